@@ -1,0 +1,51 @@
+# Verbs for development; `make` alone lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The demo: what the continuous integration shortens.
+DEMO_RUN ?= runs/demo
+DEMO_ARGS ?= --timesteps 200000
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup format lint type test demo bench clean
+
+help: ## List the verbs
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+setup: $(STAMP) ## Create .venv and install everything, pinned by constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[rl,data,baselines,dev]'
+	@touch $@
+
+format: setup ## Format the code and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: setup ## Check style and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: setup ## Check types
+	$(BIN)/mypy
+
+test: setup ## Run the tests and the docstrings' examples
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+demo: setup ## Train a short PPO on real prices and evaluate it out of sample
+	rm -rf $(DEMO_RUN)
+	$(BIN)/python train.py --market sp500 --out $(DEMO_RUN) $(DEMO_ARGS)
+	$(BIN)/python evaluate.py $(DEMO_RUN)
+
+bench: setup ## Measure the speed table of the README
+	$(BIN)/python benchmarks/throughput.py
+
+clean: ## Remove what the tools cache and build; .venv and runs stay
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
