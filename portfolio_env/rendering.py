@@ -1,0 +1,121 @@
+"""Pictures of an account: as text, and as pixels (which import matplotlib when asked for)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portfolio_env.errors import PortfolioError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+BAR_WIDTH = 30  # characters of a full bar
+SIZE_INCHES, DOTS_PER_INCH = (8.0, 4.5), 80  # 640 x 360 pixels
+
+
+def new_figure(size: tuple[float, float], dpi: int) -> "Figure":
+    """A matplotlib figure that draws without a display and that no global state keeps alive.
+
+    Args:
+        size: Width and height in inches.
+        dpi: Dots per inch.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise PortfolioError(
+            "drawing needs matplotlib, which is not installed; pip install 'portfolio-env[rl]'."
+        ) from error
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def render_ansi(
+    *,
+    assets: Sequence[str],
+    timestamp: np.datetime64,
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    drawdown: float,
+) -> str:
+    """The account as text: date, value, drawdown and one bar per holding.
+
+    Args:
+        assets: N names, without cash.
+        timestamp: Time of the last closed bar.
+        values: (K + 1,) account values of the episode so far.
+        weights: (N + 1,) present weights, cash first.
+        drawdown: Fraction lost since the highest value.
+
+    Returns:
+        Several lines, the last without a line break.
+
+    >>> print(render_ansi(assets=["A"], timestamp=np.datetime64("2020-03-02"), drawdown=0.0,
+    ...                   values=np.array([100.0, 101.0]), weights=np.array([0.5, 0.5])))
+    2020-03-02  value 101.00 (+1.00 %)  drawdown 0.00 %
+    cash   50.00 % ###############
+    A      50.00 % ###############
+    """
+    change = values[-1] / values[0] - 1
+    head = (
+        f"{_time_text(timestamp)}  value {values[-1]:,.2f} ({change:+.2%})  drawdown {drawdown:.2%}"
+    )
+    names = ["cash", *assets]
+    width = max(map(len, names))
+    bars = [
+        f"{name:<{width}} {weight:>8.2%} {'#' * round(abs(weight) * BAR_WIDTH)}".rstrip()
+        for name, weight in zip(names, weights, strict=True)
+    ]
+    return "\n".join([head, *bars]).replace("%", " %")
+
+
+def render_rgb(
+    *,
+    assets: Sequence[str],
+    timestamp: np.datetime64,
+    values: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    drawdown: float,
+) -> NDArray[np.uint8]:
+    """The account as a picture: the equity curve of the episode and the present weights.
+
+    Args:
+        assets: N names, without cash.
+        timestamp: Time of the last closed bar.
+        values: (K + 1,) account values of the episode so far.
+        weights: (N + 1,) present weights, cash first.
+        drawdown: Fraction lost since the highest value.
+
+    Returns:
+        (360, 640, 3) uint8 pixels.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure(SIZE_INCHES, DOTS_PER_INCH)
+    curve, bars = figure.subplots(1, 2, width_ratios=(2, 1))
+    curve.plot(np.arange(len(values)), values, color="tab:blue")
+    curve.set(
+        title=f"{_time_text(timestamp)}   drawdown {drawdown:.1%}", xlabel="step", ylabel="value"
+    )
+    names = ["cash", *assets]
+    bars.barh(names, weights, color=["tab:gray"] + ["tab:blue"] * len(assets))
+    bars.set(title="weights", xlim=(min(0.0, *weights), max(1.0, *weights)))
+    bars.tick_params(axis="y", labelsize=max(4.0, 10.0 - len(names) / 8))
+    bars.invert_yaxis()
+    canvas = figure.canvas
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+
+
+def _time_text(timestamp: np.datetime64) -> str:
+    """Dates without a time of day where that is midnight."""
+    text = str(timestamp.astype("datetime64[m]"))
+    return text.removesuffix("T00:00").replace("T", " ")
