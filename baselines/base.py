@@ -52,7 +52,7 @@ class Baseline(ABC):
             deterministic: Ignored: a baseline is deterministic.
 
         Returns:
-            ``(weights, state)`` with weights (N + 1,) for one observation and (B, N + 1) for a batch.
+            ``(weights, state)``: weights (N + 1,) for one observation, (B, N + 1) for a batch.
 
         Raises:
             ArgumentError: If the observation is not of the ``"index"`` or ``"window"`` kind.

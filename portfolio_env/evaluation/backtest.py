@@ -1,0 +1,244 @@
+"""Backtest: run a policy through an environment to the end and keep everything that happened."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias, overload
+
+import gymnasium as gym
+import numpy as np
+import pandas as pd
+from gymnasium.vector import AutoresetMode, VectorEnv
+from numpy.typing import NDArray
+
+from portfolio_env.dynamics import CARRY, COST, TURNOVER, VALUE
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation import metrics
+from portfolio_env.files import replacing
+from portfolio_env.simulator import Simulator
+
+FloatArray: TypeAlias = NDArray[np.float64]
+
+
+class Policy(Protocol):
+    """Anything that answers like a trained SB3 model: SB3's own models, and every baseline."""
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[NDArray[Any], Any]:
+        """Actions (B, N + 1) for a batch of observations, and the policy's memory."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class BacktestResult:
+    """One account over K steps; step k decides at ``timestamps[k]`` and earns to the next one.
+
+    Attributes:
+        assets: N names, without cash.
+        timestamps: (K + 1,) times of the closed bars.
+        values: (K + 1,) account values, in money.
+        drifted: (K, N + 1) weights before each trade, as the market left them; cash first.
+        held: (K, N + 1) weights right after each trade.
+        trades: (K, N + 1) money moved into each asset by trading, negative for sales; the cash slot
+            is what trading took from cash, costs included.
+        turnovers: (K,) traded notional of the assets over wealth.
+        costs: (K,) money paid for trading.
+        carries: (K,) money earned on cash less interest paid.
+        periods_per_year: Steps per year.
+    """
+
+    assets: tuple[str, ...]
+    timestamps: NDArray[np.datetime64]
+    values: FloatArray
+    drifted: FloatArray
+    held: FloatArray
+    trades: FloatArray
+    turnovers: FloatArray
+    costs: FloatArray
+    carries: FloatArray
+    periods_per_year: float
+
+    @property
+    def log_returns(self) -> FloatArray:
+        """(K,) log returns of the account; minus infinity where it lost everything."""
+        with np.errstate(divide="ignore"):
+            return np.diff(np.log(self.values))
+
+    def metrics(self) -> dict[str, float]:
+        """Every performance measure by name, see ``portfolio_env.evaluation.metrics``."""
+        return metrics.summary(
+            self.values, self.held, self.turnovers, self.costs, self.periods_per_year
+        )
+
+    def account(self) -> pd.DataFrame:
+        """One row per closed bar: value, drawdown, and what the step that ended there did."""
+        return pd.DataFrame(
+            {
+                "date": self.timestamps,
+                "value": self.values,
+                "drawdown": metrics.drawdowns(self.values),
+                "log_return": np.r_[0.0, self.log_returns],
+                "turnover": np.r_[0.0, self.turnovers],
+                "cost": np.r_[0.0, self.costs],
+                "carry": np.r_[0.0, self.carries],
+            }
+        )
+
+    def holdings(self) -> pd.DataFrame:
+        """One row per decision and slot (long format, cash first): the trade, weights around it."""
+        names = ["cash", *self.assets]
+        return pd.DataFrame(
+            {
+                "date": np.repeat(self.timestamps[:-1], len(names)),
+                "asset": np.tile(names, len(self.costs)),
+                "weight_before": self.drifted.ravel(),
+                "trade": self.trades.ravel(),
+                "weight": self.held.ravel(),
+            }
+        )
+
+    def to_csv(self, folder: str | Path) -> None:
+        """Write ``account.csv`` and ``holdings.csv`` into a folder, each in one piece.
+
+        Args:
+            folder: Created where it is missing; older files of these names are replaced.
+        """
+        for name, frame in (("account", self.account()), ("holdings", self.holdings())):
+            with replacing(Path(folder) / f"{name}.csv") as path:
+                frame.to_csv(path, index=False)
+
+
+@overload
+def backtest(
+    policy: Policy, env: VectorEnv[Any, Any, Any], *, seed: int | None = None
+) -> list[BacktestResult]: ...
+@overload
+def backtest(
+    policy: Policy, env: gym.Env[Any, Any], *, seed: int | None = None
+) -> BacktestResult: ...
+def backtest(
+    policy: Policy, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], *, seed: int | None = None
+) -> BacktestResult | list[BacktestResult]:
+    """Run a policy, deterministically, from the reset of an environment to the end of every lane.
+
+    Args:
+        policy: Answers ``predict``. It is always asked for a batch, so a single environment's
+            observation reaches it with a leading axis of 1.
+        env: A PortfolioEnv, or a PortfolioVectorEnv with ``autoreset_mode="Disabled"``, bare or
+            inside wrappers that keep actions and observations.
+        seed: Seed of the reset; matters where the environment draws starts or assets.
+
+    Returns:
+        One result for a PortfolioEnv, one per lane for a PortfolioVectorEnv.
+
+    Raises:
+        ArgumentError: If the vector environment resets by itself, or the policy declares another
+            kind of ``action`` than the environment takes.
+    """
+    if isinstance(env, VectorEnv):
+        if env.metadata.get("autoreset_mode") is not AutoresetMode.DISABLED:
+            raise ArgumentError(
+                f"autoreset_mode={env.metadata.get('autoreset_mode')} would mix episodes; "
+                'build the environment with autoreset_mode="Disabled".'
+            )
+        return _run(policy, env, seed)
+    return _run(policy, env, seed)[0]
+
+
+def _run(
+    policy: Policy, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], seed: int | None
+) -> list[BacktestResult]:
+    single = isinstance(env, gym.Env)
+    observation, _ = env.reset(seed=seed)
+    simulator: Simulator = env.unwrapped.simulator  # type: ignore[union-attr]
+    wanted = getattr(policy, "action", simulator.action)
+    if wanted != simulator.action:
+        raise ArgumentError(
+            f'the policy answers with {wanted}, but the environment takes action="'
+            f'{simulator.action}"; build it with action="{wanted}".'
+        )
+    recorder = _Recorder(simulator)
+    running = np.ones(simulator.num_lanes, np.bool_)
+    state, episode_start = None, running.copy()
+    while running.any():
+        batch = _with_lane_axis(observation) if single else observation
+        actions, state = policy.predict(batch, state, episode_start, deterministic=True)
+        recorder.before_step(running)
+        observation, _, terminated, truncated, _ = env.step(actions[0] if single else actions)
+        recorder.after_step()
+        running &= ~np.asarray(terminated) & ~np.asarray(truncated)
+        episode_start = np.zeros_like(running)
+    return recorder.results()
+
+
+def _with_lane_axis(observation: Any) -> Any:
+    if isinstance(observation, Mapping):
+        return {name: np.asarray(entry)[None] for name, entry in observation.items()}
+    return np.asarray(observation)[None]
+
+
+class _Recorder:
+    """Reads the simulator around every step; rows of a lane after its end are cut off last."""
+
+    def __init__(self, simulator: Simulator) -> None:
+        self.simulator = simulator
+        self.assets = simulator.assets.copy()  # (B, N)
+        self.steps = np.zeros(simulator.num_lanes, np.int64)
+        self.t = [simulator.t.copy()]
+        self.values = [simulator.ledger[VALUE].copy()]
+        self.drifted: list[FloatArray] = []
+        self.held: list[FloatArray] = []
+        self.trades: list[FloatArray] = []
+        self.flows: list[FloatArray] = []  # turnover, cost, carry
+
+    def before_step(self, running: NDArray[np.bool_]) -> None:
+        self.steps += running
+        self.drifted.append(self.simulator.weights.copy())
+        self.money = self._money_before_trading()
+
+    def after_step(self) -> None:
+        ledger, held = self.simulator.ledger, self.simulator.held.copy()
+        self.held.append(held)
+        invested = self.money.sum(axis=1) - ledger[COST]
+        self.trades.append(held * invested[:, None] - self.money)
+        self.flows.append(ledger[[TURNOVER, COST, CARRY]])
+        self.values.append(ledger[VALUE].copy())
+        self.t.append(self.simulator.t.copy())
+
+    def _money_before_trading(self) -> FloatArray:
+        """(B, N + 1) money in every slot when trading starts: at the close, or the next open."""
+        simulator = self.simulator
+        money = simulator.ledger[VALUE][:, None] * simulator.weights
+        if simulator.rules.next_open:
+            at = (simulator.t[:, None], simulator.assets)
+            money[:, 1:] *= simulator.arrays.before[at]
+            delisted = np.where(simulator.arrays.delisted[at], money[:, 1:], 0.0)
+            money[:, 0] += delisted.sum(axis=1) * (1 - simulator.rules.haircut)
+            money[:, 1:] -= delisted
+        return money
+
+    def results(self) -> list[BacktestResult]:
+        market = self.simulator.market
+        t, values = np.array(self.t), np.array(self.values)
+        drifted, held, trades = np.array(self.drifted), np.array(self.held), np.array(self.trades)
+        flows = np.array(self.flows)
+        return [
+            BacktestResult(
+                assets=tuple(market.assets[column] for column in self.assets[lane]),
+                timestamps=market.timestamps[t[: steps + 1, lane]],
+                values=values[: steps + 1, lane],
+                drifted=drifted[:steps, lane],
+                held=held[:steps, lane],
+                trades=trades[:steps, lane],
+                turnovers=flows[:steps, 0, lane],
+                costs=flows[:steps, 1, lane],
+                carries=flows[:steps, 2, lane],
+                periods_per_year=market.periods_per_year,
+            )
+            for lane, steps in enumerate(self.steps)
+        ]

@@ -1,0 +1,103 @@
+"""Plots of backtests as matplotlib figures; matplotlib is imported when one is drawn."""
+
+from collections.abc import Mapping
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from portfolio_env.evaluation import metrics
+from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.files import replacing
+from portfolio_env.rendering import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 120
+MAX_LEGEND = 24  # more names than this are unreadable beside a plot
+
+
+def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
+    """Value of every account, starting at 1, on a logarithmic axis.
+
+    Args:
+        results: Backtests over the same dates, by the name to show.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((9, 4.5), DOTS_PER_INCH)
+    axes = figure.subplots()
+    for name, result in results.items():
+        axes.plot(result.timestamps, result.values / result.values[0], label=name, linewidth=1.2)
+    axes.axhline(1, color="gray", linewidth=0.8)
+    axes.set(title="Account value", ylabel="value / initial value", yscale="log")
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.3g}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    return figure
+
+
+def drawdown_curves(results: Mapping[str, BacktestResult]) -> "Figure":
+    """Fraction each account has lost since its highest value.
+
+    Args:
+        results: Backtests over the same dates, by the name to show.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((9, 3.5), DOTS_PER_INCH)
+    axes = figure.subplots()
+    for name, result in results.items():
+        losses = -100 * metrics.drawdowns(result.values)
+        (line,) = axes.plot(result.timestamps, losses, label=name, linewidth=1)
+        axes.fill_between(result.timestamps, losses, 0, color=line.get_color(), alpha=0.08)
+    axes.set(title="Drawdown", ylabel="below the highest value, %")
+    axes.set_ylim(top=0)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
+    """Weights right after trading, stacked over time; short positions and debt hang below zero.
+
+    Args:
+        result: One backtest.
+        title: Title of the plot.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    from matplotlib import colormaps
+
+    figure = new_figure((9, 4.5), DOTS_PER_INCH)
+    axes = figure.subplots()
+    palette = cycle(colormaps["tab20"].colors)
+    colors = ["lightgray", *(next(palette) for _ in result.assets)]
+    dates = result.timestamps[:-1]
+    long, short = np.maximum(result.held, 0).T, np.minimum(result.held, 0).T
+    names = ["cash", *result.assets]
+    axes.stackplot(dates, long, labels=names, colors=colors, step="post")
+    if (short < 0).any():
+        axes.stackplot(dates, short, colors=colors, step="post")
+        axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(title=title, ylabel="weight after trading", xlim=(dates[0], dates[-1]))
+    if len(names) <= MAX_LEGEND:
+        figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a figure as a picture, in one piece.
+
+    Args:
+        figure: The figure.
+        path: Destination; the suffix names the format.
+    """
+    with replacing(path) as beside:
+        figure.savefig(beside)
