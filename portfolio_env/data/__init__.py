@@ -1,0 +1,148 @@
+"""Where markets come from: bundled real prices, generators and files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
+
+import numpy as np
+
+from portfolio_env.data.synthetic import synthetic_panel
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.market import Market
+from portfolio_env.names import positions, unknown
+from portfolio_env.panel import PricePanel
+from portfolio_env.timeline import Moment, as_timestamp, row_of
+
+if TYPE_CHECKING:
+    from portfolio_env.features import FeaturePipeline
+
+__all__ = ["SOURCES", "load_market"]
+
+SOURCES: dict[str, Callable[..., PricePanel]] = {
+    "synthetic": synthetic_panel,
+}
+"""Panels by name; the keyword arguments of the function are the options of the name."""
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": {"true": True, "false": False}.__getitem__,
+    "str": str,
+}
+
+
+def load_market(
+    name_or_path: str | os.PathLike[str],
+    *,
+    assets: Sequence[str] | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    features: str | Sequence[str] | FeaturePipeline = "minimal",
+    fit_end: Moment | None = None,
+) -> Market:
+    """Load a market by name or from a file.
+
+    Args:
+        name_or_path: ``"sp500"``, ``"synthetic"``, ``"synthetic-null"``, ``"synthetic-momentum"`` (options
+            follow as a query: ``"synthetic?seed=3&bars=3000"``), or the path of a CSV or Parquet file
+            in long form (`read_panel`) or of a market saved as ``.npz``.
+        assets: the assets to keep, in this order; None keeps all.
+        start: the first bar to keep, a row or a date; None is the first there is.
+        end: the bar after the last one to keep, a row or a date; None keeps the last.
+        features: a preset, names of features or a `FeaturePipeline`.
+        fit_end: scalers are fitted on rows (of the loaded market) before this row or date; None
+            leaves the features unscaled.
+
+    Returns:
+        The market, as if its source held nothing but the kept bars: assets and rows without any are
+        dropped. Only a saved market keeps the features it was saved with, unless ``features`` or
+        ``fit_end`` say otherwise.
+
+    Raises:
+        ArgumentError: for unknown names, options or dates.
+        DataError: if the data cannot be used; the message names the file, the row and the mend.
+    """
+    text = os.fspath(name_or_path)
+    name, _, query = text.partition("?")
+    if name in SOURCES:
+        panel = SOURCES[name](**_options(name, query))
+    elif not Path(text).exists():
+        raise unknown("market (nor is there such a file)", text, SOURCES)
+    else:
+        saved = Market.load(text)
+        if features == "minimal" and fit_end is None:
+            return _cut_market(saved, assets, start, end)
+        panel = saved.panel
+    return Market.from_panel(
+        _cut_panel(panel, assets, start, end), features=features, fit_end=fit_end
+    )
+
+
+def _options(name: str, query: str) -> dict[str, Any]:
+    """The options of a named source, as its function takes them."""
+    parameters = signature(SOURCES[name]).parameters
+    options: dict[str, Any] = {}
+    for key, text in parse_qsl(query, keep_blank_values=True):
+        if key not in parameters:
+            raise unknown(f"option of {name!r}", key, parameters)
+        kind = str(parameters[key].annotation).split(" | ")[0]
+        try:
+            options[key] = _PARSERS[kind](text)
+        except (ValueError, KeyError) as error:
+            raise ArgumentError(
+                f"{key}={text!r} of {name!r}: give a value of type {kind}"
+            ) from error
+    return options
+
+
+def _cut_panel(
+    panel: PricePanel, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
+) -> PricePanel:
+    """The panel of some assets and bars, without rows and assets that have none there."""
+    if assets is None and start is None and end is None:
+        return panel
+    panel = panel.subset(
+        _rows(panel, start, end),
+        None if assets is None else positions("asset", assets, panel.assets),
+    )
+    present = np.isfinite(panel.close)
+    kept = np.flatnonzero(present.any(axis=0))
+    if assets is not None and len(kept) < len(assets):
+        absent = [name for name, has in zip(assets, present.any(axis=0), strict=True) if not has]
+        raise DataError(
+            f"no bar of {absent} from {start} to {end}: widen the range or leave them out"
+        )
+    panel = panel.subset(present.any(axis=1), kept.tolist())
+    return replace(panel, periods_per_year=np.nan)
+
+
+def _cut_market(
+    market: Market, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
+) -> Market:
+    """The rows and assets of a saved market, with the features it has."""
+    chosen = market if assets is None else market.select(assets)
+    return chosen.subset(_rows(market.panel, start, end))
+
+
+def _rows(panel: PricePanel, start: Moment | None, end: Moment | None) -> slice:
+    """The rows from ``start`` to before ``end``; dates may lie outside the data."""
+    first, last = (
+        default
+        if when is None
+        else row_of(panel.timestamps, when)
+        if isinstance(when, int | np.integer)
+        else int(np.searchsorted(panel.timestamps, as_timestamp(when)))
+        for when, default in ((start, 0), (end, len(panel.timestamps)))
+    )
+    if last - first < 2:
+        raise ArgumentError(
+            f"start={start}, end={end} keep {max(0, last - first)} of the bars from "
+            f"{panel.timestamps[0]} to {panel.timestamps[-1]}: keep at least 2"
+        )
+    return slice(first, last)

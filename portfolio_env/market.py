@@ -1,0 +1,283 @@
+"""`Market`: price bars, features and a mask, in memory.
+
+Panels and markets are immutable: every array is read-only, so one market can be shared by all the
+environments, agents and baselines of a process, and copying or deep-copying returns the same object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files import replacing
+from portfolio_env.names import positions
+from portfolio_env.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
+from portfolio_env.timeline import Moment, Timestamps, row_of
+
+if TYPE_CHECKING:
+    from portfolio_env.features import FeaturePipeline
+
+__all__ = ["FEATURE_BOUND", "Market", "PricePanel"]
+
+FEATURE_BOUND = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Market(Immutable):
+    """A price panel together with the features an agent observes.
+
+    Attributes:
+        panel: the bars.
+        features: (T, N, F) float32, finite, within +-feature_bound; row t is known at the close of
+            bar t. 0 where the asset cannot be traded or the feature is not known yet.
+        feature_names: F names.
+        warmup: rows before this one lack the history some feature needs.
+        feature_bound: bound of |features|.
+    """
+
+    panel: PricePanel
+    features: npt.NDArray[np.float32]
+    feature_names: tuple[str, ...]
+    warmup: int = 0
+    feature_bound: float = FEATURE_BOUND
+
+    def __post_init__(self) -> None:
+        """Freeze and check the features."""
+        object.__setattr__(self, "features", frozen(self.features, np.float32))
+        object.__setattr__(self, "feature_names", tuple(self.feature_names))
+        expected = (*self.panel.close.shape, len(self.feature_names))
+        if self.features.shape != expected:
+            raise DataError(f"features have shape {self.features.shape}: expected {expected}")
+        if not (np.abs(self.features) <= np.float32(self.feature_bound)).all():
+            raise DataError(f"features must be finite and within +-{self.feature_bound}: clip them")
+        if self.features[~self.panel.tradable].any():
+            raise DataError("features of bars that cannot be traded must be 0: set them to 0")
+        if self.warmup < 0:
+            raise ArgumentError(f"warmup is {self.warmup}: it must be at least 0")
+
+    @classmethod
+    def from_panel(
+        cls,
+        panel: PricePanel,
+        *,
+        features: str | Sequence[str] | FeaturePipeline = "minimal",
+        fit_end: Moment | None = None,
+    ) -> Market:
+        """Compute features for a panel.
+
+        Args:
+            panel: the bars.
+            features: a preset ("minimal"), names of features, or a `FeaturePipeline`, fitted or not.
+            fit_end: scalers are fitted on the rows before this row or date; None leaves the features
+                unscaled (they are clipped to the bound all the same).
+        """
+        from portfolio_env.features import FeaturePipeline
+
+        pipeline = features if isinstance(features, FeaturePipeline) else FeaturePipeline(features)
+        if fit_end is not None:
+            pipeline.fit(panel, row_of(panel.timestamps, fit_end))
+        return pipeline.transform(panel)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, **options: Any) -> Market:
+        """A market from a long frame with columns date, symbol, close and, if known, open, high, low,
+        volume; the options are those of `from_panel`.
+        """
+        from portfolio_env.data.files import panel_from_frame
+
+        return cls.from_panel(panel_from_frame(frame), **options)
+
+    @classmethod
+    def from_prices(cls, close: pd.DataFrame, **options: Any) -> Market:
+        """A market from closing prices alone: index dates, one column per asset, NaN for no bar; the
+        options are those of `from_panel`.
+        """
+        from portfolio_env.data.files import panel_from_prices
+
+        return cls.from_panel(panel_from_prices(close), **options)
+
+    @property
+    def timestamps(self) -> Timestamps:
+        """(T,) datetime64[ns]."""
+        return self.panel.timestamps
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """N names."""
+        return self.panel.assets
+
+    @property
+    def open(self) -> FloatArray | None:
+        """(T, N) prices, or None."""
+        return self.panel.open
+
+    @property
+    def high(self) -> FloatArray | None:
+        """(T, N) prices, or None."""
+        return self.panel.high
+
+    @property
+    def low(self) -> FloatArray | None:
+        """(T, N) prices, or None."""
+        return self.panel.low
+
+    @property
+    def close(self) -> FloatArray:
+        """(T, N) prices; NaN where there is no bar."""
+        return self.panel.close
+
+    @property
+    def volume(self) -> FloatArray | None:
+        """(T, N) units traded, or None."""
+        return self.panel.volume
+
+    @property
+    def tradable(self) -> npt.NDArray[np.bool_]:
+        """(T, N)."""
+        return self.panel.tradable
+
+    @property
+    def periods_per_year(self) -> float:
+        """Bars per year."""
+        return self.panel.periods_per_year
+
+    @property
+    def n_bars(self) -> int:
+        """T."""
+        return len(self.panel.timestamps)
+
+    @property
+    def n_assets(self) -> int:
+        """N."""
+        return len(self.panel.assets)
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return len(self.feature_names)
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over all data (not over the provenance, which may name paths), hexadecimal."""
+        arrays = self._arrays()
+        digest = hashlib.sha256(json.dumps([self._header(), list(arrays)]).encode())
+        for array in arrays.values():
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    def row(self, when: Moment) -> int:
+        """The row of a moment: a row number, or the first row at or after a date; see `row_of`."""
+        return row_of(self.timestamps, when)
+
+    def past(self, t: int) -> Market:
+        """The market as it was known at the close of bar ``t``: rows 0 to t, as views."""
+        if not 0 <= t < self.n_bars:
+            raise ArgumentError(f"t is {t}: give a row in [0, {self.n_bars - 1}]")
+        return self.subset(slice(0, t + 1))
+
+    def select(self, assets: Sequence[str]) -> Market:
+        """The market of the named assets, in the given order, with the features they have here."""
+        return self.subset(columns=positions("asset", assets, self.assets))
+
+    def subset(self, rows: slice = slice(None), columns: Sequence[int] | None = None) -> Market:
+        """The market of a range of rows (views) and some assets, in the given order."""
+        features = self.features[rows]
+        return replace(
+            self,
+            panel=self.panel.subset(rows, columns),
+            features=features if columns is None else features[:, list(columns)],
+            warmup=max(0, self.warmup - rows.indices(self.n_bars)[0]),
+        )
+
+    def split(
+        self, train: float | Moment = 0.7, validation: float | Moment = 0.15
+    ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Chronological ranges for training, validation and test.
+
+        Args:
+            train: the share of all bars, in (0, 1), or the moment at which training ends.
+            validation: likewise the share, or the moment at which validation ends.
+
+        Returns:
+            Three half-open ranges of rows that cover the market.
+        """
+        first = round(train * self.n_bars) if isinstance(train, float) else self.row(train)
+        if isinstance(validation, float):
+            second = first + round(validation * self.n_bars)
+        else:
+            second = self.row(validation)
+        if not 0 < first < second < self.n_bars:
+            raise ArgumentError(
+                f"train={train!r}, validation={validation!r} split {self.n_bars} bars at rows {first} "
+                f"and {second}: choose them so that all three parts hold at least one bar"
+            )
+        return (0, first), (first, second), (second, self.n_bars)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "assets": self.assets,
+            "feature_names": self.feature_names,
+            "feature_bound": self.feature_bound,
+            "warmup": self.warmup,
+            "periods_per_year": self.periods_per_year,
+            "exogenous": list(self.panel.exogenous),
+        }
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        bars = {name: getattr(self.panel, name) for name in BAR_FIELDS}
+        arrays = {"timestamps": self.timestamps, "features": self.features}
+        arrays |= {name: values for name, values in bars.items() if values is not None}
+        return arrays | {f"exogenous {k}": v for k, v in enumerate(self.panel.exogenous.values())}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the market to one ``.npz`` file, which is complete or absent.
+
+        Args:
+            path: ends in ".npz"; missing folders are created.
+        """
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise ArgumentError(f"{path} does not end in .npz: give a name that does")
+        header = json.dumps(self._header() | {"provenance": self.panel.provenance})
+        with replacing(path) as beside, beside.open("wb") as file:
+            np.savez(file, header=np.array(header), **self._arrays())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Market:
+        """Read a market that `save` wrote; nothing in the file is executed.
+
+        Raises:
+            DataError: if the file is missing or no such market.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as stored:
+                header = json.loads(str(stored["header"]))
+                arrays = {name: stored[name] for name in stored.files if name != "header"}
+            panel = PricePanel(
+                timestamps=arrays["timestamps"],
+                assets=header["assets"],
+                exogenous={
+                    name: arrays[f"exogenous {k}"] for k, name in enumerate(header["exogenous"])
+                },
+                periods_per_year=header["periods_per_year"],
+                provenance=header["provenance"],
+                **{name: arrays[name] for name in BAR_FIELDS if name in arrays},
+            )
+            rest = {name: header[name] for name in ("feature_names", "warmup", "feature_bound")}
+            return cls(panel=panel, features=arrays["features"], **rest)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+            raise DataError(
+                f"{path} is no saved market ({error}): write one with Market.save"
+            ) from error

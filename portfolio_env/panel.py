@@ -1,0 +1,181 @@
+"""Aligned price bars of several assets: `PricePanel`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.timeline import Timestamps, periods_per_year
+
+FloatArray = npt.NDArray[np.float64]
+BAR_FIELDS = ("open", "high", "low", "close", "volume")
+
+
+def bar_faults(
+    bars: Mapping[str, FloatArray | None],
+) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
+    """What cannot be true of price bars, as (mask of the offending bars, description).
+
+    Args:
+        bars: the arrays of `BAR_FIELDS`, all of one shape; NaN close means that there is no bar.
+    """
+    close = bars["close"]
+    if close is None:
+        raise ArgumentError("close prices are required; pass an array for close")
+    present = ~np.isnan(close)
+    known = {name: values for name, values in bars.items() if values is not None}
+    for name, values in known.items():
+        if name != "close":
+            yield np.isnan(values) & present, f"{name} is missing where close is given"
+            yield ~np.isnan(values) & ~present, f"{name} is given where close is missing"
+        yield np.isinf(values), f"{name} is infinite"
+        if name == "volume":
+            yield values < 0, "volume is negative"
+        else:
+            yield values <= 0, f"{name} is not positive"
+    high, low = known.get("high"), known.get("low")
+    if high is not None and low is not None:
+        yield high < low, "high is below low"
+    for name in ("open", "close"):
+        if name in known and high is not None:
+            yield known[name] > high, f"{name} is above high"
+        if name in known and low is not None:
+            yield known[name] < low, f"{name} is below low"
+
+
+def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """A read-only C-contiguous array; a copy unless the input is one already."""
+    array = np.asarray(values, dtype)
+    if array.flags.writeable or not array.flags.c_contiguous:
+        array = np.array(array, dtype, order="C")
+        if array.dtype.kind == "f":
+            array[np.isnan(array)] = np.nan  # one bit pattern, so that equal data have equal hashes
+        array.setflags(write=False)
+    return array
+
+
+class Immutable:
+    """Copies are the object itself, and unpickled arrays are read-only again."""
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for value in (*state.values(), *state.get("exogenous", {}).values()):
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+        self.__dict__.update(state)
+
+
+@dataclass(frozen=True, eq=False)
+class PricePanel(Immutable):
+    """Aligned price bars of several assets; a bar is complete or absent, never filled.
+
+    Attributes:
+        timestamps: (T,) datetime64[ns], strictly increasing; UTC, or the exchange's date.
+        assets: N >= 2 unique names.
+        close: (T, N) closing prices > 0; NaN exactly where the asset has no bar.
+        open, high, low: (T, N) prices, or None where the source has none.
+        volume: (T, N) units traded, >= 0, or None.
+        exogenous: further channels (T, N) by name, e.g. a sentiment score; NaN where unknown. Row t
+            must have been known at the close of bar t.
+        periods_per_year: bars per year; worked out from the timestamps when not given.
+        provenance: JSON-able record of where the data come from.
+        tradable: (T, N) bool: the bar exists, and volume > 0 where volume is known.
+
+    Raises:
+        DataError: naming the first asset and time at fault.
+    """
+
+    timestamps: Timestamps
+    assets: tuple[str, ...]
+    close: FloatArray
+    open: FloatArray | None = None
+    high: FloatArray | None = None
+    low: FloatArray | None = None
+    volume: FloatArray | None = None
+    exogenous: Mapping[str, FloatArray] = field(default_factory=dict)
+    periods_per_year: float = math.nan
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    tradable: npt.NDArray[np.bool_] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Freeze, check, and derive `tradable` and `periods_per_year`."""
+        put = object.__setattr__
+        put(self, "timestamps", frozen(self.timestamps, "datetime64[ns]"))
+        put(self, "assets", tuple(self.assets))
+        for name in BAR_FIELDS:
+            if getattr(self, name) is not None:
+                put(self, name, frozen(getattr(self, name), np.float64))
+        put(self, "exogenous", {k: frozen(v, np.float64) for k, v in self.exogenous.items()})
+        put(self, "provenance", dict(self.provenance))
+        self._check()
+        tradable = np.isfinite(self.close)
+        if self.volume is not None:
+            tradable &= np.nan_to_num(self.volume) > 0
+        put(self, "tradable", frozen(tradable, np.bool_))
+        if math.isnan(self.periods_per_year):
+            put(self, "periods_per_year", periods_per_year(self.timestamps))
+
+    def _check(self) -> None:
+        if len(self.assets) < 2:
+            raise DataError(
+                f"only {len(self.assets)} asset(s) {list(self.assets)}: a portfolio needs at least 2; "
+                "add the bars of another"
+            )
+        if len(set(self.assets)) < len(self.assets):
+            raise DataError(
+                f"asset names are not unique: {list(self.assets)}; rename the duplicates"
+            )
+        times = self.timestamps
+        if times.ndim != 1 or not len(times):
+            raise DataError(f"timestamps have shape {times.shape}: give one per bar, at least one")
+        if np.isnat(times).any() or (np.diff(times) <= np.timedelta64(0)).any():
+            raise DataError(
+                "timestamps are not strictly increasing: sort the bars, drop duplicates"
+            )
+        shape = (len(times), len(self.assets))
+        channels = {name: getattr(self, name) for name in BAR_FIELDS} | dict(self.exogenous)
+        for name, values in channels.items():
+            if values is not None and values.shape != shape:
+                raise DataError(
+                    f"{name} has shape {values.shape}: expected (bars, assets) = {shape}"
+                )
+        for name, values in self.exogenous.items():
+            if np.isinf(values).any():
+                raise DataError(f"{name} is infinite somewhere: use NaN where it is unknown")
+        for mask, text in bar_faults({name: getattr(self, name) for name in BAR_FIELDS}):
+            if mask.any():
+                t, i = np.argwhere(mask)[0]
+                raise DataError(
+                    f"{self.assets[i]} at {times[t]}: {text}; correct the bar, "
+                    "or set all its fields to NaN if it does not exist"
+                )
+
+    def subset(
+        self, rows: slice | npt.NDArray[Any] = slice(None), columns: Sequence[int] | None = None
+    ) -> PricePanel:
+        """The panel of some rows (a view for slices) and some assets, in the given order."""
+
+        def cut(values: Any) -> Any:
+            if values is None:
+                return None
+            values = values[rows]
+            return values if columns is None else values[:, list(columns)]
+
+        return replace(
+            self,
+            timestamps=self.timestamps[rows],
+            assets=self.assets if columns is None else tuple(self.assets[i] for i in columns),
+            exogenous={name: cut(values) for name, values in self.exogenous.items()},
+            **{name: cut(getattr(self, name)) for name in BAR_FIELDS},
+        )

@@ -1,0 +1,86 @@
+"""Rows, dates and bar frequency of a sorted array of timestamps."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from portfolio_env.errors import ArgumentError
+
+Timestamps = npt.NDArray[np.datetime64]
+Moment = int | np.integer[Any] | str | date | np.datetime64
+"""A row number (negative from the end), an ISO date or a timestamp (a datetime is a date)."""
+
+_YEAR = np.timedelta64(365, "D")
+_UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
+_TRADING_DAYS = 252
+
+
+def as_timestamp(when: str | date | np.datetime64) -> np.datetime64:
+    """An ISO date or a timestamp as datetime64[ns]; one with a time zone is converted to UTC."""
+    try:
+        stamp = pd.Timestamp(when)
+    except (ValueError, TypeError) as error:
+        raise ArgumentError(
+            f"{when!r} is no date: give a row number, an ISO date such as '2020-01-31' or a timestamp"
+        ) from error
+    if stamp is pd.NaT:
+        raise ArgumentError(f"{when!r} is no date: give a row number or an ISO date")
+    if stamp.tzinfo is not None:
+        stamp = stamp.tz_convert("UTC").tz_localize(None)
+    return np.datetime64(stamp.to_datetime64(), "ns")
+
+
+def row_of(timestamps: Timestamps, when: Moment) -> int:
+    """The row a moment stands for.
+
+    Args:
+        timestamps: (T,) sorted.
+        when: a row number in [-T, T], T itself being good as the end of a range and negative ones
+            counting from the end; or a date, which means the first row at or after it.
+
+    Raises:
+        ArgumentError: if the moment lies outside the data.
+    """
+    n = len(timestamps)
+    if isinstance(when, bool):
+        raise ArgumentError(
+            f"{when!r} is neither a row nor a date: give a row number or an ISO date"
+        )
+    if isinstance(when, int | np.integer):
+        if not -n <= when <= n:
+            raise ArgumentError(f"row {when} is outside the {n} bars: give one in [{-n}, {n}]")
+        return int(when) if when >= 0 else n + int(when)
+    row = int(np.searchsorted(timestamps, as_timestamp(when)))
+    if row == n:
+        raise ArgumentError(
+            f"{when} is after the last bar {timestamps[-1]}: give an earlier date, or None for the end"
+        )
+    return row
+
+
+def periods_per_year(timestamps: Timestamps) -> float:
+    """Bars per year: 365 for daily bars without weekends off, 252 for business days, 8760 hourly...
+
+    Where the bars follow one another without pause (they cover at least 85 % of the time at their
+    median spacing) it is the number of spacings in 365 days, rounded: so weekly bars give 52 and
+    monthly ones 12, and a few missing bars change nothing. Otherwise the market closes, and it is
+    252 trading days times the median number of bars per day on which there are any. Fewer than two
+    bars say nothing and count as daily ones around the clock.
+
+    Args:
+        timestamps: (T,) sorted.
+    """
+    if len(timestamps) < 2:
+        return 365.0
+    spacing = np.median(np.diff(timestamps).astype(np.int64)).astype("timedelta64[ns]")
+    covered = (len(timestamps) - 1) * (spacing / (timestamps[-1] - timestamps[0]))
+    if covered >= _UNBROKEN or spacing > np.timedelta64(4, "D"):
+        per_year = float(_YEAR / spacing)
+        return float(round(per_year)) if per_year >= 1 else per_year
+    per_day = np.unique(timestamps.astype("datetime64[D]"), return_counts=True)[1]
+    return _TRADING_DAYS * float(np.median(per_day))
