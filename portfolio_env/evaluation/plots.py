@@ -13,14 +13,16 @@ from portfolio_env.files import replacing
 from portfolio_env.rendering import new_figure
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 DOTS_PER_INCH = 120
 MAX_LEGEND = 24  # more names than this are unreadable beside a plot
+LOG_FROM = 4  # a logarithmic axis from this ratio of highest to lowest value
 
 
 def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
-    """Value of every account, starting at 1, on a logarithmic axis.
+    """Value of every account, starting at 1, on a logarithmic axis where the values differ much.
 
     Args:
         results: Backtests over the same dates, by the name to show.
@@ -33,10 +35,12 @@ def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
     for name, result in results.items():
         axes.plot(result.timestamps, result.values / result.values[0], label=name, linewidth=1.2)
     axes.axhline(1, color="gray", linewidth=0.8)
-    axes.set(title="Account value", ylabel="value / initial value", yscale="log")
-    axes.yaxis.set_major_formatter("{x:.3g}")
-    axes.yaxis.set_minor_formatter("{x:.3g}")
-    axes.grid(alpha=0.3, which="both")
+    axes.set(title="Account value", ylabel="value / initial value")
+    low, high = axes.get_ylim()
+    if high > LOG_FROM * max(low, 0):
+        axes.set_yscale("log")
+    axes.yaxis.set_major_formatter("{x:g}")
+    _finish(axes)
     axes.legend()
     return figure
 
@@ -58,7 +62,7 @@ def drawdown_curves(results: Mapping[str, BacktestResult]) -> "Figure":
         axes.fill_between(result.timestamps, losses, 0, color=line.get_color(), alpha=0.08)
     axes.set(title="Drawdown", ylabel="below the highest value, %")
     axes.set_ylim(top=0)
-    axes.grid(alpha=0.3)
+    _finish(axes)
     axes.legend()
     return figure
 
@@ -78,7 +82,7 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
     figure = new_figure((9, 4.5), DOTS_PER_INCH)
     axes = figure.subplots()
     palette = cycle(colormaps["tab20"].colors)
-    colors = ["lightgray", *(next(palette) for _ in result.assets)]
+    colors = ["whitesmoke", *(next(palette) for _ in result.assets)]
     dates = result.timestamps[:-1]
     long, short = np.maximum(result.held, 0).T, np.minimum(result.held, 0).T
     names = ["cash", *result.assets]
@@ -87,9 +91,20 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
         axes.stackplot(dates, short, colors=colors, step="post")
         axes.axhline(0, color="black", linewidth=0.8)
     axes.set(title=title, ylabel="weight after trading", xlim=(dates[0], dates[-1]))
+    axes.margins(y=0)
+    _finish(axes)
     if len(names) <= MAX_LEGEND:
         figure.legend(loc="outside right upper", fontsize="small")
     return figure
+
+
+def _finish(axes: "Axes") -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.grid(alpha=0.3)
 
 
 def save_figure(figure: "Figure", path: str | Path) -> None:
