@@ -1,0 +1,185 @@
+"""PPO and SAC with the measured defaults, and how to load them for any market."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.buffers import IndexReplayBuffer
+from agents.extractors import AssetExtractor
+from agents.policies import PerAssetActorCriticPolicy, PerAssetSACPolicy
+from portfolio_env import Market
+from portfolio_env.errors import ArgumentError
+
+ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "sac": SAC}
+PER_ASSET: dict[str, type[BasePolicy]] = {
+    "ppo": PerAssetActorCriticPolicy,
+    "sac": PerAssetSACPolicy,
+}
+ROLLOUT = 4096  # transitions between two PPO updates: 256 lanes x 16 steps
+LEARNING_RATE = 1e-3
+
+
+def make_agent(
+    algo: str,
+    venv: VecEnv,
+    *,
+    policy: str = "per_asset",
+    window: int = 1,
+    encoder: str = "per_asset",
+    encoder_kwargs: dict[str, Any] | None = None,
+    policy_kwargs: dict[str, Any] | None = None,
+    **options: Any,
+) -> BaseAlgorithm:
+    """Build a PPO or SAC agent for the portfolio environment, bound to its market.
+
+    Args:
+        algo: `"ppo"` or `"sac"`.
+        venv: the training environment, see `make_sb3_vec_env`.
+        policy: `"per_asset"`, or `"flat_mlp"` for SB3's own network over all assets at once.
+        window: bars the encoder sees, at most the environment's window.
+        encoder: name of the encoder, see `agents.networks.ENCODERS`.
+        encoder_kwargs: further options of the encoder, JSON-able.
+        policy_kwargs: further options of the policy, e.g. `net_arch` or `log_std_init`.
+        options: arguments of SB3's class that replace the defaults (`device`, `seed`, `gamma`, ...).
+
+    Raises:
+        ArgumentError: for an unknown algorithm or policy, or a policy that the observations do not suit.
+    """
+    if algo not in ALGORITHMS:
+        raise ArgumentError(f"algo {algo!r} is unknown; choose one of {sorted(ALGORITHMS)}")
+    settings = _DEFAULTS[algo](venv) | options
+    if policy == "flat_mlp":
+        return ALGORITHMS[algo](_flat_mlp(venv), venv, policy_kwargs=policy_kwargs, **settings)
+    if policy != "per_asset":
+        raise ArgumentError(f"policy {policy!r} is unknown; choose 'per_asset' or 'flat_mlp'")
+    market = _market(venv)
+    extractor = {
+        "n_features": market.n_features,
+        "window": window,
+        "encoder": encoder,
+        "encoder_kwargs": encoder_kwargs or {},
+    }
+    policy_kwargs = {"features_extractor_kwargs": extractor} | (policy_kwargs or {})
+    agent = ALGORITHMS[algo](PER_ASSET[algo], venv, policy_kwargs=policy_kwargs, **settings)
+    bind_market(agent, market)
+    return agent
+
+
+def load_agent(algo: str, path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseAlgorithm:
+    """Load a saved agent for `venv`, which may hold another market, universe or observation mode.
+
+    The per-asset policies have no parameter that depends on the number of assets, so a model trained on
+    5 assets loads for 20. The features must be those it was trained on.
+
+    Args:
+        algo: the algorithm it was saved by.
+        path: its `.zip`; it holds pickled settings, so load only what you trust.
+        venv: the environment to act in.
+        device: where to run.
+
+    Raises:
+        ArgumentError: if the network does not fit the environment.
+    """
+    spaces_of_env = {"observation_space": venv.observation_space, "action_space": venv.action_space}
+    try:
+        agent = ALGORITHMS[algo].load(path, env=venv, device=device, custom_objects=spaces_of_env)
+    except RuntimeError as error:  # torch: sizes of parameters differ
+        raise ArgumentError(
+            f"{path} does not fit this environment ({error}); a flat network needs the market it was "
+            "trained on, a per-asset one the same features"
+        ) from error
+    bind_market(agent, _market(venv))
+    return agent
+
+
+def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
+    """A copy of an agent's policy that acts in another environment, e.g. with more assets.
+
+    Training goes on undisturbed; load `agent.policy.state_dict()` into the copy to bring it up to date.
+    """
+    policy = type(agent.policy)(
+        venv.observation_space, venv.action_space, agent.lr_schedule, **agent.policy_kwargs
+    ).to(agent.device)
+    policy.load_state_dict(agent.policy.state_dict())
+    _bind_features(policy, _market(venv))
+    return policy
+
+
+def bind_market(agent: BaseAlgorithm, market: Market) -> None:
+    """Give the networks and the replay buffer the market that index observations refer to.
+
+    The features go once to the agent's device and are shared by all its networks; they are part of no
+    checkpoint.
+    """
+    _bind_features(agent.policy, market)
+    if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
+        buffer.bind(market.tradable)
+
+
+def _bind_features(policy: BasePolicy, market: Market) -> None:
+    extractors = [m for m in policy.modules() if isinstance(m, AssetExtractor) and m.reads_index]
+    if extractors:
+        features = th.tensor(market.features, device=policy.device)
+        for extractor in extractors:
+            extractor.bind(features)
+
+
+def _market(venv: VecEnv) -> Market:
+    market: Market = venv.get_attr("simulator")[0].market
+    return market
+
+
+def _flat_mlp(venv: VecEnv) -> str:
+    if _reads_index(venv):
+        raise ArgumentError(
+            "policy 'flat_mlp' cannot read index observations, it would learn dates by heart; build the "
+            'environment with observation="flat"'
+        )
+    warnings.warn(
+        "a flat network over all assets memorises the training history: on planted signals it kept 0.1 "
+        "to 0.5 of what the per-asset policy keeps out of sample; use it for comparison only",
+        stacklevel=3,
+    )
+    return "MultiInputPolicy" if isinstance(venv.observation_space, spaces.Dict) else "MlpPolicy"
+
+
+def _reads_index(venv: VecEnv) -> bool:
+    space = venv.observation_space
+    return isinstance(space, spaces.Dict) and "t" in space.spaces
+
+
+def _ppo_defaults(venv: VecEnv) -> dict[str, Any]:
+    n_steps = max(16, ROLLOUT // venv.num_envs // 4 * 4)
+    return {
+        "learning_rate": LinearSchedule(LEARNING_RATE, 0.0, 1.0),
+        "n_steps": n_steps,
+        "batch_size": n_steps * venv.num_envs // 4,
+        "n_epochs": 5,
+        "gamma": 0.9,
+        "gae_lambda": 0.95,
+        "ent_coef": 0.0,
+    }
+
+
+def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
+    return {
+        "learning_rate": LEARNING_RATE,
+        "learning_starts": 10 * venv.num_envs,
+        "batch_size": 512,
+        "gamma": 0.9,
+        "tau": 0.01,
+        "ent_coef": 0.005,  # automatic tuning keeps the policy noisy: it learns nothing here
+        "gradient_steps": max(1, venv.num_envs // 64),
+        "replay_buffer_class": IndexReplayBuffer if _reads_index(venv) else None,
+    }
+
+
+_DEFAULTS = {"ppo": _ppo_defaults, "sac": _sac_defaults}

@@ -1,0 +1,187 @@
+"""A replay buffer for index observations: what the market knows is not stored again."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.buffers import ReplayBuffer
+from stable_baselines3.common.type_aliases import DictReplayBufferSamples
+from stable_baselines3.common.vec_env import VecNormalize
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.files import replacing
+
+
+class IndexReplayBuffer(ReplayBuffer):
+    """Replay buffer of `"index"` observations, a few hundred bytes per transition whatever the window.
+
+    Time and universe are stored once: the next observation is at `t + 1` with the same assets. Which of
+    them trade is read from the market at sampling, see `bind`. Samples equal those of SB3's
+    `DictReplayBuffer`.
+
+    Args:
+        buffer_size: transitions over all lanes.
+        observation_space: Dict with `t`, `tradable`, `weights` and, where the universe is sampled, `assets`.
+        action_space: Box of logits or weights.
+        device: where samples go.
+        n_envs: number of lanes.
+        optimize_memory_usage: SB3's option; there is nothing left to optimise, so it must be False.
+        handle_timeout_termination: bootstrap at time limits.
+    """
+
+    observation_space: spaces.Dict  # type: ignore[assignment]
+    tradable: npt.NDArray[np.bool_] | None = None
+
+    def __init__(
+        self,
+        buffer_size: int,
+        observation_space: spaces.Dict,
+        action_space: spaces.Box,
+        device: th.device | str = "auto",
+        n_envs: int = 1,
+        optimize_memory_usage: bool = False,
+        handle_timeout_termination: bool = True,
+    ) -> None:
+        if not isinstance(observation_space, spaces.Dict) or "t" not in observation_space.spaces:
+            raise ArgumentError(
+                f"IndexReplayBuffer stores index observations, got {observation_space}; build the "
+                'environment with observation="index"'
+            )
+        if optimize_memory_usage:
+            raise ArgumentError("optimize_memory_usage=True is not available here; leave it out")
+        # Not ReplayBuffer's constructor: it would allocate the observations.
+        super(ReplayBuffer, self).__init__(
+            buffer_size, observation_space, action_space, device, n_envs=n_envs
+        )
+        self.buffer_size = max(buffer_size // n_envs, 1)
+        self.optimize_memory_usage = False
+        self.handle_timeout_termination = handle_timeout_termination
+        lanes = (self.buffer_size, n_envs)
+        n_weights = spaces.flatdim(observation_space["weights"])
+        self.columns: dict[str, npt.NDArray[Any]] = {
+            "t": np.zeros(lanes, np.int32),
+            "weights": np.zeros((*lanes, n_weights), np.float32),
+            "next_weights": np.zeros((*lanes, n_weights), np.float32),
+            "actions": np.zeros((*lanes, self.action_dim), np.float32),
+            "rewards": np.zeros(lanes, np.float32),
+            "dones": np.zeros(lanes, np.bool_),
+            "timeouts": np.zeros(lanes, np.bool_),
+        }
+        if "assets" in observation_space.spaces:
+            space = observation_space["assets"]
+            dtype = np.min_scalar_type(int(space.high.max()))  # type: ignore[attr-defined]
+            self.columns["assets"] = np.zeros((*lanes, spaces.flatdim(space)), dtype)
+
+    def bind(self, tradable: npt.NDArray[np.bool_]) -> None:
+        """Give the buffer the market's `tradable` mask (T, all assets), shared, not copied."""
+        self.tradable = tradable
+
+    def add(  # type: ignore[override]
+        self,
+        obs: dict[str, npt.NDArray[Any]],
+        next_obs: dict[str, npt.NDArray[Any]],
+        action: npt.NDArray[Any],
+        reward: npt.NDArray[Any],
+        done: npt.NDArray[Any],
+        infos: list[dict[str, Any]],
+    ) -> None:
+        """Store one transition of every lane."""
+        row = {
+            "t": obs["t"][:, 0],
+            "weights": obs["weights"],
+            "next_weights": next_obs["weights"],
+            "actions": action.reshape(self.n_envs, self.action_dim),
+            "rewards": reward,
+            "dones": done,
+        }
+        if "assets" in self.columns:
+            row["assets"] = obs["assets"]
+        if self.handle_timeout_termination:
+            row["timeouts"] = np.array([info.get("TimeLimit.truncated", False) for info in infos])
+        for name, values in row.items():
+            self.columns[name][self.pos] = values
+        self.pos += 1
+        if self.pos == self.buffer_size:
+            self.full = True
+            self.pos = 0
+
+    def _get_samples(  # type: ignore[override]
+        self, batch_inds: npt.NDArray[np.int_], env: VecNormalize | None = None
+    ) -> DictReplayBufferSamples:
+        lanes = np.random.randint(0, self.n_envs, size=len(batch_inds))
+        row = {name: column[batch_inds, lanes] for name, column in self.columns.items()}
+        obs = self._observation(row, row["t"].astype(np.int64), "weights")
+        next_obs = self._observation(row, row["t"].astype(np.int64) + 1, "next_weights")
+        dones = (row["dones"] & ~row["timeouts"]).astype(np.float32)
+        rewards = self._normalize_reward(row["rewards"].reshape(-1, 1), env)
+        return DictReplayBufferSamples(
+            observations=self._to_tensors(obs, env),
+            actions=self.to_torch(row["actions"]),
+            next_observations=self._to_tensors(next_obs, env),
+            dones=self.to_torch(dones.reshape(-1, 1)),
+            rewards=self.to_torch(rewards),
+        )
+
+    def _observation(
+        self, row: dict[str, npt.NDArray[Any]], t: npt.NDArray[np.int64], weights: str
+    ) -> dict[str, npt.NDArray[Any]]:
+        """The observation at bar `t`, as the environment gave it."""
+        if self.tradable is None:
+            raise ArgumentError(
+                "the replay buffer does not know the market; call agents.bind_market(model, market)"
+            )
+        obs = {"t": t[:, None], "weights": row[weights]}
+        if "assets" in row:
+            obs["assets"] = row["assets"].astype(np.int64)
+            obs["tradable"] = self.tradable[t[:, None], obs["assets"]].astype(np.int8)
+        else:
+            obs["tradable"] = self.tradable[t].astype(np.int8)
+        return obs
+
+    def _to_tensors(
+        self, obs: dict[str, npt.NDArray[Any]], env: VecNormalize | None
+    ) -> dict[str, th.Tensor]:
+        normalised = self._normalize_obs(obs, env)  # type: ignore[arg-type]
+        return {key: self.to_torch(value) for key, value in normalised.items()}  # type: ignore[union-attr]
+
+    def save(self, path: str | Path) -> None:
+        """Write what has been stored to an `.npz` file, beside it first and then renamed."""
+        stored = {name: column[: self.size()] for name, column in self.columns.items()}
+        with replacing(path) as beside:
+            np.savez(beside, pos=self.pos, full=self.full, **stored)  # type: ignore[arg-type]
+
+    def load(self, path: str | Path) -> None:
+        """Take back what `save` wrote.
+
+        Raises:
+            ArgumentError: if the file is of a buffer of other shapes.
+        """
+        with np.load(path, allow_pickle=False) as file:
+            for name, column in self.columns.items():
+                stored = file[name] if name in file else np.empty(0)
+                if stored.shape[1:] != column.shape[1:] or len(stored) > len(column):
+                    raise ArgumentError(
+                        f"{path}: column {name!r} has shape {stored.shape}, this buffer takes up to "
+                        f"{column.shape}; build it with the same lanes, assets and size"
+                    )
+                column[: len(stored)] = stored
+            self.pos, self.full = int(file["pos"]), bool(file["full"])
+
+
+def bytes_per_transition(buffer: ReplayBuffer) -> float:
+    """Bytes that one transition occupies in `buffer`, an `IndexReplayBuffer` or one of SB3's own."""
+    held = {
+        "": vars(buffer),
+        **{name: value for name, value in vars(buffer).items() if isinstance(value, dict)},
+    }
+    arrays = [
+        value
+        for group in held.values()
+        for value in group.values()
+        if isinstance(value, np.ndarray)
+    ]
+    lanes = (buffer.buffer_size, buffer.n_envs)
+    return sum(array.nbytes for array in arrays if array.shape[:2] == lanes) / (lanes[0] * lanes[1])

@@ -1,0 +1,175 @@
+"""What a training run is made of: one dataclass, also the command line of train.py."""
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
+from portfolio_env.errors import ArgumentError
+
+Range = tuple[int, int]
+NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run; the defaults are the recipe measured to work."""
+
+    algo: Literal["ppo", "sac"] = "ppo"
+    """Learning algorithm."""
+    market: str = "sp500"
+    """Name of a market (sp500, synthetic, synthetic-momentum, ...) or path of a CSV, Parquet or .npz file."""
+    assets: str | None = None
+    """Comma-separated symbols to trade; all of the market's by default."""
+    start: str | None = None
+    """First date of the data to use; all by default."""
+    end: str | None = None
+    """Date up to which the data are used, itself excluded; all by default."""
+    features: str = "minimal"
+    """Feature set; scalers are fitted on the training range only."""
+    train: float | str = 0.6
+    """Training range: fraction of the bars, or the date at which it ends."""
+    validation: float | str = 0.2
+    """Validation range that follows it: fraction of the bars, or the date at which it ends."""
+    test: float | str | None = None
+    """Test range that follows: fraction of the bars, or the date at which it ends; all the rest by default."""
+    timesteps: int | None = None
+    """Environment steps over all lanes; default 200,000 for PPO and 40,000 for SAC."""
+    num_envs: int | None = None
+    """Lanes of the training environment; default 256 for PPO and 64 for SAC."""
+    seed: int = 0
+    """Seed of networks, exploration and episodes."""
+    device: str = "auto"
+    """Torch device; auto takes a GPU if there is one."""
+    policy: Literal["per_asset", "flat_mlp"] = "per_asset"
+    """Policy network: one scorer shared over assets, or a flat network (memorises; for comparison)."""
+    encoder: str = "per_asset"
+    """Encoder of each asset's window of features."""
+    window: int = 1
+    """Bars of features an observation holds and the encoder sees."""
+    observation: Literal["index", "window", "flat"] = "index"
+    """Observation mode; index lets the network gather windows itself and keeps buffers small."""
+    reward: str = "excess_log_return"
+    """Reward for learning; evaluation always uses the account."""
+    reward_scale: float = 100.0
+    """Factor on the excess_log_return reward."""
+    universe: int | None = None
+    """Assets drawn per training episode; default 8 where there are more than 8, 0 for always all of them."""
+    episode_length: int = 250
+    """Steps of a training episode, which starts at a random bar of the training range."""
+    adjustment: float = 1.0
+    """Fraction of the way to its target the account moves per step; 0.1 is worth trying on daily prices."""
+    execution: Literal["close", "next_open"] = "close"
+    """When trades are filled: at the close that was observed, or at the next open."""
+    initial_value: float = 10_000.0
+    """Money at the start of an episode."""
+    costs: TransactionCosts = field(default_factory=TransactionCosts)
+    """What trading and holding cost."""
+    constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
+    """Which portfolios may be held."""
+    validation_every: int | None = None
+    """Environment steps between two backtests on the validation range; default a tenth of all."""
+    checkpoint_every: int | None = None
+    """Environment steps between two checkpoints; default a tenth of all."""
+    runs: str = "runs"
+    """Folder in which the run folder is created."""
+    out: str | None = None
+    """Run folder itself, instead of a name made of market, algorithm, seed and time."""
+
+    def __post_init__(self) -> None:
+        """Check what the environment and the learner do not check themselves."""
+        for name in (
+            "timesteps",
+            "num_envs",
+            "validation_every",
+            "checkpoint_every",
+            "episode_length",
+        ):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ArgumentError(f"{name} is {value}; it must be at least 1")
+        if self.policy == "flat_mlp" and self.observation == "index":
+            raise ArgumentError(
+                'policy "flat_mlp" cannot read index observations; pass observation "flat"'
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON-able values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, settings: dict[str, Any]) -> "TrainConfig":
+        """The inverse of `to_json`."""
+        parts = {
+            "costs": TransactionCosts(**settings["costs"]),
+            "constraints": PortfolioConstraints(**settings["constraints"]),
+        }
+        return cls(**(settings | parts))
+
+    def resolved(self) -> "TrainConfig":
+        """The settings with every default that depends on others filled in, and the market's path absolute."""
+        timesteps = self.timesteps or {"ppo": 200_000, "sac": 40_000}[self.algo]
+        tenth = max(timesteps // 10, 1)
+        path = Path(self.market)
+        return dataclasses.replace(
+            self,
+            market=str(path.resolve()) if path.is_file() else self.market,
+            timesteps=timesteps,
+            num_envs=self.num_envs or {"ppo": 256, "sac": 64}[self.algo],
+            validation_every=self.validation_every or tenth,
+            checkpoint_every=self.checkpoint_every or tenth,
+        )
+
+    def load_market(self) -> tuple[Market, dict[str, Range]]:
+        """The market, its scalers fitted on the training range, and the rows of each range, half-open."""
+        assets = [name.strip() for name in self.assets.split(",")] if self.assets else None
+        options: dict[str, Any] = {
+            "assets": assets,
+            "start": self.start,
+            "end": self.end,
+            "features": self.features,
+        }
+        unfitted = load_market(self.market, **options)
+        ranges = self._split(unfitted)
+        return load_market(self.market, fit_end=ranges["train"][1], **options), ranges
+
+    def _split(self, market: Market) -> dict[str, Range]:
+        ranges = dict(zip(NAMES, market.split(self.train, self.validation), strict=True))
+        start, end = ranges["test"]
+        if isinstance(self.test, str):
+            end = market.row(self.test)
+        elif self.test is not None:
+            end = min(end, start + round(self.test * market.n_bars))
+        if end - start < 2:
+            raise ArgumentError(
+                f"train={self.train}, validation={self.validation}, test={self.test} leave {end - start} bars "
+                "for the test; an episode needs at least 2"
+            )
+        return ranges | {"test": (start, end)}
+
+    def env_options(self) -> dict[str, Any]:
+        """Keywords of `PortfolioEnv` that define the task, for training and evaluation alike."""
+        return {
+            "window": self.window,
+            "observation": self.observation,
+            "costs": dataclasses.asdict(self.costs),
+            "constraints": dataclasses.asdict(self.constraints),
+            "execution": self.execution,
+            "adjustment": self.adjustment,
+            "initial_value": self.initial_value,
+        }
+
+    def training_options(self, market: Market, train: Range) -> dict[str, Any]:
+        """Further keywords for training: where episodes start, what they hold, how they are rewarded."""
+        universe = self.universe if self.universe is not None else 8 * (market.n_assets > 8)
+        start = max(train[0], market.warmup + self.window - 1)
+        scaled = self.reward == "excess_log_return"
+        return {
+            "start": start,
+            "end": train[1],
+            "random_start": True,
+            "episode_length": min(self.episode_length, train[1] - 1 - start),
+            "universe": universe or None,
+            "reward": {"name": self.reward, "scale": self.reward_scale} if scaled else self.reward,
+        }

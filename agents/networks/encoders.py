@@ -1,0 +1,54 @@
+"""Encoders: windows of market features to one vector per asset."""
+
+from torch import Tensor, nn
+
+from portfolio_env.errors import ArgumentError
+
+
+class Encoder(nn.Module):
+    """What every encoder answers to: one vector per asset, equivariant to the order of the assets.
+
+    The number of assets is never a parameter: the same weights serve any number of them.
+
+    Args:
+        n_features: features per asset and bar.
+        window: bars the encoder looks back, the current one included.
+
+    Attributes:
+        channels: width of the vector returned for each asset.
+    """
+
+    channels: int
+
+    def __init__(self, n_features: int, window: int) -> None:
+        super().__init__()
+        if n_features < 1 or window < 1:
+            raise ArgumentError(
+                f"an encoder needs n_features >= 1 and window >= 1, got {n_features} and {window}"
+            )
+        self.n_features = n_features
+        self.window = window
+
+    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
+        """Encode `windows` (batch, window, assets, features) as (batch, assets, channels).
+
+        `tradable` (batch, assets), 1 or 0, tells which assets trade at the last bar; encoders that mix
+        assets must give the others no attention.
+        """
+        raise NotImplementedError
+
+
+class PerAsset(Encoder):
+    """The window of each asset laid out in one row, without weights of its own.
+
+    The shared scorer behind it is then a small network per asset, which is the recommended default: it
+    has too few parameters to memorise a training history.
+    """
+
+    def __init__(self, n_features: int, window: int) -> None:
+        super().__init__(n_features, window)
+        self.channels = n_features * window
+
+    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
+        """Return (batch, assets, window * features), the oldest bar first."""
+        return windows.transpose(1, 2).flatten(2)

@@ -1,0 +1,72 @@
+"""Heads that serve any number of assets: the same weights for every asset, pooling where one value is due."""
+
+import math
+
+import torch as th
+from stable_baselines3.common.torch_layers import create_mlp
+from torch import Tensor, nn
+
+
+def orthogonal(module: nn.Module, gain: float) -> None:
+    """Initialise the linear layers of `module` orthogonally, biases at 0 (as PPO implementations do)."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.orthogonal_(layer.weight, gain)
+            nn.init.zeros_(layer.bias)
+
+
+def masked_mean(rows: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `rows` (batch, assets, channels) over the assets with `mask` (batch, assets) 1; 0 if none has."""
+    weights = mask.unsqueeze(-1)
+    return (rows * weights).sum(1) / weights.sum(1).clamp(min=1.0)
+
+
+class RowMlp(nn.Sequential):
+    """A multi-layer perceptron applied to each asset's row: (batch, assets, in) -> (batch, assets, out)."""
+
+    def __init__(self, width: int, layers: list[int], activation: type[nn.Module]) -> None:
+        super().__init__(*create_mlp(width, -1, layers, activation))
+        self.out_width = layers[-1] if layers else width
+        orthogonal(self, math.sqrt(2))
+
+
+class AssetHead(nn.Module):
+    """One number per asset from its row, and a free, learned number for cash in front of them.
+
+    Cash has no features, so its number is a parameter. Shapes: (batch, assets, width) -> (batch, 1 + assets).
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.asset = nn.Linear(width, 1)
+        self.cash = nn.Parameter(th.zeros(1))
+        orthogonal(self, 0.01)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Return the numbers of cash (first) and of every asset."""
+        cash = self.cash.expand(rows.shape[0], 1)
+        return th.cat([cash, self.asset(rows).squeeze(-1)], dim=1)
+
+
+class PooledCritic(nn.Module):
+    """Action value from per-asset rows: each row sees its own action, the pooled rows give one number.
+
+    Logits are invariant to a common shift, so actions enter centred on the mean over cash and the
+    tradable assets. Shapes: rows (batch, assets, width) with the tradable flag in the last column,
+    actions (batch, 1 + assets) -> (batch, 1).
+    """
+
+    def __init__(self, width: int, layers: list[int], activation: type[nn.Module]) -> None:
+        super().__init__()
+        self.rows = RowMlp(width + 2, layers, activation)
+        self.value = nn.Linear(self.rows.out_width, 1)
+
+    def forward(self, rows: Tensor, actions: Tensor) -> Tensor:
+        """Return Q(s, a), (batch, 1)."""
+        mask = rows[..., -1]
+        cash, own = actions[:, :1], actions[:, 1:]
+        centre = (cash + (own * mask).sum(1, keepdim=True)) / (1.0 + mask.sum(1, keepdim=True))
+        actions_of_row = th.stack([own - centre, (cash - centre).expand_as(own)], dim=-1)
+        hidden = self.rows(th.cat([rows, actions_of_row], dim=-1))
+        value: Tensor = self.value(masked_mean(hidden, mask))
+        return value

@@ -1,0 +1,190 @@
+"""The folder of a training run: everything needed to repeat, resume and evaluate it."""
+
+import json
+import os
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from agents.algorithms import load_agent
+from agents.buffers import IndexReplayBuffer
+from agents.config import Range, TrainConfig
+from agents.vec_env import make_sb3_vec_env
+from portfolio_env import Market
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files import replacing
+
+PACKAGES = ("portfolio-env", "gymnasium", "stable-baselines3", "torch", "numpy", "numba", "pandas")
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run read back from its folder.
+
+    Attributes:
+        path: the folder.
+        config: settings of the run, as in its config.json.
+        market: the market with the features the model was trained on.
+        ranges: rows of the market, half-open, for "train", "validation" and "test".
+        env_options: keywords of `PortfolioEnv` for evaluation; the caller adds market, start and end.
+        model: the trained agent, for all of the market's assets.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    market: Market
+    ranges: dict[str, Range]
+    env_options: dict[str, Any]
+    model: BaseAlgorithm
+
+
+def load_run(
+    path: str | Path, *, model: Literal["final", "best"] = "final", device: str = "auto"
+) -> Run:
+    """Read a run folder.
+
+    Args:
+        path: the run folder.
+        model: the model at the end of the training, or the best one on the validation range. A run that
+            was stopped has no final model: its latest checkpoint is taken.
+        device: torch device of the model.
+
+    Raises:
+        DataError: if the folder is not a run, holds no model yet, or its market has changed since.
+    """
+    path = Path(path)
+    config = read_config(path)
+    market, ranges = load_checked_market(path, config)
+    options = config.env_options()
+    venv = make_sb3_vec_env(market, **options)
+    agent = load_agent(config.algo, model_file(path, model), venv, device=device)
+    return Run(path, config.to_json(), market, ranges, options, agent)
+
+
+def model_file(path: Path, model: str) -> Path:
+    """The zip of the final or best model of a run, or of its latest checkpoint where there is none yet."""
+    file = path / f"{model}_model.zip"
+    if not file.exists():
+        checkpoint = latest_checkpoint(path)
+        if checkpoint is None:
+            raise DataError(f"{path} holds no model yet; train it further with --resume {path}")
+        file = checkpoint / "model.zip"
+    return file
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The settings of a run."""
+    try:
+        return TrainConfig.from_json(json.loads((path / "config.json").read_text()))
+    except FileNotFoundError:
+        raise DataError(f"{path} is not a run folder: it has no config.json") from None
+
+
+def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[str, Range]]:
+    """The market of a run and its ranges, refused when it is not the one the run was trained on."""
+    market, ranges = config.load_market()
+    recorded = json.loads((path / "market.json").read_text())
+    if market.hash != recorded["hash"]:
+        raise DataError(
+            f"market {config.market!r} has changed since the run {path} was trained: its hash is "
+            f"{market.hash[:12]}, the run recorded {recorded['hash'][:12]} ({recorded['n_bars']} bars of "
+            f"{len(recorded['assets'])} assets); restore the data and the package versions of versions.json"
+        )
+    return market, ranges
+
+
+def create_run(
+    config: TrainConfig, market: Market, ranges: dict[str, Range], command: str, stamp: str
+) -> Path:
+    """Create the folder of a new run and write all that is known before training.
+
+    Args:
+        config: resolved settings.
+        market: market with fitted features.
+        ranges: rows of each range.
+        command: the command that started the run.
+        stamp: time of the start, part of the folder's name.
+
+    Raises:
+        ArgumentError: if the folder exists and is not empty.
+    """
+    name = f"{Path(config.market).stem.split('?')[0]}__{config.algo}__{config.seed}__{stamp}"
+    path = Path(config.out) if config.out else Path(config.runs) / name
+    if path.exists() and any(path.iterdir()):
+        raise ArgumentError(f"run folder {path} is not empty; pass another out, or resume it")
+    path.mkdir(parents=True, exist_ok=True)
+    with replacing(path / "command.txt") as beside:
+        beside.write_text(command + "\n")
+    write_json(path / "versions.json", _versions())
+    write_json(path / "market.json", _describe(config, market, ranges))
+    write_json(path / "features.json", market.panel.provenance["features"])
+    write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run
+    return path
+
+
+def save_checkpoint(path: Path, agent: BaseAlgorithm) -> Path:
+    """Save model and replay buffer as one checkpoint, which appears whole or not at all; older ones go."""
+    target = path / "checkpoints" / f"{agent.num_timesteps:012d}"
+    if target.exists():
+        return target
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    beside.mkdir(parents=True)
+    agent.save(beside / "model.zip")
+    if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
+        buffer.save(beside / "replay_buffer.npz")
+    os.replace(beside, target)
+    complete = _checkpoints(path)[-KEPT_CHECKPOINTS:]
+    for old in set(target.parent.iterdir()) - set(complete):  # also what a killed process left
+        shutil.rmtree(old)
+    return target
+
+
+def latest_checkpoint(path: Path) -> Path | None:
+    """The newest complete checkpoint of a run, if it has one."""
+    return next(reversed(_checkpoints(path)), None)
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    return sorted(p for p in (path / "checkpoints").glob("[0-9]*") if p.is_dir())
+
+
+def save_model(path: Path, agent: BaseAlgorithm) -> None:
+    """Write a model's zip beside its destination and rename it."""
+    with replacing(path) as beside:
+        agent.save(beside)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside the destination and rename it."""
+    with replacing(path) as beside:
+        beside.write_text(json.dumps(value, indent=2) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version(), "platform": platform.platform()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:  # a checkout that is on the path without being installed
+            versions[package] = "not installed"
+    return versions
+
+
+def _describe(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> dict[str, Any]:
+    times = market.timestamps
+    return {
+        "name": config.market,
+        "hash": market.hash,
+        "n_bars": market.n_bars,
+        "assets": list(market.assets),
+        "periods_per_year": market.periods_per_year,
+        "ranges": {name: list(rows) for name, rows in ranges.items()},
+        "dates": {name: [str(times[s]), str(times[e - 1])] for name, (s, e) in ranges.items()},
+        "provenance": {k: v for k, v in market.panel.provenance.items() if k != "features"},
+    }

@@ -1,0 +1,118 @@
+"""Training: from settings to a finished run folder, and on from where a stopped one left off."""
+
+import shlex
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.algorithms import load_agent, make_agent
+from agents.buffers import IndexReplayBuffer
+from agents.callbacks import CheckpointCallback, PortfolioMetrics, ValidationCallback
+from agents.config import Range, TrainConfig
+from agents.run_folder import (
+    create_run,
+    latest_checkpoint,
+    load_checked_market,
+    read_config,
+    save_model,
+)
+from agents.vec_env import make_sb3_vec_env
+from portfolio_env import Market
+
+
+def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
+    """Train an agent from scratch.
+
+    Args:
+        config: settings of the run.
+        progress_bar: show one on the terminal.
+
+    Returns:
+        The run folder.
+    """
+    config = config.resolved()
+    market, ranges = config.load_market()
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = create_run(config, market, ranges, shlex.join(sys.argv), stamp)
+    return _run(path, config, market, ranges, progress_bar)
+
+
+def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
+    """Train a stopped run to its end, from its latest checkpoint, with its own settings.
+
+    Args:
+        path: the run folder.
+        progress_bar: show one on the terminal.
+
+    Raises:
+        DataError: if the folder is no run, or its market has changed since.
+    """
+    path = Path(path)
+    config = read_config(path)
+    market, ranges = load_checked_market(path, config)
+    return _run(path, config, market, ranges, progress_bar)
+
+
+def _run(
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], progress_bar: bool
+) -> Path:
+    assert config.timesteps and config.num_envs  # the settings are resolved
+    options = config.env_options() | config.training_options(market, ranges["train"])
+    venv = make_sb3_vec_env(market, config.num_envs, **options)
+    agent = _agent(path, config, venv)
+    if agent.device.type == "cpu":
+        th.set_num_threads(1)  # the networks are small: more threads only wait for each other
+    agent.set_logger(configure(str(path / "tb"), ["tensorboard"]))
+    agent.learn(
+        config.timesteps - agent.num_timesteps,
+        callback=_callbacks(path, config, market, ranges),
+        reset_num_timesteps=False,
+        progress_bar=progress_bar,
+    )
+    agent.logger.close()
+    save_model(path / "final_model.zip", agent)
+    return path
+
+
+def _agent(path: Path, config: TrainConfig, venv: VecEnv) -> BaseAlgorithm:
+    """A new agent, or the one of the latest checkpoint."""
+    checkpoint = latest_checkpoint(path)
+    if checkpoint is None:
+        return make_agent(config.algo, venv, **_agent_options(config))
+    agent = load_agent(config.algo, checkpoint / "model.zip", venv, device=config.device)
+    # Other episodes and noise than those before the checkpoint, which the same seed would repeat.
+    agent.set_random_seed(config.seed + agent.num_timesteps)
+    if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
+        buffer.load(checkpoint / "replay_buffer.npz")
+    return agent
+
+
+def _agent_options(config: TrainConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "policy": config.policy,
+        "device": config.device,
+        "seed": config.seed,
+    }
+    if config.policy == "per_asset":
+        options |= {"encoder": config.encoder, "window": config.window}
+    if config.algo == "sac":
+        options["buffer_size"] = min(1_000_000, config.timesteps or 0)
+    return options
+
+
+def _callbacks(
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
+) -> list[BaseCallback]:
+    assert config.validation_every and config.checkpoint_every
+    validation = ValidationCallback(
+        path, market, ranges["validation"], config.env_options(), config.validation_every
+    )
+    checkpoints = CheckpointCallback(path, config.checkpoint_every)
+    return [PortfolioMetrics(config.to_json()), validation, checkpoints]

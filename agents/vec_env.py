@@ -1,0 +1,148 @@
+"""The vector environment as a Stable-Baselines3 `VecEnv`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium.vector import AutoresetMode, VectorEnv
+from stable_baselines3.common.vec_env import VecEnv, VecMonitor
+from stable_baselines3.common.vec_env.base_vec_env import VecEnvIndices, VecEnvObs, VecEnvStepReturn
+
+from portfolio_env import Market, PortfolioVectorEnv
+from portfolio_env.errors import ArgumentError
+
+Info = dict[str, Any]
+
+
+class SB3VecEnv(VecEnv):
+    """A Gymnasium vector environment in SAME_STEP autoreset mode, which is what SB3 expects of a VecEnv.
+
+    Step by step equal to SB3's `DummyVecEnv` over single environments seeded `s, s + 1, ...`: on a done
+    lane the observation is that of the next episode, `info` is that of the last step with
+    `terminal_observation` and `TimeLimit.truncated`, and the next episode's info is in `reset_infos`.
+
+    Args:
+        venv: an environment whose infos have the same scalar keys for every lane, at every step and reset.
+
+    Raises:
+        ArgumentError: if its autoreset mode is not SAME_STEP.
+    """
+
+    def __init__(self, venv: VectorEnv[Any, Any, Any]) -> None:
+        mode = venv.metadata.get("autoreset_mode")
+        if mode != AutoresetMode.SAME_STEP:
+            raise ArgumentError(
+                f"SB3 resets a lane in the step that ends its episode, this environment's autoreset_mode is "
+                f"{mode}; build it with autoreset_mode=AutoresetMode.SAME_STEP"
+            )
+        self.venv = venv
+        super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
+
+    def reset(self) -> VecEnvObs:
+        """Reset every lane with the seeds and options given before, which are then forgotten."""
+        if any(options != self._options[0] for options in self._options):
+            raise ArgumentError(
+                "options differ between lanes; pass one dict, it holds for all of them"
+            )
+        seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
+        obs, infos = self.venv.reset(seed=seeds, options=self._options[0] or None)
+        self.reset_infos = _rows(infos)
+        self._reset_seeds()
+        self._reset_options()
+        return obs
+
+    def step_async(self, actions: np.ndarray) -> None:
+        """Keep the actions (lanes, 1 + assets) for `step_wait`."""
+        self._actions = actions
+
+    def step_wait(self) -> VecEnvStepReturn:
+        """Step every lane; rewards are float32 as in SB3's own VecEnvs."""
+        obs, rewards, terminated, truncated, infos = self.venv.step(self._actions)
+        dones = terminated | truncated
+        time_limit = (truncated & ~terminated).tolist()
+        rows = _rows(infos, time_limit)
+        if dones.any():
+            final_rows = _rows(infos["final_info"], time_limit)
+            for lane in np.flatnonzero(dones):
+                self.reset_infos[lane] = rows[lane]
+                del self.reset_infos[lane]["TimeLimit.truncated"]
+                rows[lane] = final_rows[lane] | {"terminal_observation": infos["final_obs"][lane]}
+        return obs, rewards.astype(np.float32), dones, rows
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.venv.close()
+
+    def get_images(self) -> Sequence[np.ndarray | None]:
+        """One RGB array per lane where `render_mode="rgb_array"`."""
+        frames = self.venv.render()
+        return [None] * self.num_envs if frames is None else list(frames)
+
+    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
+        """Attribute of each lane: its element of a per-lane array, else what all lanes share."""
+        if attr_name in ("observation_space", "action_space"):
+            attr_name = f"single_{attr_name}"
+        value = getattr(self.venv, attr_name)
+        per_lane = isinstance(value, np.ndarray | tuple | list) and len(value) == self.num_envs
+        return [value[lane] if per_lane else value for lane in self._get_indices(indices)]
+
+    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
+        """Set an attribute that all lanes share.
+
+        Raises:
+            ArgumentError: if `indices` names some of the lanes only.
+        """
+        if set(self._get_indices(indices)) != set(range(self.num_envs)):
+            raise ArgumentError(f"lanes share {attr_name!r}; set it without indices")
+        setattr(self.venv, attr_name, value)
+
+    def env_method(
+        self,
+        method_name: str,
+        *method_args: Any,
+        indices: VecEnvIndices = None,
+        **method_kwargs: Any,
+    ) -> list[Any]:
+        """Call a method of the environment once and hand each lane its part of the result."""
+        result = getattr(self.venv, method_name)(*method_args, **method_kwargs)
+        per_lane = isinstance(result, np.ndarray | tuple | list) and len(result) == self.num_envs
+        return [result[lane] if per_lane else result for lane in self._get_indices(indices)]
+
+    def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
+        """No lane is wrapped: lanes are rows of arrays."""
+        return [False for _ in self._get_indices(indices)]
+
+
+def _rows(infos: Info, time_limit: list[bool] | None = None) -> list[Info]:
+    """A vector environment's info arrays as one dict per lane, in plain Python numbers."""
+    keys = [
+        key for key in infos if not key.startswith("_") and key not in ("final_obs", "final_info")
+    ]
+    columns = [infos[key].tolist() for key in keys]
+    if time_limit is not None:
+        keys.append("TimeLimit.truncated")
+        columns.append(time_limit)
+    return [dict(zip(keys, row, strict=False)) for row in zip(*columns, strict=True)]
+
+
+def make_sb3_vec_env(
+    market: Market | str, num_envs: int = 1, *, seed: int | None = None, **env_options: Any
+) -> VecMonitor:
+    """Build `num_envs` lanes of the portfolio environment for SB3, monitored for episode returns.
+
+    Args:
+        market: a market, or the name or path of one.
+        num_envs: number of lanes, at least 1.
+        seed: lane i draws from seed + i at the first reset; None for fresh randomness.
+        env_options: further keywords of `PortfolioVectorEnv`, such as `observation="index"`.
+
+    Returns:
+        The VecEnv; `venv.unwrapped.venv` is the vector environment itself.
+    """
+    lanes = PortfolioVectorEnv(
+        num_envs, market=market, autoreset_mode=AutoresetMode.SAME_STEP, **env_options
+    )
+    venv = VecMonitor(SB3VecEnv(lanes))
+    if seed is not None:
+        venv.seed(seed)
+    return venv
