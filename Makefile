@@ -44,7 +44,7 @@ demo: setup ## Train a short PPO on real prices and evaluate it out of sample
 	$(BIN)/python evaluate.py $(DEMO_RUN)
 
 bench: setup ## Measure the speed table of the README
-	$(BIN)/python benchmarks/throughput.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
 
 clean: ## Remove what the tools cache and build; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ class Baseline(ABC):
     Args:
         market: The market its environments trade.
     """
+
+    action: ClassVar[str] = "weights"  # the kind of action it answers with
 
     def __init__(self, market: Market) -> None:
         self.market = market

@@ -124,7 +124,7 @@ def calmar(values: ArrayLike, periods_per_year: float) -> FloatArray:
 
 def value_at_risk(returns: ArrayLike) -> FloatArray:
     """Historical 95 % value at risk per period: minus the 5 % quantile, linearly interpolated."""
-    return -np.quantile(_series(returns), TAIL, axis=0)
+    return 0.0 - np.quantile(_series(returns), TAIL, axis=0)  # no negative zero
 
 
 def expected_shortfall(returns: ArrayLike) -> FloatArray:
@@ -135,7 +135,7 @@ def expected_shortfall(returns: ArrayLike) -> FloatArray:
     """
     ordered = np.sort(_series(returns), axis=0)
     share = np.clip(TAIL * len(ordered) - np.arange(len(ordered)), 0, 1)
-    return -np.tensordot(share, ordered, axes=(0, 0)) / share.sum()
+    return 0.0 - np.tensordot(share, ordered, axes=(0, 0)) / share.sum()
 
 
 def hit_ratio(returns: ArrayLike) -> FloatArray:
@@ -157,7 +157,7 @@ def cost_drag(costs: ArrayLike, values: ArrayLike, periods_per_year: float) -> F
         periods_per_year: Periods per year.
     """
     share = _ratio(_series(costs), _path(values)[:-1])
-    return -np.log1p(-share).mean(axis=0) * periods_per_year
+    return 0.0 - np.log1p(-share).mean(axis=0) * periods_per_year
 
 
 def effective_assets(weights: ArrayLike) -> FloatArray:
