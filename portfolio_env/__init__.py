@@ -1,0 +1,39 @@
+"""A Gymnasium environment package for portfolio optimisation.
+
+>>> import gymnasium as gym
+>>> env = gym.make("portfolio_env:Portfolio-v0", market="synthetic", window=20)
+>>> observation, info = env.reset(seed=0)
+"""
+
+import gymnasium as gym
+
+from portfolio_env import dynamics
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.costs import TransactionCosts
+from portfolio_env.data import load_market
+from portfolio_env.env import PortfolioEnv
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.market import Market, PricePanel
+from portfolio_env.vector_env import PortfolioVectorEnv
+
+__all__ = [
+    "ArgumentError",
+    "DataError",
+    "Market",
+    "PortfolioConstraints",
+    "PortfolioEnv",
+    "PortfolioError",
+    "PortfolioVectorEnv",
+    "PricePanel",
+    "TransactionCosts",
+    "dynamics",
+    "load_market",
+]
+__version__ = "0.1.0"
+
+if "Portfolio-v0" not in gym.registry:
+    gym.register(
+        id="Portfolio-v0",
+        entry_point="portfolio_env.env:PortfolioEnv",
+        vector_entry_point="portfolio_env.vector_env:PortfolioVectorEnv",
+    )

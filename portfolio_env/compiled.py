@@ -1,0 +1,57 @@
+"""How the hot loops are compiled: decorators with this package's settings, and arrays without reference counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba import njit
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+Arrays = TypeVar("Arrays")
+
+
+def kernel(function: Function) -> Function:
+    """Compile at first call and keep the machine code beside the source file.
+
+    The cache looks at the file of the function only: after a change in a module whose functions it calls, the
+    calling file must change too, or the cache be removed (``make clean``).
+    """
+    compiled: Function = njit(cache=True, error_model="numpy")(function)
+    return compiled
+
+
+def inlined(function: Function) -> Function:
+    """Like ``kernel``, and copied into its callers: small steps of a loop over lanes."""
+    compiled: Function = njit(cache=True, error_model="numpy", inline="always")(function)
+    return compiled
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def borrowed(typing_context: Any, arrays: Arrays) -> Arrays:
+    """An array, or a named tuple of arrays, without an owner; only for arguments of the compiled function.
+
+    Numba counts references to the owner of an array by atomic operations, at every slice and call; in a loop
+    over lanes, each a handful of numbers, they took most of the time. The caller keeps its arguments alive, so
+    within the call they need no owner.
+    """
+    fields = arrays if isinstance(arrays, types.BaseTuple) else (arrays,)
+    if not all(isinstance(field, types.Array) for field in fields):
+        raise TypeError(f"only arrays and named tuples of arrays can be borrowed, not {arrays}")
+
+    def strip(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+        array = context.make_array(kind)(context, builder, value=value)
+        array.meminfo = cgutils.get_null_value(array.meminfo.type)
+        array.parent = cgutils.get_null_value(array.parent.type)
+        return array._getvalue()
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if isinstance(arrays, types.Array):
+            return strip(context, builder, arrays, args[0])
+        values = cgutils.unpack_tuple(builder, args[0], len(fields))
+        pairs = zip(fields, values, strict=True)
+        return context.make_tuple(builder, arrays, [strip(context, builder, *pair) for pair in pairs])
+
+    return arrays(arrays), codegen  # type: ignore[operator, return-value]

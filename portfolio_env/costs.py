@@ -1,0 +1,162 @@
+"""TransactionCosts: what trading and holding cost, as rates the compiled economics can use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.market import PricePanel
+
+Bps = float | Sequence[float]
+
+
+@dataclass(frozen=True)
+class TransactionCosts:
+    r"""Costs of trading and of holding; frozen, validated, JSON-able.
+
+    A trade of notional ``|q|`` (in units of the wealth ``V`` before trading) in asset ``i`` costs
+
+    .. math:: (c_i + s_i + b \sigma_i \sqrt{|q| V / D_i}) \, |q|
+
+    with the commission ``c`` of its side, the half-spread ``s``, and the square-root market impact of
+    Boyd et al. (2017), "Multi-Period Trading via Convex Optimization", eq. 2.2: ``sigma`` the volatility
+    per bar and ``D`` the money traded per bar, both trailing means up to the bar of the decision. Rates
+    are per traded notional, as an exchange charges them (buying 1,000 at 10 bp costs 1,001).
+
+    Attributes:
+        commission_bps: Commission of both sides in basis points (1 bp = 0.01 %), in [0, 10,000): one
+            number, or one per asset of the market in its order.
+        buy_commission_bps: Commission of purchases where it differs; None means ``commission_bps``.
+        sell_commission_bps: Commission of sales where it differs; None means ``commission_bps``.
+        slippage_bps: Half the bid-ask spread, paid on both sides, in basis points; number or per asset.
+        impact: Coefficient ``b`` >= 0 of the square-root impact; about 1 in the literature; 0 is none.
+            Needs a market with volumes. It makes ``initial_value`` matter: it is money, not a unit.
+        impact_window: Bars over which volatility and money volume are averaged (>= 2); fewer are
+            used while an asset's history is shorter, and none is charged at its very first bar.
+        fixed_fee: Money charged once per rebalancing in which anything is traded.
+        cash_rate_annual: Yearly simple rate that positive cash earns.
+        margin_rate_annual: Yearly simple rate that negative cash pays.
+        borrow_rate_annual: Yearly simple rate paid on the value of short positions.
+        delisting_haircut: Fraction in [0, 1] of the last price lost when a holding is delisted (Shumway
+            1997, "The Delisting Bias in CRSP Data", finds 0.3 for performance-related delistings).
+    """
+
+    commission_bps: Bps = 10.0
+    buy_commission_bps: Bps | None = None
+    sell_commission_bps: Bps | None = None
+    slippage_bps: Bps = 0.0
+    impact: float = 0.0
+    impact_window: int = 20
+    fixed_fee: float = 0.0
+    cash_rate_annual: float = 0.0
+    margin_rate_annual: float = 0.0
+    borrow_rate_annual: float = 0.0
+    delisting_haircut: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate every field and store sequences as tuples."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name.endswith("_bps") and value is not None:
+                object.__setattr__(self, field.name, _checked_bps(field.name, value))
+        for name in ("impact", "fixed_fee"):
+            _check_number(name, getattr(self, name), 0.0, np.inf)
+        for name in ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual"):
+            _check_number(name, getattr(self, name), -1.0, 10.0)
+        _check_number("delisting_haircut", self.delisting_haircut, 0.0, 1.0)
+        if not isinstance(self.impact_window, int) or self.impact_window < 2:
+            raise ArgumentError(
+                f"impact_window={self.impact_window!r} must be an integer of 2 or more bars."
+            )
+
+    def rates(self, n_assets: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Linear cost per traded notional of each side, commission plus half-spread.
+
+        Args:
+            n_assets: Number of assets of the market; per-asset fields must have this length.
+
+        Returns:
+            ``(buy, sell)``, each (N,) float64 fractions.
+
+        Raises:
+            ArgumentError: If a per-asset field has another length, or commission plus half-spread
+                reaches 100 %.
+
+        >>> buy, sell = TransactionCosts(commission_bps=10, sell_commission_bps=[20, 30]).rates(2)
+        >>> buy.tolist(), sell.tolist()
+        ([0.001, 0.001], [0.002, 0.003])
+        """
+        slippage = _per_asset("slippage_bps", self.slippage_bps, n_assets)
+        sides = []
+        for name in ("buy_commission_bps", "sell_commission_bps"):
+            own = getattr(self, name)
+            commission = (
+                _per_asset("commission_bps", self.commission_bps, n_assets)
+                if own is None
+                else _per_asset(name, own, n_assets)
+            )
+            rate = (commission + slippage) / 1e4
+            if (rate >= 1).any():
+                raise ArgumentError(
+                    f"commission plus slippage_bps reaches {rate.max() * 1e4:g} bp; a side must stay "
+                    "under 10,000 bp (100 %). Lower one of them."
+                )
+            sides.append(rate)
+        return sides[0], sides[1]
+
+    def impact_coefficients(self, panel: PricePanel) -> NDArray[np.float64]:
+        """``b sigma / sqrt(D)`` of the square-root impact, from bars up to and including each row.
+
+        Args:
+            panel: Prices and volumes; ``D`` is the trailing mean of close times volume.
+
+        Returns:
+            (T, N) float64; (0, 0) if ``impact`` is zero. The rate of a trade of ``q`` in wealth ``V`` is
+            the coefficient times ``sqrt(|q| V)``.
+
+        Raises:
+            DataError: If the market has no volumes.
+        """
+        if self.impact == 0:
+            return np.zeros((0, 0))
+        if panel.volume is None:
+            raise DataError(
+                f"impact={self.impact:g} needs traded volumes, which this market lacks (closing prices "
+                "only); use data with a volume column, or impact=0 with slippage_bps."
+            )
+        close = pd.DataFrame(panel.close)
+        returns = close.ffill().pct_change().where(close.notna())
+        sigma = returns.rolling(self.impact_window, min_periods=2).std()
+        money = (close * panel.volume).rolling(self.impact_window, min_periods=1).mean()
+        rate = self.impact * sigma / np.sqrt(money.where(money > 0))
+        return rate.fillna(0.0).to_numpy(np.float64)
+
+
+def _checked_bps(name: str, value: Any) -> float | tuple[float, ...]:
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim > 1 or not (np.isfinite(array) & (array >= 0) & (array < 1e4)).all():
+        raise ArgumentError(
+            f"{name}={value!r} must be a number, or one number per asset, in [0, 10,000) basis points."
+        )
+    return float(array) if array.ndim == 0 else tuple(array.tolist())
+
+
+def _per_asset(name: str, value: Any, n_assets: int) -> NDArray[np.float64]:
+    array = np.asarray(value, dtype=np.float64)
+    if array.ndim and len(array) != n_assets:
+        raise ArgumentError(
+            f"{name} has {len(array)} values but the market has {n_assets} assets; give one value per "
+            "asset, or a single number."
+        )
+    return np.broadcast_to(array, (n_assets,)).copy()
+
+
+def _check_number(name: str, value: float, low: float, high: float) -> None:
+    if not np.isfinite(value) or not low <= value <= high:
+        raise ArgumentError(f"{name}={value!r} must be a finite number in [{low:g}, {high:g}].")

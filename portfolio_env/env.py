@@ -1,0 +1,140 @@
+"""PortfolioEnv: one account as a Gymnasium environment."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Unpack
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+
+from portfolio_env import dynamics
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.observations import Observer
+from portfolio_env.simulator import EnvOptions, Simulator
+
+
+def action_space(simulator: Simulator) -> spaces.Box:
+    """The actions of one lane: scores in [-1, 1], or weights within the constraints, cash first."""
+    n, bounds = simulator.n_assets, simulator.bounds
+    if simulator.action == "logits":
+        return spaces.Box(-1.0, 1.0, (n + 1,), np.float32)
+    low = np.full(n + 1, bounds.min_weight, np.float32)
+    high = np.full(n + 1, min(bounds.max_weight, bounds.max_leverage), np.float32)
+    low[0], high[0] = bounds.min_cash, bounds.max_cash
+    return spaces.Box(low, high, dtype=np.float32)
+
+
+class PortfolioEnv(gym.Env[Any, Any]):
+    """Allocate an account over the assets of a market and cash, one bar at a time.
+
+    At close t the agent has seen bars up to and including t and names target weights; they are traded at that
+    close (or at the next open), at exactly solved costs; the reward is what the account makes of it by close
+    t + 1. ``terminated`` on ruin, ``truncated`` at the end of the episode or of the range.
+
+    Args:
+        market: A ``Market``, the name of a bundled or synthetic one (``"sp500"``, ``"synthetic"``...), or a path.
+        observation: ``"window"``, ``"flat"`` or ``"index"``, see ``observations.Observer``.
+        render_mode: None, ``"ansi"`` or ``"rgb_array"``.
+        **options: See ``simulator.Simulator``: window, action, reward, costs, constraints, execution, start, end,
+            episode_length, random_start, universe, adjustment, initial, initial_value, logits_scale.
+
+    ``reset(options={"t": ..., "weights": ...})`` starts at a given bar and from given weights. ``info`` holds the
+    numbers of ``dynamics.LEDGER`` at every step.
+
+    Raises:
+        ArgumentError: On bad options, or actions of the wrong shape or not finite.
+
+    >>> env = PortfolioEnv("synthetic?bars=300&assets=3", window=5, observation="index")
+    >>> observation, info = env.reset(seed=0)
+    >>> observation["weights"].tolist(), info["portfolio_value"]
+    ([1.0, 0.0, 0.0, 0.0], 10000.0)
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}  # type: ignore[misc]
+
+    def __init__(
+        self,
+        market: Market | str = "synthetic",
+        *,
+        observation: str = "window",
+        render_mode: str | None = None,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        """Build a simulator with one lane."""
+        self.simulator = Simulator(market, 1, **options)
+        self._observer = Observer(self.simulator, observation)
+        self.observation_space = self._observer.space
+        self.action_space = action_space(self.simulator)
+        self.render_mode = checked_render_mode(render_mode, self.metadata)
+        self._values: list[float] = []  # of this episode, kept for rendering only
+        self._running = False
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start an episode; ``options`` may name ``t`` (row or date) and ``weights`` (N + 1, cash first)."""
+        super().reset(seed=seed)
+        t, weights = read_reset_options(options)
+        self.simulator.reset(lambda _: self.np_random, t=t, weights=weights)
+        self._running = True
+        self._values = []
+        return self._observation(), self._info()
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        """Trade towards the action and move to the next bar."""
+        if not self._running:
+            raise ArgumentError("the episode is over or was never started; call reset() before step().")
+        simulator = self.simulator
+        reward = simulator.step(np.asarray(action)[None])
+        terminated, truncated = bool(simulator.terminated[0]), bool(simulator.truncated[0])
+        self._running = not (terminated or truncated)
+        return self._observation(), float(reward[0]), terminated, truncated, self._info()
+
+    def _observation(self) -> Any:
+        rows = self._observer()
+        return {name: row[0] for name, row in rows.items()} if isinstance(rows, dict) else rows[0]
+
+    def _info(self) -> dict[str, Any]:
+        numbers = self.simulator.ledger[:, 0].tolist()
+        if self.render_mode is not None:
+            self._values.append(numbers[dynamics.VALUE])
+        return dict(zip(dynamics.LEDGER, numbers, strict=True))
+
+    def render(self) -> Any:
+        """The account as text (``ansi``) or as a picture (``rgb_array``, (H, W, 3) uint8)."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs render_mode='ansi' or 'rgb_array' when the environment is made.")
+            return None
+        return render_lane(self.simulator, 0, np.array(self._values), self.render_mode)
+
+
+def render_lane(simulator: Simulator, lane: int, values: Any, mode: str) -> Any:
+    """Draw one lane in the given mode; ``values`` are its portfolio values of the episode so far."""
+    from portfolio_env import rendering  # matplotlib comes with it
+
+    draw = rendering.render_ansi if mode == "ansi" else rendering.render_rgb
+    return draw(
+        assets=[simulator.market.assets[i] for i in simulator.assets[lane]],
+        timestamp=simulator.market.timestamps[simulator.t[lane]],
+        values=values,
+        weights=simulator.weights[lane],
+        drawdown=float(simulator.ledger[dynamics.DRAWDOWN, lane]),
+    )
+
+
+def checked_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
+    """The render mode, if there is such a one."""
+    if render_mode is not None and render_mode not in metadata["render_modes"]:
+        raise ArgumentError(f"render_mode={render_mode!r} must be None or one of {metadata['render_modes']}.")
+    return render_mode
+
+
+def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
+    """``(t, weights)`` of the reset options; a name that means nothing is an error, not ignored."""
+    given = dict(options or {})
+    t, weights = given.pop("t", None), given.pop("weights", None)
+    if given:
+        raise ArgumentError(f"unknown reset options {sorted(given)}; this environment knows 't' and 'weights'.")
+    return t, weights

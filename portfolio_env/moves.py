@@ -1,0 +1,57 @@
+"""From a price panel to what the economics reads: gross moves, tradability, delistings and rates per step."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portfolio_env.costs import TransactionCosts
+from portfolio_env.dynamics import MarketArrays
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import PricePanel
+
+
+def listed_rows(panel: PricePanel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) rows of the first and the last bar of each asset; (T, -1) for one that has none."""
+    bars = np.isfinite(panel.close)
+    first = np.where(bars.any(0), bars.argmax(0), len(bars))
+    last = np.where(bars.any(0), len(bars) - 1 - bars[::-1].argmax(0), -1)
+    return first, last
+
+
+def market_arrays(panel: PricePanel, costs: TransactionCosts, next_open: bool) -> MarketArrays:
+    """Describe each step from close t to close t + 1.
+
+    Where an asset has no bar its latest price stands, for valuation alone: it cannot be traded. With
+    ``next_open`` the move is split at the open of bar t + 1, where the trade takes place.
+
+    Raises:
+        ArgumentError: If ``next_open`` is asked of a market without opening prices.
+    """
+    bars = np.isfinite(panel.close)
+    steps = len(bars) - 1
+    latest = np.maximum.accumulate(np.where(bars, np.arange(len(bars))[:, None], -1), axis=0)
+    listed = latest >= 0
+    marks = np.where(listed, np.take_along_axis(panel.close, np.maximum(latest, 0), axis=0), 1.0)
+    after = np.where(listed[:-1], marks[1:] / marks[:-1], 1.0)
+    before = np.ones_like(after)
+    tradable = panel.tradable[:-1]
+    if next_open:
+        if panel.open is None:
+            raise ArgumentError(
+                "execution='next_open' needs opening prices, which this market lacks; use execution='close'."
+            )
+        tradable = panel.tradable[1:]
+        opens = np.where(bars[1:], panel.open[1:], marks[1:])
+        before = np.where(listed[:-1], opens / marks[:-1], 1.0)
+        after = marks[1:] / opens
+    buy, sell = costs.rates(len(panel.assets))
+    return MarketArrays(
+        before=before,
+        after=after,
+        tradable=tradable.copy(),
+        delisted=np.arange(steps)[:, None] == listed_rows(panel)[1],
+        buy=buy,
+        sell=sell,
+        impact=np.ascontiguousarray(costs.impact_coefficients(panel)[:steps]),
+    )

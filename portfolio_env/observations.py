@@ -1,0 +1,100 @@
+"""What an agent sees: three modes over the same state, gathered for all lanes at once.
+
+An observation at bar t holds features of bars up to and including t, the drifted weights at close t, and which
+assets traded in bar t. Its arrays are fresh memory, never views of the market.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.simulator import Simulator
+
+MODES = ("window", "flat", "index")
+# Weights drift out of their bounds where there is leverage; observations are clipped to a multiple of it.
+DRIFT_ROOM = 10.0
+
+
+class Observer:
+    """Builds the observations of a simulator's lanes.
+
+    Args:
+        simulator: The simulator.
+        mode: ``"window"``: Dict of ``market`` (W, N, F) float32, ``tradable`` (N,) int8, ``weights`` (N + 1,)
+            float32; ``"flat"``: the same, concatenated in this order to one float32 vector; ``"index"``: Dict of
+            ``t`` (1,) int64 row of the last closed bar, ``tradable``, ``weights``, and with universe sampling
+            ``assets`` (N,) int64 columns of the market.
+
+    Raises:
+        ArgumentError: On another mode, or if ``window`` or ``flat`` is asked of a market without features.
+    """
+
+    def __init__(self, simulator: Simulator, mode: str) -> None:
+        """Declare the space and prepare the gather."""
+        if mode not in MODES:
+            raise ArgumentError(f"observation={mode!r} must be one of {', '.join(map(repr, MODES))}.")
+        self.simulator, self.mode = simulator, mode
+        self.space = self._space()
+        self._tradable = simulator.market.tradable.astype(np.int8)
+
+    def _space(self) -> spaces.Space[Any]:
+        simulator, market = self.simulator, self.simulator.market
+        n, bound = simulator.n_assets, np.float32(market.feature_bound)
+        room = np.float32(DRIFT_ROOM * max(1.0, simulator.bounds.max_leverage))
+        plain = simulator.bounds.long_only and simulator.bounds.max_leverage <= 1
+        weights = spaces.Box(np.float32(0) if plain else -room, np.float32(1) if plain else room, (n + 1,))
+        parts: dict[str, spaces.Space[Any]] = {
+            "tradable": spaces.Box(0, 1, (n,), np.int8),
+            "weights": weights,
+        }
+        if self.mode == "index":
+            parts["t"] = spaces.Box(0, market.n_bars - 1, (1,), np.int64)
+            if simulator.episodes.universe is not None:
+                parts["assets"] = spaces.Box(0, market.n_assets - 1, (n,), np.int64)
+            return spaces.Dict(parts)
+        if market.n_features == 0:
+            raise ArgumentError(f"observation={self.mode!r} needs a market with features; use 'index'.")
+        parts["market"] = spaces.Box(-bound, bound, (simulator.window, n, market.n_features))
+        space = spaces.Dict(parts)
+        return space if self.mode == "window" else spaces.flatten_space(space)
+
+    def __call__(self) -> dict[str, NDArray[Any]] | NDArray[np.float32]:
+        """Observations of all lanes: arrays with the lanes in front, in fresh memory."""
+        simulator = self.simulator
+        lanes = simulator.num_lanes
+        weights = simulator.weights.astype(np.float32)
+        if simulator.bounds.max_leverage > 1 or not simulator.bounds.long_only:
+            room = DRIFT_ROOM * max(1.0, simulator.bounds.max_leverage)
+            np.clip(weights, -room, room, out=weights)
+        tradable = self._tradable.take(simulator.t, axis=0)
+        if simulator.episodes.universe is not None:
+            tradable = np.take_along_axis(tradable, simulator.assets, axis=1)
+        if self.mode == "flat":
+            parts = (self._windows().reshape(lanes, -1), tradable, weights)
+            return np.concatenate(parts, axis=1, dtype=np.float32)
+        if self.mode == "window":
+            return {"market": self._windows(), "tradable": tradable, "weights": weights}
+        t = simulator.t[:, None].copy()
+        if simulator.episodes.universe is None:
+            return {"t": t, "tradable": tradable, "weights": weights}
+        return {"assets": simulator.assets.copy(), "t": t, "tradable": tradable, "weights": weights}
+
+    def _windows(self) -> NDArray[np.float32]:
+        """(B, W, N, F) features of the last W bars of every lane."""
+        simulator, features = self.simulator, self.simulator.market.features
+        window = simulator.window
+        if simulator.episodes.universe is None:
+            step = features.strides[0]
+            shape = (len(features) - window + 1, window, *features.shape[1:])
+            # overlapping windows as rows of a view: picking one is a single contiguous copy
+            return as_strided(features, shape, (step, *features.strides), writeable=False)[
+                simulator.t - (window - 1)
+            ]
+        rows = simulator.t[:, None] + np.arange(1 - window, 1)
+        return features[rows[:, :, None], simulator.assets[:, None, :]]

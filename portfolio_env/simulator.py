@@ -1,0 +1,359 @@
+"""Simulator: a market, the rules of one environment, and the state of B lanes. No RL API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any, TypedDict, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from portfolio_env import dynamics
+from portfolio_env.constraints import NO_LIMIT, PortfolioConstraints
+from portfolio_env.costs import TransactionCosts
+from portfolio_env.data import load_market
+from portfolio_env.episodes import Episodes, When
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.moves import market_arrays
+from portfolio_env.rewards import Reward, RewardSpec, Transition, make_reward
+
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float64]
+Draw = Callable[[int], np.random.Generator]
+
+
+class EnvOptions(TypedDict, total=False):
+    """Keywords that PortfolioEnv and PortfolioVectorEnv pass on to the Simulator, which documents them."""
+
+    window: int
+    action: str
+    reward: RewardSpec
+    costs: TransactionCosts | Mapping[str, Any]
+    constraints: PortfolioConstraints | Mapping[str, Any]
+    execution: str
+    start: When
+    end: When
+    episode_length: int | None
+    random_start: bool
+    universe: int | None
+    adjustment: float
+    initial: str | Sequence[float]
+    initial_value: float
+    logits_scale: float
+
+
+class Simulator:
+    """Accounts trading one market: state arrays for B lanes, ``reset`` and ``step``.
+
+    Args:
+        market: A Market, or a name or path for ``load_market``.
+        num_lanes: Number B of independent accounts.
+        window: Bars an observation shows (>= 1); the first decision needs that much history.
+        action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights.
+        reward: Name, ``{"name": ..., **parameters}`` or callable, see ``rewards``.
+        costs: TransactionCosts or a mapping of its fields.
+        constraints: PortfolioConstraints or a mapping of its fields.
+        execution: ``"close"``: trade at the close that was just observed; ``"next_open"``: at the open
+            of the next bar, on what the weights have drifted to by then.
+        start: First bar of the range: row, date, or None for the first with enough history.
+        end: Bar after the last one of the range: row, date, or None for the end of the market.
+        episode_length: Steps after which an episode is truncated; None runs to the end of the range.
+        random_start: Draw the first bar of every episode from the range, else always ``start``.
+        universe: Number k of assets drawn for every episode among those listed throughout it, in random
+            order; None trades all assets.
+        adjustment: Fraction in (0, 1] of the way from drifted to target weights that is gone each step.
+        initial: Weights at the start: ``"cash"``, ``"equal_weight"``, or N + 1 weights, cash first.
+        initial_value: Money at the start, > 0 (it matters to market impact and fixed fees).
+        logits_scale: Softmax scale s > 0: the largest weight ratio is exp(2 s).
+
+    Raises:
+        ArgumentError: On a value outside its range; the message says what to change.
+    """
+
+    def __init__(
+        self,
+        market: Market | str = "synthetic",
+        num_lanes: int = 1,
+        *,
+        window: int = 60,
+        action: str = "logits",
+        reward: RewardSpec = "log_return",
+        costs: TransactionCosts | Mapping[str, Any] = TransactionCosts(),  # noqa: B008 (frozen)
+        constraints: PortfolioConstraints | Mapping[str, Any] = PortfolioConstraints(),  # noqa: B008
+        execution: str = "close",
+        start: When = None,
+        end: When = None,
+        episode_length: int | None = None,
+        random_start: bool = False,
+        universe: int | None = None,
+        adjustment: float = 1.0,
+        initial: str | Sequence[float] = "cash",
+        initial_value: float = 10_000.0,
+        logits_scale: float = 5.0,
+    ) -> None:
+        """Check the arguments, resolve them against the market and allocate the lanes."""
+        _check_integer("num_lanes", num_lanes)
+        _check_integer("window", window)
+        for name, value in (("episode_length", episode_length), ("universe", universe)):
+            if value is not None:
+                _check_integer(name, value)
+        _check_choice("action", action, ("logits", "weights"))
+        _check_choice("execution", execution, ("close", "next_open"))
+        _check_range("adjustment", adjustment, 1.0)
+        _check_range("initial_value", initial_value, 1e15)
+        _check_range("logits_scale", logits_scale, 100.0)
+        self.market = market if isinstance(market, Market) else _cached_market(market)
+        self.num_lanes, self.window, self.action = num_lanes, window, action
+        self.costs = _built(TransactionCosts, "costs", costs)
+        self.constraints = _built(PortfolioConstraints, "constraints", constraints)
+        self.initial_value = float(initial_value)
+        self.episodes = Episodes(self.market, window, start, end, episode_length, random_start, universe)
+        self.n_assets = self.market.n_assets if universe is None else universe
+        self.bounds = self.constraints.bounds(self.n_assets)
+        if action == "logits" and (not self.bounds.long_only or self.bounds.max_leverage > 1):
+            raise ArgumentError(
+                "action='logits' reaches long-only, unlevered portfolios alone; use action='weights' with "
+                "long_only=False or max_leverage above 1."
+            )
+        self.rules = self._rules(execution, adjustment, logits_scale)
+        self.arrays = market_arrays(self.market.panel, self.costs, self.rules.next_open)
+        self._allocate()
+        self.initial = self._checked_initial(initial)
+        self.reward = make_reward(reward)
+
+    # ---- construction -------------------------------------------------------------------------------
+
+    def _rules(self, execution: str, adjustment: float, logits_scale: float) -> dynamics.Rules:
+        limits, costs, year = self.constraints, self.costs, self.market.periods_per_year
+        return dynamics.Rules(
+            logits_scale=float(logits_scale) if self.action == "logits" else 0.0,
+            adjustment=float(adjustment),
+            next_open=execution == "next_open",
+            no_trade_band=float(limits.no_trade_band),
+            max_turnover=float(limits.max_turnover or NO_LIMIT),
+            max_period_turnover=float(limits.max_period_turnover or NO_LIMIT),
+            cash_rate=costs.cash_rate_annual / year,
+            margin_rate=costs.margin_rate_annual / year,
+            borrow_rate=costs.borrow_rate_annual / year,
+            haircut=float(costs.delisting_haircut),
+            fixed_fee=float(costs.fixed_fee),
+            initial_value=self.initial_value,
+        )
+
+    def _allocate(self) -> None:
+        b, n = self.num_lanes, self.n_assets
+        period = self.constraints.turnover_period or 0
+        self.lanes = dynamics.Lanes(
+            t=np.zeros(b, np.int64),
+            last=np.zeros(b, np.int64),
+            assets=np.tile(np.arange(n), (b, 1)),
+            weights=np.zeros((b, n + 1)),
+            held=np.zeros((b, n + 1)),
+            peak=np.zeros(b),
+            ledger=np.zeros((len(dynamics.LEDGER), b)),
+            turnovers=np.zeros((b, period)),
+            ended=np.zeros((2, b), np.bool_),
+            scratch=np.zeros((5, n + 1)),
+            flags=np.zeros((3, n), np.bool_),
+        )
+        self._all = np.ones(b, np.bool_)
+
+    def _checked_initial(self, initial: str | Sequence[float]) -> str | Float:
+        if isinstance(initial, str):
+            _check_choice("initial", initial, ("cash", "equal_weight"))
+            return initial
+        return self._checked_weights("initial", initial, (self.n_assets + 1,))
+
+    # ---- state, by name ------------------------------------------------------------------------------
+
+    @property
+    def t(self) -> NDArray[np.int64]:
+        """(B,) row of the last closed bar."""
+        return self.lanes.t
+
+    @property
+    def assets(self) -> NDArray[np.int64]:
+        """(B, N) columns of the market that each lane trades."""
+        return self.lanes.assets
+
+    @property
+    def weights(self) -> Float:
+        """(B, N + 1) drifted weights at bar t, cash first."""
+        return self.lanes.weights
+
+    @property
+    def held(self) -> Float:
+        """(B, N + 1) weights right after the last trade."""
+        return self.lanes.held
+
+    @property
+    def ledger(self) -> Float:
+        """(len(LEDGER), B) what the last step did, in the rows named by ``LEDGER``."""
+        return self.lanes.ledger
+
+    @property
+    def terminated(self) -> Bool:
+        """(B,) accounts ruined by the last step."""
+        return self.lanes.ended[0]
+
+    @property
+    def truncated(self) -> Bool:
+        """(B,) episodes that reached their length or the end of the range."""
+        return self.lanes.ended[1]
+
+    @property
+    def tradable(self) -> Bool:
+        """(B, N) whether each asset traded in bar t."""
+        return self.market.tradable[self.t[:, None], self.assets]
+
+    # ---- running -------------------------------------------------------------------------------------
+
+    def reset(self, generator: Draw, lanes: Bool | None = None, *, t: Any = None, weights: Any = None) -> None:
+        """Start new episodes.
+
+        Args:
+            generator: Gives the random generator of a lane; called only where something is drawn.
+            lanes: (B,) mask of the lanes to reset; None is all.
+            t: First bar, instead of the drawn or fixed one: a row or date, or (B,) rows.
+            weights: Weights to start from: (N + 1,) or (B, N + 1), cash first, summing to 1.
+
+        Raises:
+            ArgumentError: If ``t`` lies outside the range or ``weights`` are no weights.
+        """
+        mask = self._all if lanes is None else lanes
+        state, episodes = self.lanes, self.episodes
+        given = None if t is None else episodes.check_starts(t, self.num_lanes)
+        state.t[mask] = episodes.start
+        state.last[mask] = episodes.last_bar(episodes.start)
+        if not episodes.fixed or given is not None:
+            for lane in np.flatnonzero(mask):
+                start = int(given[lane]) if given is not None else episodes.draw_start(generator(lane))
+                state.t[lane], state.last[lane] = start, episodes.last_bar(start)
+                if episodes.universe is not None:
+                    state.assets[lane] = episodes.draw_assets(start, generator(lane))
+        state.weights[mask] = self._start_weights(weights)[mask]
+        state.held[mask] = state.weights[mask]
+        state.peak[mask] = self.initial_value
+        state.turnovers[mask] = 0.0
+        state.ended[:, mask] = False
+        ledger = state.ledger
+        ledger[:, mask] = 0.0
+        ledger[dynamics.VALUE, mask] = self.initial_value
+        ledger[dynamics.CASH, mask] = state.weights[mask, 0]
+        ledger[dynamics.CONCENTRATION, mask] = (state.weights[mask] ** 2).sum(-1)
+        if isinstance(self.reward, Reward):
+            self.reward.reset(mask)
+
+    def _start_weights(self, weights: Any) -> Float:
+        """(B, N + 1) weights to start from, once the first bars and the assets are known."""
+        shape = (self.num_lanes, self.n_assets + 1)
+        if weights is None and isinstance(self.initial, str):
+            out = np.zeros(shape)
+            if self.initial == "equal_weight":
+                tradable = self.tradable
+                out[:, 1:] = tradable / np.maximum(tradable.sum(-1, keepdims=True), 1)
+            out[:, 0] = 1.0 - out[:, 1:].sum(-1)
+            return out
+        if weights is None:
+            out = np.broadcast_to(self.initial, shape)  # type: ignore[arg-type]
+        else:
+            given = np.asarray(weights, dtype=np.float64)
+            if given.shape not in (shape, shape[1:]):
+                raise ArgumentError(f"options['weights'] has shape {given.shape}, expected {shape[1:]} or {shape}.")
+            out = self._checked_weights("options['weights']", np.broadcast_to(given, shape), shape)
+        unlisted = ~self.episodes.is_listed(self.t[:, None], self.assets)
+        if (out[:, 1:] * unlisted).any():
+            lane, asset = np.argwhere(out[:, 1:] * unlisted)[0]
+            name, bar = self.market.assets[self.assets[lane, asset]], self.t[lane]
+            raise ArgumentError(
+                f"the weights to start from hold {name}, which is not listed at bar {bar}; give it weight 0."
+            )
+        return out
+
+    def step(self, actions: ArrayLike, active: Bool | None = None) -> Float:
+        """Trade, let the market move one bar, and return the rewards.
+
+        Args:
+            actions: (B, N + 1) scores or weights, cash first, finite; taken in the precision they come in.
+            active: (B,) lanes to step, the others stay as they are and are rewarded 0; None is all.
+
+        Returns:
+            (B,) float64 rewards, fresh memory.
+
+        Raises:
+            ArgumentError: If the shape is wrong or an action is not finite; nothing has changed then.
+        """
+        array = np.ascontiguousarray(actions, dtype=np.float64)
+        shape = (self.num_lanes, self.n_assets + 1)
+        if array.shape != shape:
+            raise ArgumentError(
+                f"actions have shape {array.shape}, expected {shape}: one row per lane, cash first."
+            )
+        mask = self._all if active is None else active
+        bad = dynamics.step_lanes(array, mask, self.lanes, self.arrays, self.rules, self.bounds)
+        if bad >= 0:
+            raise ArgumentError(
+                f"the action of lane {bad} is not finite: {array[bad].tolist()}; check the policy for NaN."
+            )
+        rewards = np.array(self.reward(Transition(self.lanes)), dtype=np.float64)
+        if rewards.shape != (self.num_lanes,):
+            raise ArgumentError(
+                f"the reward returned shape {rewards.shape}, expected ({self.num_lanes},): one per lane."
+            )
+        if active is not None:
+            rewards[~active] = 0.0
+        return rewards
+
+    # ---- arguments -----------------------------------------------------------------------------------
+
+    def _checked_weights(self, name: str, weights: Any, shape: tuple[int, ...]) -> Float:
+        array = np.array(weights, dtype=np.float64)
+        if array.shape != shape or not np.isfinite(array).all() or (abs(array.sum(-1) - 1) > 1e-6).any():
+            raise ArgumentError(
+                f"{name}={weights!r} must be {self.n_assets + 1} finite weights per lane, cash first, that sum to 1."
+            )
+        if self.bounds.long_only and (array[..., 1:] < 0).any():
+            raise ArgumentError(f"{name}={weights!r} holds a short position, but long_only is set.")
+        normal: Float = array / array.sum(-1, keepdims=True)
+        return normal
+
+
+@lru_cache(maxsize=8)
+def _cached_market(name: str) -> Market:
+    """One copy of a named market per process, however many environments use it."""
+    if not isinstance(name, str):
+        raise ArgumentError(f"market={name!r} must be a Market, a name or a path.")
+    return load_market(name)
+
+
+Built = TypeVar("Built", TransactionCosts, PortfolioConstraints)
+
+
+def _built(cls: type[Built], name: str, value: Built | Mapping[str, Any]) -> Built:
+    if isinstance(value, cls):
+        return value
+    if not isinstance(value, Mapping):
+        raise ArgumentError(f"{name}={value!r} must be a {cls.__name__} or a mapping of its fields.")
+    known = {field.name for field in fields(cls)}
+    unknown = sorted(set(value) - known)
+    if unknown:
+        raise ArgumentError(f"{name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+    return cls(**value)
+
+
+def _check_integer(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ArgumentError(f"{name}={value!r} must be an integer of 1 or more.")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ArgumentError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
+
+
+def _check_range(name: str, value: Any, high: float) -> None:
+    if not isinstance(value, int | float) or not 0 < value <= high:
+        raise ArgumentError(f"{name}={value!r} must be a number in (0, {high:g}].")

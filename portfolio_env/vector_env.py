@@ -1,0 +1,202 @@
+"""PortfolioVectorEnv: any number of accounts as one Gymnasium vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Unpack
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.utils import seeding
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from portfolio_env import dynamics
+from portfolio_env.env import action_space, checked_render_mode, read_reset_options, render_lane
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.observations import Observer
+from portfolio_env.simulator import EnvOptions, Simulator
+
+Bool = NDArray[np.bool_]
+
+
+class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
+    """B accounts in the same market, stepped by one compiled call; lane i seeded with s is a
+    ``PortfolioEnv`` seeded with ``s + i``, bit for bit.
+
+    Args:
+        num_envs: Number of lanes B.
+        market: See ``PortfolioEnv``.
+        observation: See ``PortfolioEnv``.
+        render_mode: See ``PortfolioEnv``; ``render()`` gives one frame per lane.
+        autoreset_mode: ``AutoresetMode`` or its value. ``NEXT_STEP``: the step after the last one of an episode
+            ignores the lane's action and returns its reset. ``SAME_STEP``: the reset observation comes with
+            the last step, whose own is in ``info["final_obs"]`` and ``info["final_info"]``. ``DISABLED``: a
+            lane that has ended stands still, rewarded 0, until ``reset(options={"reset_mask": mask})``.
+        **options: See ``simulator.Simulator``.
+    """
+
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}  # type: ignore[misc]
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        market: Market | str = "synthetic",
+        *,
+        observation: str = "window",
+        render_mode: str | None = None,
+        autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        **options: Unpack[EnvOptions],
+    ) -> None:
+        """Build a simulator with ``num_envs`` lanes."""
+        self.simulator = Simulator(market, num_envs, **options)
+        self.num_envs = num_envs
+        self.autoreset_mode = _autoreset_mode(autoreset_mode)
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        self.render_mode = checked_render_mode(render_mode, self.metadata)
+        self._observer = Observer(self.simulator, observation)
+        self.single_observation_space = self._observer.space
+        self.single_action_space = action_space(self.simulator)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self._generators: list[np.random.Generator | None] = [None] * num_envs
+        self._ended = np.zeros(num_envs, np.bool_)
+        self._started = False
+        self._values: list[list[float]] = [[] for _ in range(num_envs)]  # for rendering only
+
+    # ---- Gymnasium -----------------------------------------------------------------------------------
+
+    def reset(
+        self,
+        *,
+        seed: int | Sequence[int | None] | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> tuple[Any, dict[str, Any]]:
+        """Start episodes in all lanes, or in those of ``options["reset_mask"]``.
+
+        Args:
+            seed: Lane i is seeded with ``seed + i``; or one seed (or None) per lane.
+            options: ``reset_mask`` (B,) bool, ``t`` (row, date or (B,) rows), ``weights`` ((N + 1,) or
+                (B, N + 1), cash first).
+        """
+        given = dict(options or {})
+        mask = _reset_mask(given.pop("reset_mask", None), self.num_envs)
+        t, weights = read_reset_options(given)
+        self._seed(seed, mask)
+        self.simulator.reset(self._generator, mask, t=t, weights=weights)
+        self._ended[mask] = False
+        self._started = True
+        infos = _info_arrays(self.simulator.ledger, mask)
+        self._remember(mask, fresh=mask)
+        return self._observer(), infos
+
+    def step(
+        self, actions: Any
+    ) -> tuple[Any, NDArray[np.float64], Bool, Bool, dict[str, Any]]:
+        """Step every lane, as ``autoreset_mode`` says."""
+        if not self._started:
+            raise ArgumentError("call reset() before step().")
+        simulator, idle = self.simulator, self._ended
+        if self.autoreset_mode is AutoresetMode.SAME_STEP or not idle.any():
+            rewards = simulator.step(actions)
+        else:
+            rewards = simulator.step(actions, ~idle)
+            if self.autoreset_mode is AutoresetMode.NEXT_STEP:
+                simulator.reset(self._generator, idle)
+        terminated, truncated = simulator.terminated.copy(), simulator.truncated.copy()
+        ended = terminated | truncated
+        infos: dict[str, Any] = {}
+        fresh = idle if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros_like(idle)
+        if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
+            infos = self._final(ended)
+            simulator.reset(self._generator, ended)
+            fresh = ended
+        infos = {**_info_arrays(simulator.ledger, None), **infos}
+        self._remember(None, fresh=fresh)
+        self._ended = ended if self.autoreset_mode is not AutoresetMode.SAME_STEP else idle
+        return self._observer(), rewards, terminated, truncated, infos
+
+    def render(self) -> tuple[Any, ...] | None:
+        """One frame per lane."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs render_mode='ansi' or 'rgb_array' when the environment is made.")
+            return None
+        return tuple(
+            render_lane(self.simulator, lane, np.array(values), self.render_mode)
+            for lane, values in enumerate(self._values)
+        )
+
+    # ---- details -------------------------------------------------------------------------------------
+
+    def _final(self, ended: Bool) -> dict[str, Any]:
+        """Last observation and info of the lanes that ended, as Gymnasium's vector environments give them."""
+        rows = self._observer()
+        final_obs = np.full(self.num_envs, None, dtype=object)
+        for lane in np.flatnonzero(ended):
+            final_obs[lane] = (
+                {name: row[lane] for name, row in rows.items()} if isinstance(rows, dict) else rows[lane]
+            )
+        return {
+            "final_obs": final_obs,
+            "_final_obs": ended.copy(),
+            "final_info": _info_arrays(np.where(ended, self.simulator.ledger, 0.0), ended),
+            "_final_info": ended.copy(),
+        }
+
+    def _seed(self, seed: int | Sequence[int | None] | None, mask: Bool | None) -> None:
+        if seed is None:
+            return
+        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
+        if len(seeds) != self.num_envs:
+            raise ArgumentError(f"seed has {len(seeds)} values, expected one per lane: {self.num_envs}.")
+        if self.simulator.episodes.fixed:
+            return  # nothing is ever drawn
+        for lane, value in enumerate(seeds):
+            if value is not None and (mask is None or mask[lane]):
+                self._generators[lane] = seeding.np_random(value)[0]
+
+    def _generator(self, lane: int) -> np.random.Generator:
+        generator = self._generators[lane]
+        if generator is None:
+            generator = self._generators[lane] = seeding.np_random()[0]
+        return generator
+
+    def _remember(self, lanes: Bool | None, *, fresh: Bool | None) -> None:
+        if self.render_mode is None:
+            return
+        values = self.simulator.ledger[dynamics.VALUE].tolist()
+        for lane in range(self.num_envs) if lanes is None else np.flatnonzero(lanes):
+            if fresh is None or fresh[lane]:
+                self._values[lane] = []
+            self._values[lane].append(values[lane])
+
+
+def _info_arrays(ledger: NDArray[np.float64], lanes: Bool | None) -> dict[str, Any]:
+    """The ledger as Gymnasium's dict of arrays, each with its ``_key`` mask of the lanes it speaks of."""
+    rows = ledger.copy()
+    mask = np.ones(rows.shape[1], np.bool_) if lanes is None else lanes.copy()
+    infos: dict[str, Any] = {}
+    for name, row in zip(dynamics.LEDGER, rows, strict=True):
+        infos[name] = row
+        infos[f"_{name}"] = mask
+    return infos
+
+
+def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        choices = ", ".join(repr(m.value) for m in AutoresetMode)
+        raise ArgumentError(f"autoreset_mode={mode!r} must be one of {choices}.") from None
+
+
+def _reset_mask(mask: Any, num_envs: int) -> Bool | None:
+    if mask is None:
+        return None
+    if not isinstance(mask, np.ndarray) or mask.shape != (num_envs,) or mask.dtype != np.bool_ or not mask.any():
+        raise ArgumentError(
+            f"options['reset_mask']={mask!r} must be a bool array of shape ({num_envs},) with at least one True."
+        )
+    return mask
