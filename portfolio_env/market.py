@@ -1,7 +1,7 @@
 """`Market`: price bars, features and a mask, in memory.
 
-Panels and markets are immutable: every array is read-only, so one market can be shared by all the
-environments, agents and baselines of a process, and copying or deep-copying returns the same object.
+Panels and markets are immutable: every array is read-only, so one market can be shared by all
+environments, agents and baselines of a process, and copies are the object itself.
 """
 
 from __future__ import annotations
@@ -79,9 +79,9 @@ class Market(Immutable):
 
         Args:
             panel: the bars.
-            features: a preset ("minimal"), names of features, or a `FeaturePipeline`, fitted or not.
-            fit_end: scalers are fitted on the rows before this row or date; None leaves the features
-                unscaled (they are clipped to the bound all the same).
+            features: a preset ("minimal"), names of features, or a pipeline, fitted or not.
+            fit_end: the pipeline is fitted on the rows before this row or date; None leaves it as
+                it is, which means unscaled features if it is not fitted.
         """
         from portfolio_env.features import FeaturePipeline
 
@@ -92,8 +92,11 @@ class Market(Immutable):
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, **options: Any) -> Market:
-        """A market from a long frame with columns date, symbol, close and, if known, open, high, low,
-        volume; the options are those of `from_panel`.
+        """A market from a long frame (see `panel_from_frame`).
+
+        Args:
+            frame: columns date, symbol, close and, where known, open, high, low and volume.
+            **options: as for `from_panel`.
         """
         from portfolio_env.data.files import panel_from_frame
 
@@ -101,8 +104,11 @@ class Market(Immutable):
 
     @classmethod
     def from_prices(cls, close: pd.DataFrame, **options: Any) -> Market:
-        """A market from closing prices alone: index dates, one column per asset, NaN for no bar; the
-        options are those of `from_panel`.
+        """A market from closing prices alone (see `panel_from_prices`).
+
+        Args:
+            close: index dates, one column per asset, NaN where there is no bar.
+            **options: as for `from_panel`.
         """
         from portfolio_env.data.files import panel_from_prices
 
@@ -220,8 +226,8 @@ class Market(Immutable):
             second = self.row(validation)
         if not 0 < first < second < self.n_bars:
             raise ArgumentError(
-                f"train={train!r}, validation={validation!r} split {self.n_bars} bars at rows {first} "
-                f"and {second}: choose them so that all three parts hold at least one bar"
+                f"train={train!r}, validation={validation!r} split {self.n_bars} bars at rows "
+                f"{first} and {second}: choose them so that all three parts hold at least one bar"
             )
         return (0, first), (first, second), (second, self.n_bars)
 
@@ -235,7 +241,7 @@ class Market(Immutable):
             "exogenous": list(self.panel.exogenous),
         }
 
-    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def _arrays(self) -> dict[str, Any]:
         bars = {name: getattr(self.panel, name) for name in BAR_FIELDS}
         arrays = {"timestamps": self.timestamps, "features": self.features}
         arrays |= {name: values for name, values in bars.items() if values is not None}

@@ -129,7 +129,7 @@ class PricePanel(Immutable):
     def _check(self) -> None:
         if len(self.assets) < 2:
             raise DataError(
-                f"only {len(self.assets)} asset(s) {list(self.assets)}: a portfolio needs at least 2; "
+                f"{len(self.assets)} asset(s) {list(self.assets)}: a portfolio needs at least 2; "
                 "add the bars of another"
             )
         if len(set(self.assets)) < len(self.assets):

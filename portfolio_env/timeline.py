@@ -24,15 +24,16 @@ def as_timestamp(when: str | date | np.datetime64) -> np.datetime64:
     """An ISO date or a timestamp as datetime64[ns]; one with a time zone is converted to UTC."""
     try:
         stamp = pd.Timestamp(when)
-    except (ValueError, TypeError) as error:
+        if stamp.tzinfo is not None:
+            stamp = stamp.tz_convert(None)
+        exact: np.datetime64[Any] = stamp.as_unit("ns").to_datetime64()
+    except (ValueError, TypeError, AttributeError) as error:
         raise ArgumentError(
-            f"{when!r} is no date: give a row number, an ISO date such as '2020-01-31' or a timestamp"
+            f"{when!r} is no date: give a row number, an ISO date like '2020-01-31' or a timestamp"
         ) from error
-    if stamp is pd.NaT:
+    if np.isnat(exact):
         raise ArgumentError(f"{when!r} is no date: give a row number or an ISO date")
-    if stamp.tzinfo is not None:
-        stamp = stamp.tz_convert("UTC").tz_localize(None)
-    return np.datetime64(stamp.to_datetime64(), "ns")
+    return exact
 
 
 def row_of(timestamps: Timestamps, when: Moment) -> int:
@@ -58,7 +59,7 @@ def row_of(timestamps: Timestamps, when: Moment) -> int:
     row = int(np.searchsorted(timestamps, as_timestamp(when)))
     if row == n:
         raise ArgumentError(
-            f"{when} is after the last bar {timestamps[-1]}: give an earlier date, or None for the end"
+            f"{when} is after the last bar {timestamps[-1]}: give an earlier one, or None as an end"
         )
     return row
 

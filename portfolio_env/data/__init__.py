@@ -12,6 +12,9 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 
+from portfolio_env.data.bundled import sp500_panel
+from portfolio_env.data.files import read_panel
+from portfolio_env.data.planted import momentum_panel, null_panel
 from portfolio_env.data.synthetic import synthetic_panel
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import Market
@@ -25,7 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["SOURCES", "load_market"]
 
 SOURCES: dict[str, Callable[..., PricePanel]] = {
+    "sp500": sp500_panel,
     "synthetic": synthetic_panel,
+    "synthetic-null": null_panel,
+    "synthetic-momentum": momentum_panel,
 }
 """Panels by name; the keyword arguments of the function are the options of the name."""
 
@@ -49,9 +55,9 @@ def load_market(
     """Load a market by name or from a file.
 
     Args:
-        name_or_path: ``"sp500"``, ``"synthetic"``, ``"synthetic-null"``, ``"synthetic-momentum"`` (options
-            follow as a query: ``"synthetic?seed=3&bars=3000"``), or the path of a CSV or Parquet file
-            in long form (`read_panel`) or of a market saved as ``.npz``.
+        name_or_path: a name in `SOURCES` (options follow as a query, e.g.
+            ``"synthetic-momentum?seed=3&strength=weak"``), or the path of a CSV or Parquet file in
+            long form (`read_panel`) or of a market saved as ``.npz``.
         assets: the assets to keep, in this order; None keeps all.
         start: the first bar to keep, a row or a date; None is the first there is.
         end: the bar after the last one to keep, a row or a date; None keeps the last.
@@ -73,7 +79,9 @@ def load_market(
     if name in SOURCES:
         panel = SOURCES[name](**_options(name, query))
     elif not Path(text).exists():
-        raise unknown("market (nor is there such a file)", text, SOURCES)
+        raise unknown("market (nor is there such a file)", name, SOURCES)
+    elif Path(text).suffix != ".npz":
+        panel = read_panel(text)
     else:
         saved = Market.load(text)
         if features == "minimal" and fit_end is None:
@@ -111,14 +119,11 @@ def _cut_panel(
         _rows(panel, start, end),
         None if assets is None else positions("asset", assets, panel.assets),
     )
-    present = np.isfinite(panel.close)
-    kept = np.flatnonzero(present.any(axis=0))
-    if assets is not None and len(kept) < len(assets):
-        absent = [name for name, has in zip(assets, present.any(axis=0), strict=True) if not has]
-        raise DataError(
-            f"no bar of {absent} from {start} to {end}: widen the range or leave them out"
-        )
-    panel = panel.subset(present.any(axis=1), kept.tolist())
+    rows, columns = (np.unique(places) for places in np.nonzero(np.isfinite(panel.close)))
+    if assets is not None and len(columns) < len(assets):
+        absent = [panel.assets[i] for i in np.setdiff1d(np.arange(len(assets)), columns)]
+        raise DataError(f"no bar of {absent} from {start} to {end}: widen the range or drop them")
+    panel = panel.subset(rows, columns.tolist())
     return replace(panel, periods_per_year=np.nan)
 
 

@@ -3,12 +3,14 @@
 The model, per bar (its yearly figures are turned into figures per bar):
 
 - A Markov chain over `REGIMES` sets the drift and the volatility of a market factor.
-- The factor has t-distributed shocks and a GARCH(1,1) variance around the regime's (Bollerslev 1986,
-  J. Econometrics 31, with t innovations as in Bollerslev 1987, Rev. Econ. Stat. 69), so large moves cluster.
-- Log returns follow one factor (Sharpe 1963): beta_i * factor + own shock, the own shocks again GARCH with t innovations.
-- The open differs from the previous close by a share of the bar's variance; high and low are the extremes of Brownian bridges
-  from open to close (drawn from their exact marginal laws, so low <= open, close <= high always holds).
-- Traded money is log-normal and autocorrelated, and proportional to 1/2 + |return| / volatility; volume = money / close.
+- The factor has t-distributed shocks and a GARCH(1,1) variance around the regime's (Bollerslev
+  1986, J. Econometrics 31; t innovations: 1987, Rev. Econ. Stat. 69), so large moves cluster.
+- Log returns follow one factor (Sharpe 1963, Management Science 9): beta_i * factor + own shock,
+  the own shocks again GARCH(1,1) with t innovations.
+- The open differs from the previous close by a share of the bar's variance. High and low have the
+  exact marginal laws of the extremes of a Brownian bridge from open to close.
+- Traded money is log-normal, autocorrelated and proportional to 1/2 + |return| / volatility;
+  volume = money / close.
 
 Parameters resemble large US shares. Nothing here is predictable except volatility.
 """
@@ -16,6 +18,7 @@ Parameters resemble large US shares. Nothing here is predictable except volatili
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +47,15 @@ _NEXT = np.array([[0.0, 0.75, 0.25], [0.7, 0.0, 0.3], [0.5, 0.5, 0.0]])  # where
 _ALPHA, _BETA = 0.08, 0.90  # GARCH(1,1) with unit mean variance
 _FREEDOM = 5  # degrees of freedom of the t shocks
 _GAP_SHARE = 0.15  # of a bar's variance between the last close and the open
+
+
+def check_size(seed: int, bars: int, assets: int) -> None:
+    """Refuse sizes that no generator can give."""
+    if seed < 0 or not 2 <= bars <= 60_000 or assets < 2:
+        raise ArgumentError(
+            f"seed={seed}, bars={bars}, assets={assets}: "
+            "need seed >= 0, bars from 2 to 60,000 and assets >= 2"
+        )
 
 
 def daily_timestamps(bars: int, periods_per_year: int) -> Timestamps:
@@ -82,13 +94,10 @@ def synthetic_panel(
         bars: T >= 2.
         assets: N >= 2.
         periods_per_year: 252 (Monday to Friday) or 365 (every day).
-        ragged: let assets from the third on be listed late (half of them, within the first half of the
-            bars) and be delisted early (a quarter of them, within the last quarter).
+        ragged: let assets from the third on be listed late (half of them, within the first half of
+            the bars) and be delisted early (a quarter of them, within the last quarter).
     """
-    if seed < 0 or bars < 2 or assets < 2:
-        raise ArgumentError(
-            f"seed={seed}, bars={bars}, assets={assets}: need seed >= 0, bars >= 2, assets >= 2"
-        )
+    check_size(seed, bars, assets)
     timestamps = daily_timestamps(bars, periods_per_year)
     rng = np.random.default_rng(seed)
     regime = _regimes(rng, bars)
@@ -105,10 +114,13 @@ def synthetic_panel(
     )
     fields = _bars(rng, returns, scale)
     present = _listed(rng, bars, assets) if ragged else np.ones((bars, assets), bool)
+    known: dict[str, Any] = {
+        name: np.where(present, values, np.nan) for name, values in fields.items()
+    }
     return PricePanel(
         timestamps,
         asset_names(assets),
-        **{name: np.where(present, values, np.nan) for name, values in fields.items()},
+        **known,
         periods_per_year=float(periods_per_year),
         provenance={"source": "synthetic", "seed": seed, "ragged": ragged},
     )

@@ -49,7 +49,7 @@ class Scaler:
     def fit(
         cls, values: FloatArray, names: tuple[str, ...], assets: tuple[str, ...] = ()
     ) -> Scaler:
-        """Fit on values (T, N, F); NaN is ignored. An asset without any takes the pooled numbers."""
+        """Fit on values (T, N, F), ignoring NaN; an asset without any takes the pooled numbers."""
         pooled = _quartiles(values.reshape(1, -1, len(names)))
         if assets:
             own = _quartiles(values.transpose(1, 0, 2))
@@ -75,15 +75,15 @@ def _quartiles(values: FloatArray) -> FloatArray:
 class FeaturePipeline:
     """Computes, scales and clips features; fitted on the rows before a given one only.
 
-    Unfitted, it leaves the features unscaled. Either way they are clipped to +-bound, and are 0 where
-    an asset cannot be traded or a feature is not known yet.
+    Unfitted, it leaves the features unscaled. Either way they are clipped to +-bound, and are 0
+    where an asset cannot be traded or a feature is not known yet.
 
     Args:
-        features: a preset or a sequence of feature names. The preset "minimal" is what a first experiment
-            needs: the exogenous channels of the panel where it has any, else the return, the
-            volatility over 10 bars, the momentum over 5, the log change of volume and close over its
-            20-bar mean. Features that need bar fields the panel lacks are left out; the log and the
-            provenance of the market say so.
+        features: a preset or a sequence of feature names. The preset "minimal" is what a first
+            experiment needs: the exogenous channels of the panel where it has any, else the return,
+            the volatility over 10 bars, the momentum over 5, the log change of volume, and close
+            over its 20-bar mean. Features that need bar fields the panel lacks are left out; the
+            log and the provenance of the market say so.
         scaling: "pooled" (one median and interquartile range per feature) or "asset" (one per asset
             and feature).
         bound: the bound of |features|.
@@ -142,7 +142,7 @@ class FeaturePipeline:
             if (self.scaler.names, self.scaler.assets or panel.assets) != (names, panel.assets):
                 raise DataError(
                     f"the pipeline was fitted on features {self.scaler.names} of assets "
-                    f"{self.scaler.assets or 'any'}, this panel has {names} of {panel.assets}: fit anew"
+                    f"{self.scaler.assets or 'any'}, here are {names} of {panel.assets}: fit anew"
                 )
             values = self.scaler(values)
         clipped = np.clip(values, -self.bound, self.bound).astype(np.float32)

@@ -1,7 +1,7 @@
 """Features of one asset's own bars: returns, volatility, momentum, volume, moving averages.
 
-Windows of w bars include the decision bar t and reach back to t - w + 1. A value is NaN (unknown) as
-long as a bar in its window is missing.
+Windows of w bars include the decision bar t and reach back to t - w + 1. A value is NaN (unknown)
+as long as a bar in its window is missing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ def simple_return(panel: PricePanel, periods: int) -> FloatArray:
 
 
 def volatility(panel: PricePanel, window: int) -> FloatArray:
-    """Standard deviation (ddof 1) of the last ``window`` one-bar simple returns, per bar, (T, N)."""
+    """Standard deviation (ddof 1) of the last ``window`` one-bar simple returns, (T, N)."""
     return pd.DataFrame(simple_return(panel, 1)).rolling(window).std().to_numpy()
 
 
 def sma_ratio(panel: PricePanel, window: int) -> FloatArray:
     """c_t over the mean of the last ``window`` closes, less 1, (T, N)."""
-    return panel.close / pd.DataFrame(panel.close).rolling(window).mean().to_numpy() - 1
+    mean: FloatArray = pd.DataFrame(panel.close).rolling(window).mean().to_numpy()
+    return panel.close / mean - 1
 
 
 def volume_change(panel: PricePanel) -> FloatArray:
