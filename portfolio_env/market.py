@@ -268,7 +268,7 @@ class Market(Immutable):
             DataError: if the file is missing or no such market.
         """
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
                 header = json.loads(str(stored["header"]))
                 arrays = {name: stored[name] for name in stored.files if name != "header"}
             panel = PricePanel(

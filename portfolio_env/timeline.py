@@ -23,6 +23,8 @@ _TRADING_DAYS = 252
 def as_timestamp(when: str | date | np.datetime64) -> np.datetime64:
     """An ISO date or a timestamp as datetime64[ns]; one with a time zone is converted to UTC."""
     try:
+        if not isinstance(when, str | date | np.datetime64):
+            raise TypeError
         stamp = pd.Timestamp(when)
         if stamp.tzinfo is not None:
             stamp = stamp.tz_convert(None)

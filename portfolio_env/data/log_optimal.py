@@ -4,7 +4,7 @@ Maximise f(w) = mean_s log(1 + w . r_s) over w >= 0, sum w <= 1 (the rest is cas
 Each Newton step maximises the quadratic model of f over the simplex, by moving weight between the
 pair of slots that violates optimality most (as in sequential minimal optimisation, Platt 1998). It
 stops when the Kuhn-Tucker gap max_i g_i - w . g (g the gradient, 0 for cash) is small: as f is
-concave, the gap bounds how far f(w) lies below its maximum (Cover 1984, IEEE Trans. Inf. Theory 30).
+concave, the gap bounds how far f(w) lies below its maximum (Cover 1984, IEEE Trans. IT 30).
 """
 
 import numpy as np

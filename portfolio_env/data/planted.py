@@ -3,8 +3,7 @@
 Per asset, independently of the others, the signal s is a unit-variance AR(1) process of coefficient
 phi, and the simple return from close t to close t + 1 is kappa * s_t + sigma * e_(t+1), with the
 noise e of `portfolio_env.data.noise`. The features are the signal and three unit-variance AR(1)
-processes (.98, .9 and 0) that mean nothing. With kappa = 0 returns are unpredictable, and the signal
-means nothing either.
+processes XX nothing either.
 """
 
 from __future__ import annotations
