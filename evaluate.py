@@ -17,14 +17,16 @@ from baselines import make_baseline
 from portfolio_env import PortfolioEnv
 from portfolio_env.evaluation import BacktestResult, backtest, compare, verdict, write_comparison
 from portfolio_env.evaluation.comparison import DIFFERENCE, REFERENCE
+from portfolio_env.rendering import time_text
 
+MIN_WIDTH = 110  # columns of a terminal that hold the table; a narrower one would break its cells
 SHOWN = {
-    "annual_return": "return p.a.",
+    "annual_return": "return",
     "volatility": "volatility",
     "sharpe": "Sharpe",
     "max_drawdown": "drawdown",
-    "annual_turnover": "turnover p.a.",
-    "cost_drag": "cost p.a.",
+    "annual_turnover": "turnover",
+    "cost_drag": "cost",
 }
 
 
@@ -67,9 +69,9 @@ def evaluate(config: EvaluateConfig) -> tuple[Run, dict[str, BacktestResult]]:
 
 def print_table(table: pd.DataFrame, title: str) -> None:
     """Print the measures that matter most, and a sentence on every strategy."""
-    printed = Table("", *SHOWN.values(), f"growth p.a. vs {REFERENCE} [95 %]", title=title)
+    printed = Table("", *SHOWN.values(), f"log growth vs {REFERENCE} [95%]", title=title)
     for name, row in table.iterrows():
-        difference, low, high = row[list(DIFFERENCE)]
+        difference, low, high = (float(row[measure]) for measure in DIFFERENCE)
         printed.add_row(
             str(name),
             *(
@@ -78,10 +80,10 @@ def print_table(table: pd.DataFrame, title: str) -> None:
             ),
             "" if name == REFERENCE else f"{difference:+.1%} [{low:+.1%}, {high:+.1%}]",
         )
-    console = Console(soft_wrap=True)
+    console = Console(width=max(MIN_WIDTH, Console().width))
     console.print(printed)
     for name in table.index:
-        console.print(verdict(table, name), highlight=False)
+        print(verdict(table, str(name)))
 
 
 def main() -> None:
@@ -90,7 +92,7 @@ def main() -> None:
     run, results = evaluate(config)
     table = compare(results)
     reference = results[REFERENCE]
-    first, last = (str(pd.Timestamp(reference.timestamps[i])) for i in (0, -1))
+    first, last = (time_text(reference.timestamps[i]) for i in (0, -1))
     folder = config.run / "evaluation" / config.split
     facts = {
         "split": config.split,
@@ -102,7 +104,7 @@ def main() -> None:
         "market_hash": run.market.hash,
     }
     write_comparison(folder, results, table, facts)
-    print_table(table, f"{config.split}: {first} to {last}, after costs")
+    print_table(table, f"{config.split}: {first} to {last}, per year, after costs")
     print(f"Written to {folder}")
 
 

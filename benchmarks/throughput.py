@@ -24,13 +24,12 @@ import gymnasium as gym
 from gymnasium import spaces
 from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
-from agents import make_sb3_vec_env
-from agents.buffers import IndexReplayBuffer
+from agents import IndexReplayBuffer, bytes_per_transition, make_sb3_vec_env
 from portfolio_env import PortfolioEnv, PortfolioVectorEnv, load_market
 from portfolio_env.files import replacing
 
 BLOCKS, BLOCK_SECONDS = 9, 0.5
-EPISODE = {"episode_length": 250, "random_start": True}
+EPISODE: dict[str, Any] = {"episode_length": 250, "random_start": True}
 MARKETS = {assets: load_market(f"synthetic?assets={assets}&bars=3000") for assets in (5, 30)}
 
 Step = Callable[[Any], Any]
@@ -97,11 +96,11 @@ def steps_per_second(step: Step, action_space: spaces.Space[Any], lanes: int) ->
     return median(rates)
 
 
-def bytes_per_transition() -> float:
-    """Memory of the replay buffer over the transitions it holds, 30 assets, window 50."""
+def stored_bytes() -> float:
+    """Memory per transition of the replay buffer of index observations, 30 assets, window 50."""
     env = PortfolioEnv(MARKETS[30], window=50, observation="index")
     buffer = IndexReplayBuffer(1000, env.observation_space, env.action_space)  # type: ignore[arg-type]
-    return sum(column.nbytes for column in buffer.columns.values()) / 1000
+    return bytes_per_transition(buffer)
 
 
 def main() -> None:
@@ -115,7 +114,7 @@ def main() -> None:
     for name, build in CASES.items():
         rates[name] = steps_per_second(*build())
         print(f"{name:<52}{rates[name]:>14,.0f} steps/s", flush=True)
-    stored = bytes_per_transition()
+    stored = stored_bytes()
     print(f"{'stored transition, index, 30 assets':<52}{stored:>14,.0f} bytes")
     facts = {
         "python": platform.python_version(),

@@ -59,13 +59,13 @@ def render_ansi(
 
     >>> print(render_ansi(assets=["A"], timestamp=np.datetime64("2020-03-02"), drawdown=0.0,
     ...                   values=np.array([100.0, 101.0]), weights=np.array([0.5, 0.5])))
-    2020-03-02  value 101.00 (+1.00 %)  drawdown 0.00 %
-    cash   50.00 % ###############
-    A      50.00 % ###############
+    2020-03-02  value 101.00 (+1.00%)  drawdown 0.00%
+    cash   50.00% ###############
+    A      50.00% ###############
     """
     change = values[-1] / values[0] - 1
     head = (
-        f"{_time_text(timestamp)}  value {values[-1]:,.2f} ({change:+.2%})  drawdown {drawdown:.2%}"
+        f"{time_text(timestamp)}  value {values[-1]:,.2f} ({change:+.2%})  drawdown {drawdown:.2%}"
     )
     names = ["cash", *assets]
     width = max(map(len, names))
@@ -73,7 +73,7 @@ def render_ansi(
         f"{name:<{width}} {weight:>8.2%} {'#' * round(abs(weight) * BAR_WIDTH)}".rstrip()
         for name, weight in zip(names, weights, strict=True)
     ]
-    return "\n".join([head, *bars]).replace("%", " %")
+    return "\n".join([head, *bars])
 
 
 def render_rgb(
@@ -103,7 +103,7 @@ def render_rgb(
     curve, bars = figure.subplots(1, 2, width_ratios=(2, 1))
     curve.plot(np.arange(len(values)), values, color="tab:blue")
     curve.set(
-        title=f"{_time_text(timestamp)}   drawdown {drawdown:.1%}", xlabel="step", ylabel="value"
+        title=f"{time_text(timestamp)}   drawdown {drawdown:.1%}", xlabel="step", ylabel="value"
     )
     names = ["cash", *assets]
     bars.barh(names, weights, color=["tab:gray"] + ["tab:blue"] * len(assets))
@@ -115,7 +115,11 @@ def render_rgb(
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
 
 
-def _time_text(timestamp: np.datetime64) -> str:
-    """Dates without a time of day where that is midnight."""
+def time_text(timestamp: np.datetime64) -> str:
+    """A timestamp to the minute, and without the time of day where that is midnight.
+
+    >>> time_text(np.datetime64("2020-03-02T00:00")), time_text(np.datetime64("2020-03-02T13:30"))
+    ('2020-03-02', '2020-03-02 13:30')
+    """
     text = str(timestamp.astype("datetime64[m]"))
     return text.removesuffix("T00:00").replace("T", " ")

@@ -22,10 +22,10 @@ def account():
 
 def test_text_shows_date_value_drawdown_and_every_weight(account):
     lines = render_ansi(**account).splitlines()
-    assert lines[0] == "2021-05-04  value 9,500.00 (-5.00 %)  drawdown 9.52 %"
+    assert lines[0] == "2021-05-04  value 9,500.00 (-5.00%)  drawdown 9.52%"
     assert [line.split()[0] for line in lines[1:]] == ["cash", "AAA", "LONGNAME"]
     assert [line.count("#") for line in lines[1:]] == [6, 27, 3]
-    assert "-10.00 %" in lines[3]
+    assert "-10.00%" in lines[3]
 
 
 def test_text_shows_the_time_of_intraday_bars(account):

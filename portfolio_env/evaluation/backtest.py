@@ -214,11 +214,11 @@ class _Recorder:
         """(B, N + 1) money in every slot when trading starts: at the close, or the next open."""
         simulator = self.simulator
         money = simulator.ledger[VALUE][:, None] * simulator.weights
-        if simulator.rules.next_open:
+        if simulator.rules["next_open"]:
             at = (simulator.t[:, None], simulator.assets)
             money[:, 1:] *= simulator.arrays.before[at]
             delisted = np.where(simulator.arrays.delisted[at], money[:, 1:], 0.0)
-            money[:, 0] += delisted.sum(axis=1) * (1 - simulator.rules.haircut)
+            money[:, 0] += delisted.sum(axis=1) * (1 - simulator.costs.delisting_haircut)
             money[:, 1:] -= delisted
         return money
 

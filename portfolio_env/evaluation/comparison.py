@@ -64,20 +64,19 @@ def verdict(table: pd.DataFrame, strategy: str, reference: str = REFERENCE) -> s
         strategy: Name of a row.
         reference: The reference of the table.
     """
-    row = table.loc[strategy]
+    row = table.loc[strategy].to_dict()
     start = (
         f"{strategy}: {row['annual_log_growth']:+.1%} log growth a year after costs, "
         f"largest drawdown {row['max_drawdown']:.1%}"
     )
     if strategy == reference:
         return start + "; the others are compared with it."
-    difference, low, high = row[list(DIFFERENCE)]
+    difference, low, high = (row[name] for name in DIFFERENCE)
     if math.isnan(difference):
         return start + "; ruined before the end, so there is nothing to compare."
     sign = "ahead of" if low > 0 else "behind" if high < 0 else "not distinguishable from"
     return (
-        start
-        + f"; {sign} {reference} ({difference:+.1%}, 95 % interval {low:+.1%} to {high:+.1%})."
+        start + f"; {sign} {reference} ({difference:+.1%}, 95% interval {low:+.1%} to {high:+.1%})."
     )
 
 

@@ -31,6 +31,8 @@ def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
         PortfolioError: If matplotlib is not installed.
     """
     figure = new_figure((9, 4.5), DOTS_PER_INCH)
+    from matplotlib.ticker import LogLocator
+
     axes = figure.subplots()
     for name, result in results.items():
         axes.plot(result.timestamps, result.values / result.values[0], label=name, linewidth=1.2)
@@ -39,6 +41,8 @@ def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
     low, high = axes.get_ylim()
     if high > LOG_FROM * max(low, 0):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_formatter("")
     axes.yaxis.set_major_formatter("{x:g}")
     _finish(axes)
     axes.legend()
@@ -77,11 +81,11 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
     Raises:
         PortfolioError: If matplotlib is not installed.
     """
-    from matplotlib import colormaps
-
     figure = new_figure((9, 4.5), DOTS_PER_INCH)
+    from matplotlib import color_sequences
+
     axes = figure.subplots()
-    palette = cycle(colormaps["tab20"].colors)
+    palette = cycle(color_sequences["tab20"])
     colors = ["whitesmoke", *(next(palette) for _ in result.assets)]
     dates = result.timestamps[:-1]
     long, short = np.maximum(result.held, 0).T, np.minimum(result.held, 0).T
@@ -101,9 +105,9 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
 def _finish(axes: "Axes") -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator()
+    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.grid(alpha=0.3)
 
 
