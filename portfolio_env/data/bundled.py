@@ -25,5 +25,5 @@ def sp500_panel() -> PricePanel:
     path = next((path for path in paths if path.exists()), None)
     if path is None:
         raise DataError("the prices of 'sp500' are not here; pip install 'portfolio-env[data]'")
-    frame = pd.read_csv(path, index_col=0, float_precision="round_trip")
+    frame = pd.read_csv(path, index_col=0)
     return panel_from_prices(frame, "sp500 (skfolio)")

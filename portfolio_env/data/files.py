@@ -127,13 +127,13 @@ def _read_csv(content: bytes, origin: _Origin) -> pd.DataFrame:
             dtype={"date": str, "symbol": str},
             keep_default_na=False,  # NA and NAN are possible symbols
             na_values=[""],
-            float_precision="round_trip",
             skip_blank_lines=False,  # else line numbers would be wrong
             low_memory=False,
         )
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         origin.fail(
-            f"is no CSV table ({error}); give a header and rows of as many fields, in UTF-8"
+            f"is no CSV table ({str(error).strip()}); "
+            "give a header and rows of as many fields, in UTF-8"
         )
     if not isinstance(frame.index, pd.RangeIndex):
         origin.fail("its rows have more fields than its header; name every column")
@@ -213,22 +213,22 @@ def _check_order(
 
 def _times(dates: pd.Series[Any], origin: _Origin) -> Timestamps:
     """Dates as datetime64[ns]; UTC where they carry a zone."""
+    mend = "write it as 2020-01-31 or 2020-01-31T09:30:00Z"
+    origin.refuse(dates.isna().to_numpy(), "there is no date", mend)
     if isinstance(dates.dtype, pd.DatetimeTZDtype):
         dates = dates.dt.tz_convert(None)
     codes, texts = pd.factorize(dates.astype(str).to_numpy())
-    labels = texts[codes]
+    label = texts[codes].__getitem__
+    parsed = pd.to_datetime(pd.Index(texts), utc=True, format="ISO8601", errors="coerce")
+    parsed = parsed.tz_convert(None)
+    rough = parsed.to_numpy("datetime64[us]")
+    good = (rough >= _RANGE[0]) & (rough < _RANGE[1])  # False for NaT
+    origin.refuse(~good[codes], "unreadable date", mend, label)
     zones = pd.Series(texts, dtype=str).str.extract(_ZONE)[0].replace(_UTC).fillna("none")
     zone = zones.to_numpy()[codes]
-    parsed = pd.to_datetime(pd.Index(texts), utc=True, format="ISO8601", errors="coerce")
-    times = parsed.tz_convert(None).to_numpy("datetime64[us]")
-    good = (times >= _RANGE[0]) & (times < _RANGE[1])  # False for NaT
-    mend = "write it as 2020-01-31 or 2020-01-31T09:30:00Z"
-    origin.refuse(~good[codes], "unreadable date", mend, labels.__getitem__)
-    mixed = f"a time zone other than that of {labels[0]!r}:" if len(labels) else ""
-    origin.refuse(
-        zone != zone[:1], mixed, "write all dates in one time zone, best UTC", labels.__getitem__
-    )
-    return parsed.tz_convert(None).to_numpy("datetime64[ns]")[codes]
+    mend = "write all dates in one time zone, best UTC"
+    origin.refuse(zone != zone[:1], "a time zone other than that of the first row:", mend, label)
+    return parsed.to_numpy("datetime64[ns]")[codes]
 
 
 def _numbers(values: pd.Series[Any], origin: _Origin) -> FloatArray:

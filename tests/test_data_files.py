@@ -1,0 +1,330 @@
+import gzip
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portfolio_env import DataError, Market, load_market
+from portfolio_env.data import bundled
+from portfolio_env.data.files import panel_from_frame, panel_from_prices, read_panel
+from portfolio_env.panel import BAR_FIELDS
+
+HEADER = "date,symbol,open,high,low,close,volume"
+ROWS = [
+    "2020-01-01,A,2,3,1,2,10",
+    "2020-01-01,B,3.466e-05,4e-05,3e-05,3.5e-05,1e13",
+    "2020-01-02,A,2,3,1,2.5,10",
+    "2020-01-03,A,2,3,1,2.5,10",
+    "2020-01-03,B,4e-05,4e-05,3e-05,3.5e-05,0",
+]
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(*lines, name="bars.csv"):
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write
+
+
+def assert_panel(panel):
+    nan = np.nan
+    assert panel.assets == ("A", "B")
+    assert [str(day)[:10] for day in panel.timestamps] == ["2020-01-01", "2020-01-02", "2020-01-03"]
+    np.testing.assert_array_equal(panel.close, [[2, 3.5e-05], [2.5, nan], [2.5, 3.5e-05]])
+    np.testing.assert_array_equal(panel.open, [[2, 3.466e-05], [2, nan], [2, 4e-05]])
+    np.testing.assert_array_equal(panel.volume, [[10, 1e13], [10, nan], [10, 0]])
+    np.testing.assert_array_equal(panel.tradable, [[1, 1], [1, 0], [1, 0]])
+
+
+def test_csv_and_parquet_plain_and_gzip_by_their_content(write, tmp_path):
+    path = write(HEADER, *ROWS)
+    plain = read_panel(path)
+    assert_panel(plain)
+    frame = pd.read_csv(path)
+    frame.to_parquet(tmp_path / "bars.parquet")
+    frame.assign(date=pd.to_datetime(frame["date"])).to_parquet(tmp_path / "dates.parquet")
+    (tmp_path / "zipped").write_bytes(gzip.compress(path.read_bytes()))
+    (tmp_path / "zipped.pq").write_bytes(gzip.compress((tmp_path / "bars.parquet").read_bytes()))
+    for name in ("bars.parquet", "dates.parquet", "zipped", "zipped.pq"):
+        assert_panel(read_panel(tmp_path / name))
+    assert_panel(panel_from_frame(frame))
+    assert plain.provenance["source"] == str(path)
+    assert len(plain.provenance["sha256"]) == 64
+
+
+def test_rows_may_come_by_symbol_with_further_columns_and_blank_lines_at_the_end(write):
+    by_symbol = sorted(ROWS, key=lambda row: row.split(",")[1])
+    assert_panel(read_panel(write(HEADER + ",note", *(row + ",x" for row in by_symbol), "", "")))
+
+
+def test_open_high_low_and_volume_may_be_missing(write):
+    panel = read_panel(write("symbol,close,date", "A,1,2020-01-01", "NA,2,2020-01-02"))
+    assert panel.assets == ("A", "NA")
+    assert panel.open is panel.high is panel.low is panel.volume is None
+    np.testing.assert_array_equal(panel.tradable, [[1, 0], [0, 1]])
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        (("2020-01-01T00:00:00Z", "2020-01-01T01:00:00Z"), "2020-01-01T01:00"),
+        (("2020-01-01T00:00:00+00:00", "2020-01-01T01:00:00Z"), "2020-01-01T01:00"),
+        (("2020-01-01 00:00:00+02:00", "2020-01-01 01:00:00+02:00"), "2019-12-31T23:00"),
+        (("2020-01-01T00:00", "2020-01-01T01:00"), "2020-01-01T01:00"),
+        (("20200101", "20200102"), "2020-01-02T00:00"),
+    ],
+)
+def test_times_become_utc(write, times, expected):
+    panel = read_panel(
+        write("date,symbol,close", *(f"{time},{name},1" for time in times for name in "AB"))
+    )
+    assert panel.timestamps[1] == np.datetime64(expected)
+
+
+def replaced(line, row):
+    """The file with one line (counted from 1, the header being 1) replaced."""
+    lines = [HEADER, *ROWS]
+    lines[line - 1] = row
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "text"),
+    [
+        (["date,symbol,open", "2020-01-01,A,1"], r"lacks the columns \['close'\].*add or rename"),
+        (["Date,Symbol,Close", "2020-01-01,A,1"], r"lacks the columns .*'Date'.*rename"),
+        ([], "is no CSV table"),
+        ([""], "is no CSV table|holds no rows|lacks the columns"),
+        ([HEADER], "holds no rows; give"),
+        ([HEADER, ROWS[0], ROWS[2]], "has one asset only, A"),
+        ([HEADER, *(row + ",9" for row in ROWS)], "more fields than its header"),
+        (replaced(3, ROWS[1] + ",9"), "line 3.*fields"),
+        (replaced(4, ROWS[0]), "line 4: a second row for 'A at 2020-01-01.*delete one"),
+        (replaced(6, "2020-01-01,B,4,4,3,3,0"), "line 6: a second row for 'B at 2020-01-01"),
+        (replaced(6, "2019-12-31,B,4,4,3,3,0"), "line 6: the date is before .*'B at 2019.*sort"),
+        (replaced(2, "1 Jan,A,2,3,1,2,10"), "line 2: unreadable date '1 Jan'; write it as"),
+        (replaced(2, "2020-13-01,A,2,3,1,2,10"), "line 2: unreadable date '2020-13-01'"),
+        (replaced(2, "1577836800000,A,2,3,1,2,10"), "line 2: unreadable date"),
+        (replaced(2, "3020-01-01,A,2,3,1,2,10"), "line 2: unreadable date"),
+        (replaced(2, ",A,2,3,1,2,10"), "line 2: there is no date; write it as"),
+        (replaced(4, ""), "line 4: there is no date"),
+        (replaced(4, "2020-01-02T00:00:00Z,A,2,3,1,2,10"), "line 4: a time zone other than"),
+        (replaced(2, "2020-01-01,,2,3,1,2,10"), "line 2: there is no symbol; name"),
+        (replaced(2, "2020-01-01,A,2,3,1,,10"), "line 2: there is no close; .*delete the row"),
+        (replaced(2, "2020-01-01,A,2,3,1,two,10"), "line 2: close is no number: 'two'"),
+        (replaced(2, '2020-01-01,A,2,3,1,"1,5",10'), "line 2: close is no number: '1,5'"),
+        (replaced(2, "2020-01-01,A,2,3,1,nan,10"), "line 2: "),
+        (replaced(2, "2020-01-01,A,2,3,1,inf,10"), "line 2: close is infinite"),
+        (replaced(2, "2020-01-01,A,2,3,1,0,10"), "line 2: close is not positive; correct"),
+        (replaced(2, "2020-01-01,A,2,3,-1,2,10"), "line 2: low is not positive"),
+        (replaced(2, "2020-01-01,A,2,1,3,2,10"), "line 2: high is below low"),
+        (replaced(2, "2020-01-01,A,4,3,1,2,10"), "line 2: open is above high"),
+        (replaced(2, "2020-01-01,A,2,3,1,0.5,10"), "line 2: close is below low"),
+        (replaced(2, "2020-01-01,A,2,3,1,2,-1"), "line 2: volume is negative"),
+        (replaced(2, "2020-01-01,A,2,3,1,2,"), "line 2: volume is missing where close is given"),
+    ],
+)
+def test_bad_files_name_file_line_and_mend(write, lines, text):
+    path = write(*lines)
+    with pytest.raises(DataError, match=text) as error:
+        read_panel(path)
+    assert str(path) in str(error.value)
+
+
+def test_more_faults_than_one_are_counted(write):
+    rows = [row.replace(",2,3,1,", ",2,3,-1,") for row in ROWS]
+    with pytest.raises(DataError, match=r"line 2 \(and 2 more\): low is not positive"):
+        read_panel(write(HEADER, *rows))
+
+
+def test_unreadable_files(tmp_path):
+    (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(HEADER.encode() * 1000)[:-20])
+    (tmp_path / "binary.csv").write_bytes(b"date,symbol,close\n\xff\xfe,\x80,1\n")
+    (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
+    for name, text in (
+        ("cut.csv.gz", "cannot be read"),
+        ("missing.csv", "cannot be read"),
+        (".", "cannot be read"),
+        ("binary.csv", "is no CSV table"),
+        ("cut.parquet", "is no Parquet table"),
+    ):
+        with pytest.raises(DataError, match=text):
+            read_panel(tmp_path / name)
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
+    (tmp_path / "bars.parquet").write_bytes(b"PAR1")
+
+    def missing(*_):
+        raise ImportError
+
+    monkeypatch.setattr(pd, "read_parquet", missing)
+    with pytest.raises(DataError, match=r"pip install 'portfolio-env\[data\]'"):
+        read_panel(tmp_path / "bars.parquet")
+
+
+@given(st.data())
+def test_every_panel_survives_the_way_through_a_frame(data):
+    days, names = data.draw(st.integers(2, 6)), data.draw(st.integers(2, 4))
+    present = np.array(
+        data.draw(st.lists(st.booleans(), min_size=days * names, max_size=days * names))
+    ).reshape(days, names)
+    present[0] = present[:, 0] = True
+    price = st.floats(1e-12, 1e12)
+    rows = []
+    for t, i in np.argwhere(present):
+        low, middle, high = sorted(data.draw(st.tuples(price, price, price)))
+        day = pd.Timestamp("2020-01-01") + pd.Timedelta(days=int(t))
+        volume = data.draw(st.floats(0, 1e15))
+        rows.append((day, f"N{i}", middle, high, low, low, volume))
+    frame = pd.DataFrame(rows, columns=["date", "symbol", "open", "high", "low", "close", "volume"])
+    panel = panel_from_frame(frame)
+    np.testing.assert_array_equal(np.isfinite(panel.close), present)
+    for (t, i), row in zip(np.argwhere(present), rows, strict=True):
+        for name, value in zip(("open", "high", "low", "close", "volume"), row[2:], strict=True):
+            assert getattr(panel, name)[t, i] == value
+
+
+def test_market_from_frame_and_from_prices(write):
+    frame = pd.read_csv(write(HEADER, *ROWS))
+    assert_panel(Market.from_frame(frame, features=("return_1",)).panel)
+    wide = frame.pivot(index="date", columns="symbol", values="close")
+    market = Market.from_prices(wide, features=("return_1",), fit_end="2020-01-03")
+    np.testing.assert_array_equal(market.close, Market.from_frame(frame).close)
+    assert market.open is market.volume is None
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda f: f.iloc[[0, 2, 1]], "row 3: the date is not after the one before: '2020-01-02"),
+        (lambda f: f.iloc[[0, 1, 1]], "row 3: the date is not after"),
+        (lambda f: f.set_axis([None, *f.index[1:]]), "row 1: there is no date"),
+        (lambda f: f.set_axis(["a", "b", "c"]), "row 1 .*unreadable date 'a'"),
+        (lambda f: f.assign(A="x"), "A is no number: 'x'"),
+        (lambda f: f.assign(A=-1.0), "A at 2020-01-01.*not positive"),
+        (lambda f: f[["A"]], "at least 2"),
+        (lambda f: f[[]], "at least 2"),
+        (lambda f: f.iloc[:0], "at least one"),
+    ],
+)
+def test_bad_price_frames(change, text):
+    index = pd.date_range("2020-01-01", periods=3)
+    frame = pd.DataFrame({"A": [1.0, 2.0, 3.0], "B": [1.0, np.nan, 3.0]}, index)
+    panel_from_prices(frame)
+    with pytest.raises(DataError, match=text):
+        panel_from_prices(change(frame))
+
+
+def test_sp500():
+    market = load_market("sp500", fit_end="2015-01-01")
+    assert market.close.shape == (8313, 20)
+    assert market.tradable.all()
+    assert market.periods_per_year == 252
+    assert (str(market.timestamps[0])[:10], str(market.timestamps[-1])[:10]) == (
+        "1990-01-02",
+        "2022-12-28",
+    )
+    assert market.open is market.high is market.low is market.volume is None
+    assert market.close[-1, market.assets.index("AAPL")] == 125.674
+
+
+def test_sp500_without_skfolio_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(bundled.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DataError, match=r"pip install 'portfolio-env\[data\]'"):
+        load_market("sp500")
+
+
+def test_sp500_does_not_import_skfolio():
+    code = (
+        "import sys; from portfolio_env.data import load_market; load_market('sp500');"
+        "assert 'skfolio' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def bars_of(panel, symbol):
+    column = panel.assets.index(symbol)
+    rows = np.flatnonzero(np.isfinite(panel.close[:, column]))
+    return [str(panel.timestamps[row])[:10] for row in rows[[0, -1]]], len(rows)
+
+
+def test_real_crypto_daily(shared_data):
+    panel = read_panel(shared_data / "crypto_daily.csv.gz")
+    assert panel.close.shape == (2694, 19)
+    assert np.isfinite(panel.close).sum() == 40_058
+    assert panel.periods_per_year == 365
+    assert bars_of(panel, "SOLUSDT") == (["2020-08-11", "2024-12-31"], 1604)
+    assert bars_of(panel, "XMRUSDT") == (["2019-03-15", "2024-02-20"], 1804)
+    assert bars_of(panel, "MATICUSDT") == (["2019-04-26", "2024-09-10"], 1965)
+    row = np.searchsorted(panel.timestamps, np.datetime64("2020-03-12"))
+    btc, shib = panel.assets.index("BTCUSDT"), panel.assets.index("SHIBUSDT")
+    assert (panel.close[row, btc], panel.low[row, btc]) == (4800.0, 4410.0)
+    shib_low = np.nanmin(panel.low[:, shib])
+    assert 0 < shib_low < 1e-5
+    assert np.nanmax(panel.volume[:, shib]) > 1e13
+    np.testing.assert_array_equal(panel.tradable, np.isfinite(panel.close))
+    features = Market.from_panel(panel, fit_end="2022-01-01").features
+    assert np.isfinite(features).all()
+
+
+def test_real_crypto_hourly(shared_data):
+    panel = read_panel(shared_data / "crypto_hourly.csv.gz")
+    assert panel.close.shape == (23_964, 8)
+    assert np.isfinite(panel.close).all()
+    assert panel.periods_per_year == 8760
+    hours = pd.date_range(panel.timestamps[0], panel.timestamps[-1], freq="h")
+    absent = hours.difference(pd.DatetimeIndex(panel.timestamps))
+    expected = [f"2021-04-20T{h:02d}" for h in (2, 3)]
+    expected += [f"2021-04-25T{h:02d}" for h in (5, 6, 7)]
+    expected += [f"2021-08-13T{h:02d}" for h in (2, 3, 4, 5)]
+    expected += [f"2021-09-29T{h:02d}" for h in (7, 8)] + ["2023-03-24T13"]
+    assert [f"{hour:%Y-%m-%dT%H}" for hour in absent] == expected
+    silent = np.argwhere(~panel.tradable)
+    assert len(silent) == 8
+    assert {str(panel.timestamps[t])[:13] for t, _ in silent} == {"2023-03-24T12"}
+
+
+def test_real_us_equities(shared_data):
+    panel = read_panel(shared_data / "us_equities_daily.csv.gz")
+    assert panel.close.shape == (5033, 35)
+    assert panel.periods_per_year == 252
+    assert bars_of(panel, "WAMU") == (["2004-01-02", "2008-09-26"], 1193)
+    assert bars_of(panel, "META")[0][0] == "2012-05-18"
+    wamu = panel.close[:, panel.assets.index("WAMU")]
+    assert wamu[np.isfinite(wamu)][-2:].tolist() == [1.77, 0.16]
+    spy = panel.close[:, panel.assets.index("SPY")]
+    row = np.searchsorted(panel.timestamps, np.datetime64("2008-09-15"))
+    assert spy[row - 1 : row + 1].round(2).tolist() == [126.09, 120.09]
+
+
+def test_files_are_read_to_the_last_bit(shared_data):
+    path = shared_data / "crypto_daily.csv.gz"
+    panel = read_panel(path)
+    with gzip.open(path, "rt") as file:
+        next(file)
+        for line in list(file)[::97]:
+            date, symbol, *values = line.strip().split(",")
+            t = np.searchsorted(panel.timestamps, np.datetime64(date))
+            i = panel.assets.index(symbol)
+            assert [getattr(panel, name)[t, i] for name in BAR_FIELDS] == [float(v) for v in values]
+
+
+def test_load_market_from_a_real_file(shared_data):
+    names = ["BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT"]
+    path = shared_data / "crypto_daily.csv.gz"
+    market = load_market(path, assets=names, start="2020-08-11", fit_end="2023-01-01")
+    assert market.assets == tuple(names)
+    assert market.n_bars == 1604
+    assert market.tradable.all()
+    with pytest.raises(ValueError, match=r"did you mean .*BTCUSDT"):
+        load_market(path, assets=["BTC", "ETHUSDT"])
+    with pytest.raises(DataError, match=r"lacks the columns \['symbol', 'close'\]"):
+        load_market(shared_data / "riskfree_daily.csv.gz")
