@@ -3,6 +3,7 @@
 python evaluate.py RUN --baselines equal_weight,buy_and_hold --split test
 """
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,7 +15,7 @@ from rich.table import Table
 
 from agents.run_folder import Run, load_run
 from baselines import make_baseline
-from portfolio_env import PortfolioEnv
+from portfolio_env import PortfolioEnv, PortfolioError
 from portfolio_env.evaluation import BacktestResult, backtest, compare, verdict, write_comparison
 from portfolio_env.evaluation.comparison import DIFFERENCE, REFERENCE
 from portfolio_env.rendering import time_text
@@ -89,7 +90,10 @@ def print_table(table: pd.DataFrame, title: str) -> None:
 def main() -> None:
     """Read the command line, evaluate, print and write."""
     config = tyro.cli(EvaluateConfig, description=__doc__)
-    run, results = evaluate(config)
+    try:
+        run, results = evaluate(config)
+    except PortfolioError as error:
+        sys.exit(f"error: {error}")
     table = compare(results)
     reference = results[REFERENCE]
     first, last = (time_text(reference.timestamps[i]) for i in (0, -1))

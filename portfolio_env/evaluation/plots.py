@@ -41,7 +41,7 @@ def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
     low, high = axes.get_ylim()
     if high > LOG_FROM * max(low, 0):
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_minor_formatter("")
     axes.yaxis.set_major_formatter("{x:g}")
     _finish(axes)
