@@ -6,15 +6,6 @@ import sys
 import pytest
 
 HEAVY = {"torch", "stable_baselines3", "tensorboard", "ccxt", "matplotlib", "skfolio", "ta"}
-    "torch",
-    "stable_baselines3",
-    "tensorboard",
-    "ccxt",
-    "matplotlib",
-    "skfolio",
-    "ta",
-    "scipy",
-}
 
 
 @pytest.mark.parametrize(
