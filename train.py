@@ -1,4 +1,4 @@
-"""Train an agent and write a run folder: `python train.py --market sp500 --algo ppo`, see `--help`."""
+"""Train an agent and write a run folder, e.g. `python train.py --market sp500 --algo ppo`."""
 
 import sys
 from dataclasses import dataclass

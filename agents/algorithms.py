@@ -48,10 +48,12 @@ def make_agent(
         encoder: name of the encoder, see `agents.networks.ENCODERS`.
         encoder_kwargs: further options of the encoder, JSON-able.
         policy_kwargs: further options of the policy, e.g. `net_arch` or `log_std_init`.
-        options: arguments of SB3's class that replace the defaults (`device`, `seed`, `gamma`, ...).
+        options: arguments of SB3's class that replace the defaults (`device`, `seed`, `gamma`,
+            ...).
 
     Raises:
-        ArgumentError: for an unknown algorithm or policy, or a policy that the observations do not suit.
+        ArgumentError: for an unknown algorithm or policy, or a policy that the observations do
+            not suit.
     """
     if algo not in ALGORITHMS:
         raise ArgumentError(f"algo {algo!r} is unknown; choose one of {sorted(ALGORITHMS)}")
@@ -76,8 +78,8 @@ def make_agent(
 def load_agent(algo: str, path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseAlgorithm:
     """Load a saved agent for `venv`, which may hold another market, universe or observation mode.
 
-    The per-asset policies have no parameter that depends on the number of assets, so a model trained on
-    5 assets loads for 20. The features must be those it was trained on.
+    The per-asset policies have no parameter that depends on the number of assets, so a model
+    trained on 5 assets loads for 20. The features must be those it was trained on.
 
     Args:
         algo: the algorithm it was saved by.
@@ -93,8 +95,8 @@ def load_agent(algo: str, path: str | Path, venv: VecEnv, *, device: str = "auto
         agent = ALGORITHMS[algo].load(path, env=venv, device=device, custom_objects=spaces_of_env)
     except RuntimeError as error:  # torch: sizes of parameters differ
         raise ArgumentError(
-            f"{path} does not fit this environment ({error}); a flat network needs the market it was "
-            "trained on, a per-asset one the same features"
+            f"{path} does not fit this environment ({error}); a flat network needs the market it "
+            "was trained on, a per-asset one the same features"
         ) from error
     bind_market(agent, _market(venv))
     return agent
@@ -103,7 +105,8 @@ def load_agent(algo: str, path: str | Path, venv: VecEnv, *, device: str = "auto
 def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
     """A copy of an agent's policy that acts in another environment, e.g. with more assets.
 
-    Training goes on undisturbed; load `agent.policy.state_dict()` into the copy to bring it up to date.
+    Training goes on undisturbed; load `agent.policy.state_dict()` into the copy to bring it up to
+    date.
     """
     policy = type(agent.policy)(
         venv.observation_space, venv.action_space, agent.lr_schedule, **agent.policy_kwargs
@@ -116,8 +119,8 @@ def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
 def bind_market(agent: BaseAlgorithm, market: Market) -> None:
     """Give the networks and the replay buffer the market that index observations refer to.
 
-    The features go once to the agent's device and are shared by all its networks; they are part of no
-    checkpoint.
+    The features go once to the agent's device and are shared by all its networks; they are part
+    of no checkpoint.
     """
     _bind_features(agent.policy, market)
     if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
@@ -140,12 +143,12 @@ def _market(venv: VecEnv) -> Market:
 def _flat_mlp(venv: VecEnv) -> str:
     if _reads_index(venv):
         raise ArgumentError(
-            "policy 'flat_mlp' cannot read index observations, it would learn dates by heart; build the "
-            'environment with observation="flat"'
+            "policy 'flat_mlp' cannot read index observations, it would learn dates by heart; "
+            'build the environment with observation="flat"'
         )
     warnings.warn(
-        "a flat network over all assets memorises the training history: on planted signals it kept 0.1 "
-        "to 0.5 of what the per-asset policy keeps out of sample; use it for comparison only",
+        "a flat network over all assets memorises the training history: on planted signals it "
+        "keeps 0.1 to 0.5 of what a per-asset policy keeps out of sample; use it for comparison",
         stacklevel=3,
     )
     return "MultiInputPolicy" if isinstance(venv.observation_space, spaces.Dict) else "MlpPolicy"
@@ -177,6 +180,8 @@ def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
         "gamma": 0.9,
         "tau": 0.01,
         "ent_coef": 0.005,  # automatic tuning keeps the policy noisy: it learns nothing here
+        # One update for every 64 transitions.
+        "train_freq": max(1, 64 // venv.num_envs),
         "gradient_steps": max(1, venv.num_envs // 64),
         "replay_buffer_class": IndexReplayBuffer if _reads_index(venv) else None,
     }

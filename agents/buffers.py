@@ -16,15 +16,16 @@ from portfolio_env.files import replacing
 
 
 class IndexReplayBuffer(ReplayBuffer):
-    """Replay buffer of `"index"` observations, a few hundred bytes per transition whatever the window.
+    """Replay buffer of `"index"` observations: a few hundred bytes per transition at any window.
 
-    Time and universe are stored once: the next observation is at `t + 1` with the same assets. Which of
-    them trade is read from the market at sampling, see `bind`. Samples equal those of SB3's
-    `DictReplayBuffer`.
+    Time and universe are stored once: the next observation is at `t + 1` with the same assets.
+    Which of them trade is read from the market at sampling, see `bind`. Samples equal those of
+    SB3's `DictReplayBuffer`.
 
     Args:
         buffer_size: transitions over all lanes.
-        observation_space: Dict with `t`, `tradable`, `weights` and, where the universe is sampled, `assets`.
+        observation_space: Dict with `t`, `tradable`, `weights` and, where the universe is
+            sampled, `assets`.
         action_space: Box of logits or weights.
         device: where samples go.
         n_envs: number of lanes.
@@ -32,7 +33,7 @@ class IndexReplayBuffer(ReplayBuffer):
         handle_timeout_termination: bootstrap at time limits.
     """
 
-    observation_space: spaces.Dict  # type: ignore[assignment]
+    observation_space: spaces.Dict
     tradable: npt.NDArray[np.bool_] | None = None
 
     def __init__(
@@ -144,8 +145,8 @@ class IndexReplayBuffer(ReplayBuffer):
     def _to_tensors(
         self, obs: dict[str, npt.NDArray[Any]], env: VecNormalize | None
     ) -> dict[str, th.Tensor]:
-        normalised = self._normalize_obs(obs, env)  # type: ignore[arg-type]
-        return {key: self.to_torch(value) for key, value in normalised.items()}  # type: ignore[union-attr]
+        normalised: Any = self._normalize_obs(obs, env)
+        return {key: self.to_torch(value) for key, value in normalised.items()}
 
     def save(self, path: str | Path) -> None:
         """Write what has been stored to an `.npz` file, beside it first and then renamed."""
@@ -157,31 +158,25 @@ class IndexReplayBuffer(ReplayBuffer):
         """Take back what `save` wrote.
 
         Raises:
-            ArgumentError: if the file is of a buffer of other shapes.
+            ArgumentError: if the file is of a buffer of another size or shape.
         """
         with np.load(path, allow_pickle=False) as file:
+            pos, full = int(file["pos"]), bool(file["full"])
             for name, column in self.columns.items():
                 stored = file[name] if name in file else np.empty(0)
-                if stored.shape[1:] != column.shape[1:] or len(stored) > len(column):
+                if stored.shape != (len(column) if full else pos, *column.shape[1:]):
                     raise ArgumentError(
-                        f"{path}: column {name!r} has shape {stored.shape}, this buffer takes up to "
+                        f"{path}: column {name!r} has shape {stored.shape}, this buffer holds "
                         f"{column.shape}; build it with the same lanes, assets and size"
                     )
                 column[: len(stored)] = stored
-            self.pos, self.full = int(file["pos"]), bool(file["full"])
+        self.pos, self.full = pos, full
 
 
 def bytes_per_transition(buffer: ReplayBuffer) -> float:
-    """Bytes that one transition occupies in `buffer`, an `IndexReplayBuffer` or one of SB3's own."""
-    held = {
-        "": vars(buffer),
-        **{name: value for name, value in vars(buffer).items() if isinstance(value, dict)},
-    }
-    arrays = [
-        value
-        for group in held.values()
-        for value in group.values()
-        if isinstance(value, np.ndarray)
-    ]
+    """Bytes that one transition occupies in an `IndexReplayBuffer` or one of SB3's own buffers."""
     lanes = (buffer.buffer_size, buffer.n_envs)
-    return sum(array.nbytes for array in arrays if array.shape[:2] == lanes) / (lanes[0] * lanes[1])
+    columns = [value for value in vars(buffer).values() if isinstance(value, dict)]
+    values = [*vars(buffer).values(), *(array for column in columns for array in column.values())]
+    arrays = [value for value in values if isinstance(value, np.ndarray)]
+    return sum(a.nbytes for a in arrays if a.shape[:2] == lanes) / (lanes[0] * lanes[1])

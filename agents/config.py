@@ -19,7 +19,7 @@ class TrainConfig:
     algo: Literal["ppo", "sac"] = "ppo"
     """Learning algorithm."""
     market: str = "sp500"
-    """Name of a market (sp500, synthetic, synthetic-momentum, ...) or path of a CSV, Parquet or .npz file."""
+    """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
     assets: str | None = None
     """Comma-separated symbols to trade; all of the market's by default."""
     start: str | None = None
@@ -33,7 +33,7 @@ class TrainConfig:
     validation: float | str = 0.2
     """Validation range that follows it: fraction of the bars, or the date at which it ends."""
     test: float | str | None = None
-    """Test range that follows: fraction of the bars, or the date at which it ends; all the rest by default."""
+    """Test range that follows: fraction or date likewise; all the rest by default."""
     timesteps: int | None = None
     """Environment steps over all lanes; default 200,000 for PPO and 40,000 for SAC."""
     num_envs: int | None = None
@@ -43,7 +43,7 @@ class TrainConfig:
     device: str = "auto"
     """Torch device; auto takes a GPU if there is one."""
     policy: Literal["per_asset", "flat_mlp"] = "per_asset"
-    """Policy network: one scorer shared over assets, or a flat network (memorises; for comparison)."""
+    """Policy: one scorer shared over assets, or a flat network (memorises; for comparison)."""
     encoder: str = "per_asset"
     """Encoder of each asset's window of features."""
     window: int = 1
@@ -55,11 +55,11 @@ class TrainConfig:
     reward_scale: float = 100.0
     """Factor on the excess_log_return reward."""
     universe: int | None = None
-    """Assets drawn per training episode; default 8 where there are more than 8, 0 for always all of them."""
+    """Assets drawn per training episode; default 8 where there are more, 0 for always all."""
     episode_length: int = 250
     """Steps of a training episode, which starts at a random bar of the training range."""
     adjustment: float = 1.0
-    """Fraction of the way to its target the account moves per step; 0.1 is worth trying on daily prices."""
+    """Fraction of the way to its target the account moves per step; try 0.1 on daily prices."""
     execution: Literal["close", "next_open"] = "close"
     """When trades are filled: at the close that was observed, or at the next open."""
     initial_value: float = 10_000.0
@@ -108,7 +108,7 @@ class TrainConfig:
         return cls(**(settings | parts))
 
     def resolved(self) -> "TrainConfig":
-        """The settings with every default that depends on others filled in, and the market's path absolute."""
+        """The settings with every dependent default filled in, and the market's path absolute."""
         timesteps = self.timesteps or {"ppo": 200_000, "sac": 40_000}[self.algo]
         tenth = max(timesteps // 10, 1)
         path = Path(self.market)
@@ -122,7 +122,7 @@ class TrainConfig:
         )
 
     def load_market(self) -> tuple[Market, dict[str, Range]]:
-        """The market, its scalers fitted on the training range, and the rows of each range, half-open."""
+        """The market, scalers fitted on its training range, and the half-open rows of the ranges."""
         assets = [name.strip() for name in self.assets.split(",")] if self.assets else None
         options: dict[str, Any] = {
             "assets": assets,
@@ -143,8 +143,8 @@ class TrainConfig:
             end = min(end, start + round(self.test * market.n_bars))
         if end - start < 2:
             raise ArgumentError(
-                f"train={self.train}, validation={self.validation}, test={self.test} leave {end - start} bars "
-                "for the test; an episode needs at least 2"
+                f"train={self.train}, validation={self.validation}, test={self.test} leave "
+                f"{end - start} bars for the test; an episode needs at least 2"
             )
         return ranges | {"test": (start, end)}
 
@@ -161,7 +161,7 @@ class TrainConfig:
         }
 
     def training_options(self, market: Market, train: Range) -> dict[str, Any]:
-        """Further keywords for training: where episodes start, what they hold, how they are rewarded."""
+        """Further keywords for training: where episodes start, what they hold, the reward."""
         universe = self.universe if self.universe is not None else 8 * (market.n_assets > 8)
         start = max(train[0], market.warmup + self.window - 1)
         scaled = self.reward == "excess_log_return"

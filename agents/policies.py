@@ -1,8 +1,8 @@
-"""The per-asset policies for PPO and SAC: one network shared over assets, a learned cash logit, a pooled critic.
+"""Per-asset policies for PPO and SAC: a scorer shared over assets, a cash logit, a pooled critic.
 
-A flat network over all assets memorises the training history; sharing one small scorer over the assets
-makes the policy permutation-equivariant and its parameters independent of the number of assets, so a
-model trained on 5 assets runs on 20.
+A flat network over all assets memorises the training history; sharing one small scorer over the
+assets makes the policy permutation-equivariant and its parameters independent of the number of
+assets, so a model trained on 5 assets runs on 20.
 """
 
 from typing import Any
@@ -24,16 +24,15 @@ LAYERS = (32, 32)
 
 
 class _PerAsset(BaseModel):
-    """What both policies share: the extractor knows the number of assets, saving keeps every option."""
+    """What both policies share: how the extractor is built, and saving of every option."""
 
     share_features_extractor: bool
 
     def make_features_extractor(self) -> BaseFeaturesExtractor:
         """Build the extractor; the number of assets is that of the action space less cash."""
         n_assets = spaces.flatdim(self.action_space) - 1
-        return self.features_extractor_class(
-            self.observation_space, n_assets=n_assets, **self.features_extractor_kwargs
-        )
+        kwargs = {"n_assets": n_assets, **self.features_extractor_kwargs}
+        return self.features_extractor_class(self.observation_space, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         # SB3 forgets this one, and `policy.load` would then share what was trained apart.
@@ -68,7 +67,8 @@ class _ActorCriticRows(nn.Module):
 class PerAssetActorCriticPolicy(_PerAsset, ActorCriticPolicy):
     """Per-asset actor and pooled critic for PPO (and A2C).
 
-    The exploration noise has two parameters, `log_std[0]` for cash and `log_std[1]` for every asset.
+    The exploration noise has two parameters, `log_std[0]` for cash and `log_std[1]` for every
+    asset.
 
     Args:
         observation_space: see `AssetExtractor`.
@@ -77,8 +77,9 @@ class PerAssetActorCriticPolicy(_PerAsset, ActorCriticPolicy):
         net_arch: layer widths `{"pi": [...], "vf": [...]}`; default two of 32 each.
         log_std_init: initial log standard deviation of the noise on logits in [-1, 1].
         features_extractor_class: `AssetExtractor` or a subclass.
-        kwargs: further options of SB3's ActorCriticPolicy. `ortho_init` concerns the encoder only (the
-            heads are always initialised orthogonally) and is off, so that encoders keep their own start.
+        kwargs: further options of SB3's ActorCriticPolicy. `ortho_init` concerns the encoder only
+            (the heads are always initialised orthogonally) and is off, so that encoders keep
+            their own start.
     """
 
     action_dist: DiagGaussianDistribution
@@ -111,7 +112,8 @@ class PerAssetActorCriticPolicy(_PerAsset, ActorCriticPolicy):
         )
 
     def _build_mlp_extractor(self) -> None:
-        self.mlp_extractor = _ActorCriticRows(self.features_dim, self.net_arch, self.activation_fn)
+        rows = _ActorCriticRows(self.features_dim, self.net_arch, self.activation_fn)
+        self.mlp_extractor = rows  # type: ignore[assignment]
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
@@ -120,9 +122,8 @@ class PerAssetActorCriticPolicy(_PerAsset, ActorCriticPolicy):
         nn.init.orthogonal_(self.value_net.weight)
         nn.init.zeros_(self.value_net.bias)
         # SB3 made its optimiser with the parameters replaced above.
-        self.optimizer = self.optimizer_class(
-            self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs
-        )
+        kwargs = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(self.parameters(), **kwargs)
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         mean = self.action_net(latent_pi)
@@ -133,24 +134,11 @@ class PerAssetActorCriticPolicy(_PerAsset, ActorCriticPolicy):
 class PerAssetActor(Actor):
     """SAC's actor with mean and log standard deviation from rows shared over assets."""
 
-    def __init__(
-        self,
-        *args: Any,
-        net_arch: list[int],
-        features_dim: int,
-        activation_fn: type[nn.Module] = nn.ReLU,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            *args,
-            net_arch=net_arch,
-            features_dim=features_dim,
-            activation_fn=activation_fn,
-            **kwargs,
-        )
-        self.latent_pi = RowMlp(features_dim, net_arch, activation_fn)
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.latent_pi = RowMlp(self.features_dim, self.net_arch, self.activation_fn)
         self.mu = AssetHead(self.latent_pi.out_width)
-        self.log_std = AssetHead(self.latent_pi.out_width)
+        self.log_std = AssetHead(self.latent_pi.out_width)  # type: ignore[assignment]
 
 
 class PerAssetCritic(ContinuousCritic):
@@ -158,18 +146,14 @@ class PerAssetCritic(ContinuousCritic):
 
     def __init__(
         self,
-        *args: Any,
-        net_arch: list[int],
+        *,
         features_dim: int,
-        activation_fn: type[nn.Module] = nn.ReLU,
+        net_arch: list[int],
+        activation_fn: type[nn.Module],
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            *args,
-            net_arch=net_arch,
-            features_dim=features_dim,
-            activation_fn=activation_fn,
-            **kwargs,
+            features_dim=features_dim, net_arch=net_arch, activation_fn=activation_fn, **kwargs
         )
         self.q_networks = [
             PooledCritic(features_dim, net_arch, activation_fn) for _ in self.q_networks

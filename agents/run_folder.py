@@ -32,7 +32,8 @@ class Run:
         config: settings of the run, as in its config.json.
         market: the market with the features the model was trained on.
         ranges: rows of the market, half-open, for "train", "validation" and "test".
-        env_options: keywords of `PortfolioEnv` for evaluation; the caller adds market, start and end.
+        env_options: keywords of `PortfolioEnv` for evaluation; the caller adds market, start and
+            end.
         model: the trained agent, for all of the market's assets.
     """
 
@@ -51,8 +52,8 @@ def load_run(
 
     Args:
         path: the run folder.
-        model: the model at the end of the training, or the best one on the validation range. A run that
-            was stopped has no final model: its latest checkpoint is taken.
+        model: the model at the end of the training, or the best one on the validation range. A
+            run that was stopped has no final model: its latest checkpoint is taken.
         device: torch device of the model.
 
     Raises:
@@ -68,7 +69,7 @@ def load_run(
 
 
 def model_file(path: Path, model: str) -> Path:
-    """The zip of the final or best model of a run, or of its latest checkpoint where there is none yet."""
+    """The zip of the final or best model of a run, or of its latest checkpoint without one."""
     file = path / f"{model}_model.zip"
     if not file.exists():
         checkpoint = latest_checkpoint(path)
@@ -93,8 +94,8 @@ def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[s
     if market.hash != recorded["hash"]:
         raise DataError(
             f"market {config.market!r} has changed since the run {path} was trained: its hash is "
-            f"{market.hash[:12]}, the run recorded {recorded['hash'][:12]} ({recorded['n_bars']} bars of "
-            f"{len(recorded['assets'])} assets); restore the data and the package versions of versions.json"
+            f"{market.hash[:12]}, the run's was {recorded['hash'][:12]} ({recorded['n_bars']} bars "
+            f"of {len(recorded['assets'])} assets); restore the data, or train again"
         )
     return market, ranges
 
@@ -129,7 +130,7 @@ def create_run(
 
 
 def save_checkpoint(path: Path, agent: BaseAlgorithm) -> Path:
-    """Save model and replay buffer as one checkpoint, which appears whole or not at all; older ones go."""
+    """Save model and replay buffer as one checkpoint, whole or not at all; older ones go."""
     target = path / "checkpoints" / f"{agent.num_timesteps:012d}"
     if target.exists():
         return target

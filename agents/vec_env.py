@@ -15,14 +15,16 @@ Info = dict[str, Any]
 
 
 class SB3VecEnv(VecEnv):
-    """A Gymnasium vector environment in SAME_STEP autoreset mode, which is what SB3 expects of a VecEnv.
+    """A Gymnasium vector environment in SAME_STEP autoreset mode as the VecEnv that SB3 expects.
 
-    Step by step equal to SB3's `DummyVecEnv` over single environments seeded `s, s + 1, ...`: on a done
-    lane the observation is that of the next episode, `info` is that of the last step with
-    `terminal_observation` and `TimeLimit.truncated`, and the next episode's info is in `reset_infos`.
+    Step by step equal to SB3's `DummyVecEnv` over single environments seeded `s, s + 1, ...`: on
+    a done lane the observation is that of the next episode, `info` is that of the last step with
+    `terminal_observation` and `TimeLimit.truncated`, and the next episode's info is in
+    `reset_infos`.
 
     Args:
-        venv: an environment whose infos have the same scalar keys for every lane, at every step and reset.
+        venv: an environment whose infos have the same scalar keys for every lane, at every step
+            and reset.
 
     Raises:
         ArgumentError: if its autoreset mode is not SAME_STEP.
@@ -32,8 +34,8 @@ class SB3VecEnv(VecEnv):
         mode = venv.metadata.get("autoreset_mode")
         if mode != AutoresetMode.SAME_STEP:
             raise ArgumentError(
-                f"SB3 resets a lane in the step that ends its episode, this environment's autoreset_mode is "
-                f"{mode}; build it with autoreset_mode=AutoresetMode.SAME_STEP"
+                f"SB3 resets a lane in the step that ends its episode, autoreset_mode={mode} does "
+                "not; build the environment with autoreset_mode=AutoresetMode.SAME_STEP"
             )
         self.venv = venv
         super().__init__(venv.num_envs, venv.single_observation_space, venv.single_action_space)
@@ -44,7 +46,7 @@ class SB3VecEnv(VecEnv):
             raise ArgumentError(
                 "options differ between lanes; pass one dict, it holds for all of them"
             )
-        seeds = None if all(seed is None for seed in self._seeds) else list(self._seeds)
+        seeds: Any = None if all(seed is None for seed in self._seeds) else list(self._seeds)
         obs, infos = self.venv.reset(seed=seeds, options=self._options[0] or None)
         self.reset_infos = _rows(infos)
         self._reset_seeds()
@@ -75,7 +77,7 @@ class SB3VecEnv(VecEnv):
 
     def get_images(self) -> Sequence[np.ndarray | None]:
         """One RGB array per lane where `render_mode="rgb_array"`."""
-        frames = self.venv.render()
+        frames: Any = self.venv.render()
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:

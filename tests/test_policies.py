@@ -1,4 +1,4 @@
-"""The per-asset policies: equal on every observation mode, equivariant, any number of assets, exact to save."""
+"""The per-asset policies: equal on every observation mode, equivariant, exact to save."""
 
 from typing import Any
 

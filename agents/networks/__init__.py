@@ -1,7 +1,8 @@
 """Networks in plain torch: encoders of market windows and the heads that are shared over assets.
 
-An encoder turns windows of features into one vector per asset, `(batch, window, assets, features)` ->
-`(batch, assets, channels)`. It is chosen by name, so that a configuration can be written as JSON.
+An encoder turns windows of features into one vector per asset, `(batch, window, assets,
+features)` -> `(batch, assets, channels)`. It is chosen by name, so that a configuration can be
+written as JSON.
 """
 
 from typing import Any

@@ -32,8 +32,8 @@ class Encoder(nn.Module):
     def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
         """Encode `windows` (batch, window, assets, features) as (batch, assets, channels).
 
-        `tradable` (batch, assets), 1 or 0, tells which assets trade at the last bar; encoders that mix
-        assets must give the others no attention.
+        `tradable` (batch, assets), 1 or 0, tells which assets trade at the last bar; encoders
+        that mix assets must give the others no attention.
         """
         raise NotImplementedError
 
@@ -41,8 +41,8 @@ class Encoder(nn.Module):
 class PerAsset(Encoder):
     """The window of each asset laid out in one row, without weights of its own.
 
-    The shared scorer behind it is then a small network per asset, which is the recommended default: it
-    has too few parameters to memorise a training history.
+    The shared scorer behind it is then a small network per asset, which is the recommended
+    default: it has too few parameters to memorise a training history.
     """
 
     def __init__(self, n_features: int, window: int) -> None:

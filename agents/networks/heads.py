@@ -1,4 +1,4 @@
-"""Heads that serve any number of assets: the same weights for every asset, pooling where one value is due."""
+"""Heads for any number of assets: weights shared over them, pooling where one value is due."""
 
 import math
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def orthogonal(module: nn.Module, gain: float) -> None:
-    """Initialise the linear layers of `module` orthogonally, biases at 0 (as PPO implementations do)."""
+    """Initialise the linear layers of `module` orthogonally, biases at 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.orthogonal_(layer.weight, gain)
@@ -16,13 +16,13 @@ def orthogonal(module: nn.Module, gain: float) -> None:
 
 
 def masked_mean(rows: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `rows` (batch, assets, channels) over the assets with `mask` (batch, assets) 1; 0 if none has."""
+    """Mean of `rows` (batch, assets, channels) where `mask` (batch, assets) is 1; 0 without any."""
     weights = mask.unsqueeze(-1)
     return (rows * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
 
 class RowMlp(nn.Sequential):
-    """A multi-layer perceptron applied to each asset's row: (batch, assets, in) -> (batch, assets, out)."""
+    """A perceptron for each asset's row: (batch, assets, in) -> (batch, assets, out)."""
 
     def __init__(self, width: int, layers: list[int], activation: type[nn.Module]) -> None:
         super().__init__(*create_mlp(width, -1, layers, activation))
@@ -33,7 +33,8 @@ class RowMlp(nn.Sequential):
 class AssetHead(nn.Module):
     """One number per asset from its row, and a free, learned number for cash in front of them.
 
-    Cash has no features, so its number is a parameter. Shapes: (batch, assets, width) -> (batch, 1 + assets).
+    Cash has no features, so its number is a parameter. Shapes: (batch, assets, width) -> (batch,
+    1 + assets).
     """
 
     def __init__(self, width: int) -> None:
@@ -49,7 +50,7 @@ class AssetHead(nn.Module):
 
 
 class PooledCritic(nn.Module):
-    """Action value from per-asset rows: each row sees its own action, the pooled rows give one number.
+    """Action value: each asset's row sees its own action, the pooled rows give one number.
 
     Logits are invariant to a common shift, so actions enter centred on the mean over cash and the
     tradable assets. Shapes: rows (batch, assets, width) with the tradable flag in the last column,

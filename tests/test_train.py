@@ -1,0 +1,251 @@
+"""Training runs: what the folder holds, loading, stopping and resuming, the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+
+from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for
+from agents.config import TrainConfig
+from agents.run_folder import latest_checkpoint
+from agents.training import resume, train
+from portfolio_env import PortfolioConstraints, PortfolioEnv, TransactionCosts, load_market
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.evaluation import backtest
+from portfolio_env.features import FeaturePipeline
+
+ROOT = Path(__file__).parents[1]
+MARKET = "synthetic?bars=400&assets=10"
+
+
+def small(out: Path, **changes: Any) -> TrainConfig:
+    config = TrainConfig(
+        market=MARKET, timesteps=8192, num_envs=64, episode_length=50, out=str(out), device="cpu"
+    )
+    return replace(config, **changes)
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    costs = TransactionCosts(commission_bps=5.0, slippage_bps=1.0)
+    limits = PortfolioConstraints(max_weight=0.5)
+    out = tmp_path_factory.mktemp("runs") / "ppo"
+    return train(small(out, costs=costs, constraints=limits, adjustment=0.5))
+
+
+def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
+    names = {file.name for file in run_path.iterdir()}
+    assert names == {
+        "config.json", "command.txt", "versions.json", "market.json", "features.json",
+        "validation.json", "checkpoints", "best_model.zip", "final_model.zip", "tb",
+    }  # fmt: skip
+    config = TrainConfig.from_json(json.loads((run_path / "config.json").read_text()))
+    assert config.costs == TransactionCosts(commission_bps=5.0, slippage_bps=1.0)
+    assert config.constraints.max_weight == 0.5
+    recorded = json.loads((run_path / "market.json").read_text())
+    assert recorded["ranges"] == {"train": [0, 240], "validation": [240, 320], "test": [320, 400]}
+    assert json.loads((run_path / "versions.json").read_text())["torch"] == th.__version__
+
+
+def test_a_run_is_loaded_as_it_was_trained(run_path: Path) -> None:
+    run = load_run(run_path, device="cpu")
+    assert run.market.n_assets == 10
+    assert run.model.num_timesteps == 8192
+    assert run.env_options["costs"]["commission_bps"] == 5.0
+    assert run.env_options["adjustment"] == 0.5
+    assert run.config["universe"] is None
+    start, end = run.ranges["test"]
+    options = {**run.env_options, "market": run.market, "start": start, "end": end}
+    result = backtest(run.model, PortfolioEnv(**options))
+    assert result.held.shape == (end - 1 - start, 11)
+    assert result.held[:, 1:].max() <= 0.5 + 1e-9
+    # the same numbers from window observations as from the index ones it was trained on
+    window = make_sb3_vec_env(run.market, **(run.env_options | {"observation": "window"}))
+    policy = policy_for(run.model, window)
+    again = backtest(policy, PortfolioEnv(**(options | {"observation": "window"})))
+    assert np.array_equal(again.values, result.values)
+
+
+def test_scalers_know_the_training_range_alone(run_path: Path) -> None:
+    stored = json.loads((run_path / "features.json").read_text())
+    fitted = FeaturePipeline("minimal").fit(load_market(MARKET), 240)
+    assert stored == json.loads(json.dumps(fitted.to_dict()))
+
+
+def test_the_best_and_the_final_model_can_be_asked_for(run_path: Path) -> None:
+    best = load_run(run_path, model="best", device="cpu")
+    results = json.loads((run_path / "validation.json").read_text())
+    assert best.model.num_timesteps == max(results, key=lambda r: r["excess_growth"])["timesteps"]
+
+
+def test_a_changed_market_is_refused(run_path: Path, tmp_path: Path) -> None:
+    config = json.loads((run_path / "config.json").read_text())
+    for name in ("market.json", "final_model.zip"):
+        (tmp_path / name).write_bytes((run_path / name).read_bytes())
+    changed = config | {"market": MARKET + "&seed=9"}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(DataError, match="has changed since the run"):
+        load_run(tmp_path)
+
+
+def test_the_same_seed_trains_the_same_model(run_path: Path, tmp_path: Path) -> None:
+    first, second = (train(small(tmp_path / name, timesteps=4096)) for name in "ab")
+    parameters = [
+        load_run(path, device="cpu").model.policy.parameters_to_vector() for path in (first, second)
+    ]
+    assert np.array_equal(*parameters)
+
+
+def test_a_model_of_five_assets_runs_on_twenty(tmp_path: Path) -> None:
+    options = {"observation": "index", "window": 1}
+    few, many = (load_market(f"synthetic?bars=200&assets={n}") for n in (5, 20))
+    for algo in ("ppo", "sac"):
+        agent = make_agent(algo, make_sb3_vec_env(few, 4, **options), device="cpu")
+        agent.save(tmp_path / "model.zip")
+        loaded = load_agent(algo, tmp_path / "model.zip", make_sb3_vec_env(many, **options))
+        state = loaded.policy.state_dict()
+        for name, value in agent.policy.state_dict().items():
+            assert th.equal(state[name], value), name
+        result = backtest(loaded, PortfolioEnv(many, **options))
+        assert result.held.shape[1] == 21
+
+
+def test_the_market_is_in_no_checkpoint(tmp_path: Path) -> None:
+    sizes = []
+    for bars in (200, 20_000):
+        market = load_market(f"synthetic?bars={bars}")
+        venv = make_sb3_vec_env(market, 4, observation="index", window=1)
+        for algo in ("ppo", "sac"):
+            make_agent(algo, venv, device="cpu").save(tmp_path / "model.zip")
+            sizes.append((tmp_path / "model.zip").stat().st_size)
+    assert sizes[2] < 1.05 * sizes[0]
+    assert sizes[3] < 1.05 * sizes[1]
+
+
+def test_sac_learns_from_the_index_buffer_as_from_windows() -> None:
+    """Index and window observations give the same training, parameter by parameter."""
+    market = load_market("synthetic?bars=200&assets=3", fit_end=150)
+
+    def parameters(observation: str) -> Any:
+        venv = make_sb3_vec_env(
+            market, 4, observation=observation, window=3, random_start=True, episode_length=9
+        )
+        agent = make_agent(
+            "sac", venv, window=2, seed=0, device="cpu", buffer_size=400, batch_size=32
+        )
+        return agent.learn(400).policy.parameters_to_vector()
+
+    np.testing.assert_allclose(parameters("index"), parameters("window"), rtol=1e-5, atol=1e-6)
+
+
+def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
+    options = {"window": 2, "episode_length": 10}
+    for observation in ("flat", "window"):
+        venv = make_sb3_vec_env("synthetic?bars=100", 4, observation=observation, **options)
+        with pytest.warns(UserWarning, match="memorises"):
+            agent = make_agent("ppo", venv, policy="flat_mlp", device="cpu")
+        assert agent.predict(venv.reset())[0].shape == (4, 6)
+    index = make_sb3_vec_env("synthetic?bars=100", 4, observation="index", **options)
+    with pytest.raises(ArgumentError, match="cannot read index"):
+        make_agent("ppo", index, policy="flat_mlp")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"timesteps": 0}, "at least 1"),
+        ({"policy": "flat_mlp"}, "cannot read index"),
+        ({"out": "."}, "not empty"),
+        ({"test": 0.0}, "an episode needs"),
+        ({"assets": "BTC,NOPE"}, "NOPE"),
+        ({"encoder": "transformer"}, "unknown"),
+    ],
+)
+def test_bad_settings_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        train(small(tmp_path / "run", **change))
+
+
+def test_a_folder_without_a_run_or_a_model_is_refused(run_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a run folder"):
+        load_run(tmp_path)
+    with pytest.raises(DataError, match="not a run folder"):
+        resume(tmp_path)
+    for name in ("config.json", "market.json"):
+        (tmp_path / name).write_bytes((run_path / name).read_bytes())
+    with pytest.raises(DataError, match="no model yet"):
+        load_run(tmp_path)
+
+
+def test_ranges_take_dates(tmp_path: Path) -> None:
+    market = load_market(MARKET)
+    dates = [str(market.timestamps[row])[:10] for row in (200, 260, 330)]
+    config = small(tmp_path, train=dates[0], validation=dates[1], test=dates[2])
+    assert config.load_market()[1] == {
+        "train": (0, 200),
+        "validation": (200, 260),
+        "test": (260, 330),
+    }
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, str(ROOT / "train.py"), *arguments]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_a_killed_run_is_resumed_to_its_end(algo: str, tmp_path: Path) -> None:
+    """SIGKILL in mid-run loses at most one checkpoint interval, and the schedules go on."""
+    out, steps, every = tmp_path / "run", {"ppo": 200_000, "sac": 12_000}[algo], 2000
+    arguments = ["--algo", algo, "--market", MARKET, "--timesteps", str(steps), "--num-envs", "16"]
+    arguments += ["--checkpoint-every", str(every), "--validation-every", str(10 * steps)]
+    arguments += ["--episode-length", "50", "--device", "cpu", "--out", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        _command(*arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        deadline = time.monotonic() + 60
+        while latest_checkpoint(out) is None and process.poll() is None:
+            assert time.monotonic() < deadline, "no checkpoint within a minute"
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (out / "final_model.zip").exists()
+    stopped = load_run(out, device="cpu")  # evaluable as it is
+    assert 0 < stopped.model.num_timesteps < steps
+    resumed = subprocess.run(
+        _command("--resume", str(out)), env=environment, capture_output=True, text=True, check=True
+    )
+    assert resumed.stdout.strip().endswith(str(out))
+    finished = load_run(out, device="cpu")
+    assert steps <= finished.model.num_timesteps < steps + 4096
+    if algo == "ppo":  # the learning rate went on down to 0 over both parts
+        rate = finished.model.policy.optimizer.param_groups[0]["lr"]
+        assert rate <= 1e-3 * 4096 / steps
+    hidden = [p for p in out.rglob(".*")]
+    assert hidden == []
+
+
+@pytest.mark.slow
+def test_the_command_line_names_what_is_wrong(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    wrong = subprocess.run(
+        _command("--market", "no-such-market", "--out", str(tmp_path / "run")),
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("error: ")
+    assert "no-such-market" in wrong.stderr
+    assert not (tmp_path / "run").exists()
