@@ -20,8 +20,9 @@ setup: $(STAMP) ## Create .venv and install everything, pinned by constraints.tx
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ..."; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[rl,data,baselines,dev]'
+	@echo "Installing into $(VENV); the first time this takes a few minutes."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[rl,data,baselines,dev]'
 	@touch $@
 
 format: setup ## Format the code and mend what ruff can mend
@@ -42,6 +43,7 @@ demo: setup ## Train a short PPO on real prices and evaluate it out of sample
 	rm -rf $(DEMO_RUN)
 	$(BIN)/python train.py --market sp500 --out $(DEMO_RUN) $(DEMO_ARGS)
 	$(BIN)/python evaluate.py $(DEMO_RUN)
+	@echo "Learning curves: $(BIN)/tensorboard --logdir $(DEMO_RUN)"
 
 bench: setup ## Measure the speed table of the README
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
