@@ -86,6 +86,10 @@ def test_ruin():
     assert metrics.total_return(values) == -1
     assert metrics.annual_return(values, DAYS) == -1
     assert metrics.max_drawdown(values) == 1
+    debt = [100.0, 50.0, -20.0]  # what a short position or leverage can leave
+    assert metrics.annual_log_growth(debt, DAYS) == -np.inf
+    assert metrics.total_return(debt) == pytest.approx(-1.2)
+    assert metrics.max_drawdown(debt) == pytest.approx(1.2)
 
 
 @given(some_returns, st.floats(0.01, 1e6))
@@ -124,7 +128,7 @@ def test_lanes_are_independent():
             assert measure(returns)[lane] == pytest.approx(measure(returns[:, lane]))
 
 
-@pytest.mark.parametrize("values", [3.0, [1.0], [1.0, -1.0], [0.0, 1.0]])
+@pytest.mark.parametrize("values", [3.0, [1.0], [-1.0, 1.0], [0.0, 1.0]])
 def test_bad_paths(values):
     with pytest.raises(ArgumentError, match="values"):
         metrics.total_return(values)

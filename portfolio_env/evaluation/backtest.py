@@ -67,7 +67,7 @@ class BacktestResult:
     def log_returns(self) -> FloatArray:
         """(K,) log returns of the account; minus infinity where it lost everything."""
         with np.errstate(divide="ignore"):
-            return np.diff(np.log(self.values))
+            return np.diff(np.log(np.maximum(self.values, 0)))
 
     def metrics(self) -> dict[str, float]:
         """Every performance measure by name, see ``portfolio_env.evaluation.metrics``."""

@@ -7,7 +7,8 @@ Conventions, the same everywhere:
 - Standard deviations divide by ``K - 1`` (``ddof=1``).
 - Yearly figures follow from ``periods_per_year``: means scale with it, deviations with its root.
 - Ratios use arithmetic mean excess returns; a yearly risk-free rate is spread over the periods.
-- Losses (drawdown, value at risk, expected shortfall, cost drag) are positive numbers.
+- Losses (drawdown, value at risk, expected shortfall, cost drag) are positive numbers. An account
+  that ends with nothing, or (after leverage or shorts) with debt, is ruined.
 - A measure that is undefined (a ratio without risk, the deviation of one period) is NaN.
 """
 
@@ -27,13 +28,13 @@ def simple_returns(values: ArrayLike) -> FloatArray:
     """Simple returns per period of a path of values.
 
     Args:
-        values: (K + 1, ...) account values, K >= 1, not negative.
+        values: (K + 1, ...) account values, K >= 1.
 
     Returns:
         (K, ...) returns.
 
     Raises:
-        ArgumentError: If there are fewer than two values or one is negative.
+        ArgumentError: If there are fewer than two values, or the first is not positive.
 
     >>> simple_returns([100.0, 110.0, 99.0]).round(12).tolist()
     [0.1, -0.1]
@@ -53,7 +54,8 @@ def annual_log_growth(values: ArrayLike, periods_per_year: float) -> FloatArray:
     """Yearly growth ``log(V_K / V_0) * periods_per_year / K``; minus infinity after ruin."""
     path = _path(values)
     with np.errstate(divide="ignore"):
-        return np.log(path[-1] / path[0]) * periods_per_year / (len(path) - 1)
+        growth = np.log(np.maximum(path[-1] / path[0], 0))
+    return growth * periods_per_year / (len(path) - 1)
 
 
 def annual_return(values: ArrayLike, periods_per_year: float) -> FloatArray:
@@ -91,7 +93,7 @@ def sortino(
 
 
 def drawdowns(values: ArrayLike) -> FloatArray:
-    """Fraction in [0, 1] lost since the highest value so far, at each of the K + 1 points.
+    """Fraction lost since the highest value so far, at each of the K + 1 points; above 1 in debt.
 
     >>> drawdowns([100.0, 120.0, 90.0]).tolist()
     [0.0, 0.0, 0.25]
@@ -221,10 +223,8 @@ def _path(values: ArrayLike) -> FloatArray:
         raise ArgumentError(
             f"values has shape {path.shape}; at least two points in time are needed."
         )
-    if (path < 0).any() or (path[0] == 0).any():
-        raise ArgumentError(
-            f"values holds {path.min():g}; an account starts above 0 and ends with 0 at worst."
-        )
+    if not (path[0] > 0).all():
+        raise ArgumentError(f"values starts with {path[0].min():g}; an account starts above 0.")
     return path
 
 
