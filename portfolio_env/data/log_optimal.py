@@ -13,10 +13,9 @@ from numba import njit
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.panel import FloatArray
 
-GAP = 1e-11
+GAP = 1e-13
 """The largest gap left, in log growth per bar."""
-_ROUNDS = 100
-_SWAPS = 10_000
+_ROUNDS, _HALVINGS, _SWAPS = 100, 50, 10_000  # far above what is needed
 
 
 @njit(cache=True)
@@ -73,16 +72,17 @@ def _solve(expected, shocks, weights, gaps):  # type: ignore[no-untyped-def]
         w = np.full(slots, 1.0 / slots)
         _derivatives(w, expected[m], shocks, gradient, curvature)
         for _ in range(_ROUNDS):
-            gaps[m] = gradient.max() - gradient @ w
+            gradient -= gradient @ w  # now 0 on average, so that rounding does not matter
+            gaps[m] = gradient.max()
             if gaps[m] <= GAP:
                 break
             step = _model_maximum(w, gradient, curvature) - w
             rise = gradient @ step
             origin, share = w, 1.0
-            while True:  # halve the step while f falls steeply at its end
+            for _ in range(_HALVINGS):  # as long as f falls steeply at the end of the step
                 w = origin + share * step
                 _derivatives(w, expected[m], shocks, gradient, curvature)
-                if gradient @ step >= -rise / 2:
+                if (gradient - gradient @ w) @ step >= -rise / 2:
                     break
                 share /= 2
         weights[m] = w

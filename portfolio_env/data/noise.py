@@ -55,22 +55,16 @@ def quantile(probability: npt.ArrayLike) -> FloatArray:
 def scenarios(assets: int, pairs: int = 2048) -> FloatArray:
     """Equally likely joint values of independent noises: a fixed quadrature of their law.
 
-    A Kronecker sequence (fractional parts of k times powers of a generalised golden ratio, which
-    fill the unit cube evenly); its coordinates are replaced by ranks, so that every noise takes the
-    same evenly spaced quantiles; every point's mirror image is added; and the whole is made to
-    have the identity as covariance. So all odd and all second moments are exact. The fourth ones,
-    which enter a growth rate with sigma^4, are approximate.
+    A Latin hypercube (McKay et al. 1979, Technometrics 21): every noise takes the same evenly
+    spaced quantiles, in an order shuffled by a fixed seed. The mirror image of every point is
+    added, and the whole is made to have the identity as covariance. So all odd and all second
+    moments are exact; the fourth ones, which enter a growth rate with sigma^4, are approximate.
 
     Returns:
         (2 * pairs, assets).
     """
-    golden = 2.0
-    for _ in range(60):  # the root of x^(assets + 1) = x + 1
-        golden = (1 + golden) ** (1 / (assets + 1))
-    powers = golden ** -np.arange(1.0, assets + 1)
-    sequence = (np.arange(1, pairs + 1)[:, None] * powers) % 1
-    ranks = sequence.argsort(axis=0).argsort(axis=0)
-    points = quantile((ranks + 0.25) / pairs)  # with the mirror images: (k + 1/2) / (2 * pairs)
+    levels = quantile((np.arange(pairs) + 0.25) / pairs)  # mirrored: (k + 1/2) / (2 * pairs)
+    points = np.random.default_rng(0).permuted(np.tile(levels, (assets, 1)), axis=1).T
     points = np.concatenate([points, -points])
     spread = np.linalg.cholesky(points.T @ points / len(points))
     return np.asarray(points @ np.linalg.inv(spread).T)

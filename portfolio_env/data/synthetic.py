@@ -183,6 +183,7 @@ def _listed(rng: np.random.Generator, bars: int, assets: int) -> npt.NDArray[np.
     late, early = rng.random((2, assets)) < np.array([[0.5], [0.25]])
     first = np.where(late, rng.integers(1, max(2, bars // 2), assets), 0)
     last = np.where(early, rng.integers(bars * 3 // 4, bars, assets), bars)
+    last = np.maximum(last, first + 1)
     first[:2], last[:2] = 0, bars
     row = np.arange(bars)[:, None]
     return np.asarray((row >= first) & (row < last))
