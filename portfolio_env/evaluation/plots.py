@@ -39,7 +39,7 @@ def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
     axes.axhline(1, color="gray", linewidth=0.8)
     axes.set(title="Account value", ylabel="value / initial value")
     low, high = axes.get_ylim()
-    if high > LOG_FROM * max(low, 0):
+    if 0 < low < high / LOG_FROM:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_minor_formatter("")
