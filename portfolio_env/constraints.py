@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,17 +16,19 @@ NO_LIMIT = np.inf
 SUM_TOLERANCE = 1e-6
 
 
-class Bounds(NamedTuple):
-    """PortfolioConstraints resolved for a number of assets, as plain numbers for compiled code."""
-
-    min_weight: float
-    max_weight: float
-    min_cash: float
-    max_cash: float
-    max_leverage: float
-    top_k: int
-    long_only: bool
-    trivial: bool  # every long-only, unlevered portfolio satisfies them
+# PortfolioConstraints resolved for a number of assets: a record that compiled code reads by field name.
+BOUNDS = np.dtype(
+    [
+        ("min_weight", np.float64),
+        ("max_weight", np.float64),
+        ("min_cash", np.float64),
+        ("max_cash", np.float64),
+        ("max_leverage", np.float64),
+        ("top_k", np.int64),
+        ("long_only", np.bool_),
+        ("trivial", np.bool_),  # every long-only, unlevered portfolio satisfies them
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -98,16 +100,19 @@ class PortfolioConstraints:
             if value is not None and not np.isfinite(value):
                 raise ArgumentError(f"{name}={value!r} must be finite, or None for no bound.")
 
-    def bounds(self, n_assets: int) -> Bounds:
+    def bounds(self, n_assets: int) -> NDArray[np.void]:
         """The numbers compiled code needs, once the number of assets is known.
 
         Args:
             n_assets: Assets a lane trades.
 
+        Returns:
+            (1,) record array of ``BOUNDS``.
+
         Raises:
             ArgumentError: If no portfolio of that many assets satisfies the constraints.
 
-        >>> PortfolioConstraints(max_weight=0.4).bounds(5).max_cash
+        >>> float(PortfolioConstraints(max_weight=0.4).bounds(5)["max_cash"][0])
         1.0
         """
         held = n_assets if self.top_k is None else min(self.top_k, n_assets)
@@ -140,10 +145,9 @@ class PortfolioConstraints:
             and min_cash <= 0
             and max_cash >= 1
         )
-        return Bounds(
-            float(low), float(self.max_weight), float(min_cash), float(max_cash), float(self.max_leverage),
-            held, self.long_only, trivial,
-        )  # fmt: skip
+        record = np.zeros(1, BOUNDS)
+        record[0] = (low, self.max_weight, min_cash, max_cash, self.max_leverage, held, self.long_only, trivial)
+        return record
 
     def project(self, weights: ArrayLike, fixed: ArrayLike | None = None) -> NDArray[np.float64]:
         """Nearest weights that satisfy all constraints but the turnover limits.
@@ -168,14 +172,14 @@ class PortfolioConstraints:
         kept = np.zeros((len(rows), rows.shape[1] - 1), dtype=np.bool_)
         if fixed is not None:
             kept[:] = np.asarray(fixed, dtype=np.bool_).reshape(-1, kept.shape[1])
-        bounds = self.bounds(kept.shape[1])
+        bounds = self.bounds(kept.shape[1])[0]
         for row, keep in zip(rows, kept, strict=True):
             project_lane(row, keep, bounds)
         return rows.reshape(out.shape)
 
 
 @kernel
-def project_lane(w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Bounds) -> None:
+def project_lane(w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any) -> None:
     """Project one lane's weights in place onto the bounds; fixed assets keep their weight.
 
     Where fixed holdings make the bounds unreachable they are met as nearly as possible: cash takes what the
@@ -231,14 +235,14 @@ def _drop_all_but_largest(
 
 
 @kernel
-def _limits(i: int, bounds: Bounds) -> tuple[float, float]:
+def _limits(i: int, bounds: Any) -> tuple[float, float]:
     if i == 0:
         return bounds.min_cash, bounds.max_cash
     return bounds.min_weight, bounds.max_weight
 
 
 @kernel
-def _inside(w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Bounds) -> bool:
+def _inside(w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any) -> bool:
     for i in range(w.shape[0]):
         if i > 0 and fixed[i - 1]:
             continue
@@ -250,7 +254,7 @@ def _inside(w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Bounds) ->
 
 @kernel
 def _nearest_sum(
-    w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Bounds, total: float
+    w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any, total: float
 ) -> None:
     """Euclidean projection of the free slots onto ``{sum = total, low <= w <= high}``, in place.
 
@@ -306,7 +310,7 @@ def _nearest_sum(
 
 @kernel
 def _fill_to_bounds(
-    w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Bounds, total: float, upper: bool
+    w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any, total: float, upper: bool
 ) -> None:
     """Where no weights meet both bounds and sum: assets at their upper bound and cash takes the rest, or
     assets at their lower bound, scaled down where even that exceeds the wealth, and cash takes the rest."""
@@ -341,7 +345,7 @@ def _limit_leverage(w: NDArray[np.float64], fixed: NDArray[np.bool_], max_levera
 
 
 @kernel
-def violation_lane(w: NDArray[np.float64], bounds: Bounds) -> float:
+def violation_lane(w: NDArray[np.float64], bounds: Any) -> float:
     """Largest amount by which held weights break a bound; 0 within rounding (1e-12)."""
     worst = max(bounds.min_cash - w[0], w[0] - bounds.max_cash, 0.0)
     gross, held = 0.0, 0

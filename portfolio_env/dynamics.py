@@ -12,13 +12,13 @@ before trading. One step of a lane (``step_lane``):
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.compiled import borrowed, inlined, kernel
-from portfolio_env.constraints import Bounds, violation_lane
+from portfolio_env.constraints import violation_lane
 from portfolio_env.errors import ArgumentError
 from portfolio_env.targets import target_lane
 
@@ -38,57 +38,58 @@ LEDGER = (
     "benchmark_log_return",
     "constraint_violation",
 )
-VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMARK, VIOLATION = (
-    range(len(LEDGER))
+VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMARK, VIOLATION = range(
+    len(LEDGER)
 )
 # An account that has lost 99.9 % is ruined; a log return cannot see below 1e-6 of the initial value.
 RUIN_FRACTION = 1e-3
 LOG_FLOOR = 1e-6
 
+# The numbers of one environment that do not change while it runs: a record read by field name.
+RULES = np.dtype(
+    [
+        ("softmax", np.bool_),  # actions are softmax numerators, else weights
+        ("next_open", np.bool_),
+        ("sampled", np.bool_),  # lanes trade columns of their own, else all in order
+        ("adjustment", np.float64),
+        ("no_trade_band", np.float64),
+        ("max_turnover", np.float64),
+        ("max_period_turnover", np.float64),
+        ("cash_rate", np.float64),  # per bar, like the next two
+        ("margin_rate", np.float64),
+        ("borrow_rate", np.float64),
+        ("haircut", np.float64),
+        ("fixed_fee", np.float64),
+        ("initial_value", np.float64),
+    ]
+)
+
 
 class MarketArrays(NamedTuple):
     """What the economics reads of a market; row t describes the step from close t to close t + 1."""
 
-    before: Float  # (T - 1, N) gross move between the decision and the trade (all ones: trade at the close)
+    before: Float  # (T - 1, N) gross move between the decision and the trade; 1 at the close
     after: Float  # (T - 1, N) gross move between the trade and the next close
     tradable: Bool  # (T - 1, N) whether the asset can be traded in this step
     delisted: Bool  # (T - 1, N) the asset's last bar is t: what is held becomes cash
-    buy: Float  # (N,) linear cost per traded notional
-    sell: Float  # (N,)
+    quiet: Bool  # (T - 1,) all assets can be traded and none is delisted
+    rates: Float  # (2, N) linear cost per traded notional of purchases and sales
     impact: Float  # (T - 1, N) coefficient of sqrt(money traded), or (0, 0)
-
-
-class Rules(NamedTuple):
-    """The numbers of one environment that do not change while it runs."""
-
-    logits_scale: float  # 0: actions are weights
-    adjustment: float
-    next_open: bool
-    no_trade_band: float
-    max_turnover: float
-    max_period_turnover: float
-    cash_rate: float  # per bar
-    margin_rate: float
-    borrow_rate: float
-    haircut: float
-    fixed_fee: float
-    initial_value: float
 
 
 class Lanes(NamedTuple):
     """State of B lanes, changed in place by ``step_lanes``."""
 
-    t: NDArray[np.int64]  # (B,) last closed bar
-    last: NDArray[np.int64]  # (B,) bar at which the episode is truncated
+    clock: NDArray[np.int64]  # (2, B) last closed bar, and the bar at which the episode is truncated
     assets: NDArray[np.int64]  # (B, N) columns of the market the lane trades
     weights: Float  # (B, N + 1) drifted
     held: Float  # (B, N + 1) right after the last trade
-    peak: Float  # (B,) highest value of the episode
+    growth: Float  # (2, B) value over value before of the last step, and the highest value so far
     ledger: Float  # (len(LEDGER), B)
     turnovers: Float  # (B, P) ring of the last turnovers, P = 0 without a period limit
     ended: Bool  # (2, B) terminated, truncated
-    scratch: Float  # (5, N + 1) work space
-    flags: Bool  # (3, N)
+    scratch: Float  # (5, N + 1) work space of one lane
+    flags: Bool  # (4, N) delisted, untradable (false again after each lane), fixed, none
 
 
 def remainder_factor(
@@ -177,17 +178,16 @@ def solve_trade(
             if fixed[i]:
                 continue
             q = x * a[i + 1] - d[i + 1]
-            if q == 0.0:
-                continue
-            trades = True
-            size = abs(q)
-            rate = buy[i] if q > 0 else sell[i]
+            trades |= q != 0.0
+            # signed rates spare the branch on the side of the trade, which no processor can predict; at q = 0
+            # the side of sales is right, for x only falls
+            rate = buy[i] if q > 0.0 else -sell[i]
             marginal = rate
             if impact.shape[0] > 0:
-                push = impact[i] * math.sqrt(size)
+                push = math.copysign(impact[i] * math.sqrt(abs(q)), rate if q == 0.0 else q)
                 rate, marginal = rate + push, marginal + 1.5 * push
-            spent += rate * size
-            slope += marginal * a[i + 1] if q > 0 else -marginal * a[i + 1]
+            spent += rate * q
+            slope += marginal * a[i + 1]
         if trades:
             spent += fee
         excess = free * (1.0 - x) - spent  # concave in x and falling at its largest root
@@ -290,126 +290,139 @@ def trade_lane(
 
 @kernel
 def step_lanes(
-    actions: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Rules, bounds: Bounds
+    actions: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any, bounds: Any
 ) -> int:
     """Advance the active lanes by one bar, in place.
 
     Args:
-        actions: (B, N + 1) scores or weights, cash first.
-        active: (B,) lanes to step; the others, and their rows of the ledger, stay as they are.
-        owned: State of the lanes.
+        actions: (B, N + 1) softmax numerators or weights, cash first.
+        active: (B,) lanes to step; the others, and their columns of the ledger, stay as they are.
+        owned: State of the lanes. Log returns are left to the caller: NumPy takes logarithms of all at once.
         read: The market.
-        rules: Numbers of the environment.
-        bounds: Constraints for N assets.
+        rules: (1,) record array of ``RULES``.
+        bounds: (1,) record array of ``constraints.BOUNDS``.
 
     Returns:
         -1, or the first active lane whose action is not finite; then nothing has changed.
     """
-    n = actions.shape[1] - 1
-    for b in range(actions.shape[0]):
-        if active[b]:
-            for i in range(n + 1):
-                if not math.isfinite(actions[b, i]):
-                    return b
     lanes, market, wanted = borrowed(owned), borrowed(read), borrowed(actions)
+    bad = _first_not_finite(wanted, active)
+    if bad >= 0:
+        return bad
     for b in range(actions.shape[0]):
         if active[b]:
-            _step_lane(b, wanted[b], lanes, market, rules, bounds, lanes.scratch[:3], lanes.scratch[3:,1:], lanes.flags)
+            _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0])
+    return -1
+
+
+@inlined
+def _first_not_finite(actions: Float, active: Bool) -> int:
+    """The first active lane with an action that is not finite, or -1."""
+    finite = True
+    for value in actions.flat:
+        finite &= abs(value) < np.inf
+    if finite:
+        return -1
+    for b in range(actions.shape[0]):
+        if active[b] and not np.isfinite(actions[b]).all():
+            return b
     return -1
 
 
 @inlined
 def _step_lane(
-    b: int, action: Float, lanes: Lanes, market: MarketArrays, rules: Rules, bounds: Bounds,
-    scratch: Float, costs: Float, flags: Bool,
-) -> None:  # fmt: skip
-    row, columns, n = lanes.t[b], lanes.assets[b], lanes.assets.shape[1]
+    b: int, wanted: Float, lanes: Lanes, market: MarketArrays, rules: Any, bounds: Any
+) -> None:
+    row, n = lanes.clock[0, b], lanes.assets.shape[1]
     d, held, ledger = lanes.weights[b], lanes.held[b], lanes.ledger
+    quiet = market.quiet[row]
+    if not quiet:
+        for i in range(n):
+            column = lanes.assets[b, i]
+            lanes.flags[0, i] = market.delisted[row, column]
+            lanes.flags[1, i] = not market.tradable[row, column]
     value = ledger[VALUE, b]
-    moves, untradable, delisted = scratch[1], flags[1], flags[2]
-    even, listed = 0.0, 0
-    for i in range(n):
-        column = columns[i]
-        untradable[i] = not market.tradable[row, column]
-        delisted[i] = market.delisted[row, column]
-        costs[0, i], costs[1, i] = market.buy[column], market.sell[column]
-        if delisted[i]:
-            listed += 1
-            even += 1.0 - rules.haircut
-        elif not untradable[i]:
-            listed += 1
-            even += market.before[row, column] * market.after[row, column]
-    growth, carry, mu, turnover = 1.0, 0.0, 1.0, 0.0
-    rates = (rules.cash_rate, rules.margin_rate, rules.borrow_rate)
-    if rules.next_open:
-        for i in range(n):
-            moves[i] = market.before[row, columns[i]]
-        growth, _ = drift_lane(d, moves[:n], delisted, rules.haircut, (0.0, 0.0, 0.0))
-        delisted[:] = False
-    wealth = value * growth
-    if growth > 0.0:
-        mu, turnover = _rebalance(
-            b, action, wealth, lanes, market, rules, bounds, scratch, costs, flags
-        )
-        d[:] = held
-        for i in range(n):
-            moves[i] = market.after[row, columns[i]]
-        growth, carry = drift_lane(d, moves[:n], delisted, rules.haircut, rates)
+    wealth, mu, turnover, carry, growth = value, 1.0, 0.0, 0.0, 1.0
+    delisted = lanes.flags[0]
+    if rules.next_open:  # what was held overnight decides what there is to trade with
+        moves = _columns(market.before[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:])
+        growth, _ = drift_lane(d, moves, delisted, rules.haircut, (0.0, 0.0, 0.0))
+        wealth = value * growth
+        delisted = lanes.flags[3]  # none any more
+    if wealth > 0.0:
+        mu, turnover = _rebalance(b, wanted, wealth, quiet, lanes, market, rules, bounds)
+        for i in range(n + 1):
+            d[i] = held[i]
+        moves = _columns(market.after[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:])
+        rates = (rules.cash_rate, rules.margin_rate, rules.borrow_rate)
+        growth, carry = drift_lane(d, moves, delisted, rules.haircut, rates)
+    if not quiet:
+        lanes.flags[:2] = False
     invested = mu * wealth
     new = invested * growth if wealth > 0.0 else wealth
     if not new > 0.0:
         d[:] = 0.0
         d[0] = 1.0
-    lanes.peak[b] = max(lanes.peak[b], new)
     floor = LOG_FLOOR * rules.initial_value
+    peak = max(lanes.growth[1, b], new)
+    lanes.growth[0, b] = max(new, floor) / max(value, floor)
+    lanes.growth[1, b] = peak
     ledger[VALUE, b] = new
-    ledger[LOG_RETURN, b] = math.log(max(new, floor) / max(value, floor))
     ledger[TURNOVER, b] = turnover
     ledger[COST, b] = wealth - invested
     ledger[CARRY, b] = carry * invested
-    ledger[DRAWDOWN, b] = 1.0 - new / lanes.peak[b]
-    _describe_held(held, b, ledger, bounds)
-    ledger[BENCHMARK, b] = math.log(even / listed) if listed > 0 and even > 0.0 else 0.0
-    period = lanes.turnovers.shape[1]
-    if period > 0:
-        lanes.turnovers[b, row % period] = turnover
-    lanes.t[b] = row + 1
+    ledger[DRAWDOWN, b] = 1.0 - new / peak
+    ledger[CASH, b] = held[0]
+    squares = 0.0
+    for i in range(n + 1):
+        squares += held[i] * held[i]
+    ledger[CONCENTRATION, b] = squares
+    ledger[VIOLATION, b] = 0.0 if bounds.trivial else violation_lane(held, bounds)
+    if lanes.turnovers.shape[1] > 0:
+        lanes.turnovers[b, row % lanes.turnovers.shape[1]] = turnover
+    lanes.clock[0, b] = row + 1
     lanes.ended[0, b] = new <= RUIN_FRACTION * rules.initial_value
-    lanes.ended[1, b] = row + 1 >= lanes.last[b]
+    lanes.ended[1, b] = row + 1 >= lanes.clock[1, b]
+
+
+@inlined
+def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) -> Float:
+    """The lane's columns of a market row: a copy in ``out``, or the row itself where the lane trades all."""
+    if not sampled:
+        return row
+    for i in range(columns.shape[0]):
+        out[i] = row[columns[i]]
+    return out
 
 
 @inlined
 def _rebalance(
-    b: int, action: Float, wealth: float, lanes: Lanes, market: MarketArrays, rules: Rules,
-    bounds: Bounds, scratch: Float, costs: Float, flags: Bool,
+    b: int, wanted: Float, wealth: float, quiet: bool, lanes: Lanes, market: MarketArrays, rules: Any,
+    bounds: Any,
 ) -> tuple[float, float]:  # fmt: skip
     """Steps 1 and 2 of the lane: feasible target, trade; returns (mu, turnover)."""
-    row, columns, n = lanes.t[b], lanes.assets[b], lanes.assets.shape[1]
-    a, fixed, d = scratch[0], flags[0], lanes.weights[b]
-    how = (rules.logits_scale, rules.adjustment, rules.no_trade_band)
-    free = target_lane(action, d, flags[1], how, bounds, a, fixed)
-    impact = scratch[2, :0]
+    row, columns, a, fixed = lanes.clock[0, b], lanes.assets[b], lanes.scratch[1], lanes.flags[2]
+    buy = _columns(market.rates[0], columns, rules.sampled, lanes.scratch[2, 1:])
+    sell = _columns(market.rates[1], columns, rules.sampled, lanes.scratch[3, 1:])
+    impact = lanes.scratch[4, :0]
     if market.impact.shape[0] > 0:
-        impact = scratch[2, :n]
-        for i in range(n):
+        impact = lanes.scratch[4, 1:]
+        for i in range(columns.shape[0]):
             impact[i] = market.impact[row, columns[i]] * math.sqrt(wealth)
+    d = lanes.weights[b]
+    free = target_lane(wanted, d, lanes.flags[1], quiet, rules, bounds, a, fixed)
     limit = rules.max_turnover
-    period = lanes.turnovers.shape[1]
-    if period > 0:
-        used = 0.0
-        for k in range(period):
-            if k != row % period:
-                used += lanes.turnovers[b, k]
-        limit = min(limit, max(0.0, rules.max_period_turnover - used))
-    fee = rules.fixed_fee / wealth
-    return trade_lane(d, a, fixed, free, (costs[0], costs[1], impact, fee), limit, lanes.held[b])
+    if lanes.turnovers.shape[1] > 0:
+        limit = min(limit, rules.max_period_turnover - _used_turnover(lanes.turnovers[b], row))
+    costs = (buy, sell, impact, rules.fixed_fee / wealth)
+    return trade_lane(d, a, fixed, free, costs, max(limit, 0.0), lanes.held[b])
 
 
 @inlined
-def _describe_held(held: Float, b: int, ledger: Float, bounds: Bounds) -> None:
-    squares = 0.0
-    for i in range(held.shape[0]):
-        squares += held[i] * held[i]
-    ledger[CASH, b] = held[0]
-    ledger[CONCENTRATION, b] = squares
-    ledger[VIOLATION, b] = 0.0 if bounds.trivial else violation_lane(held, bounds)
+def _used_turnover(ring: Float, row: int) -> float:
+    """Sum of the last P - 1 turnovers; the oldest of the P in the ring is about to be overwritten."""
+    used = 0.0
+    for k in range(ring.shape[0]):
+        if k != row % ring.shape[0]:
+            used += ring[k]
+    return used

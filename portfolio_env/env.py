@@ -17,12 +17,12 @@ from portfolio_env.simulator import EnvOptions, Simulator
 
 def action_space(simulator: Simulator) -> spaces.Box:
     """The actions of one lane: scores in [-1, 1], or weights within the constraints, cash first."""
-    n, bounds = simulator.n_assets, simulator.bounds
+    n, bounds = simulator.n_assets, simulator.bounds[0]
     if simulator.action == "logits":
         return spaces.Box(-1.0, 1.0, (n + 1,), np.float32)
-    low = np.full(n + 1, bounds.min_weight, np.float32)
-    high = np.full(n + 1, min(bounds.max_weight, bounds.max_leverage), np.float32)
-    low[0], high[0] = bounds.min_cash, bounds.max_cash
+    low = np.full(n + 1, bounds["min_weight"], np.float32)
+    high = np.full(n + 1, min(bounds["max_weight"], bounds["max_leverage"]), np.float32)
+    low[0], high[0] = bounds["min_cash"], bounds["max_cash"]
     return spaces.Box(low, high, dtype=np.float32)
 
 

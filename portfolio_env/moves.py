@@ -45,13 +45,38 @@ def market_arrays(panel: PricePanel, costs: TransactionCosts, next_open: bool) -
         opens = np.where(bars[1:], panel.open[1:], marks[1:])
         before = np.where(listed[:-1], opens / marks[:-1], 1.0)
         after = marks[1:] / opens
-    buy, sell = costs.rates(len(panel.assets))
+    delisted = np.arange(steps)[:, None] == listed_rows(panel)[1]
     return MarketArrays(
         before=before,
         after=after,
         tradable=tradable.copy(),
-        delisted=np.arange(steps)[:, None] == listed_rows(panel)[1],
-        buy=buy,
-        sell=sell,
+        delisted=delisted,
+        quiet=(tradable & ~delisted).all(-1),
+        rates=np.stack(costs.rates(len(panel.assets))),
         impact=np.ascontiguousarray(costs.impact_coefficients(panel)[:steps]),
     )
+
+
+class Benchmark:
+    """Equal weight in the assets that can be traded, rebalanced at every bar, without costs."""
+
+    def __init__(self, market: MarketArrays, haircut: float) -> None:
+        """Take what each asset makes of a step; assets that can be neither bought nor sold are left out."""
+        self._counts = market.tradable | market.delisted
+        whole = np.where(market.delisted, 1.0 - haircut, market.before * market.after)
+        self._moves = np.where(self._counts, whole, 0.0)
+        self._all = self._log_mean(self._moves, self._counts)
+
+    @staticmethod
+    def _log_mean(moves: NDArray[np.float64], counts: NDArray[np.bool_]) -> NDArray[np.float64]:
+        mean = moves.sum(-1) / np.maximum(counts.sum(-1), 1)
+        return np.log(np.where(mean > 0, mean, 1.0))
+
+    def log_return(
+        self, rows: NDArray[np.int64], assets: NDArray[np.int64] | None
+    ) -> NDArray[np.float64]:
+        """(B,) log returns of the steps that start at ``rows``, over (B, N) columns, or all for None."""
+        if assets is None:
+            return self._all.take(rows)
+        pick = (rows[:, None], assets)
+        return self._log_mean(self._moves[pick], self._counts[pick])

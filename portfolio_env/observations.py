@@ -46,9 +46,9 @@ class Observer:
     def _space(self) -> spaces.Space[Any]:
         simulator, market = self.simulator, self.simulator.market
         n, bound = simulator.n_assets, np.float32(market.feature_bound)
-        room = np.float32(DRIFT_ROOM * max(1.0, simulator.bounds.max_leverage))
-        plain = simulator.bounds.long_only and simulator.bounds.max_leverage <= 1
-        weights = spaces.Box(np.float32(0) if plain else -room, np.float32(1) if plain else room, (n + 1,))
+        room = DRIFT_ROOM * max(1.0, float(simulator.bounds["max_leverage"][0]))
+        low, high = self._bounds = (-room, room) if simulator.levered else (0.0, 1.0)
+        weights = spaces.Box(np.float32(low), np.float32(high), (n + 1,))
         parts: dict[str, spaces.Space[Any]] = {
             "tradable": spaces.Box(0, 1, (n,), np.int8),
             "weights": weights,
@@ -69,9 +69,8 @@ class Observer:
         simulator = self.simulator
         lanes = simulator.num_lanes
         weights = simulator.weights.astype(np.float32)
-        if simulator.bounds.max_leverage > 1 or not simulator.bounds.long_only:
-            room = DRIFT_ROOM * max(1.0, simulator.bounds.max_leverage)
-            np.clip(weights, -room, room, out=weights)
+        if simulator.levered:
+            np.clip(weights, *self._bounds, out=weights)
         tradable = self._tradable.take(simulator.t, axis=0)
         if simulator.episodes.universe is not None:
             tradable = np.take_along_axis(tradable, simulator.assets, axis=1)

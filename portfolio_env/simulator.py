@@ -17,8 +17,9 @@ from portfolio_env.data import load_market
 from portfolio_env.episodes import Episodes, When
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
-from portfolio_env.moves import market_arrays
+from portfolio_env.moves import Benchmark, market_arrays
 from portfolio_env.rewards import Reward, RewardSpec, Transition, make_reward
+from portfolio_env.targets import softmax_numerators
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
@@ -113,51 +114,53 @@ class Simulator:
         self.episodes = Episodes(self.market, window, start, end, episode_length, random_start, universe)
         self.n_assets = self.market.n_assets if universe is None else universe
         self.bounds = self.constraints.bounds(self.n_assets)
-        if action == "logits" and (not self.bounds.long_only or self.bounds.max_leverage > 1):
+        if action == "logits" and self.levered:
             raise ArgumentError(
                 "action='logits' reaches long-only, unlevered portfolios alone; use action='weights' with "
                 "long_only=False or max_leverage above 1."
             )
-        self.rules = self._rules(execution, adjustment, logits_scale)
-        self.arrays = market_arrays(self.market.panel, self.costs, self.rules.next_open)
+        self.logits_scale = float(logits_scale)
+        self.rules = self._rules(execution, adjustment)
+        self.arrays = market_arrays(self.market.panel, self.costs, execution == "next_open")
+        self._benchmark = Benchmark(self.arrays, self.costs.delisting_haircut)
         self._allocate()
         self.initial = self._checked_initial(initial)
         self.reward = make_reward(reward)
 
     # ---- construction -------------------------------------------------------------------------------
 
-    def _rules(self, execution: str, adjustment: float, logits_scale: float) -> dynamics.Rules:
+    def _rules(self, execution: str, adjustment: float) -> NDArray[np.void]:
         limits, costs, year = self.constraints, self.costs, self.market.periods_per_year
-        return dynamics.Rules(
-            logits_scale=float(logits_scale) if self.action == "logits" else 0.0,
-            adjustment=float(adjustment),
-            next_open=execution == "next_open",
-            no_trade_band=float(limits.no_trade_band),
-            max_turnover=float(limits.max_turnover or NO_LIMIT),
-            max_period_turnover=float(limits.max_period_turnover or NO_LIMIT),
-            cash_rate=costs.cash_rate_annual / year,
-            margin_rate=costs.margin_rate_annual / year,
-            borrow_rate=costs.borrow_rate_annual / year,
-            haircut=float(costs.delisting_haircut),
-            fixed_fee=float(costs.fixed_fee),
-            initial_value=self.initial_value,
-        )
+        rules = np.zeros(1, dynamics.RULES)
+        rules["softmax"] = self.action == "logits"
+        rules["next_open"] = execution == "next_open"
+        rules["sampled"] = self.episodes.universe is not None
+        rules["adjustment"] = adjustment
+        rules["no_trade_band"] = limits.no_trade_band
+        rules["max_turnover"] = limits.max_turnover or NO_LIMIT
+        rules["max_period_turnover"] = limits.max_period_turnover or NO_LIMIT
+        rules["cash_rate"] = costs.cash_rate_annual / year
+        rules["margin_rate"] = costs.margin_rate_annual / year
+        rules["borrow_rate"] = costs.borrow_rate_annual / year
+        rules["haircut"] = costs.delisting_haircut
+        rules["fixed_fee"] = costs.fixed_fee
+        rules["initial_value"] = self.initial_value
+        return rules
 
     def _allocate(self) -> None:
         b, n = self.num_lanes, self.n_assets
         period = self.constraints.turnover_period or 0
         self.lanes = dynamics.Lanes(
-            t=np.zeros(b, np.int64),
-            last=np.zeros(b, np.int64),
+            clock=np.zeros((2, b), np.int64),
             assets=np.tile(np.arange(n), (b, 1)),
             weights=np.zeros((b, n + 1)),
             held=np.zeros((b, n + 1)),
-            peak=np.zeros(b),
+            growth=np.ones((2, b)),
             ledger=np.zeros((len(dynamics.LEDGER), b)),
             turnovers=np.zeros((b, period)),
             ended=np.zeros((2, b), np.bool_),
             scratch=np.zeros((5, n + 1)),
-            flags=np.zeros((3, n), np.bool_),
+            flags=np.zeros((4, n), np.bool_),
         )
         self._all = np.ones(b, np.bool_)
 
@@ -172,7 +175,7 @@ class Simulator:
     @property
     def t(self) -> NDArray[np.int64]:
         """(B,) row of the last closed bar."""
-        return self.lanes.t
+        return self.lanes.clock[0]
 
     @property
     def assets(self) -> NDArray[np.int64]:
@@ -205,6 +208,11 @@ class Simulator:
         return self.lanes.ended[1]
 
     @property
+    def levered(self) -> bool:
+        """Whether weights can leave [0, 1]: shorts or leverage are allowed."""
+        return bool(not self.bounds["long_only"][0] or self.bounds["max_leverage"][0] > 1)
+
+    @property
     def tradable(self) -> Bool:
         """(B, N) whether each asset traded in bar t."""
         return self.market.tradable[self.t[:, None], self.assets]
@@ -223,53 +231,54 @@ class Simulator:
         Raises:
             ArgumentError: If ``t`` lies outside the range or ``weights`` are no weights.
         """
-        mask = self._all if lanes is None else lanes
+        which = np.arange(self.num_lanes) if lanes is None else np.flatnonzero(lanes)
         state, episodes = self.lanes, self.episodes
         given = None if t is None else episodes.check_starts(t, self.num_lanes)
-        state.t[mask] = episodes.start
-        state.last[mask] = episodes.last_bar(episodes.start)
+        state.clock[:, which] = [[episodes.start], [episodes.last_bar(episodes.start)]]
         if not episodes.fixed or given is not None:
-            for lane in np.flatnonzero(mask):
+            for lane in which.tolist():
                 start = int(given[lane]) if given is not None else episodes.draw_start(generator(lane))
-                state.t[lane], state.last[lane] = start, episodes.last_bar(start)
+                state.clock[:, lane] = start, episodes.last_bar(start)
                 if episodes.universe is not None:
                     state.assets[lane] = episodes.draw_assets(start, generator(lane))
-        state.weights[mask] = self._start_weights(weights)[mask]
-        state.held[mask] = state.weights[mask]
-        state.peak[mask] = self.initial_value
-        state.turnovers[mask] = 0.0
-        state.ended[:, mask] = False
-        ledger = state.ledger
-        ledger[:, mask] = 0.0
-        ledger[dynamics.VALUE, mask] = self.initial_value
-        ledger[dynamics.CASH, mask] = state.weights[mask, 0]
-        ledger[dynamics.CONCENTRATION, mask] = (state.weights[mask] ** 2).sum(-1)
+        held = self._start_weights(weights, which)
+        state.weights[which] = state.held[which] = held
+        state.growth[:, which] = [[1.0], [self.initial_value]]
+        state.turnovers[which] = 0.0
+        state.ended[:, which] = False
+        fresh = np.zeros((len(dynamics.LEDGER), len(which)))
+        fresh[dynamics.VALUE] = self.initial_value
+        fresh[dynamics.CASH] = held[:, 0]
+        fresh[dynamics.CONCENTRATION] = (held**2).sum(-1)
+        state.ledger[:, which] = fresh
         if isinstance(self.reward, Reward):
-            self.reward.reset(mask)
+            self.reward.reset(self._all if lanes is None else lanes)
 
-    def _start_weights(self, weights: Any) -> Float:
-        """(B, N + 1) weights to start from, once the first bars and the assets are known."""
+    def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
+        """(len(which), N + 1) weights to start from, once the first bars and the assets are known."""
         shape = (self.num_lanes, self.n_assets + 1)
         if weights is None and isinstance(self.initial, str):
-            out = np.zeros(shape)
+            out = np.zeros((len(which), shape[1]))
             if self.initial == "equal_weight":
-                tradable = self.tradable
+                tradable = self.tradable[which]
                 out[:, 1:] = tradable / np.maximum(tradable.sum(-1, keepdims=True), 1)
             out[:, 0] = 1.0 - out[:, 1:].sum(-1)
             return out
         if weights is None:
-            out = np.broadcast_to(self.initial, shape)  # type: ignore[arg-type]
+            out = np.broadcast_to(self.initial, (len(which), shape[1]))  # type: ignore[arg-type]
         else:
             given = np.asarray(weights, dtype=np.float64)
             if given.shape not in (shape, shape[1:]):
                 raise ArgumentError(f"options['weights'] has shape {given.shape}, expected {shape[1:]} or {shape}.")
-            out = self._checked_weights("options['weights']", np.broadcast_to(given, shape), shape)
-        unlisted = ~self.episodes.is_listed(self.t[:, None], self.assets)
+            rows = np.broadcast_to(given, shape)[which]
+            out = self._checked_weights("options['weights']", rows, rows.shape)
+        unlisted = ~self.episodes.is_listed(self.t[which, None], self.assets[which])
         if (out[:, 1:] * unlisted).any():
             lane, asset = np.argwhere(out[:, 1:] * unlisted)[0]
-            name, bar = self.market.assets[self.assets[lane, asset]], self.t[lane]
+            name = self.market.assets[self.assets[which[lane], asset]]
             raise ArgumentError(
-                f"the weights to start from hold {name}, which is not listed at bar {bar}; give it weight 0."
+                f"the weights to start from hold {name}, which is not listed at bar {self.t[which[lane]]}; give it "
+                "weight 0."
             )
         return out
 
@@ -286,18 +295,26 @@ class Simulator:
         Raises:
             ArgumentError: If the shape is wrong or an action is not finite; nothing has changed then.
         """
-        array = np.ascontiguousarray(actions, dtype=np.float64)
+        array = np.asarray(actions)
         shape = (self.num_lanes, self.n_assets + 1)
-        if array.shape != shape:
+        if array.shape != shape or array.dtype.kind not in "fiu":
             raise ArgumentError(
-                f"actions have shape {array.shape}, expected {shape}: one row per lane, cash first."
+                f"actions have shape {array.shape} and type {array.dtype}, expected {shape} numbers: one row per "
+                "lane, cash first."
             )
-        mask = self._all if active is None else active
-        bad = dynamics.step_lanes(array, mask, self.lanes, self.arrays, self.rules, self.bounds)
+        mask, lanes = self._all if active is None else active, self.lanes
+        if self.action == "logits":
+            wanted = softmax_numerators(array, self.logits_scale)
+        else:
+            wanted = np.ascontiguousarray(array, dtype=np.float64)
+        bad = dynamics.step_lanes(wanted, mask, lanes, self.arrays, self.rules, self.bounds)
         if bad >= 0:
             raise ArgumentError(
                 f"the action of lane {bad} is not finite: {array[bad].tolist()}; check the policy for NaN."
             )
+        np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])
+        universe = None if self.episodes.universe is None else lanes.assets
+        lanes.ledger[dynamics.BENCHMARK] = self._benchmark.log_return(lanes.clock[0] - 1, universe)
         rewards = np.array(self.reward(Transition(self.lanes)), dtype=np.float64)
         if rewards.shape != (self.num_lanes,):
             raise ArgumentError(
@@ -315,7 +332,7 @@ class Simulator:
             raise ArgumentError(
                 f"{name}={weights!r} must be {self.n_assets + 1} finite weights per lane, cash first, that sum to 1."
             )
-        if self.bounds.long_only and (array[..., 1:] < 0).any():
+        if self.bounds["long_only"][0] and (array[..., 1:] < 0).any():
             raise ArgumentError(f"{name}={weights!r} holds a short position, but long_only is set.")
         normal: Float = array / array.sum(-1, keepdims=True)
         return normal

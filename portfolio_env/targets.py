@@ -1,54 +1,72 @@
-"""From an action to a feasible target: action map, adjustment, no-trade set, projection (compiled)."""
+"""From an action to a feasible target: action map, adjustment, no-trade set, projection."""
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.compiled import inlined
-from portfolio_env.constraints import Bounds, project_lane
+from portfolio_env.constraints import project_lane
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 
+def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float:
+    """``exp(scale * clip(scores, -1, 1))`` in float64; ``target_lane`` divides by their sum.
+
+    NumPy's exponential works on all lanes at once, and takes a fifth of the time of one inside the loop.
+    """
+    out = np.multiply(scores, scale, dtype=np.float64)
+    np.clip(out, -scale, scale, out=out)
+    numerators: Float = np.exp(out, out=out)
+    return numerators
+
+
 @inlined
 def target_lane(
-    action: Float, d: Float, untradable: Bool, how: tuple[float, float, float], bounds: Bounds,
-    a: Float, fixed: Bool,
-) -> float:  # fmt: skip
+    wanted: Float, d: Float, untradable: Bool, quiet: bool, rules: Any, bounds: Any, a: Float, fixed: Bool
+) -> float:
     """Write the feasible target into ``a`` and the assets that will not trade into ``fixed``.
 
     Args:
-        action: (N + 1,) scores or weights, cash first, finite.
+        wanted: (N + 1,) softmax numerators or weights, cash first, finite.
         d: (N + 1,) drifted weights.
         untradable: (N,) assets that can be neither bought nor sold now.
-        how: (logits scale, or 0 for weights; adjustment; no-trade band).
-        bounds: Constraints for N assets.
+        quiet: Whether no asset is untradable.
+        rules: Record of ``dynamics.RULES``.
+        bounds: Record of ``constraints.BOUNDS``.
         a: (N + 1,) receives the target; fixed assets have their drifted weight in it.
         fixed: (N,) receives the flags.
 
     Returns:
         The wealth that cash and the other assets share, ``1 - sum_fixed d``.
     """
-    scale, adjustment, band = how
-    n = fixed.shape[0]
+    n, band = fixed.shape[0], rules.no_trade_band
+    share = 1.0
+    if rules.softmax:
+        total = 0.0
+        for i in range(n + 1):
+            total += wanted[i]
+        share = 1.0 / total
+    a[0] = wanted[0] * share
     for i in range(n):
+        a[i + 1] = wanted[i + 1] * share
         fixed[i] = False
-    _map_action(action, scale, a)
-    if not bounds.trivial or scale == 0.0:
+    if not bounds.trivial or not rules.softmax:
         project_lane(a, fixed, bounds)
-    moved = adjustment < 1.0
+    moved = rules.adjustment < 1.0
     if moved:
         for i in range(n + 1):
-            a[i] = d[i] + adjustment * (a[i] - d[i])
+            a[i] = d[i] + rules.adjustment * (a[i] - d[i])
     stuck = False
-    for i in range(n):
-        within = band > 0.0 and abs(a[i + 1] - d[i + 1]) <= band
-        if untradable[i] or within:
-            fixed[i] = stuck = True
+    if not quiet or band > 0.0:
+        for i in range(n):
+            within = band > 0.0 and abs(a[i + 1] - d[i + 1]) <= band
+            if untradable[i] or within:
+                fixed[i] = stuck = True
     free = 1.0
     if stuck:
         free = _share_rest(d, a, fixed)
@@ -60,25 +78,6 @@ def target_lane(
                 fixed[i] = False
                 free += d[i + 1]
     return free
-
-
-@inlined
-def _map_action(action: Float, scale: float, a: Float) -> None:
-    """Softmax of the scaled scores, clipped to [-1, 1]; with scale 0 the action is the weights."""
-    if scale == 0.0:
-        a[:] = action
-        return
-    top = -1.0
-    for i in range(a.shape[0]):
-        a[i] = min(max(action[i], -1.0), 1.0)
-        top = max(top, a[i])
-    total = 0.0
-    for i in range(a.shape[0]):
-        a[i] = math.exp(scale * (a[i] - top))
-        total += a[i]
-    share = 1.0 / total
-    for i in range(a.shape[0]):
-        a[i] *= share
 
 
 @inlined
