@@ -50,9 +50,10 @@ def bar_faults(
 
 
 def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A read-only C-contiguous array; a copy unless the input is one already."""
+    """A C-contiguous array that nobody can write to; a copy unless the input is one already."""
     array = np.asarray(values, dtype)
-    if array.flags.writeable or not array.flags.c_contiguous:
+    owner = array.base if isinstance(array.base, np.ndarray) else array
+    if owner.flags.writeable or not owner.flags.owndata or not array.flags.c_contiguous:
         array = np.array(array, dtype, order="C")
         if array.dtype.kind == "f":
             array[np.isnan(array)] = np.nan  # one bit pattern, so that equal data have equal hashes

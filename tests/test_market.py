@@ -60,6 +60,10 @@ def test_the_panel_does_not_share_the_callers_arrays():
     panel = PricePanel(DAYS[:2], ("A", "B"), close)
     close[0, 0] = 9.0
     assert panel.close[0, 0] == 1.0
+    frame = pd.DataFrame({"A": [1.0, 2.0], "B": [3.0, 4.0]})
+    panel = PricePanel(DAYS[:2], ("A", "B"), frame.to_numpy().T)
+    frame.iloc[0, 0] = 9.0  # pandas hands out read-only views of memory that it writes to
+    assert panel.close[0, 0] == 1.0
 
 
 def test_hash_sees_every_array_and_name_but_not_the_provenance():
