@@ -1,0 +1,460 @@
+"""The economics against exact fixtures, a bisection, and a slow account in plain Python."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracle import Account
+
+from portfolio_env import ArgumentError, Market, PricePanel, TransactionCosts, dynamics
+from portfolio_env.dynamics import remainder_factor
+from portfolio_env.simulator import Simulator
+
+FIXTURES = json.loads((Path(__file__).parent / "fixtures" / "cost_fixtures.json").read_text())
+
+
+def number(text: str) -> float:
+    return float(Fraction(text))
+
+
+def numbers(texts: list[str]) -> np.ndarray:
+    return np.array([number(text) for text in texts])
+
+
+# ---- remainder factor ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", FIXTURES["remainder_factor"], ids=lambda case: case["id"])
+def test_remainder_factor_equals_exact_fixtures(case):
+    d, a = numbers(case["w_drifted"]), numbers(case["w_target"])
+    buy, sell = number(case["buy_rate"]), number(case["sell_rate"])
+    fee = number(case["fixed_fee_fraction"])
+    assert remainder_factor(d, a, buy, sell, fee) == pytest.approx(
+        number(case["mu_notional"]), abs=1e-14
+    )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [c for c in FIXTURES["remainder_factor"] if number(c["fixed_fee_fraction"]) == 0],
+    ids=lambda case: case["id"],
+)
+def test_jiang_convention_is_the_same_equation_with_another_purchase_rate(case):
+    """A purchase rate c of the money spent is c / (1 - c) of the value bought."""
+    d, a = numbers(case["w_drifted"]), numbers(case["w_target"])
+    spent, sell = number(case["buy_rate"]), number(case["sell_rate"])
+    mu = remainder_factor(d, a, spent / (1 - spent), sell)
+    assert mu == pytest.approx(number(case["mu_jiang"]), abs=1e-12)
+
+
+@pytest.mark.parametrize("case", FIXTURES["li_hoi"], ids=lambda case: case["id"])
+def test_first_order_formula_of_li_and_hoi_is_an_approximation_of_ours(case):
+    d, a = numbers(case["b_hat_prev"]), numbers(case["b"])
+    rate = number(case["gamma"]) / 2
+    mu = remainder_factor(np.r_[1 - d.sum(), d], np.r_[1 - a.sum(), a], rate, rate)
+    assert mu == pytest.approx(number(case["factor"]), abs=3 * rate**2)
+
+
+@st.composite
+def trades(draw, max_assets=12):
+    n = draw(st.integers(1, max_assets))
+    seed = draw(st.integers(0, 2**32 - 1))
+    rng = np.random.default_rng(seed)
+    d, a = rng.dirichlet(np.full(n + 1, 0.5), size=2)
+    buy, sell = rng.uniform(0, draw(st.sampled_from([0.0, 1e-4, 1e-2, 0.3])), size=(2, n))
+    return d, a, buy, sell
+
+
+def spent(mu, d, a, buy, sell):
+    q = mu * a[1:] - d[1:]
+    return float((np.where(q > 0, buy, sell) * np.abs(q)).sum())
+
+
+@given(trades())
+def test_remainder_factor_solves_its_equation(trade):
+    d, a, buy, sell = trade
+    mu = float(remainder_factor(d, a, buy, sell))
+    assert 0 < mu <= 1
+    assert 1 - mu == pytest.approx(spent(mu, d, a, buy, sell), abs=1e-14)
+
+
+@given(trades(), st.floats(1, 3))
+def test_dearer_trading_leaves_less(trade, factor):
+    d, a, buy, sell = trade
+    assert remainder_factor(d, a, buy * factor, sell * factor) <= remainder_factor(d, a, buy, sell)
+
+
+@given(trades())
+def test_trading_costs_nothing_exactly_when_nothing_is_traded(trade):
+    d, a, buy, sell = trade
+    assert remainder_factor(d, d, buy + 1e-3, sell + 1e-3) == 1.0
+    if np.abs(a - d)[1:].max() > 1e-6:
+        assert remainder_factor(d, a, buy + 1e-3, sell + 1e-3) < 1.0
+
+
+@given(trades(), st.randoms(use_true_random=False))
+def test_order_of_assets_does_not_matter(trade, random):
+    d, a, buy, sell = trade
+    order = list(range(len(buy)))
+    random.shuffle(order)
+    slots = [0] + [i + 1 for i in order]
+    shuffled = remainder_factor(d[slots], a[slots], buy[order], sell[order])
+    assert shuffled == pytest.approx(float(remainder_factor(d, a, buy, sell)), abs=1e-14)
+
+
+def test_lanes_are_independent():
+    rng = np.random.default_rng(0)
+    d, a = rng.dirichlet(np.ones(6), size=(2, 50))
+    rates = rng.uniform(0, 0.01, 5)
+    together = remainder_factor(d, a, rates, 0.002)
+    assert together.tolist() == [remainder_factor(d[b], a[b], rates, 0.002) for b in range(50)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1, 0], [0.5, 0.5, 0], 0, 0), "must both be"),
+        (([1, 0], [0.5, 0.4], 0, 0), "sum to 1"),
+        (([1, 0], [np.nan, 1], 0, 0), "finite"),
+        (([1, 0], [0, 1], 1.0, 0), "buy_rate"),
+        (([1, 0], [0, 1], 0, [0.1, 0.1]), "sell_rate"),
+        (([1, 0], [0, 1], 0, 0, 1.0), "fixed_fee"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        remainder_factor(*arguments)
+
+
+# ---- market impact and carry ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", FIXTURES["impact"][3:], ids=lambda case: case["id"])
+def test_impact_equals_the_fixtures(case):
+    """Solve for the wealth that remains, then price the trade by the published formula."""
+    x, volume, sigma = number(case["x"]), number(case["V"]), number(case["sigma"])
+    a, b = number(case["a"]), number(case["b"])
+    wealth = 10e6
+    coefficient = b * sigma / np.sqrt(volume) * np.sqrt(wealth)
+    start = max(-x, 0.0) / wealth
+    d = np.array([1 - start, start])
+
+    def remains(target):
+        return dynamics.solve_trade(
+            d, np.array([1 - target, target]), np.zeros(1, bool), 1.0,
+            np.array([a]), np.array([a]), np.array([coefficient]), 0.0,
+        )  # fmt: skip
+
+    low, high = 0.0, 1.0
+    for _ in range(100):  # the target weight whose trade is x
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high) if (remains(middle) * middle - start) * wealth < x else (low, middle)
+        )
+    cost = (1 - remains(high)) * wealth
+    assert cost == pytest.approx(number(case["total"]), rel=1e-9, abs=1e-6)
+
+
+@pytest.mark.parametrize("case", FIXTURES["carry"][:4], ids=lambda case: case["id"])
+def test_carry_equals_the_fixtures(case):
+    years = number(case["days"]) / number(case["day_count"])
+    credit, debit, borrow = (
+        number(case[name]) * years for name in ("credit_rate", "debit_rate", "borrow_fee")
+    )
+    cash, short = number(case["w_cash"]), number(case["gross_short"])
+    weights = np.array([cash, 1 - cash + short, -short])
+    growth, carry = dynamics.drift_lane(
+        weights, np.ones(2), np.zeros(2, bool), 0.0, (credit, debit, borrow)
+    )
+    assert carry == pytest.approx(number(case["carry_simple"]), abs=1e-15)
+    assert growth == pytest.approx(1 + number(case["carry_simple"]), abs=1e-15)
+    assert weights.sum() == pytest.approx(1, abs=1e-15)
+
+
+# ---- whole episodes ------------------------------------------------------------------------------------
+
+
+def price_market(relatives, volume=None, opens=None) -> Market:
+    close = np.vstack([np.full(relatives.shape[1], 100.0), 100 * np.cumprod(relatives, axis=0)])
+    dates = pd.date_range("2021-01-04", periods=len(close), freq="D").to_numpy("datetime64[ns]")
+    panel = PricePanel(
+        timestamps=dates,
+        assets=tuple(f"A{i}" for i in range(close.shape[1])),
+        close=close,
+        open=opens,
+        volume=volume,
+    )
+    features = np.zeros((*close.shape, 0), np.float32)
+    return Market(panel, features, ())
+
+
+PATHS = {
+    "notional_c_0_0025_start_all_cash": (0.0025, "cash"),
+    "notional_c_0_0025_start_invested": (0.0025, [0, 1 / 3, 1 / 3, 1 / 3]),
+    "notional_zero_cost": (0.0, [0, 1 / 3, 1 / 3, 1 / 3]),
+    "jiang_c_0_0025_start_all_cash": (0.0025, "cash"),
+}
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_published_path_of_a_constant_rebalanced_portfolio(name):
+    rate, initial = PATHS[name]
+    path = FIXTURES["path"]
+    buy = rate / (1 - rate) if name.startswith("jiang") else rate
+    simulator = Simulator(
+        price_market(np.array([numbers(row) for row in path["price_relatives"]])),
+        window=1,
+        action="weights",
+        initial=initial,
+        initial_value=1.0,
+        costs=TransactionCosts(buy_commission_bps=buy * 1e4, sell_commission_bps=rate * 1e4),
+    )
+    simulator.reset(lambda _: None)
+    for expected in path[name]:
+        simulator.step([[0, 1 / 3, 1 / 3, 1 / 3]])
+        value = simulator.ledger[dynamics.VALUE, 0]
+        assert value == pytest.approx(number(expected["wealth"]), abs=1e-12)
+
+
+def ragged_market(rng, bars: int, n: int) -> Market:
+    """Prices with late listings, delistings, and bars in which nothing trades."""
+    close = 100 * np.exp(np.cumsum(rng.normal(0, 0.03, (bars, n)), axis=0))
+    opens = close * np.exp(rng.normal(0, 0.01, close.shape))
+    volume = np.exp(rng.normal(10, 1, close.shape))
+    volume[rng.random(close.shape) < 0.05] = 0.0
+    for column in range(n):
+        first = rng.integers(0, bars // 2) if rng.random() < 0.3 else 0
+        last = rng.integers(bars // 2, bars) if rng.random() < 0.4 else bars
+        gap = rng.random(bars) < 0.05
+        gap[[first, last - 1]] = False
+        for values in (close, opens, volume):
+            values[:first, column] = values[last:, column] = np.nan
+            values[gap, column] = np.nan
+    close[:, 0] = np.where(np.isnan(close[:, 0]), 50.0, close[:, 0])
+    opens[:, 0] = np.where(np.isnan(opens[:, 0]), 50.0, opens[:, 0])
+    volume[:, 0] = np.where(np.isnan(volume[:, 0]), 1e4, volume[:, 0])
+    dates = pd.date_range("2021-01-04", periods=bars, freq="D").to_numpy("datetime64[ns]")
+    panel = PricePanel(
+        timestamps=dates,
+        assets=tuple(f"A{i}" for i in range(n)),
+        open=opens,
+        high=np.fmax(opens, close),
+        low=np.fmin(opens, close),
+        close=close,
+        volume=volume,
+    )
+    return Market(panel, np.zeros((bars, n, 0), np.float32), ())
+
+
+def replay(simulator: Simulator, targets: np.ndarray, next_open: bool) -> tuple[list, list, list]:
+    """The same episode by the slow account, from the panel alone."""
+    panel, costs = simulator.market.panel, simulator.costs
+    n, year = len(panel.assets), panel.periods_per_year
+    buy, sell = costs.rates(n)
+    account = Account(
+        simulator.initial_value, [0.0] * n, buy.tolist(), sell.tolist(), costs.fixed_fee,
+        costs.cash_rate_annual / year, costs.margin_rate_annual / year, costs.borrow_rate_annual / year,
+    )  # fmt: skip
+    impact = costs.impact_coefficients(panel)
+    values, turnovers, paid = [], [], []
+    marks = [1.0] * n
+    alive = np.isfinite(panel.close)
+    last_bar = [int(np.flatnonzero(alive[:, i])[-1]) for i in range(n)]
+    for i in range(n):
+        if alive[0, i]:
+            marks[i] = float(panel.close[0, i])
+    for t, target in enumerate(targets):
+        if next_open:
+            for i in range(n):
+                if last_bar[i] == t:
+                    account.liquidate(i, marks[i], costs.delisting_haircut)
+                if alive[t + 1, i]:
+                    marks[i] = float(panel.open[t + 1, i])
+        row = t + 1 if next_open else t
+        before = account.value(marks)
+        slope = impact[t].tolist() if impact.size else None
+        account.rebalance(target.tolist(), marks, panel.tradable[row].tolist(), slope)
+        turnovers.append(account.traded / before)
+        paid.append(account.paid)
+        account.carry(marks)
+        for i in range(n):
+            if last_bar[i] == t and not next_open:
+                account.liquidate(i, marks[i], costs.delisting_haircut)
+            elif alive[t + 1, i]:
+                marks[i] = float(panel.close[t + 1, i])
+        values.append(account.value(marks))
+    return values, turnovers, paid
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans(), st.booleans())
+def test_an_episode_equals_the_slow_account(seed, next_open, with_impact, with_fee):
+    rng = np.random.default_rng(seed)
+    bars, n = 30, int(rng.integers(2, 6))
+    market = ragged_market(rng, bars, n)
+    simulator = Simulator(
+        market,
+        window=1,
+        action="weights",
+        execution="next_open" if next_open else "close",
+        costs=TransactionCosts(
+            buy_commission_bps=rng.uniform(0, 50, n),
+            sell_commission_bps=rng.uniform(0, 50, n),
+            slippage_bps=5.0,
+            impact=0.8 if with_impact else 0.0,
+            fixed_fee=1.5 if with_fee else 0.0,
+            cash_rate_annual=0.05,
+            delisting_haircut=0.3,
+        ),
+    )
+    simulator.reset(lambda _: rng)
+    targets = rng.dirichlet(np.full(n + 1, 0.5), size=bars - 1)
+    values, turnovers, paid = replay(simulator, targets, next_open)
+    for target, value, turnover, cost in zip(targets, values, turnovers, paid, strict=True):
+        before = simulator.ledger[dynamics.VALUE, 0]
+        reward = simulator.step(target[None])[0]
+        row = dict(zip(dynamics.LEDGER, simulator.ledger[:, 0], strict=True))
+        assert row["portfolio_value"] == pytest.approx(value, rel=1e-10)
+        assert row["turnover"] == pytest.approx(turnover, abs=1e-9)
+        assert row["cost"] == pytest.approx(cost, rel=1e-8, abs=1e-8)
+        assert reward == pytest.approx(np.log(value / before), abs=1e-10)
+        assert simulator.weights.sum() == pytest.approx(1, abs=1e-12)
+        assert simulator.held.sum() == pytest.approx(1, abs=1e-12)
+
+
+def test_short_and_levered_accounts_equal_the_slow_account():
+    rng = np.random.default_rng(3)
+    n, steps = 4, 40
+    market = price_market(np.exp(rng.normal(0, 0.01, (steps, n))))
+    simulator = Simulator(
+        market,
+        window=1,
+        action="weights",
+        constraints={"long_only": False, "max_leverage": 3.0, "max_weight": 2.0},
+        costs=TransactionCosts(
+            20, cash_rate_annual=0.02, margin_rate_annual=0.08, borrow_rate_annual=0.03
+        ),
+    )
+    simulator.reset(lambda _: rng)
+    targets = rng.normal(0, 0.5, (steps, n + 1))
+    targets[:, 0] = 1 - targets[:, 1:].sum(-1)
+    targets = simulator.constraints.project(targets)
+    values, turnovers, _ = replay(simulator, targets, next_open=False)
+    for target, value, turnover in zip(targets, values, turnovers, strict=True):
+        simulator.step(target[None])
+        assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(value, rel=1e-10)
+        assert simulator.ledger[dynamics.TURNOVER, 0] == pytest.approx(turnover, rel=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30)
+def test_money_is_conserved_and_rewards_add_up(seed):
+    rng = np.random.default_rng(seed)
+    market = ragged_market(rng, 40, 4)
+    simulator = Simulator(
+        market, window=1, costs=TransactionCosts(30, cash_rate_annual=0.1, delisting_haircut=0.2)
+    )
+    simulator.reset(lambda _: rng)
+    start = simulator.ledger[dynamics.VALUE, 0]
+    total = 0.0
+    for _ in range(39):
+        before = simulator.ledger[dynamics.VALUE, 0]
+        total += simulator.step(rng.uniform(-1, 1, (1, 5)))[0]
+        row = dict(zip(dynamics.LEDGER, simulator.ledger[:, 0], strict=True))
+        t = simulator.t[0] - 1
+        moves = np.where(
+            simulator.arrays.delisted[t], 1 - 0.2, simulator.arrays.after[t]
+        )
+        invested = before - row["cost"]
+        gain = invested * (simulator.held[0, 1:] * (moves - 1)).sum()
+        assert row["portfolio_value"] == pytest.approx(
+            before - row["cost"] + row["carry"] + gain, rel=1e-12
+        )
+        if row["turnover"] == 0:
+            assert row["cost"] == 0
+    final = simulator.ledger[dynamics.VALUE, 0]
+    assert total == pytest.approx(np.log(final / start), abs=1e-12)
+
+
+def test_scaling_all_prices_changes_nothing():
+    rng = np.random.default_rng(5)
+    market = ragged_market(rng, 40, 3)
+    panel = market.panel
+    scaled = PricePanel(
+        timestamps=panel.timestamps,
+        assets=panel.assets,
+        close=panel.close * 1024.0,
+        open=panel.open * 1024.0,
+        high=panel.high * 1024.0,
+        low=panel.low * 1024.0,
+        volume=panel.volume,
+    )
+    other = Market(scaled, market.features, ())
+    actions = rng.uniform(-1, 1, (39, 1, 4))
+    ledgers = []
+    for each in (market, other):
+        simulator = Simulator(each, window=1)
+        simulator.reset(lambda _: rng)
+        for action in actions:
+            simulator.step(action)
+        ledgers.append(simulator.ledger.copy())
+    assert (ledgers[0] == ledgers[1]).all()
+
+
+def test_hand_computed_episode():
+    """Cash into one asset at 1 %: 100 buys 100/1.01; it doubles; back to cash costs 1 % of it."""
+    market = price_market(np.array([[2.0, 1.0], [1.0, 1.0]]))
+    simulator = Simulator(
+        market, window=1, action="weights", costs=TransactionCosts(100), initial_value=100.0
+    )
+    simulator.reset(lambda _: None)
+    simulator.step([[0.0, 1.0, 0.0]])
+    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(200 / 1.01, rel=1e-15)
+    assert simulator.ledger[dynamics.COST, 0] == pytest.approx(100 - 100 / 1.01, rel=1e-12)
+    simulator.step([[1.0, 0.0, 0.0]])
+    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(200 / 1.01 * 0.99, rel=1e-15)
+    assert simulator.truncated[0]
+    assert not simulator.terminated[0]
+
+
+def test_ruin_terminates_and_keeps_the_debt_visible():
+    market = price_market(np.array([[0.4, 1.0], [1.0, 1.0], [1.0, 1.0]]))
+    simulator = Simulator(
+        market,
+        window=1,
+        action="weights",
+        costs=TransactionCosts(0),
+        constraints={"max_leverage": 3.0, "max_weight": 3.0},
+    )
+    simulator.reset(lambda _: None)
+    reward = simulator.step([[-2.0, 3.0, 0.0]])
+    assert simulator.terminated[0]
+    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(-8000)
+    assert reward[0] == pytest.approx(np.log(dynamics.LOG_FLOOR))
+    assert simulator.weights[0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_a_frozen_asset_keeps_its_value_and_the_rest_is_split_as_asked():
+    close = np.full((3, 3), 100.0)
+    volume = np.ones((3, 3))
+    volume[1, 0] = 0.0
+    dates = pd.date_range("2021-01-04", periods=3, freq="D").to_numpy("datetime64[ns]")
+    panel = PricePanel(timestamps=dates, assets=("A", "B", "C"), close=close, volume=volume)
+    simulator = Simulator(
+        Market(panel, np.zeros((3, 3, 0), np.float32), ()),
+        window=1,
+        action="weights",
+        costs=TransactionCosts(50),
+        initial=[0.0, 0.6, 0.4, 0.0],
+    )
+    simulator.reset(lambda _: None, t=1)
+    simulator.step([[0.1, 0.5, 0.0, 0.4]])
+    value, held = simulator.ledger[dynamics.VALUE, 0], simulator.held[0]
+    assert held[1] * value == pytest.approx(6000, rel=1e-14)
+    assert held[3] / held[0] == pytest.approx(4.0, rel=1e-12)
+    assert held[2] == 0.0
