@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 from numba import njit
@@ -13,12 +15,25 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 Arrays = TypeVar("Arrays")
 
 
-def kernel(function: Function) -> Function:
-    """Compile at first call and keep the machine code beside the source file.
+def _forget_stale_code() -> None:
+    """Remove cached machine code that is older than the newest source file it may have been compiled from.
 
-    The cache looks at the file of the function only: after a change in a module whose functions it calls, the
-    calling file must change too, or the cache be removed (``make clean``).
+    Numba's cache looks at the file of a function only, not at those of the functions it calls: after a change
+    in ``constraints.py`` the step of ``dynamics.py`` would go on with the old projection.
     """
+    folder = Path(__file__).parent
+    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
+    for index in folder.glob("__pycache__/*.nbi"):
+        with suppress(OSError):  # not ours to write, or already gone
+            if index.stat().st_mtime < newest:
+                index.unlink()
+
+
+_forget_stale_code()
+
+
+def kernel(function: Function) -> Function:
+    """Compile at first call and keep the machine code beside the source file."""
     compiled: Function = njit(cache=True, error_model="numpy")(function)
     return compiled
 
@@ -52,6 +67,8 @@ def borrowed(typing_context: Any, arrays: Arrays) -> Arrays:
             return strip(context, builder, arrays, args[0])
         values = cgutils.unpack_tuple(builder, args[0], len(fields))
         pairs = zip(fields, values, strict=True)
-        return context.make_tuple(builder, arrays, [strip(context, builder, *pair) for pair in pairs])
+        return context.make_tuple(
+            builder, arrays, [strip(context, builder, *pair) for pair in pairs]
+        )
 
     return arrays(arrays), codegen  # type: ignore[operator, return-value]

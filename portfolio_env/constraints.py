@@ -14,6 +14,8 @@ from portfolio_env.errors import ArgumentError
 NO_LIMIT = np.inf
 # Sums this close to 1 come from rounding (float32 weights): they are rescaled, which keeps zeros zero.
 SUM_TOLERANCE = 1e-6
+# So far below the largest, an asked weight is at its lower bound whatever it is exactly.
+FAR = 1e6
 
 
 # PortfolioConstraints resolved for a number of assets: a record that compiled code reads by field name.
@@ -146,7 +148,16 @@ class PortfolioConstraints:
             and max_cash >= 1
         )
         record = np.zeros(1, BOUNDS)
-        record[0] = (low, self.max_weight, min_cash, max_cash, self.max_leverage, held, self.long_only, trivial)
+        record[0] = (
+            low,
+            self.max_weight,
+            min_cash,
+            max_cash,
+            self.max_leverage,
+            held,
+            self.long_only,
+            trivial,
+        )
         return record
 
     def project(self, weights: ArrayLike, fixed: ArrayLike | None = None) -> NDArray[np.float64]:
@@ -262,6 +273,14 @@ def _nearest_sum(
     piecewise linearly in ``tau``: Newton inside a bracket ends exactly, as it solves each piece in closed form.
     """
     n1 = w.shape[0]
+    # a common shift changes nothing; without it weights of 1e16 would leave no digits for their differences
+    top = -np.inf
+    for i in range(n1):
+        if i == 0 or not fixed[i - 1]:
+            top = max(top, w[i])
+    for i in range(n1):
+        if i == 0 or not fixed[i - 1]:
+            w[i] = max(w[i] - top, -FAR)
     left, right, low_sum, high_sum = np.inf, -np.inf, 0.0, 0.0
     for i in range(n1):
         if i > 0 and fixed[i - 1]:
@@ -313,7 +332,8 @@ def _fill_to_bounds(
     w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any, total: float, upper: bool
 ) -> None:
     """Where no weights meet both bounds and sum: assets at their upper bound and cash takes the rest, or
-    assets at their lower bound, scaled down where even that exceeds the wealth, and cash takes the rest."""
+    assets at their lower bound, scaled down where even that exceeds the wealth, and cash takes the rest.
+    """
     assets = 0.0
     for i in range(1, w.shape[0]):
         if not fixed[i - 1]:

@@ -38,8 +38,8 @@ LEDGER = (
     "benchmark_log_return",
     "constraint_violation",
 )
-VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMARK, VIOLATION = range(
-    len(LEDGER)
+VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMARK, VIOLATION = (
+    range(len(LEDGER))
 )
 # An account that has lost 99.9 % is ruined; a log return cannot see below 1e-6 of the initial value.
 RUIN_FRACTION = 1e-3
@@ -80,7 +80,9 @@ class MarketArrays(NamedTuple):
 class Lanes(NamedTuple):
     """State of B lanes, changed in place by ``step_lanes``."""
 
-    clock: NDArray[np.int64]  # (2, B) last closed bar, and the bar at which the episode is truncated
+    clock: NDArray[
+        np.int64
+    ]  # (2, B) last closed bar, and the bar at which the episode is truncated
     assets: NDArray[np.int64]  # (B, N) columns of the market the lane trades
     weights: Float  # (B, N + 1) drifted
     held: Float  # (B, N + 1) right after the last trade

@@ -85,7 +85,9 @@ class PortfolioEnv(gym.Env[Any, Any]):
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Trade towards the action and move to the next bar."""
         if not self._running:
-            raise ArgumentError("the episode is over or was never started; call reset() before step().")
+            raise ArgumentError(
+                "the episode is over or was never started; call reset() before step()."
+            )
         simulator = self.simulator
         reward = simulator.step(np.asarray(action)[None])
         terminated, truncated = bool(simulator.terminated[0]), bool(simulator.truncated[0])
@@ -105,7 +107,9 @@ class PortfolioEnv(gym.Env[Any, Any]):
     def render(self) -> Any:
         """The account as text (``ansi``) or as a picture (``rgb_array``, (H, W, 3) uint8)."""
         if self.render_mode is None:
-            gym.logger.warn("render() needs render_mode='ansi' or 'rgb_array' when the environment is made.")
+            gym.logger.warn(
+                "render() needs render_mode='ansi' or 'rgb_array' when the environment is made."
+            )
             return None
         return render_lane(self.simulator, 0, np.array(self._values), self.render_mode)
 
@@ -127,7 +131,9 @@ def render_lane(simulator: Simulator, lane: int, values: Any, mode: str) -> Any:
 def checked_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
     """The render mode, if there is such a one."""
     if render_mode is not None and render_mode not in metadata["render_modes"]:
-        raise ArgumentError(f"render_mode={render_mode!r} must be None or one of {metadata['render_modes']}.")
+        raise ArgumentError(
+            f"render_mode={render_mode!r} must be None or one of {metadata['render_modes']}."
+        )
     return render_mode
 
 
@@ -136,5 +142,7 @@ def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
     given = dict(options or {})
     t, weights = given.pop("t", None), given.pop("weights", None)
     if given:
-        raise ArgumentError(f"unknown reset options {sorted(given)}; this environment knows 't' and 'weights'.")
+        raise ArgumentError(
+            f"unknown reset options {sorted(given)}; this environment knows 't' and 'weights'."
+        )
     return t, weights

@@ -70,7 +70,9 @@ class Episodes:
         self.starts = np.arange(self.start, latest + 1)
         if universe is not None:
             if not 2 <= universe <= market.n_assets:
-                raise ArgumentError(f"universe={universe} must be in [2, {market.n_assets}], the market's assets.")
+                raise ArgumentError(
+                    f"universe={universe} must be in [2, {market.n_assets}], the market's assets."
+                )
             counts = np.array([len(self.listed(int(t))) for t in self.starts])
             if counts.max() < universe:
                 raise ArgumentError(
@@ -98,7 +100,9 @@ class Episodes:
 
     def draw_start(self, generator: np.random.Generator) -> int:
         """First bar of a new episode, uniform over the possible ones."""
-        return int(self.starts[0 if len(self.starts) == 1 else generator.integers(len(self.starts))])
+        return int(
+            self.starts[0 if len(self.starts) == 1 else generator.integers(len(self.starts))]
+        )
 
     def draw_assets(self, t: int, generator: np.random.Generator) -> NDArray[np.int64]:
         """``universe`` columns in random order, uniform over the assets listed throughout the episode."""

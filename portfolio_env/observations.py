@@ -38,7 +38,9 @@ class Observer:
     def __init__(self, simulator: Simulator, mode: str) -> None:
         """Declare the space and prepare the gather."""
         if mode not in MODES:
-            raise ArgumentError(f"observation={mode!r} must be one of {', '.join(map(repr, MODES))}.")
+            raise ArgumentError(
+                f"observation={mode!r} must be one of {', '.join(map(repr, MODES))}."
+            )
         self.simulator, self.mode = simulator, mode
         self.space = self._space()
         self._tradable = simulator.market.tradable.astype(np.int8)
@@ -59,7 +61,9 @@ class Observer:
                 parts["assets"] = spaces.Box(0, market.n_assets - 1, (n,), np.int64)
             return spaces.Dict(parts)
         if market.n_features == 0:
-            raise ArgumentError(f"observation={self.mode!r} needs a market with features; use 'index'.")
+            raise ArgumentError(
+                f"observation={self.mode!r} needs a market with features; use 'index'."
+            )
         parts["market"] = spaces.Box(-bound, bound, (simulator.window, n, market.n_features))
         space = spaces.Dict(parts)
         return space if self.mode == "window" else spaces.flatten_space(space)

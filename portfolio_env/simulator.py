@@ -111,7 +111,9 @@ class Simulator:
         self.costs = _built(TransactionCosts, "costs", costs)
         self.constraints = _built(PortfolioConstraints, "constraints", constraints)
         self.initial_value = float(initial_value)
-        self.episodes = Episodes(self.market, window, start, end, episode_length, random_start, universe)
+        self.episodes = Episodes(
+            self.market, window, start, end, episode_length, random_start, universe
+        )
         self.n_assets = self.market.n_assets if universe is None else universe
         self.bounds = self.constraints.bounds(self.n_assets)
         if action == "logits" and self.levered:
@@ -219,7 +221,9 @@ class Simulator:
 
     # ---- running -------------------------------------------------------------------------------------
 
-    def reset(self, generator: Draw, lanes: Bool | None = None, *, t: Any = None, weights: Any = None) -> None:
+    def reset(
+        self, generator: Draw, lanes: Bool | None = None, *, t: Any = None, weights: Any = None
+    ) -> None:
         """Start new episodes.
 
         Args:
@@ -237,7 +241,9 @@ class Simulator:
         state.clock[:, which] = [[episodes.start], [episodes.last_bar(episodes.start)]]
         if not episodes.fixed or given is not None:
             for lane in which.tolist():
-                start = int(given[lane]) if given is not None else episodes.draw_start(generator(lane))
+                start = (
+                    int(given[lane]) if given is not None else episodes.draw_start(generator(lane))
+                )
                 state.clock[:, lane] = start, episodes.last_bar(start)
                 if episodes.universe is not None:
                     state.assets[lane] = episodes.draw_assets(start, generator(lane))
@@ -269,7 +275,9 @@ class Simulator:
         else:
             given = np.asarray(weights, dtype=np.float64)
             if given.shape not in (shape, shape[1:]):
-                raise ArgumentError(f"options['weights'] has shape {given.shape}, expected {shape[1:]} or {shape}.")
+                raise ArgumentError(
+                    f"options['weights'] has shape {given.shape}, expected {shape[1:]} or {shape}."
+                )
             rows = np.broadcast_to(given, shape)[which]
             out = self._checked_weights("options['weights']", rows, rows.shape)
         unlisted = ~self.episodes.is_listed(self.t[which, None], self.assets[which])
@@ -328,7 +336,11 @@ class Simulator:
 
     def _checked_weights(self, name: str, weights: Any, shape: tuple[int, ...]) -> Float:
         array = np.array(weights, dtype=np.float64)
-        if array.shape != shape or not np.isfinite(array).all() or (abs(array.sum(-1) - 1) > 1e-6).any():
+        if (
+            array.shape != shape
+            or not np.isfinite(array).all()
+            or (abs(array.sum(-1) - 1) > 1e-6).any()
+        ):
             raise ArgumentError(
                 f"{name}={weights!r} must be {self.n_assets + 1} finite weights per lane, cash first, that sum to 1."
             )
@@ -353,11 +365,15 @@ def _built(cls: type[Built], name: str, value: Built | Mapping[str, Any]) -> Bui
     if isinstance(value, cls):
         return value
     if not isinstance(value, Mapping):
-        raise ArgumentError(f"{name}={value!r} must be a {cls.__name__} or a mapping of its fields.")
+        raise ArgumentError(
+            f"{name}={value!r} must be a {cls.__name__} or a mapping of its fields."
+        )
     known = {field.name for field in fields(cls)}
     unknown = sorted(set(value) - known)
     if unknown:
-        raise ArgumentError(f"{name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}.")
+        raise ArgumentError(
+            f"{name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}."
+        )
     return cls(**value)
 
 

@@ -27,7 +27,14 @@ def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float
 
 @inlined
 def target_lane(
-    wanted: Float, d: Float, untradable: Bool, quiet: bool, rules: Any, bounds: Any, a: Float, fixed: Bool
+    wanted: Float,
+    d: Float,
+    untradable: Bool,
+    quiet: bool,
+    rules: Any,
+    bounds: Any,
+    a: Float,
+    fixed: Bool,
 ) -> float:
     """Write the feasible target into ``a`` and the assets that will not trade into ``fixed``.
 

@@ -92,9 +92,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self._remember(mask, fresh=mask)
         return self._observer(), infos
 
-    def step(
-        self, actions: Any
-    ) -> tuple[Any, NDArray[np.float64], Bool, Bool, dict[str, Any]]:
+    def step(self, actions: Any) -> tuple[Any, NDArray[np.float64], Bool, Bool, dict[str, Any]]:
         """Step every lane, as ``autoreset_mode`` says."""
         if not self._started:
             raise ArgumentError("call reset() before step().")
@@ -121,7 +119,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     def render(self) -> tuple[Any, ...] | None:
         """One frame per lane."""
         if self.render_mode is None:
-            gym.logger.warn("render() needs render_mode='ansi' or 'rgb_array' when the environment is made.")
+            gym.logger.warn(
+                "render() needs render_mode='ansi' or 'rgb_array' when the environment is made."
+            )
             return None
         return tuple(
             render_lane(self.simulator, lane, np.array(values), self.render_mode)
@@ -136,7 +136,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         final_obs = np.full(self.num_envs, None, dtype=object)
         for lane in np.flatnonzero(ended):
             final_obs[lane] = (
-                {name: row[lane] for name, row in rows.items()} if isinstance(rows, dict) else rows[lane]
+                {name: row[lane] for name, row in rows.items()}
+                if isinstance(rows, dict)
+                else rows[lane]
             )
         return {
             "final_obs": final_obs,
@@ -150,7 +152,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             return
         seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
         if len(seeds) != self.num_envs:
-            raise ArgumentError(f"seed has {len(seeds)} values, expected one per lane: {self.num_envs}.")
+            raise ArgumentError(
+                f"seed has {len(seeds)} values, expected one per lane: {self.num_envs}."
+            )
         if self.simulator.episodes.fixed:
             return  # nothing is ever drawn
         for lane, value in enumerate(seeds):
@@ -195,7 +199,12 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
 def _reset_mask(mask: Any, num_envs: int) -> Bool | None:
     if mask is None:
         return None
-    if not isinstance(mask, np.ndarray) or mask.shape != (num_envs,) or mask.dtype != np.bool_ or not mask.any():
+    if (
+        not isinstance(mask, np.ndarray)
+        or mask.shape != (num_envs,)
+        or mask.dtype != np.bool_
+        or not mask.any()
+    ):
         raise ArgumentError(
             f"options['reset_mask']={mask!r} must be a bool array of shape ({num_envs},) with at least one True."
         )

@@ -367,9 +367,7 @@ def test_money_is_conserved_and_rewards_add_up(seed):
         total += simulator.step(rng.uniform(-1, 1, (1, 5)))[0]
         row = dict(zip(dynamics.LEDGER, simulator.ledger[:, 0], strict=True))
         t = simulator.t[0] - 1
-        moves = np.where(
-            simulator.arrays.delisted[t], 1 - 0.2, simulator.arrays.after[t]
-        )
+        moves = np.where(simulator.arrays.delisted[t], 1 - 0.2, simulator.arrays.after[t])
         invested = before - row["cost"]
         gain = invested * (simulator.held[0, 1:] * (moves - 1)).sum()
         assert row["portfolio_value"] == pytest.approx(
