@@ -1,25 +1,25 @@
-"""How the hot loops are compiled: decorators with this package's settings, and arrays without reference counts."""
+"""How the hot loops are compiled: decorators, and arrays without reference counts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from numba import njit
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-Arrays = TypeVar("Arrays")
 
 
 def _forget_stale_code() -> None:
-    """Remove cached machine code that is older than the newest source file it may have been compiled from.
+    """Remove cached machine code older than a source file it may have been compiled from.
 
-    Numba's cache looks at the file of a function only, not at those of the functions it calls: after a change
-    in ``constraints.py`` the step of ``dynamics.py`` would go on with the old projection.
+    Numba's cache looks at the file of a function only, not at those of the functions it calls:
+    after a change in ``constraints.py`` the step of ``dynamics.py`` would go on with the old
+    projection.
     """
     folder = Path(__file__).parent
     newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
@@ -34,41 +34,41 @@ _forget_stale_code()
 
 def kernel(function: Function) -> Function:
     """Compile at first call and keep the machine code beside the source file."""
-    compiled: Function = njit(cache=True, error_model="numpy")(function)
-    return compiled
+    return cast(Function, njit(cache=True, error_model="numpy")(function))
 
 
 def inlined(function: Function) -> Function:
     """Like ``kernel``, and copied into its callers: small steps of a loop over lanes."""
-    compiled: Function = njit(cache=True, error_model="numpy", inline="always")(function)
-    return compiled
+    return cast(Function, njit(cache=True, error_model="numpy", inline="always")(function))
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def borrowed(typing_context: Any, arrays: Arrays) -> Arrays:
-    """An array, or a named tuple of arrays, without an owner; only for arguments of the compiled function.
+def _borrow(typing_context: Any, arrays: Any) -> Any:
+    """An array, or a named tuple of arrays, without an owner: for arguments of compiled functions.
 
-    Numba counts references to the owner of an array by atomic operations, at every slice and call; in a loop
-    over lanes, each a handful of numbers, they took most of the time. The caller keeps its arguments alive, so
-    within the call they need no owner.
+    Numba counts references to the owner of an array by atomic operations, at every slice and call;
+    in a loop over lanes, each a handful of numbers, they took most of the time. The caller keeps
+    its arguments alive, so within the call they need no owner.
     """
-    fields = arrays if isinstance(arrays, types.BaseTuple) else (arrays,)
+    fields: Any = arrays if isinstance(arrays, types.BaseTuple) else (arrays,)
     if not all(isinstance(field, types.Array) for field in fields):
         raise TypeError(f"only arrays and named tuples of arrays can be borrowed, not {arrays}")
 
     def strip(context: Any, builder: Any, kind: Any, value: Any) -> Any:
         array = context.make_array(kind)(context, builder, value=value)
-        array.meminfo = cgutils.get_null_value(array.meminfo.type)
-        array.parent = cgutils.get_null_value(array.parent.type)
+        array.meminfo = array.meminfo.type(None)
+        array.parent = array.parent.type(None)
         return array._getvalue()
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         if isinstance(arrays, types.Array):
             return strip(context, builder, arrays, args[0])
-        values = cgutils.unpack_tuple(builder, args[0], len(fields))
+        values = [builder.extract_value(args[0], i) for i in range(len(fields))]
         pairs = zip(fields, values, strict=True)
         return context.make_tuple(
             builder, arrays, [strip(context, builder, *pair) for pair in pairs]
         )
 
-    return arrays(arrays), codegen  # type: ignore[operator, return-value]
+    return arrays(arrays), codegen
+
+
+borrowed: Callable[..., Any] = intrinsic(_borrow)

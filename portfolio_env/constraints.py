@@ -12,13 +12,15 @@ from portfolio_env.compiled import kernel
 from portfolio_env.errors import ArgumentError
 
 NO_LIMIT = np.inf
-# Sums this close to 1 come from rounding (float32 weights): they are rescaled, which keeps zeros zero.
+# Sums this close to 1 come from rounding (float32 weights): they are rescaled, which keeps zeros
+# zero.
 SUM_TOLERANCE = 1e-6
 # So far below the largest, an asked weight is at its lower bound whatever it is exactly.
 FAR = 1e6
 
 
-# PortfolioConstraints resolved for a number of assets: a record that compiled code reads by field name.
+# PortfolioConstraints resolved for a number of assets: a record that compiled code reads by field
+# name.
 BOUNDS = np.dtype(
     [
         ("min_weight", np.float64),
@@ -37,25 +39,31 @@ BOUNDS = np.dtype(
 class PortfolioConstraints:
     """Which portfolios may be held and how fast they may be reached; frozen, validated, JSON-able.
 
-    The asked weights are projected: the ``top_k`` largest targets are kept, then the Euclidean projection
-    onto ``{sum w = 1, min <= w_i <= max, min_cash <= w_0 <= max_cash}`` (exact), then risky weights are
-    scaled towards zero if their gross sum exceeds ``max_leverage``, and last the trades are cut short, along
-    the segment from drifted to target weights, where they exceed a turnover limit. Turnover limits win over
-    the others: a portfolio that the market moved out of its bounds returns only as fast as they allow.
+    The asked weights are projected: the ``top_k`` largest targets are kept, then the Euclidean
+    projection onto ``{sum w = 1, min <= w_i <= max, min_cash <= w_0 <= max_cash}`` (exact), then
+    risky weights are scaled towards zero if their gross sum exceeds ``max_leverage``, and last the
+    trades are cut short, along the segment from drifted to target weights, where they exceed a
+    turnover limit. Turnover limits win over the others: a portfolio that the market moved out of
+    its bounds returns only as fast as they allow.
 
     Attributes:
         long_only: No short positions.
         top_k: At most this many assets are held; None is all.
-        min_weight: Lower bound of every asset (of every *held* asset with ``top_k``); None means 0, or
+        min_weight: Lower bound of every asset (of every *held* asset with ``top_k``); None means 0,
+            or
             ``-max_weight`` where shorts are allowed.
         max_weight: Upper bound of every asset, in (0, ...].
-        max_turnover: Largest traded notional of one step over wealth (a full switch is 2); None is no limit.
-        max_period_turnover: Largest sum of turnovers over any ``turnover_period`` consecutive steps.
+        max_turnover: Largest traded notional of one step over wealth (a full switch is 2); None is
+            no limit.
+        max_period_turnover: Largest sum of turnovers over any ``turnover_period`` consecutive
+            steps.
         turnover_period: Steps of the rolling period, needed with ``max_period_turnover``.
-        max_leverage: Largest gross exposure ``sum |w_i|`` of the assets; above 1, cash may be negative.
+        max_leverage: Largest gross exposure ``sum |w_i|`` of the assets; above 1, cash may be
+            negative.
         min_cash: Lower bound of the cash weight; None means ``1 - max_leverage`` (0 if unlevered).
         max_cash: Upper bound of the cash weight; None means no bound.
-        no_trade_band: An asset whose target is within this distance of its drifted weight is not traded.
+        no_trade_band: An asset whose target is within this distance of its drifted weight is not
+            traded.
     """
 
     long_only: bool = True
@@ -90,12 +98,13 @@ class PortfolioConstraints:
         low = 0.0 if self.long_only else -self.max_weight
         if self.min_weight is not None and not low <= self.min_weight <= self.max_weight:
             raise ArgumentError(
-                f"min_weight={self.min_weight!r} must be in [{low:g}, max_weight={self.max_weight:g}]"
-                + (" (long_only)." if self.long_only else ".")
+                f"min_weight={self.min_weight!r} must be in [{low:g}, "
+                f"max_weight={self.max_weight:g}]" + (" (long_only)." if self.long_only else ".")
             )
         if not self.long_only and self.min_weight is not None and self.min_weight > 0:
             raise ArgumentError(
-                f"min_weight={self.min_weight!r} must not be positive with long_only=False; use long_only."
+                f"min_weight={self.min_weight!r} must not be positive with long_only=False; use "
+                "long_only."
             )
         for name in ("min_cash", "max_cash"):
             value = getattr(self, name)
@@ -129,13 +138,15 @@ class PortfolioConstraints:
             )
         if held * low + min_cash > 1 + 1e-12:
             raise ArgumentError(
-                f"min_weight={low:g} x {held} assets + min_cash={min_cash:g} = {held * low + min_cash:g} "
+                f"min_weight={low:g} x {held} assets + min_cash={min_cash:g} = "
+                f"{held * low + min_cash:g} "
                 f"exceeds 1; lower min_weight to at most {(1 - min_cash) / held:g}."
             )
         reach = min(held * self.max_weight, self.max_leverage)
         if reach + max_cash < 1 - 1e-12:
             raise ArgumentError(
-                f"{held} assets x max_weight={self.max_weight:g} (leverage {self.max_leverage:g}) + max_cash="
+                f"{held} assets x max_weight={self.max_weight:g} (leverage {self.max_leverage:g}) "
+                "+ max_cash="
                 f"{max_cash:g} = {reach + max_cash:g} cannot reach 1; raise max_weight or max_cash."
             )
         trivial = (
@@ -165,10 +176,12 @@ class PortfolioConstraints:
 
         Args:
             weights: (..., N + 1) asked weights, cash first, finite, any sum.
-            fixed: (..., N) bool, assets whose given weight must stay as it is (they cannot be traded).
+            fixed: (..., N) bool, assets whose given weight must stay as it is (they cannot be
+                traded).
 
         Returns:
-            (..., N + 1) float64, summing to 1. Weights that already satisfy the constraints return unchanged.
+            (..., N + 1) float64, summing to 1. Weights that already satisfy the constraints return
+            unchanged.
 
         Raises:
             ArgumentError: If the weights are not finite, or no portfolio satisfies the constraints.
@@ -193,8 +206,8 @@ class PortfolioConstraints:
 def project_lane(w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any) -> None:
     """Project one lane's weights in place onto the bounds; fixed assets keep their weight.
 
-    Where fixed holdings make the bounds unreachable they are met as nearly as possible: cash takes what the
-    assets may not hold, and lower bounds are scaled down to the wealth that is left.
+    Where fixed holdings make the bounds unreachable they are met as nearly as possible: cash takes
+    what the assets may not hold, and lower bounds are scaled down to the wealth that is left.
     """
     n = w.shape[0] - 1
     if bounds.top_k < n:
@@ -222,7 +235,7 @@ def project_lane(w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any) 
 def _drop_all_but_largest(
     w: NDArray[np.float64], fixed: NDArray[np.bool_], k: int
 ) -> NDArray[np.bool_]:
-    """Zero all tradable assets but the largest, and fix them there; fixed holdings use up places first."""
+    """Zero and fix all tradable assets but the largest; fixed holdings use up places first."""
     n = w.shape[0] - 1
     places = k
     for i in range(n):
@@ -269,11 +282,13 @@ def _nearest_sum(
 ) -> None:
     """Euclidean projection of the free slots onto ``{sum = total, low <= w <= high}``, in place.
 
-    The projection is ``clip(w - tau, low, high)`` for the one ``tau`` that meets the sum, which falls
-    piecewise linearly in ``tau``: Newton inside a bracket ends exactly, as it solves each piece in closed form.
+    The projection is ``clip(w - tau, low, high)`` for the one ``tau`` that meets the sum, which
+    falls piecewise linearly in ``tau``: Newton inside a bracket ends exactly, as it solves each
+    piece in closed form.
     """
     n1 = w.shape[0]
-    # a common shift changes nothing; without it weights of 1e16 would leave no digits for their differences
+    # a common shift changes nothing; without it weights of 1e16 would leave no digits for their
+    # differences
     top = -np.inf
     for i in range(n1):
         if i == 0 or not fixed[i - 1]:
@@ -331,8 +346,9 @@ def _nearest_sum(
 def _fill_to_bounds(
     w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any, total: float, upper: bool
 ) -> None:
-    """Where no weights meet both bounds and sum: assets at their upper bound and cash takes the rest, or
-    assets at their lower bound, scaled down where even that exceeds the wealth, and cash takes the rest.
+    """Where no weights meet both bounds and sum: all assets at one bound, cash takes the rest.
+
+    Lower bounds are scaled down where even they exceed the wealth.
     """
     assets = 0.0
     for i in range(1, w.shape[0]):

@@ -24,27 +24,30 @@ class TransactionCosts:
 
     .. math:: (c_i + s_i + b \sigma_i \sqrt{|q| V / D_i}) \, |q|
 
-    with the commission ``c`` of its side, the half-spread ``s``, and the square-root market impact of
-    Boyd et al. (2017), "Multi-Period Trading via Convex Optimization", eq. 2.2: ``sigma`` the volatility
-    per bar and ``D`` the money traded per bar, both trailing means up to the bar of the decision. Rates
-    are per traded notional, as an exchange charges them (buying 1,000 at 10 bp costs 1,001).
+    with the commission ``c`` of its side, the half-spread ``s``, and the square-root market impact
+    of Boyd et al. (2017), "Multi-Period Trading via Convex Optimization", ch. 2.3: ``sigma`` the
+    volatility
+    per bar and ``D`` the money traded per bar, both trailing means up to the bar of the decision.
+    Rates are per traded notional, as an exchange charges them (buying 1,000 at 10 bp costs 1,001).
 
     Attributes:
-        commission_bps: Commission of both sides in basis points (1 bp = 0.01 %), in [0, 10,000): one
-            number, or one per asset of the market in its order.
+        commission_bps: Commission of both sides in basis points (1 bp = 0.01 %), in [0, 10,000):
+            one number, or one per asset of the market in its order.
         buy_commission_bps: Commission of purchases where it differs; None means ``commission_bps``.
         sell_commission_bps: Commission of sales where it differs; None means ``commission_bps``.
-        slippage_bps: Half the bid-ask spread, paid on both sides, in basis points; number or per asset.
-        impact: Coefficient ``b`` >= 0 of the square-root impact; about 1 in the literature; 0 is none.
-            Needs a market with volumes. It makes ``initial_value`` matter: it is money, not a unit.
+        slippage_bps: Half the bid-ask spread, paid on both sides, in basis points; number or per
+            asset.
+        impact: Coefficient ``b`` >= 0 of the square-root impact; about 1 in the literature; 0 is
+            none. Needs a market with volumes. It makes ``initial_value`` matter: it is money, not a
+            unit.
         impact_window: Bars over which volatility and money volume are averaged (>= 2); fewer are
             used while an asset's history is shorter, and none is charged at its very first bar.
         fixed_fee: Money charged once per rebalancing in which anything is traded.
         cash_rate_annual: Yearly simple rate that positive cash earns.
         margin_rate_annual: Yearly simple rate that negative cash pays.
         borrow_rate_annual: Yearly simple rate paid on the value of short positions.
-        delisting_haircut: Fraction in [0, 1] of the last price lost when a holding is delisted (Shumway
-            1997, "The Delisting Bias in CRSP Data", finds 0.3 for performance-related delistings).
+        delisting_haircut: Fraction in [0, 1] of the last price lost when a holding is delisted
+            (0.3 in Shumway 1997, "The Delisting Bias in CRSP Data", for bad performance).
     """
 
     commission_bps: Bps = 10.0
@@ -104,7 +107,8 @@ class TransactionCosts:
             rate = (commission + slippage) / 1e4
             if (rate >= 1).any():
                 raise ArgumentError(
-                    f"commission plus slippage_bps reaches {rate.max() * 1e4:g} bp; a side must stay "
+                    f"commission plus slippage_bps reaches {rate.max() * 1e4:g} bp; a side must "
+                    "stay "
                     "under 10,000 bp (100 %). Lower one of them."
                 )
             sides.append(rate)
@@ -117,8 +121,8 @@ class TransactionCosts:
             panel: Prices and volumes; ``D`` is the trailing mean of close times volume.
 
         Returns:
-            (T, N) float64; (0, 0) if ``impact`` is zero. The rate of a trade of ``q`` in wealth ``V`` is
-            the coefficient times ``sqrt(|q| V)``.
+            (T, N) float64; (0, 0) if ``impact`` is zero. The rate of a trade of ``q`` in wealth
+            ``V`` is the coefficient times ``sqrt(|q| V)``.
 
         Raises:
             DataError: If the market has no volumes.
@@ -127,22 +131,24 @@ class TransactionCosts:
             return np.zeros((0, 0))
         if panel.volume is None:
             raise DataError(
-                f"impact={self.impact:g} needs traded volumes, which this market lacks (closing prices "
+                f"impact={self.impact:g} needs traded volumes, which this market lacks (closing "
+                "prices "
                 "only); use data with a volume column, or impact=0 with slippage_bps."
             )
         close = pd.DataFrame(panel.close)
         returns = close.ffill().pct_change().where(close.notna())
         sigma = returns.rolling(self.impact_window, min_periods=2).std()
         money = (close * panel.volume).rolling(self.impact_window, min_periods=1).mean()
-        rate = self.impact * sigma / np.sqrt(money.where(money > 0))
-        return rate.fillna(0.0).to_numpy(np.float64)
+        rate = (self.impact * sigma).to_numpy() / np.sqrt(money.where(money > 0).to_numpy())
+        return np.nan_to_num(rate)
 
 
 def _checked_bps(name: str, value: Any) -> float | tuple[float, ...]:
     array = np.asarray(value, dtype=np.float64)
     if array.ndim > 1 or not (np.isfinite(array) & (array >= 0) & (array < 1e4)).all():
         raise ArgumentError(
-            f"{name}={value!r} must be a number, or one number per asset, in [0, 10,000) basis points."
+            f"{name}={value!r} must be a number, or one number per asset, in [0, 10,000) basis "
+            "points."
         )
     return float(array) if array.ndim == 0 else tuple(array.tolist())
 
@@ -151,7 +157,8 @@ def _per_asset(name: str, value: Any, n_assets: int) -> NDArray[np.float64]:
     array = np.asarray(value, dtype=np.float64)
     if array.ndim and len(array) != n_assets:
         raise ArgumentError(
-            f"{name} has {len(array)} values but the market has {n_assets} assets; give one value per "
+            f"{name} has {len(array)} values but the market has {n_assets} assets; give one value "
+            "per "
             "asset, or a single number."
         )
     return np.broadcast_to(array, (n_assets,)).copy()

@@ -1,8 +1,9 @@
 """The economics: compiled pure functions over lanes, and the only place where money moves.
 
-Weights put cash first. ``drifted`` weights ``d`` are what the market left, ``target`` weights ``a`` what is
-asked for, ``held`` weights what is owned right after trading. Everything is in units of the wealth ``V``
-before trading. One step of a lane (``step_lane``):
+Weights put cash first. ``drifted`` weights ``d`` are what the market left, ``target`` weights ``a``
+what is asked for, ``held`` weights what is owned right after trading. Everything is in units of the
+wealth
+``V`` before trading. One step of a lane (``step_lane``):
 
 1. the action becomes a feasible target (``targets.target_lane``);
 2. trading costs shrink the wealth to ``mu V`` (``solve_trade``);
@@ -41,7 +42,8 @@ LEDGER = (
 VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMARK, VIOLATION = (
     range(len(LEDGER))
 )
-# An account that has lost 99.9 % is ruined; a log return cannot see below 1e-6 of the initial value.
+# An account that has lost 99.9 % is ruined; a log return cannot see below 1e-6 of the initial
+# value.
 RUIN_FRACTION = 1e-3
 LOG_FLOOR = 1e-6
 
@@ -66,7 +68,7 @@ RULES = np.dtype(
 
 
 class MarketArrays(NamedTuple):
-    """What the economics reads of a market; row t describes the step from close t to close t + 1."""
+    """What the economics reads of a market; row t is the step from close t to close t + 1."""
 
     before: Float  # (T - 1, N) gross move between the decision and the trade; 1 at the close
     after: Float  # (T - 1, N) gross move between the trade and the next close
@@ -109,21 +111,24 @@ def remainder_factor(
 
     over the risky assets; 0 if trading costs more than there is. Jiang, Xu & Liang (2017,
     arXiv:1706.10059), eq. 14, is the same equation with a purchase rate ``c`` per money *spent*:
-    ``b = c / (1 - c)``. The right side minus ``mu`` is concave in ``mu``, so Newton's method from 1 falls onto
-    the root without overshooting, and ends exactly because the function is piecewise linear.
+    ``b = c / (1 - c)``. The right side minus ``mu`` is concave in ``mu``, so Newton's method from 1
+    falls onto the root without overshooting, and ends exactly because the function is piecewise
+    linear.
 
     Args:
         drifted: (B, N + 1) or (N + 1,) weights before trading, cash first, summing to 1.
         target: Weights asked for after trading, same shape, summing to 1.
         buy_rate: Cost of purchases per traded notional in [0, 1): scalar or (N,).
         sell_rate: Cost of sales, same.
-        fixed_fee: Fee of a rebalancing that trades anything, as a fraction of the wealth before, >= 0.
+        fixed_fee: Fee of a rebalancing that trades anything, as a fraction of the wealth before, >=
+            0.
 
     Returns:
         (B,) float64; shape () for one portfolio.
 
     Raises:
-        ArgumentError: On shapes that do not match, weights not finite or not summing to 1, or bad rates.
+        ArgumentError: On shapes that do not match, weights not finite or not summing to 1, or bad
+            rates.
 
     >>> float(remainder_factor([1.0, 0.0], [0.0, 1.0], 0.0025, 0.0025))  # 400 / 401
     0.9975062344139651
@@ -131,7 +136,8 @@ def remainder_factor(
     d, a = np.asarray(drifted, dtype=np.float64), np.asarray(target, dtype=np.float64)
     if d.shape != a.shape or d.ndim not in (1, 2) or d.shape[-1] < 2:
         raise ArgumentError(
-            f"drifted {d.shape} and target {a.shape} must both be (B, N + 1) or (N + 1,), cash first."
+            f"drifted {d.shape} and target {a.shape} must both be (B, N + 1) or (N + 1,), cash "
+            "first."
         )
     for name, w in (("drifted", d), ("target", a)):
         if not np.isfinite(w).all() or (np.abs(w.sum(-1) - 1) > 1e-6).any():
@@ -167,11 +173,12 @@ def _remainder_lanes(d: Float, a: Float, buy: Float, sell: Float, fee: float) ->
 def solve_trade(
     d: Float, a: Float, fixed: Bool, free: float, buy: Float, sell: Float, impact: Float, fee: float
 ) -> float:
-    r"""Fraction ``x`` of the freely tradable wealth that is left after trading from ``d`` to ``x a``.
+    r"""Fraction ``x`` of the tradable wealth that is left after trading from ``d`` to ``x a``.
 
-    Solves ``free (1 - x) = fee + sum_i c_i(|x a_i - d_i|)`` over the assets that are not fixed, where
-    ``c_i(q) = rate_i q + impact_i q^{3/2}``. With nothing fixed, ``free = 1`` and ``x`` is the remainder
-    factor. Returns 0 if no wealth is left (the equation has no positive root).
+    Solves ``free (1 - x) = fee + sum_i c_i(|x a_i - d_i|)`` over the assets that are not fixed,
+    where
+    ``c_i(q) = rate_i q + impact_i q^{3/2}``. With nothing fixed, ``free = 1`` and ``x`` is the
+    remainder factor. Returns 0 if no wealth is left (the equation has no positive root).
     """
     x = 1.0
     for _ in range(100):
@@ -181,7 +188,8 @@ def solve_trade(
                 continue
             q = x * a[i + 1] - d[i + 1]
             trades |= q != 0.0
-            # signed rates spare the branch on the side of the trade, which no processor can predict; at q = 0
+            # signed rates spare the branch on the side of the trade, which no processor can
+            # predict; at q = 0
             # the side of sales is right, for x only falls
             rate = buy[i] if q > 0.0 else -sell[i]
             marginal = rate
@@ -210,10 +218,10 @@ def solve_trade(
 def drift_lane(
     w: Float, moves: Float, delisted: Bool, haircut: float, rates: tuple[float, float, float]
 ) -> tuple[float, float]:
-    """Let the market move: ``w`` becomes the new weights; returns (growth of wealth, carry per wealth).
+    """Let the market move ``w`` in place; returns (growth of wealth, carry per wealth).
 
-    Cash earns ``rates[0]`` (or pays ``rates[1]`` when negative), shorts pay ``rates[2]`` of their value before
-    the move. A delisted holding becomes cash at its last price less the haircut.
+    Cash earns ``rates[0]`` (or pays ``rates[1]`` when negative), shorts pay ``rates[2]`` of their
+    value before the move. A delisted holding becomes cash at its last price less the haircut.
     """
     cash, short = w[0], 0.0
     for i in range(moves.shape[0]):
@@ -249,8 +257,8 @@ def trade_lane(
 ) -> tuple[float, float]:
     """Trade from ``d`` towards ``a``; returns (mu, turnover) and writes the weights after trading.
 
-    ``costs`` is (buy, sell, impact coefficients in wealth units, fee). Where the traded notional would
-    exceed ``limit`` every trade is cut by the same factor.
+    ``costs`` is (buy, sell, impact coefficients in wealth units, fee). Where the traded notional
+    would exceed ``limit`` every trade is cut by the same factor.
     """
     buy, sell, impact, fee = costs
     n = fixed.shape[0]
@@ -299,7 +307,8 @@ def step_lanes(
     Args:
         actions: (B, N + 1) softmax numerators or weights, cash first.
         active: (B,) lanes to step; the others, and their columns of the ledger, stay as they are.
-        owned: State of the lanes. Log returns are left to the caller: NumPy takes logarithms of all at once.
+        owned: State of the lanes. Log returns are left to the caller: NumPy takes logarithms of all
+            at once.
         read: The market.
         rules: (1,) record array of ``RULES``.
         bounds: (1,) record array of ``constraints.BOUNDS``.
@@ -320,13 +329,13 @@ def step_lanes(
 @inlined
 def _first_not_finite(actions: Float, active: Bool) -> int:
     """The first active lane with an action that is not finite, or -1."""
-    finite = True
-    for value in actions.flat:
-        finite &= abs(value) < np.inf
-    if finite:
+    not_finite = 0
+    for value in actions.flat:  # counting is vectorised, leaving early is not
+        not_finite += not abs(value) < np.inf
+    if not_finite == 0:
         return -1
     for b in range(actions.shape[0]):
-        if active[b] and not np.isfinite(actions[b]).all():
+        if active[b] and not np.all(np.isfinite(actions[b])):
             return b
     return -1
 
@@ -389,7 +398,7 @@ def _step_lane(
 
 @inlined
 def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) -> Float:
-    """The lane's columns of a market row: a copy in ``out``, or the row itself where the lane trades all."""
+    """The lane's columns of a market row: copied to ``out``, or the row where it trades all."""
     if not sampled:
         return row
     for i in range(columns.shape[0]):
@@ -399,7 +408,8 @@ def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) 
 
 @inlined
 def _rebalance(
-    b: int, wanted: Float, wealth: float, quiet: bool, lanes: Lanes, market: MarketArrays, rules: Any,
+    b: int, wanted: Float, wealth: float, quiet: bool, lanes: Lanes, market: MarketArrays, rules:
+        Any,
     bounds: Any,
 ) -> tuple[float, float]:  # fmt: skip
     """Steps 1 and 2 of the lane: feasible target, trade; returns (mu, turnover)."""
@@ -422,7 +432,7 @@ def _rebalance(
 
 @inlined
 def _used_turnover(ring: Float, row: int) -> float:
-    """Sum of the last P - 1 turnovers; the oldest of the P in the ring is about to be overwritten."""
+    """Sum of the last P - 1 turnovers: the oldest of the ring is about to be overwritten."""
     used = 0.0
     for k in range(ring.shape[0]):
         if k != row % ring.shape[0]:

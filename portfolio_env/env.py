@@ -29,19 +29,22 @@ def action_space(simulator: Simulator) -> spaces.Box:
 class PortfolioEnv(gym.Env[Any, Any]):
     """Allocate an account over the assets of a market and cash, one bar at a time.
 
-    At close t the agent has seen bars up to and including t and names target weights; they are traded at that
-    close (or at the next open), at exactly solved costs; the reward is what the account makes of it by close
-    t + 1. ``terminated`` on ruin, ``truncated`` at the end of the episode or of the range.
+    At close t the agent has seen bars up to and including t and names target weights; they are
+    traded at that close (or at the next open), at exactly solved costs; the reward is what the
+    account makes of it by close t + 1. ``terminated`` on ruin, ``truncated`` at the end of the
+    episode or of the range.
 
     Args:
-        market: A ``Market``, the name of a bundled or synthetic one (``"sp500"``, ``"synthetic"``...), or a path.
+        market: A ``Market``, the name of a bundled or synthetic one (``"sp500"``...), or a path.
         observation: ``"window"``, ``"flat"`` or ``"index"``, see ``observations.Observer``.
         render_mode: None, ``"ansi"`` or ``"rgb_array"``.
-        **options: See ``simulator.Simulator``: window, action, reward, costs, constraints, execution, start, end,
-            episode_length, random_start, universe, adjustment, initial, initial_value, logits_scale.
+        **options: See ``simulator.Simulator``: window, action, reward, costs, constraints,
+        execution, start, end,
+            episode_length, random_start, universe, adjustment, initial, initial_value,
+            logits_scale.
 
-    ``reset(options={"t": ..., "weights": ...})`` starts at a given bar and from given weights. ``info`` holds the
-    numbers of ``dynamics.LEDGER`` at every step.
+    ``reset(options={"t": ..., "weights": ...})`` starts at a given bar and from given weights.
+    ``info`` holds the numbers of ``dynamics.LEDGER`` at every step.
 
     Raises:
         ArgumentError: On bad options, or actions of the wrong shape or not finite.
@@ -74,7 +77,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
-        """Start an episode; ``options`` may name ``t`` (row or date) and ``weights`` (N + 1, cash first)."""
+        """Start an episode; ``options`` may hold ``t`` (row or date) and ``weights`` (N + 1,)."""
         super().reset(seed=seed)
         t, weights = read_reset_options(options)
         self.simulator.reset(lambda _: self.np_random, t=t, weights=weights)
@@ -115,7 +118,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
 
 
 def render_lane(simulator: Simulator, lane: int, values: Any, mode: str) -> Any:
-    """Draw one lane in the given mode; ``values`` are its portfolio values of the episode so far."""
+    """Draw one lane in the given mode; ``values`` are its portfolio values so far."""
     from portfolio_env import rendering  # matplotlib comes with it
 
     draw = rendering.render_ansi if mode == "ansi" else rendering.render_rgb

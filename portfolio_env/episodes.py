@@ -17,8 +17,9 @@ When = int | str | None
 class Episodes:
     """The episodes of a half-open range ``[start, end)`` of bars.
 
-    An episode that starts at bar t makes its first decision there, having seen bars up to and including t,
-    and ends (is truncated) after ``episode_length`` steps, at the latest at bar ``end - 1``.
+    An episode that starts at bar t makes its first decision there, having seen bars up to and
+    including t, and ends (is truncated) after ``episode_length`` steps, at the latest at bar ``end
+    - 1``.
 
     Args:
         market: The market.
@@ -27,7 +28,8 @@ class Episodes:
         end: Row, date or None for the market's end.
         episode_length: Steps, or None for as many as the range has.
         random_start: Draw the first bar, else it is always ``start``.
-        universe: Number of assets drawn among those listed throughout the episode; None is all assets.
+        universe: Number of assets drawn among those listed throughout the episode; None is all
+            assets.
 
     Raises:
         ArgumentError: If the range holds no such episode.
@@ -48,21 +50,25 @@ class Episodes:
         self._first, self._last = listed_rows(market.panel)
         earliest = market.warmup + window - 1
         self.start = earliest if start is None else market.row(start)
-        self.end = market.n_bars if end in (None, market.n_bars) else market.row(end)  # type: ignore[arg-type]
+        self.end = market.n_bars if end in (None, market.n_bars) else market.row(end)
         if self.start < earliest:
             raise ArgumentError(
-                f"start={start!r} is bar {self.start}, but window={window} and {market.warmup} warm-up bars of "
-                f"the features need a start at bar {earliest} or later; move start or shorten window."
+                f"start={start!r} is bar {self.start}, but window={window} and {market.warmup} "
+                "warm-up bars of "
+                f"the features need a start at bar {earliest} or later; move start or shorten "
+                "window."
             )
         steps = self.end - 1 - self.start
         if steps < 1:
             raise ArgumentError(
-                f"bars {self.start} to {self.end} leave no step; a range needs at least 2 bars from its start "
+                f"bars {self.start} to {self.end} leave no step; a range needs at least 2 bars "
+                "from its start "
                 f"(the market has {market.n_bars} bars, the first {earliest} are history)."
             )
         if episode_length is not None and episode_length > steps:
             raise ArgumentError(
-                f"episode_length={episode_length} exceeds the {steps} steps between bars {self.start} and "
+                f"episode_length={episode_length} exceeds the {steps} steps between bars "
+                f"{self.start} and "
                 f"{self.end}; shorten it or widen the range."
             )
         self.length = episode_length
@@ -76,7 +82,8 @@ class Episodes:
             counts = np.array([len(self.listed(int(t))) for t in self.starts])
             if counts.max() < universe:
                 raise ArgumentError(
-                    f"universe={universe}, but at most {counts.max()} assets are listed throughout an episode; "
+                    f"universe={universe}, but at most {counts.max()} assets are listed "
+                    "throughout an episode; "
                     "lower universe, shorten episode_length or change the range."
                 )
             self.starts = self.starts[counts >= universe]
@@ -94,7 +101,7 @@ class Episodes:
         """Columns of the assets listed throughout an episode that starts at bar t."""
         return np.flatnonzero((self._first <= t) & (self._last >= self.last_bar(t)))
 
-    def is_listed(self, t: int, assets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def is_listed(self, t: int | NDArray[np.int64], assets: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which of the assets have had their first bar by t and not yet their last before it."""
         return (self._first[assets] <= t) & (self._last[assets] >= t)
 
@@ -105,11 +112,12 @@ class Episodes:
         )
 
     def draw_assets(self, t: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """``universe`` columns in random order, uniform over the assets listed throughout the episode."""
+        """``universe`` columns in random order, drawn from those listed throughout the episode."""
         listed = self.listed(t)
         if self.universe is None or len(listed) < self.universe:
             raise ArgumentError(
-                f"only {len(listed)} assets are listed throughout an episode from bar {t}, universe="
+                f"only {len(listed)} assets are listed throughout an episode from bar {t}, "
+                "universe="
                 f"{self.universe} needs more; choose another t."
             )
         return generator.permutation(listed)[: self.universe]
@@ -124,7 +132,8 @@ class Episodes:
         inside = rows.dtype.kind in "iu" and rows.shape in ((), (num_lanes,))
         if not inside or not ((rows >= self.start) & (rows <= self.end - 2)).all():
             raise ArgumentError(
-                f"options['t']={t!r} must be a row (or one per lane, or a date) in [{self.start}, {self.end - 2}]: "
+                f"options['t']={t!r} must be a row (or one per lane, or a date) in [{self.start}, "
+                f"{self.end - 2}]: "
                 "the range of this environment less its last bar."
             )
         return np.broadcast_to(rows, (num_lanes,)).astype(np.int64)

@@ -10,4 +10,4 @@ class ArgumentError(PortfolioError):
 
 
 class DataError(PortfolioError):
-    """Market data that cannot be used as they are; the message names the file, the row and the mend."""
+    """Market data that cannot be used as they are; the message names file, row and mend."""

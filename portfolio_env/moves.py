@@ -1,4 +1,4 @@
-"""From a price panel to what the economics reads: gross moves, tradability, delistings and rates per step."""
+"""From a price panel to what the economics reads: moves, tradability, delistings and rates."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def listed_rows(panel: PricePanel) -> tuple[NDArray[np.int64], NDArray[np.int64]
 def market_arrays(panel: PricePanel, costs: TransactionCosts, next_open: bool) -> MarketArrays:
     """Describe each step from close t to close t + 1.
 
-    Where an asset has no bar its latest price stands, for valuation alone: it cannot be traded. With
+    Where an asset has no bar its latest price stands, for valuation alone: it cannot be traded.
+    With
     ``next_open`` the move is split at the open of bar t + 1, where the trade takes place.
 
     Raises:
@@ -39,7 +40,8 @@ def market_arrays(panel: PricePanel, costs: TransactionCosts, next_open: bool) -
     if next_open:
         if panel.open is None:
             raise ArgumentError(
-                "execution='next_open' needs opening prices, which this market lacks; use execution='close'."
+                "execution='next_open' needs opening prices, which this market lacks; use "
+                "execution='close'."
             )
         tradable = panel.tradable[1:]
         opens = np.where(bars[1:], panel.open[1:], marks[1:])
@@ -61,7 +63,7 @@ class Benchmark:
     """Equal weight in the assets that can be traded, rebalanced at every bar, without costs."""
 
     def __init__(self, market: MarketArrays, haircut: float) -> None:
-        """Take what each asset makes of a step; assets that can be neither bought nor sold are left out."""
+        """Take what each asset makes of a step, and leave out those that cannot be traded."""
         self._counts = market.tradable | market.delisted
         whole = np.where(market.delisted, 1.0 - haircut, market.before * market.after)
         self._moves = np.where(self._counts, whole, 0.0)
@@ -75,7 +77,7 @@ class Benchmark:
     def log_return(
         self, rows: NDArray[np.int64], assets: NDArray[np.int64] | None
     ) -> NDArray[np.float64]:
-        """(B,) log returns of the steps that start at ``rows``, over (B, N) columns, or all for None."""
+        """(B,) log returns of the steps from ``rows``, over (B, N) columns; None is all."""
         if assets is None:
             return self._all.take(rows)
         pick = (rows[:, None], assets)

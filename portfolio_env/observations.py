@@ -1,7 +1,7 @@
 """What an agent sees: three modes over the same state, gathered for all lanes at once.
 
-An observation at bar t holds features of bars up to and including t, the drifted weights at close t, and which
-assets traded in bar t. Its arrays are fresh memory, never views of the market.
+An observation at bar t holds features of bars up to and including t, the drifted weights at close
+t, and which assets traded in bar t. Its arrays are fresh memory, never views of the market.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.simulator import Simulator
 
 MODES = ("window", "flat", "index")
-# Weights drift out of their bounds where there is leverage; observations are clipped to a multiple of it.
+# Weights drift out of their bounds where there is leverage; observations are clipped to a multiple
+# of it.
 DRIFT_ROOM = 10.0
 
 
@@ -26,13 +27,15 @@ class Observer:
 
     Args:
         simulator: The simulator.
-        mode: ``"window"``: Dict of ``market`` (W, N, F) float32, ``tradable`` (N,) int8, ``weights`` (N + 1,)
-            float32; ``"flat"``: the same, concatenated in this order to one float32 vector; ``"index"``: Dict of
-            ``t`` (1,) int64 row of the last closed bar, ``tradable``, ``weights``, and with universe sampling
-            ``assets`` (N,) int64 columns of the market.
+        mode: ``"window"``: Dict of ``market`` (W, N, F) float32, ``tradable`` (N,) int8 and
+            ``weights`` (N + 1,) float32; ``"flat"``: the same, concatenated in this order to one
+            float32 vector; ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar,
+            ``tradable``, ``weights``, and with universe sampling ``assets`` (N,) int64 columns of
+            the market.
 
     Raises:
-        ArgumentError: On another mode, or if ``window`` or ``flat`` is asked of a market without features.
+        ArgumentError: On another mode, or if ``window`` or ``flat`` is asked of a market without
+            features.
     """
 
     def __init__(self, simulator: Simulator, mode: str) -> None:

@@ -1,7 +1,8 @@
 """Reward functions over lanes, and their names.
 
-A reward is called once per step with a ``Transition`` and returns one number per lane. Any callable will do;
-one that remembers something between steps derives from ``Reward`` and forgets it in ``reset``.
+A reward is called once per step with a ``Transition`` and returns one number per lane. Any callable
+will do; one that remembers something between steps derives from ``Reward`` and forgets it in
+``reset``.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def simple_return(step: Transition) -> Float:
 class ExcessLogReturn(Reward):
     """``scale * (log return - log return of equal weight)``.
 
-    The subtracted part does not depend on the action: the same optimal policy, less noise. Use it to learn,
-    never to evaluate.
+    The subtracted part does not depend on the action: the same optimal policy, less noise. Use it
+    to learn, never to evaluate.
     """
 
     def __init__(self, scale: float = 1.0) -> None:
@@ -159,11 +160,12 @@ class _Differential(Reward):
 
 
 class DifferentialSharpe(_Differential):
-    r"""Differential Sharpe ratio of Moody & Saffell (2001), "Learning to Trade via Direct Reinforcement", eq. 14.
+    r"""Differential Sharpe ratio of Moody & Saffell (2001), eq. 14.
 
     .. math:: D = \frac{B \, (R - A) - \frac12 A \, (R^2 - B)}{(B - A^2)^{3/2}}
 
-    with the moving averages ``A`` of ``R`` and ``B`` of ``R^2`` before the step. 0 while the variance is 0.
+    with the moving averages ``A`` of ``R`` and ``B`` of ``R^2`` before the step. 0 while the
+    variance is 0.
     """
 
     def __call__(self, step: Transition) -> Float:
@@ -182,7 +184,8 @@ class DifferentialDownside(_Differential):
     .. math:: D = \frac{R - A / 2}{DD} \ (R > 0), \qquad
               D = \frac{DD^2 (R - A / 2) - A R^2 / 2}{DD^3} \ (R \le 0)
 
-    with the moving averages ``A`` of ``R`` and ``DD^2`` of ``min(R, 0)^2`` before the step. 0 while DD is 0.
+    with the moving averages ``A`` of ``R`` and ``DD^2`` of ``min(R, 0)^2`` before the step. 0 while
+    DD is 0.
     """
 
     def __call__(self, step: Transition) -> Float:

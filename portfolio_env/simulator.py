@@ -27,7 +27,7 @@ Draw = Callable[[int], np.random.Generator]
 
 
 class EnvOptions(TypedDict, total=False):
-    """Keywords that PortfolioEnv and PortfolioVectorEnv pass on to the Simulator, which documents them."""
+    """Keywords that both environments pass on to the Simulator, which documents them."""
 
     window: int
     action: str
@@ -57,15 +57,17 @@ class Simulator:
         reward: Name, ``{"name": ..., **parameters}`` or callable, see ``rewards``.
         costs: TransactionCosts or a mapping of its fields.
         constraints: PortfolioConstraints or a mapping of its fields.
-        execution: ``"close"``: trade at the close that was just observed; ``"next_open"``: at the open
-            of the next bar, on what the weights have drifted to by then.
+        execution: ``"close"``: trade at the close that was just observed; ``"next_open"``: at the
+            open of the next bar, on what the weights have drifted to by then.
         start: First bar of the range: row, date, or None for the first with enough history.
         end: Bar after the last one of the range: row, date, or None for the end of the market.
-        episode_length: Steps after which an episode is truncated; None runs to the end of the range.
+        episode_length: Steps after which an episode is truncated; None runs to the end of the
+            range.
         random_start: Draw the first bar of every episode from the range, else always ``start``.
-        universe: Number k of assets drawn for every episode among those listed throughout it, in random
-            order; None trades all assets.
-        adjustment: Fraction in (0, 1] of the way from drifted to target weights that is gone each step.
+        universe: Number k of assets drawn for every episode among those listed throughout it, in
+            random order; None trades all assets.
+        adjustment: Fraction in (0, 1] of the way from drifted to target weights that is gone each
+            step.
         initial: Weights at the start: ``"cash"``, ``"equal_weight"``, or N + 1 weights, cash first.
         initial_value: Money at the start, > 0 (it matters to market impact and fixed fees).
         logits_scale: Softmax scale s > 0: the largest weight ratio is exp(2 s).
@@ -118,7 +120,8 @@ class Simulator:
         self.bounds = self.constraints.bounds(self.n_assets)
         if action == "logits" and self.levered:
             raise ArgumentError(
-                "action='logits' reaches long-only, unlevered portfolios alone; use action='weights' with "
+                "action='logits' reaches long-only, unlevered portfolios alone; use "
+                "action='weights' with "
                 "long_only=False or max_leverage above 1."
             )
         self.logits_scale = float(logits_scale)
@@ -129,7 +132,8 @@ class Simulator:
         self.initial = self._checked_initial(initial)
         self.reward = make_reward(reward)
 
-    # ---- construction -------------------------------------------------------------------------------
+    # ---- construction
+    # -------------------------------------------------------------------------------
 
     def _rules(self, execution: str, adjustment: float) -> NDArray[np.void]:
         limits, costs, year = self.constraints, self.costs, self.market.periods_per_year
@@ -172,7 +176,8 @@ class Simulator:
             return initial
         return self._checked_weights("initial", initial, (self.n_assets + 1,))
 
-    # ---- state, by name ------------------------------------------------------------------------------
+    # ---- state, by name
+    # ------------------------------------------------------------------------------
 
     @property
     def t(self) -> NDArray[np.int64]:
@@ -219,7 +224,8 @@ class Simulator:
         """(B, N) whether each asset traded in bar t."""
         return self.market.tradable[self.t[:, None], self.assets]
 
-    # ---- running -------------------------------------------------------------------------------------
+    # ---- running
+    # -------------------------------------------------------------------------------------
 
     def reset(
         self, generator: Draw, lanes: Bool | None = None, *, t: Any = None, weights: Any = None
@@ -261,7 +267,7 @@ class Simulator:
             self.reward.reset(self._all if lanes is None else lanes)
 
     def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
-        """(len(which), N + 1) weights to start from, once the first bars and the assets are known."""
+        """(len(which), N + 1) weights to start from, once first bars and assets are known."""
         shape = (self.num_lanes, self.n_assets + 1)
         if weights is None and isinstance(self.initial, str):
             out = np.zeros((len(which), shape[1]))
@@ -271,7 +277,7 @@ class Simulator:
             out[:, 0] = 1.0 - out[:, 1:].sum(-1)
             return out
         if weights is None:
-            out = np.broadcast_to(self.initial, (len(which), shape[1]))  # type: ignore[arg-type]
+            out = np.broadcast_to(self.initial, (len(which), shape[1]))
         else:
             given = np.asarray(weights, dtype=np.float64)
             if given.shape not in (shape, shape[1:]):
@@ -285,7 +291,8 @@ class Simulator:
             lane, asset = np.argwhere(out[:, 1:] * unlisted)[0]
             name = self.market.assets[self.assets[which[lane], asset]]
             raise ArgumentError(
-                f"the weights to start from hold {name}, which is not listed at bar {self.t[which[lane]]}; give it "
+                f"the weights to start from hold {name}, which is not listed at bar "
+                f"{self.t[which[lane]]}; give it "
                 "weight 0."
             )
         return out
@@ -294,20 +301,23 @@ class Simulator:
         """Trade, let the market move one bar, and return the rewards.
 
         Args:
-            actions: (B, N + 1) scores or weights, cash first, finite; taken in the precision they come in.
+            actions: (B, N + 1) scores or weights, cash first, finite; taken in the precision they
+                come in.
             active: (B,) lanes to step, the others stay as they are and are rewarded 0; None is all.
 
         Returns:
             (B,) float64 rewards, fresh memory.
 
         Raises:
-            ArgumentError: If the shape is wrong or an action is not finite; nothing has changed then.
+            ArgumentError: If the shape is wrong or an action is not finite; nothing has changed
+                then.
         """
         array = np.asarray(actions)
         shape = (self.num_lanes, self.n_assets + 1)
         if array.shape != shape or array.dtype.kind not in "fiu":
             raise ArgumentError(
-                f"actions have shape {array.shape} and type {array.dtype}, expected {shape} numbers: one row per "
+                f"actions have shape {array.shape} and type {array.dtype}, expected {shape} "
+                "numbers: one row per "
                 "lane, cash first."
             )
         mask, lanes = self._all if active is None else active, self.lanes
@@ -318,7 +328,8 @@ class Simulator:
         bad = dynamics.step_lanes(wanted, mask, lanes, self.arrays, self.rules, self.bounds)
         if bad >= 0:
             raise ArgumentError(
-                f"the action of lane {bad} is not finite: {array[bad].tolist()}; check the policy for NaN."
+                f"the action of lane {bad} is not finite: {array[bad].tolist()}; check the policy "
+                "for NaN."
             )
         np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])
         universe = None if self.episodes.universe is None else lanes.assets
@@ -326,13 +337,15 @@ class Simulator:
         rewards = np.array(self.reward(Transition(self.lanes)), dtype=np.float64)
         if rewards.shape != (self.num_lanes,):
             raise ArgumentError(
-                f"the reward returned shape {rewards.shape}, expected ({self.num_lanes},): one per lane."
+                f"the reward returned shape {rewards.shape}, expected ({self.num_lanes},): one "
+                "per lane."
             )
         if active is not None:
             rewards[~active] = 0.0
         return rewards
 
-    # ---- arguments -----------------------------------------------------------------------------------
+    # ---- arguments
+    # -----------------------------------------------------------------------------------
 
     def _checked_weights(self, name: str, weights: Any, shape: tuple[int, ...]) -> Float:
         array = np.array(weights, dtype=np.float64)
@@ -342,7 +355,8 @@ class Simulator:
             or (abs(array.sum(-1) - 1) > 1e-6).any()
         ):
             raise ArgumentError(
-                f"{name}={weights!r} must be {self.n_assets + 1} finite weights per lane, cash first, that sum to 1."
+                f"{name}={weights!r} must be {self.n_assets + 1} finite weights per lane, cash "
+                "first, that sum to 1."
             )
         if self.bounds["long_only"][0] and (array[..., 1:] < 0).any():
             raise ArgumentError(f"{name}={weights!r} holds a short position, but long_only is set.")

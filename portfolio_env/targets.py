@@ -17,7 +17,8 @@ Bool = NDArray[np.bool_]
 def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float:
     """``exp(scale * clip(scores, -1, 1))`` in float64; ``target_lane`` divides by their sum.
 
-    NumPy's exponential works on all lanes at once, and takes a fifth of the time of one inside the loop.
+    NumPy's exponential works on all lanes at once, and takes a fifth of the time of one inside the
+    loop.
     """
     out = np.multiply(scores, scale, dtype=np.float64)
     np.clip(out, -scale, scale, out=out)
@@ -89,7 +90,7 @@ def target_lane(
 
 @inlined
 def _share_rest(d: Float, a: Float, fixed: Bool) -> float:
-    """Fixed assets keep ``d``; the rest of the wealth is split in the asked proportions, else held in cash."""
+    """Fixed assets keep ``d``; the rest of the wealth is split as asked, or else held in cash."""
     free, asked = 1.0, a[0]
     for i in range(fixed.shape[0]):
         if fixed[i]:

@@ -23,18 +23,20 @@ Bool = NDArray[np.bool_]
 
 
 class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
-    """B accounts in the same market, stepped by one compiled call; lane i seeded with s is a
-    ``PortfolioEnv`` seeded with ``s + i``, bit for bit.
+    """B accounts in the same market, stepped by one compiled call.
+
+    Lane i seeded with s is a ``PortfolioEnv`` seeded with ``s + i``, bit for bit.
 
     Args:
         num_envs: Number of lanes B.
         market: See ``PortfolioEnv``.
         observation: See ``PortfolioEnv``.
         render_mode: See ``PortfolioEnv``; ``render()`` gives one frame per lane.
-        autoreset_mode: ``AutoresetMode`` or its value. ``NEXT_STEP``: the step after the last one of an episode
-            ignores the lane's action and returns its reset. ``SAME_STEP``: the reset observation comes with
-            the last step, whose own is in ``info["final_obs"]`` and ``info["final_info"]``. ``DISABLED``: a
-            lane that has ended stands still, rewarded 0, until ``reset(options={"reset_mask": mask})``.
+        autoreset_mode: ``AutoresetMode`` or its value. ``NEXT_STEP``: the step after the last of
+            an episode ignores the lane's action and returns its reset. ``SAME_STEP``: the reset
+            observation comes with the last step, whose own is in ``info["final_obs"]`` and
+            ``info["final_info"]``. ``DISABLED``: a lane that has ended stands still, rewarded 0,
+            until ``reset(options={"reset_mask": mask})``.
         **options: See ``simulator.Simulator``.
     """
 
@@ -54,7 +56,8 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self.simulator = Simulator(market, num_envs, **options)
         self.num_envs = num_envs
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
-        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}
+        # one dict per object: the class holds none, as two environments may differ in mode
+        self.metadata = {**type(self).metadata, "autoreset_mode": self.autoreset_mode}  # type: ignore[misc]
         self.render_mode = checked_render_mode(render_mode, self.metadata)
         self._observer = Observer(self.simulator, observation)
         self.single_observation_space = self._observer.space
@@ -66,7 +69,8 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self._started = False
         self._values: list[list[float]] = [[] for _ in range(num_envs)]  # for rendering only
 
-    # ---- Gymnasium -----------------------------------------------------------------------------------
+    # ---- Gymnasium
+    # -----------------------------------------------------------------------------------
 
     def reset(
         self,
@@ -78,8 +82,8 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
 
         Args:
             seed: Lane i is seeded with ``seed + i``; or one seed (or None) per lane.
-            options: ``reset_mask`` (B,) bool, ``t`` (row, date or (B,) rows), ``weights`` ((N + 1,) or
-                (B, N + 1), cash first).
+            options: ``reset_mask`` (B,) bool, ``t`` (row, date or (B,) rows), ``weights`` ((N + 1,)
+                or (B, N + 1), cash first).
         """
         given = dict(options or {})
         mask = _reset_mask(given.pop("reset_mask", None), self.num_envs)
@@ -128,10 +132,11 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             for lane, values in enumerate(self._values)
         )
 
-    # ---- details -------------------------------------------------------------------------------------
+    # ---- details
+    # -------------------------------------------------------------------------------------
 
     def _final(self, ended: Bool) -> dict[str, Any]:
-        """Last observation and info of the lanes that ended, as Gymnasium's vector environments give them."""
+        """Last observation and info of the lanes that ended, as Gymnasium gives them."""
         rows = self._observer()
         final_obs = np.full(self.num_envs, None, dtype=object)
         for lane in np.flatnonzero(ended):
@@ -178,7 +183,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
 
 
 def _info_arrays(ledger: NDArray[np.float64], lanes: Bool | None) -> dict[str, Any]:
-    """The ledger as Gymnasium's dict of arrays, each with its ``_key`` mask of the lanes it speaks of."""
+    """The ledger as Gymnasium's dict of arrays, each with the ``_key`` mask of its lanes."""
     rows = ledger.copy()
     mask = np.ones(rows.shape[1], np.bool_) if lanes is None else lanes.copy()
     infos: dict[str, Any] = {}
@@ -206,6 +211,7 @@ def _reset_mask(mask: Any, num_envs: int) -> Bool | None:
         or not mask.any()
     ):
         raise ArgumentError(
-            f"options['reset_mask']={mask!r} must be a bool array of shape ({num_envs},) with at least one True."
+            f"options['reset_mask']={mask!r} must be a bool array of shape ({num_envs},) with at "
+            "least one True."
         )
     return mask

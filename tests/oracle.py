@@ -40,7 +40,8 @@ class Account:
     ) -> None:
         """Move to the asked proportions of what can be traded, paying the costs out of it.
 
-        ``impact`` is b * sigma / sqrt(money volume) per asset: the rate per sqrt of the money traded.
+        ``impact`` is b * sigma / sqrt(money volume) per asset: the rate per sqrt of the money
+        traded.
         """
         n = len(prices)
         impact = impact or [0.0] * n

@@ -1,4 +1,4 @@
-"""The projection against a general solver, its properties, and the constraints inside an episode."""
+"""The projection against a general solver, its properties, and constraints in an episode."""
 
 import numpy as np
 import pytest
@@ -148,7 +148,8 @@ def test_bad_weights_are_refused():
             PortfolioConstraints().project(weights)
 
 
-# ---- inside an episode ---------------------------------------------------------------------------------
+# ---- inside an episode
+# ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +222,7 @@ def test_assets_within_the_band_are_not_traded(market):
 
 
 def test_a_portfolio_of_observed_weights_is_held_inside_the_band(market):
-    """Weights rounded to float32 come back as they were observed: the band makes that no trade at all."""
+    """Weights come back rounded to float32, as observed: the band makes that no trade at all."""
     simulator = Simulator(
         market, window=1, action="weights", initial="equal_weight",
         constraints={"no_trade_band": 1e-6}, costs={"fixed_fee": 100.0},

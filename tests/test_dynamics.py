@@ -26,7 +26,8 @@ def numbers(texts: list[str]) -> np.ndarray:
     return np.array([number(text) for text in texts])
 
 
-# ---- remainder factor ----------------------------------------------------------------------------------
+# ---- remainder factor
+# ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", FIXTURES["remainder_factor"], ids=lambda case: case["id"])
@@ -131,7 +132,8 @@ def test_bad_arguments_are_named(arguments, message):
         remainder_factor(*arguments)
 
 
-# ---- market impact and carry ---------------------------------------------------------------------------
+# ---- market impact and carry
+# ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", FIXTURES["impact"][3:], ids=lambda case: case["id"])
@@ -176,7 +178,8 @@ def test_carry_equals_the_fixtures(case):
     assert weights.sum() == pytest.approx(1, abs=1e-15)
 
 
-# ---- whole episodes ------------------------------------------------------------------------------------
+# ---- whole episodes
+# ------------------------------------------------------------------------------------
 
 
 def price_market(relatives, volume=None, opens=None) -> Market:
@@ -258,7 +261,8 @@ def replay(simulator: Simulator, targets: np.ndarray, next_open: bool) -> tuple[
     buy, sell = costs.rates(n)
     account = Account(
         simulator.initial_value, [0.0] * n, buy.tolist(), sell.tolist(), costs.fixed_fee,
-        costs.cash_rate_annual / year, costs.margin_rate_annual / year, costs.borrow_rate_annual / year,
+        costs.cash_rate_annual / year, costs.margin_rate_annual / year, costs.borrow_rate_annual /
+        year,
     )  # fmt: skip
     impact = costs.impact_coefficients(panel)
     values, turnovers, paid = [], [], []

@@ -1,4 +1,4 @@
-"""PortfolioEnv as a Gymnasium environment: checkers, spaces, determinism, timing, options, errors."""
+"""PortfolioEnv as a Gymnasium environment: checkers, spaces, timing, options, errors."""
 
 import json
 import pickle
@@ -28,7 +28,8 @@ VARIANTS = {
     "stateful_reward": {"reward": "differential_sharpe"},
     "ragged": {"market": RAGGED},
 }
-# What SB3 finds worth saying, and why it is meant so: a window is (W, N, F), which SB3 takes for a picture;
+# What SB3 finds worth saying, and why it is meant so: a window is (W, N, F), which SB3 takes for a
+# picture;
 # weights are in [0, 1], which suits baselines and simplex policies.
 SB3_REMARKS = {
     "window": (
@@ -160,7 +161,8 @@ def test_observations_are_fresh_memory():
             assert not any(np.shares_memory(array, other) for other in others)
 
 
-# ---- timing --------------------------------------------------------------------------------------------
+# ---- timing
+# --------------------------------------------------------------------------------------------
 
 
 def changed_after(market, t, rng):
@@ -243,7 +245,8 @@ def test_window_of_one_may_start_at_the_first_bar():
     assert env.simulator.t[0] == 0
 
 
-# ---- actions -------------------------------------------------------------------------------------------
+# ---- actions
+# -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("n", [30, 100])
@@ -323,7 +326,8 @@ def test_bad_actions_are_refused_and_change_nothing(action, message):
     assert all(np.array_equal(a, b) for a, b in list(state)[:7])
 
 
-# ---- reset options, info, rendering --------------------------------------------------------------------
+# ---- reset options, info, rendering
+# --------------------------------------------------------------------
 
 
 def test_reset_options():

@@ -1,6 +1,7 @@
 """Backtests keep exactly what happened: against plain arithmetic, lane by lane, and in files."""
 
 import json
+from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
@@ -229,3 +230,13 @@ def test_plots_show_every_account(results):
     assert axes.get_title() == "random"
     assert axes.get_ylim() == pytest.approx((0, 1))
     assert len(figure.legends[0].get_texts()) == 4
+
+
+def test_plots_of_shorts_and_of_great_growth(results):
+    result = results["random"]
+    growth = replace(result, values=np.geomspace(1, 100, len(result.values)))
+    assert plots.equity_curves(results | {"growth": growth}).axes[0].get_yscale() == "log"
+    assert plots.equity_curves(results).axes[0].get_yscale() == "linear"
+    held = np.tile([0.8, 0.5, -0.3, 0.0], (len(result.held), 1))
+    figure = plots.weights_area(replace(result, held=held))
+    assert figure.axes[0].get_ylim() == pytest.approx((-0.3, 1.3))

@@ -166,13 +166,13 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"policy": "flat_mlp"}, "cannot read index"),
         ({"out": "."}, "not empty"),
         ({"test": 0.0}, "an episode needs"),
-        ({"assets": "BTC,NOPE"}, "NOPE"),
+        ({"assets": "A01,NOPE"}, "NOPE"),
         ({"encoder": "transformer"}, "unknown"),
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=message):
-        train(small(tmp_path / "run", **change))
+        train(replace(small(tmp_path / "run"), **change))
 
 
 def test_a_folder_without_a_run_or_a_model_is_refused(run_path: Path, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def _command(*arguments: str) -> list[str]:
 @pytest.mark.parametrize("algo", ["ppo", "sac"])
 def test_a_killed_run_is_resumed_to_its_end(algo: str, tmp_path: Path) -> None:
     """SIGKILL in mid-run loses at most one checkpoint interval, and the schedules go on."""
-    out, steps, every = tmp_path / "run", {"ppo": 200_000, "sac": 12_000}[algo], 2000
+    out, steps, every = tmp_path / "run", {"ppo": 60_000, "sac": 6_000}[algo], 1000
     arguments = ["--algo", algo, "--market", MARKET, "--timesteps", str(steps), "--num-envs", "16"]
     arguments += ["--checkpoint-every", str(every), "--validation-every", str(10 * steps)]
     arguments += ["--episode-length", "50", "--device", "cpu", "--out", str(out)]
@@ -228,10 +228,10 @@ def test_a_killed_run_is_resumed_to_its_end(algo: str, tmp_path: Path) -> None:
     )
     assert resumed.stdout.strip().endswith(str(out))
     finished = load_run(out, device="cpu")
-    assert steps <= finished.model.num_timesteps < steps + 4096
+    assert steps <= finished.model.num_timesteps < steps + 8192
     if algo == "ppo":  # the learning rate went on down to 0 over both parts
         rate = finished.model.policy.optimizer.param_groups[0]["lr"]
-        assert rate <= 1e-3 * 4096 / steps
+        assert rate <= 1e-3 * 8192 / steps
     hidden = [p for p in out.rglob(".*")]
     assert hidden == []
 

@@ -71,7 +71,7 @@ def test_disabled_autoreset_holds_ended_lanes_until_they_are_reset():
     for i, single in enumerate(singles):
         single.reset(seed=20 + i)
     rng = np.random.default_rng(1)
-    for step in range(6):
+    for _ in range(6):
         actions = rng.uniform(-1, 1, (4, 4))
         _, rewards, _, truncated, _ = env.step(actions)
         assert rewards.tolist() == [s.step(a)[1] for s, a in zip(singles, actions, strict=True)]
