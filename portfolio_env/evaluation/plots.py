@@ -34,12 +34,13 @@ def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
     from matplotlib.ticker import LogLocator
 
     axes = figure.subplots()
-    for name, result in results.items():
-        axes.plot(result.timestamps, result.values / result.values[0], label=name, linewidth=1.2)
+    growth = {name: result.values / result.values[0] for name, result in results.items()}
+    for name, values in growth.items():
+        axes.plot(results[name].timestamps, values, label=name, linewidth=1.2)
     axes.axhline(1, color="gray", linewidth=0.8)
     axes.set(title="Account value", ylabel="value / initial value")
-    low, high = axes.get_ylim()
-    if 0 < low < high / LOG_FROM:
+    low = min(values.min() for values in growth.values())
+    if 0 < low < max(values.max() for values in growth.values()) / LOG_FROM:
         axes.set_yscale("log")
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_minor_formatter("")
