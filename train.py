@@ -1,5 +1,6 @@
 """Train an agent and write a run folder, e.g. `python train.py --market sp500 --algo ppo`."""
 
+import logging
 import sys
 from dataclasses import dataclass
 from typing import Annotated
@@ -23,6 +24,8 @@ class Command:
 def main() -> None:
     """Run the command line."""
     command = tyro.cli(Command)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("agents").setLevel(logging.INFO)
     try:
         if command.resume is not None:
             path = resume(command.resume, progress_bar=True)
@@ -31,7 +34,7 @@ def main() -> None:
     except PortfolioError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("stopped; continue with --resume RUN")
+        sys.exit("stopped; continue with --resume and the run folder")
     print(path)
 
 

@@ -23,7 +23,7 @@ PER_ASSET: dict[str, type[BasePolicy]] = {
     "ppo": PerAssetActorCriticPolicy,
     "sac": PerAssetSACPolicy,
 }
-ROLLOUT = 4096  # transitions between two PPO updates: 256 lanes x 16 steps
+ROLLOUT = 8192  # transitions between two PPO updates: 256 lanes x 32 steps
 LEARNING_RATE = 1e-3
 
 

@@ -1,5 +1,6 @@
 """Training: from settings to a finished run folder, and on from where a stopped one left off."""
 
+import logging
 import shlex
 import sys
 from datetime import datetime
@@ -26,6 +27,8 @@ from agents.run_folder import (
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
 
+_LOGGER = logging.getLogger(__name__)
+
 
 def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     """Train an agent from scratch.
@@ -41,6 +44,7 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     market, ranges = config.load_market()
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = create_run(config, market, ranges, shlex.join(sys.argv), stamp)
+    _LOGGER.info("run folder: %s", path)
     return _run(path, config, market, ranges, progress_bar)
 
 

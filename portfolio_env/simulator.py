@@ -243,16 +243,17 @@ class Simulator:
         """
         which = np.arange(self.num_lanes) if lanes is None else np.flatnonzero(lanes)
         state, episodes = self.lanes, self.episodes
-        given = None if t is None else episodes.check_starts(t, self.num_lanes)
-        state.clock[:, which] = [[episodes.start], [episodes.last_bar(episodes.start)]]
-        if not episodes.fixed or given is not None:
-            for lane in which.tolist():
-                start = (
-                    int(given[lane]) if given is not None else episodes.draw_start(generator(lane))
-                )
-                state.clock[:, lane] = start, episodes.last_bar(start)
-                if episodes.universe is not None:
-                    state.assets[lane] = episodes.draw_assets(start, generator(lane))
+        if t is not None:
+            starts = episodes.check_starts(t, self.num_lanes)[which]
+        elif episodes.random_start:
+            starts = np.array([episodes.draw_start(generator(lane)) for lane in which.tolist()])
+        else:
+            starts = np.full(len(which), episodes.starts[0])
+        state.clock[0, which] = starts
+        state.clock[1, which] = episodes.last_bar(starts)
+        if episodes.universe is not None:
+            for lane, start in zip(which.tolist(), starts.tolist(), strict=True):
+                state.assets[lane] = episodes.draw_assets(start, generator(lane))
         held = self._start_weights(weights, which)
         state.weights[which] = state.held[which] = held
         state.growth[:, which] = [[1.0], [self.initial_value]]

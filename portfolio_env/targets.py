@@ -20,8 +20,8 @@ def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float
     NumPy's exponential works on all lanes at once, and takes a fifth of the time of one inside the
     loop.
     """
-    out = np.multiply(scores, scale, dtype=np.float64)
-    np.clip(out, -scale, scale, out=out)
+    out = np.clip(scores, -1.0, 1.0, dtype=np.float64)
+    out *= scale
     numerators: Float = np.exp(out, out=out)
     return numerators
 

@@ -205,17 +205,17 @@ def _command(*arguments: str) -> list[str]:
 @pytest.mark.parametrize("algo", ["ppo", "sac"])
 def test_a_killed_run_is_resumed_to_its_end(algo: str, tmp_path: Path) -> None:
     """SIGKILL in mid-run loses at most one checkpoint interval, and the schedules go on."""
-    out, steps, every = tmp_path / "run", {"ppo": 60_000, "sac": 6_000}[algo], 1000
-    arguments = ["--algo", algo, "--market", MARKET, "--timesteps", str(steps), "--num-envs", "16"]
+    out, steps, every = tmp_path / "run", {"ppo": 80_000, "sac": 6_000}[algo], 1000
+    arguments = ["--algo", algo, "--market", MARKET, "--timesteps", str(steps), "--num-envs", "64"]
     arguments += ["--checkpoint-every", str(every), "--validation-every", str(10 * steps)]
     arguments += ["--episode-length", "50", "--device", "cpu", "--out", str(out)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         _command(*arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while latest_checkpoint(out) is None and process.poll() is None:
-            assert time.monotonic() < deadline, "no checkpoint within a minute"
+            assert time.monotonic() < deadline, "no checkpoint within five minutes"
             time.sleep(0.02)
         time.sleep(0.3)
         process.send_signal(signal.SIGKILL)
