@@ -174,11 +174,11 @@ def _ppo_defaults(venv: VecEnv) -> dict[str, Any]:
 
 def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
     return {
-        "learning_rate": LEARNING_RATE,
+        "learning_rate": LinearSchedule(LEARNING_RATE, 0.0, 1.0),
         "learning_starts": 10 * venv.num_envs,
         "batch_size": 512,
         "gamma": 0.9,
-        "tau": 0.01,
+        "tau": 0.05,  # some 600 updates in all: slower targets would not get anywhere
         "ent_coef": 0.005,  # automatic tuning keeps the policy noisy: it learns nothing here
         # One update for every 64 transitions.
         "train_freq": max(1, 64 // venv.num_envs),

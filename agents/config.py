@@ -122,7 +122,7 @@ class TrainConfig:
         )
 
     def load_market(self) -> tuple[Market, dict[str, Range]]:
-        """The market, scalers fitted on its training range, and the half-open rows of the ranges."""
+        """The market, scaled on its training range, and the half-open rows of every range."""
         assets = [name.strip() for name in self.assets.split(",")] if self.assets else None
         options: dict[str, Any] = {
             "assets": assets,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.logger import Logger
 
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for
 from agents.config import TrainConfig
@@ -142,6 +143,7 @@ def test_sac_learns_from_the_index_buffer_as_from_windows() -> None:
         agent = make_agent(
             "sac", venv, window=2, seed=0, device="cpu", buffer_size=400, batch_size=32
         )
+        agent.set_logger(Logger(None, []))
         return agent.learn(400).policy.parameters_to_vector()
 
     np.testing.assert_allclose(parameters("index"), parameters("window"), rtol=1e-5, atol=1e-6)
