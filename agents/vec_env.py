@@ -1,6 +1,7 @@
 """The vector environment as a Stable-Baselines3 `VecEnv`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -124,7 +125,22 @@ def _rows(infos: Info, time_limit: list[bool] | None = None) -> list[Info]:
     if time_limit is not None:
         keys.append("TimeLimit.truncated")
         columns.append(time_limit)
-    return [dict(zip(keys, row, strict=False)) for row in zip(*columns, strict=True)]
+    return _row_builder(tuple(keys))(columns)
+
+
+@cache
+def _row_builder(keys: tuple[str, ...]) -> Callable[[list[list[Any]]], list[Info]]:
+    """Compile columns -> one dict per row, written out as dataclasses write out their methods.
+
+    A dict display with fixed keys takes half the time of `dict(zip(keys, row))`, and these dicts
+    are most of what a step costs.
+    """
+    values = ", ".join(f"v{i}" for i in range(len(keys)))
+    items = ", ".join(f"{key!r}: v{i}" for i, key in enumerate(keys))
+    builder: Callable[[list[list[Any]]], list[Info]] = eval(
+        f"lambda columns: [{{{items}}} for {values}, in zip(*columns)]"
+    )
+    return builder
 
 
 def make_sb3_vec_env(
