@@ -15,6 +15,7 @@ NO_LIMIT = np.inf
 # Sums this close to 1 come from rounding (float32 weights): they are rescaled, which keeps zeros
 # zero.
 SUM_TOLERANCE = 1e-6
+SUM_ROUNDING = 1e-13  # and these need no mending at all
 # So far below the largest, an asked weight is at its lower bound whatever it is exactly.
 FAR = 1e6
 
@@ -220,12 +221,13 @@ def project_lane(w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any) 
     for i in range(n):
         if not fixed[i]:
             total += w[i + 1]
-    if total != free and abs(total - free) <= SUM_TOLERANCE and total > 0:
+    off = abs(total - free)
+    if SUM_ROUNDING < off <= SUM_TOLERANCE and total > 0:
         for i in range(n + 1):
             if i == 0 or not fixed[i - 1]:
                 w[i] *= free / total
-        total = free
-    if total != free or not _inside(w, fixed, bounds):
+        off = 0.0
+    if not off <= SUM_ROUNDING or not _inside(w, fixed, bounds):
         _nearest_sum(w, fixed, bounds, free)
     if not bounds.long_only:
         _limit_leverage(w, fixed, bounds.max_leverage)

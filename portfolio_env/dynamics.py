@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 from portfolio_env.compiled import borrowed, inlined, kernel
 from portfolio_env.constraints import violation_lane
 from portfolio_env.errors import ArgumentError
-from portfolio_env.targets import target_lane
+from portfolio_env.targets import mark_kept, target_lane
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -93,7 +93,7 @@ class Lanes(NamedTuple):
     turnovers: Float  # (B, P) ring of the last turnovers, P = 0 without a period limit
     ended: Bool  # (2, B) terminated, truncated
     scratch: Float  # (5, N + 1) work space of one lane
-    flags: Bool  # (4, N) delisted, untradable (false again after each lane), fixed, none
+    flags: Bool  # (5, N) delisted, untradable (false again after each lane), fixed, none, kept
 
 
 def remainder_factor(
@@ -352,6 +352,8 @@ def _step_lane(
             column = lanes.assets[b, i]
             lanes.flags[0, i] = market.delisted[row, column]
             lanes.flags[1, i] = not market.tradable[row, column]
+    if not rules.softmax:
+        mark_kept(wanted, d, lanes.flags[4])
     value = ledger[VALUE, b]
     wealth, mu, turnover, carry, growth = value, 1.0, 0.0, 0.0, 1.0
     delisted = lanes.flags[0]
@@ -422,7 +424,7 @@ def _rebalance(
         for i in range(columns.shape[0]):
             impact[i] = market.impact[row, columns[i]] * math.sqrt(wealth)
     d = lanes.weights[b]
-    free = target_lane(wanted, d, lanes.flags[1], quiet, rules, bounds, a, fixed)
+    free = target_lane(wanted, d, quiet, rules, bounds, a, lanes.flags)
     limit = rules.max_turnover
     if lanes.turnovers.shape[1] > 0:
         limit = min(limit, rules.max_period_turnover - _used_turnover(lanes.turnovers[b], row))

@@ -166,7 +166,7 @@ class Simulator:
             turnovers=np.zeros((b, period)),
             ended=np.zeros((2, b), np.bool_),
             scratch=np.zeros((5, n + 1)),
-            flags=np.zeros((4, n), np.bool_),
+            flags=np.zeros((5, n), np.bool_),
         )
         self._all = np.ones(b, np.bool_)
 

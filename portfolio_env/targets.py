@@ -27,31 +27,36 @@ def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float
 
 
 @inlined
+def mark_kept(wanted: Float, d: Float, kept: Bool) -> None:
+    """Flag the holdings whose asked weight is the observed one, to the last bit of float32.
+
+    Observations round weights to float32: without this, a policy that returns what it observed
+    would trade the rounding, pay fixed fees for it, and with ``execution="next_open"`` trade back
+    the move of the night.
+    """
+    for i in range(kept.shape[0]):
+        kept[i] = d[i + 1] != 0.0 and np.float32(wanted[i + 1]) == np.float32(d[i + 1])
+
+
+@inlined
 def target_lane(
-    wanted: Float,
-    d: Float,
-    untradable: Bool,
-    quiet: bool,
-    rules: Any,
-    bounds: Any,
-    a: Float,
-    fixed: Bool,
+    wanted: Float, d: Float, quiet: bool, rules: Any, bounds: Any, a: Float, flags: Bool
 ) -> float:
-    """Write the feasible target into ``a`` and the assets that will not trade into ``fixed``.
+    """Write the feasible target into ``a`` and the assets that will not trade into ``flags[2]``.
 
     Args:
         wanted: (N + 1,) softmax numerators or weights, cash first, finite.
         d: (N + 1,) drifted weights.
-        untradable: (N,) assets that can be neither bought nor sold now.
         quiet: Whether no asset is untradable.
         rules: Record of ``dynamics.RULES``.
         bounds: Record of ``constraints.BOUNDS``.
         a: (N + 1,) receives the target; fixed assets have their drifted weight in it.
-        fixed: (N,) receives the flags.
+        flags: (5, N) row 1 the assets that can be neither bought nor sold now, row 4 those to keep.
 
     Returns:
         The wealth that cash and the other assets share, ``1 - sum_fixed d``.
     """
+    untradable, fixed, kept = flags[1], flags[2], flags[4]
     n, band = fixed.shape[0], rules.no_trade_band
     share = 1.0
     if rules.softmax:
@@ -70,16 +75,16 @@ def target_lane(
         for i in range(n + 1):
             a[i] = d[i] + rules.adjustment * (a[i] - d[i])
     stuck = False
-    if not quiet or band > 0.0:
+    if not quiet or band > 0.0 or not rules.softmax:
         for i in range(n):
             within = band > 0.0 and abs(a[i + 1] - d[i + 1]) <= band
-            if untradable[i] or within:
+            if untradable[i] or kept[i] or within:
                 fixed[i] = stuck = True
     free = 1.0
     if stuck:
         free = _share_rest(d, a, fixed)
     if (moved or stuck) and not bounds.trivial:
-        # the bounds may move what merely lies inside the band, but not what cannot be traded
+        # the bounds may move what is merely kept, but not what cannot be traded
         project_lane(a, untradable, bounds)
         for i in range(n):
             if fixed[i] and not untradable[i] and a[i + 1] != d[i + 1]:

@@ -221,16 +221,37 @@ def test_assets_within_the_band_are_not_traded(market):
     assert money[3] > d[3] * 10_000
 
 
-def test_a_portfolio_of_observed_weights_is_held_inside_the_band(market):
-    """Weights come back rounded to float32, as observed: the band makes that no trade at all."""
+@pytest.mark.parametrize("execution", ["close", "next_open"])
+@pytest.mark.parametrize("limits", [{}, {"max_weight": 0.9}])
+def test_asking_for_the_observed_weights_is_no_trade_at_all(market, execution, limits):
+    """Observations are float32: returning them must neither trade the rounding nor the night."""
     simulator = Simulator(
-        market, window=1, action="weights", initial="equal_weight",
-        constraints={"no_trade_band": 1e-6}, costs={"fixed_fee": 100.0},
+        market, window=1, action="weights", initial="equal_weight", execution=execution,
+        constraints=limits, costs={"fixed_fee": 100.0},
     )  # fmt: skip
     simulator.reset(lambda _: None)
-    for _ in range(20):
+    start = simulator.t[0]
+    for _ in range(40):
         simulator.step(simulator.weights.astype(np.float32))
         assert simulator.ledger[dynamics.COST, 0] == 0
+        assert simulator.ledger[dynamics.TURNOVER, 0] == 0
+    grown = market.close[simulator.t[0]] / market.close[start]
+    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(10_000 * grown.mean(), rel=1e-12)
+
+
+def test_one_asset_can_be_kept_while_others_are_traded(market):
+    simulator = Simulator(market, window=1, action="weights", initial="equal_weight")
+    simulator.reset(lambda _: None)
+    simulator.step(simulator.weights.astype(np.float32))
+    d = simulator.weights[0].copy()
+    value = simulator.ledger[dynamics.VALUE, 0]
+    target = d.astype(np.float32)
+    target[2] += target[3]
+    target[3] = 0.0
+    simulator.step(target[None])
+    after = simulator.held[0] * (value - simulator.ledger[dynamics.COST, 0])
+    assert after[[1, 4, 5, 6]] == pytest.approx(value * d[[1, 4, 5, 6]], rel=1e-13)
+    assert after[3] == 0.0
 
 
 def test_adjustment_moves_a_fraction_of_the_way(market):
