@@ -273,7 +273,7 @@ def _inside(w: NDArray[np.float64], fixed: NDArray[np.bool_], bounds: Any) -> bo
         if i > 0 and fixed[i - 1]:
             continue
         low, high = _limits(i, bounds)
-        if not low <= w[i] <= high:
+        if not low - SUM_ROUNDING <= w[i] <= high + SUM_ROUNDING:
             return False
     return True
 

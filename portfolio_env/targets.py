@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.compiled import inlined
-from portfolio_env.constraints import project_lane
+from portfolio_env.constraints import SUM_ROUNDING, project_lane
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -103,6 +103,8 @@ def _share_rest(d: Float, a: Float, fixed: Bool) -> float:
             a[i + 1] = d[i + 1]
         else:
             asked += a[i + 1]
+    if abs(free) <= SUM_ROUNDING:
+        free = 0.0
     scale = free / asked if asked > 1e-12 and free > 0.0 else 0.0
     rest = free
     for i in range(fixed.shape[0]):
