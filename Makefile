@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 
 # The demo: what the continuous integration shortens.
 DEMO_RUN ?= runs/demo
-DEMO_ARGS ?= --timesteps 200000
+DEMO_ARGS ?= --timesteps 200000 --adjustment 0.1
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help

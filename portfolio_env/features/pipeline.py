@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,12 @@ class Scaler:
     def __call__(self, values: FloatArray) -> FloatArray:
         """Scale values (T, N, F)."""
         return (values - self.center) / self.scale
+
+
+@cache
+def _say_once(message: str) -> None:
+    """Log what a user must know, not what a program does each time it loads a market."""
+    _LOGGER.warning(message)
 
 
 def _quartiles(values: FloatArray) -> FloatArray:
@@ -148,7 +154,7 @@ class FeaturePipeline:
         clipped = np.clip(values, -self.bound, self.bound).astype(np.float32)
         known = panel.tradable[..., None] & ~np.isnan(clipped)
         if left_out:
-            _LOGGER.warning("left out, for want of the data they need: %s", "; ".join(left_out))
+            _say_once("left out, for want of the data they need: " + "; ".join(left_out))
         provenance = {**panel.provenance, "features": self.to_dict(), "left_out": left_out}
         return Market(
             panel=replace(panel, provenance=provenance),
