@@ -187,7 +187,7 @@ class PortfolioConstraints:
         Raises:
             ArgumentError: If the weights are not finite, or no portfolio satisfies the constraints.
 
-        >>> PortfolioConstraints(max_weight=0.4).project([0.0, 1.0, 0.0]).tolist()
+        >>> PortfolioConstraints(max_weight=0.4).project([0.0, 1.0, 0.0]).round(12).tolist()
         [0.3, 0.4, 0.3]
         """
         out = np.array(weights, dtype=np.float64)
