@@ -91,8 +91,8 @@ class PortfolioConstraints:
                 raise ArgumentError(f"{name}={value!r} must be an integer of 1 or more.")
         if (self.max_period_turnover is None) != (self.turnover_period is None):
             raise ArgumentError(
-                f"max_period_turnover={self.max_period_turnover!r} and turnover_period="
-                f"{self.turnover_period!r} go together; give both or neither."
+                f"max_period_turnover={self.max_period_turnover!r} and "
+                f"turnover_period={self.turnover_period!r} go together; give both or neither."
             )
         if not 0 <= self.no_trade_band < 1:
             raise ArgumentError(f"no_trade_band={self.no_trade_band!r} must be in [0, 1).")
@@ -140,15 +140,15 @@ class PortfolioConstraints:
         if held * low + min_cash > 1 + 1e-12:
             raise ArgumentError(
                 f"min_weight={low:g} x {held} assets + min_cash={min_cash:g} = "
-                f"{held * low + min_cash:g} "
-                f"exceeds 1; lower min_weight to at most {(1 - min_cash) / held:g}."
+                f"{held * low + min_cash:g} exceeds 1; lower min_weight to at most "
+                f"{(1 - min_cash) / held:g}."
             )
         reach = min(held * self.max_weight, self.max_leverage)
         if reach + max_cash < 1 - 1e-12:
             raise ArgumentError(
                 f"{held} assets x max_weight={self.max_weight:g} (leverage {self.max_leverage:g}) "
-                "+ max_cash="
-                f"{max_cash:g} = {reach + max_cash:g} cannot reach 1; raise max_weight or max_cash."
+                f"+ max_cash={max_cash:g} = {reach + max_cash:g} cannot reach 1; raise max_weight "
+                "or max_cash."
             )
         trivial = (
             self.long_only

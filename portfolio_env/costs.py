@@ -108,8 +108,7 @@ class TransactionCosts:
             if (rate >= 1).any():
                 raise ArgumentError(
                     f"commission plus slippage_bps reaches {rate.max() * 1e4:g} bp; a side must "
-                    "stay "
-                    "under 10,000 bp (100 %). Lower one of them."
+                    "stay under 10,000 bp (100 %). Lower one of them."
                 )
             sides.append(rate)
         return sides[0], sides[1]
@@ -132,8 +131,7 @@ class TransactionCosts:
         if panel.volume is None:
             raise DataError(
                 f"impact={self.impact:g} needs traded volumes, which this market lacks (closing "
-                "prices "
-                "only); use data with a volume column, or impact=0 with slippage_bps."
+                "prices only); use data with a volume column, or impact=0 with slippage_bps."
             )
         close = pd.DataFrame(panel.close)
         returns = close.ffill().pct_change().where(close.notna())
@@ -158,8 +156,7 @@ def _per_asset(name: str, value: Any, n_assets: int) -> NDArray[np.float64]:
     if array.ndim and len(array) != n_assets:
         raise ArgumentError(
             f"{name} has {len(array)} values but the market has {n_assets} assets; give one value "
-            "per "
-            "asset, or a single number."
+            "per asset, or a single number."
         )
     return np.broadcast_to(array, (n_assets,)).copy()
 

@@ -54,22 +54,20 @@ class Episodes:
         if self.start < earliest:
             raise ArgumentError(
                 f"start={start!r} is bar {self.start}, but window={window} and {market.warmup} "
-                "warm-up bars of "
-                f"the features need a start at bar {earliest} or later; move start or shorten "
-                "window."
+                f"warm-up bars of the features need a start at bar {earliest} or later; move start "
+                "or shorten window."
             )
         steps = self.end - 1 - self.start
         if steps < 1:
             raise ArgumentError(
                 f"bars {self.start} to {self.end} leave no step; a range needs at least 2 bars "
-                "from its start "
-                f"(the market has {market.n_bars} bars, the first {earliest} are history)."
+                f"from its start (the market has {market.n_bars} bars, the first {earliest} are "
+                "history)."
             )
         if episode_length is not None and episode_length > steps:
             raise ArgumentError(
                 f"episode_length={episode_length} exceeds the {steps} steps between bars "
-                f"{self.start} and "
-                f"{self.end}; shorten it or widen the range."
+                f"{self.start} and {self.end}; shorten it or widen the range."
             )
         self.length = episode_length
         latest = self.end - 1 - (episode_length or 1) if self.random_start else self.start
@@ -82,9 +80,8 @@ class Episodes:
             counts = np.array([len(self.listed(int(t))) for t in self.starts])
             if counts.max() < universe:
                 raise ArgumentError(
-                    f"universe={universe}, but at most {counts.max()} assets are listed "
-                    "throughout an episode; "
-                    "lower universe, shorten episode_length or change the range."
+                    f"universe={universe}, but at most {counts.max()} assets are listed throughout "
+                    "an episode; lower universe, shorten episode_length or change the range."
                 )
             self.starts = self.starts[counts >= universe]
 
@@ -117,8 +114,7 @@ class Episodes:
         if self.universe is None or len(listed) < self.universe:
             raise ArgumentError(
                 f"only {len(listed)} assets are listed throughout an episode from bar {t}, "
-                "universe="
-                f"{self.universe} needs more; choose another t."
+                f"universe={self.universe} needs more; choose another t."
             )
         return generator.permutation(listed)[: self.universe]
 
@@ -133,7 +129,6 @@ class Episodes:
         if not inside or not ((rows >= self.start) & (rows <= self.end - 2)).all():
             raise ArgumentError(
                 f"options['t']={t!r} must be a row (or one per lane, or a date) in [{self.start}, "
-                f"{self.end - 2}]: "
-                "the range of this environment less its last bar."
+                f"{self.end - 2}]: the range of this environment less its last bar."
             )
         return np.broadcast_to(rows, (num_lanes,)).astype(np.int64)

@@ -121,8 +121,7 @@ class Simulator:
         if action == "logits" and self.levered:
             raise ArgumentError(
                 "action='logits' reaches long-only, unlevered portfolios alone; use "
-                "action='weights' with "
-                "long_only=False or max_leverage above 1."
+                "action='weights' with long_only=False or max_leverage above 1."
             )
         self.logits_scale = float(logits_scale)
         self.rules = self._rules(execution, adjustment)
@@ -293,8 +292,7 @@ class Simulator:
             name = self.market.assets[self.assets[which[lane], asset]]
             raise ArgumentError(
                 f"the weights to start from hold {name}, which is not listed at bar "
-                f"{self.t[which[lane]]}; give it "
-                "weight 0."
+                f"{self.t[which[lane]]}; give it weight 0."
             )
         return out
 
@@ -318,8 +316,7 @@ class Simulator:
         if array.shape != shape or array.dtype.kind not in "fiu":
             raise ArgumentError(
                 f"actions have shape {array.shape} and type {array.dtype}, expected {shape} "
-                "numbers: one row per "
-                "lane, cash first."
+                "numbers: one row per lane, cash first."
             )
         mask, lanes = self._all if active is None else active, self.lanes
         if self.action == "logits":
@@ -338,8 +335,8 @@ class Simulator:
         rewards = np.array(self.reward(Transition(self.lanes)), dtype=np.float64)
         if rewards.shape != (self.num_lanes,):
             raise ArgumentError(
-                f"the reward returned shape {rewards.shape}, expected ({self.num_lanes},): one "
-                "per lane."
+                f"the reward returned shape {rewards.shape}, expected ({self.num_lanes},): one per "
+                "lane."
             )
         if active is not None:
             rewards[~active] = 0.0
