@@ -6,7 +6,7 @@ wealth
 ``V`` before trading. One step of a lane (``step_lane``):
 
 1. the action becomes a feasible target (``targets.target_lane``);
-2. trading costs shrink the wealth to ``mu V`` (``solve_trade``);
+2. trading costs shrink the wealth to ``mu V`` (``trading.trade_lane``);
 3. the market moves, cash and shorts carry interest, delisted holdings become cash (``drift_lane``).
 """
 
@@ -16,12 +16,14 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from portfolio_env.compiled import borrowed, inlined, kernel
 from portfolio_env.constraints import violation_lane
-from portfolio_env.errors import ArgumentError
 from portfolio_env.targets import mark_kept, target_lane
+from portfolio_env.trading import remainder_factor, trade_lane
+
+__all__ = ["LEDGER", "Lanes", "MarketArrays", "remainder_factor", "step_lanes"]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -96,124 +98,6 @@ class Lanes(NamedTuple):
     flags: Bool  # (5, N) delisted, untradable (false again after each lane), fixed, none, kept
 
 
-def remainder_factor(
-    drifted: ArrayLike,
-    target: ArrayLike,
-    buy_rate: ArrayLike,
-    sell_rate: ArrayLike,
-    fixed_fee: float = 0.0,
-) -> Float:
-    r"""Wealth left by rebalancing, as a fraction of the wealth before: the exact solution.
-
-    The largest ``mu`` in (0, 1] with
-
-    .. math:: \mu = 1 - \sum_i s_i (d_i - \mu a_i)^+ - \sum_i b_i (\mu a_i - d_i)^+ - f
-
-    over the risky assets; 0 if trading costs more than there is. Jiang, Xu & Liang (2017,
-    arXiv:1706.10059), eq. 14, is the same equation with a purchase rate ``c`` per money *spent*:
-    ``b = c / (1 - c)``. The right side minus ``mu`` is concave in ``mu``, so Newton's method from 1
-    falls onto the root without overshooting, and ends exactly because the function is piecewise
-    linear.
-
-    Args:
-        drifted: (B, N + 1) or (N + 1,) weights before trading, cash first, summing to 1.
-        target: Weights asked for after trading, same shape, summing to 1.
-        buy_rate: Cost of purchases per traded notional in [0, 1): scalar or (N,).
-        sell_rate: Cost of sales, same.
-        fixed_fee: Fee of a rebalancing that trades anything, as a fraction of the wealth before, >=
-            0.
-
-    Returns:
-        (B,) float64; shape () for one portfolio.
-
-    Raises:
-        ArgumentError: On shapes that do not match, weights not finite or not summing to 1, or bad
-            rates.
-
-    >>> float(remainder_factor([1.0, 0.0], [0.0, 1.0], 0.0025, 0.0025))  # 400 / 401
-    0.9975062344139651
-    """
-    d, a = np.asarray(drifted, dtype=np.float64), np.asarray(target, dtype=np.float64)
-    if d.shape != a.shape or d.ndim not in (1, 2) or d.shape[-1] < 2:
-        raise ArgumentError(
-            f"drifted {d.shape} and target {a.shape} must both be (B, N + 1) or (N + 1,), cash "
-            "first."
-        )
-    for name, w in (("drifted", d), ("target", a)):
-        if not np.isfinite(w).all() or (np.abs(w.sum(-1) - 1) > 1e-6).any():
-            raise ArgumentError(
-                f"{name} weights must be finite and sum to 1 within 1e-6, cash included."
-            )
-    n = d.shape[-1] - 1
-    rates = []
-    for name, value in (("buy_rate", buy_rate), ("sell_rate", sell_rate)):
-        rate = np.asarray(value, dtype=np.float64)
-        if rate.shape not in ((), (n,)) or not ((rate >= 0) & (rate < 1)).all():
-            raise ArgumentError(
-                f"{name} must be a scalar or ({n},) of fractions in [0, 1), got {value!r}."
-            )
-        rates.append(np.broadcast_to(rate, (n,)).copy())
-    if not 0 <= fixed_fee < 1:
-        raise ArgumentError(f"fixed_fee={fixed_fee!r} must be a fraction of wealth in [0, 1).")
-    mu = _remainder_lanes(np.atleast_2d(d), np.atleast_2d(a), rates[0], rates[1], float(fixed_fee))
-    return mu if d.ndim == 2 else mu[0]
-
-
-@kernel
-def _remainder_lanes(d: Float, a: Float, buy: Float, sell: Float, fee: float) -> Float:
-    nothing_fixed = np.zeros(d.shape[1] - 1, dtype=np.bool_)
-    no_impact = np.zeros(0)
-    out = np.empty(d.shape[0])
-    for b in range(d.shape[0]):
-        out[b] = solve_trade(d[b], a[b], nothing_fixed, 1.0, buy, sell, no_impact, fee)
-    return out
-
-
-@inlined
-def solve_trade(
-    d: Float, a: Float, fixed: Bool, free: float, buy: Float, sell: Float, impact: Float, fee: float
-) -> float:
-    r"""Fraction ``x`` of the tradable wealth that is left after trading from ``d`` to ``x a``.
-
-    Solves ``free (1 - x) = fee + sum_i c_i(|x a_i - d_i|)`` over the assets that are not fixed,
-    where
-    ``c_i(q) = rate_i q + impact_i q^{3/2}``. With nothing fixed, ``free = 1`` and ``x`` is the
-    remainder factor. Returns 0 if no wealth is left (the equation has no positive root).
-    """
-    x = 1.0
-    for _ in range(100):
-        spent, slope, trades = 0.0, free, False
-        for i in range(fixed.shape[0]):
-            if fixed[i]:
-                continue
-            q = x * a[i + 1] - d[i + 1]
-            trades |= q != 0.0
-            # signed rates spare the branch on the side of the trade, which no processor can
-            # predict; at q = 0
-            # the side of sales is right, for x only falls
-            rate = buy[i] if q > 0.0 else -sell[i]
-            marginal = rate
-            if impact.shape[0] > 0:
-                push = math.copysign(impact[i] * math.sqrt(abs(q)), rate if q == 0.0 else q)
-                rate, marginal = rate + push, marginal + 1.5 * push
-            spent += rate * q
-            slope += marginal * a[i + 1]
-        if trades:
-            spent += fee
-        excess = free * (1.0 - x) - spent  # concave in x and falling at its largest root
-        if excess >= 0.0:
-            return x
-        if slope <= 0.0:
-            return 0.0
-        new = x + excess / slope
-        if new <= 0.0:
-            return 0.0
-        if x - new <= 1e-16:
-            return new
-        x = new
-    return x
-
-
 @inlined
 def drift_lane(
     w: Float, moves: Float, delisted: Bool, haircut: float, rates: tuple[float, float, float]
@@ -243,59 +127,6 @@ def drift_lane(
         for i in range(w.shape[0]):
             w[i] *= share
     return total, carry
-
-
-@inlined
-def trade_lane(
-    d: Float,
-    a: Float,
-    fixed: Bool,
-    free: float,
-    costs: tuple[Float, Float, Float, float],
-    limit: float,
-    held: Float,
-) -> tuple[float, float]:
-    """Trade from ``d`` towards ``a``; returns (mu, turnover) and writes the weights after trading.
-
-    ``costs`` is (buy, sell, impact coefficients in wealth units, fee). Where the traded notional
-    would exceed ``limit`` every trade is cut by the same factor.
-    """
-    buy, sell, impact, fee = costs
-    n = fixed.shape[0]
-    if free <= 0.0:  # frozen holdings tie up all the wealth: nothing is left to trade with
-        held[:] = d
-        return 1.0, 0.0
-    x = solve_trade(d, a, fixed, free, buy, sell, impact, fee)
-    if x == 0.0:
-        held[:] = 0.0
-        held[0] = 1.0
-        return 0.0, 0.0
-    turnover = 0.0
-    for i in range(n):
-        if not fixed[i]:
-            turnover += abs(x * a[i + 1] - d[i + 1])
-    cut = limit / turnover if turnover > limit else 1.0
-    if cut == 1.0:
-        mu = 1.0 - free + free * x
-        scale = x / mu  # exactly 1 where nothing is fixed: held weights are the target, bit for bit
-        for i in range(n + 1):
-            held[i] = d[i] / mu if i > 0 and fixed[i - 1] else scale * a[i]
-        return mu, turnover
-    spent = fee if cut > 0.0 else 0.0
-    bought = 0.0
-    for i in range(n):
-        q = 0.0 if fixed[i] else cut * (x * a[i + 1] - d[i + 1])
-        rate = buy[i] if q > 0 else sell[i]
-        if impact.shape[0] > 0:
-            rate += impact[i] * math.sqrt(abs(q))
-        spent += rate * abs(q)
-        bought += q
-        held[i + 1] = d[i + 1] + q
-    held[0] = d[0] - bought - spent
-    mu = 1.0 - spent
-    for i in range(n + 1):
-        held[i] /= mu
-    return mu, cut * turnover
 
 
 @kernel

@@ -14,6 +14,7 @@ from oracle import Account
 from portfolio_env import ArgumentError, Market, PricePanel, TransactionCosts, dynamics
 from portfolio_env.dynamics import remainder_factor
 from portfolio_env.simulator import Simulator
+from portfolio_env.trading import solve_trade
 
 FIXTURES = json.loads((Path(__file__).parent / "fixtures" / "cost_fixtures.json").read_text())
 
@@ -147,7 +148,7 @@ def test_impact_equals_the_fixtures(case):
     d = np.array([1 - start, start])
 
     def remains(target):
-        return dynamics.solve_trade(
+        return solve_trade(
             d, np.array([1 - target, target]), np.zeros(1, bool), 1.0,
             np.array([a]), np.array([a]), np.array([coefficient]), 0.0,
         )  # fmt: skip
