@@ -14,7 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.buffers import IndexReplayBuffer
 from agents.extractors import AssetExtractor
-from agents.policies import PerAssetActorCriticPolicy, PerAssetSACPolicy
+from agents.policies import LOG_STD_INIT, PerAssetActorCriticPolicy, PerAssetSACPolicy
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError
 
@@ -59,6 +59,8 @@ def make_agent(
         raise ArgumentError(f"algo {algo!r} is unknown; choose one of {sorted(ALGORITHMS)}")
     settings = _DEFAULTS[algo](venv) | options
     if policy == "flat_mlp":
+        noise = {"log_std_init": LOG_STD_INIT} if algo == "ppo" else {}
+        policy_kwargs = noise | (policy_kwargs or {})
         return ALGORITHMS[algo](_flat_mlp(venv), venv, policy_kwargs=policy_kwargs, **settings)
     if policy != "per_asset":
         raise ArgumentError(f"policy {policy!r} is unknown; choose 'per_asset' or 'flat_mlp'")

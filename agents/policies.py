@@ -20,6 +20,7 @@ from agents.extractors import AssetExtractor
 from agents.networks import AssetHead, PooledCritic, RowMlp, masked_mean
 from portfolio_env.errors import ArgumentError
 
+LOG_STD_INIT = -0.5  # of logits in [-1, 1]: wide, or learning takes far longer
 SCORER = (32, 32)
 CRITIC = (128, 128)  # of SAC, where narrower ones were less reliable over seeds
 
@@ -92,7 +93,7 @@ class PerAssetActorCriticPolicy(_PerAsset, ActorCriticPolicy):
         action_space: spaces.Box,
         lr_schedule: Schedule,
         net_arch: dict[str, list[int]] | None = None,
-        log_std_init: float = -0.5,
+        log_std_init: float = LOG_STD_INIT,
         ortho_init: bool = False,
         features_extractor_class: type[BaseFeaturesExtractor] = AssetExtractor,
         **kwargs: Any,
