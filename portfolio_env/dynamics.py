@@ -100,32 +100,38 @@ class Lanes(NamedTuple):
 
 @inlined
 def drift_lane(
-    w: Float, moves: Float, delisted: Bool, haircut: float, rates: tuple[float, float, float]
+    w: Float,
+    moves: Float,
+    delisted: Bool,
+    haircut: float,
+    rates: tuple[float, float, float],
+    out: Float,
 ) -> tuple[float, float]:
-    """Let the market move ``w`` in place; returns (growth of wealth, carry per wealth).
+    """Let the market move weights ``w`` to ``out``; returns (growth, carry), per wealth.
 
     Cash earns ``rates[0]`` (or pays ``rates[1]`` when negative), shorts pay ``rates[2]`` of their
     value before the move. A delisted holding becomes cash at its last price less the haircut.
     """
     cash, short = w[0], 0.0
-    for i in range(moves.shape[0]):
-        short -= min(w[i + 1], 0.0)
+    if rates[2] != 0.0:
+        for i in range(moves.shape[0]):
+            short -= min(w[i + 1], 0.0)
     carry = cash * (rates[0] if cash > 0 else rates[1]) - short * rates[2]
     cash += carry
     total = 0.0
     for i in range(moves.shape[0]):
+        moved = w[i + 1] * moves[i]
         if delisted[i]:
             cash += w[i + 1] * (1.0 - haircut)
-            w[i + 1] = 0.0
-        else:
-            w[i + 1] *= moves[i]
-            total += w[i + 1]
+            moved = 0.0
+        out[i + 1] = moved
+        total += moved
     total += cash
-    w[0] = cash
+    out[0] = cash
     if total > 0.0:
         share = 1.0 / total
-        for i in range(w.shape[0]):
-            w[i] *= share
+        for i in range(out.shape[0]):
+            out[i] *= share
     return total, carry
 
 
@@ -190,16 +196,14 @@ def _step_lane(
     delisted = lanes.flags[0]
     if rules.next_open:  # what was held overnight decides what there is to trade with
         moves = _columns(market.before[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:])
-        growth, _ = drift_lane(d, moves, delisted, rules.haircut, (0.0, 0.0, 0.0))
+        growth, _ = drift_lane(d, moves, delisted, rules.haircut, (0.0, 0.0, 0.0), d)
         wealth = value * growth
         delisted = lanes.flags[3]  # none any more
     if wealth > 0.0:
         mu, turnover = _rebalance(b, wanted, wealth, quiet, lanes, market, rules, bounds)
-        for i in range(n + 1):
-            d[i] = held[i]
         moves = _columns(market.after[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:])
         rates = (rules.cash_rate, rules.margin_rate, rules.borrow_rate)
-        growth, carry = drift_lane(d, moves, delisted, rules.haircut, rates)
+        growth, carry = drift_lane(held, moves, delisted, rules.haircut, rates, d)
     if not quiet:
         lanes.flags[:2] = False
     invested = mu * wealth

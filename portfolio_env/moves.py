@@ -67,7 +67,7 @@ class Benchmark:
         self._counts = market.tradable | market.delisted
         whole = np.where(market.delisted, 1.0 - haircut, market.before * market.after)
         self._moves = np.where(self._counts, whole, 0.0)
-        self._all = self._log_mean(self._moves, self._counts)
+        self._all = np.r_[0.0, self._log_mean(self._moves, self._counts)]  # by the bar after
 
     @staticmethod
     def _log_mean(moves: NDArray[np.float64], counts: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -75,10 +75,10 @@ class Benchmark:
         return np.log(np.where(mean > 0, mean, 1.0))
 
     def log_return(
-        self, rows: NDArray[np.int64], assets: NDArray[np.int64] | None
+        self, t: NDArray[np.int64], assets: NDArray[np.int64] | None
     ) -> NDArray[np.float64]:
-        """(B,) log returns of the steps from ``rows``, over (B, N) columns; None is all."""
+        """(B,) log returns of the steps that end at bars ``t``; (B, N) columns, None is all."""
         if assets is None:
-            return self._all.take(rows)
-        pick = (rows[:, None], assets)
+            return self._all.take(t)
+        pick = (t[:, None] - 1, assets)
         return self._log_mean(self._moves[pick], self._counts[pick])

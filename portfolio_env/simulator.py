@@ -331,7 +331,7 @@ class Simulator:
             )
         np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])
         universe = None if self.episodes.universe is None else lanes.assets
-        lanes.ledger[dynamics.BENCHMARK] = self._benchmark.log_return(lanes.clock[0] - 1, universe)
+        lanes.ledger[dynamics.BENCHMARK] = self._benchmark.log_return(lanes.clock[0], universe)
         rewards = np.array(self.reward(Transition(self.lanes)), dtype=np.float64)
         if rewards.shape != (self.num_lanes,):
             raise ArgumentError(

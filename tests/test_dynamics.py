@@ -172,7 +172,7 @@ def test_carry_equals_the_fixtures(case):
     cash, short = number(case["w_cash"]), number(case["gross_short"])
     weights = np.array([cash, 1 - cash + short, -short])
     growth, carry = dynamics.drift_lane(
-        weights, np.ones(2), np.zeros(2, bool), 0.0, (credit, debit, borrow)
+        weights, np.ones(2), np.zeros(2, bool), 0.0, (credit, debit, borrow), weights
     )
     assert carry == pytest.approx(number(case["carry_simple"]), abs=1e-15)
     assert growth == pytest.approx(1 + number(case["carry_simple"]), abs=1e-15)
