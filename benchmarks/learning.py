@@ -4,7 +4,8 @@
 
 Planted markets (`portfolio_env.data.planted`): the features are the signal and three distractors,
 costs are 10 bp. A seed is its own market draw and its own agent seed; all five are reported. The
-recipes were chosen on seeds 0 to 4: `--first-seed 5` runs them on others. *Captured*, of the last model, is
+recipes were chosen on seeds 0 to 4; `--first-seed 5` runs them on others. *Captured*, of the last
+model, is
 
     (growth - equal weight) / (reference - equal weight)
 
