@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.compiled import inlined
+from portfolio_env.compiled import inlined, kernel
 from portfolio_env.constraints import SUM_ROUNDING, project_lane
 
 Float = NDArray[np.float64]
@@ -18,12 +18,23 @@ def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float
     """``exp(scale * clip(scores, -1, 1))`` in float64; ``target_lane`` divides by their sum.
 
     NumPy's exponential works on all lanes at once, and takes a fifth of the time of one inside the
-    loop.
+    loop over them.
     """
-    out = np.clip(scores, -1.0, 1.0, dtype=np.float64)
-    out *= scale
-    numerators: Float = np.exp(out, out=out)
+    out = np.empty(scores.size)
+    _scale_clipped(scores.ravel(), scale, out)
+    numerators: Float = np.exp(out, out=out).reshape(scores.shape)
     return numerators
+
+
+@kernel
+def _scale_clipped(scores: NDArray[np.floating[Any]], scale: float, out: Float) -> None:
+    for i in range(scores.shape[0]):
+        score = float(scores[i])
+        if score > 1.0:
+            score = 1.0
+        elif score < -1.0:
+            score = -1.0
+        out[i] = scale * score  # NaN stays NaN
 
 
 @inlined
