@@ -109,8 +109,8 @@ def solve_trade(
                 continue
             q = x * a[i + 1] - d[i + 1]
             trades |= q != 0.0
-            # A processor cannot predict the side of a trade: both signed rates are loaded and one is
-            # selected, which spares the branch and a fifth of the time of the whole step. At q = 0
+            # No processor can predict the side of a trade: both signed rates are loaded and one is
+            # selected, which spares a branch and a fifth of the time of the whole step. At q = 0
             # the side of sales is right, for x only falls.
             bought, sold = buy[i], -sell[i]
             rate = bought if q > 0.0 else sold
