@@ -10,7 +10,7 @@ DEMO_ARGS ?= --timesteps 200000 --adjustment 0.1
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test demo bench clean
+.PHONY: help setup format lint type test demo bench learn clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -47,6 +47,9 @@ demo: setup ## Train a short PPO on real prices and evaluate it out of sample
 
 bench: setup ## Measure the speed table of the README
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
+
+learn: setup ## Measure what agents learn, on planted markets and on noise (10 minutes)
+	$(BIN)/python benchmarks/learning.py
 
 clean: ## Remove what the tools cache and build; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
