@@ -74,7 +74,7 @@ class PeriodicCallback(BaseCallback):
 
     def act(self) -> None:
         """Do what is due."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define act()")
 
     def _on_training_start(self) -> None:
         self._done_at = self.model.num_timesteps

@@ -25,6 +25,11 @@ SCORER = (32, 32)
 CRITIC = (128, 128)  # of SAC, where narrower ones were less reliable over seeds
 
 
+def _refuse_sde(options: dict[str, Any]) -> None:
+    if options.get("use_sde"):
+        raise ArgumentError("use_sde=True is not available with the per-asset policy; leave it out")
+
+
 class _PerAsset(BaseModel):
     """What both policies share: how the extractor is built, and saving of every option."""
 
@@ -98,10 +103,7 @@ class PerAssetActorCriticPolicy(_PerAsset, ActorCriticPolicy):
         features_extractor_class: type[BaseFeaturesExtractor] = AssetExtractor,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("use_sde"):
-            raise ArgumentError(
-                "use_sde=True is not available with the per-asset policy; leave it out"
-            )
+        _refuse_sde(kwargs)
         super().__init__(
             observation_space,
             action_space,
@@ -193,10 +195,7 @@ class PerAssetSACPolicy(_PerAsset, SACPolicy):
         features_extractor_class: type[BaseFeaturesExtractor] = AssetExtractor,
         **kwargs: Any,
     ) -> None:
-        if kwargs.get("use_sde"):
-            raise ArgumentError(
-                "use_sde=True is not available with the per-asset policy; leave it out"
-            )
+        _refuse_sde(kwargs)
         super().__init__(
             observation_space,
             action_space,

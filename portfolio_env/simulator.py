@@ -132,7 +132,6 @@ class Simulator:
         self.reward = make_reward(reward)
 
     # ---- construction
-    # -------------------------------------------------------------------------------
 
     def _rules(self, execution: str, adjustment: float) -> NDArray[np.void]:
         limits, costs, year = self.constraints, self.costs, self.market.periods_per_year
@@ -176,7 +175,6 @@ class Simulator:
         return self._checked_weights("initial", initial, (self.n_assets + 1,))
 
     # ---- state, by name
-    # ------------------------------------------------------------------------------
 
     @property
     def t(self) -> NDArray[np.int64]:
@@ -224,7 +222,6 @@ class Simulator:
         return self.market.tradable[self.t[:, None], self.assets]
 
     # ---- running
-    # -------------------------------------------------------------------------------------
 
     def reset(
         self, generator: Draw, lanes: Bool | None = None, *, t: Any = None, weights: Any = None
@@ -343,7 +340,6 @@ class Simulator:
         return rewards
 
     # ---- arguments
-    # -----------------------------------------------------------------------------------
 
     def _checked_weights(self, name: str, weights: Any, shape: tuple[int, ...]) -> Float:
         array = np.array(weights, dtype=np.float64)

@@ -70,7 +70,6 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self._values: list[list[float]] = [[] for _ in range(num_envs)]  # for rendering only
 
     # ---- Gymnasium
-    # -----------------------------------------------------------------------------------
 
     def reset(
         self,
@@ -133,7 +132,6 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         )
 
     # ---- details
-    # -------------------------------------------------------------------------------------
 
     def _final(self, ended: Bool) -> dict[str, Any]:
         """Last observation and info of the lanes that ended, as Gymnasium gives them."""

@@ -149,7 +149,6 @@ def test_bad_weights_are_refused():
 
 
 # ---- inside an episode
-# ---------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

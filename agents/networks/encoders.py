@@ -35,7 +35,7 @@ class Encoder(nn.Module):
         `tradable` (batch, assets), 1 or 0, tells which assets trade at the last bar; encoders
         that mix assets must give the others no attention.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
 
 class PerAsset(Encoder):
