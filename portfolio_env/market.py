@@ -239,6 +239,7 @@ class Market(Immutable):
             "warmup": self.warmup,
             "periods_per_year": self.periods_per_year,
             "exogenous": list(self.panel.exogenous),
+            "categories": self.panel.categories,
         }
 
     def _arrays(self) -> dict[str, Any]:
@@ -277,6 +278,7 @@ class Market(Immutable):
                 exogenous={
                     name: arrays[f"exogenous {k}"] for k, name in enumerate(header["exogenous"])
                 },
+                categories=header.get("categories", {}),
                 periods_per_year=header["periods_per_year"],
                 provenance=header["provenance"],
                 **{name: arrays[name] for name in BAR_FIELDS if name in arrays},

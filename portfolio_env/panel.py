@@ -89,6 +89,8 @@ class PricePanel(Immutable):
         volume: (T, N) units traded, >= 0, or None.
         exogenous: further channels (T, N) by name, e.g. a sentiment score; NaN where unknown. Row t
             must have been known at the close of bar t.
+        categories: what does not change about an asset: N labels by name, e.g. sector; "" where
+            unknown.
         periods_per_year: bars per year; worked out from the timestamps when not given.
         provenance: JSON-able record of where the data come from.
         tradable: (T, N) bool: the bar exists, and volume > 0 where volume is known.
@@ -105,6 +107,7 @@ class PricePanel(Immutable):
     low: FloatArray | None = None
     volume: FloatArray | None = None
     exogenous: Mapping[str, FloatArray] = field(default_factory=dict)
+    categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     periods_per_year: float = math.nan
     provenance: Mapping[str, Any] = field(default_factory=dict)
     tradable: npt.NDArray[np.bool_] = field(init=False)
@@ -118,6 +121,7 @@ class PricePanel(Immutable):
             if getattr(self, name) is not None:
                 put(self, name, frozen(getattr(self, name), np.float64))
         put(self, "exogenous", {k: frozen(v, np.float64) for k, v in self.exogenous.items()})
+        put(self, "categories", {k: tuple(map(str, v)) for k, v in self.categories.items()})
         put(self, "provenance", dict(self.provenance))
         self._check()
         tradable = np.isfinite(self.close)
@@ -151,6 +155,12 @@ class PricePanel(Immutable):
                 raise DataError(
                     f"{name} has shape {values.shape}: expected (bars, assets) = {shape}"
                 )
+        for name, labels in self.categories.items():
+            if len(labels) != len(self.assets):
+                raise DataError(
+                    f"category {name!r} has {len(labels)} labels for {len(self.assets)} assets: "
+                    'give one per asset, "" where it is unknown'
+                )
         for name, values in self.exogenous.items():
             if np.isinf(values).any():
                 raise DataError(f"{name} is infinite somewhere: use NaN where it is unknown")
@@ -173,10 +183,14 @@ class PricePanel(Immutable):
             values = values[rows]
             return values if columns is None else values[:, list(columns)]
 
+        def cut_labels(labels: tuple[str, ...]) -> tuple[str, ...]:
+            return labels if columns is None else tuple(labels[i] for i in columns)
+
         return replace(
             self,
             timestamps=self.timestamps[rows],
-            assets=self.assets if columns is None else tuple(self.assets[i] for i in columns),
+            assets=cut_labels(self.assets),
             exogenous={name: cut(values) for name, values in self.exogenous.items()},
+            categories={name: cut_labels(labels) for name, labels in self.categories.items()},
             **{name: cut(getattr(self, name)) for name in BAR_FIELDS},
         )
