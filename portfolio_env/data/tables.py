@@ -1,0 +1,212 @@
+"""Tables from files: CSV and Parquet, long and wide, plain and gzip, one or a folder of them.
+
+Files are told apart by their content, not by their names. Nothing is checked here but that a table
+can be read.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import hashlib
+import io
+import os
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.data.cells import Origin, read_numbers, read_times
+from portfolio_env.panel import BAR_FIELDS
+
+_LEVELS = ("Price", "Ticker")  # the two header rows that yfinance writes
+
+
+def read_tables(
+    path: str | os.PathLike[str],
+) -> tuple[list[tuple[pd.DataFrame, Origin]], dict[str, Any]]:
+    """The tables of a file, or of a folder with one Parquet file per symbol, in long form.
+
+    Args:
+        path: see `portfolio_env.data.files.read_frame`.
+
+    Returns:
+        Frames with the columns the files have (of wide ones date, symbol and the bar fields), each
+        with where its rows come from; and the source and its SHA-256 for the provenance.
+
+    Raises:
+        DataError: naming the file and the mend.
+    """
+    if not Path(path).is_dir():
+        frame, origin, about = read_table(path)
+        return [_long(frame, origin)], {"source": origin.name, "sha256": about["sha256"]}
+    folder = Origin(os.fspath(path))
+    files = sorted(file for file in Path(path).glob("*.parquet") if file.name[0] != ".")
+    if not files:
+        folder.fail(
+            "holds no Parquet files; give the folder of one exchange and timeframe, STORE/NAME/1d"
+        )
+    tables, abouts, owner = [], [], dict[str, Path]()
+    for file in files:
+        frame, origin, about = read_table(file)
+        if "symbol" not in frame.columns:
+            frame = frame.assign(symbol=about.get("symbol", file.stem))
+        for symbol in frame["symbol"].dropna().unique():
+            if owner.setdefault(str(symbol), file) != file:
+                origin.fail(f"holds {symbol}, as does {owner[str(symbol)]}; delete one of them")
+        tables.append(_long(frame, origin))
+        abouts.append(about)
+    digest = hashlib.sha256("".join(about["sha256"] for about in abouts).encode()).hexdigest()
+    source = {"source": folder.name, "sha256": digest, "files": len(files)}
+    for key in ("exchange", "timeframe"):
+        values = {about.get(key) for about in abouts} - {None}
+        if len(values) == 1:
+            source[key] = values.pop()
+    return tables, source
+
+
+def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict[str, str]]:
+    """One CSV or Parquet file as it is.
+
+    Returns:
+        The frame without blank rows at the end (columns date and symbol, and the first one of a
+        table without symbols, as text if it is a CSV file); where its rows come from; and its
+        SHA-256 with what else a Parquet file says about itself.
+
+    Raises:
+        DataError: if there is no such table, or if it has no rows.
+    """
+    origin = Origin(os.fspath(path))
+    try:
+        raw = Path(path).read_bytes()
+        about = {"sha256": hashlib.sha256(raw).hexdigest()}
+        content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
+    except (OSError, EOFError, zlib.error) as error:
+        origin.fail(f"cannot be read ({error}); give a readable CSV or Parquet file")
+    if content[:4] == b"PAR1":
+        frame = _read_parquet(content, origin)
+        about = _parquet_metadata(content) | about
+    else:
+        frame, first = _read_csv(content, origin)
+        origin = Origin(origin.name, "line", first)
+    filled = np.flatnonzero(frame.notna().to_numpy().any(axis=1))
+    if not len(filled) and len(frame.columns):
+        origin.fail("holds no rows; give at least two symbols with bars")
+    return frame.iloc[: filled[-1] + 1 if len(filled) else 0], origin, about
+
+
+def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
+    """The table, and the line of its first row."""
+    options: dict[str, Any] = {
+        "keep_default_na": False,  # NA and NAN are possible symbols
+        "na_values": [""],
+        "skip_blank_lines": False,  # else line numbers would be wrong
+        "low_memory": False,
+    }
+    try:
+        text = io.StringIO(content.decode("utf-8-sig"), newline="")
+        rows = csv.reader(text)
+        header, second = next(rows, []), next(rows, [])
+        if header[:1] and second[:1] and {header[0], second[0]} == set(_LEVELS):
+            frame = pd.read_csv(io.BytesIO(content), header=[0, 1], **options)
+            frame.columns.names = [header[0], second[0]]
+            return frame.iloc[1:].infer_objects(), 4  # line 3 names the column of dates
+        first = header[:1] if is_wide(header) else []
+        kinds = dict.fromkeys([*first, "date", "symbol"], str)
+        frame = pd.read_csv(io.BytesIO(content), dtype=kinds, **options)
+    except (
+        csv.Error,
+        pd.errors.EmptyDataError,
+        pd.errors.ParserError,
+        UnicodeDecodeError,
+    ) as error:
+        origin.fail(
+            f"is no CSV table ({str(error).strip()}); "
+            "give a header and rows of as many fields, in UTF-8"
+        )
+    if not isinstance(frame.index, pd.RangeIndex):
+        origin.fail("its rows have more fields than its header; name every column")
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        origin.fail(f"has more than one column called {twice}; delete or rename them")
+    return frame, 2
+
+
+def _read_parquet(content: bytes, origin: Origin) -> pd.DataFrame:
+    try:
+        frame = pd.read_parquet(io.BytesIO(content))
+    except ImportError:
+        origin.fail("Parquet needs pyarrow; pip install 'portfolio-env[data]'")
+    except (OSError, ValueError) as error:
+        origin.fail(f"is no Parquet table ({error}); write it anew")
+    index = frame.index
+    if isinstance(index, pd.DatetimeIndex) or any(name is not None for name in index.names):
+        taken = [name for name in index.names if name in frame.columns]
+        frame = frame.reset_index(taken, drop=True) if taken else frame
+        frame = frame if len(taken) == index.nlevels else frame.reset_index()
+    return frame
+
+
+def _parquet_metadata(content: bytes) -> dict[str, str]:
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]  # pyarrow has no types
+
+    stored = pq.read_schema(io.BytesIO(content)).metadata or {}
+    return {
+        key.decode(): value.decode()
+        for key, value in stored.items()
+        if key in (b"exchange", b"symbol", b"timeframe")
+    }
+
+
+def is_wide(columns: Iterable[object]) -> bool:
+    """Whether columns are a date and assets, not the fields of bars."""
+    names = [str(name).casefold() for name in columns]
+    return len(names) > 1 and not {"symbol", "close"} & set(names)
+
+
+def _long(frame: pd.DataFrame, origin: Origin) -> tuple[pd.DataFrame, Origin]:
+    """A table in long form; a wide one is turned, and rows of its assets without bars left out."""
+    if frame.columns.nlevels == 2:
+        return _stacked(frame.iloc[:, 0], _by_symbol(frame, origin), origin)
+    if not is_wide(frame.columns):
+        return frame, origin
+    closes = {str(name): {"close": frame[name]} for name in frame.columns[1:]}
+    return _stacked(frame.iloc[:, 0], closes, origin)
+
+
+def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Series[Any]]]:
+    """The fields of each symbol of a table with two header rows."""
+    names = list(frame.columns.names)
+    if set(names) != set(_LEVELS):
+        origin.fail(f"has two header rows called {names}; name them {list(_LEVELS)}")
+    fields: dict[str, dict[str, pd.Series[Any]]] = {}
+    for at, labels in enumerate(frame.columns):
+        field, symbol = (str(labels[names.index(level)]) for level in _LEVELS)
+        if at and field.casefold() in BAR_FIELDS:
+            fields.setdefault(symbol, {})[field.casefold()] = frame.iloc[:, at]
+    return fields
+
+
+def _stacked(
+    dates: pd.Series[Any], fields: Mapping[str, Mapping[str, pd.Series[Any]]], origin: Origin
+) -> tuple[pd.DataFrame, Origin]:
+    """A long frame of the bars that exist, symbol by symbol."""
+    times = read_times(dates, origin)
+    parts, numbers = [], []
+    for symbol, series in fields.items():
+        bars = pd.DataFrame(
+            {field: read_numbers(values.rename(symbol), origin) for field, values in series.items()}
+        )
+        present = np.flatnonzero(bars.notna().to_numpy().any(axis=1))
+        if not len(present):
+            origin.fail(f"has no price of {symbol}; delete its column")
+        part = bars.iloc[present].assign(date=times[present], symbol=symbol)
+        parts.append(part)
+        numbers.append(present + origin.first)
+    if not parts:
+        origin.fail("has no columns of prices; give one per asset")
+    return pd.concat(parts, ignore_index=True), replace(origin, numbers=np.concatenate(numbers))
