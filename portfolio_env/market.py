@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,16 @@ __all__ = ["FEATURE_BOUND", "Market", "PricePanel"]
 FEATURE_BOUND = 10.0
 
 
+def vocabularies_of(panel: PricePanel) -> dict[str, tuple[str, ...]]:
+    """The labels of every category of a panel, sorted."""
+    return {name: tuple(sorted({*labels} - {""})) for name, labels in panel.categories.items()}
+
+
+def _within(values: npt.NDArray[np.float32], bound: float) -> bool:
+    """Whether all values are finite and within +-bound, without a copy of them."""
+    return not values.size or bool(-values.min() <= np.float32(bound) >= values.max())
+
+
 @dataclass(frozen=True, eq=False)
 class Market(Immutable):
     """A price panel together with the features an agent observes.
@@ -45,6 +55,8 @@ class Market(Immutable):
         feature_names: F names.
         warmup: rows before this one lack the history some feature needs.
         feature_bound: bound of |features|.
+        vocabularies: the labels of every category in the order of their codes; sorted from the
+            panel when not given.
     """
 
     panel: PricePanel
@@ -52,15 +64,19 @@ class Market(Immutable):
     feature_names: tuple[str, ...]
     warmup: int = 0
     feature_bound: float = FEATURE_BOUND
+    vocabularies: Mapping[str, tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         """Freeze and check the features."""
-        object.__setattr__(self, "features", frozen(self.features, np.float32))
-        object.__setattr__(self, "feature_names", tuple(self.feature_names))
+        put = object.__setattr__
+        put(self, "features", frozen(self.features, np.float32))
+        put(self, "feature_names", tuple(self.feature_names))
+        given = vocabularies_of(self.panel) if self.vocabularies is None else self.vocabularies
+        put(self, "vocabularies", {name: tuple(labels) for name, labels in given.items()})
         expected = (*self.panel.close.shape, len(self.feature_names))
         if self.features.shape != expected:
             raise DataError(f"features have shape {self.features.shape}: expected {expected}")
-        if not (np.abs(self.features) <= np.float32(self.feature_bound)).all():
+        if not _within(self.features, self.feature_bound):
             raise DataError(f"features must be finite and within +-{self.feature_bound}: clip them")
         if self.features[~self.panel.tradable].any():
             raise DataError("features of bars that cannot be traded must be 0: set them to 0")
@@ -175,6 +191,20 @@ class Market(Immutable):
         return len(self.feature_names)
 
     @cached_property
+    def category_codes(self) -> npt.NDArray[np.int64]:
+        """(N, K) codes of the K categories for embeddings.
+
+        Code k + 1 is label k of the category's vocabulary; 0 is a label that is unknown or was not
+        in the vocabulary when the pipeline was fitted. An embedding needs len(vocabulary) + 1 rows.
+        """
+        columns = []
+        for name, labels in (self.vocabularies or {}).items():
+            code = {label: k + 1 for k, label in enumerate(labels)}
+            own = self.panel.categories.get(name, ("",) * self.n_assets)
+            columns.append([code.get(label, 0) for label in own])
+        return np.array(columns, np.int64).reshape(len(columns), self.n_assets).T
+
+    @cached_property
     def hash(self) -> str:
         """SHA-256 over all data (not over the provenance, which may name paths), hexadecimal."""
         arrays = self._arrays()
@@ -206,6 +236,15 @@ class Market(Immutable):
             features=features if columns is None else features[:, list(columns)],
             warmup=max(0, self.warmup - rows.indices(self.n_bars)[0]),
         )
+
+    def extended(self, panel: PricePanel, features: npt.NDArray[np.float32]) -> Market:
+        """The market continued to the end of a longer panel (see `FeaturePipeline.update`).
+
+        Args:
+            panel: the panel of this market with K more bars.
+            features: (K, N, F), their features.
+        """
+        return replace(self, panel=panel, features=np.concatenate([self.features, features]))
 
     def split(
         self, train: float | Moment = 0.7, validation: float | Moment = 0.15
@@ -240,6 +279,7 @@ class Market(Immutable):
             "periods_per_year": self.periods_per_year,
             "exogenous": list(self.panel.exogenous),
             "categories": self.panel.categories,
+            "vocabularies": self.vocabularies,
         }
 
     def _arrays(self) -> dict[str, Any]:
@@ -283,7 +323,8 @@ class Market(Immutable):
                 provenance=header["provenance"],
                 **{name: arrays[name] for name in BAR_FIELDS if name in arrays},
             )
-            rest = {name: header[name] for name in ("feature_names", "warmup", "feature_bound")}
+            names = ("feature_names", "warmup", "feature_bound", "vocabularies")
+            rest = {name: header[name] for name in names if name in header}
             return cls(panel=panel, features=arrays["features"], **rest)
         except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
             raise DataError(

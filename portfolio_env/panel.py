@@ -172,6 +172,39 @@ class PricePanel(Immutable):
                     "or set all its fields to NaN if it does not exist"
                 )
 
+    def extended(self, later: PricePanel) -> PricePanel:
+        """This panel followed by later bars of the same assets, fields and channels.
+
+        Raises:
+            DataError: if they do not continue it.
+        """
+        fields = {name: (getattr(self, name), getattr(later, name)) for name in BAR_FIELDS}
+        if self.assets != later.assets or list(self.exogenous) != list(later.exogenous):
+            raise DataError(
+                f"the new bars have assets {later.assets} and channels {list(later.exogenous)}, "
+                f"the panel has {self.assets} and {list(self.exogenous)}: give the same"
+            )
+        odd = [name for name, (old, new) in fields.items() if (old is None) != (new is None)]
+        if odd:
+            raise DataError(f"only one of panel and new bars has {odd}: give the same fields")
+        if later.timestamps[0] <= self.timestamps[-1]:
+            raise DataError(
+                f"the new bars start at {later.timestamps[0]}, the panel ends at "
+                f"{self.timestamps[-1]}: give later bars only"
+            )
+
+        def joined(old: Any, new: Any) -> Any:
+            return None if old is None else np.concatenate([old, new])
+
+        return replace(
+            self,
+            timestamps=joined(self.timestamps, later.timestamps),
+            exogenous={
+                name: joined(old, later.exogenous[name]) for name, old in self.exogenous.items()
+            },
+            **{name: joined(*pair) for name, pair in fields.items()},
+        )
+
     def subset(
         self, rows: slice | npt.NDArray[Any] = slice(None), columns: Sequence[int] | None = None
     ) -> PricePanel:

@@ -116,7 +116,7 @@ class PlantedMarket:
     @cached_property
     def market(self) -> Market:
         """The market with the four channels as features, unscaled."""
-        return Market.from_panel(self.panel)
+        return Market.from_panel(self.panel, features="exogenous")
 
     def mirrored(self) -> PlantedMarket:
         """The market with the same features and the opposite noise.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
-import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,53 +16,16 @@ import numpy as np
 import numpy.typing as npt
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.features.base import Feature
-from portfolio_env.features.technical import TECHNICAL
+from portfolio_env.features.bars import Bars
+from portfolio_env.features.base import ALL, Feature
+from portfolio_env.features.catalogue import KNOWN, select
+from portfolio_env.features.scalers import SCALERS, Scaler
 from portfolio_env.files import replacing
-from portfolio_env.market import FEATURE_BOUND, Market
+from portfolio_env.market import FEATURE_BOUND, Market, vocabularies_of
 from portfolio_env.names import unknown
 from portfolio_env.panel import FloatArray, PricePanel
 
 _LOGGER = logging.getLogger(__name__)
-
-FEATURES = {feature.name: feature for feature in TECHNICAL}
-PRESETS = {"minimal": ("return_1", "volatility_10", "momentum_5", "volume_change", "sma_ratio_20")}
-
-
-@dataclass(frozen=True, eq=False)
-class Scaler:
-    """x -> (x - center) / scale, per feature, or per asset and feature.
-
-    Attributes:
-        names: the F features.
-        center: (1, F) or (N, F) medians.
-        scale: (1, F) or (N, F) interquartile ranges; 1 where that is 0.
-        assets: the N assets of the rows, or () for one pooled row.
-    """
-
-    names: tuple[str, ...]
-    center: FloatArray
-    scale: FloatArray
-    assets: tuple[str, ...] = ()
-
-    @classmethod
-    def fit(
-        cls, values: FloatArray, names: tuple[str, ...], assets: tuple[str, ...] = ()
-    ) -> Scaler:
-        """Fit on values (T, N, F), ignoring NaN; an asset without any takes the pooled numbers."""
-        pooled = _quartiles(values.reshape(1, -1, len(names)))
-        if assets:
-            own = _quartiles(values.transpose(1, 0, 2))
-            pooled = np.where(np.isnan(own), pooled, own)
-        low, median, high = pooled
-        if np.isnan(median).any():
-            unseen = [n for n, bad in zip(names, np.isnan(median).any(0), strict=True) if bad]
-            raise DataError(f"no value of {unseen} before fit_end: fit on more rows")
-        return cls(names, median, np.where(high > low, high - low, 1.0), assets)
-
-    def __call__(self, values: FloatArray) -> FloatArray:
-        """Scale values (T, N, F)."""
-        return (values - self.center) / self.scale
 
 
 @cache
@@ -71,28 +34,25 @@ def _say_once(message: str) -> None:
     _LOGGER.warning(message)
 
 
-def _quartiles(values: FloatArray) -> FloatArray:
-    """(G, K, F) -> (3, G, F) quartiles over K, ignoring NaN."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # groups without any value stay NaN
-        return np.asarray(np.nanquantile(values, (0.25, 0.5, 0.75), axis=1))
-
-
 class FeaturePipeline:
-    """Computes, scales and clips features; fitted on the rows before a given one only.
+    """Computes, scales and clips features; fitted on past rows only.
 
     Unfitted, it leaves the features unscaled. Either way they are clipped to +-bound, and are 0
-    where an asset cannot be traded or a feature is not known yet.
+    where an asset cannot be traded or a feature is not known yet. Ranks, flags and angles are
+    bounded by nature and stay as they are.
 
     Args:
-        features: a preset or a sequence of feature names. The preset "minimal" is what a first
-            experiment needs: the exogenous channels of the panel where it has any, else the return,
-            the volatility over 10 bars, the momentum over 5, the log change of volume, and close
-            over its 20-bar mean. Features that need bar fields the panel lacks are left out; the
-            log and the provenance of the market say so.
-        scaling: "pooled" (one median and interquartile range per feature) or "asset" (one per asset
-            and feature).
+        features: names of presets, groups and features (see `describe`), one or several; the
+            default "minimal" is what a first experiment needs: the return, the volatility over 10
+            bars, the momentum over 5, the log change of volume, close over its 20-bar mean, and the
+            exogenous channels of the panel. Features that need bar fields the panel lacks are left
+            out; the log and the provenance of the market say so.
+        scaler: "robust" (median and interquartile range), "standard" (mean and standard deviation)
+            or "rank" (distribution function of the fitted rows).
+        scaling: "pooled" (one scaler per feature) or "asset" (one per asset and feature).
         bound: the bound of |features|.
+        reference: the asset that stands for the market in cross-asset features, e.g. "BTCUSDT";
+            None takes the equally weighted mean.
 
     Raises:
         ArgumentError: for unknown names.
@@ -102,116 +62,194 @@ class FeaturePipeline:
         self,
         features: str | Sequence[str] = "minimal",
         *,
+        scaler: str = "robust",
         scaling: str = "pooled",
         bound: float = FEATURE_BOUND,
+        reference: str | None = None,
     ) -> None:
-        if isinstance(features, str) and features not in PRESETS:
-            raise unknown("feature preset", features, PRESETS)
+        if scaler not in SCALERS:
+            raise unknown("scaler", scaler, SCALERS)
         if scaling not in ("pooled", "asset"):
             raise unknown("scaling", scaling, ("pooled", "asset"))
         if not 0 < bound < np.inf:
             raise ArgumentError(f"bound is {bound}: it must be positive and finite")
         self.features = features if isinstance(features, str) else tuple(features)
+        self.scaler = scaler
         self.scaling = scaling
         self.bound = bound
-        self.scaler: Scaler | None = None
+        self.reference = reference
+        self.names: tuple[str, ...] | None = None
+        """The F features it was fitted on; None if it is not fitted."""
+        self.assets: tuple[str, ...] = ()
+        """The assets it was fitted on, where scaling is by asset."""
+        self.scalers: dict[str, Scaler] = {}
+        """A scaler for every fitted feature that is scaled."""
+        self.vocabularies: dict[str, tuple[str, ...]] | None = None
+        """The labels of every category that were there when it was fitted."""
 
-    def fit(self, market: Market | PricePanel, fit_end: int) -> FeaturePipeline:
-        """Fit the scaler on the rows before ``fit_end``, and return this pipeline.
+    def fit(self, market: Market | PricePanel, rows: int | slice) -> FeaturePipeline:
+        """Fit the scalers, and return this pipeline.
 
         Args:
             market: the panel, or a market whose panel is meant.
-            fit_end: the first row not seen, in (0, T].
+            rows: the rows to fit on, those before a row in (0, T] or a slice of step 1. Features
+                are computed as if nothing came after them.
         """
         panel = market.panel if isinstance(market, Market) else market
-        if not 0 < fit_end <= len(panel.timestamps):
-            raise ArgumentError(
-                f"fit_end is row {fit_end}: give one in [1, {len(panel.timestamps)}]"
-            )
-        panel = panel.subset(slice(0, fit_end))
+        first, end = _range(rows, len(panel.timestamps))
+        panel = panel.subset(slice(0, end))
         chosen, _ = self._choose(panel)
-        values = _compute(panel, chosen)
-        self.scaler = Scaler.fit(
-            np.where(panel.tradable[..., None], values, np.nan),
-            tuple(feature.name for feature in chosen),
-            panel.assets if self.scaling == "asset" else (),
-        )
+        bars = Bars(panel, self.reference)
+        scalers = {}
+        for feature in chosen:
+            if feature.scaled:
+                values = np.where(panel.tradable, _values(feature, bars), np.nan)[first:]
+                scalers[feature.name] = Scaler.fit(self.scaler, values, self.scaling == "asset")
+        unseen = [name for name, one in scalers.items() if np.isnan(one.numbers).any()]
+        if unseen:
+            raise DataError(
+                f"no value of {unseen} in the rows {first} to {end} that scalers are fitted on: "
+                "fit on more rows (a later fit_end), or leave these features out"
+            )
+        self.scalers = scalers
+        self.names = tuple(feature.name for feature in chosen)
+        self.assets = panel.assets if self.scaling == "asset" else ()
+        self.vocabularies = vocabularies_of(panel)
         return self
 
     def transform(self, market: Market | PricePanel) -> Market:
         """The market of a panel, with features."""
         panel = market.panel if isinstance(market, Market) else market
         chosen, left_out = self._choose(panel)
-        names = tuple(feature.name for feature in chosen)
-        values = _compute(panel, chosen)
-        if self.scaler is not None:
-            if (self.scaler.names, self.scaler.assets or panel.assets) != (names, panel.assets):
-                raise DataError(
-                    f"the pipeline was fitted on features {self.scaler.names} of assets "
-                    f"{self.scaler.assets or 'any'}, here are {names} of {panel.assets}: fit anew"
-                )
-            values = self.scaler(values)
-        clipped = np.clip(values, -self.bound, self.bound).astype(np.float32)
-        known = panel.tradable[..., None] & ~np.isnan(clipped)
         if left_out:
             _say_once("left out, for want of the data they need: " + "; ".join(left_out))
+        bars = Bars(panel, self.reference)
         provenance = {**panel.provenance, "features": self.to_dict(), "left_out": left_out}
         return Market(
             panel=replace(panel, provenance=provenance),
-            features=np.where(known, clipped, np.float32(0)),
-            feature_names=names,
+            features=self._observed(chosen, lambda _: bars, panel.tradable),
+            feature_names=tuple(feature.name for feature in chosen),
             warmup=min(len(panel.timestamps), max(feature.lookback for feature in chosen)),
             feature_bound=self.bound,
+            vocabularies=self.vocabularies,
         )
+
+    def update(self, market: Market, new_bars: PricePanel) -> Market:
+        """The market with further bars; only their features are computed.
+
+        The result agrees with a transformation of all bars to 1e-10 (before features are stored as
+        float32). Each feature reads as much of the past as it remembers, a few rows to a few
+        thousand.
+
+        Args:
+            market: what this pipeline made.
+            new_bars: (K, N) later bars of the same assets, fields and exogenous channels.
+
+        Raises:
+            DataError: if the bars do not continue the market, or it has other features.
+        """
+        panel = market.panel.extended(new_bars)
+        chosen, _ = self._choose(panel)
+        if tuple(feature.name for feature in chosen) != market.feature_names:
+            raise DataError(
+                f"the market has the features {market.feature_names}, this pipeline makes "
+                f"{tuple(feature.name for feature in chosen)}: update it with the pipeline that "
+                "made it"
+            )
+        tails: dict[int, Bars] = {}
+
+        def tail(feature: Feature) -> Bars:
+            first = 0 if feature.memory == ALL else max(0, market.n_bars - _ample(feature.memory))
+            if first not in tails:
+                rows = slice(first, len(panel.timestamps))
+                tails[first] = Bars(panel.subset(rows), self.reference)
+            return tails[first]
+
+        fresh = self._observed(chosen, tail, panel.tradable[market.n_bars :])
+        return market.extended(panel, fresh)
 
     def _choose(self, panel: PricePanel) -> tuple[list[Feature], list[str]]:
         """The features this panel allows, and a line on each one left out."""
-        names = self.features
-        if isinstance(names, str):
-            names = tuple(panel.exogenous) or PRESETS[names]
-        own = {name: Feature(name, partial(_exogenous, name=name)) for name in panel.exogenous}
-        known = FEATURES | own
         chosen, left_out = [], []
-        for name in names:
-            if name not in known:
-                raise unknown("feature", name, known)
-            lacking = [need for need in known[name].needs if getattr(panel, need) is None]
+        for feature in select(self.features, panel):
+            lacking = [name for name in feature.inputs if getattr(panel, name) is None]
             if lacking:
-                left_out.append(f"{name} (needs {', '.join(lacking)})")
+                left_out.append(f"{feature.name} (needs {', '.join(lacking)})")
             else:
-                chosen.append(known[name])
+                chosen.append(feature)
         if not chosen:
             raise DataError(f"no feature is left: {'; '.join(left_out) or 'none was asked for'}")
+        names = tuple(feature.name for feature in chosen)
+        if self.names is not None and (self.names, self.assets or panel.assets) != (
+            names,
+            panel.assets,
+        ):
+            raise DataError(
+                f"the pipeline was fitted on features {self.names} of assets "
+                f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit anew"
+            )
         return chosen, left_out
+
+    def _observed(
+        self,
+        chosen: Sequence[Feature],
+        bars_of: Callable[[Feature], Bars],
+        tradable: npt.NDArray[np.bool_],
+    ) -> npt.NDArray[np.float32]:
+        """Features as they are observed in the last K rows, (K, N, F).
+
+        One feature after the other, so that little more than the result is in memory.
+
+        Args:
+            chosen: the F features.
+            bars_of: the bars to compute each from, which end with the last row.
+            tradable: (K, N).
+        """
+        observed = np.zeros((*tradable.shape, len(chosen)), np.float32)
+        count = np.zeros(tradable.shape)
+        for f, feature in enumerate(chosen):
+            values = _values(feature, bars_of(feature))[-len(tradable) :]
+            if feature.name in self.scalers:
+                values = self.scalers[feature.name](values)
+            seen = tradable & np.isfinite(values)
+            count += seen
+            observed[:, :, f] = np.clip(np.where(seen, values, 0.0), -self.bound, self.bound)
+        for f, feature in enumerate(chosen):
+            if feature.name == KNOWN:
+                others = max(1, len(chosen) - 1)
+                observed[:, :, f] = np.where(tradable, (count - tradable) / others, 0.0)
+        return observed
 
     def to_dict(self) -> dict[str, Any]:
         """The pipeline as JSON-able data."""
         plain: dict[str, Any] = {
-            "features": self.features,
-            "scaling": self.scaling,
-            "bound": self.bound,
+            name: getattr(self, name)
+            for name in ("features", "scaler", "scaling", "bound", "reference")
         }
-        if self.scaler is not None:
-            plain["scaler"] = {
-                "names": self.scaler.names,
-                "assets": self.scaler.assets,
-                "center": self.scaler.center.tolist(),
-                "scale": self.scaler.scale.tolist(),
+        if self.names is not None:
+            plain["fitted"] = {
+                "names": self.names,
+                "assets": self.assets,
+                "scalers": {name: one.to_dict() for name, one in self.scalers.items()},
+                "vocabularies": self.vocabularies,
             }
         return plain
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> FeaturePipeline:
         """The inverse of `to_dict`."""
-        pipeline = cls(plain["features"], scaling=plain["scaling"], bound=plain["bound"])
-        if "scaler" in plain:
-            stored = plain["scaler"]
-            pipeline.scaler = Scaler(
-                tuple(stored["names"]),
-                np.array(stored["center"]),
-                np.array(stored["scale"]),
-                tuple(stored["assets"]),
-            )
+        options = dict(plain)
+        fitted = options.pop("fitted", None)
+        pipeline = cls(options.pop("features"), **options)
+        if fitted is not None:
+            pipeline.names = tuple(fitted["names"])
+            pipeline.assets = tuple(fitted["assets"])
+            pipeline.scalers = {
+                name: Scaler.from_dict(stored) for name, stored in fitted["scalers"].items()
+            }
+            pipeline.vocabularies = {
+                name: tuple(labels) for name, labels in fitted["vocabularies"].items()
+            }
         return pipeline
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -228,17 +266,30 @@ class FeaturePipeline:
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} is no saved pipeline ({error}): write one with FeaturePipeline.save"
             ) from error
 
 
-def _exogenous(panel: PricePanel, name: str) -> FloatArray:
-    return panel.exogenous[name]
+def _range(rows: int | slice, bars: int) -> tuple[int, int]:
+    """First and last + 1 of the rows to fit on."""
+    if isinstance(rows, slice):
+        first, end, step = rows.indices(bars)
+    else:
+        first, end, step = 0, int(rows), 1
+    if not 0 <= first < end <= bars or step != 1:
+        raise ArgumentError(
+            f"rows to fit on are {rows}: give their end in [1, {bars}], or a slice of step 1"
+        )
+    return first, end
 
 
-def _compute(panel: PricePanel, features: Sequence[Feature]) -> FloatArray:
-    """(T, N, F) float64, NaN where unknown."""
-    values: npt.NDArray[np.float64] = np.stack([f.compute(panel) for f in features], axis=-1)
-    return values
+def _ample(memory: int) -> int:
+    """The memory rounded up to a power of 4, so that features share their bars."""
+    return 4 ** max(3, math.ceil(math.log(memory + 1, 4)))
+
+
+def _values(feature: Feature, bars: Bars) -> FloatArray:
+    """(T, N) float64, NaN where unknown."""
+    return np.broadcast_to(feature.compute(bars), bars.close.shape)

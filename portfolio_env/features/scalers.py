@@ -1,0 +1,77 @@
+"""Scalers: fitted on past rows, one pooled or one per asset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from portfolio_env.panel import FloatArray
+
+SCALERS = ("robust", "standard", "rank")
+_RANKS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True, eq=False)
+class Scaler:
+    """How the values of one feature are brought to one scale.
+
+    Attributes:
+        kind: "robust": (x - median) / interquartile range. "standard": (x - mean) / standard
+            deviation (ddof 0). "rank": 2 F(x) - 1 in [-1, 1], F the distribution function, linear
+            between percentiles; a value that fills several percentiles gets their middle.
+        numbers: (1, P) or (N, P): the two numbers of the first kinds, 101 percentiles of the last.
+            NaN where nothing is known.
+    """
+
+    kind: str
+    numbers: FloatArray
+
+    @classmethod
+    def fit(cls, kind: str, values: FloatArray, per_asset: bool) -> Scaler:
+        """Fit on values (T, N), ignoring NaN; an asset without any takes the pooled numbers."""
+        pooled = _numbers(kind, values)
+        if not per_asset:
+            return cls(kind, pooled[None])
+        own = np.stack([_numbers(kind, values[:, i]) for i in range(values.shape[1])])
+        return cls(kind, np.where(np.isnan(own), pooled, own))
+
+    def __call__(self, values: FloatArray) -> FloatArray:
+        """Scale values (T, N); NaN stays NaN."""
+        if self.kind != "rank":
+            return (values - self.numbers[:, 0]) / self.numbers[:, 1]
+        knots = np.broadcast_to(self.numbers, (values.shape[1], len(_RANKS)))
+        columns = [_share_below(values[:, i], knots[i]) for i in range(values.shape[1])]
+        return 2 * np.stack(columns, axis=1) - 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scaler as JSON-able data, to the last bit."""
+        return {"kind": self.kind, "numbers": self.numbers.tolist()}
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Scaler:
+        """The inverse of `to_dict`."""
+        return cls(str(plain["kind"]), np.array(plain["numbers"], np.float64))
+
+
+def _numbers(kind: str, values: FloatArray) -> FloatArray:
+    """The numbers of a scaler of one feature, NaN without any value."""
+    known = values[~np.isnan(values)]
+    if kind == "rank":
+        return np.quantile(known, _RANKS) if len(known) else np.full(len(_RANKS), np.nan)
+    if not len(known):
+        return np.full(2, np.nan)
+    if kind == "robust":
+        low, center, high = np.quantile(known, (0.25, 0.5, 0.75))
+        scale = high - low
+    else:
+        center, scale = known.mean(), known.std()
+    return np.array([center, scale if scale > 0 else 1.0])
+
+
+def _share_below(x: FloatArray, percentiles: FloatArray) -> FloatArray:
+    """F(x) by interpolation; averaged from both sides, which splits ties evenly."""
+    from_left = np.interp(x, percentiles, _RANKS)
+    from_right = 1 - np.interp(-x, -percentiles[::-1], _RANKS)
+    return (from_left + from_right) / 2

@@ -1,0 +1,57 @@
+"""Features on higher timeframes, joined by bars that are closed already."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from portfolio_env.features.bars import Bars
+from portfolio_env.features.base import ALL, Feature
+from portfolio_env.panel import FloatArray
+
+HIGHER = {"1h": 1 / 24, "4h": 1 / 6, "1d": 1.0, "1w": 7.0, "1M": 31.0}
+"""Days in the longest bar of each timeframe that features can be taken on."""
+
+_USUAL = ((48, ("1h", "4h")), (12, ("4h", "1d")), (2, ("1d", "1w")), (0.9, ("1w", "1M")))
+
+
+def bars_per_day(periods_per_year: float) -> float:
+    """Bars on a day on which there are any."""
+    return periods_per_year / (252 if periods_per_year % 252 == 0 else 365)
+
+
+def higher(periods_per_year: float) -> tuple[str, ...]:
+    """The two timeframes above bars of this frequency that the group "timeframes" stands for."""
+    per_day = bars_per_day(periods_per_year)
+    return next((names for least, names in _USUAL if per_day >= least), ())
+
+
+def on_timeframe(feature: Feature, timeframe: str, periods_per_year: float) -> Feature:
+    """The feature on the closed bars of a timeframe, held until the next one closes."""
+    rows = math.ceil(HIGHER[timeframe] * max(1.0, bars_per_day(periods_per_year)))
+
+    def reach(bars: int) -> int:  # so many closed bars, and the one that is not closed yet
+        return ALL if bars == ALL else rows * (bars + 2)
+
+    return replace(
+        feature,
+        name=f"{timeframe}:{feature.name}",
+        group="timeframes",
+        formula=f"on {timeframe} bars: {feature.formula}",
+        lookback=reach(feature.lookback),
+        memory=reach(feature.memory),
+        compute=partial(_held, feature=feature, timeframe=timeframe),
+    )
+
+
+def _held(bars: Bars, feature: Feature, timeframe: str) -> FloatArray:
+    """Values at the last bar of the timeframe that is closed at each row, (T, N)."""
+    upper = bars.at(timeframe)
+    if upper is None:
+        return np.full_like(bars.close, np.nan)
+    row = np.searchsorted(upper.timestamps, bars.timestamps, side="right") - 1
+    values = np.broadcast_to(feature.compute(upper), upper.close.shape)
+    return np.where(row[:, None] >= 0, values[row], np.nan)

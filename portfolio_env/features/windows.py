@@ -1,0 +1,180 @@
+"""Moving windows over (T, N) arrays, compiled: the arithmetic under every feature.
+
+Each value is computed from its own window alone, not updated from the one before: it is the same
+to the last bit whatever came earlier, so that a market that grows by a bar agrees with one that is
+computed anew, and an outlier leaves no rounding errors behind. A missing bar (NaN) in a window
+makes the value NaN; recursive averages start anew after it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from portfolio_env.compiled import inlined, kernel
+from portfolio_env.panel import FloatArray
+
+
+@inlined
+def cleared(squares: float, center: float, w: int) -> float:
+    """A sum of w squared deviations, 0 if rounding explains it: a constant's is seldom exactly 0."""
+    return 0.0 if squares <= w * (1e-14 * center) ** 2 else squares
+
+
+@kernel
+def total(x: FloatArray, w: int) -> FloatArray:
+    """Sum of the last w rows, (T, N)."""
+    bars, lanes = x.shape
+    out = np.full((bars, lanes), np.nan)
+    for i in range(lanes):
+        column = x[:, i].copy()
+        for t in range(w - 1, bars):
+            s = 0.0
+            for k in range(t - w + 1, t + 1):
+                s += column[k]
+            out[t, i] = s
+    return out
+
+
+@kernel
+def deviation(x: FloatArray, w: int, ddof: int) -> FloatArray:
+    """Standard deviation of the last w rows, divisor w - ddof, (T, N)."""
+    bars, lanes = x.shape
+    out = np.full((bars, lanes), np.nan)
+    for i in range(lanes):
+        column = x[:, i].copy()
+        for t in range(w - 1, bars):
+            s = 0.0
+            for k in range(t - w + 1, t + 1):
+                s += column[k]
+            center = s / w
+            s = 0.0
+            for k in range(t - w + 1, t + 1):
+                s += (column[k] - center) ** 2
+            out[t, i] = np.sqrt(cleared(s, center, w) / (w - ddof))
+    return out
+
+
+@kernel
+def highest(x: FloatArray, w: int) -> FloatArray:
+    """Maximum of the last w rows, (T, N)."""
+    bars, lanes = x.shape
+    out = np.full((bars, lanes), np.nan)
+    for i in range(lanes):
+        column = x[:, i].copy()
+        for t in range(w - 1, bars):
+            top = column[t]
+            for k in range(t - w + 1, t):
+                if column[k] > top or np.isnan(column[k]):
+                    top = column[k]
+            out[t, i] = top
+    return out
+
+
+@kernel
+def covariance(x: FloatArray, y: FloatArray, w: int) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Covariance of x and y, variance of x, variance of y over the last w rows, each (T, N)."""
+    bars, lanes = x.shape
+    out = np.full((3, bars, lanes), np.nan)
+    for i in range(lanes):
+        a, b = x[:, i].copy(), y[:, i].copy()
+        for t in range(w - 1, bars):
+            sa = sb = 0.0
+            for k in range(t - w + 1, t + 1):
+                sa += a[k]
+                sb += b[k]
+            sa, sb = sa / w, sb / w
+            saa = sab = sbb = 0.0
+            for k in range(t - w + 1, t + 1):
+                saa += (a[k] - sa) ** 2
+                sab += (a[k] - sa) * (b[k] - sb)
+                sbb += (b[k] - sb) ** 2
+            saa, sbb = cleared(saa, sa, w), cleared(sbb, sb, w)
+            out[0, t, i], out[1, t, i], out[2, t, i] = sab / w, saa / w, sbb / w
+    return out[0], out[1], out[2]
+
+
+@kernel
+def standing(x: FloatArray, w: int) -> FloatArray:
+    """Share of the w - 1 rows before each that are smaller, ties counting half, (T, N) in [0, 1]."""
+    bars, lanes = x.shape
+    out = np.full((bars, lanes), np.nan)
+    for i in range(lanes):
+        column = x[:, i].copy()
+        for t in range(w - 1, bars):
+            below = 0.0
+            for k in range(t - w + 1, t):
+                if column[k] < column[t]:
+                    below += 1.0
+                elif column[k] == column[t]:
+                    below += 0.5
+                else:
+                    below += 0.0 * (column[k] + column[t])  # NaN if either is
+            out[t, i] = below / (w - 1)
+    return out
+
+
+@kernel
+def smoothed(x: FloatArray, alpha: float, seed: int, ready: int) -> FloatArray:
+    """Exponential average e_t = e_(t-1) + alpha (x_t - e_(t-1)), (T, N).
+
+    It starts as the mean of ``seed`` rows and counts as known once it has seen ``ready`` rows.
+    """
+    bars, lanes = x.shape
+    out = np.full((bars, lanes), np.nan)
+    for i in range(lanes):
+        seen = 0
+        average = 0.0
+        for t in range(bars):
+            value = x[t, i]
+            if np.isnan(value):
+                seen = 0
+                continue
+            seen += 1
+            if seen == 1:
+                average = value
+            elif seen <= seed:
+                average += (value - average) / seen
+            else:
+                average += alpha * (value - average)
+            if seen >= ready:
+                out[t, i] = average
+    return out
+
+
+def mean(x: FloatArray, w: int) -> FloatArray:
+    """Mean of the last w rows, (T, N)."""
+    return total(x, w) / w
+
+
+def lowest(x: FloatArray, w: int) -> FloatArray:
+    """Minimum of the last w rows, (T, N)."""
+    return -highest(-x, w)
+
+
+def ema(x: FloatArray, w: int) -> FloatArray:
+    """Exponential moving average of span w: alpha = 2 / (w + 1), from the first row on, (T, N)."""
+    return smoothed(x, 2 / (w + 1), 1, w)
+
+
+def wilder(x: FloatArray, w: int) -> FloatArray:
+    """Wilder's average: alpha = 1 / w, started by the mean of w rows, (T, N)."""
+    return smoothed(x, 1 / w, w, w)
+
+
+def lagged(x: FloatArray, periods: int) -> FloatArray:
+    """x ``periods`` rows before, (T, N)."""
+    out = np.full_like(x, np.nan)
+    out[periods:] = x[: len(x) - periods]
+    return out
+
+
+def change(x: FloatArray, periods: int) -> FloatArray:
+    """x_t / x_(t - periods) - 1, (T, N)."""
+    return x / lagged(x, periods) - 1
+
+
+def correlation(x: FloatArray, y: FloatArray, w: int) -> FloatArray:
+    """Pearson correlation over the last w rows, (T, N) in [-1, 1]; NaN where either is constant."""
+    both, own, other = covariance(x, y, w)
+    spread = np.sqrt(own * other)
+    return np.where(spread > 0, np.clip(both / spread, -1, 1), np.nan)
