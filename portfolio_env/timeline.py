@@ -66,23 +66,36 @@ def row_of(timestamps: Timestamps, when: Moment) -> int:
     return row
 
 
-def periods_per_year(timestamps: Timestamps) -> float:
-    """Bars per year: 365 for daily bars without weekends off, 252 for business days, 8760 hourly...
+def bar_spacing(timestamps: Timestamps) -> tuple[np.timedelta64, bool]:
+    """The median time between bars, and whether bars follow one another without pause.
 
-    Where the bars follow one another without pause (they cover at least 85 % of the time at their
-    median spacing) it is the number of spacings in 365 days, rounded: so weekly bars give 52 and
-    monthly ones 12, and a few missing bars change nothing. Otherwise the market closes, and it is
-    252 trading days times the median number of bars per day on which there are any. Fewer than two
-    bars say nothing and count as daily ones around the clock.
+    They do if they cover at least 85 % of the time at that spacing, or if they are more than 4 days
+    apart; otherwise the market closes at times. Fewer than two bars say nothing and count as daily
+    ones around the clock.
 
     Args:
         timestamps: (T,) sorted.
     """
     if len(timestamps) < 2:
-        return 365.0
+        return np.timedelta64(1, "D").astype("timedelta64[ns]"), True
     spacing = np.median(np.diff(timestamps).astype(np.int64)).astype("timedelta64[ns]")
     covered = (len(timestamps) - 1) * (spacing / (timestamps[-1] - timestamps[0]))
-    if covered >= _UNBROKEN or spacing > np.timedelta64(4, "D"):
+    return spacing, bool(covered >= _UNBROKEN or spacing > np.timedelta64(4, "D"))
+
+
+def periods_per_year(timestamps: Timestamps) -> float:
+    """Bars per year: 365 for daily bars without weekends off, 252 for business days, 8760 hourly...
+
+    Where the bars follow one another without pause (see `bar_spacing`) it is the number of spacings
+    in 365 days, rounded: so weekly bars give 52 and monthly ones 12, and a few missing bars change
+    nothing. Otherwise the market closes, and it is 252 trading days times the median number of bars
+    per day on which there are any.
+
+    Args:
+        timestamps: (T,) sorted.
+    """
+    spacing, unbroken = bar_spacing(timestamps)
+    if unbroken:
         per_year = float(_YEAR / spacing)
         return float(round(per_year)) if per_year >= 1 else per_year
     per_day = np.unique(timestamps.astype("datetime64[D]"), return_counts=True)[1]

@@ -1,0 +1,294 @@
+"""What is wrong, or odd, with the bars of a source. Nothing is repaired here; see `repair`."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.data.checks import ROW_FAULTS, SortedBars, iso
+from portfolio_env.data.frames import Source, long_frame
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files import replacing
+from portfolio_env.names import unknown
+from portfolio_env.rendering import time_text
+
+WARNINGS = ("gaps", "zero_volume", "stale", "jumps", "ends_early")
+"""What may be true of a market, and should be looked at."""
+
+_LISTED = 50  # events of a kind and asset written to JSON, the largest ones
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One kind of trouble of one asset.
+
+    Attributes:
+        severity: "fault" if a panel cannot hold it, else "warning".
+        kind: one of `ROW_FAULTS` or `WARNINGS`.
+        symbol: the asset.
+        count: how many rows, gaps, runs or jumps.
+        first: when it first occurs, ISO 8601.
+        text: for people.
+    """
+
+    severity: Literal["fault", "warning"]
+    kind: str
+    symbol: str
+    count: int
+    first: str
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class QualityReport:
+    """The findings of `quality`.
+
+    Attributes:
+        overall: range, common range (in which every asset has been listed and none has ended),
+            bars in it that all assets have, calendar, median spacing, bars per year, longest break
+            of the calendar.
+        assets: one row per symbol; see `quality` for the columns.
+        gaps: symbol, after, before, missing_bars, missing_regular, bars (the larger of both).
+        stale: symbol, first, last, bars (with the same close).
+        jumps: symbol, date, log_return, sigmas (robust, signed).
+        zero_volume: symbol, date.
+        findings: faults, then warnings.
+        options: the thresholds.
+    """
+
+    overall: dict[str, Any]
+    assets: pd.DataFrame
+    gaps: pd.DataFrame
+    stale: pd.DataFrame
+    jumps: pd.DataFrame
+    zero_volume: pd.DataFrame
+    findings: tuple[Finding, ...]
+    options: dict[str, float]
+
+    @property
+    def faults(self) -> tuple[Finding, ...]:
+        """What a `PricePanel` cannot hold."""
+        return tuple(finding for finding in self.findings if finding.severity == "fault")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        """What may be true, and should be looked at."""
+        return tuple(finding for finding in self.findings if finding.severity == "warning")
+
+    def check(self, *, refuse: Collection[str] = ()) -> Self:
+        """The report itself, if the data may be used.
+
+        Args:
+            refuse: kinds of warnings that are not acceptable either.
+
+        Raises:
+            DataError: listing every fault, and the warnings of the refused kinds.
+        """
+        for kind in refuse:
+            if kind not in WARNINGS:
+                raise unknown("kind of warning", kind, WARNINGS)
+        bad = [f for f in self.findings if f.severity == "fault" or f.kind in refuse]
+        if bad:
+            lines = [f"{finding.symbol}: {finding.text}" for finding in bad]
+            raise DataError("\n".join([*lines, "correct the source, or repair it with `Repair`"]))
+        return self
+
+    def table(self) -> pd.DataFrame:
+        """The assets' rows with dates as text and without columns that say nothing."""
+        shown = self.assets.drop(columns="ends_early").dropna(axis=1, how="all")
+        return shown.assign(**{name: shown[name].map(_text) for name in ("first", "last")})
+
+    def __str__(self) -> str:
+        lines = [f"{name.replace('_', ' ')}: {value}" for name, value in self.overall.items()]
+        table = self.table().to_string(float_format="{:,.6g}".format)
+        found = [f"{f.severity}: {f.symbol}: {f.text}" for f in self.findings]
+        return "\n".join([*lines, "", table, "", *(found or ["no faults, no warnings"])])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything as JSON can say it; of each asset's gaps, runs, jumps the 50 largest."""
+        sizes = {"gaps": "bars", "stale": "bars", "jumps": "sigmas", "zero_volume": None}
+        return {
+            "options": self.options,
+            "overall": self.overall,
+            "assets": {row["symbol"]: row for row in _records(self.assets.reset_index())},
+            **{name: _records(_largest(getattr(self, name), by)) for name, by in sizes.items()},
+            "faults": [asdict(finding) for finding in self.faults],
+            "warnings": [asdict(finding) for finding in self.warnings],
+        }
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_dict` as strict JSON (what is not known is null)."""
+        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
+        with replacing(os.fspath(path)) as beside:
+            beside.write_text(text, encoding="utf-8")
+
+    def plot(self, path: str | os.PathLike[str]) -> None:
+        """Draw when each asset has bars, and where what was found lies.
+
+        Raises:
+            PortfolioError: if matplotlib is not installed.
+        """
+        from portfolio_env.data.quality_plot import availability
+        from portfolio_env.evaluation.plots import save_figure
+
+        save_figure(availability(self), os.fspath(path))
+
+
+def quality(source: Source, *, jump_sigmas: float = 10.0, stale_bars: int = 5) -> QualityReport:
+    """Look at every bar of a source.
+
+    The columns of the table, per asset: rows; first, last; gaps, missing_bars (that other assets
+    have within the asset's life), missing_regular (against the median spacing of all dates, where
+    the market never closes), longest_gap (in bars, the larger of both counts); duplicates (rows
+    beyond the first of a date), disorder (rows dated before the symbol's previous one), missing
+    (rows that lack a field), non_positive, impossible (rows that break the other rules of
+    `bar_faults`), zero_volume; stale_runs, longest_stale (bars with one close); jumps,
+    largest_jump (log return of most sigmas); min_price, max_price, last_price (of closes);
+    ends_early (before the last date of all).
+
+    Gaps, stale runs and jumps are those of the rows in order of time, the first of each date. Jumps
+    are measured in robust standard deviations of all log returns of the asset: 1.4826 times their
+    median absolute deviation, or 1.2533 times the mean one where more than half are equal (Iglewicz
+    & Hoaglin 1993, How to Detect and Handle Outliers).
+
+    Args:
+        source: see `Source`.
+        jump_sigmas: log returns further than this many sigmas from their median are jumps.
+        stale_bars: more bars than this with the same close are a stale run.
+
+    Raises:
+        ArgumentError: for thresholds that are not positive.
+        DataError: if there are no rows, or one lacks its date or symbol.
+    """
+    if not jump_sigmas > 0 or stale_bars < 1:
+        raise ArgumentError(
+            f"jump_sigmas={jump_sigmas}, stale_bars={stale_bars}: give more than 0 and at least 1"
+        )
+    bars = SortedBars.of(long_frame(source))
+    overall = bars.overall()
+    tables = {
+        "gaps": bars.gaps(),
+        "stale": bars.stale(stale_bars),
+        "jumps": bars.jumps(jump_sigmas),
+        "zero_volume": bars.zero_volume(),
+    }
+    assets = _asset_table(bars, tables)
+    return QualityReport(
+        overall=overall,
+        assets=assets,
+        **tables,
+        findings=(*_faults(bars), *_warnings(assets, tables)),
+        options={"jump_sigmas": float(jump_sigmas), "stale_bars": stale_bars},
+    )
+
+
+def _asset_table(bars: SortedBars, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The columns that `quality` lists."""
+    life = bars.life()
+    events = {name: table.groupby("symbol") for name, table in tables.items()}
+
+    def per_asset(values: pd.Series[Any]) -> pd.Series[Any]:
+        return values.reindex(life.index, fill_value=0)
+
+    largest = _largest(tables["jumps"], "sigmas", 1).set_index("symbol")["log_return"]
+    columns: dict[str, Any] = {
+        **{name: life[name] for name in ("rows", "first", "last")},
+        "gaps": per_asset(events["gaps"].size()),
+        "missing_bars": per_asset(events["gaps"]["missing_bars"].sum()),
+    }
+    if bars.spacing[1]:
+        columns["missing_regular"] = per_asset(events["gaps"]["missing_regular"].sum())
+    columns["longest_gap"] = per_asset(events["gaps"]["bars"].max())
+    for kind in ROW_FAULTS:
+        columns[kind] = np.bincount(bars.row_codes[bars.marks[kind]], minlength=len(life))
+    columns |= {
+        "zero_volume": per_asset(events["zero_volume"].size()),
+        "stale_runs": per_asset(events["stale"].size()),
+        "longest_stale": per_asset(events["stale"]["bars"].max()),
+        "jumps": per_asset(events["jumps"].size()),
+        "largest_jump": largest.reindex(life.index),
+    }
+    rest = ("min_price", "max_price", "last_price", "ends_early")
+    return pd.DataFrame(columns | {name: life[name] for name in rest}, index=life.index)
+
+
+def _faults(bars: SortedBars) -> list[Finding]:
+    return [
+        Finding(
+            "fault",
+            kind,
+            symbol,
+            len(rows),
+            iso(bars.row_times[rows].min()),
+            f"{kind.replace('_', '-')}: {len(rows)} rows, "
+            f"the first at {time_text(bars.row_times[rows].min())}: {text}",
+        )
+        for kind, symbol, rows, text in bars.faults()
+    ]
+
+
+def _warnings(assets: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[Finding]:
+    def gaps(rows: pd.DataFrame) -> tuple[pd.Series[Any], str]:
+        worst = rows.iloc[int(rows["bars"].to_numpy().argmax())]
+        text = f"gaps: {len(rows)}, {rows['bars'].sum()} bars missing in all, at most "
+        return rows["after"], f"{text}{worst['bars']} after {_text(worst['after'])}"
+
+    def zero_volume(rows: pd.DataFrame) -> tuple[pd.Series[Any], str]:
+        return rows["date"], f"zero volume: {len(rows)} bars from {_text(rows['date'].min())} on"
+
+    def stale(rows: pd.DataFrame) -> tuple[pd.Series[Any], str]:
+        worst = rows.iloc[int(rows["bars"].to_numpy().argmax())]
+        text = f"stale: {len(rows)} runs of one close, at most {worst['bars']} bars from "
+        return rows["first"], text + _text(worst["first"])
+
+    def jumps(rows: pd.DataFrame) -> tuple[pd.Series[Any], str]:
+        worst = rows.iloc[int(rows["sigmas"].abs().to_numpy().argmax())]
+        text = f"jumps: {len(rows)}, the largest at {_text(worst['date'])}: log return "
+        return rows["date"], f"{text}{worst['log_return']:+.3f}, {worst['sigmas']:+.1f} sigmas"
+
+    say = {"gaps": gaps, "zero_volume": zero_volume, "stale": stale, "jumps": jumps}
+    found = []
+    for kind, describe in say.items():
+        for symbol, rows in tables[kind].groupby("symbol"):
+            dates, text = describe(rows)
+            first = iso(dates.min().to_datetime64())
+            found.append(Finding("warning", kind, str(symbol), len(rows), first, text))
+    for symbol, last in assets.loc[assets["ends_early"], "last"].items():
+        text = f"ends early: no bar after {_text(last)}"
+        when = iso(last.to_datetime64())
+        found.append(Finding("warning", "ends_early", str(symbol), 1, when, text))
+    return found
+
+
+def _largest(events: pd.DataFrame, by: str | None, listed: int = _LISTED) -> pd.DataFrame:
+    """The largest events of each asset, or the first ones, in order of asset and time."""
+    if by is not None:
+        order = events[by].abs().sort_values(ascending=False, kind="stable").index
+        events = events.loc[order]
+    return events.groupby("symbol").head(listed).sort_index()
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """The rows as JSON can say them: dates as text, what is not finite as None."""
+    return [
+        {str(name): _plain(value) for name, value in row.items()}
+        for row in frame.to_dict("records")
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, pd.Timestamp):
+        return iso(value.to_datetime64())
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _text(when: pd.Timestamp) -> str:
+    return time_text(when.to_datetime64())
