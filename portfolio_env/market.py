@@ -20,8 +20,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from portfolio_env.archive import read_arrays, write_arrays
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import replacing
+from portfolio_env.growing import Room
 from portfolio_env.names import positions
 from portfolio_env.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
 from portfolio_env.timeline import Moment, Timestamps, row_of
@@ -244,7 +245,12 @@ class Market(Immutable):
             panel: the panel of this market with K more bars.
             features: (K, N, F), their features.
         """
-        return replace(self, panel=panel, features=np.concatenate([self.features, features]))
+        room: Room | None = self.__dict__.get("_room")
+        if room is None or not room.fits(self.n_bars, len(features)):
+            room = Room(self.features)
+        market = replace(self, panel=panel, features=room.append(features))
+        object.__setattr__(market, "_room", room)
+        return market
 
     def split(
         self, train: float | Moment = 0.7, validation: float | Moment = 0.15
@@ -298,20 +304,21 @@ class Market(Immutable):
         if path.suffix != ".npz":
             raise ArgumentError(f"{path} does not end in .npz: give a name that does")
         header = json.dumps(self._header() | {"provenance": self.panel.provenance})
-        with replacing(path) as beside, beside.open("wb") as file:
-            np.savez(file, header=np.array(header), **self._arrays())
+        write_arrays(path, {"header": np.array(header), **self._arrays()})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Market:
         """Read a market that `save` wrote; nothing in the file is executed.
 
+        Features are mapped into memory: they are read when they are used, and processes that use
+        one file share them.
+
         Raises:
             DataError: if the file is missing or no such market.
         """
         try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-                header = json.loads(str(stored["header"]))
-                arrays = {name: stored[name] for name in stored.files if name != "header"}
+            arrays = read_arrays(Path(path), mapped="features")
+            header = json.loads(str(arrays["header"]))
             panel = PricePanel(
                 timestamps=arrays["timestamps"],
                 assets=header["assets"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from mmap import mmap
 from typing import Any, Self
 
 import numpy as np
@@ -53,7 +54,8 @@ def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """A C-contiguous array that nobody can write to; a copy unless the input is one already."""
     array = np.asarray(values, dtype)
     owner = array.base if isinstance(array.base, np.ndarray) else array
-    if owner.flags.writeable or not owner.flags.owndata or not array.flags.c_contiguous:
+    owned = owner.flags.owndata or isinstance(owner.base, mmap)
+    if owner.flags.writeable or not owned or not array.flags.c_contiguous:
         array = np.array(array, dtype, order="C")
         if array.dtype.kind == "f":
             array[np.isnan(array)] = np.nan  # one bit pattern, so that equal data have equal hashes
@@ -69,6 +71,9 @@ class Immutable:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_room"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for value in (*state.values(), *state.get("exogenous", {}).values()):

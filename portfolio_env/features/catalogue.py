@@ -46,7 +46,14 @@ KNOWN = "known"
 """The feature that says which share of the others is known at a bar."""
 
 _INTRADAY = ("hour_sin", "hour_cos", "session_asia", "session_europe", "session_us")
-_HIGHER = ("return_1", "return_3", "sma_ratio_6", "volatility_6", "close_location", "volume_ratio_6")
+_HIGHER = (
+    "return_1",
+    "return_3",
+    "sma_ratio_6",
+    "volatility_6",
+    "close_location",
+    "volume_ratio_6",
+)
 
 PRESETS: dict[str, tuple[str, ...]] = {
     "minimal": (
@@ -129,7 +136,9 @@ def table(names: str | Sequence[str] = "full", panel: PricePanel | None = None) 
     """The table that `describe` prints, as a frame with a few columns more."""
     rows = select(names, _daily() if panel is None else panel)
     columns = ("name", "group", "inputs", "window", "lookback", "formula", "source")
-    frame = pd.DataFrame([[getattr(row, name) for name in columns] for row in rows], columns=columns)
+    frame = pd.DataFrame(
+        [[getattr(row, name) for name in columns] for row in rows], columns=columns
+    )
     frame["inputs"] = frame["inputs"].map(" ".join)
     frame["window"] = frame["window"].map(lambda w: "" if pd.isna(w) else str(int(w)))
     return frame

@@ -19,9 +19,7 @@ def ranked(x: FloatArray) -> FloatArray:
     return np.where(count > 1, 2 * (rank - 1) / np.maximum(count - 1, 1) - 1, 0.0 * rank)
 
 
-@indicator(
-    "cross_asset", "corr(r, market r) over w bars", windows=(20, 60), lookback=lambda w: w
-)
+@indicator("cross_asset", "corr(r, market r) over w bars", windows=(20, 60), lookback=lambda w: w)
 def market_corr(bars: Bars, w: int) -> FloatArray:
     """Correlation of one-bar returns with those of the reference, in [-1, 1]."""
     return correlation(bars.returns, bars.market_returns, w)

@@ -47,9 +47,7 @@ def ema_level(bars: Bars, w: int) -> FloatArray:
     return ema(bars.close, w)
 
 
-@indicator(
-    "levels", "ema(c, 12) - ema(c, 26)", lookback=lambda _: 25, memory=lambda _: 405
-)
+@indicator("levels", "ema(c, 12) - ema(c, 26)", lookback=lambda _: 25, memory=lambda _: 405)
 def macd_level(bars: Bars) -> FloatArray:
     """MACD in units of price."""
     return macd_line(bars)

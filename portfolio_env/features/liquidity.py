@@ -44,9 +44,7 @@ def amihud(bars: Bars, w: int) -> FloatArray:
     return np.log(positive(illiquidity(bars, w)) / positive(illiquidity(bars, 5 * w)))
 
 
-@indicator(
-    "liquidity", "(h - l) / typical price", inputs="high low close", lookback=lambda _: 0
-)
+@indicator("liquidity", "(h - l) / typical price", inputs="high low close", lookback=lambda _: 0)
 def hl_spread(bars: Bars) -> FloatArray:
     """Range of the bar, relative to its price."""
     return (bars.high - bars.low) / bars.typical
@@ -72,9 +70,7 @@ def corwin_schultz(bars: Bars, w: int) -> FloatArray:
     return mean(np.maximum(2 * np.tanh(alpha / 2), 0.0), w)
 
 
-@indicator(
-    "liquidity", "std(v, w) / mean(v, w), ddof 1", inputs="volume", windows=(5, 20)
-)
+@indicator("liquidity", "std(v, w) / mean(v, w), ddof 1", inputs="volume", windows=(5, 20))
 def volume_volatility(bars: Bars, w: int) -> FloatArray:
     """Coefficient of variation of volume."""
     return deviation(bars.volume, w, 1) / positive(mean(bars.volume, w))
@@ -84,7 +80,7 @@ def volume_volatility(bars: Bars, w: int) -> FloatArray:
     "liquidity",
     "|sum(sign(r) v, w)| / sum(v, w)",
     inputs="close volume",
-    source="in the spirit of VPIN (Easley, Lopez de Prado & O'Hara 2012), with the sign of each bar",
+    source="after VPIN (Easley, Lopez de Prado & O'Hara 2012, Rev. Financial Studies 25)",
     windows=(20,),
     lookback=lambda w: w,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -286,8 +285,8 @@ def _range(rows: int | slice, bars: int) -> tuple[int, int]:
 
 
 def _ample(memory: int) -> int:
-    """The memory rounded up to a power of 4, so that features share their bars."""
-    return 4 ** max(3, math.ceil(math.log(memory + 1, 4)))
+    """The memory rounded up to a power of 2, so that features share their bars."""
+    return max(64, 1 << memory.bit_length())
 
 
 def _values(feature: Feature, bars: Bars) -> FloatArray:

@@ -12,7 +12,7 @@ from portfolio_env.panel import FloatArray
 
 
 def positive(x: FloatArray) -> FloatArray:
-    """x where it is > 0, else NaN."""
+    """The values that are > 0, NaN elsewhere."""
     return np.where(x > 0, x, np.nan)
 
 

@@ -16,7 +16,7 @@ from portfolio_env.panel import FloatArray
 
 @inlined
 def cleared(squares: float, center: float, w: int) -> float:
-    """A sum of w squared deviations, 0 if rounding explains it: a constant's is seldom exactly 0."""
+    """A sum of w squared deviations, 0 where rounding explains it, as for a constant."""
     return 0.0 if squares <= w * (1e-14 * center) ** 2 else squares
 
 
@@ -95,7 +95,7 @@ def covariance(x: FloatArray, y: FloatArray, w: int) -> tuple[FloatArray, FloatA
 
 @kernel
 def standing(x: FloatArray, w: int) -> FloatArray:
-    """Share of the w - 1 rows before each that are smaller, ties counting half, (T, N) in [0, 1]."""
+    """Share of the w - 1 rows before that are smaller, ties counting half, (T, N) in [0, 1]."""
     bars, lanes = x.shape
     out = np.full((bars, lanes), np.nan)
     for i in range(lanes):
@@ -162,7 +162,7 @@ def wilder(x: FloatArray, w: int) -> FloatArray:
 
 
 def lagged(x: FloatArray, periods: int) -> FloatArray:
-    """x ``periods`` rows before, (T, N)."""
+    """The values ``periods`` rows before, (T, N)."""
     out = np.full_like(x, np.nan)
     out[periods:] = x[: len(x) - periods]
     return out
