@@ -170,13 +170,13 @@ def _period_ends(times: Timestamps, timeframe: str, weekends: bool) -> Timestamp
     if timeframe not in _BARS_A_YEAR:
         step = TIMEFRAMES[timeframe]
         return times - (times - np.datetime64(0, "ns")) % step + step
-    days = times.astype("datetime64[D]")
+    days: Timestamps = times.astype("datetime64[D]")
     if timeframe == "1w":
         last = np.datetime64("1970-01-03" if weekends else "1970-01-05")  # the first end of a week
         into = (days - last) % np.timedelta64(7, "D")
         return (days - into + np.timedelta64(7, "D")).astype("datetime64[ns]")
     ends = _month_ends(days, weekends)
-    later = _month_ends(days + np.timedelta64(7, "D"), weekends)
+    later = _month_ends((times + 7 * _DAY).astype("datetime64[D]"), weekends)
     return np.where(days < ends, ends, later).astype("datetime64[ns]")
 
 

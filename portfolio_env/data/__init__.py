@@ -100,7 +100,7 @@ def load_market(
     if timeframe is not None:
         panel = resample(panel, timeframe)
     if exogenous is not None:
-        panel = join(panel, exogenous)
+        panel = join(panel, exogenous, others=source.assets)
     return Market.from_panel(panel, features=features, fit_end=fit_end)
 
 
@@ -127,7 +127,7 @@ def _repaired(path: str, options: Mapping[str, Any] | Repair) -> PricePanel:
     from portfolio_env.data.repair import repair
 
     frame = read_frame(path)
-    source = dict(frame.attrs)
+    source = {str(key): value for key, value in frame.attrs.items()}
     mended, record = repair(frame, options)
     panel = panel_from_frame(mended, f"{path}, repaired")
     return replace(panel, provenance={**source, "repairs": record})

@@ -95,7 +95,7 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
         origin = Origin(origin.name, "line", first)
     filled = np.flatnonzero(frame.notna().to_numpy().any(axis=1))
     if not len(filled) and len(frame.columns):
-        origin.fail("holds no rows; give at least two symbols with bars")
+        origin.fail("holds no rows; give at least one")
     return frame.iloc[: filled[-1] + 1 if len(filled) else 0], origin, about
 
 
