@@ -45,7 +45,7 @@ def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         axes.yaxis.set_minor_formatter("")
     axes.yaxis.set_major_formatter("{x:g}")
-    _finish(axes)
+    date_axis(axes)
     axes.legend()
     return figure
 
@@ -67,7 +67,7 @@ def drawdown_curves(results: Mapping[str, BacktestResult]) -> "Figure":
         axes.fill_between(result.timestamps, losses, 0, color=line.get_color(), alpha=0.08)
     axes.set(title="Drawdown", ylabel="below the highest value, %")
     axes.set_ylim(top=0)
-    _finish(axes)
+    date_axis(axes)
     axes.legend()
     return figure
 
@@ -97,13 +97,14 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
         axes.axhline(0, color="black", linewidth=0.8)
     axes.set(title=title, ylabel="weight after trading", xlim=(dates[0], dates[-1]))
     axes.margins(y=0)
-    _finish(axes)
+    date_axis(axes)
     if len(names) <= MAX_LEGEND:
         figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 
-def _finish(axes: "Axes") -> None:
+def date_axis(axes: "Axes") -> None:
+    """Dates along the bottom, as short as they can be, and a light grid."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator()  # type: ignore[no-untyped-call]
