@@ -23,7 +23,7 @@ def _hour(bars: Bars) -> FloatArray:
 
 def _weekday(bars: Bars) -> FloatArray:
     """Share of a week since Monday, by days, (T,)."""
-    return pd.DatetimeIndex(bars.timestamps).dayofweek.to_numpy() / 7
+    return pd.DatetimeIndex(bars.timestamps).day_of_week.to_numpy() / 7
 
 
 def _monthday(bars: Bars) -> FloatArray:
@@ -33,7 +33,7 @@ def _monthday(bars: Bars) -> FloatArray:
 
 def _yearday(bars: Bars) -> FloatArray:
     """Share of the longest year since 1 January, (T,)."""
-    return (pd.DatetimeIndex(bars.timestamps).dayofyear.to_numpy() - 1) / 366
+    return (pd.DatetimeIndex(bars.timestamps).day_of_year.to_numpy() - 1) / 366
 
 
 def _for_all(column: FloatArray, bars: Bars) -> FloatArray:
@@ -99,7 +99,7 @@ def _session(bars: Bars, zone: str, opens: float, closes: float) -> FloatArray:
     """1 where a bar is labelled within the hours of an exchange on a weekday, else 0, (T, N)."""
     local = pd.DatetimeIndex(bars.timestamps).tz_localize("UTC").tz_convert(zone)
     hour = local.hour.to_numpy() + local.minute.to_numpy() / 60
-    open_now = (hour >= opens) & (hour < closes) & (local.dayofweek.to_numpy() < 5)
+    open_now = (hour >= opens) & (hour < closes) & (local.day_of_week.to_numpy() < 5)
     return _for_all(open_now.astype(np.float64), bars)
 
 

@@ -109,15 +109,15 @@ def select(names: str | Sequence[str], panel: PricePanel) -> list[Feature]:
     """The features that names of features, groups and presets stand for, each once, in order.
 
     Args:
-        names: one or more; "full" is a preset, "liquidity" a group, "rsi_9" an indicator at any
-            window, "1w:rsi_9" the same on weekly bars.
+        names: one or more, also "minimal,liquidity"; "full" is a preset, "liquidity" a group,
+            "rsi_9" an indicator at any window, "1w:rsi_9" the same on weekly bars.
         panel: its frequency decides which higher timeframes and clock features there are, its
             exogenous channels can be named too.
 
     Raises:
         ArgumentError: for a name that stands for nothing.
     """
-    wanted = (names,) if isinstance(names, str) else tuple(names)
+    wanted = names.split(",") if isinstance(names, str) else names
     found = {name: _feature(name, panel) for name in _expanded(wanted, panel)}
     return list(found.values())
 

@@ -164,7 +164,7 @@ def wilder(x: FloatArray, w: int) -> FloatArray:
 def lagged(x: FloatArray, periods: int) -> FloatArray:
     """The values ``periods`` rows before, (T, N)."""
     out = np.full_like(x, np.nan)
-    out[periods:] = x[: len(x) - periods]
+    out[periods:] = x[: max(0, len(x) - periods)]
     return out
 
 
