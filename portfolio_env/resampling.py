@@ -16,7 +16,7 @@ import numpy.typing as npt
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.names import unknown
 from portfolio_env.panel import PricePanel
-from portfolio_env.timeline import Timestamps, bar_spacing
+from portfolio_env.timeline import Timestamps
 
 Ordinals = npt.NDArray[np.signedinteger[Any]]
 
@@ -145,14 +145,16 @@ def _bar_length(times: Timestamps, per_year: float, timeframe: str) -> np.timede
     """The length of the given bars, of which the timeframe must be a multiple."""
     if timeframe not in TIMEFRAMES:
         raise unknown("timeframe", timeframe, TIMEFRAMES)
-    if _has_sessions(per_year):
-        bar = bar_spacing(times)[0]
+    is_sessions = _has_sessions(per_year)
+    if is_sessions:  # more rows than a day has hold two of the same day
+        bar = np.diff(times).min() if len(times) > per_year / 252 else _MINUTE
     elif _has_weekends(per_year):
         bar = _DAY
     else:
         bar = np.timedelta64(round(_YEAR / np.timedelta64(1, "ns") / per_year), "ns")
     whole = _DAY if timeframe in _BARS_A_YEAR else TIMEFRAMES[timeframe]
-    if per_year != _BARS_A_YEAR.get(timeframe) and (bar > whole or whole % bar):
+    is_multiple = bar <= whole and (is_sessions or not whole % bar)
+    if not is_multiple and per_year != _BARS_A_YEAR.get(timeframe):
         raise ArgumentError(
             f"timeframe {timeframe!r} is no multiple of the bars of {_text(bar)}: choose from "
             f"{[name for name, step in TIMEFRAMES.items() if step >= bar and not step % bar]}"
