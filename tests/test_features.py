@@ -8,33 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from panels import rewritten_after
 
 from portfolio_env import ArgumentError, DataError, Market, load_market
 from portfolio_env.data.synthetic import synthetic_panel
 from portfolio_env.features import PRESETS, FeaturePipeline, pipeline
-from portfolio_env.panel import BAR_FIELDS
 
-MINIMAL = PRESETS["minimal"]
+MINIMAL = PRESETS["minimal"][:-1]  # the last one stands for the channels of the panel
 
 
 @pytest.fixture(scope="module")
 def panel():
     return synthetic_panel(seed=5, bars=120, assets=3, ragged=True)
-
-
-def rewrite_after(panel, t, seed):
-    """The same panel up to t, other bars, gaps and silent bars after it."""
-    rng = np.random.default_rng(seed)
-    other = synthetic_panel(seed=seed, bars=len(panel.timestamps), assets=len(panel.assets))
-    bars = {name: np.array(getattr(panel, name)) for name in BAR_FIELDS}
-    for name in BAR_FIELDS:
-        bars[name][t + 1 :] = 1e3 * getattr(other, name)[t + 1 :]
-        bars[name][t + 1 :][rng.random(bars[name][t + 1 :].shape) < 0.2] = np.nan
-    gone = np.any([np.isnan(values) for values in bars.values()], axis=0)
-    for values in bars.values():
-        values[gone] = np.nan
-    bars["volume"][t + 1 :][rng.random(bars["volume"][t + 1 :].shape) < 0.2] *= 0
-    return replace(panel, **bars)
 
 
 def test_minimal_features_agree_with_a_plain_computation(panel):
@@ -62,21 +47,10 @@ def test_minimal_features_agree_with_a_plain_computation(panel):
             np.testing.assert_allclose(market.features[t, i], row, rtol=1e-5, atol=1e-9)
 
 
-@given(t=st.integers(0, 119), seed=st.integers(0, 2**16), fitted=st.booleans())
-def test_nothing_after_t_changes_a_feature_up_to_t(panel, t, seed, fitted):
-    changed = rewrite_after(panel, t, seed)
-    pipeline = FeaturePipeline("minimal", scaling="asset")
-    if fitted:
-        pipeline.fit(panel, 60)
-    before, after = pipeline.transform(panel), pipeline.transform(changed)
-    assert before.features[: t + 1].tobytes() == after.features[: t + 1].tobytes()
-    assert before.past(t).hash == after.past(t).hash
-
-
 @given(fit_end=st.integers(40, 119), seed=st.integers(0, 2**16))
 @pytest.mark.parametrize("scaling", ["pooled", "asset"])
 def test_scalers_know_nothing_of_rows_from_fit_end_on(panel, fit_end, seed, scaling):
-    changed = rewrite_after(panel, fit_end - 1, seed)
+    changed = rewritten_after(panel, fit_end - 1, seed)
     first = FeaturePipeline(scaling=scaling).fit(panel, fit_end)
     second = FeaturePipeline(scaling=scaling).fit(changed, fit_end)
     assert json.dumps(first.to_dict()) == json.dumps(second.to_dict())
@@ -100,8 +74,7 @@ def test_pooled_scaling_is_median_and_interquartile_range_of_tradable_cells():
     pipeline = FeaturePipeline(("return_1",)).fit(panel, 150)
     returns = (panel.close[1:150] / panel.close[:149] - 1)[panel.tradable[1:150]]
     low, median, high = np.quantile(returns, (0.25, 0.5, 0.75))
-    assert pipeline.scaler.center == median
-    assert pipeline.scaler.scale == high - low
+    assert pipeline.scalers["return_1"].numbers.tolist() == [[median, high - low]]
     raw, scaled = Market.from_panel(panel, features=("return_1",)), pipeline.transform(panel)
     t, i = 170, 2
     expected = (panel.close[t, i] / panel.close[t - 1, i] - 1 - median) / (high - low)
@@ -116,7 +89,9 @@ def test_scaling_by_asset_centres_each_and_pools_assets_not_listed_yet():
     by_asset = FeaturePipeline(("return_1",), scaling="asset").fit(panel, 40)
     unlisted = ~panel.tradable[:40].any(axis=0)
     assert unlisted.any() and not unlisted.all()
-    assert (by_asset.scaler.center[unlisted] == pooled.scaler.center).all()
+    assert (
+        by_asset.scalers["return_1"].numbers[unlisted] == pooled.scalers["return_1"].numbers
+    ).all()
     values = by_asset.transform(panel).features[1:40, ~unlisted, 0]
     assert abs(np.median(values[:, 0])) < 1e-6
 
@@ -148,7 +123,7 @@ def test_extremes_are_clipped_to_the_bound():
 def test_constant_features_keep_scale_one():
     panel = synthetic_panel(seed=3, bars=50, assets=2)
     panel = replace(panel, exogenous={"constant": np.full((50, 2), 7.0)})
-    market = FeaturePipeline().fit(panel, 20).transform(panel)
+    market = FeaturePipeline("constant").fit(panel, 20).transform(panel)
     assert market.feature_names == ("constant",)
     assert not market.features.any()
 
@@ -158,10 +133,12 @@ def test_exogenous_channels_pass_through_and_mix():
     score = np.arange(100.0).reshape(50, 2) / 100
     score[7, 1] = np.nan
     panel = replace(panel, exogenous={"score": score})
-    market = Market.from_panel(panel, features=("score", "return_1"))
+    market = Market.from_panel(panel, features="score,return_1")
     np.testing.assert_array_equal(market.features[..., 0], np.nan_to_num(score).astype(np.float32))
-    assert Market.from_panel(panel).feature_names == ("score",)
-    assert Market.from_panel(panel).warmup == 0
+    assert Market.from_panel(panel).feature_names == (*MINIMAL, "score")
+    alone = Market.from_panel(panel, features="exogenous")
+    assert alone.feature_names == ("score",)
+    assert alone.warmup == 0
 
 
 def test_what_the_panel_lacks_is_left_out_and_said(caplog, recwarn):
@@ -190,7 +167,7 @@ def test_saved_pipelines_give_the_same_bits(panel, tmp_path):
     FeaturePipeline(MINIMAL[:2]).save(tmp_path / "unfitted.json")
     unfitted = FeaturePipeline.load(tmp_path / "unfitted.json")
     assert unfitted.transform(panel).feature_names == MINIMAL[:2]
-    assert unfitted.scaler is None
+    assert unfitted.names is None
     market = pipeline.transform(panel)
     again = FeaturePipeline.from_dict(market.panel.provenance["features"])
     assert again.transform(market).hash == market.hash
@@ -206,17 +183,24 @@ def test_a_fitted_pipeline_serves_load_market():
 
 def test_bad_arguments(panel, tmp_path):
     for call, text in (
-        (lambda: FeaturePipeline("minimum"), "unknown feature preset 'minimum': did you mean"),
+        (lambda: FeaturePipeline("minimum").fit(panel, 9), "'minimum': did you mean minimal"),
+        (lambda: FeaturePipeline(scaler="minmax"), "unknown scaler"),
+        (
+            lambda: FeaturePipeline(reference="ZZZ", features="market_corr_20").transform(panel),
+            "unknown asset 'ZZZ'",
+        ),
         (lambda: FeaturePipeline(scaling="none"), "unknown scaling"),
         (lambda: FeaturePipeline(bound=0), "bound is 0"),
         (lambda: FeaturePipeline(bound=math.inf), "bound is inf"),
         (lambda: FeaturePipeline(("retrun_1",)).transform(panel), "did you mean return_1"),
-        (lambda: FeaturePipeline().fit(panel, 0), "fit_end is row 0"),
-        (lambda: FeaturePipeline().fit(panel, 121), "fit_end is row 121"),
+        (lambda: FeaturePipeline().fit(panel, 0), "rows to fit on are 0"),
+        (lambda: FeaturePipeline().fit(panel, 121), "rows to fit on are 121"),
+        (lambda: FeaturePipeline().fit(panel, slice(9, 2)), "rows to fit on are slice"),
+        (lambda: FeaturePipeline().fit(panel, slice(0, 90, 2)), "rows to fit on are slice"),
     ):
         with pytest.raises(ArgumentError, match=text):
             call()
-    with pytest.raises(DataError, match=r"no value of \['sma_ratio_20'\] before fit_end"):
+    with pytest.raises(DataError, match=r"no value of \['sma_ratio_20'\] in the rows 0 to 15"):
         FeaturePipeline().fit(panel, 15)
     fitted = FeaturePipeline(scaling="asset").fit(panel, 50)
     with pytest.raises(DataError, match="fit anew"):
@@ -227,3 +211,75 @@ def test_bad_arguments(panel, tmp_path):
     for name in ("bad.json", "missing.json"):
         with pytest.raises(DataError, match="is no saved pipeline"):
             FeaturePipeline.load(tmp_path / name)
+
+
+def test_scalers_may_be_fitted_on_a_range_of_rows(panel):
+    ranged = FeaturePipeline("return_1").fit(panel, slice(40, 80))
+    returns = panel.close[40:80] / panel.close[39:79] - 1
+    expected = np.nanquantile(returns[panel.tradable[40:80]], 0.5)
+    assert ranged.scalers["return_1"].numbers[0, 0] == expected
+    changed = rewritten_after(panel, 79, seed=1)
+    assert FeaturePipeline("return_1").fit(changed, slice(40, 80)).to_dict() == ranged.to_dict()
+
+
+def test_flags_ranks_and_angles_are_not_scaled():
+    panel = synthetic_panel(seed=2, bars=400, assets=4)
+    names = ("weekday_sin", "trend_regime", "return_rank_5", "known", "return_1")
+    raw = FeaturePipeline(names).transform(panel)
+    scaled = FeaturePipeline(names).fit(panel, 300).transform(panel)
+    np.testing.assert_array_equal(raw.features[..., :4], scaled.features[..., :4])
+    assert (raw.features[1:, :, 4] != scaled.features[1:, :, 4]).all()
+
+
+def test_known_is_the_share_of_known_features():
+    panel = synthetic_panel(seed=2, bars=100, assets=4, ragged=True)
+    market = FeaturePipeline(("return_1", "sma_ratio_20", "return_60", "known")).transform(panel)
+    for i in range(4):
+        first = int(np.argmax(panel.tradable[:, i]))
+        last = 99 - int(np.argmax(panel.tradable[::-1, i]))
+        for t in range(100):
+            age = t - first
+            share = ((age >= 1) + (age >= 19) + (age >= 60)) / 3
+            listed = first <= t <= last
+            assert market.features[t, i, 3] == np.float32(share if listed else 0)
+
+
+def test_categories_become_codes_and_unseen_labels_become_zero():
+    panel = synthetic_panel(seed=2, bars=60, assets=4)
+    labels = {"sector": ("Tech", "Energy", "Tech", ""), "region": ("US", "US", "EU", "EU")}
+    panel = replace(panel, categories=labels)
+    fitted = FeaturePipeline().fit(panel.subset(columns=[0, 1]), 50)
+    market = fitted.transform(panel)
+    assert market.vocabularies == {"sector": ("Energy", "Tech"), "region": ("US",)}
+    assert market.category_codes.tolist() == [[2, 1], [1, 1], [2, 0], [0, 0]]
+    unfitted = Market.from_panel(panel)
+    assert unfitted.category_codes.tolist() == [[2, 2], [1, 2], [2, 1], [0, 1]]
+    assert market.select([panel.assets[2], panel.assets[0]]).category_codes.tolist() == [
+        [2, 0],
+        [2, 1],
+    ]
+    assert Market.from_panel(replace(panel, categories={})).category_codes.shape == (4, 0)
+    again = FeaturePipeline.from_dict(json.loads(json.dumps(fitted.to_dict())))
+    assert again.transform(panel).hash == market.hash != unfitted.hash
+
+
+def test_saved_markets_keep_categories_and_codes(tmp_path):
+    panel = synthetic_panel(seed=2, bars=60, assets=4)
+    panel = replace(panel, categories={"sector": ("Tech", "Energy", "Tech", "")})
+    market = FeaturePipeline().fit(panel.subset(columns=[0, 2]), 50).transform(panel)
+    market.save(tmp_path / "m.npz")
+    loaded = Market.load(tmp_path / "m.npz")
+    assert loaded.hash == market.hash
+    assert loaded.category_codes.tolist() == market.category_codes.tolist() == [[1], [0], [1], [0]]
+
+
+def test_the_reference_stands_for_the_market():
+    panel = synthetic_panel(seed=2, bars=200, assets=4)
+    names = ("market_corr_20", "market_beta_60", "market_return_5")
+    own = FeaturePipeline(names, reference=panel.assets[2]).transform(panel)
+    np.testing.assert_allclose(own.features[60:, 2, :2], 1, rtol=1e-6)
+    change = panel.close[5:, 2] / panel.close[:-5, 2] - 1
+    np.testing.assert_allclose(own.features[5:, 0, 2], change, rtol=1e-5, atol=1e-8)
+    mean = FeaturePipeline(names).transform(panel)
+    assert (mean.features[60:, 2, 0] < 0.9999).any()
+    assert own.panel.provenance["features"]["reference"] == panel.assets[2]

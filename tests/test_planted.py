@@ -88,10 +88,10 @@ def test_features_are_the_channels_and_nothing_else(weak):
 
 def test_strengths_and_names(weak):
     name = "synthetic-momentum?seed=7&bars=12000&strength=weak"
-    assert load_market(name).hash == weak.market.hash
+    assert load_market(name, features="exogenous").hash == weak.market.hash
     given = PlantedMarket.draw(bars=50, kappa=0.002, phi=0.95)
-    assert load_market("synthetic-momentum?bars=50").hash == given.market.hash
-    null = load_market("synthetic-null?bars=50&seed=1")
+    assert load_market("synthetic-momentum?bars=50", features="exogenous").hash == given.market.hash
+    null = load_market("synthetic-null?bars=50&seed=1", features="exogenous")
     assert null.hash == PlantedMarket.draw(bars=50, seed=1, kappa=0.0).market.hash
     assert null.feature_names == weak.market.feature_names
     assert null.hash != load_market("synthetic-null?bars=50&seed=2").hash
