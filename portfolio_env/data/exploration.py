@@ -1,0 +1,341 @@
+"""A report of what a source holds: quality, prices, returns, correlation, risk; PNG and HTML."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.data import exploration_plots, risk_plots, statistics
+from portfolio_env.data.frames import Source, long_frame
+from portfolio_env.data.quality import QualityReport, quality
+from portfolio_env.data.repair import Repair, repair
+from portfolio_env.data.report_page import (
+    Section,
+    bullets,
+    folded,
+    heading,
+    paragraph,
+    picture,
+    table,
+    write_page,
+)
+from portfolio_env.errors import DataError
+from portfolio_env.market import Market
+from portfolio_env.names import positions
+from portfolio_env.panel import PricePanel
+from portfolio_env.timeline import as_timestamp
+
+if TYPE_CHECKING:
+    from datetime import date
+
+    from matplotlib.figure import Figure
+
+SHOWN = 12  # assets drawn one by one
+PAIRS = 10
+_HEADINGS = {
+    "bars": "bars",
+    "mean": "mean % p.a.",
+    "volatility": "volatility % p.a.",
+    "sharpe": "Sharpe",
+    "skew": "skew",
+    "kurtosis": "excess kurtosis",
+    "min": "min %",
+    "max": "max %",
+    "max_drawdown": "max drawdown %",
+    "clustering": "clustering",
+    "arch_lm_p": "ARCH-LM p",
+    "last_price": "last price",
+}
+_PERCENT = ("mean", "volatility", "min", "max", "max_drawdown")
+
+
+def write_report(
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    repairs: Repair | Mapping[str, Any] | None = None,
+    start: str | date | np.datetime64 | None = None,
+    end: str | date | np.datetime64 | None = None,
+    reference: str | None = None,
+) -> Path:
+    """Explore the bars of a source, in ``report.html``, ``*.png`` and ``quality.json``.
+
+    Assets come in order of traded money where volume is known (the 12 first are drawn one by one),
+    else in that of the source. What bars that cannot be true do not allow is left out, and the page
+    says so.
+
+    Args:
+        source: a name that `load_market` knows, a path, a long frame, a panel or a market.
+        out: the folder to write to.
+        repairs: what to repair first; the page lists what was done.
+        start: bars before this date are left out.
+        end: bars from this date on are left out, e.g. those after the training range.
+        reference: the asset with which the others are compared; the first one by default.
+
+    Returns:
+        The path of the page, which needs none of the other files.
+
+    Raises:
+        ArgumentError: for an unknown source, reference or repair.
+        DataError: if there are no bars.
+        PortfolioError: if matplotlib or scipy is not installed.
+    """
+    frame = long_frame(source)
+    frame = _between(frame, start, end)
+    frame, record = repair(frame, repairs)
+    report = quality(frame)
+    page = _Page(Path(out))
+    page.path.mkdir(parents=True, exist_ok=True)
+    report.save(page.path / "quality.json")
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the bars given"
+    page.sections.append(_quality_section(page, report, record))
+    try:
+        panel = _panel(frame, source)
+    except DataError as error:
+        page.sections.append(Section("What is missing", [paragraph(_refusal(error), "fault")]))
+    else:
+        _explore(page, _ordered(panel, reference))
+    path = page.path / "report.html"
+    write_page(path, f"Market data: {Path(name).name}", _intro(name, report), page.sections)
+    return path
+
+
+@dataclass
+class _Page:
+    """The folder of a report, and what its page holds so far."""
+
+    path: Path
+    sections: list[Section]
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.sections = path, []
+
+    def draw(self, name: str, figure: Figure, alternative: str) -> str:
+        """Save a figure, and the HTML that shows it."""
+        from portfolio_env.evaluation.plots import save_figure
+
+        file = self.path / f"{name}.png"
+        save_figure(figure, file)
+        return picture(file, alternative)
+
+    def add(self, title: str, *parts: str) -> None:
+        """One more section."""
+        self.sections.append(Section(title, list(parts)))
+
+
+def _between(frame: pd.DataFrame, start: Any, end: Any) -> pd.DataFrame:
+    kept = np.ones(len(frame), bool)
+    if start is not None:
+        kept &= (frame["date"] >= as_timestamp(start)).to_numpy()
+    if end is not None:
+        kept &= (frame["date"] < as_timestamp(end)).to_numpy()
+    if not kept.any():
+        raise DataError(f"there are no bars from {start} to before {end}: widen the range")
+    return frame[kept]
+
+
+def _panel(frame: pd.DataFrame, source: Source) -> PricePanel:
+    """The panel of the bars; one that was given keeps its bars per year."""
+    from portfolio_env.data.files import panel_from_frame
+
+    panel = panel_from_frame(frame)
+    if isinstance(source, PricePanel | Market):
+        panel = replace(panel, periods_per_year=source.periods_per_year)
+    return panel
+
+
+def _ordered(panel: PricePanel, reference: str | None) -> PricePanel:
+    """The assets by traded money, the reference first."""
+    order = list(range(len(panel.assets)))
+    if panel.volume is not None:
+        money = np.nansum(panel.close * panel.volume, axis=0)
+        order = np.argsort(-money, kind="stable").tolist()
+    if reference is not None:
+        first = positions("asset", [reference], panel.assets)[0]
+        order = [first, *(i for i in order if i != first)]
+    return panel.subset(columns=order)
+
+
+def _refusal(error: DataError) -> str:
+    return (
+        f"Prices and returns are not shown, since these bars are no panel: {error}. "
+        "Correct the source, or ask for a repair."
+    )
+
+
+def _intro(name: str, report: QualityReport) -> list[str]:
+    o = report.overall
+    text = (
+        f"{name}: {o['assets']} assets, {o['rows']:,} rows from {_day(o['first'])} to "
+        f"{_day(o['last'])}, {o['calendar']}, {o['periods_per_year']:g} bars per year. "
+    )
+    if o["common_bars"]:
+        text += (
+            f"All assets have {o['common_bars']:,} bars in common, from {_day(o['common_first'])} "
+            f"to {_day(o['common_last'])}."
+        )
+    else:
+        text += "There is no time at which all assets have bars."
+    return [
+        paragraph(text),
+        paragraph(
+            "Returns are simple returns from bar to bar. Yearly figures follow from the bars per "
+            "year, deviations divide by one less than the number of returns, and the risk-free "
+            "rate is 0."
+        ),
+    ]
+
+
+def _day(text: str | None) -> str:
+    return (text or "").removesuffix("T00:00:00").replace("T", " ")
+
+
+def _quality_section(page: _Page, report: QualityReport, record: dict[str, Any]) -> Section:
+    lines = {
+        severity: [f"{f.symbol}: {f.text}" for f in found]
+        for severity, found in (("faults", report.faults), ("warnings", report.warnings))
+    }
+    done = [
+        f"{step}: {what['rows']} rows"
+        + (f" of {', '.join(what['symbols'])}" if what["rows"] else "")
+        for step, what in record["steps"].items()
+    ]
+    parts = [heading("Repairs"), bullets(done)] if done else []
+    if lines["faults"]:
+        parts += [heading("Faults"), bullets(lines["faults"], "findings fault")]
+    else:
+        parts.append(
+            paragraph("No faults: no duplicates, no disorder, no bar that cannot be true.")
+        )
+    shown = report.table()
+    text = shown.map(lambda value: f"{value:,.6g}" if isinstance(value, float) else str(value))
+    text.columns = [str(column).replace("_", " ") for column in text.columns]
+    drawing = Path(page.path / "quality.png")
+    report.plot(drawing)
+    parts += [
+        picture(drawing, "When each asset has bars; gaps, stale runs, idle bars and jumps"),
+        table(text),
+        paragraph(
+            f"Jumps are log returns of more than {report.options['jump_sigmas']:g} robust standard "
+            f"deviations; stale runs are more than {report.options['stale_bars']:g} bars with one "
+            "close. Gaps count the bars missing within an asset's life."
+        ),
+    ]
+    if lines["warnings"]:
+        parts.append(folded(f"{len(lines['warnings'])} warnings", bullets(lines["warnings"])))
+    return Section("Quality", parts)
+
+
+def _explore(page: _Page, panel: PricePanel) -> None:
+    """All sections beyond quality."""
+    count = len(panel.assets)
+    few = panel.subset(columns=range(min(SHOWN, count)))
+    what = "largest by traded money" if panel.volume is not None else "first"
+    note = [paragraph(f"Of {count} assets the {SHOWN} {what}.")] if count > SHOWN else []
+    first = panel.assets[0]
+    band = (
+        ""
+        if panel.low is not None and panel.high is not None
+        else (" The band from low to high is left out: the source has closing prices only.")
+    )
+    volume = "" if panel.volume is not None else (" Volume is left out: the source has none.")
+    draw: list[tuple[str, str, Callable[[PricePanel], Figure], PricePanel, str]] = [
+        ("Prices", "prices", exploration_plots.prices, few,
+         "Close with the band from low to high and moving averages of 20 and 50 bars." + band),
+        ("Growth", "growth", exploration_plots.growth, few,
+         "Prices on a logarithmic axis, and normalised to 100."),
+        ("Distribution of returns", "distributions", exploration_plots.distributions, few,
+         "Histogram of 50 bins and density of the returns against the normal density; returns "
+         "beyond 5 standard deviations are counted in the titles."),
+        ("Correlation", "correlation", exploration_plots.correlations, panel,
+         "Correlations of returns, over the bars that a pair shares."),
+        ("Rolling correlation", "rolling_correlation", risk_plots.rolling_correlation, few,
+         f"Correlation with {first} over the last {risk_plots.WINDOW} bars."),
+        ("Rolling volatility", "rolling_volatility", risk_plots.rolling_volatility, few,
+         f"Yearly volatility of the last {risk_plots.WINDOW} bars."),
+        (f"Indicators of {first}", "indicators", risk_plots.indicators, few,
+         "Bollinger bands (20 bars, 2 deviations), RSI 14, MACD 12, 26, 9 and volume." + volume),
+    ]  # fmt: skip
+    for title, name, function, drawn, text in draw:
+        limited = note if drawn is few and name != "indicators" else []
+        page.add(title, paragraph(text), *limited, page.draw(name, function(drawn), text))
+        if name == "correlation":
+            page.add("Diversifying pairs", *_pairs(panel))
+    _risk(page, panel, few)
+
+
+def _risk(page: _Page, panel: PricePanel, few: PricePanel) -> None:
+    """Statistics per asset, risk against return, and covariances."""
+    figures = statistics.asset_statistics(panel)
+    text = "Yearly mean return against yearly volatility, each asset over its own bars."
+    colors = exploration_plots.palette(panel.assets)
+    drawing = page.draw("risk_return", risk_plots.risk_return(figures, colors), text)
+    page.add("Risk and return", paragraph(text), drawing)
+    note = paragraph(
+        "Each asset over its own bars. Mean and volatility are yearly, min and max are of one bar. "
+        "Clustering is the correlation of the absolute return with that of the bar before; ARCH-LM "
+        "is Engle's test with 5 lags: a small p-value says that volatility clusters."
+    )
+    page.add("Statistics", note, table(_statistics_text(figures)))
+    page.add("Covariance", *_covariances(few))
+
+
+def _pairs(panel: PricePanel) -> list[str]:
+    returns = statistics.simple_returns(panel.close)
+    pairs = statistics.diversifying_pairs(returns, panel.assets, PAIRS)
+    if not len(pairs):
+        return [paragraph("No two assets share enough bars.")]
+    pairs = pairs.assign(
+        correlation=pairs["correlation"].map("{:+.3f}".format),
+        bars=pairs["bars"].map("{:,}".format),
+    )
+    pairs.index = pd.RangeIndex(1, len(pairs) + 1, name="rank")
+    return [paragraph("The pairs with the lowest correlations of returns."), table(pairs)]
+
+
+def _statistics_text(figures: pd.DataFrame) -> pd.DataFrame:
+    figures = figures.copy()
+    figures[list(_PERCENT)] *= 100
+    style = dict.fromkeys(figures.columns, "{:,.2f}") | {
+        "bars": "{:,.0f}",
+        "arch_lm_p": "{:.2g}",
+        "last_price": "{:,.6g}",
+    }
+    text = {
+        _HEADINGS[str(name)]: figures[name].map(
+            lambda value, form=form: "" if np.isnan(value) else form.format(value)
+        )
+        for name, form in style.items()
+    }
+    return pd.DataFrame(text, index=figures.index)
+
+
+def _covariances(panel: PricePanel) -> list[str]:
+    """Yearly covariances of the assets that share bars, by every method."""
+    returns = statistics.simple_returns(panel.close)
+    kept = statistics.common_assets(returns)
+    if len(kept) < 2:
+        return [paragraph("No two assets share enough bars.")]
+    names = [panel.assets[i] for i in kept]
+    left = [name for name in panel.assets if name not in names]
+    shared = int(np.isfinite(returns[:, kept]).all(axis=1).sum())
+    text = f"Yearly, of the {shared:,} returns that all {len(names)} assets share."
+    if left:
+        text += f" Left out, since they share too few: {', '.join(left)}."
+    parts = [paragraph(text)]
+    labels = {
+        "sample": "Sample covariance",
+        "ledoit_wolf": "Shrunk towards the scaled identity (Ledoit-Wolf)",
+        "ewma": "Exponentially weighted (decay 0.94)",
+    }
+    for method, label in labels.items():
+        matrix = statistics.covariance(returns[:, kept], panel.periods_per_year, method)
+        shown = pd.DataFrame(matrix, names, names).map("{:.4f}".format)
+        parts.append(folded(label, table(shown)))
+    return parts
