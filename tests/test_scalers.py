@@ -22,9 +22,19 @@ def test_standard_and_robust_agree_with_plain_numbers(values):
     np.testing.assert_allclose(scaler.numbers[0, 0], mean, rtol=1e-9, atol=1e-9)
     if spread > 1e-6:
         np.testing.assert_allclose(scaler(values), (values - mean) / spread, rtol=1e-6, atol=1e-6)
-    low, middle, high = np.percentile(values, (25, 50, 75))
+    bottom, low, middle, high, top = np.percentile(values, (1, 25, 50, 75, 99))
     robust = Scaler.fit("robust", values, per_asset=False)
-    assert robust.numbers.tolist() == [[middle, high - low if high > low else 1.0]]
+    spread = max(high - low, 0.1 * (top - bottom)) or 1.0
+    np.testing.assert_allclose(robust.numbers, [[middle, spread]], rtol=1e-12)
+
+
+def test_robust_scaling_keeps_98_percent_of_any_values_within_ten():
+    rng = np.random.default_rng(0)
+    mostly_zero = np.where(rng.random((5000, 2)) < 0.4, rng.normal(size=(5000, 2)), 0.0)
+    for values in (mostly_zero, rng.standard_cauchy((5000, 2)), rng.normal(size=(5000, 2))):
+        scaled = Scaler.fit("robust", values, per_asset=False)(values)
+        assert (np.abs(scaled) <= 10).mean() >= 0.98
+    np.testing.assert_allclose(np.quantile(scaled, 0.75) - np.quantile(scaled, 0.25), 1)
 
 
 @given(columns)

@@ -108,7 +108,7 @@ def indicator(
     formula: str,
     *,
     inputs: str = "close",
-    source: str = "",
+    source: str = "by definition",
     windows: tuple[int, ...] | None = None,
     lookback: Callable[[int], int] = lambda w: w - 1,
     memory: Callable[[int], int] | None = None,
@@ -122,7 +122,7 @@ def indicator(
         group: see `Indicator`, as for the rest.
         formula: plain text; w is the window, c, o, h, l, v the bar fields, r the one-bar return.
         inputs: names of bar fields, separated by blanks.
-        source: paper or book; empty where the formula says it all.
+        source: paper or book, where the formula does not say it all.
         windows: default windows; None for indicators without one.
         lookback: window -> rows.
         memory: window -> rows; as many as the lookback by default.

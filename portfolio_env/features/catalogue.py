@@ -205,7 +205,9 @@ def _everything(panel: PricePanel) -> list[str]:
 
 def _flat(name: str, group: str, formula: str, compute: Callable[[Bars], FloatArray]) -> Feature:
     """A feature without window or history."""
-    return Feature(name, group, (), None, formula, "", 0, 0, group == "exogenous", compute)
+    return Feature(
+        name, group, (), None, formula, "by definition", 0, 0, group == "exogenous", compute
+    )
 
 
 def _exogenous(bars: Bars, name: str) -> FloatArray:

@@ -18,9 +18,12 @@ class Scaler:
     """How the values of one feature are brought to one scale.
 
     Attributes:
-        kind: "robust": (x - median) / interquartile range. "standard": (x - mean) / standard
-            deviation (ddof 0). "rank": 2 F(x) - 1 in [-1, 1], F the distribution function, linear
-            between percentiles; a value that fills several percentiles gets their middle.
+        kind: "robust": (x - median) / max(interquartile range, a tenth of the range from the 1st to
+            the 99th percentile). The second counts where most values are all but equal, as gaps
+            around the clock are, and keeps 98 % of the fitted values within +-10.
+            "standard": (x - mean) / standard deviation (ddof 0).
+            "rank": 2 F(x) - 1 in [-1, 1], F the distribution function, linear between percentiles;
+            a value that fills several percentiles gets their middle.
         numbers: (1, P) or (N, P): the two numbers of the first kinds, 101 percentiles of the last.
             NaN where nothing is known.
     """
@@ -63,8 +66,8 @@ def _numbers(kind: str, values: FloatArray) -> FloatArray:
     if not len(known):
         return np.full(2, np.nan)
     if kind == "robust":
-        low, center, high = np.quantile(known, (0.25, 0.5, 0.75))
-        scale = high - low
+        bottom, low, center, high, top = np.quantile(known, (0.01, 0.25, 0.5, 0.75, 0.99))
+        scale = max(high - low, (top - bottom) / 10)
     else:
         center, scale = known.mean(), known.std()
     return np.array([center, scale if scale > 0 else 1.0])
