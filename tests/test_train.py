@@ -251,3 +251,16 @@ def test_the_command_line_names_what_is_wrong(tmp_path: Path) -> None:
     assert wrong.stderr.startswith("error: ")
     assert "no-such-market" in wrong.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_the_full_preset_trains_and_is_loaded_with_its_scalers(tmp_path: Path) -> None:
+    market = "synthetic?bars=900&assets=5&ragged=true"
+    path = train(small(tmp_path / "full", market=market, features="full", timesteps=2048))
+    run = load_run(path, device="cpu")
+    assert run.market.n_features >= 99
+    assert run.market.warmup == 271
+    fitted = FeaturePipeline.load(path / "features.json")
+    assert fitted.transform(load_market(market)).hash == run.market.hash
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    assert np.isfinite(backtest(run.model, env).values).all()

@@ -217,6 +217,7 @@ class FeaturePipeline:
             if feature.name == KNOWN:
                 others = max(1, len(chosen) - 1)
                 observed[:, :, f] = np.where(tradable, (count - tradable) / others, 0.0)
+        observed.setflags(write=False)  # so that the market need not copy it
         return observed
 
     def to_dict(self) -> dict[str, Any]:

@@ -177,4 +177,4 @@ def correlation(x: FloatArray, y: FloatArray, w: int) -> FloatArray:
     """Pearson correlation over the last w rows, (T, N) in [-1, 1]; NaN where either is constant."""
     both, own, other = covariance(x, y, w)
     spread = np.sqrt(own * other)
-    return np.where(spread > 0, np.clip(both / spread, -1, 1), np.nan)
+    return np.clip(both / np.where(spread > 0, spread, np.nan), -1, 1)
