@@ -1,0 +1,288 @@
+"""Daily bars of equities, funds and indices from Yahoo, with what Yahoo says about them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.data.store import (
+    Series,
+    merge,
+    moment,
+    open_series,
+    read_series,
+    stored,
+    write_series,
+)
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files import replacing
+from portfolio_env.panel import BAR_FIELDS
+from portfolio_env.timeline import as_timestamp
+
+Day = str | date | np.datetime64
+Store = str | os.PathLike[str]
+
+ADJUSTMENT = "splits and dividends"
+_CLOSE = BAR_FIELDS.index("close")
+_OVERLAP = 5  # stored bars that are fetched again
+_TOLERANCE = 1e-5  # Yahoo's own rounding is some 1e-7, the smallest dividends are some 1e-4
+_ROUNDING = 1e-9  # of prices that are multiplied by an adjustment
+_NOTHING = "Yahoo has no prices of it in this range, or did not answer"
+_LABELS = {
+    "sector": "sector",
+    "industry": "industry",
+    "asset_class": "quoteType",
+    "region": "country",
+    "currency": "currency",
+    "exchange": "exchange",
+}
+
+
+@dataclass(frozen=True)
+class YahooReport:
+    """What came of a download.
+
+    Attributes:
+        added: bars that are new in the store, by symbol.
+        refetched: symbols whose whole history was fetched again since its adjustment had changed.
+        missing: why symbols are not (or no longer) there, by symbol.
+        incomplete: bars that were left out since a field was missing, by symbol.
+        unlabelled: why symbols have no sector, currency and so on, by symbol.
+    """
+
+    added: dict[str, int] = field(default_factory=dict)
+    refetched: list[str] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    incomplete: dict[str, int] = field(default_factory=dict)
+    unlabelled: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        rows = [f"{symbol}: {count} new bars" for symbol, count in self.added.items()]
+        rows += [
+            f"{symbol}: history fetched again, its dividends changed" for symbol in self.refetched
+        ]
+        rows += [f"{symbol}: {n} incomplete bars left out" for symbol, n in self.incomplete.items()]
+        for title, reasons in (("not there", self.missing), ("no labels", self.unlabelled)):
+            rows += [f"{symbol}: {title} ({reason})" for symbol, reason in reasons.items()]
+        return "\n".join(rows)
+
+
+def fetch_yahoo(
+    symbols: str | Iterable[str],
+    since: Day,
+    until: Day | None = None,
+    store: Store = "data",
+    timeframe: str = "1d",
+) -> YahooReport:
+    """Download daily bars, or what is missing of them, into STORE/yahoo/1d/SYMBOL.parquet.
+
+    Prices are adjusted for splits and dividends (total return), so that every dividend changes the
+    whole history: the last stored bars are fetched again, and if they differ by more than rounding,
+    so is everything. Dates are those of the exchange; a day that is not over everywhere (in UTC) is
+    left out. STORE/yahoo/metadata.csv holds sector, industry, asset class, region, currency and
+    exchange (for `portfolio_env.data.metadata.with_categories`), as they are known today.
+
+    Args:
+        symbols: Yahoo's names, e.g. "AAPL", "HSBA.L", "^GSPC"; one or several.
+        since: the first day; a stored history that begins later is fetched again.
+        until: the day after the last one; None is today.
+        store: the folder.
+        timeframe: "1d"; make longer bars with `resample`.
+
+    Returns:
+        What was added, fetched again, and not found.
+
+    Raises:
+        ArgumentError: for other timeframes, no symbols, or no days.
+        DataError: if yfinance is not installed.
+    """
+    if timeframe != "1d":
+        raise ArgumentError(f"timeframe {timeframe!r} is not fetched from Yahoo: give '1d'")
+    names = _names(symbols)
+    if not names:
+        raise ArgumentError("there are no symbols: give at least one, e.g. 'AAPL'")
+    start, end = _milliseconds(since), _last_day(until)
+    if start >= end:
+        raise ArgumentError(f"since={since}, until={until} hold no day that is over: widen them")
+    series = [open_series(store, "yahoo", name, "1d") for name in names]
+    known = [own for own in series if len(own.times) and own.covered[0][0] <= start]
+    fresh = [own.symbol for own in series if own not in known]
+    report = YahooReport()
+    _fetch_whole(dict.fromkeys(fresh, start), end, store, report)
+    _continue(known, end, store, report)
+    _describe([name for name in names if name not in report.missing], store, report)
+    return report
+
+
+def update_yahoo(symbols: str | Iterable[str] | None = None, store: Store = "data") -> YahooReport:
+    """Continue what `fetch_yahoo` has stored to the present.
+
+    Args:
+        symbols: None continues all that are stored.
+        store: the folder.
+
+    Returns:
+        What was added and fetched again.
+
+    Raises:
+        ArgumentError: if a symbol, or any, is not stored.
+        DataError: if yfinance is not installed.
+    """
+    series = {
+        own.symbol: own
+        for path in stored(store)
+        if path.parent.parts[-2:] == ("yahoo", "1d")
+        for own in [read_series(path)]
+    }
+    names = list(series) if symbols is None else _names(symbols)
+    absent = [name for name in names if name not in series]
+    if absent or not names:
+        raise ArgumentError(f"{absent or 'nothing'} is not stored in {store}: fetch_yahoo first")
+    report = YahooReport()
+    _continue([series[name] for name in names], _last_day(None), store, report)
+    _describe(names, store, report)
+    return report
+
+
+def _continue(series: Sequence[Series], end: int, store: Store, report: YahooReport) -> None:
+    """Fetch what follows the stored bars; everything, if the adjustment has changed."""
+    behind = {own.symbol: own for own in series if own.covered[-1][1] < end}
+    report.added.update({own.symbol: 0 for own in series if own.symbol not in behind})
+    starts = {name: int(own.times[-_OVERLAP:][0]) for name, own in behind.items()}
+    again: dict[str, int] = {}
+    for name, new in _download(starts, end, report).items():
+        own = behind[name]
+        if not len(new):
+            report.missing[name] = f"{_NOTHING}; what is stored is kept"
+            continue
+        old = pd.Series(own.bars[:, _CLOSE], own.times)
+        both = pd.concat([old, new["close"]], axis=1, join="inner").to_numpy()
+        if not len(both) or not np.allclose(both[:, 0], both[:, 1], rtol=_TOLERANCE, atol=0):
+            again[name] = own.covered[0][0]
+            continue
+        new = new[new.index > own.times[-1]]
+        grown, _ = merge(own, new.index, new, (starts[name], end))
+        write_series(store, grown)
+        report.added[name] = len(new)
+    report.refetched.extend(again)
+    _fetch_whole(again, end, store, report)
+
+
+def _fetch_whole(starts: Mapping[str, int], end: int, store: Store, report: YahooReport) -> None:
+    """Fetch histories from their starts and replace what is stored."""
+    for name, new in _download(starts, end, report).items():
+        if not len(new):
+            report.missing[name] = _NOTHING
+            continue
+        report.added[name] = len(new) - len(open_series(store, "yahoo", name, "1d").times)
+        empty = Series.empty("yahoo", name, "1d")
+        write_series(store, merge(empty, new.index, new, (starts[name], end))[0])
+
+
+def _download(starts: Mapping[str, int], end: int, report: YahooReport) -> dict[str, pd.DataFrame]:
+    """Bars by symbol, index milliseconds; without rows for symbols that Yahoo does not give."""
+    yfinance = _yfinance()
+    found: dict[str, pd.DataFrame] = {}
+    for start in sorted(set(starts.values())):
+        group = [name for name, own in starts.items() if own == start]
+        table = yfinance.download(
+            group,
+            start=str(moment(start)),
+            end=str(moment(end)),
+            interval="1d",
+            auto_adjust=True,
+            progress=False,
+            group_by="column",
+            multi_level_index=True,
+        )
+        for name in group:
+            bars = _bars_of(table, name, start, end)
+            complete = bars.notna().all(axis=1)
+            if not complete.all():
+                report.incomplete[name] = int((~complete).sum())
+            found[name] = _rounded(bars[complete])
+    return found
+
+
+def _bars_of(table: pd.DataFrame | None, name: str, start: int, end: int) -> pd.DataFrame:
+    """The rows of one symbol of what yfinance returns: columns (Field, SYMBOL), index dates."""
+    columns = [(field.capitalize(), name) for field in BAR_FIELDS]
+    if table is None or not len(table) or not set(columns) <= set(table.columns):
+        return pd.DataFrame(columns=list(BAR_FIELDS), dtype=float)
+    dates = pd.DatetimeIndex(table.index)
+    dates = dates if dates.tz is None else dates.tz_localize(None)  # midnight at the exchange
+    times = dates.normalize().to_numpy("datetime64[ms]").astype(np.int64)
+    bars = pd.DataFrame(table[columns].to_numpy(np.float64), times, list(BAR_FIELDS))
+    bars = bars[bars["close"].notna() & (times >= start) & (times < end)]
+    return bars.sort_index()
+
+
+def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
+    """Highs and lows that contain open and close, where only rounding says otherwise."""
+    prices = frame.drop(columns="volume")
+    highest, lowest = prices.max(axis=1), prices.min(axis=1)
+    is_high = highest <= frame["high"] * (1 + _ROUNDING)
+    is_low = lowest >= frame["low"] * (1 - _ROUNDING)
+    return frame.assign(
+        high=frame["high"].mask(is_high, highest), low=frame["low"].mask(is_low, lowest)
+    )
+
+
+def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:
+    """Add what Yahoo says about symbols that are not in STORE/yahoo/metadata.csv yet."""
+    from yfinance.exceptions import YFException  # type: ignore[import-untyped]  # it has no types
+
+    path = Path(store) / "yahoo" / "metadata.csv"
+    known = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
+    rows: list[dict[Any, Any]] = [] if known is None else known.to_dict("records")
+    done = {row["symbol"] for row in rows}
+    for name in names:
+        if name in done:
+            continue
+        try:
+            info = _yfinance().Ticker(name).info or {}
+        except (YFException, OSError, ValueError) as error:
+            report.unlabelled[name] = str(error) or type(error).__name__
+            continue
+        labels = {label: str(info.get(key) or "") for label, key in _LABELS.items()}
+        if any(labels.values()):
+            rows.append({"symbol": name, **labels, "prices_adjusted_for": ADJUSTMENT})
+        else:
+            report.unlabelled[name] = "Yahoo says nothing about it"
+    if len(rows) > len(done):
+        table = pd.DataFrame(rows).sort_values("symbol")
+        with replacing(path) as beside:
+            table.to_csv(beside, index=False)
+
+
+def _yfinance() -> Any:
+    try:
+        import yfinance  # type: ignore[import-untyped]  # it has no types
+    except ImportError as error:
+        raise DataError("Yahoo needs yfinance; pip install 'portfolio-env[yahoo]'") from error
+    return yfinance
+
+
+def _names(symbols: str | Iterable[str]) -> list[str]:
+    given = [symbols] if isinstance(symbols, str) else symbols
+    return list(dict.fromkeys(name.strip().upper() for name in given))  # as yfinance writes them
+
+
+def _milliseconds(when: Day) -> int:
+    return int(as_timestamp(when).astype("datetime64[D]").astype("datetime64[ms]").astype(np.int64))
+
+
+def _today() -> int:
+    return _milliseconds(pd.Timestamp.now("UTC").tz_localize(None))
+
+
+def _last_day(until: Day | None) -> int:
+    """The day before which bars are taken: days are over everywhere once they are over in UTC."""
+    return _today() if until is None else min(_today(), _milliseconds(until))
