@@ -345,7 +345,8 @@ def test_two_header_rows_as_yfinance_writes_them(tmp_path, order):
         frame = frame.swaplevel(axis=1).sort_index(axis=1)
     frame.to_csv(tmp_path / "y.csv")
     frame.to_parquet(tmp_path / "y.parquet")
-    for name in ("y.csv", "y.parquet"):
+    frame.rename_axis(None).to_csv(tmp_path / "nameless.csv")
+    for name in ("y.csv", "y.parquet", "nameless.csv"):
         panel = read_panel(tmp_path / name)
         assert panel.assets == ("AAPL", "MSFT")
         np.testing.assert_array_equal(panel.close, [[4, 3], [np.nan, 3]])

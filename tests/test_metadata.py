@@ -8,7 +8,7 @@ from portfolio_env import ArgumentError, DataError, PricePanel, load_market
 from portfolio_env.data.metadata import with_categories
 
 ROWS = [
-    {"symbol": "B", "sector": "Tech", "region": "NA", "rank": 1, "note": "x"},
+    {"symbol": "B", "sector": "Tech ", "region": "NA", "rank": 1, "note": "x"},
     {"symbol": "A", "sector": "Energy", "region": None, "rank": 2, "note": "y"},
     {"symbol": "Z", "sector": "Health", "region": "EU", "rank": 3, "note": "z"},
 ]

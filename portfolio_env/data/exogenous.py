@@ -71,10 +71,10 @@ def join(
         table, origin, _ = read_table(source)
     records = _records(table, origin)
     _check_names(records, panel, others)
-    winners = _effective(records)
+    by_rank = records.sort_values(["date", "known_at"], kind="stable")
     channels = {
         str(name): _channel(own, panel, offset, oldest)
-        for name, own in winners.groupby("name", sort=True)
+        for name, own in by_rank.groupby("name", sort=True)
     }
     about = {
         "source": origin.name,
@@ -158,18 +158,10 @@ def _check_names(records: pd.DataFrame, panel: PricePanel, others: Collection[st
             raise ArgumentError(f"the panel has {name!r} already: give the channel another name")
 
 
-def _effective(records: pd.DataFrame) -> pd.DataFrame:
-    """The records that win when they become known, in this order within name and symbol."""
-    keys = ["name", "symbol"]
-    ordered = records.sort_values([*keys, "known_at", "date"], kind="stable")
-    newest = ordered.groupby(keys)["date"].cummax()
-    return ordered[ordered["date"] >= newest]
-
-
 def _channel(
     records: pd.DataFrame, panel: PricePanel, offset: np.timedelta64, oldest: np.timedelta64
 ) -> FloatArray:
-    """(T, N) values of one name."""
+    """(T, N) values of one name, whose records are in order of date and known_at."""
     places = {asset: i for i, asset in enumerate(panel.assets)}
     places[ALL_ASSETS] = n = len(places)
     kept = records[records["symbol"].isin(list(places))]
@@ -180,7 +172,7 @@ def _channel(
     column = kept["symbol"].map(places).to_numpy(np.intp)
     seen = row < len(panel.timestamps)
     latest = np.full((len(panel.timestamps), n + 1), -1)
-    latest[row[seen], column[seen]] = np.flatnonzero(seen)  # the last of several in one row stays
+    latest[row[seen], column[seen]] = np.flatnonzero(seen)  # the last of several in one row
     np.maximum.accumulate(latest, axis=0, out=latest)
     age = (panel.timestamps + offset)[:, None] - known[latest]
     stands = (latest >= 0) & (age <= oldest)

@@ -114,7 +114,8 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
         if header[:1] and second[:1] and {header[0], second[0]} == set(_LEVELS):
             frame = pd.read_csv(io.BytesIO(content), header=[0, 1], **options)
             frame.columns.names = [header[0], second[0]]
-            return frame.iloc[1:].infer_objects(), 4  # line 3 names the column of dates
+            named = int(frame.iloc[:1, 1:].isna().all(axis=None))  # line 3 may name the index
+            return frame.iloc[named:], 3 + named
         first = header[:1] if is_wide(header) else []
         kinds = dict.fromkeys([*first, "date", "symbol"], str)
         frame = pd.read_csv(io.BytesIO(content), dtype=kinds, **options)
