@@ -65,11 +65,7 @@ def join(
     oldest = _NEVER if max_age is None else _duration("max_age", max_age)
     if oldest < np.timedelta64(0):
         raise ArgumentError(f"max_age is {max_age}: give a length of time of at least 0")
-    if isinstance(source, pd.DataFrame):
-        table, origin = source, Origin("the exogenous frame")
-    else:
-        table, origin, _ = read_table(source)
-    records = _records(table, origin)
+    records, origin = _records(source)
     _check_names(records, panel, others)
     by_rank = records.sort_values(["date", "known_at"], kind="stable")
     channels = {
@@ -83,13 +79,11 @@ def join(
         "close_offset": str(pd.Timedelta(offset)),
         "max_age": None if max_age is None else str(pd.Timedelta(oldest)),
     }
+    joined = [*panel.provenance.get("exogenous", []), about]
     return replace(
         panel,
         exogenous={**panel.exogenous, **channels},
-        provenance={
-            **panel.provenance,
-            "exogenous": [*panel.provenance.get("exogenous", []), about],
-        },
+        provenance={**panel.provenance, "exogenous": joined},
     )
 
 
@@ -105,8 +99,12 @@ def _duration(name: str, length: Duration) -> np.timedelta64:
         raise ArgumentError(f"{name} is {length!r}: give a length of time such as '12h'") from error
 
 
-def _records(table: pd.DataFrame, origin: Origin) -> pd.DataFrame:
+def _records(source: str | os.PathLike[str] | pd.DataFrame) -> tuple[pd.DataFrame, Origin]:
     """The records as dates, names and numbers, in the order of the source."""
+    if isinstance(source, pd.DataFrame):
+        table, origin = source, Origin("the exogenous frame")
+    else:
+        table, origin, _ = read_table(source)
     missing = [name for name in _COLUMNS if name not in table.columns]
     if missing:
         origin.fail(
@@ -128,6 +126,11 @@ def _records(table: pd.DataFrame, origin: Origin) -> pd.DataFrame:
             "known_at": read_times(table["known_at"], origin),
         }
     )
+    _check_records(records, origin)
+    return records, origin
+
+
+def _check_records(records: pd.DataFrame, origin: Origin) -> None:
     origin.refuse(np.isinf(records["value"].to_numpy()), "value is infinite", "correct it")
     known = records["known_at"].to_numpy()
     origin.refuse(
@@ -145,7 +148,6 @@ def _records(table: pd.DataFrame, origin: Origin) -> pd.DataFrame:
         "delete one, or give the revision's own known_at",
         records["value"].iloc.__getitem__,
     )
-    return records
 
 
 def _check_names(records: pd.DataFrame, panel: PricePanel, others: Collection[str]) -> None:
