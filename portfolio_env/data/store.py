@@ -116,7 +116,7 @@ def milliseconds(timeframe: str) -> int:
 
 
 def moment(time: int | np.integer[Any]) -> np.datetime64:
-    """Milliseconds since 1970 as a date, in the coarsest of days, minutes and ms that can say it."""
+    """Milliseconds since 1970 as a date, in days, minutes or milliseconds."""
     stamp = np.datetime64(int(time), "ms")
     for unit in ("D", "m"):
         if stamp == stamp.astype(f"M8[{unit}]"):
@@ -217,7 +217,7 @@ def open_series(
 
 
 def merge(
-    series: Series, times: npt.ArrayLike, bars: npt.ArrayLike, covered: Range | None = None
+    series: Series, times: npt.ArrayLike, bars: npt.ArrayLike, covered: Iterable[Range] = ()
 ) -> tuple[Series, Merged]:
     """Add candles to a series.
 
@@ -225,7 +225,7 @@ def merge(
         series: what there is.
         times: (k,) when candles open, ms, in any order; of several at one time the last counts.
         bars: (k, 5) open, high, low, close, volume.
-        covered: a range of time of which nothing is left to download.
+        covered: ranges of time of which nothing is left to download now.
 
     Returns:
         The series with the candles, sorted; and what was new, repeated or different.
@@ -243,7 +243,7 @@ def merge(
         duplicates=int((again & equal).sum()),
         conflicts=int((again & ~equal).sum()),
     )
-    ranges = series.covered if covered is None else union([*series.covered, covered])
+    ranges = union([*series.covered, *covered])
     return replace(series, times=all_times[kept], bars=all_bars[kept], covered=ranges), merged
 
 

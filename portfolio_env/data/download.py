@@ -1,0 +1,191 @@
+"""One series, downloaded from where it stands to where it should be."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+from portfolio_env.data.client import Client
+from portfolio_env.data.paging import Page, Pager
+from portfolio_env.data.store import (
+    Series,
+    merge,
+    milliseconds,
+    moment,
+    open_series,
+    uncovered,
+    write_series,
+)
+from portfolio_env.errors import PortfolioError
+
+
+@dataclass(frozen=True)
+class SeriesReport:
+    """What came of downloading one symbol.
+
+    Attributes:
+        exchange: its id.
+        symbol: the symbol.
+        timeframe: the timeframe.
+        rows_new: candles that are new in the store.
+        rows_total: candles in the store.
+        first: when the first one opens (UTC); None if there is none.
+        last: when the last one opens.
+        listed: the first candle's time, if the exchange was asked for earlier ones and had none.
+        gaps: where candles are missing that the exchange does not have, and how many each time.
+        duplicates: candles dropped since an equal one was there.
+        out_of_order: candles that came on the wrong side of the one before.
+        conflicts: candles replaced by a later answer with other values for the same time.
+        incomplete: candles left out because they lack a number.
+        retries: requests that were made again.
+        error: why not everything that was asked for is there; None if it is.
+    """
+
+    exchange: str
+    symbol: str
+    timeframe: str
+    rows_new: int = 0
+    rows_total: int = 0
+    first: np.datetime64 | None = None
+    last: np.datetime64 | None = None
+    listed: np.datetime64 | None = None
+    gaps: list[tuple[np.datetime64, int]] = field(default_factory=list)
+    duplicates: int = 0
+    out_of_order: int = 0
+    conflicts: int = 0
+    incomplete: int = 0
+    retries: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class How:
+    """Where and how series are downloaded."""
+
+    store: Path
+    timeframe: str
+    progress: bool
+    flush_seconds: float
+
+
+class Writer:
+    """A series that grows in memory and, every so often, on disk."""
+
+    def __init__(self, how: How, series: Series) -> None:
+        self.how = how
+        self.series = series
+        self.duplicates = self.conflicts = self.disorder = self.incomplete = 0
+        self._pages: list[Page] = []
+        self._written = time.monotonic()
+
+    def add(self, page: Page) -> None:
+        """Take a page."""
+        self._pages.append(page)
+        if time.monotonic() - self._written >= self.how.flush_seconds:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is new."""
+        pages, self._pages = self._pages, []
+        if pages:
+            before = self.series
+            self.series, merged = merge(
+                before,
+                np.concatenate([page.times for page in pages]),
+                np.concatenate([page.bars for page in pages]),
+                [page.covered for page in pages if page.covered is not None],
+            )
+            self.duplicates += merged.duplicates
+            self.conflicts += merged.conflicts
+            self.disorder += sum(page.disorder for page in pages)
+            self.incomplete += sum(page.incomplete for page in pages)
+            if merged.new or merged.conflicts or self.series.covered != before.covered:
+                write_series(self.how.store, self.series)
+        self._written = time.monotonic()
+
+
+def download(client: Client, how: How, symbol: str, start: int | None, end: int) -> SeriesReport:
+    """Download what a stored series lacks of a range.
+
+    What has been fetched is written every so often, at the end, and when it is interrupted.
+
+    Args:
+        client: the exchange, made ready.
+        how: where and how.
+        symbol: one of the exchange's, or not (the report then says so).
+        start: when the first candle opens, ms; None continues the series where it ends.
+        end: all open before it, ms.
+    """
+    report = SeriesReport(client.name, symbol, how.timeframe)
+    retries = client.retries
+    try:
+        client.check(symbol)
+        writer = Writer(how, open_series(how.store, client.name, symbol, how.timeframe))
+    except PortfolioError as error:
+        return replace(report, error=str(error))
+    before = len(writer.series.times)
+    if start is None:
+        start = max((high for _, high in writer.series.covered), default=end)
+    problem = None
+    try:
+        problem = _complete(client, how, writer, start, end)
+    except PortfolioError as error:
+        problem = str(error)
+    finally:
+        writer.flush()
+    series = writer.series
+    n_rows = len(series.times)
+    if not n_rows and problem is None:
+        problem = f"{client.name} has no candles of {symbol} {how.timeframe} in this range"
+    return replace(
+        report,
+        rows_new=n_rows - before,
+        rows_total=n_rows,
+        first=moment(series.times[0]) if n_rows else None,
+        last=moment(series.times[-1]) if n_rows else None,
+        listed=_listed(series),
+        gaps=series.gaps,
+        duplicates=writer.duplicates,
+        out_of_order=writer.disorder,
+        conflicts=writer.conflicts,
+        incomplete=writer.incomplete,
+        retries=client.retries - retries,
+        error=problem,
+    )
+
+
+def _complete(client: Client, how: How, writer: Writer, start: int, end: int) -> str | None:
+    """Download the parts of [start, end) that a series does not cover; what is withheld, if any."""
+    from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm has no types
+
+    symbol, step = writer.series.symbol, milliseconds(how.timeframe)
+    parts = uncovered(writer.series.covered, start, end)
+    problem = None
+    total = sum(high - low for low, high in parts) // step
+    with tqdm(
+        total=total, desc=f"{symbol} {how.timeframe}", unit=" candles", disable=not how.progress
+    ) as bar:
+        for low, high in parts:
+            for page in Pager(client, symbol, how.timeframe).pages(low, high):
+                writer.add(page)
+                bar.update((page.reached - low) // step)
+                low = page.reached
+                if page.withheld is not None:
+                    problem = (
+                        f"{client.name} gives only the newest candles of {how.timeframe}, those "
+                        f"from {moment(page.withheld[0])} to {moment(page.withheld[1])} are lost: "
+                        "take a longer timeframe or another exchange"
+                    )
+    return problem
+
+
+def _listed(series: Series) -> np.datetime64 | None:
+    """The first candle's time, if the time before it is covered."""
+    if not len(series.times) or series.times[0] - series.covered[0][0] < milliseconds(
+        series.timeframe
+    ):
+        return None
+    return moment(series.times[0])

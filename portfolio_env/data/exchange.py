@@ -1,0 +1,229 @@
+"""Candles from crypto exchanges, into a store that every download continues.
+
+>>> from portfolio_env.data import exchange
+>>> reports = exchange.fetch("binance", ["BTC/USDT"], since="2020-01-01")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portfolio_env.data.client import Client, Retry
+from portfolio_env.data.download import How, SeriesReport, download
+from portfolio_env.data.store import Range, milliseconds, read_series, stored
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.names import unknown
+from portfolio_env.timeline import as_timestamp
+
+TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
+"""What can be fetched; longer bars are made with `portfolio_env.resampling`."""
+
+YAHOO = "yahoo"
+"""The folder of a store that holds other series than those of exchanges."""
+
+Date = str | date | np.datetime64
+Clock = Callable[[], float]
+"""Gives the time in seconds since 1970."""
+
+
+def fetch(
+    exchange: str | Any,
+    symbols: str | Sequence[str],
+    timeframe: str = "1d",
+    since: Date | None = None,
+    until: Date | None = None,
+    store: str | os.PathLike[str] = "data",
+    *,
+    bars: int | None = None,
+    progress: bool = False,
+    clock: Clock | None = None,
+    retry: Retry | None = None,
+    flush_seconds: float = 30.0,
+) -> list[SeriesReport]:
+    """Download candles, or what is missing of them, into ``STORE/<exchange>/<timeframe>``.
+
+    Nothing that the store covers is asked for again, candles that an exchange lacks included; to
+    download a series anew, delete its file. Only candles that are over are stored. What has been
+    fetched is written every so often, at the end, and when the download is interrupted: the next
+    call continues. One symbol's failure does not stop the others.
+
+    Args:
+        exchange: an id that ccxt knows, e.g. "binance", "binanceus", "coinbase", "kraken" (its
+            newest 720 candles only), "kucoin"; or an exchange object of ccxt.
+        symbols: e.g. "BTC/USDT"; one or several.
+        timeframe: one of `TIMEFRAMES` that the exchange has.
+        since: the first candle's time, UTC.
+        until: the time (UTC) before which candles open; None is now.
+        store: the folder.
+        bars: instead of ``since``: this many candles before ``until``.
+        progress: show a progress bar on stderr.
+        clock: the time; None asks the exchange, or takes this computer's if it does not tell.
+        retry: how often requests that failed on the way are repeated.
+        flush_seconds: how long candles may stay unwritten.
+
+    Returns:
+        One report per symbol; look at ``error``.
+
+    Raises:
+        ArgumentError: for an unknown exchange or timeframe, and for dates without candles.
+        DataError: if the exchange does not answer at all.
+    """
+    names = [symbols] if isinstance(symbols, str) else list(dict.fromkeys(symbols))
+    if not names:
+        raise ArgumentError("there are no symbols: give at least one, e.g. 'BTC/USDT'")
+    client = _client(exchange, names, timeframe, retry)
+    how = How(Path(store), timeframe, progress, flush_seconds)
+    with client.ready():
+        start, end = _range(timeframe, since, until, bars, _now(client, clock))
+        return [download(client, how, name, start, end) for name in names]
+
+
+def update(
+    store: str | os.PathLike[str] = "data",
+    exchange: str | Any | None = None,
+    symbols: str | Sequence[str] | None = None,
+    timeframe: str | None = None,
+    *,
+    progress: bool = False,
+    clock: Clock | None = None,
+    retry: Retry | None = None,
+    flush_seconds: float = 30.0,
+) -> list[SeriesReport]:
+    """Continue stored series to the present, each from where it ends.
+
+    Args:
+        store: the folder.
+        exchange: only those of this exchange, an id or an exchange object of ccxt.
+        symbols: only those of these symbols.
+        timeframe: only those of this timeframe.
+        progress: show a progress bar on stderr.
+        clock: as in `fetch`.
+        retry: as in `fetch`.
+        flush_seconds: as in `fetch`.
+
+    Returns:
+        One report per series; look at ``error``.
+
+    Raises:
+        ArgumentError: if there is no such series.
+    """
+    chosen = exchange if exchange is None or isinstance(exchange, str) else str(exchange.id)
+    groups, reports = _stored_groups(store, chosen, timeframe, symbols)
+    for (name, length), names in groups.items():
+        how = How(Path(store), length, progress, flush_seconds)
+        try:
+            client = _client(name if chosen is None else exchange, names, length, retry)
+            with client.ready():
+                end = _end(length, _now(client, clock))
+                done = [download(client, how, symbol, None, end) for symbol in names]
+        except PortfolioError as error:
+            done = [SeriesReport(name, symbol, length, error=str(error)) for symbol in names]
+        reports += done
+    return reports
+
+
+def _client(
+    exchange: str | Any, symbols: Sequence[str], timeframe: str, retry: Retry | None
+) -> Client:
+    """The client of an exchange that has candles of this timeframe."""
+    if timeframe not in TIMEFRAMES:
+        raise unknown("timeframe", timeframe, TIMEFRAMES)
+    source = _connected(exchange, symbols) if isinstance(exchange, str) else exchange
+    if not source.has.get("fetchOHLCV"):
+        raise ArgumentError(f"{source.id} gives no candles: choose another exchange")
+    has = [name for name in TIMEFRAMES if (source.timeframes or {}).get(name)]
+    if timeframe not in has:
+        raise ArgumentError(
+            f"{source.id} has no candles of {timeframe}: choose from {', '.join(has)}, or make "
+            "longer bars of shorter ones (load_market(..., timeframe=...))"
+        )
+    return Client(source, retry or Retry())
+
+
+def _connected(name: str, symbols: Sequence[str]) -> Any:
+    """The exchange that ccxt knows by this name."""
+    try:
+        import ccxt  # type: ignore[import-untyped]  # ccxt has no types
+    except ImportError as error:
+        raise DataError("exchanges need ccxt; pip install 'portfolio-env[data]'") from error
+    if name not in ccxt.exchanges:
+        raise unknown("exchange", name, ccxt.exchanges)
+    exchange = getattr(ccxt, name)({"enableRateLimit": True})
+    markets = exchange.options.get("fetchMarkets")
+    if isinstance(markets, dict) and "types" in markets and not any(":" in s for s in symbols):
+        markets["types"] = ["spot"]  # the lists of derivatives are long, and closed to some places
+    return exchange
+
+
+def _now(client: Client, clock: Clock | None) -> int:
+    """The time, ms."""
+    return client.now() if clock is None else int(clock() * 1000)
+
+
+def _end(timeframe: str, now: int) -> int:
+    """Candles that open before it are over now."""
+    return now - milliseconds(timeframe) + 1
+
+
+def _range(
+    timeframe: str, since: Date | None, until: Date | None, bars: int | None, now: int
+) -> Range:
+    """The range of candles that are asked for and over."""
+    step = milliseconds(timeframe)
+    end = _end(timeframe, now)
+    if until is not None:
+        end = min(end, _ms(until))
+    if since is not None and bars is None:
+        start = -(-_ms(since) // step) * step
+    elif since is None and bars is not None:
+        if isinstance(bars, bool) or bars < 1:
+            raise ArgumentError(f"bars is {bars}: give a number of candles, at least 1")
+        start = (-(-end // step) - bars) * step
+    else:
+        raise ArgumentError("give either since, the first candle's date, or bars, their number")
+    if start >= end:
+        raise ArgumentError(
+            f"since={since}, until={until} hold no candle of {timeframe} that is over: widen them"
+        )
+    return start, end
+
+
+def _ms(when: Date) -> int:
+    return int(as_timestamp(when).astype("datetime64[ms]").astype(np.int64))
+
+
+def _stored_groups(
+    store: str | os.PathLike[str],
+    exchange: str | None,
+    timeframe: str | None,
+    symbols: str | Sequence[str] | None,
+) -> tuple[dict[tuple[str, str], list[str]], list[SeriesReport]]:
+    """Stored symbols by exchange and timeframe, and reports of files that cannot be read."""
+    wanted = [symbols] if isinstance(symbols, str) else symbols
+    groups: dict[tuple[str, str], list[str]] = {}
+    broken = []
+    known: set[str] = set()
+    for path in stored(store):
+        folder, length = path.parts[-3:-1]
+        if folder == YAHOO or exchange not in (None, folder) or timeframe not in (None, length):
+            continue
+        try:
+            series = read_series(path)
+        except DataError as error:
+            broken.append(SeriesReport(folder, path.stem, length, error=str(error)))
+            continue
+        known.add(series.symbol)
+        if wanted is None or series.symbol in wanted:
+            groups.setdefault((series.exchange, series.timeframe), []).append(series.symbol)
+    for symbol in wanted or ():
+        if symbol not in known:
+            raise unknown("stored symbol", symbol, sorted(known))
+    if not groups and not broken:
+        raise ArgumentError(f"no such series are stored in {store}: fetch them first")
+    return groups, broken

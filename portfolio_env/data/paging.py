@@ -1,0 +1,165 @@
+"""From one page of candles to the next, until a range of time is complete.
+
+Exchanges differ in what an answer to "candles since t, at most n" is: the next n there are
+(Binance), those in the n candles' time after t, possibly none (Coinbase, KuCoin), or the last n
+whatever t says (Kraken). What comes after an empty page is found with longer candles, of which few
+cover years.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from portfolio_env.data.client import Answer, Client
+from portfolio_env.data.store import Range, Times, milliseconds, moment
+from portfolio_env.errors import DataError
+from portfolio_env.panel import FloatArray
+from portfolio_env.resampling import TIMEFRAMES
+
+_DAY = 86_400_000
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some candles of the range, and what is now known of it.
+
+    Attributes:
+        times: (n,) when candles open, ms, as they came.
+        bars: (n, 5) open, high, low, close, volume.
+        covered: the range of which nothing is left to download; None if nothing is known.
+        reached: everything before it has been asked for.
+        withheld: a range in which there was trade, but no candle is given any more.
+        disorder: how often a candle was followed by one on the wrong side.
+        incomplete: candles left out because they lack a number.
+    """
+
+    times: Times
+    bars: FloatArray
+    covered: Range | None
+    reached: int
+    withheld: Range | None = None
+    disorder: int = 0
+    incomplete: int = 0
+
+
+@dataclass(frozen=True)
+class Pager:
+    """Pages of the candles of one symbol.
+
+    Attributes:
+        client: the exchange.
+        symbol: one of its symbols.
+        timeframe: one of its timeframes.
+    """
+
+    client: Client
+    symbol: str
+    timeframe: str
+
+    def pages(self, start: int, end: int) -> Iterator[Page]:
+        """The candles that open in [start, end), page by page.
+
+        Absent candles are believed to be absent once a later one is there. An empty page is asked
+        for twice. Silence up to the end is not believed: it is left uncovered.
+
+        Raises:
+            DataError: if the exchange fails, or says that there was trade and gives no candles.
+        """
+        step = milliseconds(self.timeframe)
+        cursor = since = start
+        while cursor < end:
+            answer, ahead = self._ask(cursor, end)
+            if not len(ahead):
+                self.client.retries += 1
+                answer, ahead = self._ask(cursor, end)
+            if not len(ahead):
+                cursor = min(self._after_silence(cursor, end), end)
+                yield Page(answer.times[:0], answer.bars[:0], None, cursor)
+                continue
+            first, cursor = int(ahead.min()), int(ahead.max()) + step
+            withheld = (since, first) if self._withholds(since, first, answer.times, end) else None
+            inside = (answer.times >= start) & (answer.times < end)
+            yield Page(
+                answer.times[inside],
+                answer.bars[inside],
+                (first if withheld else since, cursor),
+                cursor,
+                withheld,
+                answer.disorder,
+                answer.incomplete,
+            )
+            since = cursor
+
+    def _ask(self, cursor: int, end: int) -> tuple[Answer, Times]:
+        """An answer, and the times of its candles in [cursor, end)."""
+        count = -(-(end - cursor) // milliseconds(self.timeframe))
+        answer = self.client.candles(self.symbol, self.timeframe, cursor, count)
+        return answer, answer.times[(answer.times >= cursor) & (answer.times < end)]
+
+    def _after_silence(self, cursor: int, end: int) -> int:
+        """Where to go on asking after an empty page.
+
+        Raises:
+            DataError: if a longer candle at the cursor shows trade all the same.
+        """
+        position, candle = cursor, None
+        for timeframe in self._sight():
+            found = self._traded(timeframe, position, end)
+            if found is None:
+                break
+            candle = found
+            position = max(position, found[0])
+        if candle is None:
+            window = self.client.window(self.symbol) * milliseconds(self.timeframe)
+            return cursor + window if not self._sight() else end
+        if position > cursor:
+            return position
+        if candle[0] == cursor and candle[1] <= end:
+            raise DataError(
+                f"{self.client.name} gives no candles of {self.symbol} {self.timeframe} from "
+                f"{moment(cursor)} to {moment(candle[1])}, but longer ones show trade: it may keep "
+                "them for a limited time; ask for a later range or a longer timeframe"
+            )
+        return candle[1]
+
+    def _sight(self) -> list[str]:
+        """The longer timeframes, longest first, that tell what follows an empty page."""
+        wanted = ("1w",) if self.timeframe == "1d" else ("1d", "1h")
+        return [name for name in self._longer() if name in wanted]
+
+    def _longer(self) -> list[str]:
+        """The exchange's timeframes that are longer than this one, longest first."""
+        names = [name for name in reversed(TIMEFRAMES) if name != "1M"]
+        longer = names[: names.index(self.timeframe)]
+        return [name for name in longer if self.client.exchange.timeframes.get(name)]
+
+    def _traded(self, timeframe: str, start: int, end: int) -> Range | None:
+        """From when to when the first candle with volume lasts that ends after the start."""
+        length = milliseconds(timeframe)
+        cursor = start - start % min(length, _DAY) - max(0, length - _DAY)
+        while cursor < end:
+            answer = self.client.candles(self.symbol, timeframe, cursor)
+            times = answer.times[(answer.times + length > start) & (answer.bars[:, 4] > 0)]
+            if len(times):
+                first = int(times.min())
+                return (first, first + length) if first < end else None
+            seen = int(answer.times.max()) if len(answer.times) else 0
+            cursor = max(cursor + self.client.window(self.symbol) * length, seen + length)
+        return None
+
+    def _withholds(self, since: int, first: int, times: Times, end: int) -> bool:
+        """Whether candles before the first one given existed, but are not given any more.
+
+        So it is with exchanges that give their newest candles whatever is asked for. Longer candles
+        tell, if any fits twice; else an answer that is full and ends with the newest is taken for
+        one of those.
+        """
+        gap, step = first - since, milliseconds(self.timeframe)
+        if gap < step or int(times.max()) + step < end:
+            return False
+        fitting = [name for name in self._longer() if 2 * milliseconds(name) <= gap]
+        if fitting:
+            found = self._traded(fitting[0], since + milliseconds(fitting[0]) - 1, first)
+            return found is not None and found[1] <= first
+        return len(times) >= self.client.window(self.symbol) - 1
