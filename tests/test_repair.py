@@ -28,6 +28,7 @@ def bars(seed: int = 0, length: int = 120, symbols: str = "ABC") -> pd.DataFrame
         parts.append(pd.DataFrame({"date": dates, "symbol": symbol, "open": close, "close": close}))
     frame = pd.concat(parts).assign(volume=1.0)
     frame["high"], frame["low"] = frame["close"] * 1.01, frame["close"] * 0.99
+    frame = frame[["date", "symbol", "open", "high", "low", "close", "volume"]]
     return frame.sort_values(["date", "symbol"], ignore_index=True)
 
 

@@ -14,7 +14,8 @@ import pandas as pd
 from portfolio_env.data import exploration_plots, risk_plots, statistics
 from portfolio_env.data.frames import Source, long_frame
 from portfolio_env.data.quality import QualityReport, quality
-from portfolio_env.data.repair import Repair, repair
+from portfolio_env.data.repair import Repair
+from portfolio_env.data.repair import repair as repaired
 from portfolio_env.data.report_page import (
     Section,
     bullets,
@@ -29,6 +30,7 @@ from portfolio_env.errors import DataError
 from portfolio_env.market import Market
 from portfolio_env.names import positions
 from portfolio_env.panel import PricePanel
+from portfolio_env.rendering import time_text
 from portfolio_env.timeline import as_timestamp
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ def write_report(
     source: Source,
     out: str | os.PathLike[str],
     *,
-    repairs: Repair | Mapping[str, Any] | None = None,
+    repair: Repair | Mapping[str, Any] | None = None,
     start: str | date | np.datetime64 | None = None,
     end: str | date | np.datetime64 | None = None,
     reference: str | None = None,
@@ -73,7 +75,7 @@ def write_report(
     Args:
         source: a name that `load_market` knows, a path, a long frame, a panel or a market.
         out: the folder to write to.
-        repairs: what to repair first; the page lists what was done.
+        repair: what to repair first; the page lists what was done.
         start: bars before this date are left out.
         end: bars from this date on are left out, e.g. those after the training range.
         reference: the asset with which the others are compared; the first one by default.
@@ -88,12 +90,12 @@ def write_report(
     """
     frame = long_frame(source)
     frame = _between(frame, start, end)
-    frame, record = repair(frame, repairs)
+    frame, record = repaired(frame, repair)
     report = quality(frame)
     page = _Page(Path(out))
     page.path.mkdir(parents=True, exist_ok=True)
     report.save(page.path / "quality.json")
-    name = os.fspath(source) if isinstance(source, str | os.PathLike) else "the bars given"
+    name = Path(source).name if isinstance(source, str | os.PathLike) else "the bars given"
     page.sections.append(_quality_section(page, report, record))
     try:
         panel = _panel(frame, source)
@@ -102,7 +104,7 @@ def write_report(
     else:
         _explore(page, _ordered(panel, reference))
     path = page.path / "report.html"
-    write_page(path, f"Market data: {Path(name).name}", _intro(name, report), page.sections)
+    write_page(path, f"Market data: {name}", _intro(name, report), page.sections)
     return path
 
 
@@ -192,8 +194,8 @@ def _intro(name: str, report: QualityReport) -> list[str]:
     ]
 
 
-def _day(text: str | None) -> str:
-    return (text or "").removesuffix("T00:00:00").replace("T", " ")
+def _day(text: str) -> str:
+    return time_text(np.datetime64(text))
 
 
 def _quality_section(page: _Page, report: QualityReport, record: dict[str, Any]) -> Section:
@@ -210,11 +212,12 @@ def _quality_section(page: _Page, report: QualityReport, record: dict[str, Any])
     if lines["faults"]:
         parts += [heading("Faults"), bullets(lines["faults"], "findings fault")]
     else:
-        parts.append(
-            paragraph("No faults: no duplicates, no disorder, no bar that cannot be true.")
-        )
+        parts.append(paragraph("No faults: no duplicates, no disorder, no impossible bars."))
     shown = report.table()
-    text = shown.map(lambda value: f"{value:,.6g}" if isinstance(value, float) else str(value))
+    idle = [str(name) for name in shown.columns if (shown[name] == 0).all()]
+    text = shown.drop(columns=idle)
+    text = text.map(lambda value: f"{value:,.6g}" if isinstance(value, float) else str(value))
+    text = text.replace("nan", "")
     text.columns = [str(column).replace("_", " ") for column in text.columns]
     drawing = Path(page.path / "quality.png")
     report.plot(drawing)
@@ -225,6 +228,7 @@ def _quality_section(page: _Page, report: QualityReport, record: dict[str, Any])
             f"Jumps are log returns of more than {report.options['jump_sigmas']:g} robust standard "
             f"deviations; stale runs are more than {report.options['stale_bars']:g} bars with one "
             "close. Gaps count the bars missing within an asset's life."
+            + (f" 0 for every asset: {', '.join(idle).replace('_', ' ')}." if idle else "")
         ),
     ]
     if lines["warnings"]:
@@ -247,14 +251,16 @@ def _explore(page: _Page, panel: PricePanel) -> None:
     volume = "" if panel.volume is not None else (" Volume is left out: the source has none.")
     draw: list[tuple[str, str, Callable[[PricePanel], Figure], PricePanel, str]] = [
         ("Prices", "prices", exploration_plots.prices, few,
-         "Close with the band from low to high and moving averages of 20 and 50 bars." + band),
+         f"The last {exploration_plots.RECENT} bars of each asset: close with the band from low to "
+         "high, and moving averages of 20 and 50 bars." + band),
         ("Growth", "growth", exploration_plots.growth, few,
          "Prices on a logarithmic axis, and normalised to 100."),
         ("Distribution of returns", "distributions", exploration_plots.distributions, few,
          "Histogram of 50 bins and density of the returns against the normal density; returns "
          "beyond 5 standard deviations are counted in the titles."),
         ("Correlation", "correlation", exploration_plots.correlations, panel,
-         "Correlations of returns, over the bars that a pair shares."),
+         "Correlations of returns, over the bars that a pair shares; blank where these are fewer "
+         "than 30."),
         ("Rolling correlation", "rolling_correlation", risk_plots.rolling_correlation, few,
          f"Correlation with {first} over the last {risk_plots.WINDOW} bars."),
         ("Rolling volatility", "rolling_volatility", risk_plots.rolling_volatility, few,

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTH = 10.0  # inches
-AVERAGES = {20: "#ff7f0e", 50: "#2ca02c"}  # moving averages: bars and colour
+RECENT = 730  # bars of the pictures of prices one by one
+AVERAGES = {20: "#e6007e", 50: "#00838f"}  # moving averages: bars and colour
 _KNOWN = {
     "BTC": "#F7931A",
     "ETH": "#627EEA",
@@ -36,7 +37,7 @@ _OTHERS = (
     "#7f7f7f", "#aa3377", "#4b0082", "#ff9896", "#005f73",
 )  # fmt: skip
 _BINS, _REACH = 50, 5  # of histograms; how many deviations from the mean they show
-_VALUES_UP_TO = 16  # assets whose correlations fit as numbers
+_VALUES_UP_TO = 20  # assets whose correlations fit as numbers
 
 
 def palette(assets: Sequence[str]) -> list[str]:
@@ -61,22 +62,25 @@ def panels_grid(panels: int, height: float = 2.3, **share: Any) -> tuple[Figure,
 
 
 def prices(panel: PricePanel) -> Figure:
-    """Close with the band from low to high, and moving averages of 20 and 50 bars, per asset."""
+    """The last 730 bars of each asset: close, the band from low to high, and moving averages."""
     figure, grid = panels_grid(len(panel.assets))
     for i, (axes, name, color) in enumerate(
         zip(grid, panel.assets, palette(panel.assets), strict=True)
     ):
-        close = panel.close[:, i]
+        own = np.flatnonzero(np.isfinite(panel.close[:, i]))
+        close, own = pd.Series(panel.close[own, i]), own[-RECENT:]
+        times = panel.timestamps[own]
         if panel.low is not None and panel.high is not None:
-            band = (panel.low[:, i], panel.high[:, i])
-            axes.fill_between(panel.timestamps, *band, color=color, alpha=0.25, linewidth=0)
-        axes.plot(panel.timestamps, close, color=color, linewidth=0.9, label="close")
+            band = (panel.low[own, i], panel.high[own, i])
+            axes.fill_between(times, *band, color=color, alpha=0.3, linewidth=0)
+        axes.plot(times, close.tail(RECENT), color=color, linewidth=0.9, label="close")
         for bars, shade in AVERAGES.items():
-            mean = pd.Series(close).rolling(bars).mean()
-            axes.plot(panel.timestamps, mean, color=shade, linewidth=0.7, label=f"mean of {bars}")
+            mean = close.rolling(bars).mean().tail(RECENT)
+            axes.plot(times, mean, color=shade, linewidth=0.8, label=f"mean of {bars}")
         axes.set_title(name, fontsize="medium")
-        date_axis(axes)
+        date_axis(axes, few=True)
         axes.tick_params(labelsize="small")
+        axes.xaxis.get_offset_text().set_fontsize("x-small")
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize="small")
     return figure
@@ -167,7 +171,7 @@ def correlations(panel: PricePanel) -> Figure:
     hidden = np.triu(np.ones((count, count), bool), 1)
     shown = np.where(hidden, np.nan, matrix)
     image = axes.imshow(shown, cmap="RdYlGn", vmin=-1, vmax=1)
-    small = "small" if count <= _VALUES_UP_TO else "x-small"
+    small = "small" if count <= 12 else "x-small"
     axes.set_xticks(range(count), panel.assets, rotation=90, fontsize=small)
     axes.set_yticks(range(count), panel.assets, fontsize=small)
     axes.spines[:].set_visible(False)

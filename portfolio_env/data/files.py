@@ -43,7 +43,7 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
         DataError: for what cannot be read, naming the file, the row and the mend.
     """
     tables, source = read_tables(path)
-    frame = pd.concat([_typed(table, origin) for table, origin in tables], ignore_index=True)
+    frame = pd.concat([typed_frame(table, origin) for table, origin in tables], ignore_index=True)
     frame.attrs.update(source)
     return frame
 
@@ -59,7 +59,7 @@ def read_panel(path: str | os.PathLike[str]) -> PricePanel:
         DataError: naming the file, the row and the mend.
     """
     tables, source = read_tables(path)
-    parts = [_checked(_typed(table, origin), origin) for table, origin in tables]
+    parts = [_checked(typed_frame(table, origin), origin) for table, origin in tables]
     return _panel(pd.concat(parts, ignore_index=True), Origin(os.fspath(path)), source)
 
 
@@ -74,7 +74,7 @@ def panel_from_frame(frame: pd.DataFrame, source: str = "the frame") -> PricePan
         DataError: naming the row (counted from 1) and the mend.
     """
     origin = Origin(source)
-    return _panel(_checked(_typed(frame, origin), origin), origin, {"source": "frame"})
+    return _panel(_checked(typed_frame(frame, origin), origin), origin, {"source": "frame"})
 
 
 def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePanel:
@@ -102,7 +102,7 @@ def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePa
     )
 
 
-def _typed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
+def typed_frame(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
     """The columns of a long table that mean something, as dates, names and numbers."""
     missing = [name for name in _REQUIRED if name not in frame.columns]
     if missing:

@@ -9,7 +9,8 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.cells import Origin, read_numbers, read_times
+from portfolio_env.data.cells import Origin
+from portfolio_env.data.files import read_frame, typed_frame
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.panel import BAR_FIELDS, PricePanel
@@ -17,32 +18,29 @@ from portfolio_env.panel import BAR_FIELDS, PricePanel
 Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | PricePanel | Market
 """A name that `load_market` knows, a path, a long frame, a panel or a market."""
 
-_REQUIRED = ("date", "symbol", "close")
-
 
 def long_frame(source: Source) -> pd.DataFrame:
     """The bars of a source, as they are: duplicates, disorder and impossible bars included.
 
     Args:
         source: see `Source`; frames have columns date, symbol, close and, where known, open, high,
-            low and volume, and keep any others.
+            low and volume; others are ignored.
 
     Returns:
-        The frame, dates as datetime64[ns] (UTC, without a zone), prices and volume as float64.
+        A frame with those columns, dates as datetime64[ns] (UTC, without a zone), prices and volume
+        as float64, in the order given.
 
     Raises:
+        ArgumentError: if it is no source, or an unknown name.
         DataError: if there are no rows, or one lacks its date or symbol or holds no number.
     """
     if isinstance(source, pd.DataFrame):
-        return _checked(source)
+        return typed_frame(source, Origin("the frame"))
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         if path.exists() and path.suffix != ".npz":
-            from portfolio_env.data.files import read_frame
-
-            return _checked(read_frame(path), os.fspath(source))
-        source = panel_of(source)
-    if not isinstance(source, PricePanel | Market):
+            return read_frame(path)
+    elif not isinstance(source, PricePanel | Market):
         raise ArgumentError(
             f"{type(source).__name__} is no source of bars: give a path, the name of a market, "
             "a long frame, a PricePanel or a Market"
@@ -69,22 +67,3 @@ def frame_of_panel(panel: PricePanel) -> pd.DataFrame:
         {"date": panel.timestamps[rows], "symbol": np.array(panel.assets)[columns]}
         | {name: values[rows, columns] for name, values in fields.items() if values is not None}
     )
-
-
-def _checked(frame: pd.DataFrame, name: str = "the frame") -> pd.DataFrame:
-    origin = Origin(name)
-    missing = [column for column in _REQUIRED if column not in frame.columns]
-    if missing:
-        origin.fail(f"lacks the columns {missing}; it has {list(frame.columns)}")
-    if not len(frame):
-        origin.fail("holds no rows; give at least one bar")
-    nameless = frame["symbol"].isna().to_numpy() | (frame["symbol"] == "").to_numpy()
-    origin.refuse(nameless, "there is no symbol", "name the asset")
-    numbers = {
-        column: read_numbers(frame[column], origin)
-        for column in BAR_FIELDS
-        if column in frame.columns
-    }
-    dates = read_times(frame["date"], origin)
-    frame = frame.assign(date=dates, symbol=frame["symbol"].astype(str), **numbers)
-    return frame.reset_index(drop=True)

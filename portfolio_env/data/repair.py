@@ -99,7 +99,7 @@ def repair(
 
     Args:
         frame: columns date, symbol, close and, where known, open, high, low and volume (see
-            `long_frame`); others are kept, and missing in filled bars.
+            `long_frame`); others are dropped.
         options: see `Repair`.
 
     Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,17 +17,26 @@ from portfolio_env.rendering import new_figure
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
 
 WINDOW = 30  # bars of rolling statistics
 SHOWN = 365  # bars of the picture of indicators
 _THRESHOLDS = (50, 100)  # % of yearly volatility
+_MANY = 6_000  # bars from which lines are drawn thinner
+_BESIDE = 8.0  # points from a dot to its name; further away, a line joins them
+_PLACES = tuple(
+    (radius * math.cos(angle), radius * math.sin(angle))
+    for radius in (7.0, 16.0, 28.0, 42.0)
+    for angle in np.deg2rad((0, 180, 90, 270, 45, 315, 135, 225))
+)
 
 
 def rolling_correlation(panel: PricePanel) -> Figure:
     """Correlation over the last 30 bars with the first asset, one picture per other asset."""
     returns = statistics.simple_returns(panel.close)
     values = statistics.rolling_correlation(returns, 0, WINDOW)[:, 1:]
-    figure, grid = _lines(panel.timestamps, values, panel.assets[1:], palette(panel.assets)[1:])
+    names, colors = panel.assets[1:], palette(panel.assets)[1:]
+    figure, grid = _lines(panel.timestamps, values, names, colors)
     for axes in grid:
         for level, style in ((0.0, "-"), (0.5, "--"), (-0.5, "--")):
             axes.axhline(level, color="black", linewidth=0.7, linestyle=style)
@@ -40,12 +50,16 @@ def rolling_volatility(panel: PricePanel) -> Figure:
     returns = statistics.simple_returns(panel.close)
     values = 100 * statistics.rolling_volatility(returns, panel.periods_per_year, WINDOW)
     figure, grid = _lines(panel.timestamps, values, panel.assets, palette(panel.assets))
-    top = float(np.nanquantile(values, 0.999)) if np.isfinite(values).any() else 1.0
-    for axes in grid:
+    for axes, name, line in zip(grid, panel.assets, values.T, strict=True):
+        known = line[np.isfinite(line)]
+        if len(known):
+            text = f"{name}: mean {known.mean():.0f}, max {known.max():.0f}"
+            axes.set_title(text, fontsize="medium")
+        top = 1.1 * known.max(initial=0)
         for level in _THRESHOLDS:
-            if level <= 1.1 * top:
+            if level <= top:
                 axes.axhline(level, color="#d62728", linewidth=0.7, linestyle="--")
-        axes.set_ylim(0, 1.1 * top or 1)
+        axes.set_ylim(0, top or 1)
     title = f"Volatility over {WINDOW} bars, % per year"
     figure.suptitle(title, fontsize="medium")
     return figure
@@ -54,12 +68,13 @@ def rolling_volatility(panel: PricePanel) -> Figure:
 def _lines(
     times: Any, values: FloatArray, names: tuple[str, ...], colors: list[str]
 ) -> tuple[Figure, list[Axes]]:
-    figure, grid = panels_grid(len(names), 1.9, sharex=True, sharey=True)
+    figure, grid = panels_grid(len(names), 1.9, sharex=True)
     for axes, name, line, color in zip(grid, names, values.T, colors, strict=True):
-        axes.plot(times, line, color=color, linewidth=0.8)
+        axes.plot(times, line, color=color, linewidth=0.8 if len(times) < _MANY else 0.3)
         axes.set_title(name, fontsize="medium")
-        date_axis(axes)
+        date_axis(axes, few=True)
         axes.tick_params(labelsize="small", labelbottom=True)
+        axes.xaxis.get_offset_text().set_fontsize("x-small")
     return figure, grid
 
 
@@ -99,7 +114,7 @@ def indicators(panel: PricePanel, asset: int = 0) -> Figure:
     for axes in grid:
         date_axis(axes)
         if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="upper left", fontsize="x-small", ncols=3)
+            axes.legend(loc="best", fontsize="x-small", ncols=3)
     return figure
 
 
@@ -117,7 +132,7 @@ def risk_return(table: pd.DataFrame, colors: list[str]) -> Figure:
     axes.axhline(0, color="black", linewidth=0.7)
     axes.set(xlabel="volatility, % per year", ylabel="mean simple return, % per year")
     axes.set_title("Risk and return")
-    axes.margins(0.08)
+    axes.margins(x=0.12, y=0.1)
     axes.grid(alpha=0.3)
     _label(figure, axes, np.column_stack([risk, mean]), [str(name) for name in table.index])
     return figure
@@ -126,30 +141,40 @@ def risk_return(table: pd.DataFrame, colors: list[str]) -> Figure:
 def _label(figure: Figure, axes: Axes, points: FloatArray, names: list[str]) -> None:
     """Write a name beside each point, on the side where it covers the fewest others."""
     figure.draw_without_rendering()
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in axes.transData.transform(points)]
-    sides = [(7, 0, "left", "center"), (-7, 0, "right", "center"), (0, 7, "center", "bottom"),
-             (0, -7, "center", "top"), (7, 9, "left", "bottom"), (7, -9, "left", "top"),
-             (-7, 9, "right", "bottom"), (-7, -9, "right", "top")]  # fmt: skip
+    frame = axes.get_window_extent().extents
+    spots = axes.transData.transform(points)
+    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots if np.isfinite((x, y)).all()]
+
+    def cost(box: FloatArray) -> int:
+        """How many dots and names a box covers; leaving the axes is worse than any."""
+        outside = box[0] < frame[0] or box[2] > frame[2] or box[1] < frame[1] or box[3] > frame[3]
+        return 1_000 * bool(outside) + sum(
+            box[0] < x1 and x0 < box[2] and box[1] < y1 and y0 < box[3] for x0, y0, x1, y1 in taken
+        )
+
     for name, point in zip(names, points, strict=True):
         if not np.isfinite(point).all():
             continue
-        best: tuple[int, Any, Any] | None = None
-        for dx, dy, across, along in sides:
-            text = axes.annotate(
-                name, point, (dx, dy), textcoords="offset points", ha=across, va=along, size=8
-            )
+        text = axes.annotate(name, point, (0, 0), textcoords="offset points", size=8)
+        tried = []
+        for place in _PLACES:
+            _move(text, place)
             box = text.get_window_extent().extents
-            hits = sum(
-                box[0] < x1 and x0 < box[2] and box[1] < y1 and y0 < box[3]
-                for x0, y0, x1, y1 in taken
-            )
-            if best is None or hits < best[0]:
-                if best is not None:
-                    best[1].remove()
-                best = (hits, text, box)
-            else:
-                text.remove()
-            if best[0] == 0:
+            tried.append((cost(box), box))
+            if tried[-1][0] == 0:
                 break
-        if best is not None:
-            taken.append(tuple(best[2]))
+        best = min(range(len(tried)), key=lambda k: tried[k][0])
+        _move(text, _PLACES[best])
+        taken.append(tuple(tried[best][1]))
+        dx, dy = _PLACES[best]
+        if math.hypot(dx, dy) > _BESIDE:
+            line = {"arrowstyle": "-", "color": "gray", "linewidth": 0.6}
+            axes.annotate("", point, (dx, dy), textcoords="offset points", arrowprops=line)
+
+
+def _move(text: Annotation, place: tuple[float, float]) -> None:
+    """Put a text beside its point, so that it grows away from it."""
+    dx, dy = place
+    text.xyann = place
+    text.set_ha("center" if abs(dx) < 1 else "left" if dx > 0 else "right")
+    text.set_va("center" if abs(dy) < 1 else "bottom" if dy > 0 else "top")

@@ -103,11 +103,17 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
     return figure
 
 
-def date_axis(axes: "Axes") -> None:
-    """Dates along the bottom, as short as they can be, and a light grid."""
+def date_axis(axes: "Axes", *, few: bool = False) -> None:
+    """Dates along the bottom, as short as they can be, and a light grid.
+
+    Args:
+        axes: What to give them.
+        few: Three to eight dates, for a small picture; else as many as matplotlib thinks best.
+    """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    locator = AutoDateLocator()  # type: ignore[no-untyped-call]
+    ticks = {"minticks": 3, "maxticks": 8} if few else {}
+    locator = AutoDateLocator(**ticks)  # type: ignore[no-untyped-call]
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
     axes.grid(alpha=0.3)
