@@ -168,7 +168,7 @@ def _continue(series: Sequence[Series], end: int, store: Store, report: YahooRep
             again[name] = own.covered[0][0]
             continue
         new = new[new.index > own.times[-1]]
-        grown, _ = merge(own, new.index, new, (starts[name], end))
+        grown, _ = merge(own, new.index, new, [(starts[name], end)])
         write_series(store, grown)
         report.added[name] = len(new)
     report.refetched.extend(again)
@@ -183,7 +183,7 @@ def _fetch_whole(starts: Mapping[str, int], end: int, store: Store, report: Yaho
             continue
         report.added[name] = len(new) - len(open_series(store, "yahoo", name, "1d").times)
         empty = Series.empty("yahoo", name, "1d")
-        write_series(store, merge(empty, new.index, new, (starts[name], end))[0])
+        write_series(store, merge(empty, new.index, new, [(starts[name], end)])[0])
 
 
 def _download(starts: Mapping[str, int], end: int, report: YahooReport) -> dict[str, pd.DataFrame]:
