@@ -12,6 +12,7 @@ from portfolio_env.features import (  # importing a module declares its indicato
     calendar,
     cross_asset,
     levels,
+    library,
     liquidity,
     momentum,
     regime,
@@ -37,10 +38,15 @@ _MODULES = (
     liquidity,
     calendar,
     levels,
+    library,
 )
-GROUPS = (*(module.__name__.rpartition(".")[2] for module in _MODULES), "timeframes", "exogenous")
-"""Names that switch on a group: the indicators of a module of that name at their default windows,
-the higher timeframes, or the exogenous channels of the panel."""
+GROUPS = (
+    *("ta" if module is library else module.__name__.rpartition(".")[2] for module in _MODULES),
+    "timeframes",
+    "exogenous",
+)
+"""Names that switch on a group: the indicators of a module of that name at their default windows
+("ta": those of `library`), the higher timeframes, or the exogenous channels of the panel."""
 
 KNOWN = "known"
 """The feature that says which share of the others is known at a bar."""
@@ -91,7 +97,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
         *(f"sma_ratio_{w}" for w in (5, 10, 20, 60)),
         *("rsi_14", "volume_change", "volume_ratio_20", "obv_change_10", "exogenous"),
     ),
-    "full": (*(group for group in GROUPS if group != "levels"), KNOWN),
+    "full": (*(group for group in GROUPS if group not in ("levels", "ta")), KNOWN),
 }
 """What a preset consists of: features, groups, and so on; each ends with the panel's own channels.
 
@@ -101,7 +107,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
   repeated: Williams %R (stoch_k_14 less 1) and rates of change (return_5, _10, _20).
 - technical_ratios: a second selection of the same, with volatilities.
 - factor: returns, volatilities and ratios of an equity factor model.
-- full: every group but the levels.
+- full: every group but the levels and "ta".
 """
 
 
