@@ -71,6 +71,7 @@ class ExchangeServer:
         trouble: the same for all other requests.
         asked: (exchange, symbol, timeframe, start, limit) of the requests for candles.
         delay: seconds before each answer with candles.
+        retry_after: seconds that answers of status 429 ask to wait.
     """
 
     def __init__(self, now="2024-01-01T00:00:30"):
@@ -79,12 +80,14 @@ class ExchangeServer:
         self.faults, self.trouble, self.asked = {}, {}, []
         self.others = 0
         self.delay = 0.0
+        self.retry_after = 7
         self.lock = threading.Lock()
         self.closing = threading.Event()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # one packet per answer, else each takes 40 ms
 
             def do_GET(self):
                 outer.handle(self)
@@ -202,7 +205,7 @@ class ExchangeServer:
             return
         if isinstance(fault, int):
             status, body = fault, b"<html>no</html>"
-            headers = {"Retry-After": "7"} if status == 429 else {}
+            headers = {"Retry-After": str(self.retry_after)} if status == 429 else {}
         if fault == "truncated":
             body = body[: len(body) // 2]
         request.send_response(status)

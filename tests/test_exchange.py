@@ -1,0 +1,545 @@
+"""Downloads: whatever an exchange does on the way, the store holds the truth, asked for once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from exchange_server import STEPS, SYMBOLS, ExchangeServer, connect, ms
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from portfolio_env import load_market
+from portfolio_env.data import exchange as exchanges
+from portfolio_env.data.client import Client, Retry
+from portfolio_env.data.store import open_series, read_series, series_path
+from portfolio_env.errors import ArgumentError, DataError
+
+PAGE = {"binance": 1000, "binanceus": 1000, "coinbase": 300, "kraken": 720, "kucoin": 1500}
+SYMBOL = {name: symbols[0] for name, symbols in SYMBOLS.items()}
+
+
+@pytest.fixture
+def server():
+    with ExchangeServer() as running:
+        yield running
+
+
+@pytest.fixture
+def link(server):
+    """Makes ccxt exchanges that speak to the server."""
+    made = []
+
+    def connected(name="binance"):
+        made.append(connect(name, server.base))
+        return made[-1]
+
+    yield connected
+    for exchange in made:
+        exchange.session.close()
+
+
+class Patience(list):
+    """A retry policy's waits, which do not take place."""
+
+    @property
+    def retry(self):
+        return Retry(sleep=self.append, random=lambda: 0.0)
+
+
+@pytest.fixture
+def waits():
+    return Patience()
+
+
+def check(server, store, exchange, symbol, timeframe, since, until=None):
+    """The stored series, which is the truth from one time to another, and nothing else."""
+    series = read_series(series_path(store, exchange, symbol, timeframe))
+    times, bars = server.truth(symbol, timeframe, since, until)
+    assert len(times)
+    np.testing.assert_array_equal(series.times, times)
+    np.testing.assert_array_equal(series.bars, bars)
+    return series
+
+
+@pytest.mark.parametrize("name", SYMBOL)
+@pytest.mark.parametrize(("timeframe", "pages"), [("1h", 2.4), ("1d", 1.2), ("15m", 0.5)])
+def test_pages_through_each_exchange(server, link, waits, tmp_path, name, timeframe, pages):
+    if name == "kraken":  # which gives no more than one page
+        pages = 0.8
+    since = np.datetime64(server.now - int(PAGE[name] * pages) * STEPS[timeframe], "ms")
+    since = since.astype("M8[D]")
+    (report,) = exchanges.fetch(
+        link(name), SYMBOL[name], timeframe, since, store=tmp_path, retry=waits.retry
+    )
+    series = check(server, tmp_path, name, SYMBOL[name], timeframe, since)
+    assert report.error is None
+    assert (report.rows_new, report.rows_total) == (len(series.times),) * 2
+    assert (report.first, report.last) == tuple(series.times[[0, -1]].astype("M8[ms]"))
+    assert report.listed is None
+    assert report.gaps == [] and waits == []
+    assert len(server.asked) == -(-len(series.times) // PAGE[name])  # not one too many
+    assert load_frame(tmp_path / name / timeframe) == {SYMBOL[name]: len(series.times)}
+
+
+def load_frame(folder):
+    """Rows per symbol as the reader of files sees them."""
+    from portfolio_env.data.files import read_frame
+
+    return read_frame(folder)["symbol"].value_counts().to_dict()
+
+
+def test_several_symbols_become_a_market(server, link, tmp_path):
+    server.listed["SOL/USDT"] = ms("2023-08-11T06:30")
+    reports = exchanges.fetch(
+        link(), ["BTC/USDT", "ETH/USDT", "SOL/USDT"], "1d", "2023-01-01", store=tmp_path
+    )
+    assert [report.error for report in reports] == [None] * 3
+    assert reports[2].listed == np.datetime64("2023-08-11")
+    market = load_market(tmp_path / "binance" / "1d")
+    assert market.assets == ("BTC/USDT", "ETH/USDT", "SOL/USDT")
+    times, bars = server.truth("SOL/USDT", "1d", "2023-01-01")
+    np.testing.assert_array_equal(market.panel.close[-len(times) :, 2], bars[:, 3])
+    assert str(market.timestamps[-1])[:10] == "2023-12-31"  # the day that is not over is left out
+    assert market.periods_per_year == 365
+
+
+LATE = ("timeout", 429, 500, 502, 503, "truncated", "broken", "reset", "empty")
+ODD = {
+    "duplicates": {"duplicates": 1000},
+    "overlap": {"duplicates": 3},
+    "conflict": {"conflicts": 2},
+    "disorder": {},
+}
+
+
+@pytest.mark.parametrize("fault", LATE)
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_asks_again_what_failed_on_the_way(server, link, waits, tmp_path, fault, at):
+    server.faults = {at: fault}
+    (report,) = exchanges.fetch(
+        link(), "BTC/USDT", "1h", "2023-09-15", store=tmp_path, retry=waits.retry
+    )
+    check(server, tmp_path, "binance", "BTC/USDT", "1h", "2023-09-15")
+    assert report.error is None
+    assert report.retries == 1
+    assert len(server.asked) == 4
+    if fault == 429:
+        assert waits == [7.0]  # as Retry-After says
+    else:
+        assert waits == ([] if fault == "empty" else [0.5])
+
+
+@pytest.mark.parametrize("fault", ODD)
+def test_puts_odd_pages_in_order_and_reports_them(server, link, tmp_path, fault):
+    server.faults = {1: fault}
+    (report,) = exchanges.fetch(link(), "BTC/USDT", "1h", "2023-09-15", store=tmp_path)
+    check(server, tmp_path, "binance", "BTC/USDT", "1h", "2023-09-15")
+    counts = {"duplicates": 0, "conflicts": 0, "incomplete": 0, "retries": 0} | ODD[fault]
+    assert {name: getattr(report, name) for name in counts} == counts
+    assert (report.out_of_order > 300) == (fault == "disorder")
+    assert report.error is None
+
+
+@pytest.mark.parametrize("name", SYMBOL)
+@pytest.mark.parametrize("fault", [429, 503, "truncated", "empty", "duplicates", "disorder"])
+def test_every_exchange_survives(server, link, waits, tmp_path, name, fault):
+    """An answer that is cut off reads as an empty page in four of the five classes of ccxt."""
+    server.faults = {0: fault}
+    since = np.datetime64(server.now, "ms").astype("M8[D]") - 20
+    (report,) = exchanges.fetch(
+        link(name), SYMBOL[name], "1h", since, store=tmp_path, retry=waits.retry
+    )
+    check(server, tmp_path, name, SYMBOL[name], "1h", since)
+    assert report.error is None
+    assert report.duplicates == (480 if fault == "duplicates" else 0) or name == "coinbase"
+    assert report.gaps == []
+
+
+@pytest.mark.parametrize("name", SYMBOL)
+@pytest.mark.parametrize("fault", [503, "truncated", "broken"])
+def test_lists_of_markets_are_asked_for_again(server, link, waits, tmp_path, name, fault):
+    server.trouble = {0: fault, 2: fault}
+    (report,) = exchanges.fetch(
+        link(name), SYMBOL[name], "1d", "2023-12-01", store=tmp_path, retry=waits.retry
+    )
+    assert report.error is None
+    assert len(waits) == 2
+    check(server, tmp_path, name, SYMBOL[name], "1d", "2023-12-01")
+
+
+def test_gives_up_and_keeps_what_came(server, link, waits, tmp_path):
+    server.faults = dict.fromkeys(range(1, 50), 503)
+    exchange = link()
+    arguments = (exchange, ["BTC/USDT", "ETH/USDT"], "1h", "2023-09-15")
+    reports = exchanges.fetch(*arguments, store=tmp_path, retry=waits.retry)
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0] * 2
+    assert "binance gave no good answer to 6 requests" in reports[0].error
+    assert "503" in reports[0].error and len(reports[0].error) < 600
+    assert [report.rows_total for report in reports] == [1000, 0]
+    server.faults, server.asked[:] = {}, []
+    reports = exchanges.fetch(*arguments, store=tmp_path)
+    assert [report.error for report in reports] == [None, None]
+    times, _ = server.truth("BTC/USDT", "1h", "2023-09-15")
+    assert server.asked[0] == ("binance", "BTC/USDT", "1h", times[1000], 1000)
+    for symbol in ("BTC/USDT", "ETH/USDT"):
+        check(server, tmp_path, "binance", symbol, "1h", "2023-09-15")
+
+
+def test_an_exchange_that_never_answers_is_an_error(server, link, waits, tmp_path):
+    server.trouble = dict.fromkeys(range(50), "truncated")
+    with pytest.raises(DataError, match=r"6 requests; the last time: BadResponse: .*cut off"):
+        exchanges.fetch(link(), "BTC/USDT", since="2023-09-15", store=tmp_path, retry=waits.retry)
+    assert not list(tmp_path.iterdir())
+
+
+def test_waits_as_long_as_it_is_told_but_not_for_hours(server, link, tmp_path):
+    exchange = link()
+    client = Client(exchange, Retry(random=lambda: 1.0))
+    assert [client.retry.seconds(k) for k in range(8)] == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert Retry(random=lambda: 0.0).seconds(2, asked=3.5) == 3.5
+    with pytest.raises(ArgumentError, match="attempts is 0: give at least 1"):
+        Retry(attempts=0)
+    waits = []
+    server.faults = {0: 429, 1: 429}
+    server.retry_after = 7200
+    (report,) = exchanges.fetch(
+        exchange, "BTC/USDT", "1d", "2023-09-15", store=tmp_path, retry=Retry(sleep=waits.append)
+    )
+    assert waits == []
+    assert "gave no good answer to 1 requests; the last time: RateLimitExceeded" in report.error
+
+
+def test_a_place_that_is_not_served_is_said_at_once(server, link, waits, tmp_path):
+    server.trouble = {0: 451}
+    with pytest.raises(DataError, match=r"refuses: RestrictedLocation.* does not serve this place"):
+        exchanges.fetch(link(), "BTC/USDT", since="2023-09-15", store=tmp_path, retry=waits.retry)
+    assert waits == []
+
+
+def test_a_candle_without_a_number_is_left_out_and_reported(server, link, tmp_path):
+    server.faults = {0: "null"}
+    (report,) = exchanges.fetch(link(), "BTC/USDT", "1d", "2023-12-01", store=tmp_path)
+    assert report.incomplete == 1
+    assert report.gaps == [(np.datetime64("2023-12-02"), 1)]
+    assert report.error is None
+
+
+@pytest.mark.parametrize("name", SYMBOL)
+def test_outages_are_reported_and_not_asked_for_again(server, link, tmp_path, name):
+    symbol = SYMBOL[name]
+    server.outages[symbol] = [
+        (ms("2023-12-13T02:00"), ms("2023-12-13T06:00")),
+        (ms("2023-12-24T07:00"), ms("2023-12-24T09:00")),
+    ]
+    arguments = (link(name), symbol, "1h", "2023-12-10")
+    (report,) = exchanges.fetch(*arguments, store=tmp_path)
+    check(server, tmp_path, name, symbol, "1h", "2023-12-10")
+    gaps = [(np.datetime64("2023-12-13T02:00"), 4), (np.datetime64("2023-12-24T07:00"), 2)]
+    assert report.gaps == gaps
+    server.asked.clear()
+    (report,) = exchanges.fetch(*arguments, store=tmp_path)
+    assert server.asked == []
+    assert (report.rows_new, report.gaps, report.error) == (0, gaps, None)
+
+
+@pytest.mark.parametrize("name", SYMBOL)
+@pytest.mark.parametrize(
+    ("timeframe", "listed"), [("1h", "2023-12-08T10:17"), ("1d", "2023-05-17")]
+)
+def test_finds_the_listing_in_a_few_requests(server, link, tmp_path, name, timeframe, listed):
+    symbol = SYMBOL[name]
+    server.listed[symbol] = ms(listed)
+    arguments = (link(name), symbol, timeframe, "2010-01-01")
+    (report,) = exchanges.fetch(*arguments, store=tmp_path)
+    series = check(server, tmp_path, name, symbol, timeframe, "2010-01-01")
+    assert report.error is None
+    assert report.listed == report.first == series.times[0].astype("M8[ms]")
+    assert report.gaps == []
+    assert len(server.asked) <= 35  # of pages of 300 hours there are 400
+    server.asked.clear()
+    exchanges.fetch(*arguments, store=tmp_path)
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("name", ["binance", "coinbase", "kucoin"])
+def test_stops_at_a_delisting(server, link, tmp_path, name):
+    symbol = SYMBOL[name]
+    server.delisted[symbol] = ms("2023-03-05T11:00")
+    arguments = (link(name), symbol, "1h", "2023-02-01")
+    (report,) = exchanges.fetch(*arguments, store=tmp_path)
+    check(server, tmp_path, name, symbol, "1h", "2023-02-01")
+    assert report.error is None
+    assert report.last == np.datetime64("2023-03-05T10:00")
+    assert len(server.asked) <= 12
+
+
+@pytest.mark.parametrize("name", ["binance", "coinbase", "kucoin"])
+def test_crosses_a_long_silence(server, link, tmp_path, name):
+    """Of minutes, more than any page holds."""
+    symbol = SYMBOL[name]
+    server.outages[symbol] = [(ms("2023-12-03T12:34"), ms("2023-12-28T09:21"))]
+    (report,) = exchanges.fetch(link(name), symbol, "1m", "2023-12-03T06:00", store=tmp_path)
+    check(server, tmp_path, name, symbol, "1m", "2023-12-03T06:00")
+    assert report.error is None
+    assert report.gaps == [(np.datetime64("2023-12-03T12:34"), 25 * 1440 - 193)]
+    assert len(server.asked) <= 35
+
+
+def test_a_symbol_without_candles_is_an_error(server, link, tmp_path):
+    server.listed["SOL/USDT"] = server.now + 1
+    (report,) = exchanges.fetch(link(), "SOL/USDT", "1d", "2023-02-01", store=tmp_path)
+    assert report.error == "binance has no candles of SOL/USDT 1d in this range"
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_finished_candles_are_stored(server, link, tmp_path):
+    exchange = link()
+    server.now = ms("2023-12-31T23:59:59.999")
+    exchanges.fetch(exchange, "BTC/USDT", "1h", "2023-12-30", store=tmp_path)
+    series = check(server, tmp_path, "binance", "BTC/USDT", "1h", "2023-12-30")
+    assert series.times[-1] == ms("2023-12-31T22:00")
+    server.now = ms("2024-01-01")
+    exchanges.update(tmp_path, exchange)
+    series = check(server, tmp_path, "binance", "BTC/USDT", "1h", "2023-12-30")
+    assert series.times[-1] == ms("2023-12-31T23:00")
+    server.asked.clear()
+    (report,) = exchanges.update(tmp_path, exchange)
+    assert server.asked == [] and report.rows_new == 0
+
+
+def test_a_clock_may_be_given(server, link, tmp_path):
+    now = ms("2023-12-20T12:00")
+    exchanges.fetch(
+        link(), "BTC/USDT", "1h", "2023-12-15", store=tmp_path, clock=lambda: now / 1000
+    )
+    check(server, tmp_path, "binance", "BTC/USDT", "1h", "2023-12-15", "2023-12-20T12:00")
+
+
+@pytest.mark.parametrize(
+    ("timeframe", "since", "kept"),
+    [
+        ("1h", "2023-01-01", "2023-12-02T01:00"),
+        ("1d", "2020-01-01", "2022-01-12"),
+        ("1d", "2022-01-08", "2022-01-12"),  # four days are fewer than any longer candle has
+        ("1m", "2023-12-31T11:57", "2023-12-31T12:01"),
+    ],
+)
+def test_candles_that_kraken_keeps_no_more_are_reported(
+    server, link, tmp_path, timeframe, since, kept
+):
+    (report,) = exchanges.fetch(link("kraken"), "BTC/USD", timeframe, since, store=tmp_path)
+    check(server, tmp_path, "kraken", "BTC/USD", timeframe, kept)
+    assert f"only the newest candles of {timeframe}" in report.error
+    assert f"those from {since} to {kept} are lost" in report.error
+    assert report.listed is None
+
+
+def test_a_hole_since_the_last_update_is_reported(server, link, tmp_path):
+    exchange = link("kraken")
+    exchanges.fetch(exchange, "BTC/USD", "1h", "2023-12-10", store=tmp_path)
+    server.now = ms("2024-02-15T00:30")
+    (report,) = exchanges.update(tmp_path, exchange)
+    assert "those from 2024-01-01 to 2024-01-16T01:00 are lost" in report.error
+    series = open_series(tmp_path, "kraken", "BTC/USD", "1h")
+    assert series.holes == [(np.datetime64("2024-01-01"), np.datetime64("2024-01-16T01:00"))]
+    assert series.gaps == report.gaps == []  # what was not downloaded is no outage
+    (report,) = exchanges.update(tmp_path, exchange)
+    assert report.error is None
+
+
+def test_short_candles_that_are_gone_are_no_outage(server, link, waits, tmp_path):
+    server.hidden["BTC/USD", "1m"] = ms("2023-12-20")
+    (report,) = exchanges.fetch(
+        link("coinbase"), "BTC/USD", "1m", "2023-12-01", store=tmp_path, retry=waits.retry
+    )
+    assert (
+        "no candles of BTC/USD 1m from 2023-12-01 to 2023-12-01T01:00, but longer" in report.error
+    )
+    assert len(server.asked) <= 6
+
+
+def test_bad_symbols_name_their_neighbours_and_stop_nobody(server, link, tmp_path):
+    reports = exchanges.fetch(link(), ["BTCUSDT", "ETH/USDT"], "1d", "2023-12-01", store=tmp_path)
+    assert reports[0].error.startswith("unknown symbol of binance 'BTCUSDT': did you mean BTC/USDT")
+    assert reports[0].rows_total == 0
+    assert reports[1].error is None
+    check(server, tmp_path, "binance", "ETH/USDT", "1d", "2023-12-01")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("binanc", "BTC/USDT", "1d", "2023-01-01"), "did you mean binance"),
+        (("binance", "BTC/USDT", "2d", "2023-01-01"), "unknown timeframe '2d'"),
+        (("binance", [], "1d", "2023-01-01"), "there are no symbols"),
+        (("coinbase", "BTC/USD", "4h", "2023-01-01"), "coinbase has no candles of 4h"),
+    ],
+)
+def test_refuses_what_cannot_be_fetched(tmp_path, arguments, message):
+    with pytest.raises(ArgumentError, match=message):
+        exchanges.fetch(*arguments, store=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either since"),
+        ({"since": "2023-01-01", "bars": 5}, "give either since"),
+        ({"bars": 0}, "bars is 0"),
+        ({"since": "2023-01-01", "until": "2023-01-01"}, "hold no candle of 1d"),
+        ({"since": "2025-01-01"}, "hold no candle of 1d"),
+        ({"since": "soon"}, "'soon' is no date"),
+    ],
+)
+def test_refuses_ranges_without_candles(server, link, tmp_path, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        exchanges.fetch(link(), "BTC/USDT", store=tmp_path, **options)
+    assert server.asked == []
+
+
+def test_a_number_of_candles_may_be_asked_for(server, link, tmp_path):
+    (report,) = exchanges.fetch(link(), "BTC/USDT", "4h", store=tmp_path, bars=1234)
+    assert report.rows_total == 1234
+    assert report.last == np.datetime64("2023-12-31T20:00")
+
+
+def test_extends_in_both_directions_and_asks_for_nothing_twice(server, link, tmp_path):
+    exchange = link()
+    ranges = [
+        ("2023-06-01", "2023-07-01"),
+        ("2023-08-01", "2023-09-01"),
+        ("2023-05-01", "2023-06-15"),
+        ("2023-05-01", None),
+    ]
+    new = []
+    for since, until in ranges:
+        (report,) = exchanges.fetch(exchange, "BTC/USDT", "1h", since, until, tmp_path)
+        new.append(report.rows_new)
+        assert report.gaps == [] and report.error is None
+    assert new == [24 * days for days in (30, 31, 31, 31 + 122)]
+    check(server, tmp_path, "binance", "BTC/USDT", "1h", "2023-05-01")
+    asked = sorted((start, start + limit * STEPS["1h"]) for *_, start, limit in server.asked)
+    assert all(high <= low for (_, high), (low, _) in pairwise(asked))
+    assert sum(limit for *_, limit in server.asked) == sum(new)
+
+
+def test_updates_all_or_some_series(server, link, tmp_path):
+    exchange = link()
+    exchanges.fetch(exchange, ["BTC/USDT", "ETH/USDT"], "1d", "2023-12-01", store=tmp_path)
+    exchanges.fetch(exchange, "BTC/USDT", "4h", "2023-12-20", store=tmp_path)
+    server.now = ms("2024-01-05T00:10")
+    with pytest.raises(ArgumentError, match="unknown stored symbol 'BTC/USDC': did you mean BTC"):
+        exchanges.update(tmp_path, exchange, "BTC/USDC")
+    (report,) = exchanges.update(tmp_path, exchange, "ETH/USDT")
+    assert (report.symbol, report.rows_new) == ("ETH/USDT", 4)
+    series_path(tmp_path, "binance", "SOL/USDT", "1d").write_bytes(b"PAR1")
+    reports = exchanges.update(tmp_path, exchange)
+    assert {(r.symbol, r.timeframe): r.rows_new for r in reports} == {
+        ("SOL-USDT", "1d"): 0,
+        ("BTC/USDT", "1d"): 4,
+        ("ETH/USDT", "1d"): 0,
+        ("BTC/USDT", "4h"): 24,
+    }
+    assert [r.symbol for r in reports if r.error] == ["SOL-USDT"]
+    check(server, tmp_path, "binance", "BTC/USDT", "4h", "2023-12-20")
+    with pytest.raises(ArgumentError, match="no such series are stored"):
+        exchanges.update(tmp_path / "nothing")
+
+
+def test_leaves_the_callers_exchange_as_it_was(server, link, tmp_path):
+    exchange = link()
+    before = set(vars(exchange))
+    exchange.handle_errors = own = lambda *_: None
+    exchanges.fetch(exchange, "BTC/USDT", since="2023-12-01", store=tmp_path)
+    assert exchange.handle_errors is own
+    assert "parse_ohlcvs" not in set(vars(exchange)) - before
+
+
+def test_an_interruption_keeps_what_came(server, link, tmp_path):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    server.faults = {2: 503}
+    with pytest.raises(KeyboardInterrupt):
+        exchanges.fetch(
+            link(), "BTC/USDT", "1h", "2023-09-15", store=tmp_path, retry=Retry(sleep=interrupt)
+        )
+    series = open_series(tmp_path, "binance", "BTC/USDT", "1h")
+    np.testing.assert_array_equal(
+        series.times, server.truth("BTC/USDT", "1h", "2023-09-15")[0][:2000]
+    )
+
+
+SCRIPT = """
+import sys
+from exchange_server import connect
+from portfolio_env.data import exchange
+exchange.fetch(connect("binance", sys.argv[1]), "BTC/USDT", "1m", "2023-12-20", store=sys.argv[2],
+               flush_seconds=0)
+"""
+
+
+def test_a_killed_download_continues_where_it_stopped(server, link, tmp_path):
+    server.delay = 0.1
+    tests = Path(__file__).parent
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, server.base, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
+    )
+    deadline = time.monotonic() + 60
+    while len(server.asked) < 6 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait(timeout=30) == -signal.SIGKILL
+    times, bars = server.truth("BTC/USDT", "1m", "2023-12-20")
+    series = open_series(tmp_path, "binance", "BTC/USDT", "1m")
+    n_rows = len(series.times)
+    assert 3000 <= n_rows <= 6000 < len(times) and n_rows % 1000 == 0
+    np.testing.assert_array_equal(series.times, times[:n_rows])
+    np.testing.assert_array_equal(series.bars, bars[:n_rows])
+    server.asked.clear()
+    server.delay = 0.0
+    (report,) = exchanges.fetch(link(), "BTC/USDT", "1m", "2023-12-20", store=tmp_path)
+    assert server.asked[0][3] == times[n_rows]
+    assert min(start for *_, start, _ in server.asked) == times[n_rows]
+    assert report.rows_new == len(times) - n_rows
+    check(server, tmp_path, "binance", "BTC/USDT", "1m", "2023-12-20")
+
+
+FAULTS = st.sampled_from([429, 500, "truncated", "reset", "empty", *ODD])
+SILENCES = st.lists(st.tuples(st.integers(0, 2600), st.integers(1, 700)), max_size=4)
+
+
+@given(
+    name=st.sampled_from(["binance", "coinbase", "kucoin"]),
+    faults=st.dictionaries(st.integers(0, 12), FAULTS, max_size=5),
+    silences=SILENCES,
+    listed=st.integers(0, 2000),
+)
+@settings(
+    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+)
+def test_whatever_happens_the_store_holds_the_truth(
+    server, link, tmp_path_factory, name, faults, silences, listed
+):
+    store, symbol, hour = tmp_path_factory.mktemp("store"), SYMBOL[name], STEPS["1h"]
+    start = ms("2023-09-15")
+    server.outages = {symbol: [(start + a * hour, start + (a + n) * hour) for a, n in silences]}
+    server.listed = {symbol: start + listed * hour}
+    server.asked.clear()
+    server.faults = faults
+    exchange, retry = link(name), Retry(attempts=20, sleep=lambda _: None)
+    for _ in range(2):  # two empty pages on end may hide the end, not more
+        (report,) = exchanges.fetch(exchange, symbol, "1h", "2023-09-15", store=store, retry=retry)
+        server.faults = {}
+    check(server, store, name, symbol, "1h", "2023-09-15")
+    assert report.error is None
+    missing = sum(n for _, n in report.gaps)
+    times = server.truth(symbol, "1h", "2023-09-15")[0]
+    assert missing == (times[-1] - times[0]) // hour + 1 - len(times)
