@@ -147,6 +147,7 @@ def test_a_panel_a_market_and_a_frame_give_the_same_report(market: Market) -> No
     by_market, by_panel = quality(market), quality(market.panel)
     pd.testing.assert_frame_equal(by_market.assets, by_panel.assets)
     assert by_market.overall["periods_per_year"] == market.periods_per_year
+    assert quality(market, periods_per_year=52).overall["periods_per_year"] == 52
     by_name = quality("synthetic?seed=1&bars=300&assets=4&ragged=true")
     pd.testing.assert_frame_equal(by_name.assets, by_panel.assets)
     life = np.isfinite(market.close)

@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.data import exploration_plots, risk_plots, statistics
-from portfolio_env.data.frames import Source, long_frame
+from portfolio_env.data.files import panel_from_frame
+from portfolio_env.data.frames import Source, long_frame, resolved
 from portfolio_env.data.quality import QualityReport, quality
 from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired
@@ -27,7 +28,6 @@ from portfolio_env.data.report_page import (
     write_page,
 )
 from portfolio_env.errors import DataError
-from portfolio_env.market import Market
 from portfolio_env.names import positions
 from portfolio_env.panel import PricePanel
 from portfolio_env.rendering import time_text
@@ -88,20 +88,21 @@ def write_report(
         DataError: if there are no bars.
         PortfolioError: if matplotlib or scipy is not installed.
     """
-    frame = long_frame(source)
-    frame = _between(frame, start, end)
-    frame, record = repaired(frame, repair)
-    report = quality(frame)
+    bars = resolved(source)
+    frame, record = repaired(_between(long_frame(bars), start, end), repair)
+    per_year = bars.periods_per_year if isinstance(bars, PricePanel) else None
+    report = quality(frame, periods_per_year=per_year)
     page = _Page(Path(out))
     page.path.mkdir(parents=True, exist_ok=True)
     report.save(page.path / "quality.json")
     name = Path(source).name if isinstance(source, str | os.PathLike) else "the bars given"
     page.sections.append(_quality_section(page, report, record))
     try:
-        panel = _panel(frame, source)
+        panel = panel_from_frame(frame)
     except DataError as error:
         page.sections.append(Section("What is missing", [paragraph(_refusal(error), "fault")]))
     else:
+        panel = replace(panel, periods_per_year=report.overall["periods_per_year"])
         _explore(page, _ordered(panel, reference))
     path = page.path / "report.html"
     write_page(path, f"Market data: {name}", _intro(name, report), page.sections)
@@ -140,16 +141,6 @@ def _between(frame: pd.DataFrame, start: Any, end: Any) -> pd.DataFrame:
     if not kept.any():
         raise DataError(f"there are no bars from {start} to before {end}: widen the range")
     return frame[kept]
-
-
-def _panel(frame: pd.DataFrame, source: Source) -> PricePanel:
-    """The panel of the bars; one that was given keeps its bars per year."""
-    from portfolio_env.data.files import panel_from_frame
-
-    panel = panel_from_frame(frame)
-    if isinstance(source, PricePanel | Market):
-        panel = replace(panel, periods_per_year=source.periods_per_year)
-    return panel
 
 
 def _ordered(panel: PricePanel, reference: str | None) -> PricePanel:

@@ -121,8 +121,7 @@ def distributions(panel: PricePanel) -> Figure:
 
     Shown are the returns within 5 standard deviations of the mean; titles count the others.
     """
-    from scipy.stats import gaussian_kde, norm  # type: ignore[import-untyped]  # has no stubs
-
+    stats = statistics.scipy_stats()
     figure, grid = panels_grid(len(panel.assets))
     returns = 100 * statistics.simple_returns(panel.close)
     for axes, name, column, color in zip(
@@ -151,8 +150,8 @@ def distributions(panel: PricePanel) -> Figure:
             alpha=0.45,
         )
         at = np.linspace(low, high, 300)
-        axes.plot(at, gaussian_kde(known)(at), color=color, linewidth=1.2, label="density")
-        normal = norm.pdf(at, mean, deviation)
+        axes.plot(at, stats.gaussian_kde(known)(at), color=color, linewidth=1.2, label="density")
+        normal = stats.norm.pdf(at, mean, deviation)
         axes.plot(at, normal, color="black", linewidth=0.9, linestyle="--", label="normal")
     figure.supxlabel("return per bar, %", fontsize="small")
     handles, labels = grid[0].get_legend_handles_labels()

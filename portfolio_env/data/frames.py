@@ -34,26 +34,26 @@ def long_frame(source: Source) -> pd.DataFrame:
         ArgumentError: if it is no source, or an unknown name.
         DataError: if there are no rows, or one lacks its date or symbol or holds no number.
     """
+    bars = resolved(source)
+    return bars if isinstance(bars, pd.DataFrame) else frame_of_panel(bars)
+
+
+def resolved(source: Source) -> pd.DataFrame | PricePanel:
+    """The bars of a source: a long frame of what has not been checked, else a panel."""
+    if isinstance(source, Market):
+        return source.panel
+    if isinstance(source, PricePanel):
+        return source
     if isinstance(source, pd.DataFrame):
         return typed_frame(source, Origin("the frame"))
-    if isinstance(source, str | os.PathLike):
-        path = Path(source)
-        if path.exists() and path.suffix != ".npz":
-            return read_frame(path)
-    elif not isinstance(source, PricePanel | Market):
+    if not isinstance(source, str | os.PathLike):
         raise ArgumentError(
             f"{type(source).__name__} is no source of bars: give a path, the name of a market, "
             "a long frame, a PricePanel or a Market"
         )
-    return frame_of_panel(panel_of(source))
-
-
-def panel_of(source: str | os.PathLike[str] | PricePanel | Market) -> PricePanel:
-    """The panel of a market, of a saved one, or of one that `load_market` knows by name."""
-    if isinstance(source, PricePanel):
-        return source
-    if isinstance(source, Market):
-        return source.panel
+    path = Path(source)
+    if path.exists() and path.suffix != ".npz":
+        return read_frame(path)
     from portfolio_env.data import load_market
 
     return load_market(source).panel

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.data.checks import ROW_FAULTS, SortedBars, iso
-from portfolio_env.data.frames import Source, long_frame
+from portfolio_env.data.frames import Source, frame_of_panel, resolved
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files import replacing
 from portfolio_env.names import unknown
+from portfolio_env.panel import PricePanel
 from portfolio_env.rendering import time_text
 
 WARNINGS = ("gaps", "zero_volume", "stale", "jumps", "ends_early")
@@ -140,7 +141,13 @@ class QualityReport:
         save_figure(availability(self), os.fspath(path))
 
 
-def quality(source: Source, *, jump_sigmas: float = 10.0, stale_bars: int = 5) -> QualityReport:
+def quality(
+    source: Source,
+    *,
+    jump_sigmas: float = 10.0,
+    stale_bars: int = 5,
+    periods_per_year: float | None = None,
+) -> QualityReport:
     """Look at every bar of a source.
 
     The columns of the table, per asset: rows; first, last; gaps, missing_bars (that other assets
@@ -161,6 +168,7 @@ def quality(source: Source, *, jump_sigmas: float = 10.0, stale_bars: int = 5) -
         source: see `Source`.
         jump_sigmas: log returns further than this many sigmas from their median are jumps.
         stale_bars: more bars than this with the same close are a stale run.
+        periods_per_year: what to report; None is what the panel says, or the dates.
 
     Raises:
         ArgumentError: for thresholds that are not positive.
@@ -170,8 +178,13 @@ def quality(source: Source, *, jump_sigmas: float = 10.0, stale_bars: int = 5) -
         raise ArgumentError(
             f"jump_sigmas={jump_sigmas}, stale_bars={stale_bars}: give more than 0 and at least 1"
         )
-    bars = SortedBars.of(long_frame(source))
+    given = resolved(source)
+    bars = SortedBars.of(given if isinstance(given, pd.DataFrame) else frame_of_panel(given))
     overall = bars.overall()
+    if periods_per_year is None and isinstance(given, PricePanel):
+        periods_per_year = given.periods_per_year
+    if periods_per_year is not None:
+        overall["periods_per_year"] = periods_per_year
     tables = {
         "gaps": bars.gaps(),
         "stale": bars.stale(stale_bars),

@@ -9,6 +9,7 @@ training range, are those of its rows.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -164,12 +165,6 @@ def arch_lm(returns: npt.ArrayLike, lags: int = 5) -> tuple[float, float]:
     series = series[np.isfinite(series)]
     if len(series) <= 2 * lags + 2 or np.ptp(series) == 0:
         return np.nan, np.nan
-    try:
-        from scipy.stats import chi2  # type: ignore[import-untyped]  # has no stubs
-    except ImportError as error:
-        raise PortfolioError(
-            "the ARCH test needs scipy; pip install 'portfolio-env[data]'"
-        ) from error
     squares = np.square(series - series.mean())
     past = np.lib.stride_tricks.sliding_window_view(squares[:-1], lags)
     target = squares[lags:]
@@ -180,7 +175,20 @@ def arch_lm(returns: npt.ArrayLike, lags: int = 5) -> tuple[float, float]:
     if not total > 0:
         return np.nan, np.nan
     statistic = len(target) * (1 - residual / total)
-    return float(statistic), float(chi2.sf(statistic, lags))
+    return float(statistic), float(scipy_stats().chi2.sf(statistic, lags))
+
+
+def scipy_stats() -> Any:
+    """The module `scipy.stats`.
+
+    Raises:
+        PortfolioError: if scipy is not installed.
+    """
+    try:
+        from scipy import stats  # type: ignore[import-untyped]  # has no stubs
+    except ImportError as error:
+        raise PortfolioError("this needs scipy; pip install 'portfolio-env[data]'") from error
+    return stats
 
 
 def autocorrelation(values: npt.ArrayLike, lag: int = 1) -> float:
