@@ -81,7 +81,7 @@ def resample(panel: PricePanel, timeframe: str) -> PricePanel:
     last_rows = np.append(starts[1:], rows) - 1
     labels = times[last_rows]
     if not _has_sessions(per_year):
-        slots = _last_slot(_period_ends(labels, timeframe, _has_weekends(per_year)), times[0], bar)
+        slots = _last_slot(_period_ends(labels, timeframe, has_weekends(per_year)), times[0], bar)
         labels = np.maximum(labels, slots)
     return replace(
         panel,
@@ -116,7 +116,7 @@ def closed_groups(
         ArgumentError, DataError: as for `resample`.
     """
     bar = _bar_length(timestamps, periods_per_year, timeframe)
-    ends = _period_ends(timestamps, timeframe, _has_weekends(periods_per_year))
+    ends = _period_ends(timestamps, timeframe, has_weekends(periods_per_year))
     group = np.cumsum(np.diff(ends, prepend=ends[:1]) > np.timedelta64(0), dtype=np.intp)
     if _has_sessions(periods_per_year):
         return group, group - 1
@@ -131,14 +131,14 @@ def closed_groups(
     return group, np.where(over, group, group - 1)
 
 
-def _has_weekends(per_year: float) -> bool:
+def has_weekends(per_year: float) -> bool:
     """Whether the market pauses at weekends; half bars a day come from medians."""
     return per_year >= 252 and per_year % 126 == 0
 
 
 def _has_sessions(per_year: float) -> bool:
     """Whether days hold several bars and a pause."""
-    return _has_weekends(per_year) and per_year > 252
+    return has_weekends(per_year) and per_year > 252
 
 
 def _bar_length(times: Timestamps, per_year: float, timeframe: str) -> np.timedelta64:
@@ -148,7 +148,7 @@ def _bar_length(times: Timestamps, per_year: float, timeframe: str) -> np.timede
     is_sessions = _has_sessions(per_year)
     if is_sessions:  # more rows than a day has hold two of the same day
         bar = np.diff(times).min() if len(times) > per_year / 252 else _MINUTE
-    elif _has_weekends(per_year):
+    elif has_weekends(per_year):
         bar = _DAY
     else:
         bar = np.timedelta64(round(_YEAR / np.timedelta64(1, "ns") / per_year), "ns")
@@ -199,7 +199,7 @@ def _periods_per_year(per_year: float, timeframe: str) -> float:
     """Of the longer bars; NaN, to be worked out, for those within sessions."""
     if timeframe in _BARS_A_YEAR:
         return _BARS_A_YEAR[timeframe]
-    if not _has_weekends(per_year):
+    if not has_weekends(per_year):
         return float(_YEAR / TIMEFRAMES[timeframe])
     return 252.0 if timeframe == "1d" else np.nan
 

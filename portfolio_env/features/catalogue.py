@@ -23,9 +23,10 @@ from portfolio_env.features import (  # importing a module declares its indicato
 )
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.base import INDICATORS, Feature
-from portfolio_env.features.timeframes import HIGHER, higher, on_timeframe
+from portfolio_env.features.timeframes import higher, on_timeframe
 from portfolio_env.names import unknown
 from portfolio_env.panel import FloatArray, PricePanel
+from portfolio_env.resampling import TIMEFRAMES
 
 _MODULES = (
     returns,
@@ -192,7 +193,7 @@ def _feature(name: str, panel: PricePanel) -> Feature:
     if name == KNOWN:
         return _flat(KNOWN, KNOWN, "share of the other features that are known", _all_known)
     timeframe, colon, rest = name.rpartition(":")
-    if colon and timeframe in HIGHER:
+    if colon and timeframe in TIMEFRAMES:
         return on_timeframe(_feature(rest, panel), timeframe, panel.periods_per_year)
     stem, _, number = name.rpartition("_")
     if name in INDICATORS and not colon:

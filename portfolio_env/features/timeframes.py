@@ -11,16 +11,15 @@ import numpy as np
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.base import ALL, Feature
 from portfolio_env.panel import FloatArray
+from portfolio_env.resampling import TIMEFRAMES, has_weekends
 
-HIGHER = {"1h": 1 / 24, "4h": 1 / 6, "1d": 1.0, "1w": 7.0, "1M": 31.0}
-"""Days in the longest bar of each timeframe that features can be taken on."""
-
+_DAY = np.timedelta64(1, "D")
 _USUAL = ((48, ("1h", "4h")), (12, ("4h", "1d")), (2, ("1d", "1w")), (0.9, ("1w", "1M")))
 
 
 def bars_per_day(periods_per_year: float) -> float:
     """Bars on a day on which there are any."""
-    return periods_per_year / (252 if periods_per_year % 252 == 0 else 365)
+    return periods_per_year / (252 if has_weekends(periods_per_year) else 365)
 
 
 def higher(periods_per_year: float) -> tuple[str, ...]:
@@ -31,7 +30,8 @@ def higher(periods_per_year: float) -> tuple[str, ...]:
 
 def on_timeframe(feature: Feature, timeframe: str, periods_per_year: float) -> Feature:
     """The feature on the closed bars of a timeframe, held until the next one closes."""
-    rows = math.ceil(HIGHER[timeframe] * max(1.0, bars_per_day(periods_per_year)))
+    days = 31 if timeframe == "1M" else TIMEFRAMES[timeframe] / _DAY
+    rows = math.ceil(days * max(1.0, bars_per_day(periods_per_year)))
 
     def reach(bars: int) -> int:  # so many closed bars, and the one that is not closed yet
         return ALL if bars == ALL else rows * (bars + 2)
