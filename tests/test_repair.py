@@ -196,13 +196,8 @@ def test_irregular_dates_leave_room_for_regular_ones() -> None:
     late = frame["date"] == frame["date"].iloc[4]
     frame.loc[late, "date"] += np.timedelta64(30, "m")  # 00:00, 01:00, 02:30, 03:00
     result, _ = repair(frame, {"fill_gaps": 3, "spacing": "1h"})
-    assert result["date"].unique().astype("datetime64[m]").astype(str).tolist() == [
-        "2021-01-01T00:00",
-        "2021-01-01T01:00",
-        "2021-01-01T02:00",
-        "2021-01-01T02:30",
-        "2021-01-01T03:00",
-    ]
+    times = result["date"].dt.strftime("%H:%M").unique().tolist()
+    assert times == ["00:00", "01:00", "02:00", "02:30", "03:00"]
 
 
 def test_an_ended_asset_is_carried_no_further_than_the_limit() -> None:

@@ -88,7 +88,7 @@ def load_market(
         ArgumentError: for unknown names, options or dates.
         DataError: if the data cannot be used; the message names the file, the row and the mend.
     """
-    source = _source(name_or_path, repair)
+    source = source_of(name_or_path, repair)
     additions = (timeframe, metadata, exogenous)
     if isinstance(source, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
@@ -104,8 +104,8 @@ def load_market(
     return Market.from_panel(panel, features=features, fit_end=fit_end)
 
 
-def _source(
-    name_or_path: str | os.PathLike[str], repair: Mapping[str, Any] | Repair | None
+def source_of(
+    name_or_path: str | os.PathLike[str], repair: Mapping[str, Any] | Repair | None = None
 ) -> PricePanel | Market:
     """What a name or a path stands for; a market if it is a saved one."""
     text = os.fspath(name_or_path)

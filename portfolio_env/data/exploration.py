@@ -98,7 +98,7 @@ def write_report(
     name = Path(source).name if isinstance(source, str | os.PathLike) else "the bars given"
     page.sections.append(_quality_section(page, report, record))
     try:
-        panel = panel_from_frame(frame)
+        panel = panel_from_frame(frame, name)
     except DataError as error:
         page.sections.append(Section("What is missing", [paragraph(_refusal(error), "fault")]))
     else:

@@ -37,6 +37,7 @@ _OTHERS = (
     "#7f7f7f", "#aa3377", "#4b0082", "#ff9896", "#005f73",
 )  # fmt: skip
 _BINS, _REACH = 50, 5  # of histograms; how many deviations from the mean they show
+_DARK = 0.8  # correlations beyond have dark cells
 _VALUES_UP_TO = 20  # assets whose correlations fit as numbers
 
 
@@ -176,8 +177,9 @@ def correlations(panel: PricePanel) -> Figure:
     axes.spines[:].set_visible(False)
     if count <= _VALUES_UP_TO:
         for i, j in np.argwhere(np.isfinite(shown)):
-            text = f"{shown[i, j]:.2f}"
-            axes.text(j, i, text, ha="center", va="center", fontsize="x-small")
+            style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": "x-small"}
+            color = "white" if abs(shown[i, j]) > _DARK else "black"
+            axes.text(j, i, f"{shown[i, j]:.2f}", color=color, **style)
     figure.colorbar(image, ax=axes, shrink=0.8)
     axes.set_title("Correlation of returns")
     return figure

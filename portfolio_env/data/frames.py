@@ -54,9 +54,10 @@ def resolved(source: Source) -> pd.DataFrame | PricePanel:
     path = Path(source)
     if path.exists() and path.suffix != ".npz":
         return read_frame(path)
-    from portfolio_env.data import load_market
+    from portfolio_env.data import source_of
 
-    return load_market(source).panel
+    found = source_of(source)
+    return found.panel if isinstance(found, Market) else found
 
 
 def frame_of_panel(panel: PricePanel) -> pd.DataFrame:
