@@ -153,6 +153,11 @@ class Client:
         times = np.array([row[0] for row in whole], np.int64)
         return Answer(times[finite], table[finite, 1:], len(rows) - int(finite.sum()))
 
+    def wait(self, repetition: int, asked: float = 0.0) -> None:
+        """Wait before a request is made again."""
+        self.retries += 1
+        self.retry.sleep(self.retry.seconds(repetition, asked))
+
     def ask(self, request: Callable[[], T]) -> T:
         """Make a request, again and again if need be.
 
@@ -166,10 +171,9 @@ class Client:
                 return request()
             except ccxt.OperationFailed as error:
                 failure = error
-                wait = self.retry.seconds(repetition, self._asked_to_wait(error))
-                if repetition + 1 < self.retry.attempts and wait <= _LONGEST_WAIT:
-                    self.retries += 1
-                    self.retry.sleep(wait)
+                asked = self._asked_to_wait(error)
+                if repetition + 1 < self.retry.attempts and asked <= _LONGEST_WAIT:
+                    self.wait(repetition, asked)
                     continue
             except ccxt.BaseError as error:
                 raise DataError(f"{self.name} refuses: {_text(error)}") from error

@@ -166,7 +166,10 @@ def _complete(client: Client, how: How, writer: Writer, start: int, end: int) ->
     problem = None
     total = sum(high - low for low, high in parts) // step
     with tqdm(
-        total=total, desc=f"{symbol} {how.timeframe}", unit=" candles", disable=not how.progress
+        total=total,
+        desc=f"{symbol} {how.timeframe}",
+        unit=" candles",
+        disable=None if how.progress else True,
     ) as bar:
         for low, high in parts:
             for page in Pager(client, symbol, how.timeframe).pages(low, high):

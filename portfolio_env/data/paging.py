@@ -61,7 +61,8 @@ class Pager:
         """The candles that open in [start, end), page by page.
 
         Absent candles are believed to be absent once a later one is there. An empty page is asked
-        for twice. Silence up to the end is not believed: it is left uncovered.
+        for twice, and once more when there are candles after it. Silence up to the end is not
+        believed: it is left uncovered.
 
         Raises:
             DataError: if the exchange fails, or says that there was trade and gives no candles.
@@ -71,13 +72,17 @@ class Pager:
         while cursor < end:
             answer, ahead = self._ask(cursor, end)
             if not len(ahead):
-                self.client.retries += 1
+                self.client.wait(0)
                 answer, ahead = self._ask(cursor, end)
             if not len(ahead):
                 cursor = min(self._after_silence(cursor, end), end)
                 yield Page(answer.times[:0], answer.bars[:0], None, cursor)
                 continue
-            first, cursor = int(ahead.min()), int(ahead.max()) + step
+            first = int(ahead.min())
+            if since < cursor and len(self._ask(since, first)[1]):
+                cursor = since  # it was not as silent as it seemed
+                continue
+            cursor = int(ahead.max()) + step
             withheld = (since, first) if self._withholds(since, first, answer.times, end) else None
             inside = (answer.times >= start) & (answer.times < end)
             yield Page(

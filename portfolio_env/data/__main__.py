@@ -1,0 +1,38 @@
+"""Download, list, explore and convert market data: `python -m portfolio_env.data --help`."""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from portfolio_env.data.cli import Command
+from portfolio_env.errors import PortfolioError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: those of the command line if None.
+
+    Returns:
+        The exit status: 0, or 1 if something went wrong (2 for a wrong usage).
+    """
+    command: Command = tyro.cli(
+        Command,
+        prog="python -m portfolio_env.data",
+        description=__doc__,
+        args=arguments,
+    )
+    try:
+        return command.run()
+    except (PortfolioError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

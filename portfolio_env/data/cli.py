@@ -1,0 +1,273 @@
+"""The commands of `python -m portfolio_env.data`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias
+
+import pandas as pd
+import tyro
+
+from portfolio_env.data import exchange, load_market
+from portfolio_env.data.download import SeriesReport
+from portfolio_env.data.frames import frame_of_panel
+from portfolio_env.data.repair import Repair
+from portfolio_env.data.store import read_series, stored
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files import replacing
+
+YAHOO = exchange.YAHOO
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """Download candles, or what is missing of them, into a store."""
+
+    exchange: str
+    """An exchange that ccxt knows, e.g. binance, coinbase, kraken, kucoin; or yahoo."""
+    symbols: str
+    """Comma-separated, e.g. BTC/USDT,ETH/USDT."""
+    timeframe: str = "1d"
+    """1m, 5m, 15m, 30m, 1h, 4h or 1d."""
+    since: str | None = None
+    """The first candle's date, UTC."""
+    until: str | None = None
+    """The date (UTC) before which candles open; the present if left out."""
+    bars: int | None = None
+    """Instead of --since: this many candles before --until."""
+    store: Path = Path("data")
+    """The folder to download into."""
+    progress: bool = True
+    """Show a progress bar."""
+
+    def run(self) -> int:
+        """Download, and print what came of it."""
+        names = _split(self.symbols)
+        if self.exchange == YAHOO:
+            from portfolio_env.data.yahoo import fetch_yahoo
+
+            if self.since is None or self.bars is not None:
+                raise ArgumentError("bars from yahoo are counted by dates: give --since, no --bars")
+            report = fetch_yahoo(names, self.since, self.until, self.store, self.timeframe)
+            print(report)
+            return 1 if report.missing else 0
+        return _tell(
+            exchange.fetch(
+                self.exchange,
+                names,
+                self.timeframe,
+                self.since,
+                self.until,
+                self.store,
+                bars=self.bars,
+                progress=self.progress,
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Update:
+    """Continue the series of a store to the present."""
+
+    store: Path = Path("data")
+    """The folder they were downloaded into."""
+    exchange: str | None = None
+    """Only those of this exchange."""
+    symbols: str | None = None
+    """Only those of these symbols, comma-separated."""
+    timeframe: str | None = None
+    """Only those of this timeframe."""
+    progress: bool = True
+    """Show progress bars."""
+
+    def run(self) -> int:
+        """Download, and print what came of it."""
+        names = None if self.symbols is None else _split(self.symbols)
+        folders = {path.parts[-3] for path in stored(self.store)}
+        status = 0
+        if YAHOO in folders and self.exchange in (None, YAHOO) and self.timeframe in (None, "1d"):
+            from portfolio_env.data.yahoo import update_yahoo
+
+            report = update_yahoo(names, self.store)
+            print(report)
+            status = 1 if report.missing else 0
+        if self.exchange == YAHOO or folders == {YAHOO}:
+            return status
+        reports = exchange.update(
+            self.store, self.exchange, names, self.timeframe, progress=self.progress
+        )
+        return _tell(reports) or status
+
+
+@dataclass(frozen=True)
+class List:
+    """List the series of a store."""
+
+    store: Path = Path("data")
+    """The folder they were downloaded into."""
+
+    def run(self) -> int:
+        """Print a table, and what cannot be read."""
+        rows, problems = [], []
+        for path in stored(self.store):
+            try:
+                series = read_series(path)
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            dates = series.frame["date"].dt.tz_localize(None)
+            closes = series.exchange == YAHOO  # at weekends: what is a gap is not known
+            rows.append(
+                {
+                    "exchange": series.exchange,
+                    "symbol": series.symbol,
+                    "timeframe": series.timeframe,
+                    "rows": len(dates),
+                    "first": str(dates.min()),
+                    "last": str(dates.max()),
+                    "gaps": "" if closes else len(series.gaps),
+                    "missing": "" if closes else sum(missing for _, missing in series.gaps),
+                    "not fetched": _ranges(series.holes),
+                }
+            )
+        print(_table(rows) if rows else f"nothing is stored in {self.store}")
+        return _complain(problems)
+
+
+@dataclass(frozen=True)
+class Report:
+    """Explore prices: a page of pictures and tables, and the report on their quality."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """What `load_market` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    out: Path = Path("report")
+    """The folder to write to."""
+
+    def run(self) -> int:
+        """Write the page."""
+        from portfolio_env.data.exploration import write_report
+
+        print(write_report(self.source, self.out))
+        return 0
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Make one file of a source: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """What `load_market` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """The file to write."""
+    timeframe: str | None = None
+    """Make longer bars, e.g. 4h."""
+    assets: str | None = None
+    """The assets to keep, comma-separated."""
+    start: str | None = None
+    """The first date to keep."""
+    end: str | None = None
+    """The date after the last one to keep."""
+    metadata: Path | None = None
+    """Labels of the assets: a file with the columns symbol, sector, ..."""
+    exogenous: Path | None = None
+    """Further channels: a file with the columns date, symbol, name, value, known_at."""
+    features: str | None = None
+    """Of a market: a preset, or the names of features, comma-separated; minimal if left out."""
+    fit_end: str | None = None
+    """Of a market: scalers are fitted before this date."""
+    repair: Repair = field(default_factory=Repair)
+
+    def run(self) -> int:
+        """Write the file."""
+        is_market = self.out.suffix == ".npz"
+        if not is_market and not self.out.name.endswith((".parquet", ".csv", ".csv.gz")):
+            raise ArgumentError(f"{self.out} is no name: end it with .npz, .parquet or .csv.gz")
+        extra = {"features": self.features, "fit-end": self.fit_end}
+        extra |= {"metadata": self.metadata, "exogenous": self.exogenous}
+        lost = [f"--{name}" for name, value in extra.items() if value is not None]
+        if lost and not is_market:
+            raise ArgumentError(
+                f"{self.out} holds bars only, not {', '.join(lost)}: leave them out, or write .npz"
+            )
+        names = self.features and _split(self.features)
+        market = load_market(
+            self.source,
+            assets=None if self.assets is None else _split(self.assets),
+            start=self.start,
+            end=self.end,
+            timeframe=self.timeframe,
+            metadata=self.metadata,
+            exogenous=self.exogenous,
+            features="minimal" if not names else names[0] if len(names) == 1 else names,
+            fit_end=self.fit_end,
+            repair=None if self.repair == Repair() else self.repair,
+        )
+        if is_market:
+            market.save(self.out)
+        else:
+            _write_bars(frame_of_panel(market.panel), self.out)
+        print(self.out)
+        return 0
+
+
+Command: TypeAlias = Fetch | Update | List | Report | Convert
+
+
+def _write_bars(frame: pd.DataFrame, out: Path) -> None:
+    with replacing(out) as beside:
+        if out.suffix == ".parquet":
+            frame.to_parquet(beside, index=False)
+        else:
+            frame.to_csv(beside, index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
+
+
+def _tell(reports: Sequence[SeriesReport]) -> int:
+    """Print what came of downloads; the exit status."""
+    rows = [
+        {
+            "exchange": report.exchange,
+            "symbol": report.symbol,
+            "timeframe": report.timeframe,
+            "new": report.rows_new,
+            "rows": report.rows_total,
+            "first": str(report.first or ""),
+            "last": str(report.last or ""),
+            "listed": str(report.listed or ""),
+            "gaps": len(report.gaps),
+            "missing": sum(missing for _, missing in report.gaps),
+            "duplicates": report.duplicates,
+            "disorder": report.out_of_order,
+            "conflicts": report.conflicts,
+            "incomplete": report.incomplete,
+            "retries": report.retries,
+        }
+        for report in reports
+    ]
+    print(_table(rows))
+    return _complain(
+        f"{report.symbol} {report.timeframe}: {report.error}" for report in reports if report.error
+    )
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    return pd.DataFrame(rows).to_string(index=False)
+
+
+def _ranges(ranges: Iterable[tuple[Any, Any]]) -> str:
+    return ", ".join(f"{start} to {end}" for start, end in ranges)
+
+
+def _complain(problems: Iterable[str]) -> int:
+    """Print problems on stderr; the exit status."""
+    told = 0
+    for problem in problems:
+        print(f"error: {problem}", file=sys.stderr)
+        told = 1
+    return told
+
+
+def _split(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
