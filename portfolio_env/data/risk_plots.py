@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.text import Annotation
+
+_Box: TypeAlias = tuple[float, float, float, float]  # left, bottom, right, top
 
 WINDOW = 30  # bars of rolling statistics
 SHOWN = 365  # bars of the picture of indicators
@@ -142,10 +144,12 @@ def _label(figure: Figure, axes: Axes, points: FloatArray, names: list[str]) -> 
     """Write a name beside each point, on the side where it covers the fewest others."""
     figure.draw_without_rendering()
     frame = axes.get_window_extent().extents
-    spots = axes.transData.transform(points)
-    taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in spots if np.isfinite((x, y)).all()]
+    spots = axes.transData.transform(points[np.isfinite(points).all(axis=1)])
+    taken: list[_Box] = [
+        (x - 6, y - 6, x + 6, y + 6) for x, y in spots if np.isfinite((x, y)).all()
+    ]
 
-    def cost(box: FloatArray) -> int:
+    def cost(box: _Box) -> int:
         """How many dots and names a box covers; leaving the axes is worse than any."""
         outside = box[0] < frame[0] or box[2] > frame[2] or box[1] < frame[1] or box[3] > frame[3]
         return 1_000 * bool(outside) + sum(
@@ -159,13 +163,14 @@ def _label(figure: Figure, axes: Axes, points: FloatArray, names: list[str]) -> 
         tried = []
         for place in _PLACES:
             _move(text, place)
-            box = text.get_window_extent().extents
+            x0, y0, x1, y1 = text.get_window_extent().extents
+            box = (float(x0), float(y0), float(x1), float(y1))
             tried.append((cost(box), box))
             if tried[-1][0] == 0:
                 break
         best = min(range(len(tried)), key=lambda k: tried[k][0])
         _move(text, _PLACES[best])
-        taken.append(tuple(tried[best][1]))
+        taken.append(tried[best][1])
         dx, dy = _PLACES[best]
         if math.hypot(dx, dy) > _BESIDE:
             line = {"arrowstyle": "-", "color": "gray", "linewidth": 0.6}
@@ -176,5 +181,5 @@ def _move(text: Annotation, place: tuple[float, float]) -> None:
     """Put a text beside its point, so that it grows away from it."""
     dx, dy = place
     text.xyann = place
-    text.set_ha("center" if abs(dx) < 1 else "left" if dx > 0 else "right")
-    text.set_va("center" if abs(dy) < 1 else "bottom" if dy > 0 else "top")
+    text.set_horizontalalignment("center" if abs(dx) < 1 else "left" if dx > 0 else "right")
+    text.set_verticalalignment("center" if abs(dy) < 1 else "bottom" if dy > 0 else "top")

@@ -247,7 +247,7 @@ def rsi(close: FloatArray, window: int = 14) -> FloatArray:
         return moves.ewm(alpha=1 / window, adjust=False, min_periods=window).mean()
 
     up, down = smooth(change.clip(lower=0)), smooth((-change).clip(lower=0))
-    return (100 * up / (up + down)).to_numpy()
+    return np.asarray(100 * up / (up + down), np.float64)
 
 
 def macd(
