@@ -216,6 +216,16 @@ def test_the_page_is_complete_and_needs_nothing_else(tmp_path: Path) -> None:
     assert (tmp_path / "quality.json").exists()
 
 
+def test_shrinkage_is_left_out_without_its_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    text = _Page(write_report("synthetic?bars=70&assets=2", tmp_path)).text
+    assert "it needs scikit-learn" in text
+    assert "Sample covariance" in text
+    assert "Ledoit-Wolf" not in text
+
+
 def test_names_are_escaped(tmp_path: Path) -> None:
     panel = load_market("synthetic?bars=60&assets=2").panel
     names = {"A00": "<script>alert(1)</script>", "A01": 'A&B "quoted"'}

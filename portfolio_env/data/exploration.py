@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -331,6 +332,9 @@ def _covariances(panel: PricePanel) -> list[str]:
         "ledoit_wolf": "Shrunk towards the scaled identity (Ledoit-Wolf)",
         "ewma": "Exponentially weighted (decay 0.94)",
     }
+    if importlib.util.find_spec("sklearn") is None:
+        del labels["ledoit_wolf"]
+        parts.append(paragraph("The shrunk covariance is left out: it needs scikit-learn."))
     for method, label in labels.items():
         matrix = statistics.covariance(returns[:, kept], panel.periods_per_year, method)
         shown = pd.DataFrame(matrix, names, names).map("{:.4f}".format)
