@@ -83,6 +83,10 @@ def test_directional_movement_by_hand():
     check(SIX, "adx_neg_2", t2=0, t3=3 / 8, t4=3 / 14, t5=6 / 76)
     # DX  1  1/3  1/3  29/41 -> (1 + 1/3) / 2 = 2/3, (2/3 + 1/3) / 2 = 1/2, (1/2 + 29/41) / 2
     check(SIX, "adx_2", t3=2 / 3, t4=1 / 2, t5=99 / 164)
+    # up and down by 2 alike: neither counts; then up by 1
+    outside = panel_from(high=(10, 12, 13), low=(8, 6, 7), close=(9, 9, 10))
+    check(outside, "adx_pos_2", t2=(0 + 1) / (6 + 6))
+    check(outside, "adx_neg_2", t2=0)
 
 
 def test_stochastic_by_hand():
