@@ -10,6 +10,7 @@ import random
 import re
 import threading
 import zlib
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
@@ -49,6 +50,7 @@ def ms(text):
     return int(np.datetime64(text, "ms").astype(np.int64))
 
 
+@cache
 def formula(symbol, timeframe, opens):
     """Open, high, low, close and volume of a candle, with at most 8 decimals."""
     draw = random.Random(zlib.crc32(f"{symbol} {timeframe} {opens}".encode()))
@@ -74,13 +76,8 @@ class ExchangeServer:
         retry_after: seconds that answers of status 429 ask to wait.
     """
 
-    def __init__(self, now="2024-01-01T00:00:30"):
-        self.now = ms(now)
-        self.listed, self.delisted, self.outages, self.hidden = {}, {}, {}, {}
-        self.faults, self.trouble, self.asked = {}, {}, []
-        self.others = 0
-        self.delay = 0.0
-        self.retry_after = 7
+    def __init__(self):
+        self.reset()
         self.lock = threading.Lock()
         self.closing = threading.Event()
         outer = self
@@ -105,6 +102,13 @@ class ExchangeServer:
             target=self.http.serve_forever, kwargs={"poll_interval": 0.01}
         )
         self.thread.start()
+
+    def reset(self):
+        """Forget every setting, fault and request."""
+        self.now = ms("2024-01-01T00:00:30")
+        self.listed, self.delisted, self.outages, self.hidden = {}, {}, {}, {}
+        self.faults, self.trouble, self.asked = {}, {}, []
+        self.others, self.delay, self.retry_after = 0, 0.0, 7
 
     def __enter__(self):
         return self

@@ -24,24 +24,37 @@ PAGE = {"binance": 1000, "binanceus": 1000, "coinbase": 300, "kraken": 720, "kuc
 SYMBOL = {name: symbols[0] for name, symbols in SYMBOLS.items()}
 
 
-@pytest.fixture
-def server():
-    with ExchangeServer() as running:
-        yield running
+@pytest.fixture(scope="module")
+def running():
+    with ExchangeServer() as one:
+        yield one
 
 
 @pytest.fixture
-def link(server):
-    """Makes ccxt exchanges that speak to the server."""
-    made = []
+def server(running):
+    running.reset()
+    return running
+
+
+@pytest.fixture(scope="module")
+def made(running):
+    """One exchange of each kind: to make them takes ccxt long."""
+    found = {}
+    yield lambda name: found.setdefault(name, connect(name, running.base))
+    for exchange in found.values():
+        exchange.session.close()
+
+
+@pytest.fixture
+def link(server, made):
+    """Gives ccxt exchanges that speak to the server and do not know its markets yet."""
 
     def connected(name="binance"):
-        made.append(connect(name, server.base))
-        return made[-1]
+        exchange = made(name)
+        exchange.markets = None
+        return exchange
 
-    yield connected
-    for exchange in made:
-        exchange.session.close()
+    return connected
 
 
 class Patience(list):
@@ -139,6 +152,13 @@ def test_asks_again_what_failed_on_the_way(server, link, waits, tmp_path, fault,
         assert waits == [7.0]  # as Retry-After says
     else:
         assert waits == [0.5]
+
+
+def test_two_empty_pages_in_a_row_are_no_outage(server, link, tmp_path):
+    server.faults = {1: "empty", 2: "empty"}
+    (report,) = exchanges.fetch(link(), "BTC/USDT", "1h", "2023-09-15", store=tmp_path)
+    check(server, tmp_path, "binance", "BTC/USDT", "1h", "2023-09-15")
+    assert report.gaps == [] and report.error is None
 
 
 @pytest.mark.parametrize("fault", ODD)
@@ -464,6 +484,7 @@ def test_leaves_the_callers_exchange_as_it_was(server, link, tmp_path):
     exchange.handle_errors = own = lambda *_: None
     exchanges.fetch(exchange, "BTC/USDT", since="2023-12-01", store=tmp_path)
     assert exchange.handle_errors is own
+    del exchange.handle_errors
     assert "parse_ohlcvs" not in set(vars(exchange)) - before
 
 
@@ -533,7 +554,7 @@ SILENCES = st.lists(st.tuples(st.integers(0, 2600), st.integers(1, 700)), max_si
     listed=st.integers(0, 2000),
 )
 @settings(
-    max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
+    max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
 def test_whatever_happens_the_store_holds_the_truth(
     server, link, tmp_path_factory, name, faults, silences, listed

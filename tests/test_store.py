@@ -1,5 +1,8 @@
 """The candle store: what is written is read, whatever happens while writing; else an error."""
 
+import subprocess
+import sys
+import time
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -108,6 +111,32 @@ def test_dying_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     assert stored(tmp_path) == [path]
     write_series(tmp_path, new)
     assert same(read_series(path), new)
+
+
+WRITING = """
+import sys
+import numpy as np
+from portfolio_env.data.store import Series, write_series
+while True:
+    for n_rows in (300_000, 200_000):
+        bars = np.full((n_rows, 5), float(n_rows))
+        times = np.arange(n_rows) * 60_000
+        write_series(sys.argv[1], Series("binance", "BTC/USDT", "1m", times, bars, ((0, n_rows),)))
+        print("written", flush=True)
+"""
+
+
+def test_a_kill_while_writing_leaves_a_whole_file(tmp_path):
+    command = [sys.executable, "-c", WRITING, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for wait in (0.0, 0.004, 0.013):
+            assert process.stdout.readline() == "written\n"
+            time.sleep(wait)
+        process.kill()
+    series = open_series(tmp_path, "binance", "BTC/USDT", "1m")
+    n_rows = len(series.times)
+    assert n_rows in (200_000, 300_000)
+    assert series.covered == ((0, n_rows),) and (series.bars == n_rows).all()
 
 
 @pytest.mark.parametrize("size", [0, 3, 100, -1])
