@@ -47,8 +47,8 @@ DIRECT = {
     "trix": lambda h, low, c, v, w: ta.trend.TRIXIndicator(c, w).trix() / 100,
     "mass_index": lambda h, low, c, v, w: ta.trend.MassIndex(h, low, 9, w).mass_index() / w - 1,
     "dpo": lambda h, low, c, v, w: ta.trend.DPOIndicator(c, w).dpo() / c,
-    "kst": lambda h, low, c, v, w: ta.trend.KSTIndicator(c).kst() / 100,
-    "kst_signal": lambda h, low, c, v, w: ta.trend.KSTIndicator(c).kst_sig() / 100,
+    "kst": lambda h, low, c, v, w: ta.trend.KSTIndicator(c).kst() / 1000,
+    "kst_signal": lambda h, low, c, v, w: ta.trend.KSTIndicator(c).kst_sig() / 1000,
     "stc": lambda h, low, c, v, w: ta.trend.STCIndicator(c).stc() / 100,
     "ichimoku_conversion": lambda h, low, c, v, w: (
         ta.trend.IchimokuIndicator(h, low).ichimoku_conversion_line() / c - 1

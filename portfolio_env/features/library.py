@@ -133,20 +133,20 @@ _PRING = "Pring 1992, Stocks & Commodities 10:9"
 
 
 @from_ta(
-    "mean(return_10, 10) + 2 mean(return_15, 10) + 3 mean(return_20, 10) + 4 mean(return_30, 15)",
+    "(R(10, 10) + 2 R(15, 10) + 3 R(20, 10) + 4 R(30, 15)) / 10, R(k, w) = mean(return_k, w)",
     source=_PRING,
     lookback=lambda _: 44,
     pad=lambda _: 30,
 )
 def kst(run: Run, _: int) -> Any:
-    """Know sure thing, as a fraction."""
-    return ta().trend.kst(run.close) / 100
+    """Know sure thing, as a weighted mean of returns."""
+    return ta().trend.kst(run.close) / 1000
 
 
 @from_ta("mean(kst, 9)", source=_PRING, lookback=lambda _: 52, pad=lambda _: 30)
 def kst_signal(run: Run, _: int) -> Any:
-    """Signal line of the know sure thing, as a fraction."""
-    return ta().trend.kst_sig(run.close) / 100
+    """Signal line of the know sure thing."""
+    return ta().trend.kst_sig(run.close) / 1000
 
 
 @from_ta(
