@@ -151,7 +151,7 @@ def kst_signal(run: Run, _: int) -> Any:
 
 @from_ta(
     "ema(%K of ema(%K of (ema(c, 23) - ema(c, 50)), 3), 3), %K over 10 bars",
-    source="Schaff 1999, the Schaff trend cycle",
+    source="Schaff, as in the library ta",
     lookback=lambda _: 71,
     memory=lambda _: 1100,
 )
@@ -352,7 +352,7 @@ def donchian_width(run: Run, w: int) -> Any:
 @from_ta(
     "sum(v (2 c - h - l) / (h - l), w) / sum(v, w)",
     inputs=HLCV,
-    source="Chaikin 1982, the money flow of Chaikin Analytics",
+    source="Chaikin, as in the library ta",
     windows=(20,),
 )
 def cmf(run: Run, w: int) -> Any:
