@@ -124,13 +124,15 @@ class ExchangeServer:
     def exists(self, symbol, timeframe, opens):
         """Whether there was any trade from when a candle opens to when it closes or to now."""
         closes = min(opens + STEPS[timeframe], self.now + 1)
-        if closes <= max(self.listed.get(symbol, ms("2017-01-01")), opens):
-            return False
-        if opens >= self.delisted.get(symbol, self.now + 1):
-            return False
-        if opens < self.hidden.get((symbol, timeframe), 0):
-            return False
-        return not any(a <= opens and closes <= b for a, b in self.outages.get(symbol, ()))
+        silent = [(0, self.listed.get(symbol, ms("2017-01-01")))]
+        silent += self.outages.get(symbol, ())
+        silent.append((self.delisted.get(symbol, self.now + 1), closes))
+        silent.append((0, self.hidden.get((symbol, timeframe), 0)))
+        position = opens
+        for start, end in sorted(silent):
+            if start <= position:
+                position = max(position, end)
+        return position < closes
 
     def times(self, symbol, timeframe, start, end):
         """When the candles in [start, end) open; weeks begin on Mondays."""
@@ -192,6 +194,8 @@ class ExchangeServer:
         if fault == "conflict":  # first a wrong value, then the right one
             wrong = [[row[0], *(2 * value for value in row[1:])] for row in rows[:2]]
             return wrong + rows
+        if fault == "late":
+            return [*rows[:-1], [rows[-1][0] + step // 4, *rows[-1][1:]]]
         if fault == "null":
             return [[*row[:4], None, row[5]] if i == 1 else row for i, row in enumerate(rows)]
         return rows

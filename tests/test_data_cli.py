@@ -55,8 +55,7 @@ def test_fetch_update_and_list(server, tmp_path, capsys):
     assert main(["list", "--store", str(tmp_path)]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[1].split() == [
-        "binance", "BTC/USDT", "1d", "31", "2023-12-01", "00:00:00", "2023-12-31", "00:00:00",
-        "0", "0",
+        "binance", "BTC/USDT", "1d", "31", "2023-12-01", "2023-12-31", "0", "0",
     ]  # fmt: skip
     assert table[2].split()[-2:] == ["1", "3"]
 

@@ -256,6 +256,17 @@ def test_a_candle_without_a_number_is_left_out_and_reported(server, link, tmp_pa
     assert report.error is None
 
 
+def test_a_candle_off_the_clock_hides_none_after_it(server, link, tmp_path):
+    server.faults = {0: "late"}
+    (report,) = exchanges.fetch(link(), "BTC/USDT", "1h", "2023-09-15", store=tmp_path)
+    series = open_series(tmp_path, "binance", "BTC/USDT", "1h")
+    times, bars = server.truth("BTC/USDT", "1h", "2023-09-15")
+    times[999] += STEPS["1h"] // 4
+    np.testing.assert_array_equal(series.times, times)
+    np.testing.assert_array_equal(series.bars, bars)
+    assert report.gaps == []
+
+
 @pytest.mark.parametrize("name", SYMBOL)
 def test_outages_are_reported_and_not_asked_for_again(server, link, tmp_path, name):
     symbol = SYMBOL[name]
@@ -476,6 +487,22 @@ def test_updates_all_or_some_series(server, link, tmp_path):
     check(server, tmp_path, "binance", "BTC/USDT", "4h", "2023-12-20")
     with pytest.raises(ArgumentError, match="no such series are stored"):
         exchanges.update(tmp_path / "nothing")
+
+
+def test_asks_for_spot_markets_only_unless_symbols_say_otherwise():
+    spot = exchanges._connected("binance", ["BTC/USDT", "ETH/USDT"])
+    assert spot.enableRateLimit and spot.options["fetchMarkets"]["types"] == ["spot"]
+    swap = exchanges._connected("binance", ["BTC/USDT", "ETH/USDT:USDT"])
+    assert "linear" in swap.options["fetchMarkets"]["types"]
+
+
+def test_takes_this_computers_time_where_the_exchange_does_not_tell(link):
+    exchange = link("coinbase")
+    client = Client(exchange, Retry())
+    assert client.now() == ms("2024-01-01T00:00:30")
+    exchange.has = {**exchange.has, "fetchTime": False}
+    assert abs(client.now() - 1000 * time.time()) < 60_000
+    exchange.has = {**exchange.has, "fetchTime": True}
 
 
 def test_leaves_the_callers_exchange_as_it_was(server, link, tmp_path):

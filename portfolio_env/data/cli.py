@@ -15,11 +15,13 @@ from portfolio_env.data import exchange, load_market
 from portfolio_env.data.download import SeriesReport
 from portfolio_env.data.frames import frame_of_panel
 from portfolio_env.data.repair import Repair
-from portfolio_env.data.store import read_series, stored
+from portfolio_env.data.store import moment, read_series, stored
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files import replacing
 
 YAHOO = exchange.YAHOO
+
+_RARE = ("listed", "duplicates", "disorder", "conflicts", "incomplete", "retries", "not fetched")
 
 
 @dataclass(frozen=True)
@@ -118,16 +120,16 @@ class List:
             except DataError as error:
                 problems.append(str(error))
                 continue
-            dates = series.frame["date"].dt.tz_localize(None)
+            ends = [str(moment(series.times[at])) for at in (0, -1) if len(series.times)]
             closes = series.exchange == YAHOO  # at weekends: what is a gap is not known
             rows.append(
                 {
                     "exchange": series.exchange,
                     "symbol": series.symbol,
                     "timeframe": series.timeframe,
-                    "rows": len(dates),
-                    "first": str(dates.min()),
-                    "last": str(dates.max()),
+                    "rows": len(series.times),
+                    "first": ends[0] if ends else "",
+                    "last": ends[-1] if ends else "",
                     "gaps": "" if closes else len(series.gaps),
                     "missing": "" if closes else sum(missing for _, missing in series.gaps),
                     "not fetched": _ranges(series.holes),
@@ -253,7 +255,10 @@ def _tell(reports: Sequence[SeriesReport]) -> int:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    return pd.DataFrame(rows).to_string(index=False)
+    """Rows as text, without the columns of what rarely happens and did not."""
+    frame = pd.DataFrame(rows)
+    idle = [name for name in _RARE if name in frame.columns and not frame[name].any()]
+    return frame.drop(columns=idle).to_string(index=False)
 
 
 def _ranges(ranges: Iterable[tuple[Any, Any]]) -> str:

@@ -82,7 +82,7 @@ class Pager:
             if since < cursor and len(self._ask(since, first)[1]):
                 cursor = since  # it was not as silent as it seemed
                 continue
-            cursor = int(ahead.max()) + step
+            cursor = (int(ahead.max()) // step + 1) * step  # a few candles open off the clock
             withheld = (since, first) if self._withholds(since, first, answer.times, end) else None
             inside = (answer.times >= start) & (answer.times < end)
             yield Page(
