@@ -16,9 +16,15 @@ class Encoder(nn.Module):
 
     Attributes:
         channels: width of the vector returned for each asset.
+        bars: bars that `forward` expects, the window and what an encoder reads before it.
+        mixes_assets: whether the vector of an asset depends on the others.
+        uses_codes: whether it reads the static codes of the assets.
     """
 
     channels: int
+    bars: int
+    mixes_assets = False
+    uses_codes = False
 
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__()
@@ -28,12 +34,20 @@ class Encoder(nn.Module):
             )
         self.n_features = n_features
         self.window = window
+        self.bars = window
 
-    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
-        """Encode `windows` (batch, window, assets, features) as (batch, assets, channels).
+    def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Encode windows of the market.
 
-        `tradable` (batch, assets), 1 or 0, tells which assets trade at the last bar; encoders
-        that mix assets must give the others no attention.
+        Args:
+            windows: (batch, bars, assets, features).
+            tradable: (batch, assets), 1 or 0: which assets trade at the last bar; encoders that
+                mix assets give the others no attention.
+            codes: (batch, assets, K) static categories, 0 where unknown; for encoders that use
+                them.
+
+        Returns:
+            (batch, assets, channels)
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
@@ -49,6 +63,6 @@ class PerAsset(Encoder):
         super().__init__(n_features, window)
         self.channels = n_features * window
 
-    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
+    def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Return (batch, assets, window * features), the oldest bar first."""
         return windows.transpose(1, 2).flatten(2)

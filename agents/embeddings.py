@@ -1,0 +1,199 @@
+"""An encoder over a market that it holds: each bar's window is encoded once, not once per sample.
+
+All lanes that stand at bar t share one window of the market. So the encoder runs once per distinct
+t in a batch; while its weights stay as they are (in a rollout, in evaluation, or because they are
+frozen), once per t at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch as th
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from agents.networks import Encoder
+from portfolio_env.errors import ArgumentError
+
+_CHUNK = 256  # windows encoded at once where no gradient is kept
+
+
+class Embeddings(nn.Module):
+    """One vector per asset at bar t, from the market's features up to t.
+
+    Args:
+        encoder: makes the vectors.
+        frozen: the encoder does not learn; it stays in evaluation mode.
+        compiled: run it through `torch.compile`.
+        autocast: "bf16" runs it in mixed precision; its output is float32 all the same.
+        checkpointed: windows whose activations are kept at a time; the others are computed again in
+            the backward pass. None keeps all.
+    """
+
+    features: Tensor | None
+    tradable: Tensor | None
+    codes: Tensor | None
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        frozen: bool = False,
+        compiled: bool = False,
+        autocast: Literal["bf16"] | None = None,
+        checkpointed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if autocast not in (None, "bf16"):
+            raise ArgumentError(f"autocast is {autocast!r}: give 'bf16' or None")
+        if checkpointed is not None and checkpointed < 1:
+            raise ArgumentError(f"checkpointed is {checkpointed}: give at least 1, or None")
+        self.encoder = encoder
+        self.autocast = autocast
+        self.checkpointed = checkpointed
+        # In a tuple, or it would be a second module with the same parameters.
+        self._run: tuple[Callable[..., Any]] = (th.compile(encoder) if compiled else encoder,)
+        for name in ("features", "tradable", "codes"):
+            self.register_buffer(name, None, persistent=False)
+        self._cache = _Cache()
+        self.frozen = False
+        self.freeze(frozen)
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Stop the encoder from learning, or let it."""
+        self.frozen = frozen
+        self.encoder.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Embeddings:
+        """Set the mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def bind(self, features: Tensor, tradable: Tensor, codes: Tensor | None = None) -> None:
+        """Give it the market: features (T, N, F), tradable (T, N), codes (N, K); shared."""
+        if features.ndim != 3 or features.shape[2] != self.encoder.n_features:
+            raise ArgumentError(
+                f"the market's features have shape {tuple(features.shape)}, the network reads "
+                f"(T, assets, {self.encoder.n_features}); load the features it was trained on"
+            )
+        self.features, self.tradable, self.codes = features, tradable, codes
+        self._cache = _Cache()
+
+    def forward(self, t: Tensor, assets: Tensor | None = None) -> Tensor:
+        """Encode bars.
+
+        Args:
+            t: (batch,) rows of the market, each at least ``encoder.bars - 1``.
+            assets: (batch, k) the assets wanted of each; None wants all N.
+
+        Returns:
+            (batch, k or N, channels)
+        """
+        features, tradable = self._market()
+        if not any(True for _ in self.encoder.parameters()):
+            return self._without_weights(t, assets, features, tradable)
+        if self.frozen or not (th.is_grad_enabled() or self.encoder.training):
+            rows = self._cache.rows(t, len(features), self._state(), self._encode_all)
+        else:
+            distinct, place = th.unique(t, return_inverse=True)
+            rows = self._encode_checkpointed(distinct)[place]
+        return rows if assets is None else rows[_lanes(t), assets]
+
+    def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
+        run = self._run[0]
+        if self.autocast is None:
+            out: Tensor = run(windows, tradable, codes)
+            return out
+        with th.autocast(windows.device.type, th.bfloat16):
+            out = run(windows, tradable, codes)
+        return out.float()
+
+    def _market(self) -> tuple[Tensor, Tensor]:
+        if self.features is None or self.tradable is None:
+            raise ArgumentError(
+                "index observations need their market; call agents.bind_market(model, market)"
+            )
+        return self.features, self.tradable
+
+    def _without_weights(
+        self, t: Tensor, assets: Tensor | None, features: Tensor, tradable: Tensor
+    ) -> Tensor:
+        """An encoder that only rearranges its input: nothing to share, so fewer bars are read."""
+        bars = self._bars(t)
+        if assets is None:
+            return self.encode(features[bars], tradable[t])
+        windows = features[bars[:, :, None], assets[:, None, :]]
+        return self.encode(windows, tradable[t[:, None], assets])
+
+    def _bars(self, t: Tensor) -> Tensor:
+        """(batch, bars) rows of the windows that end at t."""
+        return t[:, None] + th.arange(1 - self.encoder.bars, 1, device=t.device)
+
+    def _encode_bars(self, t: Tensor) -> Tensor:
+        """(batch, N, channels) of distinct, increasing t."""
+        features, tradable = self._market()
+        if len(t) and int(t[0]) < self.encoder.bars - 1:
+            raise ArgumentError(
+                f"the encoder looks back {self.encoder.bars} bars, which row {int(t[0])} does not "
+                f"have; give the environment window={self.encoder.bars}"
+            )
+        codes = None if self.codes is None else self.codes.expand(len(t), *self.codes.shape)
+        return self.encode(features[self._bars(t)], tradable[t], codes)
+
+    def _encode_all(self, t: Tensor) -> Tensor:
+        """The same without gradients, in chunks."""
+        with th.no_grad():
+            return th.cat([self._encode_bars(part) for part in t.split(_CHUNK)])
+
+    def _encode_checkpointed(self, t: Tensor) -> Tensor:
+        if self.checkpointed is None:
+            return self._encode_bars(t)
+        parts = [
+            checkpoint(self._encode_bars, part, use_reentrant=False)
+            for part in t.split(self.checkpointed)
+        ]
+        return th.cat(parts)
+
+    def _state(self) -> tuple[tuple[int, int], ...]:
+        """Changes whenever a weight does."""
+        return tuple((weight.data_ptr(), weight._version) for weight in self.encoder.parameters())
+
+
+class _Cache:
+    """Vectors of the bars asked for so far, at one state of the weights."""
+
+    def __init__(self) -> None:
+        self._state: object = None
+        self._slot = th.empty(0, dtype=th.long)
+        self._stored = th.empty(0)
+        self._used = 0
+
+    def rows(
+        self, t: Tensor, bars: int, state: object, encode: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """(batch, N, channels), of which only those not stored yet are encoded."""
+        if state != self._state:
+            self._state, self._used = state, 0
+            self._slot = th.full((bars,), -1, device=t.device)
+        missing = th.unique(t[self._slot[t] < 0])
+        if len(missing):
+            fresh = encode(missing)
+            end = self._used + len(missing)
+            if end > len(self._stored) or self._stored.shape[1:] != fresh.shape[1:]:
+                kept = self._stored[: self._used]
+                self._stored = fresh.new_empty(2 * end, *fresh.shape[1:])
+                self._stored[: self._used] = kept
+            self._stored[self._used : end] = fresh
+            self._slot[missing] = th.arange(self._used, end, device=t.device)
+            self._used = end
+        return self._stored[self._slot[t]]
+
+
+def _lanes(t: Tensor) -> Tensor:
+    return th.arange(len(t), device=t.device)[:, None]
