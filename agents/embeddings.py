@@ -74,14 +74,17 @@ class Embeddings(nn.Module):
             self.encoder.eval()
         return self
 
-    def bind(self, features: Tensor, tradable: Tensor, codes: Tensor | None = None) -> None:
-        """Give it the market: features (T, N, F), tradable (T, N), codes (N, K); shared."""
+    def bind(
+        self, features: Tensor, tradable: Tensor | None = None, codes: Tensor | None = None
+    ) -> None:
+        """Give it the market, see `MarketExtractor.bind`."""
         if features.ndim != 3 or features.shape[2] != self.encoder.n_features:
             raise ArgumentError(
                 f"the market's features have shape {tuple(features.shape)}, the network reads "
                 f"(T, assets, {self.encoder.n_features}); load the features it was trained on"
             )
-        self.features, self.tradable, self.codes = features, tradable, codes
+        self.tradable = features.new_ones(features.shape[:2]) if tradable is None else tradable
+        self.features, self.codes = features, codes
         self._cache = _Cache()
 
     def forward(self, t: Tensor, assets: Tensor | None = None) -> Tensor:
@@ -149,14 +152,14 @@ class Embeddings(nn.Module):
     def _encode_all(self, t: Tensor) -> Tensor:
         """The same without gradients, in chunks."""
         with th.no_grad():
-            return th.cat([self._encode_bars(part) for part in t.split(_CHUNK)])
+            return th.cat([self._encode_bars(part) for part in th.split(t, _CHUNK)])
 
     def _encode_checkpointed(self, t: Tensor) -> Tensor:
         if self.checkpointed is None:
             return self._encode_bars(t)
         parts = [
             checkpoint(self._encode_bars, part, use_reentrant=False)
-            for part in t.split(self.checkpointed)
+            for part in th.split(t, self.checkpointed)
         ]
         return th.cat(parts)
 

@@ -7,16 +7,18 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
+from agents.embeddings import Embeddings
 from agents.networks import make_encoder
 from portfolio_env.errors import ArgumentError
 
 
-class AssetExtractor(BaseFeaturesExtractor):
+class MarketExtractor(BaseFeaturesExtractor):
     """One row per asset: encoder channels, `n_assets * weight - 1`, tradable flag.
 
-    The three observation modes give the same rows. With `"index"` observations the market's
-    features stay in a non-persistent buffer (see `bind`) and windows are gathered on its device
-    by `t`; `t` is never a feature, or the network could learn dates by heart.
+    The three observation modes give the same rows. With `"index"` observations the market stays on
+    the device (see `bind`) and each of its bars is encoded once (see `Embeddings`); `t` is never a
+    feature, or the network could learn dates by heart. Where the universe is sampled, the encoder
+    sees the whole market and each lane takes its own assets.
 
     Args:
         observation_space: the environment's, of mode `"window"`, `"flat"` or `"index"`.
@@ -25,9 +27,9 @@ class AssetExtractor(BaseFeaturesExtractor):
         window: bars the encoder sees, at most the environment's window.
         encoder: name of the encoder, see `agents.networks.ENCODERS`.
         encoder_kwargs: further, JSON-able options of the encoder.
+        embedding_kwargs: how the encoder is run: `frozen`, `compiled`, `autocast`, `checkpointed`,
+            see `Embeddings`.
     """
-
-    market: Tensor | None
 
     def __init__(
         self,
@@ -37,14 +39,14 @@ class AssetExtractor(BaseFeaturesExtractor):
         window: int = 1,
         encoder: str = "per_asset",
         encoder_kwargs: dict[str, Any] | None = None,
+        embedding_kwargs: dict[str, Any] | None = None,
     ) -> None:
         network = make_encoder(encoder, n_features, window, **(encoder_kwargs or {}))
         super().__init__(observation_space, network.channels + 2)
-        self.encoder = network
+        self.embeddings = Embeddings(network, **(embedding_kwargs or {}))
         self.n_assets = n_assets
         self.n_features = n_features
-        self.window = window
-        self.register_buffer("market", None, persistent=False)
+        self.bars = network.bars
         if isinstance(observation_space, spaces.Dict):
             self.reads_index = "t" in observation_space.spaces
             shape = () if self.reads_index else observation_space["market"].shape or ()
@@ -58,48 +60,67 @@ class AssetExtractor(BaseFeaturesExtractor):
                     f"hold {n_assets} assets of {n_features} features; pass the right n_features"
                 )
         self.window_shape = shape
-        if shape and (shape[0] < window or shape[2] != n_features):
+        if shape and (shape[0] < self.bars or shape[2] != n_features):
             raise ArgumentError(
-                f"observations hold {shape[0]} bars of {shape[2]} features, not {window} of "
-                f"{n_features}; pass a window <= {shape[0]} and n_features={shape[2]}"
+                f"observations hold {shape[0]} bars of {shape[2]} features, not {self.bars} of "
+                f"{n_features}; pass a window <= {shape[0]} and n_features={shape[2]}, or give the "
+                f"environment window={self.bars}"
             )
 
-    def bind(self, features: Tensor) -> None:
-        """Give the extractor the market's `features` (T, all assets, F), shared, not copied."""
-        if features.ndim != 3 or features.shape[2] != self.n_features:
-            raise ArgumentError(
-                f"the market's features have shape {tuple(features.shape)}, the network reads "
-                f"(T, assets, {self.n_features}); load the features it was trained on"
-            )
-        self.market = features
+    @property
+    def encoder(self) -> th.nn.Module:
+        """The encoder itself."""
+        return self.embeddings.encoder
+
+    @property
+    def needs_market(self) -> bool:
+        """Whether it must be bound before it can be used."""
+        return self.reads_index or self.embeddings.encoder.uses_codes
+
+    def bind(
+        self, features: Tensor, tradable: Tensor | None = None, codes: Tensor | None = None
+    ) -> None:
+        """Give it the market, shared and not copied.
+
+        Args:
+            features: (T, all assets, F).
+            tradable: (T, all assets), 1 or 0; None if all are, always.
+            codes: (all assets, K) static categories.
+        """
+        self.embeddings.bind(features, tradable, codes)
 
     def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
         """Return rows (batch, assets, channels + 2)."""
-        windows, tradable, weights = self._unpack(observations)
+        channels, tradable, weights = self._unpack(observations)
         own = weights[:, 1:] * tradable.shape[1] - 1.0
-        channels = self.encoder(windows, tradable)
         return th.cat([channels, own.unsqueeze(-1), tradable.unsqueeze(-1)], dim=-1)
 
     def _unpack(self, observations: Tensor | dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Windows (batch, window, assets, F), tradable (batch, assets), weights with cash first."""
+        """Channels (batch, assets, C), tradable (batch, assets), weights with cash first."""
         if isinstance(observations, Tensor):
             n = self.n_assets
             windows = observations[:, : -2 * n - 1].reshape(-1, *self.window_shape)
             tradable, weights = observations[:, -2 * n - 1 : -n - 1], observations[:, -n - 1 :]
-            return windows[:, -self.window :], tradable, weights
+            return self._encode(windows, tradable), tradable, weights
         tradable, weights = observations["tradable"], observations["weights"]
-        if self.reads_index:
-            return self._gather(observations), tradable, weights
-        return observations["market"][:, -self.window :], tradable, weights
+        if not self.reads_index:
+            return self._encode(observations["market"], tradable), tradable, weights
+        assets = observations.get("assets")
+        channels = self.embeddings(
+            observations["t"].long().flatten(), None if assets is None else assets.long()
+        )
+        return channels, tradable, weights
 
-    def _gather(self, observations: dict[str, Tensor]) -> Tensor:
-        """Windows that end at `t`, of the assets of each lane where the universe is sampled."""
-        if self.market is None:
-            raise ArgumentError(
-                "index observations need their market; call agents.bind_market(model, market)"
-            )
-        t = observations["t"].long()
-        bars = t + th.arange(1 - self.window, 1, device=t.device)  # (batch, window)
-        if "assets" in observations:
-            return self.market[bars[:, :, None], observations["assets"].long()[:, None, :]]
-        return self.market[bars]
+    def _encode(self, windows: Tensor, tradable: Tensor) -> Tensor:
+        codes = self.embeddings.codes
+        if codes is not None:
+            if len(codes) != tradable.shape[1]:
+                raise ArgumentError(
+                    f"the market has categories of {len(codes)} assets, the observation holds "
+                    f'{tradable.shape[1]}; use observation="index" where the universe is sampled'
+                )
+            codes = codes.expand(len(tradable), *codes.shape)
+        return self.embeddings.encode(windows[:, -self.bars :], tradable, codes)
+
+
+AssetExtractor = MarketExtractor
