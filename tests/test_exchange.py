@@ -415,6 +415,7 @@ def test_bad_symbols_name_their_neighbours_and_stop_nobody(server, link, tmp_pat
         (("binanc", "BTC/USDT", "1d", "2023-01-01"), "did you mean binance"),
         (("binance", "BTC/USDT", "2d", "2023-01-01"), "unknown timeframe '2d'"),
         (("binance", [], "1d", "2023-01-01"), "there are no symbols"),
+        ((7, "BTC/USDT", "1d", "2023-01-01"), "7 is no exchange"),
         (("coinbase", "BTC/USD", "4h", "2023-01-01"), "coinbase has no candles of 4h"),
     ],
 )

@@ -163,7 +163,7 @@ def _complete(client: Client, how: How, writer: Writer, start: int, end: int) ->
 
     symbol, step = writer.series.symbol, milliseconds(how.timeframe)
     parts = uncovered(writer.series.covered, start, end)
-    problem = None
+    problems = []
     total = sum(high - low for low, high in parts) // step
     with tqdm(
         total=total,
@@ -177,18 +177,18 @@ def _complete(client: Client, how: How, writer: Writer, start: int, end: int) ->
                 bar.update((page.reached - low) // step)
                 low = page.reached
                 if page.withheld is not None:
-                    problem = (
+                    problems.append(
                         f"{client.name} gives only the newest candles of {how.timeframe}, those "
                         f"from {moment(page.withheld[0])} to {moment(page.withheld[1])} are lost: "
                         "take a longer timeframe or another exchange"
                     )
-    return problem
+    return "; ".join(problems) or None
 
 
 def _listed(series: Series) -> np.datetime64 | None:
     """The first candle's time, if the time before it is covered."""
-    if not len(series.times) or series.times[0] - series.covered[0][0] < milliseconds(
-        series.timeframe
-    ):
+    if not len(series.times):
         return None
-    return moment(series.times[0])
+    first, step = int(series.times[0]), milliseconds(series.timeframe)
+    known = any(start <= first - step and first < end for start, end in series.covered)
+    return moment(first) if known else None

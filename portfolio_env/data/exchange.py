@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from datetime import date
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,10 @@ def _client(
     if timeframe not in TIMEFRAMES:
         raise unknown("timeframe", timeframe, TIMEFRAMES)
     source = _connected(exchange, symbols) if isinstance(exchange, str) else exchange
+    if not hasattr(source, "fetch_ohlcv") or iscoroutinefunction(source.fetch_ohlcv):
+        raise ArgumentError(
+            f"{source!r} is no exchange: give an id, or a (synchronous) one of ccxt"
+        )
     if not source.has.get("fetchOHLCV"):
         raise ArgumentError(f"{source.id} gives no candles: choose another exchange")
     has = [name for name in TIMEFRAMES if (source.timeframes or {}).get(name)]
