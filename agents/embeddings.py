@@ -26,7 +26,8 @@ class Embeddings(nn.Module):
     Args:
         encoder: makes the vectors.
         frozen: the encoder does not learn; it stays in evaluation mode.
-        compiled: run it through `torch.compile`.
+        compiled: a backend of `torch.compile` to run it through, e.g. "inductor"; None runs it
+            as it is.
         autocast: "bf16" runs it in mixed precision; its output is float32 all the same.
         checkpointed: windows whose activations are kept at a time; the others are computed again in
             the backward pass. None keeps all.
@@ -41,7 +42,7 @@ class Embeddings(nn.Module):
         encoder: Encoder,
         *,
         frozen: bool = False,
-        compiled: bool = False,
+        compiled: str | None = None,
         autocast: Literal["bf16"] | None = None,
         checkpointed: int | None = None,
     ) -> None:
@@ -54,7 +55,8 @@ class Embeddings(nn.Module):
         self.autocast = autocast
         self.checkpointed = checkpointed
         # In a tuple, or it would be a second module with the same parameters.
-        self._run: tuple[Callable[..., Any]] = (th.compile(encoder) if compiled else encoder,)
+        run = encoder if compiled is None else th.compile(encoder, backend=compiled)
+        self._run: tuple[Callable[..., Any]] = (run,)
         for name in ("features", "tradable", "codes"):
             self.register_buffer(name, None, persistent=False)
         self._cache = _Cache()
@@ -189,9 +191,10 @@ class _Cache:
             fresh = encode(missing)
             end = self._used + len(missing)
             if end > len(self._stored) or self._stored.shape[1:] != fresh.shape[1:]:
-                kept = self._stored[: self._used]
-                self._stored = fresh.new_empty(2 * end, *fresh.shape[1:])
-                self._stored[: self._used] = kept
+                grown = fresh.new_empty(2 * end, *fresh.shape[1:])
+                if self._used:
+                    grown[: self._used] = self._stored[: self._used]
+                self._stored = grown
             self._stored[self._used : end] = fresh
             self._slot[missing] = th.arange(self._used, end, device=t.device)
             self._used = end
