@@ -1,6 +1,7 @@
 """What all tests share: real data where present, a small market, the hypothesis profile."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -25,3 +26,48 @@ def shared_data() -> Path:
 def market() -> Market:
     """A small synthetic market: 300 bars of 4 assets, 2 of them listed late or delisted."""
     return load_market("synthetic?seed=1&bars=300&assets=4&ragged=true", fit_end=200)
+
+
+@pytest.fixture(scope="session")
+def loopback():
+    """A server that speaks as exchanges do, and the exchanges of ccxt that speak to it, by name."""
+    from exchange_server import ExchangeServer
+
+    exchanges: dict[str, Any] = {}
+    with ExchangeServer() as running:
+        yield running, exchanges
+        for exchange in exchanges.values():
+            exchange.session.close()
+
+
+@pytest.fixture
+def server(loopback):
+    """The server, with nothing wrong."""
+    loopback[0].reset()
+    return loopback[0]
+
+
+@pytest.fixture
+def link(server, loopback):
+    """Gives exchanges of ccxt that speak to the server and do not know its markets yet."""
+    from exchange_server import connect
+
+    def linked(name="binance"):
+        exchanges = loopback[1]
+        if name not in exchanges:
+            exchanges[name] = connect(name, server.base)
+        exchanges[name].markets = None
+        return exchanges[name]
+
+    return linked
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The waits before requests are made again, which do not take place."""
+    from portfolio_env.data import exchange
+    from portfolio_env.data.client import Retry
+
+    seconds: list[float] = []
+    monkeypatch.setattr(exchange, "Retry", lambda: Retry(sleep=seconds.append, random=lambda: 0.0))
+    return seconds

@@ -6,33 +6,26 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from exchange_server import ExchangeServer, connect, ms
+from exchange_dialects import ms
 
 from portfolio_env import Market, load_market
 from portfolio_env.data import exchange
 from portfolio_env.data.__main__ import main
-from portfolio_env.data.client import Retry
 from portfolio_env.data.files import read_frame
 from portfolio_env.data.store import series_path
 
 SYMBOLS = "BTC/USDT,ETH/USDT"
 
 
-@pytest.fixture
-def server(monkeypatch):
-    """A server that the command's exchanges speak to, without waiting between attempts."""
-    made = []
+@pytest.fixture(autouse=True)
+def redirected(monkeypatch, link, waits):
+    """The command's exchanges speak to the server."""
+    known = exchange._connected
 
     def connected(name, symbols):
-        made.append(connect(name, running.base))
-        return made[-1]
+        return link(known(name, symbols).id)
 
     monkeypatch.setattr(exchange, "_connected", connected)
-    monkeypatch.setattr(exchange, "Retry", lambda: Retry(sleep=lambda _: None))
-    with ExchangeServer() as running:
-        yield running
-    for each in made:
-        each.session.close()
 
 
 def fetch(store, *options, symbols=SYMBOLS, since="2023-12-01"):
