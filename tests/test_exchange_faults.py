@@ -66,13 +66,13 @@ def test_puts_odd_pages_in_order_and_reports_them(server, link, tmp_path, fault)
 @pytest.mark.parametrize("name", SYMBOL)
 @pytest.mark.parametrize("fault", [429, 503, "truncated", "empty", "duplicates", "disorder"])
 def test_every_exchange_survives(server, link, waits, tmp_path, name, fault):
-    """An answer that is cut off reads as an empty page in four of the five classes of ccxt."""
+    """To ccxt's Coinbase, Kraken and KuCoin an answer that is cut off is an empty page."""
     server.faults = {0: fault}
     since = np.datetime64(server.now, "ms").astype("M8[D]") - 20
     (report,) = exchanges.fetch(link(name), SYMBOL[name], "1h", since, store=tmp_path)
     check(server, tmp_path, name, SYMBOL[name], "1h", since)
     assert report.error is None
-    assert report.duplicates == (480 if fault == "duplicates" else 0) or name == "coinbase"
+    assert report.duplicates >= 300 if fault == "duplicates" else report.duplicates == 0
     assert report.gaps == []
 
 
