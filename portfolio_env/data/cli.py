@@ -187,9 +187,9 @@ class Convert:
         is_market = self.out.suffix == ".npz"
         if not is_market and not self.out.name.endswith((".parquet", ".csv", ".csv.gz")):
             raise ArgumentError(f"{self.out} is no name: end it with .npz, .parquet or .csv.gz")
-        extra = {"features": self.features, "fit-end": self.fit_end}
-        extra |= {"metadata": self.metadata, "exogenous": self.exogenous}
-        lost = [f"--{name}" for name, value in extra.items() if value is not None]
+        extra = ("features", "fit_end", "metadata", "exogenous")
+        given = [name for name in extra if getattr(self, name) is not None]
+        lost = [f"--{name.replace('_', '-')}" for name in given]
         if lost and not is_market:
             raise ArgumentError(
                 f"{self.out} holds bars only, not {', '.join(lost)}: leave them out, or write .npz"
