@@ -31,6 +31,10 @@ class Embeddings(nn.Module):
         autocast: "bf16" runs it in mixed precision; its output is float32 all the same.
         checkpointed: windows whose activations are kept at a time; the others are computed again in
             the backward pass. None keeps all.
+
+    Attributes:
+        cached: whether vectors are kept while weights stay as they are. To be switched off where
+            weights change through `.data`, which leaves no trace (SB3's Polyak averages).
     """
 
     features: Tensor | None
@@ -60,6 +64,7 @@ class Embeddings(nn.Module):
         for name in ("features", "tradable", "codes"):
             self.register_buffer(name, None, persistent=False)
         self._cache = _Cache()
+        self.cached = True
         self.frozen = False
         self.freeze(frozen)
 
@@ -102,7 +107,8 @@ class Embeddings(nn.Module):
         features, tradable = self._market()
         if not any(True for _ in self.encoder.parameters()):
             return self._without_weights(t, assets, features, tradable)
-        if self.frozen or not (th.is_grad_enabled() or self.encoder.training):
+        learning = th.is_grad_enabled() or self.encoder.training
+        if self.frozen or (self.cached and not learning):
             rows = self._cache.rows(t, len(features), self._state(), self._encode_all)
         else:
             distinct, place = th.unique(t, return_inverse=True)
