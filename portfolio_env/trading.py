@@ -73,20 +73,29 @@ def remainder_factor(
             raise ArgumentError(
                 f"{name} must be a scalar or ({n},) of fractions in [0, 1), got {value!r}."
             )
-        rates.append(np.broadcast_to(rate, (n,)).copy())
+        rates.append(np.broadcast_to(rate, (n,)))
     if not 0 <= fixed_fee < 1:
         raise ArgumentError(f"fixed_fee={fixed_fee!r} must be a fraction of wealth in [0, 1).")
-    mu = _remainder_lanes(np.atleast_2d(d), np.atleast_2d(a), rates[0], rates[1], float(fixed_fee))
+    d2, a2 = (np.ascontiguousarray(np.atleast_2d(w)) for w in (d, a))
+    lanes = len(d2)
+    buy, sell = (np.tile(rate, (lanes, 1)) for rate in rates)
+    nothing_fixed, no_impact = np.zeros((lanes, n), np.bool_), np.zeros((lanes, 0))
+    free, fee = np.ones(lanes), np.full(lanes, float(fixed_fee))
+    mu: Float = solve_trades(d2, a2, nothing_fixed, free, buy, sell, no_impact, fee)
     return mu if d.ndim == 2 else mu[0]
 
 
 @kernel
-def _remainder_lanes(d: Float, a: Float, buy: Float, sell: Float, fee: float) -> Float:
-    nothing_fixed = np.zeros(d.shape[1] - 1, dtype=np.bool_)
-    no_impact = np.zeros(0)
+def solve_trades(
+    d: Float, a: Float, fixed: Bool, free: Float, buy: Float, sell: Float, impact: Float, fee: Float
+) -> Float:
+    """``solve_trade`` for lanes: (B, N + 1) weights, (B,) ``free`` and ``fee``, else (B, N).
+
+    ``impact`` may be (B, 0) for none.
+    """
     out = np.empty(d.shape[0])
     for b in range(d.shape[0]):
-        out[b] = solve_trade(d[b], a[b], nothing_fixed, 1.0, buy, sell, no_impact, fee)
+        out[b] = solve_trade(d[b], a[b], fixed[b], free[b], buy[b], sell[b], impact[b], fee[b])
     return out
 
 

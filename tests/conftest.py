@@ -65,8 +65,8 @@ def link(server, loopback):
 @pytest.fixture
 def waits(monkeypatch):
     """The waits before requests are made again, which do not take place."""
-    from portfolio_env.data import exchange
-    from portfolio_env.data.client import Retry
+    from portfolio_env.data.downloads import exchange
+    from portfolio_env.data.downloads.client import Retry
 
     seconds: list[float] = []
     monkeypatch.setattr(exchange, "Retry", lambda: Retry(sleep=seconds.append, random=lambda: 0.0))

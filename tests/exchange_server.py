@@ -17,7 +17,7 @@ import ccxt
 import numpy as np
 from exchange_dialects import CANDLES, MARKETS, STEPS, ms
 
-from portfolio_env.data.store import read_series, series_path
+from portfolio_env.data.downloads.store import read_series, series_path
 
 
 @cache

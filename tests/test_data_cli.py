@@ -11,8 +11,8 @@ from exchange_dialects import ms
 from portfolio_env import Market, load_market
 from portfolio_env.data import exchange
 from portfolio_env.data.__main__ import main
+from portfolio_env.data.downloads.store import series_path
 from portfolio_env.data.files import read_frame
-from portfolio_env.data.store import series_path
 
 SYMBOLS = "BTC/USDT,ETH/USDT"
 

@@ -9,9 +9,9 @@ from exchange_dialects import STEPS, SYMBOLS, ms
 from exchange_server import check
 
 from portfolio_env import load_market
-from portfolio_env.data import exchange as exchanges
-from portfolio_env.data.client import Client, Retry
-from portfolio_env.data.store import open_series, series_path
+from portfolio_env.data.downloads import exchange as exchanges
+from portfolio_env.data.downloads.client import Client, Retry
+from portfolio_env.data.downloads.store import open_series, series_path
 from portfolio_env.errors import ArgumentError
 
 PAGE = {"binance": 1000, "binanceus": 1000, "coinbase": 300, "kraken": 720, "kucoin": 1500}

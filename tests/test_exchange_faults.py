@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from portfolio_env.data import exchange as exchanges
-from portfolio_env.data.client import Client, Retry
-from portfolio_env.data.store import open_series
+from portfolio_env.data.downloads.client import Client, Retry
+from portfolio_env.data.downloads.store import open_series
 from portfolio_env.errors import ArgumentError, DataError
 
 SYMBOL = {name: symbols[0] for name, symbols in SYMBOLS.items()}

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.extractors import AssetExtractor
+from agents.extractors import MarketExtractor
 from agents.networks import make_encoder, masked_mean
 from agents.policies import PerAssetActorCriticPolicy, PerAssetSACPolicy
 from portfolio_env.errors import ArgumentError
@@ -60,7 +60,7 @@ def scramble(policy: Any) -> Any:
 
 def bind(policy: Any, features: np.ndarray) -> Any:
     for module in policy.modules():
-        if isinstance(module, AssetExtractor):
+        if isinstance(module, MarketExtractor):
             module.bind(th.tensor(features))
     return policy
 
@@ -255,7 +255,7 @@ def test_every_trained_parameter_is_optimised() -> None:
         (lambda: make_encoder("per_asset", 3, 0), "window >= 1"),
         (lambda: build(PerAssetActorCriticPolicy, "window", window=9), "window <= 4"),
         (lambda: build(PerAssetActorCriticPolicy, "flat", n=4, window=9), "window <= 4"),
-        (lambda: AssetExtractor(observation_space("flat"), 7, FEATURES), "does not hold"),
+        (lambda: MarketExtractor(observation_space("flat"), 7, FEATURES), "does not hold"),
         (lambda: build(PerAssetActorCriticPolicy, "window", use_sde=True), "use_sde"),
         (lambda: build(PerAssetSACPolicy, "window", use_sde=True), "use_sde"),
         (lambda: bind(build(PerAssetSACPolicy, "index"), np.zeros((9, 5, 8))), "features"),

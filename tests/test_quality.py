@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from portfolio_env import Market, load_market
 from portfolio_env.data.files import panel_from_frame, read_frame
-from portfolio_env.data.quality import QualityReport, quality
+from portfolio_env.data.reports.quality import QualityReport, quality
 from portfolio_env.errors import ArgumentError, DataError
 
 DAY = np.timedelta64(1, "D")
@@ -201,7 +201,7 @@ def test_the_json_is_strict_and_complete(tmp_path: Path) -> None:
 
 
 def test_the_picture_marks_every_kind(tmp_path: Path) -> None:
-    from portfolio_env.data.quality_plot import availability
+    from portfolio_env.data.reports.quality_plot import availability
 
     frame = bars()
     frame.loc[5:15, "close"] = 100.0

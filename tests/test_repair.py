@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_env.data.files import panel_from_frame, read_frame
-from portfolio_env.data.quality import quality
 from portfolio_env.data.repair import Repair, repair
+from portfolio_env.data.reports.quality import quality
 from portfolio_env.errors import ArgumentError, DataError
 
 EVERYTHING = {"sort": True, "drop_faulty": True, "drop_duplicates": "first", "drop_jumps": 6.0}

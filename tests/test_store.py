@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portfolio_env.data.store import (
+from portfolio_env.data.downloads.store import (
     Merged,
     Series,
     merge,
@@ -116,7 +116,7 @@ def test_dying_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
 WRITING = """
 import sys
 import numpy as np
-from portfolio_env.data.store import Series, write_series
+from portfolio_env.data.downloads.store import Series, write_series
 while True:
     for n_rows in (300_000, 200_000):
         bars = np.full((n_rows, 5), float(n_rows))

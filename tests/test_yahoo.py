@@ -6,11 +6,11 @@ import pandas as pd
 import pytest
 
 from portfolio_env import ArgumentError, DataError, load_market
-from portfolio_env.data import yahoo
+from portfolio_env.data.downloads import yahoo
+from portfolio_env.data.downloads.store import read_series
+from portfolio_env.data.downloads.yahoo import fetch_yahoo, update_yahoo
 from portfolio_env.data.files import read_frame, read_panel
 from portfolio_env.data.metadata import with_categories
-from portfolio_env.data.store import read_series
-from portfolio_env.data.yahoo import fetch_yahoo, update_yahoo
 
 TODAY = pd.Timestamp("2024-03-13")  # a Wednesday
 FIELDS = ["Open", "High", "Low", "Close", "Volume"]

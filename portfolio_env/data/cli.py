@@ -11,11 +11,12 @@ from typing import Annotated, Any, TypeAlias
 import pandas as pd
 import tyro
 
-from portfolio_env.data import exchange, load_market
-from portfolio_env.data.download import SeriesReport
+from portfolio_env.data import load_market
+from portfolio_env.data.downloads import exchange
+from portfolio_env.data.downloads.download import SeriesReport
+from portfolio_env.data.downloads.store import moment, read_series, stored
 from portfolio_env.data.frames import frame_of_panel
 from portfolio_env.data.repair import Repair
-from portfolio_env.data.store import moment, read_series, stored
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files import replacing
 
@@ -49,7 +50,7 @@ class Fetch:
         """Download, and print what came of it."""
         names = _split(self.symbols)
         if self.exchange == YAHOO:
-            from portfolio_env.data.yahoo import fetch_yahoo
+            from portfolio_env.data.downloads.yahoo import fetch_yahoo
 
             if self.since is None or self.bars is not None:
                 raise ArgumentError("bars from yahoo are counted by dates: give --since, no --bars")
@@ -91,7 +92,7 @@ class Update:
         folders = {path.parts[-3] for path in stored(self.store)}
         status = 0
         if YAHOO in folders and self.exchange in (None, YAHOO) and self.timeframe in (None, "1d"):
-            from portfolio_env.data.yahoo import update_yahoo
+            from portfolio_env.data.downloads.yahoo import update_yahoo
 
             report = update_yahoo(names, self.store)
             print(report)
@@ -150,7 +151,7 @@ class Report:
 
     def run(self) -> int:
         """Write the page."""
-        from portfolio_env.data.exploration import write_report
+        from portfolio_env.data.reports.exploration import write_report
 
         print(write_report(self.source, self.out))
         return 0

@@ -32,8 +32,7 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
               named after (no column may be called symbol or close);
             - wide with the two header rows Price and Ticker of yfinance;
             - a folder of long files of one symbol each, which the entry "symbol" of their metadata
-              names, else the file: what `portfolio_env.data.store` writes for one exchange and
-              timeframe.
+              names, else the file: what `data.downloads.store` keeps for an exchange.
 
     Returns:
         A frame with columns date (datetime64[ns], times with a zone in UTC), symbol, and the bar

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from portfolio_env.data.checks import bar_fields, iso, lacking, order_faults
 from portfolio_env.data.frames import long_frame
+from portfolio_env.data.reports.checks import bar_fields, iso, lacking, order_faults
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.names import unknown
 from portfolio_env.panel import BAR_FIELDS, bar_faults

@@ -153,7 +153,7 @@ def _read_parquet(content: bytes, origin: Origin) -> pd.DataFrame:
 
 
 def _parquet_metadata(content: bytes) -> dict[str, str]:
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]  # pyarrow has no types
+    import pyarrow.parquet as pq
 
     stored = pq.read_schema(io.BytesIO(content)).metadata or {}
     return {

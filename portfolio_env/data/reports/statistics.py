@@ -117,7 +117,7 @@ def covariance(
         weights = decay ** np.arange(len(rows) - 1, -1, -1)
         return (rows * (weights / weights.sum())[:, None]).T @ rows * periods_per_year
     try:
-        from sklearn.covariance import ledoit_wolf  # type: ignore[import-untyped]  # has no stubs
+        from sklearn.covariance import ledoit_wolf
     except ImportError as error:
         raise PortfolioError(
             "ledoit_wolf needs scikit-learn; pip install 'portfolio-env[data]'"
@@ -185,7 +185,7 @@ def scipy_stats() -> Any:
         PortfolioError: if scipy is not installed.
     """
     try:
-        from scipy import stats  # type: ignore[import-untyped]  # has no stubs
+        from scipy import stats
     except ImportError as error:
         raise PortfolioError("this needs scipy; pip install 'portfolio-env[data]'") from error
     return stats

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from portfolio_env.data.client import Client
-from portfolio_env.data.paging import Page, Pager
-from portfolio_env.data.store import (
+from portfolio_env.data.downloads.client import Client
+from portfolio_env.data.downloads.paging import Page, Pager
+from portfolio_env.data.downloads.store import (
     Series,
     merge,
     milliseconds,
@@ -159,7 +159,7 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
 
 def _complete(client: Client, how: How, writer: Writer, start: int, end: int) -> str | None:
     """Download the parts of [start, end) that a series does not cover; what is withheld, if any."""
-    from tqdm import tqdm  # type: ignore[import-untyped]  # tqdm has no types
+    from tqdm import tqdm
 
     symbol, step = writer.series.symbol, milliseconds(how.timeframe)
     parts = uncovered(writer.series.covered, start, end)

@@ -12,13 +12,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data import exploration_plots, risk_plots, statistics
 from portfolio_env.data.files import panel_from_frame
 from portfolio_env.data.frames import Source, long_frame, resolved
-from portfolio_env.data.quality import QualityReport, quality
 from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired
-from portfolio_env.data.report_page import (
+from portfolio_env.data.reports import exploration_plots, risk_plots, statistics
+from portfolio_env.data.reports.page import (
     Section,
     bullets,
     folded,
@@ -28,6 +27,7 @@ from portfolio_env.data.report_page import (
     table,
     write_page,
 )
+from portfolio_env.data.reports.quality import QualityReport, quality
 from portfolio_env.errors import DataError
 from portfolio_env.names import positions
 from portfolio_env.panel import PricePanel

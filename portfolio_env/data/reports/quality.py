@@ -11,8 +11,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.checks import ROW_FAULTS, SortedBars, iso
 from portfolio_env.data.frames import Source, frame_of_panel, resolved
+from portfolio_env.data.reports.checks import ROW_FAULTS, SortedBars, iso
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files import replacing
 from portfolio_env.names import unknown
@@ -135,7 +135,7 @@ class QualityReport:
         Raises:
             PortfolioError: if matplotlib is not installed.
         """
-        from portfolio_env.data.quality_plot import availability
+        from portfolio_env.data.reports.quality_plot import availability
         from portfolio_env.evaluation.plots import save_figure
 
         save_figure(availability(self), os.fspath(path))

@@ -147,8 +147,8 @@ def read_series(path: str | os.PathLike[str]) -> Series:
     Raises:
         DataError: if the file is damaged, or not one that `write_series` wrote.
     """
-    import pyarrow as pa  # type: ignore[import-untyped]  # pyarrow has no types
-    import pyarrow.parquet as pq  # type: ignore[import-untyped]  # pyarrow has no types
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(os.fspath(path), partitioning=None)

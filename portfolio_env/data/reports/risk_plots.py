@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data import statistics
-from portfolio_env.data.exploration_plots import WIDTH, palette, panels_grid
+from portfolio_env.data.reports import statistics
+from portfolio_env.data.reports.exploration_plots import WIDTH, palette, panels_grid
 from portfolio_env.evaluation.plots import DOTS_PER_INCH, date_axis
 from portfolio_env.panel import FloatArray, PricePanel
 from portfolio_env.rendering import new_figure

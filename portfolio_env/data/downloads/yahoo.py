@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.store import (
+from portfolio_env.data.downloads.store import (
     Series,
     merge,
     moment,
@@ -237,7 +237,7 @@ def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:
     """Add what Yahoo says about symbols that are not in STORE/yahoo/metadata.csv yet."""
-    from yfinance.exceptions import YFException  # type: ignore[import-untyped]  # it has no types
+    from yfinance.exceptions import YFException
 
     path = Path(store) / "yahoo" / "metadata.csv"
     known = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
@@ -264,7 +264,7 @@ def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:
 
 def _yfinance() -> Any:
     try:
-        import yfinance  # type: ignore[import-untyped]  # it has no types
+        import yfinance
     except ImportError as error:
         raise DataError("Yahoo needs yfinance; pip install 'portfolio-env[yahoo]'") from error
     return yfinance

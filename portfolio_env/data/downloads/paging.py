@@ -11,8 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from portfolio_env.data.client import Answer, Client
-from portfolio_env.data.store import Range, Times, milliseconds, moment
+from portfolio_env.data.downloads.client import Answer, Client
+from portfolio_env.data.downloads.store import Range, Times, milliseconds, moment
 from portfolio_env.errors import DataError
 from portfolio_env.panel import FloatArray
 from portfolio_env.resampling import TIMEFRAMES

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from portfolio_env.data.store import Times
+from portfolio_env.data.downloads.store import Times
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.names import unknown
 from portfolio_env.panel import FloatArray
@@ -164,7 +164,7 @@ class Client:
         Raises:
             DataError: if the exchange refuses it, or does not answer.
         """
-        import ccxt  # type: ignore[import-untyped]  # ccxt has no types
+        import ccxt
 
         for repetition in range(self.retry.attempts):
             try:

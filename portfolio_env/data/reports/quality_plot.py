@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from portfolio_env.data.quality import QualityReport
+from portfolio_env.data.reports.quality import QualityReport
 from portfolio_env.evaluation.plots import DOTS_PER_INCH, date_axis
 from portfolio_env.rendering import new_figure
 

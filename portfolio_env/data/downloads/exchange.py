@@ -1,6 +1,6 @@
 """Candles from crypto exchanges, into a store that every download continues.
 
->>> from portfolio_env.data import exchange
+>>> from portfolio_env.data.downloads import exchange
 >>> reports = exchange.fetch("binance", ["BTC/USDT"], since="2020-01-01")  # doctest: +SKIP
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from portfolio_env.data.client import Client, Retry
-from portfolio_env.data.download import How, SeriesReport, download
-from portfolio_env.data.store import Range, milliseconds, read_series, stored
+from portfolio_env.data.downloads.client import Client, Retry
+from portfolio_env.data.downloads.download import How, SeriesReport, download
+from portfolio_env.data.downloads.store import Range, milliseconds, read_series, stored
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.names import unknown
 from portfolio_env.timeline import as_timestamp
@@ -154,7 +154,7 @@ def _client(
 def _connected(name: str, symbols: Sequence[str]) -> Any:
     """The exchange that ccxt knows by this name."""
     try:
-        import ccxt  # type: ignore[import-untyped]  # ccxt has no types
+        import ccxt
     except ImportError as error:
         raise DataError("exchanges need ccxt; pip install 'portfolio-env[data]'") from error
     if name not in ccxt.exchanges:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data import statistics
+from portfolio_env.data.reports import statistics
 from portfolio_env.evaluation.plots import DOTS_PER_INCH, date_axis
 from portfolio_env.panel import FloatArray, PricePanel
 from portfolio_env.rendering import new_figure
