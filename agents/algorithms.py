@@ -1,30 +1,92 @@
-"""PPO and SAC with the measured defaults, and how to load them for any market."""
+"""Learning algorithms with the measured defaults, and how to load agents for any market."""
 
 import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import PPO, SAC
+from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.buffers import IndexReplayBuffer
-from agents.extractors import AssetExtractor
-from agents.policies import LOG_STD_INIT, PerAssetActorCriticPolicy, PerAssetSACPolicy
+from agents.noise import LogitNoise
+from agents.policies import (
+    LOG_STD_INIT,
+    PerAssetActorCriticPolicy,
+    PerAssetDirichletPolicy,
+    PerAssetSACPolicy,
+    PerAssetTD3Policy,
+)
+from agents.policies.common import MarketExtractor
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError
 
-ALGORITHMS: dict[str, type[BaseAlgorithm]] = {"ppo": PPO, "sac": SAC}
-PER_ASSET: dict[str, type[BasePolicy]] = {
-    "ppo": PerAssetActorCriticPolicy,
-    "sac": PerAssetSACPolicy,
-}
+ALGORITHMS = ("ppo", "a2c", "sac", "td3", "ddpg", "tqc")
+ON_POLICY = ("ppo", "a2c")
+POLICIES = ("per_asset", "dirichlet", "flat_mlp")
 ROLLOUT = 8192  # transitions between two PPO updates: 256 lanes x 32 steps
 LEARNING_RATE = 1e-3
+
+_CLASSES: dict[str, type[BaseAlgorithm]] = {
+    "ppo": PPO,
+    "a2c": A2C,
+    "sac": SAC,
+    "td3": TD3,
+    "ddpg": DDPG,
+}
+_PER_ASSET: dict[str, type[BasePolicy]] = {
+    "ppo": PerAssetActorCriticPolicy,
+    "a2c": PerAssetActorCriticPolicy,
+    "sac": PerAssetSACPolicy,
+    "td3": PerAssetTD3Policy,
+    "ddpg": PerAssetTD3Policy,
+}
+
+
+def algorithm_class(algo: str) -> type[BaseAlgorithm]:
+    """The class of an algorithm by its name, one of `ALGORITHMS`.
+
+    Raises:
+        ArgumentError: for an unknown name, or `"tqc"` without sb3-contrib.
+    """
+    if algo not in ALGORITHMS:
+        raise ArgumentError(f"algo {algo!r} is unknown; choose one of {sorted(ALGORITHMS)}")
+    if algo != "tqc":
+        return _CLASSES[algo]
+    try:
+        from sb3_contrib import TQC
+    except ModuleNotFoundError as error:
+        raise ArgumentError(
+            f"algo 'tqc' needs the library {error.name}; pip install 'sb3-contrib>=2.9,<2.10'"
+        ) from error
+    return TQC
+
+
+def policy_class(algo: str, policy: str) -> type[BasePolicy]:
+    """The class of a per-asset policy, `"per_asset"` or `"dirichlet"`, for an algorithm.
+
+    Raises:
+        ArgumentError: for an unknown policy, or one that the algorithm cannot train.
+    """
+    if policy not in POLICIES:
+        raise ArgumentError(f"policy {policy!r} is unknown; choose one of {sorted(POLICIES)}")
+    if policy == "dirichlet":
+        if algo not in ON_POLICY:
+            raise ArgumentError(
+                f"policy 'dirichlet' cannot be trained by {algo!r}, which needs actions in a box; "
+                f"choose one of {sorted(ON_POLICY)}"
+            )
+        return PerAssetDirichletPolicy
+    if algo == "tqc":
+        from agents.policies.quantile import PerAssetTQCPolicy
+
+        return PerAssetTQCPolicy
+    return _PER_ASSET[algo]
 
 
 def make_agent(
@@ -38,16 +100,18 @@ def make_agent(
     policy_kwargs: dict[str, Any] | None = None,
     **options: Any,
 ) -> BaseAlgorithm:
-    """Build a PPO or SAC agent for the portfolio environment, bound to its market.
+    """Build an agent for the portfolio environment, bound to its market.
 
     Args:
-        algo: `"ppo"` or `"sac"`.
+        algo: `"ppo"`, `"a2c"`, `"sac"`, `"td3"`, `"ddpg"`, or sb3-contrib's `"tqc"`.
         venv: the training environment, see `make_sb3_vec_env`.
-        policy: `"per_asset"`, or `"flat_mlp"` for SB3's own network over all assets at once.
+        policy: `"per_asset"`; `"dirichlet"` for PPO and A2C in an environment with
+            `action="weights"`; or `"flat_mlp"` for SB3's own network over all assets at once.
         window: bars the encoder sees, at most the environment's window.
         encoder: name of the encoder, see `agents.networks.ENCODERS`.
         encoder_kwargs: further options of the encoder, JSON-able.
-        policy_kwargs: further options of the policy, e.g. `net_arch` or `log_std_init`.
+        policy_kwargs: further options of the policy, e.g. `net_arch`, `log_std_init` or
+            `share_features_extractor`.
         options: arguments of SB3's class that replace the defaults (`device`, `seed`, `gamma`,
             ...).
 
@@ -55,15 +119,13 @@ def make_agent(
         ArgumentError: for an unknown algorithm or policy, or a policy that the observations do
             not suit.
     """
-    if algo not in ALGORITHMS:
-        raise ArgumentError(f"algo {algo!r} is unknown; choose one of {sorted(ALGORITHMS)}")
+    cls = algorithm_class(algo)
     settings = _DEFAULTS[algo](venv) | options
     if policy == "flat_mlp":
-        noise = {"log_std_init": LOG_STD_INIT} if algo == "ppo" else {}
+        noise = {"log_std_init": LOG_STD_INIT} if algo in ON_POLICY else {}
         policy_kwargs = noise | (policy_kwargs or {})
-        return ALGORITHMS[algo](_flat_mlp(venv), venv, policy_kwargs=policy_kwargs, **settings)
-    if policy != "per_asset":
-        raise ArgumentError(f"policy {policy!r} is unknown; choose 'per_asset' or 'flat_mlp'")
+        return cls(_flat_mlp(venv), venv, policy_kwargs=policy_kwargs, **settings)
+    network = policy_class(algo, policy)
     market = _market(venv)
     extractor = {
         "n_features": market.n_features,
@@ -72,7 +134,7 @@ def make_agent(
         "encoder_kwargs": encoder_kwargs or {},
     }
     policy_kwargs = {"features_extractor_kwargs": extractor} | (policy_kwargs or {})
-    agent = ALGORITHMS[algo](PER_ASSET[algo], venv, policy_kwargs=policy_kwargs, **settings)
+    agent = cls(network, venv, policy_kwargs=policy_kwargs, **settings)
     bind_market(agent, market)
     return agent
 
@@ -94,12 +156,18 @@ def load_agent(algo: str, path: str | Path, venv: VecEnv, *, device: str = "auto
     """
     spaces_of_env = {"observation_space": venv.observation_space, "action_space": venv.action_space}
     try:
-        agent = ALGORITHMS[algo].load(path, env=venv, device=device, custom_objects=spaces_of_env)
+        agent = algorithm_class(algo).load(
+            path, env=venv, device=device, custom_objects=spaces_of_env
+        )
     except RuntimeError as error:  # torch: sizes of parameters differ
         raise ArgumentError(
             f"{path} does not fit this environment ({error}); a flat network needs the market it "
             "was trained on, a per-asset one the same features"
         ) from error
+    noise = getattr(agent, "action_noise", None)
+    noise = getattr(noise, "base_noise", noise)  # SB3 wraps it for the lanes of `learn`
+    if isinstance(noise, LogitNoise):
+        agent.action_noise = LogitNoise(noise.std, _n_actions(venv))  # type: ignore[attr-defined]
     bind_market(agent, _market(venv))
     return agent
 
@@ -130,11 +198,13 @@ def bind_market(agent: BaseAlgorithm, market: Market) -> None:
 
 
 def _bind_features(policy: BasePolicy, market: Market) -> None:
-    extractors = [m for m in policy.modules() if isinstance(m, AssetExtractor) and m.reads_index]
+    modules = policy.modules()
+    extractors = [m for m in modules if isinstance(m, MarketExtractor) and m.needs_market]
     if extractors:
-        features = th.tensor(market.features, device=policy.device)
+        arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
+        features, tradable, codes = (th.tensor(array, device=policy.device) for array in arrays)
         for extractor in extractors:
-            extractor.bind(features)
+            extractor.bind(features, tradable, codes)
 
 
 def _market(venv: VecEnv) -> Market:
@@ -161,6 +231,10 @@ def _reads_index(venv: VecEnv) -> bool:
     return isinstance(space, spaces.Dict) and "t" in space.spaces
 
 
+def _n_actions(venv: VecEnv) -> int:
+    return spaces.flatdim(venv.action_space)
+
+
 def _ppo_defaults(venv: VecEnv) -> dict[str, Any]:
     n_steps = max(16, ROLLOUT // venv.num_envs // 4 * 4)
     return {
@@ -174,14 +248,25 @@ def _ppo_defaults(venv: VecEnv) -> dict[str, Any]:
     }
 
 
-def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
+def _a2c_defaults(venv: VecEnv) -> dict[str, Any]:
+    return {
+        "learning_rate": LinearSchedule(LEARNING_RATE, 0.0, 1.0),
+        "n_steps": 8,
+        "gamma": 0.9,
+        "gae_lambda": 0.95,
+        "ent_coef": 0.0,
+        "normalize_advantage": True,
+        "use_rms_prop": False,
+    }
+
+
+def _off_policy_defaults(venv: VecEnv) -> dict[str, Any]:
     return {
         "learning_rate": LinearSchedule(LEARNING_RATE, 0.0, 1.0),
         "learning_starts": 10 * venv.num_envs,
         "batch_size": 512,
         "gamma": 0.9,
         "tau": 0.05,  # some 600 updates in all: slower targets would not get anywhere
-        "ent_coef": 0.005,  # automatic tuning keeps the policy noisy: it learns nothing here
         # One update for every 64 transitions.
         "train_freq": max(1, 64 // venv.num_envs),
         "gradient_steps": max(1, venv.num_envs // 64),
@@ -189,4 +274,21 @@ def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
     }
 
 
-_DEFAULTS = {"ppo": _ppo_defaults, "sac": _sac_defaults}
+def _soft_defaults(venv: VecEnv) -> dict[str, Any]:
+    # Automatic tuning keeps the policy noisy: it learns nothing here.
+    return _off_policy_defaults(venv) | {"ent_coef": 0.005}
+
+
+def _deterministic_defaults(venv: VecEnv) -> dict[str, Any]:
+    noise = LogitNoise(float(np.exp(LOG_STD_INIT)), _n_actions(venv))
+    return _off_policy_defaults(venv) | {"action_noise": noise}
+
+
+_DEFAULTS = {
+    "ppo": _ppo_defaults,
+    "a2c": _a2c_defaults,
+    "sac": _soft_defaults,
+    "td3": _deterministic_defaults,
+    "ddpg": _deterministic_defaults,
+    "tqc": _soft_defaults,
+}

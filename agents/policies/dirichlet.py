@@ -1,0 +1,141 @@
+"""The Dirichlet policy of PPO and A2C: target weights themselves, drawn on the simplex."""
+
+import math
+from typing import Any
+
+from gymnasium import spaces
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+from torch.distributions import Dirichlet
+from torch.nn.functional import softplus
+
+from agents.networks import AssetHead
+from agents.policies.common import refuse
+from agents.policies.on_policy import PerAssetActorCriticPolicy
+from portfolio_env.errors import ArgumentError
+
+EPSILON = 1e-6  # least weight before the sum is mended: log densities stay finite in float32
+
+
+def onto_simplex(weights: Tensor) -> Tensor:
+    """Weights (..., slots) of at least `EPSILON` each, scaled to the sum 1."""
+    weights = weights.clamp(min=EPSILON)
+    return weights / weights.sum(-1, keepdim=True)
+
+
+class DirichletDistribution(Distribution):
+    """Dirichlet distribution over cash and assets, in the form that SB3 asks of a distribution.
+
+    What is drawn and what is asked for its density pass the same projection, so that an action
+    from a buffer has the density it had when it was drawn. The deterministic action is the mean:
+    for concentrations below 1 there is no mode.
+    """
+
+    distribution: Dirichlet
+
+    def proba_distribution_net(self, latent_dim: int) -> nn.Module:
+        """Layer from rows (batch, assets, latent_dim) to numbers (batch, 1 + assets)."""
+        return AssetHead(latent_dim)
+
+    def proba_distribution(self, concentration: Tensor) -> "DirichletDistribution":
+        """Take concentrations (batch, 1 + assets), each above 0."""
+        # Its own check of actions is stricter than float32 sums over many assets allow.
+        self.distribution = Dirichlet(concentration, validate_args=False)
+        return self
+
+    def log_prob(self, actions: Tensor) -> Tensor:
+        """Log densities (batch,) of weights (batch, 1 + assets) on the simplex."""
+        density: Tensor = self.distribution.log_prob(onto_simplex(actions))
+        return density
+
+    def entropy(self) -> Tensor:
+        """Differential entropies (batch,): at most that of the uniform, -lgamma(1 + assets)."""
+        entropy: Tensor = self.distribution.entropy()
+        return entropy
+
+    def sample(self) -> Tensor:
+        """Draw weights (batch, 1 + assets), differentiable in the concentrations."""
+        return onto_simplex(self.distribution.rsample())
+
+    def mode(self) -> Tensor:
+        """The mean (batch, 1 + assets)."""
+        mean: Tensor = self.distribution.mean
+        return mean
+
+    def actions_from_params(self, concentration: Tensor, deterministic: bool = False) -> Tensor:
+        """Weights for concentrations."""
+        return self.proba_distribution(concentration).get_actions(deterministic)
+
+    def log_prob_from_params(self, concentration: Tensor) -> tuple[Tensor, Tensor]:
+        """Drawn weights for concentrations, and their log densities."""
+        actions = self.actions_from_params(concentration)
+        return actions, self.log_prob(actions)
+
+
+class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
+    """Per-asset concentrations of a Dirichlet distribution over target weights, for PPO and A2C.
+
+    An asset's concentration is `floor + softplus(...)` of its row, that of cash a learned number in
+    the same form; their sum says how sure the policy is. Weights have no sign, and where the
+    environment bounds them more tightly than to [0, 1], it is its projection that is learned
+    through.
+
+    Args:
+        observation_space: see `MarketExtractor`.
+        action_space: weights of cash and assets, Box(0, 1, (1 + assets,)), as of an environment
+            with `action="weights"`.
+        lr_schedule: learning rate as a function of the remaining progress.
+        concentration_init: concentration of cash and of every asset at the start, above `floor`.
+        floor: least concentration, above 0: the smaller, the more of the draws lie on the border of
+            the simplex, where densities are steep.
+        kwargs: further options of `PerAssetActorCriticPolicy`, except for the noise of logits.
+
+    Raises:
+        ArgumentError: if the actions are no long-only weights, or an option makes no sense.
+    """
+
+    action_dist: DirichletDistribution
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        concentration_init: float = 1.0,
+        floor: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        refuse(kwargs, "log_std_init", "squash_output")
+        if not isinstance(action_space, spaces.Box) or action_space.low.min() < 0:
+            raise ArgumentError(
+                f"a Dirichlet policy names long-only weights, the actions are {action_space}; "
+                'build the environment with action="weights" and without short positions'
+            )
+        if not 0 < floor < concentration_init < math.inf:
+            raise ArgumentError(
+                f"floor={floor} and concentration_init={concentration_init}: need "
+                "0 < floor < concentration_init"
+            )
+        self.concentration_init = concentration_init
+        self.floor = floor
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _build_actor(self) -> None:
+        del self.log_std  # SB3 made it for its Gaussian
+        self.action_dist = DirichletDistribution()
+        self.action_net = self.action_dist.proba_distribution_net(self.mlp_extractor.latent_dim_pi)
+        # softplus of it and the floor give concentration_init
+        above = self.concentration_init - self.floor
+        start = above + math.log(-math.expm1(-above))
+        nn.init.constant_(self.action_net.cash, start)
+        nn.init.constant_(self.action_net.asset.bias, start)
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        concentration = self.floor + softplus(self.action_net(latent_pi))
+        return self.action_dist.proba_distribution(concentration)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        options = super()._get_constructor_parameters()
+        del options["log_std_init"], options["squash_output"]
+        return options | {"concentration_init": self.concentration_init, "floor": self.floor}

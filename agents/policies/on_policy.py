@@ -1,0 +1,107 @@
+"""The per-asset policy of PPO and A2C: Gaussian logits, and a value pooled over assets."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from agents.networks import AssetHead, RowMlp, masked_mean
+from agents.policies.common import LOG_STD_INIT, SCORER, MarketExtractor, PerAssetModel, refuse
+
+
+class _ActorCriticRows(nn.Module):
+    """Stands where SB3 puts its MlpExtractor: rows for the actor, pooled rows for the critic."""
+
+    def __init__(
+        self, width: int, net_arch: dict[str, list[int]], activation: type[nn.Module]
+    ) -> None:
+        super().__init__()
+        self.policy_net = RowMlp(width, net_arch["pi"], activation)
+        self.value_net = RowMlp(width, net_arch["vf"], activation)
+        self.latent_dim_pi = self.policy_net.out_width
+        self.latent_dim_vf = self.value_net.out_width
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        return self.forward_actor(rows), self.forward_critic(rows)
+
+    def forward_actor(self, rows: Tensor) -> Tensor:
+        latent: Tensor = self.policy_net(rows)  # (batch, assets, latent_dim_pi)
+        return latent
+
+    def forward_critic(self, rows: Tensor) -> Tensor:
+        return masked_mean(self.value_net(rows), rows[..., -1])  # (batch, latent_dim_vf)
+
+
+class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
+    """Per-asset actor and pooled critic for PPO and A2C.
+
+    The exploration noise has two parameters, `log_std[0]` for cash and `log_std[1]` for every
+    asset. Actor and critic share the extractor, which then learns from both losses, unless
+    `share_features_extractor=False` gives each its own.
+
+    Args:
+        observation_space: see `MarketExtractor`.
+        action_space: logits of cash and assets, Box(-1, 1, (1 + assets,)).
+        lr_schedule: learning rate as a function of the remaining progress.
+        net_arch: layer widths `{"pi": [...], "vf": [...]}`; default two of 32 each.
+        log_std_init: initial log standard deviation of the noise on logits in [-1, 1].
+        features_extractor_class: `MarketExtractor` or a subclass.
+        kwargs: further options of SB3's ActorCriticPolicy. Of these `ortho_init` changes nothing:
+            the heads start orthogonal, an encoder keeps the start it was given.
+    """
+
+    action_dist: Distribution
+    net_arch: dict[str, list[int]]
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: dict[str, list[int]] | None = None,
+        log_std_init: float = LOG_STD_INIT,
+        features_extractor_class: type[BaseFeaturesExtractor] = MarketExtractor,
+        **kwargs: Any,
+    ) -> None:
+        refuse(kwargs, "use_sde")
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=net_arch or {"pi": list(SCORER), "vf": list(SCORER)},
+            log_std_init=log_std_init,
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
+
+    @staticmethod
+    def init_weights(module: nn.Module, gain: float = 1) -> None:
+        """Leave every layer its own start; SB3's would replace that of an encoder, too."""
+
+    def _build_mlp_extractor(self) -> None:
+        rows = _ActorCriticRows(self.features_dim, self.net_arch, self.activation_fn)
+        self.mlp_extractor = rows  # type: ignore[assignment]  # it stands in for SB3's
+
+    def _build(self, lr_schedule: Schedule) -> None:
+        super()._build(lr_schedule)
+        nn.init.orthogonal_(self.value_net.weight)
+        nn.init.zeros_(self.value_net.bias)
+        self._build_actor()
+        # SB3 made its optimiser with the parameters replaced above.
+        kwargs = {"lr": lr_schedule(1), **self.optimizer_kwargs}
+        self.optimizer = self.optimizer_class(self.parameters(), **kwargs)
+
+    def _build_actor(self) -> None:
+        self.action_net = AssetHead(self.mlp_extractor.latent_dim_pi)
+        self.log_std = nn.Parameter(th.full((2,), float(self.log_std_init)))
+
+    def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
+        assert isinstance(self.action_dist, DiagGaussianDistribution)  # as SB3 made it for the Box
+        mean = self.action_net(latent_pi)
+        log_std = th.cat([self.log_std[:1], self.log_std[1:].expand(mean.shape[1] - 1)])
+        return self.action_dist.proba_distribution(mean, log_std)

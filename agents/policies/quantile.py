@@ -1,0 +1,91 @@
+"""The per-asset policy of sb3-contrib's TQC; only this module needs that library."""
+
+from typing import Any
+
+import torch as th
+from gymnasium import spaces
+from sb3_contrib.tqc.policies import Actor, Critic, TQCPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from torch import Tensor, nn
+
+from agents.networks import AssetHead, PooledCritic, RowMlp
+from agents.policies.common import CRITIC, SCORER, MarketExtractor, PerAssetModel, follow, refuse
+
+
+class PerAssetTQCActor(Actor):
+    """TQC's actor with mean and log standard deviation from rows shared over assets."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.latent_pi = RowMlp(self.features_dim, self.net_arch, self.activation_fn)
+        self.mu = AssetHead(self.latent_pi.out_width)
+        # sb3-contrib types it as a layer or a parameter.
+        self.log_std = AssetHead(self.latent_pi.out_width)  # type: ignore[assignment]
+
+
+class QuantileCritic(Critic):
+    """TQC's critics on per-asset rows that see their weight and their action, pooled once."""
+
+    def __init__(
+        self,
+        *,
+        features_dim: int,
+        net_arch: list[int],
+        activation_fn: type[nn.Module],
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            features_dim=features_dim, net_arch=net_arch, activation_fn=activation_fn, **kwargs
+        )
+        self.q_networks = []
+        for i in range(self.n_critics):
+            network = PooledCritic(features_dim, net_arch, activation_fn)
+            network.value = nn.Linear(network.rows.out_width, self.n_quantiles)
+            self.add_module(f"qf{i}", network)
+            self.q_networks.append(network)  # type: ignore[arg-type]  # typed as Sequential
+
+    def forward(self, obs: PyTorchObs, action: Tensor) -> Tensor:
+        """Return quantiles of the action value, (batch, critics, n_quantiles)."""
+        # A shared extractor learns from the actor's loss alone, as in sb3-contrib.
+        with th.set_grad_enabled(th.is_grad_enabled() and not self.share_features_extractor):
+            rows = self.extract_features(obs, self.features_extractor)
+        return th.stack([network(rows, action) for network in self.q_networks], dim=1)
+
+
+class PerAssetTQCPolicy(PerAssetModel, TQCPolicy):
+    """Per-asset actor and quantile critics for TQC; arguments as in sb3-contrib's TQCPolicy.
+
+    `net_arch` defaults to two layers of 32 for the actor and of 128 for the critics. For what a
+    shared extractor learns from see `agents.policies.off_policy`.
+    """
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = MarketExtractor,
+        **kwargs: Any,
+    ) -> None:
+        refuse(kwargs, "use_sde")
+        super().__init__(
+            observation_space,
+            action_space,
+            lr_schedule,
+            net_arch=net_arch or {"pi": list(SCORER), "qf": list(CRITIC)},
+            features_extractor_class=features_extractor_class,
+            **kwargs,
+        )
+        follow(self.critic_target)
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
+        """Build the actor around `features_extractor`, or around a new one."""
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        return PerAssetTQCActor(**kwargs).to(self.device)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Critic:
+        """Build the critics around `features_extractor`, or around a new one."""
+        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
+        return QuantileCritic(**kwargs).to(self.device)
