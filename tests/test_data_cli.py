@@ -9,8 +9,8 @@ import pytest
 from exchange_dialects import ms
 
 from portfolio_env import Market, load_market
-from portfolio_env.data import exchange
 from portfolio_env.data.__main__ import main
+from portfolio_env.data.downloads import exchange
 from portfolio_env.data.downloads.store import series_path
 from portfolio_env.data.files import read_frame
 
@@ -166,7 +166,7 @@ def test_converts_to_a_market(server, tmp_path):
 
 
 def test_report_writes_the_page(monkeypatch, tmp_path, capsys):
-    from portfolio_env.data import exploration
+    from portfolio_env.data.reports import exploration
 
     monkeypatch.setattr(exploration, "write_report", lambda source, out: out / f"{source}.html")
     assert main(["report", "sp500", "--out", str(tmp_path)]) == 0

@@ -14,7 +14,7 @@ from exchange_server import check
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from portfolio_env.data import exchange as exchanges
+from portfolio_env.data.downloads import exchange as exchanges
 from portfolio_env.data.downloads.client import Client, Retry
 from portfolio_env.data.downloads.store import open_series
 from portfolio_env.errors import ArgumentError, DataError
@@ -172,7 +172,7 @@ def test_an_interruption_keeps_what_came(server, link, tmp_path):
 SCRIPT = """
 import sys
 from exchange_server import connect
-from portfolio_env.data import exchange
+from portfolio_env.data.downloads import exchange
 exchange.fetch(connect("binance", sys.argv[1]), "BTC/USDT", "1m", "2023-12-20", store=sys.argv[2],
                flush_seconds=0)
 """

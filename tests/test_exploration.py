@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from portfolio_env import Market, load_market
-from portfolio_env.data import exploration_plots, risk_plots, statistics
+from portfolio_env.data.reports import exploration_plots, risk_plots, statistics
 from portfolio_env.data.reports.exploration import write_report
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.panel import PricePanel
