@@ -1,0 +1,269 @@
+"""The environment's step in torch, differentiable: what a policy is trained on without RL.
+
+Equal to `portfolio_env.dynamics.step_lanes`, with gradients to the weights before trading, to the
+target and to the value. Weights put cash first; B lanes, N assets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch as th
+from torch import Tensor
+
+from agents.trades import Costs, all_cash, trade
+from portfolio_env.constraints import SUM_ROUNDING
+from portfolio_env.dynamics import LOG_FLOOR
+from portfolio_env.errors import ArgumentError
+from portfolio_env.simulator import Simulator
+
+Projection = Callable[[Tensor, Tensor], Tensor]
+
+
+class Step(NamedTuple):
+    """What one step did to B lanes.
+
+    Attributes:
+        log_growth: (B,) log of the value after over the value before, costs and carry included.
+        weights: (B, N + 1) drifted weights at the next close.
+        held: (B, N + 1) weights right after trading.
+        mu: (B,) wealth after over before trading.
+        turnover: (B,) traded notional over wealth.
+        value: (B,) money at the next close.
+    """
+
+    log_growth: Tensor
+    weights: Tensor
+    held: Tensor
+    mu: Tensor
+    turnover: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Economics:
+    """A market and the rules of an environment as tensors; ``step`` is one step of its accounts.
+
+    Attributes:
+        before: (T - 1, N) gross move between the decision and the trade.
+        after: (T - 1, N) gross move between the trade and the next close.
+        tradable: (T - 1, N) whether the asset can be traded in this step.
+        delisted: (T - 1, N) whether what is held becomes cash.
+        rates: (2, N) cost per traded notional of purchases and sales.
+        impact: (T - 1, N) coefficient of sqrt(money traded), or (0, 0).
+        quiet: whether every asset can always be traded and none is ever delisted.
+        rules: the numbers of `portfolio_env.dynamics.RULES` by name.
+        projection: (target, fixed (B, N)) -> the nearest target within the constraints; None where
+            every portfolio without shorts and debt is.
+    """
+
+    before: Tensor
+    after: Tensor
+    tradable: Tensor
+    delisted: Tensor
+    rates: Tensor
+    impact: Tensor
+    quiet: bool
+    rules: dict[str, float]
+    projection: Projection | None = None
+
+    @classmethod
+    def of(
+        cls,
+        simulator: Simulator,
+        *,
+        projection: Projection | None = None,
+        dtype: th.dtype = th.float32,
+        device: th.device | str = "cpu",
+    ) -> Economics:
+        """The economics of a simulator.
+
+        Args:
+            simulator: holds the market and the rules.
+            projection: the differentiable projection onto its constraints, where it has any besides
+                ``max_turnover`` and ``no_trade_band``.
+            dtype: of everything.
+            device: where the tensors are.
+
+        Raises:
+            ArgumentError: on constraints without a projection, or a limit on the turnover of
+                several steps, which is not differentiated.
+        """
+        if simulator.constraints.max_period_turnover is not None:
+            raise ArgumentError(
+                "max_period_turnover has no differentiable twin; use max_turnover or leave it out"
+            )
+        if projection is None and not simulator.bounds["trivial"][0]:
+            raise ArgumentError(
+                f"{simulator.constraints} bounds the weights: pass the projection onto it, or "
+                "train without constraints (the environment projects what the policy asks for)"
+            )
+        arrays = simulator.arrays
+        floats = {
+            name: th.tensor(getattr(arrays, name), dtype=dtype, device=device)
+            for name in ("before", "after", "rates", "impact")
+        }
+        masks = {
+            name: th.tensor(getattr(arrays, name), device=device)
+            for name in ("tradable", "delisted")
+        }
+        rules = {
+            name: float(simulator.rules[name][0]) for name in simulator.rules.dtype.names or ()
+        }
+        return cls(
+            **floats,
+            **masks,
+            quiet=bool(arrays.quiet.all()),
+            rules=rules,
+            projection=projection,
+        )
+
+    def to(self, device: th.device | str) -> Economics:
+        """The same on another device."""
+        names = ("before", "after", "tradable", "delisted", "rates", "impact")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, **moved)
+
+    def step(
+        self,
+        weights: Tensor,
+        target: Tensor,
+        t: Tensor,
+        assets: Tensor | None = None,
+        value: Tensor | None = None,
+    ) -> Step:
+        """Trade at bar t and let the market move to the next close.
+
+        Args:
+            weights: (B, N + 1) drifted weights at the close of bar t.
+            target: (B, N + 1) weights asked for, on the simplex: for an environment of logits the
+                softmax of ``logits_scale`` times them, before ``adjustment``.
+            t: (B,) int64 rows of the market.
+            assets: (B, N) int64 columns of the market that the lanes trade; None is all in order.
+            value: (B,) money at the close of bar t, which matters to impact, fees and ruin; None is
+                the initial value.
+        """
+        rules = self.rules
+        value = weights.new_full((len(t),), rules["initial_value"]) if value is None else value
+        delisted = None if self.quiet else self._at(self.delisted, t, assets)
+        d, overnight = weights, None
+        if rules["next_open"]:
+            d, overnight = self._drift(d, self._at(self.before, t, assets), delisted, False)
+            delisted = None
+        wealth = value if overnight is None else value * overnight
+        a, fixed, free = self._target(weights, d, target, t, assets)
+        done = trade(d, a, fixed, free, self._costs(t, assets, wealth))
+        drifted, growth = self._drift(done.held, self._at(self.after, t, assets), delisted, True)
+        ratio = done.mu * growth if overnight is None else overnight * done.mu * growth
+        new = value * ratio
+        floor = LOG_FLOOR * rules["initial_value"]
+        shown = (value.detach() * ratio).clamp_min(floor) / value.detach().clamp_min(floor)
+        gone = new <= 0
+        if bool(gone.any()):
+            drifted = drifted.where(~gone[:, None], all_cash(drifted))
+        return Step(shown.log(), drifted, done.held, done.mu, done.turnover, new)
+
+    def roll(
+        self,
+        targets: Tensor,
+        t: Tensor,
+        weights: Tensor | None = None,
+        assets: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Log growth and turnover (B, S) of S targets in a row, which start at bars t.
+
+        Args:
+            targets: (B, S, N + 1), see ``step``.
+            t: (B,) first bars.
+            weights: (B, N + 1) drifted weights to start from; None is cash.
+            assets: see ``step``.
+        """
+        held = all_cash(targets[:, 0]) if weights is None else weights
+        value, growth, turnover = None, [], []
+        for k in range(targets.shape[1]):
+            step = self.step(held, targets[:, k], t + k, assets, value)
+            held, value = step.weights, step.value
+            growth.append(step.log_growth)
+            turnover.append(step.turnover)
+        return th.stack(growth, 1), th.stack(turnover, 1)
+
+    @staticmethod
+    def _at(rows: Tensor, t: Tensor, assets: Tensor | None) -> Tensor:
+        return rows[t] if assets is None else rows[t[:, None], assets]
+
+    def _costs(self, t: Tensor, assets: Tensor | None, wealth: Tensor) -> Costs:
+        buy, sell = self.rates if assets is None else self.rates[:, assets]
+        shape = (len(t), buy.shape[-1])
+        impact = wealth.new_zeros(len(t), 0)
+        if len(self.impact):
+            impact = self._at(self.impact, t, assets) * wealth.clamp_min(0).sqrt()[:, None]
+        fee, fixed_fee = wealth.new_zeros(len(t)), self.rules["fixed_fee"]
+        if fixed_fee:
+            fee = fixed_fee / wealth
+        return Costs(buy.expand(shape), sell.expand(shape), impact, fee, self.rules["max_turnover"])
+
+    def _target(
+        self, seen: Tensor, d: Tensor, a: Tensor, t: Tensor, assets: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """The feasible target, what does not trade and the wealth that the rest shares.
+
+        The twin of `portfolio_env.targets.target_lane`.
+        """
+        adjustment, band = self.rules["adjustment"], self.rules["no_trade_band"]
+        moved, mask = adjustment < 1, None
+        nothing = th.zeros_like(d[:, 1:], dtype=th.bool)
+        untradable = nothing if self.quiet else ~self._at(self.tradable, t, assets)
+        asked = a
+        if self.projection is not None:
+            a = self.projection(a, nothing)
+        if moved:
+            a = d + adjustment * (a - d)
+        fixed = untradable
+        if not self.rules["softmax"]:
+            fixed = fixed | ((seen[:, 1:] != 0) & (asked[:, 1:].float() == seen[:, 1:].float()))
+        if band > 0:
+            fixed = fixed | ((a[:, 1:] - d[:, 1:]).abs() <= band)
+        free = th.ones_like(d[:, 0])
+        if not self.quiet or band > 0 or not self.rules["softmax"]:
+            a, free = _share_rest(d, a, fixed)
+            mask = fixed
+        if self.projection is not None and (moved or mask is not None):
+            a = self.projection(a, untradable)
+            if mask is not None:
+                loose = mask & ~untradable & (a[:, 1:] != d[:, 1:])
+                mask, free = mask & ~loose, free + (d[:, 1:] * loose).sum(1)
+        return a, mask, free
+
+    def _drift(
+        self, w: Tensor, moves: Tensor, delisted: Tensor | None, carries: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Weights and growth (B,) after the market moved weights ``w``.
+
+        The twin of `portfolio_env.dynamics.drift_lane`.
+        """
+        cash, rules = w[:, :1], self.rules
+        if carries and (rules["cash_rate"] or rules["margin_rate"] or rules["borrow_rate"]):
+            short = -w[:, 1:].clamp_max(0).sum(1, keepdim=True)
+            rate = th.where(cash > 0, rules["cash_rate"], rules["margin_rate"]).to(cash.dtype)
+            cash = cash + cash * rate - short * rules["borrow_rate"]
+        moved = w[:, 1:] * moves
+        if delisted is not None:
+            paid = (w[:, 1:] * delisted).sum(1, keepdim=True) * (1 - rules["haircut"])
+            cash, moved = cash + paid, moved.masked_fill(delisted, 0.0)
+        out = th.cat([cash, moved], 1)
+        total = out.sum(1)
+        return out / total.where(total > 0, 1.0)[:, None], total
+
+
+def _share_rest(d: Tensor, a: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+    """Fixed assets keep ``d``; the rest of the wealth is split as asked, or else held in cash."""
+    kept = d[:, 1:].masked_fill(~fixed, 0.0)
+    wanted = a[:, 1:].masked_fill(fixed, 0.0)
+    free, asked = 1 - kept.sum(1), a[:, 0] + wanted.sum(1)
+    free = free.masked_fill(free.abs() <= max(SUM_ROUNDING, 2 * th.finfo(d.dtype).eps), 0.0)
+    spread = (asked > 1e-12) & (free > 0)
+    scale = (free / asked.where(spread, 1.0)).masked_fill(~spread, 0.0)
+    cash = th.where(spread, a[:, 0] * scale, free)
+    return th.cat([cash[:, None], kept + wanted * scale[:, None]], 1), free
