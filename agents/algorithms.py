@@ -167,7 +167,7 @@ def load_agent(algo: str, path: str | Path, venv: VecEnv, *, device: str = "auto
     noise = getattr(agent, "action_noise", None)
     noise = getattr(noise, "base_noise", noise)  # SB3 wraps it for the lanes of `learn`
     if isinstance(noise, LogitNoise):
-        agent.action_noise = LogitNoise(noise.std, _n_actions(venv))  # type: ignore[attr-defined]
+        agent.action_noise = LogitNoise(noise.std, _n_actions(venv))
     bind_market(agent, _market(venv))
     return agent
 

@@ -8,14 +8,23 @@ import torch as th
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.utils import polyak_update
 
 from agents.extractors import MarketExtractor
-from agents.networks import make_encoder, masked_mean
-from agents.policies import PerAssetActorCriticPolicy, PerAssetSACPolicy
+from agents.networks import ENCODERS, Encoder, make_encoder, masked_mean
+from agents.policies import (
+    PerAssetActorCriticPolicy,
+    PerAssetDirichletPolicy,
+    PerAssetSACPolicy,
+    PerAssetTD3Policy,
+)
+from agents.policies.quantile import PerAssetTQCPolicy
 from portfolio_env.errors import ArgumentError
 
 BARS, ASSETS, FEATURES, WINDOW = 40, 5, 3, 4
-POLICIES = [PerAssetActorCriticPolicy, PerAssetSACPolicy]
+ON_POLICY = [PerAssetActorCriticPolicy, PerAssetDirichletPolicy]
+OFF_POLICY = [PerAssetSACPolicy, PerAssetTD3Policy, PerAssetTQCPolicy]
+POLICIES = ON_POLICY + OFF_POLICY
 
 
 @pytest.fixture(autouse=True)
@@ -38,9 +47,17 @@ def observation_space(mode: str, n: int = ASSETS) -> spaces.Space[Any]:
     return spaces.Dict(index)
 
 
-def build(cls: type, mode: str, n: int = ASSETS, window: int = 2, **kwargs: Any) -> Any:
-    extractor = {"n_features": FEATURES, "window": window}
-    action_space = spaces.Box(-1, 1, (n + 1,), np.float32)
+def build(
+    cls: type,
+    mode: str,
+    n: int = ASSETS,
+    window: int = 2,
+    extractor: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> Any:
+    extractor = {"n_features": FEATURES, "window": window} | (extractor or {})
+    low = 0 if cls is PerAssetDirichletPolicy else -1
+    action_space = spaces.Box(low, 1, (n + 1,), np.float32)
     return cls(
         observation_space(mode, n),
         action_space,
@@ -87,15 +104,28 @@ def observations(mode: str, d: dict[str, np.ndarray]) -> Any:
     return {key: d[key] for key in keys}
 
 
+def action_values(policy: Any, tensors: Any, action: th.Tensor) -> th.Tensor:
+    """(batch, critics) or, of quantile critics, (batch, critics * quantiles)."""
+    values = policy.critic(tensors, action)
+    return th.cat(values, dim=1) if isinstance(values, tuple) else values.flatten(1)
+
+
 def outputs(policy: Any, obs: Any) -> list[th.Tensor]:
-    """Everything the networks compute: actions and values, for PPO and for SAC."""
+    """Everything the networks compute: what makes the action, first, and the values."""
     tensors, _ = policy.obs_to_tensor(obs)
     with th.no_grad():
-        if isinstance(policy, PerAssetSACPolicy):
-            mean, log_std, _ = policy.actor.get_action_dist_params(tensors)
-            values = policy.critic(tensors, th.tanh(mean))
-            return [mean, log_std, *values, policy.critic.q1_forward(tensors, th.tanh(mean))]
-        return [policy.get_distribution(tensors).distribution.mean, policy.predict_values(tensors)]
+        if isinstance(policy, PerAssetDirichletPolicy):
+            concentration = policy.get_distribution(tensors).distribution.concentration
+            return [concentration, policy.predict_values(tensors)]
+        if isinstance(policy, PerAssetActorCriticPolicy):
+            mean = policy.get_distribution(tensors).distribution.mean
+            return [mean, policy.predict_values(tensors)]
+        if isinstance(policy, PerAssetTD3Policy):
+            action = policy.actor(tensors)
+            q1 = policy.critic.q1_forward(tensors, action)
+            return [action, action_values(policy, tensors, action), q1]
+        mean, log_std, _ = policy.actor.get_action_dist_params(tensors)
+        return [mean, log_std, action_values(policy, tensors, th.tanh(mean))]
 
 
 @pytest.mark.parametrize("cls", POLICIES)
@@ -176,14 +206,15 @@ def test_values_ignore_what_cannot_be_traded(cls: type) -> None:
     policy = scramble(build(cls, "window"))
     changed = d | {"market": np.where(d["tradable"][:, None, :, None] == 1, d["market"], 9.0)}
     before, after = (outputs(policy, observations("window", x)) for x in (d, changed))
-    if cls is PerAssetSACPolicy:
+    if cls in OFF_POLICY:
         tensors = [policy.obs_to_tensor(observations("window", x))[0] for x in (d, changed)]
         action = th.tensor(
             np.random.default_rng(6).uniform(-1, 1, (7, ASSETS + 1)), dtype=th.float32
         )
         other = action.clone()
         other[:, 1:][th.tensor(d["tradable"] == 0)] = 0.7
-        assert th.equal(policy.critic(tensors[0], action)[0], policy.critic(tensors[1], other)[0])
+        pairs = zip(tensors, (action, other), strict=True)
+        assert th.equal(*(action_values(policy, *pair) for pair in pairs))
     else:
         assert th.equal(before[1], after[1])
 
@@ -194,13 +225,17 @@ def test_masked_mean_counts_the_tradable_alone_and_is_zero_without_any() -> None
     assert masked_mean(rows, mask).tolist() == [[2.0, 3.0], [0.0, 0.0]]
 
 
-def test_critics_are_invariant_to_a_common_shift_of_the_logits() -> None:
-    policy = scramble(build(PerAssetSACPolicy, "window"))
+@pytest.mark.parametrize("cls", OFF_POLICY)
+def test_critics_are_invariant_to_a_common_shift_of_the_logits(cls: type) -> None:
+    policy = scramble(build(cls, "window"))
     tensors, _ = policy.obs_to_tensor(observations("window", data(np.random.default_rng(7))))
     action = th.rand(7, ASSETS + 1)
     with th.no_grad():
         th.testing.assert_close(
-            policy.critic(tensors, action)[0], policy.critic(tensors, action + 0.3)[0]
+            action_values(policy, tensors, action),
+            action_values(policy, tensors, action + 0.3),
+            rtol=1e-4,
+            atol=1e-5,
         )
 
 
@@ -234,18 +269,133 @@ def test_the_market_is_part_of_no_state_dict(cls: type) -> None:
     assert set(policy.state_dict()) == before
 
 
-def test_every_trained_parameter_is_optimised() -> None:
-    ppo = build(PerAssetActorCriticPolicy, "window")
-    optimised = {id(p) for group in ppo.optimizer.param_groups for p in group["params"]}
-    assert optimised == {id(p) for p in ppo.parameters()}
-    sac = build(PerAssetSACPolicy, "window")
-    for net in (sac.actor, sac.critic):
-        assert {id(p) for g in net.optimizer.param_groups for p in g["params"]} == {
-            id(p) for p in net.parameters()
-        }
-    assert {id(p) for p in sac.critic_target.parameters()}.isdisjoint(
-        id(p) for p in sac.critic.parameters()
+def optimised(network: Any) -> set[int]:
+    return {id(p) for group in network.optimizer.param_groups for p in group["params"]}
+
+
+@pytest.mark.parametrize("cls", ON_POLICY)
+@pytest.mark.parametrize("share", [True, False])
+def test_every_parameter_is_optimised(cls: type, share: bool) -> None:
+    policy = build(cls, "window", share_features_extractor=share)
+    assert optimised(policy) == {id(p) for p in policy.parameters()}
+
+
+@pytest.mark.parametrize("cls", OFF_POLICY)
+def test_actors_and_critics_are_optimised_and_targets_are_not(cls: type) -> None:
+    policy = build(cls, "window")
+    for network in (policy.actor, policy.critic):
+        assert optimised(network) == {id(p) for p in network.parameters()}
+    targets = [m for name, m in policy.named_children() if name.endswith("target")]
+    trained = optimised(policy.actor) | optimised(policy.critic)
+    assert len(targets) == 1 + (cls is PerAssetTD3Policy)
+    assert {id(p) for target in targets for p in target.parameters()}.isdisjoint(trained)
+
+
+class Tiny(Encoder):
+    """An encoder with weights, which start as no initialisation of SB3 would leave them."""
+
+    def __init__(self, n_features: int, window: int) -> None:
+        super().__init__(n_features, window)
+        self.channels = 4
+        self.layer = th.nn.Linear(n_features, self.channels)
+        th.nn.init.constant_(self.layer.bias, 0.37)
+
+    def forward(
+        self, windows: th.Tensor, tradable: th.Tensor, codes: th.Tensor | None = None
+    ) -> th.Tensor:
+        return th.tanh(self.layer(windows)).mean(1)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setitem(ENCODERS, "tiny", Tiny)
+    return {"encoder": "tiny"}
+
+
+def encoders(network: Any) -> list[Any]:
+    return [m.encoder for m in network.modules() if isinstance(m, MarketExtractor)]
+
+
+@pytest.mark.parametrize("cls", POLICIES)
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("ortho", [None, True, False])
+def test_encoders_keep_the_start_they_were_given(
+    cls: type, share: bool, ortho: bool | None, tiny: dict[str, Any]
+) -> None:
+    options = {} if ortho is None or cls in OFF_POLICY else {"ortho_init": ortho}
+    policy = build(cls, "window", extractor=tiny, share_features_extractor=share, **options)
+    found = {id(encoder): encoder for encoder in encoders(policy)}.values()
+    assert len(found) == expected_encoders(cls, share)
+    for encoder in found:
+        assert th.equal(encoder.layer.bias, th.full((4,), 0.37))
+        weight = encoder.layer.weight
+        # orthogonal columns, as SB3's start has them, would make this product diagonal
+        assert not th.allclose(weight.T @ weight, th.eye(3) * (weight**2).sum() / 3, atol=1e-3)
+
+
+def expected_encoders(cls: type, share: bool) -> int:
+    if cls in ON_POLICY:
+        return 1 if share else 2
+    return (2 if share else 3) + (cls is PerAssetTD3Policy and not share)
+
+
+@pytest.mark.parametrize("cls", ON_POLICY)
+def test_heads_start_orthogonal(cls: type) -> None:
+    policy = build(cls, "window")
+    layer = policy.mlp_extractor.policy_net[2]
+    th.testing.assert_close(layer.weight @ layer.weight.T, 2 * th.eye(32), rtol=1e-4, atol=1e-5)
+    assert (policy.value_net.weight**2).sum().item() == pytest.approx(1, abs=1e-5)
+    assert policy.action_net.asset.weight.norm().item() == pytest.approx(0.01, abs=1e-6)
+
+
+@pytest.mark.parametrize("cls", OFF_POLICY)
+@pytest.mark.parametrize("share", [True, False])
+def test_a_shared_encoder_learns_from_the_actor_alone(
+    cls: type, share: bool, tiny: dict[str, Any]
+) -> None:
+    policy = build(cls, "window", extractor=tiny, share_features_extractor=share)
+    scramble(policy)
+    tensors, _ = policy.obs_to_tensor(observations("window", data(np.random.default_rng(11))))
+    action_values(policy, tensors, th.rand(7, ASSETS + 1)).square().mean().backward()
+    (encoder,) = encoders(policy.critic)
+    assert (encoder.layer.weight.grad is None) == share
+    if cls is PerAssetTD3Policy:
+        policy.actor(tensors).sum().backward()
+    else:
+        policy.actor.action_log_prob(tensors)[0].sum().backward()
+    (encoder,) = encoders(policy.actor)
+    assert encoder.layer.weight.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("cls", OFF_POLICY)
+@pytest.mark.parametrize("share", [True, False])
+def test_targets_see_their_encoders_move(cls: type, share: bool, tiny: dict[str, Any]) -> None:
+    """Polyak averages leave no trace on a weight: an embedding kept from before would be stale."""
+    d = data(np.random.default_rng(12))
+    policy, fresh = (
+        build(cls, "index", extractor=tiny, share_features_extractor=share) for _ in range(2)
     )
+    bind(policy, d["features"])
+    names = ["critic"] + ["actor"] * (cls is PerAssetTD3Policy)
+    tensors, _ = policy.obs_to_tensor(observations("index", d))
+    action = th.rand(7, ASSETS + 1)
+
+    def targets(policy: Any) -> list[th.Tensor]:
+        with th.no_grad():
+            values = policy.critic_target(tensors, action)
+            values = [th.cat(values, 1) if isinstance(values, tuple) else values]
+            return values + [policy.actor_target(tensors) for _ in names[1:]]
+
+    before = targets(policy)
+    scramble(policy.actor), scramble(policy.critic)
+    for name in names:
+        online, target = getattr(policy, name), getattr(policy, f"{name}_target")
+        polyak_update(online.parameters(), target.parameters(), 0.5)
+    fresh.load_state_dict(policy.state_dict())
+    bind(fresh, d["features"])
+    for old, new, wanted in zip(before, targets(policy), targets(fresh), strict=True):
+        assert th.equal(new, wanted)
+        assert not th.allclose(old, new)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +408,7 @@ def test_every_trained_parameter_is_optimised() -> None:
         (lambda: MarketExtractor(observation_space("flat"), 7, FEATURES), "does not hold"),
         (lambda: build(PerAssetActorCriticPolicy, "window", use_sde=True), "use_sde"),
         (lambda: build(PerAssetSACPolicy, "window", use_sde=True), "use_sde"),
+        (lambda: build(PerAssetTQCPolicy, "window", use_sde=True), "use_sde"),
         (lambda: bind(build(PerAssetSACPolicy, "index"), np.zeros((9, 5, 8))), "features"),
         (
             lambda: build(PerAssetSACPolicy, "index").predict(

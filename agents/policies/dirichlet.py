@@ -27,6 +27,8 @@ def onto_simplex(weights: Tensor) -> Tensor:
 class DirichletDistribution(Distribution):
     """Dirichlet distribution over cash and assets, in the form that SB3 asks of a distribution.
 
+    The methods of torch's `Dirichlet` that it calls are not typed.
+
     What is drawn and what is asked for its density pass the same projection, so that an action
     from a buffer has the density it had when it was drawn. The deterministic action is the mean:
     for concentrations below 1 there is no mode.
@@ -34,7 +36,10 @@ class DirichletDistribution(Distribution):
 
     distribution: Dirichlet
 
-    def proba_distribution_net(self, latent_dim: int) -> nn.Module:
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # SB3 leaves it untyped
+
+    def proba_distribution_net(self, latent_dim: int) -> AssetHead:
         """Layer from rows (batch, assets, latent_dim) to numbers (batch, 1 + assets)."""
         return AssetHead(latent_dim)
 
@@ -46,12 +51,13 @@ class DirichletDistribution(Distribution):
 
     def log_prob(self, actions: Tensor) -> Tensor:
         """Log densities (batch,) of weights (batch, 1 + assets) on the simplex."""
-        density: Tensor = self.distribution.log_prob(onto_simplex(actions))
+        weights = onto_simplex(actions)
+        density: Tensor = self.distribution.log_prob(weights)  # type: ignore[no-untyped-call]
         return density
 
     def entropy(self) -> Tensor:
         """Differential entropies (batch,): at most that of the uniform, -lgamma(1 + assets)."""
-        entropy: Tensor = self.distribution.entropy()
+        entropy: Tensor = self.distribution.entropy()  # type: ignore[no-untyped-call]
         return entropy
 
     def sample(self) -> Tensor:
@@ -124,12 +130,12 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
     def _build_actor(self) -> None:
         del self.log_std  # SB3 made it for its Gaussian
         self.action_dist = DirichletDistribution()
-        self.action_net = self.action_dist.proba_distribution_net(self.mlp_extractor.latent_dim_pi)
-        # softplus of it and the floor give concentration_init
+        head = self.action_dist.proba_distribution_net(self.mlp_extractor.latent_dim_pi)
         above = self.concentration_init - self.floor
-        start = above + math.log(-math.expm1(-above))
-        nn.init.constant_(self.action_net.cash, start)
-        nn.init.constant_(self.action_net.asset.bias, start)
+        start = above + math.log(-math.expm1(-above))  # softplus(start) == above
+        nn.init.constant_(head.cash, start)
+        nn.init.constant_(head.asset.bias, start)
+        self.action_net = head
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         concentration = self.floor + softplus(self.action_net(latent_pi))
