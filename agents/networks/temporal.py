@@ -1,0 +1,167 @@
+"""Layers along time: causal convolutions, a recurrent network, attention pooling.
+
+Time is the first axis, `(bars, ..., channels)`: shifts along it are then slices without a copy, and
+normalisation, attention and the recurrence all take the memory as it lies.
+"""
+
+import torch as th
+from torch import Tensor, nn
+from torch.nn import functional
+
+from portfolio_env.errors import ArgumentError
+
+
+def dilations(layers: int) -> list[int]:
+    """Dilation of each block: 1, 2, 4, ..."""
+    return [2**layer for layer in range(layers)]
+
+
+def receptive_field(kernel: int, layers: int) -> int:
+    """Bars that an output of a `Tcn` depends on: each block has two convolutions.
+
+    >>> receptive_field(3, 4), receptive_field(3, 3)
+    (61, 29)
+    """
+    return 1 + 2 * (kernel - 1) * sum(dilations(layers))
+
+
+class CausalConv(nn.Conv2d):
+    """Dilated causal convolution along the first axis, (bars, rows, in) -> (bars, rows, out).
+
+    It runs as a convolution over the image bars x rows: time first is the memory order that
+    libraries call channels last, so nothing is transposed.
+    """
+
+    def __init__(self, n_in: int, n_out: int, kernel: int, dilation: int) -> None:
+        super().__init__(n_in, n_out, (kernel, 1), dilation=(dilation, 1))
+        self.past = (kernel - 1) * dilation
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve; the first `past` bars have no output."""
+        return super().forward(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+
+
+class TcnBlock(nn.Module):
+    """Twice (causal convolution, LayerNorm, GELU, dropout), around a residual connection.
+
+    The residual is the identity where the widths match, else a linear map. Source: Bai, Kolter &
+    Koltun (2018), "An Empirical Evaluation of Generic Convolutional and Recurrent Networks for
+    Sequence Modeling", with LayerNorm for weight normalisation.
+    """
+
+    def __init__(
+        self, n_in: int, channels: int, kernel: int = 3, dilation: int = 1, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        widths = (n_in, channels)
+        self.convs = nn.ModuleList(CausalConv(n, channels, kernel, dilation) for n in widths)
+        self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in widths)
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Identity() if n_in == channels else nn.Linear(n_in, channels)
+        self.past = (kernel - 1) * dilation
+
+    def forward(self, x: Tensor, padded: bool) -> Tensor:
+        """Map (bars, rows, in) to (bars, rows, channels).
+
+        Args:
+            x: the sequence.
+            padded: zeros stand for the bars before the first; else the first 2 * `past` bars, which
+                lack some of their past, are dropped.
+        """
+        out = x
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            if padded:
+                out = functional.pad(out, (0, 0, 0, 0, self.past, 0))
+            out = self.dropout(functional.gelu(norm(conv(out))))
+        skipped: Tensor = self.skip(x if padded else x[2 * self.past :])
+        return skipped + out
+
+
+class Tcn(nn.Module):
+    """Causal blocks of dilation 1, 2, 4, ...
+
+    Attributes:
+        receptive_field: bars that an output depends on.
+    """
+
+    def __init__(
+        self, n_in: int, channels: int, layers: int = 4, kernel: int = 3, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if layers < 1 or kernel < 1:
+            raise ArgumentError(
+                f"a TCN needs layers >= 1 and kernel >= 1, got {layers} and {kernel}"
+            )
+        self.receptive_field = receptive_field(kernel, layers)
+        self.blocks = nn.ModuleList(
+            TcnBlock(n_in if layer == 0 else channels, channels, kernel, dilation, dropout)
+            for layer, dilation in enumerate(dilations(layers))
+        )
+
+    def forward(self, x: Tensor, padded: bool) -> Tensor:
+        """Map (bars, ..., in) to (bars, ..., channels).
+
+        Args:
+            x: the sequence.
+            padded: zeros stand for the bars before the first; else the first `receptive_field - 1`
+                bars are dropped.
+        """
+        out = x.flatten(1, -2)
+        for block in self.blocks:
+            out = block(out, padded)
+        return out.view(out.shape[0], *x.shape[1:-1], out.shape[-1])
+
+
+class Lstm(nn.RNNBase):
+    """`nn.LSTM` over (bars, rows, in), its outputs alone.
+
+    It calls the same kernels, in a form that `torch.compile` can trace (it refuses `nn.LSTM`).
+    """
+
+    def __init__(
+        self, n_in: int, hidden: int, layers: int, bidirectional: bool, dropout: float = 0.0
+    ) -> None:
+        between = dropout if layers > 1 else 0.0  # dropout is applied between layers
+        super().__init__("LSTM", n_in, hidden, layers, dropout=between, bidirectional=bidirectional)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (bars, rows, in) to (bars, rows, directions * hidden), from a zero state."""
+        state = x.new_zeros(
+            self.num_layers * (1 + self.bidirectional), x.shape[1], self.hidden_size
+        )
+        out: tuple[Tensor, Tensor, Tensor] = th._VF.lstm(
+            x,
+            (state, state),
+            self._flat_weights,
+            self.bias,
+            self.num_layers,
+            self.dropout,
+            self.training,
+            self.bidirectional,
+            self.batch_first,
+        )
+        return out[0]
+
+
+class TemporalPooling(nn.Module):
+    """Mean over time with learned weights: softmax of one linear, unbounded logit per bar."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.logit = nn.Linear(channels, 1, bias=False)  # a softmax takes no notice of a bias
+
+    def weights(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Weight of each bar of `x` (bars, ..., channels), (bars, ...), summing to 1 over bars.
+
+        Bars where `seen` (bars, ...) is false weigh 0, unless all are.
+        """
+        logits = self.logit(x).squeeze(-1).float()
+        hidden = ~(seen | ~seen.any(0))
+        return logits.masked_fill(hidden, -th.inf).softmax(0)
+
+    def forward(self, x: Tensor, seen: Tensor) -> Tensor:
+        """Pool (bars, ..., channels) to (..., channels)."""
+        return th.einsum("t...,t...c->...c", self.weights(x, seen).to(x.dtype), x)
