@@ -91,9 +91,7 @@ class MarketExtractor(BaseFeaturesExtractor):
 
     def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
         """Return rows (batch, assets, channels + 2)."""
-        channels, tradable, weights = self._unpack(observations)
-        own = weights[:, 1:] * tradable.shape[1] - 1.0
-        return th.cat([channels, own.unsqueeze(-1), tradable.unsqueeze(-1)], dim=-1)
+        return asset_rows(*self._unpack(observations))
 
     def _unpack(self, observations: Tensor | dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Channels (batch, assets, C), tradable (batch, assets), weights with cash first."""
@@ -121,6 +119,18 @@ class MarketExtractor(BaseFeaturesExtractor):
                 )
             codes = codes.expand(len(tradable), *codes.shape)
         return self.embeddings.encode(windows[:, -self.bars :], tradable, codes)
+
+
+def asset_rows(channels: Tensor, tradable: Tensor, weights: Tensor) -> Tensor:
+    """The rows of a `MarketExtractor` (batch, assets, C + 2).
+
+    Args:
+        channels: (batch, assets, C).
+        tradable: (batch, assets), 1 or 0.
+        weights: (batch, 1 + assets), cash first.
+    """
+    own = weights[:, 1:] * tradable.shape[1] - 1.0
+    return th.cat([channels, own.unsqueeze(-1), tradable.unsqueeze(-1)], dim=-1)
 
 
 AssetExtractor = MarketExtractor
