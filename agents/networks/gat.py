@@ -6,6 +6,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.networks.checks import check_heads, check_share, check_sizes
 from agents.networks.correlation_graph import EDGE_DIM, Graph, correlation_graph
 from agents.networks.encoders import Encoder
 from agents.networks.gatv2 import GATv2Layer
@@ -56,7 +57,8 @@ class GAT(Encoder):
 
     Correlations over few bars are noise of size `1 / sqrt(window)`, and an asset may lead another
     without moving with it: `threshold=0` connects all, and leaves it to the attention. Bars in
-    which an asset did not trade have features of 0 and count as such.
+    which an asset did not trade have features of 0 and count as such, which makes correlations over
+    few common bars small.
 
     Args:
         n_features: features per asset and bar.
@@ -80,6 +82,7 @@ class GAT(Encoder):
         self,
         n_features: int,
         window: int,
+        *,
         hidden: int = 64,
         heads: int = 8,
         layers: int = 3,
@@ -90,11 +93,9 @@ class GAT(Encoder):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(n_features, window)
-        if min(hidden, heads, layers, filters) < 1 or hidden % heads:
-            raise ArgumentError(
-                "hidden, heads, layers and filters must be at least 1 and hidden a multiple of "
-                f"heads, got {hidden}, {heads}, {layers} and {filters}"
-            )
+        check_heads(hidden, heads)
+        check_sizes(layers=layers, filters=filters)
+        check_share("dropout", dropout)
         if not 0 <= threshold <= 1:
             raise ArgumentError(f"threshold is {threshold}: give a size of correlation in [0, 1]")
         if neighbours is not None and neighbours < 1:

@@ -16,6 +16,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from agents.networks.checks import check_share, check_sizes
 from portfolio_env.errors import ArgumentError
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**25}  # numbers of a chunk: the cache of a core, 128 MiB
@@ -55,14 +56,10 @@ class GATv2Layer(nn.Module):
         fill: float | Literal["mean"] = "mean",
     ) -> None:
         super().__init__()
-        sizes = (in_channels, out_per_head, heads, 1 if edge_dim is None else edge_dim)
-        if min(sizes) < 1:
-            raise ArgumentError(
-                "in_channels, out_per_head, heads and edge_dim must be at least 1, got "
-                f"{in_channels}, {out_per_head}, {heads} and {edge_dim}"
-            )
-        if not 0 <= dropout < 1:
-            raise ArgumentError(f"dropout is {dropout}: give a share in [0, 1)")
+        check_sizes(in_channels=in_channels, out_per_head=out_per_head, heads=heads)
+        if edge_dim is not None:
+            check_sizes(edge_dim=edge_dim)
+        check_share("dropout", dropout)
         if negative_slope < 0:
             raise ArgumentError(f"negative_slope is {negative_slope}: give at least 0")
         if isinstance(fill, str) and fill != "mean":
