@@ -82,10 +82,10 @@ class DirichletDistribution(Distribution):
 class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
     """Per-asset concentrations of a Dirichlet distribution over target weights, for PPO and A2C.
 
-    An asset's concentration is `floor + softplus(...)` of its row, that of cash a learned number in
-    the same form; their sum says how sure the policy is. Weights have no sign, and where the
-    environment bounds them more tightly than to [0, 1], it is its projection that is learned
-    through.
+    An asset's concentration is `floor + softplus(scale * x)` of a number x made from its row, that
+    of cash of a learned number; their sum says how sure the policy is. Where the environment bounds
+    weights more tightly than to [0, 1], SB3 clips what was drawn and the environment projects it,
+    as it does with any weights.
 
     Args:
         observation_space: see `MarketExtractor`.
@@ -95,6 +95,8 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
         concentration_init: concentration of cash and of every asset at the start, above `floor`.
         floor: least concentration, above 0: the smaller, the more of the draws lie on the border of
             the simplex, where densities are steep.
+        scale: how fast concentrations follow the network, as `logits_scale` of the environment does
+            for logits.
         kwargs: further options of `PerAssetActorCriticPolicy`, except for the noise of logits.
 
     Raises:
@@ -110,6 +112,7 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
         lr_schedule: Schedule,
         concentration_init: float = 1.0,
         floor: float = 0.1,
+        scale: float = 1.0,
         **kwargs: Any,
     ) -> None:
         refuse(kwargs, "log_std_init", "squash_output")
@@ -118,13 +121,14 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
                 f"a Dirichlet policy names long-only weights, the actions are {action_space}; "
                 'build the environment with action="weights" and without short positions'
             )
-        if not 0 < floor < concentration_init < math.inf:
+        if not 0 < floor < concentration_init < math.inf or not 0 < scale < math.inf:
             raise ArgumentError(
-                f"floor={floor} and concentration_init={concentration_init}: need "
-                "0 < floor < concentration_init"
+                f"floor={floor}, concentration_init={concentration_init}, scale={scale}: need "
+                "0 < floor < concentration_init and scale > 0"
             )
         self.concentration_init = concentration_init
         self.floor = floor
+        self.scale = scale
         super().__init__(observation_space, action_space, lr_schedule, **kwargs)
 
     def _build_actor(self) -> None:
@@ -132,16 +136,18 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
         self.action_dist = DirichletDistribution()
         head = self.action_dist.proba_distribution_net(self.mlp_extractor.latent_dim_pi)
         above = self.concentration_init - self.floor
-        start = above + math.log(-math.expm1(-above))  # softplus(start) == above
+        # softplus(scale * start) == above
+        start = (above + math.log(-math.expm1(-above))) / self.scale
         nn.init.constant_(head.cash, start)
         nn.init.constant_(head.asset.bias, start)
         self.action_net = head
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
-        concentration = self.floor + softplus(self.action_net(latent_pi))
+        concentration = self.floor + softplus(self.scale * self.action_net(latent_pi))
         return self.action_dist.proba_distribution(concentration)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         options = super()._get_constructor_parameters()
         del options["log_std_init"], options["squash_output"]
-        return options | {"concentration_init": self.concentration_init, "floor": self.floor}
+        own = ("concentration_init", "floor", "scale")
+        return options | {name: getattr(self, name) for name in own}
