@@ -67,10 +67,11 @@ def test_a_step_is_the_exact_solution(dt: float) -> None:
         system[:6, :6], system[:6, 6] = a, drive[row]
         start = th.cat([hidden[row], th.ones(1).double()])
         th.testing.assert_close(out[row], (th.linalg.matrix_exp(system * dt) @ start)[:6])
-        euler, parts = hidden[row], 20_000
-        for _ in range(parts):
-            euler = euler + dt / parts * (a @ euler + drive[row])
-        th.testing.assert_close(out[row], euler, atol=1e-2, rtol=1e-2)
+    euler, parts = hidden[0], 2_000
+    a = matrix(dynamics, memory[0])
+    for _ in range(parts):
+        euler = euler + dt / parts * (a @ euler + drive[0])
+    th.testing.assert_close(out[0], euler, atol=1e-2, rtol=1e-2)
 
 
 def test_the_dynamics_depend_on_the_memory_and_are_always_stable() -> None:
