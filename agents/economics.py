@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, NamedTuple
 
 import torch as th
@@ -194,47 +195,44 @@ class Economics:
         return rows[t] if assets is None else rows[t[:, None], assets]
 
     def _costs(self, t: Tensor, assets: Tensor | None, wealth: Tensor) -> Costs:
-        buy, sell = self.rates if assets is None else self.rates[:, assets]
-        shape = (len(t), buy.shape[-1])
-        impact = wealth.new_zeros(len(t), 0)
+        buy, sell = self.rates[:, None] if assets is None else self.rates[:, assets]
+        impact, fixed_fee = None, self.rules["fixed_fee"]
         if len(self.impact):
             impact = self._at(self.impact, t, assets) * wealth.clamp_min(0).sqrt()[:, None]
-        fee, fixed_fee = wealth.new_zeros(len(t)), self.rules["fixed_fee"]
-        if fixed_fee:
-            fee = fixed_fee / wealth
-        return Costs(buy.expand(shape), sell.expand(shape), impact, fee, self.rules["max_turnover"])
+        fee = fixed_fee / wealth if fixed_fee else None
+        return Costs(buy, sell, impact, fee, self.rules["max_turnover"])
 
     def _target(
         self, seen: Tensor, d: Tensor, a: Tensor, t: Tensor, assets: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The feasible target, what does not trade and the wealth that the rest shares.
 
         The twin of `portfolio_env.targets.target_lane`.
         """
-        adjustment, band = self.rules["adjustment"], self.rules["no_trade_band"]
-        moved, mask = adjustment < 1, None
-        nothing = th.zeros_like(d[:, 1:], dtype=th.bool)
-        untradable = nothing if self.quiet else ~self._at(self.tradable, t, assets)
-        asked = a
-        if self.projection is not None:
+        rules, asked = self.rules, a
+        band, moved, free = rules["no_trade_band"], rules["adjustment"] < 1, None
+        nothing = th.zeros_like(d[:, 1:], dtype=th.bool) if self.projection else None
+        if self.projection is not None and nothing is not None:
             a = self.projection(a, nothing)
         if moved:
-            a = d + adjustment * (a - d)
-        fixed = untradable
-        if not self.rules["softmax"]:
-            fixed = fixed | ((seen[:, 1:] != 0) & (asked[:, 1:].float() == seen[:, 1:].float()))
+            a = d + rules["adjustment"] * (a - d)
+        untradable = None if self.quiet else ~self._at(self.tradable, t, assets)
+        reasons = [] if untradable is None else [untradable]
+        if not rules["softmax"]:
+            same = asked[:, 1:].float() == seen[:, 1:].float()
+            reasons.append(same & (seen[:, 1:] != 0))
         if band > 0:
-            fixed = fixed | ((a[:, 1:] - d[:, 1:]).abs() <= band)
-        free = th.ones_like(d[:, 0])
-        if not self.quiet or band > 0 or not self.rules["softmax"]:
+            reasons.append((a[:, 1:] - d[:, 1:]).abs() <= band)
+        fixed = reduce(th.logical_or, reasons) if reasons else None
+        if fixed is not None:
             a, free = _share_rest(d, a, fixed)
-            mask = fixed
-        if self.projection is not None and (moved or mask is not None):
-            a = self.projection(a, untradable)
-            if mask is not None:
-                loose = mask & ~untradable & (a[:, 1:] != d[:, 1:])
-                mask, free = mask & ~loose, free + (d[:, 1:] * loose).sum(1)
-        return a, mask, free
+        if self.projection is not None and nothing is not None and (moved or fixed is not None):
+            stuck = nothing if untradable is None else untradable
+            a = self.projection(a, stuck)
+            if fixed is not None and free is not None:
+                loose = fixed & ~stuck & (a[:, 1:] != d[:, 1:])
+                fixed, free = fixed & ~loose, free + (d[:, 1:] * loose).sum(1)
+        return a, fixed, free
 
     def _drift(
         self, w: Tensor, moves: Tensor, delisted: Tensor | None, carries: bool

@@ -7,12 +7,14 @@ first; B lanes, N assets.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch as th
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as nnf
 
 from portfolio_env.trading import solve_trades
 
@@ -30,15 +32,23 @@ class _Remainder(th.autograd.Function):
         ctx: Any,
         d: Tensor,
         a: Tensor,
-        fixed: Tensor,
-        free: Tensor,
+        fixed: Tensor | None,
+        free: Tensor | None,
         buy: Tensor,
         sell: Tensor,
-        impact: Tensor,
-        fee: Tensor,
+        impact: Tensor | None,
+        fee: Tensor | None,
     ) -> Tensor:
-        rates = (_numpy(v) for v in (buy, sell, impact, fee))
-        left = solve_trades(_numpy(d), _numpy(a), fixed.cpu().numpy(), _numpy(free), *rates)
+        left = solve_trades(
+            _numpy(d),
+            _numpy(a),
+            np.zeros((1, d.shape[1] - 1), np.bool_) if fixed is None else fixed.cpu().numpy(),
+            np.ones(1) if free is None else _numpy(free),
+            _numpy(buy),
+            _numpy(sell),
+            np.zeros((1, 0)) if impact is None else _numpy(impact),
+            np.zeros(1) if fee is None else _numpy(fee),
+        )
         x = th.from_numpy(left).to(d)
         ctx.save_for_backward(d, a, fixed, free, buy, sell, impact, x)
         return x
@@ -47,18 +57,26 @@ class _Remainder(th.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         d, a, fixed, free, buy, sell, impact, x = ctx.saved_tensors
-        a = a[:, 1:]
-        q = (x[:, None] * a - d[:, 1:]).masked_fill(fixed, 0.0)
-        marginal = th.where(q > 0, buy, -sell).masked_fill(fixed, 0.0)
-        root = q.abs().sqrt() if impact.shape[1] else None
-        if root is not None:
+        target, rest = a[:, 1:], x[:, None]
+        q = rest * target - d[:, 1:]
+        marginal = th.where(q > 0, buy, -sell)
+        if impact is not None:
+            root = q.abs().sqrt()
             marginal = marginal + 1.5 * impact * root * q.sign()
-        slope = free + (marginal * a).sum(1)
+        if fixed is not None:
+            marginal = marginal.masked_fill(fixed, 0.0)
+        slope = (1.0 if free is None else free) + (marginal * target).sum(1)
         share = (grad / slope).masked_fill((x <= 0) | (slope <= 0), 0.0)
-        by_d = th.nn.functional.pad(share[:, None] * marginal, (1, 0))
-        by_a = -x[:, None] * by_d
-        by_impact = None if root is None else -share[:, None] * root**3
-        return by_d, by_a, None, share * (1 - x), None, None, by_impact, -share
+        by_d = nnf.pad(share[:, None] * marginal, (1, 0))
+        by_free = by_impact = by_fee = None
+        if ctx.needs_input_grad[3]:
+            by_free = share * (1 - x)
+        if ctx.needs_input_grad[6]:
+            by_impact = -share[:, None] * root**3
+            by_impact = by_impact if fixed is None else by_impact.masked_fill(fixed, 0.0)
+        if ctx.needs_input_grad[7]:
+            by_fee = -share
+        return by_d, -rest * by_d, None, by_free, None, None, by_impact, by_fee
 
 
 def _numpy(values: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -69,28 +87,18 @@ class Costs(NamedTuple):
     """What trading costs in one step: per lane, in units of the wealth before trading.
 
     Attributes:
-        buy: (B, N) cost of purchases per traded notional.
-        sell: (B, N) cost of sales.
-        impact: (B, N) coefficient of the square-root impact, or (B, 0).
-        fee: (B,) charged where anything is traded.
+        buy: (B, N) or (1, N) cost of purchases per traded notional.
+        sell: cost of sales, same shape.
+        impact: (B, N) coefficient of the square-root impact; None is none.
+        fee: (B,) charged where anything is traded; None is none.
         limit: Largest turnover.
     """
 
     buy: Tensor
     sell: Tensor
-    impact: Tensor
-    fee: Tensor
-    limit: float = np.inf
-
-    @classmethod
-    def linear(cls, buy: Any, sell: Any, like: Tensor) -> Costs:
-        """Rates alone, each a scalar or (N,), for weights ``like`` (B, N + 1)."""
-        shape = like[:, 1:].shape
-        bought, sold = (
-            th.as_tensor(rate, dtype=like.dtype).to(like.device).expand(shape)
-            for rate in (buy, sell)
-        )
-        return cls(bought, sold, like.new_zeros(shape[0], 0), like.new_zeros(shape[0]))
+    impact: Tensor | None = None
+    fee: Tensor | None = None
+    limit: float = math.inf
 
 
 def remainder_factor(drifted: Tensor, target: Tensor, buy: Any, sell: Any) -> Tensor:
@@ -107,10 +115,17 @@ def remainder_factor(drifted: Tensor, target: Tensor, buy: Any, sell: Any) -> Te
     Returns:
         (B,); 0 where nothing is left.
     """
-    costs = Costs.linear(buy, sell, drifted)
-    fixed = th.zeros_like(drifted[:, 1:], dtype=th.bool)
-    free = th.ones_like(drifted[:, 0])
-    x: Tensor = _Remainder.apply(drifted, target, fixed, free, *costs[:4])  # type: ignore[no-untyped-call] # torch does not type it
+    shape = (1, drifted.shape[1] - 1)
+    bought, sold = (
+        th.as_tensor(rate, dtype=drifted.dtype).to(drifted.device).expand(shape)
+        for rate in (buy, sell)
+    )
+    return _solve(drifted, target, None, None, Costs(bought, sold))
+
+
+def _solve(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs: Costs) -> Tensor:
+    parts = (d, a, fixed, free, *costs[:4])
+    x: Tensor = _Remainder.apply(*parts)  # type: ignore[no-untyped-call] # torch does not type it
     return x
 
 
@@ -122,37 +137,43 @@ class Trade(NamedTuple):
     held: Tensor
 
 
-def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor, costs: Costs) -> Trade:
+def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs: Costs) -> Trade:
     """Trade from ``d`` towards ``a``; the twin of `portfolio_env.trading.trade_lane`.
 
     Args:
         d: (B, N + 1) drifted weights.
         a: (B, N + 1) feasible target; fixed assets have their drifted weight in it.
         fixed: (B, N) assets that are not traded; None if all are.
-        free: (B,) wealth that is not tied up in them.
+        free: (B,) wealth that is not tied up in them; None where ``fixed`` is.
         costs: what trading costs.
     """
-    mask = th.zeros_like(d[:, 1:], dtype=th.bool) if fixed is None else fixed
-    x: Tensor = _Remainder.apply(d, a, mask, free, *costs[:4])  # type: ignore[no-untyped-call] # torch does not type it
+    x = _solve(d, a, fixed, free, costs)
     q = x[:, None] * a[:, 1:] - d[:, 1:]
-    if fixed is not None:
+    if fixed is None or free is None:
+        done = Trade(x, q.abs().sum(1), a)
+    else:
         q = q.masked_fill(fixed, 0.0)
-    turnover = q.abs().sum(1)
-    mu, held = x, a
-    if fixed is not None:
         mu = 1 - free + free * x
-        kept = th.nn.functional.pad(fixed, (1, 0))
+        kept = nnf.pad(fixed, (1, 0))
         held = th.where(kept, d, x[:, None] * a) / mu.where(mu > 0, 1.0)[:, None]
-    if np.isfinite(costs.limit):
-        mu, turnover, held = _cut(Trade(mu, turnover, held), d, q, costs)
-    lost, tied = x <= 0, free <= 0
-    if fixed is not None:
-        mu, turnover = mu.where(~tied, 1.0), turnover.where(~tied, 0.0)
-        held, lost = held.where(~tied[:, None], d), lost & ~tied
+        done = Trade(mu, q.abs().sum(1), held)
+    if costs.limit < math.inf:
+        done = _cut(done, d, q, costs)
+    lost = x <= 0
+    if free is not None and bool((tied := free <= 0).any()):
+        lost = lost & ~tied
+        done = Trade(
+            done.mu.where(~tied, 1.0),
+            done.turnover.where(~tied, 0.0),
+            done.held.where(~tied[:, None], d),
+        )
     if bool(lost.any()):
-        mu, turnover = mu.where(~lost, 0.0), turnover.where(~lost, 0.0)
-        held = held.where(~lost[:, None], all_cash(held))
-    return Trade(mu, turnover, held)
+        done = Trade(
+            done.mu.where(~lost, 0.0),
+            done.turnover.where(~lost, 0.0),
+            done.held.where(~lost[:, None], all_cash(d)),
+        )
+    return done
 
 
 def _cut(done: Trade, d: Tensor, q: Tensor, costs: Costs) -> Trade:
@@ -163,9 +184,11 @@ def _cut(done: Trade, d: Tensor, q: Tensor, costs: Costs) -> Trade:
     cut = costs.limit / done.turnover.where(over, 1.0)
     q = q * cut[:, None]
     rate = th.where(q > 0, costs.buy, costs.sell)
-    if costs.impact.shape[1]:
+    if costs.impact is not None:
         rate = rate + costs.impact * q.abs().clamp_min(1e-30).sqrt()
-    spent = (rate * q.abs()).sum(1) + (costs.fee if costs.limit > 0 else 0.0)
+    spent = (rate * q.abs()).sum(1)
+    if costs.fee is not None and costs.limit > 0:
+        spent = spent + costs.fee
     cash = d[:, 0] - q.sum(1) - spent
     held = th.cat([cash[:, None], d[:, 1:] + q], 1) / (1 - spent)[:, None]
     return Trade(

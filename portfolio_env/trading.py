@@ -77,11 +77,10 @@ def remainder_factor(
     if not 0 <= fixed_fee < 1:
         raise ArgumentError(f"fixed_fee={fixed_fee!r} must be a fraction of wealth in [0, 1).")
     d2, a2 = (np.ascontiguousarray(np.atleast_2d(w)) for w in (d, a))
-    lanes = len(d2)
-    buy, sell = (np.tile(rate, (lanes, 1)) for rate in rates)
-    nothing_fixed, no_impact = np.zeros((lanes, n), np.bool_), np.zeros((lanes, 0))
-    free, fee = np.ones(lanes), np.full(lanes, float(fixed_fee))
-    mu: Float = solve_trades(d2, a2, nothing_fixed, free, buy, sell, no_impact, fee)
+    buy, sell = (np.ascontiguousarray(rate)[None] for rate in rates)
+    nothing_fixed, no_impact = np.zeros((1, n), np.bool_), np.zeros((1, 0))
+    fee = np.array([float(fixed_fee)])
+    mu: Float = solve_trades(d2, a2, nothing_fixed, np.ones(1), buy, sell, no_impact, fee)
     return mu if d.ndim == 2 else mu[0]
 
 
@@ -91,11 +90,15 @@ def solve_trades(
 ) -> Float:
     """``solve_trade`` for lanes: (B, N + 1) weights, (B,) ``free`` and ``fee``, else (B, N).
 
-    ``impact`` may be (B, 0) for none.
+    ``impact`` may be (B, 0) for none; of the others but the weights, one row serves all lanes.
     """
     out = np.empty(d.shape[0])
     for b in range(d.shape[0]):
-        out[b] = solve_trade(d[b], a[b], fixed[b], free[b], buy[b], sell[b], impact[b], fee[b])
+        at, left, sides = b % fixed.shape[0], b % free.shape[0], b % buy.shape[0]
+        push, charged = b % impact.shape[0], b % fee.shape[0]
+        out[b] = solve_trade(
+            d[b], a[b], fixed[at], free[left], buy[sides], sell[sides], impact[push], fee[charged]
+        )
     return out
 
 

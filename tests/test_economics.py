@@ -124,9 +124,10 @@ def test_float32_stays_close_to_the_environment(ragged):
 @pytest.mark.parametrize("case", FIXTURES["remainder_factor"], ids=lambda case: case["id"])
 def test_remainder_factor_is_exact(case):
     d, a = (th.tensor(numbers(case[name]))[None] for name in ("w_drifted", "w_target"))
-    costs = Costs.linear(number(case["buy_rate"]), number(case["sell_rate"]), d)
-    costs = costs._replace(fee=th.tensor([number(case["fixed_fee_fraction"])], dtype=d.dtype))
-    done = trade(d, a, None, th.ones(1, dtype=d.dtype), costs)
+    names = ("buy_rate", "sell_rate", "fixed_fee_fraction")
+    buy, sell, fee = (th.tensor([number(case[name])], dtype=d.dtype) for name in names)
+    sides = (side.expand(1, d.shape[1] - 1) for side in (buy, sell))
+    done = trade(d, a, None, None, Costs(*sides, fee=fee))
     assert done.mu.item() == pytest.approx(number(case["mu_notional"]), abs=1e-12)
     if number(case["fixed_fee_fraction"]) == 0:
         mu = remainder_factor(d, a, number(case["buy_rate"]), number(case["sell_rate"]))
@@ -158,10 +159,9 @@ def test_a_trade_has_exact_gradients(frozen, limit):
     fee = th.full((4,), 1e-3, dtype=th.float64, requires_grad=True)
 
     def run(d: Any, a: Any, free: Any, impact: Any, fee: Any) -> Any:
-        free = free if frozen else th.ones_like(free)
-        rates = Costs.linear(0.01, 0.02, d)
-        costs = rates._replace(impact=impact, fee=fee, limit=limit)
-        return trade(d, a, fixed if frozen else None, free, costs)
+        sides = (th.full((1, 5), rate, dtype=th.float64) for rate in (0.01, 0.02))
+        costs = Costs(*sides, impact=impact, fee=fee, limit=limit)
+        return trade(d, a, fixed if frozen else None, free if frozen else None, costs)
 
     assert th.autograd.gradcheck(run, (d, a, free, impact, fee))
 
@@ -212,8 +212,8 @@ def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
 
 def test_costs_that_eat_everything_leave_nothing():
     d, a = th.tensor([[0.0, 1.0, 0.0]]), th.tensor([[0.0, 0.0, 1.0]], requires_grad=True)
-    costs = Costs.linear(0.0, 0.9999, d)._replace(fee=th.tensor([0.5]))
-    done = trade(d, a, None, th.ones(1), costs)
+    costs = Costs(th.zeros(1, 2), th.full((1, 2), 0.9999), fee=th.tensor([0.5]))
+    done = trade(d, a, None, None, costs)
     assert done.mu.item() == 0.0
     assert done.held.tolist() == [[1.0, 0.0, 0.0]]
     done.mu.sum().backward()
