@@ -17,7 +17,8 @@ from encoder_checks import (
 )
 from torch import nn
 
-from agents.networks.lstm import Lstm, LstmAttention, LstmEncoder
+from agents.networks.lstm import LstmAttention, LstmEncoder
+from agents.networks.temporal import Lstm
 from portfolio_env.errors import ArgumentError
 
 ENCODERS = [LstmEncoder, LstmAttention]
@@ -38,17 +39,17 @@ def test_it_keeps_the_contract_of_encoders(make: Make, check: Callable[[Make], N
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_the_lstm_is_that_of_the_library_also_bar_by_bar(layers: int, bidirectional: bool) -> None:
-    ours = Lstm(3, 6, layers, 0.0, bidirectional)
-    theirs = nn.LSTM(3, 6, layers, batch_first=True, bidirectional=bidirectional)
+    ours = Lstm(3, 6, layers, bidirectional)
+    theirs = nn.LSTM(3, 6, layers, bidirectional=bidirectional)
     theirs.load_state_dict(ours.state_dict())
-    series = th.randn(4, 9, 3)
+    series = th.randn(9, 4, 3)
     th.testing.assert_close(ours(series), theirs(series)[0])
     th.testing.assert_close(ours._by_bar(series), theirs(series)[0])
 
 
 def test_dropout_acts_between_the_layers_also_bar_by_bar() -> None:
-    series = th.randn(4, 9, 3)
-    stacked, single = Lstm(3, 6, 2, 0.5), Lstm(3, 6, 1, 0.5)
+    series = th.randn(9, 4, 3)
+    stacked, single = Lstm(3, 6, 2, False, 0.5), Lstm(3, 6, 1, False, 0.5)
     for run in (stacked, stacked._by_bar):
         assert not th.equal(run(series), run(series))
     assert th.equal(single(series), single(series))
@@ -67,7 +68,7 @@ def test_attention_over_time_is_that_of_the_library() -> None:
     )
     windows, tradable, _ = inputs(encoder)
     for asset in range(ASSETS):
-        states = encoder.recurrent(windows[:, :, asset])
+        states = encoder.recurrent(windows[:, :, asset].transpose(0, 1)).transpose(0, 1)
         mixed, weights = library(states, states, states, average_attn_weights=False)
         expected = encoder.norm(states + mixed)
         th.testing.assert_close(encoder.steps(windows)[:, :, asset], expected)
@@ -104,9 +105,9 @@ def test_attention_pools_the_second_layer() -> None:
     weights = encoder.attention(windows, tradable)["time"]
     assert weights.shape == (BATCH, ASSETS, WINDOW)
     for row in range(BATCH):
-        states = encoder.second(encoder.norm(encoder.first(windows[row].transpose(0, 1))))
-        pooled = sum(weights[row, :, t, None] * states[:, t] for t in range(WINDOW))
-        expected = encoder.out_norm(states[:, -1] + pooled)
+        states = encoder.second(encoder.norm(encoder.first(windows[row])))
+        pooled = sum(weights[row, :, t, None] * states[t] for t in range(WINDOW))
+        expected = encoder.out_norm(states[-1] + pooled)
         th.testing.assert_close(encoder(windows, tradable)[row], expected)
 
 

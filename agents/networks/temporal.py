@@ -4,6 +4,8 @@ Time is the first axis, `(bars, ..., channels)`: shifts along it are then slices
 normalisation, attention and the recurrence all take the memory as it lies.
 """
 
+from typing import cast
+
 import torch as th
 from torch import Tensor, nn
 from torch.nn import functional
@@ -118,7 +120,8 @@ class Tcn(nn.Module):
 class Lstm(nn.RNNBase):
     """`nn.LSTM` over (bars, rows, in), its outputs alone.
 
-    It calls the same kernels, in a form that `torch.compile` can trace (it refuses `nn.LSTM`).
+    It calls the same kernels, in a form that `torch.compile` can trace (it refuses `nn.LSTM`). For
+    a CPU its back ends cannot compile that kernel either, so there the equations run bar by bar.
     """
 
     def __init__(
@@ -129,13 +132,15 @@ class Lstm(nn.RNNBase):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (bars, rows, in) to (bars, rows, directions * hidden), from a zero state."""
+        if th.compiler.is_compiling() and x.device.type == "cpu":
+            return self._by_bar(x)
         state = x.new_zeros(
             self.num_layers * (1 + self.bidirectional), x.shape[1], self.hidden_size
         )
         out: tuple[Tensor, Tensor, Tensor] = th._VF.lstm(
             x,
             (state, state),
-            self._flat_weights,
+            cast(list[Tensor], self._flat_weights),
             self.bias,
             self.num_layers,
             self.dropout,
@@ -144,6 +149,34 @@ class Lstm(nn.RNNBase):
             self.batch_first,
         )
         return out[0]
+
+    def _by_bar(self, x: Tensor) -> Tensor:
+        directions = 1 + self.bidirectional
+        for layer in range(self.num_layers):
+            if layer:
+                x = functional.dropout(x, self.dropout, self.training)
+            weights = self.all_weights[layer * directions : (layer + 1) * directions]
+            parts = [_recurrence(x, *cast(list[Tensor], weights[0]))]
+            if self.bidirectional:
+                parts.append(_recurrence(x.flip(0), *cast(list[Tensor], weights[1])).flip(0))
+            x = th.cat(parts, dim=-1)
+        return x
+
+
+def _recurrence(
+    x: Tensor, from_input: Tensor, from_hidden: Tensor, bias_input: Tensor, bias_hidden: Tensor
+) -> Tensor:
+    """One layer and direction, by the equations of `nn.LSTM`."""
+    driven = functional.linear(x, from_input, bias_input + bias_hidden)
+    hidden = cell = driven.new_zeros(x.shape[1], from_hidden.shape[1])
+    outputs = []
+    for now in driven.unbind(0):
+        gates = now + functional.linear(hidden, from_hidden)
+        enter, keep, change, leave = gates.chunk(4, dim=-1)
+        cell = keep.sigmoid() * cell + enter.sigmoid() * change.tanh()
+        hidden = leave.sigmoid() * cell.tanh()
+        outputs.append(hidden)
+    return th.stack(outputs)
 
 
 class TemporalPooling(nn.Module):
