@@ -121,7 +121,7 @@ class TcnGnnLstm(Encoder):
         Args:
             features: (bars of the stretch, assets, features).
             tradable: (bars of the stretch, assets), 1 or 0.
-            ends: (windows,) last bars, int64, each at least `bars - 1`.
+            ends: (windows,) last bars, int64, each at least `bars - 1`; one or more.
 
         Returns:
             (windows, assets, channels)
@@ -134,15 +134,19 @@ class TcnGnnLstm(Encoder):
                 "history='window' pads each window by itself; build the encoder with "
                 "history='past' to encode a stretch"
             )
-        if len(ends) and not self.bars - 1 <= int(ends.min()) <= int(ends.max()) < len(features):
+        first, last = (int(ends.min()), int(ends.max())) if len(ends) else (-1, -1)
+        if not self.bars - 1 <= first <= last < len(features):
             raise ArgumentError(
-                f"windows end at bars {int(ends.min())} to {int(ends.max())} of a stretch of "
-                f"{len(features)}; each needs {self.bars} bars up to its end"
+                f"{len(ends)} windows end at bars {first} to {last} of a stretch of "
+                f"{len(features)}; give one or more, each with {self.bars} bars up to its end"
             )
         x, present = self._over_time(features[None])
         x, present = x[:, 0], present[:, 0]
-        last = ends - (self.receptive_field - 1)
-        rows = last + th.arange(1 - self.window, 1, device=ends.device)[:, None]
+        rows = (
+            ends
+            - (self.receptive_field - 1)
+            + th.arange(1 - self.window, 1, device=ends.device)[:, None]
+        )
         masks, which = th.unique(tradable[ends] > 0, dim=0, return_inverse=True)
         order = which.argsort(stable=True)
         mixed = [
