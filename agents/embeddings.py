@@ -117,12 +117,12 @@ class Embeddings(nn.Module):
 
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
-        run = self._run[0]
-        if self.autocast is None:
-            out: Tensor = run(windows, tradable, codes)
-            return out
-        with th.autocast(windows.device.type, th.bfloat16):
-            out = run(windows, tradable, codes)
+        return self._precisely(self._run[0], windows, tradable, codes)
+
+    def _precisely(self, run: Callable[..., Any], inputs: Tensor, *others: Any) -> Tensor:
+        """Run in the chosen precision; returns float32."""
+        with th.autocast(inputs.device.type, th.bfloat16, enabled=self.autocast is not None):
+            out: Tensor = run(inputs, *others)
         return out.float()
 
     def _market(self) -> tuple[Tensor, Tensor]:
@@ -154,6 +154,11 @@ class Embeddings(nn.Module):
                 f"the encoder looks back {self.encoder.bars} bars, which row {int(t[0])} does not "
                 f"have; give the environment window={self.encoder.bars}"
             )
+        first = int(t[0]) - self.encoder.bars + 1 if len(t) else 0
+        stretch = slice(first, int(t[-1]) + 1 if len(t) else 0)
+        if not self.encoder.padded and stretch.stop - first < len(t) * self.encoder.bars:
+            within = (features[stretch], tradable[stretch], t - first)
+            return self._precisely(self.encoder.encode_stretch, *within)
         codes = None if self.codes is None else self.codes.expand(len(t), *self.codes.shape)
         return self.encode(features[self._bars(t)], tradable[t], codes)
 

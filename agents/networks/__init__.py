@@ -7,11 +7,32 @@ written as JSON.
 
 from typing import Any
 
+from agents.networks.branches import BranchEncoder
 from agents.networks.encoders import Encoder, PerAsset
+from agents.networks.factor import FactorEncoder, MlpEncoder, ResidualMlpEncoder
+from agents.networks.gat import GAT
 from agents.networks.heads import AssetHead, PooledCritic, RowMlp, masked_mean
-from portfolio_env.errors import ArgumentError
+from agents.networks.lstm import LstmAttention, LstmEncoder
+from agents.networks.state_space import StateSpace
+from agents.networks.tcn_gnn_lstm import TcnGnnLstm, TcnGnnLstmSmall
+from agents.networks.transformer import Transformer
+from portfolio_env.names import unknown
 
-ENCODERS: dict[str, type[Encoder]] = {"per_asset": PerAsset}
+ENCODERS: dict[str, type[Encoder]] = {
+    "per_asset": PerAsset,
+    "tcn_gnn_lstm": TcnGnnLstm,
+    "tcn_gnn_lstm_small": TcnGnnLstmSmall,
+    "gat": GAT,
+    "lstm": LstmEncoder,
+    "lstm_attention": LstmAttention,
+    "state_space": StateSpace,
+    "transformer": Transformer,
+    "mlp": MlpEncoder,
+    "residual_mlp": ResidualMlpEncoder,
+    "branches": BranchEncoder,
+    "factor": FactorEncoder,
+}
+"""Encoders by name."""
 
 __all__ = [
     "ENCODERS",
@@ -32,5 +53,5 @@ def make_encoder(name: str, n_features: int, window: int, **options: Any) -> Enc
         ArgumentError: if no encoder has that name.
     """
     if name not in ENCODERS:
-        raise ArgumentError(f"encoder {name!r} is unknown; choose one of {sorted(ENCODERS)}")
+        raise unknown("encoder", name, ENCODERS)
     return ENCODERS[name](n_features, window, **options)

@@ -19,12 +19,15 @@ class Encoder(nn.Module):
         bars: bars that `forward` expects, the window and what an encoder reads before it.
         mixes_assets: whether the vector of an asset depends on the others.
         uses_codes: whether it reads the static codes of the assets.
+        padded: whether a window is encoded as if nothing had been before it. If not, what is
+            computed for a bar is the same in every window, and `encode_stretch` shares it.
     """
 
     channels: int
     bars: int
     mixes_assets = False
     uses_codes = False
+    padded = True
 
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__()
@@ -50,6 +53,19 @@ class Encoder(nn.Module):
             (batch, assets, channels)
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+    def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
+        """Encode windows of one contiguous stretch of a market, as `forward` does, but faster.
+
+        Args:
+            features: (bars of the stretch, assets, features).
+            tradable: (bars of the stretch, assets), 1 or 0.
+            ends: (windows,) last bars, each at least `bars - 1`.
+
+        Returns:
+            (windows, assets, channels)
+        """
+        raise NotImplementedError(f"{type(self).__name__} encodes window by window")
 
 
 class PerAsset(Encoder):
