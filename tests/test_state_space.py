@@ -19,9 +19,8 @@ from encoder_checks import (
 )
 from torch import Tensor
 
+from agents.networks.prediction_heads import SIGMA_MAX, SIGMA_MIN
 from agents.networks.state_space import (
-    SIGMA_HIGH,
-    SIGMA_LOW,
     Dynamics,
     Recall,
     StateSpace,
@@ -182,14 +181,14 @@ def test_heads_stay_in_their_ranges() -> None:
         direction, magnitude, uncertainty = heads(rows)
         assert direction.shape == magnitude.shape == uncertainty.shape == (50, 3)
         assert direction.isfinite().all() and (magnitude >= 0).all()
-        assert (uncertainty >= SIGMA_LOW).all() and (uncertainty <= SIGMA_HIGH).all()
+        assert (uncertainty >= SIGMA_MIN).all() and (uncertainty <= SIGMA_MAX).all()
         (direction + magnitude + uncertainty).sum().backward()
         assert rows.grad is not None and rows.grad.isfinite().all()
     with th.no_grad():
         heads.heads.bias.copy_(th.tensor([0.0, -200.0, 200.0]))
     direction, magnitude, uncertainty = heads(th.randn(1, 1, 96))
     assert (magnitude == 0).all() and direction.abs().max() < 10
-    th.testing.assert_close(uncertainty, th.full((1, 1), SIGMA_HIGH))
+    th.testing.assert_close(uncertainty, th.full((1, 1), SIGMA_MAX))
 
 
 def test_the_dropout_of_heads_is_the_one_asked_for() -> None:

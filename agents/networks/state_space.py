@@ -9,9 +9,9 @@ from torch.nn import functional as F
 
 from agents.networks.checks import check_heads, check_share, check_sizes
 from agents.networks.encoders import Encoder
+from agents.networks.prediction_heads import bounded_sigma
 from portfolio_env.errors import ArgumentError
 
-SIGMA_LOW, SIGMA_HIGH = 0.01, 10.0
 _SLOWEST = 0.1  # least decay per unit of time
 _GATE_BIAS = -2.0  # gates start one eighth open, or a bar would wipe out most of what went before
 _NORM_EPS = 0.01  # a state that has hardly moved yet is not blown up
@@ -235,7 +235,7 @@ class Forecast(NamedTuple):
     Attributes:
         direction: logit of the probability that it rises.
         magnitude: expected absolute return, at least 0.
-        uncertainty: standard deviation, in [`SIGMA_LOW`, `SIGMA_HIGH`].
+        uncertainty: standard deviation, in [0.01, 10], see `bounded_sigma`.
     """
 
     direction: Tensor
@@ -270,9 +270,7 @@ class StateSpaceHeads(nn.Module):
     def forward(self, rows: Tensor) -> Forecast:
         """Return the forecasts of rows (batch, assets, channels)."""
         direction, magnitude, spread = self.heads(self.trunk(rows)).unbind(-1)
-        share = th.sigmoid(spread.float())
-        low, high = math.log(SIGMA_LOW), math.log(SIGMA_HIGH)
-        return Forecast(direction, F.softplus(magnitude), th.exp(low + (high - low) * share))
+        return Forecast(direction, F.softplus(magnitude), bounded_sigma(spread))
 
 
 def _projection(width: int, out: int) -> nn.Sequential:
