@@ -401,7 +401,7 @@ def test_targets_see_their_encoders_move(cls: type, share: bool, tiny: dict[str,
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make_encoder("transformer", 3, 1), "unknown"),
+        (lambda: make_encoder("oracle", 3, 1), "unknown"),
         (lambda: make_encoder("per_asset", 3, 0), "window >= 1"),
         (lambda: build(PerAssetActorCriticPolicy, "window", window=9), "window <= 4"),
         (lambda: build(PerAssetActorCriticPolicy, "flat", n=4, window=9), "window <= 4"),

@@ -110,9 +110,9 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
         observation_space: spaces.Space[Any],
         action_space: spaces.Box,
         lr_schedule: Schedule,
-        concentration_init: float = 1.0,
-        floor: float = 0.1,
-        scale: float = 1.0,
+        concentration_init: float = 0.2,
+        floor: float = 0.01,
+        scale: float = 5.0,
         **kwargs: Any,
     ) -> None:
         refuse(kwargs, "log_std_init", "squash_output")
