@@ -180,7 +180,7 @@ class ConstrainedPortfolioLayer(nn.Module):
         if self.constraints.no_trade_band > 0:
             fixed = fixed | ((a - d)[:, 1:].abs() <= self.constraints.no_trade_band)
         stuck = fixed.any(1, keepdim=True)
-        shared, free = _share_rest(d, a, fixed)
+        shared, free = share_rest(d, a, fixed)
         a = th.where(stuck, shared, a)
         if not bounds.trivial:
             again = stuck | (self.adjustment < 1)
@@ -197,20 +197,20 @@ def _bounds(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
     return Bounds(*constraints.bounds(n_assets)[0].tolist())
 
 
-def _share_rest(d: Tensor, a: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+def share_rest(d: Tensor, a: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
     """Fixed assets keep `d`; the rest of the wealth is split as asked, or else held in cash.
 
     Returns:
         (batch, 1 + N) weights, and (batch,) the wealth that is shared.
     """
-    free = 1.0 - th.where(fixed, d[:, 1:], 0.0).sum(1)
-    free = th.where(free.abs() <= SUM_ROUNDING, 0.0, free)
+    rest = 1.0 - th.where(fixed, d[:, 1:], 0.0).sum(1)
+    free = th.where(rest.abs() <= max(SUM_ROUNDING, 2 * th.finfo(d.dtype).eps), 0.0, rest)
     moving = th.where(fixed, 0.0, a[:, 1:])
     asked = a[:, 0] + moving.sum(1)
     split = (asked > 1e-12) & (free > 0)
     scale = th.where(split, free, 0.0) / th.where(split, asked, 1.0)
     assets = th.where(fixed, d[:, 1:], scale[:, None] * moving)
-    cash = th.where(split, scale * a[:, 0], free)
+    cash = th.where(split, scale * a[:, 0], rest)  # a rest of 0 has a derivative, too
     return th.cat([cash[:, None], assets], 1), free
 
 

@@ -42,8 +42,6 @@ class TcnGnnLstm(Encoder):
     """
 
     mixes_assets = True
-    uses_codes = False
-    bars: int
 
     def __init__(
         self,

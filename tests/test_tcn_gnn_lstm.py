@@ -1,0 +1,402 @@
+"""TCN-GNN-LSTM: receptive field, causality, masks, equivariance, a stretch like its windows."""
+
+from typing import Any
+
+import pytest
+import torch as th
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from agents.networks.graph import GraphAttention, attended
+from agents.networks.tcn_gnn_lstm import TcnGnnLstm, TcnGnnLstmSmall
+from agents.networks.temporal import Lstm, Tcn, TcnBlock, TemporalPooling, receptive_field
+from portfolio_env.errors import ArgumentError
+
+FEATURES, WINDOW = 3, 6
+TINY = {"width": 8, "layers": 2, "heads": 2, "lstm_hidden": 4, "lstm_layers": 2}
+HISTORIES = ["window", "past"]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    th.set_num_threads(1)
+    th.manual_seed(0)
+
+
+def build(**options: Any) -> TcnGnnLstm:
+    return TcnGnnLstm(FEATURES, options.pop("window", WINDOW), **{**TINY, **options}).eval()
+
+
+def random_windows(encoder: TcnGnnLstm, batch: int, n: int, seed: int = 1) -> tuple[Tensor, Tensor]:
+    """Windows with absent assets (features 0) in some bars, and which assets trade at the last."""
+    generator = th.Generator().manual_seed(seed)
+    windows = th.randn(batch, encoder.bars, n, encoder.n_features, generator=generator)
+    present = th.rand(batch, encoder.bars, n, generator=generator) < 0.8
+    tradable = th.rand(batch, n, generator=generator) < 0.7
+    return windows * present[..., None], tradable.float()
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(("kernel", "layers", "bars"), [(3, 4, 61), (3, 3, 29), (2, 3, 15)])
+def test_receptive_field_measured_by_gradient(kernel: int, layers: int, bars: int) -> None:
+    tcn = Tcn(4, 4, layers, kernel)
+    x = th.randn(bars + 5, 1, 4, requires_grad=True)
+    tcn(x, padded=True)[-1].square().sum().backward()
+    assert x.grad is not None
+    reached = x.grad.abs().sum((1, 2)) > 0
+    assert reached.tolist() == [False] * 5 + [True] * bars
+    assert tcn.receptive_field == receptive_field(kernel, layers) == bars
+
+
+def test_receptive_field_of_the_presets() -> None:
+    assert TcnGnnLstm(4, 60).receptive_field == 61
+    assert TcnGnnLstmSmall(4, 60).receptive_field == 29
+    assert TcnGnnLstmSmall(4, 60).bars == 60
+    assert TcnGnnLstmSmall(4, 60, history="past").bars == 60 + 29 - 1
+
+
+@pytest.mark.parametrize(
+    ("preset", "inward", "block", "layers", "graph", "lstm", "skip"),
+    [
+        (TcnGnnLstm, 2_880, 29_120, 4, 16_768, 165_249, 4_160),
+        (TcnGnnLstmSmall, 1_440, 7_392, 3, 4_288, 16_833, 1_056),
+    ],
+)
+def test_parameters_against_the_original(
+    preset: type[TcnGnnLstm],
+    inward: int,
+    block: int,
+    layers: int,
+    graph: int,
+    lstm: int,
+    skip: int,
+) -> None:
+    # Less: a residual between equal widths is the identity, not a convolution of `skip` numbers;
+    # the logit of the pooling needs no bias. More: LSTM gates have two biases in PyTorch.
+    encoder = preset(44, 60)
+    hidden, stacked = encoder.channels // 2, encoder.lstm.num_layers
+    second_biases = stacked * 2 * 4 * hidden
+    assert count(encoder.inward) == inward
+    assert [count(one) for one in encoder.tcn.blocks] == [block - skip] * layers
+    assert count(encoder.graph) == graph
+    summary = count(encoder.lstm) + count(encoder.norm) + count(encoder.pooling)
+    assert summary == lstm + second_biases - 1
+    originally = inward + layers * block + graph + lstm
+    assert count(encoder) == originally - layers * skip + second_biases - 1
+    # and with the heads of `test_prediction_heads.py` for five assets, the complete models
+    heads, complete = (51_600, 352_977) if preset is TcnGnnLstm else (13_520, 58_257)
+    assert originally + heads == complete
+
+
+def test_residual_is_linear_between_different_widths() -> None:
+    # 25,536 numbers in the original, of which 50 * 64 + 64 are the residual
+    assert count(TcnBlock(50, 64)) == 25_536
+    assert count(TcnBlock(64, 64)) == 29_120 - 4_160
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("window", "batch", "n"), [(1, 1, 1), (1, 3, 4), (6, 1, 2), (6, 2, 7)])
+def test_shapes(history: Any, bidirectional: bool, window: int, batch: int, n: int) -> None:
+    encoder = build(window=window, history=history, bidirectional=bidirectional)
+    out = encoder(*random_windows(encoder, batch, n))
+    assert out.shape == (batch, n, encoder.channels)
+    assert encoder.channels == (8 if bidirectional else 4)
+    assert out.isfinite().all()
+
+
+# Against plain PyTorch
+
+
+def test_blocks_are_the_usual_convolutions() -> None:
+    block = TcnBlock(5, 8, kernel=3, dilation=4)
+    x = th.randn(20, 6, 5)
+    out = x.permute(1, 2, 0)  # (rows, channels, bars)
+    for conv, norm in zip(block.convs, block.norms, strict=True):
+        weight = conv.weight[..., 0]
+        out = nn.functional.conv1d(nn.functional.pad(out, (8, 0)), weight, conv.bias, dilation=4)
+        out = nn.functional.gelu(norm(out.transpose(1, 2))).transpose(1, 2)
+    expected = out.permute(2, 0, 1) + block.skip(x)
+    assert th.allclose(block(x, padded=True), expected, atol=1e-6)
+    assert th.allclose(block(x, padded=False), expected[16:], atol=1e-6)
+
+
+def test_attention_is_multihead_attention() -> None:
+    ours = GraphAttention(8, 2)
+    theirs = nn.MultiheadAttention(8, 2, batch_first=True)
+    theirs.load_state_dict(
+        {
+            "in_proj_weight": ours.project.weight,
+            "in_proj_bias": ours.project.bias,
+            "out_proj.weight": ours.out.weight,
+            "out_proj.bias": ours.out.bias,
+        }
+    )
+    x, keys = th.randn(4, 6, 8), th.rand(4, 6) < 0.6
+    keys[:, 0] = True
+    mixed, weights = theirs(x, x, x, key_padding_mask=~keys, average_attn_weights=False)
+    assert th.allclose(ours(x, keys), ours.norm(x + mixed), atol=1e-6)
+    assert th.allclose(ours.weights(x, keys), weights, atol=1e-6)
+
+
+def test_recurrence_is_that_of_the_library() -> None:
+    ours, theirs = Lstm(5, 4, 2, True), nn.LSTM(5, 4, 2, bidirectional=True)
+    theirs.load_state_dict(ours.state_dict())
+    x = th.randn(7, 3, 5)
+    assert th.equal(ours(x), theirs(x)[0])
+
+
+def test_pooling_can_select_one_bar() -> None:
+    pooling = TemporalPooling(2)
+    with th.no_grad():
+        pooling.logit.weight.fill_(1.0)
+    x = th.zeros(60, 1, 2)
+    x[17] = 20.0  # logits are not bounded
+    weights = pooling.weights(x, th.ones(60, 1, dtype=th.bool))
+    assert weights[17].item() > 0.999
+
+
+# What depends on what
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_permuting_assets_permutes_vectors(history: Any) -> None:
+    encoder = build(history=history)
+    windows, tradable = random_windows(encoder, 4, 9)
+    order = th.randperm(9)
+    out = encoder(windows, tradable)
+    assert th.allclose(encoder(windows[:, :, order], tradable[:, order]), out[:, order], atol=1e-5)
+    assert out.std(1).min() > 0
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=25)
+def test_untradable_assets_get_no_attention_from_others(history: Any, seed: int) -> None:
+    encoder = build(history=history)
+    windows, tradable = random_windows(encoder, 4, 5, seed)
+    noise = 10 * th.randn_like(windows)
+    other = th.where(tradable[:, None, :, None] > 0, windows, noise)
+    out, moved = encoder(windows, tradable), encoder(other, tradable)
+    assert th.allclose(out[tradable > 0], moved[tradable > 0], atol=1e-6)
+    assert moved.isfinite().all()
+    weights = encoder.attention(windows, tradable)["assets"]
+    some = tradable.bool().any(1)
+    hidden = (tradable[some] == 0)[:, None, None, None].expand_as(weights[some])
+    assert (weights[some][hidden] == 0).all()
+
+
+def test_others_matter() -> None:
+    encoder = build()
+    windows, tradable = th.randn(1, WINDOW, 3, FEATURES), th.ones(1, 3)
+    moved = windows.clone()
+    moved[:, :, 2] = th.randn(WINDOW, FEATURES)
+    difference = (encoder(windows, tradable) - encoder(moved, tradable))[:, :2]
+    assert encoder.mixes_assets and difference.abs().min() > 1e-6
+
+
+def test_absent_bars_get_no_attention_in_time() -> None:
+    encoder = build()
+    windows = th.randn(2, WINDOW, 3, FEATURES)
+    windows[:, :4, 1] = 0.0  # listed at the fifth bar
+    weights = encoder.attention(windows, th.ones(2, 3))
+    assert (weights["time"][:, 1, :4] == 0).all() and (weights["time"][:, 1, 4:] > 0).all()
+    assert (weights["assets"][:, :4, ..., 1] == 0).all()
+    assert (weights["assets"][:, 4:, ..., 1] > 0).all()
+
+
+def test_there_is_always_somebody_to_look_at() -> None:
+    def keys(present: list[int], tradable: list[int]) -> list[bool]:
+        return attended(th.tensor(present).bool(), th.tensor(tradable).bool()).tolist()
+
+    assert keys([1, 0, 1], [1, 1, 0]) == [True, False, False]
+    assert keys([0, 0, 1], [1, 1, 0]) == [True, True, False]  # the third is hidden all the same
+    assert keys([0, 1, 1], [0, 0, 0]) == [True, True, True]
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_nothing_tradable_or_nothing_known_is_finite(history: Any) -> None:
+    encoder = build(history=history)
+    for windows in (th.randn(2, encoder.bars, 4, FEATURES), th.zeros(2, encoder.bars, 4, FEATURES)):
+        windows.requires_grad_()
+        out = encoder(windows, th.zeros(2, 4))
+        out.square().sum().backward()
+        assert out.isfinite().all()
+        assert windows.grad is not None and windows.grad.isfinite().all()
+
+
+def test_a_causal_recurrence_has_no_gradient_from_later_bars() -> None:
+    windows = th.randn(1, WINDOW, 3, FEATURES, requires_grad=True)
+    reach = {}
+    for bidirectional in (True, False):
+        encoder = build(bidirectional=bidirectional)
+        x, present = encoder._over_time(windows)
+        states = encoder._states(encoder.graph(x, present))
+        (gradient,) = th.autograd.grad(states[2].square().sum(), windows)
+        reach[bidirectional] = (gradient.abs().sum((0, 2, 3)) > 0).tolist()
+    assert reach[False] == [True] * 3 + [False] * (WINDOW - 3)
+    assert reach[True] == [True] * WINDOW
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_attention_is_normalised_and_that_of_forward(history: Any) -> None:
+    encoder = build(history=history)
+    windows, tradable = random_windows(encoder, 3, 5)
+    weights = encoder.attention(windows, tradable)
+    assert weights["assets"].shape == (3, WINDOW, 2, 5, 5)
+    assert weights["time"].shape == (3, 5, WINDOW)
+    for one in weights.values():
+        assert th.allclose(one.sum(-1), th.ones(()), atol=1e-5)
+    x, present = encoder._over_time(windows)
+    states = encoder._states(encoder.graph(x, attended(present, tradable > 0)))
+    pooled = th.einsum("bnt,tbnc->bnc", weights["time"], states)
+    assert th.allclose(pooled, encoder(windows, tradable), atol=1e-6)
+
+
+# A stretch
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.booleans())
+@settings(max_examples=25)
+def test_a_stretch_gives_the_vectors_of_its_windows(seed: int, n_ends: int, ragged: bool) -> None:
+    encoder = build(history="past")
+    generator = th.Generator().manual_seed(seed)
+    features = th.randn(60, 4, FEATURES, generator=generator)
+    tradable = th.rand(60, 4, generator=generator) < (0.7 if ragged else 1.0)
+    tradable[30:, 2] = False
+    features[~tradable] = 0.0
+    ends = th.randint(encoder.bars - 1, 60, (n_ends,), generator=generator)  # in any order
+    bars = ends[:, None] + th.arange(1 - encoder.bars, 1)
+    windows = features[bars].clone()
+    expected = encoder(windows, tradable[ends].float())
+    found = encoder.encode_stretch(features, tradable.float(), ends)
+    assert th.allclose(found, expected, atol=1e-5)
+    weights = th.randn(expected.shape, generator=generator)
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    ours, theirs = (th.autograd.grad((x * weights).sum(), parameters) for x in (found, expected))
+    for mine, other in zip(ours, theirs, strict=True):
+        assert th.allclose(mine, other, atol=1e-4, rtol=1e-4)
+
+
+def test_the_past_matters_only_where_it_is_asked_for() -> None:
+    encoder = build(history="past")
+    windows, tradable = th.randn(1, encoder.bars, 3, FEATURES, requires_grad=True), th.ones(1, 3)
+    (gradient,) = th.autograd.grad(encoder(windows, tradable).square().sum(), windows)
+    assert (gradient.abs().sum((0, 2, 3)) > 0).all()
+    padded = build(history="window")
+    padded.load_state_dict(encoder.state_dict())
+    short = windows[:, -WINDOW:]
+    assert not th.allclose(padded(short, tradable), encoder(windows, tradable), atol=1e-3)
+
+
+def test_a_stretch_refuses_what_it_cannot_do() -> None:
+    features, tradable = th.randn(40, 2, FEATURES), th.ones(40, 2)
+    with pytest.raises(ArgumentError, match="history='past'"):
+        build().encode_stretch(features, tradable, th.tensor([39]))
+    encoder = build(history="past")
+    for ends in ([encoder.bars - 2, 39], [40], []):
+        with pytest.raises(ArgumentError, match=f"{encoder.bars} bars"):
+            encoder.encode_stretch(features, tradable, th.tensor(ends, dtype=th.long))
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("preset", [TcnGnnLstm, TcnGnnLstmSmall])
+@pytest.mark.parametrize("value", [10.0, -10.0, 0.0, None])
+def test_gradients_are_finite_on_extreme_inputs(
+    preset: type[TcnGnnLstm], value: float | None
+) -> None:
+    encoder = preset(5, 12)
+    shape = (2, 12, 3, 5)
+    windows = th.randn(shape).sign() * 10 if value is None else th.full(shape, value)
+    windows.requires_grad_()
+    encoder(windows, th.ones(2, 3)).square().sum().backward()
+    gradients = [windows.grad, *(p.grad for p in encoder.parameters())]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_bfloat16_is_near_float32(history: Any) -> None:
+    encoder = build(history=history)
+    windows, tradable = random_windows(encoder, 4, 5)
+    exact = encoder(windows, tradable)
+    with th.autocast("cpu", dtype=th.bfloat16):
+        rough = encoder(windows, tradable)
+    rough.float().square().sum().backward()
+    assert th.allclose(rough.float(), exact, atol=0.1)
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
+
+
+def test_deterministic_in_evaluation_and_dropout_in_training() -> None:
+    encoder = build(dropout=0.3)
+    windows, tradable = th.randn(2, WINDOW, 3, FEATURES), th.ones(2, 3)
+    assert th.equal(encoder(windows, tradable), encoder(windows, tradable))
+    encoder.train()
+    assert not th.allclose(encoder(windows, tradable), encoder(windows, tradable))
+    plain = build().train()
+    assert th.equal(plain(windows, tradable), plain(windows, tradable))
+
+
+def test_weights_survive_saving() -> None:
+    encoder, other = build(), build()
+    windows, tradable = random_windows(encoder, 2, 3)
+    assert not th.equal(other(windows, tradable), encoder(windows, tradable))
+    other.load_state_dict(encoder.state_dict())
+    assert th.equal(other(windows, tradable), encoder(windows, tradable))
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_compiles_without_graph_breaks(history: Any) -> None:
+    encoder = build(history=history)
+    windows, tradable = random_windows(encoder, 2, 3)
+    compiled = th.compile(encoder, backend="eager", fullgraph=True)
+    assert th.allclose(compiled(windows, tradable), encoder(windows, tradable), atol=1e-6)
+    compiled(windows, tradable).sum().backward()
+
+
+@pytest.mark.slow
+def test_compiles_with_its_gradients_traced() -> None:
+    encoder = build(window=3)
+    windows, tradable = random_windows(encoder, 2, 3)
+    compiled = th.compile(encoder, backend="aot_eager", fullgraph=True)
+    ours, theirs = (
+        th.autograd.grad(f(windows, tradable).square().sum(), list(encoder.parameters()))
+        for f in (compiled, encoder)
+    )
+    for mine, other in zip(ours, theirs, strict=True):
+        assert th.allclose(mine, other, atol=1e-5)
+
+
+@pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("history", HISTORIES)
+def test_gpu_gives_the_numbers_of_the_cpu(history: Any) -> None:
+    encoder = build(history=history)
+    windows, tradable = random_windows(encoder, 4, 5)
+    expected = encoder(windows, tradable)
+    found = encoder.cuda()(windows.cuda(), tradable.cuda())
+    assert th.allclose(found.cpu(), expected, atol=1e-3)
+    found.square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"history": "all"}, "history"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"heads": 3}, "heads"),
+        ({"layers": 0}, "layers"),
+        ({"lstm_layers": 0}, "lstm_layers"),
+    ],
+)
+def test_bad_options_are_named(options: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        build(**options)
