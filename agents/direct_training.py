@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from agents.direct import DirectAgent
-from agents.economics import Economics, Projection
+from agents.economics import Economics
 from agents.extractors import asset_rows
 from portfolio_env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
@@ -74,7 +74,6 @@ class DirectTrainer:
         end: bar after its last one.
         validation: half-open range of bars on which growth is measured; None measures nothing.
         env_options: keywords of `PortfolioEnv` that define the task: costs, execution, ...
-        projection: differentiable projection onto the constraints of the task, see `Economics`.
         options: fields of `DirectOptions`.
 
     Attributes:
@@ -91,7 +90,6 @@ class DirectTrainer:
         *,
         validation: tuple[int, int] | None = None,
         env_options: dict[str, Any] | None = None,
-        projection: Projection | None = None,
         **options: Any,
     ) -> None:
         self.agent, self.market, self.validation = agent, market, validation
@@ -99,7 +97,7 @@ class DirectTrainer:
         self.env_options = {"window": agent.window, **(env_options or {})}
         self.env_options.pop("observation", None)
         self.simulator = self._simulator(start, end)
-        self.economics = Economics.of(self.simulator, projection=projection, device=agent.device)
+        self.economics = Economics.of(self.simulator, device=agent.device)
         self._tradable = th.tensor(market.tradable, dtype=th.float32, device=agent.device)
         agent.bind(market)
         self.optimizer = th.optim.Adam(agent.network.parameters(), self.options.learning_rate)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch as th
 from torch import Tensor
 
+from agents.networks.portfolio_layer import ConstrainedPortfolioLayer, share_rest
 from agents.trades import Costs, all_cash, trade
 from portfolio_env.constraints import SUM_ROUNDING
 from portfolio_env.dynamics import LOG_FLOOR
@@ -75,7 +76,6 @@ class Economics:
         cls,
         simulator: Simulator,
         *,
-        projection: Projection | None = None,
         dtype: th.dtype = th.float32,
         device: th.device | str = "cpu",
     ) -> Economics:
@@ -83,24 +83,17 @@ class Economics:
 
         Args:
             simulator: holds the market and the rules.
-            projection: the differentiable projection onto its constraints, where it has any besides
-                ``max_turnover`` and ``no_trade_band``.
             dtype: of everything.
             device: where the tensors are.
 
         Raises:
-            ArgumentError: on constraints without a projection, or a limit on the turnover of
-                several steps, which is not differentiated.
+            ArgumentError: on a limit on the turnover of several steps, which is left out here.
         """
         if simulator.constraints.max_period_turnover is not None:
             raise ArgumentError(
                 "max_period_turnover has no differentiable twin; use max_turnover or leave it out"
             )
-        if projection is None and not simulator.bounds["trivial"][0]:
-            raise ArgumentError(
-                f"{simulator.constraints} bounds the weights: pass the projection onto it, or "
-                "train without constraints (the environment projects what the policy asks for)"
-            )
+        project = ConstrainedPortfolioLayer(simulator.constraints).project
         arrays = simulator.arrays
         floats = {
             name: th.tensor(getattr(arrays, name), dtype=dtype, device=device)
@@ -118,7 +111,7 @@ class Economics:
             **masks,
             quiet=bool(arrays.quiet.all()),
             rules=rules,
-            projection=projection,
+            projection=None if simulator.bounds["trivial"][0] else project,
         )
 
     def to(self, device: th.device | str) -> Economics:
@@ -225,12 +218,12 @@ class Economics:
             reasons.append((a[:, 1:] - d[:, 1:]).abs() <= band)
         fixed = reduce(th.logical_or, reasons) if reasons else None
         if fixed is not None:
-            a, free = _share_rest(d, a, fixed)
+            a, free = share_rest(d, a, fixed)
         if self.projection is not None and nothing is not None and (moved or fixed is not None):
             stuck = nothing if untradable is None else untradable
             a = self.projection(a, stuck)
             if fixed is not None and free is not None:
-                loose = fixed & ~stuck & (a[:, 1:] != d[:, 1:])
+                loose = fixed & ~stuck & ((a - d)[:, 1:].abs() > SUM_ROUNDING)
                 fixed, free = fixed & ~loose, free + (d[:, 1:] * loose).sum(1)
         return a, fixed, free
 
@@ -253,15 +246,3 @@ class Economics:
         out = th.cat([cash, moved], 1)
         total = out.sum(1)
         return out / total.where(total > 0, 1.0)[:, None], total
-
-
-def _share_rest(d: Tensor, a: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
-    """Fixed assets keep ``d``; the rest of the wealth is split as asked, or else held in cash."""
-    kept = d[:, 1:].masked_fill(~fixed, 0.0)
-    wanted = a[:, 1:].masked_fill(fixed, 0.0)
-    free, asked = 1 - kept.sum(1), a[:, 0] + wanted.sum(1)
-    free = free.masked_fill(free.abs() <= max(SUM_ROUNDING, 2 * th.finfo(d.dtype).eps), 0.0)
-    spread = (asked > 1e-12) & (free > 0)
-    scale = (free / asked.where(spread, 1.0)).masked_fill(~spread, 0.0)
-    cash = th.where(spread, a[:, 0] * scale, free)
-    return th.cat([cash[:, None], kept + wanted * scale[:, None]], 1), free

@@ -298,7 +298,10 @@ def test_bad_options_are_refused(options, message):
     [
         ({"logits_scale": 2.0}, "logits_scale"),
         ({"action": "weights"}, "logits"),
-        ({"constraints": {"max_weight": 0.5}}, "projection"),
+        (
+            {"constraints": {"max_period_turnover": 1.0, "turnover_period": 5}},
+            "max_period_turnover",
+        ),
     ],
 )
 def test_environments_it_does_not_suit_are_refused(planted, env_options, message):

@@ -81,6 +81,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "next open": {"execution": "next_open", "costs": COSTS | {"delisting_haircut": 0.5}},
     "next open, logits": {"execution": "next_open", "action": "logits", "adjustment": 0.5},
+    "bounds": {"constraints": {"max_weight": 0.3, "min_cash": 0.05}},
+    "bounds, adjusted logits": {
+        "constraints": {"max_weight": 0.3, "no_trade_band": 0.02},
+        "action": "logits",
+        "adjustment": 0.5,
+    },
+    "top k": {"constraints": {"top_k": 2, "max_turnover": 0.5}},
     "universe": {"universe": 3, "random_start": True, "episode_length": 100},
 }
 
@@ -172,6 +179,7 @@ STEPS = {
     "adjustment": {"action": "logits", "adjustment": 0.3},
     "impact": {"costs": COSTS | {"impact": 1.0, "fixed_fee": 1e5}, "initial_value": 1e9},
     "turnover": {"constraints": {"max_turnover": 0.3}},
+    "bounds": {"constraints": {"max_weight": 0.3, "min_cash": 0.05}},
     "carry": {"costs": COSTS | CARRY | {"delisting_haircut": 0.2}},
 }
 
@@ -183,9 +191,14 @@ def test_steps_in_a_row_have_exact_gradients(ragged, name):
     last = np.flatnonzero(simulator.arrays.delisted.any(1))[0]  # with a delisting in between
     t = th.tensor([int(last) - 1, 100])
     rng = np.random.default_rng(5)
-    targets = th.tensor(rng.dirichlet(np.ones(6), (2, 3)), requires_grad=True)
-    start = th.tensor(rng.dirichlet(np.ones(6), 2), requires_grad=True)
-    assert th.autograd.gradcheck(lambda x, w: twin.roll(x, t, w), (targets, start))
+    scores = [
+        th.tensor(rng.normal(size=shape), requires_grad=True) for shape in ((2, 3, 6), (2, 6))
+    ]
+
+    def run(targets: th.Tensor, start: th.Tensor) -> Any:
+        return twin.roll(targets.softmax(-1), t, start.softmax(-1))
+
+    assert th.autograd.gradcheck(run, scores)
 
 
 def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
@@ -220,37 +233,9 @@ def test_costs_that_eat_everything_leave_nothing():
     assert a.grad is not None and not a.grad.any()
 
 
-def test_a_projection_is_applied_as_the_environment_applies_its_own(ragged):
-    simulator = Simulator(
-        ragged, LANES, window=1, constraints={"max_weight": 0.3}, adjustment=0.5, costs=COSTS
-    )
-    env = PortfolioVectorEnv(
-        LANES,
-        ragged,
-        autoreset_mode="Disabled",
-        window=1,
-        constraints={"max_weight": 0.3},
-        adjustment=0.5,
-        costs=COSTS,
-    )
-
-    def project(target: th.Tensor, fixed: th.Tensor) -> th.Tensor:
-        return th.tensor(simulator.constraints.project(target.numpy(), fixed.numpy()))
-
-    twin = Economics.of(simulator, projection=project, dtype=th.float64)
-    ours, theirs = follow(env, twin, 300, seed=4)
-    np.testing.assert_allclose(ours[4], theirs[4], rtol=1e-9)
-
-
-@pytest.mark.parametrize(
-    ("constraints", "message"),
-    [
-        ({"max_weight": 0.5}, "projection"),
-        ({"max_period_turnover": 1.0, "turnover_period": 5}, "max_period_turnover"),
-    ],
-)
-def test_rules_without_a_twin_are_refused(ragged, constraints, message):
-    with pytest.raises(ArgumentError, match=message):
+def test_a_limit_on_several_steps_is_refused(ragged):
+    constraints = {"max_period_turnover": 1.0, "turnover_period": 5}
+    with pytest.raises(ArgumentError, match="max_period_turnover"):
         Economics.of(Simulator(ragged, window=1, constraints=constraints))
 
 
