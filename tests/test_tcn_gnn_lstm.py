@@ -1,4 +1,4 @@
-"""TCN-GNN-LSTM: receptive field, causality, masks, equivariance, a stretch like its windows."""
+"""TCN-GNN-LSTM: sizes, causality, masks, equivariance, a stretch like its windows."""
 
 from typing import Any
 
@@ -8,9 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from agents.networks.graph import GraphAttention, attended
+from agents.networks.graph import attended
 from agents.networks.tcn_gnn_lstm import TcnGnnLstm, TcnGnnLstmSmall
-from agents.networks.temporal import Lstm, Tcn, TcnBlock, TemporalPooling, receptive_field
 from portfolio_env.errors import ArgumentError
 
 FEATURES, WINDOW = 3, 6
@@ -42,17 +41,6 @@ def count(module: nn.Module) -> int:
 
 
 # Sizes
-
-
-@pytest.mark.parametrize(("kernel", "layers", "bars"), [(3, 4, 61), (3, 3, 29), (2, 3, 15)])
-def test_receptive_field_measured_by_gradient(kernel: int, layers: int, bars: int) -> None:
-    tcn = Tcn(4, 4, layers, kernel)
-    x = th.randn(bars + 5, 1, 4, requires_grad=True)
-    tcn(x, padded=True)[-1].square().sum().backward()
-    assert x.grad is not None
-    reached = x.grad.abs().sum((1, 2)) > 0
-    assert reached.tolist() == [False] * 5 + [True] * bars
-    assert tcn.receptive_field == receptive_field(kernel, layers) == bars
 
 
 def test_receptive_field_of_the_presets() -> None:
@@ -95,12 +83,6 @@ def test_parameters_against_the_original(
     assert originally + heads == complete
 
 
-def test_residual_is_linear_between_different_widths() -> None:
-    # 25,536 numbers in the original, of which 50 * 64 + 64 are the residual
-    assert count(TcnBlock(50, 64)) == 25_536
-    assert count(TcnBlock(64, 64)) == 29_120 - 4_160
-
-
 @pytest.mark.parametrize("history", HISTORIES)
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize(("window", "batch", "n"), [(1, 1, 1), (1, 3, 4), (6, 1, 2), (6, 2, 7)])
@@ -110,57 +92,6 @@ def test_shapes(history: Any, bidirectional: bool, window: int, batch: int, n: i
     assert out.shape == (batch, n, encoder.channels)
     assert encoder.channels == (8 if bidirectional else 4)
     assert out.isfinite().all()
-
-
-# Against plain PyTorch
-
-
-def test_blocks_are_the_usual_convolutions() -> None:
-    block = TcnBlock(5, 8, kernel=3, dilation=4)
-    x = th.randn(20, 6, 5)
-    out = x.permute(1, 2, 0)  # (rows, channels, bars)
-    for conv, norm in zip(block.convs, block.norms, strict=True):
-        weight = conv.weight[..., 0]
-        out = nn.functional.conv1d(nn.functional.pad(out, (8, 0)), weight, conv.bias, dilation=4)
-        out = nn.functional.gelu(norm(out.transpose(1, 2))).transpose(1, 2)
-    expected = out.permute(2, 0, 1) + block.skip(x)
-    assert th.allclose(block(x, padded=True), expected, atol=1e-6)
-    assert th.allclose(block(x, padded=False), expected[16:], atol=1e-6)
-
-
-def test_attention_is_multihead_attention() -> None:
-    ours = GraphAttention(8, 2)
-    theirs = nn.MultiheadAttention(8, 2, batch_first=True)
-    theirs.load_state_dict(
-        {
-            "in_proj_weight": ours.project.weight,
-            "in_proj_bias": ours.project.bias,
-            "out_proj.weight": ours.out.weight,
-            "out_proj.bias": ours.out.bias,
-        }
-    )
-    x, keys = th.randn(4, 6, 8), th.rand(4, 6) < 0.6
-    keys[:, 0] = True
-    mixed, weights = theirs(x, x, x, key_padding_mask=~keys, average_attn_weights=False)
-    assert th.allclose(ours(x, keys), ours.norm(x + mixed), atol=1e-6)
-    assert th.allclose(ours.weights(x, keys), weights, atol=1e-6)
-
-
-def test_recurrence_is_that_of_the_library() -> None:
-    ours, theirs = Lstm(5, 4, 2, True), nn.LSTM(5, 4, 2, bidirectional=True)
-    theirs.load_state_dict(ours.state_dict())
-    x = th.randn(7, 3, 5)
-    assert th.equal(ours(x), theirs(x)[0])
-
-
-def test_pooling_can_select_one_bar() -> None:
-    pooling = TemporalPooling(2)
-    with th.no_grad():
-        pooling.logit.weight.fill_(1.0)
-    x = th.zeros(60, 1, 2)
-    x[17] = 20.0  # logits are not bounded
-    weights = pooling.weights(x, th.ones(60, 1, dtype=th.bool))
-    assert weights[17].item() > 0.999
 
 
 # What depends on what
@@ -210,15 +141,6 @@ def test_absent_bars_get_no_attention_in_time() -> None:
     assert (weights["time"][:, 1, :4] == 0).all() and (weights["time"][:, 1, 4:] > 0).all()
     assert (weights["assets"][:, :4, ..., 1] == 0).all()
     assert (weights["assets"][:, 4:, ..., 1] > 0).all()
-
-
-def test_there_is_always_somebody_to_look_at() -> None:
-    def keys(present: list[int], tradable: list[int]) -> list[bool]:
-        return attended(th.tensor(present).bool(), th.tensor(tradable).bool()).tolist()
-
-    assert keys([1, 0, 1], [1, 1, 0]) == [True, False, False]
-    assert keys([0, 0, 1], [1, 1, 0]) == [True, True, False]  # the third is hidden all the same
-    assert keys([0, 1, 1], [0, 0, 0]) == [True, True, True]
 
 
 @pytest.mark.parametrize("history", HISTORIES)
