@@ -41,6 +41,9 @@ def follow(env: PortfolioVectorEnv, twin: Economics, steps: int, seed: int) -> l
         t, assets = th.tensor(simulator.t), th.tensor(simulator.assets)
         if simulator.action == "weights":
             action = rng.dirichlet(np.ones(simulator.n_assets + 1), env.num_envs)
+            if simulator.levered:
+                action[:, 1:] *= rng.choice([-1.5, 1.5], action[:, 1:].shape)
+                action[:, 0] = 1 - action[:, 1:].sum(1)
             action[0] = simulator.weights[0]  # what it has: not to be traded
             target = th.tensor(action)
         else:
@@ -86,6 +89,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "constraints": {"max_weight": 0.3, "no_trade_band": 0.02},
         "action": "logits",
         "adjustment": 0.5,
+    },
+    "shorts and debt": {
+        "constraints": {"long_only": False, "max_weight": 0.8, "max_leverage": 1.4},
+        "costs": COSTS | CARRY,
     },
     "top k": {"constraints": {"top_k": 2, "max_turnover": 0.5}},
     "universe": {"universe": 3, "random_start": True, "episode_length": 100},
