@@ -23,6 +23,7 @@ from agents.policies import (
     PerAssetTD3Policy,
 )
 from agents.policies.common import MarketExtractor
+from agents.rollouts import GroupedRolloutBuffer
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError
 
@@ -120,7 +121,10 @@ def make_agent(
             not suit.
     """
     cls = algorithm_class(algo)
-    settings = _DEFAULTS[algo](venv) | options
+    settings = _DEFAULTS[algo](venv)
+    if algo == "ppo" and encoder != "per_asset" and _reads_index(venv):
+        settings |= {"rollout_buffer_class": GroupedRolloutBuffer, "normalize_advantage": False}
+    settings |= options
     if policy == "flat_mlp":
         noise = {"log_std_init": LOG_STD_INIT} if algo in ON_POLICY else {}
         policy_kwargs = noise | (policy_kwargs or {})

@@ -1,10 +1,12 @@
 """What a training run is made of: one dataclass, also the command line of train.py."""
 
 import dataclasses
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from agents.algorithms import ON_POLICY
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
 from portfolio_env.errors import ArgumentError
 
@@ -16,7 +18,7 @@ NAMES = ("train", "validation", "test")
 class TrainConfig:
     """Settings of a training run; the defaults are the recipe measured to work."""
 
-    algo: Literal["ppo", "sac"] = "ppo"
+    algo: Literal["ppo", "a2c", "sac", "td3", "ddpg", "tqc"] = "ppo"
     """Learning algorithm."""
     market: str = "sp500"
     """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
@@ -35,9 +37,9 @@ class TrainConfig:
     test: float | str | None = None
     """Test range that follows: fraction or date likewise; all the rest by default."""
     timesteps: int | None = None
-    """Environment steps over all lanes; default 200,000 for PPO and 40,000 for SAC."""
+    """Environment steps over all lanes; default 200,000 for PPO and A2C, 40,000 for the others."""
     num_envs: int | None = None
-    """Lanes of the training environment; default 256 for PPO and 64 for SAC."""
+    """Lanes of the training environment; default 256 for PPO and A2C, 64 for the others."""
     seed: int = 0
     """Seed of networks, exploration and episodes."""
     device: str = "auto"
@@ -45,9 +47,11 @@ class TrainConfig:
     policy: Literal["per_asset", "flat_mlp"] = "per_asset"
     """Policy: one scorer shared over assets, or a flat network (memorises; for comparison)."""
     encoder: str = "per_asset"
-    """Encoder of each asset's window of features."""
-    window: int = 1
-    """Bars of features an observation holds and the encoder sees."""
+    """Encoder of the market's window: per_asset, tcn_gnn_lstm, tcn_gnn_lstm_small, gat, ..."""
+    encoder_options: str = "{}"
+    """Options of the encoder as JSON, e.g. '{"hidden": 32}'."""
+    window: int | None = None
+    """Bars an observation holds and the encoder sees; default 1 for per_asset, 60 for others."""
     observation: Literal["index", "window", "flat"] = "index"
     """Observation mode; index lets the network gather windows itself and keeps buffers small."""
     reward: str = "excess_log_return"
@@ -89,6 +93,14 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ArgumentError(f"{name} is {value}; it must be at least 1")
+        try:
+            if not isinstance(json.loads(self.encoder_options), dict):
+                raise ValueError("it is no object")
+        except ValueError as error:
+            raise ArgumentError(
+                f"encoder_options is {self.encoder_options!r}: give a JSON object such as "
+                f"'{{\"hidden\": 32}}' ({error})"
+            ) from error
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
                 'policy "flat_mlp" cannot read index observations; pass observation "flat"'
@@ -109,14 +121,16 @@ class TrainConfig:
 
     def resolved(self) -> "TrainConfig":
         """The settings with every dependent default filled in, and the market's path absolute."""
-        timesteps = self.timesteps or {"ppo": 200_000, "sac": 40_000}[self.algo]
+        on_policy = self.algo in ON_POLICY
+        timesteps = self.timesteps or (200_000 if on_policy else 40_000)
         tenth = max(timesteps // 10, 1)
         path = Path(self.market)
         return dataclasses.replace(
             self,
-            market=str(path.resolve()) if path.is_file() else self.market,
+            market=str(path.resolve()) if path.exists() else self.market,
             timesteps=timesteps,
-            num_envs=self.num_envs or {"ppo": 256, "sac": 64}[self.algo],
+            num_envs=self.num_envs or (256 if on_policy else 64),
+            window=self.window or (1 if self.encoder == "per_asset" else 60),
             validation_every=self.validation_every or tenth,
             checkpoint_every=self.checkpoint_every or tenth,
         )
@@ -148,10 +162,22 @@ class TrainConfig:
             )
         return ranges | {"test": (start, end)}
 
+    @property
+    def bars(self) -> int:
+        """Bars of an observation, once the settings are resolved."""
+        assert self.window is not None
+        return self.window
+
+    @property
+    def encoder_kwargs(self) -> dict[str, Any]:
+        """The options of the encoder."""
+        options: dict[str, Any] = json.loads(self.encoder_options)
+        return options
+
     def env_options(self) -> dict[str, Any]:
         """Keywords of `PortfolioEnv` that define the task, for training and evaluation alike."""
         return {
-            "window": self.window,
+            "window": self.bars,
             "observation": self.observation,
             "costs": dataclasses.asdict(self.costs),
             "constraints": dataclasses.asdict(self.constraints),
@@ -163,7 +189,7 @@ class TrainConfig:
     def training_options(self, market: Market, train: Range) -> dict[str, Any]:
         """Further keywords for training: where episodes start, what they hold, the reward."""
         universe = self.universe if self.universe is not None else 8 * (market.n_assets > 8)
-        start = max(train[0], market.warmup + self.window - 1)
+        start = max(train[0], market.warmup + self.bars - 1)
         scaled = self.reward == "excess_log_return"
         return {
             "start": start,

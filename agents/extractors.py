@@ -131,6 +131,3 @@ def asset_rows(channels: Tensor, tradable: Tensor, weights: Tensor) -> Tensor:
     """
     own = weights[:, 1:] * tradable.shape[1] - 1.0
     return th.cat([channels, own.unsqueeze(-1), tradable.unsqueeze(-1)], dim=-1)
-
-
-AssetExtractor = MarketExtractor

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.algorithms import load_agent, make_agent
+from agents.algorithms import ON_POLICY, load_agent, make_agent
 from agents.buffers import IndexReplayBuffer
 from agents.callbacks import CheckpointCallback, PortfolioMetrics, ValidationCallback
 from agents.config import Range, TrainConfig
@@ -105,8 +105,12 @@ def _agent_options(config: TrainConfig) -> dict[str, Any]:
         "seed": config.seed,
     }
     if config.policy == "per_asset":
-        options |= {"encoder": config.encoder, "window": config.window}
-    if config.algo == "sac":
+        options |= {
+            "encoder": config.encoder,
+            "encoder_kwargs": config.encoder_kwargs,
+            "window": config.bars,
+        }
+    if config.algo not in ON_POLICY:
         options["buffer_size"] = min(1_000_000, config.timesteps or 0)
     return options
 

@@ -169,7 +169,9 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"out": "."}, "not empty"),
         ({"test": 0.0}, "an episode needs"),
         ({"assets": "A01,NOPE"}, "NOPE"),
-        ({"encoder": "transformer"}, "unknown"),
+        ({"encoder": "transfromer"}, "did you mean transformer"),
+        ({"encoder_options": "[1]"}, "give a JSON object"),
+        ({"encoder": "gat", "encoder_options": '{"threshold": 7}'}, "threshold"),
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -264,3 +266,26 @@ def test_the_full_preset_trains_and_is_loaded_with_its_scalers(tmp_path: Path) -
     start, end = run.ranges["test"]
     env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
     assert np.isfinite(backtest(run.model, env).values).all()
+
+
+@pytest.mark.parametrize("algo", ["ppo", "td3"])
+def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path) -> None:
+    config = small(
+        tmp_path / algo,
+        algo=algo,
+        encoder="gat",
+        encoder_options='{"hidden": 16, "layers": 1, "heads": 2}',
+        window=10,
+        timesteps=2048,
+    )
+    path = train(config)
+    run = load_run(path, device="cpu")
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    assert env.observation_space["weights"].shape == (11,)
+    result = backtest(run.model, env)
+    assert np.isfinite(result.values).all()
+    extended = json.loads((path / "config.json").read_text()) | {"timesteps": 4096}
+    (path / "config.json").write_text(json.dumps(extended))
+    resume(path)
+    assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
