@@ -310,9 +310,14 @@ def excess_growth(policy: Any, planted: PlantedMarket) -> float:
     """Log growth a day after costs less that of equal weight, free of the noise to first order."""
     growth = []
     for half in (planted.market, planted.mirrored().market):
-        env = PortfolioEnv(half, observation="index", window=1)
-        pair = (policy, make_baseline("equal_weight", half))
-        logs = [np.log(backtest(each, env).values[-1]) for each in pair]
+        options: dict[str, Any] = {"observation": "index", "window": 1}
+        logs = [
+            np.log(backtest(each, PortfolioEnv(half, action=action, **options)).values[-1])
+            for each, action in (
+                (policy, "logits"),
+                (make_baseline("equal_weight", half), "weights"),
+            )
+        ]
         growth.append((logs[0] - logs[1]) / (half.n_bars - 1))
     return float(np.mean(growth))
 

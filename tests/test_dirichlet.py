@@ -99,7 +99,7 @@ def test_draws_are_weights_whose_density_survives_the_buffer(
     th.manual_seed(seed)
     ours = DirichletDistribution()
     actions, density = ours.log_prob_from_params(level * (0.1 + th.rand(5, slots)))
-    assert (actions > 0).all()
+    assert actions.min() > 0.99 * EPSILON
     th.testing.assert_close(actions.sum(1), th.ones(5), rtol=0, atol=1e-6)
     assert th.isfinite(density).all()
     stored = th.tensor(actions.numpy().astype(np.float32))
