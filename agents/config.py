@@ -18,8 +18,8 @@ NAMES = ("train", "validation", "test")
 class TrainConfig:
     """Settings of a training run; the defaults are the recipe measured to work."""
 
-    algo: Literal["ppo", "a2c", "sac", "td3", "ddpg", "tqc"] = "ppo"
-    """Learning algorithm."""
+    algo: Literal["ppo", "a2c", "sac", "td3", "ddpg", "tqc", "direct"] = "ppo"
+    """Learning algorithm; direct climbs the gradient of net growth, without RL."""
     market: str = "sp500"
     """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
     assets: str | None = None
@@ -37,7 +37,8 @@ class TrainConfig:
     test: float | str | None = None
     """Test range that follows: fraction or date likewise; all the rest by default."""
     timesteps: int | None = None
-    """Environment steps over all lanes; default 200,000 for PPO and A2C, 40,000 for the others."""
+    """Environment steps over all lanes; default 200,000 for PPO and A2C, 288,000 for direct, 40,000
+    for the others."""
     num_envs: int | None = None
     """Lanes of the training environment; default 256 for PPO and A2C, 64 for the others."""
     seed: int = 0
@@ -101,6 +102,8 @@ class TrainConfig:
                 f"encoder_options is {self.encoder_options!r}: give a JSON object such as "
                 f"'{{\"hidden\": 32}}' ({error})"
             ) from error
+        if self.algo == "direct" and self.policy != "per_asset":
+            raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
                 'policy "flat_mlp" cannot read index observations; pass observation "flat"'
@@ -122,7 +125,8 @@ class TrainConfig:
     def resolved(self) -> "TrainConfig":
         """The settings with every dependent default filled in, and the market's path absolute."""
         on_policy = self.algo in ON_POLICY
-        timesteps = self.timesteps or (200_000 if on_policy else 40_000)
+        usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
+        timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)
         path = Path(self.market)
         return dataclasses.replace(

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import get_device
 
 from agents.algorithms import load_agent
 from agents.buffers import IndexReplayBuffer
 from agents.config import Range, TrainConfig
+from agents.direct import DirectAgent
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError, DataError
@@ -42,7 +44,7 @@ class Run:
     market: Market
     ranges: dict[str, Range]
     env_options: dict[str, Any]
-    model: BaseAlgorithm
+    model: BaseAlgorithm | DirectAgent
 
 
 def load_run(
@@ -63,6 +65,10 @@ def load_run(
     config = read_config(path)
     market, ranges = load_checked_market(path, config)
     options = config.env_options()
+    if config.algo == "direct":
+        direct = DirectAgent.load(model_file(path, model), device=get_device(device))
+        direct.bind(market)
+        return Run(path, config.to_json(), market, ranges, options, direct)
     venv = make_sb3_vec_env(market, **options)
     agent = load_agent(config.algo, model_file(path, model), venv, device=device)
     return Run(path, config.to_json(), market, ranges, options, agent)

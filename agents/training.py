@@ -11,12 +11,15 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.algorithms import ON_POLICY, load_agent, make_agent
 from agents.buffers import IndexReplayBuffer
 from agents.callbacks import CheckpointCallback, PortfolioMetrics, ValidationCallback
 from agents.config import Range, TrainConfig
+from agents.direct import DirectAgent
+from agents.direct_training import DirectOptions, DirectTrainer
 from agents.run_folder import (
     create_run,
     latest_checkpoint,
@@ -26,6 +29,7 @@ from agents.run_folder import (
 )
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
+from portfolio_env.files import replacing
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,6 +72,8 @@ def _run(
     path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], progress_bar: bool
 ) -> Path:
     assert config.timesteps and config.num_envs  # the settings are resolved
+    if config.algo == "direct":
+        return _run_direct(path, config, market, ranges)
     options = config.env_options() | config.training_options(market, ranges["train"])
     venv = make_sb3_vec_env(market, config.num_envs, **options)
     agent = _agent(path, config, venv)
@@ -82,6 +88,49 @@ def _run(
     )
     agent.logger.close()
     save_model(path / "final_model.zip", agent)
+    return path
+
+
+def _run_direct(path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Path:
+    """Train by the gradient of net growth; timesteps are lanes x steps x iterations."""
+    assert config.timesteps and config.validation_every and config.checkpoint_every
+    agent = DirectAgent(
+        market.n_features,
+        config.bars,
+        encoder=config.encoder,
+        encoder_kwargs=config.encoder_kwargs,
+        seed=config.seed,
+        device=get_device(config.device),
+    )
+    if agent.device.type == "cpu":
+        th.set_num_threads(1)
+    size = DirectOptions.lanes * DirectOptions.steps
+    trainer = DirectTrainer(
+        agent,
+        market,
+        *ranges["train"],
+        validation=ranges["validation"],
+        env_options=config.env_options(),
+        iterations=max(1, config.timesteps // size),
+        validation_every=max(1, config.validation_every // size),
+        universe=config.universe,
+        seed=config.seed,
+    )
+    checkpoint = path / "checkpoints" / "direct.pt"
+    if checkpoint.exists():
+        trainer.load_state_dict(th.load(checkpoint, weights_only=True))
+    logger = configure(str(path / "tb"), ["tensorboard"])
+    while not trainer.finished:
+        for name, value in trainer.advance().items():
+            logger.record(name, value)
+        logger.dump(trainer.iteration * size)
+        if trainer.finished or trainer.iteration % max(1, config.checkpoint_every // size) == 0:
+            with replacing(checkpoint) as beside:
+                th.save(trainer.state_dict(), beside)
+    logger.close()
+    agent.save(path / "final_model.zip")
+    trainer.restore_best()
+    agent.save(path / "best_model.zip")
     return path
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.logger import Logger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for
 from agents.config import TrainConfig
@@ -289,3 +290,29 @@ def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path
     (path / "config.json").write_text(json.dumps(extended))
     resume(path)
     assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
+
+
+def test_a_directly_trained_agent_has_a_run_folder_too(tmp_path: Path) -> None:
+    config = small(tmp_path / "direct", algo="direct", timesteps=8 * 1920, checkpoint_every=1920)
+    path = train(config)
+    run = load_run(path, device="cpu")
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    final = backtest(run.model, env)
+    assert np.isfinite(final.values).all()
+    assert backtest(load_run(path, model="best", device="cpu").model, env).values.shape == (
+        final.values.shape
+    )
+    events = EventAccumulator(str(path / "tb")).Reload()
+    assert len(events.Scalars("train/growth")) == 8
+    assert len(events.Scalars("validation/growth")) >= 1
+    state = th.load(path / "checkpoints" / "direct.pt", weights_only=True)
+    assert state["iteration"] == 8
+    halfway = train(replace(config, out=str(tmp_path / "half"), timesteps=8 * 1920))
+    weights = [load_run(p, device="cpu").model.network.state_dict() for p in (path, halfway)]
+    for name, value in weights[0].items():
+        assert th.equal(value, weights[1][name])
+    (path / "final_model.zip").unlink()
+    resume(path)  # nothing is left to do but to write the models
+    again = load_run(path, device="cpu").model.network.state_dict()
+    assert all(th.equal(value, again[name]) for name, value in weights[0].items())
