@@ -48,6 +48,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.logger import Logger
 
 from agents import make_agent, make_sb3_vec_env, policy_for
+from agents.direct import DirectAgent
 from portfolio_env import Market, PortfolioEnv, PortfolioVectorEnv
 from portfolio_env.data.planted import PlantedMarket
 from portfolio_env.evaluation import backtest
@@ -77,7 +78,15 @@ SAC: Options = {"algo": "sac", "timesteps": 40_000}
 FLAT: Options = PPO | {"policy": "flat_mlp"}
 SHORT: Options = PPO | {"bars": 1_000, "assets": 15, "universe": 5}
 FREE: Options = PPO | {"costs": {"commission_bps": 0.0}}
-RECIPES = {"PPO": PPO, "SAC": SAC, "flat MLP (PPO)": FLAT, "PPO, 1,000 days, 5 of 15": SHORT}
+DIRECT: Options = {"algo": "direct"}
+RECIPES = {
+    "PPO": PPO,
+    "SAC": SAC,
+    "direct gradient": DIRECT,
+    "flat MLP (PPO)": FLAT,
+    "PPO, 1,000 days, 5 of 15": SHORT,
+    "direct, 1,000 days, 5 of 15": SHORT | DIRECT,
+}
 BARS = {
     ("PPO", "medium"): 0.90,
     ("PPO", "weak"): 0.80,
@@ -166,6 +175,11 @@ def references(strength: str) -> dict[str, float]:
 def trained(recipe: Options, market: Market, seed: int) -> Any:
     """An agent after its training."""
     th.set_num_threads(1)
+    if recipe["algo"] == "direct":
+        direct = DirectAgent(market.n_features, seed=seed)
+        options = {"universe": recipe.get("universe"), "seed": seed}
+        direct.train(market, 0, market.n_bars, **options)
+        return direct
     flat = "policy" in recipe
     venv = make_sb3_vec_env(
         market,
@@ -195,6 +209,9 @@ def trained(recipe: Options, market: Market, seed: int) -> Any:
 
 def agent_growth(agent: Any, market: Market) -> float:
     """Log growth per day of an agent in a market."""
+    if isinstance(agent, DirectAgent):
+        agent.bind(market)
+        return float(growth(lambda o: agent.predict(o)[0], market, observation="index")[0])
     observation = "index" if hasattr(agent.observation_space, "spaces") else "flat"
     policy = policy_for(agent, make_sb3_vec_env(market, observation=observation, window=1))
     return float(
@@ -276,7 +293,7 @@ def table(runs: list[Options], reference: dict[str, dict[str, float]]) -> list[O
         row = rows[-1]
         verdict = "" if bar is None else f"bar {bar:.2f} {'met' if row['passed'] else 'MISSED'}"
         seeds = " ".join(f"{share:5.2f}" for share in shares)
-        print(f"{agent:<26}{strength:<8}{row['median']:6.2f}   {seeds}   {verdict}")
+        print(f"{agent:<28}{strength:<8}{row['median']:6.2f}   {seeds}   {verdict}")
     return rows
 
 
