@@ -3,10 +3,16 @@
 import sys
 from collections.abc import Sequence
 
-import tyro
-
-from portfolio_env.data.cli import Command
 from portfolio_env.errors import PortfolioError
+
+try:
+    import tyro
+
+    from portfolio_env.data.cli import Command
+except ModuleNotFoundError as error:
+    if error.name != "tyro":
+        raise
+    sys.exit("error: the command line needs tyro; pip install 'portfolio-env[data]'")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
