@@ -203,7 +203,7 @@ def redirect(exchange, base):
         for name, url in exchange.urls["api"].items()
     }
     exchange.rateLimit = 0
-    exchange.timeout = 400
+    exchange.timeout = 10_000
     exchange.session.trust_env = False
     return exchange
 
