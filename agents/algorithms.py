@@ -98,6 +98,7 @@ def make_agent(
     window: int = 1,
     encoder: str = "per_asset",
     encoder_kwargs: dict[str, Any] | None = None,
+    embedding_kwargs: dict[str, Any] | None = None,
     policy_kwargs: dict[str, Any] | None = None,
     **options: Any,
 ) -> BaseAlgorithm:
@@ -111,6 +112,7 @@ def make_agent(
         window: bars the encoder sees, at most the environment's window.
         encoder: name of the encoder, see `agents.networks.ENCODERS`.
         encoder_kwargs: further options of the encoder, JSON-able.
+        embedding_kwargs: how the encoder is run, see `agents.embeddings.Embeddings`, JSON-able.
         policy_kwargs: further options of the policy, e.g. `net_arch`, `log_std_init` or
             `share_features_extractor`.
         options: arguments of SB3's class that replace the defaults (`device`, `seed`, `gamma`,
@@ -136,6 +138,7 @@ def make_agent(
         "window": window,
         "encoder": encoder,
         "encoder_kwargs": encoder_kwargs or {},
+        "embedding_kwargs": embedding_kwargs or {},
     }
     policy_kwargs = {"features_extractor_kwargs": extractor} | (policy_kwargs or {})
     agent = cls(network, venv, policy_kwargs=policy_kwargs, **settings)

@@ -51,6 +51,11 @@ class TrainConfig:
     """Encoder of the market's window: per_asset, tcn_gnn_lstm, tcn_gnn_lstm_small, gat, ..."""
     encoder_options: str = "{}"
     """Options of the encoder as JSON, e.g. '{"hidden": 32}'."""
+    curriculum: str = "3"
+    """Stages of training: 1 forecasts of the next bar, 2 the gradient of net growth, 3 the
+    algorithm, e.g. 1,2,3; each starts from the encoder of the one before."""
+    freeze_encoder: bool = False
+    """Whether stage 3 leaves the encoder as it is, which is then run once per bar for all."""
     window: int | None = None
     """Bars an observation holds and the encoder sees; default 1 for per_asset, 60 for others."""
     observation: Literal["index", "window", "flat"] = "index"
@@ -102,6 +107,13 @@ class TrainConfig:
                 f"encoder_options is {self.encoder_options!r}: give a JSON object such as "
                 f"'{{\"hidden\": 32}}' ({error})"
             ) from error
+        if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
+            raise ArgumentError(f"curriculum is {self.curriculum!r}: give 3, 1,3, 2,3 or 1,2,3")
+        if self.curriculum != "3" and (self.encoder == "per_asset" or self.policy == "flat_mlp"):
+            raise ArgumentError(
+                f"curriculum {self.curriculum} trains an encoder; policy {self.policy!r} with "
+                f"encoder {self.encoder!r} has none to train: choose e.g. encoder gat"
+            )
         if self.algo == "direct" and self.policy != "per_asset":
             raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
         if self.policy == "flat_mlp" and self.observation == "index":

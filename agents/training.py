@@ -10,7 +10,7 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -18,7 +18,7 @@ from agents.algorithms import ON_POLICY, load_agent, make_agent
 from agents.buffers import IndexReplayBuffer
 from agents.callbacks import CheckpointCallback, PortfolioMetrics, ValidationCallback
 from agents.config import Range, TrainConfig
-from agents.direct import DirectAgent
+from agents.curriculum import Record, Weights, direct_agent, load_encoder, pretrained
 from agents.direct_training import DirectOptions, DirectTrainer
 from agents.run_folder import (
     create_run,
@@ -75,11 +75,13 @@ def _run(
     if config.algo == "direct":
         return _run_direct(path, config, market, ranges)
     options = config.env_options() | config.training_options(market, ranges["train"])
-    venv = make_sb3_vec_env(market, config.num_envs, **options)
-    agent = _agent(path, config, venv)
-    if agent.device.type == "cpu":
+    if get_device(config.device).type == "cpu":
         th.set_num_threads(1)  # the networks are small: more threads only wait for each other
-    agent.set_logger(configure(str(path / "tb"), ["tensorboard"]))
+    logger = configure(str(path / "tb"), ["tensorboard"])
+    weights = pretrained(path, config, market, ranges, _recorder(logger))
+    venv = make_sb3_vec_env(market, config.num_envs, **options)
+    agent = _agent(path, config, venv, weights)
+    agent.set_logger(logger)
     agent.learn(
         config.timesteps - agent.num_timesteps,
         callback=_callbacks(path, config, market, ranges),
@@ -94,16 +96,11 @@ def _run(
 def _run_direct(path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Path:
     """Train by the gradient of net growth; timesteps are lanes x steps x iterations."""
     assert config.timesteps and config.validation_every and config.checkpoint_every
-    agent = DirectAgent(
-        market.n_features,
-        config.bars,
-        encoder=config.encoder,
-        encoder_kwargs=config.encoder_kwargs,
-        seed=config.seed,
-        device=get_device(config.device),
-    )
+    agent = direct_agent(config, market)
     if agent.device.type == "cpu":
         th.set_num_threads(1)
+    logger = configure(str(path / "tb"), ["tensorboard"])
+    load_encoder(agent.network, pretrained(path, config, market, ranges, _recorder(logger)))
     size = DirectOptions.lanes * DirectOptions.steps
     trainer = DirectTrainer(
         agent,
@@ -119,7 +116,6 @@ def _run_direct(path: Path, config: TrainConfig, market: Market, ranges: dict[st
     checkpoint = path / "checkpoints" / "direct.pt"
     if checkpoint.exists():
         trainer.load_state_dict(th.load(checkpoint, weights_only=True))
-    logger = configure(str(path / "tb"), ["tensorboard"])
     while not trainer.finished:
         for name, value in trainer.advance().items():
             logger.record(name, value)
@@ -134,11 +130,24 @@ def _run_direct(path: Path, config: TrainConfig, market: Market, ranges: dict[st
     return path
 
 
-def _agent(path: Path, config: TrainConfig, venv: VecEnv) -> BaseAlgorithm:
-    """A new agent, or the one of the latest checkpoint."""
+def _recorder(logger: Logger) -> Record:
+    """Writes numbers of a stage to TensorBoard."""
+
+    def record(numbers: dict[str, float], step: int) -> None:
+        for name, value in numbers.items():
+            logger.record(name, value)
+        logger.dump(step)
+
+    return record
+
+
+def _agent(path: Path, config: TrainConfig, venv: VecEnv, encoder: Weights | None) -> BaseAlgorithm:
+    """A new agent with the pretrained encoder, or the one of the latest checkpoint."""
     checkpoint = latest_checkpoint(path)
     if checkpoint is None:
-        return make_agent(config.algo, venv, **_agent_options(config))
+        agent = make_agent(config.algo, venv, **_agent_options(config))
+        load_encoder(agent.policy, encoder)
+        return agent
     agent = load_agent(config.algo, checkpoint / "model.zip", venv, device=config.device)
     # Other episodes and noise than those before the checkpoint, which the same seed would repeat.
     agent.set_random_seed(config.seed + agent.num_timesteps)
@@ -157,6 +166,7 @@ def _agent_options(config: TrainConfig) -> dict[str, Any]:
         options |= {
             "encoder": config.encoder,
             "encoder_kwargs": config.encoder_kwargs,
+            "embedding_kwargs": {"frozen": True} if config.freeze_encoder else {},
             "window": config.bars,
         }
     if config.algo not in ON_POLICY:
