@@ -73,6 +73,7 @@ class IndexReplayBuffer(ReplayBuffer):
         }
         if "assets" in observation_space.spaces:
             space = observation_space["assets"]
+            # Typed as any space; the environment gives a Box.
             dtype = np.min_scalar_type(int(space.high.max()))  # type: ignore[attr-defined]
             self.columns["assets"] = np.zeros((*lanes, spaces.flatdim(space)), dtype)
 
@@ -80,7 +81,7 @@ class IndexReplayBuffer(ReplayBuffer):
         """Give the buffer the market's `tradable` mask (T, all assets), shared, not copied."""
         self.tradable = tradable
 
-    def add(  # type: ignore[override]
+    def add(  # type: ignore[override]  # dictionaries, as in SB3's DictReplayBuffer
         self,
         obs: dict[str, npt.NDArray[Any]],
         next_obs: dict[str, npt.NDArray[Any]],
@@ -109,7 +110,7 @@ class IndexReplayBuffer(ReplayBuffer):
             self.full = True
             self.pos = 0
 
-    def _get_samples(  # type: ignore[override]
+    def _get_samples(  # type: ignore[override]  # dictionaries, as in SB3's DictReplayBuffer
         self, batch_inds: npt.NDArray[np.int_], env: VecNormalize | None = None
     ) -> DictReplayBufferSamples:
         lanes = np.random.randint(0, self.n_envs, size=len(batch_inds))
@@ -152,6 +153,7 @@ class IndexReplayBuffer(ReplayBuffer):
         """Write what has been stored to an `.npz` file, beside it first and then renamed."""
         stored = {name: column[: self.size()] for name, column in self.columns.items()}
         with replacing(path) as beside:
+            # numpy's stub takes the names of columns for its own keyword allow_pickle.
             np.savez(beside, pos=self.pos, full=self.full, **stored)  # type: ignore[arg-type]
 
     def load(self, path: str | Path) -> None:

@@ -73,3 +73,15 @@ def waits(monkeypatch):
     seconds: list[float] = []
     monkeypatch.setattr(exchange, "Retry", lambda: Retry(sleep=seconds.append, random=lambda: 0.0))
     return seconds
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes lines to a file and gives its path."""
+
+    def write(*lines, name="bars.csv"):
+        path = tmp_path / name
+        path.write_text("\n".join(lines) + "\n")
+        return path
+
+    return write

@@ -189,3 +189,30 @@ CHECKS = [
 
 def parameters(module: th.nn.Module) -> int:
     return sum(weight.numel() for weight in module.parameters())
+
+
+def scrambled(module: Any) -> Any:
+    """Parameters of the size that training gives them, in evaluation mode."""
+    with th.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.3 * th.randn_like(parameter))
+    return module.eval()
+
+
+def finite_at_extremes(
+    encoder: Encoder, windows: Tensor, tradable: Tensor, kind: str, autocast: bool
+) -> None:
+    """Output and gradients at the bounds, at constant and at empty windows, in either precision."""
+    windows = {
+        "large": 10 * windows.sign(),
+        "constant": windows[:, :1].expand_as(windows),
+        "zero": th.zeros_like(windows),
+    }[kind].clone()
+    windows.requires_grad_()
+    with th.autocast("cpu", th.bfloat16, enabled=autocast):
+        out = encoder(windows, tradable)
+    assert out.isfinite().all()
+    out.float().square().sum().backward()
+    assert windows.grad is not None and windows.grad.isfinite().all()
+    for name, parameter in encoder.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name

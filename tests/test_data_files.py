@@ -5,8 +5,6 @@ import sys
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +17,6 @@ from portfolio_env.data.files import (
     read_frame,
     read_panel,
 )
-from portfolio_env.panel import BAR_FIELDS
 
 HEADER = "date,symbol,open,high,low,close,volume"
 ROWS = [
@@ -29,16 +26,6 @@ ROWS = [
     "2020-01-03,A,2,3,1,2.5,10",
     "2020-01-03,B,4e-05,4e-05,3e-05,3.5e-05,0",
 ]
-
-
-@pytest.fixture
-def write(tmp_path):
-    def write(*lines, name="bars.csv"):
-        path = tmp_path / name
-        path.write_text("\n".join(lines) + "\n")
-        return path
-
-    return write
 
 
 def assert_panel(panel):
@@ -309,120 +296,6 @@ def test_bom_crlf_and_any_order_of_columns(tmp_path):
     np.testing.assert_array_equal(panel.close, [[2, 1], [3, np.nan]])
 
 
-@pytest.fixture
-def wide():
-    index = pd.DatetimeIndex(["2020-01-01", "2020-01-02", "2020-01-03"], name="Date")
-    return pd.DataFrame({"LOW": [1.0, 2, 3], "B": [np.nan, 5, np.nan], "NA": [7.0, 8, 9]}, index)
-
-
-def test_wide_tables(wide, tmp_path):
-    wide.to_csv(tmp_path / "index.csv")
-    wide.rename_axis(None).to_csv(tmp_path / "nameless.csv.gz")
-    wide.to_parquet(tmp_path / "index.parquet")
-    wide.reset_index().to_parquet(tmp_path / "column.parquet")
-    wide.rename_axis(None).to_parquet(tmp_path / "nameless.parquet")
-    wide.reset_index()[lambda f: f["NA"] < 9].to_parquet(tmp_path / "filtered.parquet")
-    for path in tmp_path.iterdir():
-        panel = read_panel(path)
-        expected = wide.iloc[: 2 if "filtered" in path.name else 3]
-        assert panel.assets == ("B", "LOW", "NA")
-        np.testing.assert_array_equal(panel.timestamps, expected.index.to_numpy())
-        np.testing.assert_array_equal(panel.close, expected[["B", "LOW", "NA"]])
-        assert panel.open is panel.volume is None
-    frame = read_frame(tmp_path / "index.csv")
-    assert list(frame.columns) == ["date", "symbol", "close"]
-    assert len(frame) == 7
-
-
-@pytest.mark.parametrize("order", [("Price", "Ticker"), ("Ticker", "Price")])
-def test_two_header_rows_as_yfinance_writes_them(tmp_path, order):
-    fields = ["Adj Close", "Close", "High", "Low", "Open", "Volume"]
-    columns = pd.MultiIndex.from_product([fields, ["MSFT", "AAPL"]], names=["Price", "Ticker"])
-    index = pd.DatetimeIndex(["2020-01-01", "2020-01-02"], name="Date")
-    values = [[9, 9, 3, 4, 3, 5, 3, 4, 3, 4, 100, 200], [9, 9, 3] + [np.nan, 3] * 4 + [np.nan]]
-    frame = pd.DataFrame(values, index, columns)
-    if order[0] == "Ticker":
-        frame = frame.swaplevel(axis=1).sort_index(axis=1)
-    frame.to_csv(tmp_path / "y.csv")
-    frame.to_parquet(tmp_path / "y.parquet")
-    frame.rename_axis(None).to_csv(tmp_path / "nameless.csv")
-    for name in ("y.csv", "y.parquet", "nameless.csv"):
-        panel = read_panel(tmp_path / name)
-        assert panel.assets == ("AAPL", "MSFT")
-        np.testing.assert_array_equal(panel.close, [[4, 3], [np.nan, 3]])
-        np.testing.assert_array_equal(panel.high, [[5, 3], [np.nan, 3]])
-        np.testing.assert_array_equal(panel.volume, [[200, 100], [np.nan, 3]])
-    assert read_frame(tmp_path / "y.csv").shape == (3, 7)
-    text = (tmp_path / "y.csv").read_text().splitlines()
-    text[-1] = text[-1].replace("2020-01-02", "soon")
-    (tmp_path / "bad.csv").write_text("\n".join(text))
-    with pytest.raises(DataError, match=r"bad.csv, line 5: unreadable date 'soon'"):
-        read_panel(tmp_path / "bad.csv")
-
-
-@pytest.mark.parametrize(
-    ("lines", "text"),
-    [
-        (["date,A,B", "2020-01-01,1,2", "2020-01-02,x,3"], "line 3: A is no number: 'x'"),
-        (["date,A,B", "2020-01-01,1,2", "2020-01-02,1,0"], "line 3: close is not positive"),
-        (["date,A,B", "2020-01-02,1,2", "2020-01-01,,2"], "line 3: the date is before .*'B at"),
-        (["date,A,B", "2020-01-02,1,2", "2020-01-02,,2"], "line 3: a second row for 'B at"),
-        (["date,A,B", "2020-01-02,1,2", ",,", "2020-01-03,1,2"], "line 3: there is no date"),
-        (["date,A,B", "2020-01-02,1,"], "has no price of B; delete its column"),
-        (["date,A,A", "2020-01-02,1,2"], r"more than one column called \['A'\]"),
-        (["date,A", "2020-01-02,1"], "has one asset only, A"),
-        (["date,Open,Close", "2020-01-02,1,2"], r"lacks the columns \['symbol', 'close'\]"),
-        (["date,symbol,close,close", "2020-01-02,A,2,2"], "more than one column called"),
-    ],
-)
-def test_bad_wide_tables(write, lines, text):
-    path = write(*lines)
-    with pytest.raises(DataError, match=text) as error:
-        read_panel(path)
-    assert str(path) in str(error.value)
-
-
-def write_bars(path, frame, **metadata):
-    """A Parquet file of one symbol with what a store says about it."""
-    table = pa.Table.from_pandas(frame, preserve_index=False)
-    stored = {key: value.encode() for key, value in metadata.items()}
-    pq.write_table(table.replace_schema_metadata(stored), path)
-
-
-def test_folders_of_one_file_per_symbol(tmp_path, write):
-    bars = pd.read_csv(write(HEADER, *ROWS)).assign(date=lambda f: pd.to_datetime(f["date"]))
-    folder = tmp_path / "store"
-    folder.mkdir()
-    a, b = (bars[bars["symbol"] == name].drop(columns="symbol") for name in "AB")
-    write_bars(folder / "A.parquet", a)
-    write_bars(folder / "x-y.parquet", b, symbol="B", exchange="kraken", timeframe="1d")
-    (folder / ".A.123.parquet").write_bytes(b"half written")
-    (folder / "notes.txt").write_text("no bars")
-    panel = read_panel(folder)
-    assert_panel(panel)
-    about = panel.provenance
-    assert (about["files"], about["exchange"], about["timeframe"]) == (2, "kraken", "1d")
-    assert about["source"] == str(folder)
-    frame = read_frame(folder)
-    assert frame["symbol"].tolist() == ["A"] * 3 + ["B"] * 2
-    assert_panel(load_market(folder, features=["return_1"]).panel)
-    write_bars(folder / "A.parquet", a.assign(low=-1.0))
-    with pytest.raises(DataError, match=r"A.parquet, row 1 \(and 2 more\): low is not positive"):
-        read_panel(folder)
-    write_bars(folder / "A.parquet", a, symbol="B")
-    with pytest.raises(DataError, match=r"x-y.parquet: holds B, as does .*A.parquet; delete"):
-        read_panel(folder)
-
-
-def test_folders_without_bars(tmp_path):
-    (tmp_path / "1d").mkdir()
-    with pytest.raises(DataError, match="holds no Parquet files; give the folder of one exchange"):
-        read_panel(tmp_path)
-    (tmp_path / "A.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match=r"A.parquet: is no Parquet table"):
-        read_panel(tmp_path)
-
-
 def test_load_market_repairs_files_and_says_so(write):
     path = write(HEADER, *ROWS, FAULTY[1])
     with pytest.raises(DataError, match="line 7"):
@@ -441,85 +314,3 @@ def test_load_market_repairs_files_and_says_so(write):
     market.save(path.with_suffix(".npz"))
     with pytest.raises(ArgumentError, match="repair is for files"):
         load_market(path.with_suffix(".npz"), repair=options)
-
-
-def bars_of(panel, symbol):
-    column = panel.assets.index(symbol)
-    rows = np.flatnonzero(np.isfinite(panel.close[:, column]))
-    return [str(panel.timestamps[row])[:10] for row in rows[[0, -1]]], len(rows)
-
-
-def test_real_crypto_daily(shared_data):
-    panel = read_panel(shared_data / "crypto_daily.csv.gz")
-    assert panel.close.shape == (2694, 19)
-    assert np.isfinite(panel.close).sum() == 40_058
-    assert panel.periods_per_year == 365
-    assert bars_of(panel, "SOLUSDT") == (["2020-08-11", "2024-12-31"], 1604)
-    assert bars_of(panel, "XMRUSDT") == (["2019-03-15", "2024-02-20"], 1804)
-    assert bars_of(panel, "MATICUSDT") == (["2019-04-26", "2024-09-10"], 1965)
-    row = np.searchsorted(panel.timestamps, np.datetime64("2020-03-12"))
-    btc, shib = panel.assets.index("BTCUSDT"), panel.assets.index("SHIBUSDT")
-    assert (panel.close[row, btc], panel.low[row, btc]) == (4800.0, 4410.0)
-    shib_low = np.nanmin(panel.low[:, shib])
-    assert 0 < shib_low < 1e-5
-    assert np.nanmax(panel.volume[:, shib]) > 1e13
-    np.testing.assert_array_equal(panel.tradable, np.isfinite(panel.close))
-    features = Market.from_panel(panel, fit_end="2022-01-01").features
-    assert np.isfinite(features).all()
-
-
-def test_real_crypto_hourly(shared_data):
-    panel = read_panel(shared_data / "crypto_hourly.csv.gz")
-    assert panel.close.shape == (23_964, 8)
-    assert np.isfinite(panel.close).all()
-    assert panel.periods_per_year == 8760
-    hours = pd.date_range(panel.timestamps[0], panel.timestamps[-1], freq="h")
-    absent = hours.difference(pd.DatetimeIndex(panel.timestamps))
-    expected = [f"2021-04-20T{h:02d}" for h in (2, 3)]
-    expected += [f"2021-04-25T{h:02d}" for h in (5, 6, 7)]
-    expected += [f"2021-08-13T{h:02d}" for h in (2, 3, 4, 5)]
-    expected += [f"2021-09-29T{h:02d}" for h in (7, 8)] + ["2023-03-24T13"]
-    assert [f"{hour:%Y-%m-%dT%H}" for hour in absent] == expected
-    silent = np.argwhere(~panel.tradable)
-    assert len(silent) == 8
-    assert {str(panel.timestamps[t])[:13] for t, _ in silent} == {"2023-03-24T12"}
-
-
-def test_real_us_equities(shared_data):
-    panel = read_panel(shared_data / "us_equities_daily.csv.gz")
-    assert panel.close.shape == (5033, 35)
-    assert panel.periods_per_year == 252
-    assert bars_of(panel, "WAMU") == (["2004-01-02", "2008-09-26"], 1193)
-    assert bars_of(panel, "META")[0][0] == "2012-05-18"
-    wamu = panel.close[:, panel.assets.index("WAMU")]
-    assert wamu[np.isfinite(wamu)][-2:].tolist() == [1.77, 0.16]
-    spy = panel.close[:, panel.assets.index("SPY")]
-    row = np.searchsorted(panel.timestamps, np.datetime64("2008-09-15"))
-    assert spy[row - 1 : row + 1].round(2).tolist() == [126.09, 120.09]
-
-
-def test_files_are_read_to_the_last_bit(shared_data):
-    path = shared_data / "crypto_daily.csv.gz"
-    panel = read_panel(path)
-    with gzip.open(path, "rt") as file:
-        next(file)
-        for line in list(file)[::97]:
-            date, symbol, *values = line.strip().split(",")
-            t = np.searchsorted(panel.timestamps, np.datetime64(date))
-            i = panel.assets.index(symbol)
-            assert [getattr(panel, name)[t, i] for name in BAR_FIELDS] == [float(v) for v in values]
-
-
-def test_load_market_from_a_real_file(shared_data):
-    names = ["BTCUSDT", "ETHUSDT", "BNBUSDT", "SOLUSDT", "XRPUSDT"]
-    path = shared_data / "crypto_daily.csv.gz"
-    market = load_market(path, assets=names, start="2020-08-11", fit_end="2023-01-01")
-    assert market.assets == tuple(names)
-    assert market.n_bars == 1604
-    assert market.tradable.all()
-    with pytest.raises(ValueError, match=r"did you mean .*BTCUSDT"):
-        load_market(path, assets=["BTC", "ETHUSDT"])
-    with pytest.raises(DataError, match=r"lacks the columns \['close'\]"):
-        load_market(shared_data / "us_equities_adjclose.csv.gz")
-    with pytest.raises(DataError, match=r"close is not positive"):
-        load_market(shared_data / "riskfree_daily.csv.gz")

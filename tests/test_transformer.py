@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch as th
+from encoder_checks import finite_at_extremes, scrambled
 from torch import Tensor
 
 from agents.networks.transformer import AttentionBlock, Transformer, sinusoids
@@ -30,14 +31,6 @@ def inputs(window: int = WINDOW) -> tuple[Tensor, Tensor]:
     tradable = (th.rand(BATCH, ASSETS) < 0.6).float()
     tradable[:, 0] = 1
     return th.randn(BATCH, window, ASSETS, FEATURES), tradable
-
-
-def scrambled(module: Any) -> Any:
-    """Parameters of the size that training gives them, in evaluation mode."""
-    with th.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(0.3 * th.randn_like(parameter))
-    return module.eval()
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -173,19 +166,7 @@ def test_gradients_are_finite(kind: str, autocast: bool) -> None:
     encoder = Transformer(FEATURES, WINDOW, dropout=0.1, positions="learned")
     windows, tradable = inputs()
     tradable[0] = 0
-    windows = {
-        "large": 10 * windows.sign(),
-        "constant": windows[:, :1].expand_as(windows),
-        "zero": th.zeros_like(windows),
-    }[kind].clone()
-    windows.requires_grad_()
-    with th.autocast("cpu", th.bfloat16, enabled=autocast):
-        out = encoder(windows, tradable)
-    assert out.isfinite().all()
-    out.float().square().sum().backward()
-    assert windows.grad is not None and windows.grad.isfinite().all()
-    for name, parameter in encoder.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+    finite_at_extremes(encoder, windows, tradable, kind, autocast)
 
 
 def test_bf16_is_near_single_precision() -> None:

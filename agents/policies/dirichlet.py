@@ -52,12 +52,12 @@ class DirichletDistribution(Distribution):
     def log_prob(self, actions: Tensor) -> Tensor:
         """Log densities (batch,) of weights (batch, 1 + assets) on the simplex."""
         weights = onto_simplex(actions)
-        density: Tensor = self.distribution.log_prob(weights)  # type: ignore[no-untyped-call]
+        density: Tensor = self.distribution.log_prob(weights)  # type: ignore[no-untyped-call]  # torch
         return density
 
     def entropy(self) -> Tensor:
         """Differential entropies (batch,): at most that of the uniform, -lgamma(1 + assets)."""
-        entropy: Tensor = self.distribution.entropy()  # type: ignore[no-untyped-call]
+        entropy: Tensor = self.distribution.entropy()  # type: ignore[no-untyped-call]  # torch
         return entropy
 
     def sample(self) -> Tensor:

@@ -6,6 +6,8 @@ are read as UTC, or as the exchange's date.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pandas as pd
 
@@ -40,52 +42,22 @@ def _for_all(column: FloatArray, bars: Bars) -> FloatArray:
     return np.broadcast_to(column[:, None], bars.close.shape)
 
 
-@indicator("calendar", "sin(2 pi hour of the day)", inputs="", lookback=lambda _: 0, scaled=False)
-def hour_sin(bars: Bars) -> FloatArray:
-    """Hour of the day as an angle: its sine."""
-    return _for_all(np.sin(_TURN * _hour(bars)), bars)
+def _declare_angle(name: str, what: str, clock: Callable[[Bars], FloatArray]) -> None:
+    """Declare sine and cosine of a clock's share of its turn."""
+    for wave in (np.sin, np.cos):
+
+        def angle(bars: Bars, wave: np.ufunc = wave) -> FloatArray:
+            return _for_all(wave(_TURN * clock(bars)), bars)
+
+        angle.__name__ = f"{name}_{wave.__name__}"
+        formula = f"{wave.__name__}(2 pi {what})"
+        indicator("calendar", formula, inputs="", lookback=lambda _: 0, scaled=False)(angle)
 
 
-@indicator("calendar", "cos(2 pi hour of the day)", inputs="", lookback=lambda _: 0, scaled=False)
-def hour_cos(bars: Bars) -> FloatArray:
-    """Hour of the day as an angle: its cosine."""
-    return _for_all(np.cos(_TURN * _hour(bars)), bars)
-
-
-@indicator("calendar", "sin(2 pi day of the week)", inputs="", lookback=lambda _: 0, scaled=False)
-def weekday_sin(bars: Bars) -> FloatArray:
-    """Day of the week as an angle: its sine."""
-    return _for_all(np.sin(_TURN * _weekday(bars)), bars)
-
-
-@indicator("calendar", "cos(2 pi day of the week)", inputs="", lookback=lambda _: 0, scaled=False)
-def weekday_cos(bars: Bars) -> FloatArray:
-    """Day of the week as an angle: its cosine."""
-    return _for_all(np.cos(_TURN * _weekday(bars)), bars)
-
-
-@indicator("calendar", "sin(2 pi day of the month)", inputs="", lookback=lambda _: 0, scaled=False)
-def monthday_sin(bars: Bars) -> FloatArray:
-    """Day of the month as an angle: its sine."""
-    return _for_all(np.sin(_TURN * _monthday(bars)), bars)
-
-
-@indicator("calendar", "cos(2 pi day of the month)", inputs="", lookback=lambda _: 0, scaled=False)
-def monthday_cos(bars: Bars) -> FloatArray:
-    """Day of the month as an angle: its cosine."""
-    return _for_all(np.cos(_TURN * _monthday(bars)), bars)
-
-
-@indicator("calendar", "sin(2 pi day of the year)", inputs="", lookback=lambda _: 0, scaled=False)
-def yearday_sin(bars: Bars) -> FloatArray:
-    """Day of the year as an angle: its sine."""
-    return _for_all(np.sin(_TURN * _yearday(bars)), bars)
-
-
-@indicator("calendar", "cos(2 pi day of the year)", inputs="", lookback=lambda _: 0, scaled=False)
-def yearday_cos(bars: Bars) -> FloatArray:
-    """Day of the year as an angle: its cosine."""
-    return _for_all(np.cos(_TURN * _yearday(bars)), bars)
+_declare_angle("hour", "hour of the day", _hour)
+_declare_angle("weekday", "day of the week", _weekday)
+_declare_angle("monthday", "day of the month", _monthday)
+_declare_angle("yearday", "day of the year", _yearday)
 
 
 @indicator("calendar", "ln(days since the bar before)", inputs="", lookback=lambda _: 1)
