@@ -16,6 +16,7 @@ import pandas as pd
 from portfolio_env.data.bundled import sp500_panel
 from portfolio_env.data.exogenous import join
 from portfolio_env.data.files import panel_from_frame, read_frame, read_panel
+from portfolio_env.data.lead_lag import lead_lag_panel
 from portfolio_env.data.metadata import with_categories
 from portfolio_env.data.planted import momentum_panel, null_panel
 from portfolio_env.data.synthetic import synthetic_panel
@@ -37,6 +38,7 @@ SOURCES: dict[str, Callable[..., PricePanel]] = {
     "synthetic": synthetic_panel,
     "synthetic-null": null_panel,
     "synthetic-momentum": momentum_panel,
+    "synthetic-lead-lag": lead_lag_panel,
 }
 """Panels by name; the keyword arguments of the function are the options of the name."""
 

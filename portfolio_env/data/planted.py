@@ -3,14 +3,14 @@
 Per asset, independently of the others, the signal s is a unit-variance AR(1) process of coefficient
 phi, and the simple return from close t to close t + 1 is kappa * s_t + sigma * e_(t+1), with the
 noise e of `portfolio_env.data.noise`. The features are the signal and three unit-variance AR(1)
-processes XX nothing either.
+processes that predict nothing.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -98,19 +98,29 @@ class PlantedMarket:
         return self.kappa * self.signal
 
     @cached_property
-    def panel(self) -> PricePanel:
-        """The closing prices, with the features as exogenous channels."""
+    def returns(self) -> FloatArray:
+        """Simple returns (T, N) from close t - 1 to close t; 0 in the first row."""
         returns = self.sigma * self.noise
         returns[1:] += self.expected[:-1]
         returns[0] = 0.0
+        return returns
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Of the panel."""
         parameters = {name: getattr(self, name) for name in ("kappa", "phi", "sigma", "seed")}
+        return {"source": "planted", **parameters}
+
+    @cached_property
+    def panel(self) -> PricePanel:
+        """The closing prices, with the features as exogenous channels."""
         return PricePanel(
-            daily_timestamps(len(returns), 252),
-            asset_names(returns.shape[1]),
-            np.asarray(100 * np.cumprod(1 + returns, axis=0), np.float64),
+            daily_timestamps(len(self.returns), 252),
+            asset_names(self.returns.shape[1]),
+            np.asarray(100 * np.cumprod(1 + self.returns, axis=0), np.float64),
             exogenous=self.channels,
             periods_per_year=252.0,
-            provenance={"source": "planted", **parameters},
+            provenance=self.provenance,
         )
 
     @cached_property
@@ -118,7 +128,7 @@ class PlantedMarket:
         """The market with the four channels as features, unscaled."""
         return Market.from_panel(self.panel, features="exogenous")
 
-    def mirrored(self) -> PlantedMarket:
+    def mirrored(self) -> Self:
         """The market with the same features and the opposite noise.
 
         The mean of a policy's growth over both is free of the noise to first order.
