@@ -2,17 +2,27 @@
 
 from typing import Any
 
-from baselines.base import Baseline
-from baselines.simple import BuyAndHold, Cash, EqualWeight
-from portfolio_env.errors import ArgumentError
+from baselines.base import Baseline, PortfolioModel
+from baselines.simple import (
+    BuyAndHold,
+    Cash,
+    EqualWeight,
+    InverseVolatility,
+    Momentum,
+    RandomWeights,
+)
 from portfolio_env.market import Market
+from portfolio_env.names import unknown
 
-__all__ = ["BASELINES", "Baseline", "BuyAndHold", "Cash", "EqualWeight", "make_baseline"]
+__all__ = ["BASELINES", "Baseline", "PortfolioModel", "make_baseline"]
 
 BASELINES: dict[str, type[Baseline]] = {
     "buy_and_hold": BuyAndHold,
     "cash": Cash,
     "equal_weight": EqualWeight,
+    "inverse_volatility": InverseVolatility,
+    "momentum": Momentum,
+    "random": RandomWeights,
 }
 
 
@@ -31,5 +41,5 @@ def make_baseline(name: str, market: Market, **options: Any) -> Baseline:
         ArgumentError: If there is no baseline of that name.
     """
     if name not in BASELINES:
-        raise ArgumentError(f"baseline={name!r} is unknown; choose one of {sorted(BASELINES)}.")
+        raise unknown("baseline", name, BASELINES)
     return BASELINES[name](market, **options)

@@ -1,14 +1,23 @@
 """What every baseline answers: the ``predict`` of a trained SB3 model, over any number of lanes."""
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import asdict
+from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
+from portfolio_env.panel import PricePanel
+from portfolio_env.timeline import Moment, Timestamps, row_of
+
+Weights: TypeAlias = NDArray[np.float64]
+Every: TypeAlias = int | Literal["week", "month", "quarter"]
 
 
 class Baseline(ABC):
@@ -27,7 +36,7 @@ class Baseline(ABC):
         self.market = market
 
     @abstractmethod
-    def weights(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+    def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
         """Target weights for a batch of lanes.
 
         Args:
@@ -44,7 +53,7 @@ class Baseline(ABC):
         state: Any = None,
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = True,
-    ) -> tuple[NDArray[np.float64], Any]:
+    ) -> tuple[Weights, Any]:
         """Target weights, as SB3's ``predict`` returns actions.
 
         Args:
@@ -68,3 +77,229 @@ class Baseline(ABC):
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
             return self.weights(batch)[0], state
         return self.weights(observation), state
+
+
+class PortfolioModel(Baseline):
+    """A baseline that decides from prices: a pure function of the bars up to the last closed one.
+
+    Subclasses write ``target``, and ``_fit`` where there is something to fit. They keep every
+    option of their constructor under its own name, as scikit-learn's estimators do:
+    ``model_info`` reads them there.
+
+    On rebalancing dates every lane is told the target. Between them it is told what it holds,
+    exactly as observed, which the environment takes for "no trade"; an account of nothing but cash
+    is invested at once. Targets are kept by bar: costs, seeds and lanes compute nothing again.
+
+    Args:
+        market: The market its environments trade.
+        constraints: What its targets keep to; None is any long-only portfolio.
+        every: Rebalancing dates: every k-th bar of the market, or the first bar of each calendar
+            week (from Monday), month or quarter.
+
+    Raises:
+        ArgumentError: If ``every`` is no schedule, no portfolio of the market's assets keeps to the
+            constraints, or they allow leverage.
+    """
+
+    source: ClassVar[str] = ""  # where the method was published
+    oracle: ClassVar[bool] = False  # fitted to the very bars it is judged on: not to be ranked
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+    ) -> None:
+        super().__init__(market)
+        self.constraints = constraints or PortfolioConstraints()
+        self.every = every
+        self.fit_period: tuple[int, int] | None = None
+        self._fitted_on: list[str] | None = None
+        self._targets: dict[int, Weights] = {}
+        self._due = rebalancing_dates(market.timestamps, every)
+        self.constraints.bounds(market.n_assets)  # refuses what no portfolio can keep to
+        if self.constraints.max_leverage > 1:
+            raise ArgumentError(
+                f"max_leverage={self.constraints.max_leverage:g} is above 1: {type(self).__name__} "
+                "holds unlevered portfolios; lower max_leverage to 1."
+            )
+
+    @abstractmethod
+    def target(self, past: PricePanel) -> Weights:
+        """The weights to hold from the last bar of ``past`` on; nothing but ``past`` is read.
+
+        Args:
+            past: The bars up to the decision, of the market's assets; see ``PricePanel.past``.
+
+        Returns:
+            (N + 1,) float64 summing to 1, cash first. Assets that are not tradable at the last bar,
+            or lack prices the model needs, are given 0; all cash if nothing can be held.
+        """
+
+    def fit(self, panel: PricePanel, fit_period: tuple[Moment, Moment]) -> Self:
+        """Fit what is fitted, on the bars of a period and no others.
+
+        Args:
+            panel: Bars of the market's assets.
+            fit_period: Half-open range of its rows or dates, at least two bars.
+
+        Returns:
+            The model itself.
+
+        Raises:
+            ArgumentError: If the panel is of other assets, or the period is none.
+        """
+        if panel.assets != self.market.assets:
+            raise ArgumentError(
+                f"the panel has the assets {panel.assets}, the market {self.market.assets}: "
+                "fit on the same."
+            )
+        start, end = (row_of(panel.timestamps, when) for when in fit_period)
+        if end - start < 2:
+            raise ArgumentError(
+                f"fit_period={fit_period!r} stands for rows {start} to {end}: give two bars or more"
+            )
+        self._fit(panel.subset(slice(start, end)))
+        self.fit_period = (start, end)
+        self._fitted_on = [str(panel.timestamps[row]) for row in (start, end - 1)]
+        self._targets = {}
+        return self
+
+    def _fit(self, bars: PricePanel) -> None:
+        """Fit to these bars; most models have nothing to fit."""
+
+    def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
+        """Target weights for a batch of lanes: of the bar where it is due, else what is held.
+
+        Raises:
+            ArgumentError: If the observation does not say which bar it is, or lanes trade assets of
+                their own.
+        """
+        if "t" not in observation:
+            raise ArgumentError(
+                f"{type(self).__name__} needs to know which bar it is; build its environment with "
+                'observation="index".'
+            )
+        if "assets" in observation:
+            raise ArgumentError(
+                f"{type(self).__name__} decides over all {self.market.n_assets} assets of its "
+                "market; build its environment without universe=, on market.select(...)."
+            )
+        rows = np.asarray(observation["t"])[:, 0]
+        out = np.array(observation["weights"], np.float64)
+        asked = self._due[rows] | (out[:, 1:] == 0).all(axis=1)
+        for row in np.unique(rows[asked]).tolist():
+            out[asked & (rows == row)] = self._decided(row)
+        return out
+
+    def predict_weights(self, t: Moment) -> pd.Series:
+        """The target decided at a bar, whether or not it is a rebalancing date.
+
+        Args:
+            t: A row of the market, or a date: the first bar at or after it.
+
+        Returns:
+            (N + 1,) float64, indexed by "cash" and the assets' names.
+        """
+        row = self.market.row(t)
+        return pd.Series(self._decided(row), ["cash", *self.market.assets])
+
+    def _decided(self, row: int) -> Weights:
+        """(N + 1,) the target of a bar within the constraints, computed once."""
+        if row not in self._targets:
+            untradable = ~self.market.tradable[row]
+            self._targets[row] = self.constraints.project(self._target_at(row), untradable)
+        return self._targets[row]
+
+    def _target_at(self, row: int) -> Weights:
+        return self.target(self.market.panel.past(row))
+
+    def model_info(self) -> dict[str, Any]:
+        """What the model is, JSON-able: name, parameters, fitting period, source."""
+        names = list(inspect.signature(type(self)).parameters)[1:]
+        parameters = {name: getattr(self, name) for name in names}
+        return {
+            "name": type(self).__name__,
+            "parameters": parameters | {"constraints": asdict(self.constraints)},
+            "fitted_on": self._fitted_on,  # the first and the last bar
+            "oracle": self.oracle,
+            "source": self.source,
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_targets": {}}
+
+
+def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]:
+    """Which bars are rebalancing dates; each is known from its own bar and the one before.
+
+    Args:
+        timestamps: (T,) sorted.
+        every: A number k for the rows divisible by k, or "week", "month", "quarter" for the first
+            bar of each; the very first bar is one.
+
+    Returns:
+        (T,) bool.
+
+    >>> days = np.arange("2024-01-30", "2024-02-03", dtype="datetime64[D]")
+    >>> rebalancing_dates(days, "month").tolist()
+    [True, False, True, False]
+    """
+    if isinstance(every, int) and not isinstance(every, bool) and every >= 1:
+        return np.arange(len(timestamps)) % every == 0
+    days = timestamps.astype("datetime64[D]").astype(np.int64)
+    months = timestamps.astype("datetime64[M]").astype(np.int64)
+    # the first day of the epoch was a Thursday
+    calendars = {"week": (days + 3) // 7, "month": months, "quarter": months // 3}
+    if every not in calendars:
+        raise ArgumentError(
+            f"every={every!r} is no schedule; give a number of bars of 1 or more, or one of "
+            f"{', '.join(map(repr, calendars))}."
+        )
+    return np.diff(calendars[every], prepend=-(10**9)) != 0
+
+
+def holdable(past: PricePanel, bars: int) -> NDArray[np.bool_]:
+    """Assets that can be traded at the last bar and have known prices for this many bars.
+
+    Args:
+        past: The bars up to the decision.
+        bars: Closes needed, the last one included; a window of w returns takes w + 1.
+
+    Returns:
+        (N,) bool; none while there are fewer bars.
+    """
+    if len(past.timestamps) < bars:
+        return np.zeros(len(past.assets), np.bool_)
+    return past.tradable[-1] & np.isfinite(past.close[-bars:]).all(axis=0)
+
+
+def portfolio(chosen: NDArray[np.bool_], weights: Any = None) -> Weights:
+    """The weights of all slots, from those of some assets.
+
+    Args:
+        chosen: (N,) bool, the assets that may be held.
+        weights: (number of chosen,) weights >= 0, normalised to the sum 1 here; None is equal ones.
+
+    Returns:
+        (N + 1,) float64, cash first; all cash if nothing is chosen or all weights are 0.
+    """
+    out = np.zeros(len(chosen) + 1)
+    out[1:][chosen] = 1.0 if weights is None else weights
+    total = out.sum()
+    if total > 0:
+        return out / total
+    out[0] = 1.0
+    return out
+
+
+def at_least(name: str, value: int, lowest: int) -> int:
+    """The value of an option that counts something.
+
+    Raises:
+        ArgumentError: If it is no integer of ``lowest`` or more.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        raise ArgumentError(f"{name}={value!r} must be an integer of {lowest} or more.")
+    return value

@@ -210,6 +210,22 @@ class PricePanel(Immutable):
             **{name: joined(*pair) for name, pair in fields.items()},
         )
 
+    def past(self, t: int) -> PricePanel:
+        """The panel as it was known at the close of bar ``t``: rows 0 to t, as views.
+
+        What was checked is not checked again, so this takes the same few microseconds for any t.
+        """
+        if not 0 <= t < len(self.timestamps):
+            raise ArgumentError(f"t is {t}: give a row in [0, {len(self.timestamps) - 1}]")
+        rows = slice(0, t + 1)
+        cut = {"exogenous": {name: values[rows] for name, values in self.exogenous.items()}}
+        for name in (*BAR_FIELDS, "timestamps", "tradable"):
+            values = getattr(self, name)
+            cut[name] = None if values is None else values[rows]
+        panel = object.__new__(type(self))
+        panel.__dict__.update(self.__dict__ | cut)
+        return panel
+
     def subset(
         self, rows: slice | npt.NDArray[Any] = slice(None), columns: Sequence[int] | None = None
     ) -> PricePanel:

@@ -77,7 +77,7 @@ def test_cash_does_nothing():
     assert (result.trades == 0).all()
 
 
-@pytest.mark.parametrize("name", sorted(BASELINES))
+@pytest.mark.parametrize("name", ["buy_and_hold", "cash", "equal_weight"])
 def test_both_readable_observations_give_the_same_account(name):
     policy = make_baseline(name, MARKET)
     window, index = (
@@ -88,7 +88,7 @@ def test_both_readable_observations_give_the_same_account(name):
 
 
 def test_bad_arguments():
-    with pytest.raises(ArgumentError, match="choose one of"):
+    with pytest.raises(ArgumentError, match="did you mean equal_weight"):
         make_baseline("equal_wait", MARKET)
     with pytest.raises(ArgumentError, match='observation="index"'):
         make_baseline("cash", MARKET).predict(np.zeros(7))
