@@ -62,6 +62,7 @@ STRENGTHS = ("weak", "medium")
 NULL_SEEDS = range(100, 120)
 TUNING_SEED, TEST_SEED = 1_000_001, 1_000_002
 HALF, STEPS = 18_000, 500  # days of a half of the test, and of an episode in it
+PAST = 60  # days before the first of them, for networks that look back
 FREE_DAYS = 1_000  # days of the test without costs
 REWARD = {"name": "excess_log_return", "scale": 100}
 GRID = [
@@ -106,22 +107,28 @@ def draw(strength: str, seed: int, bars: int, assets: int = 5) -> PlantedMarket:
 @cache
 def halves(strength: str, seed: int) -> tuple[Market, Market]:
     """18,000 days and the same with the opposite noise."""
-    planted = draw(strength, seed, HALF + 1)
+    planted = draw(strength, seed, PAST + HALF + 1)
     return planted.market, planted.mirrored().market
 
 
-def growth(act: Act, market: Market, copies: int = 1, **options: Any) -> Array:
+def growth(act: Act, market: Market, copies: int = 1, window: int = 1, **options: Any) -> Array:
     """Log growth per day (copies,) over a market cut into episodes, lanes of one environment.
 
     Args:
         act: Actions (copies * episodes, N + 1) for observations.
-        market: Its days are a multiple of an episode's.
+        market: Its days after the first `PAST` are a multiple of an episode's.
         copies: How many policies `act` runs side by side, each on every episode.
+        window: Days that policies look back, at most `PAST`.
         options: Keywords of the environment.
     """
-    starts = np.tile(np.arange(0, market.n_bars - 1, STEPS), copies)
+    starts = np.tile(np.arange(PAST, market.n_bars - 1, STEPS), copies)
     env = PortfolioVectorEnv(
-        len(starts), market, window=1, initial="equal_weight", autoreset_mode="Disabled", **options
+        len(starts),
+        market,
+        window=window,
+        initial="equal_weight",
+        autoreset_mode="Disabled",
+        **options,
     )
     observation, _ = env.reset(options={"t": starts})
     total = np.zeros(len(starts))
@@ -133,7 +140,7 @@ def growth(act: Act, market: Market, copies: int = 1, **options: Any) -> Array:
 
 def softmax_family(market: Market) -> Act:
     """Every parameter setting of the grid, side by side."""
-    grid = np.repeat(GRID, (market.n_bars - 1) // STEPS, axis=0)
+    grid = np.repeat(GRID, (market.n_bars - 1 - PAST) // STEPS, axis=0)
     rate, beta, cash = grid.T[:, :, None]
     signal = market.features[:, :, market.feature_names.index("signal")]
 
@@ -175,9 +182,10 @@ def references(strength: str) -> dict[str, float]:
 def trained(recipe: Options, market: Market, seed: int) -> Any:
     """An agent after its training."""
     th.set_num_threads(1)
+    network = {key: recipe[key] for key in ("window", "encoder", "encoder_kwargs") if key in recipe}
     if recipe["algo"] == "direct":
-        direct = DirectAgent(market.n_features, seed=seed)
-        options = {"universe": recipe.get("universe"), "seed": seed}
+        direct = DirectAgent(market.n_features, seed=seed, **network)
+        options = {"universe": recipe.get("universe"), "seed": seed, **recipe.get("options", {})}
         direct.train(market, 0, market.n_bars, **options)
         return direct
     flat = "policy" in recipe
@@ -185,7 +193,7 @@ def trained(recipe: Options, market: Market, seed: int) -> Any:
         market,
         LANES[recipe["algo"]],
         observation="flat" if flat else "index",
-        window=1,
+        window=recipe.get("window", 1),
         random_start=True,
         episode_length=250,
         reward=REWARD,
@@ -201,6 +209,7 @@ def trained(recipe: Options, market: Market, seed: int) -> Any:
             policy=policy,
             seed=seed,
             device="cpu",
+            **network,
             **recipe.get("options", {}),
         )
     agent.set_logger(Logger(None, []))  # SB3 makes a folder otherwise
@@ -211,19 +220,18 @@ def agent_growth(agent: Any, market: Market) -> float:
     """Log growth per day of an agent in a market."""
     if isinstance(agent, DirectAgent):
         agent.bind(market)
-        return float(growth(lambda o: agent.predict(o)[0], market, observation="index")[0])
-    observation = "index" if hasattr(agent.observation_space, "spaces") else "flat"
-    policy = policy_for(agent, make_sb3_vec_env(market, observation=observation, window=1))
-    return float(
-        growth(lambda o: policy.predict(o, deterministic=True)[0], market, observation=observation)[
-            0
-        ]
-    )
+        mode: Options = {"observation": "index", "window": agent.window}
+        return float(growth(lambda o: agent.predict(o)[0], market, **mode)[0])
+    mode = {
+        "observation": "index" if hasattr(agent.observation_space, "spaces") else "flat",
+        "window": agent.get_env().get_attr("simulator")[0].window,
+    }
+    policy = policy_for(agent, make_sb3_vec_env(market, **mode))
+    return float(growth(lambda o: policy.predict(o, deterministic=True)[0], market, **mode)[0])
 
 
-def learn(name: str, strength: str, seed: int) -> Options:
+def learn(name: str, recipe: Options, strength: str, seed: int) -> Options:
     """Train one agent and measure its growth on the test."""
-    recipe = RECIPES[name]
     market = draw(strength, seed, recipe.get("bars", 3_000), recipe.get("assets", 5)).market
     start = perf_counter()
     agent = trained(recipe, market, seed)
@@ -262,7 +270,7 @@ def learn_from_noise(seed: int) -> Options:
         equal = growth(equal_weight(market), market, **WEIGHTS)[0]
         return float(agent_growth(agent, market) - equal) * market.periods_per_year
 
-    after = planted.market.subset(slice(days, None))
+    after = planted.market.subset(slice(days - PAST, None))
     expected = mean(ahead(half) for half in halves("null", TEST_SEED))
     return {"seed": seed, "next_1000_days": ahead(after), "expected": expected}
 
@@ -326,8 +334,8 @@ def main() -> None:
         reference_of = {strength: pool.submit(references, strength) for strength in STRENGTHS}
         noise = [pool.submit(learn_from_noise, seed) for seed in NULL_SEEDS]
         learned = [
-            pool.submit(learn, name, strength, seed)
-            for name, strength, seed in product(RECIPES, STRENGTHS, seeds)
+            pool.submit(learn, name, recipe, strength, seed)
+            for (name, recipe), strength, seed in product(RECIPES.items(), STRENGTHS, seeds)
         ]
         learned += [pool.submit(learn_without_costs, "medium", seed) for seed in seeds]
         reference = {strength: future.result() for strength, future in reference_of.items()}
