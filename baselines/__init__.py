@@ -3,9 +3,21 @@
 from typing import Any
 
 from baselines.base import Baseline, PortfolioModel
+from baselines.hindsight import BestAsset, BestConstantRebalanced
+from baselines.online import (
+    OLMAR1,
+    OLMAR2,
+    PAMR,
+    RMR,
+    CWMRStdev,
+    CWMRVar,
+    ExponentiatedGradient,
+    OnlineNewtonStep,
+)
 from baselines.simple import (
     BuyAndHold,
     Cash,
+    ConstantRebalanced,
     EqualWeight,
     InverseVolatility,
     Momentum,
@@ -17,12 +29,26 @@ from portfolio_env.names import unknown
 __all__ = ["BASELINES", "Baseline", "PortfolioModel", "make_baseline"]
 
 BASELINES: dict[str, type[Baseline]] = {
+    # rules
     "buy_and_hold": BuyAndHold,
     "cash": Cash,
+    "constant_rebalanced": ConstantRebalanced,
     "equal_weight": EqualWeight,
     "inverse_volatility": InverseVolatility,
     "momentum": Momentum,
     "random": RandomWeights,
+    # oracles, fitted to the bars they are judged on
+    "best_asset": BestAsset,
+    "best_constant_rebalanced": BestConstantRebalanced,
+    # online portfolio selection
+    "cwmr_stdev": CWMRStdev,
+    "cwmr_var": CWMRVar,
+    "eg": ExponentiatedGradient,
+    "olmar1": OLMAR1,
+    "olmar2": OLMAR2,
+    "ons": OnlineNewtonStep,
+    "pamr": PAMR,
+    "rmr": RMR,
 }
 
 

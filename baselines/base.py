@@ -252,7 +252,7 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
     months = timestamps.astype("datetime64[M]").astype(np.int64)
     # the first day of the epoch was a Thursday
     calendars = {"week": (days + 3) // 7, "month": months, "quarter": months // 3}
-    if every not in calendars:
+    if not isinstance(every, str) or every not in calendars:
         raise ArgumentError(
             f"every={every!r} is no schedule; give a number of bars of 1 or more, or one of "
             f"{', '.join(map(repr, calendars))}."
@@ -302,4 +302,15 @@ def at_least(name: str, value: int, lowest: int) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
         raise ArgumentError(f"{name}={value!r} must be an integer of {lowest} or more.")
+    return value
+
+
+def within(name: str, value: float, low: float, high: float) -> float:
+    """The value of an option that is a number of [low, high], and not infinite.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if not isinstance(value, int | float) or not low <= value <= high or np.isinf(value):
+        raise ArgumentError(f"{name}={value!r} must be a number in [{low:g}, {high:g}].")
     return value

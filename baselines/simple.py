@@ -10,6 +10,7 @@ from baselines.base import Baseline, Every, PortfolioModel, Weights, at_least, h
 from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
+from portfolio_env.names import positions
 from portfolio_env.panel import PricePanel
 
 
@@ -44,6 +45,53 @@ class Cash(Baseline):
         target = np.zeros(np.shape(observation["weights"]))
         target[:, 0] = 1
         return target
+
+
+class ConstantRebalanced(PortfolioModel):
+    """CRP: the same proportions restored on every rebalancing date.
+
+    Cover (1991), "Universal Portfolios", Mathematical Finance 1. Where an asset cannot be traded,
+    the others share what is its.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        proportions: Weights by asset name, and of "cash", >= 0 and summing to 1; None is equal
+            weights of all assets.
+    """
+
+    source = 'Cover (1991), "Universal Portfolios", Mathematical Finance 1'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        proportions: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every)
+        self.proportions = None if proportions is None else dict(proportions)
+        given = dict.fromkeys(market.assets, 1 / market.n_assets)
+        if self.proportions is not None:
+            given = self.proportions
+        self._weights = np.zeros(market.n_assets + 1)
+        self._weights[positions("slot", list(given), ["cash", *market.assets])] = list(
+            given.values()
+        )
+        if not (self._weights >= 0).all() or abs(self._weights.sum() - 1) > 1e-9:
+            raise ArgumentError(
+                f"proportions={proportions!r} sum to {self._weights.sum():g}; give weights of 0 or "
+                "more that sum to 1."
+            )
+
+    def target(self, past: PricePanel) -> Weights:
+        """The proportions, of what can be traded now."""
+        cash, tradable = self._weights[0], past.tradable[-1]
+        out = (1 - cash) * portfolio(tradable, self._weights[1:][tradable])
+        out[0] += cash
+        return out
 
 
 class Momentum(PortfolioModel):

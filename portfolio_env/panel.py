@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from mmap import mmap
 from typing import Any, Self
 
@@ -217,13 +217,13 @@ class PricePanel(Immutable):
         """
         if not 0 <= t < len(self.timestamps):
             raise ArgumentError(f"t is {t}: give a row in [0, {len(self.timestamps) - 1}]")
-        rows = slice(0, t + 1)
-        cut = {"exogenous": {name: values[rows] for name, values in self.exogenous.items()}}
-        for name in (*BAR_FIELDS, "timestamps", "tradable"):
-            values = getattr(self, name)
-            cut[name] = None if values is None else values[rows]
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        for name in ("timestamps", *BAR_FIELDS, "tradable"):
+            if values[name] is not None:
+                values[name] = values[name][: t + 1]
+        values["exogenous"] = {name: known[: t + 1] for name, known in self.exogenous.items()}
         panel = object.__new__(type(self))
-        panel.__dict__.update(self.__dict__ | cut)
+        panel.__dict__.update(values)
         return panel
 
     def subset(

@@ -1,10 +1,11 @@
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from portfolio_env import DataError, Market, PricePanel, load_market
+from portfolio_env import ArgumentError, DataError, Market, PricePanel, load_market
 from portfolio_env.panel import frozen
 
 SECTORS = {"sector": ("Tech", "", "Energy"), "region": ("US", "EU", "US")}
@@ -66,3 +67,23 @@ def test_frozen_copies_only_what_others_can_write_to():
     assert once.tolist() == [0, 1, 2]
     assert frozen(once, np.float64) is once
     assert np.shares_memory(frozen(once[1:], np.float64), once)
+
+
+@pytest.mark.parametrize("t", [0, 2, 4])
+def test_the_past_is_what_the_bars_up_to_then_make(panel, t):
+    full = replace(panel, volume=panel.close * (panel.close != 2), exogenous={"x": panel.close})
+    past, made = full.past(t), full.subset(slice(0, t + 1))
+    assert vars(past).keys() == vars(made).keys()
+    for name, value in vars(made).items():
+        if name == "exogenous":
+            value, own = value["x"], past.exogenous["x"]
+        else:
+            own = getattr(past, name)
+        np.testing.assert_array_equal(own, value)
+    assert np.shares_memory(past.close, full.close) and not past.close.flags.writeable
+
+
+@pytest.mark.parametrize("t", [-1, 5])
+def test_the_past_of_no_bar_is_refused(panel, t):
+    with pytest.raises(ArgumentError, match=r"give a row in \[0, 4\]"):
+        panel.past(t)

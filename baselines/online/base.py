@@ -1,0 +1,103 @@
+"""What online portfolio selection has in common: a recursion over price relatives, bar by bar."""
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from baselines.base import Every, PortfolioModel, Weights, portfolio
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.panel import FloatArray, PricePanel
+from portfolio_env.timeline import Moment
+
+
+class OnlineModel(PortfolioModel):
+    """An algorithm that turns one portfolio into the next when a bar closes.
+
+    Its first portfolio, at bar ``start``, is uniform. The recursion runs over all assets: one that
+    has no price yet, or no longer, has the relative 1. The target is the recursion's portfolio
+    without what cannot be traded now, normalised; all cash where nothing is left.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``; the recursion knows nothing of them.
+        every: See ``PortfolioModel``; the recursion runs at every bar all the same.
+        start: Row or date of the bar at which the recursion starts.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        start: Moment = 0,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every)
+        self.start = market.row(start)
+        if self.start == market.n_bars:
+            raise ArgumentError(f"start={start!r} is the end of the market; give an earlier bar.")
+        self._restart()
+
+    def _restart(self) -> None:
+        self._running = self.portfolios(relatives(self.market.close[self.start :]))
+        self._passed: list[Weights] = []
+
+    @abstractmethod
+    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
+        """The portfolios of the recursion, the first before any relative is taken.
+
+        Each one is given away before the next relative is taken: that makes it blind to the future.
+
+        Args:
+            relatives: (N,) closes over the closes of the bar before, bar by bar.
+
+        Yields:
+            (N,) weights of the assets, summing to 1.
+        """
+
+    def uniform(self) -> Weights:
+        """(N,) the portfolio to begin with."""
+        return np.full(self.market.n_assets, 1 / self.market.n_assets)
+
+    def target(self, past: PricePanel) -> Weights:
+        """The portfolio after the last bar; the recursion is run from its start."""
+        first = min(self.start, len(past.timestamps) - 1)
+        b = deque(self.portfolios(relatives(past.close[first:])), maxlen=1)[0]
+        return portfolio(past.tradable[-1], b[past.tradable[-1]])
+
+    def _target_at(self, row: int) -> Weights:
+        # continues where it stands: T targets take T steps
+        place = max(0, row - self.start)
+        while len(self._passed) <= place:
+            self._passed.append(next(self._running))
+        tradable = self.market.tradable[row]
+        return portfolio(tradable, self._passed[place][tradable])
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {name: state[name] for name in state if name not in ("_running", "_passed")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._restart()
+
+
+def relatives(close: FloatArray) -> Iterator[FloatArray]:
+    """Closes over the last known closes, bar by bar; 1 where either is unknown.
+
+    Args:
+        close: (T, N) closes, NaN where there is no bar.
+
+    Yields:
+        (N,) for the second and every later bar, which are read when they are asked for.
+    """
+    last = close[0]
+    for row in range(1, len(close)):
+        now = np.where(np.isnan(close[row]), last, close[row])
+        yield np.where(np.isnan(last), 1.0, now / last)
+        last = now

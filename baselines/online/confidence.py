@@ -1,0 +1,114 @@
+"""Confidence-weighted mean reversion: a normal distribution over portfolios."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator
+
+import numpy as np
+
+from baselines.base import Every, Weights, within
+from baselines.online.base import OnlineModel
+from baselines.simplex import onto_simplex
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.market import Market
+from portfolio_env.panel import FloatArray
+from portfolio_env.timeline import Moment
+
+
+def largest_root(a: float, b: float, c: float) -> float:
+    """The largest root of ``a y^2 + b y + c`` if it is positive, else 0; also 0 if there is none.
+
+    >>> largest_root(1.0, -3.0, 2.0), largest_root(0.0, 2.0, -1.0), largest_root(1.0, 0.0, 1.0)
+    (2.0, 0.5, 0.0)
+    """
+    discriminant = b * b - 4 * a * c
+    if a == 0:
+        return max(-c / b, 0.0) if b != 0 else 0.0
+    if discriminant <= 0:
+        return 0.0
+    root = math.sqrt(discriminant)
+    return max((-b + root) / (2 * a), (-b - root) / (2 * a), 0.0)
+
+
+class ConfidenceWeighted(OnlineModel):
+    """CWMR: the distribution of portfolios nearest to the last one that is likely to have lost.
+
+    Portfolios are normal with mean ``mu`` and diagonal covariance ``s``; the next distribution is
+    the nearest by Kullback-Leibler divergence for which the return of the last bar was below
+    ``epsilon`` with confidence ``phi``, then ``mu`` is projected onto the simplex and ``s`` scaled
+    to the sum 1 / N. The portfolio is the mean. Li, Hoi, Zhao & Gopalkrishnan (2013), "Confidence
+    Weighted Mean Reversion Strategy for Online Portfolio Selection", ACM TKDD 7.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        start: See ``OnlineModel``.
+        phi: Confidence, > 0, as a quantile of the normal distribution: 1.65 is 95 %.
+        epsilon: Sensitivity, >= 0.
+    """
+
+    source = 'Li, Hoi, Zhao & Gopalkrishnan (2013), "Confidence Weighted Mean Reversion", TKDD 7'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        start: Moment = 0,
+        phi: float = 2.0,
+        epsilon: float = 0.5,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every, start=start)
+        self.phi = within("phi", phi, 1e-9, np.inf)
+        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+
+    @abstractmethod
+    def step(self, excess: float, v: float, gain: float) -> tuple[float, float]:
+        """The multiplier of the constraint, and what ``x^2`` adds to the inverse covariance.
+
+        Args:
+            excess: ``epsilon - mu' x``.
+            v: Variance of the return, ``sum s x^2``.
+            gain: What a multiplier of 1 takes from the return, ``v - mean_s(x) sum s x``.
+        """
+
+    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
+        """One update of the distribution per bar."""
+        mu = self.uniform()
+        s = mu / len(mu)
+        yield mu
+        for x in relatives:
+            centre = (s @ x) / s.sum()
+            v = float(s @ x**2)
+            multiplier, precision = self.step(
+                self.epsilon - float(mu @ x), v, v - centre * float(s @ x)
+            )
+            mu = onto_simplex(mu - multiplier * s * (x - centre))
+            s = 1 / (1 / s + precision * x**2)
+            s /= s.sum() * len(s)
+            yield mu
+
+
+class CWMRStdev(ConfidenceWeighted):
+    """CWMR whose constraint is linear in the standard deviation of the return."""
+
+    def step(self, excess: float, v: float, gain: float) -> tuple[float, float]:
+        """Where the constraint holds with equality: a quadratic in the multiplier."""
+        square = self.phi**2 * v
+        slope = gain + square / 2
+        multiplier = largest_root(slope**2 - square**2 / 4, 2 * excess * slope, excess**2 - square)
+        deviation = (math.sqrt(multiplier**2 * square * v + 4 * v) - multiplier * self.phi * v) / 2
+        return multiplier, multiplier * self.phi / deviation
+
+
+class CWMRVar(ConfidenceWeighted):
+    """CWMR whose constraint is linear in the variance of the return."""
+
+    def step(self, excess: float, v: float, gain: float) -> tuple[float, float]:
+        """Where the constraint holds with equality: a quadratic in the multiplier."""
+        multiplier = largest_root(
+            2 * self.phi * v * gain, 2 * self.phi * v * excess + gain, excess - self.phi * v
+        )
+        return multiplier, 2 * multiplier * self.phi

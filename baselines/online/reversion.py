@@ -1,0 +1,286 @@
+"""Follow the loser: portfolios that move towards what a forecast says will recover."""
+
+from abc import abstractmethod
+from collections import deque
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+
+from baselines.base import Every, Weights, at_least, within
+from baselines.online.base import OnlineModel
+from baselines.simplex import onto_simplex
+from portfolio_env.compiled import kernel
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.market import Market
+from portfolio_env.panel import FloatArray
+from portfolio_env.timeline import Moment
+
+# The squared length below which a vector of relatives is flat but for rounding.
+FLAT = 1e-24
+
+
+def passive_aggressive(b: Weights, direction: FloatArray, loss: float) -> Weights:
+    """The nearest portfolio whose product with ``direction`` is greater by ``loss``.
+
+    ``b + loss / |d - mean(d)|^2 (d - mean(d))``, projected onto the simplex afterwards. Crammer et
+    al. (2006), "Online Passive-Aggressive Algorithms", JMLR 7.
+
+    Args:
+        b: (N,) weights.
+        direction: (N,); if it is the same for all assets, nothing is to be gained.
+        loss: Nothing is done unless it is positive.
+    """
+    centred = direction - direction.mean()
+    square = centred @ centred
+    if loss <= 0 or square <= FLAT:
+        return b
+    return onto_simplex(b + loss / square * centred)
+
+
+class PAMR(OnlineModel):
+    """Passive-aggressive mean reversion: away from what brought more than ``epsilon``.
+
+    Li, Zhao, Hoi & Gopalkrishnan (2012), "PAMR: Passive Aggressive Mean Reversion Strategy for
+    Portfolio Selection", Machine Learning 87.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        start: See ``OnlineModel``.
+        epsilon: Sensitivity, >= 0: a return b' x above it is a loss.
+    """
+
+    source = 'Li, Zhao, Hoi & Gopalkrishnan (2012), "PAMR", Machine Learning 87'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        start: Moment = 0,
+        epsilon: float = 0.5,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every, start=start)
+        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+
+    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
+        """One update per bar."""
+        b = self.uniform()
+        yield b
+        for x in relatives:
+            b = passive_aggressive(b, -x, float(b @ x) - self.epsilon)
+            yield b
+
+
+class OLMAR2(OnlineModel):
+    """On-line moving average reversion to an exponential moving average of prices.
+
+    The forecast of the next relatives is ``phi = alpha + (1 - alpha) phi / x``. Li, Hoi, Sahoo &
+    Liu (2015), "Moving Average Reversion Strategy for On-Line Portfolio Selection", Artificial
+    Intelligence 222.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        start: See ``OnlineModel``.
+        epsilon: Threshold, >= 0: a forecast return below it is a loss.
+        alpha: Decay of the average, in [0, 1].
+    """
+
+    source = 'Li, Hoi, Sahoo & Liu (2015), "Moving Average Reversion Strategy", AIJ 222'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        start: Moment = 0,
+        epsilon: float = 10.0,
+        alpha: float = 0.5,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every, start=start)
+        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+        self.alpha = within("alpha", alpha, 0, 1)
+
+    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
+        """One update of the forecast and of the portfolio per bar."""
+        b = self.uniform()
+        forecast = np.ones_like(b)
+        yield b
+        for x in relatives:
+            forecast = self.alpha + (1 - self.alpha) * forecast / x
+            b = passive_aggressive(b, forecast, self.epsilon - float(b @ forecast))
+            yield b
+
+
+class WindowReversion(OnlineModel):
+    """Reversion to an average of the last ``window`` prices, the present one among them.
+
+    Prices are in units of those after the first relative. As in the authors' code, the forecast is
+    the last relative until there is a window.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        start: See ``OnlineModel``.
+        epsilon: Threshold, >= 0: a forecast return below it is a loss.
+        window: Prices that are averaged, 2 or more.
+    """
+
+    idle: ClassVar[int]  # relatives before the first update
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        start: Moment = 0,
+        epsilon: float,
+        window: int,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every, start=start)
+        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+        self.window = at_least("window", window, 2)
+
+    @abstractmethod
+    def average(self, prices: FloatArray) -> FloatArray:
+        """(N,) what (window, N) prices are expected to return to."""
+
+    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
+        """One forecast and one update per bar."""
+        b = self.uniform()
+        price = np.ones_like(b)
+        prices: deque[FloatArray] = deque(maxlen=self.window)
+        yield b
+        for seen, x in enumerate(relatives, 1):
+            price = price * x if prices else price
+            prices.append(price)
+            forecast = x if seen <= self.window else self.average(np.array(prices)) / price
+            if seen > self.idle:
+                b = passive_aggressive(b, forecast, self.epsilon - float(b @ forecast))
+            yield b
+
+
+class OLMAR1(WindowReversion):
+    """On-line moving average reversion to the simple moving average of prices.
+
+    Li & Hoi (2012), "On-Line Portfolio Selection with Moving Average Reversion", ICML.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        start: See ``OnlineModel``.
+        epsilon: See ``WindowReversion``.
+        window: See ``WindowReversion``.
+    """
+
+    source = 'Li & Hoi (2012), "On-Line Portfolio Selection with Moving Average Reversion", ICML'
+    idle = 1
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        start: Moment = 0,
+        epsilon: float = 10.0,
+        window: int = 5,
+    ) -> None:
+        super().__init__(
+            market,
+            constraints=constraints,
+            every=every,
+            start=start,
+            epsilon=epsilon,
+            window=window,
+        )
+
+    def average(self, prices: FloatArray) -> FloatArray:
+        """(N,) means."""
+        return prices.mean(axis=0)
+
+
+class RMR(WindowReversion):
+    """Robust median reversion: to the geometric median of the last prices.
+
+    Huang, Zhou, Li, Hoi & Zhou (2016), "Robust Median Reversion Strategy for Online Portfolio
+    Selection", IEEE TKDE 28.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        start: See ``OnlineModel``.
+        epsilon: See ``WindowReversion``.
+        window: See ``WindowReversion``.
+    """
+
+    source = 'Huang, Zhou, Li, Hoi & Zhou (2016), "Robust Median Reversion Strategy", TKDE 28'
+    idle = 0
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        start: Moment = 0,
+        epsilon: float = 5.0,
+        window: int = 5,
+    ) -> None:
+        super().__init__(
+            market,
+            constraints=constraints,
+            every=every,
+            start=start,
+            epsilon=epsilon,
+            window=window,
+        )
+
+    def average(self, prices: FloatArray) -> FloatArray:
+        """(N,) the geometric median."""
+        return geometric_median(prices, np.median(prices, axis=0))
+
+
+@kernel
+def geometric_median(points: FloatArray, start: FloatArray) -> FloatArray:
+    """The point whose distances to the given ones have the least sum.
+
+    Vardi & Zhang (2000), "The multivariate L1-median and associated data depth", PNAS 97,
+    until a step is below 1e-9 of the point, or 200 are done.
+
+    Args:
+        points: (K, N).
+        start: (N,), where the iteration begins.
+
+    Returns:
+        (N,) float64.
+    """
+    y = start.copy()
+    for _ in range(200):
+        pull, weights, touching = np.zeros_like(y), 0.0, 0.0
+        for k in range(len(points)):
+            away = points[k] - y
+            distance = np.sqrt((away * away).sum())
+            if distance > 1e-15:
+                pull += away / distance
+                weights += 1 / distance
+            else:
+                touching += 1
+        force = np.sqrt((pull * pull).sum())
+        if force <= touching or weights == 0:
+            break
+        step = (1 - touching / force) / weights * pull
+        y += step
+        if np.abs(step).sum() <= 1e-9 * np.abs(y).sum():
+            break
+    return y

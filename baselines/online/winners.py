@@ -1,0 +1,103 @@
+"""Follow the winner: portfolios that move towards what has grown most."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from baselines.base import Every, Weights, within
+from baselines.online.base import OnlineModel
+from baselines.simplex import least_quadratic
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.market import Market
+from portfolio_env.panel import FloatArray
+from portfolio_env.timeline import Moment
+
+
+class ExponentiatedGradient(OnlineModel):
+    """EG: ``b_i`` grows by ``exp(eta x_i / (b' x))``, then all are normalised.
+
+    Helmbold, Schapire, Singer & Warmuth (1998), "On-Line Portfolio Selection Using Multiplicative
+    Updates", Mathematical Finance 8.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        start: See ``OnlineModel``.
+        eta: Learning rate, >= 0; 0 is the uniform constant rebalanced portfolio.
+    """
+
+    source = 'Helmbold et al. (1998), "On-Line Portfolio Selection Using Multiplicative Updates"'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        start: Moment = 0,
+        eta: float = 0.05,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every, start=start)
+        self.eta = within("eta", eta, 0, np.inf)
+
+    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
+        """One multiplicative update per bar."""
+        b = self.uniform()
+        yield b
+        for x in relatives:
+            b = b * np.exp(self.eta * x / (b @ x))
+            b /= b.sum()
+            yield b
+
+
+class OnlineNewtonStep(OnlineModel):
+    """ONS: the sum of gradients through the inverse of the sum of their squares.
+
+    With ``g = x / (b' x)``, ``A = I + sum g g'`` and ``v = (1 + 1 / beta) sum g``, the next
+    portfolio is the projection of ``delta A^-1 v`` onto the simplex in the norm of A, mixed with
+    ``eta`` of the uniform one. Agarwal, Hazan, Kale & Schapire (2006), "Algorithms for Portfolio
+    Management Based on the Newton Method", ICML.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        start: See ``OnlineModel``.
+        eta: Share of the uniform portfolio, in [0, 1].
+        beta: > 0.
+        delta: > 0.
+    """
+
+    source = "Agarwal et al. (2006), Algorithms for Portfolio Management Based on the Newton Method"
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        start: Moment = 0,
+        eta: float = 0.0,
+        beta: float = 1.0,
+        delta: float = 0.125,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every, start=start)
+        self.eta = within("eta", eta, 0, 1)
+        self.beta = within("beta", beta, 1e-9, np.inf)
+        self.delta = within("delta", delta, 1e-9, np.inf)
+
+    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
+        """One Newton step per bar."""
+        uniform = b = projected = self.uniform()
+        squares, gradients = np.eye(len(b)), np.zeros(len(b))
+        yield b
+        for x in relatives:
+            gradient = x / (b @ x)
+            squares += np.outer(gradient, gradient)
+            gradients += gradient
+            # the nearest point in the norm of A to A^-1 c minimises w' A w / 2 - c' w
+            linear = self.delta * (1 + 1 / self.beta) * gradients
+            projected = least_quadratic(squares, linear, projected)
+            b = (1 - self.eta) * projected + self.eta * uniform
+            yield b
