@@ -169,7 +169,7 @@ def test_table_holds_metrics_and_the_paired_difference(results):
     expected = growth_difference(
         results["random"].log_returns, results["equal_weight"].log_returns, MARKET.periods_per_year
     )
-    assert tuple(table.loc["random"][-3:]) == expected
+    assert tuple(table.loc["random"][-3:]) == expected[:3]
     assert tuple(table.loc["equal_weight"][-3:]) == (0, 0, 0)
     assert "compared with it" in verdict(table, "equal_weight")
     low, high = table.loc["random"][-2:]

@@ -17,7 +17,7 @@ from portfolio_env.files import replacing
 
 REFERENCE = "equal_weight"
 DIFFERENCE = ("growth_difference", "growth_difference_low", "growth_difference_high")
-UNKNOWN = Interval(math.nan, math.nan, math.nan)
+UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)
 
 
 def compare(results: Mapping[str, BacktestResult], reference: str = REFERENCE) -> pd.DataFrame:
@@ -44,7 +44,7 @@ def compare(results: Mapping[str, BacktestResult], reference: str = REFERENCE) -
         if not np.array_equal(result.timestamps[:shared], benchmark.timestamps[:shared]):
             raise ArgumentError(f"{name} and {reference} ran over different dates; use one range.")
         rows[name] = result.metrics() | dict(
-            zip(DIFFERENCE, _difference(result, benchmark), strict=True)
+            zip(DIFFERENCE, _difference(result, benchmark)[:3], strict=True)
         )
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strategy")
 

@@ -1,0 +1,80 @@
+"""The gate between validation and use: a policy must earn its place against the benchmark."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.statistics import growth_difference
+
+
+class GateDecision(NamedTuple):
+    """Whether a policy is to be used; truthy if it is.
+
+    Attributes:
+        passed: The lower bound is positive.
+        estimate: Yearly log growth ahead of the benchmark.
+        low: Its one-sided lower confidence bound; minus infinity for a ruined policy.
+        p_value: One-sided, of the null hypothesis that the policy is not ahead.
+    """
+
+    passed: bool
+    estimate: float
+    low: float
+    p_value: float
+
+    def __bool__(self) -> bool:
+        return self.passed
+
+
+def passes_gate(
+    policy_log_returns: ArrayLike,
+    benchmark_log_returns: ArrayLike,
+    periods_per_year: float,
+    *,
+    confidence: float = 0.95,
+    mean_block: float | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> GateDecision:
+    """Is the growth of a policy over the benchmark's, on validation data, more than chance?
+
+    Being ahead is not enough: of policies that know nothing half are ahead. Here the lower bound of
+    the bootstrap interval (see ``growth_difference``) must be positive, which about 1 - confidence
+    of those pass that neither gain nor lose by knowing nothing, and fewer of those that pay costs
+    for it. Whoever tries many policies on the same data and keeps one that passes has spent this
+    promise: ``superiority_test`` is for that.
+
+    Args:
+        policy_log_returns: (K,) log returns of the policy on validation data, after costs.
+        benchmark_log_returns: (K,) those of the benchmark, equal weight as a rule, over the same
+            periods.
+        periods_per_year: Periods per year.
+        confidence: Of the one-sided bound, in (0.5, 1).
+        mean_block: Mean block length in periods, at least 1; None for the ``optimal_block_length``.
+        resamples: Number of resamples.
+        seed: Seed of the resampling: the same input gives the same decision.
+
+    Returns:
+        The decision; a policy with a log return of minus infinity is ruined and does not pass.
+
+    Raises:
+        ArgumentError: If the series differ in shape or are otherwise not finite, or an option is
+            out of range.
+    """
+    if not 0.5 < confidence < 1:
+        raise ArgumentError(f"confidence={confidence!r} must lie inside (0.5, 1).")
+    if np.isneginf(np.asarray(policy_log_returns, np.float64)).any():
+        return GateDecision(passed=False, estimate=-np.inf, low=-np.inf, p_value=1.0)
+    estimate, low, _, two_sided = growth_difference(
+        policy_log_returns,
+        benchmark_log_returns,
+        periods_per_year,
+        mean_block=mean_block,
+        resamples=resamples,
+        confidence=2 * confidence - 1,
+        seed=seed,
+    )
+    p_value = two_sided / 2 if estimate > 0 else 1 - two_sided / 2
+    return GateDecision(passed=low > 0, estimate=estimate, low=low, p_value=p_value)

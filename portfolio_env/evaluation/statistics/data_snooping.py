@@ -1,0 +1,179 @@
+"""Many strategies against one benchmark, or against each other, without picking the lucky one."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env.evaluation.statistics.bootstrap import optimal_block_length
+from portfolio_env.names import positions
+
+
+class SuperiorityTest(NamedTuple):
+    """Does the best of the strategies truly outgrow the benchmark?
+
+    Attributes:
+        best: Name of the strategy of largest mean difference.
+        estimate: Its difference in yearly log growth.
+        p_value: Of the null hypothesis that no strategy outgrows the benchmark.
+        p_value_low: The liberal p-value: strategies worse than the benchmark count as left out.
+        p_value_high: The conservative one: they count as equal to it (White's reality check).
+    """
+
+    best: str
+    estimate: float
+    p_value: float
+    p_value_low: float
+    p_value_high: float
+
+
+class ConfidenceSet(NamedTuple):
+    """The strategies among which the best lies, with the asked confidence.
+
+    Attributes:
+        included: Their names.
+        p_values: By name, from the first strategy to be left out on; those at most 1 - confidence
+            are left out.
+    """
+
+    included: tuple[str, ...]
+    p_values: dict[str, float]
+
+
+def superiority_test(
+    log_returns: Mapping[str, ArrayLike],
+    benchmark: str,
+    periods_per_year: float,
+    *,
+    mean_block: float | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> SuperiorityTest:
+    """Hansen's test for superior predictive ability, on log growth.
+
+    Hansen (2005), "A Test for Superior Predictive Ability", Journal of Business & Economic
+    Statistics 23, as in the library arch (studentised, stationary bootstrap). The p-value holds for
+    the whole set: give every strategy that was tried.
+
+    Args:
+        log_returns: (K,) log returns by name, the benchmark among them.
+        benchmark: Its name.
+        periods_per_year: Periods per year.
+        mean_block: Mean block length in whole periods, at least 1; None for the longest
+            ``optimal_block_length`` of the differences.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Raises:
+        ArgumentError: If the series differ in length or are not finite, the benchmark is not among
+            them or is alone, or an option is out of range.
+        PortfolioError: If arch is not installed.
+    """
+    frame = _frame(log_returns)
+    positions("strategy", [benchmark], list(frame.columns))
+    others = frame.drop(columns=benchmark)
+    differences = others.sub(frame[benchmark], axis=0)
+    block = _block(differences, mean_block, resamples)
+    # arch compares losses: the smaller the better.
+    test = _arch().SPA(
+        -frame[benchmark].to_numpy(),
+        -others.to_numpy(),
+        block_size=block,
+        reps=resamples,
+        bootstrap="stationary",
+        seed=np.random.default_rng(seed),
+    )
+    test.compute()
+    means = differences.mean() * periods_per_year
+    return SuperiorityTest(
+        best=str(means.idxmax()),
+        estimate=float(means.max()),
+        p_value=float(test.pvalues["consistent"]),
+        p_value_low=float(test.pvalues["lower"]),
+        p_value_high=float(test.pvalues["upper"]),
+    )
+
+
+def model_confidence_set(
+    log_returns: Mapping[str, ArrayLike],
+    *,
+    confidence: float = 0.95,
+    mean_block: float | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> ConfidenceSet:
+    """The strategies that cannot be told from the best one, by log growth.
+
+    Hansen, Lunde & Nason (2011), "The Model Confidence Set", Econometrica 79, with the range
+    statistic, as in the library arch (stationary bootstrap). The more chance there is in the
+    record, the more strategies stay; none is proven good by staying.
+
+    Args:
+        log_returns: (K,) log returns by name, of at least two strategies.
+        confidence: Probability with which the set holds the best, in (0, 1).
+        mean_block: Mean block length in whole periods, at least 1; None for the longest
+            ``optimal_block_length`` of the differences from the strategies' mean.
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+
+    Raises:
+        ArgumentError: If the series differ in length or are not finite, there are fewer than two,
+            or an option is out of range.
+        PortfolioError: If arch is not installed.
+    """
+    if not 0 < confidence < 1:
+        raise ArgumentError(f"confidence={confidence!r} must lie inside (0, 1).")
+    frame = _frame(log_returns)
+    block = _block(frame.sub(frame.mean(axis=1), axis=0), mean_block, resamples)
+    found = _arch().MCS(
+        -frame,
+        size=1 - confidence,
+        reps=resamples,
+        block_size=block,
+        method="R",
+        bootstrap="stationary",
+        seed=np.random.default_rng(seed),
+    )
+    found.compute()
+    return ConfidenceSet(
+        included=tuple(name for name in frame.columns if name in set(found.included)),
+        p_values={str(name): float(p) for name, p in found.pvalues["Pvalue"].items()},
+    )
+
+
+def _frame(log_returns: Mapping[str, ArrayLike]) -> pd.DataFrame:
+    series = {name: np.asarray(values, np.float64) for name, values in log_returns.items()}
+    shapes = {name: values.shape for name, values in series.items()}
+    if len(series) < 2 or len(set(shapes.values())) > 1 or next(iter(series.values())).ndim != 1:
+        raise ArgumentError(
+            f"log returns of shapes {shapes}; give at least two series of the same periods."
+        )
+    for name, values in series.items():
+        if not np.isfinite(values).all():
+            raise ArgumentError(
+                f"a log return of {name} is not finite (ruin, or missing data); leave it out."
+            )
+    return pd.DataFrame(series)
+
+
+def _block(differences: pd.DataFrame, mean_block: float | None, resamples: int) -> int:
+    if resamples < 1 or (mean_block is not None and not mean_block >= 1):
+        raise ArgumentError(
+            f"mean_block={mean_block!r} must be at least 1 and resamples={resamples!r} at least 1."
+        )
+    if mean_block is None:
+        mean_block = max(optimal_block_length(column) for column in differences.to_numpy().T)
+    return round(mean_block)
+
+
+def _arch() -> Any:
+    try:
+        from arch import bootstrap
+    except ImportError as error:
+        raise PortfolioError(
+            "this needs the library arch; pip install 'portfolio-env[evaluation]'"
+        ) from error
+    return bootstrap
