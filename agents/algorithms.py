@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -14,6 +13,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.buffers import IndexReplayBuffer
+from agents.embeddings import market_tensors
 from agents.noise import LogitNoise
 from agents.policies import (
     LOG_STD_INIT,
@@ -208,10 +208,9 @@ def _bind_features(policy: BasePolicy, market: Market) -> None:
     modules = policy.modules()
     extractors = [m for m in modules if isinstance(m, MarketExtractor) and m.needs_market]
     if extractors:
-        arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
-        features, tradable, codes = (th.tensor(array, device=policy.device) for array in arrays)
+        tensors = market_tensors(market, policy.device)
         for extractor in extractors:
-            extractor.bind(features, tradable, codes)
+            extractor.bind(*tensors)
 
 
 def _market(venv: VecEnv) -> Market:

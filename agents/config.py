@@ -6,12 +6,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.algorithms import ON_POLICY
+from agents.algorithms import ON_POLICY, policy_class
+from agents.fitting import Schedule
+from agents.losses import MultiTask
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
 from portfolio_env.errors import ArgumentError
 
 Range = tuple[int, int]
 NAMES = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """How stages 1 and 2 of a curriculum are trained."""
+
+    epochs: int = 20
+    """Of stage 1: passes over the training range, at most; 5 without a better forecast end it."""
+    iterations: int = 150
+    """Of stage 2: gradient steps."""
+    loss: Literal["growth", "sharpe"] = "growth"
+    """Of stage 2: net log growth, or the net Sharpe ratio less a penalty on concentration."""
+    schedule: Schedule = "cosine"
+    """Of the learning rate: down to 0 by half a cosine, or halved where validation stalls."""
+    ema: float = 0.0
+    """Decay of an average of the weights that is validated and handed on in their place, e.g. 0.99;
+    0 takes the weights themselves."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +64,9 @@ class TrainConfig:
     """Seed of networks, exploration and episodes."""
     device: str = "auto"
     """Torch device; auto takes a GPU if there is one."""
-    policy: Literal["per_asset", "flat_mlp"] = "per_asset"
-    """Policy: one scorer shared over assets, or a flat network (memorises; for comparison)."""
+    policy: Literal["per_asset", "dirichlet", "flat_mlp"] = "per_asset"
+    """Policy: one scorer shared over assets; the same with draws of the weights themselves from a
+    Dirichlet distribution (PPO, A2C); or a flat network (memorises; for comparison)."""
     encoder: str = "per_asset"
     """Encoder of the market's window: per_asset, tcn_gnn_lstm, tcn_gnn_lstm_small, gat, ..."""
     encoder_options: str = "{}"
@@ -54,8 +74,13 @@ class TrainConfig:
     curriculum: str = "3"
     """Stages of training: 1 forecasts of the next bar, 2 the gradient of net growth, 3 the
     algorithm, e.g. 1,2,3; each starts from the encoder of the one before."""
-    freeze_encoder: bool = False
-    """Whether stage 3 leaves the encoder as it is, which is then run once per bar for all."""
+    stages: Stages = field(default_factory=Stages)
+    """How stages 1 and 2 are trained."""
+    freeze_encoder: float = 0.0
+    """Share of stage 3, at its start, that leaves the encoder as it is: 0 none, 1 all of it."""
+    prediction_weight: float | None = None
+    """Weight of forecasts of the next bar (Gaussian likelihood) beside the loss of stage 3, while
+    the encoder learns; default 0.05 in a curriculum, else 0."""
     window: int | None = None
     """Bars an observation holds and the encoder sees; default 1 for per_asset, 60 for others."""
     observation: Literal["index", "window", "flat"] = "index"
@@ -109,11 +134,26 @@ class TrainConfig:
             ) from error
         if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
             raise ArgumentError(f"curriculum is {self.curriculum!r}: give 3, 1,3, 2,3 or 1,2,3")
-        if self.curriculum != "3" and (self.encoder == "per_asset" or self.policy == "flat_mlp"):
+        if not self.has_encoder and (self.curriculum != "3" or self.prediction_weight):
             raise ArgumentError(
-                f"curriculum {self.curriculum} trains an encoder; policy {self.policy!r} with "
-                f"encoder {self.encoder!r} has none to train: choose e.g. encoder gat"
+                f"curriculum {self.curriculum} and prediction_weight {self.prediction_weight} "
+                f"train an encoder; policy {self.policy!r} with encoder {self.encoder!r} has none "
+                "to train: choose e.g. encoder gat"
             )
+        if not 0 <= self.freeze_encoder <= 1:
+            raise ArgumentError(f"freeze_encoder is {self.freeze_encoder}; it must be in [0, 1]")
+        if self.prediction_weight and self.prediction_weight < 0:
+            raise ArgumentError(
+                f"prediction_weight is {self.prediction_weight}; it must be at least 0"
+            )
+        if self.prediction_weight and self.observation != "index":
+            raise ArgumentError(
+                f"prediction_weight is {self.prediction_weight}: forecasts need the market that "
+                f'index observations refer to; choose observation "index", not '
+                f"{self.observation!r}, or prediction_weight 0"
+            )
+        if self.policy == "dirichlet" and self.algo != "direct":
+            policy_class(self.algo, self.policy)  # refuses what cannot train it
         if self.algo == "direct" and self.policy != "per_asset":
             raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
         if self.policy == "flat_mlp" and self.observation == "index":
@@ -131,6 +171,7 @@ class TrainConfig:
         parts = {
             "costs": TransactionCosts(**settings["costs"]),
             "constraints": PortfolioConstraints(**settings["constraints"]),
+            "stages": Stages(**settings.get("stages", {})),  # runs of before had none
         }
         return cls(**(settings | parts))
 
@@ -140,6 +181,7 @@ class TrainConfig:
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)
+        forecasts = self.curriculum != "3" and self.observation == "index"
         path = Path(self.market)
         return dataclasses.replace(
             self,
@@ -147,6 +189,9 @@ class TrainConfig:
             timesteps=timesteps,
             num_envs=self.num_envs or (256 if on_policy else 64),
             window=self.window or (1 if self.encoder == "per_asset" else 60),
+            prediction_weight=self.prediction_weight
+            if self.prediction_weight is not None
+            else forecasts * MultiTask.stage(3).prediction,
             validation_every=self.validation_every or tenth,
             checkpoint_every=self.checkpoint_every or tenth,
         )
@@ -179,6 +224,11 @@ class TrainConfig:
         return ranges | {"test": (start, end)}
 
     @property
+    def has_encoder(self) -> bool:
+        """Whether there is an encoder with weights to train."""
+        return self.encoder != "per_asset" and self.policy != "flat_mlp"
+
+    @property
     def bars(self) -> int:
         """Bars of an observation, once the settings are resolved."""
         assert self.window is not None
@@ -200,6 +250,7 @@ class TrainConfig:
             "execution": self.execution,
             "adjustment": self.adjustment,
             "initial_value": self.initial_value,
+            "action": "weights" if self.policy == "dirichlet" else "logits",
         }
 
     def training_options(self, market: Market, train: Range) -> dict[str, Any]:

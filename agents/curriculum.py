@@ -1,36 +1,40 @@
 """Stages that come before the algorithm: forecasts, then net growth; see `agents.pretraining`."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import torch as th
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
 from agents.config import Range, TrainConfig
 from agents.direct import DirectAgent
 from agents.direct_training import DirectTrainer
-from agents.extractors import MarketExtractor
+from agents.embeddings import Embeddings
+from agents.encoder_callbacks import all_embeddings, record_figures
+from agents.fitting import run
+from agents.losses import MultiTask
 from agents.networks import make_encoder
 from agents.pretraining import Pretrainer, PretrainingOptions
 from portfolio_env.files import replacing
 from portfolio_env.market import Market
 
 Weights = dict[str, Tensor]
-Record = Callable[[dict[str, float], int], None]
 
 
 def pretrained(
-    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], record: Record
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], logger: Logger
 ) -> Weights | None:
-    """The encoder's weights after the stages before the algorithm; None without such stages.
+    """The weights of encoder and forecasts after the stages before the algorithm; None without any.
 
     Args:
-        path: the run folder; ``encoder.pt`` keeps the result, so that no stage is repeated.
+        path: the run folder; ``encoder.pt`` keeps the result, and ``stage_1.pt`` and ``stage_2.pt``
+            how far the stages have come, so that none is repeated.
         config: resolved settings.
         market: with fitted features.
         ranges: rows of each range; nothing after the validation range is read.
-        record: takes the numbers of each step and its number.
+        logger: takes numbers and figures, by the samples (bars, or steps of accounts) seen in the
+            stage.
     """
     if config.curriculum == "3":
         return None
@@ -40,24 +44,33 @@ def pretrained(
         return stored
     weights: Weights | None = None
     if "1" in config.curriculum:
-        weights = _forecasts(config, market, ranges, record)
+        weights = _forecasts(path / "stage_1.pt", config, market, ranges, logger)
     if "2" in config.curriculum:
-        weights = _growth(config, market, ranges, record, weights)
+        weights = _growth(path / "stage_2.pt", config, market, ranges, logger, weights)
     with replacing(file) as beside:
         th.save(weights, beside)
+    for stage in (1, 2):
+        (path / f"stage_{stage}.pt").unlink(missing_ok=True)
     return weights
 
 
-def load_encoder(module: nn.Module, weights: Weights | None) -> None:
-    """Give every extractor of a policy or network the weights of a pretrained encoder."""
+def hand_on(weights: Weights | None, network: nn.Module) -> None:
+    """Give every extractor of a policy or network what was pretrained of it."""
     if weights is not None:
-        for part in module.modules():
-            if isinstance(part, MarketExtractor):
-                part.encoder.load_state_dict(weights)
+        for embeddings in all_embeddings(network):
+            own = embeddings.state_dict()  # without a head, where it does not forecast
+            embeddings.load_state_dict({name: weights[name] for name in own})
+
+
+def record_numbers(logger: Logger, numbers: dict[str, float], step: int, prefix: str = "") -> None:
+    """Write numbers of a training to TensorBoard."""
+    for name, value in numbers.items():
+        logger.record(prefix + name, value)
+    logger.dump(step)
 
 
 def _forecasts(
-    config: TrainConfig, market: Market, ranges: dict[str, Range], record: Record
+    file: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], logger: Logger
 ) -> Weights:
     """Stage 1."""
     with th.random.fork_rng(devices=[]):
@@ -65,46 +78,68 @@ def _forecasts(
         encoder = make_encoder(
             config.encoder, market.n_features, config.bars, **config.encoder_kwargs
         )
-    options = PretrainingOptions(seed=config.seed)
-    device = get_device(config.device)
-    trainer = Pretrainer(
-        encoder, market, ranges["train"], ranges["validation"], options, device=device
+        embeddings = Embeddings(encoder, forecasts=True).to(get_device(config.device))
+    stages = config.stages
+    options = PretrainingOptions(
+        epochs=stages.epochs, schedule=stages.schedule, ema=stages.ema, seed=config.seed
     )
-    for numbers in trainer.run():
-        record(numbers, trainer.epoch)
-    return encoder.state_dict()
+    trainer = Pretrainer(embeddings, market, ranges["train"], ranges["validation"], options)
+    run(trainer, file, lambda numbers, step: record_numbers(logger, numbers, step, "stage_1/"))
+    trainer.restore_best()
+    returns, within = trainer.returns, ranges["validation"]
+    record_figures(logger, "stage_1/", embeddings, market, within, returns)
+    logger.dump(trainer.samples)
+    return embeddings.state_dict()
 
 
 def _growth(
+    file: Path,
     config: TrainConfig,
     market: Market,
     ranges: dict[str, Range],
-    record: Record,
+    logger: Logger,
     weights: Weights | None,
 ) -> Weights:
     """Stage 2."""
-    agent = direct_agent(config, market)
-    load_encoder(agent.network, weights)
+    agent = direct_agent(config, market, forecasts=True)
+    hand_on(weights, agent.network)
+    stages = config.stages
     trainer = DirectTrainer(
         agent,
         market,
         *ranges["train"],
         validation=ranges["validation"],
-        env_options=config.env_options(),
+        # Its scores are logits, whatever the actions of the algorithm are.
+        env_options=config.env_options() | {"action": "logits"},
         universe=config.universe,
+        iterations=stages.iterations,
+        loss=stages.loss,
+        schedule=stages.schedule,
+        ema=stages.ema,
+        prediction=MultiTask.stage(2).prediction,
         seed=config.seed,
     )
-    trainer.run(lambda step, numbers: record({f"stage_2/{k}": v for k, v in numbers.items()}, step))
-    return agent.network.extractor.embeddings.encoder.state_dict()
+    run(
+        trainer,
+        file,
+        lambda numbers, step: record_numbers(logger, numbers, step, "stage_2/"),
+        trainer.options.validation_every,
+    )
+    trainer.restore_best()
+    returns, within = trainer.returns, ranges["validation"]
+    record_figures(logger, "stage_2/", trainer.embeddings, market, within, returns)
+    logger.dump(trainer.samples)
+    return trainer.embeddings.state_dict()
 
 
-def direct_agent(config: TrainConfig, market: Market) -> DirectAgent:
+def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> DirectAgent:
     """The agent of the gradient of net growth that settings ask for."""
     return DirectAgent(
         market.n_features,
         config.bars,
         encoder=config.encoder,
         encoder_kwargs=config.encoder_kwargs,
+        embedding_kwargs={"forecasts": forecasts},
         seed=config.seed,
         device=get_device(config.device),
     )

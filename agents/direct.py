@@ -18,6 +18,7 @@ import torch as th
 from gymnasium import spaces
 from torch import Tensor, nn
 
+from agents.embeddings import market_tensors
 from agents.extractors import MarketExtractor
 from agents.networks import AssetHead, RowMlp
 from portfolio_env.errors import ArgumentError, DataError
@@ -39,6 +40,7 @@ class DirectNetwork(nn.Module):
         window: bars the encoder sees.
         encoder: name of the encoder, see `agents.networks.ENCODERS`.
         encoder_kwargs: its further options.
+        embedding_kwargs: how it is run, see `agents.embeddings.Embeddings`.
         net_arch: widths of the scorer's tanh layers.
     """
 
@@ -48,6 +50,7 @@ class DirectNetwork(nn.Module):
         window: int,
         encoder: str,
         encoder_kwargs: dict[str, Any],
+        embedding_kwargs: dict[str, Any],
         net_arch: list[int],
     ) -> None:
         super().__init__()
@@ -57,7 +60,9 @@ class DirectNetwork(nn.Module):
             "encoder": encoder,
             "encoder_kwargs": encoder_kwargs,
         }
-        self.extractor = MarketExtractor(_INDEX, 1, **self._extractor_options)
+        self.extractor = MarketExtractor(
+            _INDEX, 1, **self._extractor_options, embedding_kwargs=embedding_kwargs
+        )
         self.scorer = RowMlp(self.extractor.features_dim, net_arch, nn.Tanh)
         self.head = AssetHead(self.scorer.out_width)
         self._readers: dict[tuple[int, ...], MarketExtractor] = {}
@@ -109,6 +114,7 @@ class DirectAgent:
         window: bars the encoder sees, at most the environment's window.
         encoder: name of the encoder, see `agents.networks.ENCODERS`.
         encoder_kwargs: further options of the encoder, JSON-able.
+        embedding_kwargs: how the encoder is run, see `agents.embeddings.Embeddings`, JSON-able.
         net_arch: widths of the scorer's layers; default two of 32.
         logits_scale: that of the environment.
         seed: of the first weights.
@@ -124,6 +130,7 @@ class DirectAgent:
         *,
         encoder: str = "per_asset",
         encoder_kwargs: Mapping[str, Any] | None = None,
+        embedding_kwargs: Mapping[str, Any] | None = None,
         net_arch: tuple[int, ...] = (32, 32),
         logits_scale: float = 5.0,
         seed: int = 0,
@@ -134,6 +141,7 @@ class DirectAgent:
             "window": window,
             "encoder": encoder,
             "encoder_kwargs": dict(encoder_kwargs or {}),
+            "embedding_kwargs": dict(embedding_kwargs or {}),
             "net_arch": list(net_arch),
             "logits_scale": logits_scale,
         }
@@ -141,7 +149,12 @@ class DirectAgent:
         with th.random.fork_rng(devices=[]):
             th.manual_seed(seed)
             network = DirectNetwork(
-                n_features, window, encoder, self.config["encoder_kwargs"], list(net_arch)
+                n_features,
+                window,
+                encoder,
+                self.config["encoder_kwargs"],
+                self.config["embedding_kwargs"],
+                list(net_arch),
             )
         self.network = network.to(self.device).eval()
         self.n_assets: int | None = None
@@ -158,8 +171,7 @@ class DirectAgent:
             market: with the features it was made for.
             n_assets: assets of flat observations; default all of the market's.
         """
-        arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
-        self.network.extractor.bind(*(th.tensor(array, device=self.device) for array in arrays))
+        self.network.extractor.bind(*market_tensors(market, self.device))
         self.n_assets = market.n_assets if n_assets is None else n_assets
 
     def predict(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch as th
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.direct import DirectAgent
 from agents.economics import Economics
 from agents.extractors import asset_rows
+from agents.fitting import Fit, FitOptions
+from agents.forecasts import NextReturns
+from agents.losses import MultiTask, log_growth_loss, sharpe_loss
 from portfolio_env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
@@ -24,44 +25,71 @@ from portfolio_env.simulator import Simulator
 
 SMALL_MARKET = 8  # assets that one account trades in training, where there are more
 _SCALE = 100.0  # of the loss: growth per step is about a hundredth
+_CONCENTRATION = 0.1  # weight of the penalty that goes with the Sharpe ratio
+
+Loss = Literal["growth", "sharpe"]
 
 
 @dataclass(frozen=True)
-class DirectOptions:
+class DirectOptions(FitOptions):
     """How a `DirectAgent` is trained; the defaults are the recipe measured to work.
 
     Attributes:
-        iterations: gradient steps.
+        iterations: gradient steps; each is a round.
         lanes: accounts per gradient step.
         steps: bars that each account lives.
-        learning_rate: Adam's, decayed to 0 by half a cosine.
-        max_grad_norm: gradients are clipped to this norm.
         universe: assets drawn for an account; None is 8 where the market has more, 0 always all.
-        validation_every: iterations between two backtests on the validation range.
-        patience: backtests without a better one after which training stops; None never stops.
-        seed: of the draws.
+        validation_every: iterations between two backtests on the validation range, which growth
+            alone decides.
+        loss: what is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
+            times the concentration of the weights.
+        prediction: weight of the Gaussian likelihood of the next returns beside it, see
+            `agents.losses.MultiTask`; needs an agent whose encoder forecasts.
+        frozen: share of the iterations, at the start, in which the encoder stays as it is.
     """
 
+    learning_rate: float = 3e-3
     iterations: int = 150
     lanes: int = 64
     steps: int = 30
-    learning_rate: float = 3e-3
-    max_grad_norm: float = 1.0
     universe: int | None = None
     validation_every: int = 15
-    patience: int | None = None
-    seed: int = 0
+    loss: Loss = "growth"
+    prediction: float = 0.0
+    frozen: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every number."""
+        super().__post_init__()
         for name in ("iterations", "lanes", "steps", "validation_every"):
             if getattr(self, name) < 1:
                 raise ArgumentError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        for name in ("learning_rate", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ArgumentError(f"{name} is {getattr(self, name)}; it must be positive")
-        if self.patience is not None and self.patience < 1:
-            raise ArgumentError(f"patience is {self.patience}; it must be at least 1, or None")
+        if self.loss not in ("growth", "sharpe"):
+            raise ArgumentError(f"loss is {self.loss!r}; choose 'growth' or 'sharpe'")
+        if self.prediction < 0:
+            raise ArgumentError(f"prediction is {self.prediction}; it must be at least 0")
+        if not 0 <= self.frozen <= 1:
+            raise ArgumentError(f"frozen is {self.frozen}; it must be in [0, 1]")
+
+
+class Rollout(NamedTuple):
+    """What became of accounts, and what their encoder saw; `lanes` accounts of `steps` bars.
+
+    Attributes:
+        growth: (lanes, steps) log growth.
+        turnover: (lanes, steps).
+        held: (lanes, steps, N + 1) weights after trading, cash first.
+        channels: (lanes, steps, N, channels) of the encoder.
+        bars: (lanes, steps).
+        assets: (lanes, N) that the accounts trade.
+    """
+
+    growth: Tensor
+    turnover: Tensor
+    held: Tensor
+    channels: Tensor
+    bars: Tensor
+    assets: Tensor
 
 
 class DirectTrainer:
@@ -77,8 +105,7 @@ class DirectTrainer:
         options: fields of `DirectOptions`.
 
     Attributes:
-        iteration: gradient steps done.
-        best: validation growth a year of the best model so far; minus infinity without any.
+        fit: the state of the training.
     """
 
     def __init__(
@@ -94,22 +121,29 @@ class DirectTrainer:
     ) -> None:
         self.agent, self.market, self.validation = agent, market, validation
         self.options = DirectOptions(**options)
+        if self.options.schedule == "plateau" and validation is None:
+            raise ArgumentError("the schedule 'plateau' needs a validation range: give one")
         self.env_options = {"window": agent.window, **(env_options or {})}
         self.env_options.pop("observation", None)
         self.simulator = self._simulator(start, end)
         self.economics = Economics.of(self.simulator, device=agent.device)
         self._tradable = th.tensor(market.tradable, dtype=th.float32, device=agent.device)
         agent.bind(market)
-        self.optimizer = th.optim.Adam(agent.network.parameters(), self.options.learning_rate)
-        self.iteration, self.best, self._stale = 0, -math.inf, 0
-        self._best_weights: dict[str, Tensor] = {}
+        self.embeddings = agent.network.extractor.embeddings
+        self.returns: NextReturns | None = None
+        if self.options.prediction:
+            self.returns = NextReturns(market, (start, end), agent.window, agent.device)
+        self.fit = Fit(agent.network, self.options, self.options.iterations)
 
     @property
-    def finished(self) -> bool:
-        """Whether all iterations are done, or patience is over."""
-        patience = self.options.patience
-        stopped = patience is not None and self._stale >= patience
-        return self.iteration >= self.options.iterations or stopped
+    def samples(self) -> int:
+        """Steps that accounts have lived so far."""
+        return self.fit.round * self.options.lanes * self.options.steps
+
+    @property
+    def best(self) -> float:
+        """Validation growth a bar of the best model so far; minus infinity without any."""
+        return -self.fit.best
 
     def run(self, callback: Callable[[int, dict[str, float]], None] | None = None) -> None:
         """Train to the end and restore the best model.
@@ -117,86 +151,54 @@ class DirectTrainer:
         Args:
             callback: called after every iteration with its number and what `advance` returned.
         """
-        while not self.finished:
+        while not self.fit.finished:
             numbers = self.advance()
             if callback is not None:
-                callback(self.iteration, numbers)
+                callback(self.fit.round, numbers)
         self.restore_best()
 
     def advance(self) -> dict[str, float]:
         """Do one iteration; after every so many a backtest on the validation range.
 
         Returns:
-            Numbers by name: ``train/growth`` a year, ``train/turnover`` a step,
-            ``train/gradient_norm``, ``train/learning_rate`` and at times ``validation/growth``.
+            Numbers by name: ``train/loss``, ``train/growth`` a year, ``train/turnover`` a step,
+            ``train/gradient_norm``, ``train/learning_rate``, with a weight of predictions
+            ``train/nll``, and at times ``validation/growth`` and the numbers of a `Calibration`.
         """
-        network, options = self.agent.network, self.options
-        rate = options.learning_rate * 0.5 * (1 + math.cos(math.pi * self.progress))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        cuda = [self.agent.device] if self.agent.device.type == "cuda" else []
-        with th.random.fork_rng(devices=cuda):
-            th.manual_seed(options.seed + 1_000_003 * self.iteration)  # of dropout
+        fit, options, network = self.fit, self.options, self.agent.network
+        rate = fit.learning_rate
+        self.embeddings.freeze(fit.round < options.frozen * options.iterations)
+        with fit.draws():
             network.train()
-            growth, turnover = self._windows(np.random.default_rng((options.seed, self.iteration)))
-            self.optimizer.zero_grad()
-            (-_SCALE * growth.mean()).backward()  # type: ignore[no-untyped-call] # torch
+            rollout = self._rollout(np.random.default_rng((options.seed, fit.round)))
+            loss, parts = self._loss(rollout)
+            norm = fit.step(loss)
             network.eval()
-        norm = nn.utils.clip_grad_norm_(network.parameters(), options.max_grad_norm)
-        self.optimizer.step()
-        self.iteration += 1
         numbers = {
-            "train/growth": float(growth.detach().mean()) * self.market.periods_per_year,
-            "train/turnover": float(turnover.detach().mean()),
-            "train/gradient_norm": float(norm),
+            "train/loss": float(loss.detach()),
+            "train/growth": float(rollout.growth.detach().mean()) * self.market.periods_per_year,
+            "train/turnover": float(rollout.turnover.detach().mean()),
+            "train/gradient_norm": norm,
             "train/learning_rate": rate,
         }
-        due = self.iteration % options.validation_every == 0
-        if self.validation is not None and (due or self.iteration == options.iterations):
-            numbers["validation/growth"] = self._validate()
+        if "prediction" in parts:
+            numbers["train/nll"] = float(parts["prediction"])
+        done = fit.round + 1
+        due = done % options.validation_every == 0 or done == options.iterations
+        if self.validation is not None and due:
+            with fit.averaged():
+                growth = self._validate(self.validation)
+                fit.judge(-growth)
+                if self.returns is not None:
+                    rows = self.returns.rows(self.validation)
+                    numbers |= self.returns.calibration(self.embeddings, rows).numbers()
+            numbers["validation/growth"] = growth * self.market.periods_per_year
+        fit.end_round()
         return numbers
 
-    @property
-    def progress(self) -> float:
-        """Share of the iterations that is done."""
-        return self.iteration / self.options.iterations
-
     def restore_best(self) -> None:
-        """Give the agent the weights of the best validation; without any it keeps its own."""
-        if self._best_weights:
-            self.agent.network.load_state_dict(self._best_weights)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, copied: tensors and numbers, for `torch.save`.
-
-        Draws depend on the seed and the iteration alone, so there is no generator to save.
-        """
-        state = {
-            "options": asdict(self.options),
-            "iteration": self.iteration,
-            "network": self.agent.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "best": self.best,
-            "best_weights": self._best_weights,
-            "stale": self._stale,
-        }
-        return deepcopy(state)
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`.
-
-        Raises:
-            ArgumentError: if it was made with other options.
-        """
-        if state["options"] != asdict(self.options):
-            raise ArgumentError(
-                f"the checkpoint was made with {state['options']}, not {asdict(self.options)}"
-            )
-        state = deepcopy(state)  # Adam changes its moments in place
-        self.agent.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.iteration, self.best, self._stale = state["iteration"], state["best"], state["stale"]
-        self._best_weights = state["best_weights"]
+        """Give the agent the weights of the best validation; without any those of now."""
+        self.agent.network.load_state_dict(self.fit.best_weights())
 
     # ---- details
 
@@ -228,8 +230,26 @@ class DirectTrainer:
     def _logits_scale(self) -> float:
         return float(self.agent.config["logits_scale"])
 
-    def _windows(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Log growth and turnover (lanes, steps) of accounts from random starts."""
+    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is descended, and its parts by name."""
+        if self.options.loss == "growth":
+            trading = _SCALE * log_growth_loss(rollout.growth)
+        else:
+            trading = sharpe_loss(
+                rollout.growth.expm1(),
+                self.market.periods_per_year,
+                weights=rollout.held,
+                concentration=_CONCENTRATION,
+            )
+        task = MultiTask(prediction=0.0 if self.embeddings.frozen else self.options.prediction)
+        if not task.prediction or self.returns is None:
+            return task(trading)
+        forecast = self.embeddings.forecast_of(rollout.channels.flatten(0, 1))
+        assets = rollout.assets.repeat_interleave(rollout.bars.shape[1], 0)
+        return task(trading, self.returns.nll(*forecast, rollout.bars.flatten(), assets))
+
+    def _rollout(self, rng: np.random.Generator) -> Rollout:
+        """Accounts from random starts to their ends."""
         simulator, device = self.simulator, self.agent.device
         simulator.reset(lambda _: rng)
         steps = simulator.episodes.length or 1
@@ -240,15 +260,15 @@ class DirectTrainer:
         channels = self._encode(bars, assets, sampled)
         tradable = self._tradable[bars[:, :, None], assets[:, None, :]]
         weights = th.tensor(self._start_weights(rng), dtype=th.float32, device=device)
-        value, growth, turnover = None, [], []
+        value, lived = None, []
         for k in range(steps):
             actions = self.agent.network(asset_rows(channels[:, k], tradable[:, k], weights))
             target = th.softmax(self._logits_scale * actions, 1)
             step = self.economics.step(weights, target, bars[:, k], sampled, value)
             weights, value = step.weights, step.value
-            growth.append(step.log_growth)
-            turnover.append(step.turnover)
-        return th.stack(growth, 1), th.stack(turnover, 1)
+            lived.append((step.log_growth, step.turnover, step.held))
+        growth, turnover, held = (th.stack(part, 1) for part in zip(*lived, strict=True))
+        return Rollout(growth, turnover, held, channels, bars, assets)
 
     def _encode(self, bars: Tensor, assets: Tensor, sampled: Tensor | None) -> Tensor:
         """(lanes, steps, N, channels), each distinct bar encoded once."""
@@ -270,18 +290,11 @@ class DirectTrainer:
         normal: NDArray[np.float64] = weights / weights.sum(1, keepdims=True)
         return normal
 
-    def _validate(self) -> float:
-        """Log growth a year on the validation range; keeps the weights of the best."""
-        assert self.validation is not None
-        start, end = self.validation
+    def _validate(self, within: tuple[int, int]) -> float:
+        """Log growth a bar on the validation range."""
+        start, end = within
         first = max(start, self.market.warmup + int(self.env_options["window"]) - 1)
         env = PortfolioEnv(
             self.market, observation="index", start=first, end=end, **self.env_options
         )
-        growth = float(backtest(self.agent, env).log_returns.mean())
-        self._stale += 1
-        if growth > self.best or not self._best_weights:
-            weights = self.agent.network.state_dict()
-            self._best_weights = {name: value.clone() for name, value in weights.items()}
-            self.best, self._stale = growth, 0
-        return growth * self.market.periods_per_year
+        return float(backtest(self.agent, env).log_returns.mean())

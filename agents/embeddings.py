@@ -10,14 +10,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch as th
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from agents.networks import Encoder
+from agents.networks.prediction_heads import PredictionHead
 from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
 
 _CHUNK = 256  # windows encoded at once where no gradient is kept
+
+
+def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Tensor, Tensor]:
+    """What `Embeddings.bind` takes: features, tradable flags and codes of a market."""
+    arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
+    features, tradable, codes = (th.tensor(array, device=device) for array in arrays)
+    return features, tradable, codes
 
 
 class Embeddings(nn.Module):
@@ -31,6 +41,7 @@ class Embeddings(nn.Module):
         autocast: "bf16" runs it in mixed precision; its output is float32 all the same.
         checkpointed: windows whose activations are kept at a time; the others are computed again in
             the backward pass. None keeps all.
+        forecasts: it has a head that forecasts each asset's next return, see `forecast`.
 
     Attributes:
         cached: whether vectors are kept while weights stay as they are. To be switched off where
@@ -49,6 +60,7 @@ class Embeddings(nn.Module):
         compiled: str | None = None,
         autocast: Literal["bf16"] | None = None,
         checkpointed: int | None = None,
+        forecasts: bool = False,
     ) -> None:
         super().__init__()
         if autocast not in (None, "bf16"):
@@ -56,6 +68,7 @@ class Embeddings(nn.Module):
         if checkpointed is not None and checkpointed < 1:
             raise ArgumentError(f"checkpointed is {checkpointed}: give at least 1, or None")
         self.encoder = encoder
+        self.head = PredictionHead(encoder.channels) if forecasts else None
         self.autocast = autocast
         self.checkpointed = checkpointed
         # In a tuple, or it would be a second module with the same parameters.
@@ -114,6 +127,20 @@ class Embeddings(nn.Module):
             distinct, place = th.unique(t, return_inverse=True)
             rows = self._encode_checkpointed(distinct)[place]
         return rows if assets is None else rows[_lanes(t), assets]
+
+    def forecast(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (batch, N) of every asset's next return, see `forecast_of`."""
+        return self.forecast_of(self(t))
+
+    def forecast_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of rows (..., N, channels) that are encoded already.
+
+        The unit is that of the returns it was trained on, see `agents.forecasts.NextReturns`.
+        """
+        if self.head is None:
+            raise ArgumentError("there is no head for forecasts; build it with forecasts=True")
+        forecast: tuple[Tensor, Tensor] = self.head(rows)
+        return forecast
 
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""

@@ -28,7 +28,7 @@ class MarketExtractor(BaseFeaturesExtractor):
         encoder: name of the encoder, see `agents.networks.ENCODERS`.
         encoder_kwargs: further, JSON-able options of the encoder.
         embedding_kwargs: how the encoder is run: `frozen`, `compiled`, `autocast`, `checkpointed`,
-            see `Embeddings`.
+            and whether it `forecasts`, see `Embeddings`.
     """
 
     def __init__(

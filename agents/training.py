@@ -10,7 +10,7 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, configure
+from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -18,8 +18,15 @@ from agents.algorithms import ON_POLICY, load_agent, make_agent
 from agents.buffers import IndexReplayBuffer
 from agents.callbacks import CheckpointCallback, PortfolioMetrics, ValidationCallback
 from agents.config import Range, TrainConfig
-from agents.curriculum import Record, Weights, direct_agent, load_encoder, pretrained
+from agents.curriculum import Weights, direct_agent, hand_on, pretrained, record_numbers
 from agents.direct_training import DirectOptions, DirectTrainer
+from agents.encoder_callbacks import (
+    EncoderFigures,
+    FrozenStart,
+    PredictionLoss,
+    record_figures,
+)
+from agents.fitting import run as run_rounds
 from agents.run_folder import (
     create_run,
     latest_checkpoint,
@@ -29,7 +36,6 @@ from agents.run_folder import (
 )
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
-from portfolio_env.files import replacing
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -78,7 +84,7 @@ def _run(
     if get_device(config.device).type == "cpu":
         th.set_num_threads(1)  # the networks are small: more threads only wait for each other
     logger = configure(str(path / "tb"), ["tensorboard"])
-    weights = pretrained(path, config, market, ranges, _recorder(logger))
+    weights = pretrained(path, config, market, ranges, logger)
     venv = make_sb3_vec_env(market, config.num_envs, **options)
     agent = _agent(path, config, venv, weights)
     agent.set_logger(logger)
@@ -96,11 +102,12 @@ def _run(
 def _run_direct(path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Path:
     """Train by the gradient of net growth; timesteps are lanes x steps x iterations."""
     assert config.timesteps and config.validation_every and config.checkpoint_every
-    agent = direct_agent(config, market)
+    weight = config.prediction_weight or 0.0
+    agent = direct_agent(config, market, forecasts=weight > 0)
     if agent.device.type == "cpu":
         th.set_num_threads(1)
     logger = configure(str(path / "tb"), ["tensorboard"])
-    load_encoder(agent.network, pretrained(path, config, market, ranges, _recorder(logger)))
+    hand_on(pretrained(path, config, market, ranges, logger), agent.network)
     size = DirectOptions.lanes * DirectOptions.steps
     trainer = DirectTrainer(
         agent,
@@ -111,34 +118,24 @@ def _run_direct(path: Path, config: TrainConfig, market: Market, ranges: dict[st
         iterations=max(1, config.timesteps // size),
         validation_every=max(1, config.validation_every // size),
         universe=config.universe,
+        prediction=weight,
+        frozen=config.freeze_encoder,
         seed=config.seed,
     )
-    checkpoint = path / "checkpoints" / "direct.pt"
-    if checkpoint.exists():
-        trainer.load_state_dict(th.load(checkpoint, weights_only=True))
-    while not trainer.finished:
-        for name, value in trainer.advance().items():
-            logger.record(name, value)
-        logger.dump(trainer.iteration * size)
-        if trainer.finished or trainer.iteration % max(1, config.checkpoint_every // size) == 0:
-            with replacing(checkpoint) as beside:
-                th.save(trainer.state_dict(), beside)
-    logger.close()
+    run_rounds(
+        trainer,
+        path / "checkpoints" / "direct.pt",
+        lambda numbers, step: record_numbers(logger, numbers, step),
+        max(1, config.checkpoint_every // size),
+    )
+    agent.network.load_state_dict(trainer.fit.weights())
     agent.save(path / "final_model.zip")
+    record_figures(logger, "", trainer.embeddings, market, ranges["validation"], trainer.returns)
+    logger.dump(trainer.samples)
+    logger.close()
     trainer.restore_best()
     agent.save(path / "best_model.zip")
     return path
-
-
-def _recorder(logger: Logger) -> Record:
-    """Writes numbers of a stage to TensorBoard."""
-
-    def record(numbers: dict[str, float], step: int) -> None:
-        for name, value in numbers.items():
-            logger.record(name, value)
-        logger.dump(step)
-
-    return record
 
 
 def _agent(path: Path, config: TrainConfig, venv: VecEnv, encoder: Weights | None) -> BaseAlgorithm:
@@ -146,7 +143,7 @@ def _agent(path: Path, config: TrainConfig, venv: VecEnv, encoder: Weights | Non
     checkpoint = latest_checkpoint(path)
     if checkpoint is None:
         agent = make_agent(config.algo, venv, **_agent_options(config))
-        load_encoder(agent.policy, encoder)
+        hand_on(encoder, agent.policy)
         return agent
     agent = load_agent(config.algo, checkpoint / "model.zip", venv, device=config.device)
     # Other episodes and noise than those before the checkpoint, which the same seed would repeat.
@@ -162,11 +159,11 @@ def _agent_options(config: TrainConfig) -> dict[str, Any]:
         "device": config.device,
         "seed": config.seed,
     }
-    if config.policy == "per_asset":
+    if config.policy != "flat_mlp":
         options |= {
             "encoder": config.encoder,
             "encoder_kwargs": config.encoder_kwargs,
-            "embedding_kwargs": {"frozen": True} if config.freeze_encoder else {},
+            "embedding_kwargs": {"forecasts": bool(config.prediction_weight)},
             "window": config.bars,
         }
     if config.algo not in ON_POLICY:
@@ -177,9 +174,17 @@ def _agent_options(config: TrainConfig) -> dict[str, Any]:
 def _callbacks(
     path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> list[BaseCallback]:
-    assert config.validation_every and config.checkpoint_every
-    validation = ValidationCallback(
-        path, market, ranges["validation"], config.env_options(), config.validation_every
-    )
-    checkpoints = CheckpointCallback(path, config.checkpoint_every)
-    return [PortfolioMetrics(config.to_json()), validation, checkpoints]
+    assert config.timesteps and config.validation_every and config.checkpoint_every
+    train, validation, every = ranges["train"], ranges["validation"], config.validation_every
+    callbacks: list[BaseCallback] = [
+        PortfolioMetrics(config.to_json()),
+        ValidationCallback(path, market, validation, config.env_options(), every),
+        CheckpointCallback(path, config.checkpoint_every),
+    ]
+    if config.has_encoder:
+        callbacks.append(EncoderFigures(market, train, validation, every))
+        if config.freeze_encoder:
+            callbacks.append(FrozenStart(round(config.freeze_encoder * config.timesteps)))
+        if config.prediction_weight:
+            callbacks.append(PredictionLoss(config.prediction_weight, market, train, config.seed))
+    return callbacks

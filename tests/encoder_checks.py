@@ -166,7 +166,7 @@ def cuda_is_equal(make: Make) -> None:
 
 def attention_sums_to_one(make: Make) -> None:
     encoder = build(make, dropout=0.5).train()
-    for weights in encoder.attention(*inputs(encoder)).values():  # type: ignore[operator]  # where it has one
+    for weights in encoder.attention(*inputs(encoder)).values():
         assert weights.shape[:2] == (BATCH, ASSETS) and (weights >= 0).all()
         th.testing.assert_close(weights.sum(-1), th.ones(weights.shape[:-1]))
         assert weights.std() > 0

@@ -9,29 +9,32 @@ import pytest
 import torch as th
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import load_run
-from agents.config import TrainConfig
-from agents.extractors import MarketExtractor
+from agents import curriculum, load_run
+from agents.config import Stages, TrainConfig
+from agents.encoder_callbacks import all_embeddings
 from agents.training import resume, train
 from portfolio_env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
 
 CONFIG = TrainConfig(
-    market="synthetic?bars=400&assets=4",
-    encoder="mlp",
-    encoder_options='{"depth": 1, "width": 16}',
+    market="synthetic?bars=300&assets=4",
+    encoder="lstm",
+    encoder_options='{"hidden": 4, "channels": 4}',
     window=2,
-    timesteps=2048,
+    timesteps=1024,
     num_envs=32,
     episode_length=40,
     device="cpu",
+    curriculum="1,2,3",
+    stages=Stages(epochs=3, iterations=17),
+    validation_every=1024,
 )
 
 
-def encoders(model: Any) -> list[dict[str, th.Tensor]]:
+def handed_on(model: Any) -> list[dict[str, th.Tensor]]:
     network = getattr(model, "policy", None) or model.network
-    return [m.encoder.state_dict() for m in network.modules() if isinstance(m, MarketExtractor)]
+    return [embeddings.state_dict() for embeddings in all_embeddings(network)]
 
 
 def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
@@ -39,47 +42,138 @@ def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
     return all(th.allclose(value, second[name], atol=1e-6) for name, value in first.items())
 
 
-@pytest.mark.parametrize("algo", ["ppo", "sac", "direct"])
-@pytest.mark.parametrize("stages", ["1,3", "1,2,3"])
+def events_of(path: Path) -> EventAccumulator:
+    return EventAccumulator(str(path / "tb")).Reload()
+
+
+@pytest.mark.parametrize(("algo", "stages"), [("ppo", "1,2,3"), ("sac", "2,3"), ("direct", "1,3")])
 def test_every_stage_starts_from_the_encoder_before(algo: Any, stages: str, tmp_path: Path) -> None:
-    if algo == "direct":
-        stages = "1,3"
-    frozen = algo != "direct"
-    config = replace(
-        CONFIG, algo=algo, curriculum=stages, freeze_encoder=frozen, out=str(tmp_path / "run")
-    )
-    path = train(config)
-    handed_on = th.load(path / "encoder.pt", weights_only=True)
+    config = replace(CONFIG, algo=algo, curriculum=stages, freeze_encoder=1.0)
+    path = train(replace(config, out=str(tmp_path / "run")))
+    stored = th.load(path / "encoder.pt", weights_only=True)
+    assert not list(path.glob("stage_*.pt"))
     run = load_run(path, device="cpu")
-    for own in encoders(run.model):
-        assert same(own, handed_on) == frozen
-    tags = EventAccumulator(str(path / "tb")).Reload().Tags()["scalars"]
-    assert {"pretraining/nll", "pretraining/validation_nll", "pretraining/coverage"} <= set(tags)
-    assert ("stage_2/train/growth" in tags) == ("2" in stages)
+    for own in handed_on(run.model):
+        assert same(own, stored)
     start, end = run.ranges["test"]
     env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
     assert np.isfinite(backtest(run.model, env).values).all()
 
 
-def test_stages_are_not_repeated_and_learning_goes_on_from_them(tmp_path: Path) -> None:
-    path = train(replace(CONFIG, curriculum="1,3", timesteps=16384, out=str(tmp_path / "run")))
-    handed_on = th.load(path / "encoder.pt", weights_only=True)
-    (own,) = encoders(load_run(path, device="cpu").model)
-    assert not same(own, handed_on)
-    changed = {name: value + 1 for name, value in handed_on.items()}
-    other = tmp_path / "other"
-    other.mkdir()
-    frozen = replace(CONFIG, curriculum="1,3", freeze_encoder=True, out=str(other / "run"))
-    path = train(frozen)
-    th.save(changed, path / "encoder.pt")  # as if stage 1 had ended so, and RL had not begun
+@pytest.mark.parametrize("algo", ["ppo", "direct"])
+def test_tensorboard_shows_every_stage_by_the_samples_it_saw(algo: Any, tmp_path: Path) -> None:
+    timesteps = 1024 if algo == "ppo" else 4 * 1920
+    out = str(tmp_path / "run")
+    config = replace(CONFIG, algo=algo, timesteps=timesteps, prediction_weight=0.1, out=out)
+    path = train(replace(config, validation_every=timesteps))
+    events = events_of(path)
+    shown = {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    run = load_run(path, device="cpu")
+    bars = run.ranges["train"][1] - 1 - run.market.warmup - 1  # with a window and a next bar
+    for name in ("train/nll", "validation/nll", "train/learning_rate", "calibration/coverage_95"):
+        assert shown[f"stage_1/{name}"] == [bars, 2 * bars, 3 * bars]
+    for name in ("train/loss", "train/nll", "train/growth", "train/learning_rate"):
+        assert shown[f"stage_2/{name}"] == [1920 * (i + 1) for i in range(17)]
+    for name in ("validation/growth", "calibration/mean_square_z"):
+        assert shown[f"stage_2/{name}"] == [1920 * 15, 1920 * 17]
+    of_algorithm = {"train/learning_rate", "train/loss", "calibration/coverage_50"}
+    assert of_algorithm | {"validation/growth"} <= set(shown)
+    images = events.Tags()["images"]
+    for prefix in ("stage_1/", "stage_2/", ""):
+        assert {f"{prefix}attention/time", f"{prefix}calibration/reliability"} <= set(images)
+        (image, *_) = events.Images(f"{prefix}attention/time")
+        assert image.encoded_image_string.startswith(b"\x89PNG")
+    rates = [event.value for event in events.Scalars("stage_1/train/learning_rate")]
+    assert rates == pytest.approx([1e-3, 0.75e-3, 0.25e-3])
+
+
+class Stop(Exception):
+    """As if the process had been killed."""
+
+
+AVERAGED = replace(CONFIG, stages=replace(CONFIG.stages, ema=0.9, schedule="plateau"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupts."""
+    return train(replace(AVERAGED, out=str(tmp_path_factory.mktemp("runs") / "whole")))
+
+
+@pytest.mark.parametrize(("stage", "rounds"), [("Pretrainer", 2), ("DirectTrainer", 16)])
+def test_an_interrupted_stage_ends_as_one_that_was_not(
+    stage: str, rounds: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = getattr(curriculum, stage)
+    advance = trainer.advance
+
+    def until(self: Any) -> dict[str, float]:
+        if self.fit.round == rounds:
+            raise Stop
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "advance", until)
+        with pytest.raises(Stop):
+            train(replace(AVERAGED, out=str(tmp_path / "run")))
+    path = tmp_path / "run"
+    assert not (path / "encoder.pt").exists()
+    assert sorted(file.name for file in path.glob("*.pt")) == (
+        ["stage_1.pt"] if stage == "Pretrainer" else ["stage_1.pt", "stage_2.pt"]
+    )
+    again: dict[str, list[int]] = {"Pretrainer": [], "DirectTrainer": []}
+    for name, rounds_of in again.items():
+        of = getattr(curriculum, name)
+
+        def counted(self: Any, own: Any = of.advance, to: list[int] = rounds_of) -> Any:
+            to.append(self.fit.round)
+            return own(self)
+
+        monkeypatch.setattr(of, "advance", counted)
+    resume(path)
+    if stage == "Pretrainer":  # goes on at once; stage 2 saved itself when it last validated
+        assert again == {"Pretrainer": [2], "DirectTrainer": [*range(17)]}
+    else:
+        assert again == {"Pretrainer": [], "DirectTrainer": [15, 16]}
+    first, second = (th.load(p / "encoder.pt", weights_only=True) for p in (whole, path))
+    assert first.keys() == second.keys()
+    assert all(th.equal(value, second[name]) for name, value in first.items())
+    for one, other in zip(
+        *(load_run(p, device="cpu").model.policy.parameters() for p in (whole, path)), strict=True
+    ):
+        assert th.equal(one, other)
+
+
+def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
+    config = replace(CONFIG, curriculum="1,3", timesteps=256, algo="a2c", freeze_encoder=1.0)
+    path = train(replace(config, out=str(tmp_path / "run")))
+    stored = th.load(path / "encoder.pt", weights_only=True)
+    changed = {name: value + 1 for name, value in stored.items()}
+    th.save(changed, path / "encoder.pt")  # as if the stages had ended so, and RL had not begun
     for left in (path / "checkpoints").iterdir():
         for file in left.iterdir():
             file.unlink()
         left.rmdir()
-
     resume(path)
-    (own,) = encoders(load_run(path, device="cpu").model)
+    (own,) = handed_on(load_run(path, device="cpu").model)
     assert same(own, changed)
+
+
+@pytest.mark.parametrize("freeze", [0.0, 0.5])
+def test_the_encoder_learns_in_rl_from_its_share_of_the_steps_on(
+    freeze: float, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, algo="a2c", curriculum="1,3", freeze_encoder=freeze)
+    path = train(replace(config, checkpoint_every=256, out=str(tmp_path / "run")))
+    stored = th.load(path / "encoder.pt", weights_only=True)
+    (own,) = handed_on(load_run(path, device="cpu").model)
+    assert not same(own, stored)
+    assert own.keys() == stored.keys()  # RL trains the forecasts on, by default
+    config = replace(config, prediction_weight=0.0, timesteps=256, freeze_encoder=1.0)
+    (own,) = handed_on(
+        load_run(train(replace(config, out=str(tmp_path / "b"))), device="cpu").model
+    )
+    assert same(own, stored) and not any("head" in name for name in own)
 
 
 @pytest.mark.parametrize(
@@ -89,8 +183,28 @@ def test_stages_are_not_repeated_and_learning_goes_on_from_them(tmp_path: Path) 
         ({"curriculum": "3,1"}, "curriculum is '3,1'"),
         ({"curriculum": "1,3", "encoder": "per_asset"}, "has none to train"),
         ({"curriculum": "1,3", "policy": "flat_mlp", "observation": "flat"}, "has none to train"),
+        ({"curriculum": "3", "encoder": "per_asset", "prediction_weight": 0.1}, "has none to"),
+        ({"freeze_encoder": 1.5}, "freeze_encoder is 1.5"),
+        ({"prediction_weight": -1.0}, "prediction_weight is -1.0"),
+        ({"prediction_weight": 0.1, "observation": "window"}, 'choose observation "index"'),
+        ({"policy": "dirichlet", "algo": "sac"}, "cannot be trained by 'sac'"),
+        ({"policy": "dirichlet", "algo": "direct"}, "direct trains 'per_asset' only"),
     ],
 )
 def test_curricula_that_cannot_be_are_refused(change: dict[str, Any], text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         replace(CONFIG, **change)
+
+
+def test_defaults_follow_what_there_is_to_train() -> None:
+    assert CONFIG.resolved().prediction_weight == 0.05
+    for change in ({"curriculum": "3"}, {"observation": "window"}, {"prediction_weight": 0.0}):
+        assert replace(CONFIG, **change).resolved().prediction_weight == 0
+
+
+def test_settings_of_runs_of_before_are_read() -> None:
+    settings = CONFIG.to_json() | {"freeze_encoder": True}
+    del settings["stages"], settings["prediction_weight"]
+    config = TrainConfig.from_json(settings)
+    assert config.freeze_encoder == 1 and config.stages == Stages()
+    assert TrainConfig.from_json(CONFIG.to_json()) == CONFIG

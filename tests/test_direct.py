@@ -147,22 +147,22 @@ def test_a_stopped_training_goes_on_exactly(planted, tmp_path):
     trainer = DirectTrainer(half, planted, 0, 400, validation=(400, 450), **SHORT)
     for _ in range(3):
         trainer.advance()
-    th.save(trainer.state_dict(), tmp_path / "state.pt")
+    th.save(trainer.fit.state_dict(), tmp_path / "state.pt")
     other = DirectAgent(planted.n_features, seed=9)
     resumed = DirectTrainer(other, planted, 0, 400, validation=(400, 450), **SHORT)
-    resumed.load_state_dict(th.load(tmp_path / "state.pt", weights_only=True))
+    resumed.fit.load_state_dict(th.load(tmp_path / "state.pt", weights_only=True))
     resumed.run()
-    assert resumed.iteration == straight.iteration == 6
+    assert resumed.fit.round == straight.fit.round == 6
     assert resumed.best == straight.best
     assert same(weights_of(other), weights_of(whole))
     changed = DirectTrainer(other, planted, 0, 400, **(SHORT | {"lanes": 4}))
     with pytest.raises(ArgumentError, match="made with"):
-        changed.load_state_dict(trainer.state_dict())
+        changed.fit.load_state_dict(trainer.fit.state_dict())
 
 
 def test_a_state_does_not_change_with_the_training(planted):
     trainer = DirectTrainer(DirectAgent(planted.n_features), planted, 0, 400, **SHORT)
-    state = trainer.state_dict()
+    state = trainer.fit.state_dict()
     before = {name: value.clone() for name, value in state["network"].items()}
     trainer.advance()
     assert same(state["network"], before)
@@ -178,7 +178,7 @@ def test_the_best_model_is_restored(planted):
             seen.append((numbers["validation/growth"], weights_of(agent)))
 
     options = SHORT | {"iterations": 10, "learning_rate": 0.3}
-    agent.train(planted, 0, 400, validation=(400, 500), callback=watch, **options)
+    trainer = agent.train(planted, 0, 400, validation=(400, 500), callback=watch, **options)
     assert len(seen) == 5
     best = max(growth for growth, _ in seen)
     assert best > seen[-1][0]  # or the test shows nothing
@@ -186,6 +186,7 @@ def test_the_best_model_is_restored(planted):
     env = PortfolioEnv(planted, window=1, observation="index", start=400, end=500)
     growth = backtest(agent, env).log_returns.mean() * planted.periods_per_year
     assert growth == pytest.approx(best, rel=1e-6)
+    assert trainer.best * planted.periods_per_year == pytest.approx(best)
 
 
 def test_patience_ends_the_training(planted):
@@ -193,7 +194,7 @@ def test_patience_ends_the_training(planted):
     trainer = DirectAgent(planted.n_features).train(
         planted, 0, 400, validation=(400, 500), **options
     )
-    assert trainer.finished and trainer.iteration < 40
+    assert trainer.fit.finished and trainer.fit.round < 40
 
 
 def test_training_sees_no_bar_after_its_range(planted):
@@ -286,6 +287,9 @@ def test_starts_are_listed_portfolios_of_three_kinds(many):
         ({"lanes": 0}, "lanes"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"patience": 0}, "patience"),
+        ({"loss": "profit"}, "loss is 'profit'"),
+        ({"prediction": -0.1}, "prediction is -0.1"),
+        ({"frozen": 1.5}, "frozen is 1.5"),
     ],
 )
 def test_bad_options_are_refused(options, message):

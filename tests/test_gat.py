@@ -139,7 +139,7 @@ def test_attention_is_what_the_layers_use(options: dict[str, Any]) -> None:
     encoder = scrambled(GAT(FEATURES, WINDOW, **options))
     windows, tradable = windows_of()
     attention = encoder.attention(windows, tradable)
-    assert list(attention) == [f"layer_{i}" for i in range(len(encoder.layers))]
+    assert list(attention) == [f"assets_{i}" for i in range(len(encoder.layers))]
     adjacency = encoder.graph(windows, tradable).adjacency
     for weights in attention.values():
         assert weights.shape == (BATCH, encoder.layers[0].heads, ASSETS, ASSETS)
@@ -148,7 +148,7 @@ def test_attention_is_what_the_layers_use(options: dict[str, Any]) -> None:
     nodes = encoder.summary(windows)
     for i, (norm, layer) in enumerate(zip(encoder.norms, encoder.layers, strict=True)):
         values = layer.source(norm(nodes)).unflatten(-1, (layer.heads, -1))
-        read = th.einsum("bhij,bjhc->bihc", attention[f"layer_{i}"], values).flatten(2)
+        read = th.einsum("bhij,bjhc->bihc", attention[f"assets_{i}"], values).flatten(2)
         nodes = nodes + th.nn.functional.elu(read + layer.bias)
     assert th.allclose(encoder.final_norm(nodes), encoder(windows, tradable), atol=1e-5)
 
@@ -167,7 +167,7 @@ def test_bf16_is_near_single_precision() -> None:
     expected = encoder(windows, tradable)
     with th.autocast("cpu", th.bfloat16):
         out = encoder(windows, tradable)
-        attention = encoder.attention(windows, tradable)["layer_0"]
+        attention = encoder.attention(windows, tradable)["assets_0"]
     assert (out - expected).abs().mean() < 0.05
     assert th.allclose(attention.sum(-1), th.ones(()), atol=1e-5)
 

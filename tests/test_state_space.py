@@ -127,13 +127,13 @@ def test_steps_are_the_window(buffer: int | None) -> None:
 def test_bars_recall_states_before_them_as_far_as_they_are_kept(buffer: int | None) -> None:
     encoder = build(StateSpace, buffer=buffer)
     windows, tradable, _ = inputs(encoder)
-    maps = encoder.attention(windows, tradable)["memory"]
+    maps = encoder.attention(windows, tradable)["time"]
     assert maps.shape == (BATCH, ASSETS, 4, WINDOW, WINDOW)
     for bar in range(WINDOW):
         first = max(0, bar + 1 - (buffer or WINDOW))
         assert (maps[..., bar, first : bar + 1] > 0).all()
         assert (maps[..., bar, :first] == 0).all() and (maps[..., bar, bar + 1 :] == 0).all()
-    before = encoder.attention(windows[:, :4], tradable)["memory"]
+    before = encoder.attention(windows[:, :4], tradable)["time"]
     th.testing.assert_close(maps[..., :4, :4], before)
 
 

@@ -18,8 +18,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for
 from agents.config import TrainConfig
+from agents.policies import PerAssetDirichletPolicy
 from agents.run_folder import latest_checkpoint
 from agents.training import resume, train
+from evaluate import EvaluateConfig, evaluate
 from portfolio_env import PortfolioConstraints, PortfolioEnv, TransactionCosts, load_market
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
@@ -292,6 +294,29 @@ def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path
     assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
 
 
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_a_dirichlet_policy_names_its_weights_from_training_to_evaluation(
+    algo: Any, tmp_path: Path
+) -> None:
+    path = train(small(tmp_path / "run", algo=algo, policy="dirichlet", timesteps=1024))
+    run = load_run(path, device="cpu")
+    assert run.env_options["action"] == "weights"
+    assert isinstance(run.model.policy, PerAssetDirichletPolicy)
+    assert run.model.num_timesteps >= 1024
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    observation, _ = env.reset(seed=0)
+    action = run.model.predict(observation, deterministic=True)[0]
+    assert action.shape == (11,) and action.sum() == pytest.approx(1, abs=1e-6)
+    extended = json.loads((path / "config.json").read_text()) | {"timesteps": 2048}
+    (path / "config.json").write_text(json.dumps(extended))
+    assert load_run(resume(path), device="cpu").model.num_timesteps >= 2048
+    _, results = evaluate(EvaluateConfig(path, device="cpu"))
+    assert set(results) == {algo, "equal_weight", "buy_and_hold"}
+    assert results[algo].held.shape == (end - 1 - start, 11)
+    assert np.isfinite(results[algo].values).all()
+
+
 def test_a_directly_trained_agent_has_a_run_folder_too(tmp_path: Path) -> None:
     config = small(tmp_path / "direct", algo="direct", timesteps=8 * 1920, checkpoint_every=1920)
     path = train(config)
@@ -307,7 +332,7 @@ def test_a_directly_trained_agent_has_a_run_folder_too(tmp_path: Path) -> None:
     assert len(events.Scalars("train/growth")) == 8
     assert len(events.Scalars("validation/growth")) >= 1
     state = th.load(path / "checkpoints" / "direct.pt", weights_only=True)
-    assert state["iteration"] == 8
+    assert state["round"] == 8
     halfway = train(replace(config, out=str(tmp_path / "half"), timesteps=8 * 1920))
     weights = [load_run(p, device="cpu").model.network.state_dict() for p in (path, halfway)]
     for name, value in weights[0].items():

@@ -54,6 +54,18 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
+    def attention(
+        self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What `forward` looks at, in evaluation mode; empty where it has no attention.
+
+        Returns:
+            weights by name, whose last axis is what is looked at: `"assets..."`, (batch, [bars],
+            heads, assets, assets); `"time..."`, (batch, assets, [heads, bars], bars), in order of
+            time; any other, (batch, assets, K).
+        """
+        return {}
+
     def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
         """Encode windows of one contiguous stretch of a market, as `forward` does, but faster.
 

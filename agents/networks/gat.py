@@ -134,7 +134,7 @@ class GAT(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return {"layer_0": (batch, heads, assets, assets), ...}, before dropout.
+        """Return {"assets_0": (batch, heads, assets, assets), ...}, before dropout.
 
         Row i holds how much asset i reads from each asset, which sums to 1.
         """
@@ -146,5 +146,5 @@ class GAT(Encoder):
         for i, (norm, layer) in enumerate(zip(self.norms, self.layers, strict=True)):
             assert isinstance(layer, GATv2Layer)  # which a ModuleList forgets
             rows = norm(nodes)
-            yield f"layer_{i}", layer.weights(rows, *graph)
+            yield f"assets_{i}", layer.weights(rows, *graph)
             nodes = nodes + F.elu(layer(rows, *graph))

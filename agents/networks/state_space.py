@@ -172,7 +172,7 @@ class StateSpace(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return `"memory"`: (batch, assets, heads, window, window).
+        """Return `"time"`: (batch, assets, heads, window, window).
 
         [t, s], s <= t, is what bar t recalls of the state before bar s.
         """
@@ -181,7 +181,7 @@ class StateSpace(Encoder):
             F.pad(weights, (t + 1 - weights.shape[-1], bars - 1 - t))
             for t, weights in enumerate(self.run(windows)[1])
         ]
-        return {"memory": th.stack(rows, -2)}
+        return {"time": th.stack(rows, -2)}
 
     def run(self, windows: Tensor, state: State | None = None) -> tuple[State, list[Tensor]]:
         """Carry a state over windows (batch, bars, assets, features), bars of any number.

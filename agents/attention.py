@@ -1,0 +1,82 @@
+"""What encoders look at, as pictures: attention at one bar, over assets and over time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.networks import Encoder
+from portfolio_env.market import Market
+from portfolio_env.rendering import new_figure, time_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MAX_LABELS = 30  # more names than this are unreadable along an axis
+
+
+def attention_maps(encoder: Encoder, market: Market, t: int) -> dict[str, NDArray[np.float32]]:
+    """Attention at bar t, the mean over heads.
+
+    Args:
+        encoder: whose, see `Encoder.attention`; it is left in its mode.
+        market: with the features it reads.
+        t: row, with `encoder.bars` bars up to it.
+
+    Returns:
+        By name (N, K): what each asset takes from each asset ("assets..."), from each bar of the
+        window, the oldest first ("time..."), or from what else there is. Empty without attention.
+    """
+    weights = next(encoder.parameters(), th.empty(0))
+    arrays = (
+        market.features[t - encoder.bars + 1 : t + 1],
+        market.tradable[t].astype(np.float32),
+        market.category_codes,
+    )
+    windows, tradable, codes = (th.tensor(array[None], device=weights.device) for array in arrays)
+    mode = encoder.training
+    encoder.eval()
+    with th.no_grad():
+        found = encoder.attention(windows, tradable, codes)
+    encoder.train(mode)
+    return {name: _at_last_bar(name, part[0]).cpu().numpy() for name, part in found.items()}
+
+
+def _at_last_bar(name: str, weights: Tensor) -> Tensor:
+    """(N, K) of one window's weights in the shapes of `Encoder.attention`."""
+    if name.startswith("assets"):
+        last = weights[-1] if weights.ndim == 4 else weights
+        return last.mean(0)
+    if name.startswith("time") and weights.ndim == 4:
+        return weights[:, :, -1].mean(1)
+    return weights
+
+
+def attention_figure(name: str, weights: NDArray[np.float32], market: Market, t: int) -> Figure:
+    """One map of `attention_maps` as a picture, brighter where more is taken.
+
+    Raises:
+        PortfolioError: if matplotlib is not installed.
+    """
+    figure = new_figure((7, 4.5), 100)
+    axes = figure.subplots()
+    bars = weights.shape[1]
+    over_time = name.startswith("time")
+    # In time the unit is a bar: the last is at 0, and the picture's edges lie half a bar away.
+    extent = (0.5 - bars, 0.5, len(weights) - 0.5, -0.5) if over_time else None
+    image = axes.imshow(weights, vmin=0, aspect="auto", extent=extent, interpolation="nearest")
+    if len(weights) <= _MAX_LABELS:
+        axes.set_yticks(range(len(weights)), market.assets)
+    if name.startswith("assets"):
+        axes.set_xlabel("looked at")
+        if len(weights) <= _MAX_LABELS:
+            axes.set_xticks(range(len(weights)), market.assets, rotation=90)
+    else:
+        axes.set_xlabel("bar of the window, 0 the last" if over_time else "number")
+    axes.set_title(f"{name}, {time_text(market.timestamps[t])}")
+    figure.colorbar(image, label="weight, mean over heads")
+    return figure
