@@ -189,7 +189,7 @@ class PortfolioModel(Baseline):
         rows = np.asarray(observation["t"])[:, 0]
         out = np.array(observation["weights"], np.float64)
         asked = self._due[rows] | (out[:, 1:] == 0).all(axis=1)
-        for row in np.unique(rows[asked]).tolist():
+        for row in set(rows[asked].tolist()):
             out[asked & (rows == row)] = self._decided(row)
         return out
 

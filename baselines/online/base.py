@@ -14,6 +14,9 @@ from portfolio_env.market import Market
 from portfolio_env.panel import FloatArray, PricePanel
 from portfolio_env.timeline import Moment
 
+# The squared length below which centred relatives are 0 but for rounding.
+FLAT = 1e-24
+
 
 class OnlineModel(PortfolioModel):
     """An algorithm that turns one portfolio into the next when a bar closes.

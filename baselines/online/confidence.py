@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from baselines.base import Every, Weights, within
-from baselines.online.base import OnlineModel
+from baselines.online.base import FLAT, OnlineModel
 from baselines.simplex import onto_simplex
 from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.market import Market
@@ -22,12 +22,10 @@ def largest_root(a: float, b: float, c: float) -> float:
     (2.0, 0.5, 0.0)
     """
     discriminant = b * b - 4 * a * c
-    if a == 0:
-        return max(-c / b, 0.0) if b != 0 else 0.0
     if discriminant <= 0:
         return 0.0
-    root = math.sqrt(discriminant)
-    return max((-b + root) / (2 * a), (-b - root) / (2 * a), 0.0)
+    larger = -(b + math.copysign(math.sqrt(discriminant), b)) / 2  # no difference of equals
+    return max(larger / a if a != 0 else 0.0, c / larger, 0.0)
 
 
 class ConfidenceWeighted(OnlineModel):
@@ -71,7 +69,7 @@ class ConfidenceWeighted(OnlineModel):
         Args:
             excess: ``epsilon - mu' x``.
             v: Variance of the return, ``sum s x^2``.
-            gain: What a multiplier of 1 takes from the return, ``v - mean_s(x) sum s x``.
+            gain: What a multiplier of 1 takes from the return, ``sum s (x - mean_s(x))^2``.
         """
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
@@ -80,14 +78,13 @@ class ConfidenceWeighted(OnlineModel):
         s = mu / len(mu)
         yield mu
         for x in relatives:
-            centre = (s @ x) / s.sum()
-            v = float(s @ x**2)
-            multiplier, precision = self.step(
-                self.epsilon - float(mu @ x), v, v - centre * float(s @ x)
-            )
-            mu = onto_simplex(mu - multiplier * s * (x - centre))
-            s = 1 / (1 / s + precision * x**2)
-            s /= s.sum() * len(s)
+            centred = x - (s @ x) / s.sum()
+            if centred @ centred > FLAT:
+                v, gain = float(s @ x**2), float(s @ centred**2)
+                multiplier, precision = self.step(self.epsilon - float(mu @ x), v, gain)
+                mu = onto_simplex(mu - multiplier * s * centred)
+                s = 1 / (1 / s + precision * x**2)
+                s /= s.sum() * len(s)
             yield mu
 
 
@@ -97,9 +94,11 @@ class CWMRStdev(ConfidenceWeighted):
     def step(self, excess: float, v: float, gain: float) -> tuple[float, float]:
         """Where the constraint holds with equality: a quadratic in the multiplier."""
         square = self.phi**2 * v
-        slope = gain + square / 2
-        multiplier = largest_root(slope**2 - square**2 / 4, 2 * excess * slope, excess**2 - square)
-        deviation = (math.sqrt(multiplier**2 * square * v + 4 * v) - multiplier * self.phi * v) / 2
+        multiplier = largest_root(
+            gain * (gain + square), 2 * excess * (gain + square / 2), excess**2 - square
+        )
+        shift = multiplier * self.phi * v
+        deviation = 2 * v / (shift + math.sqrt(shift**2 + 4 * v))
         return multiplier, multiplier * self.phi / deviation
 
 

@@ -8,16 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from baselines.base import Every, Weights, at_least, within
-from baselines.online.base import OnlineModel
+from baselines.online.base import FLAT, OnlineModel
 from baselines.simplex import onto_simplex
 from portfolio_env.compiled import kernel
 from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.market import Market
 from portfolio_env.panel import FloatArray
 from portfolio_env.timeline import Moment
-
-# The squared length below which a vector of relatives is flat but for rounding.
-FLAT = 1e-24
 
 
 def passive_aggressive(b: Weights, direction: FloatArray, loss: float) -> Weights:
