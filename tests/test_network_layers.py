@@ -2,10 +2,19 @@
 
 import pytest
 import torch as th
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from agents.networks.graph import GraphAttention, attended
-from agents.networks.temporal import Lstm, Tcn, TcnBlock, TemporalPooling, receptive_field
+from agents.networks.temporal import (
+    CausalConv,
+    Lstm,
+    Tcn,
+    TcnBlock,
+    TemporalPooling,
+    receptive_field,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -40,12 +49,39 @@ def test_blocks_are_the_usual_convolutions() -> None:
     x = th.randn(20, 6, 5)
     out = x.permute(1, 2, 0)  # (rows, channels, bars)
     for conv, norm in zip(block.convs, block.norms, strict=True):
-        weight = conv.weight[..., 0]
+        weight = conv.weight
         out = nn.functional.conv1d(nn.functional.pad(out, (8, 0)), weight, conv.bias, dilation=4)
         out = nn.functional.gelu(norm(out.transpose(1, 2))).transpose(1, 2)
     expected = out.permute(2, 0, 1) + block.skip(x)
     assert th.allclose(block(x, padded=True), expected, atol=1e-6)
     assert th.allclose(block(x, padded=False), expected[16:], atol=1e-6)
+
+
+@given(
+    bars=st.integers(1, 12),
+    rows=st.integers(1, 3),
+    kernel=st.integers(1, 4),
+    dilation=st.integers(1, 5),
+    padded=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_convolutions_are_those_of_the_library(
+    bars: int, rows: int, kernel: int, dilation: int, padded: bool
+) -> None:
+    conv = CausalConv(3, 2, kernel, dilation).double()
+    bars += 0 if padded else conv.past
+    x = th.randn(bars, rows, 3, dtype=th.float64, requires_grad=True)
+    padding = (conv.past if padded else 0, 0)
+    plain = nn.functional.conv1d(
+        nn.functional.pad(x.permute(1, 2, 0), padding), conv.weight, conv.bias, dilation=dilation
+    )
+    out = conv(x, padded)
+    weights = th.randn_like(out)
+    results = []
+    for one in (out, plain.permute(2, 0, 1)):
+        gradients = th.autograd.grad((one * weights).sum(), [x, *conv.parameters()])
+        results.append((one, *gradients))
+    th.testing.assert_close(*results)
 
 
 def test_attention_is_multihead_attention() -> None:

@@ -275,6 +275,7 @@ def test_weights_survive_saving() -> None:
     assert th.equal(other(windows, tradable), encoder(windows, tradable))
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by Dynamo
 @pytest.mark.parametrize("history", HISTORIES)
 def test_compiles_without_graph_breaks(history: Any) -> None:
     encoder = build(history=history)
@@ -285,6 +286,7 @@ def test_compiles_without_graph_breaks(history: Any) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by Dynamo
 def test_compiles_with_its_gradients_traced() -> None:
     encoder = build(window=3)
     windows, tradable = random_windows(encoder, 2, 3)

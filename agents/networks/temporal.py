@@ -4,7 +4,8 @@ Time is the first axis, `(bars, ..., channels)`: shifts along it are then slices
 normalisation, attention and the recurrence all take the memory as it lies.
 """
 
-from typing import cast
+from collections.abc import Iterator
+from typing import Any, cast
 
 import torch as th
 from torch import Tensor, nn
@@ -27,23 +28,74 @@ def receptive_field(kernel: int, layers: int) -> int:
     return 1 + 2 * (kernel - 1) * sum(dilations(layers))
 
 
-class CausalConv(nn.Conv2d):
-    """Dilated causal convolution along the first axis, (bars, rows, in) -> (bars, rows, out).
-
-    It runs as a convolution over the image bars x rows: time first is the memory order that
-    libraries call channels last, so nothing is transposed.
-    """
+class CausalConv(nn.Conv1d):
+    """Dilated causal convolution along the first axis, (bars, rows, in) -> (bars, rows, out)."""
 
     def __init__(self, n_in: int, n_out: int, kernel: int, dilation: int) -> None:
-        super().__init__(n_in, n_out, (kernel, 1), dilation=(dilation, 1))
+        super().__init__(n_in, n_out, kernel, dilation=dilation)
         self.past = (kernel - 1) * dilation
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve; the first `past` bars have no output."""
-        return super().forward(x.permute(2, 0, 1)[None])[0].permute(1, 2, 0)
+    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
+        """Convolve; the first `past` bars have no output, or see zeros before them if `padded`."""
+        given = [x, self.weight.permute(2, 1, 0).contiguous(), cast(Tensor, self.bias)]
+        if th.is_autocast_enabled(x.device.type):  # which casts for no operation in place
+            dtype = th.get_autocast_dtype(x.device.type)
+            given = [one.to(dtype) for one in given]
+        shifts = (self.dilation[0], 0 if padded else self.past)
+        out: Tensor = _ShiftedProducts.apply(*given, *shifts)  # type: ignore[no-untyped-call] # torch
+        return out
+
+
+class _ShiftedProducts(th.autograd.Function):
+    """`y_t = bias + sum_k x_{t - (K - 1 - k) dilation} w_k`, one matrix product per tap.
+
+    A shift along the first axis is a slice, so nothing is padded, unfolded or transposed: half the
+    time of the library's convolution on a CPU, forward and backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int, missing: int
+    ) -> Tensor:
+        """Convolve `x` (bars, rows, in) by `weight` (K, in, out), less the first `missing` bars."""
+        ctx.save_for_backward(x, weight)
+        ctx.shifts = (dilation, missing)
+        rows = x.shape[1]
+        flat = x.flatten(0, 1)
+        out = th.addmm(bias, flat[missing * rows :], weight[-1])
+        for k, read, written in _taps(x, weight, dilation, missing):
+            out[written].addmm_(flat[read], weight[k])
+        return out.view(len(x) - missing, rows, weight.shape[2])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of `x`, `weight` and `bias`."""
+        x, weight = ctx.saved_tensors
+        rows, missing = x.shape[1], ctx.shifts[1]
+        flat, gradient = x.flatten(0, 1), gradients[0].flatten(0, 1)
+        of_x = functional.pad(gradient @ weight[-1].t(), (0, 0, missing * rows, 0))
+        of_weight = th.zeros_like(weight)
+        of_weight[-1] = flat[missing * rows :].t() @ gradient
+        for k, read, written in _taps(x, weight, *ctx.shifts):
+            of_x[read].addmm_(gradient[written], weight[k].t())
+            of_weight[k] = flat[read].t() @ gradient[written]
+        return of_x.view_as(x), of_weight, gradient.sum(0), None, None
+
+
+def _taps(
+    x: Tensor, weight: Tensor, dilation: int, missing: int
+) -> Iterator[tuple[int, slice, slice]]:
+    """Taps before the last, the rows of `x` each reads and the rows of the output it adds to."""
+    bars, rows = x.shape[:2]
+    for k in range(len(weight) - 1):
+        shift = (len(weight) - 1 - k) * dilation
+        first = max(missing, shift)  # bar of the first output
+        if first < bars:
+            read = slice((first - shift) * rows, (bars - shift) * rows)
+            yield k, read, slice((first - missing) * rows, None)
 
 
 class TcnBlock(nn.Module):
@@ -75,9 +127,7 @@ class TcnBlock(nn.Module):
         """
         out = x
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            if padded:
-                out = functional.pad(out, (0, 0, 0, 0, self.past, 0))
-            out = self.dropout(functional.gelu(norm(conv(out))))
+            out = self.dropout(functional.gelu(norm(conv(out, padded))))
         skipped: Tensor = self.skip(x if padded else x[2 * self.past :])
         return skipped + out
 
