@@ -5,7 +5,10 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "stable_baselines3", "tensorboard", "ccxt", "matplotlib", "skfolio", "ta"}
+HEAVY = {
+    "torch", "stable_baselines3", "tensorboard", "ccxt", "matplotlib", "skfolio", "ta", "arch",
+    "statsmodels",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

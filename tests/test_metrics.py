@@ -1,4 +1,4 @@
-"""Performance measures against an independent library, hand computations and their properties."""
+"""Performance measures against independent libraries, hand computations and their properties."""
 
 import empyrical
 import numpy as np
@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from scipy import stats
+from skfolio import measures as skfolio
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation import growth_difference, metrics
-from portfolio_env.evaluation.statistics import stationary_bootstrap_indices
+from portfolio_env.evaluation import metrics
 
 DAYS = 252
 RETURNS = np.random.default_rng(7).standard_t(5, 1000) * 0.01 + 0.0004
@@ -38,10 +39,59 @@ some_returns = arrays(np.float64, st.integers(2, 60), elements=st.floats(-0.5, 0
         (metrics.max_drawdown(VALUES), -empyrical.max_drawdown(RETURNS)),
         (metrics.value_at_risk(RETURNS), -empyrical.value_at_risk(RETURNS)),
         (metrics.expected_shortfall(RETURNS), -empyrical.conditional_value_at_risk(RETURNS)),
+        (metrics.omega(RETURNS, DAYS), empyrical.omega_ratio(RETURNS)),
+        (
+            metrics.omega(RETURNS, DAYS, risk_free_annual=0.0252),
+            empyrical.omega_ratio(RETURNS, risk_free=0.0001),
+        ),
+        (metrics.tail_ratio(RETURNS), empyrical.tail_ratio(RETURNS)),
     ],
 )
 def test_agrees_with_empyrical(own, other):
     assert own == pytest.approx(other, rel=1e-12)
+
+
+N = len(RETURNS)
+
+
+@pytest.mark.parametrize(
+    ("own", "other"),
+    [
+        (metrics.volatility(RETURNS, 1), skfolio.standard_deviation(RETURNS)),
+        # its drawdowns add returns up unless told to compound them
+        (
+            metrics.max_drawdown(VALUES),
+            skfolio.max_drawdown(skfolio.get_drawdowns(RETURNS, compounded=True)),
+        ),
+        (metrics.expected_shortfall(RETURNS), skfolio.cvar(RETURNS)),
+        # its value at risk is a return that happened, the one above the 5 % mark
+        (np.sort(-RETURNS)[-N // 20 - 1], skfolio.value_at_risk(RETURNS)),
+        # its semi-deviation divides by K - 1
+        (
+            metrics.sortino(RETURNS, 1),
+            RETURNS.mean()
+            / skfolio.semi_deviation(RETURNS, min_acceptable_return=0)
+            * np.sqrt(N / (N - 1)),
+        ),
+        # its moments are not corrected for bias, and 3 is the kurtosis of the normal distribution
+        (metrics.standardised_moments(RETURNS)[0], skfolio.skew(RETURNS)),
+        (metrics.standardised_moments(RETURNS)[1], skfolio.kurtosis(RETURNS)),
+        (metrics.skewness(RETURNS), stats.skew(RETURNS, bias=False)),
+        (metrics.kurtosis(RETURNS), stats.kurtosis(RETURNS, bias=False)),
+        (
+            metrics.effective_assets([[0.1, 0.4, 0.3, 0.2]]),
+            skfolio.effective_number_assets(np.array([0.4, 0.3, 0.2]) / 0.9),
+        ),
+    ],
+)
+def test_agrees_with_skfolio_and_scipy(own, other):
+    assert own == pytest.approx(other, rel=1e-10)
+
+
+def test_value_at_risk_lies_between_neighbouring_returns():
+    """Interpolated, so one period off another library's rule at most."""
+    worst = np.sort(-RETURNS)[::-1]
+    assert worst[N // 20] <= metrics.value_at_risk(RETURNS) <= worst[N // 20 - 1]
 
 
 def test_hand_computed_account():
@@ -57,6 +107,37 @@ def test_hand_computed_account():
     assert measures["annual_turnover"] == 4.0
     assert measures["cost_drag"] == pytest.approx(-np.log(0.99) - np.log(0.9))
     assert measures["effective_assets"] == pytest.approx((2 + 1 + 0 + 4 / 2.5) / 4)
+    assert measures["exposure"] == pytest.approx((1 + 0.5 + 0 + 1) / 4)
+    assert measures["profit_factor"] == pytest.approx(31 / 11)
+    assert measures["omega"] == pytest.approx((0.1 + 21 / 99) / 0.1)
+    assert measures["recovery_time"] == 2
+
+
+def recovery_by_hand(values):
+    """Straight from the definition: bottom of the deepest fall, then wait for the peak before."""
+    falls = [1 - value / max(values[: t + 1]) for t, value in enumerate(values)]
+    bottom = falls.index(max(falls))
+    peak = max(values[: bottom + 1])
+    for t in range(bottom, len(values)):
+        if values[t] >= peak:
+            return t - bottom
+    return np.inf
+
+
+@given(st.lists(st.integers(1, 6), min_size=2, max_size=12))
+def test_recovery_time_is_what_its_definition_says(values):
+    values = [float(value) for value in values]  # whole numbers: ties and exact recoveries occur
+    assert metrics.recovery_time(values) == recovery_by_hand(values)
+    assert (
+        metrics.recovery_time(np.transpose([values, values])).tolist()
+        == [recovery_by_hand(values)] * 2
+    )
+
+
+def test_profit_factor_counts_money_and_omega_returns():
+    values = [100.0, 200.0, 150.0, 300.0, 150.0]  # +100, -50, +150, -150
+    assert metrics.profit_factor(values) == pytest.approx(250 / 200)
+    assert metrics.omega(metrics.simple_returns(values), DAYS) == pytest.approx(2 / 0.75)
 
 
 def test_expected_shortfall_counts_the_last_period_in_part():
@@ -71,6 +152,13 @@ def test_measures_without_risk_are_undefined_not_zero():
         metrics.sharpe(returns, DAYS),
         metrics.sortino(returns, DAYS),
         metrics.calmar(flat, DAYS),
+        metrics.omega(returns, DAYS),
+        metrics.profit_factor(flat),
+        metrics.tail_ratio(returns),
+        metrics.skewness(np.full(9, 0.1)),
+        metrics.kurtosis(np.full(9, 0.1)),
+        metrics.skewness(RETURNS[:2]),
+        metrics.kurtosis(RETURNS[:3]),
         metrics.volatility(returns[:1], DAYS),
         metrics.sharpe(
             np.full(9, 0.1), DAYS
@@ -78,6 +166,7 @@ def test_measures_without_risk_are_undefined_not_zero():
     ):
         assert np.isnan(ratio)
     assert metrics.max_drawdown_length(flat) == 0
+    assert metrics.recovery_time(flat) == 0
 
 
 def test_ruin():
@@ -124,17 +213,19 @@ def test_bounds(returns):
 
 
 def test_lanes_are_independent():
-    returns = np.random.default_rng(0).normal(0, 0.02, (80, 4))
-    values = np.vstack([np.ones(4), np.cumprod(1 + returns, axis=0)])
-    for lane in range(4):
-        for measure in (
-            metrics.total_return, metrics.max_drawdown, metrics.max_drawdown_length,
-        ):  # fmt: skip
-            assert measure(values)[lane] == measure(values[:, lane])
-        for measure in (metrics.sharpe, metrics.sortino, metrics.volatility):
-            assert measure(returns, DAYS)[lane] == pytest.approx(measure(returns[:, lane], DAYS))
-        for measure in (metrics.value_at_risk, metrics.expected_shortfall, metrics.hit_ratio):
-            assert measure(returns)[lane] == pytest.approx(measure(returns[:, lane]))
+    """Two axes of lanes give what every lane gives alone, for every measure there is."""
+    generator = np.random.default_rng(0)
+    values = np.cumprod(1 + generator.normal(0, 0.02, (80, 2, 3)), axis=0)
+    held = generator.dirichlet(np.ones(4), (79, 2, 3))
+    turnovers, costs = generator.random((2, 79, 2, 3)) * 0.01
+    record = metrics.track_record(values, held, turnovers, costs)
+    for name, measure in metrics.MEASURES.items():
+        lanes = measure(record, DAYS)
+        assert lanes.shape == (2, 3), name
+        for lane in np.ndindex(2, 3):
+            at = (slice(None), *lane)
+            alone = metrics.summary(values[at], held[at], turnovers[at], costs[at], DAYS)
+            assert lanes[lane] == pytest.approx(alone[name], rel=1e-12), name
 
 
 @pytest.mark.parametrize("values", [3.0, [1.0], [-1.0, 1.0], [0.0, 1.0]])
@@ -146,69 +237,3 @@ def test_bad_paths(values):
 def test_no_periods():
     with pytest.raises(ArgumentError, match="no period"):
         metrics.hit_ratio([])
-
-
-# ---- intervals
-
-
-def test_bootstrap_indices_are_blocks_of_the_asked_length():
-    n, mean_block = 20_000, 10
-    indices = stationary_bootstrap_indices(n, mean_block, np.random.default_rng(0))
-    assert indices.min() >= 0 and indices.max() < n
-    continues = indices[1:] == (indices[:-1] + 1) % n
-    assert (~continues).mean() == pytest.approx(1 / mean_block, rel=0.1)
-    starts = indices[1:][~continues]
-    assert starts.mean() == pytest.approx(n / 2, rel=0.05)
-
-
-def test_equal_accounts_do_not_differ():
-    assert growth_difference(RETURNS, RETURNS, DAYS) == (0, 0, 0, 1)
-
-
-def test_interval_is_paired_and_repeatable():
-    common = np.random.default_rng(1).normal(0, 0.1, 500)
-    interval = growth_difference(common + 0.001, common, DAYS)
-    assert interval == growth_difference(common + 0.001, common, DAYS)
-    assert interval.estimate == pytest.approx(0.252)
-    assert interval.high - interval.low < 1e-12  # what both accounts share cancels
-    opposite = growth_difference(common, common + 0.001, DAYS)
-    assert opposite.estimate == pytest.approx(-interval.estimate)
-
-
-def test_single_period_blocks_give_the_textbook_standard_error():
-    noise = np.random.default_rng(2).normal(0, 0.01, 400)
-    interval = growth_difference(noise, np.zeros(400), 1, mean_block=1, resamples=4000)
-    error = noise.std() / np.sqrt(400)
-    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.05)
-
-
-def test_coverage_under_autocorrelation():
-    """Single periods pretend to know more than they do; blocks do not."""
-    generator = np.random.default_rng(3)
-    hits = {1: 0, 20: 0}
-    for _ in range(150):
-        shocks = generator.normal(size=400)
-        series = np.convolve(shocks, np.ones(5) / 5, "valid")
-        for mean_block in hits:
-            interval = growth_difference(
-                series, np.zeros_like(series), 1, mean_block=mean_block, resamples=200
-            )
-            hits[mean_block] += interval.low <= 0 <= interval.high
-    assert hits[1] / 150 < 0.75
-    assert 0.86 <= hits[20] / 150 <= 0.99
-
-
-@pytest.mark.parametrize(
-    ("series", "options", "message"),
-    [
-        (([0.1], [0.1, 0.2]), {}, "paired"),
-        (([], []), {}, "paired"),
-        (([-np.inf, 0.0], [0.0, 0.0]), {}, "not finite"),
-        (([0.0, 0.1], [0.0, 0.0]), {"mean_block": 0.5}, "mean_block"),
-        (([0.0, 0.1], [0.0, 0.0]), {"resamples": 0}, "resamples"),
-        (([0.0, 0.1], [0.0, 0.0]), {"confidence": 1.0}, "confidence"),
-    ],
-)
-def test_bad_comparisons(series, options, message):
-    with pytest.raises(ArgumentError, match=message):
-        growth_difference(*series, DAYS, **options)

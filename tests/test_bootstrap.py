@@ -1,0 +1,168 @@
+"""The stationary bootstrap: blocks, their automatic length, and what its intervals cover."""
+
+import numpy as np
+import pytest
+from arch.bootstrap import optimal_block_length as arch_block_length
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation import growth_difference
+from portfolio_env.evaluation.statistics import optimal_block_length, stationary_bootstrap_indices
+from portfolio_env.evaluation.statistics.bootstrap import percentile_interval, resampled
+
+DAYS = 252
+
+
+def autoregressive(generator, n, coefficient, burn_in=50):
+    series = generator.normal(size=n + burn_in)
+    for t in range(1, n + burn_in):
+        series[t] += coefficient * series[t - 1]
+    return series[burn_in:]
+
+
+# ---- resamples
+
+
+def test_indices_are_blocks_of_the_asked_length():
+    n, mean_block = 20_000, 10
+    indices = stationary_bootstrap_indices(n, mean_block, np.random.default_rng(0))
+    assert indices.min() >= 0 and indices.max() < n
+    continues = indices[1:] == (indices[:-1] + 1) % n
+    assert (~continues).mean() == pytest.approx(1 / mean_block, rel=0.1)
+    starts = indices[1:][~continues]
+    assert starts.mean() == pytest.approx(n / 2, rel=0.05)
+
+
+def test_rows_stay_together_and_lanes_do_not_matter():
+    rows = np.arange(50.0)[:, None, None] + np.array([0, 100, 200.0])[:, None]
+    taken = []
+
+    def keep(resamples):
+        taken.append(resamples)
+        return resamples.mean(axis=0)
+
+    draws = resampled(rows, keep, mean_block=5, resamples=7, seed=4)
+    (resamples,) = taken
+    assert resamples.shape == (50, 3, 1, 7) and draws.shape == (3, 1, 7)
+    assert (resamples == resamples[:, :1] + np.array([0, 100, 200.0])[:, None, None]).all()
+    alone = resampled(rows[:, 0, 0], lambda x: x.mean(axis=0), mean_block=5, resamples=7, seed=4)
+    assert (draws[0, 0] == alone).all()
+
+
+def test_chunks_make_no_difference(monkeypatch):
+    series = np.random.default_rng(0).normal(size=(40, 2))
+
+    def draw():
+        return resampled(series, lambda x: x.std(axis=0), mean_block=3, resamples=11, seed=1)
+
+    whole = draw()
+    monkeypatch.setattr("portfolio_env.evaluation.statistics.bootstrap._CHUNK", 200)
+    assert (draw() == whole).all()
+
+
+# ---- block length
+
+
+@pytest.mark.parametrize("coefficient", [0.0, 0.2, 0.6, -0.4])
+def test_block_length_agrees_with_arch(coefficient):
+    for seed in range(5):
+        series = autoregressive(np.random.default_rng(seed), 2000, coefficient)
+        library = max(1, arch_block_length(series)["stationary"].iloc[0])
+        assert optimal_block_length(series) == pytest.approx(library, rel=1e-10)
+
+
+def test_block_length_grows_with_dependence():
+    generator = np.random.default_rng(5)
+    lengths = [optimal_block_length(autoregressive(generator, 5000, c)) for c in (0, 0.3, 0.6, 0.9)]
+    assert lengths == sorted(lengths)
+    assert lengths[0] < 3 and lengths[-1] > 25
+
+
+@given(
+    st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40),
+    st.integers(-2, 2).map(lambda power: 4.0**power),
+)
+def test_block_length_is_bounded_and_has_no_scale(values, scale):
+    length = optimal_block_length(values)
+    assert 1 <= length <= max(1, np.ceil(min(3 * np.sqrt(len(values)), len(values) / 3)))
+    assert optimal_block_length(np.array(values) * scale) == length
+
+
+# ---- intervals
+
+
+def test_percentile_interval_and_its_p_value_agree():
+    """The interval begins to hold 0 at the confidence that the p-value names."""
+    draws = np.random.default_rng(1).normal(1.5, 1, 4999)
+    p_value = percentile_interval(1.5, draws, 0.9).p_value
+    assert p_value == pytest.approx(0.1336, abs=0.02)
+    assert percentile_interval(1.5, draws, 1 - p_value - 0.002).low > 0
+    assert percentile_interval(1.5, draws, 1 - p_value + 0.002).low <= 0
+    mirrored = percentile_interval(-1.5, -draws, 0.9)
+    assert mirrored.p_value == p_value
+    assert mirrored.high == pytest.approx(-percentile_interval(1.5, draws, 0.9).low, abs=0.01)
+
+
+def test_unknown_and_infinite_draws():
+    interval = percentile_interval(1.0, np.array([1.0, np.nan, 2.0]), 0.9)
+    assert interval.estimate == 1
+    assert np.isnan(interval[1:]).all()
+    wide = percentile_interval(2.0, np.r_[np.arange(80.0) + 1, np.full(20, np.inf)], 0.9)
+    assert wide.low == pytest.approx(5, abs=1) and wide.high == np.inf
+
+
+def test_equal_accounts_do_not_differ():
+    returns = np.random.default_rng(7).normal(size=100)
+    assert growth_difference(returns, returns, DAYS) == (0, 0, 0, 1)
+
+
+def test_interval_is_paired_and_repeatable():
+    common = np.random.default_rng(1).normal(0, 0.1, 500)
+    interval = growth_difference(common + 0.001, common, DAYS)
+    assert interval == growth_difference(common + 0.001, common, DAYS)
+    assert interval.estimate == pytest.approx(0.252)
+    assert interval.high - interval.low < 1e-12  # what both accounts share cancels
+    assert interval.p_value < 0.002
+    opposite = growth_difference(common, common + 0.001, DAYS)
+    assert opposite.estimate == pytest.approx(-interval.estimate)
+
+
+def test_single_period_blocks_give_the_textbook_standard_error():
+    noise = np.random.default_rng(2).normal(0, 0.01, 400)
+    interval = growth_difference(noise, np.zeros(400), 1, mean_block=1, resamples=4000)
+    error = noise.std() / np.sqrt(400)
+    assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.05)
+
+
+def test_coverage_under_autocorrelation():
+    """Single periods pretend to know more than they do; blocks of automatic length do not."""
+    generator = np.random.default_rng(3)
+    hits = {1: 0, None: 0}
+    for _ in range(120):
+        series = np.convolve(generator.normal(size=400), np.ones(5) / 5, "valid")
+        for mean_block in hits:
+            interval = growth_difference(
+                series, np.zeros_like(series), 1, mean_block=mean_block, resamples=200
+            )
+            hits[mean_block] += interval.low <= 0 <= interval.high
+    assert hits[1] / 120 < 0.75
+    assert 0.86 <= hits[None] / 120 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("series", "options", "message"),
+    [
+        (([0.1], [0.1, 0.2]), {}, "paired"),
+        (([], []), {}, "paired"),
+        (([-np.inf, 0.0], [0.0, 0.0]), {}, "not finite"),
+        (([-np.inf, 0.0], [-np.inf, 0.0]), {}, "not finite"),
+        (([0.0, 0.1], [0.0, 0.0]), {"mean_block": 0.5}, "mean_block"),
+        (([0.0, 0.1], [0.0, 0.0]), {"mean_block": np.nan}, "mean_block"),
+        (([0.0, 0.1], [0.0, 0.0]), {"resamples": 0}, "resamples"),
+        (([0.0, 0.1], [0.0, 0.0]), {"confidence": 1.0}, "confidence"),
+    ],
+)
+def test_bad_comparisons(series, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        growth_difference(*series, DAYS, **options)

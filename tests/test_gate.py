@@ -1,0 +1,70 @@
+"""The gate lets chance through as rarely as it says, and skill nearly always."""
+
+import numpy as np
+import pytest
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation import passes_gate
+
+DAYS = 252
+
+
+def test_noise_seldom_passes_and_a_sign_would_let_half_through():
+    generator = np.random.default_rng(0)
+    gate = signs = 0
+    for seed in range(300):
+        noise = generator.standard_t(4, 120) * 0.01
+        benchmark = generator.normal(0, 0.01, 120)
+        decision = passes_gate(benchmark + noise, benchmark, DAYS, resamples=250, seed=seed)
+        gate += bool(decision)
+        signs += decision.estimate > 0
+    assert gate / 300 <= 0.09  # 5 % and two standard errors of 300 draws
+    assert 0.4 <= signs / 300 <= 0.6
+
+
+def test_skill_passes():
+    generator = np.random.default_rng(1)
+    passed = sum(
+        bool(passes_gate(generator.normal(0.3, 1, 250), np.zeros(250), DAYS, resamples=300))
+        for _ in range(50)
+    )
+    assert passed >= 45
+
+
+def test_decision_agrees_with_its_bound_and_p_value():
+    generator = np.random.default_rng(2)
+    for drift in (-0.3, -0.05, 0.05, 0.12, 0.3):
+        policy, benchmark = generator.normal(drift, 1, 200), np.zeros(200)
+        decision = passes_gate(policy, benchmark, 1)
+        assert bool(decision) is decision.passed is (decision.low > 0) is (decision.p_value < 0.05)
+        assert decision.estimate == pytest.approx(policy.mean())
+        assert 0 < decision.p_value < 1
+        stricter = passes_gate(policy, benchmark, 1, confidence=0.99)
+        assert stricter.low < decision.low
+        assert stricter.p_value == decision.p_value
+
+
+def test_a_ruined_policy_does_not_pass():
+    policy = np.full(100, 0.1)
+    policy[-1] = -np.inf
+    decision = passes_gate(policy, np.zeros(100), DAYS)
+    assert not decision and decision.low == -np.inf and decision.p_value == 1
+
+
+def test_equal_accounts_do_not_pass():
+    returns = np.random.default_rng(3).normal(size=50)
+    assert not passes_gate(returns, returns, DAYS)
+
+
+@pytest.mark.parametrize(
+    ("policy", "options", "message"),
+    [
+        ([0.1, 0.2], {}, "paired"),
+        ([0.1, np.nan, 0.2], {}, "not finite"),
+        ([0.1, 0.2, 0.3], {"confidence": 0.5}, "confidence"),
+        ([0.1, 0.2, 0.3], {"resamples": 0}, "resamples"),
+    ],
+)
+def test_refusals(policy, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        passes_gate(policy, [0.0, 0.0, 0.0], DAYS, **options)

@@ -1,0 +1,265 @@
+"""Differences, Sharpe ratios, many strategies at once, seeds: against other libraries."""
+
+import sys
+
+import numpy as np
+import pytest
+from arch.bootstrap import MCS, SPA
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from skfolio import measures as skfolio
+
+from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env.evaluation import statistics
+
+DAYS = 252
+RETURNS = np.random.default_rng(7).standard_t(5, 1000) * 0.01 + 0.0004
+
+
+# ---- robust t-test of growth
+
+
+def test_without_lags_it_is_students_t_test():
+    own, other = np.random.default_rng(0).normal(0.1, 1, (2, 60))
+    found = statistics.growth_difference_test(own, other, DAYS, lags=0, confidence=0.9)
+    textbook = stats.ttest_1samp(own - other, 0)
+    assert found.p_value == pytest.approx(textbook.pvalue)
+    assert found.estimate == pytest.approx((own - other).mean() * DAYS)
+    interval = textbook.confidence_interval(0.9)
+    assert found[1:3] == pytest.approx((interval.low * DAYS, interval.high * DAYS))
+
+
+def test_lags_weigh_autocovariances_as_bartlett():
+    difference = np.random.default_rng(1).normal(0.1, 1, 80)
+    centred = difference - difference.mean()
+    lags = 3
+    variance = centred @ centred
+    for lag in range(1, lags + 1):
+        variance += 2 * (1 - lag / (lags + 1)) * (centred[lag:] @ centred[:-lag])
+    error = np.sqrt(variance / 80 / 79)
+    found = statistics.growth_difference_test(difference, np.zeros(80), 1, lags=lags)
+    assert (found.high - found.low) / 2 == pytest.approx(stats.t(79).ppf(0.975) * error)
+
+
+def test_size_and_power():
+    """Under autocorrelated noise about 5 % rejections; without lags, far more; with skill, most."""
+    generator = np.random.default_rng(2)
+    rejections = {"robust": 0, "naive": 0, "skill": 0}
+    for _ in range(300):
+        noise = generator.normal(size=301)
+        noise = noise[1:] + 0.5 * noise[:-1]
+        zero = np.zeros(300)
+        test = statistics.growth_difference_test
+        rejections["robust"] += test(noise, zero, 1).p_value < 0.05
+        rejections["naive"] += test(noise, zero, 1, lags=0).p_value < 0.05
+        rejections["skill"] += test(noise + 0.35, zero, 1).p_value < 0.05
+    assert 0.02 <= rejections["robust"] / 300 <= 0.10, rejections
+    assert rejections["naive"] / 300 > 0.10, rejections
+    assert rejections["skill"] / 300 > 0.9, rejections
+
+
+def test_equal_differences_have_no_error():
+    found = statistics.growth_difference_test(np.full(9, 0.2), np.full(9, 0.1), 10)
+    assert found.estimate == pytest.approx(1)
+    assert np.isnan(found[1:]).all()
+
+
+@pytest.mark.parametrize("options", [{"lags": -1}, {"lags": 3}, {"confidence": 0}])
+def test_refuses_lags_and_confidence(options):
+    with pytest.raises(ArgumentError, match=next(iter(options))):
+        statistics.growth_difference_test([0.1, 0.2, 0.4], [0.0, 0.0, 0.0], 1, **options)
+
+
+# ---- Sharpe ratios
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.5, -1.0])
+@pytest.mark.parametrize("risk_free", [0.0, 0.03])
+def test_probabilistic_sharpe_ratio_agrees_with_skfolio(threshold, risk_free):
+    found = statistics.probabilistic_sharpe_ratio(
+        RETURNS, DAYS, threshold, risk_free_annual=risk_free
+    )
+    library = skfolio.probabilistic_sharpe_ratio(
+        RETURNS, threshold / np.sqrt(DAYS), risk_free / DAYS
+    )
+    assert found.probability == pytest.approx(library, rel=1e-10)
+    assert found.p_value == pytest.approx(1 - library, rel=1e-10)
+
+
+def test_deflated_sharpe_ratio_agrees_with_skfolio():
+    trials = np.random.default_rng(0).normal(0.3, 0.5, 40)
+    found = statistics.deflated_sharpe_ratio(RETURNS, DAYS, trials)
+    library = skfolio.deflated_sharpe_ratio(RETURNS, trials / np.sqrt(DAYS))
+    assert found.probability == pytest.approx(library, rel=1e-10)
+    fewer = statistics.deflated_sharpe_ratio(RETURNS, DAYS, trials, n_trials=7.5)
+    expected = skfolio.expected_max_sharpe_ratio(7.5, trials.std(ddof=1))
+    assert fewer.threshold == pytest.approx(expected, rel=1e-10)
+    assert fewer.probability > found.probability
+
+
+def test_the_more_trials_the_higher_the_bar():
+    bars = [statistics.expected_maximum_sharpe(n, 0.5) for n in (1, 1.5, 2, 10, 100, 1e4)]
+    assert bars == sorted(bars) and bars[0] == 0
+    best = np.random.default_rng(1).normal(0, 0.5, (4000, 100)).max(axis=1).mean()
+    assert bars[4] == pytest.approx(best, rel=0.02)
+
+
+def test_interval_of_a_sharpe_ratio():
+    """For normal returns the error is the textbook's (Lo 2002); the bounds lie where p says."""
+    normal = stats.norm.ppf((np.arange(2000) + 0.5) / 2000) + 0.05
+    found = statistics.probabilistic_sharpe_ratio(normal, 1)
+    error = np.sqrt((1 + found.estimate**2 / 2) / 2000)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=1e-3)
+    at_bound = statistics.probabilistic_sharpe_ratio(RETURNS, DAYS, confidence=0.9)
+    again = statistics.probabilistic_sharpe_ratio(RETURNS, DAYS, at_bound.low)
+    assert again.p_value == pytest.approx(0.05)
+
+
+def test_no_risk_no_test():
+    found = statistics.probabilistic_sharpe_ratio(np.full(10, 0.01), DAYS)
+    assert np.isnan(found[:5]).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: statistics.probabilistic_sharpe_ratio([0.1, 0.2], DAYS), "at least 3"),
+        (lambda: statistics.probabilistic_sharpe_ratio([0.1, np.nan, 0], DAYS), "finite"),
+        (lambda: statistics.probabilistic_sharpe_ratio(RETURNS, 1, confidence=1), "confidence"),
+        (lambda: statistics.deflated_sharpe_ratio(RETURNS, DAYS, [0.1]), "trial_sharpes"),
+        (lambda: statistics.deflated_sharpe_ratio(RETURNS, 1, [1, 2], n_trials=0.5), "n_trials"),
+        (lambda: statistics.expected_maximum_sharpe(5, -1.0), "deviation"),
+    ],
+)
+def test_sharpe_refusals(call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call()
+
+
+# ---- many strategies
+
+
+def strategies(drifts, n=400, seed=0):
+    generator = np.random.default_rng(seed)
+    market = generator.normal(0, 0.01, n)
+    series = {f"s{i}": market + generator.normal(drift, 0.005, n) for i, drift in enumerate(drifts)}
+    return {"benchmark": market, **series}
+
+
+def test_superiority_finds_skill_and_not_luck():
+    lucky = strategies([0.0] * 20)
+    skilled = strategies([0.0] * 19 + [0.0015])
+    luck = statistics.superiority_test(lucky, "benchmark", DAYS, resamples=500)
+    assert luck.p_value > 0.05
+    best = max(statistics.growth_difference(
+        lucky[name], lucky["benchmark"], DAYS, resamples=10
+    ).estimate for name in lucky)  # fmt: skip
+    assert luck.estimate == pytest.approx(best)
+    skill = statistics.superiority_test(skilled, "benchmark", DAYS, resamples=500)
+    assert skill.best == "s19" and skill.p_value < 0.01
+    assert skill.p_value_low <= skill.p_value <= skill.p_value_high
+
+
+def test_superiority_is_that_of_arch():
+    series = strategies([0.0, 0.0003, -0.001])
+    found = statistics.superiority_test(series, "s1", 1, mean_block=4, resamples=300, seed=5)
+    losses = -np.transpose([series[name] for name in ("benchmark", "s0", "s2")])
+    library = SPA(-series["s1"], losses, 4, 300, "stationary", seed=np.random.default_rng(5))
+    library.compute()
+    assert found[2:] == tuple(library.pvalues[["consistent", "lower", "upper"]])
+
+
+def test_confidence_set_keeps_the_best_and_drops_the_bad():
+    series = strategies([0.0, 0.0, -0.004, 0.001])
+    found = statistics.model_confidence_set(series, confidence=0.9, resamples=500)
+    assert "s3" in found.included and "s2" not in found.included
+    assert set(found.included) == {name for name, p in found.p_values.items() if p > 0.1}
+    library = MCS(-np.transpose(list(series.values())), 0.1, 500, 3, seed=np.random.default_rng(0))
+    library.compute()
+    same = statistics.model_confidence_set(series, confidence=0.9, resamples=500, mean_block=3)
+    names = list(series)
+    assert same.included == tuple(names[i] for i in sorted(library.included))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda s: statistics.superiority_test(s, "nobody", DAYS), "unknown strategy 'nobody'"),
+        (lambda s: statistics.superiority_test({"a": s["s0"]}, "a", DAYS), "at least two"),
+        (lambda s: statistics.superiority_test(s | {"a": [0.1]}, "s0", DAYS), "same periods"),
+        (lambda s: statistics.superiority_test(s | {"a": s["s0"] * np.nan}, "a", 1), "of a is not"),
+        (lambda s: statistics.superiority_test(s, "s0", DAYS, resamples=0), "resamples"),
+        (lambda s: statistics.model_confidence_set(s, mean_block=0), "mean_block"),
+        (lambda s: statistics.model_confidence_set(s, confidence=1), "confidence"),
+    ],
+)
+def test_refuses_strategies(call, message):
+    with pytest.raises(ArgumentError, match=message):
+        call(strategies([0.0]))
+
+
+def test_says_what_to_install(monkeypatch):
+    for module in ("arch", "statsmodels.regression"):
+        monkeypatch.setitem(sys.modules, module, None)
+    series = strategies([0.0])
+    for call in (
+        lambda: statistics.superiority_test(series, "s0", DAYS),
+        lambda: statistics.model_confidence_set(series),
+        lambda: statistics.growth_difference_test(series["s0"], series["benchmark"], DAYS),
+    ):
+        with pytest.raises(PortfolioError, match=r"portfolio-env\[evaluation\]"):
+            call()
+
+
+# ---- seeds
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=30))
+def test_interquartile_mean_agrees_with_scipy(scores):
+    own = statistics.interquartile_mean(scores)
+    assert own == pytest.approx(stats.trim_mean(scores, 0.25), rel=1e-12, abs=1e-12)
+
+
+def test_seeds_are_drawn_within_their_market():
+    """Markets of different level: only what differs between the seeds of a market is chance."""
+    level = np.array([0.0, 100.0])
+    assert statistics.seeds_interval(np.tile(level, (5, 1)))[:3] == (50, 50, 50)
+    scores = level + np.random.default_rng(0).normal(size=(10, 2))
+    interval = statistics.seeds_interval(scores)
+    assert interval.estimate == pytest.approx(stats.trim_mean(scores, 0.25, axis=None))
+    assert interval.low < interval.estimate < interval.high
+    assert interval.high - interval.low < 3
+    assert interval == statistics.seeds_interval(scores)
+
+
+def test_one_bad_seed_counts_little():
+    scores = np.random.default_rng(1).normal(1, 0.1, 12)
+    scores[3] = -50
+    interval = statistics.seeds_interval(scores)
+    assert interval.estimate == pytest.approx(1, abs=0.1)
+    assert interval.low > 0.5
+
+
+def test_coverage_of_seeds():
+    generator = np.random.default_rng(2)
+    hits = 0
+    for _ in range(200):
+        interval = statistics.seeds_interval(generator.normal(size=(20, 3)), resamples=300)
+        hits += interval.low <= 0 <= interval.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "message"),
+    [
+        ([1.0], {}, "2 seeds"),
+        ([1.0, np.nan], {}, "finite"),
+        (np.zeros((2, 2, 2)), {}, "scores"),
+        ([1.0, 2.0], {"resamples": 0}, "resamples"),
+        ([1.0, 2.0], {"confidence": 2}, "confidence"),
+    ],
+)
+def test_refuses_scores(scores, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        statistics.seeds_interval(scores, **options)
