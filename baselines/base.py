@@ -201,9 +201,12 @@ class PortfolioModel(Baseline):
 
         Returns:
             (N + 1,) float64, indexed by "cash" and the assets' names.
+
+        Raises:
+            ArgumentError: If the market has no such bar.
         """
-        row = self.market.row(t)
-        return pd.Series(self._decided(row), ["cash", *self.market.assets])
+        weights = self._decided(bar_of(self.market, "t", t))
+        return pd.Series(weights.copy(), ["cash", *self.market.assets])
 
     def _decided(self, row: int) -> Weights:
         """(N + 1,) the target of a bar within the constraints, computed once."""
@@ -258,6 +261,18 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
             f"{', '.join(map(repr, calendars))}."
         )
     return np.diff(calendars[every], prepend=-(10**9)) != 0
+
+
+def bar_of(market: Market, name: str, when: Moment) -> int:
+    """The row of an option that names a bar.
+
+    Raises:
+        ArgumentError: If the market has no such bar.
+    """
+    row = market.row(when)
+    if row == market.n_bars:
+        raise ArgumentError(f"{name}={when!r} is the end of the market; give an earlier bar.")
+    return row
 
 
 def holdable(past: PricePanel, bars: int) -> NDArray[np.bool_]:

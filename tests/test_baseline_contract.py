@@ -73,7 +73,8 @@ def test_no_later_bar_changes_a_target(name, t):
     assert not np.array_equal(model.market.close[t + 1 :], other.market.close[t + 1 :])
     for row in (FITTED - 1, t - 1, t):
         assert (model.predict_weights(row) == other.predict_weights(row)).all()
-        assert (model.target(PANEL.past(row)) == model.target(PANEL.subset(slice(row + 1)))).all()
+        target = model.target(PANEL.subset(slice(row + 1)))
+        assert (model.predict_weights(row) == target).all()
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -133,6 +134,8 @@ def test_what_no_model_can_keep_to_is_refused(name):
         model.predict({key: batch[key] for key in ("tradable", "weights")})
     with pytest.raises(ArgumentError, match="without universe="):
         model.predict(batch | {"assets": np.arange(5)[None]})
+    with pytest.raises(ArgumentError, match="give an earlier bar"):
+        model.predict_weights(BARS)
     with pytest.raises(ArgumentError, match="fit on the same"):
         model.fit(PANEL.subset(columns=[0, 1]), (0, 50))
     with pytest.raises(ArgumentError, match="two bars or more"):

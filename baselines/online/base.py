@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from baselines.base import Every, PortfolioModel, Weights, portfolio
+from baselines.base import Every, PortfolioModel, Weights, bar_of, portfolio
 from portfolio_env.constraints import PortfolioConstraints
-from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.panel import FloatArray, PricePanel
 from portfolio_env.timeline import Moment
@@ -41,9 +40,7 @@ class OnlineModel(PortfolioModel):
         start: Moment = 0,
     ) -> None:
         super().__init__(market, constraints=constraints, every=every)
-        self.start = market.row(start)
-        if self.start == market.n_bars:
-            raise ArgumentError(f"start={start!r} is the end of the market; give an earlier bar.")
+        self.start = bar_of(market, "start", start)
         self._restart()
 
     def _restart(self) -> None:
