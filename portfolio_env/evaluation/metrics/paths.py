@@ -97,9 +97,9 @@ def calmar(values: ArrayLike, periods_per_year: float) -> FloatArray:
 def profit_factor(values: ArrayLike) -> FloatArray:
     """Gross profit over gross loss: money won in periods that won over money lost in the others.
 
-    As a trader counts (Pardo 2008, "The Evaluation and Optimization of Trading Strategies", ch.
-    12), with periods for trades. Periods of a larger account weigh more; counted in returns, this
-    is ``omega``. NaN without a loss.
+    As a trader counts (Pardo 2008, "The Evaluation and Optimization of Trading Strategies"), with
+    periods for trades. Periods of a larger account weigh more; counted in returns, this is
+    ``omega``. NaN without a loss.
 
     >>> round(float(profit_factor([100.0, 120.0, 110.0, 115.0])), 12)
     2.5

@@ -34,7 +34,7 @@ def tracking_error(
 ) -> FloatArray:
     """Yearly standard deviation of the active returns, those less the benchmark's.
 
-    Grinold & Kahn (2000), "Active Portfolio Management", ch. 5: there "active risk".
+    Grinold & Kahn (2000), "Active Portfolio Management", who call it active risk.
     """
     own, other = as_pair(returns, benchmark_returns)
     return deviation(own - other) * np.sqrt(periods_per_year)

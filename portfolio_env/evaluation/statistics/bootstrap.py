@@ -63,9 +63,9 @@ def optimal_block_length(series: ArrayLike) -> float:
     ``(G^2 / g(0)^2)^(1/3) K^(1/3)`` with ``G = sum_k w(k/M) |k| R(k)`` and ``g(0) = sum_k w(k/M)
     R(k)``, where R are the autocovariances and w the flat-top window, 1 up to half of M and then
     falling to 0: Politis & White (2004), "Automatic Block-Length Selection for the Dependent
-    Bootstrap", Econometric Reviews 23, section 3.2, corrected by Patton, Politis & White (2009),
-    Econometric Reviews 28. M is twice the first lag (at least 1) from which on
-    ``max(5, log10 K)`` autocorrelations in a row lie within ``2 sqrt(log10(K) / K)``.
+    Bootstrap", Econometric Reviews 23, corrected by Patton, Politis & White (2009), Econometric
+    Reviews 28. M is twice the first lag (at least 1) from which on ``max(5, log10 K)``
+    autocorrelations in a row lie within ``2 sqrt(log10(K) / K)``.
 
     Args:
         series: (K,) finite numbers.
@@ -74,6 +74,8 @@ def optimal_block_length(series: ArrayLike) -> float:
         Periods, from 1 (no autocorrelation) to the least of ``3 sqrt(K)`` and ``K / 3``, rounded
         up; 1 for a constant series or fewer than 9 periods.
     """
+    # The library arch has it too, but comparisons must run without extras; a test holds the two
+    # against each other.
     values = np.asarray(series, np.float64)
     n = len(values)
     if n < 9 or np.ptp(values) == 0:

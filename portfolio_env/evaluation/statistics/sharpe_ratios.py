@@ -46,7 +46,7 @@ def probabilistic_sharpe_ratio(
     risk_free_annual: float = 0.0,
     confidence: float = 0.95,
 ) -> SharpeTest:
-    """Is the true Sharpe ratio above a threshold (Bailey & Lopez de Prado 2012, eq. 11)?
+    """Is the true Sharpe ratio above a threshold (Bailey & Lopez de Prado 2012)?
 
     ``Z[(SR - SR*) sqrt(K - 1) / sqrt(1 - g3 SR + (g4 - 1) / 4 SR^2)]`` with the normal distribution
     Z, ratios per period, and skewness g3 and kurtosis g4 (3 for normal returns) from moments that
@@ -143,7 +143,7 @@ def expected_maximum_sharpe(n_trials: float, deviation: float) -> float:
     """About the largest of N independent normal Sharpe ratios around 0, in their own unit.
 
     ``s ((1 - g) Z^-1[1 - 1 / N] + g Z^-1[1 - 1 / (N e)])`` with Euler's constant g (Bailey & Lopez
-    de Prado 2014, eq. 1).
+    de Prado 2014).
 
     Args:
         n_trials: N >= 1, not necessarily whole; 0 is expected of a single one.
