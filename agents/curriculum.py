@@ -1,5 +1,7 @@
 """Stages that come before the algorithm: forecasts, then net growth; see `agents.pretraining`."""
 
+import logging
+from functools import partial
 from pathlib import Path
 
 import torch as th
@@ -12,7 +14,7 @@ from agents.direct import DirectAgent
 from agents.direct_training import DirectTrainer
 from agents.embeddings import Embeddings
 from agents.encoder_callbacks import all_embeddings, record_figures
-from agents.fitting import run
+from agents.fitting import run_rounds
 from agents.losses import MultiTask
 from agents.networks import make_encoder
 from agents.pretraining import Pretrainer, PretrainingOptions
@@ -20,6 +22,7 @@ from portfolio_env.files import replacing
 from portfolio_env.market import Market
 
 Weights = dict[str, Tensor]
+_LOGGER = logging.getLogger(__name__)
 
 
 def pretrained(
@@ -43,14 +46,16 @@ def pretrained(
         stored: Weights = th.load(file, map_location="cpu", weights_only=True)
         return stored
     weights: Weights | None = None
+    finish = partial(_finish, path, market, ranges["validation"], logger)
     if "1" in config.curriculum:
-        weights = _forecasts(path / "stage_1.pt", config, market, ranges, logger)
+        weights = finish("stage_1", _forecasts(config, market, ranges), every=1)
     if "2" in config.curriculum:
-        weights = _growth(path / "stage_2.pt", config, market, ranges, logger, weights)
+        growth = _growth(config, market, ranges, weights)
+        weights = finish("stage_2", growth, every=growth.options.validation_every)
     with replacing(file) as beside:
         th.save(weights, beside)
-    for stage in (1, 2):
-        (path / f"stage_{stage}.pt").unlink(missing_ok=True)
+    for left in path.glob("stage_*.pt"):
+        left.unlink()
     return weights
 
 
@@ -69,9 +74,31 @@ def record_numbers(logger: Logger, numbers: dict[str, float], step: int, prefix:
     logger.dump(step)
 
 
-def _forecasts(
-    file: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], logger: Logger
+def _finish(
+    path: Path,
+    market: Market,
+    validation: Range,
+    logger: Logger,
+    stage: str,
+    trainer: Pretrainer | DirectTrainer,
+    every: int,
 ) -> Weights:
+    """Train a stage to its end, from its last checkpoint; what it hands on."""
+    _LOGGER.info("%s: at most %d rounds", stage, trainer.fit.rounds)
+    run_rounds(
+        trainer,
+        path / f"{stage}.pt",
+        lambda numbers, samples: record_numbers(logger, numbers, samples, f"{stage}/"),
+        every,
+    )
+    trainer.restore_best()
+    embeddings, returns = trainer.embeddings, trainer.returns
+    record_figures(logger, f"{stage}/", embeddings, market, validation, returns)
+    logger.dump(trainer.samples)
+    return embeddings.state_dict()
+
+
+def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Pretrainer:
     """Stage 1."""
     with th.random.fork_rng(devices=[]):
         th.manual_seed(config.seed)
@@ -83,28 +110,17 @@ def _forecasts(
     options = PretrainingOptions(
         epochs=stages.epochs, schedule=stages.schedule, ema=stages.ema, seed=config.seed
     )
-    trainer = Pretrainer(embeddings, market, ranges["train"], ranges["validation"], options)
-    run(trainer, file, lambda numbers, step: record_numbers(logger, numbers, step, "stage_1/"))
-    trainer.restore_best()
-    returns, within = trainer.returns, ranges["validation"]
-    record_figures(logger, "stage_1/", embeddings, market, within, returns)
-    logger.dump(trainer.samples)
-    return embeddings.state_dict()
+    return Pretrainer(embeddings, market, ranges["train"], ranges["validation"], options)
 
 
 def _growth(
-    file: Path,
-    config: TrainConfig,
-    market: Market,
-    ranges: dict[str, Range],
-    logger: Logger,
-    weights: Weights | None,
-) -> Weights:
+    config: TrainConfig, market: Market, ranges: dict[str, Range], weights: Weights | None
+) -> DirectTrainer:
     """Stage 2."""
     agent = direct_agent(config, market, forecasts=True)
     hand_on(weights, agent.network)
     stages = config.stages
-    trainer = DirectTrainer(
+    return DirectTrainer(
         agent,
         market,
         *ranges["train"],
@@ -119,17 +135,6 @@ def _growth(
         prediction=MultiTask.stage(2).prediction,
         seed=config.seed,
     )
-    run(
-        trainer,
-        file,
-        lambda numbers, step: record_numbers(logger, numbers, step, "stage_2/"),
-        trainer.options.validation_every,
-    )
-    trainer.restore_best()
-    returns, within = trainer.returns, ranges["validation"]
-    record_figures(logger, "stage_2/", trainer.embeddings, market, within, returns)
-    logger.dump(trainer.samples)
-    return trainer.embeddings.state_dict()
 
 
 def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> DirectAgent:

@@ -211,7 +211,7 @@ class Trainer(Protocol):
         """Do one round; returns its numbers by name."""
 
 
-def run(
+def run_rounds(
     trainer: Trainer, file: Path, record: Callable[[dict[str, float], int], None], every: int = 1
 ) -> None:
     """Train to the end, from where a stopped training left off.

@@ -26,7 +26,7 @@ from agents.encoder_callbacks import (
     PredictionLoss,
     record_figures,
 )
-from agents.fitting import run as run_rounds
+from agents.fitting import run_rounds
 from agents.run_folder import (
     create_run,
     latest_checkpoint,

@@ -97,7 +97,7 @@ def test_a_resumed_training_knows_whether_the_encoder_learns(
         agent.save(tmp_path / "model.zip")
         resumed = load_agent("ppo", tmp_path / "model.zip", agent.get_env(), device="cpu")
         resumed.set_logger(Logger(None, []))
-        (embeddings,) = all_embeddings(resumed.policy)
+        embeddings = all_embeddings(resumed.policy)[0]
         before = copied(embeddings.encoder)
         resumed.learn(128, FrozenStart(384), reset_num_timesteps=False)
         assert embeddings.frozen == frozen == same(before, copied(embeddings.encoder))

@@ -8,7 +8,7 @@ import torch as th
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from agents.fitting import Fit, FitOptions, run
+from agents.fitting import Fit, FitOptions, run_rounds
 from portfolio_env.errors import ArgumentError
 
 OPTIONS = [
@@ -53,7 +53,7 @@ class Regression:
 
 def history(trainer: Regression, file: Path, **options: Any) -> list[tuple[int, dict[str, float]]]:
     records: list[tuple[int, dict[str, float]]] = []
-    run(trainer, file, lambda numbers, step: records.append((step, numbers)), **options)
+    run_rounds(trainer, file, lambda numbers, step: records.append((step, numbers)), **options)
     return records
 
 
