@@ -20,7 +20,7 @@ from agents.networks.prediction_heads import PredictionHead
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 
-_CHUNK = 256  # windows encoded at once where no gradient is kept
+_CHUNK = 64  # windows encoded at once where no gradient is kept: more leave a processor's cache
 
 
 def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Tensor, Tensor]:
@@ -209,34 +209,46 @@ class Embeddings(nn.Module):
 
 
 class _Cache:
-    """Vectors of the bars asked for so far, at one state of the weights."""
+    """Vectors of the bars asked for so far, at one state of the weights.
+
+    Lanes walk from bar to bar, and a few windows at a time cost several times what many do. So
+    wherever bars are missing again at the same weights, the bars that follow them are encoded too,
+    as files are read ahead: 1, 3, 7, ... each, as long as one chunk holds them.
+    """
 
     def __init__(self) -> None:
         self._state: object = None
-        self._slot = th.empty(0, dtype=th.long)
-        self._stored = th.empty(0)
-        self._used = 0
 
     def rows(
         self, t: Tensor, bars: int, state: object, encode: Callable[[Tensor], Tensor]
     ) -> Tensor:
         """(batch, N, channels), of which only those not stored yet are encoded."""
         if state != self._state:
-            self._state, self._used = state, 0
+            self._state, self._used, self._ahead = state, 0, 0
             self._slot = th.full((bars,), -1, device=t.device)
+            self._stored = th.empty(0, device=t.device)
         missing = th.unique(t[self._slot[t] < 0])
         if len(missing):
-            fresh = encode(missing)
-            end = self._used + len(missing)
-            if end > len(self._stored) or self._stored.shape[1:] != fresh.shape[1:]:
-                grown = fresh.new_empty(2 * end, *fresh.shape[1:])
-                if self._used:
-                    grown[: self._used] = self._stored[: self._used]
-                self._stored = grown
-            self._stored[self._used : end] = fresh
-            self._slot[missing] = th.arange(self._used, end, device=t.device)
-            self._used = end
+            ahead = min(self._ahead, _CHUNK // len(missing) - 1)
+            self._ahead = 2 * self._ahead + 1
+            if ahead > 0:
+                further = missing[:, None] + th.arange(ahead + 1, device=t.device)
+                near = th.unique(further.clamp(max=bars - 1))
+                missing = near[self._slot[near] < 0]
+            self._store(missing, encode)
         return self._stored[self._slot[t]]
+
+    def _store(self, t: Tensor, encode: Callable[[Tensor], Tensor]) -> None:
+        fresh = encode(t)
+        end = self._used + len(t)
+        if end > len(self._stored):
+            grown = fresh.new_empty(2 * end, *fresh.shape[1:])
+            if self._used:
+                grown[: self._used] = self._stored[: self._used]
+            self._stored = grown
+        self._stored[self._used : end] = fresh
+        self._slot[t] = th.arange(self._used, end, device=t.device)
+        self._used = end
 
 
 def _lanes(t: Tensor) -> Tensor:

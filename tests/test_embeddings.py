@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from agents.embeddings import Embeddings
@@ -47,12 +49,16 @@ def small(**options: Any) -> Embeddings:
     return Embeddings(Small(FEATURES, WINDOW, dropout), **options)
 
 
-@pytest.fixture
-def market() -> tuple[Tensor, Tensor, Tensor]:
+def drawn() -> tuple[Tensor, Tensor, Tensor]:
     rng = np.random.default_rng(0)
     features = th.tensor(rng.normal(size=(BARS, ASSETS, FEATURES)), dtype=th.float32)
     tradable = th.tensor(rng.integers(0, 2, (BARS, ASSETS)), dtype=th.float32)
     return features, tradable, th.tensor([[1], [2], [0], [1]])
+
+
+@pytest.fixture
+def market() -> tuple[Tensor, Tensor, Tensor]:
+    return drawn()
 
 
 def naive(embeddings: Embeddings, market: Any, t: Tensor, assets: Tensor | None = None) -> Tensor:
@@ -116,20 +122,48 @@ def test_each_bar_is_encoded_once_while_weights_stay(market: Any) -> None:
         embeddings(T.flip(0))
         assert encoder.calls == [5]
         first = embeddings(th.tensor([9, 10, 11]))
-        assert encoder.calls == [5, 2]
+        assert encoder.calls == [5, 3]  # 10, 11 and, ahead, 12
         optimizer = th.optim.Adam(encoder.parameters(), lr=0.1)
     embeddings(T).sum().backward()
-    assert encoder.calls == [5, 2, 5]
+    assert encoder.calls == [5, 3, 5]
     optimizer.step()
     with th.no_grad():
         second = embeddings(th.tensor([9, 10, 11]))
-        assert encoder.calls == [5, 2, 5, 3]
+        assert encoder.calls == [5, 3, 5, 3]
         assert not th.allclose(first, second)
         state = copy.deepcopy(embeddings.state_dict())
         for name in state:
             state[name] *= 0.5
         embeddings.load_state_dict(state)
         assert not th.allclose(embeddings(th.tensor([9, 10, 11])), second)
+
+
+@given(st.lists(st.lists(st.integers(WINDOW - 1, BARS - 1), min_size=1, max_size=5), min_size=1))
+@settings(max_examples=25, deadline=None)
+def test_reading_ahead_encodes_no_bar_twice_and_the_first_bars_alone(
+    asked: list[list[int]],
+) -> None:
+    market = drawn()
+    embeddings = small().eval()
+    embeddings.bind(*market)
+    encoder: Any = embeddings.encoder
+    with th.no_grad():
+        for t in map(th.tensor, asked):
+            rows = embeddings(t)
+            assert encoder.calls[0] == len(set(asked[0]))
+            assert sum(encoder.calls) <= BARS - WINDOW + 1
+            calls = list(encoder.calls)
+            th.testing.assert_close(rows, naive(embeddings, market, t), rtol=1e-5, atol=1e-6)
+            encoder.calls = calls
+
+
+def test_one_lane_that_walks_calls_the_encoder_a_few_times(market: Any) -> None:
+    embeddings = small(frozen=True)
+    embeddings.bind(*market)
+    for t in range(WINDOW - 1, BARS):
+        embeddings(th.tensor([t]))
+    calls = embeddings.encoder.calls
+    assert calls == [1, 2, 4, 8, 16, 25]
 
 
 def test_training_mode_draws_dropout_anew_and_frozen_encoders_do_not_drop(market: Any) -> None:
