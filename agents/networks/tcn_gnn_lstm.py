@@ -165,7 +165,7 @@ class TcnGnnLstm(Encoder):
         """TCN outputs (window, batch, assets, width), and where assets are present."""
         x = functional.relu(self.inward(windows)).transpose(0, 1).contiguous()
         out = self.tcn(x, self.padded)
-        present = (windows != 0).any(-1).transpose(0, 1)
+        present = (windows.abs().amax(-1) > 0).transpose(0, 1)
         return out, present[len(present) - len(out) :]
 
     def _states(self, x: Tensor) -> Tensor:

@@ -247,4 +247,4 @@ class TemporalPooling(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         """Pool (bars, ..., channels) to (..., channels)."""
-        return th.einsum("t...,t...c->...c", self.weights(x, seen).to(x.dtype), x)
+        return (self.weights(x, seen).to(x.dtype).unsqueeze(-1) * x).sum(0)
