@@ -114,7 +114,7 @@ def make_agent(
         encoder_kwargs: further options of the encoder, JSON-able.
         embedding_kwargs: how the encoder is run, see `agents.embeddings.Embeddings`, JSON-able.
         policy_kwargs: further options of the policy, e.g. `net_arch`, `log_std_init` or
-            `share_features_extractor`.
+            `share_features_extractor` (default: only without an encoder).
         options: arguments of SB3's class that replace the defaults (`device`, `seed`, `gamma`,
             ...).
 
@@ -141,6 +141,10 @@ def make_agent(
         "embedding_kwargs": embedding_kwargs or {},
     }
     policy_kwargs = {"features_extractor_kwargs": extractor} | (policy_kwargs or {})
+    if algo in ON_POLICY and encoder != "per_asset":
+        # The critic's loss is the larger one and mostly noise; an encoder that serves both learns
+        # that by heart (0.58 captured of a planted signal, 0.80 with one each).
+        policy_kwargs.setdefault("share_features_extractor", False)
     agent = cls(network, venv, policy_kwargs=policy_kwargs, **settings)
     bind_market(agent, market)
     return agent

@@ -48,6 +48,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.logger import Logger
 
 from agents import make_agent, make_sb3_vec_env, policy_for
+from agents.curriculum import hand_on
 from agents.direct import DirectAgent
 from portfolio_env import Market, PortfolioEnv, PortfolioVectorEnv
 from portfolio_env.data.planted import PlantedMarket
@@ -179,10 +180,13 @@ def references(strength: str) -> dict[str, float]:
     }
 
 
-def trained(recipe: Options, market: Market, seed: int) -> Any:
-    """An agent after its training."""
+def trained(
+    recipe: Options, market: Market, seed: int, pretrained: dict[str, th.Tensor] | None = None
+) -> Any:
+    """An agent after its training; PPO and SAC may start from the weights of an encoder."""
     th.set_num_threads(1)
-    network = {key: recipe[key] for key in ("window", "encoder", "encoder_kwargs") if key in recipe}
+    names = ("window", "encoder", "encoder_kwargs", "embedding_kwargs")
+    network = {name: recipe[name] for name in names if name in recipe}
     if recipe["algo"] == "direct":
         direct = DirectAgent(market.n_features, seed=seed, **network)
         options = {"universe": recipe.get("universe"), "seed": seed, **recipe.get("options", {})}
@@ -212,6 +216,7 @@ def trained(recipe: Options, market: Market, seed: int) -> Any:
             **network,
             **recipe.get("options", {}),
         )
+    hand_on(pretrained, agent.policy)
     agent.set_logger(Logger(None, []))  # SB3 makes a folder otherwise
     return agent.learn(recipe["timesteps"])
 
@@ -322,6 +327,13 @@ def null_summary(runs: list[Options]) -> Options:
     return summary
 
 
+def facts() -> dict[str, str]:
+    """The machine and the versions that the figures come from."""
+    names = ("torch", "stable-baselines3", "numpy", "numba")
+    own = {"python": platform.python_version(), "machine": platform.platform()}
+    return own | {name: version(name) for name in names}
+
+
 def main() -> None:
     """Train everything in two processes, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -344,13 +356,8 @@ def main() -> None:
         null = null_summary([future.result() for future in noise])
     seconds = perf_counter() - start
     print(f"{seconds:.0f} s")
-    facts = {
-        "python": platform.python_version(),
-        "machine": platform.platform(),
-        **{name: version(name) for name in ("torch", "stable-baselines3", "numpy", "numba")},
-    }
     report = {
-        "facts": facts,
+        "facts": facts(),
         "seconds": seconds,
         "recipes": RECIPES,
         "reference": reference,
