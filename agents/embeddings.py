@@ -15,6 +15,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from agents.batch_size import fitting_batch, memory_of
 from agents.networks import Encoder
 from agents.networks.prediction_heads import PredictionHead
 from portfolio_env.errors import ArgumentError
@@ -39,8 +40,9 @@ class Embeddings(nn.Module):
         compiled: a backend of `torch.compile` to run it through, e.g. "inductor"; None runs it
             as it is.
         autocast: "bf16" runs it in mixed precision; its output is float32 all the same.
-        checkpointed: windows whose activations are kept at a time; the others are computed again in
-            the backward pass. None keeps all.
+        checkpointed: windows whose activations are kept at a time; where there are more, they are
+            computed again in the backward pass. None keeps all, "auto" what half the memory of the
+            device holds, see `agents.batch_size`.
         forecasts: it has a head that forecasts each asset's next return, see `forecast`.
 
     Attributes:
@@ -59,14 +61,16 @@ class Embeddings(nn.Module):
         frozen: bool = False,
         compiled: str | None = None,
         autocast: Literal["bf16"] | None = None,
-        checkpointed: int | None = None,
+        checkpointed: int | Literal["auto"] | None = None,
         forecasts: bool = False,
     ) -> None:
         super().__init__()
         if autocast not in (None, "bf16"):
             raise ArgumentError(f"autocast is {autocast!r}: give 'bf16' or None")
-        if checkpointed is not None and checkpointed < 1:
-            raise ArgumentError(f"checkpointed is {checkpointed}: give at least 1, or None")
+        if checkpointed not in (None, "auto") and not (
+            isinstance(checkpointed, int) and checkpointed >= 1
+        ):
+            raise ArgumentError(f"checkpointed is {checkpointed}: give at least 1, 'auto' or None")
         self.encoder = encoder
         self.head = PredictionHead(encoder.channels) if forecasts else None
         self.autocast = autocast
@@ -77,6 +81,7 @@ class Embeddings(nn.Module):
         for name in ("features", "tradable", "codes"):
             self.register_buffer(name, None, persistent=False)
         self._cache = _Cache()
+        self._fitting: int | None = None
         self.cached = True
         self.frozen = False
         self.freeze(frozen)
@@ -106,6 +111,7 @@ class Embeddings(nn.Module):
         self.tradable = features.new_ones(features.shape[:2]) if tradable is None else tradable
         self.features, self.codes = features, codes
         self._cache = _Cache()
+        self._fitting = None
 
     def forward(self, t: Tensor, assets: Tensor | None = None) -> Tensor:
         """Encode bars.
@@ -195,13 +201,22 @@ class Embeddings(nn.Module):
             return th.cat([self._encode_bars(part) for part in th.split(t, _CHUNK)])
 
     def _encode_checkpointed(self, t: Tensor) -> Tensor:
-        if self.checkpointed is None:
+        size = self._at_a_time()
+        if size is None or len(t) <= size:
             return self._encode_bars(t)
         parts = [
-            checkpoint(self._encode_bars, part, use_reentrant=False)
-            for part in th.split(t, self.checkpointed)
+            checkpoint(self._encode_bars, part, use_reentrant=False) for part in th.split(t, size)
         ]
         return th.cat(parts)
+
+    def _at_a_time(self) -> int | None:
+        if self.checkpointed != "auto":
+            return self.checkpointed
+        if self._fitting is None:
+            features = self._market()[0]
+            budget = memory_of(features.device) // 2
+            self._fitting = fitting_batch(self.encoder, features.shape[1], budget, features.device)
+        return self._fitting
 
     def _state(self) -> tuple[tuple[int, int], ...]:
         """Changes whenever a weight does."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from agents.batch_size import training_bytes
 from agents.embeddings import Embeddings
 from agents.networks import Encoder
 from portfolio_env.errors import ArgumentError
@@ -110,6 +111,21 @@ def test_gradients_are_those_of_every_sample_on_its_own(
     for own, expected in zip(*gradients, strict=True):
         assert own is not None and expected is not None
         th.testing.assert_close(own, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_what_is_kept_is_bounded_by_memory(market: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    embeddings = small(checkpointed="auto")
+    one = training_bytes(embeddings.encoder, ASSETS, 1, th.device("cpu"))
+    encoder: Any = embeddings.encoder
+    for fit, calls in ((2, [2, 2, 1]), (4, [4, 1]), (8, [5])):
+        memory = 2 * fit * one
+        monkeypatch.setattr("agents.embeddings.memory_of", lambda device, memory=memory: memory)
+        embeddings.bind(*market)
+        encoder.calls = []
+        rows = embeddings(T)
+        assert encoder.calls == calls
+        rows.sum().backward()
+        assert sum(encoder.calls) == (5 if fit == 8 else 10)  # computed again, or not
 
 
 def test_each_bar_is_encoded_once_while_weights_stay(market: Any) -> None:
@@ -220,6 +236,7 @@ def test_what_cannot_be_encoded_is_refused(market: Any) -> None:
     for options, text in (
         ({"autocast": "fp8"}, "autocast is"),
         ({"checkpointed": 0}, "at least 1"),
+        ({"checkpointed": "all"}, "checkpointed is all"),
     ):
         with pytest.raises(ArgumentError, match=text):
             small(**options)

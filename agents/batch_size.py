@@ -1,0 +1,98 @@
+"""How many windows of a market an encoder can be trained on at once within some memory."""
+
+from __future__ import annotations
+
+import os
+from copy import deepcopy
+
+import torch as th
+from torch import Tensor
+
+from agents.networks import Encoder
+from portfolio_env.errors import ArgumentError
+
+
+def fitting_batch(
+    encoder: Encoder, n_assets: int, budget: int, device: th.device | str = "cpu"
+) -> int:
+    """The largest power of two of windows whose training fits a budget.
+
+    It is reckoned from `training_bytes` of one window. Weights that are counted with it make that
+    too much for many, never too little. On a GPU the answer is tried, and halved while the device
+    has no such memory.
+
+    Args:
+        encoder: it stays as it is.
+        n_assets: of the market.
+        budget: bytes.
+        device: where it is to be trained.
+
+    Raises:
+        ArgumentError: if not even one window fits, or nothing is kept for a backward pass.
+    """
+    device = th.device(device)
+    one = training_bytes(encoder, n_assets, 1, device)
+    if not one:
+        raise ArgumentError("this encoder keeps nothing for a backward pass: any batch fits")
+    if one > budget:
+        raise ArgumentError(
+            f"one window of {n_assets} assets needs {one:,} bytes, the budget is {budget:,}: give "
+            "more, a smaller encoder, a shorter window or fewer assets"
+        )
+    windows: int = 1 << ((budget // one).bit_length() - 1)
+    while device.type == "cuda" and windows > 1 and not _runs(encoder, n_assets, windows, device):
+        windows //= 2
+    return windows
+
+
+def training_bytes(encoder: Encoder, n_assets: int, windows: int, device: th.device) -> int:
+    """Bytes that training a copy of an encoder on so many windows takes, in full precision.
+
+    On a GPU the peak of forward and backward pass, beyond the weights. Elsewhere what the forward
+    pass keeps for the backward pass, windows included, each piece of memory counted once; beside it
+    the backward pass holds the gradients of a layer or two, and frees as it goes.
+    """
+    with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.enable_grad():
+        network = deepcopy(encoder).to(device).train()
+        batch = th.randn(windows, encoder.bars, n_assets, encoder.n_features, device=device)
+        tradable = th.ones(windows, n_assets, device=device)
+        return (_peak if device.type == "cuda" else _kept)(network, batch, tradable)
+
+
+def memory_of(device: th.device) -> int:
+    """Bytes that are free on a GPU; elsewhere all that the machine has."""
+    if device.type == "cuda":
+        return int(th.cuda.mem_get_info(device)[0])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _kept(network: Encoder, batch: Tensor, tradable: Tensor) -> int:
+    own = {part.untyped_storage().data_ptr() for part in network.state_dict().values()}
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with th.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = network(batch, tradable)
+    del out  # not before: memory that is free again would be counted twice, or not at all
+    return sum(kept.values())
+
+
+def _peak(network: Encoder, batch: Tensor, tradable: Tensor) -> int:
+    before = th.cuda.memory_allocated(batch.device) - batch.nbytes - tradable.nbytes
+    th.cuda.reset_peak_memory_stats(batch.device)
+    network(batch, tradable).sum().backward()
+    return th.cuda.max_memory_allocated(batch.device) - before
+
+
+def _runs(encoder: Encoder, n_assets: int, windows: int, device: th.device) -> bool:
+    try:
+        training_bytes(encoder, n_assets, windows, device)
+    except th.cuda.OutOfMemoryError:
+        th.cuda.empty_cache()
+        return False
+    return True
