@@ -14,6 +14,13 @@ from baselines.online import (
     ExponentiatedGradient,
     OnlineNewtonStep,
 )
+from baselines.optimisers import (
+    HierarchicalEqualRisk,
+    HierarchicalRiskParity,
+    MeanVariance,
+    MinimumVariance,
+    RiskParity,
+)
 from baselines.simple import (
     BuyAndHold,
     Cash,
@@ -37,6 +44,12 @@ BASELINES: dict[str, type[Baseline]] = {
     "inverse_volatility": InverseVolatility,
     "momentum": Momentum,
     "random": RandomWeights,
+    # optimisers
+    "herc": HierarchicalEqualRisk,
+    "hrp": HierarchicalRiskParity,
+    "mean_variance": MeanVariance,
+    "min_variance": MinimumVariance,
+    "risk_parity": RiskParity,
     # oracles, fitted to the bars they are judged on
     "best_asset": BestAsset,
     "best_constant_rebalanced": BestConstantRebalanced,

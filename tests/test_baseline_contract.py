@@ -17,11 +17,16 @@ BARS, FITTED, END = 200, 120, 160
 PANEL = panel_of("B", BARS, assets=5, seed=3)  # with late listings, gaps and delistings
 MARKET = pe.Market.from_panel(PANEL)
 MODELS = sorted(name for name, kind in BASELINES.items() if issubclass(kind, PortfolioModel))
+# what makes the few bars enough
+OPTIONS = {
+    name: {"lookback": 40}
+    for name in ("herc", "hrp", "mean_variance", "min_variance", "risk_parity")
+}
 
 
 def made(name, market=MARKET, **options):
     """A baseline, fitted on the first bars where it can be."""
-    model = make_baseline(name, market, **options)
+    model = make_baseline(name, market, **OPTIONS.get(name, {}) | options)
     return model.fit(market.panel, (0, FITTED)) if isinstance(model, PortfolioModel) else model
 
 
@@ -82,7 +87,9 @@ def test_fitting_sees_its_period_only(name):
     first, last = 30, 90
     changed = rewritten_after(PANEL, last - 1, seed=2)
     targets = [
-        make_baseline(name, MARKET).fit(panel, (first, last)).predict_weights(FITTED)
+        make_baseline(name, MARKET, **OPTIONS.get(name, {}))
+        .fit(panel, (first, last))
+        .predict_weights(FITTED)
         for panel in (PANEL, changed)
     ]
     assert (targets[0] == targets[1]).all()

@@ -1,0 +1,185 @@
+"""What portfolio optimisers have in common: a window of returns, bounds, who may be held."""
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baselines.base import Every, PortfolioModel, Weights, at_least, holdable, portfolio
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.names import unknown
+from portfolio_env.panel import FloatArray, PricePanel
+
+COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
+"""Estimators of a covariance. Ledoit & Wolf (2004), J. Multivariate Analysis 88; OAS: Chen et al.
+(2010), IEEE Trans. Signal Processing 58; Gerber et al. (2022), J. Portfolio Management 48.
+"exponential" has a half-life of a quarter of the window and takes the mean for 0."""
+
+STALE = 1e-12  # returns that differ by less differ by rounding
+FULL = 1e-9  # bounds with less room than this leave one portfolio
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What an optimiser is to decide: weights of n assets that sum to 1.
+
+    Attributes:
+        past: The bars up to the decision.
+        assets: (n,) columns of the assets that may be held.
+        returns: (lookback, n) their simple returns up to the decision; none is constant.
+        low, high: Bounds of every weight, in [0, 1]; some weights within them sum to 1.
+    """
+
+    past: PricePanel
+    assets: NDArray[np.int64]
+    returns: FloatArray
+    low: float
+    high: float
+
+    @property
+    def date(self) -> str:
+        """The bar of the decision."""
+        return str(self.past.timestamps[-1])
+
+    @property
+    def settled(self) -> bool:
+        """Whether the bounds leave one portfolio only, that of equal weights."""
+        n = len(self.assets)
+        return n * self.high <= 1 + FULL or n * self.low >= 1 - FULL
+
+    def bounded(self, weights: FloatArray) -> FloatArray:
+        """Weights (n,) of a solver, exactly within the bounds."""
+        box = PortfolioConstraints(min_weight=self.low, max_weight=self.high, max_cash=0.0)
+        return box.project(np.r_[0.0, weights])[1:]
+
+
+class Optimiser(PortfolioModel):
+    """Weights computed from the returns of a look-back window.
+
+    Portfolios are long-only and invested as far as the constraints allow: cash is what they leave
+    over, so all of it where nothing can be held, and the rest where the assets that can be held
+    are fewer than 1 / ``max_weight``. ``top_k`` keeps the largest weights of a first solution
+    without lower bounds, and solves again among those assets.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        lookback: Returns in the window. An asset needs all its prices for it, and to have moved:
+            one that never did is stale, not free of risk.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = "month",
+        lookback: int = 252,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every)
+        self.lookback = at_least("lookback", lookback, 2)
+        self._bound(0.0, 1.0)
+
+    def _bound(self, min_weight: float, max_weight: float) -> None:
+        """Tighten the bounds of what is held beyond those of the constraints.
+
+        Raises:
+            ArgumentError: If no portfolio of all the market's assets keeps to them.
+        """
+        own = self.constraints
+        limits = replace(
+            own,
+            long_only=True,
+            min_weight=max(own.min_weight or 0.0, min_weight),
+            max_weight=min(own.max_weight, max_weight),
+            min_cash=max(own.min_cash or 0.0, 1 - own.max_leverage),
+        )
+        record = limits.bounds(self.market.n_assets)[0]
+        self._low, self._high = float(record["min_weight"]), float(record["max_weight"])
+        self._invested = 1 - float(record["min_cash"])
+        self._top = int(record["top_k"])
+
+    @abstractmethod
+    def allocate(self, problem: Problem) -> FloatArray:
+        """The weights (n,) of a problem that leaves a choice, within its bounds but for rounding.
+
+        Raises:
+            ArgumentError: If a library is missing, or its solver fails.
+        """
+
+    def target(self, past: PricePanel) -> Weights:
+        """The optimal weights of the assets with prices for the whole look-back."""
+        problem = self.problem(past)
+        out = portfolio(np.zeros(len(past.assets), np.bool_))  # all cash
+        if len(problem.assets):
+            invested = self._share(len(problem.assets))
+            out[1 + problem.assets] = invested * self.solve(problem)
+            out[0] = 1 - invested
+        return out
+
+    def problem(self, past: PricePanel) -> Problem:
+        """The problem at the last bar of ``past``, after ``top_k`` has chosen; n may be 0."""
+        assets = np.flatnonzero(holdable(past, self.lookback + 1))
+        if len(assets):
+            assets = assets[np.ptp(self._returns(past, assets), axis=0) > STALE]
+        if len(assets) > self._top:
+            weights = self.solve(self._problem(past, assets, 0.0))
+            largest = np.argsort(-weights, kind="stable")[: self._top]
+            assets = np.sort(assets[largest[weights[largest] > 0]])
+        return self._problem(past, assets, self._low)
+
+    def _problem(self, past: PricePanel, assets: NDArray[np.int64], low: float) -> Problem:
+        share = self._share(len(assets)) or 1.0
+        bounds = low / share, min(1.0, self._high / share)
+        return Problem(past, assets, self._returns(past, assets), *bounds)
+
+    def _returns(self, past: PricePanel, assets: NDArray[np.int64]) -> FloatArray:
+        close = past.close[-self.lookback - 1 :, assets]
+        return close[1:] / close[:-1] - 1
+
+    def _share(self, n: int) -> float:
+        """What n assets may hold together."""
+        return min(self._invested, n * self._high)
+
+    def solve(self, problem: Problem) -> FloatArray:
+        """The weights (n,), n >= 1, of a problem, exactly within its bounds.
+
+        Raises:
+            ArgumentError: See ``allocate``.
+        """
+        if problem.settled:
+            return np.full(len(problem.assets), 1 / len(problem.assets))
+        return problem.bounded(self.allocate(problem))
+
+
+def adapter() -> ModuleType:
+    """The one module that imports skfolio.
+
+    Raises:
+        ArgumentError: If skfolio is not installed.
+    """
+    try:
+        from baselines.optimisers import skfolio_adapter
+    except ImportError as error:
+        raise ArgumentError(
+            "optimisers need skfolio, which is not installed; "
+            "pip install 'portfolio-env[baselines]'."
+        ) from error
+    return skfolio_adapter
+
+
+def one_of(kind: str, name: str, available: Iterable[str]) -> str:
+    """The name, if it is an available one.
+
+    Raises:
+        ArgumentError: If it is not.
+    """
+    if name not in available:
+        raise unknown(kind, name, available)
+    return name

@@ -1,0 +1,232 @@
+"""Mean-variance optimisation: the portfolio of largest Sharpe ratio, least variance, ..."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from baselines.base import Every, within
+from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter, one_of
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.panel import FloatArray
+
+MEANS = ("sample", "exponential", "james_stein")
+"""Estimators of expected returns. "exponential" has a half-life of a quarter of the window;
+"james_stein" shrinks them towards the mean of all (James & Stein, 1961)."""
+
+# Below this Sharpe ratio per bar the excess over the risk-free rate is rounding.
+NO_EXCESS = 1e-6
+
+
+class MeanVariance(Optimiser):
+    """Markowitz (1952), "Portfolio Selection", J. of Finance 7, on a look-back window.
+
+    With m the expected simple returns per bar, C their covariance, f the risk-free rate per bar and
+    the weights w of the assets summing to 1 within their bounds:
+
+    - ``max_sharpe``: largest (w'm - f) / sqrt(w'Cw);
+    - ``min_variance``: least w'Cw;
+    - ``max_return``: largest w'm; the less volatile first where assets return the same;
+    - ``target_return``: least w'Cw with w'm at least the target.
+
+    Where no portfolio within the bounds returns more than the risk-free rate, the largest Sharpe
+    ratio would be that of the riskiest losses: ``max_sharpe`` then takes the least variance. Where
+    none returns more than the target, ``target_return`` takes the largest return. ``fallbacks``
+    says when.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        lookback: See ``Optimiser``.
+        objective: One of ``OBJECTIVES``.
+        target_return: The target of ``target_return``, per year.
+        risk_free_rate: Per year, divided by the bars of a year.
+        min_weight: Lower bound of every asset that may be held; None is 0.05, or half of an equal
+            share of all assets where that is less.
+        max_weight: Upper bound of every asset, in (0, 1].
+        mean: One of ``MEANS``.
+        covariance: One of ``COVARIANCES``.
+
+    Attributes:
+        fallbacks: What was taken instead of the objective, by bar; of the targets decided so far.
+
+    Raises:
+        ArgumentError: If no portfolio of all the market's assets keeps to the bounds, or an option
+            is unknown.
+    """
+
+    source = 'Markowitz (1952), "Portfolio Selection", Journal of Finance 7'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = "month",
+        lookback: int = 252,
+        objective: str = "max_sharpe",
+        target_return: float | None = None,
+        risk_free_rate: float = 0.05,
+        min_weight: float | None = None,
+        max_weight: float = 0.4,
+        mean: str = "sample",
+        covariance: str = "ledoit_wolf",
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every, lookback=lookback)
+        self.objective = one_of("objective", objective, OBJECTIVES)
+        self.target_return = target_return
+        if (objective == "target_return") != (target_return is not None):
+            raise ArgumentError(
+                f"objective={objective!r} and target_return={target_return!r} do not fit: the "
+                'objective "target_return" takes a target, the others none.'
+            )
+        self.risk_free_rate = within("risk_free_rate", risk_free_rate, -1, 1)
+        self.max_weight = within("max_weight", max_weight, 1e-6, 1)
+        self.min_weight = min_weight
+        if min_weight is None:
+            held = min(market.n_assets, self.constraints.top_k or market.n_assets)
+            lowest = min(0.05, 0.5 * self._invested / held, self._high, max_weight)
+        else:
+            lowest = within("min_weight", min_weight, 0, 1)
+        self._bound(lowest, max_weight)
+        self.mean = one_of("mean", mean, MEANS)
+        self.covariance = one_of("covariance", covariance, COVARIANCES)
+        self.fallbacks: dict[str, str] = {}
+
+    @property
+    def risk_free(self) -> float:
+        """The risk-free rate per bar."""
+        return self.risk_free_rate / self.market.periods_per_year
+
+    def allocate(self, problem: Problem) -> FloatArray:
+        """The weights (n,) of the objective."""
+        return OBJECTIVES[self.objective](self, problem)
+
+    def moments(self, problem: Problem) -> tuple[FloatArray, FloatArray]:
+        """Expected returns (n,) and covariance (n, n), per bar."""
+        return self.expected_returns(problem), self.expected_covariance(problem)
+
+    def expected_returns(self, problem: Problem) -> FloatArray:
+        """(n,) per bar."""
+        return adapter().mean(self.mean, problem.returns)
+
+    def expected_covariance(self, problem: Problem) -> FloatArray:
+        """(n, n) per bar."""
+        return adapter().covariance(self.covariance, problem.returns)
+
+    def _min_variance(self, problem: Problem) -> FloatArray:
+        return adapter().minimum_variance(problem, self.expected_covariance(problem))
+
+    def _max_return(self, problem: Problem) -> FloatArray:
+        return largest_return(problem, *self.moments(problem))
+
+    def _max_sharpe(self, problem: Problem) -> FloatArray:
+        mean, covariance = self.moments(problem)
+        weights = tangency(problem, mean, covariance, self.risk_free)
+        if weights is None:
+            self.fallbacks[problem.date] = "min_variance: nothing exceeds the risk-free rate"
+            return adapter().minimum_variance(problem, covariance)
+        return weights
+
+    def _target_return(self, problem: Problem) -> FloatArray:
+        mean, covariance = self.moments(problem)
+        least = (self.target_return or 0.0) / self.market.periods_per_year
+        richest = largest_return(problem, mean, covariance)
+        if sharpe(richest, mean, covariance, least) <= NO_EXCESS:
+            self.fallbacks[problem.date] = "max_return: nothing exceeds the target return"
+            return richest
+        return adapter().minimum_variance(problem, covariance, mean, least)
+
+    def model_info(self) -> dict[str, Any]:
+        """See ``PortfolioModel``; with ``fallbacks``."""
+        return super().model_info() | {"fallbacks": self.fallbacks}
+
+
+OBJECTIVES: dict[str, Callable[[MeanVariance, Problem], FloatArray]] = {
+    "max_sharpe": MeanVariance._max_sharpe,
+    "min_variance": MeanVariance._min_variance,
+    "max_return": MeanVariance._max_return,
+    "target_return": MeanVariance._target_return,
+}
+"""What is optimised, by name."""
+
+
+class MinimumVariance(MeanVariance):
+    """The portfolio of least variance; see ``MeanVariance``, with the objective ``min_variance``.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        lookback: See ``Optimiser``.
+        min_weight: See ``MeanVariance``.
+        max_weight: See ``MeanVariance``.
+        covariance: One of ``COVARIANCES``.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = "month",
+        lookback: int = 252,
+        min_weight: float | None = 0.0,
+        max_weight: float = 0.4,
+        covariance: str = "ledoit_wolf",
+    ) -> None:
+        super().__init__(
+            market,
+            constraints=constraints,
+            every=every,
+            lookback=lookback,
+            objective="min_variance",
+            min_weight=min_weight,
+            max_weight=max_weight,
+            covariance=covariance,
+        )
+
+
+def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -> FloatArray:
+    """The weights (n,) of largest ``w' mean``: one asset after another to its upper bound.
+
+    Assets of the same expected return come in the order of their variances.
+    """
+    weights = np.full(len(mean), problem.low)
+    left = 1 - weights.sum()
+    for asset in np.lexsort((np.diag(covariance), -mean)):
+        weights[asset] += min(left, problem.high - problem.low)
+        left = max(0.0, 1 - weights.sum())
+    return weights
+
+
+def tangency(
+    problem: Problem, mean: FloatArray, covariance: FloatArray, risk_free: float
+) -> FloatArray | None:
+    """The weights (n,) of the largest Sharpe ratio; None where nothing exceeds the risk-free rate.
+
+    Args:
+        problem: Its bounds are kept to.
+        mean: (n,) expected returns per bar.
+        covariance: (n, n) per bar.
+        risk_free: Per bar.
+
+    Raises:
+        PortfolioError: If the solver fails.
+    """
+    richest = largest_return(problem, mean, covariance)
+    if sharpe(richest, mean, covariance, risk_free) <= NO_EXCESS:
+        return None
+    if problem.settled:
+        return richest
+    return problem.bounded(adapter().maximum_sharpe(problem, mean, covariance, risk_free))
+
+
+def sharpe(
+    weights: FloatArray, mean: FloatArray, covariance: FloatArray, risk_free: float
+) -> float:
+    """``(w' mean - risk_free) / sqrt(w' C w)``, per bar."""
+    return float((weights @ mean - risk_free) / np.sqrt(weights @ covariance @ weights))

@@ -1,0 +1,66 @@
+"""Risk parity: every asset contributes its share to the risk of the portfolio."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from baselines.base import Every
+from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter, one_of
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.names import positions
+from portfolio_env.panel import FloatArray
+
+
+class RiskParity(Optimiser):
+    """Contributions ``w_i (C w)_i / w'Cw`` to the variance in proportion to budgets.
+
+    Maillard, Roncalli & Teiletche (2010), "The Properties of Equally Weighted Risk Contribution
+    Portfolios", J. of Portfolio Management 36; budgets: Bruder & Roncalli (2012), SSRN 2009778.
+    Bounds of the weights come first: where they bind, contributions are off their budgets.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        lookback: See ``Optimiser``.
+        budgets: Positive shares of the risk by the name of every asset, normalised over those that
+            can be held; None is equal ones.
+        covariance: One of ``COVARIANCES``.
+    """
+
+    source = (
+        'Maillard, Roncalli & Teiletche (2010), "Equally Weighted Risk Contribution Portfolios"'
+    )
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = "month",
+        lookback: int = 252,
+        budgets: Mapping[str, float] | None = None,
+        covariance: str = "ledoit_wolf",
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every, lookback=lookback)
+        self.covariance = one_of("covariance", covariance, COVARIANCES)
+        self.budgets = None if budgets is None else dict(budgets)
+        self._budgets = np.ones(market.n_assets)
+        if self.budgets is not None:
+            given = np.zeros(market.n_assets)
+            given[positions("asset", list(self.budgets), market.assets)] = [*self.budgets.values()]
+            if not ((given > 0) & np.isfinite(given)).all():
+                raise ArgumentError(
+                    f"budgets={self.budgets!r}: give every asset of {market.assets} a positive "
+                    "number."
+                )
+            self._budgets = given
+
+    def allocate(self, problem: Problem) -> FloatArray:
+        """The weights (n,) at which contributions are as budgeted."""
+        library = adapter()
+        covariance = library.covariance(self.covariance, problem.returns)
+        budgets = self._budgets[problem.assets]
+        return library.risk_budgeting(problem, covariance, budgets / budgets.sum())
