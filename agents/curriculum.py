@@ -10,25 +10,27 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
 from agents.config import Range, TrainConfig
-from agents.direct import DirectAgent
+from agents.direct import DirectAgent, DirectNetwork
 from agents.direct_training import DirectTrainer
 from agents.embeddings import Embeddings
 from agents.encoder_callbacks import all_embeddings, record_figures
 from agents.fitting import run_rounds
 from agents.losses import MultiTask
 from agents.networks import make_encoder
+from agents.policies import PerAssetActorCriticPolicy
 from agents.pretraining import Pretrainer, PretrainingOptions
 from portfolio_env.files import replacing
 from portfolio_env.market import Market
 
 Weights = dict[str, Tensor]
 _LOGGER = logging.getLogger(__name__)
+_SCORER = "scorer."  # before the names of its weights
 
 
 def pretrained(
     path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], logger: Logger
 ) -> Weights | None:
-    """The weights of encoder and forecasts after the stages before the algorithm; None without any.
+    """The weights that the stages before the algorithm hand on, see `hand_on`; None without any.
 
     Args:
         path: the run folder; ``encoder.pt`` keeps the result, and ``stage_1.pt`` and ``stage_2.pt``
@@ -60,11 +62,28 @@ def pretrained(
 
 
 def hand_on(weights: Weights | None, network: nn.Module) -> None:
-    """Give every extractor of a policy or network what was pretrained of it."""
-    if weights is not None:
-        for embeddings in all_embeddings(network):
-            own = embeddings.state_dict()  # without a head, where it does not forecast
-            embeddings.load_state_dict({name: weights[name] for name in own})
+    """Give a policy or network what was pretrained of it.
+
+    Every extractor gets the encoder, and the head of forecasts where it has one. The scorer of
+    stage 2 goes where logits are its scores as they are: to PPO and A2C, and to stage 3 without RL.
+    """
+    if weights is None:
+        return
+    for embeddings in all_embeddings(network):
+        own = embeddings.state_dict()
+        embeddings.load_state_dict({name: weights[name] for name in own})
+    scorer, scores = _scorer(network), {n: w for n, w in weights.items() if n.startswith(_SCORER)}
+    if scorer is not None and scores:
+        scorer.load_state_dict({name.removeprefix(_SCORER): w for name, w in scores.items()})
+
+
+def _scorer(network: nn.Module) -> nn.Module | None:
+    """What makes logits of the extractor's rows, without squashing them; None if there is none."""
+    if isinstance(network, DirectNetwork):
+        return nn.Sequential(network.scorer, network.head)
+    if type(network) is PerAssetActorCriticPolicy:  # a Dirichlet policy makes concentrations
+        return nn.Sequential(network.mlp_extractor.policy_net, network.action_net)
+    return None
 
 
 def record_numbers(logger: Logger, numbers: dict[str, float], step: int, prefix: str = "") -> None:
@@ -95,7 +114,10 @@ def _finish(
     embeddings, returns = trainer.embeddings, trainer.returns
     record_figures(logger, f"{stage}/", embeddings, market, validation, returns)
     logger.dump(trainer.samples)
-    return embeddings.state_dict()
+    weights: Weights = embeddings.state_dict()
+    if isinstance(trainer, DirectTrainer) and (scorer := _scorer(trainer.agent.network)):
+        weights |= {_SCORER + name: weight for name, weight in scorer.state_dict().items()}
+    return weights
 
 
 def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Pretrainer:

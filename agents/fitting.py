@@ -81,7 +81,7 @@ class Fit:
         self.schedule = (
             CosineAnnealingLR(self.optimizer, rounds)
             if options.schedule == "cosine"
-            else ReduceLROnPlateau(self.optimizer, factor=0.5, patience=2)
+            else ReduceLROnPlateau(self.optimizer, factor=0.5, patience=2, threshold=0.0)
         )
         self.round, self.best, self.stale = 0, math.inf, 0
         self._best_weights: dict[str, Tensor] = {}

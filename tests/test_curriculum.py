@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import curriculum, load_run
+from agents import curriculum, load_run, make_agent, make_sb3_vec_env
 from agents.config import Stages, TrainConfig
+from agents.direct import DirectAgent
 from agents.encoder_callbacks import all_embeddings
+from agents.extractors import asset_rows
 from agents.training import resume, train
 from portfolio_env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
@@ -40,6 +43,44 @@ def handed_on(model: Any) -> list[dict[str, th.Tensor]]:
 def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
     # SAC's target networks average equal weights, which rounds.
     return all(th.allclose(value, second[name], atol=1e-6) for name, value in first.items())
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "dirichlet"])
+def test_the_scorer_goes_where_its_scores_are_the_logits(algo: str, tmp_path: Path) -> None:
+    config = replace(CONFIG, curriculum="2,3", stages=Stages(iterations=2)).resolved()
+    market, ranges = config.load_market()
+    weights = curriculum.pretrained(tmp_path, config, market, ranges, Logger(None, []))
+    assert weights is not None
+    source = DirectAgent(market.n_features, 2, encoder="lstm", encoder_kwargs=config.encoder_kwargs)
+    curriculum.hand_on(weights, source.network)
+    source.bind(market)
+    t = th.arange(30, 60)
+    held = th.full((30, 5), 0.2)
+    rows = asset_rows(source.network.extractor.embeddings(t), th.ones(30, 4), held)
+    scores = source.network.head(source.network.scorer(rows))
+    assert scores.std() > 1e-3
+    action = "weights" if algo == "dirichlet" else "logits"
+    venv = make_sb3_vec_env(market, 4, observation="index", window=2, action=action)
+    agent: Any = make_agent(
+        "ppo" if algo == "dirichlet" else algo,
+        venv,
+        policy="dirichlet" if algo == "dirichlet" else "per_asset",
+        encoder="lstm",
+        encoder_kwargs=config.encoder_kwargs,
+        window=2,
+        device="cpu",
+    )
+    before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
+    curriculum.hand_on(weights, agent.policy)
+    after = agent.policy.state_dict()
+    changed = {name for name in before if not th.equal(before[name], after[name])}
+    encoders = {name for name in changed if ".encoder." in name}
+    assert encoders
+    if algo in ("ppo", "a2c"):
+        latent = agent.policy.mlp_extractor.forward_actor(rows)
+        th.testing.assert_close(agent.policy.action_net(latent), scores)
+    else:
+        assert changed == encoders
 
 
 def events_of(path: Path) -> EventAccumulator:
