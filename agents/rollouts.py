@@ -49,7 +49,7 @@ class GroupedRolloutBuffer(DictRolloutBuffer):
     ) -> Generator[DictRolloutBufferSamples, None, None]:
         """Yield every sample once, bar by bar in random order."""
         if not self.generator_ready:
-            next(super().get())  # flattens what is stored
+            next(super().get(1))  # flattens what is stored
         bars, place = np.unique(self.observations["t"], return_inverse=True)
         order = np.argsort(np.random.permutation(len(bars))[place.ravel()], kind="stable")
         size = batch_size or len(order)
