@@ -73,7 +73,7 @@ class TrainConfig:
     """Options of the encoder as JSON, e.g. '{"hidden": 32}'."""
     curriculum: str = "3"
     """Stages of training: 1 forecasts of the next bar, 2 the gradient of net growth, 3 the
-    algorithm, e.g. 1,2,3; each starts from the encoder of the one before."""
+    algorithm, e.g. 1,2,3; each starts from what the one before has learned."""
     stages: Stages = field(default_factory=Stages)
     """How stages 1 and 2 are trained."""
     freeze_encoder: float = 0.0
