@@ -3,13 +3,15 @@
 import logging
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from agents import walk_forward
 from agents.config import TrainConfig
 from agents.training import resume, train
-from portfolio_env.errors import PortfolioError
+from portfolio_env.errors import ArgumentError, PortfolioError
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,41 @@ class Command:
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     resume: str | None = None
     """Run folder to continue from its latest checkpoint, with the settings it was started with."""
+    walk_forward: int | None = None
+    """Cut the test range into so many folds and train one agent for each, on what is before it."""
+    seeds: str | None = None
+    """Comma-separated seeds of the agents of each fold; default that of --seed."""
+    rolling: bool = False
+    """Train every fold on as many bars as the first, instead of on all of the past."""
+
+
+def run(command: Command, *, progress_bar: bool = True) -> Path:
+    """Do what the command says; the folder of the run or of the walk forward."""
+    if command.resume is not None:
+        continued = Path(command.resume)
+        if (continued / walk_forward.FILE).exists():
+            return walk_forward.continue_walk_forward(continued, progress_bar=progress_bar)
+        return resume(continued, progress_bar=progress_bar)
+    if command.walk_forward is not None:
+        return walk_forward.walk_forward(
+            command.config,
+            command.walk_forward,
+            seeds=_seeds(command.seeds),
+            rolling=command.rolling,
+            progress_bar=progress_bar,
+        )
+    if command.seeds is not None or command.rolling:
+        raise ArgumentError("--seeds and --rolling are of a walk forward; add --walk-forward K")
+    return train(command.config, progress_bar=progress_bar)
+
+
+def _seeds(text: str | None) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")] if text else []
+    except ValueError as error:
+        raise ArgumentError(
+            f"--seeds {text!r} is no list of whole numbers such as 0,1,2"
+        ) from error
 
 
 def main() -> None:
@@ -27,10 +64,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("agents").setLevel(logging.INFO)
     try:
-        if command.resume is not None:
-            path = resume(command.resume, progress_bar=True)
-        else:
-            path = train(command.config, progress_bar=True)
+        path = run(command)
     except PortfolioError as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
