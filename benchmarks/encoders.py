@@ -1,104 +1,318 @@
-"""Training speed of PPO with a TCN-GNN-LSTM; prints the table and writes it as JSON.
+"""Speed and memory of training with a TCN-GNN-LSTM; prints the tables and writes them as JSON.
 
     python benchmarks/encoders.py --out runs/encoders.json
 
-5 assets, 44 features, windows of 60 of 1,000 bars, 64 lanes, 4 epochs, minibatches of 512, the
-small preset. Plain wiring is what SB3 gives: DummyVecEnv over single environments, windows as
+**PPO**: 5 assets, 44 features, windows of 60 of 1,000 bars, 64 lanes, 4 epochs, minibatches of 512,
+the small preset. Plain wiring is what SB3 gives: DummyVecEnv over single environments, windows as
 observations, shuffled minibatches. The fast path is the same network on index observations: each
 bar is encoded once per minibatch of grouped samples, once per rollout, or once for all if frozen.
 Steps per second count rollouts and updates. Plain wiring is measured on shorter rollouts: its time
-is proportional to the steps.
+is proportional to the steps. All take turns, and the ratio is the median over rounds.
+
+**Epoch**: one supervised pass over 1,000 windows in gradient steps of 16, forecasts of the next
+return by the small preset, as in stage 1 of a curriculum. Beside it stands what the same network in
+Keras took per epoch of as many windows (its validation included) on two cores of such a machine.
+
+**Replay**: SAC with a replay of a million transitions of 30 assets, filled by the environment.
+
+**GPU**: PPO with the full preset in 1,024 lanes, where there is one; `--device cpu` runs it small.
+
+With one thread, times are processor seconds, which other load disturbs least; else wall clock.
 """
 
 import argparse
 import json
 import os
 import platform
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
+from statistics import mean, median
+from time import perf_counter, process_time
 from typing import Any
 
+import numpy as np
 import torch as th
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from agents import bind_market, make_sb3_vec_env
+from agents import (
+    IndexReplayBuffer,
+    bind_market,
+    bytes_per_transition,
+    make_agent,
+    make_sb3_vec_env,
+)
+from agents.embeddings import Embeddings
+from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
+from agents.pretraining import Pretrainer, PretrainingOptions
 from agents.rollouts import GroupedRolloutBuffer
 from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files import replacing
 
-LANES, WINDOW, BARS, FEATURES = 64, 60, 1000, 44
-ENCODER = "tcn_gnn_lstm_small"
+WINDOW, BARS, FEATURES = 60, 1000, 44
+SMALL, FULL = "tcn_gnn_lstm_small", "tcn_gnn_lstm"
+LANES, MINIBATCH = 64, 512
+KERAS_EPOCH = 4.3  # seconds for 1,007 windows
+GIB = 2**30
+
+Row = dict[str, Any]
 
 
-def market() -> Market:
+def market(assets: int = 5) -> Market:
     """Synthetic bars with the first features of two groups."""
-    panel = load_market(f"synthetic?assets=5&bars={BARS + WINDOW + 200}").panel
+    panel = load_market(f"synthetic?assets={assets}&bars={BARS + WINDOW + 200}").panel
     names = FeaturePipeline("technical,liquidity").transform(panel).feature_names[:FEATURES]
     return FeaturePipeline(names).fit(panel, 600).transform(panel)
 
 
-def steps_per_second(market: Market, steps: int, fast: bool, **extractor: Any) -> float:
-    """Of one rollout of some steps per lane and its update, after a first one."""
-    options: dict[str, Any] = {
+def seconds(run: Callable[[], Any]) -> float:
+    """Of the processor with one thread, else of the wall clock."""
+    clock = process_time if th.get_num_threads() == 1 else perf_counter
+    start = clock()
+    run()
+    return clock() - start
+
+
+def spread(values: list[float]) -> Row:
+    """Median and range."""
+    return {"median": median(values), "range": [min(values), max(values)]}
+
+
+# PPO, side by side
+
+
+def ppo(
+    data: Market,
+    lanes: int,
+    steps: int,
+    *,
+    fast: bool = True,
+    device: str = "cpu",
+    encoder: str = SMALL,
+    **extractor: Any,
+) -> PPO:
+    """PPO bound to the market, warmed up by one rollout and one epoch."""
+    options: Row = {
         "window": WINDOW,
-        "start": market.n_bars - BARS,
+        "start": data.n_bars - BARS,
         "episode_length": 250,
         "random_start": True,
     }
-    network = {"n_features": FEATURES, "window": WINDOW, "encoder": ENCODER, **extractor}
-    settings: dict[str, Any] = {
+    network = {"n_features": FEATURES, "window": WINDOW, "encoder": encoder, **extractor}
+    settings: Row = {
         "n_steps": steps,
-        "batch_size": 512,
-        "n_epochs": 4,
+        "batch_size": MINIBATCH,
         "policy_kwargs": {"features_extractor_kwargs": network},
-        "device": "cpu",
+        "device": device,
         "seed": 0,
     }
     if fast:
-        venv = make_sb3_vec_env(market, num_envs=LANES, observation="index", **options)
+        venv: Any = make_sb3_vec_env(data, num_envs=lanes, observation="index", **options)
         settings |= {"rollout_buffer_class": GroupedRolloutBuffer, "normalize_advantage": False}
     else:
-        venv = DummyVecEnv([lambda: PortfolioEnv(market, **options) for _ in range(LANES)])
-    agent = PPO(PerAssetActorCriticPolicy, venv, **settings)
-    bind_market(agent, market)
-    agent.learn(LANES * steps)
+        venv = DummyVecEnv([lambda: PortfolioEnv(data, **options) for _ in range(lanes)])
+    agent = PPO(PerAssetActorCriticPolicy, venv, n_epochs=1, **settings)
+    bind_market(agent, data)
+    agent.learn(lanes * steps)
+    agent.n_epochs = 4
+    return agent
+
+
+def side_by_side(data: Market, rounds: int) -> dict[str, Row]:
+    """Steps per second of each way to train, and their ratio to plain wiring round by round."""
+    agents = {
+        "plain wiring": ppo(data, LANES, 8, fast=False),
+        "fast path": ppo(data, LANES, 256),
+        "fast path, true past": ppo(data, LANES, 256, encoder_kwargs={"history": "past"}),
+        "fast path, frozen": ppo(data, LANES, 256, embedding_kwargs={"frozen": True}),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in agents}
+    for _ in range(rounds):
+        for name, agent in agents.items():
+            steps = LANES * agent.n_steps
+            rates[name].append(steps / seconds(lambda agent=agent, n=steps: agent.learn(n)))
+    plain = rates["plain wiring"]
+    rows = {}
+    for name, own in rates.items():
+        ratio = spread([one / other for one, other in zip(own, plain, strict=True)])
+        rows[name] = {"steps_per_second": spread(own), "ratio": ratio}
+        print(
+            f"{name:<24}{median(own):>10,.0f} steps/s{ratio['median']:>9,.1f} x "
+            f"[{ratio['range'][0]:,.1f}, {ratio['range'][1]:,.1f}]",
+            flush=True,
+        )
+    return rows
+
+
+# One supervised epoch
+
+
+def epoch(data: Market, threads: int, rounds: int) -> Row:
+    """Seconds of one pass over 1,000 windows."""
+    first = data.warmup + WINDOW - 1
+    train = (first, first + BARS + 1)  # the last bar has a next one in the range
+    th.manual_seed(0)
+    embeddings = Embeddings(make_encoder(SMALL, FEATURES, WINDOW), forecasts=True)
+    trainer = Pretrainer(embeddings, data, train, train, PretrainingOptions(batch=16))
+    trainer.validation = trainer.validation[:1]  # the pass over the training range is timed
+    before = th.get_num_threads()
+    th.set_num_threads(threads)
+    walls, processors = [], []
+    for turn in range(rounds + 1):
+        wall, processor = perf_counter(), process_time()
+        trainer.advance()
+        if turn:  # the first one warms up
+            walls.append(perf_counter() - wall)
+            processors.append(process_time() - processor)
+    th.set_num_threads(before)
+    row = {"windows": len(trainer.train), "wall": spread(walls), "processor": spread(processors)}
+    print(
+        f"epoch, {threads} thread{'s'[: threads > 1]:<2}{len(trainer.train):>7,} windows"
+        f"{median(walls):>9.2f} s ({median(processors):.2f} s of processor time), Keras "
+        f"{KERAS_EPOCH} s, {KERAS_EPOCH / median(walls):.1f} x",
+        flush=True,
+    )
+    return row
+
+
+# A million transitions
+
+
+def resident() -> int | None:
+    """Bytes of memory the process has, where the system tells."""
+    file = Path("/proc/self/statm")
+    return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if file.exists() else None
+
+
+def replay(data: Market, size: int) -> Row:
+    """What an agent's replay takes in memory once it is full."""
+    venv = make_sb3_vec_env(
+        data, LANES, observation="index", window=WINDOW, episode_length=250, random_start=True
+    )
+    before = resident()
+    agent = make_agent("sac", venv, window=WINDOW, encoder=SMALL, buffer_size=size)
+    assert isinstance(agent, SAC) and isinstance(agent.replay_buffer, IndexReplayBuffer)
+    buffer = agent.replay_buffer
+    rng = np.random.default_rng(0)
+    obs: Any = venv.reset()
     start = perf_counter()
-    agent.learn(LANES * steps)
-    return LANES * steps / (perf_counter() - start)
+    while not buffer.full:
+        actions = rng.uniform(-1, 1, (LANES, 1 + data.n_assets)).astype(np.float32)
+        next_obs: Any
+        next_obs, rewards, dones, infos = venv.step(actions)
+        buffer.add(obs, next_obs, actions, rewards, dones, infos)
+        obs = next_obs
+    passed = perf_counter() - start
+    after = resident()
+    sample = buffer.sample(MINIBATCH)
+    assert sample.observations["tradable"].shape == (MINIBATCH, data.n_assets)
+    windows = 2 * WINDOW * data.n_assets * data.n_features * np.dtype(np.float32).itemsize
+    transitions = buffer.buffer_size * buffer.n_envs
+    row = {
+        "transitions": transitions,
+        "stored": bytes_per_transition(buffer) * transitions,
+        "resident": None if before is None or after is None else after - before,
+        "as_windows": windows * transitions,
+        "filled_per_second": transitions / passed,
+    }
+    more = "" if row["resident"] is None else f", process grew by {row['resident'] / GIB:.2f} GiB"
+    print(
+        f"replay of {transitions:,}: {row['stored'] / GIB:.2f} GiB stored{more}; as windows "
+        f"{row['as_windows'] / GIB:,.0f} GiB",
+        flush=True,
+    )
+    return row
+
+
+# Where there is a GPU
+
+
+def on_gpu(data: Market, device: str) -> Row:
+    """Steps per second, utilisation and peak memory of PPO with the full preset."""
+    cuda = th.device(device).type == "cuda"
+    lanes, steps = (1024, 32) if cuda else (8, 8)
+    agent = ppo(data, lanes, steps, device=device, encoder=FULL)
+    if cuda:
+        th.cuda.reset_peak_memory_stats()
+    used: list[float] = []
+    with _sampled(used) if cuda else _nothing():
+        start = perf_counter()
+        agent.learn(lanes * steps)
+        if cuda:
+            th.cuda.synchronize()
+        passed = perf_counter() - start
+    row = {
+        "device": th.cuda.get_device_name() if cuda else device,
+        "lanes": lanes,
+        "steps_per_second": lanes * steps / passed,
+        "utilisation": mean(used) if used else None,
+        "peak_bytes": th.cuda.max_memory_allocated() if cuda else None,
+    }
+    print(f"full preset, {lanes:,} lanes: {row}", flush=True)
+    return row
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _sampled(into: list[float]) -> Iterator[None]:
+    """Within it, the GPU's utilisation in percent is read five times a second, if it can be."""
+    done = threading.Event()
+
+    def read() -> None:
+        while not done.wait(0.2):
+            try:
+                into.append(float(th.cuda.utilization()))
+            except (ModuleNotFoundError, RuntimeError):  # no nvidia-ml-py, or no driver for it
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        yield
+    finally:
+        done.set()
+        reader.join()
 
 
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("runs/encoders.json"))
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1, help="of PPO")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--transitions", type=int, default=1_000_000)
+    parser.add_argument("--device", help="of the last row; default: a GPU if there is one")
     arguments = parser.parse_args()
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     th.set_num_threads(arguments.threads)
     data = market()
-    rates = {
-        "plain wiring": steps_per_second(data, 8, fast=False),
-        "fast path": steps_per_second(data, 256, fast=True),
-        "fast path, true past": steps_per_second(
-            data, 256, fast=True, encoder_kwargs={"history": "past"}
-        ),
-        "fast path, frozen": steps_per_second(
-            data, 256, fast=True, embedding_kwargs={"frozen": True}
-        ),
-    }
-    for name, rate in rates.items():
-        ratio = rate / rates["plain wiring"]
-        print(f"{name:<24}{rate:>10,.0f} steps/s{ratio:>10,.1f} x", flush=True)
-    facts = {
+    report: Row = {
         "python": platform.python_version(),
         "packages": {name: version(name) for name in ("torch", "stable-baselines3")},
-        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "machine": platform.machine(),
+        "processors": os.cpu_count(),
+        "load_average": load,
+        "threads": arguments.threads,
+        "clock": "processor" if arguments.threads == 1 else "wall",
+        "ppo": side_by_side(data, arguments.rounds),
+        "epoch": {n: epoch(data, n, arguments.rounds) for n in (1, 2)},
+        "replay": replay(market(30), arguments.transitions),
     }
+    device = arguments.device or ("cuda" if th.cuda.is_available() else None)
+    if device is None:
+        print("full preset, 1,024 lanes: there is no GPU here; --device cpu runs it small")
+    report["gpu"] = None if device is None else on_gpu(data, device)
     with replacing(arguments.out) as beside:
-        beside.write_text(json.dumps(facts | {"steps_per_second": rates}, indent=2) + "\n")
+        beside.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
