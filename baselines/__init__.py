@@ -3,6 +3,7 @@
 from typing import Any
 
 from baselines.base import Baseline, PortfolioModel
+from baselines.forecasts import ForecastMeanVariance
 from baselines.hindsight import BestAsset, BestConstantRebalanced
 from baselines.online import (
     OLMAR1,
@@ -45,6 +46,7 @@ BASELINES: dict[str, type[Baseline]] = {
     "momentum": Momentum,
     "random": RandomWeights,
     # optimisers
+    "forecast_mean_variance": ForecastMeanVariance,
     "herc": HierarchicalEqualRisk,
     "hrp": HierarchicalRiskParity,
     "mean_variance": MeanVariance,

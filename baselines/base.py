@@ -17,7 +17,7 @@ from portfolio_env.panel import PricePanel
 from portfolio_env.timeline import Moment, Timestamps, row_of
 
 Weights: TypeAlias = NDArray[np.float64]
-Every: TypeAlias = int | Literal["week", "month", "quarter"]
+Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
 class Baseline(ABC):
@@ -94,7 +94,7 @@ class PortfolioModel(Baseline):
         market: The market its environments trade.
         constraints: What its targets keep to; None is any long-only portfolio.
         every: Rebalancing dates: every k-th bar of the market, or the first bar of each calendar
-            week (from Monday), month or quarter.
+            week (from Monday), month, quarter or year.
 
     Raises:
         ArgumentError: If ``every`` is no schedule, no portfolio of the market's assets keeps to the
@@ -239,8 +239,8 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
 
     Args:
         timestamps: (T,) sorted.
-        every: A number k for the rows divisible by k, or "week", "month", "quarter" for the first
-            bar of each; the very first bar is one.
+        every: A number k for the rows divisible by k, or "week", "month", "quarter", "year" for the
+            first bar of each; the very first bar is one.
 
     Returns:
         (T,) bool.
@@ -254,7 +254,12 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
     days = timestamps.astype("datetime64[D]").astype(np.int64)
     months = timestamps.astype("datetime64[M]").astype(np.int64)
     # the first day of the epoch was a Thursday
-    calendars = {"week": (days + 3) // 7, "month": months, "quarter": months // 3}
+    calendars = {
+        "week": (days + 3) // 7,
+        "month": months,
+        "quarter": months // 3,
+        "year": months // 12,
+    }
     if not isinstance(every, str) or every not in calendars:
         raise ArgumentError(
             f"every={every!r} is no schedule; give a number of bars of 1 or more, or one of "

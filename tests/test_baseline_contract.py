@@ -21,7 +21,7 @@ MODELS = sorted(name for name, kind in BASELINES.items() if issubclass(kind, Por
 OPTIONS = {
     name: {"lookback": 40}
     for name in ("herc", "hrp", "mean_variance", "min_variance", "risk_parity")
-}
+} | {"forecast_mean_variance": {"lookback": 40, "horizon": 5, "least": 20}}
 
 
 def made(name, market=MARKET, **options):

@@ -1,0 +1,6 @@
+"""Expected returns from forecasters that learn from the past, for mean-variance portfolios."""
+
+from baselines.forecasts.model import FORECASTERS, ForecastMeanVariance
+from baselines.forecasts.samples import Forecaster, Samples, samples
+
+__all__ = ["FORECASTERS", "ForecastMeanVariance", "Forecaster", "Samples", "samples"]

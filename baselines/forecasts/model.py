@@ -1,0 +1,187 @@
+"""Mean-variance optimisation with expected returns that are forecast, "traditional + ML"."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baselines.base import Every, at_least, rebalancing_dates
+from baselines.forecasts.networks import Network
+from baselines.forecasts.samples import Forecaster
+from baselines.forecasts.trees import Trees
+from baselines.optimisers.base import Problem, one_of
+from baselines.optimisers.mean_variance import MeanVariance
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.panel import FloatArray, PricePanel
+
+TREES = ("gradient_boosting", "random_forest")
+FORECASTERS = (*TREES, "lstm", "mlp")
+"""What forecasts, by name: trees of scikit-learn, or encoders of `agents.networks`."""
+
+
+class ForecastMeanVariance(MeanVariance):
+    """Mean-variance portfolios whose expected returns come from a forecaster.
+
+    At each date of ``refit`` the forecaster is fitted to the market's features and to the returns
+    that followed them, as far as these are over by then; all dates until the next one use it. The
+    first fit takes place as soon as there are ``least`` bars to learn from; before that all is held
+    in cash. After ``fit(panel, period)`` it is fitted to that period, once. The covariance is that
+    of the look-back window.
+
+    Args:
+        market: The market its environments trade; its features are read, and were scaled on
+            whatever range it was built with.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        lookback: See ``Optimiser``; the covariance's.
+        forecaster: One of ``FORECASTERS``.
+        horizon: Bars ahead that trees forecast; networks forecast 1. None is 21 and 1.
+        refit: When to fit anew: a schedule as that of ``every``, or "year".
+        least: Bars to learn from, at least.
+        history: Bars to learn from, at most; None is all.
+        pooled: One model for all assets, or, of trees only, one for each.
+        seed: Of all draws of the forecaster.
+        forecaster_options: See ``Trees`` and ``Network``.
+        objective: See ``MeanVariance``, with everything below.
+        target_return: See ``MeanVariance``.
+        risk_free_rate: See ``MeanVariance``.
+        min_weight: See ``MeanVariance``.
+        max_weight: See ``MeanVariance``.
+        covariance: See ``MeanVariance``.
+    """
+
+    source = 'Gu, Kelly & Xiu (2020), "Empirical Asset Pricing via Machine Learning", RFS 33'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = "month",
+        lookback: int = 252,
+        forecaster: str = "gradient_boosting",
+        horizon: int | None = None,
+        refit: Every = "year",
+        least: int = 252,
+        history: int | None = None,
+        pooled: bool = True,
+        seed: int = 0,
+        forecaster_options: Mapping[str, Any] | None = None,
+        objective: str = "max_sharpe",
+        target_return: float | None = None,
+        risk_free_rate: float = 0.05,
+        min_weight: float | None = None,
+        max_weight: float = 0.4,
+        covariance: str = "ledoit_wolf",
+    ) -> None:
+        super().__init__(
+            market,
+            constraints=constraints,
+            every=every,
+            lookback=lookback,
+            objective=objective,
+            target_return=target_return,
+            risk_free_rate=risk_free_rate,
+            min_weight=min_weight,
+            max_weight=max_weight,
+            covariance=covariance,
+        )
+        self.forecaster = one_of("forecaster", forecaster, FORECASTERS)
+        network = forecaster not in TREES
+        if network and (horizon not in (None, 1) or not pooled):
+            raise ArgumentError(
+                f"horizon={horizon!r}, pooled={pooled!r}: a network forecasts the next bar of all "
+                "assets; leave both out, or choose trees."
+            )
+        self.horizon = (
+            (1 if network else 21) if horizon is None else at_least("horizon", horizon, 1)
+        )
+        self.refit, self.pooled = refit, pooled
+        self.least = at_least("least", least, 1)
+        self.history = None if history is None else at_least("history", history, self.least)
+        self.seed = at_least("seed", seed, 0)
+        self.forecaster_options = dict(forecaster_options or {})
+        self._refits = self._fitting_rows()
+        self._walked: dict[int, Forecaster] = {}
+        self._fitted: Forecaster | None = None
+
+    def expected_returns(self, problem: Problem) -> FloatArray:
+        """(n,) forecast simple returns per bar."""
+        forecasts = self.forecasts(problem.past)
+        if forecasts is None:
+            raise ArgumentError(
+                f"nothing is forecast at {problem.date}: there are not {self.least} bars yet to "
+                "learn from; choose a later bar, or lower least."
+            )
+        return forecasts[problem.assets]
+
+    def forecasts(self, past: PricePanel) -> FloatArray | None:
+        """(N,) forecast simple returns per bar after the last bar of ``past``.
+
+        None before the first fit.
+
+        Raises:
+            ArgumentError: If these are no bars of the model's market.
+        """
+        row = self._rows(past)[1]
+        if self._fitted is None and row < self._refits[0]:
+            return None
+        return self._forecaster(row).forecast(self.market.past(row))
+
+    def problem(self, past: PricePanel) -> Problem:
+        """See ``Optimiser``; without assets before the first fit."""
+        if self._fitted is None and self._rows(past)[1] < self._refits[0]:
+            return self._problem(past, np.empty(0, np.int64), 0.0)
+        return super().problem(past)
+
+    def _fit(self, bars: PricePanel) -> None:
+        first, last = self._rows(bars)
+        self._fitted = self._new()
+        self._fitted.fit(self.market.past(last), first)
+
+    def _forecaster(self, row: int) -> Forecaster:
+        """That of the last fit up to a row."""
+        if self._fitted is not None:
+            return self._fitted
+        at = int(self._refits[np.searchsorted(self._refits, row, side="right") - 1])
+        if at not in self._walked:
+            first = 0 if self.history is None else at + 1 - self.horizon - self.history
+            forecaster = self._new()
+            forecaster.fit(self.market.past(at), max(0, first))
+            self._walked[at] = forecaster
+        return self._walked[at]
+
+    def _fitting_rows(self) -> NDArray[np.int64]:
+        """Rows at which the forecaster is fitted anew; the first may lie beyond the market."""
+        first = self.market.warmup + self.horizon + self.least - 1
+        due = np.flatnonzero(rebalancing_dates(self.market.timestamps, self.refit))
+        return np.r_[first, due[due > first]]
+
+    def _new(self) -> Forecaster:
+        if self.forecaster in TREES:
+            return Trees(
+                self.forecaster, self.horizon, self.pooled, self.seed, self.forecaster_options
+            )
+        return Network(self.forecaster, self.seed, self.forecaster_options)
+
+    def _rows(self, bars: PricePanel) -> tuple[int, int]:
+        """The first and the last row of bars of the market."""
+        market = self.market
+        first, last = np.searchsorted(market.timestamps, bars.timestamps[[0, -1]]).tolist()
+        rows = slice(first, last + 1)
+        if not (
+            np.array_equal(market.timestamps[rows], bars.timestamps)
+            and np.array_equal(market.close[last], bars.close[-1], equal_nan=True)
+        ):
+            raise ArgumentError(
+                f"the bars from {bars.timestamps[0]} to {bars.timestamps[-1]} are none of the "
+                "model's market, whose features forecasts are made of; build the model on the "
+                "market of these bars."
+            )
+        return first, last
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_walked": {}}

@@ -1,0 +1,80 @@
+"""Forecasts by networks that read windows of features: the encoders of `agents.networks`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from baselines.base import at_least
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.panel import FloatArray
+
+
+class Network:
+    """An encoder of windows, with a head for the mean and deviation of each next return.
+
+    Trained by the Gaussian likelihood of the next bar's return (`agents.pretraining.Pretrainer`):
+    the last fifth of the bars says when to stop, and the best weights on it are kept.
+
+    Args:
+        encoder: A name of ``agents.networks.ENCODERS``.
+        seed: Of the weights to begin with and of every draw.
+        options: ``window`` (20 bars), options of `PretrainingOptions` (``epochs``, ``batch``,
+            ``learning_rate``, ...), and all others to the encoder.
+
+    Raises:
+        ArgumentError: If torch is not installed.
+    """
+
+    def __init__(self, encoder: str, seed: int, options: Mapping[str, Any]) -> None:
+        try:
+            import agents.pretraining  # noqa: F401
+        except ImportError as error:
+            raise ArgumentError(
+                "forecasts by networks need torch, which is not installed; "
+                "pip install 'portfolio-env[rl]'."
+            ) from error
+        self.encoder, self.seed, self.options = encoder, seed, dict(options)
+
+    def fit(self, known: Market, first: int) -> None:
+        """Learn; see ``Forecaster``."""
+        from dataclasses import fields
+
+        import torch as th
+
+        from agents.embeddings import Embeddings
+        from agents.networks import make_encoder
+        from agents.pretraining import Pretrainer, PretrainingOptions
+
+        names = {each.name for each in fields(PretrainingOptions)} - {"seed"}
+        own = {name: value for name, value in self.options.items() if name in names}
+        rest = {name: value for name, value in self.options.items() if name not in names}
+        self.window = at_least("window", rest.pop("window", 20), 1)
+        with th.random.fork_rng(devices=[]):
+            th.manual_seed(self.seed)
+            encoder = make_encoder(self.encoder, known.n_features, self.window, **rest)
+            self._embeddings = Embeddings(encoder, forecasts=True)
+        split = first + round(0.8 * (known.n_bars - first))
+        trainer = Pretrainer(
+            self._embeddings,
+            known,
+            (first, split),
+            (split, known.n_bars),
+            PretrainingOptions(**{"epochs": 10, **own, "seed": self.seed}),
+        )
+        while not trainer.fit.finished:
+            trainer.advance()
+        trainer.restore_best()
+        self._scale = trainer.returns.scale
+
+    def forecast(self, known: Market) -> FloatArray:
+        """(N,) expected simple returns of the next bar."""
+        import torch as th
+
+        from agents.embeddings import market_tensors
+
+        bars = self._embeddings.encoder.bars
+        window = known.subset(slice(known.n_bars - bars, known.n_bars))
+        self._embeddings.bind(*market_tensors(window, "cpu"))
+        with th.no_grad():
+            mean, _ = self._embeddings.forecast(th.tensor([bars - 1]))
+        return self._scale * mean[0].double().numpy()
