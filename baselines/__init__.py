@@ -3,6 +3,7 @@
 from typing import Any
 
 from baselines.base import Baseline, PortfolioModel
+from baselines.ensemble import Ensemble
 from baselines.forecasts import ForecastMeanVariance
 from baselines.hindsight import BestAsset, BestConstantRebalanced
 from baselines.online import (
@@ -52,6 +53,8 @@ BASELINES: dict[str, type[Baseline]] = {
     "mean_variance": MeanVariance,
     "min_variance": MinimumVariance,
     "risk_parity": RiskParity,
+    # mixtures
+    "ensemble": Ensemble,
     # oracles, fitted to the bars they are judged on
     "best_asset": BestAsset,
     "best_constant_rebalanced": BestConstantRebalanced,

@@ -21,7 +21,10 @@ MODELS = sorted(name for name, kind in BASELINES.items() if issubclass(kind, Por
 OPTIONS = {
     name: {"lookback": 40}
     for name in ("herc", "hrp", "mean_variance", "min_variance", "risk_parity")
-} | {"forecast_mean_variance": {"lookback": 40, "horizon": 5, "least": 20}}
+} | {
+    "forecast_mean_variance": {"lookback": 40, "horizon": 5, "least": 20},
+    "ensemble": {"members": ("inverse_volatility", "momentum")},
+}
 
 
 def made(name, market=MARKET, **options):
@@ -165,7 +168,7 @@ def test_models_are_pickled_described_and_repeatable(name):
 
 def test_schedules_start_on_the_first_bar_of_each_period():
     days = np.arange("2024-01-01", "2025-01-01", dtype="datetime64[D]")  # begins on a Monday
-    for every, expected in (("month", 12), ("quarter", 4), ("week", 53), (100, 4)):
+    for every, expected in (("month", 12), ("quarter", 4), ("week", 53), ("year", 1), (100, 4)):
         due = rebalancing_dates(days, every)
         assert due[0] and due.sum() == expected
     assert rebalancing_dates(days, "quarter")[31 + 29 + 31]

@@ -1,0 +1,248 @@
+"""A mixture of policies: each manages its own share of the account."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from baselines.base import Baseline, PortfolioModel, Weights, within
+from baselines.simplex import log_optimal
+from portfolio_env.env import PortfolioEnv
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.backtest import Policy, backtest
+from portfolio_env.market import Market
+from portfolio_env.targets import softmax_numerators
+from portfolio_env.timeline import Moment, row_of
+
+GAP = 1e-9  # to which fitted shares are optimal, in log growth per bar
+
+
+@dataclass
+class Accounts:
+    """What an ensemble remembers from step to step, of B lanes and M members.
+
+    Attributes:
+        t: (B,) rows of the last decision.
+        held: (M, B, N + 1) weights of every member's own account right after it.
+        states: Every member's own state.
+    """
+
+    t: NDArray[np.int64]
+    held: Weights
+    states: list[Any]
+
+
+class Ensemble(Baseline):
+    """The weights ``sum_m share_m w_m`` of members that each see an account of their own.
+
+    A member observes the weights its last decision has drifted to, so that those with different
+    rebalancing dates, or that mind their turnover, decide as they would alone. At a step at which
+    some member trades the account goes to the mixture, with the shares restored; otherwise it is
+    left alone. Where every member keeps to the same bounds, so does the mixture.
+
+    The members' accounts are carried in the ``state`` of ``predict``: hand back what it returned.
+    Without it every call is a first one, in which members observe the whole account. The accounts
+    follow closing prices, without costs and interest.
+
+    Args:
+        market: The market its environments trade.
+        members: Policies by name: baselines, or anything else with SB3's ``predict`` that reads
+            ``"index"`` observations and answers with weights or logits. Names alone are baselines
+            with their defaults.
+        shares: By member, 0 or more and summing to 1; None is equal ones.
+        logits_scale: That of the environment in which members that answer with logits were trained.
+
+    Raises:
+        ArgumentError: If there are no members, or the shares are none.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        members: Mapping[str, Policy] | Sequence[str] = ("mean_variance", "hrp", "risk_parity"),
+        shares: Mapping[str, float] | None = None,
+        logits_scale: float = 5.0,
+    ) -> None:
+        super().__init__(market)
+        if not isinstance(members, Mapping):
+            from baselines import make_baseline
+
+            members = {name: make_baseline(name, market) for name in members}
+        self.members = dict(members)
+        if not self.members:
+            raise ArgumentError("members is empty; name one policy or more.")
+        if shares is None:
+            shares = dict.fromkeys(self.members, 1 / len(self.members))
+        given = np.array([*shares.values()])
+        if (
+            shares.keys() != self.members.keys()
+            or not (given >= 0).all()
+            or not abs(given.sum() - 1) <= 1e-9
+        ):
+            raise ArgumentError(
+                f"shares={shares!r}: give each of {', '.join(self.members)} a share of 0 or more, "
+                "1 together."
+            )
+        self.shares = {name: float(shares[name]) for name in self.members}
+        self.logits_scale = within("logits_scale", logits_scale, 1e-6, 100)
+        self._fitted_on: list[str] | None = None
+        # prices of assets without a bar stand still
+        self._marks = pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy()
+
+    def fit_shares(self, period: tuple[Moment, Moment], **environment: Any) -> Self:
+        """Give the members the shares of largest growth on a validation range.
+
+        With x_m the growth of member m's account over a bar, after its costs, the shares maximise
+        ``sum_t log(sum_m share_m x_tm)``: the log-optimal portfolio of the members, a concave
+        problem (see ``baselines.simplex.log_optimal``). What it costs to restore the shares is left
+        out. The best of a short range is often a single member.
+
+        Args:
+            period: Half-open range of rows or dates, after what the members were fitted on.
+            **environment: Of the ``PortfolioEnv``: costs, constraints, execution, window.
+
+        Returns:
+            The ensemble itself.
+        """
+        start, end = (row_of(self.market.timestamps, when) for when in period)
+        given = {"window": 1} | environment | {"observation": "index", "action": "weights"}
+        growths = []
+        for name, policy in self.members.items():
+            alone = Ensemble(self.market, members={name: policy}, logits_scale=self.logits_scale)
+            env = PortfolioEnv(self.market, start=start, end=end, **given)
+            values = backtest(alone, env).values
+            growths.append(values[1:] / values[:-1])
+        best = log_optimal(np.column_stack(growths), gap=GAP)
+        self.shares = dict(zip(self.members, best.tolist(), strict=True))
+        self._fitted_on = [str(self.market.timestamps[row]) for row in (start, end - 1)]
+        return self
+
+    def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
+        """(B, N + 1) the mixture of a first step."""
+        return self._mixed(observation, None, None, True)[0]
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[Weights, Accounts]:
+        """The mixture of the members' weights, as SB3's ``predict`` returns actions.
+
+        Args:
+            observation: One ``"index"`` observation or a batch of them.
+            state: What the last call returned; None at the start.
+            episode_start: (B,) lanes that begin anew.
+            deterministic: Handed on to the members.
+
+        Returns:
+            ``(weights, state)``: weights (N + 1,) for one observation, (B, N + 1) for a batch.
+
+        Raises:
+            ArgumentError: If the observation does not say which bar it is, or lanes trade assets of
+                their own.
+        """
+        if not isinstance(observation, Mapping) or "t" not in observation:
+            raise ArgumentError(
+                "an ensemble needs to know which bar it is; build its environment with "
+                'observation="index".'
+            )
+        if "assets" in observation:
+            raise ArgumentError(
+                f"an ensemble decides over all {self.market.n_assets} assets of its market; build "
+                "its environment without universe=, on market.select(...)."
+            )
+        if np.ndim(observation["weights"]) == 1:
+            batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
+            weights, state = self._mixed(batch, state, episode_start, deterministic)
+            return weights[0], state
+        return self._mixed(observation, state, episode_start, deterministic)
+
+    def _mixed(
+        self,
+        observation: Mapping[str, NDArray[Any]],
+        state: Accounts | None,
+        episode_start: NDArray[np.bool_] | None,
+        deterministic: bool,
+    ) -> tuple[Weights, Accounts]:
+        t = np.asarray(observation["t"])[:, 0]
+        observed = np.asarray(observation["weights"], np.float64)  # (B, N + 1)
+        stuck = np.asarray(observation["tradable"]) == 0
+        start = np.ones(len(t), np.bool_)
+        own = np.repeat(observed[None], len(self.members), axis=0)
+        if state is not None:
+            start = np.zeros(len(t), np.bool_) if episode_start is None else episode_start.copy()
+            start |= t <= state.t
+            gone = stuck & (observed[:, 1:] == 0)
+            drifted = self._drifted(state, t, gone)
+            own[:, ~start] = drifted[:, ~start]
+        traded = np.zeros(len(t), np.bool_)
+        held, states = np.empty_like(own), []
+        for m, policy in enumerate(self.members.values()):
+            seen = own[m].astype(np.float32)
+            answer, inner = policy.predict(
+                {**observation, "weights": seen},
+                None if state is None else state.states[m],
+                start,
+                deterministic=deterministic,
+            )
+            asked = np.asarray(answer, np.float64)
+            if _answers_logits(policy):
+                scores = softmax_numerators(np.asarray(answer), self.logits_scale)
+                asked = scores / scores.sum(axis=1, keepdims=True)
+            kept = (asked.astype(np.float32) == seen).all(axis=1)
+            held[m] = np.where(kept[:, None], own[m], _within_reach(asked, own[m], stuck))
+            traded |= ~kept
+            states.append(inner)
+        # one by one: a matrix product may round one lane as it does not round many
+        mixture = np.zeros_like(observed)
+        for share, weights in zip(self.shares.values(), held, strict=True):
+            mixture += share * weights
+        out = np.where(traded[:, None], mixture, observed)
+        return out, Accounts(t.copy(), held, states)
+
+    def _drifted(self, state: Accounts, t: NDArray[np.int64], gone: NDArray[np.bool_]) -> Weights:
+        """(M, B, N + 1) the members' weights now; what is gone from the account became cash."""
+        money = state.held.copy()
+        money[..., 1:] *= self._marks[t] / self._marks[state.t]
+        money[..., 0] += np.where(gone, money[..., 1:], 0.0).sum(axis=-1)
+        money[..., 1:] *= ~gone
+        return money / money.sum(axis=-1, keepdims=True)
+
+    def model_info(self) -> dict[str, Any]:
+        """What the ensemble is, JSON-able: members, shares, the period they were fitted on."""
+        return {
+            "name": type(self).__name__,
+            "members": {
+                name: policy.model_info()
+                if isinstance(policy, PortfolioModel | Ensemble)
+                else type(policy).__name__
+                for name, policy in self.members.items()
+            },
+            "shares": self.shares,
+            "fitted_on": self._fitted_on,
+        }
+
+
+def _answers_logits(policy: Policy) -> bool:
+    """Whether a policy says so, or was trained by SB3 in the space of logits, [-1, 1]."""
+    if hasattr(policy, "action"):
+        return bool(policy.action == "logits")
+    space = getattr(policy, "action_space", None)
+    return space is not None and bool((space.low == -1).all() and (space.high == 1).all())
+
+
+def _within_reach(asked: Weights, own: Weights, stuck: NDArray[np.bool_]) -> Weights:
+    """What can be held instead: untradable assets keep their weight, the rest is split as asked."""
+    fixed = np.hstack([np.zeros((len(stuck), 1), np.bool_), stuck])
+    free = 1 - np.where(fixed, own, 0.0).sum(axis=1, keepdims=True)
+    wanted = np.where(fixed, 0.0, asked)
+    total = wanted.sum(axis=1, keepdims=True)
+    cash = np.eye(1, asked.shape[1])
+    share = np.where(total > 1e-12, wanted / np.where(total > 1e-12, total, 1.0), cash)
+    return np.where(fixed, own, np.maximum(free, 0.0) * share)
