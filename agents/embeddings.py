@@ -41,8 +41,8 @@ class Embeddings(nn.Module):
             as it is.
         autocast: "bf16" runs it in mixed precision; its output is float32 all the same.
         checkpointed: windows whose activations are kept at a time; where there are more, they are
-            computed again in the backward pass. None keeps all, "auto" what half the memory of the
-            device holds, see `agents.batch_size`.
+            computed again in the backward pass. None keeps all, "auto" what a quarter of the memory
+            of the device holds, see `agents.batch_size`.
         forecasts: it has a head that forecasts each asset's next return, see `forecast`.
 
     Attributes:
@@ -61,7 +61,7 @@ class Embeddings(nn.Module):
         frozen: bool = False,
         compiled: str | None = None,
         autocast: Literal["bf16"] | None = None,
-        checkpointed: int | Literal["auto"] | None = None,
+        checkpointed: int | Literal["auto"] | None = "auto",
         forecasts: bool = False,
     ) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class Embeddings(nn.Module):
             return self.checkpointed
         if self._fitting is None:
             features = self._market()[0]
-            budget = memory_of(features.device) // 2
+            budget = memory_of(features.device) // 4  # actor and critic may have one each
             self._fitting = fitting_batch(self.encoder, features.shape[1], budget, features.device)
         return self._fitting
 

@@ -114,11 +114,11 @@ def test_gradients_are_those_of_every_sample_on_its_own(
 
 
 def test_what_is_kept_is_bounded_by_memory(market: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    embeddings = small(checkpointed="auto")
+    embeddings = small()  # of itself
     one = training_bytes(embeddings.encoder, ASSETS, 1, th.device("cpu"))
     encoder: Any = embeddings.encoder
     for fit, calls in ((2, [2, 2, 1]), (4, [4, 1]), (8, [5])):
-        memory = 2 * fit * one
+        memory = 4 * fit * one
         monkeypatch.setattr("agents.embeddings.memory_of", lambda device, memory=memory: memory)
         embeddings.bind(*market)
         encoder.calls = []
