@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Figure, Logger
+from stable_baselines3.common.logger import Figure as LoggedFigure
+from stable_baselines3.common.logger import Logger
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -17,6 +20,9 @@ from agents.embeddings import Embeddings
 from agents.extractors import MarketExtractor
 from agents.forecasts import NextReturns
 from portfolio_env.market import Market
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def all_embeddings(network: nn.Module) -> list[Embeddings]:
@@ -136,6 +142,24 @@ class EncoderFigures(PeriodicCallback):
         self.logger.dump(self.model.num_timesteps)
 
 
+def encoder_figures(
+    embeddings: Embeddings, market: Market, rows: Range, returns: NextReturns | None
+) -> dict[str, Figure]:
+    """Attention at the last bar of a range and, with returns, calibration over the range, by name.
+
+    The embeddings are in evaluation mode.
+    """
+    t = rows[1] - 1
+    figures = {
+        f"attention/{name}": attention_figure(name, weights, market, t)
+        for name, weights in attention_maps(embeddings.encoder, market, t).items()
+    }
+    if returns is not None:
+        calibration = returns.calibration(embeddings, returns.rows(rows))
+        figures["calibration/reliability"] = calibration.figure()
+    return figures
+
+
 def record_figures(
     logger: Logger,
     prefix: str,
@@ -144,17 +168,6 @@ def record_figures(
     validation: Range,
     returns: NextReturns | None,
 ) -> None:
-    """Record attention at the last bar of a range and, with returns, calibration over the range.
-
-    The embeddings are in evaluation mode; the logger is left to be dumped.
-    """
-    t = validation[1] - 1
-    figures = {
-        f"attention/{name}": attention_figure(name, weights, market, t)
-        for name, weights in attention_maps(embeddings.encoder, market, t).items()
-    }
-    if returns is not None:
-        rows = returns.rows(validation)
-        figures["calibration/reliability"] = returns.calibration(embeddings, rows).figure()
-    for name, figure in figures.items():
-        logger.record(prefix + name, Figure(figure, close=True), exclude=TENSORBOARD_ONLY)
+    """Record `encoder_figures`; the logger is left to be dumped."""
+    for name, figure in encoder_figures(embeddings, market, validation, returns).items():
+        logger.record(prefix + name, LoggedFigure(figure, close=True), exclude=TENSORBOARD_ONLY)

@@ -1,68 +1,216 @@
-"""The command lines, end to end: train.py writes a run, evaluate.py judges it out of sample."""
+"""The command lines, end to end: evaluate.py judges baselines alone, and what train.py wrote."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from evaluate import EvaluateConfig, evaluate, main
+import evaluate
+from baselines import BASELINES, PortfolioModel, make_baseline
+from portfolio_env import PortfolioEnv
+from portfolio_env.evaluation import backtest
 
 ROOT = Path(__file__).parents[1]
+MARKET = "synthetic?assets=3&bars=300"
+QUICK = ("--resamples", "40", "--market", MARKET, "--no-agent")
 
 
-def command(script, *arguments):
+def command(monkeypatch, capsys, *arguments):
+    """What evaluate.py prints."""
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+    evaluate.main()
+    return capsys.readouterr().out
+
+
+class Needy(PortfolioModel):
+    """A baseline whose library is not installed."""
+
+    def target(self, past):
+        raise NotImplementedError
+
+    def _fit(self, bars):
+        from portfolio_env.errors import ArgumentError
+
+        raise ArgumentError("Needy needs a library; pip install it")
+
+
+class Fitted(PortfolioModel):
+    """A baseline that remembers what it was fitted on."""
+
+    seen = None
+
+    def target(self, past):
+        return np.array([0.1, 0.2, 0.3, 0.4])
+
+    def _fit(self, bars):
+        type(self).seen = bars.timestamps
+
+
+def test_baselines_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(BASELINES, "needy", Needy)
+    monkeypatch.setitem(BASELINES, "fitted", Fitted)
+    names = "equal_weight,cash,best_asset,momentum,needy,fitted"
+    more = ("--commissions", "0,10,50", "--capital", 5000, "--records", "parquet")
+    printed = command(
+        monkeypatch, capsys, *QUICK, "--baselines", names, "--out", tmp_path, *more,
+        "--train", "0.5", "--validation", "0.1", "--costs.commission-bps", "10",
+    )  # fmt: skip
+    folder = tmp_path / "evaluation" / "test"
+    table = pd.read_csv(folder / "table.csv", index_col="strategy")
+    assert set(table.index) == set(names.split(","))
+    assert list(table.index[-2:]) == ["best_asset", "needy"]
+    assert table.loc["needy", "remark"] == "could not run: Needy needs a library; pip install it"
+    for name in table.index:
+        assert f"{name} " in printed
+    assert "look" not in printed.partition("\n")[0]
+
+    market, ranges = _market()
+    assert (Fitted.seen == market.timestamps[slice(*ranges["train"])]).all()
+    start, end = ranges["test"]
+    options = {"window": 1, "observation": "index", "action": "weights", "start": start, "end": end}
+    own = backtest(make_baseline("momentum", market), PortfolioEnv(market, **options))
+    read = pd.read_parquet(folder / "momentum" / "account.parquet")
+    assert (read["value"] == own.values).all()
+    assert table.loc["momentum", "total_return"] == pytest.approx(own.values[-1] / 10_000 - 1)
+    oracle = pd.read_parquet(folder / "best_asset" / "holdings.parquet")
+    gains = market.close[end - 1] / market.close[start]
+    best = market.assets[gains.argmax()]
+    assert set(oracle.loc[oracle["weight"] > 0.5, "asset"]) == {best}
+
+    page = (folder / "report.html").read_text()
+    for title in ("Costs", "In practice", "Allocation", "Risk and return"):
+        assert f"<h2>{title}</h2>" in page
+    assert list((tmp_path / "tb" / "evaluation").glob("events*"))
+    facts = json.loads((folder / "metrics.json").read_text())
+    assert facts["looks_before"] == 0
+
+    again = command(monkeypatch, capsys, *QUICK, "--baselines", "momentum", "--out", tmp_path,
+                    "--train", "0.5", "--validation", "0.1")  # fmt: skip
+    assert "(look 2 at this range)" in again
+    assert "This is look 2 at this test range" in again
+    assert json.loads((folder / "metrics.json").read_text())["looks_before"] == 1
+    trials = {t["fingerprint"] for look in _looks(tmp_path) for t in look["trials"]}
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["trials"] == len(trials) - 1  # cash has no Sharpe ratio
+    assert "This is look 2" in (folder / "report.html").read_text()
+
+
+def _market():
+    from agents.config import TrainConfig
+
+    return TrainConfig(market=MARKET, train=0.5, validation=0.1).load_market()
+
+
+def _looks(home):
+    return json.loads((home / "looks.json").read_text())
+
+
+def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, capsys):
+    printed = command(
+        monkeypatch, capsys, *QUICK, "--split", "validation", "--baselines", "cash", "--out",
+        tmp_path,
+    )  # fmt: skip
+    assert "validation: " in printed
+    assert not (tmp_path / "looks.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "is not a run folder"),
+        (["nowhere", "--market", "synthetic"], "are those of the run nowhere"),
+        ([*QUICK, "--baselines", "equal_wait"], "did you mean equal_weight"),
+        ([*QUICK, "--commissions", "0;10"], "give numbers such as 0,10,25"),
+    ],
+)
+def test_says_what_is_wrong_without_a_traceback(monkeypatch, arguments, message, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    with pytest.raises(SystemExit, match=f"error: .*{message}"):
+        evaluate.main()
+    assert not list(tmp_path.iterdir())  # a look that failed is none
+
+
+# ---- a run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "short"
+    arguments = ["--market", "synthetic?assets=3&bars=400", "--timesteps", 256, "--num-envs", 16]
     done = subprocess.run(
-        [sys.executable, str(ROOT / script), *map(str, arguments)],
+        [sys.executable, str(ROOT / "train.py"), *map(str, arguments), "--out", str(path)],
         capture_output=True,
         text=True,
         timeout=300,
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    path = tmp_path_factory.mktemp("runs") / "short"
-    market = "synthetic?assets=3&bars=400"
-    command("train.py", "--market", market, "--timesteps", 256, "--num-envs", 16, "--out", path)
     return path
 
 
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
 @pytest.mark.slow
-def test_evaluates_a_run_against_baselines(run):
-    printed = command("evaluate.py", run, "--baselines", "buy_and_hold,cash", "--device", "cpu")
+def test_evaluates_a_run_against_baselines(run, monkeypatch, capsys):
+    printed = command(
+        monkeypatch, capsys, run, "--baselines", "buy_and_hold,cash", "--device", "cpu",
+        "--resamples", 40,
+    )  # fmt: skip
     folder = run / "evaluation" / "test"
     table = pd.read_csv(folder / "table.csv", index_col="strategy")
-    assert list(table.index) == ["ppo", "equal_weight", "buy_and_hold", "cash"]
+    assert set(table.index) == {"ppo", "ppo_gated", "equal_weight", "buy_and_hold", "cash"}
+    growth = table["annual_log_growth"].to_numpy()
+    assert (np.diff(growth) <= 0).all()
     for name in table.index:
-        assert f"{name}: " in printed
         account = pd.read_csv(folder / name / "account.csv")
         total = account["value"].iloc[-1] / account["value"].iloc[0] - 1
         assert total == pytest.approx(table.loc[name, "total_return"])
+    twin = "ppo" if "Gate open: ppo" in printed else "equal_weight"
+    assert f"Gate {'open' if twin == 'ppo' else 'closed'}: ppo" in printed
+    values = [pd.read_csv(folder / n / "account.csv")["value"] for n in ("ppo_gated", twin)]
+    assert values[0].to_numpy() == pytest.approx(values[1].to_numpy())
     facts = json.loads((folder / "metrics.json").read_text())
     rows = json.loads((run / "market.json").read_text())["ranges"]["test"]
     assert facts["steps"] == rows[1] - 1 - rows[0]  # the whole range, and nothing but it
-    assert facts["model"] == "final"
+    assert facts["model"] == "ppo (final)"
+    (look,) = _looks(run)
+    assert look["model"] == "ppo (final)"
+    assert [trial["name"] for trial in look["trials"] if trial["agent"]] == ["ppo"]
+    assert "bytes" in (folder / "report.html").read_text()
 
 
 @pytest.mark.slow
-def test_evaluates_the_training_range_from_its_first_possible_decision(run):
-    config = EvaluateConfig(run, split="train", model="best", device="cpu")
-    loaded, results = evaluate(config)
-    market = loaded.market
-    first = market.timestamps[market.warmup + loaded.env_options["window"] - 1]
-    assert list(results) == ["ppo", "equal_weight", "buy_and_hold"]
-    for result in results.values():
-        assert result.timestamps[0] == first
-        assert result.timestamps[-1] == market.timestamps[loaded.ranges["train"][1] - 1]
+def test_another_model_of_the_run_is_another_trial(run, monkeypatch, capsys):
+    quick = ("--device", "cpu", "--resamples", 40, "--baselines", "equal_weight")
+    command(monkeypatch, capsys, run, *quick)
+    shutil.copy(run / "final_model.zip", run / "best_model.zip")
+    same = command(monkeypatch, capsys, run, *quick, "--model", "best")
+    assert "look 2" in same and "different agents" not in same
+    assert "flatters it" in same
+    with (run / "best_model.zip").open("ab") as file:
+        file.write(b"\0")
+    other = command(monkeypatch, capsys, run, *quick, "--model", "best")
+    assert "look 3" in other and "2 different agents" in other
 
 
-def test_says_what_is_wrong_without_a_traceback(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"error: .*is not a run folder"):
-        main()
+@pytest.mark.slow
+def test_the_training_range_starts_at_its_first_possible_decision(run, monkeypatch, capsys):
+    command(monkeypatch, capsys, run, "--split", "train", "--device", "cpu", "--resamples", 40)
+    facts = json.loads((run / "evaluation" / "train" / "metrics.json").read_text())
+    from agents import load_run
+
+    loaded = load_run(run, device="cpu")
+    first = loaded.market.warmup + loaded.env_options["window"] - 1
+    last = loaded.ranges["train"][1] - 1
+    for name, row in (("first_decision", first), ("last_bar", last)):
+        assert np.datetime64(facts[name]) == loaded.market.timestamps[row]
+    assert not (run / "looks.json").exists()

@@ -1,8 +1,5 @@
 """Backtests keep exactly what happened: against plain arithmetic, lane by lane, and in files."""
 
-import json
-from dataclasses import replace
-
 import gymnasium as gym
 import numpy as np
 import pandas as pd
@@ -11,14 +8,7 @@ import pytest
 import portfolio_env as pe
 from baselines import make_baseline
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation import (
-    backtest,
-    compare,
-    growth_difference,
-    plots,
-    verdict,
-    write_comparison,
-)
+from portfolio_env.evaluation import backtest
 
 MARKET = pe.load_market("synthetic?assets=3&bars=90")
 COSTS = {"commission_bps": 20, "sell_commission_bps": 50, "cash_rate_annual": 0.03}
@@ -147,96 +137,28 @@ def test_csv_round_trip(tmp_path):
     assert (holdings.groupby("date")["trade"].sum().to_numpy() <= 0).all()
 
 
-# ---- comparisons
+def test_last_weights_are_what_a_longer_backtest_finds():
+    rows = {"start": 30, "end": 60}
+    short = backtest(RandomWeights(), pe.PortfolioEnv(MARKET, **options(**rows)))
+    longer = backtest(RandomWeights(), pe.PortfolioEnv(MARKET, **options(**rows | {"end": 61})))
+    assert (short.last_weights == longer.drifted[-1]).all()
+    assert short.last_weights.sum() == pytest.approx(1)
 
 
-@pytest.fixture(scope="module")
-def results():
-    policies = {"random": RandomWeights()}
-    for name in ("equal_weight", "buy_and_hold", "cash"):
-        policies[name] = make_baseline(name, MARKET)
-    return {
-        name: backtest(policy, pe.PortfolioEnv(MARKET, **options()))
-        for name, policy in policies.items()
-    }
+def test_lanes_keep_the_last_weights_of_their_own_ends():
+    shared = options(random_start=True, universe=2)
+    lanes = pe.PortfolioVectorEnv(4, MARKET, autoreset_mode="Disabled", **shared)
+    policy = RandomWeights(lanes=4, assets=2)
+    for lane, result in enumerate(backtest(policy, lanes, seed=11)):
+        alone = RandomWeights(assets=2)
+        alone.targets = policy.targets[:, lane : lane + 1]
+        single = backtest(alone, pe.PortfolioEnv(MARKET, **shared), seed=11 + lane)
+        assert (result.last_weights == single.last_weights).all()
 
 
-def test_table_holds_metrics_and_the_paired_difference(results):
-    table = compare(results)
-    assert list(table.index) == list(results)
-    assert table.loc["cash", "cost_drag"] == 0
-    assert table.loc["random", "sharpe"] == results["random"].metrics()["sharpe"]
-    expected = growth_difference(
-        results["random"].log_returns, results["equal_weight"].log_returns, MARKET.periods_per_year
-    )
-    assert tuple(table.loc["random"][-3:]) == expected[:3]
-    assert tuple(table.loc["equal_weight"][-3:]) == (0, 0, 0)
-    assert "compared with it" in verdict(table, "equal_weight")
-    low, high = table.loc["random"][-2:]
-    wording = "ahead of" if low > 0 else "behind" if high < 0 else "not distinguishable from"
-    assert f"{wording} equal_weight" in verdict(table, "random")
-
-
-def test_ruin_leaves_no_difference():
-    market = pe.Market.from_prices(
-        pd.DataFrame(
-            {"A": [1, 1, 1, 1e-4, 1e-4, 1e-4], "B": np.ones(6)},
-            index=pd.date_range("2020-01-01", periods=6),
-        ),
-        features=["return_1"],
-    )
-    policies = {"all_in": RandomWeights(assets=2), "equal_weight": RandomWeights(assets=2)}
-    policies["all_in"].targets[:] = [0, 1, 0]
-    policies["equal_weight"].targets[:] = [0, 0, 1]
-    results = {
-        name: backtest(policy, pe.PortfolioEnv(market, **options()))
-        for name, policy in policies.items()
-    }
-    assert len(results["all_in"].costs) < len(results["equal_weight"].costs)
-    table = compare(results)
-    assert np.isnan(table.loc["all_in"][-3:].astype(float)).all()
-    assert "ruined" in verdict(table, "all_in")
-
-
-def test_refuses_other_dates_and_unknown_references(results):
-    other = backtest(RandomWeights(), pe.PortfolioEnv(MARKET, **options(start=40)))
-    with pytest.raises(ArgumentError, match="different dates"):
-        compare(results | {"other": other})
-    with pytest.raises(ArgumentError, match="'nothing'"):
-        compare(results, reference="nothing")
-
-
-def test_files_of_a_comparison(results, tmp_path):
-    table = compare(results)
-    write_comparison(tmp_path, results, table, {"split": "test"})
-    read = pd.read_csv(tmp_path / "table.csv", index_col="strategy")
-    pd.testing.assert_frame_equal(read, table)
-    measures = json.loads((tmp_path / "metrics.json").read_text())
-    assert measures["split"] == "test"
-    assert measures["strategies"]["cash"]["sharpe"] is None  # NaN is no JSON
-    for name in results:
-        for file in ("account.csv", "holdings.csv", "weights.png"):
-            assert (tmp_path / name / file).stat().st_size > 0
-    assert (tmp_path / "equity.png").read_bytes().startswith(b"\x89PNG")
-    assert not list(tmp_path.rglob(".*"))  # nothing half-written is left
-
-
-def test_plots_show_every_account(results):
-    for figure in (plots.equity_curves(results), plots.drawdown_curves(results)):
-        (axes,) = figure.axes
-        assert [text.get_text() for text in axes.get_legend().get_texts()] == list(results)
-    figure = plots.weights_area(results["random"], "random")
-    (axes,) = figure.axes
-    assert axes.get_title() == "random"
-    assert axes.get_ylim() == pytest.approx((0, 1))
-    assert len(figure.legends[0].get_texts()) == 4
-
-
-def test_plots_of_shorts_and_of_great_growth(results):
-    result = results["random"]
-    growth = replace(result, values=np.geomspace(1, 100, len(result.values)))
-    assert plots.equity_curves(results | {"growth": growth}).axes[0].get_yscale() == "log"
-    assert plots.equity_curves(results).axes[0].get_yscale() == "linear"
-    held = np.tile([0.8, 0.5, -0.3, 0.0], (len(result.held), 1))
-    figure = plots.weights_area(replace(result, held=held))
-    assert figure.axes[0].get_ylim() == pytest.approx((-0.3, 1.3))
+def test_parquet_round_trip(tmp_path):
+    result = backtest(RandomWeights(), pe.PortfolioEnv(MARKET, **options()))
+    result.to_parquet(tmp_path / "new")
+    for name, frame in (("account", result.account()), ("holdings", result.holdings())):
+        read = pd.read_parquet(tmp_path / "new" / f"{name}.parquet")
+        pd.testing.assert_frame_equal(read, frame)

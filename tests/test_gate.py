@@ -2,9 +2,18 @@
 
 import numpy as np
 import pytest
+from accounts import account, ruined
 
+import portfolio_env as pe
+from baselines import make_baseline
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation import passes_gate
+from portfolio_env.evaluation import (
+    GateDecision,
+    GatedPolicy,
+    backtest,
+    gate_decision,
+    passes_gate,
+)
 
 DAYS = 252
 
@@ -68,3 +77,46 @@ def test_equal_accounts_do_not_pass():
 def test_refusals(policy, options, message):
     with pytest.raises(ArgumentError, match=message):
         passes_gate(policy, [0.0, 0.0, 0.0], DAYS, **options)
+
+
+# ---- of backtests, and in use
+
+
+def test_decision_on_two_backtests():
+    generator = np.random.default_rng(4)
+    market, noise = generator.normal(0, 0.01, 200), generator.normal(0, 0.002, 200)
+    policy, benchmark = account(market + noise + 0.002), account(market)
+    decision = gate_decision(policy, benchmark)
+    assert decision == passes_gate(policy.log_returns, benchmark.log_returns, DAYS)
+    assert decision and not gate_decision(account(market - 0.002 + noise), benchmark)
+    assert gate_decision(ruined(60), account(np.zeros(200))) == (False, -np.inf, -np.inf, 1.0)
+    with pytest.raises(ArgumentError, match="different dates"):
+        gate_decision(account(market, start="2021-01-01"), benchmark)
+
+
+OPEN = GateDecision(passed=True, estimate=0.1, low=0.01, p_value=0.01)
+CLOSED = GateDecision(passed=False, estimate=0.1, low=-0.01, p_value=0.1)
+
+
+@pytest.mark.parametrize("decision", [OPEN, CLOSED])
+def test_trades_like_the_chosen_one(decision):
+    market = pe.load_market("synthetic?assets=3&bars=60")
+    options = {"observation": "index", "window": 1, "action": "weights"}
+
+    def run(policy):
+        return backtest(policy, pe.PortfolioEnv(market, **options)).values
+
+    policy, fallback = (make_baseline(name, market) for name in ("random", "equal_weight"))
+    gated = run(GatedPolicy(policy, fallback, decision))
+    assert (gated == run(policy if decision else fallback)).all()
+    assert not (gated == run(fallback if decision else policy)).all()
+
+
+def test_declares_the_actions_of_the_chosen_one():
+    class Logits:
+        def predict(self, observation, state=None, episode_start=None, deterministic=True):
+            return np.zeros((1, 4)), state
+
+    weights = make_baseline("cash", pe.load_market("synthetic?assets=3&bars=60"))
+    assert GatedPolicy(Logits(), weights, CLOSED).action == "weights"
+    assert not hasattr(GatedPolicy(Logits(), weights, OPEN), "action")

@@ -1,114 +1,316 @@
-"""Comparison of backtests over the same dates: the table, a sentence on each, the files."""
+"""Comparison of backtests over the same dates: one table, best first, with how sure it is."""
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation import plots
 from portfolio_env.evaluation.backtest import BacktestResult
-from portfolio_env.evaluation.statistics import Interval, growth_difference
+from portfolio_env.evaluation.metrics import RELATIVE_MEASURES, relative_summary
+from portfolio_env.evaluation.statistics import (
+    SuperiorityTest,
+    deflated_sharpe_ratio,
+    growth_difference,
+    growth_difference_test,
+    model_confidence_set,
+    resample_measures,
+    superiority_test,
+)
 from portfolio_env.files import replacing
 
 REFERENCE = "equal_weight"
-DIFFERENCE = ("growth_difference", "growth_difference_low", "growth_difference_high")
-UNKNOWN = Interval(math.nan, math.nan, math.nan, math.nan)
+RANKED_BY = "annual_log_growth"  # after costs
+INTERVALS = (RANKED_BY, "sharpe")  # measures with an interval of their own
+ROUNDING = 1e-9  # accounts that differ by less are the same
+MIN_PERIODS = 3  # fewer have no standard error
+
+_BOUNDS = ("low", "high")
 
 
-def compare(results: Mapping[str, BacktestResult], reference: str = REFERENCE) -> pd.DataFrame:
-    """Measures of every strategy, and its difference in yearly log growth to the reference.
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Strategies over the same dates, held against a reference.
+
+    Attributes:
+        results: Backtests by name, in the order of the table.
+        table: One row per strategy: the best by growth after costs first, then the oracles, which
+            are never ranked. Columns:
+
+            - ``rank`` from 1 (equals share one), NaN for oracles;
+            - the measures of ``metrics.summary`` and ``metrics.relative_summary`` (against the
+              reference);
+            - ``annual_log_growth_low``, ``_high``, ``sharpe_low``, ``_high``: bootstrap intervals;
+            - ``growth_difference``: yearly log growth less that of the reference, with ``_low``,
+              ``_high`` and ``_p`` from the paired bootstrap, and ``hac_p`` from the t-test;
+            - ``deflated_sharpe``: probability that the true Sharpe ratio is above the largest that
+              so many trials show by luck alone;
+            - ``in_confidence_set``: 1 for strategies that cannot be told from the best, else 0;
+            - ``remark``: "oracle", "ruined", "same as ..." or why a strategy could not run.
+
+            NaN where nothing can be said: intervals and tests of oracles and of ruined accounts.
+            Strategies that could not run are the last rows.
+        reference: Name of the strategy that the others are held against.
+        oracles: Names of those fitted to the very bars they are judged on.
+        twins: For every ranked account the name of the first one that is the same, mostly its own;
+            the reference is first. A gate that is closed makes an agent the reference.
+        trials: How many different strategies the deflated Sharpe ratios allow for.
+        superiority: Test of "the best is no better than the reference"; None where there is none.
+        mean_block: Of the bootstrap, in periods.
+        notes: What could not be computed, and why.
+        failed: Why a strategy could not run, by name.
+    """
+
+    results: dict[str, BacktestResult]
+    table: pd.DataFrame
+    reference: str
+    oracles: tuple[str, ...]
+    twins: dict[str, str]
+    trials: int
+    superiority: SuperiorityTest | None
+    mean_block: float
+    notes: tuple[str, ...]
+    failed: dict[str, str]
+
+    @property
+    def ranked(self) -> dict[str, BacktestResult]:
+        """The backtests of all but the oracles, best first."""
+        return {name: r for name, r in self.results.items() if name not in self.oracles}
+
+    @property
+    def complete(self) -> dict[str, BacktestResult]:
+        """Those of the ranked accounts that reached the end."""
+        return _complete(self.ranked, len(next(iter(self.results.values())).costs))
+
+    @property
+    def distinct(self) -> dict[str, BacktestResult]:
+        """The backtests of the ranked that are not the same account under another name."""
+        return {n: result for n, result in self.ranked.items() if self.twins[n] == n}
+
+
+def compare(
+    results: Mapping[str, BacktestResult],
+    reference: str = REFERENCE,
+    *,
+    oracles: Collection[str] = (),
+    failed: Mapping[str, str] | None = None,
+    earlier_sharpes: Sequence[float] = (),
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Comparison:
+    """Rank strategies by growth after costs and say how sure their differences are.
 
     Args:
-        results: Backtests by name, from the same dates.
+        results: Backtests by name, from the same dates; those of ruined accounts may end earlier.
         reference: Name of the strategy that the others are held against.
-
-    Returns:
-        One row per strategy: the measures of ``metrics.summary``, then the difference and the
-        bounds of its 95 % interval (see ``growth_difference``), NaN where an account was ruined
-        before the end.
+        oracles: Names of strategies with knowledge of the evaluation: shown, but in no ranking.
+        failed: Why other strategies could not run, by name: they become rows with that remark.
+        earlier_sharpes: Yearly Sharpe ratios of other strategies that were tried on these dates.
+        resamples: Of every bootstrap.
+        seed: Of every bootstrap: the same input gives the same table.
 
     Raises:
         ArgumentError: If there is no result of the reference, or the dates differ.
     """
+    _check(results, reference)
+    measures = pd.DataFrame.from_dict({n: r.metrics() for n, r in results.items()}, orient="index")
+    order = measures[RANKED_BY].sort_values(ascending=False, kind="stable").index
+    names = [*(n for n in order if n not in oracles), *(n for n in order if n in oracles)]
+    everything = {name: results[name] for name in names}
+    ranked = {name: results[name] for name in names if name not in oracles}
+    steps = max(len(result.costs) for result in results.values())
+    complete = _complete(ranked, steps)
+    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
+    intervals, mean_block = _intervals(complete, **options)
+    twins = _twins({reference: results[reference], **ranked})
+    distinct = [name for name in ranked if twins[name] == name]
+    unique = {name: complete[name] for name in distinct if name in complete}
+    own_sharpes = measures.loc[distinct, "sharpe"]
+    trials = [*own_sharpes[np.isfinite(own_sharpes)], *earlier_sharpes]
+    table = measures.loc[names].join(
+        [
+            _relative(everything, reference),
+            intervals,
+            _differences(complete, reference, **options),
+            _deflated(complete, trials),
+        ]
+    )
+    growth = pd.Series({name: measures.at[twins[name], RANKED_BY] for name in ranked})
+    table.insert(0, "rank", growth.rank(ascending=False, method="min"))
+    notes = [] if find_spec("statsmodels") else [_missing("the t-test", "statsmodels")]
+    superiority = None
+    table["in_confidence_set"] = math.nan
+    if find_spec("arch") is None:
+        notes.append(_missing("the test of the best and the confidence set", "arch"))
+    elif reference in unique and len(unique) > 1 and steps >= MIN_PERIODS:
+        series = {name: result.log_returns for name, result in unique.items()}
+        year = results[reference].periods_per_year
+        superiority = superiority_test(series, reference, year, **options)
+        included = model_confidence_set(series, **options).included
+        table["in_confidence_set"] = pd.Series({n: float(twins[n] in included) for n in complete})
+    failures = dict(failed or {})
+    remarks = pd.Series({name: _remark(name, complete, oracles, twins) for name in names})
+    table = table.reindex([*names, *failures])
+    table["remark"] = pd.concat([remarks, "could not run: " + pd.Series(failures, dtype=object)])
+    return Comparison(
+        results=everything,
+        table=table.rename_axis("strategy"),
+        reference=reference,
+        oracles=tuple(name for name in names if name in oracles),
+        twins=twins,
+        trials=len(trials),
+        superiority=superiority,
+        mean_block=mean_block,
+        notes=tuple(notes),
+        failed=failures,
+    )
+
+
+def _check(results: Mapping[str, BacktestResult], reference: str) -> None:
     if reference not in results:
         raise ArgumentError(f"reference={reference!r} is none of the results {sorted(results)}.")
     benchmark = results[reference]
-    rows = {}
     for name, result in results.items():
         shared = min(len(result.timestamps), len(benchmark.timestamps))
         if not np.array_equal(result.timestamps[:shared], benchmark.timestamps[:shared]):
             raise ArgumentError(f"{name} and {reference} ran over different dates; use one range.")
-        rows[name] = result.metrics() | dict(
-            zip(DIFFERENCE, _difference(result, benchmark)[:3], strict=True)
-        )
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("strategy")
 
 
-def _difference(result: BacktestResult, benchmark: BacktestResult) -> Interval:
-    own, other = result.log_returns, benchmark.log_returns
-    if len(own) != len(other) or not np.isfinite(own - other).all():
-        return UNKNOWN
-    return growth_difference(own, other, result.periods_per_year)
+def _remark(
+    name: str,
+    complete: Mapping[str, BacktestResult],
+    oracles: Collection[str],
+    twins: Mapping[str, str],
+) -> str:
+    if name in oracles:
+        return "oracle"
+    if name not in complete:
+        return "ruined"
+    return "" if twins[name] == name else f"same as {twins[name]}"
 
 
-def verdict(table: pd.DataFrame, strategy: str, reference: str = REFERENCE) -> str:
-    """One plain sentence on a strategy.
+def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:
+    """The accounts with a finite return in every step: those that were not ruined."""
+    return {
+        name: result
+        for name, result in results.items()
+        if len(result.costs) == steps and (result.values > 0).all()
+    }
 
-    Args:
-        table: What ``compare`` returned.
-        strategy: Name of a row.
-        reference: The reference of the table.
-    """
-    row = table.loc[strategy].to_dict()
-    start = (
-        f"{strategy}: {row['annual_log_growth']:+.1%} log growth a year after costs, "
-        f"largest drawdown {row['max_drawdown']:.1%}"
-    )
-    if strategy == reference:
-        return start + "; the others are compared with it."
-    difference, low, high = (row[name] for name in DIFFERENCE)
-    if math.isnan(difference):
-        return start + "; ruined before the end, so there is nothing to compare."
-    sign = "ahead of" if low > 0 else "behind" if high < 0 else "not distinguishable from"
-    return (
-        start + f"; {sign} {reference} ({difference:+.1%}, 95% interval {low:+.1%} to {high:+.1%})."
-    )
+
+def _twins(results: Mapping[str, BacktestResult]) -> dict[str, str]:
+    """The first name of the same account, of every name."""
+    first: dict[str, str] = {}
+    for name, result in results.items():
+        same = (other for other in first.values() if _same(result, results[other]))
+        first[name] = next(same, name)
+    return first
+
+
+def _same(one: BacktestResult, other: BacktestResult) -> bool:
+    equal_length = len(one.values) == len(other.values)
+    return equal_length and np.allclose(one.values, other.values, rtol=ROUNDING, atol=0)
+
+
+def _relative(results: Mapping[str, BacktestResult], reference: str) -> pd.DataFrame:
+    """Measures against the reference, of accounts as long as its own."""
+    other = results[reference]
+    rows = {
+        name: relative_summary(result.values, other.values, other.periods_per_year)
+        for name, result in results.items()
+        if len(result.values) == len(other.values)
+    }
+    return pd.DataFrame.from_dict(rows, orient="index", columns=list(RELATIVE_MEASURES))
+
+
+def _intervals(
+    complete: Mapping[str, BacktestResult], **options: Any
+) -> tuple[pd.DataFrame, float]:
+    columns = [f"{measure}_{bound}" for measure in INTERVALS for bound in _BOUNDS]
+    if not complete:
+        return pd.DataFrame(columns=columns, dtype=float), math.nan
+    records = {name: result.track_record() for name, result in complete.items()}
+    year = next(iter(complete.values())).periods_per_year
+    drawn = resample_measures(records, year, measures=INTERVALS, **options)
+    rows = {}
+    for name in complete:
+        found = {measure: drawn.interval(name, measure) for measure in INTERVALS}
+        rows[name] = [getattr(found[m], bound) for m in INTERVALS for bound in _BOUNDS]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns), drawn.mean_block
+
+
+def _differences(
+    complete: Mapping[str, BacktestResult], reference: str, **options: Any
+) -> pd.DataFrame:
+    parts = ("", "_low", "_high", "_p")
+    columns = [*(f"growth_difference{part}" for part in parts), "hac_p"]
+    rows: dict[str, list[float]] = {}
+    for name, result in complete.items() if reference in complete else ():
+        if _same(result, complete[reference]):
+            rows[name] = [0.0, 0.0, 0.0, math.nan, math.nan]
+            continue
+        pair = (result.log_returns, complete[reference].log_returns, result.periods_per_year)
+        robust = math.nan
+        if len(result.costs) >= MIN_PERIODS and find_spec("statsmodels"):
+            robust = growth_difference_test(*pair).p_value
+        rows[name] = [*growth_difference(*pair, **options), robust]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
+
+
+def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -> pd.DataFrame:
+    rows = {
+        name: deflated_sharpe_ratio(result.returns, result.periods_per_year, trials).probability
+        for name, result in complete.items()
+        if len(trials) > 1 and len(result.costs) >= MIN_PERIODS
+    }
+    return pd.DataFrame({"deflated_sharpe": rows}, dtype=float)
+
+
+def _is_json(value: Any) -> bool:
+    return isinstance(value, str) or math.isfinite(value)
+
+
+def _missing(what: str, library: str) -> str:
+    return f"Without {library} {what} is left out: pip install 'portfolio-env[evaluation]'."
 
 
 def write_comparison(
     folder: str | Path,
-    results: Mapping[str, BacktestResult],
-    table: pd.DataFrame,
+    comparison: Comparison,
     facts: Mapping[str, Any],
+    records: Literal["csv", "parquet"] = "csv",
 ) -> None:
-    """Write the table, the measures, every account and the plots, each file in one piece.
+    """Write the table, the measures and every account, each file in one piece.
 
     Args:
-        folder: Receives ``table.csv``, ``metrics.json``, ``equity.png``, ``drawdown.png`` and, in a
-            folder per strategy, ``account.csv``, ``holdings.csv`` and ``weights.png``.
-        results: Backtests by name.
-        table: What ``compare`` returned for them.
+        folder: Receives ``table.csv``, ``metrics.json`` and, in a folder per strategy, ``account``
+            and ``holdings`` (weights, trades, costs and values of every step).
+        comparison: What ``compare`` returned.
         facts: JSON-able facts for the head of ``metrics.json``.
-
-    Raises:
-        PortfolioError: If matplotlib is not installed.
+        records: Format of accounts and holdings.
     """
     folder = Path(folder)
     with replacing(folder / "table.csv") as path:
-        table.to_csv(path)
+        comparison.table.to_csv(path)
     measures = {
-        name: {key: value if math.isfinite(value) else None for key, value in row.items()}
-        for name, row in table.to_dict(orient="index").items()
+        name: {key: value if _is_json(value) else None for key, value in row.items()}
+        for name, row in comparison.table.to_dict(orient="index").items()
+    }
+    found = comparison.superiority
+    tests = {
+        "reference": comparison.reference,
+        "oracles": list(comparison.oracles),
+        "trials": comparison.trials,
+        "superiority": None if found is None else found._asdict(),
     }
     with replacing(folder / "metrics.json") as path:
-        path.write_text(json.dumps({**facts, "strategies": measures}, indent=2) + "\n")
-    plots.save_figure(plots.equity_curves(results), folder / "equity.png")
-    plots.save_figure(plots.drawdown_curves(results), folder / "drawdown.png")
-    for name, result in results.items():
-        result.to_csv(folder / name)
-        plots.save_figure(plots.weights_area(result, name), folder / name / "weights.png")
+        path.write_text(json.dumps({**facts, **tests, "strategies": measures}, indent=2) + "\n")
+    for name, result in comparison.results.items():
+        write = result.to_csv if records == "csv" else result.to_parquet
+        write(folder / name)

@@ -1,11 +1,12 @@
 """The gate between validation and use: a policy must earn its place against the benchmark."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.backtest import BacktestResult, Policy
 from portfolio_env.evaluation.statistics import growth_difference
 
 
@@ -78,3 +79,51 @@ def passes_gate(
     )
     p_value = two_sided / 2 if estimate > 0 else 1 - two_sided / 2
     return GateDecision(passed=low > 0, estimate=estimate, low=low, p_value=p_value)
+
+
+def gate_decision(policy: BacktestResult, benchmark: BacktestResult) -> GateDecision:
+    """``passes_gate`` of two backtests over the validation range.
+
+    Args:
+        policy: Of the policy; an account that was ruined before the end does not pass.
+        benchmark: Of the benchmark, which reached the end.
+
+    Raises:
+        ArgumentError: If they ran over different dates.
+    """
+    shared = len(policy.timestamps)
+    if not np.array_equal(policy.timestamps, benchmark.timestamps[:shared]):
+        raise ArgumentError("policy and benchmark ran over different dates; use one range.")
+    ruined = shared < len(benchmark.timestamps)
+    own = np.full(len(benchmark.costs), -np.inf) if ruined else policy.log_returns
+    return passes_gate(own, benchmark.log_returns, benchmark.periods_per_year)
+
+
+class GatedPolicy:
+    """Trades like a policy that passed the gate, and like a fallback in the place of any other.
+
+    Args:
+        policy: Answers ``predict``.
+        fallback: Takes its place if it did not pass, equal weight as a rule.
+        decision: Of the gate, on data that are not those of the evaluation.
+
+    Attributes:
+        chosen: The one of the two that trades. The environment must be one for it: policies may
+            differ in the actions they give and the observations they read.
+    """
+
+    def __init__(self, policy: Policy, fallback: Policy, decision: GateDecision) -> None:
+        self.decision = decision
+        self.chosen = policy if decision else fallback
+        if hasattr(self.chosen, "action"):
+            self.action = self.chosen.action
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[NDArray[Any], Any]:
+        """The actions of the chosen policy, see ``Policy``."""
+        return self.chosen.predict(observation, state, episode_start, deterministic)

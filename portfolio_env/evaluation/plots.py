@@ -1,11 +1,13 @@
 """Plots of backtests as matplotlib figures; matplotlib is imported when one is drawn."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.backtest import BacktestResult
@@ -19,56 +21,113 @@ if TYPE_CHECKING:
 DOTS_PER_INCH = 120
 MAX_LEGEND = 24  # more names than this are unreadable beside a plot
 LOG_FROM = 4  # a logarithmic axis from this ratio of highest to lowest value
+LOG_STEPS = (  # its numbers within a decade, by that ratio
+    (12, (1, 1.5, 2, 3, 5, 7)),
+    (60, (1, 2, 5)),
+    (600, (1, 3)),
+    (float("inf"), (1,)),
+)
+MAX_CURVES = 6  # more lines than this cannot be told apart
+COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf")
+WIDTH = 10.0  # inches, of every picture of a report: one size of letters
+THIN = 0.6  # times as wide are lines that go up and down a lot
+OTHERS = "#b8bec5"  # lines in the background
 
 
-def equity_curves(results: Mapping[str, BacktestResult]) -> "Figure":
+@dataclass(frozen=True)
+class Style:
+    """How an account is drawn; one without a label is background to the others."""
+
+    color: str = OTHERS
+    linewidth: float = 0.7
+    label: str | None = None
+    zorder: float = 1.0
+
+    def line(self, width: float = 1.0) -> dict[str, Any]:
+        """Keywords for ``Axes.plot``, the line as many times as wide."""
+        return {**vars(self), "linewidth": width * self.linewidth}
+
+
+def styles(
+    names: Sequence[str], *, reference: str | None = None, agents: Collection[str] = ()
+) -> dict[str, Style]:
+    """The same line for the same account in every plot, by name.
+
+    The reference is black and agents are drawn wider; beyond ``MAX_CURVES`` accounts the last are
+    thin and grey.
+
+    Args:
+        names: Accounts, the most interesting first.
+        reference: The one that the others are compared with.
+        agents: Those that are always shown.
+    """
+    first = [*(n for n in names if n == reference), *(n for n in names if n in agents)]
+    shown = [*first, *(n for n in names if n not in first)][:MAX_CURVES]
+    colors = cycle(COLORS)
+    found = {}
+    for name in (name for name in names if name in shown):
+        color = "black" if name == reference else next(colors)
+        width, order = (1.8, 3) if name in first else (1.1, 2)
+        found[name] = Style(color, width, label=name, zorder=order)
+    others = [name for name in names if name not in shown]
+    found |= {name: Style() for name in others}
+    if others:
+        found[others[0]] = Style(label=f"{len(others)} others")
+    return found
+
+
+def equity_curves(
+    results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
+) -> "Figure":
     """Value of every account, starting at 1, on a logarithmic axis where the values differ much.
 
     Args:
         results: Backtests over the same dates, by the name to show.
+        drawn: How, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
     """
-    figure = new_figure((9, 4.5), DOTS_PER_INCH)
-    from matplotlib.ticker import LogLocator
-
+    figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
     axes = figure.subplots()
+    drawn = drawn or styles(list(results))
     growth = {name: result.values / result.values[0] for name, result in results.items()}
     for name, values in growth.items():
-        axes.plot(results[name].timestamps, values, label=name, linewidth=1.2)
+        axes.plot(results[name].timestamps, values, **drawn[name].line())
     axes.axhline(1, color="gray", linewidth=0.8)
     axes.set(title="Account value", ylabel="value / initial value")
-    low = min(values.min() for values in growth.values())
-    if 0 < low < max(values.max() for values in growth.values()) / LOG_FROM:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        axes.yaxis.set_minor_formatter("")
-    axes.yaxis.set_major_formatter("{x:g}")
+    value_axis(axes, np.concatenate([growth[n] for n, s in drawn.items() if s.label == n]))
     date_axis(axes)
-    axes.legend()
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 
-def drawdown_curves(results: Mapping[str, BacktestResult]) -> "Figure":
+def drawdown_curves(
+    results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
+) -> "Figure":
     """Fraction each account has lost since its highest value.
 
     Args:
         results: Backtests over the same dates, by the name to show.
+        drawn: How, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
     """
-    figure = new_figure((9, 3.5), DOTS_PER_INCH)
+    figure = new_figure((WIDTH, 3.8), DOTS_PER_INCH)
     axes = figure.subplots()
+    drawn = drawn or styles(list(results))
+    deepest = 0.0
     for name, result in results.items():
-        losses = -100 * metrics.drawdowns(result.values)
-        (line,) = axes.plot(result.timestamps, losses, label=name, linewidth=1)
-        axes.fill_between(result.timestamps, losses, 0, color=line.get_color(), alpha=0.08)
+        losses, style = -100 * metrics.drawdowns(result.values), drawn[name]
+        axes.plot(result.timestamps, losses, **style.line(THIN))
+        if style.label == name:
+            axes.fill_between(result.timestamps, losses, 0, color=style.color, alpha=0.05)
+            deepest = min(deepest, losses.min())
     axes.set(title="Drawdown", ylabel="below the highest value, %")
-    axes.set_ylim(top=0)
+    axes.set_ylim(1.05 * deepest or -1, 0)
     date_axis(axes)
-    axes.legend()
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 
@@ -82,7 +141,7 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
     Raises:
         PortfolioError: If matplotlib is not installed.
     """
-    figure = new_figure((9, 4.5), DOTS_PER_INCH)
+    figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
     from matplotlib import color_sequences
 
     axes = figure.subplots()
@@ -101,6 +160,28 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
     if len(names) <= MAX_LEGEND:
         figure.legend(loc="outside right upper", fontsize="small")
     return figure
+
+
+def value_axis(axes: "Axes", values: NDArray[np.float64]) -> None:
+    """An axis that shows these values: logarithmic where they differ much, with readable numbers.
+
+    Args:
+        axes: What to give it.
+        values: What must be in the picture; one of 0 or less keeps the axis linear.
+    """
+    from matplotlib.ticker import LogLocator
+
+    low, high = float(values.min()), float(values.max())
+    if 0 < low < high / LOG_FROM:
+        steps = next(steps for most, steps in LOG_STEPS if high / low < most)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
+        axes.yaxis.set_minor_formatter("")
+        axes.set_ylim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
+    else:
+        room = 0.04 * (high - low) or 0.04
+        axes.set_ylim(low - room, high + room)
+    axes.yaxis.set_major_formatter("{x:g}")
 
 
 def date_axis(axes: "Axes", *, few: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired
 from portfolio_env.data.reports import exploration_plots, risk_plots, statistics
 from portfolio_env.data.reports.page import (
+    Page,
     Section,
     bullets,
     folded,
@@ -93,8 +94,7 @@ def write_report(
     frame, record = repaired(_between(long_frame(bars), start, end), repair)
     per_year = bars.periods_per_year if isinstance(bars, PricePanel) else None
     report = quality(frame, periods_per_year=per_year)
-    page = _Page(Path(out))
-    page.path.mkdir(parents=True, exist_ok=True)
+    page = Page(Path(out))
     report.save(page.path / "quality.json")
     name = Path(source).name if isinstance(source, str | os.PathLike) else "the bars given"
     page.sections.append(_quality_section(page, report, record))
@@ -108,29 +108,6 @@ def write_report(
     path = page.path / "report.html"
     write_page(path, f"Market data: {name}", _intro(name, report), page.sections)
     return path
-
-
-@dataclass
-class _Page:
-    """The folder of a report, and what its page holds so far."""
-
-    path: Path
-    sections: list[Section]
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.sections = path, []
-
-    def draw(self, name: str, figure: Figure, alternative: str) -> str:
-        """Save a figure, and the HTML that shows it."""
-        from portfolio_env.evaluation.plots import save_figure
-
-        file = self.path / f"{name}.png"
-        save_figure(figure, file)
-        return picture(file, alternative)
-
-    def add(self, title: str, *parts: str) -> None:
-        """One more section."""
-        self.sections.append(Section(title, list(parts)))
 
 
 def _between(frame: pd.DataFrame, start: Any, end: Any) -> pd.DataFrame:
@@ -190,7 +167,7 @@ def _day(text: str) -> str:
     return time_text(np.datetime64(text))
 
 
-def _quality_section(page: _Page, report: QualityReport, record: dict[str, Any]) -> Section:
+def _quality_section(page: Page, report: QualityReport, record: dict[str, Any]) -> Section:
     lines = {
         severity: [f"{f.symbol}: {f.text}" for f in found]
         for severity, found in (("faults", report.faults), ("warnings", report.warnings))
@@ -228,7 +205,7 @@ def _quality_section(page: _Page, report: QualityReport, record: dict[str, Any])
     return Section("Quality", parts)
 
 
-def _explore(page: _Page, panel: PricePanel) -> None:
+def _explore(page: Page, panel: PricePanel) -> None:
     """All sections beyond quality."""
     count = len(panel.assets)
     few = panel.subset(columns=range(min(SHOWN, count)))
@@ -268,7 +245,7 @@ def _explore(page: _Page, panel: PricePanel) -> None:
     _risk(page, panel, few)
 
 
-def _risk(page: _Page, panel: PricePanel, few: PricePanel) -> None:
+def _risk(page: Page, panel: PricePanel, few: PricePanel) -> None:
     """Statistics per asset, risk against return, and covariances."""
     figures = statistics.asset_statistics(panel)
     text = "Yearly mean return against yearly volatility, each asset over its own bars."

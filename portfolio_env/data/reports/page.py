@@ -8,10 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from portfolio_env.files import replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
@@ -95,6 +99,37 @@ def picture(path: Path, alternative: str) -> str:
     """A PNG file, inside the page; the alternative says what it shows to who cannot see it."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alternative)}"></figure>'
+
+
+class Page:
+    """The folder of a report, and what its page holds so far.
+
+    Args:
+        path: the folder; created where it is missing.
+
+    Attributes:
+        sections: of the page, in order.
+        figures: the pictures drawn so far, by name.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self.sections: list[Section] = []
+        self.figures: dict[str, Path] = {}
+
+    def draw(self, name: str, figure: Figure, alternative: str) -> str:
+        """Save a figure as a PNG file in the folder, and the HTML that shows it."""
+        from portfolio_env.evaluation.plots import save_figure
+
+        file = self.path / f"{name}.png"
+        save_figure(figure, file)
+        self.figures[name] = file
+        return picture(file, alternative)
+
+    def add(self, title: str, *parts: str) -> None:
+        """One more section."""
+        self.sections.append(Section(title, list(parts)))
 
 
 def write_page(path: Path, title: str, intro: Sequence[str], sections: Sequence[Section]) -> None:

@@ -136,11 +136,11 @@ def risk_return(table: pd.DataFrame, colors: list[str]) -> Figure:
     axes.set_title("Risk and return")
     axes.margins(x=0.12, y=0.1)
     axes.grid(alpha=0.3)
-    _label(figure, axes, np.column_stack([risk, mean]), [str(name) for name in table.index])
+    label_points(figure, axes, np.column_stack([risk, mean]), [str(name) for name in table.index])
     return figure
 
 
-def _label(figure: Figure, axes: Axes, points: FloatArray, names: list[str]) -> None:
+def label_points(figure: Figure, axes: Axes, points: FloatArray, names: list[str]) -> None:
     """Write a name beside each point, on the side where it covers the fewest others."""
     figure.draw_without_rendering()
     frame = axes.get_window_extent().extents

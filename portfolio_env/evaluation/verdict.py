@@ -1,0 +1,141 @@
+"""What a comparison says, in plain sentences."""
+
+import math
+
+import pandas as pd
+
+from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.gate import GateDecision
+
+SIGNIFICANCE = 0.05
+LEGEND = (
+    "Growth is log growth a year, in %, after costs; strategies are ranked by it. Oracles know the "
+    "future: bounds, not rivals.",
+    "Brackets hold 95 % intervals of a stationary bootstrap of time: chance in this stretch of "
+    "time, not other markets or other times.",
+    "p is the chance of a difference to the reference as large as this where there is no true one, "
+    "for one strategy taken alone: a t-test that allows for autocorrelation (Newey & West 1987).",
+    "The deflated Sharpe ratio is the probability that the true Sharpe ratio is above the largest "
+    "that as many trials without skill show by luck (Bailey & Lopez de Prado 2014). It compares "
+    "with no skill, not with the reference, and strategies that are sure to lose, to costs say, "
+    "widen the spread that counts as luck.",
+    "The set of the best are the strategies that cannot be told from the best one (Hansen, Lunde & "
+    "Nason 2011); to stay in it proves nothing.",
+)
+"""How to read the table."""
+
+
+def sentence(comparison: Comparison, strategy: str) -> str:
+    """One sentence on a strategy: does it beat the reference, taken alone?
+
+    Args:
+        comparison: What ``compare`` returned.
+        strategy: Name of a row of its table.
+    """
+    if strategy in comparison.failed:
+        return f"{strategy} could not run: {comparison.failed[strategy]}"
+    row, reference = comparison.table.loc[strategy], comparison.reference
+    growth = f"{100 * row['annual_log_growth']:+.1f} % log growth a year after costs"
+    if strategy in comparison.oracles:
+        return f"{strategy} knows the future: {growth}, a bound and no rival."
+    if strategy == reference:
+        return f"{strategy} is what the others are compared with: {growth}."
+    if strategy not in comparison.complete:
+        return f"{strategy} was ruined before the end, so there is nothing to compare."
+    if reference not in comparison.complete:
+        return f"{strategy}: {growth}; {reference} was ruined, so there is nothing to compare with."
+    difference, low, high = (
+        100 * row[f"growth_difference{part}"] for part in ("", "_low", "_high")
+    )
+    if comparison.twins[strategy] == comparison.twins[reference]:
+        return f"{strategy} is the same account as {reference}."
+    verb = ", taken alone, beats" if low > 0 else " falls behind" if high < 0 else " does not beat"
+    return (
+        f"{strategy}{verb} {reference.replace('_', ' ')}: difference {difference:+.1f} % a year, "
+        f"95 % interval {low:+.1f} to {high:+.1f}."
+    )
+
+
+def overall(comparison: Comparison) -> str:
+    """The sentence on all strategies together: is the best more than the luckiest?"""
+    test, reference = comparison.superiority, comparison.reference.replace("_", " ")
+    if test is None:
+        return f"No test of the best strategy against {reference}."
+    others = len(comparison.distinct.keys() & comparison.complete.keys()) - 1
+    growth = f"{100 * test.estimate:+.1f} % a year"
+    facts = f"{growth}, p = {test.p_value:.3f} by Hansen's test of superior predictive ability"
+    if test.p_value <= SIGNIFICANCE and test.estimate > 0:
+        return f"The best of {others} strategies, {test.best}, beats {reference} ({facts})."
+    return (
+        f"None of {others} strategies is shown to beat {reference}: what the best, {test.best}, "
+        f"made may be luck ({facts})."
+    )
+
+
+def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = False) -> str:
+    """What the gate decided on the validation range.
+
+    Args:
+        agent: Name of the agent.
+        decision: Of the gate.
+        chosen_there: The model was picked on the validation range too, which flatters it.
+    """
+    flattered = " (the model was chosen on this range, which flatters it)" if chosen_there else ""
+    if math.isinf(decision.estimate):
+        return f"Gate closed: {agent} was ruined on the validation range; gated: equal weight."
+    figures = (
+        f"{100 * decision.estimate:+.1f} % a year against equal weight on the validation range, "
+        f"lower bound {100 * decision.low:+.1f}{flattered}"
+    )
+    if decision:
+        return f"Gate open: {agent} made {figures}; gated: it trades."
+    return f"Gate closed: {agent} made {figures}; gated: equal weight."
+
+
+def text_table(comparison: Comparison) -> pd.DataFrame:
+    """The table as texts: what people read, of a page or a terminal.
+
+    Args:
+        comparison: What ``compare`` returned.
+    """
+    table = comparison.table
+    texts = {
+        "#": _places(comparison),
+        "growth %": _texts(table, "{:+.1f}", "annual_log_growth", scale=100, bounds=True),
+        "Sharpe": _texts(table, "{:.2f}", "sharpe", bounds=True),
+        "drawdown %": _texts(table, "{:.1f}", "max_drawdown", scale=100),
+        "turnover": _texts(table, "{:.1f}", "annual_turnover"),
+        "cost %": _texts(table, "{:.2f}", "cost_drag", scale=100),
+        f"vs {comparison.reference} %": _texts(
+            table, "{:+.1f}", "growth_difference", scale=100, bounds=True
+        ),
+        "p": _texts(table, "{:.3f}", "hac_p"),
+        "deflated": _texts(table, "{:.2f}", "deflated_sharpe"),
+        "set": table["in_confidence_set"].map({1.0: "yes", 0.0: "no"}).fillna(""),
+        "remark": table["remark"],
+    }
+    texts[f"vs {comparison.reference} %"][comparison.reference] = ""
+    return pd.DataFrame(texts)
+
+
+def _places(comparison: Comparison) -> pd.Series:
+    """The rank of what is ranked."""
+    ranks = comparison.table["rank"].map("{:.0f}".format)
+    ranks[list(comparison.oracles)] = "oracle"
+    ranks[list(comparison.failed)] = "failed"
+    return ranks
+
+
+def _texts(
+    table: pd.DataFrame, form: str, column: str, *, scale: float = 1, bounds: bool = False
+) -> pd.Series:
+    """Numbers as texts, with their interval in brackets; empty where there is none."""
+
+    def text(row: pd.Series) -> str:
+        value, *interval = (
+            "" if math.isnan(number) else form.format(scale * number) for number in row
+        )
+        return f"{value} [{', '.join(interval)}]" if all(interval) and interval else value
+
+    columns = [column, f"{column}_low", f"{column}_high"] if bounds else [column]
+    return table[columns].apply(text, axis=1)

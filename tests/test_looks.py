@@ -1,0 +1,79 @@
+"""The registry counts every use of a test range, and forgets none."""
+
+from dataclasses import replace
+
+import pytest
+
+import portfolio_env as pe
+from portfolio_env.errors import DataError
+from portfolio_env.evaluation.looks import (
+    Trial,
+    earlier_sharpes,
+    looks_warning,
+    make_look,
+    range_hash,
+    read_looks,
+    record_look,
+)
+
+MARKET = pe.load_market("synthetic?assets=3&bars=60")
+AGENT = Trial("ppo", "a", agent=True, sharpe=1.0)
+BENCHMARK = Trial("equal_weight", "b", agent=False, sharpe=0.5)
+
+
+def look(start=30, end=60, trials=(AGENT, BENCHMARK), market=MARKET):
+    return make_look(
+        market, start, end, date="2030-01-02T03:04:05", command="x", model="ppo", trials=trials
+    )
+
+
+def test_looks_at_one_range_are_counted(tmp_path):
+    assert read_looks(tmp_path) == []
+    first, second = look(), look(trials=[replace(AGENT, fingerprint="c", sharpe=2.0), BENCHMARK])
+    assert record_look(tmp_path, first) == []
+    assert record_look(tmp_path, look(start=31)) == []  # another range
+    assert record_look(tmp_path, second) == [first]
+    assert record_look(tmp_path, first) == [first, second]
+    assert len(read_looks(tmp_path)) == 4
+    assert read_looks(tmp_path)[2] == second
+
+
+def test_warning_says_how_often_and_how_many_agents():
+    earlier = [look()]
+    again = looks_warning(earlier, look())
+    assert "look 2 at this test range (the first was on 2030-01-02)" in again
+    assert "agents" not in again  # one and the same
+    other = look(trials=[replace(AGENT, fingerprint="c")])
+    assert "with 2 different agents" in looks_warning(earlier, other)
+
+
+def test_what_was_tried_before_counts_once():
+    other = replace(AGENT, fingerprint="c", sharpe=2.0)
+    idle = replace(AGENT, fingerprint="d", sharpe=None)
+    earlier = [look(trials=[other, BENCHMARK]), look(trials=[other, idle, AGENT])]
+    assert earlier_sharpes(earlier, [AGENT, BENCHMARK]) == [2.0]
+    assert earlier_sharpes(earlier, []) == [2.0, 0.5, 1.0]
+
+
+def test_a_range_is_its_prices(tmp_path):
+    own = range_hash(MARKET, 10, 20)
+    assert own == range_hash(MARKET, 10, 20) == range_hash(MARKET.past(30), 10, 20)
+    bare = pe.Market.from_panel(MARKET.panel, features=["return_1"])
+    assert range_hash(bare, 10, 20) == own
+    others = [range_hash(MARKET, 10, 21), range_hash(MARKET, 9, 20)]
+    others.append(range_hash(MARKET.select(MARKET.assets[::-1]), 10, 20))
+    close = MARKET.close.copy()
+    close[15, 0] *= 1.0001
+    close[25, 0] *= 2
+    panel = replace(MARKET.panel, close=close, open=None, high=None, low=None)
+    others.append(range_hash(pe.Market.from_panel(panel), 10, 20))
+    assert len({own, *others}) == 5
+    assert range_hash(pe.Market.from_panel(panel), 20, 25) == range_hash(MARKET, 20, 25)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '[{"date": "x"}]', "[3]"])
+def test_a_damaged_registry_is_not_started_anew(tmp_path, text):
+    (tmp_path / "looks.json").write_text(text)
+    with pytest.raises(DataError, match=r"looks\.json is damaged"):
+        record_look(tmp_path, look())
+    assert (tmp_path / "looks.json").read_text() == text
