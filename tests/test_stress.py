@@ -42,11 +42,11 @@ def known_equal(first, second):
 @pytest.mark.parametrize(
     "scenario",
     [
-        PriceGap(size=0.3, start=100),
+        PriceGap(size=0.3, at=100),
         VolatilityShock(factor=3, start=100, end=130),
         CorrelationShock(start=100, end=130),
         ThinLiquidity(factor=4, start=100),
-        Outage(start=100, end=110),
+        Outage(at=100, bars=10),
     ],
     ids=lambda scenario: type(scenario).__name__,
 )
@@ -78,7 +78,7 @@ def test_any_scenario_gives_bars_that_can_be(factor, strength, size, seed):
         VolatilityShock(factor=factor, start=20),
         CorrelationShock(strength=strength, assets=["A00", "A02"]),
         PriceGap(size=size),
-        Outage(bars=3),
+        Outage(bars=3, start=20),
     ):
         panel = scenario.prices(panel, generator)
     gone = np.isnan(panel.close) & ~np.isnan(MARKET.close)
@@ -86,7 +86,7 @@ def test_any_scenario_gives_bars_that_can_be(factor, strength, size, seed):
 
 
 def test_a_gap_is_lost_once():
-    made = stressed(WHOLE, PriceGap(size=0.25, start=80, assets=["A01"])).panel
+    made = stressed(WHOLE, PriceGap(size=0.25, at=80, assets=["A01"])).panel
     change = log_returns(made) - log_returns(WHOLE.panel)
     assert change[79, 1] == pytest.approx(np.log(0.75))
     change[79, 1] = 0
@@ -94,11 +94,12 @@ def test_a_gap_is_lost_once():
     assert made.open[80, 1] == pytest.approx(0.75 * WHOLE.open[80, 1])
 
 
-def test_volatility_is_scaled_around_the_mean():
+def test_volatility_is_scaled_and_the_mean_stays():
     where = slice(49, 99)  # returns that end at bars 50 to 99
     made = stressed(WHOLE, VolatilityShock(factor=2.5, start=50, end=100)).panel
     before, after = log_returns(WHOLE.panel), log_returns(made)
-    np.testing.assert_allclose(after[where].mean(axis=0), before[where].mean(axis=0), atol=1e-12)
+    means = [np.expm1(returns[where]).mean(axis=0) for returns in (before, after)]
+    np.testing.assert_allclose(means[1], means[0], atol=1e-12)
     np.testing.assert_allclose(after[where].std(axis=0), 2.5 * before[where].std(axis=0))
     for rest in (slice(0, 49), slice(99, None)):
         np.testing.assert_allclose(after[rest], before[rest], atol=1e-12)
@@ -143,8 +144,8 @@ def options(**others):
 
 def test_strategies_run_through_every_scenario():
     scenarios = {
-        "gap": PriceGap(size=0.3, start=100),
-        "outage": Outage(start=100, end=110),
+        "gap": PriceGap(size=0.3, at=100),
+        "outage": Outage(at=100, bars=10),
         "thin": ThinLiquidity(factor=5),
         "all": Scenario(),
     }
@@ -171,7 +172,7 @@ def test_nothing_is_traded_in_an_outage():
     results = stress_test(
         lambda market: make_baseline("equal_weight", market),
         WHOLE,
-        {"outage": Outage(start=100, end=110)},
+        {"outage": Outage(at=100, bars=10)},
         **options(),
     )
     assert (results["outage"].turnovers[40:50] == 0).all()
@@ -182,27 +183,29 @@ def test_seeds_decide_what_is_left_open():
     for scenario in (PriceGap(), Outage(bars=4)):
         first, again, other = (stressed(WHOLE, scenario, seed=seed) for seed in (1, 1, 2))
         assert first.hash == again.hash != other.hash
-    out = np.isnan(stressed(WHOLE, Outage(bars=4), seed=3).close)
-    assert out.sum() == 4 * 4 and not out[[0, -1]].any()
+    for seed in range(6):
+        out = np.isnan(stressed(WHOLE, Outage(bars=4, start=100, end=106), seed=seed).close)
+        assert out.sum() == 4 * 4 and out[100:106].sum() == 4 * 4
 
 
 def test_dates_and_assets_are_understood():
     day = str(WHOLE.timestamps[80])
-    dated = stressed(WHOLE, PriceGap(start=day, assets=("A01",)))
-    assert dated.hash == stressed(WHOLE, PriceGap(start=80, assets=("A01",))).hash
+    dated = stressed(WHOLE, PriceGap(at=day, assets=("A01",)))
+    assert dated.hash == stressed(WHOLE, PriceGap(at=80, assets=("A01",))).hash
 
 
 @pytest.mark.parametrize(
     "make, match",
     [
         (lambda: PriceGap(size=1.0), "size=1.0"),
-        (lambda: PriceGap(end=5), "stays lost"),
+        (lambda: stressed(WHOLE, PriceGap(at=150)), "at=150"),
+        (lambda: stressed(WHOLE, Outage(bars=20, start=140)), "at most the 10"),
         (lambda: VolatilityShock(factor=0), "factor=0"),
         (lambda: CorrelationShock(strength=2), "strength=2"),
         (lambda: ThinLiquidity(factor=-1), "factor=-1"),
         (lambda: stressed(WHOLE, Outage(bars=0)), "bars=0"),
         (lambda: stressed(WHOLE, VolatilityShock(start=9, end=9)), "rows 9 and 9"),
-        (lambda: stressed(WHOLE, PriceGap(assets=["B"], start=9)), "unknown asset"),
+        (lambda: stressed(WHOLE, PriceGap(assets=["B"], at=9)), "unknown asset"),
         (lambda: stress_test(lambda m: None, WHOLE, {"none": PriceGap()}), "call the scenario"),
     ],
 )

@@ -40,8 +40,7 @@ class Scenario:
         """The costs as they would have been, over the whole backtest."""
         return costs
 
-    def _where(self, panel: PricePanel) -> BoolArray:
-        """(T, N) the bars that it befalls."""
+    def _rows(self, panel: PricePanel) -> tuple[int, int]:
         times = panel.timestamps
         start = 0 if self.start is None else row_of(times, self.start)
         end = len(times) if self.end is None else row_of(times, self.end)
@@ -50,10 +49,31 @@ class Scenario:
                 f"start={self.start!r} and end={self.end!r} stand for rows {start} and {end}: "
                 "give a stretch of at least one bar."
             )
+        return start, end
+
+    def _where(self, panel: PricePanel) -> BoolArray:
+        """(T, N) the bars that it befalls."""
         names = panel.assets if self.assets is None else self.assets
         where = np.zeros(panel.close.shape, np.bool_)
-        where[start:end, positions("asset", names, panel.assets)] = True
+        where[slice(*self._rows(panel)), positions("asset", names, panel.assets)] = True
         return where
+
+    def _drawn(
+        self, panel: PricePanel, at: Moment | None, bars: int, generator: np.random.Generator
+    ) -> tuple[int, int]:
+        """So many bars from a moment on, or from one that is drawn so that they fit the stretch."""
+        start, end = self._rows(panel)
+        if bars < 1 or end - start < bars:
+            raise ArgumentError(
+                f"bars={bars} must be at least 1 and at most the {end - start} of the stretch."
+            )
+        if at is None:
+            first = int(generator.integers(start, end - bars + 1))
+        else:
+            first = row_of(panel.timestamps, at)
+        if first + bars > len(panel.timestamps):
+            raise ArgumentError(f"at={at!r} leaves no {bars} bars; give an earlier one.")
+        return first, first + bars
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,31 +82,28 @@ class PriceGap(Scenario):
 
     Attributes:
         size: Share of the price that is lost, below 1; negative for a rise.
-        start: The first bar after the gap; None draws one, neither the first nor the last.
+        at: The first bar after the gap, a row or a date; None draws one in [``start``, ``end``).
     """
 
     size: float = 0.2
+    at: Moment | None = None
 
     def __post_init__(self) -> None:
         """Check the size."""
         if not self.size < 1 or math.isinf(self.size):
             raise ArgumentError(f"size={self.size!r} must be a finite share below 1.")
-        if self.end is not None:
-            raise ArgumentError("a gap has no end: what is lost stays lost; leave end out.")
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel with the gap; an asset without a bar there gaps at its next one."""
-        start = self.start
-        if start is None:
-            start = int(generator.integers(1, len(panel.timestamps) - 1))
-        where = replace(self, start=start)._where(panel)
-        fall = np.where(where, math.log1p(-self.size), 0.0)
+        first, _ = self._drawn(panel, self.at, 1, generator)
+        lost = replace(self, start=first, end=None)._where(panel)  # for good
+        fall = np.where(lost, math.log1p(-self.size), 0.0)
         return _scaled(panel, {name: fall for name in BAR_FIELDS if name != "volume"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolatilityShock(Scenario):
-    """Returns are so many times as far from their mean; what they were on average stays.
+    """Log returns are so many times as volatile; simple ones are what they were on average.
 
     Attributes:
         factor: How many times, above 0.
@@ -99,17 +116,20 @@ class VolatilityShock(Scenario):
         _positive("factor", self.factor)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
-        """The panel with log returns ``m + factor (r - m)``, m each asset's mean over the bars.
+        """The panel with log returns ``c + factor r``, c such that simple ones keep their mean.
 
-        Opens, highs and lows move from the close before them in the same way.
+        With the mean of the logs kept instead, a portfolio would gain by volatility. Opens, highs
+        and lows move from the close before them in the same way.
         """
         where = self._where(panel)
         returns, _ = _log_moves(panel)
-        mean = _mean(returns, where)
+        kept, wilder = (_mean(np.exp(each), where) for each in (returns, self.factor * returns))
+        known = kept > 0  # an asset without bars there has no mean
+        level = np.log(np.where(known, kept, 1.0) / np.where(known, wilder, 1.0))
         return _moved(
             panel,
             slope=np.where(where, self.factor, 1.0),
-            shift=np.where(where, (1 - self.factor) * mean, 0.0),
+            shift=np.where(where, level, 0.0),
         )
 
 
@@ -190,24 +210,17 @@ class Outage(Scenario):
     """No trading for some bars: there are none, and the next one finds prices where they went.
 
     Attributes:
-        bars: How many; used where ``start`` is None, which draws a stretch inside the record.
+        bars: How many, at least 1.
+        at: The first, a row or a date; None draws a stretch within [``start``, ``end``).
     """
 
     bars: int = 5
+    at: Moment | None = None
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel without the bars."""
-        stretch: Scenario = self
-        if self.start is None:
-            room = len(panel.timestamps) - 1 - self.bars
-            if not 1 <= self.bars or room < 1:
-                raise ArgumentError(
-                    f"bars={self.bars} must be at least 1 and leave a bar before and after, of "
-                    f"{len(panel.timestamps)}."
-                )
-            first = int(generator.integers(1, room + 1))
-            stretch = replace(self, start=first, end=first + self.bars)
-        gone = stretch._where(panel)
+        first, end = self._drawn(panel, self.at, self.bars, generator)
+        gone = replace(self, start=first, end=end)._where(panel)
         bars = {name: getattr(panel, name) for name in BAR_FIELDS}
         kept: dict[str, Any] = {
             name: None if field is None else np.where(gone, np.nan, field)
