@@ -13,7 +13,11 @@ from portfolio_env.errors import ArgumentError
 
 
 def fitting_batch(
-    encoder: Encoder, n_assets: int, budget: int, device: th.device | str = "cpu"
+    encoder: Encoder,
+    n_assets: int,
+    budget: int,
+    device: th.device | str = "cpu",
+    codes: Tensor | None = None,
 ) -> int:
     """The largest power of two of windows whose training fits a budget.
 
@@ -26,12 +30,13 @@ def fitting_batch(
         n_assets: of the market.
         budget: bytes.
         device: where it is to be trained.
+        codes: (assets, K) static categories, for an encoder that reads them.
 
     Raises:
         ArgumentError: if not even one window fits, or nothing is kept for a backward pass.
     """
     device = th.device(device)
-    one = training_bytes(encoder, n_assets, 1, device)
+    one = training_bytes(encoder, n_assets, 1, device, codes)
     if not one:
         raise ArgumentError("this encoder keeps nothing for a backward pass: any batch fits")
     if one > budget:
@@ -40,12 +45,22 @@ def fitting_batch(
             "more, a smaller encoder, a shorter window or fewer assets"
         )
     windows: int = 1 << ((budget // one).bit_length() - 1)
-    while device.type == "cuda" and windows > 1 and not _runs(encoder, n_assets, windows, device):
+    while (
+        device.type == "cuda"
+        and windows > 1
+        and not _runs(encoder, n_assets, windows, device, codes)
+    ):
         windows //= 2
     return windows
 
 
-def training_bytes(encoder: Encoder, n_assets: int, windows: int, device: th.device) -> int:
+def training_bytes(
+    encoder: Encoder,
+    n_assets: int,
+    windows: int,
+    device: th.device,
+    codes: Tensor | None = None,
+) -> int:
     """Bytes that training a copy of an encoder on so many windows takes, in full precision.
 
     On a GPU the peak of forward and backward pass, beyond the weights. Elsewhere what the forward
@@ -56,7 +71,9 @@ def training_bytes(encoder: Encoder, n_assets: int, windows: int, device: th.dev
         network = deepcopy(encoder).to(device).train()
         batch = th.randn(windows, encoder.bars, n_assets, encoder.n_features, device=device)
         tradable = th.ones(windows, n_assets, device=device)
-        return (_peak if device.type == "cuda" else _kept)(network, batch, tradable)
+        if codes is not None:
+            codes = codes.expand(windows, *codes.shape)
+        return (_peak if device.type == "cuda" else _kept)(network, batch, tradable, codes)
 
 
 def memory_of(device: th.device) -> int:
@@ -66,7 +83,7 @@ def memory_of(device: th.device) -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _kept(network: Encoder, batch: Tensor, tradable: Tensor) -> int:
+def _kept(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | None) -> int:
     own = {part.untyped_storage().data_ptr() for part in network.state_dict().values()}
     kept: dict[int, int] = {}
 
@@ -77,21 +94,23 @@ def _kept(network: Encoder, batch: Tensor, tradable: Tensor) -> int:
         return tensor
 
     with th.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = network(batch, tradable)
+        out = network(batch, tradable, codes)
     del out  # not before: memory that is free again would be counted twice, or not at all
     return sum(kept.values())
 
 
-def _peak(network: Encoder, batch: Tensor, tradable: Tensor) -> int:
+def _peak(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | None) -> int:
     before = th.cuda.memory_allocated(batch.device) - batch.nbytes - tradable.nbytes
     th.cuda.reset_peak_memory_stats(batch.device)
-    network(batch, tradable).sum().backward()
+    network(batch, tradable, codes).sum().backward()
     return th.cuda.max_memory_allocated(batch.device) - before
 
 
-def _runs(encoder: Encoder, n_assets: int, windows: int, device: th.device) -> bool:
+def _runs(
+    encoder: Encoder, n_assets: int, windows: int, device: th.device, codes: Tensor | None
+) -> bool:
     try:
-        training_bytes(encoder, n_assets, windows, device)
+        training_bytes(encoder, n_assets, windows, device, codes)
     except th.cuda.OutOfMemoryError:
         th.cuda.empty_cache()
         return False

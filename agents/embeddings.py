@@ -215,7 +215,8 @@ class Embeddings(nn.Module):
         if self._fitting is None:
             features = self._market()[0]
             budget = memory_of(features.device) // 4  # actor and critic may have one each
-            self._fitting = fitting_batch(self.encoder, features.shape[1], budget, features.device)
+            at = (features.shape[1], budget, features.device, self.codes)
+            self._fitting = fitting_batch(self.encoder, *at)
         return self._fitting
 
     def _state(self) -> tuple[tuple[int, int], ...]:

@@ -95,7 +95,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_a_gpu_that_refuses_gets_half(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def on_a_small_gpu(encoder: Encoder, n_assets: int, windows: int, device: Any) -> int:
+    def on_a_small_gpu(encoder: Encoder, n_assets: int, windows: int, *others: Any) -> int:
         tried.append(windows)
         if windows > 4:
             raise th.cuda.OutOfMemoryError("as CUDA says it")

@@ -143,7 +143,7 @@ def test_forecasts_get_better_beside_the_algorithm(market: Market) -> None:
         agent.policy.set_training_mode(False)
         with th.no_grad():
             found[weight] = float(returns.nll(*all_embeddings(agent.policy)[0].forecast(t), t))
-    assert found[0.5] < found[0.0] - 0.03
+    assert found[0.5] < found[0.0] - 0.01
 
 
 def test_a_head_changes_nothing_where_nothing_trains_it(market: Market) -> None:

@@ -42,7 +42,10 @@ def market() -> Market:
 
 
 @pytest.fixture
-def pretended() -> Any:
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Any:
+    # It has no driver that could be asked for its memory.
+    monkeypatch.setattr("agents.embeddings.memory_of", lambda device: 0)
+    monkeypatch.setattr("agents.embeddings.fitting_batch", lambda *_: 1_000_000)
     with pretend_gpu() as mode:
         yield mode
 

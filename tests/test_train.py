@@ -311,7 +311,7 @@ def test_a_dirichlet_policy_names_its_weights_from_training_to_evaluation(
     extended = json.loads((path / "config.json").read_text()) | {"timesteps": 2048}
     (path / "config.json").write_text(json.dumps(extended))
     assert load_run(resume(path), device="cpu").model.num_timesteps >= 2048
-    _, results = evaluate(EvaluateConfig(path, device="cpu"))
+    results = evaluate(EvaluateConfig(path, device="cpu")).results
     assert set(results) == {algo, "equal_weight", "buy_and_hold"}
     assert results[algo].held.shape == (end - 1 - start, 11)
     assert np.isfinite(results[algo].values).all()
