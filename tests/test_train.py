@@ -312,7 +312,7 @@ def test_a_dirichlet_policy_names_its_weights_from_training_to_evaluation(
     (path / "config.json").write_text(json.dumps(extended))
     assert load_run(resume(path), device="cpu").model.num_timesteps >= 2048
     results = evaluate(EvaluateConfig(path, device="cpu")).results
-    assert set(results) == {algo, "equal_weight", "buy_and_hold"}
+    assert {algo, "equal_weight", "buy_and_hold"} <= set(results)
     assert results[algo].held.shape == (end - 1 - start, 11)
     assert np.isfinite(results[algo].values).all()
 
