@@ -125,6 +125,10 @@ def pretend_gpu() -> Iterator[PretendGpu]:
         patch.setattr(th.cuda, "is_bf16_supported", lambda: True)
         patch.setattr(th.cuda, "get_rng_state", lambda device: th.get_rng_state())
         patch.setattr(th.cuda, "set_rng_state", lambda state, device: th.set_rng_state(state))
+        patch.setattr(th.cuda, "mem_get_info", lambda device: (2**27, 2**27))
+        patch.setattr(th.cuda, "memory_allocated", lambda device: 0)
+        patch.setattr(th.cuda, "max_memory_allocated", lambda device: 2**20)
+        patch.setattr(th.cuda, "reset_peak_memory_stats", lambda device: None)
         patch.setattr(nn.Module, "_apply", move)
         th._C._set_only_lift_cpu_tensors(True)  # then th.tensor() copies by an operation
         try:
