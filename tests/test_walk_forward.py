@@ -1,6 +1,6 @@
 """Folds never learn from what they test, and the tests join to one path of returns."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -145,6 +145,11 @@ def test_stitching_chains_returns_not_money():
     np.testing.assert_allclose(
         joined.log_returns, np.r_[first.log_returns, second.log_returns], atol=1e-14
     )
+    steps = {"timestamps": 21, "values": 21, "last_weights": 4}
+    for field in fields(joined):  # also those that are added some day
+        if isinstance(array := getattr(joined, field.name), np.ndarray):
+            assert len(array) == steps.get(field.name, 20), field.name
+    assert (joined.last_weights == second.last_weights).all()
     shares = [r.costs / r.values[:-1] for r in (first, second)]
     np.testing.assert_allclose(joined.costs / joined.values[:-1], np.concatenate(shares))
     np.testing.assert_allclose(joined.trades.sum(axis=1), -joined.costs)
