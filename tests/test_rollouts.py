@@ -1,12 +1,20 @@
 """Minibatches grouped by bar: every sample once, few bars in each, advantages of the rollout."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import DictRolloutBuffer
+from stable_baselines3.common.type_aliases import DictRolloutBufferSamples
 
+from agents import bind_market, make_sb3_vec_env
+from agents.policies import PerAssetActorCriticPolicy
 from agents.rollouts import GroupedRolloutBuffer
+from portfolio_env import load_market
 from portfolio_env.errors import ArgumentError
 
 STEPS, LANES, BARS = 32, 8, 50
@@ -86,3 +94,59 @@ def test_other_observations_are_refused() -> None:
     space = spaces.Dict({"market": spaces.Box(-1, 1, (2,))})
     with pytest.raises(ArgumentError, match="groups index observations"):
         GroupedRolloutBuffer(4, space, spaces.Box(-1, 1, (3,)))
+
+
+@pytest.mark.parametrize("history", ["window", "past"])
+def test_an_update_is_that_of_plain_wiring(history: str) -> None:
+    """Rollout and epochs of PPO on indices, and on every sample's own window."""
+    th.set_num_threads(1)
+    market = load_market("synthetic?assets=3&bars=120")
+    network = {"n_features": market.n_features, "window": 6, "encoder": "tcn_gnn_lstm_small"}
+    network["encoder_kwargs"] = {"history": history, "layers": 1}
+    bars = 6 if history == "window" else 10
+    agents = []
+    for observation in ("index", "window"):
+        options: dict[str, Any] = {"window": bars, "episode_length": 20, "random_start": True}
+        venv = make_sb3_vec_env(market, num_envs=8, observation=observation, seed=0, **options)
+        agent = PPO(
+            PerAssetActorCriticPolicy,
+            venv,
+            n_steps=16,
+            batch_size=32,
+            n_epochs=3,
+            normalize_advantage=False,
+            policy_kwargs={"features_extractor_kwargs": network},
+            rollout_buffer_class=GroupedRolloutBuffer if observation == "index" else None,
+            device="cpu",
+            seed=0,
+        )
+        bind_market(agent, market)
+        agents.append(agent)
+    fast, plain = agents
+    epochs: list[list[DictRolloutBufferSamples]] = []
+    grouped = fast.rollout_buffer.get
+
+    def recorded(size: int | None) -> Iterator[DictRolloutBufferSamples]:
+        epochs.append(list(grouped(size)))
+        return iter(epochs[-1])
+
+    def with_windows(size: int | None) -> Iterator[DictRolloutBufferSamples]:
+        features = th.tensor(market.features)
+        for batch in epochs.pop(0):
+            t = batch.observations["t"].long()
+            windows = features[t + th.arange(1 - bars, 1)]
+            seen = {name: batch.observations[name] for name in ("tradable", "weights")}
+            yield batch._replace(observations=seen | {"market": windows})
+
+    fast.rollout_buffer.get = recorded  # type: ignore[method-assign]
+    plain.rollout_buffer.get = with_windows  # type: ignore[method-assign]
+    start = [weight.detach().clone() for weight in fast.policy.parameters()]
+    for agent in agents:
+        th.manual_seed(1)
+        agent.learn(128)
+    values = plain.rollout_buffer.swap_and_flatten(plain.rollout_buffer.values)
+    np.testing.assert_allclose(fast.rollout_buffer.values, values, rtol=1e-5, atol=1e-5)
+    own, other = (list(agent.policy.parameters()) for agent in agents)
+    th.testing.assert_close(own, other, rtol=1e-5, atol=1e-5)
+    moved = max((now - then).abs().max() for now, then in zip(own, start, strict=True))
+    assert moved > 1e-3
