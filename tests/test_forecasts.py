@@ -15,7 +15,7 @@ from portfolio_env.data.planted import PlantedMarket
 from portfolio_env.errors import ArgumentError
 
 RAGGED = panel_of("B", 200, assets=4, seed=3)
-SMALL = {"window": 4, "epochs": 2, "hidden": 8, "channels": 4}
+SMALL = {"window": 4, "epochs": 1, "hidden": 8, "channels": 4}
 OPTIONS = {"lstm": SMALL, "mlp": {"window": 2, "epochs": 1}}
 
 
@@ -105,7 +105,7 @@ def test_trees_find_the_planted_signal_and_portfolios_grow_by_it(forecaster, opt
     planted = PlantedMarket.draw(seed=103)
     market = planted.market
     model = ForecastMeanVariance(market, forecaster=forecaster, horizon=5, **options)
-    rows = np.arange(1500, 2900, 25)
+    rows = np.arange(1500, 2900, 50)
     found = np.array([model.forecasts(market.panel.past(row)) for row in rows])
     expected = planted.expected[rows].ravel()
     assert np.corrcoef(found.ravel(), expected)[0, 1] > least

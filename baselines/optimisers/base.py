@@ -110,7 +110,8 @@ class Optimiser(PortfolioModel):
         """The weights (n,) of a problem that leaves a choice, within its bounds but for rounding.
 
         Raises:
-            ArgumentError: If a library is missing, or its solver fails.
+            ArgumentError: If a library is missing.
+            PortfolioError: If its solver fails.
         """
 
     def target(self, past: PricePanel) -> Weights:
@@ -151,7 +152,7 @@ class Optimiser(PortfolioModel):
         """The weights (n,), n >= 1, of a problem, exactly within its bounds.
 
         Raises:
-            ArgumentError: See ``allocate``.
+            PortfolioError: See ``allocate``.
         """
         if problem.settled:
             return np.full(len(problem.assets), 1 / len(problem.assets))
