@@ -68,7 +68,7 @@ def training_bytes(
     the backward pass holds the gradients of a layer or two, and frees as it goes.
     """
     with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.enable_grad():
-        network = deepcopy(encoder).to(device).train()
+        network = deepcopy(encoder).to(device).train().requires_grad_()
         batch = th.randn(windows, encoder.bars, n_assets, encoder.n_features, device=device)
         tradable = th.ones(windows, n_assets, device=device)
         if codes is not None:

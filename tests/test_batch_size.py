@@ -73,10 +73,13 @@ def test_fewer_assets_fit_more() -> None:
 
 def test_the_encoder_and_the_generator_stay_as_they_are() -> None:
     encoder = make_encoder("mlp", FEATURES, WINDOW, norm="batch", dropout=0.5).eval()
+    learning = fitting_batch(encoder, ASSETS, 10**6)
+    encoder.requires_grad_(False)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     state = th.get_rng_state()
     with th.no_grad():
-        fitting_batch(encoder, ASSETS, 10**6)
+        assert fitting_batch(encoder, ASSETS, 10**6) == learning
+    assert not any(weight.requires_grad for weight in encoder.parameters())
     assert th.equal(th.get_rng_state(), state)
     assert not encoder.training
     assert all(weight.grad is None for weight in encoder.parameters())
