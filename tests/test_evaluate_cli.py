@@ -16,7 +16,7 @@ from portfolio_env import PortfolioEnv
 from portfolio_env.evaluation import backtest
 
 ROOT = Path(__file__).parents[1]
-MARKET = "synthetic?assets=3&bars=300"
+MARKET = "synthetic?assets=3&bars=300&seed=1"
 QUICK = ("--resamples", "40", "--market", MARKET, "--no-agent")
 
 
@@ -78,8 +78,10 @@ def test_baselines_alone(tmp_path, monkeypatch, capsys):
     assert (read["value"] == own.values).all()
     assert table.loc["momentum", "total_return"] == pytest.approx(own.values[-1] / 10_000 - 1)
     oracle = pd.read_parquet(folder / "best_asset" / "holdings.parquet")
-    gains = market.close[end - 1] / market.close[start]
-    best = market.assets[gains.argmax()]
+    first, last = market.close[start], market.close[end - 1]
+    best = market.assets[(last / first).argmax()]
+    learned = market.close[ranges["train"][1] - 1] / market.close[ranges["train"][0]]
+    assert best != market.assets[learned.argmax()]  # or fitting to the wrong range would pass
     assert set(oracle.loc[oracle["weight"] > 0.5, "asset"]) == {best}
 
     page = (folder / "report.html").read_text()

@@ -123,7 +123,8 @@ def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
     if len(names) <= MAX_NUMBERS:
         for row, column in np.argwhere(np.abs(weights) >= 0.5):
             value = weights[row, column]
-            color = "white" if abs(value) > 0.5 * reach else "black"
+            shade = norm(value)
+            color = "white" if shade > 0.7 or (signed and shade < 0.2) else "black"
             axes.text(
                 column, row, f"{value:.0f}", ha="center", va="center", fontsize=7, color=color
             )

@@ -38,7 +38,7 @@ def growth_differences(comparison: Comparison) -> "Figure":
         axes.plot(middle, place, marker="o", markersize=5, color=color)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_yticks(range(len(names)), names, fontsize="small")
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the first at the top
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("% a year, with 95 % interval")
     axes.set_title(f"Log growth after costs, less that of {comparison.reference.replace('_', ' ')}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -93,17 +93,12 @@ def write_report(folder: str | Path, comparison: Comparison, material: Material)
     _risk(page, comparison, material, drawn)
     _returns(page, comparison)
     _practice(page, comparison, material, drawn)
-    for name, (figure, text) in material.pictures.items():
-        page.add(name, paragraph(text), page.draw(_file_name(name), figure, text))
+    _network(page, material)
     _details(page, comparison, material)
     intro = [paragraph(overall(comparison))]
     intro += [paragraph(warning, "fault") for warning in material.warnings]
     write_page(page.path / "report.html", material.title, intro, page.sections)
     return page.figures
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() else "_" for c in text.lower()).strip("_")
 
 
 def _drawable(comparison: Comparison) -> dict[str, BacktestResult]:
@@ -162,8 +157,7 @@ def _weights(page: Page, comparison: Comparison, material: Material) -> None:
     text = "The mean of the weights right after trading, best strategy first, oracles last."
     figure = account_plots.average_weights(comparison.results)
     parts = [paragraph(text), page.draw("average_weights", figure, text)]
-    best = [*material.agents, *comparison.ranked]
-    shown = list(dict.fromkeys(name for name in best if name in comparison.results))[:OPEN]
+    shown = list(dict.fromkeys([*material.agents, *comparison.distinct]))[:OPEN]
     for name, result in comparison.results.items():
         text = f"Weights of {name} right after trading, over time"
         # A PNG beside the account's own files.
@@ -258,11 +252,13 @@ def _practical_texts(figures: pd.DataFrame) -> pd.DataFrame:
         "cost_bps": ("cost, bp of notional", "{:.1f}"),
     }
     return pd.DataFrame(
-        {
-            title: figures[name].map(lambda v, form=form: "" if np.isnan(v) else form.format(v))
-            for name, (title, form) in forms.items()
-        }
+        {title: figures[name].map(_text(form)) for name, (title, form) in forms.items()}
     )
+
+
+def _text(form: str) -> Callable[[float], str]:
+    """How a number of a table is written: nothing for none, and no zero with a sign."""
+    return lambda value: "" if np.isnan(value) else form.format(round(value, 9) + 0.0)
 
 
 def _allocation(page: Page, material: Material) -> None:
@@ -277,19 +273,23 @@ def _allocation(page: Page, material: Material) -> None:
         held = orders[(orders["invested"] != 0) | orders.index.isin(["costs", "cash"])]
         forms = {"weight": "{:.4f}", "amount": "{:,.2f}", "price": "{:,.6g}", "units": "{:,.6g}"}
         forms["invested"] = "{:,.2f}"
-        texts = pd.DataFrame(
-            {
-                column: held[column].map(lambda v, f=form: "" if np.isnan(v) else f.format(v))
-                for column, form in forms.items()
-            }
-        )
-        content = table(texts)
+        texts = {column: held[column].map(_text(form)) for column, form in forms.items()}
+        content = table(pd.DataFrame(texts))
         if (orders["invested"].drop(["costs", "cash"]) >= 0).all():
             figure = account_plots.allocation_donut(orders, material.capital, name)
             text = f"Allocation of {material.capital:,.0f} by {name}"
             content = page.draw(f"{name}/allocation", figure, text) + content
         parts.append(heading(name) + content if place == 0 else folded(name, content))
     page.add("Allocation", *parts)
+
+
+def _network(page: Page, material: Material) -> None:
+    parts = [
+        heading(name) + paragraph(text) + page.draw(name.replace("/", "_"), figure, text)
+        for name, (figure, text) in material.pictures.items()
+    ]
+    if parts:
+        page.add("The agent's network", *parts)
 
 
 def _details(page: Page, comparison: Comparison, material: Material) -> None:

@@ -114,7 +114,9 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
         "set": table["in_confidence_set"].map({1.0: "yes", 0.0: "no"}).fillna(""),
         "remark": table["remark"],
     }
-    texts[f"vs {comparison.reference} %"][comparison.reference] = ""
+    twins, reference = comparison.twins, comparison.reference
+    equal = [name for name in twins if twins[name] == twins[reference]]
+    texts[f"vs {reference} %"][equal] = ""
     return pd.DataFrame(texts)
 
 

@@ -30,7 +30,7 @@ h3 { font-size: 1rem; margin: 1.25rem 0 0.25rem; }
 nav ul { columns: 16rem; padding-left: 1.2rem; margin: 0.5rem 0; }
 a { color: #0550ae; }
 figure { margin: 0.75rem 0; overflow-x: auto; }
-img { display: block; width: 100%; min-width: 36rem; max-width: 70rem; height: auto; }
+img { display: block; min-width: 36rem; max-width: min(100%, 70rem); height: auto; }
 .wide { overflow-x: auto; margin: 0.75rem 0; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap;
