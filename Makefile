@@ -10,7 +10,7 @@ DEMO_ARGS ?= --timesteps 200000 --adjustment 0.1
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test demo bench learn clean
+.PHONY: help setup format lint type test demo bench learn verdicts clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -51,6 +51,9 @@ bench: setup ## Measure the speed tables of the README
 
 learn: setup ## Measure what agents learn, on planted markets and on noise (10 minutes)
 	$(BIN)/python benchmarks/learning.py
+
+verdicts: setup ## Measure how often verdicts are wrong, on markets whose truth is known (10 minutes)
+	$(BIN)/python benchmarks/verdicts.py
 
 clean: ## Remove what the tools cache and build; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

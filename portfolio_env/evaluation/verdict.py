@@ -49,11 +49,28 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     )
     if comparison.twins[strategy] == comparison.twins[reference]:
         return f"{strategy} is the same account as {reference}."
-    verb = ", taken alone, beats" if low > 0 else " falls behind" if high < 0 else " does not beat"
+    ahead, behind = beats(comparison, strategy), high < 0
+    verb = ", taken alone, beats" if ahead else " falls behind" if behind else " does not beat"
     return (
         f"{strategy}{verb} {reference.replace('_', ' ')}: difference {difference:+.1f} % a year, "
         f"95 % interval {low:+.1f} to {high:+.1f}."
     )
+
+
+def beats(comparison: Comparison, strategy: str) -> bool:
+    """Whether the interval of the difference in growth to the reference lies above 0.
+
+    Args:
+        comparison: What ``compare`` returned.
+        strategy: Name of a row of its table.
+    """
+    return float(comparison.table["growth_difference_low"][strategy]) > 0
+
+
+def best_beats(comparison: Comparison) -> bool:
+    """Whether the best of all strategies is ahead by Hansen's test, at ``SIGNIFICANCE``."""
+    test = comparison.superiority
+    return test is not None and test.p_value <= SIGNIFICANCE and test.estimate > 0
 
 
 def overall(comparison: Comparison) -> str:
@@ -64,7 +81,7 @@ def overall(comparison: Comparison) -> str:
     others = len(comparison.distinct.keys() & comparison.complete.keys()) - 1
     growth = f"{100 * test.estimate:+.1f} % a year"
     facts = f"{growth}, p = {test.p_value:.3f} by Hansen's test of superior predictive ability"
-    if test.p_value <= SIGNIFICANCE and test.estimate > 0:
+    if best_beats(comparison):
         return f"The best of {others} strategies, {test.best}, beats {reference} ({facts})."
     return (
         f"None of {others} strategies is shown to beat {reference}: what the best, {test.best}, "
