@@ -21,6 +21,7 @@ from baselines.optimisers import (
     HierarchicalRiskParity,
     MeanVariance,
     MinimumVariance,
+    NestedClusters,
     RiskParity,
 )
 from baselines.simple import (
@@ -52,6 +53,7 @@ BASELINES: dict[str, type[Baseline]] = {
     "hrp": HierarchicalRiskParity,
     "mean_variance": MeanVariance,
     "min_variance": MinimumVariance,
+    "nested_clusters": NestedClusters,
     "risk_parity": RiskParity,
     # mixtures
     "ensemble": Ensemble,

@@ -20,7 +20,7 @@ MODELS = sorted(name for name, kind in BASELINES.items() if issubclass(kind, Por
 # what makes the few bars enough
 OPTIONS = {
     name: {"lookback": 40}
-    for name in ("herc", "hrp", "mean_variance", "min_variance", "risk_parity")
+    for name in ("herc", "hrp", "mean_variance", "min_variance", "nested_clusters", "risk_parity")
 } | {
     "forecast_mean_variance": {"lookback": 40, "horizon": 5, "least": 20},
     "ensemble": {"members": ("inverse_volatility", "momentum")},

@@ -12,6 +12,7 @@ from baselines.optimisers.hierarchical import (
     HierarchicalRiskParity,
 )
 from baselines.optimisers.mean_variance import MEANS, OBJECTIVES, MeanVariance, MinimumVariance
+from baselines.optimisers.nested_clusters import NestedClusters
 from baselines.optimisers.risk_parity import RiskParity
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "HierarchicalRiskParity",
     "MeanVariance",
     "MinimumVariance",
+    "NestedClusters",
     "Optimiser",
     "RiskParity",
     "efficient_frontier",

@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from skfolio import RiskMeasure
 from skfolio.cluster import HierarchicalClustering, LinkageMethod
 from skfolio.distance import (
@@ -180,6 +180,15 @@ def hierarchical_equal_risk(
             max_weights=problem.high,
         ),
     )
+
+
+def clusters(returns: FloatArray, distance: str, linkage: str) -> NDArray[np.int64]:
+    """(n,) which cluster of a tree each asset belongs to, counted from 0.
+
+    How many there are is where the second difference of the gap statistic is largest.
+    """
+    apart = DISTANCES[distance]().fit(returns).distance_
+    return np.asarray(_tree(linkage).fit(apart).labels_, np.int64)
 
 
 class _Given(BasePrior):  # type: ignore[misc] # skfolio has no types
