@@ -1,58 +1,49 @@
 """Judge a trained run and baselines through the same environment, on data the run did not see.
 
+RUN may be the folder of a walk forward: every fold is judged on its own test, by agents and by
+baselines fitted anew to its training range, and the tests are joined to one account each.
+
 python evaluate.py RUN --baselines all
 python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,10,25
 """
 
-import hashlib
-import json
-import math
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import numpy as np
 import pandas as pd
 import tyro
-from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from agents.contestants import contestants, trials
 from agents.inspection import encoder_pictures, parameter_bytes
-from agents.run_folder import Run, model_file
-from agents.setting import Setting, Task, setting_of_run, setting_of_task
-from baselines import BASELINES, PortfolioModel, make_baseline
-from portfolio_env import PortfolioConstraints, PortfolioEnv, TransactionCosts
+from agents.setting import Setting, Stage, Task, setting_of_run, setting_of_task
+from agents.walk_forward import FILE
+from baselines import BASELINES
+from portfolio_env import TransactionCosts
 from portfolio_env.errors import ArgumentError, PortfolioError
-from portfolio_env.evaluation import (
-    Comparison,
-    GateDecision,
-    GatedPolicy,
-    Policy,
-    backtest,
-    compare,
-    gate_decision,
-    write_comparison,
-)
+from portfolio_env.evaluation import Comparison, GateDecision, compare, write_comparison
 from portfolio_env.evaluation.allocation import allocate
 from portfolio_env.evaluation.comparison import REFERENCE
-from portfolio_env.evaluation.contest import Contest, Entry, run_contest
+from portfolio_env.evaluation.contest import Contest, run_contest
+from portfolio_env.evaluation.events import read_events
 from portfolio_env.evaluation.looks import (
     Look,
-    Trial,
     earlier_sharpes,
     looks_warning,
     make_look,
     record_look,
 )
+from portfolio_env.evaluation.material import Hindsight, Material
 from portfolio_env.evaluation.practical import practical_figures
-from portfolio_env.evaluation.report import Material, write_report
+from portfolio_env.evaluation.report import write_report
+from portfolio_env.evaluation.time_chapters import seed_sentences
 from portfolio_env.evaluation.verdict import gate_sentence, overall, sentence, text_table
 from portfolio_env.names import positions
 
@@ -64,7 +55,7 @@ class EvaluateConfig:
     """Settings of an evaluation."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of a training run; market, costs and constraints are its own."""
+    """Folder of a run or of a walk forward; market, costs and constraints are its own."""
     agent: bool = True
     """Judge the run's agent; --no-agent takes the baselines alone."""
     baselines: str = "equal_weight,buy_and_hold"
@@ -79,6 +70,8 @@ class EvaluateConfig:
     """Money to allocate as every strategy would at the last bar."""
     lot: float = 1.0
     """Smallest number of units that can be bought with it; 0 for any fraction."""
+    events: Path | None = None
+    """CSV file of dated events (date, type) for an event study."""
     records: Literal["csv", "parquet"] = "csv"
     """Format of the accounts: weights, trades, costs and values of every step."""
     resamples: int = 2000
@@ -95,6 +88,12 @@ def open_setting(config: EvaluateConfig) -> Setting:
     """The run's market and rules, or those of the command line."""
     if config.run is None:
         return setting_of_task(config.task, config.out)
+    if config.split != "test" and (config.run / FILE).exists():
+        raise ArgumentError(
+            f"split is {config.split}, but {config.run} is a walk forward, whose folds are joined "
+            "by their tests alone: leave --split out, or name the run of one fold, e.g. "
+            f"{next(config.run.glob('fold_*/seed_*'), 'fold_0/seed_0')}."
+        )
     if config.task != Task() or config.out is not None:
         raise ArgumentError(
             f"market, ranges, costs, constraints and folder are those of the run {config.run}; "
@@ -118,74 +117,17 @@ def baseline_names(config: EvaluateConfig) -> list[str]:
     return list(dict.fromkeys([REFERENCE, *asked]))
 
 
-def baseline(name: str, setting: Setting, split: str) -> Policy:
-    """A baseline: fitted to the training range, or an oracle to the range it is judged on."""
-    cls = BASELINES[name]
-    if not issubclass(cls, PortfolioModel):
-        return make_baseline(name, setting.market)
-    constraints = PortfolioConstraints(**setting.options["constraints"])
-    model = cls(setting.market, constraints=constraints)
-    return model.fit(
-        setting.market.panel, setting.rows(split) if cls.oracle else setting.ranges["train"]
-    )
-
-
-def contestants(
-    config: EvaluateConfig, setting: Setting
-) -> tuple[list[Entry], dict[str, GateDecision]]:
-    """Everything that takes part, and what the gate said of the agent."""
-    split, run = config.split, setting.run
-    entries, decisions = [], {}
-    if run is not None:
-        name = run.config["algo"]
-        entries.append(Entry(name, lambda: run.model, setting.agent_options(split)))
-        if split != "validation":  # the gate must not be judged where it decides
-            decisions[name] = decision = decide(setting, run)
-            gated = GatedPolicy(run.model, make_baseline(REFERENCE, setting.market), decision)
-            chosen = setting.agent_options if decision else setting.baseline_options
-            entries.append(Entry(f"{name}_gated", lambda: gated, chosen(split)))
-    options = setting.baseline_options(split)
-    for name in baseline_names(config):
-        entries.append(Entry(name, partial(baseline, name, setting, split), options))
-    return entries, decisions
-
-
-def decide(setting: Setting, run: Run) -> GateDecision:
-    """The gate, on the validation range."""
-    own = backtest(run.model, PortfolioEnv(**setting.agent_options("validation")))
-    benchmark = make_baseline(REFERENCE, setting.market)
-    other = backtest(benchmark, PortfolioEnv(**setting.baseline_options("validation")))
-    return gate_decision(own, other)
-
-
 def look_at(config: EvaluateConfig, setting: Setting, contest: Contest) -> Look:
-    """This use of the range, and what was tried in it: everything but oracles."""
-    keys = ("costs", "constraints", "execution", "initial_value")
-    shared = {key: setting.options[key] for key in keys}
-    trials = []
-    for name, result in contest.results.items():
-        policy = contest.policies[name]
-        if getattr(policy, "oracle", False) or isinstance(policy, GatedPolicy):
-            continue
-        agent = setting.run is not None and policy is setting.run.model
-        if agent:
-            file = model_file(setting.home, config.model)
-            print_of = hashlib.sha256(file.read_bytes()).hexdigest()
-        else:
-            info = policy.model_info() if isinstance(policy, PortfolioModel) else name
-            print_of = hashlib.sha256(json.dumps([info, shared]).encode()).hexdigest()
-        sharpe = result.metrics()["sharpe"]
-        trials.append(Trial(name, print_of, agent, sharpe if math.isfinite(sharpe) else None))
-    model = None if setting.run is None else f"{setting.run.config['algo']} ({config.model})"
-    start, end = setting.rows(config.split)
+    """This use of the range, and what was tried in it."""
+    start, end = setting.whole.rows(config.split)
     return make_look(
-        setting.market,
+        setting.whole.market,
         start,
         end,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=shlex.join(sys.argv),
-        model=model,
-        trials=trials,
+        model=f"{setting.algorithm} ({config.model})" if setting.agents else None,
+        trials=trials(setting, contest, config.model),
     )
 
 
@@ -195,9 +137,10 @@ def orders(
     """What the capital buys, as every strategy holds it at the last bar."""
     if config.capital is None:
         return {}
-    end = setting.rows(config.split)[1]
-    prices = pd.DataFrame(setting.market.close[:end]).ffill().iloc[-1].to_numpy()
-    costs = TransactionCosts(**setting.options["costs"])
+    whole = setting.whole
+    end = whole.rows(config.split)[1]
+    prices = pd.DataFrame(whole.market.close[:end]).ffill().iloc[-1].to_numpy()
+    costs = TransactionCosts(**whole.options["costs"])
     return {
         name: allocate(result.last_weights, result.assets, prices, config.capital,
                        lot=config.lot, costs=costs)
@@ -205,24 +148,30 @@ def orders(
     }  # fmt: skip
 
 
-def hindsight_frontier(setting: Setting, split: str) -> NDArray[np.float64] | None:
-    """(P, 2) yearly volatility and return of the portfolios that were efficient in a range."""
+def hindsight(stage: Stage, split: str) -> Hindsight | None:
+    """The portfolios that were efficient in a range, and the capital market line."""
     from baselines.optimisers import MeanVariance, efficient_frontier
 
-    start, end = setting.rows(split)
+    start, end = stage.rows(split)
     try:
         model = MeanVariance(
-            setting.market,
+            stage.market,
             lookback=end - 1 - start,
-            risk_free_rate=0.0,
+            risk_free_rate=stage.options["costs"]["cash_rate_annual"],
             min_weight=0.0,
             max_weight=1.0,
             covariance="sample",
         )
-        found = efficient_frontier(model, end - 1).portfolios
+        found = efficient_frontier(model, end - 1)
     except PortfolioError:  # skfolio is not installed, or no asset has all the prices
         return None
-    return found[["volatility", "expected_return"]].to_numpy()
+    columns = ["volatility", "expected_return"]
+    line, best = found.capital_market_line()[columns], found.tangency[columns]
+    return Hindsight(
+        frontier=found.portfolios[columns].to_numpy(),
+        market_line=line.to_numpy() if len(line) else None,
+        tangency=best.to_numpy()[0] if len(best) else None,
+    )
 
 
 def to_tensorboard(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
@@ -250,66 +199,102 @@ def print_table(comparison: Comparison, title: str) -> None:
     print(overall(comparison))
 
 
+def gate_sentences(
+    config: EvaluateConfig, setting: Setting, decisions: Mapping[str, Sequence[GateDecision]]
+) -> list[str]:
+    """What the gate decided, of every agent and in every fold."""
+    return [
+        (f"{fold}: " if fold else "")
+        + gate_sentence(name, decision, chosen_there=config.model == "best")
+        for name, own in decisions.items()
+        for fold, decision in zip(setting.folds or [""], own, strict=True)
+    ]
+
+
+def material_of(
+    config: EvaluateConfig,
+    setting: Setting,
+    contest: Contest,
+    comparison: Comparison,
+    decisions: Mapping[str, Sequence[GateDecision]],
+    look: Look,
+    earlier: Sequence[Look],
+) -> Material:
+    """What the report is made of, beside the comparison."""
+    whole, last = setting.whole, setting.stages[-1]
+    rows = whole.rows(config.split)
+    title = f"{config.split}: {look.first} to {look.last}"
+    title += f" in {len(setting.folds)} folds" if setting.folds else ""
+    title += ", per year, after costs"
+    title += f" (look {len(earlier) + 1} at this range)" if earlier else ""
+    pictures = {}
+    if setting.agents:
+        pictures = encoder_pictures(last.runs[setting.agents[0]], last.rows(config.split))
+    return Material(
+        title=title,
+        panel=whole.market.panel.subset(slice(rows[1])),
+        rows=rows,
+        train=whole.ranges["train"],
+        agents=setting.agents,
+        seeds=setting.seeds if config.split != "validation" else {},
+        folds=setting.folds,
+        warnings=[looks_warning(earlier, look)] if earlier else [],
+        gate=gate_sentences(config, setting, decisions),
+        practical=practical_figures(
+            comparison.results,
+            contest.seconds,
+            {name: parameter_bytes(run) for name, run in last.runs.items()},
+        ),
+        growth_by_cost=contest.cost_table(),
+        orders=orders(config, setting, comparison),
+        capital=config.capital,
+        costs=TransactionCosts(**whole.options["costs"]),
+        execution=whole.options["execution"],
+        events=None if config.events is None else read_events(config.events),
+        hindsight=hindsight(whole, config.split),
+        pictures=pictures,
+        facts={
+            "split": config.split,
+            "folds": {name: [str(day) for day in days] for name, days in setting.folds.items()},
+            "model": look.model,
+            "first_decision": look.first,
+            "last_bar": look.last,
+            "steps": len(comparison.results[REFERENCE].costs),
+            "periods_per_year": whole.market.periods_per_year,
+            "market_hash": whole.market.hash,
+            "looks_before": len(earlier),
+            "command": look.command,
+        },
+    )
+
+
 def evaluate(config: EvaluateConfig) -> Comparison:
     """Run everything, write everything, print the verdict."""
     setting, commissions = open_setting(config), numbers(config.commissions)
-    entries, decisions = contestants(config, setting)
+    entries, decisions = contestants(setting, config.split, baseline_names(config))
     shown = track(entries, "backtests", console=Console(stderr=True), transient=True)
     contest = run_contest(shown, commissions)
-    agents = [] if setting.run is None else [setting.run.config["algo"]]
-    for name in (REFERENCE, *agents):
+    for name in (REFERENCE, *setting.agents):
         if name in contest.failed:
             raise ArgumentError(f"{name} could not run: {contest.failed[name]}")
     look = look_at(config, setting, contest)
     earlier = record_look(setting.home, look) if config.split == "test" else []
     comparison = compare(
         contest.results,
-        oracles=[n for n, p in contest.policies.items() if getattr(p, "oracle", False)],
+        oracles=[n for n, p in contest.policies.items() if getattr(p[0], "oracle", False)],
         failed=contest.failed,
         earlier_sharpes=earlier_sharpes(earlier, look.trials),
         resamples=config.resamples,
     )
-    title = f"{config.split}: {look.first} to {look.last}, per year, after costs"
-    title += f" (look {len(earlier) + 1} at this range)" if earlier else ""
-    material = Material(
-        title=title,
-        bars=setting.market.panel.subset(slice(*setting.rows(config.split))),
-        agents=agents,
-        warnings=[looks_warning(earlier, look)] if earlier else [],
-        gate=[
-            gate_sentence(name, decision, chosen_there=config.model == "best")
-            for name, decision in decisions.items()
-        ],
-        practical=practical_figures(
-            comparison.results,
-            contest.seconds,
-            {} if setting.run is None else {agents[0]: parameter_bytes(setting.run)},
-        ),
-        growth_by_cost=contest.cost_table(),
-        orders=orders(config, setting, comparison),
-        capital=config.capital or 0.0,
-        frontier=hindsight_frontier(setting, config.split),
-        pictures={}
-        if setting.run is None
-        else encoder_pictures(setting.run, setting.rows(config.split)),
-        facts={
-            "split": config.split,
-            "model": look.model,
-            "first_decision": look.first,
-            "last_bar": look.last,
-            "steps": len(comparison.results[REFERENCE].costs),
-            "periods_per_year": setting.market.periods_per_year,
-            "market_hash": setting.market.hash,
-            "looks_before": len(earlier),
-            "command": look.command,
-        },
-    )
+    material = material_of(config, setting, contest, comparison, decisions, look, earlier)
+    told = [*material.gate, *seed_sentences(comparison, material.seeds)]
     folder = setting.home / "evaluation" / config.split
-    write_comparison(folder, comparison, {**material.facts, "gate": material.gate}, config.records)
+    facts = {**material.facts, "gate": material.gate, "seeds": told[len(material.gate) :]}
+    write_comparison(folder, comparison, facts, config.records)
     figures = write_report(folder, comparison, material)
     to_tensorboard(setting.home / "tb" / "evaluation", config.split, figures)
-    print_table(comparison, title)
-    for line in (*material.gate, *material.warnings):
+    print_table(comparison, material.title)
+    for line in (*told, *material.warnings):
         print(line)
     print(f"Report: {folder / 'report.html'}")
     return comparison

@@ -64,14 +64,21 @@ def load_run(
     path = Path(path)
     config = read_config(path)
     market, ranges = load_checked_market(path, config)
-    options = config.env_options()
+    agent = load_model(path, config, market, model=model, device=device)
+    return Run(path, config.to_json(), market, ranges, config.env_options(), agent)
+
+
+def load_model(
+    path: Path, config: TrainConfig, market: Market, *, model: str, device: str
+) -> BaseAlgorithm | DirectAgent:
+    """The agent of a run, for the market that the run was trained on; see `load_run`."""
+    file = model_file(path, model)
     if config.algo == "direct":
-        direct = DirectAgent.load(model_file(path, model), device=get_device(device))
+        direct = DirectAgent.load(file, device=get_device(device))
         direct.bind(market)
-        return Run(path, config.to_json(), market, ranges, options, direct)
-    venv = make_sb3_vec_env(market, **options)
-    agent = load_agent(config.algo, model_file(path, model), venv, device=device)
-    return Run(path, config.to_json(), market, ranges, options, agent)
+        return direct
+    venv = make_sb3_vec_env(market, **config.env_options())
+    return load_agent(config.algo, file, venv, device=device)
 
 
 def model_file(path: Path, model: str) -> Path:
@@ -96,6 +103,12 @@ def read_config(path: Path) -> TrainConfig:
 def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[str, Range]]:
     """The market of a run and its ranges, refused when it is not the one the run was trained on."""
     market, ranges = config.load_market()
+    check_market(path, config, market)
+    return market, ranges
+
+
+def check_market(path: Path, config: TrainConfig, market: Market) -> None:
+    """Refuse a market that is not the one the run was trained on."""
     recorded = json.loads((path / "market.json").read_text())
     if market.hash != recorded["hash"]:
         raise DataError(
@@ -103,7 +116,6 @@ def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[s
             f"{market.hash[:12]}, the run's was {recorded['hash'][:12]} ({recorded['n_bars']} bars "
             f"of {len(recorded['assets'])} assets); restore the data, or train again"
         )
-    return market, ranges
 
 
 def create_run(

@@ -1,4 +1,4 @@
-"""What an evaluation takes place in: market, ranges and rules, of a run or of a command line."""
+"""What an evaluation takes place in: market, ranges, rules; of a run, folds or a command line."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from agents.config import Range, TrainConfig
-from agents.run_folder import Run, load_run
+from agents.run_folder import (
+    Run,
+    check_market,
+    load_checked_market,
+    load_model,
+    load_run,
+    read_config,
+)
+from agents.walk_forward import FILE, is_trained, read_plan
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts
+from portfolio_env.errors import DataError
+from portfolio_env.evaluation.regimes import Date, Windows
+
+GATED = "_gated"  # ends the name of an agent behind the gate
 
 
 @dataclass(frozen=True)
@@ -41,22 +55,20 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What every strategy of an evaluation has in common.
+class Stage:
+    """A market cut into ranges, and the agents trained there: a whole evaluation, or one fold.
 
     Attributes:
-        home: folder of the run, or of the evaluation without one; it keeps the looks.
         market: the market.
         ranges: rows of the market, half-open, for "train", "validation" and "test".
         options: keywords of `PortfolioEnv`, as an agent takes them.
-        run: the run whose agent is judged; None for baselines alone.
+        runs: the runs whose agents are judged, by name; none for baselines alone.
     """
 
-    home: Path
     market: Market
     ranges: dict[str, Range]
     options: dict[str, Any]
-    run: Run | None
+    runs: dict[str, Run] = field(default_factory=dict)
 
     def rows(self, split: str) -> Range:
         """The rows of a range from the first on that has enough history."""
@@ -77,6 +89,53 @@ class Setting:
         return self.agent_options(split) | own
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What every strategy of an evaluation has in common.
+
+    Attributes:
+        home: folder of the run, or of the evaluation without one; it keeps the looks.
+        whole: the market from end to end; its test range is that of all stages together.
+        stages: what is judged one after the other: `whole` itself, or the folds of a walk forward.
+    """
+
+    home: Path
+    whole: Stage
+    stages: tuple[Stage, ...]
+
+    @property
+    def agents(self) -> list[str]:
+        """Names of the agents that are judged."""
+        return list(self.stages[0].runs)
+
+    @property
+    def folds(self) -> Windows:
+        """First and last moment of what each fold earned, by name; empty without a walk forward."""
+        if self.stages[0] is self.whole:
+            return {}
+        found: dict[str, tuple[Date, Date]] = {}
+        for number, stage in enumerate(self.stages, start=1):
+            start, end = stage.rows("test")
+            times = stage.market.timestamps
+            # A nanosecond after the last bar: midnight alone would stand for the whole day.
+            found[f"fold {number}"] = (times[start + 1], times[end - 1] + np.timedelta64(1, "ns"))
+        return found
+
+    @property
+    def seeds(self) -> dict[str, list[str]]:
+        """Names of agents that differ by their seed alone, and of the same behind the gate."""
+        if self.algorithm is None or len(self.agents) < 2:
+            return {}
+        gated = [f"{name}{GATED}" for name in self.agents]
+        return {self.algorithm: self.agents, f"{self.algorithm}{GATED}": gated}
+
+    @property
+    def algorithm(self) -> str | None:
+        """What the agents were trained by."""
+        runs = list(self.stages[0].runs.values())
+        return str(runs[0].config["algo"]) if runs else None
+
+
 def setting_of_task(task: Task, home: Path | None = None) -> Setting:
     """The setting of baselines alone.
 
@@ -86,9 +145,9 @@ def setting_of_task(task: Task, home: Path | None = None) -> Setting:
     """
     parts = {part.name: getattr(task, part.name) for part in dataclasses.fields(task)}
     config = TrainConfig(**parts).resolved()
-    market, ranges = config.load_market()
+    stage = Stage(*config.load_market(), config.env_options())
     home = home or Path(config.runs) / f"{Path(config.market).stem.split('?')[0]}__baselines"
-    return Setting(home, market, ranges, config.env_options(), None)
+    return Setting(home, stage, (stage,))
 
 
 def setting_of_run(
@@ -98,13 +157,51 @@ def setting_of_run(
     device: str = "auto",
     agent: bool = True,
 ) -> Setting:
-    """The setting of a run; see `load_run`.
+    """The setting of a run, or of a walk forward: then each fold is a stage of its own.
+
+    Agents are called after their algorithm, those of a walk forward with several seeds after their
+    seed too. What is judged in a walk forward is the test range alone.
 
     Args:
-        path: its folder.
-        model: which of its models is judged.
+        path: folder of the run or of the walk forward.
+        model: which of its models is judged, see `load_run`.
         device: torch device of the model.
         agent: judge the agent; False takes the market and the rules of the run alone.
+
+    Raises:
+        DataError: as of `load_run`, or if the walk forward is not trained to its end.
     """
+    if (path / FILE).exists():
+        return _setting_of_walk_forward(path, model, device, agent)
     run = load_run(path, model=model, device=device)
-    return Setting(run.path, run.market, run.ranges, run.env_options, run if agent else None)
+    runs = {run.config["algo"]: run} if agent else {}
+    stage = Stage(run.market, run.ranges, run.env_options, runs)
+    return Setting(run.path, stage, (stage,))
+
+
+def _setting_of_walk_forward(
+    path: Path, model: Literal["final", "best"], device: str, agent: bool
+) -> Setting:
+    plan = read_plan(path)
+    folders = plan.folders(path)
+    lacking = [folder for own in folders.values() for folder in own if not is_trained(folder)]
+    if lacking:
+        raise DataError(
+            f"{len(lacking)} runs of the walk forward {path} are not trained to their end, the "
+            f"first is {lacking[0]}; continue it with train.py --resume {path}"
+        )
+    algo, seeds = plan.config.algo, plan.seeds
+    names = [algo] if len(seeds) == 1 else [f"{algo}_seed_{seed}" for seed in seeds]
+    stages = []
+    for own in zip(*folders.values(), strict=True):  # the runs of one fold share its market
+        market, ranges = load_checked_market(own[0], read_config(own[0]))
+        runs = {}
+        for name, folder in zip(names, own, strict=True) if agent else ():
+            config = read_config(folder)
+            check_market(folder, config, market)
+            trained = load_model(folder, config, market, model=model, device=device)
+            options = config.env_options()
+            runs[name] = Run(folder, config.to_json(), market, ranges, options, trained)
+        stages.append(Stage(market, ranges, plan.config.env_options(), runs))
+    whole = Stage(*plan.config.load_market(), plan.config.env_options())
+    return Setting(path, whole, tuple(stages))

@@ -187,10 +187,15 @@ def out_of_sample(
     return results
 
 
+def is_trained(folder: Path) -> bool:
+    """Whether a run of a walk forward is over."""
+    return all((folder / f"{model}_model.zip").exists() for model in ("best", "final"))
+
+
 def _train(path: Path, plan: Plan, progress_bar: bool) -> Path:
     for seed, folders in plan.folders(path).items():
         for i, (config, folder) in enumerate(zip(plan.runs, folders, strict=True)):
-            if all((folder / f"{model}_model.zip").exists() for model in ("best", "final")):
+            if is_trained(folder):
                 continue
             _LOGGER.info("fold %d of %d, seed %d", i + 1, len(folders), seed)
             if (folder / "config.json").exists():

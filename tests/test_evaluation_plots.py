@@ -10,6 +10,7 @@ from accounts import account
 from portfolio_env.evaluation import account_plots, compare, comparison_plots, plots
 from portfolio_env.evaluation.allocation import allocate
 from portfolio_env.evaluation.bands import growth_bands
+from portfolio_env.evaluation.material import Hindsight
 from portfolio_env.evaluation.statistics.bootstrap import stationary_bootstrap_indices
 from portfolio_env.panel import PricePanel
 
@@ -160,11 +161,16 @@ def test_risk_return_with_a_frontier():
     close[10, 2] = np.nan
     panel = PricePanel(timestamps=times, assets=("A", "B", "C"), close=close, periods_per_year=252)
     frontier = np.array([[0.1, 0.05], [0.2, 0.15], [0.4, 0.2]])
-    figure = comparison_plots.risk_return(RESULTS, DRAWN, panel, frontier)
+    line, tangency = np.array([[0.0, 0.01], [0.4, 0.29]]), np.array([0.2, 0.15])
+    hindsight = Hindsight(frontier, line, tangency)
+    figure = comparison_plots.risk_return(RESULTS, DRAWN, panel, hindsight)
     (axes,) = figure.axes
     points = [dots.get_offsets().data for dots in axes.collections]
     assert len(points[0]) == 2  # assets without a gap
     assert points[1] == pytest.approx(np.array([[20.0, 15.0]]))  # the star
+    drawn = {line.get_label(): line.get_xydata() for line in axes.lines}
+    for name, where in (("efficient frontier", frontier), ("capital market line", line)):
+        assert drawn[f"{name}, in hindsight"] == pytest.approx(100 * where)
     own = RESULTS["s1"].returns
     risk = 100 * own.std(ddof=1) * np.sqrt(252)
     assert points[2] == pytest.approx(np.array([[risk, 100 * own.mean() * 252]]))

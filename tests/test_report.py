@@ -11,8 +11,9 @@ from accounts import account
 
 from portfolio_env.evaluation import compare
 from portfolio_env.evaluation.allocation import allocate
+from portfolio_env.evaluation.material import Hindsight, Material
 from portfolio_env.evaluation.practical import practical_figures
-from portfolio_env.evaluation.report import Material, write_report
+from portfolio_env.evaluation.report import write_report
 from portfolio_env.evaluation.verdict import overall, sentence
 from portfolio_env.panel import PricePanel
 from portfolio_env.rendering import new_figure
@@ -63,7 +64,8 @@ def written(tmp_path_factory):
     orders = allocate(results["ppo"].last_weights, ("A", "B"), [3.0, 7.0], 1000.0)
     material = Material(
         title="test: a range",
-        bars=bars(),
+        panel=bars(),
+        rows=(0, K + 1),
         agents=["ppo"],
         warnings=["This is look 2."],
         gate=["Gate closed: it was."],
@@ -71,7 +73,7 @@ def written(tmp_path_factory):
         growth_by_cost=growth,
         orders={"ppo": orders},
         capital=1000.0,
-        frontier=np.array([[0.1, 0.05], [0.2, 0.15]]),
+        hindsight=Hindsight(np.array([[0.1, 0.05], [0.2, 0.15]]), np.array([[0, 0], [0.2, 0.15]])),
         pictures={"attention/time": (new_figure((3, 2), 50), "What it looks at.")},
         facts={"command": "evaluate.py run"},
     )
@@ -114,6 +116,7 @@ def test_every_figure_is_there(written):
     expected = {
         "differences", "equity", "equity_bands", "drawdown", "average_weights", "risk_return",
         "rolling", "correlation", "distributions", "costs", "ppo/allocation", "attention_time",
+        "blocks", "overfitting", "signal_decay", "stretches",
     }  # fmt: skip
     weights = {f"{name}/weights" for name in found.results}
     assert set(figures) == expected | weights
@@ -123,7 +126,7 @@ def test_every_figure_is_there(written):
 def test_short_and_lonely(tmp_path):
     """Nothing to compare, next to no periods: the page shrinks, and nothing fails."""
     found = compare({"equal_weight": account(MARKET[:4])}, resamples=20)
-    figures = write_report(tmp_path, found, Material(title="short", bars=bars(4)))
+    figures = write_report(tmp_path, found, Material(title="short", panel=bars(4), rows=(0, 5)))
     assert set(figures) == {
         "equity", "equity_bands", "drawdown", "average_weights", "risk_return",
         "equal_weight/weights",
@@ -133,5 +136,5 @@ def test_short_and_lonely(tmp_path):
 def test_everything_ruined(tmp_path):
     broke = account(np.r_[MARKET[:5], np.log(1e-3)])
     found = compare({"own": account(MARKET), "equal_weight": broke}, resamples=20)
-    figures = write_report(tmp_path, found, Material(title="ruined", bars=bars()))
+    figures = write_report(tmp_path, found, Material(title="ruined", panel=bars(), rows=(0, K + 1)))
     assert "equity" in figures and "differences" not in figures

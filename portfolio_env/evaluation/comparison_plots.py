@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.material import Hindsight
 from portfolio_env.evaluation.plots import DOTS_PER_INCH, OTHERS, WIDTH, Style
 from portfolio_env.panel import PricePanel
 from portfolio_env.rendering import new_figure
@@ -52,7 +53,7 @@ def risk_return(
     results: Mapping[str, BacktestResult],
     drawn: Mapping[str, Style],
     panel: PricePanel,
-    frontier: NDArray[np.float64] | None = None,
+    hindsight: Hindsight | None = None,
 ) -> "Figure":
     """Yearly mean return against yearly volatility: strategies, assets, and the frontier.
 
@@ -60,8 +61,8 @@ def risk_return(
         results: Backtests over the same dates, by the name to show.
         drawn: How, see ``styles``.
         panel: The bars of these dates; assets without a gap are shown.
-        frontier: (P, 2) yearly volatility and mean return of efficient portfolios of the assets; a
-            star marks the largest Sharpe ratio, a line leads to it from no risk.
+        hindsight: Frontier and capital market line of the assets; a star marks the largest Sharpe
+            ratio.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -74,13 +75,15 @@ def risk_return(
     moves = panel.close[1:, known] / panel.close[:-1, known] - 1
     assets = _risk_return(moves, panel.periods_per_year)
     axes.scatter(assets[:, 0], assets[:, 1], s=14, color=OTHERS, label="assets", zorder=1)
-    if frontier is not None:
-        axes.plot(*(100 * frontier.T), color="#57606a", linewidth=1.2, label="efficient frontier")
-        best = 100 * frontier[np.argmax(frontier[:, 1] / frontier[:, 0])]
-        line: dict[str, Any] = {"color": "#57606a", "linewidth": 0.9, "linestyle": "--"}
-        axes.plot([0, best[0]], [0, best[1]], label="capital market line", **line)
-        star: dict[str, Any] = {"marker": "*", "s": 150, "color": "#bf8700", "zorder": 3}
-        axes.scatter(best[0], best[1], label="largest Sharpe ratio", **star)
+    if hindsight is not None:
+        line: dict[str, Any] = {"color": "#57606a", "linewidth": 1.2}
+        axes.plot(*(100 * hindsight.frontier.T), label="efficient frontier, in hindsight", **line)
+        if hindsight.market_line is not None:
+            ends = 100 * hindsight.market_line.T
+            axes.plot(*ends, label="capital market line, in hindsight", linestyle="--", **line)
+        if hindsight.tangency is not None:
+            star: dict[str, Any] = {"marker": "*", "s": 150, "color": "#bf8700", "zorder": 3}
+            axes.scatter(*(100 * hindsight.tangency), label="largest Sharpe ratio", **star)
     names = list(results)
     year = next(iter(results.values())).periods_per_year
     points = np.vstack([_risk_return(results[name].returns[:, None], year) for name in names])

@@ -10,6 +10,7 @@ import pandas as pd
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.backtest import BacktestResult, FloatArray
+from portfolio_env.panel import PricePanel
 from portfolio_env.timeline import as_timestamp
 
 Date: TypeAlias = str | date | np.datetime64
@@ -44,8 +45,26 @@ CRYPTO_WINDOWS: Windows = {
     "thin holidays": ("2022-12-23", "2022-12-26"),
 }
 
+MADE_UP = "synthetic"  # what the source of a generated market begins with
+
 _DAY = np.timedelta64(86_400 * 10**9, "ns")
 _COLUMNS = ("first", "last", "bars", "growth", "volatility", "max_drawdown", "recovery")
+
+
+def known_dates(panel: PricePanel) -> tuple[Windows, Mapping[str, Date]] | None:
+    """Windows and breaks that everybody knows for a market of this kind.
+
+    A market that trades at weekends is taken for one of cryptocurrencies, any other for one of
+    equities. A generated market knows neither.
+
+    Args:
+        panel: Its bars.
+    """
+    if str(panel.provenance.get("source", "")).startswith(MADE_UP):
+        return None
+    if np.is_busday(panel.timestamps.astype("datetime64[D]")).all():
+        return EQUITY_WINDOWS, EQUITY_BREAKS
+    return CRYPTO_WINDOWS, CRYPTO_BREAKS
 
 
 def windows_around(

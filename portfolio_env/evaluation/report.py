@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from portfolio_env.data.reports import exploration_plots
 from portfolio_env.data.reports.page import (
@@ -23,50 +21,25 @@ from portfolio_env.data.reports.page import (
     write_page,
 )
 from portfolio_env.evaluation import account_plots, comparison_plots, plots
-from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.bands import growth_bands
 from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.material import Material, drawable, number_text, with_difference
+from portfolio_env.evaluation.reality_chapters import (
+    decay_chapter,
+    overfitting_chapter,
+    reality_chapter,
+)
+from portfolio_env.evaluation.time_chapters import (
+    blocks_chapter,
+    events_chapter,
+    regimes_chapter,
+    seeds_chapter,
+)
 from portfolio_env.evaluation.verdict import LEGEND, overall, sentence, text_table
 from portfolio_env.panel import PricePanel
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 OPEN = 4  # pictures of weights that are not folded away
 SMALL = 12  # accounts with a small picture of their own
-
-
-@dataclass
-class Material:
-    """What a report is made of, beside the comparison.
-
-    Attributes:
-        title: Of the page.
-        bars: The bars of the evaluated range.
-        agents: Names of trained agents.
-        warnings: What a reader must know before the table, e.g. that a test range was used twice.
-        gate: What the gate decided, a sentence per agent.
-        practical: What ``practical_figures`` returned.
-        growth_by_cost: One row per strategy, one column per commission; None without.
-        orders: What ``allocate`` returned, by strategy.
-        capital: That was allocated.
-        frontier: (P, 2) yearly volatility and mean return of efficient portfolios; None without.
-        pictures: Further figures by name, with what they show.
-        facts: How to repeat the evaluation, by name.
-    """
-
-    title: str
-    bars: PricePanel
-    agents: Sequence[str] = ()
-    warnings: Sequence[str] = ()
-    gate: Sequence[str] = ()
-    practical: pd.DataFrame | None = None
-    growth_by_cost: pd.DataFrame | None = None
-    orders: Mapping[str, pd.DataFrame] = field(default_factory=dict)
-    capital: float = 0.0
-    frontier: NDArray[np.float64] | None = None
-    pictures: Mapping[str, tuple[Figure, str]] = field(default_factory=dict)
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 def write_report(folder: str | Path, comparison: Comparison, material: Material) -> dict[str, Path]:
@@ -88,10 +61,17 @@ def write_report(folder: str | Path, comparison: Comparison, material: Material)
         list(comparison.distinct), reference=comparison.reference, agents=material.agents
     )
     _verdict(page, comparison, material)
+    seeds_chapter(page, comparison, material)
+    blocks_chapter(page, comparison, material)
+    overfitting_chapter(page, comparison)
     _growth(page, comparison, drawn)
     _weights(page, comparison, material)
     _risk(page, comparison, material, drawn)
     _returns(page, comparison)
+    regimes_chapter(page, comparison, material)
+    events_chapter(page, comparison, material)
+    reality_chapter(page, comparison, material)
+    decay_chapter(page, comparison, material, drawn)
     _practice(page, comparison, material, drawn)
     _network(page, material)
     _details(page, comparison, material)
@@ -99,12 +79,6 @@ def write_report(folder: str | Path, comparison: Comparison, material: Material)
     intro += [paragraph(warning, "fault") for warning in material.warnings]
     write_page(page.path / "report.html", material.title, intro, page.sections)
     return page.figures
-
-
-def _drawable(comparison: Comparison) -> dict[str, BacktestResult]:
-    """Accounts that reached the end, each once."""
-    complete = comparison.complete
-    return {name: result for name, result in comparison.distinct.items() if name in complete}
 
 
 def _verdict(page: Page, comparison: Comparison, material: Material) -> None:
@@ -133,7 +107,7 @@ def _growth(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]
         paragraph(text),
         page.draw("equity", plots.equity_curves(comparison.distinct, drawn), text),
     ]
-    complete = dict(list(_drawable(comparison).items())[:SMALL])
+    complete = dict(list(drawable(comparison).items())[:SMALL])
     if comparison.reference in comparison.complete:
         complete |= {comparison.reference: comparison.complete[comparison.reference]}
         text = (
@@ -169,16 +143,16 @@ def _weights(page: Page, comparison: Comparison, material: Material) -> None:
 def _risk(
     page: Page, comparison: Comparison, material: Material, drawn: Mapping[str, plots.Style]
 ) -> None:
-    complete = _drawable(comparison)
+    complete = drawable(comparison)
     if not complete:
         return
     text = "Yearly mean simple return against yearly volatility; grey dots are the assets."
-    if material.frontier is not None:
+    if material.hindsight is not None:
         text += (
-            " The efficient frontier is that of the assets' returns in this very range, long only: "
-            "it was known to nobody then."
+            " The efficient frontier and the capital market line are those of the assets' returns "
+            "in this very range, long only, before costs: they were known to nobody then."
         )
-    figure = comparison_plots.risk_return(complete, drawn, material.bars, material.frontier)
+    figure = comparison_plots.risk_return(complete, drawn, material.bars, material.hindsight)
     page.add("Risk and return", paragraph(text), page.draw("risk_return", figure, text))
     first = next(iter(complete.values()))
     window = min(round(first.periods_per_year), len(first.costs) // 4)
@@ -190,7 +164,7 @@ def _risk(
 
 def _returns(page: Page, comparison: Comparison) -> None:
     """Correlation and distributions: the accounts are drawn like the prices of assets."""
-    accounts = {n: r for n, r in _drawable(comparison).items() if np.ptp(r.returns) > 0}
+    accounts = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
     if len(accounts) < 2:
         return
     panel = _panel(accounts)
@@ -222,15 +196,14 @@ def _practice(
 ) -> None:
     if material.growth_by_cost is not None:
         growth = material.growth_by_cost.loc[list(comparison.distinct)]
-        text = (
+        note = (
             "Log growth a year, in %, at other commissions (basis points, both sides); in "
             f"brackets less that of {comparison.reference.replace('_', ' ')} at the same one."
         )
         figure = comparison_plots.growth_by_cost(growth, drawn)
-        ahead = growth - growth.loc[comparison.reference]
-        shown = (100 * growth).map("{:+.1f} ".format) + (100 * ahead).map("[{:+.1f}]".format)
+        shown = with_difference(growth, comparison.reference)
         shown.columns = [f"{commission:g} bp" for commission in growth.columns]
-        page.add("Costs", paragraph(text), table(shown), page.draw("costs", figure, text))
+        page.add("Costs", paragraph(note), table(shown), page.draw("costs", figure, note))
     if material.practical is not None:
         note = (
             "Latency is the time of one decision for one account, over all decisions of the "
@@ -238,8 +211,8 @@ def _practice(
             "are those of a network. A trade is the purchase or sale of one asset."
         )
         page.add("In practice", paragraph(note), table(_practical_texts(material.practical)))
-    if material.orders:
-        _allocation(page, material)
+    if material.capital is not None:
+        _allocation(page, material, material.capital)
 
 
 def _practical_texts(figures: pd.DataFrame) -> pd.DataFrame:
@@ -252,20 +225,15 @@ def _practical_texts(figures: pd.DataFrame) -> pd.DataFrame:
         "cost_bps": ("cost, bp of notional", "{:.1f}"),
     }
     return pd.DataFrame(
-        {title: figures[name].map(_text(form)) for name, (title, form) in forms.items()}
+        {title: figures[name].map(number_text(form)) for name, (title, form) in forms.items()}
     )
 
 
-def _text(form: str) -> Callable[[float], str]:
-    """How a number of a table is written: nothing for none, and no zero with a sign."""
-    return lambda value: "" if np.isnan(value) else form.format(round(value, 9) + 0.0)
-
-
-def _allocation(page: Page, material: Material) -> None:
+def _allocation(page: Page, material: Material, capital: float) -> None:
     when = str(material.bars.timestamps[-1].astype("datetime64[D]"))
     parts = [
         paragraph(
-            f"What {material.capital:,.0f} buys at the closes of {when} to hold what each account "
+            f"What {capital:,.0f} buys at the closes of {when} to hold what each account "
             "holds then, after the costs of buying it; prices as in the data."
         )
     ]
@@ -273,12 +241,12 @@ def _allocation(page: Page, material: Material) -> None:
         held = orders[(orders["invested"] != 0) | orders.index.isin(["costs", "cash"])]
         forms = {"weight": "{:.4f}", "amount": "{:,.2f}", "price": "{:,.6g}", "units": "{:,.6g}"}
         forms["invested"] = "{:,.2f}"
-        texts = {column: held[column].map(_text(form)) for column, form in forms.items()}
+        texts = {column: held[column].map(number_text(form)) for column, form in forms.items()}
         content = table(pd.DataFrame(texts))
         if (orders["invested"].drop(["costs", "cash"]) >= 0).all():
-            figure = account_plots.allocation_donut(orders, material.capital, name)
-            text = f"Allocation of {material.capital:,.0f} by {name}"
-            content = page.draw(f"{name}/allocation", figure, text) + content
+            figure = account_plots.allocation_donut(orders, capital, name)
+            note = f"Allocation of {capital:,.0f} by {name}"
+            content = page.draw(f"{name}/allocation", figure, note) + content
         parts.append(heading(name) + content if place == 0 else folded(name, content))
     page.add("Allocation", *parts)
 

@@ -1,0 +1,100 @@
+"""Who takes part in an evaluation: agents, gated agents and baselines; and what was tried by it."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal
+
+from agents.run_folder import Run, model_file
+from agents.setting import GATED, Setting, Stage
+from baselines import BASELINES, PortfolioModel, make_baseline
+from portfolio_env import PortfolioConstraints, PortfolioEnv
+from portfolio_env.evaluation import GateDecision, GatedPolicy, Policy, backtest, gate_decision
+from portfolio_env.evaluation.comparison import REFERENCE
+from portfolio_env.evaluation.contest import Contest, Entry, Leg
+from portfolio_env.evaluation.looks import Trial
+
+
+def contestants(
+    setting: Setting, split: str, baselines: Sequence[str]
+) -> tuple[list[Entry], dict[str, list[GateDecision]]]:
+    """Everything that takes part, and what the gate said of each agent in each stage.
+
+    An agent takes part twice, by itself and behind the gate, which decides anew in every stage, on
+    the validation range before it. (Where the validation range is what is judged there is no gate.)
+    """
+    entries, decisions = [], {}
+    for name in setting.agents:
+        legs = [
+            Leg(partial(_agent, stage.runs[name]), stage.agent_options(split))
+            for stage in setting.stages
+        ]
+        entries.append(Entry(name, legs))
+        if split != "validation":  # the gate must not be judged where it decides
+            decisions[name] = [_decision(stage, stage.runs[name]) for stage in setting.stages]
+            pairs = zip(setting.stages, decisions[name], strict=True)
+            gated = [_gated(stage, stage.runs[name], d, split) for stage, d in pairs]
+            entries.append(Entry(f"{name}{GATED}", gated))
+    for name in baselines:
+        legs = [
+            Leg(partial(baseline, name, stage, split), stage.baseline_options(split))
+            for stage in setting.stages
+        ]
+        entries.append(Entry(name, legs))
+    return entries, decisions
+
+
+def baseline(name: str, stage: Stage, split: str) -> Policy:
+    """A baseline: fitted to the training range, or an oracle to the range it is judged on."""
+    cls = BASELINES[name]
+    if not issubclass(cls, PortfolioModel):
+        return make_baseline(name, stage.market)
+    constraints = PortfolioConstraints(**stage.options["constraints"])
+    model = cls(stage.market, constraints=constraints)
+    return model.fit(stage.market.panel, stage.rows(split) if cls.oracle else stage.ranges["train"])
+
+
+def trials(
+    setting: Setting, contest: Contest, model: Literal["final", "best"]
+) -> tuple[Trial, ...]:
+    """What was tried on the range: everything but oracles, and but what repeats an agent."""
+    options = setting.whole.options
+    keys = ("costs", "constraints", "execution", "initial_value")
+    shared = {key: options[key] for key in keys}
+    found = []
+    for name, result in contest.results.items():
+        policies = contest.policies[name]
+        if getattr(policies[0], "oracle", False) or isinstance(policies[0], GatedPolicy):
+            continue
+        agent = name in setting.agents
+        digest = hashlib.sha256()
+        if agent:
+            for stage in setting.stages:
+                digest.update(model_file(stage.runs[name].path, model).read_bytes())
+        else:
+            infos = [p.model_info() if isinstance(p, PortfolioModel) else name for p in policies]
+            digest.update(json.dumps([*infos, shared]).encode())
+        sharpe = result.metrics()["sharpe"]
+        known = sharpe if math.isfinite(sharpe) else None
+        found.append(Trial(name, digest.hexdigest(), agent, known))
+    return tuple(found)
+
+
+def _agent(run: Run) -> Policy:
+    return run.model
+
+
+def _decision(stage: Stage, run: Run) -> GateDecision:
+    """The gate, on the validation range."""
+    own = backtest(run.model, PortfolioEnv(**stage.agent_options("validation")))
+    benchmark = make_baseline(REFERENCE, stage.market)
+    other = backtest(benchmark, PortfolioEnv(**stage.baseline_options("validation")))
+    return gate_decision(own, other)
+
+
+def _gated(stage: Stage, run: Run, decision: GateDecision, split: str) -> Leg:
+    policy = GatedPolicy(run.model, make_baseline(REFERENCE, stage.market), decision)
+    options = stage.agent_options if decision else stage.baseline_options
+    return Leg(lambda: policy, options(split))
