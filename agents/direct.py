@@ -42,6 +42,7 @@ class DirectNetwork(nn.Module):
         encoder_kwargs: its further options.
         embedding_kwargs: how it is run, see `agents.embeddings.Embeddings`.
         net_arch: widths of the scorer's tanh layers.
+        sees_holdings: the scorer reads the weights held.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class DirectNetwork(nn.Module):
         encoder_kwargs: dict[str, Any],
         embedding_kwargs: dict[str, Any],
         net_arch: list[int],
+        sees_holdings: bool,
     ) -> None:
         super().__init__()
+        self.sees_holdings = sees_holdings
         self._extractor_options: dict[str, Any] = {
             "n_features": n_features,
             "window": window,
@@ -73,6 +76,8 @@ class DirectNetwork(nn.Module):
         A softmax does not see a common shift, so the largest is put at 1; what lies more than 2
         below is cut there, as the environment would.
         """
+        if not self.sees_holdings:
+            rows = th.cat([rows[..., :-2], th.zeros_like(rows[..., :1]), rows[..., -1:]], -1)
         scores: Tensor = self.head(self.scorer(rows))
         return (1.0 + scores - scores.amax(1, keepdim=True)).clamp_min(-1.0)
 
@@ -116,6 +121,8 @@ class DirectAgent:
         encoder_kwargs: further options of the encoder, JSON-able.
         embedding_kwargs: how the encoder is run, see `agents.embeddings.Embeddings`, JSON-able.
         net_arch: widths of the scorer's layers; default two of 32.
+        sees_holdings: what it answers depends on what is held, to spare costs; False makes it a
+            function of the market alone.
         logits_scale: that of the environment.
         seed: of the first weights.
         device: where it runs.
@@ -132,6 +139,7 @@ class DirectAgent:
         encoder_kwargs: Mapping[str, Any] | None = None,
         embedding_kwargs: Mapping[str, Any] | None = None,
         net_arch: tuple[int, ...] = (32, 32),
+        sees_holdings: bool = True,
         logits_scale: float = 5.0,
         seed: int = 0,
         device: th.device | str = "cpu",
@@ -143,6 +151,7 @@ class DirectAgent:
             "encoder_kwargs": dict(encoder_kwargs or {}),
             "embedding_kwargs": dict(embedding_kwargs or {}),
             "net_arch": list(net_arch),
+            "sees_holdings": sees_holdings,
             "logits_scale": logits_scale,
         }
         self.device = th.device(device)
@@ -155,6 +164,7 @@ class DirectAgent:
                 self.config["encoder_kwargs"],
                 self.config["embedding_kwargs"],
                 list(net_arch),
+                sees_holdings,
             )
         self.network = network.to(self.device).eval()
         self.n_assets: int | None = None
@@ -205,7 +215,7 @@ class DirectAgent:
 
     def _tensor(self, name: str, part: Any) -> Tensor:
         dtype = th.int64 if name in ("t", "assets") else th.float32
-        return th.as_tensor(np.asarray(part), device=self.device, dtype=dtype)
+        return th.tensor(np.asarray(part), device=self.device, dtype=dtype)
 
     def train(
         self,

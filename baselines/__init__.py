@@ -3,8 +3,15 @@
 from typing import Any
 
 from baselines.base import Baseline, PortfolioModel
+from baselines.deep import DeepPortfolio, GatPortfolio, TcnGnnLstmPortfolio
 from baselines.ensemble import Ensemble
-from baselines.forecasts import ForecastMeanVariance
+from baselines.forecasts import (
+    ForecastMeanVariance,
+    LstmMeanVariance,
+    RandomForestMeanVariance,
+    StateSpaceMeanVariance,
+    TransformerMeanVariance,
+)
 from baselines.hindsight import BestAsset, BestConstantRebalanced
 from baselines.online import (
     OLMAR1,
@@ -48,13 +55,22 @@ BASELINES: dict[str, type[Baseline]] = {
     "momentum": Momentum,
     "random": RandomWeights,
     # optimisers
-    "forecast_mean_variance": ForecastMeanVariance,
     "herc": HierarchicalEqualRisk,
     "hrp": HierarchicalRiskParity,
     "mean_variance": MeanVariance,
     "min_variance": MinimumVariance,
     "nested_clusters": NestedClusters,
     "risk_parity": RiskParity,
+    # optimisers of expected returns that are forecast
+    "forecast_mean_variance": ForecastMeanVariance,
+    "lstm_mean_variance": LstmMeanVariance,
+    "random_forest_mean_variance": RandomForestMeanVariance,
+    "state_space_mean_variance": StateSpaceMeanVariance,
+    "transformer_mean_variance": TransformerMeanVariance,
+    # networks trained end to end
+    "deep_portfolio": DeepPortfolio,
+    "gat_portfolio": GatPortfolio,
+    "tcn_gnn_lstm_portfolio": TcnGnnLstmPortfolio,
     # mixtures
     "ensemble": Ensemble,
     # oracles, fitted to the bars they are judged on

@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
@@ -220,15 +220,25 @@ class PortfolioModel(Baseline):
 
     def model_info(self) -> dict[str, Any]:
         """What the model is, JSON-able: name, parameters, fitting period, source."""
-        names = list(inspect.signature(type(self)).parameters)[1:]
-        parameters = {name: getattr(self, name) for name in names}
+        values = {name: getattr(self, name) for name in self._options()}
         return {
             "name": type(self).__name__,
-            "parameters": parameters | {"constraints": asdict(self.constraints)},
+            "parameters": {n: asdict(v) if is_dataclass(v) else v for n, v in values.items()},
             "fitted_on": self._fitted_on,  # the first and the last bar
             "oracle": self.oracle,
             "source": self.source,
         }
+
+    @classmethod
+    def _options(cls) -> list[str]:
+        """Names of the constructor's options; where it hands on others, of its parents' too."""
+        names: dict[str, None] = {}
+        for kind in cls.__mro__:
+            own = inspect.signature(kind.__init__).parameters.values()
+            names |= {p.name: None for p in own if p.kind is p.KEYWORD_ONLY}
+            if not any(p.kind is p.VAR_KEYWORD for p in own):
+                break
+        return list(names)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_targets": {}}
@@ -278,6 +288,25 @@ def bar_of(market: Market, name: str, when: Moment) -> int:
     if row == market.n_bars:
         raise ArgumentError(f"{name}={when!r} is the end of the market; give an earlier bar.")
     return row
+
+
+def rows_of(market: Market, bars: PricePanel) -> tuple[int, int]:
+    """The first and the last row of bars of a market; models that read its features need them.
+
+    Raises:
+        ArgumentError: If these are no bars of the market.
+    """
+    first, last = np.searchsorted(market.timestamps, bars.timestamps[[0, -1]]).tolist()
+    rows = slice(first, last + 1)
+    if not (
+        np.array_equal(market.timestamps[rows], bars.timestamps)
+        and np.array_equal(market.close[last], bars.close[-1], equal_nan=True)
+    ):
+        raise ArgumentError(
+            f"the bars from {bars.timestamps[0]} to {bars.timestamps[-1]} are none of the model's "
+            "market, whose features it reads; build the model on the market of these bars."
+        )
+    return first, last
 
 
 def holdable(past: PricePanel, bars: int) -> NDArray[np.bool_]:

@@ -23,6 +23,27 @@ OPTIONS = {
     for name in ("herc", "hrp", "mean_variance", "min_variance", "nested_clusters", "risk_parity")
 } | {
     "forecast_mean_variance": {"lookback": 40, "horizon": 5, "least": 20},
+    "random_forest_mean_variance": {"lookback": 40, "horizon": 5, "least": 20},
+    **{
+        f"{name}_mean_variance": {
+            "lookback": 40,
+            "least": 20,
+            "forecaster_options": {"window": 3, "epochs": 1, **sizes},
+        }
+        for name, sizes in {
+            "lstm": {"hidden": 8, "channels": 8},
+            "state_space": {"state": 8, "memory": 8},
+            "transformer": {"width": 8, "feedforward": 8},
+        }.items()
+    },
+    **{
+        name: {"window": 5, "encoder_kwargs": sizes, "training": {"iterations": 2, "steps": 3}}
+        for name, sizes in {
+            "deep_portfolio": {"hidden": 8, "channels": 8},
+            "gat_portfolio": {"hidden": 8, "heads": 2, "layers": 1},
+            "tcn_gnn_lstm_portfolio": {"width": 8, "layers": 1, "lstm_hidden": 8},
+        }.items()
+    },
     "ensemble": {"members": ("inverse_volatility", "momentum")},
 }
 

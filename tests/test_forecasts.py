@@ -16,7 +16,15 @@ from portfolio_env.errors import ArgumentError
 
 RAGGED = panel_of("B", 200, assets=4, seed=3)
 SMALL = {"window": 4, "epochs": 1, "hidden": 8, "channels": 4}
-OPTIONS = {"lstm": SMALL, "mlp": {"window": 2, "epochs": 1}}
+QUICK = {"window": 4, "epochs": 1}
+OPTIONS = {
+    "lstm": SMALL,
+    "mlp": {"window": 2, "epochs": 1},
+    "transformer": QUICK | {"width": 8, "feedforward": 8},
+    "state_space": QUICK | {"state": 8, "memory": 8},
+    "gat": QUICK | {"hidden": 8, "heads": 2, "layers": 1},
+    "tcn_gnn_lstm_small": QUICK | {"width": 8, "layers": 1, "lstm_hidden": 8},
+}
 
 
 def market_of(panel=RAGGED):

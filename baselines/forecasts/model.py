@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Every, at_least, rebalancing_dates
+from baselines.base import Every, at_least, rebalancing_dates, rows_of
 from baselines.forecasts.networks import Network
 from baselines.forecasts.samples import Forecaster
 from baselines.forecasts.trees import Trees
@@ -18,7 +18,7 @@ from portfolio_env.market import Market
 from portfolio_env.panel import FloatArray, PricePanel
 
 TREES = ("gradient_boosting", "random_forest")
-FORECASTERS = (*TREES, "lstm", "mlp")
+FORECASTERS = (*TREES, "lstm", "mlp", "transformer", "state_space", "gat", "tcn_gnn_lstm_small")
 """What forecasts, by name: trees of scikit-learn, or encoders of `agents.networks`."""
 
 
@@ -126,19 +126,19 @@ class ForecastMeanVariance(MeanVariance):
         Raises:
             ArgumentError: If these are no bars of the model's market.
         """
-        row = self._rows(past)[1]
+        row = rows_of(self.market, past)[1]
         if self._fitted is None and row < self._refits[0]:
             return None
         return self._forecaster(row).forecast(self.market.past(row))
 
     def problem(self, past: PricePanel) -> Problem:
         """See ``Optimiser``; without assets before the first fit."""
-        if self._fitted is None and self._rows(past)[1] < self._refits[0]:
+        if self._fitted is None and rows_of(self.market, past)[1] < self._refits[0]:
             return self._problem(past, np.empty(0, np.int64), 0.0)
         return super().problem(past)
 
     def _fit(self, bars: PricePanel) -> None:
-        first, last = self._rows(bars)
+        first, last = rows_of(self.market, bars)
         self._fitted = self._new()
         self._fitted.fit(self.market.past(last), first)
 
@@ -166,22 +166,6 @@ class ForecastMeanVariance(MeanVariance):
                 self.forecaster, self.horizon, self.pooled, self.seed, self.forecaster_options
             )
         return Network(self.forecaster, self.seed, self.forecaster_options)
-
-    def _rows(self, bars: PricePanel) -> tuple[int, int]:
-        """The first and the last row of bars of the market."""
-        market = self.market
-        first, last = np.searchsorted(market.timestamps, bars.timestamps[[0, -1]]).tolist()
-        rows = slice(first, last + 1)
-        if not (
-            np.array_equal(market.timestamps[rows], bars.timestamps)
-            and np.array_equal(market.close[last], bars.close[-1], equal_nan=True)
-        ):
-            raise ArgumentError(
-                f"the bars from {bars.timestamps[0]} to {bars.timestamps[-1]} are none of the "
-                "model's market, whose features forecasts are made of; build the model on the "
-                "market of these bars."
-            )
-        return first, last
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_walked": {}}

@@ -1,0 +1,189 @@
+"""Networks trained end to end, from windows of features to weights, on what trading leaves."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from baselines.base import Every, PortfolioModel, Weights, at_least, holdable, rows_of, within
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.costs import TransactionCosts
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.names import unknown
+from portfolio_env.panel import PricePanel
+from portfolio_env.targets import softmax_numerators
+
+if TYPE_CHECKING:
+    from agents.direct import DirectAgent
+
+_TRAINING = {"iterations": 150, "lanes": 8, "steps": 20, "universe": 0, "patience": 4}
+
+
+class DeepPortfolio(PortfolioModel):
+    """A network that answers with weights, trained by the gradient of what trading leaves.
+
+    An encoder of `agents.networks` reads a window of the market's features, a scorer shared over
+    assets gives each a score, and a softmax over the scores and a free one for cash the weights.
+    It is trained through the differentiable accounting of `agents.economics`, costs and constraints
+    included, on the first part of the fitting period, and validated on the rest of it: the weights
+    of best net growth there are kept. It does not see what is held, so a target depends on the
+    market alone.
+
+    The defaults are the deep portfolio network: LSTM layers of 64 and 32 with attention over time,
+    dense layers of 64 and 32, the Sharpe ratio less a tenth of the concentration.
+
+    Args:
+        market: The market its environments trade; its features are read.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        encoder: A name of `agents.networks.ENCODERS`.
+        encoder_kwargs: Its options; None drops a fifth of the units in training, where it can.
+        window: Bars the encoder sees.
+        net_arch: Widths of the scorer's layers.
+        loss: What is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
+            times the concentration of the weights.
+        costs: Of the accounts it is trained on; None is ``TransactionCosts()``.
+        validation: Share of the fitting period, at its end, that says which weights are kept.
+        training: Options of `agents.direct_training.DirectOptions`.
+        seed: Of the first weights and of every draw.
+
+    Raises:
+        ArgumentError: If torch is not installed, or an option is none.
+    """
+
+    source = (
+        'Zhang, Zohren & Roberts (2020), "Deep Learning for Portfolio Optimization", J. Financial '
+        "Data Science 2"
+    )
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        encoder: str = "lstm",
+        encoder_kwargs: Mapping[str, Any] | None = None,
+        window: int = 20,
+        net_arch: tuple[int, ...] = (64, 32),
+        loss: Literal["growth", "sharpe"] = "sharpe",
+        costs: TransactionCosts | None = None,
+        validation: float = 0.25,
+        training: Mapping[str, Any] | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every)
+        try:
+            from agents.networks import ENCODERS
+        except ImportError as error:
+            raise ArgumentError(
+                "networks need torch, which is not installed; pip install 'portfolio-env[rl]'."
+            ) from error
+        if encoder not in ENCODERS:
+            raise unknown("encoder", encoder, ENCODERS)
+        if encoder_kwargs is None:
+            drops = "dropout" in inspect.signature(ENCODERS[encoder]).parameters
+            encoder_kwargs = {"dropout": 0.2} if drops else {}
+        self.encoder, self.encoder_kwargs = encoder, dict(encoder_kwargs)
+        self.window = at_least("window", window, 1)
+        self.net_arch = tuple(net_arch)
+        self.loss = loss
+        self.costs = costs or TransactionCosts()
+        self.validation = within("validation", validation, 0.05, 0.5)
+        self.training = dict(training or {})
+        self.seed = at_least("seed", seed, 0)
+        self._agent: DirectAgent | None = None
+
+    def target(self, past: PricePanel) -> Weights:
+        """See ``PortfolioModel``; all cash before there is a whole window."""
+        if self._agent is None:
+            raise ArgumentError(
+                f"{type(self).__name__} is not trained; call fit(panel, fit_period) first."
+            )
+        row, bars = rows_of(self.market, past)[1], self._agent.window
+        weights = np.zeros(self.market.n_assets + 1)
+        if row + 1 < self.market.warmup + bars:
+            weights[0] = 1.0
+            return weights
+        self._agent.bind(self.market.past(row).subset(slice(row + 1 - bars, row + 1)))
+        actions, _ = self._agent.predict(
+            {
+                "t": np.array([bars - 1]),
+                "tradable": self.market.tradable[row],
+                "weights": weights,
+            }
+        )
+        weights += softmax_numerators(actions, self._agent.config["logits_scale"])
+        weights[1:][~holdable(past, 1)] = 0.0
+        return weights / weights.sum()
+
+    def _fit(self, bars: PricePanel) -> None:
+        from agents.direct import DirectAgent
+
+        first, last = rows_of(self.market, bars)
+        known = self.market.past(last)
+        split = last + 1 - round(self.validation * (last + 1 - first))
+        agent = DirectAgent(
+            known.n_features,
+            self.window,
+            encoder=self.encoder,
+            encoder_kwargs=self.encoder_kwargs,
+            net_arch=self.net_arch,
+            sees_holdings=False,
+            seed=self.seed,
+        )
+        agent.train(
+            known,
+            first,
+            split,
+            validation=(split, last + 1),
+            env_options={"costs": self.costs, "constraints": self.constraints},
+            **_TRAINING | {"loss": self.loss, "seed": self.seed} | self.training,
+        )
+        self._agent = agent
+
+
+class GatPortfolio(DeepPortfolio):
+    """The graph attention network over correlated assets, trained end to end on net growth.
+
+    Args:
+        market: See ``DeepPortfolio``.
+        encoder_kwargs: Options of `agents.networks.gat.GAT`; None is a small one.
+        loss: See ``DeepPortfolio``.
+        **options: See ``DeepPortfolio``.
+    """
+
+    source = 'Brody, Alon & Yahav (2022), "How Attentive are Graph Attention Networks?", ICLR'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        encoder_kwargs: Mapping[str, Any] | None = None,
+        loss: Literal["growth", "sharpe"] = "growth",
+        **options: Any,
+    ) -> None:
+        small = {"hidden": 32, "heads": 4, "layers": 2, "dropout": 0.2}
+        kwargs = small if encoder_kwargs is None else encoder_kwargs
+        super().__init__(market, encoder="gat", encoder_kwargs=kwargs, loss=loss, **options)
+
+
+class TcnGnnLstmPortfolio(DeepPortfolio):
+    """Convolutions, graph attention and an LSTM in one, trained end to end on net growth.
+
+    Args:
+        market: See ``DeepPortfolio``.
+        loss: See ``DeepPortfolio``.
+        **options: See ``DeepPortfolio``; the encoder is the small preset.
+    """
+
+    source = 'Lim & Zohren (2021), "Time-series forecasting with deep learning", Phil. Trans. A'
+
+    def __init__(
+        self, market: Market, *, loss: Literal["growth", "sharpe"] = "growth", **options: Any
+    ) -> None:
+        super().__init__(market, encoder="tcn_gnn_lstm_small", loss=loss, **options)
