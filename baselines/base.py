@@ -3,7 +3,7 @@
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict
 from typing import Any, ClassVar, Literal, Self, TypeAlias
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.costs import TransactionCosts
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.panel import PricePanel
@@ -221,9 +222,10 @@ class PortfolioModel(Baseline):
     def model_info(self) -> dict[str, Any]:
         """What the model is, JSON-able: name, parameters, fitting period, source."""
         values = {name: getattr(self, name) for name in self._options()}
+        rules = PortfolioConstraints | TransactionCosts
         return {
             "name": type(self).__name__,
-            "parameters": {n: asdict(v) if is_dataclass(v) else v for n, v in values.items()},
+            "parameters": {n: asdict(v) if isinstance(v, rules) else v for n, v in values.items()},
             "fitted_on": self._fitted_on,  # the first and the last bar
             "oracle": self.oracle,
             "source": self.source,
@@ -234,7 +236,7 @@ class PortfolioModel(Baseline):
         """Names of the constructor's options; where it hands on others, of its parents' too."""
         names: dict[str, None] = {}
         for kind in cls.__mro__:
-            own = inspect.signature(kind.__init__).parameters.values()
+            own = inspect.signature(kind).parameters.values()
             names |= {p.name: None for p in own if p.kind is p.KEYWORD_ONLY}
             if not any(p.kind is p.VAR_KEYWORD for p in own):
                 break
