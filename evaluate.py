@@ -32,7 +32,7 @@ from portfolio_env.evaluation import Comparison, GateDecision, compare, write_co
 from portfolio_env.evaluation.allocation import allocate
 from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.contest import Contest, run_contest
-from portfolio_env.evaluation.events import read_events
+from portfolio_env.evaluation.events import ALL_ASSETS, read_events
 from portfolio_env.evaluation.looks import (
     Look,
     earlier_sharpes,
@@ -43,7 +43,7 @@ from portfolio_env.evaluation.looks import (
 from portfolio_env.evaluation.material import Hindsight, Material
 from portfolio_env.evaluation.practical import practical_figures
 from portfolio_env.evaluation.report import write_report
-from portfolio_env.evaluation.time_chapters import seed_sentences
+from portfolio_env.evaluation.time_chapters import seed_sentences, window_texts
 from portfolio_env.evaluation.verdict import gate_sentence, overall, sentence, text_table
 from portfolio_env.names import positions
 
@@ -71,7 +71,7 @@ class EvaluateConfig:
     lot: float = 1.0
     """Smallest number of units that can be bought with it; 0 for any fraction."""
     events: Path | None = None
-    """CSV file of dated events (date, type) for an event study."""
+    """CSV file of events (columns date and type, perhaps symbol) for an event study."""
     records: Literal["csv", "parquet"] = "csv"
     """Format of the accounts: weights, trades, costs and values of every step."""
     resamples: int = 2000
@@ -115,6 +115,16 @@ def baseline_names(config: EvaluateConfig) -> list[str]:
     asked = list(BASELINES) if config.baselines == "all" else config.baselines.split(",")
     positions("baseline", asked, list(BASELINES))
     return list(dict.fromkeys([REFERENCE, *asked]))
+
+
+def open_events(config: EvaluateConfig, setting: Setting) -> pd.DataFrame | None:
+    """The events of the file, about assets of the market."""
+    if config.events is None:
+        return None
+    events = read_events(config.events)
+    symbols = [symbol for symbol in events["symbol"].unique() if symbol != ALL_ASSETS]
+    positions("asset of an event", symbols, setting.whole.market.assets)
+    return events
 
 
 def look_at(config: EvaluateConfig, setting: Setting, contest: Contest) -> Look:
@@ -250,12 +260,11 @@ def material_of(
         capital=config.capital,
         costs=TransactionCosts(**whole.options["costs"]),
         execution=whole.options["execution"],
-        events=None if config.events is None else read_events(config.events),
         hindsight=hindsight(whole, config.split),
         pictures=pictures,
         facts={
             "split": config.split,
-            "folds": {name: [str(day) for day in days] for name, days in setting.folds.items()},
+            **({"folds": window_texts(setting.folds)} if setting.folds else {}),
             "model": look.model,
             "first_decision": look.first,
             "last_bar": look.last,
@@ -271,6 +280,7 @@ def material_of(
 def evaluate(config: EvaluateConfig) -> Comparison:
     """Run everything, write everything, print the verdict."""
     setting, commissions = open_setting(config), numbers(config.commissions)
+    events = open_events(config, setting)
     entries, decisions = contestants(setting, config.split, baseline_names(config))
     shown = track(entries, "backtests", console=Console(stderr=True), transient=True)
     contest = run_contest(shown, commissions)
@@ -287,6 +297,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
         resamples=config.resamples,
     )
     material = material_of(config, setting, contest, comparison, decisions, look, earlier)
+    material.events = events
     told = [*material.gate, *seed_sentences(comparison, material.seeds)]
     folder = setting.home / "evaluation" / config.split
     facts = {**material.facts, "gate": material.gate, "seeds": told[len(material.gate) :]}

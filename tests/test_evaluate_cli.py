@@ -128,6 +128,7 @@ def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, caps
         (["nowhere", "--market", "synthetic"], "are those of the run nowhere"),
         ([*QUICK, "--baselines", "equal_wait"], "did you mean equal_weight"),
         ([*QUICK, "--commissions", "0;10"], "give numbers such as 0,10,25"),
+        ([*QUICK, "--events", "events.csv"], "events.csv"),
     ],
 )
 def test_says_what_is_wrong_without_a_traceback(monkeypatch, arguments, message, tmp_path):

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.evaluation.regime_detection import RegimeModel, fit_regimes, regime_path
 from portfolio_env.evaluation.regimes import Windows, performance_in
 from portfolio_env.evaluation.statistics import Interval, seeds_interval
+from portfolio_env.panel import PricePanel
 
 _CALENDARS = {"Y": "%Y", "M": "%Y-%m"}  # units of numpy, how they are written
 _LEAST = 10  # periods in a block, on average: fewer say nothing
@@ -53,6 +55,33 @@ def growth_in(results: Mapping[str, BacktestResult], windows: Windows) -> pd.Dat
     """
     growth = performance_in(results, windows)["growth"].unstack("window")
     return growth.loc[list(results), list(windows)]
+
+
+def told_regimes(
+    panel: PricePanel, train: tuple[int, int], rows: tuple[int, int]
+) -> tuple[RegimeModel, NDArray[np.int64]]:
+    """Which regime the market was in, as it could be told at every bar of a range.
+
+    By the mean simple return of the assets (0 where none has two closes in a row).
+
+    Args:
+        panel: Bars; those after the range are not read.
+        train: Half-open range of rows that the model is fitted to.
+        rows: Half-open range of rows, from 1 on.
+
+    Returns:
+        The model, and for each of the rows the regime told from what was known at its close.
+
+    Raises:
+        ArgumentError: As of ``fit_regimes``.
+        PortfolioError: If statsmodels is not installed.
+    """
+    close = panel.close[: rows[1]]
+    moves = close[1:] / close[:-1] - 1  # moves[k] is known at bar k + 1
+    known = np.isfinite(moves)
+    mean = np.where(known, moves, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    model = fit_regimes(mean[train[0] : train[1] - 1])
+    return model, regime_path(model.filtered(mean))[rows[0] - 1 : rows[1] - 1]
 
 
 def growth_by_regime(

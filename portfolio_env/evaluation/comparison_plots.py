@@ -93,6 +93,9 @@ def risk_return(
     axes.axhline(0, color="black", linewidth=0.7)
     axes.set(xlabel="volatility, % per year", ylabel="mean simple return, % per year")
     axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
+    if hindsight is not None:  # the market line goes on beyond what there is to see
+        highest = max(assets[:, 1].max(), points[:, 1].max(), 100 * hindsight.frontier[:, 1].max())
+        axes.set_ylim(top=highest + 0.06 * (highest - axes.get_ylim()[0]))
     axes.set_title("Risk and return")
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="best")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _SIZES = 2  # standard errors on either side of a path
-_SATURATED = 90  # percentile of the differences at which colours end: one outlier greys all else
+_SATURATED = 75  # percentile of the differences at which colours end: one outlier greys all else
 _WIDEST = 14  # columns that fit with numbers
 
 

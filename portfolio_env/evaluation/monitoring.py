@@ -106,8 +106,8 @@ def correlation_drift(
     error = math.sqrt(sum(1 / (len(part) - 3) for part, _ in pairs))
     with np.errstate(divide="ignore", invalid="ignore"):  # that of 1 is infinite
         start, moved = np.arctanh(early), np.arctanh(late) - np.arctanh(early)
-    found = _drift(0.0, float(moved), error)
-    low, high = (float(np.tanh(start + bound) - early) for bound in (found.low, found.high))
+        found = _drift(0.0, float(moved), error)
+        low, high = (float(np.tanh(start + bound) - early) for bound in (found.low, found.high))
     return Drift(early, late, late - early, low, high, found.p_value)
 
 

@@ -1,11 +1,11 @@
 """Chapters of a report on doubt: too good to be true, wearing out, chosen by luck."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.reports.page import Page, bullets, heading, paragraph, table
+from portfolio_env.data.reports.page import Page, bullets, folded, heading, paragraph, table
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import evidence_plots
 from portfolio_env.evaluation.backtest import BacktestResult
@@ -20,8 +20,8 @@ CHECKS = {
     "sharpe": ("Sharpe", "{:.2f}"),
     "timing": ("timing", "{:+.3f}"),
     "foresight": ("foresight", "{:+.3f}"),
-    "participation": ("largest participation", "{:.2%}"),
-    "capacity": ("capacity", "{:,.3g}"),
+    "participation": ("participation %", "{:.3g}"),
+    "capacity": ("capacity", "{:,.0f}"),
 }
 LEAST = 40  # periods below which halves of a record say nothing
 LAGS = (0, 1, 2, 5, 10)
@@ -47,6 +47,7 @@ def reality_chapter(page: Page, comparison: Comparison, material: Material) -> N
     if not checks:
         return
     flags = reality_sentences(checks)
+    initial = float(next(iter(results.values())).values[0])
     parts = [
         paragraph(
             "Timing is the correlation of trades with the returns right after them (above 0.1 is "
@@ -56,7 +57,7 @@ def reality_chapter(page: Page, comparison: Comparison, material: Material) -> N
         ),
         bullets(flags) if flags else paragraph("Nothing looks too good to be true."),
         table(_check_texts(checks, comparison.reference)),
-        paragraph(_capacity_text(material, comparison.reference)),
+        paragraph(_capacity_text(material, comparison.reference, initial)),
     ]
     page.add("Reality check", *parts)
 
@@ -70,12 +71,14 @@ def _check_texts(checks: Mapping[str, RealityCheck], reference: str) -> pd.DataF
             value, doubt = measured[check]["value"], measured[check]["suspicious"]
             if check == "capacity" and name == reference:
                 value = np.nan
+            if check == "participation":
+                value *= 100
             rows[name][title] = number_text(form)(value) + (" !" if doubt else "")
     table_of = pd.DataFrame.from_dict(rows, orient="index")
     return table_of[[title for title in table_of if (table_of[title] != "").any()]]
 
 
-def _capacity_text(material: Material, reference: str) -> str:
+def _capacity_text(material: Material, reference: str, initial: float) -> str:
     if material.panel.volume is None:
         return (
             "The market has no volumes: neither fills nor capacity, the capital at which market "
@@ -87,6 +90,7 @@ def _capacity_text(material: Material, reference: str) -> str:
         else "a coefficient of 1, as the costs have no impact of their own"
     )
     return (
+        f"Participation is that of accounts which begin with {initial:,.0f}. "
         f"Capacity is the capital at which market impact (square root, {model}) eats the edge over "
         f"{reference.replace('_', ' ')}; none is given where there is no edge."
     )
@@ -114,8 +118,9 @@ def decay_chapter(
         paragraph(
             "Sharpe ratio and correlation with "
             f"{comparison.reference.replace('_', ' ')} in the first and the second half of the "
-            "range, with the 95 % interval of the change; an exclamation mark where it is for the "
-            "worse beyond chance."
+            "range, with the 95 % interval of the change (periods taken as independent); an "
+            "exclamation mark where it is for the worse beyond chance. When a whole market comes "
+            "to move as one, the correlations of all its accounts rise."
         ),
         table(_drift_texts(others, reference)),
     ]
@@ -130,7 +135,7 @@ def decay_chapter(
             heading("Delay"),
             paragraph(note),
             page.draw("signal_decay", figure, note),
-            table(_edge_texts(edges)),
+            folded("The edge in numbers", table(_edge_texts(edges))),
         ]
     page.add("Decay", *parts)
 
@@ -139,12 +144,19 @@ def _drift_texts(results: Mapping[str, BacktestResult], reference: BacktestResul
     rows = {}
     for name, result in results.items():
         rows[name] = {
-            measure: f"{row['early']:.2f} to {row['late']:.2f}, "
-            f"{row['change']:+.2f} [{row['low']:+.2f}, {row['high']:+.2f}]"
+            str(measure).capitalize(): f"{row['early']:.2f} to {row['late']:.2f}, {_change(row)}"
             + (" !" if row["worse"] else "")
-            for measure, row in drift_table(result, reference).iterrows()
+            for measure, row in drift_table(result, reference).to_dict("index").items()
         }
     return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _change(row: Mapping[Hashable, float]) -> str:
+    """A change with its interval; that of a perfect correlation has none."""
+    parts = [row["change"], row["low"], row["high"]]
+    if not np.isfinite(parts).all():
+        return "no interval"
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*parts)
 
 
 def _edge_texts(edges: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -172,10 +184,11 @@ def overfitting_chapter(page: Page, comparison: Comparison) -> None:
         return
     note = (
         f"The range is cut into {blocks} blocks; each half of them in turn chooses the strategy "
-        f"with the best Sharpe ratio of {len(results)}, the other half ranks it. It ends in the "
-        f"lower half in {found.probability:.0%} of {len(found.logits):,} splits: the probability "
-        "that such a choice is overfitted (Bailey et al. 2017). About 50 % is chance; mean Sharpe "
-        f"ratio per period {found.in_sample.mean():.3f} where chosen, "
+        f"with the best Sharpe ratio of {len(results)}, the other half ranks it. In "
+        f"{100 * found.probability:.0f} % of {len(found.logits):,} splits it ends in the lower "
+        "half: the probability that such a choice is overfitted (Bailey et al. 2017). About 50 % "
+        "is what chance gives, and strategies that are sure to lose lower it. Mean Sharpe ratio "
+        f"per period {found.in_sample.mean():.3f} where chosen, "
         f"{found.out_of_sample.mean():.3f} where judged."
     )
     figure = evidence_plots.overfitting_places(found.logits, len(results))

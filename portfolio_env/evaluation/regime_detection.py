@@ -43,7 +43,7 @@ class RegimeModel:
             returns: (K,) returns from the first period known on.
         """
         series = _series(returns, 1)
-        found = _model(series / self.unit, len(self.means)).filter(self.parameters)
+        found = _model(series / self.unit, len(self.means)).filter(self.parameters, cov_type="none")
         return np.asarray(found.filtered_marginal_probabilities)[:, _order(self.parameters)]
 
 

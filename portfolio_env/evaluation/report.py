@@ -264,7 +264,14 @@ def _details(page: Page, comparison: Comparison, material: Material) -> None:
     measures = comparison.table.drop(columns="remark").drop(index=list(comparison.failed)).T
     shown = measures.map(lambda value: "" if np.isnan(value) else f"{value:.4g}")
     shown.index = [str(name).replace("_", " ") for name in shown.index]
-    facts = [f"{name.replace('_', ' ')}: {value}" for name, value in material.facts.items()]
+    facts = [f"{name.replace('_', ' ')}: {_fact(value)}" for name, value in material.facts.items()]
     page.add(
         "Details", folded("All measures", table(shown)), heading("How to repeat it"), bullets(facts)
     )
+
+
+def _fact(value: Any) -> str:
+    """A fact as text; one of several parts, as those of folds, part by part."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {part}" for name, part in value.items())
+    return str(value)

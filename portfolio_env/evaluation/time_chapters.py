@@ -16,16 +16,12 @@ from portfolio_env.evaluation.blocks import (
     growth_by_regime,
     growth_in,
     seeds_summary,
+    told_regimes,
 )
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.events import event_study, profit_per_event
 from portfolio_env.evaluation.material import Material, drawable, number_text, with_difference
-from portfolio_env.evaluation.regime_detection import (
-    RegimeModel,
-    detection_scores,
-    fit_regimes,
-    regime_path,
-)
+from portfolio_env.evaluation.regime_detection import RegimeModel, detection_scores
 from portfolio_env.evaluation.regimes import (
     Date,
     Windows,
@@ -34,7 +30,6 @@ from portfolio_env.evaluation.regimes import (
     windows_around,
 )
 from portfolio_env.evaluation.statistics import Interval
-from portfolio_env.panel import PricePanel
 from portfolio_env.timeline import as_timestamp
 
 PATIENCE = 60  # bars after which a break that was not told counts as missed
@@ -133,12 +128,16 @@ def _differences(
     ]
 
 
+def window_texts(windows: Windows) -> dict[str, str]:
+    """From which day to which each window lasts."""
+    return {
+        name: " to ".join(str(as_timestamp(moment).astype("datetime64[D]")) for moment in ends)
+        for name, ends in windows.items()
+    }
+
+
 def _spans(windows: Windows) -> str:
-    """From when to when each window lasts."""
-    return "; ".join(
-        f"{name}: {' to '.join(str(as_timestamp(day).astype('datetime64[D]')) for day in pair)}"
-        for name, pair in windows.items()
-    )
+    return "; ".join(f"{name}: {days}" for name, days in window_texts(windows).items())
 
 
 def regimes_chapter(page: Page, comparison: Comparison, material: Material) -> None:
@@ -193,14 +192,10 @@ def _told(
     """Growth in regimes that a model, fitted to the training range, told from the past alone."""
     if material.train is None or find_spec("statsmodels") is None:
         return []
-    moves = mean_returns(material.panel)
-    start, end = material.rows
     try:
-        # moves[k] ends at bar k + 1: the last one learned from ends within the training range.
-        model = fit_regimes(moves[material.train[0] : material.train[1] - 1])
+        model, path = told_regimes(material.panel, material.train, material.rows)
     except PortfolioError as error:
         return [paragraph(f"Regimes cannot be told: {error}")]
-    path = regime_path(model.filtered(moves))[start - 1 : end - 1]  # known at bars start to end - 1
     growth = growth_by_regime(results, path[:-1], REGIMES)
     note = _regime_text(model, path, material.panel.periods_per_year)
     parts = [
@@ -215,7 +210,7 @@ def _told(
         parts.append(
             paragraph(
                 f"Of {len(breaks)} known breaks ({', '.join(breaks)}) it told "
-                f"{scores.detected:.0%} within {PATIENCE} bars; median lag "
+                f"{100 * scores.detected:.0f} % within {PATIENCE} bars; the median lag is "
                 f"{_lag(scores.detection_lag)}, until it stayed so {_lag(scores.adaptation)}; "
                 f"{scores.false_alarms:.1f} other changes of regime a year."
             )
@@ -223,21 +218,13 @@ def _told(
     return parts
 
 
-def mean_returns(panel: PricePanel) -> NDArray[np.float64]:
-    """(T - 1,) mean simple return of the assets with two closes in a row; 0 without any."""
-    moves = panel.close[1:] / panel.close[:-1] - 1
-    known = np.isfinite(moves)
-    total: NDArray[np.float64] = np.where(known, moves, 0.0).sum(axis=1)
-    return total / np.maximum(known.sum(axis=1), 1)
-
-
 def _regime_text(model: RegimeModel, path: NDArray[np.int64], year: float) -> str:
     calm, turbulent = (f"{100 * sigma * np.sqrt(year):.0f} %" for sigma in model.volatilities)
     return (
         f"A Markov chain of two regimes, fitted to the mean return of the assets in the training "
         f"range: volatility {calm} a year in calm and {turbulent} in turbulent times. Which one is "
-        f"in force was told at every bar from what was known by then; {np.mean(path):.0%} of the "
-        "bars were told to be turbulent. Log growth per year over the bars of each."
+        "in force was told at every bar from what was known by then: turbulence at "
+        f"{100 * np.mean(path):.0f} % of the bars. Log growth per year over the bars of each."
     )
 
 
@@ -246,7 +233,7 @@ def _bars(count: float) -> str:
 
 
 def _lag(count: float) -> str:
-    return f"over {PATIENCE} bars" if np.isinf(count) else f"{count:.0f} bars"
+    return f"more than {PATIENCE} bars" if np.isinf(count) else f"{count:.0f} bars"
 
 
 def events_chapter(page: Page, comparison: Comparison, material: Material) -> None:

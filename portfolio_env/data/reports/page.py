@@ -29,6 +29,7 @@ h2 { font-size: 1.25rem; margin: 2.5rem 0 0.5rem; padding-top: 0.5rem;
 h3 { font-size: 1rem; margin: 1.25rem 0 0.25rem; }
 nav ul { columns: 16rem; padding-left: 1.2rem; margin: 0.5rem 0; }
 a { color: #0550ae; }
+p, li { overflow-wrap: anywhere; }
 figure { margin: 0.75rem 0; overflow-x: auto; }
 img { display: block; min-width: 36rem; max-width: min(100%, 70rem); height: auto; }
 .wide { overflow-x: auto; margin: 0.75rem 0; }
