@@ -20,7 +20,14 @@ from portfolio_env.targets import softmax_numerators
 if TYPE_CHECKING:
     from agents.direct import DirectAgent
 
-_TRAINING = {"iterations": 150, "lanes": 8, "steps": 20, "universe": 0, "patience": 4}
+_TRAINING = {
+    "iterations": 100,
+    "lanes": 8,
+    "steps": 20,
+    "universe": 0,
+    "validation_every": 10,
+    "patience": 3,
+}
 
 
 class DeepPortfolio(PortfolioModel):

@@ -8,6 +8,15 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.panel import FloatArray
 
+SIZES: dict[str, dict[str, Any]] = {
+    "lstm": {"hidden": 32, "channels": 16},
+    "state_space": {"state": 16, "memory": 16, "heads": 2},
+    "transformer": {"width": 16, "heads": 2, "layers": 1, "feedforward": 32},
+    "gat": {"hidden": 16, "heads": 2, "layers": 1},
+    "tcn_gnn_lstm_small": {"width": 16, "layers": 2, "lstm_hidden": 16},
+}
+"""Smaller than the encoders' own: next returns are nearly noise, and large networks learn it."""
+
 
 class Network:
     """An encoder of windows, with a head for the mean and deviation of each next return.
@@ -19,7 +28,8 @@ class Network:
         encoder: A name of ``agents.networks.ENCODERS``.
         seed: Of the weights to begin with and of every draw.
         options: ``window`` (20 bars), options of `PretrainingOptions` (``epochs``, ``batch``,
-            ``learning_rate``, ...), and all others to the encoder.
+            ``learning_rate``, ...; 5 epochs unless given), and all others to the encoder, over
+            ``SIZES``.
 
     Raises:
         ArgumentError: If torch is not installed.
@@ -51,7 +61,9 @@ class Network:
         self.window = at_least("window", rest.pop("window", 20), 1)
         with th.random.fork_rng(devices=[]):
             th.manual_seed(self.seed)
-            encoder = make_encoder(self.encoder, known.n_features, self.window, **rest)
+            encoder = make_encoder(
+                self.encoder, known.n_features, self.window, **SIZES.get(self.encoder, {}) | rest
+            )
             self._embeddings = Embeddings(encoder, forecasts=True)
         split = first + round(0.8 * (known.n_bars - first))
         trainer = Pretrainer(
@@ -59,7 +71,7 @@ class Network:
             known,
             (first, split),
             (split, known.n_bars),
-            PretrainingOptions(**{"epochs": 10, **own, "seed": self.seed}),
+            PretrainingOptions(**{"epochs": 5, **own, "seed": self.seed}),
         )
         while not trainer.fit.finished:
             trainer.advance()
