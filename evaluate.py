@@ -238,8 +238,10 @@ def material_of(
     title += ", per year, after costs"
     title += f" (look {len(earlier) + 1} at this range)" if earlier else ""
     pictures = {}
-    if setting.agents:
-        pictures = encoder_pictures(last.runs[setting.agents[0]], last.rows(config.split))
+    for name, run in list(last.runs.items())[:1]:
+        of = f" Of {name} in the last fold." if setting.folds else ""
+        drawn = encoder_pictures(run, last.rows(config.split))
+        pictures = {key: (figure, text + of) for key, (figure, text) in drawn.items()}
     return Material(
         title=title,
         panel=whole.market.panel.subset(slice(rows[1])),

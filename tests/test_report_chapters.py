@@ -55,7 +55,7 @@ class Seer(Fixed):
 
 @pytest.fixture(scope="module")
 def panel():
-    made = synthetic_panel(bars=BARS, assets=3, seed=2)
+    made = synthetic_panel(bars=BARS, assets=3, seed=5)
     return replace(made, timestamps=DAYS, provenance={"source": "prices.csv"})
 
 
@@ -96,6 +96,14 @@ def test_known_dates_and_regimes(tmp_path, comparison, panel):
     own = 100 * result.log_returns[inside].sum()
     ahead = own - 100 * comparison.results[REFERENCE].log_returns[inside].sum()
     assert f"{own:+.1f} [{ahead:+.1f}]" in text
+
+
+def test_one_regime_alone_has_no_picture(tmp_path, comparison, panel):
+    pytest.importorskip("statsmodels")
+    tense = synthetic_panel(bars=BARS, assets=3, seed=2)  # where the model tells turbulence alone
+    found, figures = chapters(tmp_path, comparison, replace(tense, timestamps=DAYS))
+    assert "turbulence at 100 % of the bars" in found["Calm and crisis"]
+    assert "regimes" not in figures
 
 
 def test_look_ahead_is_flagged(tmp_path, comparison, panel):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.evaluation.plots import DOTS_PER_INCH, WIDTH, Style
+from portfolio_env.evaluation.plots import DOTS_PER_INCH, OTHERS, WIDTH, Style
 from portfolio_env.rendering import new_figure
 
 if TYPE_CHECKING:
@@ -95,8 +95,12 @@ def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -
     """
     figure = new_figure((WIDTH, 4.2), DOTS_PER_INCH)
     axes = figure.subplots()
+    others = [name for name in edges if drawn[name].color == OTHERS]
     for name, table in edges.items():
-        axes.plot(table.index, 100 * table["edge"], marker=".", **drawn[name].line())
+        line = drawn[name].line()
+        if name in others:  # those that are left of the background
+            line["label"] = f"{len(others)} others" if name == others[0] else None
+        axes.plot(table.index, 100 * table["edge"], marker=".", **line)
     axes.axhline(0, color="black", linewidth=0.7)
     axes.set(
         title="Signal decay",

@@ -198,10 +198,11 @@ def _told(
         return [paragraph(f"Regimes cannot be told: {error}")]
     growth = growth_by_regime(results, path[:-1], REGIMES)
     note = _regime_text(model, path, material.panel.periods_per_year)
-    parts = [
-        heading("Regimes as they were told"),
-        *_differences(page, "regimes", growth, reference, note),
-    ]
+    parts = [heading("Regimes as they were told")]
+    if growth.loc[reference].notna().all():
+        parts += _differences(page, "regimes", growth, reference, note)
+    else:  # always the same one: that is all there is to say
+        parts.append(paragraph(note))
     rows = np.searchsorted(material.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
     if breaks:
         scores = detection_scores(
