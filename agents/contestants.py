@@ -3,14 +3,16 @@
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from functools import partial
-from typing import Literal
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, Literal
 
 from agents.run_folder import Run, model_file
 from agents.setting import GATED, Setting, Stage
 from baselines import BASELINES, PortfolioModel, make_baseline
-from portfolio_env import PortfolioConstraints, PortfolioEnv
+from baselines.deep import DeepPortfolio
+from baselines.ensemble import Ensemble
+from portfolio_env import PortfolioConstraints, PortfolioEnv, TransactionCosts
 from portfolio_env.evaluation import GateDecision, GatedPolicy, Policy, backtest, gate_decision
 from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.contest import Contest, Entry, Leg
@@ -37,23 +39,46 @@ def contestants(
             pairs = zip(setting.stages, decisions[name], strict=True)
             gated = [_gated(stage, stage.runs[name], d, split) for stage, d in pairs]
             entries.append(Entry(f"{name}{GATED}", gated))
+    fitted = [cache(partial(baseline, stage=stage, split=split)) for stage in setting.stages]
     for name in baselines:
         legs = [
-            Leg(partial(baseline, name, stage, split), stage.baseline_options(split))
-            for stage in setting.stages
-        ]
+            Leg(partial(_mixture, stage, of) if name == "ensemble" else partial(of, name),
+                stage.baseline_options(split))
+            for stage, of in zip(setting.stages, fitted, strict=True)
+        ]  # fmt: skip
         entries.append(Entry(name, legs))
     return entries, decisions
 
 
 def baseline(name: str, stage: Stage, split: str) -> Policy:
-    """A baseline: fitted to the training range, or an oracle to the range it is judged on."""
+    """A baseline: fitted to the training range, or an oracle to the range it is judged on.
+
+    It keeps to the constraints of the stage, and where it is trained on accounts, to its costs.
+    """
     cls = BASELINES[name]
     if not issubclass(cls, PortfolioModel):
         return make_baseline(name, stage.market)
-    constraints = PortfolioConstraints(**stage.options["constraints"])
-    model = cls(stage.market, constraints=constraints)
+    options: dict[str, Any] = {"constraints": PortfolioConstraints(**stage.options["constraints"])}
+    if issubclass(cls, DeepPortfolio):
+        options["costs"] = TransactionCosts(**stage.options["costs"])
+    model = cls(stage.market, **options)
     return model.fit(stage.market.panel, stage.rows(split) if cls.oracle else stage.ranges["train"])
+
+
+def _mixture(stage: Stage, fitted: Callable[[str], Policy]) -> Ensemble:
+    """Equal thirds of an optimiser, a deep network, and the agents; HRP where there are none.
+
+    Agents that do not read index observations cannot be mixed.
+    """
+    agents = stage.runs if stage.options["observation"] == "index" else {}
+    members = {name: fitted(name) for name in ("mean_variance", "deep_portfolio")}
+    last = {name: run.model for name, run in agents.items()} or {"hrp": fitted("hrp")}
+    return Ensemble(
+        stage.market,
+        members=members | last,
+        shares=dict.fromkeys(members, 1 / 3) | dict.fromkeys(last, 1 / 3 / len(last)),
+        paces=dict.fromkeys(agents, stage.options["adjustment"]),
+    )
 
 
 def trials(

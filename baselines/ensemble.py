@@ -14,6 +14,7 @@ from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy, backtest
 from portfolio_env.market import Market
+from portfolio_env.names import unknown
 from portfolio_env.targets import softmax_numerators
 from portfolio_env.timeline import Moment, row_of
 
@@ -53,10 +54,12 @@ class Ensemble(Baseline):
             ``"index"`` observations and answers with weights or logits. Names alone are baselines
             with their defaults.
         shares: By member, 0 or more and summing to 1; None is equal ones.
+        paces: The share of the way to its target that a member goes each step, in (0, 1], as the
+            ``adjustment`` of an environment; None, and members not named, go all of it.
         logits_scale: That of the environment in which members that answer with logits were trained.
 
     Raises:
-        ArgumentError: If there are no members, or the shares are none.
+        ArgumentError: If there are no members, the shares are none, or a pace is.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Ensemble(Baseline):
         *,
         members: Mapping[str, Policy] | Sequence[str] = ("mean_variance", "hrp", "risk_parity"),
         shares: Mapping[str, float] | None = None,
+        paces: Mapping[str, float] | None = None,
         logits_scale: float = 5.0,
     ) -> None:
         super().__init__(market)
@@ -88,6 +92,11 @@ class Ensemble(Baseline):
                 "1 together."
             )
         self.shares = {name: float(shares[name]) for name in self.members}
+        self.paces = dict.fromkeys(self.members, 1.0)
+        for name, pace in (paces or {}).items():
+            if name not in self.members:
+                raise unknown("member", name, self.members)
+            self.paces[name] = within(f"the pace of {name}", pace, 1e-6, 1)
         self.logits_scale = within("logits_scale", logits_scale, 1e-6, 100)
         self._fitted_on: list[str] | None = None
         # prices of assets without a bar stand still
@@ -112,7 +121,12 @@ class Ensemble(Baseline):
         given = {"window": 1} | environment | {"observation": "index", "action": "weights"}
         growths = []
         for name, policy in self.members.items():
-            alone = Ensemble(self.market, members={name: policy}, logits_scale=self.logits_scale)
+            alone = Ensemble(
+                self.market,
+                members={name: policy},
+                paces={name: self.paces[name]},
+                logits_scale=self.logits_scale,
+            )
             env = PortfolioEnv(self.market, start=start, end=end, **given)
             values = backtest(alone, env).values
             growths.append(values[1:] / values[:-1])
@@ -183,7 +197,7 @@ class Ensemble(Baseline):
             own[:, ~start] = drifted[:, ~start]
         traded = np.zeros(len(t), np.bool_)
         held, states = np.empty_like(own), []
-        for m, policy in enumerate(self.members.values()):
+        for m, (name, policy) in enumerate(self.members.items()):
             seen = own[m].astype(np.float32)
             answer, inner = policy.predict(
                 {**observation, "weights": seen},
@@ -196,7 +210,10 @@ class Ensemble(Baseline):
                 scores = softmax_numerators(np.asarray(answer), self.logits_scale)
                 asked = scores / scores.sum(axis=1, keepdims=True)
             kept = (asked.astype(np.float32) == seen).all(axis=1)
-            held[m] = np.where(kept[:, None], own[m], _within_reach(asked, own[m], stuck))
+            target = _within_reach(asked, own[m], stuck)
+            if self.paces[name] < 1:
+                target = own[m] + self.paces[name] * (target - own[m])
+            held[m] = np.where(kept[:, None], own[m], target)
             traded |= ~kept
             states.append(inner)
         # one by one: a matrix product may round one lane as it does not round many
@@ -225,6 +242,7 @@ class Ensemble(Baseline):
                 for name, policy in self.members.items()
             },
             "shares": self.shares,
+            "paces": self.paces,
             "fitted_on": self._fitted_on,
         }
 

@@ -110,16 +110,25 @@ def test_logits_are_weighed_as_the_environment_does(declared):
     assert mixed.values == pytest.approx(backtest(policy, logits).values, rel=1e-5)
 
 
-def test_agents_are_members():
+@pytest.mark.parametrize("pace", [1.0, 0.1])
+def test_agents_are_members(pace):
     venv = make_sb3_vec_env(
         MARKET, num_envs=4, observation="index", window=1, random_start=True, episode_length=20
     )
     agent = make_agent("ppo", venv, seed=0)
     logits = pe.PortfolioEnv(
-        MARKET, observation="index", action="logits", window=1, start=30, end=150, costs=FREE
+        MARKET,
+        observation="index",
+        action="logits",
+        adjustment=pace,
+        window=1,
+        start=30,
+        end=150,
+        costs=FREE,
     )
     alone = backtest(agent, logits)
-    mixed = backtest(Ensemble(MARKET, members={"ppo": agent}), environment())
+    one = Ensemble(MARKET, members={"ppo": agent}, paces={"ppo": pace})
+    mixed = backtest(one, environment())
     assert mixed.values == pytest.approx(alone.values, rel=1e-5)
     both = Ensemble(MARKET, members={"ppo": agent, "momentum": make_baseline("momentum", MARKET)})
     held = backtest(both, environment()).held
@@ -186,6 +195,8 @@ def test_ensembles_are_pickled_and_bad_ones_refused():
         ({"members": ("cash", "random"), "shares": {"cash": 1.5, "random": -0.5}}, "0 or more"),
         ({"members": ("cush",)}, "did you mean cash"),
         ({"members": ("cash",), "logits_scale": 0.0}, "logits_scale"),
+        ({"members": ("cash",), "paces": {"cash": 0.0}}, "the pace of cash=0.0"),
+        ({"members": ("cash",), "paces": {"cush": 0.5}}, "did you mean cash"),
     ):
         with pytest.raises(ArgumentError, match=message):
             Ensemble(MARKET, **options)
