@@ -16,7 +16,7 @@ lower bound should lie above the truth in 2.5 % of the markets. Of 100 markets a
 show as 91 to 99, and kinds err together: markets of one seed have the same noise.
 
 The reference of the planted markets knows the signal: the log-optimal portfolio, a fifth of the way
-to which the account moves every day. That pace was not tuned.
+to which the account moves every day: of five paces the best on the medium market of seed 3.
 """
 
 import argparse
