@@ -47,7 +47,7 @@ from portfolio_env.evaluation.time_chapters import seed_sentences, window_texts
 from portfolio_env.evaluation.verdict import gate_sentence, overall, sentence, text_table
 from portfolio_env.names import positions
 
-MIN_WIDTH = 180  # columns of a terminal that hold the table; a narrower one would break its cells
+MIN_WIDTH = 190  # columns of a terminal that hold the table; a narrower one would break its cells
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,8 @@ def to_tensorboard(folder: Path, split: str, figures: Mapping[str, Path]) -> Non
 def print_table(comparison: Comparison, title: str) -> None:
     """Print the table and a sentence on every strategy."""
     texts = text_table(comparison)
-    printed = Table("", title=title)
+    printed = Table(title=title)
+    printed.add_column("", no_wrap=True)
     for column in texts.columns:
         printed.add_column(column, no_wrap=column != "remark")
     for name, row in texts.iterrows():

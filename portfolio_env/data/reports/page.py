@@ -21,7 +21,7 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem clamp(0.75rem, 3vw, 2rem) 3rem;
+body { margin: 0 auto; max-width: 84rem; padding: 1rem clamp(0.75rem, 3vw, 2rem) 3rem;
   font: 1rem/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; }
 h1 { font-size: 1.6rem; line-height: 1.2; margin: 0.5rem 0; overflow-wrap: anywhere; }
 h2 { font-size: 1.25rem; margin: 2.5rem 0 0.5rem; padding-top: 0.5rem;
@@ -34,7 +34,7 @@ figure { margin: 0.75rem 0; overflow-x: auto; }
 img { display: block; min-width: 36rem; max-width: min(100%, 70rem); height: auto; }
 .wide { overflow-x: auto; margin: 0.75rem 0; }
 table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.2rem 0.6rem; text-align: right; white-space: nowrap;
+th, td { padding: 0.2rem 0.45rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #e4e8ec; }
 thead th { vertical-align: bottom; border-bottom: 2px solid #8c959f; }
 tbody th { text-align: left; position: sticky; left: 0; background: #fff; }
