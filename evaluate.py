@@ -21,11 +21,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from agents.contestants import contestants, trials
 from agents.inspection import encoder_pictures, parameter_bytes
 from agents.setting import Setting, Stage, Task, setting_of_run, setting_of_task
 from agents.walk_forward import FILE
 from baselines import BASELINES
+from baselines.contestants import contestants, trials
 from portfolio_env import TransactionCosts
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import Comparison, GateDecision, compare, write_comparison

@@ -6,10 +6,9 @@ import pytest
 from panels import panel_of
 
 import portfolio_env as pe
-from agents import contestants
 from agents.config import TrainConfig
 from agents.setting import Setting, Stage
-from baselines import make_baseline
+from baselines import contestants, make_baseline
 from portfolio_env.evaluation import backtest
 
 MARKET = pe.Market.from_panel(panel_of("B", 260, assets=4, seed=3, ragged=False))

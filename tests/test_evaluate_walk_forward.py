@@ -10,11 +10,10 @@ import pandas as pd
 import pytest
 
 import evaluate
-from agents import contestants
 from agents.config import TrainConfig
 from agents.setting import setting_of_run
 from agents.walk_forward import out_of_sample, walk_forward
-from baselines import BASELINES, PortfolioModel, make_baseline
+from baselines import BASELINES, PortfolioModel, contestants, make_baseline
 from portfolio_env import PortfolioEnv, load_market
 from portfolio_env.evaluation import GateDecision, backtest
 from portfolio_env.evaluation.blocks import growth_in

@@ -72,7 +72,8 @@ def _mixture(stage: Stage, fitted: Callable[[str], Policy]) -> Ensemble:
     """
     agents = stage.runs if stage.options["observation"] == "index" else {}
     members = {name: fitted(name) for name in ("mean_variance", "deep_portfolio")}
-    last = {name: run.model for name, run in agents.items()} or {"hrp": fitted("hrp")}
+    last: dict[str, Policy] = {name: run.model for name, run in agents.items()}
+    last = last or {"hrp": fitted("hrp")}
     return Ensemble(
         stage.market,
         members=members | last,
