@@ -146,6 +146,14 @@ def test_participation_by_hand(execution):
     assert ("participation" in check.suspicious) == (found > 0.01)
 
 
+def test_assets_that_are_not_there_are_no_share_of_anything():
+    """Without a warning of 0 / 0 for what has neither trades nor volume."""
+    result = run(Peeking(0.0), start=20)
+    absent = np.isnan(MARKET.close[20:-1])
+    assert absent.any() and (result.trades[:, 1:][absent] == 0).all()
+    assert 0 < largest_participation(result, MARKET.panel) < np.inf
+
+
 def test_capacity_is_where_the_edge_is_gone():
     """Backtests with impact at that capital grow as cash does, and at a quarter half as much."""
     whole = pe.load_market("synthetic?bars=300&assets=3&seed=2")

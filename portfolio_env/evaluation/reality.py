@@ -199,7 +199,7 @@ def largest_participation(
     money = np.nan_to_num(panel.close * panel.volume)[rows][:, columns]
     trades = np.abs(result.trades[:, 1:])
     with np.errstate(divide="ignore"):
-        shares = np.where(trades > 0, trades / money, 0.0)
+        shares = np.divide(trades, money, out=np.zeros_like(trades), where=trades > 0)
     return float(shares.max())
 
 
