@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from panels import panel_of
 
 import portfolio_env as pe
 from baselines import make_baseline
@@ -148,10 +149,10 @@ def test_participation_by_hand(execution):
 
 def test_assets_that_are_not_there_are_no_share_of_anything():
     """Without a warning of 0 / 0 for what has neither trades nor volume."""
-    result = run(Peeking(0.0), start=20)
-    absent = np.isnan(MARKET.close[20:-1])
-    assert absent.any() and (result.trades[:, 1:][absent] == 0).all()
-    assert 0 < largest_participation(result, MARKET.panel) < np.inf
+    market = pe.Market.from_panel(panel_of("B", 200, assets=5, seed=3))
+    result = run(make_baseline("equal_weight", market), market, start=20)
+    assert (np.isnan(market.close[20:-1]) & (result.trades[:, 1:] == 0)).any()
+    assert 0 < largest_participation(result, market.panel) < np.inf
 
 
 def test_capacity_is_where_the_edge_is_gone():
