@@ -150,35 +150,60 @@ class IndexReplayBuffer(ReplayBuffer):
         return {key: self.to_torch(value) for key, value in normalised.items()}
 
     def save(self, path: str | Path) -> None:
-        """Write what has been stored to an `.npz` file, beside it first and then renamed."""
-        stored = {name: column[: self.size()] for name, column in self.columns.items()}
-        with replacing(path) as beside:
-            # numpy's stub takes the names of columns for its own keyword allow_pickle.
-            np.savez(beside, pos=self.pos, full=self.full, **stored)  # type: ignore[arg-type]
+        """Write what has been stored, see `save_buffer`."""
+        save_buffer(self, path)
 
     def load(self, path: str | Path) -> None:
-        """Take back what `save` wrote.
+        """Take back what `save` wrote, see `load_buffer`."""
+        load_buffer(self, path)
 
-        Raises:
-            ArgumentError: if the file is of a buffer of another size or shape.
-        """
-        with np.load(path, allow_pickle=False) as file:
-            pos, full = int(file["pos"]), bool(file["full"])
-            for name, column in self.columns.items():
-                stored = file[name] if name in file else np.empty(0)
-                if stored.shape != (len(column) if full else pos, *column.shape[1:]):
-                    raise ArgumentError(
-                        f"{path}: column {name!r} has shape {stored.shape}, this buffer holds "
-                        f"{column.shape}; build it with the same lanes, assets and size"
-                    )
-                column[: len(stored)] = stored
-        self.pos, self.full = pos, full
+
+def save_buffer(buffer: ReplayBuffer, path: str | Path) -> None:
+    """Write what has been stored to an `.npz` file, beside it first and then renamed."""
+    stored = {name: column[: buffer.size()] for name, column in _columns(buffer).items()}
+    with replacing(path) as beside:
+        # numpy's stub takes the names of columns for its own keyword allow_pickle.
+        np.savez(beside, pos=buffer.pos, full=buffer.full, **stored)  # type: ignore[arg-type]
+
+
+def load_buffer(buffer: ReplayBuffer, path: str | Path) -> None:
+    """Take back what `save_buffer` wrote.
+
+    Raises:
+        ArgumentError: if the file is of a buffer of another size or shape.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        pos, full = int(file["pos"]), bool(file["full"])
+        for name, column in _columns(buffer).items():
+            stored = file[name] if name in file else np.empty(0)
+            if stored.shape != (len(column) if full else pos, *column.shape[1:]):
+                raise ArgumentError(
+                    f"{path}: column {name!r} has shape {stored.shape}, this buffer holds "
+                    f"{column.shape}; build it with the same lanes, assets and size"
+                )
+            column[: len(stored)] = stored
+    buffer.pos, buffer.full = pos, full
 
 
 def bytes_per_transition(buffer: ReplayBuffer) -> float:
     """Bytes that one transition occupies in an `IndexReplayBuffer` or one of SB3's own buffers."""
+    lanes = buffer.buffer_size * buffer.n_envs
+    return sum(column.nbytes for column in _columns(buffer).values()) / lanes
+
+
+def _columns(buffer: ReplayBuffer) -> dict[str, npt.NDArray[Any]]:
+    """The arrays (steps, lanes, ...) of an `IndexReplayBuffer` or one of SB3's own, by name."""
+    if isinstance(buffer, IndexReplayBuffer):
+        return buffer.columns
+    columns: dict[str, npt.NDArray[Any]] = {}
+    for name, value in vars(buffer).items():
+        if isinstance(value, dict):
+            columns |= {f"{name}.{key}": part for key, part in value.items()}
+        else:
+            columns[name] = value
     lanes = (buffer.buffer_size, buffer.n_envs)
-    columns = [value for value in vars(buffer).values() if isinstance(value, dict)]
-    values = [*vars(buffer).values(), *(array for column in columns for array in column.values())]
-    arrays = [value for value in values if isinstance(value, np.ndarray)]
-    return sum(a.nbytes for a in arrays if a.shape[:2] == lanes) / (lanes[0] * lanes[1])
+    return {
+        name: column
+        for name, column in columns.items()
+        if isinstance(column, np.ndarray) and column.shape[:2] == lanes
+    }

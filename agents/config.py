@@ -6,9 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch as th
+from stable_baselines3.common.utils import get_device
+
 from agents.algorithms import ON_POLICY, policy_class
-from agents.fitting import Schedule
+from agents.fitting import FitOptions, Schedule
 from agents.losses import MultiTask
+from agents.networks import make_encoder
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
 from portfolio_env.errors import ArgumentError
 
@@ -31,6 +35,15 @@ class Stages:
     ema: float = 0.0
     """Decay of an average of the weights that is validated and handed on in their place, e.g. 0.99;
     0 takes the weights themselves."""
+
+    def __post_init__(self) -> None:
+        """Check every number before the first stage is trained."""
+        for name in ("epochs", "iterations"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(
+                    f"stages.{name} is {getattr(self, name)}; it must be at least 1"
+                )
+        FitOptions(schedule=self.schedule, ema=self.ema)
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,8 @@ class TrainConfig:
     """Weight of forecasts of the next bar (Gaussian likelihood) beside the loss of stage 3, while
     the encoder learns; default 0.05 in a curriculum, else 0."""
     window: int | None = None
-    """Bars an observation holds and the encoder sees; default 1 for per_asset, 60 for others."""
+    """Bars that the encoder sees, which an observation holds; default 1 for per_asset, 60 for
+    others."""
     observation: Literal["index", "window", "flat"] = "index"
     """Observation mode; index lets the network gather windows itself and keeps buffers small."""
     reward: str = "excess_log_return"
@@ -92,7 +106,8 @@ class TrainConfig:
     universe: int | None = None
     """Assets drawn per training episode; default 8 where there are more, 0 for always all."""
     episode_length: int = 250
-    """Steps of a training episode, which starts at a random bar of the training range."""
+    """Steps of a training episode, which starts at a random bar of the training range; the accounts
+    of direct live 30."""
     adjustment: float = 1.0
     """Fraction of the way to its target the account moves per step; try 0.1 on daily prices."""
     execution: Literal["close", "next_open"] = "close"
@@ -120,6 +135,7 @@ class TrainConfig:
             "validation_every",
             "checkpoint_every",
             "episode_length",
+            "window",
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -134,11 +150,18 @@ class TrainConfig:
             ) from error
         if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
             raise ArgumentError(f"curriculum is {self.curriculum!r}: give 3, 1,3, 2,3 or 1,2,3")
-        if not self.has_encoder and (self.curriculum != "3" or self.prediction_weight):
+        of_encoder = self.curriculum != "3" or self.prediction_weight or self.freeze_encoder
+        if not self.has_encoder and of_encoder:
             raise ArgumentError(
-                f"curriculum {self.curriculum} and prediction_weight {self.prediction_weight} "
-                f"train an encoder; policy {self.policy!r} with encoder {self.encoder!r} has none "
-                "to train: choose e.g. encoder gat"
+                f"curriculum {self.curriculum}, prediction_weight {self.prediction_weight} and "
+                f"freeze_encoder {self.freeze_encoder} are about an encoder; policy "
+                f"{self.policy!r} with encoder {self.encoder!r} has none to train: choose e.g. "
+                "encoder gat"
+            )
+        if self.policy == "flat_mlp" and self.encoder != "per_asset":
+            raise ArgumentError(
+                f"policy 'flat_mlp' has no encoder, encoder is {self.encoder!r}; leave one of them "
+                "out"
             )
         if not 0 <= self.freeze_encoder <= 1:
             raise ArgumentError(f"freeze_encoder is {self.freeze_encoder}; it must be in [0, 1]")
@@ -156,6 +179,24 @@ class TrainConfig:
             policy_class(self.algo, self.policy)  # refuses what cannot train it
         if self.algo == "direct" and self.policy != "per_asset":
             raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
+        if self.algo == "direct" and self.reward != TrainConfig.reward:
+            raise ArgumentError(
+                f"reward {self.reward!r} is of RL; direct climbs net growth itself: leave it out"
+            )
+        climbs = self.algo == "direct" or "2" in self.curriculum
+        if climbs and self.constraints.max_period_turnover is not None:
+            raise ArgumentError(
+                f"constraints.max_period_turnover is {self.constraints.max_period_turnover}: "
+                f"algo {self.algo} with curriculum {self.curriculum} climbs net growth by its "
+                "gradient, where it has no differentiable twin; use constraints.max_turnover, or "
+                "RL without stage 2"
+            )
+        try:
+            get_device(self.device)
+        except RuntimeError as error:
+            raise ArgumentError(
+                f"device {self.device!r} is none of torch's; give auto, cpu or cuda"
+            ) from error
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
                 'policy "flat_mlp" cannot read index observations; pass observation "flat"'
@@ -230,9 +271,17 @@ class TrainConfig:
 
     @property
     def bars(self) -> int:
-        """Bars of an observation, once the settings are resolved."""
+        """Bars of the encoder's window, once the settings are resolved."""
         assert self.window is not None
         return self.window
+
+    @property
+    def observed(self) -> int:
+        """Bars of an observation: with `history="past"` an encoder reads more than its window."""
+        if not self.has_encoder or "history" not in self.encoder_kwargs:
+            return self.bars
+        with th.device("meta"):  # nothing is drawn there
+            return make_encoder(self.encoder, 1, self.bars, **self.encoder_kwargs).bars
 
     @property
     def encoder_kwargs(self) -> dict[str, Any]:
@@ -243,7 +292,7 @@ class TrainConfig:
     def env_options(self) -> dict[str, Any]:
         """Keywords of `PortfolioEnv` that define the task, for training and evaluation alike."""
         return {
-            "window": self.bars,
+            "window": self.observed,
             "observation": self.observation,
             "costs": dataclasses.asdict(self.costs),
             "constraints": dataclasses.asdict(self.constraints),
@@ -256,7 +305,7 @@ class TrainConfig:
     def training_options(self, market: Market, train: Range) -> dict[str, Any]:
         """Further keywords for training: where episodes start, what they hold, the reward."""
         universe = self.universe if self.universe is not None else 8 * (market.n_assets > 8)
-        start = max(train[0], market.warmup + self.bars - 1)
+        start = max(train[0], market.warmup + self.observed - 1)
         scaled = self.reward == "excess_log_return"
         return {
             "start": start,

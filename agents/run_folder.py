@@ -13,7 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import get_device
 
 from agents.algorithms import load_agent
-from agents.buffers import IndexReplayBuffer
+from agents.buffers import save_buffer
 from agents.config import Range, TrainConfig
 from agents.direct import DirectAgent
 from agents.vec_env import make_sb3_vec_env
@@ -155,8 +155,8 @@ def save_checkpoint(path: Path, agent: BaseAlgorithm) -> Path:
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     beside.mkdir(parents=True)
     agent.save(beside / "model.zip")
-    if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
-        buffer.save(beside / "replay_buffer.npz")
+    if (buffer := getattr(agent, "replay_buffer", None)) is not None:
+        save_buffer(buffer, beside / "replay_buffer.npz")
     os.replace(beside, target)
     complete = _checkpoints(path)[-KEPT_CHECKPOINTS:]
     for old in set(target.parent.iterdir()) - set(complete):  # also what a killed process left

@@ -10,15 +10,15 @@ from typing import Any
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.algorithms import ON_POLICY, load_agent, make_agent
-from agents.buffers import IndexReplayBuffer
+from agents.buffers import load_buffer
 from agents.callbacks import CheckpointCallback, PortfolioMetrics, ValidationCallback
 from agents.config import Range, TrainConfig
-from agents.curriculum import Weights, direct_agent, hand_on, pretrained, record_numbers
+from agents.curriculum import direct_agent, hand_on, pretrained, record_numbers
 from agents.direct_training import DirectOptions, DirectTrainer
 from agents.encoder_callbacks import (
     EncoderFigures,
@@ -52,10 +52,11 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     """
     config = config.resolved()
     market, ranges = config.load_market()
+    learner = _learner(config, market, ranges)  # refuses what cannot be before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = create_run(config, market, ranges, shlex.join(sys.argv), stamp)
     _LOGGER.info("run folder: %s", path)
-    return _run(path, config, market, ranges, progress_bar)
+    return _run(path, config, market, ranges, learner, progress_bar)
 
 
 def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
@@ -71,22 +72,54 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
     path = Path(path)
     config = read_config(path)
     market, ranges = load_checked_market(path, config)
-    return _run(path, config, market, ranges, progress_bar)
+    learner = _learner(config, market, ranges, latest_checkpoint(path))
+    return _run(path, config, market, ranges, learner, progress_bar)
+
+
+def _learner(
+    config: TrainConfig,
+    market: Market,
+    ranges: dict[str, Range],
+    checkpoint: Path | None = None,
+) -> BaseAlgorithm | DirectTrainer:
+    """What is trained, before its first step or as it was at a checkpoint."""
+    assert config.timesteps and config.num_envs  # the settings are resolved
+    if get_device(config.device).type == "cpu":
+        th.set_num_threads(1)  # the networks are small: more threads only wait for each other
+    if config.algo == "direct":
+        return _direct_trainer(config, market, ranges)
+    options = config.env_options() | config.training_options(market, ranges["train"])
+    return _agent(config, make_sb3_vec_env(market, config.num_envs, **options), checkpoint)
 
 
 def _run(
-    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], progress_bar: bool
+    path: Path,
+    config: TrainConfig,
+    market: Market,
+    ranges: dict[str, Range],
+    learner: BaseAlgorithm | DirectTrainer,
+    progress_bar: bool,
 ) -> Path:
-    assert config.timesteps and config.num_envs  # the settings are resolved
-    if config.algo == "direct":
-        return _run_direct(path, config, market, ranges)
-    options = config.env_options() | config.training_options(market, ranges["train"])
-    if get_device(config.device).type == "cpu":
-        th.set_num_threads(1)  # the networks are small: more threads only wait for each other
     logger = configure(str(path / "tb"), ["tensorboard"])
     weights = pretrained(path, config, market, ranges, logger)
-    venv = make_sb3_vec_env(market, config.num_envs, **options)
-    agent = _agent(path, config, venv, weights)
+    if isinstance(learner, DirectTrainer):
+        hand_on(weights, learner.agent.network)
+        return _run_direct(path, config, learner, logger)
+    if latest_checkpoint(path) is None:
+        hand_on(weights, learner.policy)
+    return _run_rl(path, config, market, ranges, learner, logger, progress_bar)
+
+
+def _run_rl(
+    path: Path,
+    config: TrainConfig,
+    market: Market,
+    ranges: dict[str, Range],
+    agent: BaseAlgorithm,
+    logger: Logger,
+    progress_bar: bool,
+) -> Path:
+    assert config.timesteps
     agent.set_logger(logger)
     agent.learn(
         config.timesteps - agent.num_timesteps,
@@ -99,22 +132,18 @@ def _run(
     return path
 
 
-def _run_direct(path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Path:
-    """Train by the gradient of net growth; timesteps are lanes x steps x iterations."""
-    assert config.timesteps and config.validation_every and config.checkpoint_every
+def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> DirectTrainer:
+    """Training by the gradient of net growth; timesteps are lanes x steps x iterations."""
+    assert config.timesteps and config.num_envs and config.validation_every
     weight = config.prediction_weight or 0.0
-    agent = direct_agent(config, market, forecasts=weight > 0)
-    if agent.device.type == "cpu":
-        th.set_num_threads(1)
-    logger = configure(str(path / "tb"), ["tensorboard"])
-    hand_on(pretrained(path, config, market, ranges, logger), agent.network)
-    size = DirectOptions.lanes * DirectOptions.steps
-    trainer = DirectTrainer(
-        agent,
+    size = config.num_envs * DirectOptions.steps
+    return DirectTrainer(
+        direct_agent(config, market, forecasts=weight > 0),
         market,
         *ranges["train"],
         validation=ranges["validation"],
         env_options=config.env_options(),
+        lanes=config.num_envs,
         iterations=max(1, config.timesteps // size),
         validation_every=max(1, config.validation_every // size),
         universe=config.universe,
@@ -122,15 +151,23 @@ def _run_direct(path: Path, config: TrainConfig, market: Market, ranges: dict[st
         frozen=config.freeze_encoder,
         seed=config.seed,
     )
+
+
+def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer, logger: Logger) -> Path:
+    assert config.checkpoint_every
+    agent, options = trainer.agent, trainer.options
     run_rounds(
         trainer,
         path / "checkpoints" / "direct.pt",
         lambda numbers, step: record_numbers(logger, numbers, step),
-        max(1, config.checkpoint_every // size),
+        max(1, config.checkpoint_every // (options.lanes * options.steps)),
     )
     agent.network.load_state_dict(trainer.fit.weights())
     agent.save(path / "final_model.zip")
-    record_figures(logger, "", trainer.embeddings, market, ranges["validation"], trainer.returns)
+    assert trainer.validation
+    record_figures(
+        logger, "", trainer.embeddings, trainer.market, trainer.validation, trainer.returns
+    )
     logger.dump(trainer.samples)
     logger.close()
     trainer.restore_best()
@@ -138,18 +175,16 @@ def _run_direct(path: Path, config: TrainConfig, market: Market, ranges: dict[st
     return path
 
 
-def _agent(path: Path, config: TrainConfig, venv: VecEnv, encoder: Weights | None) -> BaseAlgorithm:
-    """A new agent with the pretrained encoder, or the one of the latest checkpoint."""
-    checkpoint = latest_checkpoint(path)
+def _agent(config: TrainConfig, venv: VecEnv, checkpoint: Path | None) -> BaseAlgorithm:
+    """A new agent, or the one of a checkpoint."""
     if checkpoint is None:
-        agent = make_agent(config.algo, venv, **_agent_options(config))
-        hand_on(encoder, agent.policy)
-        return agent
+        return make_agent(config.algo, venv, **_agent_options(config))
     agent = load_agent(config.algo, checkpoint / "model.zip", venv, device=config.device)
     # Other episodes and noise than those before the checkpoint, which the same seed would repeat.
     agent.set_random_seed(config.seed + agent.num_timesteps)
-    if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
-        buffer.load(checkpoint / "replay_buffer.npz")
+    buffer, file = getattr(agent, "replay_buffer", None), checkpoint / "replay_buffer.npz"
+    if buffer is not None and file.exists():
+        load_buffer(buffer, file)
     return agent
 
 

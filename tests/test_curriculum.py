@@ -103,7 +103,7 @@ def test_every_stage_starts_from_the_encoder_before(algo: Any, stages: str, tmp_
 
 @pytest.mark.parametrize("algo", ["ppo", "direct"])
 def test_tensorboard_shows_every_stage_by_the_samples_it_saw(algo: Any, tmp_path: Path) -> None:
-    timesteps = 1024 if algo == "ppo" else 4 * 1920
+    timesteps = 1024 if algo == "ppo" else 4 * 32 * 30
     out = str(tmp_path / "run")
     config = replace(CONFIG, algo=algo, timesteps=timesteps, prediction_weight=0.1, out=out)
     path = train(replace(config, validation_every=timesteps))

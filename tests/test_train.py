@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from stable_baselines3 import SAC
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for
-from agents.config import TrainConfig
+from agents.config import Stages, TrainConfig
 from agents.policies import PerAssetDirichletPolicy
 from agents.run_folder import latest_checkpoint
 from agents.training import resume, train
@@ -29,6 +30,7 @@ from portfolio_env.features import FeaturePipeline
 
 ROOT = Path(__file__).parents[1]
 MARKET = "synthetic?bars=400&assets=10"
+PERIOD = PortfolioConstraints(max_period_turnover=1.0, turnover_period=5)
 
 
 def small(out: Path, **changes: Any) -> TrainConfig:
@@ -175,11 +177,33 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"encoder": "transfromer"}, "did you mean transformer"),
         ({"encoder_options": "[1]"}, "give a JSON object"),
         ({"encoder": "gat", "encoder_options": '{"threshold": 7}'}, "threshold"),
+        ({"encoder": "lstm", "encoder_options": '{"layers": 1}'}, "does not take.*'layers'"),
+        ({"encoder": "mlp", "encoder_options": '{"width": "8"}'}, "does not take.*'width': '8'"),
+        ({"encoder": "mlp", "curriculum": "1,3", "reward": "gain"}, "unknown reward 'gain'"),
+        ({"encoder": "mlp", "curriculum": "2,3", "universe": 11}, "universe=11"),
+        ({"encoder": "mlp", "policy": "flat_mlp", "observation": "flat"}, "has no encoder"),
+        ({"algo": "direct", "reward": "log_return"}, "reward 'log_return' is of RL"),
+        ({"algo": "direct", "constraints": PERIOD}, "no differentiable twin"),
+        ({"encoder": "mlp", "curriculum": "2,3", "constraints": PERIOD}, "no differentiable twin"),
+        ({"freeze_encoder": 0.5}, "has none to train"),
+        ({"window": 0}, "window is 0"),
+        ({"device": "gpu"}, "device 'gpu' is none"),
     ],
 )
-def test_bad_settings_are_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_bad_settings_are_refused_before_there_is_a_folder(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ArgumentError, match=message):
         train(replace(small(tmp_path / "run"), **change))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"), [({"iterations": 0}, "iterations is 0"), ({"ema": 1.0}, "ema is 1.0")]
+)
+def test_bad_stages_are_refused(stages: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        Stages(**stages)
 
 
 def test_a_folder_without_a_run_or_a_model_is_refused(run_path: Path, tmp_path: Path) -> None:
@@ -292,6 +316,47 @@ def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path
     (path / "config.json").write_text(json.dumps(extended))
     resume(path)
     assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
+
+
+@pytest.mark.parametrize("observation", ["index", "window"])
+def test_a_resumed_run_has_the_transitions_of_its_checkpoint(
+    observation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(tmp_path / "run", algo="sac", observation=observation, timesteps=1280)
+    path = train(config)
+    found: list[dict[str, Any]] = []
+    learn = SAC.learn
+
+    def seen(self: SAC, *args: Any, **kwargs: Any) -> SAC:
+        buffer: Any = self.replay_buffer
+        found.append({"stored": buffer.size() * buffer.n_envs, "rewards": rewards(buffer).copy()})
+        return learn(self, *args, **kwargs)
+
+    def rewards(buffer: Any) -> np.ndarray:
+        column = buffer.columns["rewards"] if observation == "index" else buffer.rewards
+        return column[: buffer.size()]
+
+    monkeypatch.setattr(SAC, "learn", seen)
+    resume(path)
+    assert found[0]["stored"] == 1280
+    assert len(np.unique(found[0]["rewards"])) > 1000
+
+
+def test_an_encoder_that_sees_true_history_trains_and_is_evaluated(tmp_path: Path) -> None:
+    options = '{"history": "past", "width": 4, "heads": 2, "lstm_hidden": 4}'
+    kind = {"encoder": "tcn_gnn_lstm_small", "encoder_options": options, "window": 3}
+    path = train(small(tmp_path / "run", timesteps=256, num_envs=8, algo="a2c", **kind))
+    run = load_run(path, device="cpu")
+    assert run.env_options["window"] == 3 + 28
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    assert np.isfinite(backtest(run.model, env).values).all()
+
+
+def test_lanes_of_a_direct_training_are_those_asked_for(tmp_path: Path) -> None:
+    path = train(small(tmp_path / "run", algo="direct", timesteps=2 * 8 * 30, num_envs=8))
+    state = th.load(path / "checkpoints" / "direct.pt", weights_only=True)
+    assert (state["options"]["lanes"], state["round"]) == (8, 2)
 
 
 @pytest.mark.parametrize("algo", ["ppo", "a2c"])

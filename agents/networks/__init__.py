@@ -16,6 +16,7 @@ from agents.networks.lstm import LstmAttention, LstmEncoder
 from agents.networks.state_space import StateSpace
 from agents.networks.tcn_gnn_lstm import TcnGnnLstm, TcnGnnLstmSmall
 from agents.networks.transformer import Transformer
+from portfolio_env.errors import ArgumentError
 from portfolio_env.names import unknown
 
 ENCODERS: dict[str, type[Encoder]] = {
@@ -50,8 +51,11 @@ def make_encoder(name: str, n_features: int, window: int, **options: Any) -> Enc
     """Build the encoder called `name` for windows of `window` bars of `n_features` features.
 
     Raises:
-        ArgumentError: if no encoder has that name.
+        ArgumentError: if no encoder has that name, or it does not take an option.
     """
     if name not in ENCODERS:
         raise unknown("encoder", name, ENCODERS)
-    return ENCODERS[name](n_features, window, **options)
+    try:
+        return ENCODERS[name](n_features, window, **options)
+    except TypeError as error:  # also where a text stands for a number
+        raise ArgumentError(f"encoder {name!r} does not take {options} ({error})") from error
