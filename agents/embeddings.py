@@ -47,7 +47,8 @@ class Embeddings(nn.Module):
 
     Attributes:
         cached: whether vectors are kept while weights stay as they are. To be switched off where
-            weights change through `.data`, which leaves no trace (SB3's Polyak averages).
+            weights change through `.data`, which leaves no trace (SB3's Polyak averages); those of
+            a frozen encoder are then kept while a comparison finds its weights unchanged.
     """
 
     features: Tensor | None
@@ -219,9 +220,25 @@ class Embeddings(nn.Module):
             self._fitting = fitting_batch(self.encoder, *at)
         return self._fitting
 
-    def _state(self) -> tuple[tuple[int, int], ...]:
-        """Changes whenever a weight does."""
-        return tuple((weight.data_ptr(), weight._version) for weight in self.encoder.parameters())
+    def _state(self) -> object:
+        """Unequal to that of before whenever a weight has changed."""
+        weights = [*self.encoder.parameters(), *self.encoder.buffers()]
+        if not self.cached:
+            return _Numbers(weights)
+        return tuple((weight.data_ptr(), weight._version) for weight in weights)
+
+
+class _Numbers:
+    """Weights by what they are; an average of equal weights equals them but for rounding."""
+
+    def __init__(self, weights: list[Tensor]) -> None:
+        with th.no_grad():
+            self.numbers = th.cat([weight.flatten().float() for weight in weights])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Numbers) and th.allclose(
+            self.numbers, other.numbers, rtol=1e-6, atol=1e-9
+        )
 
 
 class _Cache:

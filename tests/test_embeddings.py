@@ -8,6 +8,7 @@ import pytest
 import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
 from agents.batch_size import training_bytes
@@ -193,6 +194,21 @@ def test_training_mode_draws_dropout_anew_and_frozen_encoders_do_not_drop(market
     embeddings.freeze(False)
     assert embeddings.encoder.training
     assert embeddings(T).requires_grad
+
+
+def test_frozen_encoders_whose_weights_move_without_a_trace_are_run_again(market: Any) -> None:
+    embeddings = small(frozen=True)
+    embeddings.cached = False  # as of a target network
+    embeddings.bind(*market)
+    encoder: Any = embeddings.encoder
+    online = [weight.detach().clone() for weight in encoder.parameters()]
+    first = embeddings(T)
+    polyak_update(online, encoder.parameters(), 0.1)
+    assert th.equal(embeddings(T), first) and encoder.calls == [5]
+    polyak_update([weight + 1.0 for weight in online], encoder.parameters(), 0.1)
+    moved = embeddings(T)
+    assert encoder.calls == [5, 5] and not th.allclose(moved, first)
+    th.testing.assert_close(moved, naive(embeddings, market, T))
 
 
 def test_binding_another_market_forgets_the_first(market: Any) -> None:
