@@ -161,13 +161,37 @@ def test_superiority_finds_skill_and_not_luck():
     assert skill.p_value_low <= skill.p_value <= skill.p_value_high
 
 
-def test_superiority_is_that_of_arch():
+def test_superiority_is_that_of_arch_in_units_of_standard_errors():
     series = strategies([0.0, 0.0003, -0.001])
+    series["s2"] = series["s1"] + 3 * (series["s2"] - series["s1"])
     found = statistics.superiority_test(series, "s1", 1, mean_block=4, resamples=300, seed=5)
     losses = -np.transpose([series[name] for name in ("benchmark", "s0", "s2")])
-    library = SPA(-series["s1"], losses, 4, 300, "stationary", seed=np.random.default_rng(5))
+    plain = SPA(-series["s1"], losses, 4, 300, "stationary", seed=np.random.default_rng(5))
+    plain.compute()
+    scaled = (losses + series["s1"][:, None]) / np.sqrt(plain._loss_diff_var)
+    library = SPA(np.zeros(400), scaled, 4, 300, "stationary", seed=np.random.default_rng(5))
     library.compute()
     assert found[2:] == tuple(library.pvalues[["consistent", "lower", "upper"]])
+
+
+def test_superiority_finds_a_best_among_noise_as_rarely_as_it_says():
+    found = 0
+    for seed in range(60):
+        series = strategies([0.0] * 20, n=80, seed=seed)
+        test = statistics.superiority_test(series, "benchmark", DAYS, resamples=100)
+        found += test.p_value <= 0.05
+    assert found / 60 <= 0.13  # 5 % and three standard errors of 60 draws
+
+
+def test_a_wild_strategy_does_not_hide_a_steady_one():
+    series = strategies([0.0] * 5)
+    series["wild"] = series["benchmark"] + 20 * (series["s0"] - series["benchmark"])
+    series["steady"] = series["benchmark"] + 1e-4 + (series["s1"] - series["benchmark"]) / 20
+    found = statistics.superiority_test(series, "benchmark", DAYS, resamples=500)
+    assert found.p_value < 0.01
+    constant = {"benchmark": series["benchmark"], "ahead": series["benchmark"] + 1e-4}
+    wild = {"wild": series["wild"]}
+    assert statistics.superiority_test(constant | wild, "benchmark", 1, resamples=99).p_value == 0
 
 
 def test_confidence_set_keeps_the_best_and_drops_the_bad():
