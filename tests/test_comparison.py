@@ -156,8 +156,26 @@ def test_overall_sentence():
     found = compare(luck | {"equal_weight": account(MARKET)}, **FEW)
     assert found.superiority.p_value > 0.05
     assert overall(found).startswith("None of 10 strategies is shown to beat equal weight")
+    behind = compare({"own": account(MARKET - 1e-4), "equal_weight": account(MARKET)}, **FEW)
+    said = "None of 1 strategy is ahead of equal weight: the best, own, made -2.5 % a year against"
+    assert overall(behind).startswith(said)
     alone = compare({"equal_weight": account(MARKET)}, **FEW)
     assert overall(alone) == "No test of the best strategy against equal weight."
+
+
+def test_the_best_is_not_said_to_beat_because_another_one_does():
+    """The test goes by differences over their errors, the best is the largest difference."""
+    results = {
+        "wild": account(MARKET + 3 * noise(1, 0.001)),
+        "steady": account(MARKET + 1e-4 + noise(2) / 1000),
+        "equal_weight": account(MARKET),
+    }
+    found = compare(results, **FEW)
+    assert found.superiority.best == "wild" and found.superiority.p_value < 0.01
+    assert "wild does not beat" in sentence(found, "wild")
+    assert "steady, taken alone, beats" in sentence(found, "steady")
+    assert overall(found).startswith("One or more of 2 strategies beat equal weight (p = 0.0")
+    assert "the best, wild, is not shown to" in overall(found)
 
 
 def test_text_table_shows_the_numbers():
@@ -180,12 +198,19 @@ def test_a_reference_that_was_ruined_leaves_no_comparison():
     assert "equal_weight was ruined" in sentence(found, "own")
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 5])
-def test_few_periods(steps):
-    results = {"own": account(MARKET[:steps] + 0.001 * np.arange(steps))}
-    found = compare(results | {"equal_weight": account(MARKET[:steps])}, resamples=20)
-    assert (found.superiority is None) == (steps < 3)
-    assert list(found.table.index) == ["own", "equal_weight"] if steps > 1 else True
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 9, 10, 59, 60])
+def test_few_periods_leave_nothing_to_be_sure_of(steps):
+    results = {"own": account(MARKET[:steps] + 0.001), "equal_weight": account(MARKET[:steps])}
+    found = compare(results, resamples=20)
+    assert (found.superiority is None) == (steps < 60)
+    assert list(found.table.index) == ["own", "equal_weight"]
+    bounds = [name for name in found.table if name.endswith(("_low", "_high"))]
+    assert found.table.loc["own", bounds].isna().all() == (steps < 10)
+    said = sentence(found, "own")
+    assert ("beats equal weight" in said) == (steps >= 10)
+    if steps < 10:
+        assert said.endswith(f"+25.2 % a year, over {steps} periods, too few for an interval.")
+        assert f"{steps} periods are too few for intervals" in found.notes[0]
 
 
 def test_says_what_it_could_not_compute(monkeypatch):

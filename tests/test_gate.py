@@ -65,6 +65,14 @@ def test_equal_accounts_do_not_pass():
     assert not passes_gate(returns, returns, DAYS)
 
 
+def test_a_few_periods_do_not_pass():
+    """Of noise without costs half would: one period is as likely ahead as behind."""
+    for steps in (1, 3, 9):
+        decision = passes_gate(np.full(steps, 0.01), np.zeros(steps), DAYS, resamples=50)
+        assert not decision and decision.low == -np.inf and decision.estimate > 0
+    assert passes_gate(np.full(10, 0.01), np.zeros(10), DAYS, resamples=50)
+
+
 @pytest.mark.parametrize(
     ("policy", "options", "message"),
     [

@@ -30,8 +30,14 @@ RANKED_BY = "annual_log_growth"  # after costs
 INTERVALS = (RANKED_BY, "sharpe")  # measures with an interval of their own
 ROUNDING = 1e-9  # accounts that differ by less are the same
 MIN_PERIODS = 3  # fewer have no standard error
+# Of noise without costs an interval of 1 period lies above 0 in 48 %, of 3 in 11 %, of 10 in 5 %.
+INTERVAL_PERIODS = 10
+# Of 20 strategies of noise the test of the best, at 5 %, finds one in 40 % of records of 10
+# periods, 17 % of 30, 8 % of 60, 7 % of 250.
+SUPERIORITY_PERIODS = 60
 
 _BOUNDS = ("low", "high")
+_CHANCE = tuple(f"growth_difference_{part}" for part in (*_BOUNDS, "p"))  # by bootstrap
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +60,8 @@ class Comparison:
             - ``in_confidence_set``: 1 for strategies that cannot be told from the best, else 0;
             - ``remark``: "oracle", "ruined", "same as ..." or why a strategy could not run.
 
-            NaN where nothing can be said: intervals and tests of oracles and of ruined accounts.
-            Strategies that could not run are the last rows.
+            NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
+            and of records that are too short. Strategies that could not run are the last rows.
         reference: Name of the strategy that the others are held against.
         oracles: Names of those fitted to the very bars they are judged on.
         twins: For every ranked account the name of the first one that is the same, mostly its own;
@@ -144,11 +150,19 @@ def compare(
     growth = pd.Series({name: measures.at[twins[name], RANKED_BY] for name in ranked})
     table.insert(0, "rank", growth.rank(ascending=False, method="min"))
     notes = [] if find_spec("statsmodels") else [_missing("the t-test", "statsmodels")]
+    if steps < INTERVAL_PERIODS:
+        table[[*intervals, *_CHANCE]] = math.nan
+        notes.append(f"{steps} periods are too few for intervals: give {INTERVAL_PERIODS} or more.")
     superiority = None
     table["in_confidence_set"] = math.nan
     if find_spec("arch") is None:
         notes.append(_missing("the test of the best and the confidence set", "arch"))
-    elif reference in unique and len(unique) > 1 and steps >= MIN_PERIODS:
+    elif steps < SUPERIORITY_PERIODS:
+        notes.append(
+            f"{steps} periods are too few for the test of the best and the confidence set: give "
+            f"{SUPERIORITY_PERIODS} or more."
+        )
+    elif reference in unique and len(unique) > 1:
         series = {name: result.log_returns for name, result in unique.items()}
         year = results[reference].periods_per_year
         superiority = superiority_test(series, reference, year, **options)

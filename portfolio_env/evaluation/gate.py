@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult, Policy
+from portfolio_env.evaluation.comparison import INTERVAL_PERIODS
 from portfolio_env.evaluation.statistics import growth_difference
 
 
@@ -16,7 +17,8 @@ class GateDecision(NamedTuple):
     Attributes:
         passed: The lower bound is positive.
         estimate: Yearly log growth ahead of the benchmark.
-        low: Its one-sided lower confidence bound; minus infinity for a ruined policy.
+        low: Its one-sided lower confidence bound; minus infinity for a ruined policy, and where
+            periods are too few.
         p_value: One-sided, of the null hypothesis that the policy is not ahead.
     """
 
@@ -58,7 +60,8 @@ def passes_gate(
         seed: Seed of the resampling: the same input gives the same decision.
 
     Returns:
-        The decision; a policy with a log return of minus infinity is ruined and does not pass.
+        The decision; a policy with a log return of minus infinity is ruined and does not pass, nor
+        does any by fewer than ``INTERVAL_PERIODS`` periods.
 
     Raises:
         ArgumentError: If the series differ in shape or are otherwise not finite, or an option is
@@ -77,6 +80,8 @@ def passes_gate(
         confidence=2 * confidence - 1,
         seed=seed,
     )
+    if len(np.asarray(policy_log_returns)) < INTERVAL_PERIODS:
+        return GateDecision(passed=False, estimate=estimate, low=-np.inf, p_value=np.nan)
     p_value = two_sided / 2 if estimate > 0 else 1 - two_sided / 2
     return GateDecision(passed=low > 0, estimate=estimate, low=low, p_value=p_value)
 

@@ -49,6 +49,11 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     )
     if comparison.twins[strategy] == comparison.twins[reference]:
         return f"{strategy} is the same account as {reference}."
+    if math.isnan(float(low)):
+        return (
+            f"{strategy}: difference to {reference.replace('_', ' ')} {difference:+.1f} % a year, "
+            f"over {len(comparison.results[strategy].costs)} periods, too few for an interval."
+        )
     ahead, behind = beats(comparison, strategy), high < 0
     verb = ", taken alone, beats" if ahead else " falls behind" if behind else " does not beat"
     return (
@@ -68,7 +73,7 @@ def beats(comparison: Comparison, strategy: str) -> bool:
 
 
 def best_beats(comparison: Comparison) -> bool:
-    """Whether the best of all strategies is ahead by Hansen's test, at ``SIGNIFICANCE``."""
+    """Whether some strategy, chosen among all, is ahead by Hansen's test, at ``SIGNIFICANCE``."""
     test = comparison.superiority
     return test is not None and test.p_value <= SIGNIFICANCE and test.estimate > 0
 
@@ -78,14 +83,26 @@ def overall(comparison: Comparison) -> str:
     test, reference = comparison.superiority, comparison.reference.replace("_", " ")
     if test is None:
         return f"No test of the best strategy against {reference}."
-    others = len(comparison.distinct.keys() & comparison.complete.keys()) - 1
+    count = len(comparison.distinct.keys() & comparison.complete.keys()) - 1
+    others = f"{count} strateg{'y' if count == 1 else 'ies'}"
     growth = f"{100 * test.estimate:+.1f} % a year"
-    facts = f"{growth}, p = {test.p_value:.3f} by Hansen's test of superior predictive ability"
-    if best_beats(comparison):
-        return f"The best of {others} strategies, {test.best}, beats {reference} ({facts})."
+    chance = f"p = {test.p_value:.3f} by Hansen's test of superior predictive ability"
+    if test.estimate <= 0:
+        return (
+            f"None of {others} is ahead of {reference}: the best, {test.best}, made {growth} "
+            "against it."
+        )
+    if not best_beats(comparison):
+        return (
+            f"None of {others} is shown to beat {reference}: what the best, {test.best}, made may "
+            f"be luck ({growth}, {chance})."
+        )
+    if beats(comparison, test.best):
+        return f"The best of {others}, {test.best}, beats {reference} ({growth}, {chance})."
+    # The test goes by differences over their errors, so that it may be another one it tells of.
     return (
-        f"None of {others} strategies is shown to beat {reference}: what the best, {test.best}, "
-        f"made may be luck ({facts})."
+        f"One or more of {others} beat {reference} ({chance}), but the best, {test.best}, is not "
+        f"shown to: what it made may be luck ({growth})."
     )
 
 
@@ -100,9 +117,11 @@ def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = Fa
     flattered = " (the model was chosen on this range, which flatters it)" if chosen_there else ""
     if math.isinf(decision.estimate):
         return f"Gate closed: {agent} was ruined on the validation range; gated: equal weight."
+    few = math.isinf(decision.low)
+    bound = "too short for a lower bound" if few else f"lower bound {100 * decision.low:+.1f}"
     figures = (
         f"{100 * decision.estimate:+.1f} % a year against equal weight on the validation range, "
-        f"lower bound {100 * decision.low:+.1f}{flattered}"
+        f"{bound}{flattered}"
     )
     if decision:
         return f"Gate open: {agent} made {figures}; gated: it trades."
