@@ -1,10 +1,12 @@
 """What the chapters on time and doubt say, on a market with known dates and planted look-ahead."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from accounts import ruined
 
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.data.reports.page import Page
@@ -23,6 +25,7 @@ from portfolio_env.evaluation.time_chapters import (
     blocks_chapter,
     events_chapter,
     regimes_chapter,
+    seed_sentences,
     seeds_chapter,
 )
 
@@ -123,6 +126,23 @@ def test_what_cannot_be_said_is_not(tmp_path, comparison, panel):
     assert "The market has no volumes" in found["Reality check"]
     assert ">capacity<" not in found["Reality check"]
     assert "participation %" not in found["Reality check"]
+
+
+def test_one_account_alone_has_no_picture_of_differences(tmp_path, comparison, panel):
+    alone = compare({REFERENCE: comparison.results[REFERENCE]}, resamples=40)
+    found, figures = chapters(tmp_path, alone, panel)
+    assert set(found) == {"Reality check"} and not figures
+
+
+def test_seeds_speak_together_unless_one_was_ruined(comparison):
+    groups = {"ppo": ["seer", "tilted"]}
+    (said,) = seed_sentences(comparison, groups)
+    assert re.match(
+        r"ppo: interquartile mean over 2 seeds \+.* % a year against equal weight", said
+    )
+    short = replace(ruined(50), timestamps=comparison.results["seer"].timestamps[:51])
+    (said,) = seed_sentences(compare({**comparison.results, "tilted": short}, resamples=40), groups)
+    assert said == "ppo: no mean over 2 seeds against equal weight, for tilted was ruined."
 
 
 def test_events(tmp_path, comparison, panel):

@@ -76,12 +76,17 @@ def seeds_chapter(page: Page, comparison: Comparison, material: Material) -> Non
 def seed_sentences(comparison: Comparison, groups: Mapping[str, Sequence[str]]) -> list[str]:
     """What the seeds say together about each group, against the reference."""
     summary = seeds_summary(comparison.table, groups, ["growth_difference"])
-    return [
-        f"{group}: interquartile mean over {len(names)} seeds "
-        f"{_interval(summary[group]['growth_difference'], 100, '{:+.1f}')} % a year against "
-        f"{comparison.reference.replace('_', ' ')} (other seeds, not other times)."
-        for group, names in groups.items()
-    ]
+    known = comparison.reference.replace("_", " ")
+    sentences = []
+    for group, names in groups.items():
+        mean = _interval(summary[group]["growth_difference"], 100, "{:+.1f}")
+        said = f"interquartile mean over {len(names)} seeds {mean} % a year against {known}"
+        said += " (other seeds, not other times)."
+        ruined = [name for name in names if name not in comparison.complete]
+        lost = f"no mean over {len(names)} seeds against {known}"
+        lost += f", for {', '.join(ruined or [known])} was ruined."
+        sentences.append(f"{group}: {said if mean else lost}")
+    return sentences
 
 
 def _interval(found: Interval, scale: float, form: str) -> str:
@@ -143,7 +148,7 @@ def _spans(windows: Windows) -> str:
 def regimes_chapter(page: Page, comparison: Comparison, material: Material) -> None:
     """Known crises, regimes as they could be told, and how well those tell the crises."""
     results = drawable(comparison)
-    if comparison.reference not in results:
+    if len(results) < 2 or comparison.reference not in results:
         return
     parts: list[str] = []
     known = known_dates(material.panel)

@@ -49,7 +49,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     )
     if comparison.twins[strategy] == comparison.twins[reference]:
         return f"{strategy} is the same account as {reference}."
-    if math.isnan(float(low)):
+    if comparison.table["growth_difference_low"].isna()[strategy]:
         return (
             f"{strategy}: difference to {reference.replace('_', ' ')} {difference:+.1f} % a year, "
             f"over {len(comparison.results[strategy].costs)} periods, too few for an interval."
