@@ -110,6 +110,19 @@ def numbers(text: str) -> list[float]:
         raise ArgumentError(f"commissions is {text!r}: give numbers such as 0,10,25") from error
 
 
+def refuse_early(config: EvaluateConfig, setting: Setting, commissions: Sequence[float]) -> None:
+    """Refuse now what would fail once everything has run and the range was looked at."""
+    if config.resamples < 1:
+        raise ArgumentError(f"resamples is {config.resamples}; it must be at least 1")
+    for commission in commissions:
+        TransactionCosts(commission_bps=commission)
+    if config.capital is not None:
+        market, costs = setting.whole.market, TransactionCosts(**setting.whole.options["costs"])
+        equal = [0.0, *[1 / market.n_assets] * market.n_assets]
+        ones = [1.0] * market.n_assets
+        allocate(equal, market.assets, ones, config.capital, lot=config.lot, costs=costs)
+
+
 def baseline_names(config: EvaluateConfig) -> list[str]:
     """The baselines asked for, the reference first."""
     asked = list(BASELINES) if config.baselines == "all" else config.baselines.split(",")
@@ -210,6 +223,23 @@ def print_table(comparison: Comparison, title: str) -> None:
     print(overall(comparison))
 
 
+def warnings_of(
+    config: EvaluateConfig, setting: Setting, look: Look, earlier: Sequence[Look]
+) -> list[str]:
+    """What a reader must know before the table."""
+    if config.split == "train":
+        return [
+            "This is the training range: agents and baselines were fitted to these very bars, and "
+            "the gate decided on later ones. Nothing here is out of sample."
+        ]
+    if config.split == "validation" and setting.agents:
+        return [
+            "This is the validation range: it chooses models and settings, which flatters the "
+            "agents. Nothing of theirs here is out of sample."
+        ]
+    return [looks_warning(earlier, look)] if earlier else []
+
+
 def gate_sentences(
     config: EvaluateConfig, setting: Setting, decisions: Mapping[str, Sequence[GateDecision]]
 ) -> list[str]:
@@ -251,7 +281,7 @@ def material_of(
         agents=setting.agents,
         seeds=setting.seeds if config.split != "validation" else {},
         folds=setting.folds,
-        warnings=[looks_warning(earlier, look)] if earlier else [],
+        warnings=warnings_of(config, setting, look, earlier),
         gate=gate_sentences(config, setting, decisions),
         practical=practical_figures(
             comparison.results,
@@ -283,6 +313,7 @@ def material_of(
 def evaluate(config: EvaluateConfig) -> Comparison:
     """Run everything, write everything, print the verdict."""
     setting, commissions = open_setting(config), numbers(config.commissions)
+    refuse_early(config, setting, commissions)
     events = open_events(config, setting)
     entries, decisions = contestants(setting, config.split, baseline_names(config))
     shown = track(entries, "backtests", console=Console(stderr=True), transient=True)

@@ -118,6 +118,12 @@ def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, caps
         tmp_path,
     )  # fmt: skip
     assert "validation: " in printed
+    assert "flatters" not in printed  # no agent was chosen by it
+    printed = command(
+        monkeypatch, capsys, *QUICK, "--split", "train", "--baselines", "cash", "--out", tmp_path
+    )
+    assert "Nothing here is out of sample." in printed
+    assert "Nothing here is" in (tmp_path / "evaluation" / "train" / "report.html").read_text()
     assert not (tmp_path / "looks.json").exists()
 
 
@@ -129,6 +135,11 @@ def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, caps
         ([*QUICK, "--baselines", "equal_wait"], "did you mean equal_weight"),
         ([*QUICK, "--commissions", "0;10"], "give numbers such as 0,10,25"),
         ([*QUICK, "--events", "events.csv"], "events.csv"),
+        ([*QUICK, "--resamples", "0"], "resamples is 0"),
+        ([*QUICK, "--capital", "-5"], "capital=-5.0 must be a positive"),
+        ([*QUICK, "--capital", "5", "--lot", "-1"], "lot=-1"),
+        ([*QUICK, "--capital", "5", "--costs.fixed-fee", "6"], "fixed fee of 6 eats capital=5"),
+        ([*QUICK, "--commissions", "0,-5"], "commission_bps=-5"),
     ],
 )
 def test_says_what_is_wrong_without_a_traceback(monkeypatch, arguments, message, tmp_path):
