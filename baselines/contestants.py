@@ -79,6 +79,7 @@ def _mixture(stage: Stage, fitted: Callable[[str], Policy]) -> Ensemble:
         members=members | last,
         shares=dict.fromkeys(members, 1 / 3) | dict.fromkeys(last, 1 / 3 / len(last)),
         paces=dict.fromkeys(agents, stage.options["adjustment"]),
+        constraints=PortfolioConstraints(**stage.options["constraints"]),
     )
 
 
@@ -96,10 +97,11 @@ def trials(
             continue
         agent = name in setting.agents
         digest = hashlib.sha256()
-        if agent:
-            for stage in setting.stages:
-                digest.update(model_file(stage.runs[name].path, model).read_bytes())
-        else:
+        members = getattr(policies[0], "members", {})  # other agents make another mixture
+        for stage in setting.stages:
+            for own in [name] if agent else [each for each in setting.agents if each in members]:
+                digest.update(model_file(stage.runs[own].path, model).read_bytes())
+        if not agent:
             infos = [p.model_info() if isinstance(p, PortfolioModel) else name for p in policies]
             digest.update(json.dumps([*infos, shared]).encode())
         sharpe = result.metrics()["sharpe"]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from baselines.base import Baseline, PortfolioModel, Weights, within
 from baselines.simplex import log_optimal
+from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy, backtest
@@ -57,6 +58,8 @@ class Ensemble(Baseline):
         paces: The share of the way to its target that a member goes each step, in (0, 1], as the
             ``adjustment`` of an environment; None, and members not named, go all of it.
         logits_scale: That of the environment in which members that answer with logits were trained.
+        constraints: To which the answers of members are brought, as their environment would; None
+            leaves them as they are.
 
     Raises:
         ArgumentError: If there are no members, the shares are none, or a pace is.
@@ -70,6 +73,7 @@ class Ensemble(Baseline):
         shares: Mapping[str, float] | None = None,
         paces: Mapping[str, float] | None = None,
         logits_scale: float = 5.0,
+        constraints: PortfolioConstraints | None = None,
     ) -> None:
         super().__init__(market)
         if not isinstance(members, Mapping):
@@ -98,6 +102,7 @@ class Ensemble(Baseline):
                 raise unknown("member", name, self.members)
             self.paces[name] = within(f"the pace of {name}", pace, 1e-6, 1)
         self.logits_scale = within("logits_scale", logits_scale, 1e-6, 100)
+        self.constraints = constraints
         self._fitted_on: list[str] | None = None
         # prices of assets without a bar stand still
         self._marks = pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy()
@@ -126,6 +131,7 @@ class Ensemble(Baseline):
                 members={name: policy},
                 paces={name: self.paces[name]},
                 logits_scale=self.logits_scale,
+                constraints=self.constraints,
             )
             env = PortfolioEnv(self.market, start=start, end=end, **given)
             values = backtest(alone, env).values
@@ -211,6 +217,8 @@ class Ensemble(Baseline):
                 asked = scores / scores.sum(axis=1, keepdims=True)
             kept = (asked.astype(np.float32) == seen).all(axis=1)
             target = _within_reach(asked, own[m], stuck)
+            if self.constraints is not None:
+                target = self.constraints.project(target, stuck)
             if self.paces[name] < 1:
                 target = own[m] + self.paces[name] * (target - own[m])
             held[m] = np.where(kept[:, None], own[m], target)

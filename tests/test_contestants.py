@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from panels import panel_of
 
@@ -9,7 +10,9 @@ import portfolio_env as pe
 from agents.config import TrainConfig
 from agents.setting import Setting, Stage
 from baselines import contestants, make_baseline
+from baselines.ensemble import Ensemble
 from portfolio_env.evaluation import backtest
+from portfolio_env.evaluation.contest import Contest
 
 MARKET = pe.Market.from_panel(panel_of("B", 260, assets=4, seed=3, ragged=False))
 RANGES = {"train": (0, 150), "validation": (150, 200), "test": (200, 260)}
@@ -46,6 +49,42 @@ def test_a_third_each_for_optimiser_network_and_agents(monkeypatch, tmp_path, se
     assert model.paces == {"mean_variance": 1, "deep_portfolio": 1} | dict.fromkeys(names, 0.5)
     held = backtest(model, pe.PortfolioEnv(**options)).held
     assert held.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_agents_in_the_mixture_keep_to_the_constraints_as_they_do_alone(monkeypatch, tmp_path):
+    class Bold:
+        """Puts all it can on one asset, in scores."""
+
+        action = "logits"
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=True):
+            shape = np.shape(observation["weights"])
+            return np.broadcast_to([-1.0, 1, -1, -1, -1], shape), state
+
+    stage = stage_of(["ppo"], constraints=pe.PortfolioConstraints(max_weight=0.4))
+    stage.runs["ppo"].model = Bold()
+    model, options = mixture(monkeypatch, tmp_path, stage)
+    whole = backtest(model, pe.PortfolioEnv(**options)).held[0]
+    env = pe.PortfolioEnv(**stage.agent_options("test"))
+    alone = [backtest(Bold(), env).held[0]]
+    for name in ("mean_variance", "deep_portfolio"):
+        member = make_baseline(FITTED[name], MARKET)
+        alone.append(backtest(member, pe.PortfolioEnv(**options)).held[0])
+    assert whole == pytest.approx(np.mean(alone, axis=0), abs=1e-6)
+
+
+def test_another_agent_makes_another_trial_of_the_mixture(tmp_path):
+    def fingerprint(weights):
+        stage = stage_of(["ppo"])
+        stage.runs["ppo"].path = tmp_path
+        (tmp_path / "final_model.zip").write_bytes(weights)
+        policy = Ensemble(MARKET, members={"ppo": make_baseline("cash", MARKET)})
+        account = backtest(policy, pe.PortfolioEnv(**stage.baseline_options("test")))
+        contest = Contest({"ensemble": [policy]}, {"ensemble": account})
+        (trial,) = contestants.trials(Setting(tmp_path, stage, (stage,)), contest, "final")
+        return trial.fingerprint
+
+    assert fingerprint(b"one") == fingerprint(b"one") != fingerprint(b"other")
 
 
 @pytest.mark.parametrize(
