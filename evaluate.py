@@ -220,7 +220,8 @@ def print_table(comparison: Comparison, title: str) -> None:
     console.print(printed)
     for name in texts.index:
         print(sentence(comparison, str(name)))
-    print(overall(comparison))
+    for line in (overall(comparison), *comparison.notes):
+        print(line)
 
 
 def warnings_of(

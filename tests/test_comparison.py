@@ -178,6 +178,16 @@ def test_the_best_is_not_said_to_beat_because_another_one_does():
     assert "the best, wild, is not shown to" in overall(found)
 
 
+def test_what_never_held_anything_is_told_from_skill():
+    """A model whose look-back is longer than the history holds cash, and gains when others lose."""
+    idle = account(np.zeros(K))
+    idle.held[:] = np.eye(3)[0]
+    found = compare({"hrp": idle, "equal_weight": account(MARKET - 0.004)}, **FEW)
+    assert found.table.loc["hrp", "remark"] == "nothing but cash"
+    said = sentence(found, "hrp")
+    assert ", taken alone, beats" in said and said.endswith(" It held nothing but cash.")
+
+
 def test_text_table_shows_the_numbers():
     texts = text_table(FOUND)
     assert list(texts.index) == list(FOUND.table.index)

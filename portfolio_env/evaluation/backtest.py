@@ -78,6 +78,11 @@ class BacktestResult:
         with np.errstate(divide="ignore"):
             return np.diff(np.log(np.maximum(self.values, 0)))
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing but cash was ever held, as by a model whose history is too short."""
+        return not self.held[:, 1:].any()
+
     def metrics(self) -> dict[str, float]:
         """Every performance measure by name, see ``portfolio_env.evaluation.metrics``."""
         return metrics.summary(

@@ -58,7 +58,8 @@ class Comparison:
             - ``deflated_sharpe``: probability that the true Sharpe ratio is above the largest that
               so many trials show by luck alone;
             - ``in_confidence_set``: 1 for strategies that cannot be told from the best, else 0;
-            - ``remark``: "oracle", "ruined", "same as ..." or why a strategy could not run.
+            - ``remark``: "oracle", "ruined", "same as ...", "nothing but cash" or why a strategy
+              could not run.
 
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
             and of records that are too short. Strategies that could not run are the last rows.
@@ -206,7 +207,9 @@ def _remark(
         return "oracle"
     if name not in complete:
         return "ruined"
-    return "" if twins[name] == name else f"same as {twins[name]}"
+    if twins[name] != name:
+        return f"same as {twins[name]}"
+    return "nothing but cash" if complete[name].idle else ""
 
 
 def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:

@@ -59,6 +59,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     return (
         f"{strategy}{verb} {reference.replace('_', ' ')}: difference {difference:+.1f} % a year, "
         f"95 % interval {low:+.1f} to {high:+.1f}."
+        + (" It held nothing but cash." if comparison.results[strategy].idle else "")
     )
 
 
