@@ -111,8 +111,9 @@ class Pretrainer:
         return numbers | calibration.numbers()
 
     def restore_best(self) -> None:
-        """Give encoder and head the weights of the best validation."""
+        """Give encoder and head the weights of the best validation, for use: nothing is dropped."""
         self.embeddings.load_state_dict(self.fit.best_weights())
+        self.embeddings.eval()  # a training that was resumed at its end has not been
 
     def _nll(self, rows: NDArray[np.int64]) -> Tensor:
         t = th.as_tensor(rows, device=self.device)

@@ -132,7 +132,11 @@ class Stop(Exception):
     """As if the process had been killed."""
 
 
-AVERAGED = replace(CONFIG, stages=replace(CONFIG.stages, ema=0.9, schedule="plateau"))
+AVERAGED = replace(
+    CONFIG,
+    encoder_options='{"hidden": 4, "channels": 4, "dropout": 0.2}',
+    stages=replace(CONFIG.stages, ema=0.9, schedule="plateau"),
+)
 
 
 @pytest.fixture(scope="module")
