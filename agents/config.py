@@ -104,7 +104,8 @@ class TrainConfig:
     reward_scale: float = 100.0
     """Factor on the excess_log_return reward."""
     universe: int | None = None
-    """Assets drawn per training episode; default 8 where there are more, 0 for always all."""
+    """Assets drawn per training episode; default 8 where there are more (a flat network takes all),
+    0 for always all."""
     episode_length: int = 250
     """Steps of a training episode, which starts at a random bar of the training range; the accounts
     of direct live 30."""
@@ -200,6 +201,11 @@ class TrainConfig:
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
                 'policy "flat_mlp" cannot read index observations; pass observation "flat"'
+            )
+        if self.policy == "flat_mlp" and self.universe:
+            raise ArgumentError(
+                f"universe is {self.universe}: policy 'flat_mlp' is made for all assets of the "
+                "market; leave universe out"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -304,7 +310,8 @@ class TrainConfig:
 
     def training_options(self, market: Market, train: Range) -> dict[str, Any]:
         """Further keywords for training: where episodes start, what they hold, the reward."""
-        universe = self.universe if self.universe is not None else 8 * (market.n_assets > 8)
+        drawn = market.n_assets > 8 and self.policy != "flat_mlp"
+        universe = self.universe if self.universe is not None else 8 * drawn
         start = max(train[0], market.warmup + self.observed - 1)
         scaled = self.reward == "excess_log_return"
         return {

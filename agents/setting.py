@@ -173,9 +173,12 @@ def setting_of_run(
     """
     if (path / FILE).exists():
         return _setting_of_walk_forward(path, model, device, agent)
+    if not agent:  # so that a run without a model yet will do
+        config = read_config(path)
+        stage = Stage(*load_checked_market(path, config), config.env_options())
+        return Setting(path, stage, (stage,))
     run = load_run(path, model=model, device=device)
-    runs = {run.config["algo"]: run} if agent else {}
-    stage = Stage(run.market, run.ranges, run.env_options, runs)
+    stage = Stage(run.market, run.ranges, run.env_options, {run.config["algo"]: run})
     return Setting(run.path, stage, (stage,))
 
 
