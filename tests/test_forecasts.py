@@ -101,6 +101,18 @@ def test_forecasters_are_fitted_on_schedule_to_what_is_over(monkeypatch):
         model.expected_returns(model._problem(market.panel.past(50), np.arange(4), 0.0))
 
 
+@pytest.mark.parametrize("forecaster", ["gradient_boosting", "lstm"])
+def test_nothing_is_forecast_before_the_first_window(forecaster):
+    """A short look-back asks for weights before a network has all the bars that it sees."""
+    market = market_of()
+    model = model_of(market, forecaster, lookback=5).fit(market.panel, (0, 150))
+    first = market.warmup + (4 if forecaster == "lstm" else 1) - 1
+    for row in range(8, first):
+        assert model.predict_weights(row)["cash"] == 1
+    assert model.forecasts(market.panel.past(first)) is not None
+    assert model.predict_weights(first)["cash"] < 1
+
+
 @pytest.mark.parametrize(
     ("forecaster", "options", "least"),
     [

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.base import Every, at_least, rebalancing_dates, rows_of
-from baselines.forecasts.networks import Network
+from baselines.forecasts.networks import WINDOW, Network
 from baselines.forecasts.samples import Forecaster
 from baselines.forecasts.trees import Trees
 from baselines.optimisers.base import Problem, one_of
@@ -121,21 +121,28 @@ class ForecastMeanVariance(MeanVariance):
     def forecasts(self, past: PricePanel) -> FloatArray | None:
         """(N,) forecast simple returns per bar after the last bar of ``past``.
 
-        None before the first fit.
+        None before the first fit, and before there are all bars that a forecaster sees.
 
         Raises:
             ArgumentError: If these are no bars of the model's market.
         """
         row = rows_of(self.market, past)[1]
-        if self._fitted is None and row < self._refits[0]:
+        if row < self._earliest:
             return None
         return self._forecaster(row).forecast(self.market.past(row))
 
     def problem(self, past: PricePanel) -> Problem:
-        """See ``Optimiser``; without assets before the first fit."""
-        if self._fitted is None and rows_of(self.market, past)[1] < self._refits[0]:
+        """See ``Optimiser``; without assets before there is a forecast."""
+        if rows_of(self.market, past)[1] < self._earliest:
             return self._problem(past, np.empty(0, np.int64), 0.0)
         return super().problem(past)
+
+    @property
+    def _earliest(self) -> int:
+        """The first row at which something can be forecast."""
+        seen = 1 if self.forecaster in TREES else self.forecaster_options.get("window", WINDOW)
+        complete = self.market.warmup + int(seen) - 1
+        return complete if self._fitted is not None else max(complete, int(self._refits[0]))
 
     def _fit(self, bars: PricePanel) -> None:
         first, last = rows_of(self.market, bars)

@@ -17,6 +17,8 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 """Smaller than the encoders' own: next returns are nearly noise, and large networks learn it."""
 
+WINDOW = 20  # bars that a network sees
+
 
 class Network:
     """An encoder of windows, with a head for the mean and deviation of each next return.
@@ -58,7 +60,7 @@ class Network:
         names = {each.name for each in fields(PretrainingOptions)} - {"seed"}
         own = {name: value for name, value in self.options.items() if name in names}
         rest = {name: value for name, value in self.options.items() if name not in names}
-        self.window = at_least("window", rest.pop("window", 20), 1)
+        self.window = at_least("window", rest.pop("window", WINDOW), 1)
         with th.random.fork_rng(devices=[]):
             th.manual_seed(self.seed)
             encoder = make_encoder(
