@@ -134,6 +134,7 @@ class Stop(Exception):
 
 AVERAGED = replace(
     CONFIG,
+    algo="a2c",  # which learns in so few steps
     encoder_options='{"hidden": 4, "channels": 4, "dropout": 0.2}',
     stages=replace(CONFIG.stages, ema=0.9, schedule="plateau"),
 )
