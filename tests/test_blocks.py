@@ -58,6 +58,10 @@ def test_growth_by_regime_is_that_of_its_steps():
     weighted = found.loc["own", ["a", "b"]] @ [600, 300]
     assert weighted == pytest.approx(RETURNS.sum() * 252)
     assert np.isnan(found.loc["own", "never"])
+    for periods in (9, 10):  # too few for a growth per year, and just enough
+        few = (np.arange(900) < periods).astype(np.int64)
+        found = growth_by_regime({"own": account(RETURNS)}, few, ("a", "b"))
+        assert np.isnan(found.loc["own", "b"]) == (periods < 10)
     with pytest.raises(ArgumentError, match="899 regimes for the 900 decisions"):
         growth_by_regime({"own": account(RETURNS)}, regimes[1:], ("a", "b"))
 

@@ -14,7 +14,7 @@ from portfolio_env.evaluation.statistics import Interval, seeds_interval
 from portfolio_env.panel import PricePanel
 
 _CALENDARS = {"Y": "%Y", "M": "%Y-%m"}  # units of numpy, how they are written
-_LEAST = 10  # periods in a block, on average: fewer say nothing
+_LEAST = 10  # periods in a block, on average, or in a regime: fewer say nothing
 
 
 def calendar_windows(timestamps: NDArray[np.datetime64]) -> Windows:
@@ -92,7 +92,8 @@ def growth_by_regime(
     Args:
         results: Backtests over the same dates, by name.
         regimes: (K,) number of the regime that was told at each decision.
-        names: Of the regimes, by number. One that was never told has NaN.
+        names: Of the regimes, by number. One that was told of fewer than 10 periods has NaN: a year
+            of such periods is no number.
 
     Raises:
         ArgumentError: If there is not one regime per decision.
@@ -105,7 +106,8 @@ def growth_by_regime(
             )
         chosen = [result.log_returns[regimes == number] for number in range(len(names))]
         rows[name] = [
-            float(own.mean() * result.periods_per_year) if len(own) else np.nan for own in chosen
+            float(own.mean() * result.periods_per_year) if len(own) >= _LEAST else np.nan
+            for own in chosen
         ]
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(names))
 

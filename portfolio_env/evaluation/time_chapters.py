@@ -206,7 +206,7 @@ def _told(
     parts = [heading("Regimes as they were told")]
     if growth.loc[reference].notna().all():
         parts += _differences(page, "regimes", growth, reference, note)
-    else:  # always the same one: that is all there is to say
+    else:  # all but always the same one: that is all there is to say
         parts.append(paragraph(note))
     rows = np.searchsorted(material.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
     if breaks:
