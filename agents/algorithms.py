@@ -9,6 +9,7 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -165,11 +166,10 @@ def load_agent(algo: str, path: str | Path, venv: VecEnv, *, device: str = "auto
     Raises:
         ArgumentError: if the network does not fit the environment.
     """
-    spaces_of_env = {"observation_space": venv.observation_space, "action_space": venv.action_space}
+    of_env = {"observation_space": venv.observation_space, "action_space": venv.action_space}
+    of_env |= _buffer_for(path, venv, of_env)
     try:
-        agent = algorithm_class(algo).load(
-            path, env=venv, device=device, custom_objects=spaces_of_env
-        )
+        agent = algorithm_class(algo).load(path, env=venv, device=device, custom_objects=of_env)
     except RuntimeError as error:  # torch: sizes of parameters differ
         raise ArgumentError(
             f"{path} does not fit this environment ({error}); a flat network needs the market it "
@@ -236,6 +236,17 @@ def _flat_mlp(venv: VecEnv) -> str:
     return "MultiInputPolicy" if isinstance(venv.observation_space, spaces.Dict) else "MlpPolicy"
 
 
+def _buffer_for(path: str | Path, venv: VecEnv, known: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a saved agent whose buffer suits the observations of `venv`; None: SB3's own."""
+    settings = load_from_zip_file(path, device="cpu", custom_objects=known)[0] or {}
+    index = _reads_index(venv)
+    if "replay_buffer_class" in settings:
+        return {"replay_buffer_class": IndexReplayBuffer if index else None}
+    if settings.get("rollout_buffer_class") is not GroupedRolloutBuffer:
+        return {"rollout_buffer_class": None}
+    return {} if index else {"rollout_buffer_class": None, "normalize_advantage": True}
+
+
 def _reads_index(venv: VecEnv) -> bool:
     space = venv.observation_space
     return isinstance(space, spaces.Dict) and "t" in space.spaces
@@ -289,6 +300,11 @@ def _soft_defaults(venv: VecEnv) -> dict[str, Any]:
     return _off_policy_defaults(venv) | {"ent_coef": 0.005}
 
 
+def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
+    # Fewer samples an update are three times as fast and capture .82 of a planted edge, not .88.
+    return _soft_defaults(venv) | {"batch_size": 2048}
+
+
 def _deterministic_defaults(venv: VecEnv) -> dict[str, Any]:
     noise = LogitNoise(float(np.exp(LOG_STD_INIT)), _n_actions(venv))
     return _off_policy_defaults(venv) | {"action_noise": noise}
@@ -297,7 +313,7 @@ def _deterministic_defaults(venv: VecEnv) -> dict[str, Any]:
 _DEFAULTS = {
     "ppo": _ppo_defaults,
     "a2c": _a2c_defaults,
-    "sac": _soft_defaults,
+    "sac": _sac_defaults,
     "td3": _deterministic_defaults,
     "ddpg": _deterministic_defaults,
     "tqc": _soft_defaults,
