@@ -223,6 +223,13 @@ def test_few_periods_leave_nothing_to_be_sure_of(steps):
         assert f"{steps} periods are too few for intervals" in found.notes[0]
 
 
+def test_no_account_of_an_earlier_evaluation_is_left_beside(tmp_path):
+    for records in ("csv", "parquet", "csv"):
+        write_comparison(tmp_path, FOUND, {}, records)
+        files = {path.name for path in (tmp_path / "worse").iterdir()}
+        assert files == {f"account.{records}", f"holdings.{records}"}
+
+
 def test_says_what_it_could_not_compute(monkeypatch):
     real = comparison.find_spec
     monkeypatch.setattr(

@@ -310,9 +310,10 @@ def write_comparison(
             and ``holdings`` (weights, trades, costs and values of every step).
         comparison: What ``compare`` returned.
         facts: JSON-able facts for the head of ``metrics.json``.
-        records: Format of accounts and holdings.
+        records: Format of accounts and holdings; those of the other format, of an earlier
+            evaluation, are removed.
     """
-    folder = Path(folder)
+    folder, other = Path(folder), "parquet" if records == "csv" else "csv"
     with replacing(folder / "table.csv") as path:
         comparison.table.to_csv(path)
     measures = {
@@ -331,3 +332,5 @@ def write_comparison(
     for name, result in comparison.results.items():
         write = result.to_csv if records == "csv" else result.to_parquet
         write(folder / name)
+        for record in ("account", "holdings"):
+            (folder / name / f"{record}.{other}").unlink(missing_ok=True)
