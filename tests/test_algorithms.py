@@ -344,3 +344,30 @@ def test_it_finds_a_planted_signal(algo: str, timesteps: int, n: int) -> None:
     test = PlantedMarket.draw(seed=1_000_003, bars=4_000)
     policy = policy_for(made, make_sb3_vec_env(test.market, observation="index", window=1))
     assert excess_growth(policy, test) > 0.0010
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "td3"])
+def test_an_agent_is_loaded_and_trained_on_in_every_mode_of_observation(
+    algo: str, markets: dict[int, Market], tmp_path: Path
+) -> None:
+    options = {"window": WINDOW, "episode_length": 8}
+    venvs = {
+        mode: make_sb3_vec_env(markets[3], LANES, seed=0, observation=mode, **options)
+        for mode in ("index", "window", "flat")
+    }
+    settings: dict[str, Any] = {"learning_starts": 4, "batch_size": 8, "buffer_size": 100}
+    if algo in ON_POLICY:
+        settings = {"n_steps": 4}
+    network = {"window": WINDOW, "encoder": "mlp", "encoder_kwargs": {"width": 4}}
+    for trained, venv in venvs.items():
+        if algo == "ppo":
+            settings["batch_size"] = 8
+        agent = make_agent(algo, venv, device="cpu", seed=0, **network, **settings)
+        agent.save(tmp_path / f"{trained}.zip")
+        expected = agent.predict(venv.reset(), deterministic=True)[0]
+        for other in venvs.values():
+            loaded = load_agent(algo, tmp_path / f"{trained}.zip", other, device="cpu")
+            found = loaded.predict(other.reset(), deterministic=True)[0]
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+            loaded.set_logger(Logger(None, []))
+            loaded.learn(16)
