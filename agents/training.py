@@ -89,7 +89,17 @@ def _learner(
     if config.algo == "direct":
         return _direct_trainer(config, market, ranges)
     options = config.env_options() | config.training_options(market, ranges["train"])
-    return _agent(config, make_sb3_vec_env(market, config.num_envs, **options), checkpoint)
+    agent = _agent(config, make_sb3_vec_env(market, config.num_envs, **options), checkpoint)
+    rollout = getattr(agent, "n_steps", 0) * config.num_envs
+    if config.timesteps <= rollout:
+        _LOGGER.warning(
+            "timesteps %d: the first update comes after %d, when the learning rate has fallen to "
+            "0, so nothing is learned; give at least %d",
+            config.timesteps,
+            rollout,
+            2 * rollout,
+        )
+    return agent
 
 
 def _run(

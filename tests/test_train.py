@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for
 from agents.config import Stages, TrainConfig
-from agents.policies import PerAssetDirichletPolicy
+from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
 from agents.run_folder import latest_checkpoint
 from agents.training import resume, train
 from evaluate import EvaluateConfig, evaluate
@@ -196,6 +196,16 @@ def test_bad_settings_are_refused_before_there_is_a_folder(
     with pytest.raises(ArgumentError, match=message):
         train(replace(small(tmp_path / "run"), **change))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("timesteps", "learns"), [(8192, False), (16384, True)])
+def test_a_training_too_short_for_an_update_says_so(
+    timesteps: int, learns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = train(small(tmp_path / "run", timesteps=timesteps))
+    assert ("nothing is learned; give at least 16384" in caplog.text) != learns
+    policy = load_run(path, device="cpu").model.policy
+    assert (float(policy.log_std.detach()[0]) != LOG_STD_INIT) == learns
 
 
 @pytest.mark.parametrize(
