@@ -36,6 +36,7 @@ from agents.run_folder import (
 )
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
+from portfolio_env.errors import ArgumentError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -84,6 +85,12 @@ def _learner(
 ) -> BaseAlgorithm | DirectTrainer:
     """What is trained, before its first step or as it was at a checkpoint."""
     assert config.timesteps and config.num_envs  # the settings are resolved
+    first, end = market.warmup + config.observed - 1, ranges["train"][1]
+    if first >= end - 1:
+        raise ArgumentError(
+            f"the training range ends at bar {end}, the first with known features and a window of "
+            f"{config.observed} is {first}: give a shorter window, or more bars to train on"
+        )
     if get_device(config.device).type == "cpu":
         th.set_num_threads(1)  # the networks are small: more threads only wait for each other
     if config.algo == "direct":

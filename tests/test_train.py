@@ -187,6 +187,8 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"encoder": "mlp", "curriculum": "2,3", "constraints": PERIOD}, "no differentiable twin"),
         ({"freeze_encoder": 0.5}, "has none to train"),
         ({"window": 0}, "window is 0"),
+        ({"window": 250, "encoder": "gat"}, "a window of 250 is"),
+        ({"window": 250, "algo": "direct"}, "a window of 250 is"),
         ({"device": "gpu"}, "device 'gpu' is none"),
     ],
 )
