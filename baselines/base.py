@@ -11,7 +11,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.constraints import PortfolioConstraints
-from portfolio_env.costs import TransactionCosts
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.panel import PricePanel
@@ -222,10 +221,12 @@ class PortfolioModel(Baseline):
     def model_info(self) -> dict[str, Any]:
         """What the model is, JSON-able: name, parameters, fitting period, source."""
         values = {name: getattr(self, name) for name in self._options()}
-        rules = PortfolioConstraints | TransactionCosts
         return {
             "name": type(self).__name__,
-            "parameters": {n: asdict(v) if isinstance(v, rules) else v for n, v in values.items()},
+            "parameters": {
+                n: asdict(v) if isinstance(v, PortfolioConstraints) else v
+                for n, v in values.items()
+            },
             "fitted_on": self._fitted_on,  # the first and the last bar
             "oracle": self.oracle,
             "source": self.source,

@@ -12,11 +12,14 @@ from agents.setting import GATED, Setting, Stage
 from baselines import BASELINES, PortfolioModel, make_baseline
 from baselines.deep import DeepPortfolio
 from baselines.ensemble import Ensemble
-from portfolio_env import PortfolioConstraints, PortfolioEnv, TransactionCosts
+from portfolio_env import PortfolioConstraints, PortfolioEnv
 from portfolio_env.evaluation import GateDecision, GatedPolicy, Policy, backtest, gate_decision
 from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.contest import Contest, Entry, Leg
 from portfolio_env.evaluation.looks import Trial
+
+TRADING = ("costs", "execution", "initial_value")
+"""Keywords of `PortfolioEnv` that say what trading costs, when it is done and with how much."""
 
 
 def contestants(
@@ -53,14 +56,15 @@ def contestants(
 def baseline(name: str, stage: Stage, split: str) -> Policy:
     """A baseline: fitted to the training range, or an oracle to the range it is judged on.
 
-    It keeps to the constraints of the stage, and where it is trained on accounts, to its costs.
+    It keeps to the constraints of the stage; where it is trained on accounts, they trade by its
+    rules.
     """
     cls = BASELINES[name]
     if not issubclass(cls, PortfolioModel):
         return make_baseline(name, stage.market)
     options: dict[str, Any] = {"constraints": PortfolioConstraints(**stage.options["constraints"])}
     if issubclass(cls, DeepPortfolio):
-        options["costs"] = TransactionCosts(**stage.options["costs"])
+        options["environment"] = {name: stage.options[name] for name in TRADING}
     model = cls(stage.market, **options)
     return model.fit(stage.market.panel, stage.rows(split) if cls.oracle else stage.ranges["train"])
 
@@ -88,8 +92,7 @@ def trials(
 ) -> tuple[Trial, ...]:
     """What was tried on the range: everything but oracles, and but what repeats an agent."""
     options = setting.whole.options
-    keys = ("costs", "constraints", "execution", "initial_value")
-    shared = {key: options[key] for key in keys}
+    shared = {name: options[name] for name in ("constraints", *TRADING)}
     found = []
     for name, result in contest.results.items():
         policies = contest.policies[name]

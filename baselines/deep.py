@@ -10,7 +10,6 @@ import numpy as np
 
 from baselines.base import Every, PortfolioModel, Weights, at_least, holdable, rows_of, within
 from portfolio_env.constraints import PortfolioConstraints
-from portfolio_env.costs import TransactionCosts
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.names import unknown
@@ -53,7 +52,8 @@ class DeepPortfolio(PortfolioModel):
         net_arch: Widths of the scorer's layers.
         loss: What is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
             times the concentration of the weights.
-        costs: Of the accounts it is trained on; None is ``TransactionCosts()``.
+        environment: Keywords of ``PortfolioEnv`` for the accounts it is trained on, JSON-able:
+            ``costs``, ``execution``, ``initial_value``.
         validation: Share of the fitting period, at its end, that says which weights are kept.
         training: Options of `agents.direct_training.DirectOptions`.
         seed: Of the first weights and of every draw.
@@ -78,7 +78,7 @@ class DeepPortfolio(PortfolioModel):
         window: int = 20,
         net_arch: tuple[int, ...] = (64, 32),
         loss: Literal["growth", "sharpe"] = "sharpe",
-        costs: TransactionCosts | None = None,
+        environment: Mapping[str, Any] | None = None,
         validation: float = 0.25,
         training: Mapping[str, Any] | None = None,
         seed: int = 0,
@@ -99,7 +99,7 @@ class DeepPortfolio(PortfolioModel):
         self.window = at_least("window", window, 1)
         self.net_arch = tuple(net_arch)
         self.loss = loss
-        self.costs = costs or TransactionCosts()
+        self.environment = dict(environment or {})
         self.validation = within("validation", validation, 0.05, 0.5)
         self.training = dict(training or {})
         self.seed = at_least("seed", seed, 0)
@@ -148,7 +148,7 @@ class DeepPortfolio(PortfolioModel):
             first,
             split,
             validation=(split, last + 1),
-            env_options={"costs": self.costs, "constraints": self.constraints},
+            env_options=self.environment | {"constraints": self.constraints},
             **_TRAINING | {"loss": self.loss, "seed": self.seed} | self.training,
         )
         self._agent = agent

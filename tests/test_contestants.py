@@ -96,11 +96,14 @@ def test_hrp_stands_in_where_no_agent_can_be_mixed(monkeypatch, tmp_path, names,
     assert list(model.members) == ["mean_variance", "deep_portfolio", "hrp"]
 
 
-def test_networks_are_trained_by_the_costs_and_constraints_of_the_stage(monkeypatch):
+def test_networks_are_trained_by_the_rules_of_the_stage(monkeypatch):
     from baselines.deep import DeepPortfolio
 
     monkeypatch.setattr(DeepPortfolio, "_fit", lambda self, bars: None)
     costs, limits = pe.TransactionCosts(commission_bps=33), pe.PortfolioConstraints(max_weight=0.4)
-    stage = stage_of(costs=costs, constraints=limits)
+    stage = stage_of(costs=costs, constraints=limits, execution="next_open", initial_value=500.0)
     model = contestants.baseline("deep_portfolio", stage, "test")
-    assert (model.costs, model.constraints, model.fit_period) == (costs, limits, (0, 150))
+    assert (model.constraints, model.fit_period) == (limits, (0, 150))
+    assert model.environment["costs"]["commission_bps"] == 33
+    assert model.environment["execution"] == "next_open"
+    assert model.environment["initial_value"] == 500.0

@@ -43,11 +43,28 @@ def test_it_learns_a_planted_signal(planted, loss):
 def test_dear_trades_are_learnt_to_be_avoided(planted):
     turnover = {}
     for bps in (0.0, 100.0):
-        costs = pe.TransactionCosts(commission_bps=bps)
-        options = {"costs": costs, "loss": "growth", "training": {"iterations": 40}}
+        environment = {"costs": {"commission_bps": bps}}
+        options = {"environment": environment, "loss": "growth", "training": {"iterations": 40}}
         model = small(planted, **options).fit(planted.panel, (0, 1000))
         turnover[bps] = account(model, planted).turnovers.mean()
     assert turnover[100.0] < 0.5 * turnover[0.0]
+
+
+def test_it_is_trained_in_the_environment_it_is_told():
+    """Filled at the next open, and where a fixed fee weighs on the money there is, it differs."""
+    fee, market = {"costs": {"fixed_fee": 1.0}}, pe.load_market("synthetic?assets=4&bars=500")
+    targets = [
+        small(market, environment=environment, training={"iterations": 2})
+        .fit(market.panel, (0, 400))
+        .predict_weights(450)
+        for environment in (
+            None,
+            {"execution": "next_open"},
+            fee | {"initial_value": 1e3},
+            fee | {"initial_value": 1e6},
+        )
+    ]
+    assert len({tuple(weights) for weights in targets}) == 4
 
 
 def test_holdings_do_not_matter(planted):
