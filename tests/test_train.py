@@ -104,11 +104,14 @@ def test_a_changed_market_is_refused(run_path: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_seed_trains_the_same_model(run_path: Path, tmp_path: Path) -> None:
-    first, second = (train(small(tmp_path / name, timesteps=4096)) for name in "ab")
-    parameters = [
-        load_run(path, device="cpu").model.policy.parameters_to_vector() for path in (first, second)
-    ]
-    assert np.array_equal(*parameters)
+    """Of two rollouts: the update of the last one has a learning rate of 0."""
+    paths = [train(small(tmp_path / name, timesteps=16384)) for name in "ab"]
+    paths.append(train(small(tmp_path / "c", timesteps=8192)))
+    first, second, untrained = (
+        load_run(path, device="cpu").model.policy.parameters_to_vector() for path in paths
+    )
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, untrained)
 
 
 def test_a_model_of_five_assets_runs_on_twenty(tmp_path: Path) -> None:
