@@ -115,7 +115,7 @@ class Fit:
         if self.options.ema:
             weights = [weight.detach() for weight in self.network.parameters()]
             if self._average:
-                update = get_ema_multi_avg_fn(self.options.ema)  # type: ignore[no-untyped-call]
+                update = get_ema_multi_avg_fn(self.options.ema)  # type: ignore[no-untyped-call] # torch
                 update(self._average, weights, None)
             else:
                 self._average = [weight.clone() for weight in weights]

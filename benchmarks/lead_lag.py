@@ -31,7 +31,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
-from importlib.metadata import version
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -53,6 +52,7 @@ from learning import (
     Array,
     Options,
     equal_weight,
+    facts,
     softmax_family,
     table,
     trained,
@@ -214,7 +214,7 @@ def main() -> None:
     print(f"best graph encoder {graphs:.2f}, bar {BAR:.2f} {'met' if graphs >= BAR else 'MISSED'}")
     print(f"{seconds:.0f} s")
     report = {
-        "packages": {name: version(name) for name in ("torch", "stable-baselines3", "numpy")},
+        "facts": facts(),
         "seconds": seconds,
         "recipes": RECIPES,
         "families": {"partner": partner, "own past": own_past},

@@ -1,11 +1,8 @@
-"""Training runs: what the folder holds, loading, stopping and resuming, the command line."""
+"""Training runs: what the folder holds, loading, the command line."""
 
 import json
 import os
-import signal
 import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import SAC
+from small_runs import MARKET, ROOT, command, small
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for
 from agents.config import Stages, TrainConfig
 from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
-from agents.run_folder import latest_checkpoint
 from agents.training import resume, train
 from evaluate import EvaluateConfig, evaluate
 from portfolio_env import PortfolioConstraints, PortfolioEnv, TransactionCosts, load_market
@@ -28,16 +24,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.features import FeaturePipeline
 
-ROOT = Path(__file__).parents[1]
-MARKET = "synthetic?bars=400&assets=10"
 PERIOD = PortfolioConstraints(max_period_turnover=1.0, turnover_period=5)
-
-
-def small(out: Path, **changes: Any) -> TrainConfig:
-    config = TrainConfig(
-        market=MARKET, timesteps=8192, num_envs=64, episode_length=50, out=str(out), device="cpu"
-    )
-    return replace(config, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +90,7 @@ def test_a_changed_market_is_refused(run_path: Path, tmp_path: Path) -> None:
         load_run(tmp_path)
 
 
-def test_the_same_seed_trains_the_same_model(run_path: Path, tmp_path: Path) -> None:
+def test_the_same_seed_trains_the_same_model(tmp_path: Path) -> None:
     """Of two rollouts: the update of the last one has a learning rate of 0."""
     paths = [train(small(tmp_path / name, timesteps=16384)) for name in "ab"]
     paths.append(train(small(tmp_path / "c", timesteps=8192)))
@@ -243,50 +230,11 @@ def test_ranges_take_dates(tmp_path: Path) -> None:
     }
 
 
-def _command(*arguments: str) -> list[str]:
-    return [sys.executable, str(ROOT / "train.py"), *arguments]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("algo", ["ppo", "sac"])
-def test_a_killed_run_is_resumed_to_its_end(algo: str, tmp_path: Path) -> None:
-    """SIGKILL in mid-run loses at most one checkpoint interval, and the schedules go on."""
-    out, steps, every = tmp_path / "run", {"ppo": 80_000, "sac": 6_000}[algo], 1000
-    arguments = ["--algo", algo, "--market", MARKET, "--timesteps", str(steps), "--num-envs", "64"]
-    arguments += ["--checkpoint-every", str(every), "--validation-every", str(10 * steps)]
-    arguments += ["--episode-length", "50", "--device", "cpu", "--out", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        _command(*arguments), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
-        deadline = time.monotonic() + 300
-        while latest_checkpoint(out) is None and process.poll() is None:
-            assert time.monotonic() < deadline, "no checkpoint within five minutes"
-            time.sleep(0.02)
-        time.sleep(0.3)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert not (out / "final_model.zip").exists()
-    stopped = load_run(out, device="cpu")  # evaluable as it is
-    assert 0 < stopped.model.num_timesteps < steps
-    resumed = subprocess.run(
-        _command("--resume", str(out)), env=environment, capture_output=True, text=True, check=True
-    )
-    assert resumed.stdout.strip().endswith(str(out))
-    finished = load_run(out, device="cpu")
-    assert steps <= finished.model.num_timesteps < steps + 8192
-    if algo == "ppo":  # the learning rate went on down to 0 over both parts
-        rate = finished.model.policy.optimizer.param_groups[0]["lr"]
-        assert rate <= 1e-3 * 8192 / steps
-    hidden = [p for p in out.rglob(".*")]
-    assert hidden == []
-
-
 @pytest.mark.slow
 def test_the_command_line_names_what_is_wrong(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     wrong = subprocess.run(
-        _command("--market", "no-such-market", "--out", str(tmp_path / "run")),
+        command("--market", "no-such-market", "--out", str(tmp_path / "run")),
         env=environment,
         capture_output=True,
         text=True,
@@ -331,30 +279,6 @@ def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path
     (path / "config.json").write_text(json.dumps(extended))
     resume(path)
     assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
-
-
-@pytest.mark.parametrize("observation", ["index", "window"])
-def test_a_resumed_run_has_the_transitions_of_its_checkpoint(
-    observation: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = small(tmp_path / "run", algo="sac", observation=observation, timesteps=1280)
-    path = train(config)
-    found: list[dict[str, Any]] = []
-    learn = SAC.learn
-
-    def seen(self: SAC, *args: Any, **kwargs: Any) -> SAC:
-        buffer: Any = self.replay_buffer
-        found.append({"stored": buffer.size() * buffer.n_envs, "rewards": rewards(buffer).copy()})
-        return learn(self, *args, **kwargs)
-
-    def rewards(buffer: Any) -> np.ndarray:
-        column = buffer.columns["rewards"] if observation == "index" else buffer.rewards
-        return column[: buffer.size()]
-
-    monkeypatch.setattr(SAC, "learn", seen)
-    resume(path)
-    assert found[0]["stored"] == 1280
-    assert len(np.unique(found[0]["rewards"])) > 1000
 
 
 def test_an_encoder_that_sees_true_history_trains_and_is_evaluated(tmp_path: Path) -> None:
