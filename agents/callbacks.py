@@ -11,7 +11,7 @@ from stable_baselines3.common.logger import Figure, HParam
 
 from agents.algorithms import policy_for
 from agents.config import Range
-from agents.run_folder import save_checkpoint, save_model, write_json
+from agents.run_folder import save_checkpoint, save_model
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.evaluation import backtest

@@ -19,7 +19,7 @@ from agents.direct import DirectAgent
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import replacing
+from portfolio_env.files import replacing, write_json
 
 PACKAGES = ("portfolio-env", "gymnasium", "stable-baselines3", "torch", "numpy", "numba", "pandas")
 KEPT_CHECKPOINTS = 2
@@ -177,12 +177,6 @@ def save_model(path: Path, agent: BaseAlgorithm) -> None:
     """Write a model's zip beside its destination and rename it."""
     with replacing(path) as beside:
         agent.save(beside)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside the destination and rename it."""
-    with replacing(path) as beside:
-        beside.write_text(json.dumps(value, indent=2) + "\n")
 
 
 def _versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ from typing import Literal
 import pandas as pd
 
 from agents.config import TrainConfig
-from agents.run_folder import load_run, write_json
+from agents.run_folder import load_run
 from agents.training import resume, train
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
