@@ -52,7 +52,9 @@ def read_json(path: str | Path, kind: type = dict) -> Any:
     except ValueError as error:  # JSON and Unicode errors alike
         raise DataError(f"{path} is damaged ({error}); restore it from a copy") from error
     if not isinstance(value, kind):
-        raise DataError(f"{path} is damaged: it holds no JSON {kind.__name__}; restore it from a copy")
+        raise DataError(
+            f"{path} is damaged: it holds no JSON {kind.__name__}; restore it from a copy"
+        )
     return value
 
 
