@@ -17,6 +17,7 @@ from portfolio_env import Market, PortfolioEnv
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.metrics import annual_log_growth
 from portfolio_env.evaluation.plots import equity_curves
+from portfolio_env.files import write_json
 
 STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
 TENSORBOARD_ONLY = ("stdout", "log", "json", "csv")

@@ -25,6 +25,7 @@ from portfolio_env import Market, PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.walk_forward import Fold, Range, stitch, walk_forward_folds
+from portfolio_env.files import write_json
 
 FILE = "walk_forward.json"
 

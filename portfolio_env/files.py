@@ -1,4 +1,4 @@
-"""Files that are never half written, never read half, and never written by two processes at once."""
+"""Files that are written whole or not at all, and by one process at a time."""
 
 from __future__ import annotations
 
