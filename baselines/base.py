@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.constraints import PortfolioConstraints
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import Market
 from portfolio_env.panel import PricePanel
 from portfolio_env.timeline import Moment, Timestamps, row_of
@@ -64,7 +64,12 @@ class Baseline(ABC):
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what ``state`` of a model of the same options returned, unless empty."""
+        """Take back what ``state`` of a model of the same options returned, unless empty.
+
+        Raises:
+            DataError: If a model of this kind learns nothing.
+        """
+        raise DataError(f"{type(self).__name__} learns nothing; its file holds {sorted(state)}")
 
     @abstractmethod
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:

@@ -28,9 +28,11 @@ LEAVES = SCALARS | ARRAYS | ARRAYS.map(lambda a: th.tensor(a.astype(a.dtype.newb
 KEYS = st.text("a/'$", max_size=4) | st.integers() | st.sampled_from(["$tensor", "$items"])
 TREES = st.recursive(
     LEAVES,
-    lambda of: st.lists(of, max_size=3)
-    | st.lists(of, max_size=3).map(tuple)
-    | st.dictionaries(KEYS, of, max_size=3),
+    lambda of: (
+        st.lists(of, max_size=3)
+        | st.lists(of, max_size=3).map(tuple)
+        | st.dictionaries(KEYS, of, max_size=3)
+    ),
     max_leaves=12,
 )
 
@@ -73,7 +75,11 @@ def test_views_are_stored_by_value_and_shared_tensors_once(tmp_path: Path) -> No
 
 def test_any_changed_bit_and_any_cut_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    tree = {"weights": th.arange(7.0), "options": {"é": [1.5, None]}, "rng": np.arange(3, dtype="u4")}
+    tree = {
+        "weights": th.arange(7.0),
+        "options": {"é": [1.5, None]},
+        "rng": np.arange(3, dtype="u4"),
+    }
     save_tensors(path, tree, kind="tree")
     content = path.read_bytes()
     damaged = [content[:size] for size in range(len(content))] + [content + b"\0"]

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
 from portfolio_env.market import Market
 from portfolio_env.panel import FloatArray
 
