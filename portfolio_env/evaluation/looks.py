@@ -99,7 +99,7 @@ def read_looks(folder: str | Path) -> list[Look]:
         ]
     except FileNotFoundError:
         return []
-    except (DataError, TypeError, KeyError) as error:
+    except (TypeError, KeyError) as error:
         raise DataError(
             f"{file} is damaged ({error}); restore it, for it counts the uses of the test range."
         ) from error
