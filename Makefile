@@ -45,7 +45,7 @@ demo: setup ## Train a short PPO on real prices and evaluate it out of sample
 	$(BIN)/python evaluate.py $(DEMO_RUN)
 	@echo "Learning curves: $(BIN)/tensorboard --logdir $(DEMO_RUN)"
 
-bench: setup ## Measure the speed tables of the README
+bench: setup ## Measure the speed tables of docs/speed.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/features.py
 

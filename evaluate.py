@@ -45,6 +45,7 @@ from portfolio_env.evaluation.practical import practical_figures
 from portfolio_env.evaluation.report import write_report
 from portfolio_env.evaluation.time_chapters import seed_sentences, window_texts
 from portfolio_env.evaluation.verdict import gate_sentence, overall, sentence, text_table
+from portfolio_env.files import locked
 from portfolio_env.names import positions
 
 MIN_WIDTH = 190  # columns of a terminal that hold the table; a narrower one would break its cells
@@ -336,9 +337,10 @@ def evaluate(config: EvaluateConfig) -> Comparison:
     told = [*material.gate, *seed_sentences(comparison, material.seeds)]
     folder = setting.home / "evaluation" / config.split
     facts = {**material.facts, "gate": material.gate, "seeds": told[len(material.gate) :]}
-    write_comparison(folder, comparison, facts, config.records)
-    figures = write_report(folder, comparison, material)
-    to_tensorboard(setting.home / "tb" / "evaluation", config.split, figures)
+    with locked(folder.with_name(f".{config.split}.lock")):  # two would mix their files
+        write_comparison(folder, comparison, facts, config.records)
+        figures = write_report(folder, comparison, material)
+        to_tensorboard(setting.home / "tb" / "evaluation", config.split, figures)
     print_table(comparison, material.title)
     for line in (*told, *material.warnings):
         print(line)
@@ -351,7 +353,7 @@ def main() -> None:
     config = tyro.cli(EvaluateConfig, description=__doc__)
     try:
         evaluate(config)
-    except PortfolioError as error:
+    except (PortfolioError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

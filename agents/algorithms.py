@@ -1,7 +1,7 @@
-"""Learning algorithms with the measured defaults, and how to load agents for any market."""
+"""Learning algorithms with the measured defaults, for any market."""
 
 import warnings
-from pathlib import Path
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,6 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -124,63 +123,42 @@ def make_agent(
             not suit.
     """
     cls = algorithm_class(algo)
-    settings = _DEFAULTS[algo](venv)
-    if algo == "ppo" and encoder != "per_asset" and _reads_index(venv):
-        settings |= {"rollout_buffer_class": GroupedRolloutBuffer, "normalize_advantage": False}
-    settings |= options
-    if policy == "flat_mlp":
-        noise = {"log_std_init": LOG_STD_INIT} if algo in ON_POLICY else {}
-        policy_kwargs = noise | (policy_kwargs or {})
-        return cls(_flat_mlp(venv), venv, policy_kwargs=policy_kwargs, **settings)
-    network = policy_class(algo, policy)
-    market = _market(venv)
-    extractor = {
-        "n_features": market.n_features,
+    settings = _DEFAULTS[algo](venv) | options
+    network = {
         "window": window,
         "encoder": encoder,
         "encoder_kwargs": encoder_kwargs or {},
         "embedding_kwargs": embedding_kwargs or {},
     }
-    policy_kwargs = {"features_extractor_kwargs": extractor} | (policy_kwargs or {})
-    if algo in ON_POLICY and encoder != "per_asset":
-        # The critic's loss is the larger one and mostly noise; an encoder that serves both learns
-        # that by heart (0.58 captured of a planted signal, 0.80 with one each).
-        policy_kwargs.setdefault("share_features_extractor", False)
-    agent = cls(network, venv, policy_kwargs=policy_kwargs, **settings)
-    bind_market(agent, market)
+    policy_kwargs = policy_kwargs or {}
+    recipe = {"algo": algo, "policy": policy, "policy_kwargs": policy_kwargs, **network, **settings}
+    recipe = deepcopy(recipe)  # SB3 adds to the options that it is given
+    recipe.pop("device", None)
+    settings = _buffers(algo, encoder, venv) | settings
+    if policy == "flat_mlp":
+        noise = {"log_std_init": LOG_STD_INIT} if algo in ON_POLICY else {}
+        agent = cls(_flat_mlp(venv), venv, policy_kwargs=noise | policy_kwargs, **settings)
+    else:
+        market = market_of(venv)
+        extractor = {"n_features": market.n_features, **network}
+        policy_kwargs = {"features_extractor_kwargs": extractor} | policy_kwargs
+        if algo in ON_POLICY and encoder != "per_asset":
+            # The critic's loss is the larger one and mostly noise; an encoder that serves both
+            # learns that by heart (0.58 captured of a planted signal, 0.80 with one each).
+            policy_kwargs.setdefault("share_features_extractor", False)
+        agent = cls(policy_class(algo, policy), venv, policy_kwargs=policy_kwargs, **settings)
+        bind_market(agent, market)
+    agent.recipe = recipe  # type: ignore[attr-defined]  # what `agents.saving` writes
     return agent
 
 
-def load_agent(algo: str, path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseAlgorithm:
-    """Load a saved agent for `venv`, which may hold another market, universe or observation mode.
-
-    The per-asset policies have no parameter that depends on the number of assets, so a model
-    trained on 5 assets loads for 20. The features must be those it was trained on.
-
-    Args:
-        algo: the algorithm it was saved by.
-        path: its `.zip`; it holds pickled settings, so load only what you trust.
-        venv: the environment to act in.
-        device: where to run.
-
-    Raises:
-        ArgumentError: if the network does not fit the environment.
-    """
-    of_env = {"observation_space": venv.observation_space, "action_space": venv.action_space}
-    of_env |= _buffer_for(path, venv, of_env)
-    try:
-        agent = algorithm_class(algo).load(path, env=venv, device=device, custom_objects=of_env)
-    except RuntimeError as error:  # torch: sizes of parameters differ
-        raise ArgumentError(
-            f"{path} does not fit this environment ({error}); a flat network needs the market it "
-            "was trained on, a per-asset one the same features"
-        ) from error
-    noise = getattr(agent, "action_noise", None)
-    noise = getattr(noise, "base_noise", noise)  # SB3 wraps it for the lanes of `learn`
-    if isinstance(noise, LogitNoise):
-        agent.action_noise = LogitNoise(noise.std, _n_actions(venv))
-    bind_market(agent, _market(venv))
-    return agent
+def _buffers(algo: str, encoder: str, venv: VecEnv) -> dict[str, Any]:
+    """Where transitions are kept, which depends on the mode of observation."""
+    if algo not in ON_POLICY:
+        return {"replay_buffer_class": IndexReplayBuffer if _reads_index(venv) else None}
+    if algo == "ppo" and encoder != "per_asset" and _reads_index(venv):
+        return {"rollout_buffer_class": GroupedRolloutBuffer, "normalize_advantage": False}
+    return {}
 
 
 def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
@@ -193,7 +171,7 @@ def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
         venv.observation_space, venv.action_space, agent.lr_schedule, **agent.policy_kwargs
     ).to(agent.device)
     policy.load_state_dict(agent.policy.state_dict())
-    _bind_features(policy, _market(venv))
+    _bind_features(policy, market_of(venv))
     return policy
 
 
@@ -217,7 +195,8 @@ def _bind_features(policy: BasePolicy, market: Market) -> None:
             extractor.bind(*tensors)
 
 
-def _market(venv: VecEnv) -> Market:
+def market_of(venv: VecEnv) -> Market:
+    """The market that an environment of `make_sb3_vec_env` is in."""
     market: Market = venv.get_attr("simulator")[0].market
     return market
 
@@ -236,23 +215,13 @@ def _flat_mlp(venv: VecEnv) -> str:
     return "MultiInputPolicy" if isinstance(venv.observation_space, spaces.Dict) else "MlpPolicy"
 
 
-def _buffer_for(path: str | Path, venv: VecEnv, known: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a saved agent whose buffer suits the observations of `venv`; None: SB3's own."""
-    settings = load_from_zip_file(path, device="cpu", custom_objects=known)[0] or {}
-    index = _reads_index(venv)
-    if "replay_buffer_class" in settings:
-        return {"replay_buffer_class": IndexReplayBuffer if index else None}
-    if settings.get("rollout_buffer_class") is not GroupedRolloutBuffer:
-        return {"rollout_buffer_class": None}
-    return {} if index else {"rollout_buffer_class": None, "normalize_advantage": True}
-
-
 def _reads_index(venv: VecEnv) -> bool:
     space = venv.observation_space
     return isinstance(space, spaces.Dict) and "t" in space.spaces
 
 
-def _n_actions(venv: VecEnv) -> int:
+def n_actions(venv: VecEnv) -> int:
+    """Numbers in an action, cash included."""
     return spaces.flatdim(venv.action_space)
 
 
@@ -291,7 +260,6 @@ def _off_policy_defaults(venv: VecEnv) -> dict[str, Any]:
         # One update for every 64 transitions.
         "train_freq": max(1, 64 // venv.num_envs),
         "gradient_steps": max(1, venv.num_envs // 64),
-        "replay_buffer_class": IndexReplayBuffer if _reads_index(venv) else None,
     }
 
 
@@ -306,7 +274,7 @@ def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
 
 
 def _deterministic_defaults(venv: VecEnv) -> dict[str, Any]:
-    noise = LogitNoise(float(np.exp(LOG_STD_INIT)), _n_actions(venv))
+    noise = LogitNoise(float(np.exp(LOG_STD_INIT)), n_actions(venv))
     return _off_policy_defaults(venv) | {"action_noise": noise}
 
 

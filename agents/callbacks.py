@@ -1,6 +1,7 @@
 """Training callbacks: portfolio figures to TensorBoard, validation backtests, checkpoints."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from portfolio_env import Market, PortfolioEnv
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.metrics import annual_log_growth
 from portfolio_env.evaluation.plots import equity_curves
-from portfolio_env.files import write_json
+from portfolio_env.files import read_json, write_json
 
 STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
 TENSORBOARD_ONLY = ("stdout", "log", "json", "csv")
@@ -143,8 +144,12 @@ class ValidationCallback(PeriodicCallback):
         super()._on_training_start()
         self.policy = policy_for(self.model, self.venv)
         if self.file.exists():  # a resumed run: what came after its checkpoint comes again
-            results = json.loads(self.file.read_text())
-            self.results = [r for r in results if r["timesteps"] <= self.model.num_timesteps]
+            results = read_json(self.file, bare="validations")["validations"]
+            self.results = [
+                {key: -math.inf if figure is None else figure for key, figure in result.items()}
+                for result in results
+                if result["timesteps"] <= self.model.num_timesteps
+            ]
 
     def act(self) -> None:
         """Backtest once."""
@@ -164,4 +169,8 @@ class ValidationCallback(PeriodicCallback):
         if all(figures["excess_growth"] > r["excess_growth"] for r in self.results):
             save_model(self.best_model, self.model)
         self.results.append({"timesteps": self.model.num_timesteps, **figures})
-        write_json(self.file, self.results)
+        plain = [  # the growth of a ruined account is minus infinity, which JSON cannot say
+            {key: figure if math.isfinite(figure) else None for key, figure in result.items()}
+            for result in self.results
+        ]
+        write_json(self.file, {"validations": plain})

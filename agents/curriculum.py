@@ -19,9 +19,10 @@ from agents.losses import MultiTask
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
 from agents.pretraining import Pretrainer, PretrainingOptions
-from portfolio_env.files import replacing
+from agents.tensors import SUFFIX, load_tensors, save_tensors
 from portfolio_env.market import Market
 
+KIND = "weights"
 Weights = dict[str, Tensor]
 _LOGGER = logging.getLogger(__name__)
 _SCORER = "scorer."  # before the names of its weights
@@ -33,8 +34,8 @@ def pretrained(
     """The weights that the stages before the algorithm hand on, see `hand_on`; None without any.
 
     Args:
-        path: the run folder; ``encoder.pt`` keeps the result, and ``stage_1.pt`` and ``stage_2.pt``
-            how far the stages have come, so that none is repeated.
+        path: the run folder; ``encoder.safetensors`` keeps the result, ``stage_1.safetensors`` and
+            ``stage_2.safetensors`` how far the stages have come, so that none is repeated.
         config: resolved settings.
         market: with fitted features.
         ranges: rows of each range; nothing after the validation range is read.
@@ -43,9 +44,9 @@ def pretrained(
     """
     if config.curriculum == "3":
         return None
-    file = path / "encoder.pt"
+    file = path / f"encoder{SUFFIX}"
     if file.exists():
-        stored: Weights = th.load(file, map_location="cpu", weights_only=True)
+        stored: Weights = load_tensors(file, kind=KIND)
         return stored
     weights: Weights | None = None
     finish = partial(_finish, path, market, ranges["validation"], logger)
@@ -54,9 +55,8 @@ def pretrained(
     if "2" in config.curriculum:
         growth = _growth(config, market, ranges, weights)
         weights = finish("stage_2", growth, every=growth.options.validation_every)
-    with replacing(file) as beside:
-        th.save(weights, beside)
-    for left in path.glob("stage_*.pt"):
+    save_tensors(file, weights, kind=KIND)
+    for left in path.glob(f"stage_*{SUFFIX}"):
         left.unlink()
     return weights
 
@@ -106,7 +106,7 @@ def _finish(
     _LOGGER.info("%s: at most %d rounds", stage, trainer.fit.rounds)
     run_rounds(
         trainer,
-        path / f"{stage}.pt",
+        path / f"{stage}{SUFFIX}",
         lambda numbers, samples: record_numbers(logger, numbers, samples, f"{stage}/"),
         every,
     )

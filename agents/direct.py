@@ -7,10 +7,8 @@ learns in a tenth of the time PPO takes and overfits sooner; `agents.direct_trai
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -21,14 +19,14 @@ from torch import Tensor, nn
 from agents.embeddings import market_tensors
 from agents.extractors import MarketExtractor
 from agents.networks import AssetHead, RowMlp
+from agents.tensors import load_tensors, save_tensors
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import replacing
 from portfolio_env.market import Market
 
 if TYPE_CHECKING:
     from agents.direct_training import DirectTrainer
 
-_BROKEN = (OSError, EOFError, RuntimeError, LookupError, TypeError, ValueError, UnpicklingError)
+KIND = "direct agent"
 _INDEX = spaces.Dict(t=spaces.Box(0, 1, (1,), np.int64))
 
 
@@ -249,9 +247,8 @@ class DirectAgent:
 
     def save(self, path: str | Path) -> None:
         """Write settings and weights to one file without code, which is complete or absent."""
-        content = {"config": json.dumps(self.config), "weights": self.network.state_dict()}
-        with replacing(path) as beside:
-            th.save(content, beside)
+        tree = {"config": self.config, "weights": self.network.state_dict()}
+        save_tensors(path, tree, kind=KIND)
 
     @classmethod
     def load(cls, path: str | Path, *, device: th.device | str = "cpu") -> DirectAgent:
@@ -260,11 +257,11 @@ class DirectAgent:
         Raises:
             DataError: if the file is no such agent.
         """
+        tree = load_tensors(path, kind=KIND)
         try:
-            content = th.load(path, map_location="cpu", weights_only=True)
-            agent = cls(**json.loads(content["config"]), device=device)
-            agent.network.load_state_dict(content["weights"])
-        except _BROKEN as error:
+            agent = cls(**tree["config"], device=device)
+            agent.network.load_state_dict(tree["weights"])
+        except (RuntimeError, LookupError, TypeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             raise DataError(f"{path} is no saved DirectAgent ({reason})") from error
         return agent

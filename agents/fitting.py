@@ -20,8 +20,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from portfolio_env.errors import ArgumentError
-from portfolio_env.files import replacing
+from agents.tensors import load_tensors, save_tensors
+from portfolio_env.errors import ArgumentError, DataError
+
+KIND = "fit"
 
 Schedule = Literal["cosine", "plateau"]
 
@@ -158,7 +160,7 @@ class Fit:
         return self._best_weights or self.weights()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, copied: tensors and numbers, for `torch.save`.
+        """Everything needed to go on, copied: tensors and numbers, for `save_tensors`.
 
         Draws depend on the seed and the round alone, so there is no generator to save.
         """
@@ -190,7 +192,9 @@ class Fit:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.round, self.best, self.stale = state["round"], state["best"], state["stale"]
-        self._best_weights, self._average = state["best_weights"], state["average"]
+        device = next(self.network.parameters()).device
+        self._best_weights = {name: w.to(device) for name, w in state["best_weights"].items()}
+        self._average = [weight.to(device) for weight in state["average"]]
 
     def _give(self, weights: list[Tensor]) -> None:
         with th.no_grad():
@@ -218,17 +222,22 @@ def run_rounds(
 
     Args:
         trainer: as it was made, before its first round.
-        file: its checkpoint, without code, complete or absent; gone on from where it exists.
+        file: its checkpoint, complete or absent; gone on from where it exists.
         record: called after every round with its numbers and the samples seen so far.
         every: rounds between two checkpoints; the last is always one.
+
+    Raises:
+        DataError: if the checkpoint is damaged.
+        ArgumentError: if it was made with other options.
     """
     fit = trainer.fit
     if file.exists():
-        device = next(fit.network.parameters()).device
-        fit.load_state_dict(th.load(file, map_location=device, weights_only=True))
+        state = load_tensors(file, kind=KIND)
+        try:
+            fit.load_state_dict(state)
+        except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+            raise DataError(f"{file} is no checkpoint of this training ({error!r})") from error
     while not fit.finished:
         record(trainer.advance(), trainer.samples)
         if fit.finished or fit.round % every == 0:
-            file.parent.mkdir(exist_ok=True)
-            with replacing(file) as beside:
-                th.save(fit.state_dict(), beside)
+            save_tensors(file, fit.state_dict(), kind=KIND)

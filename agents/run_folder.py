@@ -1,6 +1,5 @@
 """The folder of a training run: everything needed to repeat, resume and evaluate it."""
 
-import json
 import os
 import platform
 import shutil
@@ -19,7 +18,7 @@ from agents.direct import DirectAgent
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import replacing, write_json
+from portfolio_env.files import read_json, replacing, write_json
 
 PACKAGES = ("portfolio-env", "gymnasium", "stable-baselines3", "torch", "numpy", "numba", "pandas")
 KEPT_CHECKPOINTS = 2
@@ -95,7 +94,7 @@ def model_file(path: Path, model: str) -> Path:
 def read_config(path: Path) -> TrainConfig:
     """The settings of a run."""
     try:
-        return TrainConfig.from_json(json.loads((path / "config.json").read_text()))
+        return TrainConfig.from_json(read_json(path / "config.json"))
     except FileNotFoundError:
         raise DataError(f"{path} is not a run folder: it has no config.json") from None
 
@@ -109,7 +108,7 @@ def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[s
 
 def check_market(path: Path, config: TrainConfig, market: Market) -> None:
     """Refuse a market that is not the one the run was trained on."""
-    recorded = json.loads((path / "market.json").read_text())
+    recorded = read_json(path / "market.json")
     if market.hash != recorded["hash"]:
         raise DataError(
             f"market {config.market!r} has changed since the run {path} was trained: its hash is "

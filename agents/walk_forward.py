@@ -7,7 +7,6 @@ seed_S``, which are ordinary run folders.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from portfolio_env import Market, PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.walk_forward import Fold, Range, stitch, walk_forward_folds
-from portfolio_env.files import write_json
+from portfolio_env.files import read_json, write_json
 
 FILE = "walk_forward.json"
 
@@ -145,7 +144,7 @@ def read_plan(path: Path) -> Plan:
         DataError: if it is no such folder, or its market has changed in length.
     """
     try:
-        stored = json.loads((path / FILE).read_text())
+        stored = read_json(path / FILE)
     except FileNotFoundError:
         raise DataError(f"{path} is no walk forward: it has no {FILE}") from None
     config = TrainConfig.from_json(stored["config"])

@@ -31,6 +31,7 @@ from baselines.optimisers import (
     NestedClusters,
     RiskParity,
 )
+from baselines.saving import load_baseline, save_baseline
 from baselines.simple import (
     BuyAndHold,
     Cash,
@@ -43,7 +44,14 @@ from baselines.simple import (
 from portfolio_env.market import Market
 from portfolio_env.names import unknown
 
-__all__ = ["BASELINES", "Baseline", "PortfolioModel", "make_baseline"]
+__all__ = [
+    "BASELINES",
+    "Baseline",
+    "PortfolioModel",
+    "load_baseline",
+    "make_baseline",
+    "save_baseline",
+]
 
 BASELINES: dict[str, type[Baseline]] = {
     # rules

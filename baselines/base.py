@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.constraints import PortfolioConstraints
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import Market
 from portfolio_env.panel import PricePanel
 from portfolio_env.timeline import Moment, Timestamps, row_of
@@ -31,9 +31,45 @@ class Baseline(ABC):
     """
 
     action: ClassVar[str] = "weights"  # the kind of action it answers with
+    preset: ClassVar[tuple[str, ...]] = ()  # options of its parents that it chooses itself
+    reads_features: ClassVar[bool] = False  # of the market, beside its prices
+
+    fit_period: tuple[int, int] | None = None
+    _fitted_on: list[str] | None = None  # first and last bar
 
     def __init__(self, market: Market) -> None:
         self.market = market
+
+    @classmethod
+    def _options(cls) -> list[str]:
+        """Names of the constructor's options; where it hands on others, of its parents' too."""
+        names: dict[str, None] = {}
+        for kind in cls.__mro__:
+            own = inspect.signature(kind).parameters.values()
+            names |= {p.name: None for p in own if p.kind is p.KEYWORD_ONLY}
+            if not any(p.kind is p.VAR_KEYWORD for p in own):
+                break
+        return list(names)
+
+    def options(self) -> dict[str, Any]:
+        """Keywords with which its class builds the same again, unfitted."""
+        names = (name for name in self._options() if name not in self.preset)
+        return {name: getattr(self, name) for name in names}
+
+    def state(self) -> dict[str, Any]:
+        """What it has learned: a tree of tensors and JSON (see `agents.tensors`); {} for nothing.
+
+        ``baselines.saving`` keeps it in a file.
+        """
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what ``state`` of a model of the same options returned, unless empty.
+
+        Raises:
+            DataError: If a model of this kind learns nothing.
+        """
+        raise DataError(f"{type(self).__name__} learns nothing; its file holds {sorted(state)}")
 
     @abstractmethod
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
@@ -114,8 +150,6 @@ class PortfolioModel(Baseline):
         super().__init__(market)
         self.constraints = constraints or PortfolioConstraints()
         self.every = every
-        self.fit_period: tuple[int, int] | None = None
-        self._fitted_on: list[str] | None = None
         self._targets: dict[int, Weights] = {}
         self._due = rebalancing_dates(market.timestamps, every)
         self.constraints.bounds(market.n_assets)  # refuses what no portfolio can keep to
@@ -231,17 +265,6 @@ class PortfolioModel(Baseline):
             "oracle": self.oracle,
             "source": self.source,
         }
-
-    @classmethod
-    def _options(cls) -> list[str]:
-        """Names of the constructor's options; where it hands on others, of its parents' too."""
-        names: dict[str, None] = {}
-        for kind in cls.__mro__:
-            own = inspect.signature(kind).parameters.values()
-            names |= {p.name: None for p in own if p.kind is p.KEYWORD_ONLY}
-            if not any(p.kind is p.VAR_KEYWORD for p in own):
-                break
-        return list(names)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_targets": {}}

@@ -62,6 +62,7 @@ class DeepPortfolio(PortfolioModel):
         ArgumentError: If torch is not installed, or an option is none.
     """
 
+    reads_features = True
     source = (
         'Zhang, Zohren & Roberts (2020), "Deep Learning for Portfolio Optimization", J. Financial '
         "Data Science 2"
@@ -128,14 +129,21 @@ class DeepPortfolio(PortfolioModel):
         weights[1:][~holdable(past, 1)] = 0.0
         return weights / weights.sum()
 
-    def _fit(self, bars: PricePanel) -> None:
+    def state(self) -> dict[str, Any]:
+        """The weights of the network."""
+        return {} if self._agent is None else {"weights": dict(self._agent.network.state_dict())}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``Baseline``."""
+        agent = self._new_agent()
+        agent.network.load_state_dict(state["weights"])
+        self._agent = agent
+
+    def _new_agent(self) -> DirectAgent:
         from agents.direct import DirectAgent
 
-        first, last = rows_of(self.market, bars)
-        known = self.market.past(last)
-        split = last + 1 - round(self.validation * (last + 1 - first))
-        agent = DirectAgent(
-            known.n_features,
+        return DirectAgent(
+            self.market.n_features,
             self.window,
             encoder=self.encoder,
             encoder_kwargs=self.encoder_kwargs,
@@ -143,6 +151,12 @@ class DeepPortfolio(PortfolioModel):
             sees_holdings=False,
             seed=self.seed,
         )
+
+    def _fit(self, bars: PricePanel) -> None:
+        first, last = rows_of(self.market, bars)
+        known = self.market.past(last)
+        split = last + 1 - round(self.validation * (last + 1 - first))
+        agent = self._new_agent()
         agent.train(
             known,
             first,
@@ -164,6 +178,7 @@ class GatPortfolio(DeepPortfolio):
         **options: See ``DeepPortfolio``.
     """
 
+    preset = ("encoder",)
     source = 'Brody, Alon & Yahav (2022), "How Attentive are Graph Attention Networks?", ICLR'
 
     def __init__(
@@ -188,6 +203,7 @@ class TcnGnnLstmPortfolio(DeepPortfolio):
         **options: See ``DeepPortfolio``; the encoder is the small preset.
     """
 
+    preset = ("encoder",)
     source = 'Lim & Zohren (2021), "Time-series forecasting with deep learning", Phil. Trans. A'
 
     def __init__(

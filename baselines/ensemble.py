@@ -103,9 +103,12 @@ class Ensemble(Baseline):
             self.paces[name] = within(f"the pace of {name}", pace, 1e-6, 1)
         self.logits_scale = within("logits_scale", logits_scale, 1e-6, 100)
         self.constraints = constraints
-        self._fitted_on: list[str] | None = None
         # prices of assets without a bar stand still
         self._marks = pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy()
+
+    def options(self) -> dict[str, Any]:
+        """See ``Baseline``; members are stored as what they are."""
+        return {name: value for name, value in super().options().items() if name != "members"}
 
     def fit_shares(self, period: tuple[Moment, Moment], **environment: Any) -> Self:
         """Give the members the shares of largest growth on a validation range.

@@ -1,6 +1,7 @@
 """Oracles: the best that could have been held, fitted to the very bars it is judged on."""
 
 from abc import abstractmethod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,14 @@ class Hindsight(PortfolioModel):
             )
         self.chosen: Weights = np.zeros(len(known))
         self.chosen[known] = self.best(np.array(list(relatives(bars.close[:, known]))))
+
+    def state(self) -> dict[str, Any]:
+        """What was chosen."""
+        return {"chosen": self.chosen} if self.fit_period else {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``Baseline``."""
+        self.chosen = state["chosen"]
 
     @abstractmethod
     def best(self, relatives: FloatArray) -> Weights:

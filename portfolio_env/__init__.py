@@ -13,6 +13,7 @@ from portfolio_env.costs import TransactionCosts
 from portfolio_env.data import load_market
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.machine import env_info
 from portfolio_env.market import Market, PricePanel
 from portfolio_env.vector_env import PortfolioVectorEnv
 
@@ -27,6 +28,7 @@ __all__ = [
     "PricePanel",
     "TransactionCosts",
     "dynamics",
+    "env_info",
     "load_market",
 ]
 __version__ = "0.1.0"

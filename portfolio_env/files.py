@@ -1,61 +1,207 @@
-"""Files that are written whole or not at all, and by one process at a time."""
+"""Files that are never half written, never read damaged, and never written by two at once."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
-from collections.abc import Iterator
+import platform
+import time
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from portfolio_env.errors import DataError
+from portfolio_env.errors import ArgumentError, DataError
+
+CHECKSUM = "sha256"
+"""The last key of a written JSON object: SHA-256 of the others."""
+
+_DAY = 86_400.0  # seconds
+_serial = count()
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Write a file beside its destination and rename it once it is complete.
 
-    A process that dies while writing leaves the old file as it was. A missing folder is created.
+    A process that dies while writing leaves the old file as it was; what it leaves beside it, the
+    next one that writes this file removes. A missing folder is created.
 
     Args:
         path: The destination.
 
     Yields:
         The temporary path to write to, in the same folder and with the same suffix.
+
+    Raises:
+        DataError: If the system refuses to write: a full disk, a read-only folder.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    family = f".writing-{zlib.crc32(os.fsencode(path.name)):08x}"
+    here = f"{family}-{zlib.crc32(platform.node().encode()):08x}-"
+    beside = path.with_name(f"{here}{os.getpid()}-{next(_serial)}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_strays(path.parent, family, here)
         yield beside
         os.replace(beside, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise DataError(
+            f"{path} cannot be written ({reason}); what was there is unchanged: give room or rights"
+        ) from error
     finally:
-        beside.unlink(missing_ok=True)
+        _unlink(beside)
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Write indented JSON, whole or not at all."""
+def _remove_strays(folder: Path, family: str, here: str) -> None:
+    """Remove what processes of this machine left when they died; of others, what is a day old."""
+    for stray in folder.glob(f"{family}-*"):
+        if stray.name.startswith(here):
+            pid = int(stray.name.removeprefix(here).partition("-")[0])
+            dead = not _alive(pid)
+        else:
+            dead = False
+        try:
+            if dead or time.time() - stray.stat().st_mtime > _DAY:
+                _unlink(stray)
+        except FileNotFoundError:  # its writer was done
+            continue
+
+
+def _unlink(path: Path) -> None:
+    """Remove a temporary file, if the system lets it go: a stray one is no reason to fail."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        return
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process may still run; where the system cannot be asked without harm, it may."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON with its checksum, whole or not at all.
+
+    The last entry, ``"sha256"``, is the checksum of the others however they are laid out;
+    ``read_json`` checks it and takes it away.
+
+    Args:
+        path: The file.
+        value: What JSON can say: texts, finite numbers, truths, None, lists, and objects of these.
+
+    Raises:
+        ArgumentError: If a number is not finite, or the object has an entry of the checksum's name.
+        DataError: If the system refuses to write.
+    """
+    if CHECKSUM in value:
+        raise ArgumentError(f"{path} cannot have an entry {CHECKSUM!r}: it is the checksum's name")
+    try:
+        plain = json.loads(json.dumps(value, allow_nan=False))
+    except ValueError as error:
+        raise ArgumentError(
+            f"{path} cannot hold its content ({error}); give None instead"
+        ) from error
     with replacing(path) as beside:
-        beside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        text = json.dumps({**plain, CHECKSUM: digest(plain)}, indent=2)
+        beside.write_text(text + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path, kind: type = dict) -> Any:
-    """Read a JSON file that holds an object, or a value of another ``kind`` (``list``).
+def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
+    """Read a JSON file that holds an object, and check what ``write_json`` wrote.
+
+    Args:
+        path: The file.
+        bare: Read a bare list, as earlier versions wrote some files, as the entry of this name.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        DataError: If the file is damaged: not text, not JSON, or of another kind.
+        DataError: If it cannot be read, is no JSON object, or is not what was written.
     """
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:  # JSON and Unicode errors alike
+        value = parse_json(Path(path).read_bytes())
+        if isinstance(value, list) and bare is not None:
+            return {bare: value}
+        if not isinstance(value, dict):
+            raise ValueError("it holds no JSON object")
+        last = next(reversed(value), None)
+        kept = {key: entry for key, entry in value.items() if key != last}
+        intact = last is not None and value[last] == digest(kept)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give rights to it") from error
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}); restore it from a copy") from error
-    if not isinstance(value, kind):
+    if intact is not (CHECKSUM in value):  # a fitting one of another name: its name is damaged
         raise DataError(
-            f"{path} is damaged: it holds no JSON {kind.__name__}; restore it from a copy"
+            f"{path} is damaged or edited by hand: its checksum does not fit; restore it from a "
+            f'copy, or remove the entry "{CHECKSUM}" to accept it as it is'
         )
+    return kept if intact else value
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of a JSON text, read strictly.
+
+    Args:
+        text: The text, or its bytes in UTF-8.
+
+    Raises:
+        ValueError: If it is no JSON, names a key twice, nests too deeply, or holds a number that
+            is not finite or beyond float64.
+    """
+    try:
+        return json.loads(
+            text.decode("utf-8-sig") if isinstance(text, bytes) else text,
+            object_pairs_hook=_unique,
+            parse_constant=_finite,
+            parse_float=_finite,
+            parse_int=_whole,
+        )
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+
+
+def digest(value: Any) -> str:
+    """SHA-256, hexadecimal, of a JSON value however its text is laid out."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
+        raise ValueError(f"it names {twice[:40]!r} twice")
     return value
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"it holds the number {text[:40]}")
+    return number
+
+
+def _whole(text: str) -> int:
+    if len(text) > 300:  # float64 ends at 1.8e308
+        raise ValueError(f"it holds a number of {len(text)} digits")
+    return int(text)
 
 
 @contextmanager
@@ -67,14 +213,20 @@ def locked(path: str | Path, *, busy: str | None = None) -> Iterator[None]:
         busy: What to tell the second process; None lets it wait for the first.
 
     Raises:
-        DataError: With ``busy``, if another process holds the lock.
+        DataError: With ``busy``, if another process holds the lock; or if the system refuses one.
     """
     from filelock import FileLock, Timeout
 
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, timeout=-1 if busy is None else 0)
     try:
-        with FileLock(path, timeout=-1 if busy is None else 0):
-            yield
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
     except Timeout:
         raise DataError(busy or f"{path} is locked") from None
+    except (OSError, NotImplementedError) as error:
+        raise DataError(f"{path} cannot be locked ({error}); give a folder with rights") from error
+    try:
+        yield
+    finally:
+        lock.release()

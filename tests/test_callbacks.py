@@ -1,6 +1,5 @@
 """What training writes to TensorBoard and keeps of its models, for PPO and for SAC."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from agents.callbacks import CheckpointCallback, PortfolioMetrics, ValidationCal
 from agents.run_folder import latest_checkpoint
 from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.evaluation import backtest
+from portfolio_env.files import read_json
 
 SCALARS = {f"portfolio/{key}" for key in ("value", "turnover", "cost", "drawdown", "concentration")}
 SCALARS |= {"validation/growth", "validation/excess_growth", "validation/turnover"}
@@ -52,7 +52,7 @@ def test_tensorboard_validation_and_checkpoints(algo: str, market: Market, tmp_p
     assert set(tags["scalars"]) >= SCALARS
     assert tags["images"] == ["validation/equity"]
     assert "_hparams_/session_start_info" in tags["scalars"] + list(events.summary_metadata)
-    results = json.loads((tmp_path / "validation.json").read_text())
+    results = read_json(tmp_path / "validation.json")["validations"]
     assert [result["timesteps"] for result in results] == [256, 512, 768]
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint is not None
@@ -67,7 +67,7 @@ def test_the_best_model_is_the_one_of_the_best_validation(
     algo: str, market: Market, tmp_path: Path
 ) -> None:
     trained(algo, market, tmp_path)
-    results = json.loads((tmp_path / "validation.json").read_text())
+    results = read_json(tmp_path / "validation.json")["validations"]
     best = max(results, key=lambda result: result["excess_growth"])
     options = {"observation": "index", "window": 1, "start": ROWS[0], "end": ROWS[1]}
     model = load_agent(algo, tmp_path / "best_model.zip", make_sb3_vec_env(market, **options))

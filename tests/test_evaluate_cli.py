@@ -14,6 +14,7 @@ import evaluate
 from baselines import BASELINES, PortfolioModel, make_baseline
 from portfolio_env import PortfolioEnv
 from portfolio_env.evaluation import backtest
+from portfolio_env.files import read_json
 
 ROOT = Path(__file__).parents[1]
 MARKET = "synthetic?assets=3&bars=300&seed=1"
@@ -109,7 +110,7 @@ def _market():
 
 
 def _looks(home):
-    return json.loads((home / "looks.json").read_text())
+    return read_json(home / "looks.json")["looks"]
 
 
 def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, capsys):
@@ -193,7 +194,7 @@ def test_evaluates_a_run_against_baselines(run, monkeypatch, capsys):
     values = [pd.read_csv(folder / n / "account.csv")["value"] for n in ("ppo_gated", twin)]
     assert values[0].to_numpy() == pytest.approx(values[1].to_numpy())
     facts = json.loads((folder / "metrics.json").read_text())
-    rows = json.loads((run / "market.json").read_text())["ranges"]["test"]
+    rows = read_json(run / "market.json")["ranges"]["test"]
     assert facts["steps"] == rows[1] - 1 - rows[0]  # the whole range, and nothing but it
     assert facts["model"] == "ppo (final)"
     (look,) = _looks(run)

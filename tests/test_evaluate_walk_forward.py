@@ -17,6 +17,7 @@ from baselines import BASELINES, PortfolioModel, contestants, make_baseline
 from portfolio_env import PortfolioEnv, load_market
 from portfolio_env.evaluation import GateDecision, backtest
 from portfolio_env.evaluation.blocks import growth_in
+from portfolio_env.files import read_json
 
 MARKET = "synthetic?bars=240&assets=3"
 SEEDS = (0, 3)
@@ -66,7 +67,7 @@ def test_every_fold_is_judged_on_its_own(path, monkeypatch, capsys):
     printed = judge(path, monkeypatch, capsys, "--commissions", "0,10", "--capital", "5000")
 
     whole = load_market(MARKET)
-    plan = json.loads((path / "walk_forward.json").read_text())["folds"]
+    plan = read_json(path / "walk_forward.json")["folds"]
     trained = [whole.timestamps[slice(*fold["train"])] for fold in plan]
     assert [list(own) for own in Fitted.seen] == [list(own) for own in trained]
 
@@ -115,7 +116,7 @@ def test_every_fold_is_judged_on_its_own(path, monkeypatch, capsys):
     assert (path / "evaluation" / "test" / "blocks.png").exists()
     facts = json.loads((path / "evaluation" / "test" / "metrics.json").read_text())
     assert list(facts["folds"]) == ["fold 1", "fold 2"]
-    (look,) = json.loads((path / "looks.json").read_text())
+    (look,) = read_json(path / "looks.json")["looks"]
     assert [t["name"] for t in look["trials"] if t["agent"]] == ["ppo_seed_0", "ppo_seed_3"]
     assert {t["name"] for t in look["trials"] if not t["agent"]} == {
         "equal_weight", "momentum", "fitted",

@@ -81,3 +81,9 @@ def test_an_asset_without_values_takes_the_pooled_numbers(kind):
     np.testing.assert_array_equal(scaler.numbers[0], own.numbers[0])
     nothing = Scaler.fit(kind, np.full((4, 2), np.nan), per_asset=True)
     assert np.isnan(nothing.numbers).all()
+
+
+def test_numbers_that_are_not_known_are_null_in_json():
+    scaler = Scaler.fit("robust", np.full((5, 2), np.nan), per_asset=False)
+    plain = json.dumps(scaler.to_dict(), allow_nan=False)
+    assert np.isnan(Scaler.from_dict(json.loads(plain)).numbers).all()

@@ -23,6 +23,7 @@ from portfolio_env import PortfolioConstraints, PortfolioEnv, TransactionCosts, 
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.features import FeaturePipeline
+from portfolio_env.files import read_json
 
 PERIOD = PortfolioConstraints(max_period_turnover=1.0, turnover_period=5)
 
@@ -41,12 +42,12 @@ def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
         "config.json", "command.txt", "versions.json", "market.json", "features.json",
         "validation.json", "checkpoints", "best_model.zip", "final_model.zip", "tb",
     }  # fmt: skip
-    config = TrainConfig.from_json(json.loads((run_path / "config.json").read_text()))
+    config = TrainConfig.from_json(read_json(run_path / "config.json"))
     assert config.costs == TransactionCosts(commission_bps=5.0, slippage_bps=1.0)
     assert config.constraints.max_weight == 0.5
-    recorded = json.loads((run_path / "market.json").read_text())
+    recorded = read_json(run_path / "market.json")
     assert recorded["ranges"] == {"train": [0, 240], "validation": [240, 320], "test": [320, 400]}
-    assert json.loads((run_path / "versions.json").read_text())["torch"] == th.__version__
+    assert read_json(run_path / "versions.json")["torch"] == th.__version__
 
 
 def test_a_run_is_loaded_as_it_was_trained(run_path: Path) -> None:
@@ -69,19 +70,19 @@ def test_a_run_is_loaded_as_it_was_trained(run_path: Path) -> None:
 
 
 def test_scalers_know_the_training_range_alone(run_path: Path) -> None:
-    stored = json.loads((run_path / "features.json").read_text())
+    stored = read_json(run_path / "features.json")
     fitted = FeaturePipeline("minimal").fit(load_market(MARKET), 240)
     assert stored == json.loads(json.dumps(fitted.to_dict()))
 
 
 def test_the_best_and_the_final_model_can_be_asked_for(run_path: Path) -> None:
     best = load_run(run_path, model="best", device="cpu")
-    results = json.loads((run_path / "validation.json").read_text())
+    results = read_json(run_path / "validation.json")["validations"]
     assert best.model.num_timesteps == max(results, key=lambda r: r["excess_growth"])["timesteps"]
 
 
 def test_a_changed_market_is_refused(run_path: Path, tmp_path: Path) -> None:
-    config = json.loads((run_path / "config.json").read_text())
+    config = read_json(run_path / "config.json")
     for name in ("market.json", "final_model.zip"):
         (tmp_path / name).write_bytes((run_path / name).read_bytes())
     changed = config | {"market": MARKET + "&seed=9"}
@@ -275,7 +276,7 @@ def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path
     assert env.observation_space["weights"].shape == (11,)
     result = backtest(run.model, env)
     assert np.isfinite(result.values).all()
-    extended = json.loads((path / "config.json").read_text()) | {"timesteps": 4096}
+    extended = read_json(path / "config.json") | {"timesteps": 4096}
     (path / "config.json").write_text(json.dumps(extended))
     resume(path)
     assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
@@ -312,7 +313,7 @@ def test_a_dirichlet_policy_names_its_weights_from_training_to_evaluation(
     observation, _ = env.reset(seed=0)
     action = run.model.predict(observation, deterministic=True)[0]
     assert action.shape == (11,) and action.sum() == pytest.approx(1, abs=1e-6)
-    extended = json.loads((path / "config.json").read_text()) | {"timesteps": 2048}
+    extended = read_json(path / "config.json") | {"timesteps": 2048}
     (path / "config.json").write_text(json.dumps(extended))
     assert load_run(resume(path), device="cpu").model.num_timesteps >= 2048
     results = evaluate(EvaluateConfig(path, device="cpu")).results

@@ -18,6 +18,7 @@ from portfolio_env.data.synthetic import synthetic_panel
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.walk_forward import Fold
 from portfolio_env.features import FeaturePipeline
+from portfolio_env.files import read_json
 from train import Command, run
 
 MARKET = "synthetic?bars=200&assets=3"
@@ -41,7 +42,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_per_fold_and_seed(path: Path) -> None:
-    plan = json.loads((path / "walk_forward.json").read_text())
+    plan = read_json(path / "walk_forward.json")
     assert plan["folds"] == [
         {"train": [0, 120], "validation": [120, 160], "test": [160, 180]},
         {"train": [0, 140], "validation": [140, 180], "test": [180, 200]},
@@ -51,7 +52,7 @@ def test_a_run_per_fold_and_seed(path: Path) -> None:
         assert first.config["seed"] == second.config["seed"] == seed
         assert first.ranges == {"train": (0, 120), "validation": (120, 160), "test": (160, 181)}
         assert second.ranges == {"train": (0, 140), "validation": (140, 180), "test": (180, 200)}
-    stored = json.loads((path / "fold_1/seed_0/features.json").read_text())
+    stored = read_json(path / "fold_1/seed_0/features.json")
     fitted = FeaturePipeline("minimal").fit(load_market(MARKET), 140)
     assert stored == json.loads(json.dumps(fitted.to_dict()))  # scaled by its own training range
 

@@ -53,6 +53,7 @@ class ForecastMeanVariance(MeanVariance):
         covariance: See ``MeanVariance``.
     """
 
+    reads_features = True
     source = 'Gu, Kelly & Xiu (2020), "Empirical Asset Pricing via Machine Learning", RFS 33'
 
     def __init__(
@@ -148,6 +149,15 @@ class ForecastMeanVariance(MeanVariance):
         first, last = rows_of(self.market, bars)
         self._fitted = self._new()
         self._fitted.fit(self.market.past(last), first)
+
+    def state(self) -> dict[str, Any]:
+        """The forecaster of ``fit``; those of a schedule are fitted again from the past."""
+        return self._fitted.state() if self._fitted is not None else {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``Baseline``."""
+        self._fitted = self._new()
+        self._fitted.restore(state)
 
     def _forecaster(self, row: int) -> Forecaster:
         """That of the last fit up to a row."""

@@ -1,12 +1,17 @@
 """Forecasts by networks that read windows of features: the encoders of `agents.networks`."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from baselines.base import at_least
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.panel import FloatArray
+
+if TYPE_CHECKING:
+    from agents.embeddings import Embeddings
 
 SIZES: dict[str, dict[str, Any]] = {
     "lstm": {"hidden": 32, "channels": 16},
@@ -49,24 +54,10 @@ class Network:
 
     def fit(self, known: Market, first: int) -> None:
         """Learn; see ``Forecaster``."""
-        from dataclasses import fields
-
-        import torch as th
-
-        from agents.embeddings import Embeddings
-        from agents.networks import make_encoder
         from agents.pretraining import Pretrainer, PretrainingOptions
 
-        names = {each.name for each in fields(PretrainingOptions)} - {"seed"}
-        own = {name: value for name, value in self.options.items() if name in names}
-        rest = {name: value for name, value in self.options.items() if name not in names}
-        self.window = at_least("window", rest.pop("window", WINDOW), 1)
-        with th.random.fork_rng(devices=[]):
-            th.manual_seed(self.seed)
-            encoder = make_encoder(
-                self.encoder, known.n_features, self.window, **SIZES.get(self.encoder, {}) | rest
-            )
-            self._embeddings = Embeddings(encoder, forecasts=True)
+        own, _ = self._sorted_options()
+        self._embeddings = self._new_embeddings(known.n_features)
         split = first + round(0.8 * (known.n_bars - first))
         trainer = Pretrainer(
             self._embeddings,
@@ -92,3 +83,40 @@ class Network:
         with th.no_grad():
             mean, _ = self._embeddings.forecast(th.tensor([bars - 1]))
         return self._scale * mean[0].double().numpy()
+
+    def state(self) -> dict[str, Any]:
+        """See ``Forecaster``."""
+        return {
+            "features": self._embeddings.encoder.n_features,
+            "weights": dict(self._embeddings.state_dict()),
+            "scale": self._scale,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``Forecaster``."""
+        embeddings = self._new_embeddings(state["features"])
+        embeddings.load_state_dict(state["weights"])
+        self._embeddings, self._scale = embeddings.eval(), state["scale"]
+
+    def _new_embeddings(self, n_features: int) -> Embeddings:
+        import torch as th
+
+        from agents.embeddings import Embeddings
+        from agents.networks import make_encoder
+
+        options = SIZES.get(self.encoder, {}) | self._sorted_options()[1]
+        self.window = at_least("window", options.pop("window", WINDOW), 1)
+        with th.random.fork_rng(devices=[]):
+            th.manual_seed(self.seed)
+            encoder = make_encoder(self.encoder, n_features, self.window, **options)
+            return Embeddings(encoder, forecasts=True)
+
+    def _sorted_options(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Those of the training, and the others."""
+        from dataclasses import fields
+
+        from agents.pretraining import PretrainingOptions
+
+        names = {each.name for each in fields(PretrainingOptions)} - {"seed"}
+        own = {name: value for name, value in self.options.items() if name in names}
+        return own, {name: value for name, value in self.options.items() if name not in names}

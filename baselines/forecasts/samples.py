@@ -1,7 +1,7 @@
 """What a forecaster learns from: features beside the returns that followed, all in the past."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,16 @@ class Forecaster(Protocol):
 
     def forecast(self, known: Market) -> FloatArray:
         """(N,) expected simple returns per bar after the last bar of ``known``."""
+
+    def state(self) -> dict[str, Any]:
+        """What it has learned: a tree of arrays and JSON, see `agents.tensors`."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what ``state`` returned, in one of the same options.
+
+        Raises:
+            DataError: If that is not what such a forecaster learns.
+        """
 
 
 @dataclass(frozen=True, eq=False)

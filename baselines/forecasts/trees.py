@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from baselines.forecasts.samples import Samples, samples
+from baselines.forecasts.tree_arrays import TreeArrays
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.panel import FloatArray
@@ -38,7 +39,7 @@ class Trees:
     ) -> None:
         self.kind, self.horizon, self.pooled, self.seed = kind, horizon, pooled, seed
         self.options = dict(options)
-        self._models: list[Any] = []
+        self._models: list[TreeArrays | None] = []  # of each asset; of all together where pooled
 
     def fit(self, known: Market, first: int) -> None:
         """Learn; see ``Forecaster``. An asset of too few samples is forecast to return nothing."""
@@ -51,7 +52,7 @@ class Trees:
                 "horizon."
             )
         if self.pooled:
-            self._models = [self._fitted(given)] * known.n_assets
+            self._models = [self._fitted(given)]
             return
         self._models = []
         for asset in range(known.n_assets):
@@ -61,15 +62,23 @@ class Trees:
 
     def forecast(self, known: Market) -> FloatArray:
         """(N,) expected simple returns per bar."""
-        if self.pooled:
-            return np.asarray(self._models[0].predict(known.features[-1]), np.float64)
         out = np.zeros(known.n_assets)
+        features = known.features[-1]
         for asset, model in enumerate(self._models):
+            rows = slice(None) if self.pooled else slice(asset, asset + 1)
             if model is not None:
-                out[asset] = model.predict(known.features[-1, asset][None])[0]
+                out[rows] = model.predict(features[rows])
         return out
 
-    def _fitted(self, given: Samples) -> Any:
+    def state(self) -> dict[str, Any]:
+        """See ``Forecaster``."""
+        return {"models": [model and model.arrays() for model in self._models]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``Forecaster``."""
+        self._models = [own and TreeArrays.of_arrays(own) for own in state["models"]]
+
+    def _fitted(self, given: Samples) -> TreeArrays:
         count = len(given.returns)
         try:
             from sklearn.ensemble import HistGradientBoostingRegressor, RandomForestRegressor
@@ -99,4 +108,4 @@ class Trees:
             model.set_params(**self.options)
         except ValueError as error:
             raise ArgumentError(f"{self.kind} does not know an option: {error}") from error
-        return model.fit(given.features, given.returns)
+        return TreeArrays.of(model.fit(given.features, given.returns))

@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from portfolio_env.errors import DataError
-from portfolio_env.files import replacing
+from portfolio_env.files import locked, read_json, write_json
 from portfolio_env.market import Market
 from portfolio_env.rendering import time_text
 
 FILE = "looks.json"
+LOCK = ".looks.lock"
 
 
 @dataclass(frozen=True)
@@ -91,32 +92,32 @@ def read_looks(folder: str | Path) -> list[Look]:
         DataError: If its file is damaged. It is not started anew: that would forget looks.
     """
     file = Path(folder) / FILE
-    if not file.exists():
-        return []
     try:
-        entries = json.loads(file.read_text())
-        if not isinstance(entries, list):
-            raise TypeError("it is no list")
         return [
             Look(**{**entry, "trials": tuple(Trial(**trial) for trial in entry["trials"])})
-            for entry in entries
+            for entry in read_json(file, bare="looks")["looks"]
         ]
-    except (ValueError, TypeError, KeyError) as error:
+    except FileNotFoundError:
+        return []
+    except (TypeError, KeyError) as error:
         raise DataError(
             f"{file} is damaged ({error}); restore it, for it counts the uses of the test range."
         ) from error
 
 
 def record_look(folder: str | Path, look: Look) -> list[Look]:
-    """Add a look to those of a folder.
+    """Add a look to those of a folder; of several processes each waits for the one before.
 
     Returns:
         The earlier looks at the same range.
+
+    Raises:
+        DataError: If the registry is damaged, or the system refuses to write it.
     """
-    looks = read_looks(folder)
-    with replacing(Path(folder) / FILE) as beside:
-        entries = [asdict(each) for each in (*looks, look)]
-        beside.write_text(json.dumps(entries, indent=2) + "\n")
+    folder = Path(folder)
+    with locked(folder / LOCK):
+        looks = read_looks(folder)
+        write_json(folder / FILE, {"looks": [asdict(each) for each in (*looks, look)]})
     return [each for each in looks if each.range_hash == look.range_hash]
 
 

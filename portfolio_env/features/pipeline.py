@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from portfolio_env.features.bars import Bars
 from portfolio_env.features.base import ALL, Feature
 from portfolio_env.features.catalogue import KNOWN, select
 from portfolio_env.features.scalers import SCALERS, Scaler
-from portfolio_env.files import replacing
+from portfolio_env.files import read_json, write_json
 from portfolio_env.market import FEATURE_BOUND, Market, vocabularies_of
 from portfolio_env.names import unknown
 from portfolio_env.panel import FloatArray, PricePanel
@@ -254,8 +252,7 @@ class FeaturePipeline:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pipeline as JSON; numbers survive to the last bit."""
-        with replacing(Path(path)) as beside:
-            beside.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_json(os.fspath(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeaturePipeline:
@@ -265,7 +262,9 @@ class FeaturePipeline:
             DataError: if the file is missing or no such pipeline.
         """
         try:
-            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_dict(read_json(os.fspath(path)))
+        except DataError:
+            raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} is no saved pipeline ({error}): write one with FeaturePipeline.save"

@@ -50,7 +50,9 @@ class Scaler:
 
     def to_dict(self) -> dict[str, Any]:
         """The scaler as JSON-able data, to the last bit."""
-        return {"kind": self.kind, "numbers": self.numbers.tolist()}
+        numbers = self.numbers.astype(object)
+        numbers[np.isnan(self.numbers)] = None  # JSON has no NaN
+        return {"kind": self.kind, "numbers": numbers.tolist()}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Scaler:

@@ -1,0 +1,208 @@
+"""Agents as tensors and JSON: saved and loaded without code, for any market of the same features.
+
+A file holds the recipe that `make_agent` built the agent by, and what it has learned: parameters
+and optimisers. SB3's own zips hold pickles, which run code when they are loaded; they can be
+written, and are read only on trust.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.vec_env import VecEnv
+
+from agents.algorithms import algorithm_class, bind_market, make_agent, market_of, n_actions
+from agents.noise import LogitNoise
+from agents.tensors import load_tensors, save_tensors
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files import replacing
+
+KIND = "agent"
+COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num")
+_BROKEN = (ValueError, LookupError, TypeError, AttributeError)
+
+
+def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
+    """Write an agent of `make_agent` to one file, which is complete or absent.
+
+    Args:
+        agent: what to save; see `agent_tree`.
+        path: the file; it holds neither code nor market.
+
+    Raises:
+        ArgumentError: as of `agent_tree`.
+    """
+    save_tensors(path, agent_tree(agent), kind=KIND)
+
+
+def agent_tree(agent: BaseAlgorithm) -> dict[str, Any]:
+    """Recipe, parameters and counters of an agent, for `save_tensors`.
+
+    Raises:
+        ArgumentError: if `make_agent` did not build it, or with an option that is neither JSON
+            nor known here.
+    """
+    recipe = getattr(agent, "recipe", None)
+    if recipe is None:
+        raise ArgumentError(
+            f"this {type(agent).__name__} was not built by make_agent, so its settings are not "
+            "known; build it so, or write SB3's own format with export_zip"
+        )
+    _, names = agent._get_torch_save_params()
+    return {
+        "recipe": _described(recipe, ""),
+        "parameters": agent.get_parameters(),
+        "variables": {name: getattr(agent, name) for name in names},
+        "counters": {name: getattr(agent, name) for name in COUNTERS},
+    }
+
+
+def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseAlgorithm:
+    """Load a saved agent for `venv`, which may hold another market, universe or observation mode.
+
+    The per-asset policies have no parameter that depends on the number of assets, so a model
+    trained on 5 assets loads for 20. The features must be those it was trained on.
+
+    Args:
+        path: what `save_agent` wrote, or a checkpoint of a run; nothing in it is executed.
+        venv: the environment to act in.
+        device: where to run.
+
+    Raises:
+        ArgumentError: if the network does not fit the environment.
+        DataError: if the file is damaged, or holds no agent.
+    """
+    return agent_of(load_tensors(path, kind=KIND), venv, path, device=device)
+
+
+def agent_of(
+    tree: dict[str, Any], venv: VecEnv, path: str | Path, *, device: str = "auto"
+) -> BaseAlgorithm:
+    """The agent of an `agent_tree` that was read from `path`; see `load_agent`."""
+    try:
+        recipe = _rebuilt(tree["recipe"], venv)
+        with warnings.catch_warnings():  # of what was wanted when it was trained
+            warnings.simplefilter("ignore", UserWarning)
+            agent = make_agent(venv=venv, device=device, **recipe)
+        give_parameters(agent, tree["parameters"], tree["variables"], path)
+        for name in COUNTERS:
+            setattr(agent, name, tree["counters"][name])
+    except (ArgumentError, DataError):
+        raise
+    except _BROKEN as error:
+        raise DataError(f"{path} holds no agent ({error!r}); restore it from a copy") from error
+    return agent
+
+
+def give_parameters(
+    agent: BaseAlgorithm, parameters: dict[str, Any], variables: dict[str, Any], path: str | Path
+) -> None:
+    """Give an agent the parameters and optimisers that were read from a file.
+
+    Raises:
+        ArgumentError: if their shapes differ.
+    """
+    try:
+        agent.set_parameters(parameters, exact_match=True, device=agent.device)
+        for name, value in variables.items():
+            if value is not None:
+                getattr(agent, name).data.copy_(value)
+    except RuntimeError as error:  # torch: sizes of parameters differ
+        raise ArgumentError(
+            f"{path} does not fit this environment ({error}); a flat network needs the market it "
+            "was trained on, a per-asset one the same features"
+        ) from error
+
+
+def export_zip(agent: BaseAlgorithm, path: str | Path) -> None:
+    """Write an agent in SB3's own format, for other programs; see `load_zip`.
+
+    Args:
+        agent: any agent of SB3.
+        path: the file, ending in .zip.
+    """
+    with replacing(path) as beside:
+        agent.save(beside)
+
+
+def load_zip(
+    algo: str, path: str | Path, venv: VecEnv, *, trust: bool = False, device: str = "auto"
+) -> BaseAlgorithm:
+    """Load an agent in SB3's own format, as SB3 does.
+
+    Args:
+        algo: the algorithm it was saved by.
+        path: its zip.
+        venv: an environment of the observations that it was trained on, of any market.
+        trust: its settings are pickles: loading them runs whatever code the author of the file has
+            put there. True says that you know where the file comes from.
+        device: where to run.
+
+    Raises:
+        ArgumentError: without trust.
+        DataError: if the file is damaged.
+    """
+    if not trust:
+        raise ArgumentError(
+            f"{path} is a zip of Stable-Baselines3, whose settings are pickles: loading it runs "
+            "any code that its author has put there. Pass trust=True if you know its author; an "
+            "agent saved by save_agent needs no trust"
+        )
+    of_env = {"observation_space": venv.observation_space, "action_space": venv.action_space}
+    try:
+        agent = algorithm_class(algo).load(path, env=venv, device=device, custom_objects=of_env)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}") from None
+    except (*_BROKEN, EOFError, OSError) as error:
+        raise DataError(f"{path} is damaged, or no agent of {algo} ({error!r})") from error
+    bind_market(agent, market_of(venv))
+    return agent
+
+
+def _described(value: Any, where: str) -> Any:
+    """A recipe in JSON: schedules, noise and torch's classes become objects with one tag."""
+    if isinstance(value, dict):
+        return {key: _described(item, f"{where}{key} ") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_described(item, where) for item in value)
+    if isinstance(value, LinearSchedule):
+        return {"$linear": [value.start, value.end, value.end_fraction]}
+    if isinstance(value, LogitNoise):
+        return {"$logit_noise": value.std}
+    if isinstance(value, type) and getattr(th.nn, value.__name__, None) is value:
+        return {"$nn": value.__name__}
+    if isinstance(value, type) and getattr(th.optim, value.__name__, None) is value:
+        return {"$optim": value.__name__}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ArgumentError(
+        f"the option {where.strip()} is {value!r}, which cannot be saved without a pickle; write "
+        "SB3's own format with export_zip"
+    )
+
+
+def _rebuilt(value: Any, venv: VecEnv) -> Any:
+    """The inverse of `_described`, for an environment."""
+    if isinstance(value, list | tuple):
+        return type(value)(_rebuilt(item, venv) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if "$linear" in value:
+        return LinearSchedule(*value["$linear"])
+    if "$logit_noise" in value:
+        return LogitNoise(value["$logit_noise"], n_actions(venv))
+    for tag, module, base in (
+        ("$nn", th.nn, th.nn.Module),
+        ("$optim", th.optim, th.optim.Optimizer),
+    ):
+        if tag in value:
+            found = getattr(module, value[tag])
+            if not (isinstance(found, type) and issubclass(found, base)):
+                raise ValueError(f"{value[tag]} is no {base.__name__}")
+            return found
+    return {key: _rebuilt(item, venv) for key, item in value.items()}

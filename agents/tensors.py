@@ -1,0 +1,154 @@
+"""Trees of tensors in one file, which holds numbers and JSON and nothing that could run.
+
+The file is an ordinary safetensors file: the tensors under flattened names, and in its header's
+metadata the tree as JSON, the kind of the tree and a checksum of it all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
+from torch import Tensor
+
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files import replacing
+
+SUFFIX = ".safetensors"
+_Convert = Callable[[Any, str], Any]
+
+
+def save_tensors(path: str | Path, tree: Any, *, kind: str) -> None:
+    """Write a tree to one file, which is complete or absent.
+
+    Args:
+        path: the file.
+        tree: nested dicts, lists and tuples of tensors, NumPy arrays, and what JSON knows: numbers
+            (infinite ones and whole ones of any size too), text, True, False and None. Keys are
+            text or whole numbers.
+        kind: what the tree is, which `load_tensors` asks for.
+
+    Raises:
+        ArgumentError: if the tree holds anything else; the message says where.
+        OSError: if the file cannot be written; one of that name is then as it was.
+    """
+    tensors: dict[str, Tensor] = {}
+    names: dict[tuple[Any, ...], str] = {}
+
+    def packed(value: Any, where: str) -> Any:
+        if isinstance(value, Tensor | np.ndarray):
+            tensor = _plain(value, where)
+            # Networks that share a part list it several times; it is stored once.
+            key = (tensor.data_ptr(), tensor.dtype, tensor.shape)
+            if key not in names:
+                while where in tensors:  # the key "a/b" beside the keys "a", "b"
+                    where += "'"
+                names[key] = where
+                tensors[where] = tensor
+            return {"$tensor" if isinstance(value, Tensor) else "$array": names[key]}
+        if isinstance(value, dict):
+            return _pack_dict(value, where, packed)
+        if isinstance(value, list | tuple):
+            items = [packed(item, f"{where}/{i}") for i, item in enumerate(value)]
+            return items if isinstance(value, list) else {"$tuple": items}
+        if value is None or type(value) in (bool, int, float, str):
+            return value
+        raise ArgumentError(
+            f"{where or 'the tree'} is of type {type(value).__name__}, which is neither a tensor "
+            "nor JSON; turn it into numbers or text first"
+        )
+
+    text = json.dumps(packed(tree, ""))
+    metadata = {"kind": kind, "tree": text, "sha256": _digest(kind, text, tensors)}
+    with replacing(path) as beside:
+        save_file(tensors, beside, metadata)
+
+
+def load_tensors(path: str | Path, *, kind: str) -> Any:
+    """Read what `save_tensors` wrote; tensors are on the CPU.
+
+    Args:
+        path: the file.
+        kind: what the tree must be.
+
+    Raises:
+        DataError: if there is no such file, it is of another kind, or it is damaged: a single
+            changed bit is noticed. Nothing in it is executed, whatever it holds.
+    """
+    try:
+        content = Path(path).read_bytes()
+        tensors = load(content)
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
+        stored, text = metadata["kind"], metadata["tree"]
+        if metadata["sha256"] != _digest(stored, text, tensors):
+            raise ValueError("its checksum is wrong")
+        tree = _unpack(json.loads(text), tensors)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path}") from None
+    except (SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path} is damaged, or no file of tensors ({reason}); restore it from a copy"
+        ) from error
+    if stored != kind:
+        raise DataError(f"{path} holds {stored!r}, not {kind!r}; give the file that does")
+    return tree
+
+
+def _plain(value: Tensor | np.ndarray[Any, Any], where: str) -> Tensor:
+    """Values on the CPU, in memory of their own."""
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
+            raise ArgumentError(f"{where} is an array of {value.dtype}; give numbers or booleans")
+        own = np.require(value, value.dtype.newbyteorder("="), ["C", "W"])
+        return th.from_numpy(own)
+    tensor = value.detach().cpu().contiguous()
+    whole = tensor.untyped_storage().nbytes() == tensor.nbytes
+    return tensor if whole else tensor.clone()
+
+
+def _pack_dict(value: dict[Any, Any], where: str, pack: _Convert) -> Any:
+    """A JSON object; a list of pairs where keys are numbers or could be taken for a tag."""
+    for key in value:
+        if type(key) not in (str, int):
+            raise ArgumentError(f"{where or 'the tree'} has the key {key!r}; give text or integers")
+    items = {key: pack(item, f"{where}/{key}".lstrip("/")) for key, item in value.items()}
+    if all(isinstance(key, str) and not key.startswith("$") for key in items):
+        return items
+    return {"$items": [[key, item] for key, item in items.items()]}
+
+
+def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
+    """The inverse of packing, of checked JSON."""
+    if isinstance(node, list):
+        return [_unpack(item, tensors) for item in node]
+    if not isinstance(node, dict):
+        return node
+    tag = next(iter(node), "")
+    if tag == "$tensor":
+        return tensors[node[tag]]
+    if tag == "$array":
+        return tensors[node[tag]].numpy()
+    if tag == "$tuple":
+        return tuple(_unpack(item, tensors) for item in node[tag])
+    if tag == "$items":
+        return {key: _unpack(item, tensors) for key, item in node[tag]}
+    return {key: _unpack(item, tensors) for key, item in node.items()}
+
+
+def _digest(kind: str, text: str, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the tree and of name, type, shape and bytes of every tensor."""
+    digest = hashlib.sha256(json.dumps([kind, text]).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        if tensor.numel():
+            digest.update(memoryview(tensor.reshape(-1).view(th.uint8).numpy()))
+    return digest.hexdigest()

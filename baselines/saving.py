@@ -1,0 +1,163 @@
+"""Baselines in files: name, options and what was learned, as tensors and JSON.
+
+Nothing in such a file can run code. What a model computes from the market alone, and what it fits
+again on schedule, is not stored: it is computed again, with the same result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from baselines.base import Baseline
+from baselines.ensemble import Ensemble
+from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.market import Market
+
+if TYPE_CHECKING:
+    from agents.direct import DirectAgent
+
+KIND = "baseline"  # of the file's tensors
+
+
+def save_baseline(model: Baseline, path: str | Path) -> None:
+    """Write a baseline to one file, which is complete or absent.
+
+    Args:
+        model: Any of ``baselines.BASELINES``, fitted or not; an ensemble of them and of
+            `DirectAgent`s too.
+        path: The file, e.g. ``lstm.safetensors``.
+
+    Raises:
+        ArgumentError: If it is none of these, or an option is nothing that can be stored.
+    """
+    from agents.tensors import save_tensors
+
+    save_tensors(path, _described(model), kind=KIND)
+
+
+def load_baseline(path: str | Path, market: Market) -> Baseline:
+    """Build a baseline again that gives the targets it gave when it was saved, bit for bit.
+
+    Args:
+        path: What ``save_baseline`` wrote.
+        market: The market its environments trade: the one it was fitted on, or one that goes on
+            where that ended. One that has learned nothing takes any market.
+
+    Raises:
+        DataError: If the file is damaged, or what was learned is of other assets, features or bars.
+    """
+    from agents.tensors import load_tensors
+
+    content = load_tensors(path, kind=KIND)
+    try:
+        return _built(content, market, str(path))
+    except (LookupError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(
+            f"{path} holds no baseline of this version ({reason}); fit it again and save it anew"
+        ) from error
+
+
+def _described(model: Any, name: str = "the model") -> dict[str, Any]:
+    """The tree of a model, with those of its members."""
+    from agents.direct import DirectAgent
+    from baselines import BASELINES
+
+    if isinstance(model, DirectAgent):
+        return {"direct": model.config, "learned": {"weights": dict(model.network.state_dict())}}
+    known = [key for key, kind in BASELINES.items() if kind is type(model)]
+    if not known:
+        raise ArgumentError(
+            f"{name} is of type {type(model).__name__}, which is none of the registered "
+            "baselines and cannot be saved with them; keep a trained agent in its run folder, "
+            "and build an ensemble of it anew"
+        )
+    tree: dict[str, Any] = {
+        "baseline": known[0],
+        "options": {key: _plain(value) for key, value in model.options().items()},
+        "fit_period": model.fit_period,
+        "fitted_on": model._fitted_on,
+        "learned": model.state(),
+    }
+    if tree["learned"]:
+        tree["market"] = _fingerprint(model.market, model)
+    if isinstance(model, Ensemble):
+        tree["members"] = {
+            key: _described(member, f"member {key!r}") for key, member in model.members.items()
+        }
+    return tree
+
+
+def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
+    """The model of a tree."""
+    from baselines import make_baseline
+
+    if "direct" in tree:
+        return _direct_agent(tree, market)
+    options = dict(tree["options"])
+    if options.get("constraints") is not None:
+        options["constraints"] = PortfolioConstraints(**options["constraints"])
+    if "members" in tree:
+        members = tree["members"].items()
+        options["members"] = {name: _built(member, market, path) for name, member in members}
+    model = make_baseline(tree["baseline"], market, **options)
+    model.fit_period, model._fitted_on = tree["fit_period"], tree["fitted_on"]
+    if tree["learned"]:
+        _check_market(tree["market"], _fingerprint(market, model), path)
+        model.restore(tree["learned"])
+    return model
+
+
+def _direct_agent(tree: Mapping[str, Any], market: Market) -> DirectAgent:
+    """A member that was trained by the gradient of net growth."""
+    from agents.direct import DirectAgent
+
+    agent = DirectAgent(**tree["direct"])
+    agent.network.load_state_dict(tree["learned"]["weights"])
+    agent.bind(market)
+    return agent
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON; tensors and arrays as they are."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def _fingerprint(market: Market, model: Baseline) -> dict[str, Any]:
+    """Assets, features and data of the bars on which a model was fitted."""
+    digest = hashlib.sha256()
+    if model._fitted_on is not None:
+        first, last = (np.datetime64(when) for when in model._fitted_on)
+        own = (market.timestamps >= first) & (market.timestamps <= last)
+        for array in (market.timestamps, market.close, *[market.features] * model.reads_features):
+            digest.update(np.ascontiguousarray(array[own]).tobytes())
+    names = list(market.feature_names) if model.reads_features else []
+    return {"assets": list(market.assets), "features": names, "hash": digest.hexdigest()}
+
+
+def _check_market(fitted: Mapping[str, Any], given: Mapping[str, Any], path: str) -> None:
+    """Refuse a market of other assets, features or data."""
+    for what in ("assets", "features"):
+        if fitted[what] != given[what]:
+            raise DataError(
+                f"{path} was fitted to the {what} {', '.join(fitted[what])}, the market has "
+                f"{', '.join(given[what])}; load the market with the same, in the same order"
+            )
+    if fitted["hash"] != given["hash"]:
+        raise DataError(
+            f"{path} was fitted to other prices or features than the market has at those bars; "
+            "load the market it was fitted on, with the same fit_end, or fit it again"
+        )
