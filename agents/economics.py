@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch as th
 from torch import Tensor
 
@@ -58,6 +59,8 @@ class Economics:
         quiet: whether every asset can always be traded and none is ever delisted.
         rules: the numbers of `portfolio_env.dynamics.RULES` by name.
         least_cash: lower bound of cash.
+        box: (2, N + 1) lowest and highest weights that are asked for, what lies outside is clipped;
+            None where logits are.
         projection: (target, fixed (B, N)) -> the nearest target within the constraints; None where
             every portfolio without shorts and debt is.
     """
@@ -71,6 +74,7 @@ class Economics:
     quiet: bool
     rules: dict[str, float]
     least_cash: float = 0.0
+    box: Tensor | None = None
     projection: Projection | None = None
 
     @classmethod
@@ -114,6 +118,9 @@ class Economics:
             quiet=bool(arrays.quiet.all()),
             rules=rules,
             least_cash=float(simulator.bounds["min_cash"][0]),
+            box=None
+            if simulator.action == "logits"
+            else th.tensor(np.array(simulator.box), dtype=dtype, device=device),
             projection=None if simulator.bounds["trivial"][0] else project,
         )
 
@@ -121,6 +128,7 @@ class Economics:
         """The same on another device."""
         names = ("before", "after", "tradable", "delisted", "rates", "impact")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        moved["box"] = None if self.box is None else self.box.to(device)
         return replace(self, **moved)
 
     def step(
@@ -205,6 +213,8 @@ class Economics:
 
         The twin of `portfolio_env.targets.target_lane`.
         """
+        if self.box is not None:
+            a = a.clamp(*self.box)
         rules, asked = self.rules, a
         band, moved, free = rules["no_trade_band"], rules["adjustment"] < 1, None
         nothing = th.zeros_like(d[:, 1:], dtype=th.bool) if self.projection else None

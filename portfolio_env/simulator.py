@@ -18,8 +18,9 @@ from portfolio_env.episodes import Episodes, When
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.moves import Benchmark, market_arrays
+from portfolio_env.names import check_keywords
 from portfolio_env.rewards import Reward, RewardSpec, Transition, make_reward
-from portfolio_env.targets import softmax_numerators
+from portfolio_env.targets import checked_actions, clipped_weights, softmax_numerators
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
@@ -53,7 +54,8 @@ class Simulator:
         market: A Market, or a name or path for ``load_market``.
         num_lanes: Number B of independent accounts.
         window: Bars an observation shows (>= 1); the first decision needs that much history.
-        action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights.
+        action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights,
+            clipped to ``PortfolioConstraints.box``, then projected onto the constraints.
         reward: Name, ``{"name": ..., **parameters}`` or callable, see ``rewards``.
         costs: TransactionCosts or a mapping of its fields.
         constraints: PortfolioConstraints or a mapping of its fields.
@@ -118,6 +120,7 @@ class Simulator:
         )
         self.n_assets = self.market.n_assets if universe is None else universe
         self.bounds = self.constraints.bounds(self.n_assets)
+        self.box = self.constraints.box(self.n_assets)
         if action == "logits" and self.levered:
             raise ArgumentError(
                 "action='logits' reaches long-only, unlevered portfolios alone; use "
@@ -311,12 +314,12 @@ class Simulator:
                 lane stands before its move, with ``held`` and turnover and cost of the ledger as
                 they broke; the others have been stepped.
         """
-        array = self._checked_actions(actions)
+        array = checked_actions(actions, (self.num_lanes, self.n_assets + 1))
         mask, lanes = self._all if active is None else active, self.lanes
         if self.action == "logits":
             wanted = softmax_numerators(array, self.logits_scale)
         else:
-            wanted = np.ascontiguousarray(array, dtype=np.float64)
+            wanted = clipped_weights(array, self.box)
         code = dynamics.step_lanes(wanted, mask, lanes, self.arrays, self.rules, self.bounds)
         if code != -1:
             raise self._fault(code, array)
@@ -334,19 +337,6 @@ class Simulator:
         return rewards
 
     # ---- arguments
-
-    def _checked_actions(self, actions: ArrayLike) -> NDArray[np.floating[Any]]:
-        """The actions, in a precision that compiled code knows."""
-        array, shape = np.asarray(actions), (self.num_lanes, self.n_assets + 1)
-        if array.shape != shape or array.dtype.kind not in "fiu":
-            raise ArgumentError(
-                f"actions have shape {array.shape} and type {array.dtype}, expected {shape} "
-                "numbers: one row per lane, cash first."
-            )
-        if array.dtype in (np.float32, np.float64):
-            return array
-        with np.errstate(over="ignore"):  # beyond float64 is infinite, and refused
-            return array.astype(np.float64)
 
     def _fault(self, code: int, actions: NDArray[np.floating[Any]]) -> PortfolioError:
         """The error that ``dynamics.step_lanes`` reports by a code."""
@@ -400,12 +390,7 @@ def _built(cls: type[Built], name: str, value: Built | Mapping[str, Any]) -> Bui
         raise ArgumentError(
             f"{name}={value!r} must be a {cls.__name__} or a mapping of its fields."
         )
-    known = {field.name for field in fields(cls)}
-    unknown = sorted(set(value) - known)
-    if unknown:
-        raise ArgumentError(
-            f"{name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}."
-        )
+    check_keywords(name, "field", value, [field.name for field in fields(cls)])
     return cls(**value)
 
 

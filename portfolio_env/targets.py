@@ -5,13 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.compiled import inlined, kernel
+from portfolio_env.errors import ArgumentError
 from portfolio_env.projection import SUM_ROUNDING, project_lane
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
+
+
+def checked_actions(actions: ArrayLike, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
+    """Actions as float32 or float64, the precisions that compiled code knows.
+
+    Raises:
+        ArgumentError: If they have another shape or are no numbers.
+    """
+    array = np.asarray(actions)
+    if array.shape != shape or array.dtype.kind not in "fiu":
+        raise ArgumentError(
+            f"actions have shape {array.shape} and type {array.dtype}, expected {shape} "
+            "numbers: one row per lane, cash first."
+        )
+    if array.dtype in (np.float32, np.float64):
+        return array
+    with np.errstate(over="ignore"):  # what is beyond float64 becomes infinite, and is refused
+        return array.astype(np.float64)
+
+
+def clipped_weights(weights: NDArray[np.floating[Any]], box: tuple[Any, Any]) -> Float:
+    """Asked weights clipped to the box of actions; what is not finite stays, to be refused."""
+    out: Float = np.array(weights, dtype=np.float64, order="C")
+    return np.clip(out, *box, out=out, where=np.isfinite(out))
 
 
 def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float:
