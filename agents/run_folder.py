@@ -24,6 +24,7 @@ PACKAGES = ("portfolio-env", "gymnasium", "stable-baselines3", "torch", "numpy",
 CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 LOCK = ".lock"
+_BEFORE_CONFIG = (LOCK, ".writing-", "command.txt", "versions", "market.json", "features.json")
 
 
 @dataclass(frozen=True)
@@ -136,8 +137,8 @@ def new_folder(config: TrainConfig, name: str) -> Path:
 
 
 def refuse_filled(path: Path) -> None:
-    """Raise ArgumentError if a folder holds anything but a lock."""
-    if path.exists() and any(file.name != LOCK for file in path.iterdir()):
+    """Raise ArgumentError if a folder holds more than a process killed at its start leaves."""
+    if path.exists() and not all(file.name.startswith(_BEFORE_CONFIG) for file in path.iterdir()):
         raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
 
 
