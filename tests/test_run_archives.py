@@ -40,7 +40,7 @@ def entries(file):
 
 
 def rewritten(file, target, *, members=None, manifest=None, compression=0):
-    """The archive with other members: (ZipInfo or name, content); its manifest fits unless given."""
+    """The archive with other members: (ZipInfo or name, content); a manifest that fits."""
     members = [each for each in entries(file) if each[0].filename != MANIFEST] + (members or [])
     plain = [(m if isinstance(m, ZipInfo) else ZipInfo(m), content) for m, content in members]
     stated = json.loads(entries(file)[0][1])

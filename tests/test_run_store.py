@@ -206,7 +206,7 @@ def test_a_run_of_the_old_format_is_refused_with_the_command(store, capsys):
         assert status == 1
         assert f"python -m agents.store convert {store / 'finished'}" in err
     assert "old format" in command(capsys, "list", "--runs", store)[1]
-    with one_process(store / "finished"), pytest.raises(DataError, match="agents.store convert"):
+    with one_process(store / "finished"), pytest.raises(DataError, match="store convert"):
         from agents import load_run
 
         load_run(store / "finished")

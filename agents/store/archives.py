@@ -19,7 +19,7 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 from agents.run_folder import one_process
 from agents.store.changes import changing, coming, put_in_place, remove_tree
 from agents.store.content import check_file, kind_of, run_files
-from agents.store.records import folders, identity, is_old, member_runs, read_record
+from agents.store.records import folders, identity, is_old, member_runs, read_record, refuse_old
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files import parse_json, replacing
 
@@ -48,10 +48,7 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
     Raises:
         DataError: if a process is at work in the run, or a file of it is damaged.
     """
-    if is_old(path):
-        raise DataError(
-            f"{path} is of the old format; first: python -m agents.store convert {path}"
-        )
+    refuse_old(path)
     record = read_record(path)
     with ExitStack() as locks:
         for folder in (path, *member_runs(path)):

@@ -24,10 +24,10 @@ from agents.store.records import (
     Record,
     find,
     is_finished,
-    is_old,
     member_runs,
     read_record,
     read_records,
+    refuse_old,
 )
 from portfolio_env.errors import DataError, PortfolioError
 
@@ -78,7 +78,7 @@ class Show:
     def run(self) -> int:
         """Print the card and the files; 1 if something is damaged."""
         path = find(self.run_, self.runs)
-        _refuse_old(path)
+        refuse_old(path)
         Console().print(Markdown(markdown(make_card(path))))
         problems = _print_files(path)
         if self.verify and not problems:
@@ -101,7 +101,7 @@ class Card:
     def run(self) -> int:
         """Write card.json and card.md."""
         path = find(self.run_, self.runs)
-        _refuse_old(path)
+        refuse_old(path)
         renew_card(path)
         print(path / TEXT)
         return 0
@@ -242,13 +242,6 @@ def _load(path: Path) -> list[str]:
         return [str(error)]
     print(f"{path}: the market is the one it was trained on, and its models load")
     return []
-
-
-def _refuse_old(path: Path) -> None:
-    if is_old(path):
-        raise DataError(
-            f"{path} is of the old format; first: python -m agents.store convert {path}"
-        )
 
 
 def _agreed(question: str) -> bool:

@@ -19,7 +19,7 @@ EVALUATION = "evaluation"  # accounts and reports, which evaluate.py writes agai
 
 
 def kind_of(name: str) -> str | None:
-    """What a file is by its name: "tensors", "json", "text", "events", or None for none of these."""
+    """What a file is by its name: "tensors", "json", "text" or "events"; None for any other."""
     if _EVENTS.fullmatch(name):
         return "events"
     suffix = Path(name).suffix

@@ -10,14 +10,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from agents.run_folder import IDENTITY, LOCK, SUFFIX, latest_checkpoint
+from agents.run_folder import IDENTITY, LOCK, OLD_FORMAT, latest_checkpoint
+from agents.tensors import SUFFIX
 from agents.walk_forward import FILE as WALK_FORWARD
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.looks import read_looks
 from portfolio_env.files import read_json
 
 CARD = "card.json"
-OLD = ("versions.json", "command.txt")  # files of the first format, which had no identity
 MODELS = ("best", "final")
 
 
@@ -131,6 +131,16 @@ def is_old(path: Path) -> bool:
     if (path / WALK_FORWARD).is_file():
         return "id" not in identity(path) or any(map(is_old, member_runs(path)))
     return not (path / IDENTITY).is_file()
+
+
+def refuse_old(path: Path) -> None:
+    """Refuse a run or a walk forward of the first format.
+
+    Raises:
+        DataError: with the command that converts it.
+    """
+    if is_old(path):
+        raise DataError(OLD_FORMAT.format(path))
 
 
 def member_runs(path: Path) -> list[Path]:
