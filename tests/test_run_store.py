@@ -8,12 +8,10 @@ import sys
 import pytest
 from small_runs import ROOT, made_run
 
-from agents.run_folder import one_process
+from agents.run_folder import WALK_FORWARD, one_process, started
 from agents.store.__main__ import main
 from agents.store.cards import write_card
 from agents.store.records import find, read_record, read_records
-from agents.walk_forward import FILE as WALK_FORWARD
-from agents.walk_forward import started
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.looks import Look, record_look
 from portfolio_env.files import read_json, write_json
@@ -31,7 +29,7 @@ def template(tmp_path_factory):
     config = read_json(store / "walk" / "fold_0" / "seed_0" / "config.json")
     fold = {"train": [0, 200], "validation": [200, 300], "test": [300, 400]}
     plan = {"config": config, "seeds": [0], "rolling": False, "folds": [fold]}
-    write_json(store / "walk" / WALK_FORWARD, plan | started())
+    write_json(store / "walk" / WALK_FORWARD, plan | started("train.py"))
     return store
 
 
@@ -85,25 +83,26 @@ def test_a_run_is_found_by_path_name_and_beginning_of_its_id(store):
 
 
 def test_a_run_in_which_a_process_is_at_work_is_running(store):
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(store / "stopped")], stdout=subprocess.PIPE, text=True
-    )
-    try:
+    hold = [sys.executable, "-c", HOLD, str(store / "stopped")]
+    with subprocess.Popen(hold, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "locked\n"
-        assert read_record(store / "stopped").state == "running"
-        for arguments in (("delete", "stopped", "--yes"), ("export", "stopped", store / "x.zip")):
-            assert main([*map(str, arguments), "--runs", str(store)]) == 1
-        assert (store / "stopped").exists() and not (store / "x.zip").exists()
-    finally:
-        holder.kill()
-        holder.wait()
+        try:
+            assert read_record(store / "stopped").state == "running"
+            for arguments in (
+                ("delete", "stopped", "--yes"),
+                ("export", "stopped", store / "x.zip"),
+            ):
+                assert main([*map(str, arguments), "--runs", str(store)]) == 1
+        finally:
+            holder.kill()
+    assert (store / "stopped").exists() and not (store / "x.zip").exists()
     assert read_record(store / "stopped").state == "stopped 0%"
 
 
 HOLD = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
-from agents.run_folder import one_process
+from agents.run_folder import WALK_FORWARD, one_process, started
 with one_process(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)

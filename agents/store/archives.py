@@ -29,7 +29,16 @@ MOST_FILES = 10_000
 MOST_BYTES = 64 << 30
 _PART = re.compile(r"\w[\w@%+=,. -]{0,127}")  # of a path; what begins with a dot is none
 _CHUNK = 1 << 20
-_BROKEN = (BadZipFile, EOFError, LookupError, NotImplementedError, RuntimeError, ValueError)
+_BROKEN = (
+    AttributeError,
+    BadZipFile,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def export_run(path: Path, file: Path, *, events: bool = False) -> int:

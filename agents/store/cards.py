@@ -11,12 +11,11 @@ from gymnasium.wrappers import RecordEpisodeStatistics
 
 from agents.config import Range, TrainConfig
 from agents.direct_training import DirectOptions
-from agents.run_folder import load_checked_market, load_model, read_config
+from agents.run_folder import WALK_FORWARD, load_checked_market, load_model, read_config
 from agents.store.card_texts import limits, markdown
 from agents.store.records import (
     CARD,
     MODELS,
-    WALK_FORWARD,
     identity,
     is_finished,
     member_runs,

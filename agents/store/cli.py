@@ -210,7 +210,7 @@ def _print_table(records: list[Record]) -> None:
         folder = [record.path.name] if console.width >= _WIDE else []
         table.add_row(*cells, *folder)
     console.print(table)
-    print("excess: yearly log growth above equal weight on validation; looks: at the test range")
+    print("excess: validation log growth a year above equal weight; looks: at the test")
 
 
 def _print_files(path: Path) -> list[str]:

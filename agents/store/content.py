@@ -34,7 +34,7 @@ def check_file(path: Path) -> None:
     """
     kind = kind_of(path.name)
     if kind == "tensors":
-        load_tensors(path)
+        load_tensors(path, kind=None)
     elif kind == "json":
         read_json(path)
     elif kind == "text":

@@ -29,10 +29,18 @@ from agents.config import Range, TrainConfig
 from agents.curriculum import KIND as WEIGHTS
 from agents.direct import DirectAgent
 from agents.fitting import KIND as FIT
-from agents.run_folder import CHECKPOINTS, IDENTITY, check_market, load_model, one_process
+from agents.run_folder import (
+    CHECKPOINTS,
+    FORMAT,
+    IDENTITY,
+    WALK_FORWARD,
+    check_market,
+    load_model,
+    one_process,
+)
 from agents.saving import COUNTERS, give_parameters, load_zip, save_agent
 from agents.store.cards import validate_models, write_card
-from agents.store.records import MODELS, WALK_FORWARD, identity, is_old, member_runs
+from agents.store.records import MODELS, identity, is_old, member_runs
 from agents.tensors import SUFFIX, save_tensors
 from agents.training import new_agent
 from agents.training_state import save_training
@@ -44,7 +52,6 @@ from portfolio_env.evaluation.backtest import Policy
 from portfolio_env.evaluation.looks import FILE as LOOKS
 from portfolio_env.files import read_json, write_json
 
-FORMAT = 2
 _TREES = {
     "encoder.pt": WEIGHTS,
     "stage_1.pt": FIT,

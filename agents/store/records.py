@@ -10,9 +10,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from agents.run_folder import IDENTITY, LOCK, OLD_FORMAT, latest_checkpoint
+from agents.run_folder import IDENTITY, LOCK, OLD_FORMAT, WALK_FORWARD, latest_checkpoint
 from agents.tensors import SUFFIX
-from agents.walk_forward import FILE as WALK_FORWARD
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.looks import read_looks
 from portfolio_env.files import read_json
