@@ -4,47 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from numba import njit
 from numba.core import types
+from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
+
+from portfolio_env.code_cache import CodeCache
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _forget_stale_code() -> None:
-    """Remove cached machine code older than a source file it may have been compiled from.
-
-    Numba's cache looks at the file of a function only, not at those of the functions it calls:
-    after a change in ``constraints.py`` the step of ``dynamics.py`` would go on with the old
-    projection.
-    """
-    folder = Path(__file__).parent
-    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
-    for index in folder.glob("__pycache__/*.nbi"):
-        with suppress(OSError):  # not ours to write, or already gone
-            if index.stat().st_mtime < newest:
-                index.unlink()
-
-
-_forget_stale_code()
-
-
 # A product and a sum may become one instruction that rounds once; nothing is reordered, so that
 # one lane and thousands agree bit for bit.
-OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def kernel(function: Function) -> Function:
-    """Compile at first call and keep the machine code beside the source file."""
-    return cast(Function, njit(**OPTIONS)(function))
+    """Compile at first call and keep the machine code, see ``code_cache``."""
+    return _kept(njit(**OPTIONS)(function), function)
 
 
 def inlined(function: Function) -> Function:
     """Like ``kernel``, and copied into its callers: small steps of a loop over lanes."""
-    return cast(Function, njit(**OPTIONS, inline="always")(function))
+    return _kept(njit(**OPTIONS, inline="always")(function), function)
+
+
+def _kept(compiled: Any, function: Function) -> Function:
+    jitted: bool = isinstance(compiled, Dispatcher)
+    if jitted:  # not where NUMBA_DISABLE_JIT is set
+        with suppress(OSError):  # without sources there is nothing to compare
+            compiled._cache = CodeCache(function)
+    return cast(Function, compiled)
 
 
 def _borrow(typing_context: Any, arrays: Any) -> Any:
