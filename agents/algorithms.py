@@ -185,7 +185,7 @@ def bind_market(agent: BaseAlgorithm, market: Market) -> None:
     """
     _bind_features(agent.policy, market)
     if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
-        buffer.bind(market.tradable)
+        buffer.bind(market)
 
 
 def _bind_features(policy: BasePolicy, market: Market) -> None:
@@ -194,7 +194,7 @@ def _bind_features(policy: BasePolicy, market: Market) -> None:
     if extractors:
         tensors = market_tensors(market, policy.device)
         for extractor in extractors:
-            extractor.bind(*tensors)
+            extractor.bind(*tensors, market)
 
 
 def market_of(venv: VecEnv) -> Market:

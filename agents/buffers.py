@@ -11,19 +11,22 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from portfolio_env.errors import ArgumentError
+from portfolio_env.fingerprints import check_market
+from portfolio_env.market import Market
 
 
 class IndexReplayBuffer(ReplayBuffer):
     """Replay buffer of `"index"` observations: a few hundred bytes per transition at any window.
 
     Time and universe are stored once: the next observation is at `t + 1` with the same assets.
-    Which of them trade is read from the market at sampling, see `bind`. Samples equal those of
+    Which of them trade is read from the market at sampling, see `bind`; no other market's
+    observations are taken. Samples equal those of
     SB3's `DictReplayBuffer`.
 
     Args:
         buffer_size: transitions over all lanes.
-        observation_space: Dict with `t`, `tradable`, `weights` and, where the universe is
-            sampled, `assets`.
+        observation_space: Dict with `t`, `market`, `tradable`, `weights` and, where the universe
+            is sampled, `assets`.
         action_space: Box of logits or weights.
         device: where samples go.
         n_envs: number of lanes.
@@ -32,7 +35,7 @@ class IndexReplayBuffer(ReplayBuffer):
     """
 
     observation_space: spaces.Dict
-    tradable: npt.NDArray[np.bool_] | None = None
+    market: Market | None = None
 
     def __init__(
         self,
@@ -75,9 +78,21 @@ class IndexReplayBuffer(ReplayBuffer):
             dtype = np.min_scalar_type(int(space.high.max()))  # type: ignore[attr-defined]
             self.columns["assets"] = np.zeros((*lanes, spaces.flatdim(space)), dtype)
 
-    def bind(self, tradable: npt.NDArray[np.bool_]) -> None:
-        """Give the buffer the market's `tradable` mask (T, all assets), shared, not copied."""
-        self.tradable = tradable
+    def bind(self, market: Market) -> None:
+        """Give the buffer the market of its transitions, shared, not copied.
+
+        Raises:
+            ArgumentError: if it holds transitions of another.
+        """
+        if self.market is not None and self.size():
+            check_market(
+                np.array([self.market.fingerprint]),
+                market,
+                "the replay buffer holds what was lived in the first; agents.policy_for(agent, "
+                "venv) gives a copy of the policy that acts in the other, "
+                "agent.replay_buffer.reset() forgets it",
+            )
+        self.market = market
 
     def add(  # type: ignore[override]  # dictionaries, as in SB3's DictReplayBuffer
         self,
@@ -89,6 +104,8 @@ class IndexReplayBuffer(ReplayBuffer):
         infos: list[dict[str, Any]],
     ) -> None:
         """Store one transition of every lane."""
+        if self.market is not None and "market" in obs:
+            check_market(obs["market"], self.market, "call agents.bind_market(agent, market)")
         row = {
             "t": obs["t"][:, 0],
             "weights": obs["weights"],
@@ -129,16 +146,19 @@ class IndexReplayBuffer(ReplayBuffer):
         self, row: dict[str, npt.NDArray[Any]], t: npt.NDArray[np.int64], weights: str
     ) -> dict[str, npt.NDArray[Any]]:
         """The observation at bar `t`, as the environment gave it."""
-        if self.tradable is None:
+        if self.market is None:
             raise ArgumentError(
                 "the replay buffer does not know the market; call agents.bind_market(model, market)"
             )
         obs = {"t": t[:, None], "weights": row[weights]}
+        if "market" in self.observation_space.spaces:
+            obs["market"] = np.full((len(t), 1), self.market.fingerprint)
+        tradable = self.market.tradable
         if "assets" in row:
             obs["assets"] = row["assets"].astype(np.int64)
-            obs["tradable"] = self.tradable[t[:, None], obs["assets"]].astype(np.int8)
+            obs["tradable"] = tradable[t[:, None], obs["assets"]].astype(np.int8)
         else:
-            obs["tradable"] = self.tradable[t].astype(np.int8)
+            obs["tradable"] = tradable[t].astype(np.int8)
         return obs
 
     def _to_tensors(
