@@ -172,6 +172,33 @@ class PortfolioConstraints:
         )
         return record
 
+    def box(self, n_assets: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The least box of float32 numbers that holds every portfolio within the constraints.
+
+        It is the action space of an environment with ``action="weights"``: such an action is
+        clipped to it and then projected, so that it means the same whoever clips it first.
+
+        Args:
+            n_assets: Assets a lane trades.
+
+        Returns:
+            (N + 1,) lowest and (N + 1,) highest weights, cash first, rounded outwards.
+
+        Raises:
+            ArgumentError: If no portfolio of that many assets satisfies the constraints.
+
+        >>> low, high = PortfolioConstraints(max_weight=0.75).box(2)
+        >>> low.tolist(), high.tolist()
+        ([0.0, 0.0, 0.0], [1.0, 0.75, 0.75])
+        """
+        bounds = self.bounds(n_assets)[0]
+        low = np.full(n_assets + 1, bounds["min_weight"])
+        high = np.full(n_assets + 1, min(bounds["max_weight"], bounds["max_leverage"]))
+        if bounds["top_k"] < n_assets:  # those that are not held have weight 0
+            low = np.minimum(low, 0.0)
+        low[0], high[0] = bounds["min_cash"], bounds["max_cash"]
+        return _rounded(low, -np.inf), _rounded(high, np.inf)
+
     def project(self, weights: ArrayLike, fixed: ArrayLike | None = None) -> NDArray[np.float64]:
         """Nearest weights that satisfy all constraints but the turnover limits.
 
@@ -201,6 +228,13 @@ class PortfolioConstraints:
         for row, keep in zip(rows, kept, strict=True):
             project_lane(row, keep, bounds)
         return rows.reshape(out.shape)
+
+
+def _rounded(values: NDArray[np.float64], towards: float) -> NDArray[np.float32]:
+    """The nearest float32 numbers on one side, so that no weight within bounds is cut off."""
+    out = values.astype(np.float32)
+    short = out < values if towards > 0 else out > values
+    return np.where(short, np.nextafter(out, np.float32(towards)), out)
 
 
 @kernel

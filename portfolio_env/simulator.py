@@ -18,6 +18,7 @@ from portfolio_env.episodes import Episodes, When
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.moves import Benchmark, market_arrays
+from portfolio_env.names import check_keywords
 from portfolio_env.rewards import Reward, RewardSpec, Transition, make_reward
 from portfolio_env.targets import softmax_numerators
 
@@ -53,7 +54,8 @@ class Simulator:
         market: A Market, or a name or path for ``load_market``.
         num_lanes: Number B of independent accounts.
         window: Bars an observation shows (>= 1); the first decision needs that much history.
-        action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights.
+        action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights,
+            clipped to ``PortfolioConstraints.box``, then projected onto the constraints.
         reward: Name, ``{"name": ..., **parameters}`` or callable, see ``rewards``.
         costs: TransactionCosts or a mapping of its fields.
         constraints: PortfolioConstraints or a mapping of its fields.
@@ -118,6 +120,7 @@ class Simulator:
         )
         self.n_assets = self.market.n_assets if universe is None else universe
         self.bounds = self.constraints.bounds(self.n_assets)
+        self.box = self.constraints.box(self.n_assets)
         if action == "logits" and self.levered:
             raise ArgumentError(
                 "action='logits' reaches long-only, unlevered portfolios alone; use "
@@ -319,7 +322,7 @@ class Simulator:
         if self.action == "logits":
             wanted = softmax_numerators(array, self.logits_scale)
         else:
-            wanted = np.ascontiguousarray(array, dtype=np.float64)
+            wanted = self._clipped(array)
         bad = dynamics.step_lanes(wanted, mask, lanes, self.arrays, self.rules, self.bounds)
         if bad >= 0:
             raise ArgumentError(
@@ -338,6 +341,11 @@ class Simulator:
         if active is not None:
             rewards[~active] = 0.0
         return rewards
+
+    def _clipped(self, weights: NDArray[Any]) -> Float:
+        """Asked weights clipped to the box of actions; what is not finite stays, to be refused."""
+        out: Float = np.array(weights, dtype=np.float64, order="C")
+        return np.clip(out, *self.box, out=out, where=np.isfinite(out))
 
     # ---- arguments
 
@@ -376,12 +384,7 @@ def _built(cls: type[Built], name: str, value: Built | Mapping[str, Any]) -> Bui
         raise ArgumentError(
             f"{name}={value!r} must be a {cls.__name__} or a mapping of its fields."
         )
-    known = {field.name for field in fields(cls)}
-    unknown = sorted(set(value) - known)
-    if unknown:
-        raise ArgumentError(
-            f"{name} has no field {', '.join(unknown)}; it has {', '.join(sorted(known))}."
-        )
+    check_keywords(name, "field", value, [field.name for field in fields(cls)])
     return cls(**value)
 
 
