@@ -19,6 +19,7 @@ from portfolio_env.data.frames import frame_of_panel
 from portfolio_env.data.repair import Repair
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files import replacing
+from portfolio_env.parquet import write_parquet
 
 YAHOO = exchange.YAHOO
 
@@ -220,11 +221,11 @@ Command: TypeAlias = Fetch | Update | List | Report | Convert
 
 
 def _write_bars(frame: pd.DataFrame, out: Path) -> None:
+    if out.suffix == ".parquet":
+        write_parquet(out, frame)
+        return
     with replacing(out) as beside:
-        if out.suffix == ".parquet":
-            frame.to_parquet(beside, index=False)
-        else:
-            frame.to_csv(beside, index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
+        frame.to_csv(beside, index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
 
 
 def _tell(reports: Sequence[SeriesReport]) -> int:

@@ -17,6 +17,7 @@ from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.metrics import TrackRecord
 from portfolio_env.files import replacing
+from portfolio_env.parquet import write_parquet
 from portfolio_env.simulator import Simulator
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -144,8 +145,7 @@ class BacktestResult:
                 "Parquet files need pyarrow; pip install 'portfolio-env[data]', or write CSV."
             )
         for name, frame in (("account", self.account()), ("holdings", self.holdings())):
-            with replacing(Path(folder) / f"{name}.parquet") as path:
-                frame.to_parquet(path, engine="pyarrow", index=False)
+            write_parquet(Path(folder) / f"{name}.parquet", frame)
 
 
 @overload
