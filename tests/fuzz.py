@@ -43,7 +43,7 @@ class Case:
         self.mode = str(self.rng.choice(MODES))
 
     def run(self) -> Counter:
-        """Step through the episodes; returns how many steps were followed, and how many ill-posed."""
+        """Step through the episodes; returns how many steps were followed and ill-posed."""
         np.seterr(all="ignore")
         self.env = PortfolioVectorEnv(
             self.lanes, self.market, autoreset_mode=self.mode, **self.options
