@@ -187,7 +187,7 @@ def test_superiority_is_that_of_arch_in_units_of_standard_errors():
 
 @pytest.mark.parametrize(("periods", "block"), [(12, 6), (12, 1), (200, 7)])
 def test_standard_errors_are_those_of_the_stationary_bootstrap(periods, block):
-    """Hansen's w in closed form: by arch, and by resampling where blocks are long for the record."""
+    """Those that arch works out, and those of resamples; blocks may be long for the record."""
     generator = np.random.default_rng(4)
     differences = generator.normal(size=(periods + 2, 3)).cumsum(axis=0)
     differences = differences[2:] - differences[:-2]  # autocorrelated
