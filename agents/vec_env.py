@@ -157,6 +157,8 @@ def make_sb3_vec_env(
     Returns:
         The VecEnv; `venv.unwrapped.venv` is the vector environment itself.
     """
+    if "autoreset_mode" in env_options:
+        raise ArgumentError("SB3 resets lanes in the step that ends them; leave autoreset_mode out")
     lanes = PortfolioVectorEnv(
         num_envs, market=market, autoreset_mode=AutoresetMode.SAME_STEP, **env_options
     )

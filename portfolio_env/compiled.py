@@ -7,9 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from numba import njit
+import numpy as np
+from numba import config, njit
 from numba.core import types
 from numba.extending import intrinsic
+
+# ``NUMBA_DISABLE_JIT=1`` of the environment: everything runs as plain Python.
+PLAIN = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # numba sets it while it loads
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -38,13 +42,25 @@ OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"
 
 
 def kernel(function: Function) -> Function:
-    """Compile at first call and keep the machine code beside the source file."""
+    """Compile at first call and keep the machine code beside the source file.
+
+    Plain Python is silent about overflow, as machine code is.
+    """
+    if PLAIN:
+        return np.errstate(all="ignore")(function)
     return cast(Function, njit(**OPTIONS)(function))
 
 
 def inlined(function: Function) -> Function:
     """Like ``kernel``, and copied into its callers: small steps of a loop over lanes."""
+    if PLAIN:
+        return np.errstate(all="ignore")(function)
     return cast(Function, njit(**OPTIONS, inline="always")(function))
+
+
+def record(**fields: type[np.generic]) -> np.dtype[np.void]:
+    """A type of records whose fields are read as attributes, compiled or not."""
+    return np.dtype((np.record, list(fields.items())))
 
 
 def _borrow(typing_context: Any, arrays: Any) -> Any:
@@ -76,4 +92,4 @@ def _borrow(typing_context: Any, arrays: Any) -> Any:
     return arrays(arrays), codegen
 
 
-borrowed: Callable[..., Any] = intrinsic(_borrow)
+borrowed: Callable[..., Any] = (lambda arrays: arrays) if PLAIN else intrinsic(_borrow)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from typing import Any, ClassVar, Unpack
 
 import gymnasium as gym
@@ -11,19 +13,23 @@ from gymnasium import spaces
 from portfolio_env import dynamics
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
+from portfolio_env.names import check_keywords
 from portfolio_env.observations import Observer
 from portfolio_env.simulator import EnvOptions, Simulator
 
 
 def action_space(simulator: Simulator) -> spaces.Box:
     """The actions of one lane: scores in [-1, 1], or weights within the constraints, cash first."""
-    n, bounds = simulator.n_assets, simulator.bounds[0]
     if simulator.action == "logits":
-        return spaces.Box(-1.0, 1.0, (n + 1,), np.float32)
-    low = np.full(n + 1, bounds["min_weight"], np.float32)
-    high = np.full(n + 1, min(bounds["max_weight"], bounds["max_leverage"]), np.float32)
-    low[0], high[0] = bounds["min_cash"], bounds["max_cash"]
-    return spaces.Box(low, high, dtype=np.float32)
+        return spaces.Box(-1.0, 1.0, (simulator.n_assets + 1,), np.float32)
+    return spaces.Box(*simulator.box, dtype=np.float32)
+
+
+def check_options(environment: type, options: Mapping[str, Any]) -> None:
+    """Refuse keywords that the environment does not have; ``options`` are those it hands on."""
+    own = inspect.signature(environment).parameters.values()
+    known = [each.name for each in own if each.kind is not each.VAR_KEYWORD]
+    check_keywords(environment.__name__, "keyword", options, [*known, *EnvOptions.__annotations__])
 
 
 class PortfolioEnv(gym.Env[Any, Any]):
@@ -66,6 +72,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
         **options: Unpack[EnvOptions],
     ) -> None:
         """Build a simulator with one lane."""
+        check_options(type(self), options)
         self.simulator = Simulator(market, 1, **options)
         self._observer = Observer(self.simulator, observation)
         self.observation_space = self._observer.space
@@ -91,8 +98,13 @@ class PortfolioEnv(gym.Env[Any, Any]):
             raise ArgumentError(
                 "the episode is over or was never started; call reset() before step()."
             )
-        simulator = self.simulator
-        reward = simulator.step(np.asarray(action)[None])
+        simulator, array = self.simulator, np.asarray(action)
+        if array.shape != (simulator.n_assets + 1,):
+            raise ArgumentError(
+                f"the action has shape {array.shape}, expected ({simulator.n_assets + 1},) "
+                "numbers, cash first."
+            )
+        reward = simulator.step(array[None])
         terminated, truncated = bool(simulator.terminated[0]), bool(simulator.truncated[0])
         self._running = not (terminated or truncated)
         return self._observation(), float(reward[0]), terminated, truncated, self._info()

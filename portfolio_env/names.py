@@ -15,11 +15,30 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> ArgumentError:
         available: the names that exist.
     """
     names = list(available)
-    folded = {candidate.casefold(): candidate for candidate in names}
-    close = get_close_matches(name.casefold(), folded, n=5, cutoff=0.5)
-    hint = f"did you mean {', '.join(folded[match] for match in close)}?" if close else ""
+    close = _nearest(name, names, 5)
+    hint = f"did you mean {', '.join(close)}?" if close else ""
     listed = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
     return ArgumentError(f"unknown {kind} {name!r}: {hint or f'choose from {listed}'}")
+
+
+def check_keywords(owner: str, noun: str, given: Iterable[str], known: Iterable[str]) -> None:
+    """Refuse keywords that mean nothing, instead of ignoring them.
+
+    Args:
+        owner: what they were given to, e.g. "PortfolioEnv".
+        noun: what it calls them, e.g. "keyword" or "field".
+        given: the names that were given.
+        known: the names that exist.
+
+    Raises:
+        ArgumentError: for the first that is unknown, with the nearest one, or else all.
+    """
+    names = list(known)
+    for name in given:
+        if name not in names:
+            near = _nearest(name, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(names))}."
+            raise ArgumentError(f"{owner} has no {noun} {name!r}; {hint}")
 
 
 def positions(kind: str, names: Sequence[str], available: Sequence[str]) -> list[int]:
@@ -33,3 +52,10 @@ def positions(kind: str, names: Sequence[str], available: Sequence[str]) -> list
         if name not in place:
             raise unknown(kind, name, available)
     return [place[name] for name in names]
+
+
+def _nearest(name: str, names: Sequence[str], count: int) -> list[str]:
+    """Up to so many of the names that are spelt alike, the nearest first."""
+    folded = {candidate.casefold(): candidate for candidate in names}
+    close = get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)
+    return [folded[match] for match in close]

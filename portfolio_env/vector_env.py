@@ -13,7 +13,13 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from portfolio_env import dynamics
-from portfolio_env.env import action_space, checked_render_mode, read_reset_options, render_lane
+from portfolio_env.env import (
+    action_space,
+    check_options,
+    checked_render_mode,
+    read_reset_options,
+    render_lane,
+)
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.observations import Observer
@@ -36,7 +42,10 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             an episode ignores the lane's action and returns its reset. ``SAME_STEP``: the reset
             observation comes with the last step, whose own is in ``info["final_obs"]`` and
             ``info["final_info"]``. ``DISABLED``: a lane that has ended stands still, rewarded 0,
-            until ``reset(options={"reset_mask": mask})``.
+            until ``reset(options={"reset_mask": mask})``; when all have ended, a step is an error.
+        max_episode_steps: Truncate episodes after so many steps at the latest, as ``gym.make``'s
+            ``TimeLimit`` does; None or -1: no limit. Unlike ``episode_length`` it changes neither
+            what is drawn nor what an episode must have room for.
         **options: See ``simulator.Simulator``.
     """
 
@@ -50,9 +59,11 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         observation: str = "window",
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
+        max_episode_steps: int | None = None,
         **options: Unpack[EnvOptions],
     ) -> None:
         """Build a simulator with ``num_envs`` lanes."""
+        check_options(type(self), options)
         self.simulator = Simulator(market, num_envs, **options)
         self.num_envs = num_envs
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
@@ -64,6 +75,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self.single_action_space = action_space(self.simulator)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._time_limit = _time_limit(max_episode_steps)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._ended = np.zeros(num_envs, np.bool_)
         self._started = False
@@ -87,8 +99,12 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         given = dict(options or {})
         mask = _reset_mask(given.pop("reset_mask", None), self.num_envs)
         t, weights = read_reset_options(given)
+        if not self._started and mask is not None and not mask.all():
+            raise ArgumentError(
+                "the first reset must start every lane; call reset() without reset_mask once."
+            )
         self._seed(seed, mask)
-        self.simulator.reset(self._generator, mask, t=t, weights=weights)
+        self._restart(mask, t=t, weights=weights)
         self._ended[mask] = False
         self._started = True
         infos = _info_arrays(self.simulator.ledger, mask)
@@ -102,17 +118,23 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         simulator, idle = self.simulator, self._ended
         if self.autoreset_mode is AutoresetMode.SAME_STEP or not idle.any():
             rewards = simulator.step(actions)
+        elif self.autoreset_mode is AutoresetMode.DISABLED and idle.all():
+            raise ArgumentError(
+                "every lane has ended and nothing would move; call reset(), with "
+                "options={'reset_mask': mask} for some lanes, or build the environment with "
+                "autoreset_mode='NextStep' or 'SameStep'."
+            )
         else:
             rewards = simulator.step(actions, ~idle)
             if self.autoreset_mode is AutoresetMode.NEXT_STEP:
-                simulator.reset(self._generator, idle)
+                self._restart(idle)
         terminated, truncated = simulator.terminated.copy(), simulator.truncated.copy()
         ended = terminated | truncated
         infos: dict[str, Any] = {}
         fresh = idle if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros_like(idle)
         if self.autoreset_mode is AutoresetMode.SAME_STEP and ended.any():
             infos = self._final(ended)
-            simulator.reset(self._generator, ended)
+            self._restart(ended)
             fresh = ended
         infos = {**_info_arrays(simulator.ledger, None), **infos}
         self._remember(None, fresh=fresh)
@@ -132,6 +154,14 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         )
 
     # ---- details
+
+    def _restart(self, lanes: Bool | None, *, t: Any = None, weights: Any = None) -> None:
+        """Start new episodes, none longer than ``max_episode_steps``."""
+        self.simulator.reset(self._generator, lanes, t=t, weights=weights)
+        if self._time_limit is not None:
+            which = slice(None) if lanes is None else lanes
+            now, last = self.simulator.lanes.clock[:, which]
+            self.simulator.lanes.clock[1, which] = np.minimum(last, now + self._time_limit)
 
     def _final(self, ended: Bool) -> dict[str, Any]:
         """Last observation and info of the lanes that ended, as Gymnasium gives them."""
@@ -197,6 +227,16 @@ def _autoreset_mode(mode: AutoresetMode | str) -> AutoresetMode:
     except ValueError:
         choices = ", ".join(repr(m.value) for m in AutoresetMode)
         raise ArgumentError(f"autoreset_mode={mode!r} must be one of {choices}.") from None
+
+
+def _time_limit(steps: int | None) -> int | None:
+    if steps is None or steps == -1:
+        return None
+    if isinstance(steps, bool) or not isinstance(steps, int | np.integer) or steps < 1:
+        raise ArgumentError(
+            f"max_episode_steps={steps!r} must be an integer of 1 or more; None or -1 for no limit."
+        )
+    return int(steps)
 
 
 def _reset_mask(mask: Any, num_envs: int) -> Bool | None:

@@ -313,7 +313,7 @@ def test_rendering():
         ({"observation": "image"}, "observation"),
         ({"action": "softmax"}, "action"),
         ({"reward": "sharpe"}, "unknown reward"),
-        ({"costs": {"fee": 1}}, "no field fee"),
+        ({"costs": {"fee": 1}}, "no field 'fee'"),
         ({"costs": 0.001}, "must be a TransactionCosts"),
         ({"constraints": {"max_weight": 0.1, "max_cash": 0.2}}, "cannot reach 1"),
         ({"constraints": {"long_only": False}}, "action='weights'"),
@@ -363,3 +363,48 @@ def test_universe_is_drawn_among_assets_listed_throughout():
         assert alive[t + 20, observation["assets"]].all()
         seen |= set(observation["assets"].tolist())
     assert seen == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda **k: PortfolioEnv(MARKET, **k), "PortfolioEnv has no keyword 'windoww'"),
+        (lambda **k: pe.PortfolioVectorEnv(2, MARKET, **k), "PortfolioVectorEnv has no keyword"),
+        (lambda **k: gym.make("portfolio_env:Portfolio-v0", **k), "PortfolioEnv has no keyword"),
+        (
+            lambda **k: gym.make_vec("portfolio_env:Portfolio-v0", num_envs=2, **k),
+            "PortfolioVectorEnv has no keyword",
+        ),
+        (
+            lambda **k: gym.make_vec("portfolio_env:Portfolio-v0", 2, "sync", **k),
+            "PortfolioEnv has no keyword",
+        ),
+        (lambda **k: make_sb3(**k), "PortfolioVectorEnv has no keyword"),
+    ],
+)
+def test_unknown_keywords_are_refused_with_the_nearest(build, message):
+    with pytest.raises(ArgumentError, match=message) as caught:
+        build(windoww=3)
+    assert str(caught.value).endswith("did you mean 'window'?")
+
+
+def make_sb3(**options):
+    from agents import make_sb3_vec_env
+
+    return make_sb3_vec_env(MARKET, **options)
+
+
+def test_hints_name_the_nearest_keyword_field_or_all_of_them():
+    cases = {
+        "did you mean 'episode_length'": {"max_episode_steps": 5},
+        "did you mean 'commission_bps'": {"costs": {"comission_bps": 5}},
+        "constraints has no field 'maximum_weight'; did you mean 'max_weight'": {
+            "constraints": {"maximum_weight": 0.5}
+        },
+        r"no keyword 'xyz'; it has action, adjustment, .*, window\.": {"xyz": 1},
+    }
+    for message, options in cases.items():
+        with pytest.raises(ArgumentError, match=message):
+            PortfolioEnv(MARKET, **options)
+    with pytest.raises(ArgumentError, match="leave autoreset_mode out"):
+        make_sb3(autoreset_mode="Disabled")

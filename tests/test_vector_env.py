@@ -77,9 +77,8 @@ def test_disabled_autoreset_holds_ended_lanes_until_they_are_reset():
         assert rewards.tolist() == [s.step(a)[1] for s, a in zip(singles, actions, strict=True)]
     assert truncated.all()
     before = env.simulator.ledger.copy()
-    observation, rewards, _, truncated, _ = env.step(rng.uniform(-1, 1, (4, 4)))
-    assert (rewards == 0).all()
-    assert truncated.all()
+    with pytest.raises(ArgumentError, match=r"every lane has ended.*reset_mask.*NextStep"):
+        env.step(rng.uniform(-1, 1, (4, 4)))
     assert (env.simulator.ledger == before).all()
     mask = np.array([True, False, True, False])
     options = {"reset_mask": mask}
@@ -93,6 +92,67 @@ def test_disabled_autoreset_holds_ended_lanes_until_they_are_reset():
     assert truncated.tolist() == [False, True, False, True]
     assert (rewards[[1, 3]] == 0).all()
     assert rewards[0] == singles[0].step(actions[0])[1]
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+def test_lanes_that_reset_themselves_never_stand_still(mode):
+    env = PortfolioVectorEnv(
+        3, MARKET, window=4, observation="index", episode_length=5, autoreset_mode=mode
+    )
+    t = env.reset(seed=0)[0]["t"]
+    for _ in range(40):
+        observation, *_ = env.step(env.action_space.sample())
+        assert (observation["t"] != t).all()
+        t = observation["t"]
+
+
+def test_the_first_reset_starts_every_lane():
+    env = PortfolioVectorEnv(3, MARKET, window=4, autoreset_mode="Disabled")
+    with pytest.raises(ArgumentError, match="first reset must start every lane"):
+        env.reset(options={"reset_mask": np.array([True, False, True])})
+    env.reset(options={"reset_mask": np.ones(3, bool)})
+    env.reset(options={"reset_mask": np.array([True, False, True])})
+
+
+@pytest.mark.parametrize("mode", ["NextStep", "SameStep"])
+@pytest.mark.parametrize("variant", ["random", "sampled", "next_open"])
+def test_make_and_make_vec_truncate_after_the_same_number_of_steps(variant, mode):
+    options = {"market": MARKET, "window": 4, "observation": "index", **VARIANTS[variant]}
+    del options["episode_length"]
+    options |= {"max_episode_steps": 7, "end": 60}  # some episodes end with the range before that
+    made = [
+        gym.make_vec("portfolio_env:Portfolio-v0", LANES, kind, **given, **options)
+        for kind, given in (
+            ("vector_entry_point", {"autoreset_mode": mode}),
+            ("sync", {"vector_kwargs": {"autoreset_mode": AutoresetMode(mode)}}),
+        )
+    ]
+    for a, b in zip(*(env.reset(seed=4) for env in made), strict=True):
+        assert same(a, b)
+    rng, ended = np.random.default_rng(0), 0
+    for _ in range(STEPS):
+        actions = rng.uniform(-1, 1, made[0].action_space.shape).astype(np.float32)
+        left, right = (env.step(actions) for env in made)
+        for a, b in zip(left, right, strict=True):
+            assert same(a, b)
+        ended += int(left[3].sum())
+    assert ended >= LANES * STEPS // 9
+
+
+def test_a_limit_of_steps_holds_where_lanes_are_reset_one_by_one():
+    env = PortfolioVectorEnv(2, MARKET, window=4, autoreset_mode="Disabled", max_episode_steps=3)
+    env.reset(seed=0)
+    ends = []
+    for _ in range(2):
+        ends.append(env.step(env.action_space.sample())[3].tolist())
+    env.reset(options={"reset_mask": np.array([False, True])})
+    for _ in range(3):
+        ends.append(env.step(env.action_space.sample())[3].tolist())
+    assert ends == [[False, False]] * 2 + [[True, False]] * 2 + [[True, True]]
+    for steps in (0, -2, 1.5, True):
+        with pytest.raises(ArgumentError, match="max_episode_steps"):
+            PortfolioVectorEnv(2, MARKET, max_episode_steps=steps)
+    PortfolioVectorEnv(2, MARKET, max_episode_steps=-1)  # as gym.make spells "none"
 
 
 @pytest.mark.parametrize("value", [mode.value for mode in AutoresetMode])
