@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from portfolio_env.files import replacing
+from portfolio_env.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +43,11 @@ summary { cursor: pointer; color: #0550ae; }
 .fault { color: #a40e26; }
 ul.findings { font-size: 0.9rem; padding-left: 1.2rem; }
 """
+
+
+def escape(text: str) -> str:
+    """A text as HTML shows it, what is invisible written out."""
+    return html.escape("\n".join(map(printable, text.split("\n"))) if text else "")
 
 
 @dataclass
