@@ -42,7 +42,8 @@ class PortfolioEnv(gym.Env[Any, Any]):
 
     Args:
         market: A ``Market``, the name of a bundled or synthetic one (``"sp500"``...), or a path.
-        observation: ``"window"``, ``"flat"`` or ``"index"``, see ``observations.Observer``.
+        observation: ``"window"``, ``"flat"`` or ``"index"``, see ``observations.Observer``; an
+            index observation belongs to one market and cannot be flattened.
         render_mode: None, ``"ansi"`` or ``"rgb_array"``.
         **options: See ``simulator.Simulator``: window, action, reward, costs, constraints,
         execution, start, end,
@@ -98,8 +99,13 @@ class PortfolioEnv(gym.Env[Any, Any]):
             raise ArgumentError(
                 "the episode is over or was never started; call reset() before step()."
             )
-        simulator = self.simulator
-        reward = simulator.step(np.asarray(action)[None])
+        simulator, array = self.simulator, np.asarray(action)
+        if array.shape != (simulator.n_assets + 1,):
+            raise ArgumentError(
+                f"the action has shape {array.shape}, expected ({simulator.n_assets + 1},) "
+                "numbers, cash first."
+            )
+        reward = simulator.step(array[None])
         terminated, truncated = bool(simulator.terminated[0]), bool(simulator.truncated[0])
         self._running = not (terminated or truncated)
         return self._observation(), float(reward[0]), terminated, truncated, self._info()
