@@ -72,17 +72,20 @@ def with_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
     names = frame.columns
     frame = pd.concat(columns, axis=1)
     frame.columns = names
-    return frame.rename(columns=changed, index=changed)
+    frame = frame.rename(columns=changed, index=changed)
+    return frame.rename_axis(index=changed, columns=changed)
 
 
 def _texts(frame: pd.DataFrame) -> set[str]:
     """Every text of a table."""
-    values = [column.unique() for _, column in frame.items() if _is_text(column)]
-    labels = [*frame.index.names, *frame.columns.names, *frame.columns]
+    found: list[Any] = [*frame.index.names, *frame.columns.names]
+    for level in range(frame.columns.nlevels):
+        found += frame.columns.get_level_values(level).tolist()
     if _is_text(frame.index):
-        values.append(frame.index.unique())
-    flat = (part for label in labels for part in (label if isinstance(label, tuple) else (label,)))
-    return {value for own in (*values, flat) for value in own if isinstance(value, str)}
+        found += frame.index.unique().tolist()
+    for _, column in frame.items():
+        found += column.unique().tolist() if _is_text(column) else ()
+    return {value for value in found if isinstance(value, str)}
 
 
 def _is_text(values: pd.Series[Any] | pd.Index[Any]) -> bool:

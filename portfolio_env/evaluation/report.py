@@ -36,7 +36,6 @@ from portfolio_env.evaluation.time_chapters import (
     seeds_chapter,
 )
 from portfolio_env.evaluation.verdict import LEGEND, overall, sentence, text_table
-from portfolio_env.names import file_name
 from portfolio_env.panel import PricePanel
 
 OPEN = 4  # pictures of weights that are not folded away
@@ -136,7 +135,7 @@ def _weights(page: Page, comparison: Comparison, material: Material) -> None:
     for name, result in comparison.results.items():
         text = f"Weights of {name} right after trading, over time"
         # A PNG beside the account's own files.
-        image = page.draw(f"{file_name(name)}/weights", plots.weights_area(result, name), text)
+        image = page.draw(f"{name}/weights", plots.weights_area(result, name), text)
         parts.append(image if name in shown else folded(name, image))
     page.add("Weights", *parts)
 
@@ -248,7 +247,7 @@ def _allocation(page: Page, material: Material, capital: float) -> None:
         if (orders["invested"].iloc[:-2] >= 0).all():
             figure = account_plots.allocation_donut(orders, capital, name)
             note = f"Allocation of {capital:,.0f} by {name}"
-            content = page.draw(f"{file_name(name)}/allocation", figure, note) + content
+            content = page.draw(f"{name}/allocation", figure, note) + content
         parts.append(heading(name) + content if place == 0 else folded(name, content))
     page.add("Allocation", *parts)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from portfolio_env.files import replacing
-from portfolio_env.names import printable
+from portfolio_env.names import file_name, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -126,10 +126,15 @@ class Page:
         self.figures: dict[str, Path] = {}
 
     def draw(self, name: str, figure: Figure, alternative: str) -> str:
-        """Save a figure as a PNG file in the folder, and the HTML that shows it."""
+        """Save a figure as a PNG file in the folder, and the HTML that shows it.
+
+        What stands before the last "/" of its name is a folder within.
+        """
         from portfolio_env.evaluation.plots import save_figure
 
-        file = self.path / f"{name}.png"
+        owner, _, last = name.rpartition("/")
+        folder = self.path / file_name(owner) if owner else self.path
+        file = folder / f"{file_name(last)}.png"
         save_figure(figure, file)
         self.figures[name] = file
         return picture(file, alternative)
