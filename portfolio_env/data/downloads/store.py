@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ import pandas as pd
 
 from portfolio_env.errors import DataError
 from portfolio_env.files import locked, parse_json
-from portfolio_env.names import unknown
+from portfolio_env.names import file_name, unknown
 from portfolio_env.panel import BAR_FIELDS, FloatArray
 from portfolio_env.parquet import read_parquet, write_parquet
 from portfolio_env.resampling import TIMEFRAMES
@@ -133,10 +132,8 @@ def series_path(store: str | os.PathLike[str], exchange: str, symbol: str, timef
 
     In its name "/" is "-"; what is unusual in names of files is percent-encoded.
     """
-    name = quote(symbol.replace("%", "%25").replace("-", "%2D").replace("/", "-"), safe="%")
-    if name.startswith("."):
-        name = f"%2E{name[1:]}"
-    return Path(store) / exchange / timeframe / f"{name}.parquet"
+    plain = symbol.replace("%", "%25").replace("-", "%2D").replace("/", "-")
+    return Path(store) / exchange / timeframe / f"{file_name(plain, safe='%')}.parquet"
 
 
 def stored(store: str | os.PathLike[str]) -> list[Path]:
