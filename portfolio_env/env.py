@@ -43,7 +43,8 @@ class PortfolioEnv(gym.Env[Any, Any]):
 
     Args:
         market: A ``Market``, the name of a bundled or synthetic one (``"sp500"``...), or a path.
-        observation: ``"window"``, ``"flat"`` or ``"index"``, see ``observations.Observer``.
+        observation: ``"window"``, ``"flat"`` or ``"index"``, see ``observations.Observer``; an
+            index observation belongs to one market and cannot be flattened.
         render_mode: None, ``"ansi"`` or ``"rgb_array"``.
         **options: See ``simulator.Simulator``: window, action, reward, costs, constraints,
         execution, start, end,
