@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -167,9 +168,10 @@ def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
     Training goes on undisturbed; load `agent.policy.state_dict()` into the copy to bring it up to
     date.
     """
-    policy = type(agent.policy)(
-        venv.observation_space, venv.action_space, agent.lr_schedule, **agent.policy_kwargs
-    ).to(agent.device)
+    with th.random.fork_rng(devices=[]):  # its first weights are drawn
+        policy = type(agent.policy)(
+            venv.observation_space, venv.action_space, agent.lr_schedule, **agent.policy_kwargs
+        ).to(agent.device)
     policy.load_state_dict(agent.policy.state_dict())
     _bind_features(policy, market_of(venv))
     return policy

@@ -1,6 +1,5 @@
 """A replay buffer for index observations: what the market knows is not stored again."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,6 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.files import replacing
 from portfolio_env.fingerprints import check_market
 from portfolio_env.market import Market
 
@@ -169,40 +167,37 @@ class IndexReplayBuffer(ReplayBuffer):
         normalised: Any = self._normalize_obs(obs, env)
         return {key: self.to_torch(value) for key, value in normalised.items()}
 
-    def save(self, path: str | Path) -> None:
-        """Write what has been stored, see `save_buffer`."""
-        save_buffer(self, path)
 
-    def load(self, path: str | Path) -> None:
-        """Take back what `save` wrote, see `load_buffer`."""
-        load_buffer(self, path)
+def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
+    """What has been stored so far, not copied: an array for every column, and the place to write.
 
-
-def save_buffer(buffer: ReplayBuffer, path: str | Path) -> None:
-    """Write what has been stored to an `.npz` file, beside it first and then renamed."""
+    Args:
+        buffer: an `IndexReplayBuffer` or one of SB3's own.
+    """
     stored = {name: column[: buffer.size()] for name, column in _columns(buffer).items()}
-    with replacing(path) as beside:
-        # numpy's stub takes the names of columns for its own keyword allow_pickle.
-        np.savez(beside, pos=buffer.pos, full=buffer.full, **stored)  # type: ignore[arg-type]
+    return {"pos": buffer.pos, "full": buffer.full, "columns": stored}
 
 
-def load_buffer(buffer: ReplayBuffer, path: str | Path) -> None:
-    """Take back what `save_buffer` wrote.
+def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
+    """Take back a `buffer_state`.
 
     Raises:
-        ArgumentError: if the file is of a buffer of another size or shape.
+        ArgumentError: if it is of a buffer of another size or shape.
     """
-    with np.load(path, allow_pickle=False) as file:
-        pos, full = int(file["pos"]), bool(file["full"])
-        for name, column in _columns(buffer).items():
-            stored = file[name] if name in file else np.empty(0)
-            if stored.shape != (len(column) if full else pos, *column.shape[1:]):
-                raise ArgumentError(
-                    f"{path}: column {name!r} has shape {stored.shape}, this buffer holds "
-                    f"{column.shape}; build it with the same lanes, assets and size"
-                )
-            column[: len(stored)] = stored
-    buffer.pos, buffer.full = pos, full
+    pos, full, size = int(state["pos"]), bool(state["full"]), buffer.buffer_size
+    for name, column in _columns(buffer).items():
+        stored = state["columns"].get(name, np.empty(0))
+        if full and 0 < len(stored) < size:  # of a shorter training: its oldest rows come first
+            stored = np.roll(stored, -pos, axis=0)
+        rows = min(len(stored), size) if full else pos
+        if stored.shape != (rows, *column.shape[1:]) or stored.dtype != column.dtype:
+            raise ArgumentError(
+                f"column {name!r} has shape {stored.shape} and type {stored.dtype}, this buffer "
+                f"holds {column.shape}, {column.dtype}; build it with the same lanes, assets and "
+                "size"
+            )
+        column[:rows] = stored
+    buffer.pos, buffer.full = (pos, full) if not full or rows == size else (rows, False)
 
 
 def bytes_per_transition(buffer: ReplayBuffer) -> float:

@@ -147,6 +147,11 @@ class MarketExtractor(BaseFeaturesExtractor):
         return self.embeddings.encode(windows[:, -self.bars :], tradable, codes)
 
 
+def all_embeddings(network: th.nn.Module) -> list[Embeddings]:
+    """The embeddings of all extractors of a policy or network, those of target networks too."""
+    return [part.embeddings for part in network.modules() if isinstance(part, MarketExtractor)]
+
+
 def asset_rows(channels: Tensor, tradable: Tensor, weights: Tensor) -> Tensor:
     """The rows of a `MarketExtractor` (batch, assets, C + 2).
 

@@ -1,8 +1,7 @@
 """The folder of a training run: everything needed to repeat, resume and evaluate it."""
 
-import os
 import platform
-import shutil
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -11,17 +10,20 @@ from typing import Any, Literal
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import get_device
 
-from agents.algorithms import load_agent
-from agents.buffers import save_buffer
 from agents.config import Range, TrainConfig
 from agents.direct import DirectAgent
+from agents.saving import load_agent
+from agents.tensors import SUFFIX
+from agents.training_state import save_training
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import read_json, replacing, write_json
+from portfolio_env.files import locked, read_json, replacing, write_json
 
 PACKAGES = ("portfolio-env", "gymnasium", "stable-baselines3", "torch", "numpy", "numba", "pandas")
+CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,17 @@ def load_model(
         direct.bind(market)
         return direct
     venv = make_sb3_vec_env(market, **config.env_options())
-    return load_agent(config.algo, file, venv, device=device)
+    return load_agent(file, venv, device=device)
 
 
 def model_file(path: Path, model: str) -> Path:
-    """The zip of the final or best model of a run, or of its latest checkpoint without one."""
-    file = path / f"{model}_model.zip"
+    """The file of the final or best model of a run, or its latest checkpoint without one."""
+    file = path / f"{model}_model{SUFFIX}"
     if not file.exists():
         checkpoint = latest_checkpoint(path)
         if checkpoint is None:
             raise DataError(f"{path} holds no model yet; train it further with --resume {path}")
-        file = checkpoint / "model.zip"
+        return checkpoint
     return file
 
 
@@ -117,65 +119,80 @@ def check_market(path: Path, config: TrainConfig, market: Market) -> None:
         )
 
 
-def create_run(
-    config: TrainConfig, market: Market, ranges: dict[str, Range], command: str, stamp: str
-) -> Path:
-    """Create the folder of a new run and write all that is known before training.
+def new_folder(config: TrainConfig, name: str) -> Path:
+    """The folder for something new: ``config.out``, or one within ``config.runs``.
 
     Args:
-        config: resolved settings.
-        market: market with fitted features.
-        ranges: rows of each range.
-        command: the command that started the run.
-        stamp: time of the start, part of the folder's name.
+        config: settings.
+        name: of a folder within ``config.runs``, after market and algorithm.
 
     Raises:
         ArgumentError: if the folder exists and is not empty.
     """
-    name = f"{Path(config.market).stem.split('?')[0]}__{config.algo}__{config.seed}__{stamp}"
+    name = f"{Path(config.market).stem.split('?')[0]}__{config.algo}__{name}"
     path = Path(config.out) if config.out else Path(config.runs) / name
-    if path.exists() and any(path.iterdir()):
-        raise ArgumentError(f"run folder {path} is not empty; pass another out, or resume it")
-    path.mkdir(parents=True, exist_ok=True)
+    refuse_filled(path)
+    return path
+
+
+def refuse_filled(path: Path) -> None:
+    """Raise ArgumentError if a folder holds anything but a lock."""
+    if path.exists() and any(file.name != LOCK for file in path.iterdir()):
+        raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
+
+
+def one_process(path: Path) -> AbstractContextManager[None]:
+    """Keep other processes from writing to a folder, which is created if missing.
+
+    Raises:
+        DataError: on entering, if another process writes to it.
+    """
+    return locked(
+        path / LOCK,
+        busy=f"another process is at work in {path}; wait for its end, or stop it first",
+    )
+
+
+def create_run(
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], command: str
+) -> None:
+    """Write all that is known of a new run before training.
+
+    Args:
+        path: its folder.
+        config: resolved settings.
+        market: market with fitted features.
+        ranges: rows of each range.
+        command: the command that started the run.
+
+    Raises:
+        ArgumentError: if the folder is not empty.
+    """
+    refuse_filled(path)
     with replacing(path / "command.txt") as beside:
         beside.write_text(command + "\n")
     write_json(path / "versions.json", _versions())
     write_json(path / "market.json", _describe(config, market, ranges))
     write_json(path / "features.json", market.panel.provenance["features"])
     write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run
-    return path
 
 
 def save_checkpoint(path: Path, agent: BaseAlgorithm) -> Path:
-    """Save model and replay buffer as one checkpoint, whole or not at all; older ones go."""
-    target = path / "checkpoints" / f"{agent.num_timesteps:012d}"
-    if target.exists():
-        return target
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
-    agent.save(beside / "model.zip")
-    if (buffer := getattr(agent, "replay_buffer", None)) is not None:
-        save_buffer(buffer, beside / "replay_buffer.npz")
-    os.replace(beside, target)
-    complete = _checkpoints(path)[-KEPT_CHECKPOINTS:]
-    for old in set(target.parent.iterdir()) - set(complete):  # also what a killed process left
-        shutil.rmtree(old)
-    return target
+    """Save everything that a training needs to go on exactly, and remove older checkpoints."""
+    file = path / CHECKPOINTS / f"{agent.num_timesteps:012d}{SUFFIX}"
+    save_training(file, agent)
+    for old in _checkpoints(path)[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+    return file
 
 
 def latest_checkpoint(path: Path) -> Path | None:
-    """The newest complete checkpoint of a run, if it has one."""
+    """The newest checkpoint of a run, if it has one."""
     return next(reversed(_checkpoints(path)), None)
 
 
 def _checkpoints(path: Path) -> list[Path]:
-    return sorted(p for p in (path / "checkpoints").glob("[0-9]*") if p.is_dir())
-
-
-def save_model(path: Path, agent: BaseAlgorithm) -> None:
-    """Write a model's zip beside its destination and rename it."""
-    with replacing(path) as beside:
-        agent.save(beside)
+    return sorted((path / CHECKPOINTS).glob(f"[0-9]*{SUFFIX}"))
 
 
 def _versions() -> dict[str, str]:

@@ -18,7 +18,8 @@ from typing import Literal
 import pandas as pd
 
 from agents.config import TrainConfig
-from agents.run_folder import load_run
+from agents.run_folder import load_run, new_folder, one_process, refuse_filled
+from agents.tensors import SUFFIX
 from agents.training import resume, train
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
@@ -114,27 +115,27 @@ def walk_forward(
         ArgumentError: as for ``make_plan``, or if the folder exists and is not empty.
     """
     plan = make_plan(config, folds, seeds=seeds, rolling=rolling)
-    stem = Path(config.market).stem.split("?")[0]
-    name = f"{stem}__{config.algo}__walk_forward__{datetime.now():%Y%m%d-%H%M%S}"
-    path = Path(config.out) if config.out else Path(config.runs) / name
-    if path.exists() and any(path.iterdir()):
-        raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
-    write_json(
-        path / FILE,
-        {
-            "config": plan.config.to_json(),
-            "seeds": plan.seeds,
-            "rolling": rolling,
-            "folds": [dataclasses.asdict(fold) for fold in plan.folds],
-        },
-    )
-    return _train(path, plan, progress_bar)
+    path = new_folder(config, f"walk_forward__{datetime.now():%Y%m%d-%H%M%S}")
+    with one_process(path):
+        refuse_filled(path)
+        write_json(
+            path / FILE,
+            {
+                "config": plan.config.to_json(),
+                "seeds": plan.seeds,
+                "rolling": rolling,
+                "folds": [dataclasses.asdict(fold) for fold in plan.folds],
+            },
+        )
+        return _train(path, plan, progress_bar)
 
 
 def continue_walk_forward(path: str | Path, *, progress_bar: bool = False) -> Path:
     """Train what a stopped walk forward has left, with its own settings."""
     path = Path(path)
-    return _train(path, read_plan(path), progress_bar)
+    plan = read_plan(path)
+    with one_process(path):
+        return _train(path, plan, progress_bar)
 
 
 def read_plan(path: Path) -> Plan:
@@ -189,7 +190,7 @@ def out_of_sample(
 
 def is_trained(folder: Path) -> bool:
     """Whether a run of a walk forward is over."""
-    return all((folder / f"{model}_model.zip").exists() for model in ("best", "final"))
+    return all((folder / f"{model}_model{SUFFIX}").exists() for model in ("best", "final"))
 
 
 def _train(path: Path, plan: Plan, progress_bar: bool) -> Path:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -313,17 +312,22 @@ class Market(Immutable):
         write_arrays(path, {"header": np.array(header), **self._arrays()})
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Market:
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Market:
         """Read a market that `save` wrote; nothing in the file is executed.
 
         Features are mapped into memory: they are read when they are used, and processes that use
         one file share them.
 
+        Args:
+            path: the file.
+            verify: hold the features against their checksum, as all the rest always is, so that
+                damaged numbers are refused.
+
         Raises:
-            DataError: if the file is missing or no such market.
+            DataError: if the file is missing, damaged or no such market.
         """
         try:
-            arrays = read_arrays(Path(path), mapped="features")
+            arrays = read_arrays(Path(path), mapped="features", verify=verify)
             header = json.loads(str(arrays["header"]))
             panel = PricePanel(
                 timestamps=arrays["timestamps"],
@@ -339,7 +343,14 @@ class Market(Immutable):
             names = ("feature_names", "warmup", "feature_bound", "vocabularies")
             rest = {name: header[name] for name in names if name in header}
             return cls(panel=panel, features=arrays["features"], **rest)
-        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise DataError(
                 f"{path} is no saved market ({error}): write one with Market.save"
             ) from error

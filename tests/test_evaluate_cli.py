@@ -207,11 +207,11 @@ def test_evaluates_a_run_against_baselines(run, monkeypatch, capsys):
 def test_another_model_of_the_run_is_another_trial(run, monkeypatch, capsys):
     quick = ("--device", "cpu", "--resamples", 40, "--baselines", "equal_weight")
     command(monkeypatch, capsys, run, *quick)
-    shutil.copy(run / "final_model.zip", run / "best_model.zip")
+    shutil.copy(run / "final_model.safetensors", run / "best_model.safetensors")
     same = command(monkeypatch, capsys, run, *quick, "--model", "best")
     assert "look 2" in same and "different agents" not in same
     assert "flatters it" in same
-    with (run / "best_model.zip").open("ab") as file:
+    with (run / "best_model.safetensors").open("ab") as file:
         file.write(b"\0")
     other = command(monkeypatch, capsys, run, *quick, "--model", "best")
     assert "look 3" in other and "2 different agents" in other

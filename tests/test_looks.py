@@ -1,6 +1,10 @@
 """The registry counts every use of a test range, and forgets none."""
 
+import resource
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -77,3 +81,45 @@ def test_a_damaged_registry_is_not_started_anew(tmp_path, text):
     with pytest.raises(DataError, match=r"looks\.json is damaged"):
         record_look(tmp_path, look())
     assert (tmp_path / "looks.json").read_text() == text
+
+
+ROOT = Path(__file__).parents[1]
+FIFTY_LOOKS = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests")!r}]
+from test_looks import look, record_look
+for number in range(50):
+    record_look(sys.argv[1], look(start=10 + number % 2))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_look_at_once_are_all_counted(tmp_path):
+    each = [sys.executable, "-c", FIFTY_LOOKS, str(tmp_path)]
+    processes = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.communicate(timeout=300)[1] == ""
+        assert process.returncode == 0
+    looks = read_looks(tmp_path)
+    assert len(looks) == 150
+    assert sum(entry == look(start=10) for entry in looks) == 75
+
+
+def test_a_full_disk_leaves_the_registry_as_it_was(tmp_path):
+    record_look(tmp_path, look())
+    before = (tmp_path / "looks.json").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before), limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"looks\.json cannot be written .*unchanged"):
+            record_look(tmp_path, look())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "looks.json").read_bytes() == before
+    assert len(record_look(tmp_path, look())) == 1
+
+
+def test_a_folder_that_takes_no_file_is_named(tmp_path):
+    (tmp_path / "run").write_text("a file where the folder should be")
+    with pytest.raises(DataError, match="run"):
+        record_look(tmp_path / "run", look())
