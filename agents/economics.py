@@ -17,9 +17,9 @@ from torch import Tensor
 
 from agents.networks.portfolio_layer import ConstrainedPortfolioLayer, share_rest
 from agents.trades import Costs, all_cash, trade
-from portfolio_env.constraints import SUM_ROUNDING
 from portfolio_env.dynamics import LOG_FLOOR
 from portfolio_env.errors import ArgumentError
+from portfolio_env.projection import SUM_ROUNDING
 from portfolio_env.simulator import Simulator
 
 Projection = Callable[[Tensor, Tensor], Tensor]
@@ -58,6 +58,7 @@ class Economics:
         impact: (T - 1, N) coefficient of sqrt(money traded), or (0, 0).
         quiet: whether every asset can always be traded and none is ever delisted.
         rules: the numbers of `portfolio_env.dynamics.RULES` by name.
+        least_cash: lower bound of cash.
         box: (2, N + 1) lowest and highest weights that are asked for, what lies outside is clipped;
             None where logits are.
         projection: (target, fixed (B, N)) -> the nearest target within the constraints; None where
@@ -72,6 +73,7 @@ class Economics:
     impact: Tensor
     quiet: bool
     rules: dict[str, float]
+    least_cash: float = 0.0
     box: Tensor | None = None
     projection: Projection | None = None
 
@@ -115,6 +117,7 @@ class Economics:
             **masks,
             quiet=bool(arrays.quiet.all()),
             rules=rules,
+            least_cash=float(simulator.bounds["min_cash"][0]),
             box=None
             if simulator.action == "logits"
             else th.tensor(np.array(simulator.box), dtype=dtype, device=device),
@@ -201,7 +204,7 @@ class Economics:
         if len(self.impact):
             impact = self._at(self.impact, t, assets) * wealth.clamp_min(0).sqrt()[:, None]
         fee = fixed_fee / wealth if fixed_fee else None
-        return Costs(buy, sell, impact, fee, self.rules["max_turnover"])
+        return Costs(buy, sell, impact, fee, self.rules["max_turnover"], self.least_cash)
 
     def _target(
         self, seen: Tensor, d: Tensor, a: Tensor, t: Tensor, assets: Tensor | None

@@ -1,9 +1,9 @@
 """The folder of a training run: everything needed to repeat, resume and evaluate it."""
 
-import platform
+import secrets
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,14 +16,21 @@ from agents.saving import load_agent
 from agents.tensors import SUFFIX
 from agents.training_state import save_training
 from agents.vec_env import make_sb3_vec_env
-from portfolio_env import Market
+from portfolio_env import Market, env_info
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import locked, read_json, replacing, write_json
+from portfolio_env.files import locked, read_json, write_json
 
-PACKAGES = ("portfolio-env", "gymnasium", "stable-baselines3", "torch", "numpy", "numba", "pandas")
+FORMAT = 2
+IDENTITY = "run.json"  # the first format had none
+OLD_FORMAT = (
+    "{0} is of the old format, whose files could run code; first: "
+    "python -m agents.store convert {0}"
+)
+WALK_FORWARD = "walk_forward.json"
 CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 LOCK = ".lock"
+_BEFORE_CONFIG = (LOCK, ".writing-", "command.txt", "versions", "market.json", "features.json")
 
 
 @dataclass(frozen=True)
@@ -94,11 +101,18 @@ def model_file(path: Path, model: str) -> Path:
 
 
 def read_config(path: Path) -> TrainConfig:
-    """The settings of a run."""
+    """The settings of a run.
+
+    Raises:
+        DataError: if the folder is no run, or one of the first format.
+    """
     try:
-        return TrainConfig.from_json(read_json(path / "config.json"))
+        config = TrainConfig.from_json(read_json(path / "config.json"))
     except FileNotFoundError:
         raise DataError(f"{path} is not a run folder: it has no config.json") from None
+    if not (path / IDENTITY).exists():
+        raise DataError(OLD_FORMAT.format(path))
+    return config
 
 
 def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[str, Range]]:
@@ -136,8 +150,8 @@ def new_folder(config: TrainConfig, name: str) -> Path:
 
 
 def refuse_filled(path: Path) -> None:
-    """Raise ArgumentError if a folder holds anything but a lock."""
-    if path.exists() and any(file.name != LOCK for file in path.iterdir()):
+    """Raise ArgumentError if a folder holds more than a process killed at its start leaves."""
+    if path.exists() and not all(file.name.startswith(_BEFORE_CONFIG) for file in path.iterdir()):
         raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
 
 
@@ -169,9 +183,7 @@ def create_run(
         ArgumentError: if the folder is not empty.
     """
     refuse_filled(path)
-    with replacing(path / "command.txt") as beside:
-        beside.write_text(command + "\n")
-    write_json(path / "versions.json", _versions())
+    write_json(path / IDENTITY, started(command))
     write_json(path / "market.json", _describe(config, market, ranges))
     write_json(path / "features.json", market.panel.provenance["features"])
     write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run
@@ -195,14 +207,19 @@ def _checkpoints(path: Path) -> list[Path]:
     return sorted((path / CHECKPOINTS).glob(f"[0-9]*{SUFFIX}"))
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # a checkout that is on the path without being installed
-            versions[package] = "not installed"
-    return versions
+def started(command: str) -> dict[str, Any]:
+    """What tells a run or a walk forward from every other one, and what it is made with.
+
+    Args:
+        command: the command that starts it.
+    """
+    return {
+        "format": FORMAT,
+        "id": secrets.token_hex(6),
+        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "command": command,
+        "environment": env_info(),
+    }
 
 
 def _describe(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> dict[str, Any]:
@@ -212,6 +229,7 @@ def _describe(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> 
         "hash": market.hash,
         "n_bars": market.n_bars,
         "assets": list(market.assets),
+        "feature_names": list(market.feature_names),
         "periods_per_year": market.periods_per_year,
         "ranges": {name: list(rows) for name, rows in ranges.items()},
         "dates": {name: [str(times[s]), str(times[e - 1])] for name, (s, e) in ranges.items()},

@@ -76,12 +76,12 @@ def save_tensors(path: str | Path, tree: Any, *, kind: str) -> None:
             raise OSError(str(error)) from error
 
 
-def load_tensors(path: str | Path, *, kind: str) -> Any:
+def load_tensors(path: str | Path, *, kind: str | None) -> Any:
     """Read what `save_tensors` wrote; tensors are on the CPU.
 
     Args:
         path: the file.
-        kind: what the tree must be.
+        kind: what the tree must be; None takes any.
 
     Raises:
         DataError: if there is no such file, it is of another kind, or it is damaged: a single
@@ -103,7 +103,7 @@ def load_tensors(path: str | Path, *, kind: str) -> Any:
         raise DataError(
             f"{path} is damaged, or no file of tensors ({reason}); restore it from a copy"
         ) from error
-    if stored != kind:
+    if kind not in (None, stored):
         raise DataError(f"{path} holds {stored!r}, not {kind!r}; give the file that does")
     return tree
 

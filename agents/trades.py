@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as nnf
 
-from portfolio_env.trading import solve_trades
+from portfolio_env.trading import CASH_ROUNDING, solve_trades
 
 
 class _Remainder(th.autograd.Function):
@@ -92,6 +92,7 @@ class Costs(NamedTuple):
         impact: (B, N) coefficient of the square-root impact; None is none.
         fee: (B,) charged where anything is traded; None is none.
         limit: Largest turnover.
+        least_cash: Lower bound of cash where trades are cut to it.
     """
 
     buy: Tensor
@@ -99,6 +100,7 @@ class Costs(NamedTuple):
     impact: Tensor | None = None
     fee: Tensor | None = None
     limit: float = math.inf
+    least_cash: float = 0.0
 
 
 def remainder_factor(drifted: Tensor, target: Tensor, buy: Any, sell: Any) -> Tensor:
@@ -148,54 +150,86 @@ def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs
         costs: what trading costs.
     """
     x = _solve(d, a, fixed, free, costs)
-    q = x[:, None] * a[:, 1:] - d[:, 1:]
-    if fixed is None or free is None:
-        done = Trade(x, q.abs().sum(1), a)
-    else:
-        q = q.masked_fill(fixed, 0.0)
+    mu, held = x, a
+    if free is not None:
         mu = 1 - free + free * x
+    paid = (x > 0) & (mu > 0)
+    q = x.where(paid, 1.0)[:, None] * a[:, 1:] - d[:, 1:]
+    if fixed is not None:
+        q = q.masked_fill(fixed, 0.0)
         kept = nnf.pad(fixed, (1, 0))
-        held = th.where(kept, d, x[:, None] * a) / mu.where(mu > 0, 1.0)[:, None]
-        done = Trade(mu, q.abs().sum(1), held)
+        held = th.where(kept, d, x[:, None] * a) / mu.where(paid, 1.0)[:, None]
+    turnover = q.abs().sum(1)
+    done = Trade(mu, turnover, held)
+    if not bool(paid.all()):
+        ruined = ~paid & (mu <= 0)
+        nothing = _nothing(d)
+        done = _where(paid, done, nothing)
+        done = _where(~ruined, done, Trade(th.zeros_like(x), nothing.turnover, all_cash(d)))
     if costs.limit < math.inf:
-        done = _cut(done, d, q, costs)
-    lost = x <= 0
+        done = _cut(done, d, a, q, turnover, costs)
     if free is not None and bool((tied := free <= 0).any()):
-        lost = lost & ~tied
-        done = Trade(
-            done.mu.where(~tied, 1.0),
-            done.turnover.where(~tied, 0.0),
-            done.held.where(~tied[:, None], d),
-        )
-    if bool(lost.any()):
-        done = Trade(
-            done.mu.where(~lost, 0.0),
-            done.turnover.where(~lost, 0.0),
-            done.held.where(~lost[:, None], all_cash(d)),
-        )
+        done = _where(~tied, done, _nothing(d))
     return done
 
 
-def _cut(done: Trade, d: Tensor, q: Tensor, costs: Costs) -> Trade:
-    """The trades of lanes beyond the turnover limit, all cut by the same factor."""
-    over = done.turnover > costs.limit
+def _nothing(d: Tensor) -> Trade:
+    """No trade at all."""
+    return Trade(th.ones_like(d[:, 0]), th.zeros_like(d[:, 0]), d)
+
+
+def _where(lanes: Tensor, one: Trade, other: Trade) -> Trade:
+    """One trade in the given lanes, the other elsewhere."""
+    return Trade(
+        one.mu.where(lanes, other.mu),
+        one.turnover.where(lanes, other.turnover),
+        one.held.where(lanes[:, None], other.held),
+    )
+
+
+def _cut(whole: Trade, d: Tensor, a: Tensor, q: Tensor, turnover: Tensor, costs: Costs) -> Trade:
+    """The trades of lanes beyond the turnover limit, cut; the twin of ``trade_part``.
+
+    Args:
+        whole: what is done where the limit does not bind.
+        d: (B, N + 1) drifted weights.
+        a: (B, N + 1) target.
+        q: (B, N) trades beyond the limit.
+        turnover: (B,) theirs.
+        costs: what trading costs.
+    """
+    over = turnover > costs.limit
     if not bool(over.any()):
-        return done
-    cut = costs.limit / done.turnover.where(over, 1.0)
-    q = q * cut[:, None]
+        return whole
+    if costs.limit <= 0:
+        return _where(~over, whole, _nothing(d))
+    q = q * (costs.limit / turnover.where(over, 1.0))[:, None]
+    fee = th.zeros_like(turnover) if costs.fee is None else costs.fee
+    least = th.minimum(d[:, 0], a[:, 0]).clamp_max(costs.least_cash)
+    buys = q > 0
+    taken = q + (1 - least)[:, None] * _price(q, costs)
+    needed = taken.where(buys, 0.0).sum(1)
+    room = d[:, 0] - fee - least * (1 - fee) - taken.where(~buys, 0.0).sum(1)
+    rounding = max(CASH_ROUNDING, 8 * th.finfo(d.dtype).eps)
+    short = needed > (room + rounding).clamp_min(0.0)
+    fits = (room.clamp_min(0.0) / needed.where(short, 1.0)).where(short, 1.0)
+    q = q.where(~buys, fits[:, None] * q)
+    spent = fee + _price(q, costs).sum(1)
+    mu = 1 - spent
+    cash = (d[:, 0] - q.sum(1) - spent) / mu.where(mu > 0, 1.0)
+    cash = cash + (th.maximum(cash, least) - cash).detach()
+    held = th.cat([cash[:, None], (d[:, 1:] + q) / mu.where(mu > 0, 1.0)[:, None]], 1)
+    made = (room >= -rounding) & (mu > 0)
+    part = _where(made, Trade(mu, q.abs().sum(1), held), _nothing(d))
+    return _where(~over, whole, part)
+
+
+def _price(q: Tensor, costs: Costs) -> Tensor:
+    """(B, N) what trades cost, fees aside."""
     rate = th.where(q > 0, costs.buy, costs.sell)
     if costs.impact is not None:
         rate = rate + costs.impact * q.abs().clamp_min(1e-30).sqrt()
-    spent = (rate * q.abs()).sum(1)
-    if costs.fee is not None and costs.limit > 0:
-        spent = spent + costs.fee
-    cash = d[:, 0] - q.sum(1) - spent
-    held = th.cat([cash[:, None], d[:, 1:] + q], 1) / (1 - spent)[:, None]
-    return Trade(
-        th.where(over, 1 - spent, done.mu),
-        th.where(over, cut * done.turnover, done.turnover),
-        th.where(over[:, None], held, done.held),
-    )
+    return rate * q.abs()
 
 
 def all_cash(like: Tensor) -> Tensor:

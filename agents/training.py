@@ -41,6 +41,7 @@ from agents.run_folder import (
     read_config,
 )
 from agents.saving import save_agent
+from agents.store.cards import validate_models, write_card
 from agents.tensors import SUFFIX
 from agents.training_state import restore_training
 from agents.vec_env import make_sb3_vec_env
@@ -106,9 +107,7 @@ def _learner(
         th.set_num_threads(1)  # the networks are small: more threads only wait for each other
     if config.algo == "direct":
         return _direct_trainer(config, market, ranges)
-    options = config.env_options() | config.training_options(market, ranges["train"])
-    venv = make_sb3_vec_env(market, config.num_envs, **options)
-    agent = make_agent(config.algo, venv, **_agent_options(config))
+    agent = new_agent(config, market, ranges)
     rollout = getattr(agent, "n_steps", 0) * config.num_envs
     if config.timesteps <= rollout:
         _LOGGER.warning(
@@ -119,6 +118,20 @@ def _learner(
             2 * rollout,
         )
     return agent
+
+
+def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> BaseAlgorithm:
+    """The agent of a run by an algorithm of SB3, before its first step.
+
+    Args:
+        config: resolved settings.
+        market: with fitted features.
+        ranges: rows of each range.
+    """
+    assert config.num_envs
+    options = config.env_options() | config.training_options(market, ranges["train"])
+    venv = make_sb3_vec_env(market, config.num_envs, **options)
+    return make_agent(config.algo, venv, **_agent_options(config))
 
 
 def _run(
@@ -132,9 +145,12 @@ def _run(
     weights = pretrained(path, config, market, ranges)
     if isinstance(learner, DirectTrainer):
         hand_on(weights, learner.agent.network)
-        return _run_direct(path, config, learner)
-    hand_on(weights, learner.policy)
-    return _run_rl(path, config, market, ranges, learner, progress_bar)
+        _run_direct(path, config, learner)
+    else:
+        hand_on(weights, learner.policy)
+        _run_rl(path, config, market, ranges, learner, progress_bar)
+    write_card(path, validate_models(path, config, market, ranges))
+    return path
 
 
 def _run_rl(
@@ -144,7 +160,7 @@ def _run_rl(
     ranges: dict[str, Range],
     agent: BaseAlgorithm,
     progress_bar: bool,
-) -> Path:
+) -> None:
     assert config.timesteps
     callbacks = _callbacks(path, config, market, ranges)
     checkpoint = latest_checkpoint(path)
@@ -160,7 +176,6 @@ def _run_rl(
     )
     agent.logger.close()
     save_agent(agent, path / f"final_model{SUFFIX}")
-    return path
 
 
 def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> DirectTrainer:
@@ -184,7 +199,7 @@ def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range
     )
 
 
-def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer) -> Path:
+def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer) -> None:
     assert config.checkpoint_every and trainer.validation
     agent, options = trainer.agent, trainer.options
     take_up(trainer, file := path / CHECKPOINTS / f"direct{SUFFIX}")
@@ -200,7 +215,6 @@ def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer) -> Path
     logger.close()
     trainer.restore_best()
     agent.save(best)
-    return path
 
 
 def _agent_options(config: TrainConfig) -> dict[str, Any]:

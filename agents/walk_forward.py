@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +20,15 @@ from typing import Literal
 import pandas as pd
 
 from agents.config import TrainConfig
-from agents.run_folder import load_run, new_folder, one_process, refuse_filled
+from agents.run_folder import (
+    WALK_FORWARD,
+    load_run,
+    new_folder,
+    one_process,
+    refuse_filled,
+    started,
+)
+from agents.store.cards import write_card
 from agents.tensors import SUFFIX
 from agents.training import resume, train
 from portfolio_env import Market, PortfolioEnv
@@ -27,7 +37,7 @@ from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.walk_forward import Fold, Range, stitch, walk_forward_folds
 from portfolio_env.files import read_json, write_json
 
-FILE = "walk_forward.json"
+FILE = WALK_FORWARD
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -125,6 +135,7 @@ def walk_forward(
                 "seeds": plan.seeds,
                 "rolling": rolling,
                 "folds": [dataclasses.asdict(fold) for fold in plan.folds],
+                **started(shlex.join(sys.argv)),
             },
         )
         return _train(path, plan, progress_bar)
@@ -205,6 +216,7 @@ def _train(path: Path, plan: Plan, progress_bar: bool) -> Path:
             if folder.exists():  # killed before it became a run
                 shutil.rmtree(folder)
             train(replace(config, seed=seed, out=str(folder)), progress_bar=progress_bar)
+    write_card(path)
     return path
 
 

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar, cast
 
-from numba import njit
+import numpy as np
+from numba import config, njit
 from numba.core import types
-from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
 from portfolio_env.code_cache import CodeCache
+
+# ``NUMBA_DISABLE_JIT=1`` of the environment: everything runs as plain Python.
+PLAIN = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # numba sets it while it loads
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -23,20 +26,26 @@ OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 
 def kernel(function: Function) -> Function:
     """Compile at first call and keep the machine code, see ``code_cache``."""
-    return _kept(njit(**OPTIONS)(function), function)
+    return _compiled(function)
 
 
 def inlined(function: Function) -> Function:
     """Like ``kernel``, and copied into its callers: small steps of a loop over lanes."""
-    return _kept(njit(**OPTIONS, inline="always")(function), function)
+    return _compiled(function, inline="always")
 
 
-def _kept(compiled: Any, function: Function) -> Function:
-    jitted: bool = isinstance(compiled, Dispatcher)
-    if jitted:  # not where NUMBA_DISABLE_JIT is set
-        with suppress(OSError):  # without sources there is nothing to compare
-            compiled._cache = CodeCache(function)
+def _compiled(function: Function, **options: Any) -> Function:
+    if PLAIN:  # silent about overflow, as machine code is
+        return np.errstate(all="ignore")(function)
+    compiled: Any = njit(**OPTIONS, **options)(function)
+    with suppress(OSError):  # without sources there is nothing to compare
+        compiled._cache = CodeCache(function)
     return cast(Function, compiled)
+
+
+def record(**fields: type[np.generic]) -> np.dtype[np.void]:
+    """A type of records whose fields are read as attributes, compiled or not."""
+    return np.dtype((np.record, list(fields.items())))
 
 
 def _borrow(typing_context: Any, arrays: Any) -> Any:
@@ -68,4 +77,4 @@ def _borrow(typing_context: Any, arrays: Any) -> Any:
     return arrays(arrays), codegen
 
 
-borrowed: Callable[..., Any] = intrinsic(_borrow)
+borrowed: Callable[..., Any] = (lambda arrays: arrays) if PLAIN else intrinsic(_borrow)

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.compiled import borrowed, inlined, kernel
-from portfolio_env.constraints import violation_lane
+from portfolio_env.compiled import borrowed, inlined, kernel, record
+from portfolio_env.projection import violation_lane
 from portfolio_env.targets import mark_kept, target_lane
-from portfolio_env.trading import remainder_factor, trade_lane
+from portfolio_env.trading import money_lost, remainder_factor, trade_lane
 
 __all__ = ["LEDGER", "Lanes", "MarketArrays", "remainder_factor", "step_lanes"]
 
@@ -48,24 +48,24 @@ VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMA
 # value.
 RUIN_FRACTION = 1e-3
 LOG_FLOOR = 1e-6
+# What a trade may lose or make by rounding, see ``trading.money_lost``.
+CONSERVED = 1e-9
 
 # The numbers of one environment that do not change while it runs: a record read by field name.
-RULES = np.dtype(
-    [
-        ("softmax", np.bool_),  # actions are softmax numerators, else weights
-        ("next_open", np.bool_),
-        ("sampled", np.bool_),  # lanes trade columns of their own, else all in order
-        ("adjustment", np.float64),
-        ("no_trade_band", np.float64),
-        ("max_turnover", np.float64),
-        ("max_period_turnover", np.float64),
-        ("cash_rate", np.float64),  # per bar, like the next two
-        ("margin_rate", np.float64),
-        ("borrow_rate", np.float64),
-        ("haircut", np.float64),
-        ("fixed_fee", np.float64),
-        ("initial_value", np.float64),
-    ]
+RULES = record(
+    softmax=np.bool_,  # actions are softmax numerators, else weights
+    next_open=np.bool_,
+    sampled=np.bool_,  # lanes trade columns of their own, else all in order
+    adjustment=np.float64,
+    no_trade_band=np.float64,
+    max_turnover=np.float64,
+    max_period_turnover=np.float64,
+    cash_rate=np.float64,  # per bar, like the next two
+    margin_rate=np.float64,
+    borrow_rate=np.float64,
+    haircut=np.float64,
+    fixed_fee=np.float64,
+    initial_value=np.float64,
 )
 
 
@@ -90,12 +90,14 @@ class Lanes(NamedTuple):
     assets: NDArray[np.int64]  # (B, N) columns of the market the lane trades
     weights: Float  # (B, N + 1) drifted
     held: Float  # (B, N + 1) right after the last trade
-    growth: Float  # (2, B) value over value before of the last step, and the highest value so far
+    growth: Float  # (3, B) value over value before of the last step, the highest value so far, and
+    # the ``trading.money_lost`` of a trade that broke conservation, else 0
     ledger: Float  # (len(LEDGER), B)
     turnovers: Float  # (B, P) ring of the last turnovers, P = 0 without a period limit
     ended: Bool  # (2, B) terminated, truncated
     scratch: Float  # (5, N + 1) work space of one lane
-    flags: Bool  # (5, N) delisted, untradable (false again after each lane), fixed, none, kept
+    flags: Bool  # (6, N) delisted, untradable (false again after each lane), fixed, none, kept,
+    # work space
 
 
 @inlined
@@ -151,16 +153,22 @@ def step_lanes(
         bounds: (1,) record array of ``constraints.BOUNDS``.
 
     Returns:
-        -1, or the first active lane whose action is not finite; then nothing has changed.
+        -1; or the first active lane whose action is not finite, then nothing has changed; or
+        -2 - b where a trade of lane b broke the conservation of money: then b stands before its
+        move, with ``held`` and turnover and cost of the ledger as they broke, and the others have
+        been stepped.
     """
     lanes, market, wanted = borrowed(owned), borrowed(read), borrowed(actions)
     bad = _first_not_finite(wanted, active)
     if bad >= 0:
         return bad
+    broken = -1
     for b in range(actions.shape[0]):
         if active[b]:
-            _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0])
-    return -1
+            conserved = _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0])
+            if not conserved and broken < 0:
+                broken = b
+    return -1 if broken < 0 else -2 - broken
 
 
 @inlined
@@ -180,7 +188,8 @@ def _first_not_finite(actions: Float, active: Bool) -> int:
 @inlined
 def _step_lane(
     b: int, wanted: Float, lanes: Lanes, market: MarketArrays, rules: Any, bounds: Any
-) -> None:
+) -> bool:
+    """Step one lane; returns whether its trade conserved money."""
     row, n = lanes.clock[0, b], lanes.assets.shape[1]
     d, held, ledger = lanes.weights[b], lanes.held[b], lanes.ledger
     quiet = market.quiet[row]
@@ -200,8 +209,13 @@ def _step_lane(
         wealth = value * growth
         delisted = lanes.flags[3]  # none any more
     if wealth > 0.0:
-        mu, turnover = _rebalance(b, wanted, wealth, quiet, lanes, market, rules, bounds)
+        mu, turnover, lost = _rebalance(b, wanted, wealth, quiet, lanes, market, rules, bounds)
         moves = _columns(market.after[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:])
+        if not lost <= CONSERVED:
+            ledger[TURNOVER, b], ledger[COST, b] = turnover, (1.0 - mu) * wealth
+            lanes.growth[2, b] = lost
+            lanes.flags[:2] = False
+            return False
         rates = (rules.cash_rate, rules.margin_rate, rules.borrow_rate)
         growth, carry = drift_lane(held, moves, delisted, rules.haircut, rates, d)
     if not quiet:
@@ -225,12 +239,15 @@ def _step_lane(
     for i in range(n + 1):
         squares += held[i] * held[i]
     ledger[CONCENTRATION, b] = squares
-    ledger[VIOLATION, b] = 0.0 if bounds.trivial else violation_lane(held, bounds)
+    ledger[VIOLATION, b] = (
+        0.0 if bounds.trivial else violation_lane(held, bounds, lanes.scratch[0, 1:])
+    )
     if lanes.turnovers.shape[1] > 0:
         lanes.turnovers[b, row % lanes.turnovers.shape[1]] = turnover
     lanes.clock[0, b] = row + 1
     lanes.ended[0, b] = new <= RUIN_FRACTION * rules.initial_value
     lanes.ended[1, b] = row + 1 >= lanes.clock[1, b]
+    return True
 
 
 @inlined
@@ -248,8 +265,8 @@ def _rebalance(
     b: int, wanted: Float, wealth: float, quiet: bool, lanes: Lanes, market: MarketArrays, rules:
         Any,
     bounds: Any,
-) -> tuple[float, float]:  # fmt: skip
-    """Steps 1 and 2 of the lane: feasible target, trade; returns (mu, turnover)."""
+) -> tuple[float, float, float]:  # fmt: skip
+    """Steps 1 and 2 of the lane: feasible target, trade; returns (mu, turnover, money lost)."""
     row, columns, a, fixed = lanes.clock[0, b], lanes.assets[b], lanes.scratch[1], lanes.flags[2]
     buy = _columns(market.rates[0], columns, rules.sampled, lanes.scratch[2, 1:])
     sell = _columns(market.rates[1], columns, rules.sampled, lanes.scratch[3, 1:])
@@ -258,13 +275,15 @@ def _rebalance(
         impact = lanes.scratch[4, 1:]
         for i in range(columns.shape[0]):
             impact[i] = market.impact[row, columns[i]] * math.sqrt(wealth)
-    d = lanes.weights[b]
+    d, held = lanes.weights[b], lanes.held[b]
     free = target_lane(wanted, d, quiet, rules, bounds, a, lanes.flags)
     limit = rules.max_turnover
     if lanes.turnovers.shape[1] > 0:
         limit = min(limit, rules.max_period_turnover - _used_turnover(lanes.turnovers[b], row))
     costs = (buy, sell, impact, rules.fixed_fee / wealth)
-    return trade_lane(d, a, fixed, free, costs, max(limit, 0.0), lanes.held[b])
+    limits = (max(limit, 0.0), bounds.min_cash)
+    mu, turnover = trade_lane(d, a, fixed, free, costs, limits, held)
+    return mu, turnover, money_lost(d, held, lanes.flags[1], costs, mu, turnover)
 
 
 @inlined

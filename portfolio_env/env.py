@@ -99,8 +99,13 @@ class PortfolioEnv(gym.Env[Any, Any]):
             raise ArgumentError(
                 "the episode is over or was never started; call reset() before step()."
             )
-        simulator = self.simulator
-        reward = simulator.step(np.asarray(action)[None])
+        simulator, array = self.simulator, np.asarray(action)
+        if array.shape != (simulator.n_assets + 1,):
+            raise ArgumentError(
+                f"the action has shape {array.shape}, expected ({simulator.n_assets + 1},) "
+                "numbers, cash first."
+            )
+        reward = simulator.step(array[None])
         terminated, truncated = bool(simulator.terminated[0]), bool(simulator.truncated[0])
         self._running = not (terminated or truncated)
         return self._observation(), float(reward[0]), terminated, truncated, self._info()

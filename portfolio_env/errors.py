@@ -1,8 +1,8 @@
-"""The errors raised for bad input; each message names the value, the bound and the mend."""
+"""The errors this package raises; each message names the value, the bound and the mend."""
 
 
 class PortfolioError(ValueError):
-    """Base class of every error this package raises for bad input."""
+    """Base class of every error this package raises on purpose."""
 
 
 class ArgumentError(PortfolioError):
@@ -11,3 +11,7 @@ class ArgumentError(PortfolioError):
 
 class DataError(PortfolioError):
     """Market data that cannot be used as they are; the message names file, row and mend."""
+
+
+class ConservationError(PortfolioError):
+    """A trade lost or made money: a fault of this package or its compiler, never of the input."""

@@ -15,12 +15,12 @@ from portfolio_env.constraints import NO_LIMIT, PortfolioConstraints
 from portfolio_env.costs import TransactionCosts
 from portfolio_env.data import load_market
 from portfolio_env.episodes import Episodes, When
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.moves import Benchmark, market_arrays
 from portfolio_env.names import check_keywords
 from portfolio_env.rewards import Reward, RewardSpec, Transition, make_reward
-from portfolio_env.targets import softmax_numerators
+from portfolio_env.targets import checked_actions, clipped_weights, softmax_numerators
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
@@ -162,12 +162,12 @@ class Simulator:
             assets=np.tile(np.arange(n), (b, 1)),
             weights=np.zeros((b, n + 1)),
             held=np.zeros((b, n + 1)),
-            growth=np.ones((2, b)),
+            growth=np.zeros((3, b)),
             ledger=np.zeros((len(dynamics.LEDGER), b)),
             turnovers=np.zeros((b, period)),
             ended=np.zeros((2, b), np.bool_),
             scratch=np.zeros((5, n + 1)),
-            flags=np.zeros((5, n), np.bool_),
+            flags=np.zeros((6, n), np.bool_),
         )
         self._all = np.ones(b, np.bool_)
 
@@ -255,7 +255,7 @@ class Simulator:
                 state.assets[lane] = episodes.draw_assets(start, generator(lane))
         held = self._start_weights(weights, which)
         state.weights[which] = state.held[which] = held
-        state.growth[:, which] = [[1.0], [self.initial_value]]
+        state.growth[:, which] = [[1.0], [self.initial_value], [0.0]]
         state.turnovers[which] = 0.0
         state.ended[:, which] = False
         fresh = np.zeros((len(dynamics.LEDGER), len(which)))
@@ -310,25 +310,19 @@ class Simulator:
         Raises:
             ArgumentError: If the shape is wrong or an action is not finite; nothing has changed
                 then.
+            ConservationError: If a trade lost or made money, which is never the actions' fault. The
+                lane stands before its move, with ``held`` and turnover and cost of the ledger as
+                they broke; the others have been stepped.
         """
-        array = np.asarray(actions)
-        shape = (self.num_lanes, self.n_assets + 1)
-        if array.shape != shape or array.dtype.kind not in "fiu":
-            raise ArgumentError(
-                f"actions have shape {array.shape} and type {array.dtype}, expected {shape} "
-                "numbers: one row per lane, cash first."
-            )
+        array = checked_actions(actions, (self.num_lanes, self.n_assets + 1))
         mask, lanes = self._all if active is None else active, self.lanes
         if self.action == "logits":
             wanted = softmax_numerators(array, self.logits_scale)
         else:
-            wanted = self._clipped(array)
-        bad = dynamics.step_lanes(wanted, mask, lanes, self.arrays, self.rules, self.bounds)
-        if bad >= 0:
-            raise ArgumentError(
-                f"the action of lane {bad} is not finite: {array[bad].tolist()}; check the policy "
-                "for NaN."
-            )
+            wanted = clipped_weights(array, self.box)
+        code = dynamics.step_lanes(wanted, mask, lanes, self.arrays, self.rules, self.bounds)
+        if code != -1:
+            raise self._fault(code, array)
         np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])
         universe = None if self.episodes.universe is None else lanes.assets
         lanes.ledger[dynamics.BENCHMARK] = self._benchmark.log_return(lanes.clock[0], universe)
@@ -342,12 +336,24 @@ class Simulator:
             rewards[~active] = 0.0
         return rewards
 
-    def _clipped(self, weights: NDArray[Any]) -> Float:
-        """Asked weights clipped to the box of actions; what is not finite stays, to be refused."""
-        out: Float = np.array(weights, dtype=np.float64, order="C")
-        return np.clip(out, *self.box, out=out, where=np.isfinite(out))
-
     # ---- arguments
+
+    def _fault(self, code: int, actions: NDArray[np.floating[Any]]) -> PortfolioError:
+        """The error that ``dynamics.step_lanes`` reports by a code."""
+        if code >= 0:
+            return ArgumentError(
+                f"the action of lane {code} is not finite: {actions[code].tolist()}; check the "
+                "policy for NaN."
+            )
+        lane, lanes = -2 - code, self.lanes
+        row, ledger = lanes.clock[0, lane], lanes.ledger[:, lane]
+        return ConservationError(
+            f"the trade of lane {lane} at bar {row} ({self.market.timestamps[row]}) is off by "
+            f"{lanes.growth[2, lane]:.3g} of the wealth: {ledger[dynamics.VALUE]:.17g} before, "
+            f"cost {ledger[dynamics.COST]:.17g}, turnover {ledger[dynamics.TURNOVER]:.17g}, held "
+            f"weights sum to {lanes.held[lane].sum():.17g}. This is a fault of the program, not of "
+            "the action: report it with the lane's weights and held, and reset the lane."
+        )
 
     def _checked_weights(self, name: str, weights: Any, shape: tuple[int, ...]) -> Float:
         array = np.array(weights, dtype=np.float64)

@@ -5,17 +5,44 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.compiled import inlined, kernel
-from portfolio_env.constraints import SUM_ROUNDING, project_lane
+from portfolio_env.errors import ArgumentError
+from portfolio_env.projection import SUM_ROUNDING, project_lane
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 
+def checked_actions(actions: ArrayLike, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
+    """Actions as float32 or float64, the precisions that compiled code knows.
+
+    Raises:
+        ArgumentError: If they have another shape or are no numbers.
+    """
+    array = np.asarray(actions)
+    if array.shape != shape or array.dtype.kind not in "fiu":
+        raise ArgumentError(
+            f"actions have shape {array.shape} and type {array.dtype}, expected {shape} "
+            "numbers: one row per lane, cash first."
+        )
+    if array.dtype in (np.float32, np.float64):
+        return array
+    with np.errstate(over="ignore"):  # what is beyond float64 becomes infinite, and is refused
+        return array.astype(np.float64)
+
+
+def clipped_weights(weights: NDArray[np.floating[Any]], box: tuple[Any, Any]) -> Float:
+    """Asked weights clipped to the box of actions; what is not finite stays, to be refused."""
+    out: Float = np.array(weights, dtype=np.float64, order="C")
+    return np.clip(out, *box, out=out, where=np.isfinite(out))
+
+
 def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float:
     """``exp(scale * clip(scores, -1, 1))`` in float64; ``target_lane`` divides by their sum.
+
+    What is not finite becomes NaN.
 
     NumPy's exponential works on all lanes at once, and takes a fifth of the time of one inside the
     loop over them.
@@ -30,11 +57,13 @@ def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float
 def _scale_clipped(scores: NDArray[np.floating[Any]], scale: float, out: Float) -> None:
     for i in range(scores.shape[0]):
         score = float(scores[i])
+        clipped = score
         if score > 1.0:
-            score = 1.0
+            clipped = 1.0
         elif score < -1.0:
-            score = -1.0
-        out[i] = scale * score  # NaN stays NaN
+            clipped = -1.0
+        # NaN stays NaN, and what is infinite becomes it, to be refused
+        out[i] = scale * clipped + (score - score)
 
 
 @inlined
@@ -62,12 +91,13 @@ def target_lane(
         rules: Record of ``dynamics.RULES``.
         bounds: Record of ``constraints.BOUNDS``.
         a: (N + 1,) receives the target; fixed assets have their drifted weight in it.
-        flags: (5, N) row 1 the assets that can be neither bought nor sold now, row 4 those to keep.
+        flags: (6, N) row 1 the assets that can be neither bought nor sold now, row 4 those to
+            keep, row 5 work space.
 
     Returns:
         The wealth that cash and the other assets share, ``1 - sum_fixed d``.
     """
-    untradable, fixed, kept = flags[1], flags[2], flags[4]
+    untradable, fixed, kept, settled = flags[1], flags[2], flags[4], flags[5]
     n, band = fixed.shape[0], rules.no_trade_band
     share = 1.0
     if rules.softmax:
@@ -78,9 +108,9 @@ def target_lane(
     a[0] = wanted[0] * share
     for i in range(n):
         a[i + 1] = wanted[i + 1] * share
-        fixed[i] = False
+    fixed[:] = False
     if not bounds.trivial or not rules.softmax:
-        project_lane(a, fixed, bounds)
+        project_lane(a, fixed, bounds, settled)
     moved = rules.adjustment < 1.0
     if moved:
         for i in range(n + 1):
@@ -96,7 +126,7 @@ def target_lane(
         free = _share_rest(d, a, fixed)
     if (moved or stuck) and not bounds.trivial:
         # the bounds may move what is merely kept, but not what cannot be traded
-        project_lane(a, untradable, bounds)
+        project_lane(a, untradable, bounds, settled)
         for i in range(n):
             if fixed[i] and not untradable[i] and a[i + 1] != d[i + 1]:
                 fixed[i] = False

@@ -16,6 +16,9 @@ from portfolio_env.errors import ArgumentError
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
+# Cash this close to its bound, in units of the wealth, is at it.
+CASH_ROUNDING = 1e-15
+
 
 def remainder_factor(
     drifted: ArrayLike,
@@ -155,13 +158,23 @@ def trade_lane(
     fixed: Bool,
     free: float,
     costs: tuple[Float, Float, Float, float],
-    limit: float,
+    limits: tuple[float, float],
     held: Float,
 ) -> tuple[float, float]:
     """Trade from ``d`` towards ``a``; returns (mu, turnover) and writes the weights after trading.
 
-    ``costs`` is (buy, sell, impact coefficients in wealth units, fee). Where the traded notional
-    would exceed ``limit`` every trade is cut by the same factor.
+    A trade that costs all the wealth there is, frozen shorts counted, ruins the account: mu is 0
+    and nothing but cash is held. One whose costs only the holdings that do not trade could pay is
+    not made.
+
+    Args:
+        d: (N + 1,) drifted weights.
+        a: (N + 1,) feasible target; fixed assets have their drifted weight in it.
+        fixed: (N,) assets that are not traded.
+        free: Wealth that is not tied up in them.
+        costs: (buy, sell, impact coefficients in wealth units, fee).
+        limits: Largest turnover, and the lower bound of cash where trades are cut to it.
+        held: (N + 1,) receives the weights after trading.
     """
     buy, sell, impact, fee = costs
     n = fixed.shape[0]
@@ -169,33 +182,127 @@ def trade_lane(
         held[:] = d
         return 1.0, 0.0
     x = solve_trade(d, a, fixed, free, buy, sell, impact, fee)
-    if x == 0.0:
-        held[:] = 0.0
-        held[0] = 1.0
-        return 0.0, 0.0
+    mu = 1.0 - free + free * x
+    paid = x > 0.0 and mu > 0.0
+    way = x if paid else 1.0  # what cannot be paid as a whole is cut in the direction of the target
     turnover = 0.0
     for i in range(n):
         if not fixed[i]:
-            turnover += abs(x * a[i + 1] - d[i + 1])
-    cut = limit / turnover if turnover > limit else 1.0
-    if cut == 1.0:
-        mu = 1.0 - free + free * x
+            turnover += abs(way * a[i + 1] - d[i + 1])
+    if turnover > limits[0]:
+        return trade_part(d, a, fixed, costs, (way, turnover, *limits), held)
+    if paid:
         scale = x / mu  # exactly 1 where nothing is fixed: held weights are the target, bit for bit
         for i in range(n + 1):
             held[i] = d[i] / mu if i > 0 and fixed[i - 1] else scale * a[i]
         return mu, turnover
-    spent = fee if cut > 0.0 else 0.0
-    bought = 0.0
-    for i in range(n):
-        q = 0.0 if fixed[i] else cut * (x * a[i + 1] - d[i + 1])
+    if mu > 0.0:
+        held[:] = d
+        return 1.0, 0.0
+    held[:] = 0.0
+    held[0] = 1.0
+    return 0.0, 0.0
+
+
+@kernel
+def trade_part(
+    d: Float,
+    a: Float,
+    fixed: Bool,
+    costs: tuple[Float, Float, Float, float],
+    part: tuple[float, float, float, float],
+    held: Float,
+) -> tuple[float, float]:
+    """Make a part of every trade from ``d`` to ``way a``; arguments and results of ``trade_lane``.
+
+    A fee is charged whole for a part of a trade. Where cash would fall below its lower bound, or
+    below where it was or was to go if that is less, all purchases are cut by one more factor;
+    where even sales alone do not pay for themselves, nothing is traded.
+
+    Args:
+        d: See ``trade_lane``.
+        a: See ``trade_lane``.
+        fixed: See ``trade_lane``.
+        costs: See ``trade_lane``.
+        part: ``way``, turnover of the whole trade, its limit, the lower bound of cash.
+        held: See ``trade_lane``.
+    """
+    buy, sell, impact, fee = costs
+    way, cut, least = part[0], part[2] / part[1], min(part[3], d[0], a[0])
+    room, needed = d[0] - fee - least * (1.0 - fee), 0.0
+    for i in range(fixed.shape[0]):
+        q = 0.0 if fixed[i] else cut * (way * a[i + 1] - d[i + 1])
+        rate = buy[i] if q > 0 else sell[i]
+        if impact.shape[0] > 0:
+            rate += impact[i] * math.sqrt(abs(q))
+        taken = q + (1.0 - least) * rate * abs(q)  # of what cash is above its bound
+        if q > 0:
+            needed += taken
+        else:
+            room -= taken
+    fits = max(room, 0.0) / needed if needed > max(room + CASH_ROUNDING, 0.0) else 1.0
+    spent, net, turnover = fee, 0.0, 0.0
+    for i in range(fixed.shape[0]):
+        q = 0.0 if fixed[i] else cut * (way * a[i + 1] - d[i + 1])
+        if q > 0:
+            q *= fits
         rate = buy[i] if q > 0 else sell[i]
         if impact.shape[0] > 0:
             rate += impact[i] * math.sqrt(abs(q))
         spent += rate * abs(q)
-        bought += q
+        net += q
+        turnover += abs(q)
         held[i + 1] = d[i + 1] + q
-    held[0] = d[0] - bought - spent
     mu = 1.0 - spent
-    for i in range(n + 1):
+    if cut <= 0.0 or room < -CASH_ROUNDING or mu <= 0.0:
+        held[:] = d
+        return 1.0, 0.0
+    held[0] = d[0] - net - spent
+    for i in range(held.shape[0]):
         held[i] /= mu
-    return mu, cut * turnover
+    held[0] = max(held[0], least)  # rounding alone is left between them
+    return mu, turnover if fits < 1.0 else cut * part[1]
+
+
+@inlined
+def money_lost(
+    d: Float,
+    held: Float,
+    frozen: Bool,
+    costs: tuple[Float, Float, Float, float],
+    mu: float,
+    turnover: float,
+) -> float:
+    """By how much a trade breaks the conservation of money; 0 but for rounding.
+
+    The largest of: what the held weights are off 1; what the wealth before is off the wealth after
+    plus the costs of the trades that lead from ``d`` to ``held``; the value of a trade in an asset
+    that cannot be traded. In units of the larger of the wealth before and the gross holdings.
+
+    Args:
+        d: (N + 1,) weights before trading.
+        held: (N + 1,) weights after it.
+        frozen: (N,) assets that cannot be traded.
+        costs: See ``trade_lane``.
+        mu: Wealth after over wealth before.
+        turnover: Traded notional over wealth before.
+    """
+    buy, sell, impact, fee = costs
+    before, total, gross, forbidden = d[0], held[0], abs(held[0]), 0.0
+    spent = fee if turnover > 0.0 else 0.0
+    for i in range(frozen.shape[0]):
+        before += d[i + 1]
+        total += held[i + 1]
+        gross += abs(held[i + 1])
+        q = mu * held[i + 1] - d[i + 1]
+        size = abs(q)
+        bought, sold = buy[i], sell[i]
+        rate = bought if q > 0.0 else sold
+        if impact.shape[0] > 0:
+            rate += impact[i] * math.sqrt(size)
+        spent += rate * size
+        forbidden = max(forbidden, size if frozen[i] else 0.0)
+    if mu == 0.0:  # costs took all there is, whatever they would have been
+        spent, forbidden = 1.0, 0.0
+    off = max(abs(total - 1.0), abs(before - mu * total - spent), forbidden)
+    return off / max(gross, 1.0)

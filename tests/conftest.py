@@ -4,11 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from portfolio_env import Market, load_market
 
 settings.register_profile("portfolio", deadline=None)
+settings.register_profile(  # a fault is to be found, not explained
+    "mutants", deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate)
+)
 settings.load_profile("portfolio")
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -8,6 +8,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+NOTHING = 1e-12  # a trade of less than this share of the wealth is rounding
+
 
 @dataclass
 class Account:
@@ -21,6 +23,7 @@ class Account:
     borrow_rate: float = 0.0
     paid: float = field(default=0.0, init=False)
     traded: float = field(default=0.0, init=False)
+    interest: float = field(default=0.0, init=False)
 
     def value(self, prices: list[float]) -> float:
         return self.cash + math.fsum(u * p for u, p in zip(self.units, prices, strict=True))
@@ -31,22 +34,34 @@ class Account:
             u * p / value for u, p in zip(self.units, prices, strict=True)
         ]
 
+    def cost(self, money: list[float], impact: list[float]) -> float:
+        """What trades of these amounts of money cost, purchases positive."""
+        total = 0.0
+        for i, q in enumerate(money):
+            rate = self.buy[i] if q > 0 else self.sell[i]
+            total += (rate + impact[i] * math.sqrt(abs(q))) * abs(q)
+        return total
+
     def rebalance(
         self,
         target: list[float],
         prices: list[float],
         tradable: list[bool],
         impact: list[float] | None = None,
+        limit: float = math.inf,
     ) -> None:
         """Move to the asked proportions of what can be traded, paying the costs out of it.
 
         ``impact`` is b * sigma / sqrt(money volume) per asset: the rate per sqrt of the money
-        traded.
+        traded. Where the trades exceed ``limit`` times the wealth, all are cut by one factor.
         """
         n = len(prices)
         impact = impact or [0.0] * n
         before = self.value(prices)
         frozen = math.fsum(self.units[i] * prices[i] for i in range(n) if not tradable[i])
+        self.paid = self.traded = 0.0
+        if before - frozen <= 1e-13 * before:
+            return
         asked = target[0] + math.fsum(target[i + 1] for i in range(n) if tradable[i])
         share = [target[0] / asked if asked > 1e-12 else 1.0] + [
             (target[i + 1] / asked if tradable[i] and asked > 1e-12 else 0.0) for i in range(n)
@@ -58,22 +73,23 @@ class Account:
                 for i in range(n)
             ]
 
-        def cost(money: list[float]) -> float:
-            total = self.fixed_fee if any(abs(q) > 1e-9 for q in money) else 0.0
-            for i, q in enumerate(money):
-                rate = self.buy[i] if q > 0 else self.sell[i]
-                total += (rate + impact[i] * math.sqrt(abs(q))) * abs(q)
-            return total
+        def left_over(wealth: float) -> float:
+            return before - self.cost(trades(wealth), impact) - fee - wealth
 
-        low, high = 0.0, before
-        for _ in range(200):
-            middle = (low + high) / 2
-            if before - cost(trades(middle)) - middle > 0:
-                low = middle
-            else:
-                high = middle
-        money = trades(high)
-        self.paid = cost(money)
+        is_trade = any(abs(q) > NOTHING * before for q in trades(before))
+        fee = self.fixed_fee if is_trade else 0.0
+        wealth = before
+        if is_trade:
+            wealth = largest_root(left_over, max(frozen, 0.0), before)
+        if math.isnan(wealth):  # the costs exceed what there is to pay them with
+            self.paid, self.cash, self.units = before, 0.0, [0.0] * n
+            return
+        money = trades(wealth) if is_trade else [0.0] * n
+        traded = math.fsum(abs(q) for q in money)
+        if traded > limit * before:
+            money = [q * limit * before / traded for q in money]
+            fee = fee if limit > 0 else 0.0
+        self.paid = self.cost(money, impact) + fee
         self.traded = math.fsum(abs(q) for q in money)
         self.cash -= math.fsum(money) + self.paid
         for i, q in enumerate(money):
@@ -83,8 +99,33 @@ class Account:
         """Interest of one bar, on what is held at its start."""
         rate = self.cash_rate if self.cash > 0 else self.margin_rate
         short = math.fsum(-min(u * p, 0.0) for u, p in zip(self.units, prices, strict=True))
-        self.cash += self.cash * rate - short * self.borrow_rate
+        self.interest = self.cash * rate - short * self.borrow_rate
+        self.cash += self.interest
 
     def liquidate(self, asset: int, price: float, haircut: float) -> None:
         self.cash += self.units[asset] * price * (1 - haircut)
         self.units[asset] = 0.0
+
+
+def largest_root(f, low: float, high: float) -> float:
+    """The largest root in (low, high] of a concave f with f(high) <= 0; NaN if there is none."""
+    if f(low + 1e-14 * (high - low)) <= 0:  # not positive near the left end: climb to the top first
+        left, right = low, high
+        for _ in range(200):
+            third = (right - left) / 3
+            if f(left + third) < f(right - third):
+                left += third
+            else:
+                right -= third
+        low = (left + right) / 2
+        if f(low) <= 0:
+            return math.nan
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        if f(middle) > 0:
+            low = middle
+        else:
+            high = middle
+    return high

@@ -14,6 +14,7 @@ from portfolio_env.evaluation import (
     gate_decision,
     passes_gate,
 )
+from portfolio_env.evaluation.statistics.bootstrap import resampled
 
 DAYS = 252
 
@@ -51,6 +52,18 @@ def test_decision_agrees_with_its_bound_and_p_value():
         stricter = passes_gate(policy, benchmark, 1, confidence=0.99)
         assert stricter.low < decision.low
         assert stricter.p_value == decision.p_value
+
+
+@pytest.mark.parametrize("confidence", [0.95, 0.8])
+def test_the_bound_is_one_sided(confidence):
+    """Of the resampled differences a share of 1 - confidence lies below it, not half of that."""
+    policy = np.random.default_rng(5).normal(0.3, 1, 60)
+    found = passes_gate(policy, np.zeros(60), DAYS, confidence=confidence, mean_block=3, seed=2)
+    means = resampled(
+        policy * DAYS, lambda taken: taken.mean(axis=0), mean_block=3, resamples=2000, seed=2
+    )
+    assert (means < found.low).mean() == pytest.approx(1 - confidence, abs=1e-3)
+    assert found.p_value == pytest.approx((1 + (means <= 0).sum()) / 2001)
 
 
 def test_a_ruined_policy_does_not_pass():

@@ -94,7 +94,7 @@ class Problem:
         rules["softmax"] = self.action == "logits"
         rules["adjustment"] = self.adjustment
         rules["no_trade_band"] = limits.no_trade_band
-        flags, target, held = np.zeros((5, n), np.bool_), np.zeros(n + 1), np.zeros(n + 1)
+        flags, target, held = np.zeros((6, n), np.bool_), np.zeros(n + 1), np.zeros(n + 1)
         flags[1] = ~self.tradable
         wanted = softmax_numerators(asked, 5.0) if rules["softmax"][0] else asked.copy()
         if not rules["softmax"][0]:
@@ -105,7 +105,8 @@ class Problem:
         if limits.max_period_turnover is not None:
             limit = min(limit, limits.max_period_turnover - self.used)
         costs = (np.zeros(n), np.zeros(n), np.zeros(0), 0.0)
-        trade_lane(drifted, target, flags[2], free, costs, max(limit, 0.0), held)
+        limits = (max(limit, 0.0), float(self.bounds["min_cash"][0]))
+        trade_lane(drifted, target, flags[2], free, costs, limits, held)
         return target, held
 
     def tensors(self, dtype: th.dtype = th.float64) -> tuple[th.Tensor, ...]:

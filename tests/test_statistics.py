@@ -12,6 +12,7 @@ from skfolio import measures as skfolio
 
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import statistics
+from portfolio_env.evaluation.statistics.data_snooping import _deviations
 
 DAYS = 252
 RETURNS = np.random.default_rng(7).standard_t(5, 1000) * 0.01 + 0.0004
@@ -40,6 +41,16 @@ def test_lags_weigh_autocovariances_as_bartlett():
     error = np.sqrt(variance / 80 / 79)
     found = statistics.growth_difference_test(difference, np.zeros(80), 1, lags=lags)
     assert (found.high - found.low) / 2 == pytest.approx(stats.t(79).ppf(0.975) * error)
+
+
+@pytest.mark.parametrize(("periods", "lags"), [(3, 1), (50, 3), (99, 3), (100, 4), (300, 5)])
+def test_the_number_of_lags_follows_the_published_rule(periods, lags):
+    """floor(4 (K / 100)^(2/9))."""
+    own = np.random.default_rng(3).normal(size=periods)
+    test = statistics.growth_difference_test
+    found = test(own, np.zeros(periods), 1)
+    assert found == test(own, np.zeros(periods), 1, lags=lags)
+    assert found != test(own, np.zeros(periods), 1, lags=lags - 1)
 
 
 def test_size_and_power():
@@ -172,6 +183,23 @@ def test_superiority_is_that_of_arch_in_units_of_standard_errors():
     library = SPA(np.zeros(400), scaled, 4, 300, "stationary", seed=np.random.default_rng(5))
     library.compute()
     assert found[2:] == tuple(library.pvalues[["consistent", "lower", "upper"]])
+
+
+@pytest.mark.parametrize(("periods", "block"), [(12, 6), (12, 1), (200, 7)])
+def test_standard_errors_are_those_of_the_stationary_bootstrap(periods, block):
+    """Those that arch works out, and those of resamples; blocks may be long for the record."""
+    generator = np.random.default_rng(4)
+    differences = generator.normal(size=(periods + 2, 3)).cumsum(axis=0)
+    differences = differences[2:] - differences[:-2]  # autocorrelated
+    found = _deviations(differences, block)
+    library = SPA(np.zeros(periods), -differences, block, 10, "stationary")
+    library.compute()
+    assert found == pytest.approx(np.sqrt(library._loss_diff_var), rel=1e-10)
+    means = [
+        differences[statistics.stationary_bootstrap_indices(periods, block, generator)].mean(axis=0)
+        for _ in range(4000)
+    ]
+    assert found == pytest.approx(np.std(means, axis=0) * np.sqrt(periods), rel=0.06)
 
 
 def test_superiority_finds_a_best_among_noise_as_rarely_as_it_says():

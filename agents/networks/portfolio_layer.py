@@ -1,6 +1,6 @@
 """The environment's way from an action to feasible weights, differentiable, for batches.
 
-The numbers are those of `portfolio_env.targets` and `portfolio_env.constraints`. Away from kinks
+The numbers are those of `portfolio_env.targets` and `portfolio_env.projection`. Away from kinks
 the gradients are the exact derivative: the map is piecewise smooth, which piece applies is found
 without gradients, and the piece is then evaluated with them. Everything is computed in float64, as
 in the environment, and returned in the type of the actions.
@@ -11,14 +11,9 @@ from typing import Literal, NamedTuple
 import torch as th
 from torch import Tensor, nn
 
-from portfolio_env.constraints import (
-    FAR,
-    NO_LIMIT,
-    SUM_ROUNDING,
-    SUM_TOLERANCE,
-    PortfolioConstraints,
-)
+from portfolio_env.constraints import NO_LIMIT, PortfolioConstraints
 from portfolio_env.errors import ArgumentError
+from portfolio_env.projection import FAR, SUM_ROUNDING, SUM_TOLERANCE
 
 _ROUNDING = 1e-12
 
@@ -215,7 +210,7 @@ def share_rest(d: Tensor, a: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _project(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
-    """Twin of `constraints.project_lane`."""
+    """Twin of `projection.project_lane`."""
     n = w.shape[1] - 1
     if bounds.top_k < n:
         keep = fixed | _largest(w.detach()[:, 1:], fixed, bounds.top_k)
@@ -227,7 +222,7 @@ def _project(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
     near = ((asked - total).abs() <= SUM_TOLERANCE) & (asked > 0)
     scale = th.where(near, total, 1.0) / th.where(near, asked, 1.0)
     w = th.where(moves, _nearest_sum(scale * w, moves, bounds, total), w)
-    return w if bounds.long_only else _limit_leverage(w, fixed, bounds.max_leverage)
+    return w if bounds.long_only else _limit_leverage(w, fixed, bounds)
 
 
 def _largest(weights: Tensor, fixed: Tensor, k: int) -> Tensor:
@@ -294,12 +289,24 @@ def _fill_to_bounds(moves: Tensor, bounds: Bounds, total: Tensor, upper: Tensor)
     return th.cat([total - assets, each.expand(-1, moves.shape[1] - 1)], 1)
 
 
-def _limit_leverage(w: Tensor, fixed: Tensor, max_leverage: float) -> Tensor:
-    size = w[:, 1:].abs()
-    gross = th.where(fixed, 0.0, size).sum(1, keepdim=True)
-    stuck = th.where(fixed, size, 0.0).sum(1, keepdim=True)
-    over = (gross + stuck > max_leverage) & (gross > 0)
-    scale = th.where(over, (max_leverage - stuck).clamp(min=0.0), 1.0) / th.where(over, gross, 1.0)
-    assets = th.where(fixed, w[:, 1:], scale * w[:, 1:])
-    cash = w[:, :1] + (w[:, 1:] - assets).sum(1, keepdim=True)
-    return th.cat([cash, assets], 1)
+def _limit_leverage(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
+    """Twin of `projection._limit_leverage`."""
+    free = th.where(fixed, 0.0, w[:, 1:])
+    stuck = th.where(fixed, w[:, 1:], 0.0).abs().sum(1, keepdim=True)
+    longs, shorts = (side.clamp(min=0.0).sum(1, keepdim=True) for side in (free, -free))
+    gross = longs + shorts
+    over = (gross + stuck > bounds.max_leverage) & (gross > 0)
+    left = (bounds.max_leverage - stuck).clamp(min=0.0)
+    scale = th.where(over, left, 1.0) / th.where(over, gross, 1.0)
+    wealth = w[:, :1] + longs - shorts
+    cash = wealth - scale * (longs - shorts)
+    nearest = cash.clamp(bounds.min_cash, bounds.max_cash)
+    apart = over & ((cash - nearest).abs() > SUM_ROUNDING)
+    net = th.minimum(th.maximum(wealth - nearest, -left), left)
+    up, down = (
+        th.where(apart, (half / th.where(side > 0, side, 1.0)).clamp(max=1.0), scale)
+        for half, side in ((0.5 * (left + net), longs), (0.5 * (left - net), shorts))
+    )
+    assets = th.where(fixed, w[:, 1:], th.where(w[:, 1:] > 0, up, down) * w[:, 1:])
+    rest = w[:, :1] + (w[:, 1:] - assets).sum(1, keepdim=True)
+    return th.cat([rest, assets], 1)

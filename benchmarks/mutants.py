@@ -1,0 +1,206 @@
+"""Which small faults in the code that decides about money and evidence would the tests not notice?
+
+    python benchmarks/mutants.py                        # every module, hours
+    python benchmarks/mutants.py portfolio_env/costs.py --minutes 10
+
+Every module of ``mutants.toml`` is changed in one place at a time by cosmic-ray (a sign, a
+comparison, a constant, a condition), in a copy of the checkout, and its tests run on the change; a
+mutant that they pass survives. The economics run as plain Python (``NUMBA_DISABLE_JIT``), so that
+nothing is compiled anew and no old machine code answers.
+
+Killed mutants are remembered in ``runs/mutants.json`` and not run again unless ``--fresh`` is
+given: tests may be added, but a test that is weakened needs a fresh run. Survivors run again.
+Those that no test can kill are listed in ``mutants.toml`` with the reason. Exit code 1 if others
+survive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import importlib
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import tomllib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ["NUMBA_DISABLE_JIT"] = os.environ["OMP_NUM_THREADS"] = "1"
+
+import pytest
+from cosmic_ray.commands import init
+from cosmic_ray.mutating import mutate_code, use_mutation
+from cosmic_ray.plugins import get_operator
+from cosmic_ray.work_db import use_db
+from cosmic_ray.work_item import MutationSpec
+
+ROOT = Path(__file__).parents[1]
+SETTINGS = tomllib.loads((ROOT / "benchmarks" / "mutants.toml").read_text())
+MEMORY = ROOT / "runs" / "mutants.json"
+PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-profile=mutants"]
+# One wrong operator in the place of each, the likeliest slip; others fail on floats at once.
+OPERATORS = re.compile(
+    r"core/(ReplaceBinaryOperator_(Add_Sub|Sub_Add|Mul_Div|Div_Mul|Mod_Mul|Pow_Mul|FloorDiv_Mul"
+    r"|BitOr_BitAnd|BitAnd_BitOr)"
+    r"|ReplaceComparisonOperator_(Lt_LtE|LtE_Lt|Gt_GtE|GtE_Gt|Eq_NotEq|NotEq_Eq|Is_IsNot|IsNot_Is)"
+    r"|ReplaceUnaryOperator_USub_UAdd|AddNot|NumberReplacer"
+    r"|Replace(TrueWithFalse|FalseWithTrue|AndWithOr|OrWithAnd|BreakWithContinue|ContinueWithBreak)"
+    r"|ZeroIterationForLoop)$"
+)
+
+
+class Mutant(NamedTuple):
+    """A change of one place, named by what it does and not by where that is."""
+
+    key: str
+    line: int
+    mutation: MutationSpec
+
+
+def mutants(module: str, tree: Path) -> list[Mutant]:
+    """The mutants of a module that change what it does."""
+    code = (tree / module).read_text()
+    idle = idle_lines(code)
+    with use_db(str(tree / "session.sqlite")) as database:
+        init([Path(module)], database, {})
+        items = list(database.work_items)
+    found, seen = [], Counter()
+    for item in sorted(items, key=lambda item: item.mutations[0].start_pos):
+        (mutation,) = item.mutations
+        line = mutation.start_pos[0]
+        if not OPERATORS.match(mutation.operator_name) or line in idle:
+            continue
+        operator = get_operator(mutation.operator_name)()
+        changed = mutate_code(code, operator, mutation.occurrence)
+        key = f"{mutation.definition_name}: {difference(code, changed)}"
+        seen[key] += 1
+        if seen[key] > 1:
+            key += f" ({seen[key]})"
+        found.append(Mutant(key, line, mutation))
+    return found
+
+
+def difference(before: str, after: str) -> str:
+    """The changed lines, without their indentation."""
+    pairs = zip(before.splitlines(), after.splitlines(), strict=False)
+    changed = [(a.strip(), b.strip()) for a, b in pairs if a != b]
+    return " | ".join(f"{a} -> {b}" for a, b in changed[:1])
+
+
+def idle_lines(code: str) -> set[int]:
+    """Lines of no interest: signatures (annotations, defaults), docstrings, words of errors."""
+    lines: set[int] = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.FunctionDef):
+            lines |= set(range(node.lineno, node.body[0].lineno))
+        elif isinstance(node, ast.AnnAssign) and node.value is None:
+            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, ast.Raise | ast.Import | ast.ImportFrom):
+            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    return lines
+
+
+def passed(tests: list[str], limit: float) -> bool:
+    """Whether tests pass, in a fork of this process: its libraries need no loading."""
+    child = os.fork()
+    if child == 0:
+        out = os.open("pytest.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(out, 1)
+        os.dup2(out, 2)
+        signal.alarm(int(limit))  # ends an endless loop
+        code = 1
+        try:
+            code = pytest.main([*PYTEST, *tests])
+        finally:
+            sys.stdout.flush()
+            os._exit(int(code))
+    return os.waitpid(child, 0)[1] == 0
+
+
+def judged(module: str, tree: Path, killed: set[str], until: float) -> Iterator[tuple[Mutant, str]]:
+    """Every mutant with what the tests make of it."""
+    tests = SETTINGS["tests"][module]
+    started = time.monotonic()
+    if not passed(tests, 600):
+        log = Path("pytest.log").read_text()
+        raise SystemExit(f"{module}: the tests fail without a mutant:\n{log[-3000:]}")
+    limit = 10 + 3 * (time.monotonic() - started)
+    for mutant in mutants(module, tree):
+        if mutant.key in killed:
+            yield mutant, "killed"
+        elif time.monotonic() > until:
+            yield mutant, "not run"
+        else:
+            operator = get_operator(mutant.mutation.operator_name)()
+            with use_mutation(Path(module), operator, mutant.mutation.occurrence):
+                yield mutant, "survived" if passed(tests, limit) else "killed"
+
+
+def copied_checkout() -> Path:
+    """What the tests need, in a folder whose sources may be changed."""
+    tree = Path(tempfile.mkdtemp(prefix="mutants-"))
+    for name in ("portfolio_env", "agents", "baselines", "benchmarks", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, tree / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", tree)
+    return tree
+
+
+def main() -> None:
+    """Run the mutants and print the score and the survivors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("modules", nargs="*", help="of mutants.toml; all without")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after as many")
+    parser.add_argument("--fresh", action="store_true", help="run the killed ones again")
+    options = parser.parse_args()
+    modules = options.modules or list(SETTINGS["tests"])
+    memory = json.loads(MEMORY.read_text()) if MEMORY.exists() and not options.fresh else {}
+    until = time.monotonic() + 60 * options.minutes
+    unexplained = 0
+    MEMORY.parent.mkdir(exist_ok=True)
+    tree = copied_checkout()
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    sys.dont_write_bytecode = True  # it would be taken for that of the next mutant
+    for library in SETTINGS["libraries"]:
+        importlib.import_module(library)
+    try:
+        for module in modules:
+            killed, count, found = set(memory.get(module, [])), Counter(), []
+            excused = SETTINGS["explained"].get(module, {})
+            for mutant, outcome in judged(module, tree, killed, until):
+                known = outcome == "survived" and mutant.key in excused
+                count["explained" if known else outcome] += 1
+                if outcome == "killed":
+                    killed.add(mutant.key)
+                elif outcome == "survived" and not known:
+                    found.append(f"  line {mutant.line}: {mutant.key}")
+                memory[module] = sorted(killed)
+                MEMORY.write_text(json.dumps(memory, indent=1))
+            print(
+                f"{module}: {count['killed']} of {count.total()} mutants killed, "
+                f"{count['survived']} survived, {count['explained']} more explained, "
+                f"{count['not run']} not run",
+                *found,
+                sep="\n",
+                flush=True,
+            )
+            unexplained += len(found)
+    finally:
+        os.chdir(ROOT)
+        shutil.rmtree(tree)
+    raise SystemExit(bool(unexplained))
+
+
+if __name__ == "__main__":
+    main()

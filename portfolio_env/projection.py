@@ -1,0 +1,299 @@
+"""The projection of one lane's weights onto the constraints, and by how much they are broken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portfolio_env.compiled import kernel, record
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+# Sums this close to 1 come from rounding (float32 weights): they are rescaled, which keeps zeros
+# zero.
+SUM_TOLERANCE = 1e-6
+SUM_ROUNDING = 1e-13  # and these need no mending at all
+SUM_GAP = 1e-12  # what a projection may be off: arithmetic on weights of usual size is not
+# So far below the largest, an asked weight is at its lower bound whatever it is exactly.
+FAR = 1e6
+
+# PortfolioConstraints resolved for a number of assets: a record that compiled code reads by field
+# name.
+BOUNDS = record(
+    min_weight=np.float64,
+    max_weight=np.float64,
+    min_cash=np.float64,
+    max_cash=np.float64,
+    max_leverage=np.float64,
+    top_k=np.int64,
+    long_only=np.bool_,
+    trivial=np.bool_,  # every long-only, unlevered portfolio satisfies them
+)
+
+
+@kernel
+def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool) -> None:
+    """Project one lane's weights in place onto the bounds; fixed assets keep their weight.
+
+    Where fixed holdings make the bounds unreachable they are met as nearly as possible: cash takes
+    what the assets may not hold, and lower bounds are scaled down to the wealth that is left.
+
+    Args:
+        w: (N + 1,) weights, cash first.
+        fixed: (N,) assets that keep their weight.
+        bounds: Record of ``BOUNDS``.
+        settled: (N,) work space.
+    """
+    n = w.shape[0] - 1
+    if bounds.top_k < n:
+        _drop_all_but_largest(w, fixed, bounds.top_k, settled)
+        fixed = settled
+    free = 1.0  # wealth left for cash and the assets that can be traded
+    for i in range(n):
+        if fixed[i]:
+            free -= w[i + 1]
+    total = w[0]
+    for i in range(n):
+        if not fixed[i]:
+            total += w[i + 1]
+    off = abs(total - free)
+    if SUM_ROUNDING < off <= SUM_TOLERANCE and total > 0:
+        for i in range(n + 1):
+            if i == 0 or not fixed[i - 1]:
+                w[i] *= free / total
+        off = 0.0
+    if not off <= SUM_ROUNDING or not _inside(w, fixed, bounds):
+        _nearest_sum(w, fixed, bounds, free)
+    if not bounds.long_only:
+        _limit_leverage(w, fixed, bounds)
+
+
+@kernel
+def _drop_all_but_largest(w: Float, fixed: Bool, k: int, settled: Bool) -> None:
+    """Zero all tradable assets but the largest; fixed holdings use up places first.
+
+    ``settled`` receives what keeps its weight from here on: what is fixed and what is dropped.
+    """
+    n = fixed.shape[0]
+    places = k
+    for i in range(n):
+        settled[i] = True
+        places -= fixed[i] and w[i + 1] != 0
+    for _ in range(places):
+        best = -1
+        for i in range(n):
+            if settled[i] and not fixed[i] and (best < 0 or abs(w[i + 1]) > abs(w[best + 1])):
+                best = i
+        if best < 0:
+            break
+        settled[best] = False
+    for i in range(n):
+        if settled[i] and not fixed[i]:
+            w[i + 1] = 0.0
+
+
+@kernel
+def _limits(i: int, bounds: Any) -> tuple[float, float]:
+    if i == 0:
+        return bounds.min_cash, bounds.max_cash
+    return bounds.min_weight, bounds.max_weight
+
+
+@kernel
+def _inside(w: Float, fixed: Bool, bounds: Any) -> bool:
+    for i in range(w.shape[0]):
+        if i > 0 and fixed[i - 1]:
+            continue
+        low, high = _limits(i, bounds)
+        if not low - SUM_ROUNDING <= w[i] <= high + SUM_ROUNDING:
+            return False
+    return True
+
+
+@kernel
+def _nearest_sum(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
+    """Euclidean projection of the free slots onto ``{sum = total, low <= w <= high}``, in place.
+
+    The projection is ``clip(w - tau, low, high)`` for the one ``tau`` that meets the sum, which
+    falls piecewise linearly in ``tau``: Newton inside a bracket ends exactly, as it solves each
+    piece in closed form.
+    """
+    n1 = w.shape[0]
+    # a common shift changes nothing; without it weights of 1e16 would leave no digits for their
+    # differences
+    top = -np.inf
+    for i in range(n1):
+        if i == 0 or not fixed[i - 1]:
+            top = max(top, w[i])
+    for i in range(n1):
+        if i == 0 or not fixed[i - 1]:
+            w[i] = max(w[i] - top, -FAR)
+    left, right, low_sum, high_sum = np.inf, -np.inf, 0.0, 0.0
+    for i in range(n1):
+        if i > 0 and fixed[i - 1]:
+            continue
+        low, high = _limits(i, bounds)
+        left, right = min(left, w[i] - high), max(right, w[i] - low)
+        low_sum, high_sum = low_sum + low, high_sum + high
+    if high_sum <= total or low_sum >= total:
+        _fill_to_bounds(w, fixed, bounds, total, high_sum <= total)
+        return
+    tau = 0.5 * (left + right)
+    for _ in range(200):
+        inside, at_bounds, count = 0.0, 0.0, 0
+        for i in range(n1):
+            if i > 0 and fixed[i - 1]:
+                continue
+            low, high = _limits(i, bounds)
+            if w[i] - tau >= high:
+                at_bounds += high
+            elif w[i] - tau <= low:
+                at_bounds += low
+            else:
+                inside += w[i]
+                count += 1
+        excess = inside - count * tau + at_bounds - total
+        if excess > 0:
+            left = tau
+        elif excess < 0:
+            right = tau
+        else:
+            break
+        guess = (inside + at_bounds - total) / count if count > 0 else np.nan
+        if not left < guess < right:
+            if guess == tau or right - left <= 1e-16 * max(1.0, abs(left)):
+                break
+            guess = 0.5 * (left + right)
+        if guess == tau:
+            break
+        tau = guess
+    for i in range(n1):
+        if i > 0 and fixed[i - 1]:
+            continue
+        low, high = _limits(i, bounds)
+        w[i] = min(max(w[i] - tau, low), high)
+    _close_gap(w, fixed, bounds, total)
+
+
+@kernel
+def _close_gap(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
+    """Share what rounding left of the sum among the slots between their bounds.
+
+    Where the largest are at their bounds the others are asked for from as far below as ``FAR``,
+    where numbers are 1e-10 apart.
+    """
+    for _ in range(3):
+        gap, inside = total, 0
+        for i in range(w.shape[0]):
+            if i > 0 and fixed[i - 1]:
+                continue
+            low, high = _limits(i, bounds)
+            gap -= w[i]
+            inside += low < w[i] < high
+        if abs(gap) <= SUM_GAP or inside == 0:
+            return
+        share = gap / inside
+        for i in range(w.shape[0]):
+            if i > 0 and fixed[i - 1]:
+                continue
+            low, high = _limits(i, bounds)
+            if low < w[i] < high:
+                w[i] = min(max(w[i] + share, low), high)
+
+
+@kernel
+def _fill_to_bounds(w: Float, fixed: Bool, bounds: Any, total: float, upper: bool) -> None:
+    """Where no weights meet both bounds and sum: all assets at one bound, cash takes the rest.
+
+    Lower bounds are scaled down where even they exceed the wealth.
+    """
+    assets = 0.0
+    for i in range(1, w.shape[0]):
+        if not fixed[i - 1]:
+            w[i] = bounds.max_weight if upper else bounds.min_weight
+            assets += w[i]
+    if not upper and assets > 0 and total - assets < bounds.min_cash:
+        scale = max(0.0, total - min(bounds.min_cash, max(total, 0.0))) / assets
+        for i in range(1, w.shape[0]):
+            if not fixed[i - 1]:
+                w[i] *= scale
+        assets *= scale
+    w[0] = total - assets
+
+
+@kernel
+def _limit_leverage(w: Float, fixed: Bool, bounds: Any) -> None:
+    """Scale free assets towards zero until the gross exposure is allowed.
+
+    Longs and shorts are scaled alike, unless that takes cash out of its bounds: then each by the
+    factor that leaves cash at its bound.
+    """
+    gross, longs, shorts, stuck = 0.0, 0.0, 0.0, 0.0
+    for i in range(1, w.shape[0]):
+        if fixed[i - 1]:
+            stuck += abs(w[i])
+        else:
+            gross += abs(w[i])
+            longs += max(w[i], 0.0)
+            shorts -= min(w[i], 0.0)
+    if not (gross + stuck > bounds.max_leverage and gross > 0):
+        return
+    left = max(0.0, bounds.max_leverage - stuck)
+    up = down = left / gross
+    wealth = w[0] + longs - shorts
+    cash = wealth - up * (longs - shorts)
+    nearest = min(max(cash, bounds.min_cash), bounds.max_cash)
+    if abs(cash - nearest) > SUM_ROUNDING:
+        net = min(max(wealth - nearest, -left), left)
+        up = min(0.5 * (left + net) / longs, 1.0) if longs > 0 else 0.0
+        down = min(0.5 * (left - net) / shorts, 1.0) if shorts > 0 else 0.0
+    for i in range(1, w.shape[0]):
+        if not fixed[i - 1]:
+            scale = up if w[i] > 0 else down
+            w[0] += (1.0 - scale) * w[i]
+            w[i] *= scale
+
+
+@kernel
+def violation_lane(w: Float, bounds: Any, sizes: Float) -> float:
+    """Largest amount by which held weights break a bound; 0 within rounding (1e-12).
+
+    Args:
+        w: (N + 1,) weights, cash first.
+        bounds: Record of ``BOUNDS``.
+        sizes: (N,) work space.
+    """
+    worst = max(bounds.min_cash - w[0], w[0] - bounds.max_cash, 0.0)
+    gross, held = 0.0, 0
+    for i in range(1, w.shape[0]):
+        gross += abs(w[i])
+        held += w[i] != 0
+        worst = max(worst, w[i] - bounds.max_weight)
+        if bounds.top_k >= w.shape[0] - 1 or w[i] != 0:
+            worst = max(worst, bounds.min_weight - w[i])
+    worst = max(worst, gross - bounds.max_leverage)
+    if held > bounds.top_k:
+        worst = max(worst, _sum_of_smallest(w, held - bounds.top_k, sizes))
+    return worst if worst > 1e-12 else 0.0
+
+
+@kernel
+def _sum_of_smallest(w: Float, count: int, sizes: Float) -> float:
+    """Sum of the ``count`` smallest sizes of what is held, sorted by insertion into ``sizes``."""
+    held = 0
+    for i in range(1, w.shape[0]):
+        if w[i] == 0:
+            continue
+        at = held
+        while at > 0 and sizes[at - 1] > abs(w[i]):
+            sizes[at] = sizes[at - 1]
+            at -= 1
+        sizes[at] = abs(w[i])
+        held += 1
+    total = 0.0
+    for i in range(count):
+        total += sizes[i]
+    return total

@@ -1,0 +1,158 @@
+"""From an action to the target, slowly, in plain Python: the rules of the documentation, in order.
+
+Nothing is taken from the package. Weights are lists with cash first; fields of the constraints are
+those of ``PortfolioConstraints``.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from struct import pack
+
+
+class Limits:
+    """Bounds of weights, resolved for a number of assets."""
+
+    def __init__(self, fields: dict, n: int) -> None:
+        self.long_only = fields.get("long_only", True)
+        self.leverage = fields.get("max_leverage", 1.0)
+        self.high = fields.get("max_weight", 1.0)
+        low, cash_low, cash_high = (
+            fields.get(name) for name in ("min_weight", "min_cash", "max_cash")
+        )
+        self.low = low if low is not None else 0.0 if self.long_only else -self.high
+        self.cash_low = 1 - self.leverage if cash_low is None else cash_low
+        top = 1.0 if self.long_only else 1 + self.leverage
+        self.cash_high = top if cash_high is None else cash_high
+        self.k = min(fields.get("top_k") or n, n)
+        self.band = fields.get("no_trade_band", 0.0)
+
+    def of(self, slot: int) -> tuple[float, float]:
+        return (self.low, self.high) if slot else (self.cash_low, self.cash_high)
+
+
+def softmax(scores: list[float], scale: float) -> list[float]:
+    powers = [math.exp(scale * min(max(x, -1.0), 1.0)) for x in scores]
+    return [p / math.fsum(powers) for p in powers]
+
+
+def project(w: list[float], frozen: list[bool], limits: Limits) -> list[float]:
+    """The nearest portfolio within the limits; frozen assets keep their weight."""
+    n = len(w) - 1
+    w, stuck = list(w), list(frozen)
+    if limits.k < n:
+        places = limits.k - sum(frozen[i] and w[i + 1] != 0 for i in range(n))
+        order = sorted((i for i in range(n) if not frozen[i]), key=lambda i: -abs(w[i + 1]))
+        for i in order[max(places, 0) :]:
+            w[i + 1], stuck[i] = 0.0, True
+    free = 1 - math.fsum(w[i + 1] for i in range(n) if stuck[i])
+    slots = [0] + [i + 1 for i in range(n) if not stuck[i]]
+    total = math.fsum(w[s] for s in slots)
+    if abs(total - free) <= 1e-6 and total > 0:  # float32: that is rounding
+        for s in slots:
+            w[s] *= free / total
+        total = free
+    inside = all(limits.of(s)[0] - 1e-13 <= w[s] <= limits.of(s)[1] + 1e-13 for s in slots)
+    if abs(total - free) > 1e-13 or not inside:
+        nearest_of_sum(w, slots, free, limits)
+    if not limits.long_only:
+        shrink_to_leverage(w, slots, limits)
+    return w
+
+
+def nearest_of_sum(w: list[float], slots: list[int], total: float, limits: Limits) -> None:
+    """Clip after a common shift that meets the sum: found exactly, walking along its kinks."""
+    low_sum = math.fsum(limits.of(s)[0] for s in slots)
+    high_sum = math.fsum(limits.of(s)[1] for s in slots)
+    if high_sum <= total or low_sum >= total:
+        at = limits.high if high_sum <= total else limits.low
+        assets = at * (len(slots) - 1)
+        scale = 1.0
+        if low_sum >= total and assets > 0 and total - assets < limits.cash_low:
+            scale = max(0.0, total - min(limits.cash_low, max(total, 0.0))) / assets
+        for s in slots[1:]:
+            w[s] = at * scale
+        w[0] = total - assets * scale
+        return
+    kinks = []
+    for s in slots:
+        low, high = map(Fraction, limits.of(s))
+        kinks += [(Fraction(w[s]) - high, 1), (Fraction(w[s]) - low, -1)]
+    kinks.sort()
+    at, moving = kinks[0][0], 0
+    level = sum((Fraction(limits.of(s)[1]) for s in slots), Fraction(0))
+    shift = None
+    for place, change in kinks:
+        after = level - moving * (place - at)
+        if after <= total:
+            shift = at + (level - Fraction(total)) / moving
+            break
+        at, level, moving = place, after, moving + change
+    assert shift is not None
+    for s in slots:
+        low, high = limits.of(s)
+        w[s] = min(max(float(Fraction(w[s]) - shift), low), high)
+
+
+def shrink_to_leverage(w: list[float], slots: list[int], limits: Limits) -> None:
+    gross = math.fsum(abs(w[s]) for s in slots[1:])
+    others = math.fsum(abs(x) for x in w[1:]) - gross
+    if gross + others > limits.leverage and gross > 0:
+        scale = max(0.0, limits.leverage - others) / gross
+        w[0] += (1 - scale) * math.fsum(w[s] for s in slots[1:])
+        for s in slots[1:]:
+            w[s] *= scale
+
+
+def violation(w: list[float], limits: Limits) -> float:
+    """Largest amount by which weights break a bound."""
+    held = [x for x in w[1:] if x != 0]
+    faults = [limits.cash_low - w[0], w[0] - limits.cash_high]
+    faults += [x - limits.high for x in w[1:]]
+    faults += [limits.low - x for x in (w[1:] if limits.k >= len(w) - 1 else held)]
+    faults.append(math.fsum(map(abs, held)) - limits.leverage)
+    faults.append(math.fsum(sorted(map(abs, held))[: max(len(held) - limits.k, 0)]))
+    return max(0.0, *faults)
+
+
+def as_seen(weight: float) -> bytes:
+    """A weight as an observation shows it: in float32."""
+    return pack("f", weight)
+
+
+def kept_as_observed(asked: list[float], observed: list[float]) -> list[bool]:
+    """Holdings of which exactly what was observed is asked for."""
+    pairs = zip(asked[1:], observed[1:], strict=True)
+    return [d != 0 and abs(a) < 1e38 and as_seen(a) == as_seen(d) for a, d in pairs]
+
+
+def target(
+    wanted: list[float],
+    d: list[float],
+    frozen: list[bool],
+    kept: list[bool],
+    limits: Limits,
+    adjustment: float,
+) -> tuple[list[float], list[bool]]:
+    """The feasible target, and which assets are to be traded for it."""
+    n = len(d) - 1
+    a = project(wanted, [False] * n, limits)
+    if adjustment < 1:
+        a = [y + adjustment * (x - y) for x, y in zip(a, d, strict=True)]
+    still = [
+        frozen[i] or kept[i] or (limits.band > 0 and abs(a[i + 1] - d[i + 1]) <= limits.band)
+        for i in range(n)
+    ]
+    if any(still):
+        free = 1 - math.fsum(d[i + 1] for i in range(n) if still[i])
+        free = 0.0 if abs(free) <= 1e-13 else free
+        asked = a[0] + math.fsum(a[i + 1] for i in range(n) if not still[i])
+        scale = free / asked if asked > 1e-12 and free > 0 else 0.0
+        a = [a[0] * scale if scale > 0 else free] + [
+            d[i + 1] if still[i] else a[i + 1] * scale for i in range(n)
+        ]
+    if adjustment < 1 or any(still):
+        a = project(a, frozen, limits)  # the bounds win over what is merely kept
+        still = [still[i] and (frozen[i] or abs(a[i + 1] - d[i + 1]) < 1e-13) for i in range(n)]
+    return a, [not s for s in still]
