@@ -240,7 +240,7 @@ def trade_part(
             needed += taken
         else:
             room -= taken
-    fits = max(room, 0.0) / needed if needed > room + CASH_ROUNDING else 1.0
+    fits = max(room, 0.0) / needed if needed > max(room + CASH_ROUNDING, 0.0) else 1.0
     spent, net, turnover = fee, 0.0, 0.0
     for i in range(fixed.shape[0]):
         q = 0.0 if fixed[i] else cut * (way * a[i + 1] - d[i + 1])
@@ -288,9 +288,10 @@ def money_lost(
         turnover: Traded notional over wealth before.
     """
     buy, sell, impact, fee = costs
-    total, gross, forbidden = held[0], abs(held[0]), 0.0
+    before, total, gross, forbidden = d[0], held[0], abs(held[0]), 0.0
     spent = fee if turnover > 0.0 else 0.0
     for i in range(frozen.shape[0]):
+        before += d[i + 1]
         total += held[i + 1]
         gross += abs(held[i + 1])
         q = mu * held[i + 1] - d[i + 1]
@@ -303,5 +304,5 @@ def money_lost(
         forbidden = max(forbidden, size if frozen[i] else 0.0)
     if mu == 0.0:  # costs took all there is, whatever they would have been
         spent, forbidden = 1.0, 0.0
-    off = max(abs(total - 1.0), abs(1.0 - mu - spent), forbidden)
+    off = max(abs(total - 1.0), abs(before - mu * total - spent), forbidden)
     return off / max(gross, 1.0)
