@@ -65,7 +65,7 @@ def main() -> None:
     logging.getLogger("agents").setLevel(logging.INFO)
     try:
         path = run(command)
-    except PortfolioError as error:
+    except (PortfolioError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped; continue with --resume and the run folder")

@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -167,9 +168,10 @@ def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
     Training goes on undisturbed; load `agent.policy.state_dict()` into the copy to bring it up to
     date.
     """
-    policy = type(agent.policy)(
-        venv.observation_space, venv.action_space, agent.lr_schedule, **agent.policy_kwargs
-    ).to(agent.device)
+    with th.random.fork_rng(devices=[]):  # its first weights are drawn
+        policy = type(agent.policy)(
+            venv.observation_space, venv.action_space, agent.lr_schedule, **agent.policy_kwargs
+        ).to(agent.device)
     policy.load_state_dict(agent.policy.state_dict())
     _bind_features(policy, market_of(venv))
     return policy
@@ -183,7 +185,7 @@ def bind_market(agent: BaseAlgorithm, market: Market) -> None:
     """
     _bind_features(agent.policy, market)
     if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
-        buffer.bind(market.tradable)
+        buffer.bind(market)
 
 
 def _bind_features(policy: BasePolicy, market: Market) -> None:
@@ -192,7 +194,7 @@ def _bind_features(policy: BasePolicy, market: Market) -> None:
     if extractors:
         tensors = market_tensors(market, policy.device)
         for extractor in extractors:
-            extractor.bind(*tensors)
+            extractor.bind(*tensors, market)
 
 
 def market_of(venv: VecEnv) -> Market:

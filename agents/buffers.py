@@ -1,6 +1,5 @@
 """A replay buffer for index observations: what the market knows is not stored again."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,20 +11,22 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.files import replacing
+from portfolio_env.fingerprints import check_market
+from portfolio_env.market import Market
 
 
 class IndexReplayBuffer(ReplayBuffer):
     """Replay buffer of `"index"` observations: a few hundred bytes per transition at any window.
 
     Time and universe are stored once: the next observation is at `t + 1` with the same assets.
-    Which of them trade is read from the market at sampling, see `bind`. Samples equal those of
+    Which of them trade is read from the market at sampling, see `bind`; no other market's
+    observations are taken. Samples equal those of
     SB3's `DictReplayBuffer`.
 
     Args:
         buffer_size: transitions over all lanes.
-        observation_space: Dict with `t`, `tradable`, `weights` and, where the universe is
-            sampled, `assets`.
+        observation_space: Dict with `t`, `market`, `tradable`, `weights` and, where the universe
+            is sampled, `assets`.
         action_space: Box of logits or weights.
         device: where samples go.
         n_envs: number of lanes.
@@ -34,7 +35,7 @@ class IndexReplayBuffer(ReplayBuffer):
     """
 
     observation_space: spaces.Dict
-    tradable: npt.NDArray[np.bool_] | None = None
+    market: Market | None = None
 
     def __init__(
         self,
@@ -77,9 +78,21 @@ class IndexReplayBuffer(ReplayBuffer):
             dtype = np.min_scalar_type(int(space.high.max()))  # type: ignore[attr-defined]
             self.columns["assets"] = np.zeros((*lanes, spaces.flatdim(space)), dtype)
 
-    def bind(self, tradable: npt.NDArray[np.bool_]) -> None:
-        """Give the buffer the market's `tradable` mask (T, all assets), shared, not copied."""
-        self.tradable = tradable
+    def bind(self, market: Market) -> None:
+        """Give the buffer the market of its transitions, shared, not copied.
+
+        Raises:
+            ArgumentError: if it holds transitions of another.
+        """
+        if self.market is not None and self.size():
+            check_market(
+                np.array([self.market.fingerprint]),
+                market,
+                "the replay buffer holds what was lived in the first; agents.policy_for(agent, "
+                "venv) gives a copy of the policy that acts in the other, "
+                "agent.replay_buffer.reset() forgets it",
+            )
+        self.market = market
 
     def add(  # type: ignore[override]  # dictionaries, as in SB3's DictReplayBuffer
         self,
@@ -91,6 +104,8 @@ class IndexReplayBuffer(ReplayBuffer):
         infos: list[dict[str, Any]],
     ) -> None:
         """Store one transition of every lane."""
+        if self.market is not None and "market" in obs:
+            check_market(obs["market"], self.market, "call agents.bind_market(agent, market)")
         row = {
             "t": obs["t"][:, 0],
             "weights": obs["weights"],
@@ -131,16 +146,19 @@ class IndexReplayBuffer(ReplayBuffer):
         self, row: dict[str, npt.NDArray[Any]], t: npt.NDArray[np.int64], weights: str
     ) -> dict[str, npt.NDArray[Any]]:
         """The observation at bar `t`, as the environment gave it."""
-        if self.tradable is None:
+        if self.market is None:
             raise ArgumentError(
                 "the replay buffer does not know the market; call agents.bind_market(model, market)"
             )
         obs = {"t": t[:, None], "weights": row[weights]}
+        if "market" in self.observation_space.spaces:
+            obs["market"] = np.full((len(t), 1), self.market.fingerprint)
+        tradable = self.market.tradable
         if "assets" in row:
             obs["assets"] = row["assets"].astype(np.int64)
-            obs["tradable"] = self.tradable[t[:, None], obs["assets"]].astype(np.int8)
+            obs["tradable"] = tradable[t[:, None], obs["assets"]].astype(np.int8)
         else:
-            obs["tradable"] = self.tradable[t].astype(np.int8)
+            obs["tradable"] = tradable[t].astype(np.int8)
         return obs
 
     def _to_tensors(
@@ -149,40 +167,37 @@ class IndexReplayBuffer(ReplayBuffer):
         normalised: Any = self._normalize_obs(obs, env)
         return {key: self.to_torch(value) for key, value in normalised.items()}
 
-    def save(self, path: str | Path) -> None:
-        """Write what has been stored, see `save_buffer`."""
-        save_buffer(self, path)
 
-    def load(self, path: str | Path) -> None:
-        """Take back what `save` wrote, see `load_buffer`."""
-        load_buffer(self, path)
+def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
+    """What has been stored so far, not copied: an array for every column, and the place to write.
 
-
-def save_buffer(buffer: ReplayBuffer, path: str | Path) -> None:
-    """Write what has been stored to an `.npz` file, beside it first and then renamed."""
+    Args:
+        buffer: an `IndexReplayBuffer` or one of SB3's own.
+    """
     stored = {name: column[: buffer.size()] for name, column in _columns(buffer).items()}
-    with replacing(path) as beside:
-        # numpy's stub takes the names of columns for its own keyword allow_pickle.
-        np.savez(beside, pos=buffer.pos, full=buffer.full, **stored)  # type: ignore[arg-type]
+    return {"pos": buffer.pos, "full": buffer.full, "columns": stored}
 
 
-def load_buffer(buffer: ReplayBuffer, path: str | Path) -> None:
-    """Take back what `save_buffer` wrote.
+def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
+    """Take back a `buffer_state`.
 
     Raises:
-        ArgumentError: if the file is of a buffer of another size or shape.
+        ArgumentError: if it is of a buffer of another size or shape.
     """
-    with np.load(path, allow_pickle=False) as file:
-        pos, full = int(file["pos"]), bool(file["full"])
-        for name, column in _columns(buffer).items():
-            stored = file[name] if name in file else np.empty(0)
-            if stored.shape != (len(column) if full else pos, *column.shape[1:]):
-                raise ArgumentError(
-                    f"{path}: column {name!r} has shape {stored.shape}, this buffer holds "
-                    f"{column.shape}; build it with the same lanes, assets and size"
-                )
-            column[: len(stored)] = stored
-    buffer.pos, buffer.full = pos, full
+    pos, full, size = int(state["pos"]), bool(state["full"]), buffer.buffer_size
+    for name, column in _columns(buffer).items():
+        stored = state["columns"].get(name, np.empty(0))
+        if full and 0 < len(stored) < size:  # of a shorter training: its oldest rows come first
+            stored = np.roll(stored, -pos, axis=0)
+        rows = min(len(stored), size) if full else pos
+        if stored.shape != (rows, *column.shape[1:]) or stored.dtype != column.dtype:
+            raise ArgumentError(
+                f"column {name!r} has shape {stored.shape} and type {stored.dtype}, this buffer "
+                f"holds {column.shape}, {column.dtype}; build it with the same lanes, assets and "
+                "size"
+            )
+        column[:rows] = stored
+    buffer.pos, buffer.full = (pos, full) if not full or rows == size else (rows, False)
 
 
 def bytes_per_transition(buffer: ReplayBuffer) -> float:

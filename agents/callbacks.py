@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 from gymnasium.wrappers import RecordEpisodeStatistics
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Figure, HParam
+from stable_baselines3.common.logger import HParam
 
 from agents.algorithms import policy_for
 from agents.config import Range
-from agents.run_folder import save_checkpoint, save_model
+from agents.curves import write_points
+from agents.run_folder import save_checkpoint
+from agents.saving import save_agent
+from agents.tensors import SUFFIX
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.evaluation import backtest
@@ -21,7 +24,6 @@ from portfolio_env.evaluation.plots import equity_curves
 from portfolio_env.files import read_json, write_json
 
 STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
-TENSORBOARD_ONLY = ("stdout", "log", "json", "csv")
 
 
 class PortfolioMetrics(BaseCallback):
@@ -47,7 +49,8 @@ class PortfolioMetrics(BaseCallback):
             "portfolio/turnover": 0.0,
             "portfolio/value": 0.0,
         }
-        self.logger.record("hparams", HParam(self.hparams, metrics), exclude=TENSORBOARD_ONLY)
+        if self.model.num_timesteps == 0:
+            write_points(self.logger, {"hparams": HParam(self.hparams, metrics)}, 0)
 
     def _on_step(self) -> bool:
         infos = self.locals["infos"]
@@ -63,7 +66,9 @@ class PortfolioMetrics(BaseCallback):
 class PeriodicCallback(BaseCallback):
     """Acts between updates every so many environment steps, and at the end of the training.
 
-    A rollout is a bad moment: the data collected so far would be lost to a checkpoint.
+    A rollout is a bad moment: the data collected so far would be lost to a checkpoint. It acts
+    after the first rollout that reaches or passes a multiple of ``every``, which the number of
+    steps alone tells, so a resumed training acts when an uninterrupted one does.
 
     Args:
         every: environment steps over all lanes between two acts.
@@ -82,7 +87,7 @@ class PeriodicCallback(BaseCallback):
         self._done_at = self.model.num_timesteps
 
     def _on_rollout_start(self) -> None:
-        if self.model.num_timesteps - self._done_at >= self.every:
+        if self.model.num_timesteps // self.every > self._done_at // self.every:
             self._done_at = self.model.num_timesteps
             self.act()
 
@@ -94,8 +99,20 @@ class PeriodicCallback(BaseCallback):
             self.act()
 
 
+class LogCallback(PeriodicCallback):
+    """Write what was recorded: of the rollouts since the last time, and of the last update.
+
+    SB3 writes before the update and, off policy, once for every few episodes, several times in one
+    step; call `learn` with ``log_interval=sys.maxsize``.
+    """
+
+    def act(self) -> None:
+        """Write one point of every curve."""
+        self.model.dump_logs()
+
+
 class CheckpointCallback(PeriodicCallback):
-    """Save model and replay buffer into the run folder.
+    """Save everything that the training needs to go on; the last in a list of callbacks.
 
     Args:
         path: run folder.
@@ -116,7 +133,7 @@ class ValidationCallback(PeriodicCallback):
 
     Growth is yearly log growth after costs; equal weight is that of `benchmark_log_return`, daily
     rebalanced without costs. Results go to `validation.json` of the run folder, the best model to
-    `best_model.zip`.
+    `best_model.safetensors`.
 
     Args:
         path: run folder.
@@ -131,7 +148,7 @@ class ValidationCallback(PeriodicCallback):
     ) -> None:
         super().__init__(every)
         self.file = path / "validation.json"
-        self.best_model = path / "best_model.zip"
+        self.best_model = path / f"best_model{SUFFIX}"
         options = env_options | {"start": rows[0], "end": rows[1]}
         self.venv = make_sb3_vec_env(market, **options)
         # The episode return of this reward is the growth above equal weight.
@@ -161,13 +178,11 @@ class ValidationCallback(PeriodicCallback):
             "excess_growth": float(self.env.return_queue[-1]) / years,
             "turnover": float(result.turnovers.mean()),
         }
-        for key, value in figures.items():
-            self.logger.record(f"validation/{key}", value)
-        figure = Figure(equity_curves({"agent": result}), close=True)
-        self.logger.record("validation/equity", figure, exclude=TENSORBOARD_ONLY)
-        self.logger.dump(self.model.num_timesteps)
+        points = {**figures, "equity": equity_curves({"agent": result})}
+        points = {f"validation/{name}": point for name, point in points.items()}
+        write_points(self.logger, points, self.model.num_timesteps)
         if all(figures["excess_growth"] > r["excess_growth"] for r in self.results):
-            save_model(self.best_model, self.model)
+            save_agent(self.model, self.best_model)
         self.results.append({"timesteps": self.model.num_timesteps, **figures})
         plain = [  # the growth of a ruined account is minus infinity, which JSON cannot say
             {key: figure if math.isfinite(figure) else None for key, figure in result.items()}

@@ -3,18 +3,20 @@
 import logging
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch as th
-from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
 from agents.config import Range, TrainConfig
+from agents.curves import curves, write_points
 from agents.direct import DirectAgent, DirectNetwork
 from agents.direct_training import DirectTrainer
 from agents.embeddings import Embeddings
-from agents.encoder_callbacks import all_embeddings, record_figures
-from agents.fitting import run_rounds
+from agents.encoder_callbacks import encoder_figures
+from agents.extractors import all_embeddings
+from agents.fitting import run_rounds, take_up
 from agents.losses import MultiTask
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
@@ -29,18 +31,18 @@ _SCORER = "scorer."  # before the names of its weights
 
 
 def pretrained(
-    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], logger: Logger
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> Weights | None:
     """The weights that the stages before the algorithm hand on, see `hand_on`; None without any.
 
     Args:
         path: the run folder; ``encoder.safetensors`` keeps the result, ``stage_1.safetensors`` and
-            ``stage_2.safetensors`` how far the stages have come, so that none is repeated.
+            ``stage_2.safetensors`` how far the stages have come, so that none is repeated. Numbers
+            and figures go to ``tb/stage_1`` and ``tb/stage_2``, by the samples (bars, or steps of
+            accounts) seen in the stage.
         config: resolved settings.
         market: with fitted features.
         ranges: rows of each range; nothing after the validation range is read.
-        logger: takes numbers and figures, by the samples (bars, or steps of accounts) seen in the
-            stage.
     """
     if config.curriculum == "3":
         return None
@@ -49,7 +51,7 @@ def pretrained(
         stored: Weights = load_tensors(file, kind=KIND)
         return stored
     weights: Weights | None = None
-    finish = partial(_finish, path, market, ranges["validation"], logger)
+    finish = partial(_finish, path, market, ranges["validation"])
     if "1" in config.curriculum:
         weights = finish("stage_1", _forecasts(config, market, ranges), every=1)
     if "2" in config.curriculum:
@@ -86,34 +88,27 @@ def _scorer(network: nn.Module) -> nn.Module | None:
     return None
 
 
-def record_numbers(logger: Logger, numbers: dict[str, float], step: int, prefix: str = "") -> None:
-    """Write numbers of a training to TensorBoard."""
-    for name, value in numbers.items():
-        logger.record(prefix + name, value)
-    logger.dump(step)
-
-
 def _finish(
     path: Path,
     market: Market,
     validation: Range,
-    logger: Logger,
     stage: str,
     trainer: Pretrainer | DirectTrainer,
     every: int,
 ) -> Weights:
     """Train a stage to its end, from its last checkpoint; what it hands on."""
     _LOGGER.info("%s: at most %d rounds", stage, trainer.fit.rounds)
-    run_rounds(
-        trainer,
-        path / f"{stage}{SUFFIX}",
-        lambda numbers, samples: record_numbers(logger, numbers, samples, f"{stage}/"),
-        every,
-    )
+    take_up(trainer, file := path / f"{stage}{SUFFIX}")
+    logger = curves(path / "tb" / stage, trainer.samples)
+
+    def record(points: dict[str, Any], samples: int) -> None:
+        write_points(logger, {f"{stage}/{name}": point for name, point in points.items()}, samples)
+
+    run_rounds(trainer, file, record, every)
     trainer.restore_best()
     embeddings, returns = trainer.embeddings, trainer.returns
-    record_figures(logger, f"{stage}/", embeddings, market, validation, returns)
-    logger.dump(trainer.samples)
+    record(encoder_figures(embeddings, market, validation, returns), trainer.samples)
+    logger.close()
     weights: Weights = embeddings.state_dict()
     if isinstance(trainer, DirectTrainer) and (scorer := _scorer(trainer.agent.network)):
         weights |= {_SCORER + name: weight for name, weight in scorer.state_dict().items()}

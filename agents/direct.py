@@ -179,7 +179,7 @@ class DirectAgent:
             market: with the features it was made for.
             n_assets: assets of flat observations; default all of the market's.
         """
-        self.network.extractor.bind(*market_tensors(market, self.device))
+        self.network.extractor.bind(*market_tensors(market, self.device), market)
         self.n_assets = market.n_assets if n_assets is None else n_assets
 
     def predict(
@@ -212,7 +212,7 @@ class DirectAgent:
         return actions[0] if single else actions, state
 
     def _tensor(self, name: str, part: Any) -> Tensor:
-        dtype = th.int64 if name in ("t", "assets") else th.float32
+        dtype = th.int64 if name in ("t", "assets", "market") else th.float32
         return th.tensor(np.asarray(part), device=self.device, dtype=dtype)
 
     def train(

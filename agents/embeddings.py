@@ -114,6 +114,10 @@ class Embeddings(nn.Module):
         self._cache = _Cache()
         self._fitting = None
 
+    def forget(self) -> None:
+        """Drop the vectors that are kept of bars; they are computed again when they are needed."""
+        self._cache = _Cache()
+
     def forward(self, t: Tensor, assets: Tensor | None = None) -> Tensor:
         """Encode bars.
 

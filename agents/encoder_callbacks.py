@@ -7,27 +7,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Figure as LoggedFigure
-from stable_baselines3.common.logger import Logger
-from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from agents.attention import attention_figure, attention_maps
-from agents.callbacks import TENSORBOARD_ONLY, PeriodicCallback
+from agents.callbacks import PeriodicCallback
 from agents.config import Range
+from agents.curves import write_points
 from agents.embeddings import Embeddings
-from agents.extractors import MarketExtractor
+from agents.extractors import all_embeddings
 from agents.forecasts import NextReturns
 from portfolio_env.market import Market
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-def all_embeddings(network: nn.Module) -> list[Embeddings]:
-    """The embeddings of all extractors of a policy or network, those of target networks too."""
-    return [part.embeddings for part in network.modules() if isinstance(part, MarketExtractor)]
 
 
 class FrozenStart(BaseCallback):
@@ -65,7 +58,8 @@ class PredictionLoss(BaseCallback):
         weight: of the likelihood of returns in units of their deviation.
         market: the market the encoder is bound to.
         train: half-open range of bars.
-        seed: of the choice of bars.
+        seed: of the choice of bars, with the number of steps so far, so that a resumed training
+            chooses the same.
         batch: bars per step.
     """
 
@@ -82,7 +76,6 @@ class PredictionLoss(BaseCallback):
         found = all_embeddings(model.policy)
         self.returns = NextReturns(self.market, self.train, found[0].encoder.bars, model.device)
         self.rows = self.returns.rows(self.train)
-        self.rng = np.random.default_rng((self.seed, model.num_timesteps))
         for part in model.policy.modules():
             optimizer = getattr(part, "optimizer", None)
             if isinstance(optimizer, Optimizer):
@@ -99,6 +92,9 @@ class PredictionLoss(BaseCallback):
         nll = self.returns.nll(*embeddings.forecast(t), t)
         (self.weight * nll).backward()  # type: ignore[no-untyped-call] # torch
         self.logger.record_mean("train/prediction_nll", float(nll.detach()))
+
+    def _on_rollout_start(self) -> None:
+        self.rng = np.random.default_rng((self.seed, self.model.num_timesteps))
 
     def _on_step(self) -> bool:
         return True
@@ -136,10 +132,9 @@ class EncoderFigures(PeriodicCallback):
             bars = embeddings.encoder.bars
             returns = NextReturns(self.market, self.train, bars, self.model.device)
             calibration = returns.calibration(embeddings, returns.rows(self.validation))
-            for name, value in calibration.numbers().items():
-                self.logger.record(name, value)
-        record_figures(self.logger, "", embeddings, self.market, self.validation, returns)
-        self.logger.dump(self.model.num_timesteps)
+            write_points(self.logger, calibration.numbers(), self.model.num_timesteps)
+        figures = encoder_figures(embeddings, self.market, self.validation, returns)
+        write_points(self.logger, figures, self.model.num_timesteps)
 
 
 def encoder_figures(
@@ -158,16 +153,3 @@ def encoder_figures(
         calibration = returns.calibration(embeddings, returns.rows(rows))
         figures["calibration/reliability"] = calibration.figure()
     return figures
-
-
-def record_figures(
-    logger: Logger,
-    prefix: str,
-    embeddings: Embeddings,
-    market: Market,
-    validation: Range,
-    returns: NextReturns | None,
-) -> None:
-    """Record `encoder_figures`; the logger is left to be dumped."""
-    for name, figure in encoder_figures(embeddings, market, validation, returns).items():
-        logger.record(prefix + name, LoggedFigure(figure, close=True), exclude=TENSORBOARD_ONLY)

@@ -10,6 +10,13 @@ from torch import Tensor
 from agents.embeddings import Embeddings
 from agents.networks import make_encoder
 from portfolio_env.errors import ArgumentError
+from portfolio_env.fingerprints import check_market
+from portfolio_env.market import Market
+
+MEND = (
+    "agents.bind_market(agent, market) binds another (of a DirectAgent: agent.bind(market)), "
+    "agents.policy_for(agent, venv) gives a copy of the policy that acts in another environment"
+)
 
 
 class MarketExtractor(BaseFeaturesExtractor):
@@ -47,6 +54,7 @@ class MarketExtractor(BaseFeaturesExtractor):
         self.n_assets = n_assets
         self.n_features = n_features
         self.bars = network.bars
+        self.market: Market | None = None
         if isinstance(observation_space, spaces.Dict):
             self.reads_index = "t" in observation_space.spaces
             shape = () if self.reads_index else observation_space["market"].shape or ()
@@ -78,7 +86,11 @@ class MarketExtractor(BaseFeaturesExtractor):
         return self.reads_index or self.embeddings.encoder.uses_codes
 
     def bind(
-        self, features: Tensor, tradable: Tensor | None = None, codes: Tensor | None = None
+        self,
+        features: Tensor,
+        tradable: Tensor | None = None,
+        codes: Tensor | None = None,
+        market: Market | None = None,
     ) -> None:
         """Give it the market, shared and not copied.
 
@@ -86,8 +98,10 @@ class MarketExtractor(BaseFeaturesExtractor):
             features: (T, all assets, F).
             tradable: (T, all assets), 1 or 0; None if all are, always.
             codes: (all assets, K) static categories.
+            market: whose tensors these are: index observations of another are then refused.
         """
         self.embeddings.bind(features, tradable, codes)
+        self.market = market
 
     def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
         """Return rows (batch, assets, channels + 2)."""
@@ -103,11 +117,23 @@ class MarketExtractor(BaseFeaturesExtractor):
         tradable, weights = observations["tradable"], observations["weights"]
         if not self.reads_index:
             return self._encode(observations["market"], tradable), tradable, weights
+        self._check(observations.get("market"))
         assets = observations.get("assets")
         channels = self.embeddings(
             observations["t"].long().flatten(), None if assets is None else assets.long()
         )
         return channels, tradable, weights
+
+    def _check(self, fingerprints: Tensor | None) -> None:
+        """Refuse observations of another market.
+
+        On a GPU only where no gradient is kept: what is learnt from was acted on before, and there
+        the answer would be waited for.
+        """
+        if self.market is None or fingerprints is None:
+            return
+        if not (fingerprints.is_cuda and th.is_grad_enabled()):
+            check_market(fingerprints, self.market, MEND)
 
     def _encode(self, windows: Tensor, tradable: Tensor) -> Tensor:
         codes = self.embeddings.codes
@@ -119,6 +145,11 @@ class MarketExtractor(BaseFeaturesExtractor):
                 )
             codes = codes.expand(len(tradable), *codes.shape)
         return self.embeddings.encode(windows[:, -self.bars :], tradable, codes)
+
+
+def all_embeddings(network: th.nn.Module) -> list[Embeddings]:
+    """The embeddings of all extractors of a policy or network, those of target networks too."""
+    return [part.embeddings for part in network.modules() if isinstance(part, MarketExtractor)]
 
 
 def asset_rows(channels: Tensor, tradable: Tensor, weights: Tensor) -> Tensor:

@@ -215,28 +215,34 @@ class Trainer(Protocol):
         """Do one round; returns its numbers by name."""
 
 
-def run_rounds(
-    trainer: Trainer, file: Path, record: Callable[[dict[str, float], int], None], every: int = 1
-) -> None:
-    """Train to the end, from where a stopped training left off.
-
-    Args:
-        trainer: as it was made, before its first round.
-        file: its checkpoint, complete or absent; gone on from where it exists.
-        record: called after every round with its numbers and the samples seen so far.
-        every: rounds between two checkpoints; the last is always one.
+def take_up(trainer: Trainer, file: Path) -> None:
+    """Bring a new trainer to where a stopped training left off, if there is a checkpoint.
 
     Raises:
         DataError: if the checkpoint is damaged.
         ArgumentError: if it was made with other options.
     """
+    if not file.exists():
+        return
+    state = load_tensors(file, kind=KIND)
+    try:
+        trainer.fit.load_state_dict(state)
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} is no checkpoint of this training ({error!r})") from error
+
+
+def run_rounds(
+    trainer: Trainer, file: Path, record: Callable[[dict[str, float], int], None], every: int = 1
+) -> None:
+    """Train to the end.
+
+    Args:
+        trainer: new, or after `take_up`.
+        file: its checkpoint, complete or absent.
+        record: called after every round with its numbers and the samples seen so far.
+        every: rounds between two checkpoints; the last is always one.
+    """
     fit = trainer.fit
-    if file.exists():
-        state = load_tensors(file, kind=KIND)
-        try:
-            fit.load_state_dict(state)
-        except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-            raise DataError(f"{file} is no checkpoint of this training ({error!r})") from error
     while not fit.finished:
         record(trainer.advance(), trainer.samples)
         if fit.finished or fit.round % every == 0:

@@ -8,7 +8,8 @@ from torch import nn
 
 from agents.config import Range
 from agents.direct import DirectAgent
-from agents.encoder_callbacks import all_embeddings, encoder_figures
+from agents.encoder_callbacks import encoder_figures
+from agents.extractors import all_embeddings
 from agents.forecasts import NextReturns
 from agents.run_folder import Run
 

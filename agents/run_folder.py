@@ -1,27 +1,36 @@
 """The folder of a training run: everything needed to repeat, resume and evaluate it."""
 
-import os
-import platform
-import shutil
+import secrets
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import get_device
 
-from agents.algorithms import load_agent
-from agents.buffers import save_buffer
 from agents.config import Range, TrainConfig
 from agents.direct import DirectAgent
+from agents.saving import load_agent
+from agents.tensors import SUFFIX
+from agents.training_state import save_training
 from agents.vec_env import make_sb3_vec_env
-from portfolio_env import Market
+from portfolio_env import Market, env_info
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import read_json, replacing, write_json
+from portfolio_env.files import locked, read_json, write_json
 
-PACKAGES = ("portfolio-env", "gymnasium", "stable-baselines3", "torch", "numpy", "numba", "pandas")
+FORMAT = 2
+IDENTITY = "run.json"  # the first format had none
+OLD_FORMAT = (
+    "{0} is of the old format, whose files could run code; first: "
+    "python -m agents.store convert {0}"
+)
+WALK_FORWARD = "walk_forward.json"
+CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
+LOCK = ".lock"
+_BEFORE_CONFIG = (LOCK, ".writing-", "command.txt", "versions", "market.json", "features.json")
 
 
 @dataclass(frozen=True)
@@ -77,26 +86,33 @@ def load_model(
         direct.bind(market)
         return direct
     venv = make_sb3_vec_env(market, **config.env_options())
-    return load_agent(config.algo, file, venv, device=device)
+    return load_agent(file, venv, device=device)
 
 
 def model_file(path: Path, model: str) -> Path:
-    """The zip of the final or best model of a run, or of its latest checkpoint without one."""
-    file = path / f"{model}_model.zip"
+    """The file of the final or best model of a run, or its latest checkpoint without one."""
+    file = path / f"{model}_model{SUFFIX}"
     if not file.exists():
         checkpoint = latest_checkpoint(path)
         if checkpoint is None:
             raise DataError(f"{path} holds no model yet; train it further with --resume {path}")
-        file = checkpoint / "model.zip"
+        return checkpoint
     return file
 
 
 def read_config(path: Path) -> TrainConfig:
-    """The settings of a run."""
+    """The settings of a run.
+
+    Raises:
+        DataError: if the folder is no run, or one of the first format.
+    """
     try:
-        return TrainConfig.from_json(read_json(path / "config.json"))
+        config = TrainConfig.from_json(read_json(path / "config.json"))
     except FileNotFoundError:
         raise DataError(f"{path} is not a run folder: it has no config.json") from None
+    if not (path / IDENTITY).exists():
+        raise DataError(OLD_FORMAT.format(path))
+    return config
 
 
 def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[str, Range]]:
@@ -117,75 +133,93 @@ def check_market(path: Path, config: TrainConfig, market: Market) -> None:
         )
 
 
-def create_run(
-    config: TrainConfig, market: Market, ranges: dict[str, Range], command: str, stamp: str
-) -> Path:
-    """Create the folder of a new run and write all that is known before training.
+def new_folder(config: TrainConfig, name: str) -> Path:
+    """The folder for something new: ``config.out``, or one within ``config.runs``.
 
     Args:
-        config: resolved settings.
-        market: market with fitted features.
-        ranges: rows of each range.
-        command: the command that started the run.
-        stamp: time of the start, part of the folder's name.
+        config: settings.
+        name: of a folder within ``config.runs``, after market and algorithm.
 
     Raises:
         ArgumentError: if the folder exists and is not empty.
     """
-    name = f"{Path(config.market).stem.split('?')[0]}__{config.algo}__{config.seed}__{stamp}"
+    name = f"{Path(config.market).stem.split('?')[0]}__{config.algo}__{name}"
     path = Path(config.out) if config.out else Path(config.runs) / name
-    if path.exists() and any(path.iterdir()):
-        raise ArgumentError(f"run folder {path} is not empty; pass another out, or resume it")
-    path.mkdir(parents=True, exist_ok=True)
-    with replacing(path / "command.txt") as beside:
-        beside.write_text(command + "\n")
-    write_json(path / "versions.json", _versions())
-    write_json(path / "market.json", _describe(config, market, ranges))
-    write_json(path / "features.json", market.panel.provenance["features"])
-    write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run
+    refuse_filled(path)
     return path
 
 
+def refuse_filled(path: Path) -> None:
+    """Raise ArgumentError if a folder holds more than a process killed at its start leaves."""
+    if path.exists() and not all(file.name.startswith(_BEFORE_CONFIG) for file in path.iterdir()):
+        raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
+
+
+def one_process(path: Path) -> AbstractContextManager[None]:
+    """Keep other processes from writing to a folder, which is created if missing.
+
+    Raises:
+        DataError: on entering, if another process writes to it.
+    """
+    return locked(
+        path / LOCK,
+        busy=f"another process is at work in {path}; wait for its end, or stop it first",
+    )
+
+
+def create_run(
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], command: str
+) -> None:
+    """Write all that is known of a new run before training.
+
+    Args:
+        path: its folder.
+        config: resolved settings.
+        market: market with fitted features.
+        ranges: rows of each range.
+        command: the command that started the run.
+
+    Raises:
+        ArgumentError: if the folder is not empty.
+    """
+    refuse_filled(path)
+    write_json(path / IDENTITY, started(command))
+    write_json(path / "market.json", _describe(config, market, ranges))
+    write_json(path / "features.json", market.panel.provenance["features"])
+    write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run
+
+
 def save_checkpoint(path: Path, agent: BaseAlgorithm) -> Path:
-    """Save model and replay buffer as one checkpoint, whole or not at all; older ones go."""
-    target = path / "checkpoints" / f"{agent.num_timesteps:012d}"
-    if target.exists():
-        return target
-    beside = target.with_name(f".{target.name}.{os.getpid()}")
-    beside.mkdir(parents=True)
-    agent.save(beside / "model.zip")
-    if (buffer := getattr(agent, "replay_buffer", None)) is not None:
-        save_buffer(buffer, beside / "replay_buffer.npz")
-    os.replace(beside, target)
-    complete = _checkpoints(path)[-KEPT_CHECKPOINTS:]
-    for old in set(target.parent.iterdir()) - set(complete):  # also what a killed process left
-        shutil.rmtree(old)
-    return target
+    """Save everything that a training needs to go on exactly, and remove older checkpoints."""
+    file = path / CHECKPOINTS / f"{agent.num_timesteps:012d}{SUFFIX}"
+    save_training(file, agent)
+    for old in _checkpoints(path)[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+    return file
 
 
 def latest_checkpoint(path: Path) -> Path | None:
-    """The newest complete checkpoint of a run, if it has one."""
+    """The newest checkpoint of a run, if it has one."""
     return next(reversed(_checkpoints(path)), None)
 
 
 def _checkpoints(path: Path) -> list[Path]:
-    return sorted(p for p in (path / "checkpoints").glob("[0-9]*") if p.is_dir())
+    return sorted((path / CHECKPOINTS).glob(f"[0-9]*{SUFFIX}"))
 
 
-def save_model(path: Path, agent: BaseAlgorithm) -> None:
-    """Write a model's zip beside its destination and rename it."""
-    with replacing(path) as beside:
-        agent.save(beside)
+def started(command: str) -> dict[str, Any]:
+    """What tells a run or a walk forward from every other one, and what it is made with.
 
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "platform": platform.platform()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:  # a checkout that is on the path without being installed
-            versions[package] = "not installed"
-    return versions
+    Args:
+        command: the command that starts it.
+    """
+    return {
+        "format": FORMAT,
+        "id": secrets.token_hex(6),
+        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "command": command,
+        "environment": env_info(),
+    }
 
 
 def _describe(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> dict[str, Any]:
@@ -195,6 +229,7 @@ def _describe(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> 
         "hash": market.hash,
         "n_bars": market.n_bars,
         "assets": list(market.assets),
+        "feature_names": list(market.feature_names),
         "periods_per_year": market.periods_per_year,
         "ranges": {name: list(rows) for name, rows in ranges.items()},
         "dates": {name: [str(times[s]), str(times[e - 1])] for name, (s, e) in ranges.items()},

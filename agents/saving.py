@@ -24,6 +24,7 @@ from portfolio_env.files import replacing
 
 KIND = "agent"
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num")
+_TORCH = {"$nn": (th.nn, th.nn.Module), "$optim": (th.optim, th.optim.Optimizer)}
 _BROKEN = (ValueError, LookupError, TypeError, AttributeError)
 
 
@@ -89,14 +90,19 @@ def agent_of(
         with warnings.catch_warnings():  # of what was wanted when it was trained
             warnings.simplefilter("ignore", UserWarning)
             agent = make_agent(venv=venv, device=device, **recipe)
-        give_parameters(agent, tree["parameters"], tree["variables"], path)
-        for name in COUNTERS:
-            setattr(agent, name, tree["counters"][name])
+        restore_agent(agent, tree, path)
     except (ArgumentError, DataError):
         raise
     except _BROKEN as error:
         raise DataError(f"{path} holds no agent ({error!r}); restore it from a copy") from error
     return agent
+
+
+def restore_agent(agent: BaseAlgorithm, tree: dict[str, Any], path: str | Path) -> None:
+    """Bring an agent that was built by the same recipe to the state of an `agent_tree`."""
+    give_parameters(agent, tree["parameters"], tree["variables"], path)
+    for name in COUNTERS:
+        setattr(agent, name, tree["counters"][name])
 
 
 def give_parameters(
@@ -174,10 +180,10 @@ def _described(value: Any, where: str) -> Any:
         return {"$linear": [value.start, value.end, value.end_fraction]}
     if isinstance(value, LogitNoise):
         return {"$logit_noise": value.std}
-    if isinstance(value, type) and getattr(th.nn, value.__name__, None) is value:
-        return {"$nn": value.__name__}
-    if isinstance(value, type) and getattr(th.optim, value.__name__, None) is value:
-        return {"$optim": value.__name__}
+    for tag, (module, _) in _TORCH.items():
+        name = getattr(value, "__name__", "")
+        if name and vars(module).get(name) is value:
+            return {tag: name}
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ArgumentError(
@@ -196,12 +202,9 @@ def _rebuilt(value: Any, venv: VecEnv) -> Any:
         return LinearSchedule(*value["$linear"])
     if "$logit_noise" in value:
         return LogitNoise(value["$logit_noise"], n_actions(venv))
-    for tag, module, base in (
-        ("$nn", th.nn, th.nn.Module),
-        ("$optim", th.optim, th.optim.Optimizer),
-    ):
+    for tag, (module, base) in _TORCH.items():
         if tag in value:
-            found = getattr(module, value[tag])
+            found = vars(module).get(value[tag])
             if not (isinstance(found, type) and issubclass(found, base)):
                 raise ValueError(f"{value[tag]} is no {base.__name__}")
             return found

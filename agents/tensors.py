@@ -1,7 +1,7 @@
 """Trees of tensors in one file, which holds numbers and JSON and nothing that could run.
 
 The file is an ordinary safetensors file: the tensors under flattened names, and in its header's
-metadata the tree as JSON, the kind of the tree and a checksum of it all.
+metadata the tree as JSON, its kind, and a checksum of it all. Equal trees make equal files.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files import replacing
 
 SUFFIX = ".safetensors"
+_ENTRY = "portfolio_env"
 _Convert = Callable[[Any, str], Any]
 
 
@@ -37,7 +38,7 @@ def save_tensors(path: str | Path, tree: Any, *, kind: str) -> None:
 
     Raises:
         ArgumentError: if the tree holds anything else; the message says where.
-        OSError: if the file cannot be written; one of that name is then as it was.
+        DataError: if the file cannot be written; one of that name is then as it was.
     """
     tensors: dict[str, Tensor] = {}
     names: dict[tuple[Any, ...], str] = {}
@@ -66,17 +67,21 @@ def save_tensors(path: str | Path, tree: Any, *, kind: str) -> None:
         )
 
     text = json.dumps(packed(tree, ""))
-    metadata = {"kind": kind, "tree": text, "sha256": _digest(kind, text, tensors)}
+    described = {"kind": kind, "sha256": _digest(kind, text, tensors), "tree": text}
+    metadata = {_ENTRY: json.dumps(described)}  # one entry: several come in any order
     with replacing(path) as beside:
-        save_file(tensors, beside, metadata)
+        try:
+            save_file(tensors, beside, metadata)
+        except SafetensorError as error:  # a full disk, among others
+            raise OSError(str(error)) from error
 
 
-def load_tensors(path: str | Path, *, kind: str) -> Any:
+def load_tensors(path: str | Path, *, kind: str | None) -> Any:
     """Read what `save_tensors` wrote; tensors are on the CPU.
 
     Args:
         path: the file.
-        kind: what the tree must be.
+        kind: what the tree must be; None takes any.
 
     Raises:
         DataError: if there is no such file, it is of another kind, or it is damaged: a single
@@ -86,9 +91,9 @@ def load_tensors(path: str | Path, *, kind: str) -> Any:
         content = Path(path).read_bytes()
         tensors = load(content)
         size = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + size])["__metadata__"]
-        stored, text = metadata["kind"], metadata["tree"]
-        if metadata["sha256"] != _digest(stored, text, tensors):
+        described = json.loads(json.loads(content[8 : 8 + size])["__metadata__"][_ENTRY])
+        stored, text = described["kind"], described["tree"]
+        if described["sha256"] != _digest(stored, text, tensors):
             raise ValueError("its checksum is wrong")
         tree = _unpack(json.loads(text), tensors)
     except FileNotFoundError:
@@ -98,7 +103,7 @@ def load_tensors(path: str | Path, *, kind: str) -> Any:
         raise DataError(
             f"{path} is damaged, or no file of tensors ({reason}); restore it from a copy"
         ) from error
-    if stored != kind:
+    if kind not in (None, stored):
         raise DataError(f"{path} holds {stored!r}, not {kind!r}; give the file that does")
     return tree
 
@@ -150,5 +155,5 @@ def _digest(kind: str, text: str, tensors: dict[str, Tensor]) -> str:
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
         if tensor.numel():
-            digest.update(memoryview(tensor.reshape(-1).view(th.uint8).numpy()))
+            digest.update(tensor.reshape(-1).view(th.uint8).numpy().data)
     return digest.hexdigest()

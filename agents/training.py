@@ -4,40 +4,51 @@ import logging
 import shlex
 import sys
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.utils import get_device
-from stable_baselines3.common.vec_env import VecEnv
 
-from agents.algorithms import ON_POLICY, load_agent, make_agent
-from agents.buffers import load_buffer
-from agents.callbacks import CheckpointCallback, PortfolioMetrics, ValidationCallback
+from agents.algorithms import ON_POLICY, make_agent
+from agents.callbacks import (
+    CheckpointCallback,
+    LogCallback,
+    PortfolioMetrics,
+    ValidationCallback,
+)
 from agents.config import Range, TrainConfig
-from agents.curriculum import direct_agent, hand_on, pretrained, record_numbers
+from agents.curriculum import direct_agent, hand_on, pretrained
+from agents.curves import curves, write_points
 from agents.direct_training import DirectOptions, DirectTrainer
 from agents.encoder_callbacks import (
     EncoderFigures,
     FrozenStart,
     PredictionLoss,
-    record_figures,
+    encoder_figures,
 )
-from agents.fitting import run_rounds
+from agents.fitting import run_rounds, take_up
 from agents.run_folder import (
+    CHECKPOINTS,
     create_run,
     latest_checkpoint,
     load_checked_market,
+    new_folder,
+    one_process,
     read_config,
-    save_model,
 )
+from agents.saving import save_agent
+from agents.store.cards import validate_models, write_card
+from agents.tensors import SUFFIX
+from agents.training_state import restore_training
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError
 
+POINTS = 1000  # of a curve, at most
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -55,9 +66,11 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     market, ranges = config.load_market()
     learner = _learner(config, market, ranges)  # refuses what cannot be before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = create_run(config, market, ranges, shlex.join(sys.argv), stamp)
-    _LOGGER.info("run folder: %s", path)
-    return _run(path, config, market, ranges, learner, progress_bar)
+    path = new_folder(config, f"{config.seed}__{stamp}")
+    with one_process(path):
+        create_run(path, config, market, ranges, shlex.join(sys.argv))
+        _LOGGER.info("run folder: %s", path)
+        return _run(path, config, market, ranges, learner, progress_bar)
 
 
 def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
@@ -68,22 +81,21 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
         progress_bar: show one on the terminal.
 
     Raises:
-        DataError: if the folder is no run, or its market has changed since.
+        DataError: if the folder is no run, its market has changed since, or another process is at
+            work in it.
     """
     path = Path(path)
     config = read_config(path)
-    market, ranges = load_checked_market(path, config)
-    learner = _learner(config, market, ranges, latest_checkpoint(path))
-    return _run(path, config, market, ranges, learner, progress_bar)
+    with one_process(path):
+        market, ranges = load_checked_market(path, config)
+        learner = _learner(config, market, ranges)
+        return _run(path, config, market, ranges, learner, progress_bar)
 
 
 def _learner(
-    config: TrainConfig,
-    market: Market,
-    ranges: dict[str, Range],
-    checkpoint: Path | None = None,
+    config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> BaseAlgorithm | DirectTrainer:
-    """What is trained, before its first step or as it was at a checkpoint."""
+    """What is trained, before its first step."""
     assert config.timesteps and config.num_envs  # the settings are resolved
     first, end = market.warmup + config.observed - 1, ranges["train"][1]
     if first >= end - 1:
@@ -95,8 +107,7 @@ def _learner(
         th.set_num_threads(1)  # the networks are small: more threads only wait for each other
     if config.algo == "direct":
         return _direct_trainer(config, market, ranges)
-    options = config.env_options() | config.training_options(market, ranges["train"])
-    agent = _agent(config, make_sb3_vec_env(market, config.num_envs, **options), checkpoint)
+    agent = new_agent(config, market, ranges)
     rollout = getattr(agent, "n_steps", 0) * config.num_envs
     if config.timesteps <= rollout:
         _LOGGER.warning(
@@ -109,6 +120,20 @@ def _learner(
     return agent
 
 
+def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> BaseAlgorithm:
+    """The agent of a run by an algorithm of SB3, before its first step.
+
+    Args:
+        config: resolved settings.
+        market: with fitted features.
+        ranges: rows of each range.
+    """
+    assert config.num_envs
+    options = config.env_options() | config.training_options(market, ranges["train"])
+    venv = make_sb3_vec_env(market, config.num_envs, **options)
+    return make_agent(config.algo, venv, **_agent_options(config))
+
+
 def _run(
     path: Path,
     config: TrainConfig,
@@ -117,14 +142,15 @@ def _run(
     learner: BaseAlgorithm | DirectTrainer,
     progress_bar: bool,
 ) -> Path:
-    logger = configure(str(path / "tb"), ["tensorboard"])
-    weights = pretrained(path, config, market, ranges, logger)
+    weights = pretrained(path, config, market, ranges)
     if isinstance(learner, DirectTrainer):
         hand_on(weights, learner.agent.network)
-        return _run_direct(path, config, learner, logger)
-    if latest_checkpoint(path) is None:
+        _run_direct(path, config, learner)
+    else:
         hand_on(weights, learner.policy)
-    return _run_rl(path, config, market, ranges, learner, logger, progress_bar)
+        _run_rl(path, config, market, ranges, learner, progress_bar)
+    write_card(path, validate_models(path, config, market, ranges))
+    return path
 
 
 def _run_rl(
@@ -133,20 +159,23 @@ def _run_rl(
     market: Market,
     ranges: dict[str, Range],
     agent: BaseAlgorithm,
-    logger: Logger,
     progress_bar: bool,
-) -> Path:
+) -> None:
     assert config.timesteps
-    agent.set_logger(logger)
+    callbacks = _callbacks(path, config, market, ranges)
+    checkpoint = latest_checkpoint(path)
+    agent.set_logger(curves(path / "tb", int(checkpoint.stem) if checkpoint else 0))
+    if checkpoint is not None:
+        restore_training(agent, checkpoint)
     agent.learn(
         config.timesteps - agent.num_timesteps,
-        callback=_callbacks(path, config, market, ranges),
+        callback=callbacks,
+        log_interval=sys.maxsize,  # never: LogCallback does
         reset_num_timesteps=False,
         progress_bar=progress_bar,
     )
     agent.logger.close()
-    save_model(path / "final_model.zip", agent)
-    return path
+    save_agent(agent, path / f"final_model{SUFFIX}")
 
 
 def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> DirectTrainer:
@@ -170,39 +199,22 @@ def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range
     )
 
 
-def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer, logger: Logger) -> Path:
-    assert config.checkpoint_every
+def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer) -> None:
+    assert config.checkpoint_every and trainer.validation
     agent, options = trainer.agent, trainer.options
-    run_rounds(
-        trainer,
-        path / "checkpoints" / "direct.pt",
-        lambda numbers, step: record_numbers(logger, numbers, step),
-        max(1, config.checkpoint_every // (options.lanes * options.steps)),
-    )
+    take_up(trainer, file := path / CHECKPOINTS / f"direct{SUFFIX}")
+    logger = curves(path / "tb", trainer.samples)
+    every = max(1, config.checkpoint_every // (options.lanes * options.steps))
+    run_rounds(trainer, file, partial(write_points, logger), every)
     agent.network.load_state_dict(trainer.fit.weights())
-    agent.save(path / "final_model.zip")
-    assert trainer.validation
-    record_figures(
-        logger, "", trainer.embeddings, trainer.market, trainer.validation, trainer.returns
-    )
-    logger.dump(trainer.samples)
+    agent.save(path / f"final_model{SUFFIX}")
+    best = path / f"best_model{SUFFIX}"
+    if not best.exists():  # the last to be written: a finished run has its figures
+        where = (trainer.market, trainer.validation, trainer.returns)
+        write_points(logger, encoder_figures(trainer.embeddings, *where), trainer.samples)
     logger.close()
     trainer.restore_best()
-    agent.save(path / "best_model.zip")
-    return path
-
-
-def _agent(config: TrainConfig, venv: VecEnv, checkpoint: Path | None) -> BaseAlgorithm:
-    """A new agent, or the one of a checkpoint."""
-    if checkpoint is None:
-        return make_agent(config.algo, venv, **_agent_options(config))
-    agent = load_agent(config.algo, checkpoint / "model.zip", venv, device=config.device)
-    # Other episodes and noise than those before the checkpoint, which the same seed would repeat.
-    agent.set_random_seed(config.seed + agent.num_timesteps)
-    buffer, file = getattr(agent, "replay_buffer", None), checkpoint / "replay_buffer.npz"
-    if buffer is not None and file.exists():
-        load_buffer(buffer, file)
-    return agent
+    agent.save(best)
 
 
 def _agent_options(config: TrainConfig) -> dict[str, Any]:
@@ -230,8 +242,8 @@ def _callbacks(
     train, validation, every = ranges["train"], ranges["validation"], config.validation_every
     callbacks: list[BaseCallback] = [
         PortfolioMetrics(config.to_json()),
+        LogCallback(max(1, config.timesteps // POINTS)),
         ValidationCallback(path, market, validation, config.env_options(), every),
-        CheckpointCallback(path, config.checkpoint_every),
     ]
     if config.has_encoder:
         callbacks.append(EncoderFigures(market, train, validation, every))
@@ -239,4 +251,4 @@ def _callbacks(
             callbacks.append(FrozenStart(round(config.freeze_encoder * config.timesteps)))
         if config.prediction_weight:
             callbacks.append(PredictionLoss(config.prediction_weight, market, train, config.seed))
-    return callbacks
+    return [*callbacks, CheckpointCallback(path, config.checkpoint_every)]

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -18,7 +20,16 @@ from typing import Literal
 import pandas as pd
 
 from agents.config import TrainConfig
-from agents.run_folder import load_run
+from agents.run_folder import (
+    WALK_FORWARD,
+    load_run,
+    new_folder,
+    one_process,
+    refuse_filled,
+    started,
+)
+from agents.store.cards import write_card
+from agents.tensors import SUFFIX
 from agents.training import resume, train
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
@@ -26,7 +37,7 @@ from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.walk_forward import Fold, Range, stitch, walk_forward_folds
 from portfolio_env.files import read_json, write_json
 
-FILE = "walk_forward.json"
+FILE = WALK_FORWARD
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -114,27 +125,28 @@ def walk_forward(
         ArgumentError: as for ``make_plan``, or if the folder exists and is not empty.
     """
     plan = make_plan(config, folds, seeds=seeds, rolling=rolling)
-    stem = Path(config.market).stem.split("?")[0]
-    name = f"{stem}__{config.algo}__walk_forward__{datetime.now():%Y%m%d-%H%M%S}"
-    path = Path(config.out) if config.out else Path(config.runs) / name
-    if path.exists() and any(path.iterdir()):
-        raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
-    write_json(
-        path / FILE,
-        {
-            "config": plan.config.to_json(),
-            "seeds": plan.seeds,
-            "rolling": rolling,
-            "folds": [dataclasses.asdict(fold) for fold in plan.folds],
-        },
-    )
-    return _train(path, plan, progress_bar)
+    path = new_folder(config, f"walk_forward__{datetime.now():%Y%m%d-%H%M%S}")
+    with one_process(path):
+        refuse_filled(path)
+        write_json(
+            path / FILE,
+            {
+                "config": plan.config.to_json(),
+                "seeds": plan.seeds,
+                "rolling": rolling,
+                "folds": [dataclasses.asdict(fold) for fold in plan.folds],
+                **started(shlex.join(sys.argv)),
+            },
+        )
+        return _train(path, plan, progress_bar)
 
 
 def continue_walk_forward(path: str | Path, *, progress_bar: bool = False) -> Path:
     """Train what a stopped walk forward has left, with its own settings."""
     path = Path(path)
-    return _train(path, read_plan(path), progress_bar)
+    plan = read_plan(path)
+    with one_process(path):
+        return _train(path, plan, progress_bar)
 
 
 def read_plan(path: Path) -> Plan:
@@ -189,7 +201,7 @@ def out_of_sample(
 
 def is_trained(folder: Path) -> bool:
     """Whether a run of a walk forward is over."""
-    return all((folder / f"{model}_model.zip").exists() for model in ("best", "final"))
+    return all((folder / f"{model}_model{SUFFIX}").exists() for model in ("best", "final"))
 
 
 def _train(path: Path, plan: Plan, progress_bar: bool) -> Path:
@@ -204,6 +216,7 @@ def _train(path: Path, plan: Plan, progress_bar: bool) -> Path:
             if folder.exists():  # killed before it became a run
                 shutil.rmtree(folder)
             train(replace(config, seed=seed, out=str(folder)), progress_bar=progress_bar)
+    write_card(path)
     return path
 
 

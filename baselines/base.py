@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.fingerprints import check_market
 from portfolio_env.market import Market
 from portfolio_env.panel import PricePanel
 from portfolio_env.timeline import Moment, Timestamps, row_of
 
 Weights: TypeAlias = NDArray[np.float64]
+MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
 Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
@@ -207,8 +209,8 @@ class PortfolioModel(Baseline):
         """Target weights for a batch of lanes: of the bar where it is due, else what is held.
 
         Raises:
-            ArgumentError: If the observation does not say which bar it is, or lanes trade assets of
-                their own.
+            ArgumentError: If the observation does not say which bar it is, or is of another market,
+                or lanes trade assets of their own.
         """
         if "t" not in observation:
             raise ArgumentError(
@@ -220,6 +222,8 @@ class PortfolioModel(Baseline):
                 f"{type(self).__name__} decides over all {self.market.n_assets} assets of its "
                 "market; build its environment without universe=, on market.select(...)."
             )
+        if "market" in observation:
+            check_market(np.asarray(observation["market"]), self.market, MEND)
         rows = np.asarray(observation["t"])[:, 0]
         out = np.array(observation["weights"], np.float64)
         asked = self._due[rows] | (out[:, 1:] == 0).all(axis=1)

@@ -8,12 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines.base import Baseline, PortfolioModel, Weights, within
+from baselines.base import MEND, Baseline, PortfolioModel, Weights, within
 from baselines.simplex import log_optimal
 from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy, backtest
+from portfolio_env.fingerprints import check_market
 from portfolio_env.market import Market
 from portfolio_env.names import unknown
 from portfolio_env.targets import softmax_numerators
@@ -167,8 +168,8 @@ class Ensemble(Baseline):
             ``(weights, state)``: weights (N + 1,) for one observation, (B, N + 1) for a batch.
 
         Raises:
-            ArgumentError: If the observation does not say which bar it is, or lanes trade assets of
-                their own.
+            ArgumentError: If the observation does not say which bar it is, or is of another market,
+                or lanes trade assets of their own.
         """
         if not isinstance(observation, Mapping) or "t" not in observation:
             raise ArgumentError(
@@ -180,6 +181,8 @@ class Ensemble(Baseline):
                 f"an ensemble decides over all {self.market.n_assets} assets of its market; build "
                 "its environment without universe=, on market.select(...)."
             )
+        if "market" in observation:
+            check_market(np.asarray(observation["market"]), self.market, MEND)
         if np.ndim(observation["weights"]) == 1:
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
             weights, state = self._mixed(batch, state, episode_start, deterministic)

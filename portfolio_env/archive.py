@@ -63,11 +63,11 @@ def read_arrays(
     try:
         with path.open("rb") as file, ZipFile(file) as archive:
             whole: Bytes = np.memmap(file, np.uint8, "r")
-            arrays = {}
+            arrays: dict[str, npt.NDArray[Any]] = {}
             for name, member in _members(archive, len(whole)).items():
                 content, at = _content(archive, member, whole, checked=verify or name != mapped)
                 dtype, shape, order, offset = _layout(content)
-                if name == mapped and at is not None and math.prod(shape):
+                if name == mapped and at is not None and 0 not in shape:
                     arrays[name] = np.memmap(file, dtype, "r", at + offset, shape, order)
                 else:
                     array = np.ndarray(shape, dtype, content, offset, order=order)
@@ -113,7 +113,7 @@ def _content(
     if start + member.file_size > len(whole) or member.file_size != member.compress_size:
         raise ValueError(f"the member {member.filename!r} ends beyond the file")
     content = whole[start : start + member.file_size]
-    if checked and zlib.crc32(content) != member.CRC:
+    if checked and zlib.crc32(content.data) != member.CRC:
         raise ValueError(f"the checksum of {member.filename!r} does not fit its content")
     return content, start
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -12,50 +11,36 @@ from numba import config, njit
 from numba.core import types
 from numba.extending import intrinsic
 
+from portfolio_env.code_cache import CodeCache
+
 # ``NUMBA_DISABLE_JIT=1`` of the environment: everything runs as plain Python.
 PLAIN = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # numba sets it while it loads
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def _forget_stale_code() -> None:
-    """Remove cached machine code older than a source file it may have been compiled from.
-
-    Numba's cache looks at the file of a function only, not at those of the functions it calls:
-    after a change in ``constraints.py`` the step of ``dynamics.py`` would go on with the old
-    projection.
-    """
-    folder = Path(__file__).parent
-    newest = max(source.stat().st_mtime for source in folder.glob("*.py"))
-    for index in folder.glob("__pycache__/*.nbi"):
-        with suppress(OSError):  # not ours to write, or already gone
-            if index.stat().st_mtime < newest:
-                index.unlink()
-
-
-_forget_stale_code()
-
-
 # A product and a sum may become one instruction that rounds once; nothing is reordered, so that
 # one lane and thousands agree bit for bit.
-OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "fastmath": {"contract"}}
 
 
 def kernel(function: Function) -> Function:
-    """Compile at first call and keep the machine code beside the source file.
-
-    Plain Python is silent about overflow, as machine code is.
-    """
-    if PLAIN:
-        return np.errstate(all="ignore")(function)
-    return cast(Function, njit(**OPTIONS)(function))
+    """Compile at first call and keep the machine code, see ``code_cache``."""
+    return _compiled(function)
 
 
 def inlined(function: Function) -> Function:
     """Like ``kernel``, and copied into its callers: small steps of a loop over lanes."""
-    if PLAIN:
+    return _compiled(function, inline="always")
+
+
+def _compiled(function: Function, **options: Any) -> Function:
+    if PLAIN:  # silent about overflow, as machine code is
         return np.errstate(all="ignore")(function)
-    return cast(Function, njit(**OPTIONS, inline="always")(function))
+    compiled: Any = njit(**OPTIONS, **options)(function)
+    with suppress(OSError):  # without sources there is nothing to compare
+        compiled._cache = CodeCache(function)
+    return cast(Function, compiled)
 
 
 def record(**fields: type[np.generic]) -> np.dtype[np.void]:

@@ -21,6 +21,7 @@ import pandas as pd
 
 from portfolio_env.archive import read_arrays, write_arrays
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.fingerprints import fingerprint_of
 from portfolio_env.growing import Room
 from portfolio_env.names import positions
 from portfolio_env.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
@@ -212,6 +213,11 @@ class Market(Immutable):
         for array in arrays.values():
             digest.update(array.tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A number in [0, 2**24) made from ``hash``, which index observations carry."""
+        return fingerprint_of(self)
 
     def row(self, when: Moment) -> int:
         """The row of a moment: a row number, or the first row at or after a date; see `row_of`."""

@@ -14,6 +14,7 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
+from portfolio_env.fingerprints import FingerprintSpace
 from portfolio_env.simulator import Simulator
 
 MODES = ("window", "flat", "index")
@@ -30,8 +31,11 @@ class Observer:
         mode: ``"window"``: Dict of ``market`` (W, N, F) float32, ``tradable`` (N,) int8 and
             ``weights`` (N + 1,) float32; ``"flat"``: the same, concatenated in this order to one
             float32 vector; ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar,
-            ``tradable``, ``weights``, and with universe sampling ``assets`` (N,) int64 columns of
-            the market.
+            ``market`` (1,) int64 fingerprint of the market that the row is of (see
+            ``fingerprints``), ``tradable``, ``weights``, and with universe sampling ``assets`` (N,)
+            int64 columns of the market. It is for learners that hold the market themselves;
+            flattened to a vector it would be a row number and nothing of the market, so that is
+            refused.
 
     Raises:
         ArgumentError: On another mode, or if ``window`` or ``flat`` is asked of a market without
@@ -59,6 +63,7 @@ class Observer:
             "weights": weights,
         }
         if self.mode == "index":
+            parts["market"] = FingerprintSpace()
             parts["t"] = spaces.Box(0, market.n_bars - 1, (1,), np.int64)
             if simulator.episodes.universe is not None:
                 parts["assets"] = spaces.Box(0, market.n_assets - 1, (n,), np.int64)
@@ -86,10 +91,10 @@ class Observer:
             return np.concatenate(parts, axis=1, dtype=np.float32)
         if self.mode == "window":
             return {"market": self._windows(), "tradable": tradable, "weights": weights}
-        t = simulator.t[:, None].copy()
-        if simulator.episodes.universe is None:
-            return {"t": t, "tradable": tradable, "weights": weights}
-        return {"assets": simulator.assets.copy(), "t": t, "tradable": tradable, "weights": weights}
+        market = np.full((lanes, 1), simulator.market.fingerprint)
+        rows = {"market": market, "t": simulator.t[:, None].copy()}
+        own = {} if simulator.episodes.universe is None else {"assets": simulator.assets.copy()}
+        return {**own, **rows, "tradable": tradable, "weights": weights}
 
     def _windows(self) -> NDArray[np.float32]:
         """(B, W, N, F) features of the last W bars of every lane."""

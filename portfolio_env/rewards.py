@@ -79,6 +79,18 @@ class Reward:
     def reset(self, lanes: NDArray[np.bool_]) -> None:
         """Forget the lanes marked in the (B,) mask; called before every episode."""
 
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What is remembered of the episodes so far, copied: every attribute that is an array."""
+        arrays = vars(self).items()
+        return {name: value.copy() for name, value in arrays if isinstance(value, np.ndarray)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a ``state``."""
+        for name, value in state.items():
+            if not isinstance(vars(self).get(name), np.ndarray):
+                raise ArgumentError(f"{type(self).__name__} has no array {name!r} to restore.")
+            setattr(self, name, value.copy())
+
     def __call__(self, step: Transition) -> Float:
         """Return the (B,) rewards of a step."""
         raise NotImplementedError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
 import gymnasium as gym
@@ -24,6 +24,7 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.observations import Observer
 from portfolio_env.simulator import EnvOptions, Simulator
+from portfolio_env.state import restore_simulator, simulator_state
 
 Bool = NDArray[np.bool_]
 
@@ -153,6 +154,38 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             for lane, values in enumerate(self._values)
         )
 
+    # ---- all of it, to stop and go on
+
+    def state(self) -> dict[str, Any]:
+        """Accounts, episodes and random generators: arrays, and numbers that JSON knows."""
+        generators = [None if g is None else g.bit_generator.state for g in self._generators]
+        return {
+            "simulator": simulator_state(self.simulator),
+            "generators": generators,
+            "ended": self._ended.copy(),
+            "started": self._started,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> Any:
+        """Go on from a ``state`` of an environment of the same arguments; rendering begins anew.
+
+        Returns:
+            The observation at which it was taken.
+
+        Raises:
+            ArgumentError: If it is of another environment.
+        """
+        generators = state["generators"]
+        if len(generators) != self.num_envs or state["ended"].shape != self._ended.shape:
+            raise ArgumentError(
+                f"the state is of {len(generators)} lanes, this environment has {self.num_envs}."
+            )
+        restore_simulator(self.simulator, state["simulator"])
+        self._generators = [None if given is None else _generator(given) for given in generators]
+        self._ended = state["ended"].astype(np.bool_)
+        self._started = bool(state["started"])
+        return self._observer()
+
     # ---- details
 
     def _restart(self, lanes: Bool | None, *, t: Any = None, weights: Any = None) -> None:
@@ -208,6 +241,12 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             if fresh is None or fresh[lane]:
                 self._values[lane] = []
             self._values[lane].append(values[lane])
+
+
+def _generator(state: Mapping[str, Any]) -> np.random.Generator:
+    generator = seeding.np_random(0)[0]
+    generator.bit_generator.state = state
+    return generator
 
 
 def _info_arrays(ledger: NDArray[np.float64], lanes: Bool | None) -> dict[str, Any]:

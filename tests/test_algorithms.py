@@ -11,7 +11,7 @@ import pytest
 import torch as th
 from stable_baselines3.common.logger import Logger
 
-from agents import load_agent, make_agent, make_sb3_vec_env, policy_for
+from agents import load_agent, make_agent, make_sb3_vec_env, policy_for, save_agent
 from agents.algorithms import ALGORITHMS, ON_POLICY, algorithm_class
 from agents.networks import ENCODERS, Encoder
 from agents.noise import LogitNoise
@@ -123,10 +123,10 @@ def test_it_learns_saves_exactly_and_serves_other_markets(
     after = parameters(made)
     assert np.isfinite(after).all()
     assert np.abs(after - before).max() > 1e-5
-    made.save(tmp_path / "model.zip")
+    save_agent(made, tmp_path / "model.safetensors")
     for n, market in markets.items():
         other = lanes(market, observation, policy, n=3)
-        loaded = load_agent(algo, tmp_path / "model.zip", other, device="cpu")
+        loaded = load_agent(tmp_path / "model.safetensors", other, device="cpu")
         loaded.set_logger(Logger(None, []))
         assert np.array_equal(parameters(loaded), after)
         obs = other.reset()
@@ -175,8 +175,8 @@ def test_actor_and_critic_may_share_the_extractor(
     made.learn(96)
     for old, extractor in zip(before, pair, strict=True):
         assert not th.equal(old, extractor.encoder.layer.weight)
-    made.save(tmp_path / "model.zip")
-    loaded = load_agent(algo, tmp_path / "model.zip", venv, device="cpu")
+    save_agent(made, tmp_path / "model.safetensors")
+    loaded = load_agent(tmp_path / "model.safetensors", venv, device="cpu")
     obs = venv.reset()
     assert loaded.policy.share_features_extractor is share
     assert np.array_equal(act(loaded, obs), act(made, obs))
@@ -363,10 +363,10 @@ def test_an_agent_is_loaded_and_trained_on_in_every_mode_of_observation(
         if algo == "ppo":
             settings["batch_size"] = 8
         agent = make_agent(algo, venv, device="cpu", seed=0, **network, **settings)
-        agent.save(tmp_path / f"{trained}.zip")
+        save_agent(agent, tmp_path / f"{trained}.safetensors")
         expected = agent.predict(venv.reset(), deterministic=True)[0]
         for other in venvs.values():
-            loaded = load_agent(algo, tmp_path / f"{trained}.zip", other, device="cpu")
+            loaded = load_agent(tmp_path / f"{trained}.safetensors", other, device="cpu")
             found = loaded.predict(other.reset(), deterministic=True)[0]
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
             loaded.set_logger(Logger(None, []))

@@ -1,6 +1,6 @@
 """The index replay buffer: the samples of SB3's own buffer at a fraction of the bytes."""
 
-from pathlib import Path
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from gymnasium import spaces
 from stable_baselines3.common.buffers import DictReplayBuffer
 
 from agents import IndexReplayBuffer, bytes_per_transition, make_sb3_vec_env
+from agents.buffers import buffer_state, restore_buffer
 from portfolio_env import Market, load_market
 from portfolio_env.errors import ArgumentError
 
@@ -86,15 +87,26 @@ def test_samples_equal_those_of_sb3(market: Market, options: dict[str, Any], ste
     assert_same_samples(ours, theirs)
 
 
-def test_saving_and_loading_goes_on_exactly(market: Market, tmp_path: Path) -> None:
-    for steps in (7, 30):
-        ours, theirs = filled(market, LANES * 20, steps, universe=3)
-        ours.save(tmp_path / "buffer.npz")
-        loaded, _ = filled(market, LANES * 20, 1, universe=3)
-        loaded.load(tmp_path / "buffer.npz")
-        assert (loaded.pos, loaded.full) == (ours.pos, ours.full)
-        assert_same_samples(loaded, theirs)
-    assert [file.name for file in tmp_path.iterdir()] == ["buffer.npz"]
+@pytest.mark.parametrize("steps", [7, 20, 30])
+def test_a_restored_buffer_goes_on_exactly(steps: int, market: Market) -> None:
+    for which in (0, 1):  # ours, SB3's
+        buffers = filled(market, LANES * 20, steps, universe=3)
+        restored = filled(market, LANES * 20, 1, universe=3)[which]
+        restore_buffer(restored, deepcopy(buffer_state(buffers[which])))
+        assert (restored.pos, restored.full) == (buffers[0].pos, buffers[0].full)
+        assert_same_samples(restored, buffers[1])
+
+
+def test_a_longer_buffer_takes_a_full_one_with_the_oldest_rows_first(market: Market) -> None:
+    short, _ = filled(market, LANES * 20, 30)
+    longer, _ = filled(market, LANES * 40, 1)
+    restore_buffer(longer, buffer_state(short))
+    assert (longer.pos, longer.full) == (20, False)
+    for name, column in short.columns.items():
+        oldest_first = np.concatenate([column[10:], column[:10]])
+        assert np.array_equal(longer.columns[name][:20], oldest_first)
+    with pytest.raises(ArgumentError, match="same lanes"):
+        restore_buffer(short, buffer_state(longer) | {"pos": 21})
 
 
 def test_a_transition_of_thirty_assets_takes_under_400_bytes() -> None:
@@ -108,7 +120,7 @@ def test_a_transition_of_thirty_assets_takes_under_400_bytes() -> None:
     assert bytes_per_transition(theirs) == sum(array.nbytes for array in arrays) / 100
 
 
-def test_errors_name_the_mend(market: Market, tmp_path: Path) -> None:
+def test_errors_name_the_mend(market: Market) -> None:
     action_space = spaces.Box(-1, 1, (7,), np.float32)
     with pytest.raises(ArgumentError, match='observation="index"'):
         IndexReplayBuffer(10, spaces.Dict(weights=action_space), action_space)
@@ -119,6 +131,5 @@ def test_errors_name_the_mend(market: Market, tmp_path: Path) -> None:
     unbound.pos = 1
     with pytest.raises(ArgumentError, match="bind_market"):
         unbound.sample(1)
-    ours.save(tmp_path / "buffer.npz")
     with pytest.raises(ArgumentError, match="same lanes"):
-        filled(market, 80, 3, universe=3)[0].load(tmp_path / "buffer.npz")
+        restore_buffer(filled(market, 80, 3, universe=3)[0], buffer_state(ours))

@@ -1,16 +1,23 @@
 """What training writes to TensorBoard and keeps of its models, for PPO and for SAC."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from stable_baselines3.common.logger import configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import load_agent, make_agent, make_sb3_vec_env
-from agents.callbacks import CheckpointCallback, PortfolioMetrics, ValidationCallback
+from agents.callbacks import (
+    CheckpointCallback,
+    LogCallback,
+    PortfolioMetrics,
+    ValidationCallback,
+)
+from agents.curves import curves
 from agents.run_folder import latest_checkpoint
+from agents.tensors import load_tensors
 from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.evaluation import backtest
 from portfolio_env.files import read_json
@@ -32,13 +39,14 @@ def trained(algo: str, market: Market, path: Path) -> Any:
     venv = make_sb3_vec_env(market, 8, **options, **training)
     small = {"n_steps": 16, "batch_size": 64} if algo == "ppo" else {"learning_starts": 64}
     agent = make_agent(algo, venv, seed=0, device="cpu", **small)
-    agent.set_logger(configure(str(path / "tb"), ["tensorboard"]))
+    agent.set_logger(curves(path / "tb", 0))
     callbacks = [
         PortfolioMetrics({"algo": algo, "gamma": 0.9, "costs": {"commission_bps": 10}}),
+        LogCallback(1),
         ValidationCallback(path, market, ROWS, options, 256),
         CheckpointCallback(path, 256),
     ]
-    agent.learn(768, callbacks, reset_num_timesteps=False)
+    agent.learn(768, callbacks, log_interval=sys.maxsize, reset_num_timesteps=False)
     agent.logger.close()
     return agent
 
@@ -56,9 +64,10 @@ def test_tensorboard_validation_and_checkpoints(algo: str, market: Market, tmp_p
     assert [result["timesteps"] for result in results] == [256, 512, 768]
     checkpoint = latest_checkpoint(tmp_path)
     assert checkpoint is not None
-    assert checkpoint.name == "000000000768"
+    assert checkpoint.name == "000000000768.safetensors"
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
-    assert (checkpoint / "replay_buffer.npz").exists() == (algo == "sac")
+    state = load_tensors(checkpoint, kind="agent")["training"]
+    assert (state["buffer"] is not None) == (algo == "sac")
     assert agent.num_timesteps == 768
 
 
@@ -70,7 +79,7 @@ def test_the_best_model_is_the_one_of_the_best_validation(
     results = read_json(tmp_path / "validation.json")["validations"]
     best = max(results, key=lambda result: result["excess_growth"])
     options = {"observation": "index", "window": 1, "start": ROWS[0], "end": ROWS[1]}
-    model = load_agent(algo, tmp_path / "best_model.zip", make_sb3_vec_env(market, **options))
+    model = load_agent(tmp_path / "best_model.safetensors", make_sb3_vec_env(market, **options))
     result = backtest(model, PortfolioEnv(market, **options))
     years = (ROWS[1] - 1 - ROWS[0]) / market.periods_per_year
     growth = np.log(result.values[-1] / result.values[0]) / years
@@ -85,7 +94,7 @@ def test_validation_leaves_training_as_it_is(market: Market, tmp_path: Path) -> 
     def parameters(every: int) -> Any:
         venv = make_sb3_vec_env(market, 8, **options, end=200, random_start=True, episode_length=10)
         agent = make_agent("ppo", venv, seed=0, device="cpu", n_steps=16, batch_size=64)
-        agent.set_logger(configure(str(tmp_path / str(every)), ["tensorboard"]))
+        agent.set_logger(curves(tmp_path / str(every), 0))
         callback = ValidationCallback(tmp_path / str(every), market, ROWS, options, every)
         agent.learn(512, callback)
         agent.logger.close()

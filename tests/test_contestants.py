@@ -77,7 +77,7 @@ def test_another_agent_makes_another_trial_of_the_mixture(tmp_path):
     def fingerprint(weights):
         stage = stage_of(["ppo"])
         stage.runs["ppo"].path = tmp_path
-        (tmp_path / "final_model.zip").write_bytes(weights)
+        (tmp_path / "final_model.safetensors").write_bytes(weights)
         policy = Ensemble(MARKET, members={"ppo": make_baseline("cash", MARKET)})
         account = backtest(policy, pe.PortfolioEnv(**stage.baseline_options("test")))
         contest = Contest({"ensemble": [policy]}, {"ensemble": account})

@@ -1,9 +1,11 @@
 """A damaged file of any kind is told or does no harm: never other numbers, never another error.
 
 ``KINDS`` names every kind of file that is written and read back: how to write one, and how to read
-all that it says. One bit is flipped at many places of each, and it is cut at many lengths.
+all that it says. One bit is flipped at many places of each (300, or as many as the environment
+variable ``CORRUPTION_FLIPS`` says), and it is cut at many lengths.
 """
 
+import os
 import random
 import warnings
 from collections.abc import Callable
@@ -21,7 +23,7 @@ from portfolio_env.evaluation.looks import FILE, Look, Trial, read_looks, record
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files import read_json, write_json
 
-FLIPS, CUTS = 300, 60
+FLIPS, CUTS = int(os.environ.get("FLIPS", "300")), 60
 
 
 def write_market(folder: Path) -> Path:

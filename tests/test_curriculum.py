@@ -1,5 +1,6 @@
 """A curriculum from forecasts over net growth to RL: each stage hands its encoder on."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,19 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import curriculum, load_run, make_agent, make_sb3_vec_env
 from agents.config import Stages, TrainConfig
 from agents.direct import DirectAgent
-from agents.encoder_callbacks import all_embeddings
-from agents.extractors import asset_rows
+from agents.extractors import all_embeddings, asset_rows
+from agents.tensors import load_tensors, save_tensors
 from agents.training import resume, train
 from portfolio_env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
 
+ENCODER = "encoder.safetensors"
 CONFIG = TrainConfig(
     market="synthetic?bars=300&assets=4",
     encoder="lstm",
@@ -49,7 +50,7 @@ def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
 def test_the_scorer_goes_where_its_scores_are_the_logits(algo: str, tmp_path: Path) -> None:
     config = replace(CONFIG, curriculum="2,3", stages=Stages(iterations=2)).resolved()
     market, ranges = config.load_market()
-    weights = curriculum.pretrained(tmp_path, config, market, ranges, Logger(None, []))
+    weights = curriculum.pretrained(tmp_path, config, market, ranges)
     assert weights is not None
     source = DirectAgent(market.n_features, 2, encoder="lstm", encoder_kwargs=config.encoder_kwargs)
     curriculum.hand_on(weights, source.network)
@@ -84,15 +85,15 @@ def test_the_scorer_goes_where_its_scores_are_the_logits(algo: str, tmp_path: Pa
 
 
 def events_of(path: Path) -> EventAccumulator:
-    return EventAccumulator(str(path / "tb")).Reload()
+    return EventAccumulator(str(path)).Reload()
 
 
 @pytest.mark.parametrize(("algo", "stages"), [("ppo", "1,2,3"), ("sac", "2,3"), ("direct", "1,3")])
 def test_every_stage_starts_from_the_encoder_before(algo: Any, stages: str, tmp_path: Path) -> None:
     config = replace(CONFIG, algo=algo, curriculum=stages, freeze_encoder=1.0)
     path = train(replace(config, out=str(tmp_path / "run")))
-    stored = th.load(path / "encoder.pt", weights_only=True)
-    assert not list(path.glob("stage_*.pt"))
+    stored = load_tensors(path / ENCODER, kind="weights")
+    assert not list(path.glob("stage_*.safetensors"))
     run = load_run(path, device="cpu")
     for own in handed_on(run.model):
         assert same(own, stored)
@@ -107,8 +108,12 @@ def test_tensorboard_shows_every_stage_by_the_samples_it_saw(algo: Any, tmp_path
     out = str(tmp_path / "run")
     config = replace(CONFIG, algo=algo, timesteps=timesteps, prediction_weight=0.1, out=out)
     path = train(replace(config, validation_every=timesteps))
-    events = events_of(path)
-    shown = {tag: [event.step for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    parts = [events_of(path / "tb" / part) for part in ("stage_1", "stage_2", "")]
+    shown = {
+        tag: [event.step for event in events.Scalars(tag)]
+        for events in parts
+        for tag in events.Tags()["scalars"]
+    }
     run = load_run(path, device="cpu")
     bars = run.ranges["train"][1] - 1 - run.market.warmup - 1  # with a window and a next bar
     for name in ("train/nll", "validation/nll", "train/learning_rate", "calibration/coverage_95"):
@@ -119,12 +124,12 @@ def test_tensorboard_shows_every_stage_by_the_samples_it_saw(algo: Any, tmp_path
         assert shown[f"stage_2/{name}"] == [1920 * 15, 1920 * 17]
     of_algorithm = {"train/learning_rate", "train/loss", "calibration/coverage_50"}
     assert of_algorithm | {"validation/growth"} <= set(shown)
-    images = events.Tags()["images"]
-    for prefix in ("stage_1/", "stage_2/", ""):
+    for prefix, events in zip(("stage_1/", "stage_2/", ""), parts, strict=True):
+        images = events.Tags()["images"]
         assert {f"{prefix}attention/time", f"{prefix}calibration/reliability"} <= set(images)
         (image, *_) = events.Images(f"{prefix}attention/time")
         assert image.encoded_image_string.startswith(b"\x89PNG")
-    rates = [event.value for event in events.Scalars("stage_1/train/learning_rate")]
+    rates = [event.value for event in parts[0].Scalars("stage_1/train/learning_rate")]
     assert rates == pytest.approx([1e-3, 0.75e-3, 0.25e-3])
 
 
@@ -163,9 +168,9 @@ def test_an_interrupted_stage_ends_as_one_that_was_not(
         with pytest.raises(Stop):
             train(replace(AVERAGED, out=str(tmp_path / "run")))
     path = tmp_path / "run"
-    assert not (path / "encoder.pt").exists()
-    assert sorted(file.name for file in path.glob("*.pt")) == (
-        ["stage_1.pt"] if stage == "Pretrainer" else ["stage_1.pt", "stage_2.pt"]
+    assert not (path / ENCODER).exists()
+    assert sorted(file.name for file in path.glob("stage*.safetensors")) == (
+        [f"stage_{i}.safetensors" for i in ((1,) if stage == "Pretrainer" else (1, 2))]
     )
     again: dict[str, list[int]] = {"Pretrainer": [], "DirectTrainer": []}
     for name, rounds_of in again.items():
@@ -181,7 +186,7 @@ def test_an_interrupted_stage_ends_as_one_that_was_not(
         assert again == {"Pretrainer": [2], "DirectTrainer": [*range(17)]}
     else:
         assert again == {"Pretrainer": [], "DirectTrainer": [15, 16]}
-    first, second = (th.load(p / "encoder.pt", weights_only=True) for p in (whole, path))
+    first, second = (load_tensors(p / ENCODER, kind="weights") for p in (whole, path))
     assert first.keys() == second.keys()
     assert all(th.equal(value, second[name]) for name, value in first.items())
     for one, other in zip(
@@ -193,13 +198,11 @@ def test_an_interrupted_stage_ends_as_one_that_was_not(
 def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
     config = replace(CONFIG, curriculum="1,3", timesteps=256, algo="a2c", freeze_encoder=1.0)
     path = train(replace(config, out=str(tmp_path / "run")))
-    stored = th.load(path / "encoder.pt", weights_only=True)
+    stored = load_tensors(path / ENCODER, kind="weights")
     changed = {name: value + 1 for name, value in stored.items()}
-    th.save(changed, path / "encoder.pt")  # as if the stages had ended so, and RL had not begun
-    for left in (path / "checkpoints").iterdir():
-        for file in left.iterdir():
-            file.unlink()
-        left.rmdir()
+    # as if the stages had ended so, and RL had not begun
+    save_tensors(path / ENCODER, changed, kind="weights")
+    shutil.rmtree(path / "checkpoints")
     resume(path)
     for own in handed_on(load_run(path, device="cpu").model):
         assert same(own, changed)
@@ -211,7 +214,7 @@ def test_the_encoder_learns_in_rl_from_its_share_of_the_steps_on(
 ) -> None:
     config = replace(CONFIG, algo="a2c", curriculum="1,3", freeze_encoder=freeze)
     path = train(replace(config, checkpoint_every=256, out=str(tmp_path / "run")))
-    stored = th.load(path / "encoder.pt", weights_only=True)
+    stored = load_tensors(path / ENCODER, kind="weights")
     for own in handed_on(load_run(path, device="cpu").model):
         assert not same(own, stored)
         assert own.keys() == stored.keys()  # RL trains the forecasts on, by default
@@ -220,7 +223,7 @@ def test_the_encoder_learns_in_rl_from_its_share_of_the_steps_on(
 def test_without_a_weight_rl_does_not_forecast(tmp_path: Path) -> None:
     config = replace(CONFIG, algo="a2c", curriculum="1,3", timesteps=256, prediction_weight=0.0)
     path = train(replace(config, freeze_encoder=1.0, out=str(tmp_path / "run")))
-    stored = th.load(path / "encoder.pt", weights_only=True)
+    stored = load_tensors(path / ENCODER, kind="weights")
     for own in handed_on(load_run(path, device="cpu").model):
         assert same(own, stored)
         assert not any("head" in name for name in own) and any("head" in name for name in stored)

@@ -124,5 +124,5 @@ def test_folders_without_bars(tmp_path):
     with pytest.raises(DataError, match="holds no Parquet files; give the folder of one exchange"):
         read_panel(tmp_path)
     (tmp_path / "A.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match=r"A.parquet: is no Parquet table"):
+    with pytest.raises(DataError, match=r"A.parquet is no readable Parquet file"):
         read_panel(tmp_path)

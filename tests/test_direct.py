@@ -8,7 +8,9 @@ import torch as th
 
 from agents.direct import DirectAgent
 from agents.direct_training import DirectOptions, DirectTrainer
+from agents.fitting import take_up
 from agents.networks import ENCODERS, Encoder
+from agents.tensors import save_tensors
 from portfolio_env import (
     ArgumentError,
     DataError,
@@ -114,18 +116,22 @@ def test_a_sampled_universe_is_read_and_other_sizes_run(many):
 @pytest.mark.parametrize("options", [{}, {"window": 3, "net_arch": (8,), "logits_scale": 3.0}])
 def test_saved_agents_load_exactly(market, tmp_path, options):
     agent = agent_for(market, **options)
-    agent.save(tmp_path / "agent.pt")
-    loaded = DirectAgent.load(tmp_path / "agent.pt")
+    agent.save(tmp_path / "agent.safetensors")
+    loaded = DirectAgent.load(tmp_path / "agent.safetensors")
     assert loaded.config == agent.config and same(weights_of(loaded), weights_of(agent))
-    assert not [path for path in tmp_path.iterdir() if path.name != "agent.pt"]
+    assert not [path for path in tmp_path.iterdir() if path.name != "agent.safetensors"]
 
 
 def test_files_with_code_or_without_an_agent_are_refused(market, tmp_path):
-    th.save({"config": agent_for(market)}, tmp_path / "code.pt")
-    th.save({"weights": {}}, tmp_path / "other.pt")
-    (tmp_path / "text.pt").write_text("hello")
-    for name in ("code.pt", "other.pt", "text.pt", "missing.pt"):
-        with pytest.raises(DataError, match="no saved DirectAgent"):
+    th.save({"config": agent_for(market)}, tmp_path / "code")
+    (tmp_path / "text").write_text("hello")
+    save_tensors(tmp_path / "other", {}, kind="weights")
+    agent = {"config": agent_for(market).config, "weights": {}}
+    save_tensors(tmp_path / "empty", agent, kind="direct agent")
+    unknown = agent | {"config": {"no such": "option"}}
+    save_tensors(tmp_path / "unknown", unknown, kind="direct agent")
+    for name in ("code", "text", "other", "empty", "unknown", "missing"):
+        with pytest.raises(DataError, match=name):
             DirectAgent.load(tmp_path / name)
 
 
@@ -147,10 +153,10 @@ def test_a_stopped_training_goes_on_exactly(planted, tmp_path):
     trainer = DirectTrainer(half, planted, 0, 400, validation=(400, 450), **SHORT)
     for _ in range(3):
         trainer.advance()
-    th.save(trainer.fit.state_dict(), tmp_path / "state.pt")
+    save_tensors(tmp_path / "state", trainer.fit.state_dict(), kind="fit")
     other = DirectAgent(planted.n_features, seed=9)
     resumed = DirectTrainer(other, planted, 0, 400, validation=(400, 450), **SHORT)
-    resumed.fit.load_state_dict(th.load(tmp_path / "state.pt", weights_only=True))
+    take_up(resumed, tmp_path / "state")
     resumed.run()
     assert resumed.fit.round == straight.fit.round == 6
     assert resumed.best == straight.best

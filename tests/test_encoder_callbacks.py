@@ -10,8 +10,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger, configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import load_agent, make_agent, make_sb3_vec_env
-from agents.encoder_callbacks import EncoderFigures, FrozenStart, PredictionLoss, all_embeddings
+from agents import load_agent, make_agent, make_sb3_vec_env, save_agent
+from agents.encoder_callbacks import EncoderFigures, FrozenStart, PredictionLoss
+from agents.extractors import all_embeddings
 from agents.forecasts import NextReturns
 from portfolio_env import Market
 
@@ -94,8 +95,8 @@ def test_a_resumed_training_knows_whether_the_encoder_learns(
     for learned, frozen in ((128, True), (512, False)):
         agent = agent_for("ppo", market, learning_rate=1e-3)
         agent.learn(learned, FrozenStart(384))
-        agent.save(tmp_path / "model.zip")
-        resumed = load_agent("ppo", tmp_path / "model.zip", agent.get_env(), device="cpu")
+        save_agent(agent, tmp_path / "model.safetensors")
+        resumed = load_agent(tmp_path / "model.safetensors", agent.get_env(), device="cpu")
         resumed.set_logger(Logger(None, []))
         embeddings = all_embeddings(resumed.policy)[0]
         before = copied(embeddings.encoder)
@@ -113,6 +114,7 @@ def test_the_loss_is_the_weighted_sum(algo: str, market: Market) -> None:
     callback = PredictionLoss(0.3, market, TRAIN, seed=7)
     callback.init_callback(agent)
     callback._on_training_start()
+    callback._on_rollout_start()
     rng = np.random.default_rng((7, 0))
     returns = NextReturns(market, TRAIN, WINDOW)
     rows = returns.rows(TRAIN)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 import evaluate
+from agents.tensors import load_tensors, save_tensors
 from baselines import BASELINES, PortfolioModel, make_baseline
 from portfolio_env import PortfolioEnv
 from portfolio_env.evaluation import backtest
@@ -207,12 +208,13 @@ def test_evaluates_a_run_against_baselines(run, monkeypatch, capsys):
 def test_another_model_of_the_run_is_another_trial(run, monkeypatch, capsys):
     quick = ("--device", "cpu", "--resamples", 40, "--baselines", "equal_weight")
     command(monkeypatch, capsys, run, *quick)
-    shutil.copy(run / "final_model.zip", run / "best_model.zip")
+    shutil.copy(run / "final_model.safetensors", run / "best_model.safetensors")
     same = command(monkeypatch, capsys, run, *quick, "--model", "best")
     assert "look 2" in same and "different agents" not in same
     assert "flatters it" in same
-    with (run / "best_model.zip").open("ab") as file:
-        file.write(b"\0")
+    agent = load_tensors(run / "best_model.safetensors", kind="agent")
+    agent["counters"]["num_timesteps"] += 1
+    save_tensors(run / "best_model.safetensors", agent, kind="agent")
     other = command(monkeypatch, capsys, run, *quick, "--model", "best")
     assert "look 3" in other and "2 different agents" in other
 

@@ -156,7 +156,7 @@ def test_baselines_alone_take_the_folds_too(path, tmp_path, monkeypatch, capsys)
 def test_what_makes_no_sense_is_refused(path, tmp_path, monkeypatch, arguments, message):
     copy = shutil.copytree(path, tmp_path / "copy", ignore=shutil.ignore_patterns("evaluation"))
     (copy / "looks.json").unlink(missing_ok=True)
-    (copy / "fold_1/seed_3/final_model.zip").unlink()
+    (copy / "fold_1/seed_3/final_model.safetensors").unlink()
     monkeypatch.setattr(sys, "argv", ["evaluate.py", str(copy), *arguments])
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         evaluate.main()

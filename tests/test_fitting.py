@@ -8,7 +8,7 @@ import torch as th
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from agents.fitting import Fit, FitOptions, run_rounds
+from agents.fitting import Fit, FitOptions, run_rounds, take_up
 from portfolio_env.errors import ArgumentError
 
 OPTIONS = [
@@ -53,6 +53,7 @@ class Regression:
 
 def history(trainer: Regression, file: Path, **options: Any) -> list[tuple[int, dict[str, float]]]:
     records: list[tuple[int, dict[str, float]]] = []
+    take_up(trainer, file)
     run_rounds(trainer, file, lambda numbers, step: records.append((step, numbers)), **options)
     return records
 
@@ -71,7 +72,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
     options: dict[str, Any], every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     straight = Regression(**options)
-    whole = history(straight, tmp_path / "whole.pt", every=every)
+    whole = history(straight, tmp_path / "whole.safetensors", every=every)
     stopped, seen = Regression(**options), 0
     advance = stopped.advance
 
@@ -82,16 +83,16 @@ def test_an_interrupted_training_ends_as_one_that_was_not(
 
     monkeypatch.setattr(stopped, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        history(stopped, tmp_path / "fit.pt", every=every)
+        history(stopped, tmp_path / "fit.safetensors", every=every)
     resumed = Regression(**options)
-    rest = history(resumed, tmp_path / "fit.pt", every=every)
+    rest = history(resumed, tmp_path / "fit.safetensors", every=every)
     seen = 5 if every == 1 else 3
     assert rest == whole[seen:]
     assert [step for step, _ in whole] == [64 * (i + 1) for i in range(len(whole))]
     assert same(resumed.fit.state_dict(), straight.fit.state_dict())
     assert same(resumed.fit.best_weights(), straight.fit.best_weights())
     again = Regression(**options)
-    assert history(again, tmp_path / "fit.pt") == []  # nothing is left to do
+    assert history(again, tmp_path / "fit.safetensors") == []  # nothing is left to do
     assert same(again.fit.best_weights(), straight.fit.best_weights())
 
 

@@ -115,7 +115,7 @@ def test_files_of_other_kinds_are_refused_and_nothing_in_them_runs(tmp_path: Pat
         "text": lambda: path.write_text("hello"),
         "nothing": lambda: path.write_bytes(b""),
         "foreign": lambda: save_file({"a": th.ones(3)}, path),
-        "deep": lambda: save_file({}, path, {"kind": "tree", "tree": deep, "sha256": ""}),
+        "deep": lambda: save_file({}, path, {"portfolio_env": deep}),
         "number": lambda: path.write_bytes((1).to_bytes(8, "little") + b"1"),
     }
     for write in wrong.values():
@@ -148,4 +148,13 @@ def test_other_readers_of_safetensors_read_the_file(tmp_path: Path) -> None:
     save_tensors(tmp_path / "a.safetensors", {"net": {"weight": th.ones(2)}}, kind="tree")
     with safe_open(tmp_path / "a.safetensors", framework="pt") as file:
         assert th.equal(file.get_tensor("net/weight"), th.ones(2))
-        assert json.loads(file.metadata()["tree"]) == {"net": {"weight": {"$tensor": "net/weight"}}}
+        described = json.loads(file.metadata()["portfolio_env"])
+    assert described["kind"] == "tree"
+    assert json.loads(described["tree"]) == {"net": {"weight": {"$tensor": "net/weight"}}}
+
+
+def test_equal_trees_make_equal_files(tmp_path: Path) -> None:
+    tree = {str(i): th.full((i,), float(i)) for i in range(9)}
+    for name in "abcd":
+        save_tensors(tmp_path / name, tree, kind="tree")
+    assert len({(tmp_path / name).read_bytes() for name in "abcd"}) == 1

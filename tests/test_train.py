@@ -14,9 +14,10 @@ from small_runs import MARKET, ROOT, command, small
 from stable_baselines3.common.logger import Logger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for
+from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for, save_agent
 from agents.config import Stages, TrainConfig
 from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
+from agents.tensors import load_tensors
 from agents.training import resume, train
 from evaluate import EvaluateConfig, evaluate
 from portfolio_env import PortfolioConstraints, PortfolioEnv, TransactionCosts, load_market
@@ -40,7 +41,8 @@ def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
     names = {file.name for file in run_path.iterdir()}
     assert names == {
         "config.json", "command.txt", "versions.json", "market.json", "features.json",
-        "validation.json", "checkpoints", "best_model.zip", "final_model.zip", "tb",
+        "validation.json", "checkpoints", "best_model.safetensors", "final_model.safetensors", "tb",
+        ".lock",
     }  # fmt: skip
     config = TrainConfig.from_json(read_json(run_path / "config.json"))
     assert config.costs == TransactionCosts(commission_bps=5.0, slippage_bps=1.0)
@@ -83,7 +85,7 @@ def test_the_best_and_the_final_model_can_be_asked_for(run_path: Path) -> None:
 
 def test_a_changed_market_is_refused(run_path: Path, tmp_path: Path) -> None:
     config = read_json(run_path / "config.json")
-    for name in ("market.json", "final_model.zip"):
+    for name in ("market.json", "final_model.safetensors"):
         (tmp_path / name).write_bytes((run_path / name).read_bytes())
     changed = config | {"market": MARKET + "&seed=9"}
     (tmp_path / "config.json").write_text(json.dumps(changed))
@@ -107,8 +109,8 @@ def test_a_model_of_five_assets_runs_on_twenty(tmp_path: Path) -> None:
     few, many = (load_market(f"synthetic?bars=200&assets={n}") for n in (5, 20))
     for algo in ("ppo", "sac"):
         agent = make_agent(algo, make_sb3_vec_env(few, 4, **options), device="cpu")
-        agent.save(tmp_path / "model.zip")
-        loaded = load_agent(algo, tmp_path / "model.zip", make_sb3_vec_env(many, **options))
+        save_agent(agent, tmp_path / "model.safetensors")
+        loaded = load_agent(tmp_path / "model.safetensors", make_sb3_vec_env(many, **options))
         state = loaded.policy.state_dict()
         for name, value in agent.policy.state_dict().items():
             assert th.equal(state[name], value), name
@@ -122,8 +124,8 @@ def test_the_market_is_in_no_checkpoint(tmp_path: Path) -> None:
         market = load_market(f"synthetic?bars={bars}")
         venv = make_sb3_vec_env(market, 4, observation="index", window=1)
         for algo in ("ppo", "sac"):
-            make_agent(algo, venv, device="cpu").save(tmp_path / "model.zip")
-            sizes.append((tmp_path / "model.zip").stat().st_size)
+            save_agent(make_agent(algo, venv, device="cpu"), tmp_path / "model.safetensors")
+            sizes.append((tmp_path / "model.safetensors").stat().st_size)
     assert sizes[2] < 1.05 * sizes[0]
     assert sizes[3] < 1.05 * sizes[1]
 
@@ -295,7 +297,7 @@ def test_an_encoder_that_sees_true_history_trains_and_is_evaluated(tmp_path: Pat
 
 def test_lanes_of_a_direct_training_are_those_asked_for(tmp_path: Path) -> None:
     path = train(small(tmp_path / "run", algo="direct", timesteps=2 * 8 * 30, num_envs=8))
-    state = th.load(path / "checkpoints" / "direct.pt", weights_only=True)
+    state = load_tensors(path / "checkpoints" / "direct.safetensors", kind="fit")
     assert (state["options"]["lanes"], state["round"]) == (8, 2)
 
 
@@ -336,13 +338,13 @@ def test_a_directly_trained_agent_has_a_run_folder_too(tmp_path: Path) -> None:
     events = EventAccumulator(str(path / "tb")).Reload()
     assert len(events.Scalars("train/growth")) == 8
     assert len(events.Scalars("validation/growth")) >= 1
-    state = th.load(path / "checkpoints" / "direct.pt", weights_only=True)
+    state = load_tensors(path / "checkpoints" / "direct.safetensors", kind="fit")
     assert state["round"] == 8
     halfway = train(replace(config, out=str(tmp_path / "half"), timesteps=8 * 1920))
     weights = [load_run(p, device="cpu").model.network.state_dict() for p in (path, halfway)]
     for name, value in weights[0].items():
         assert th.equal(value, weights[1][name])
-    (path / "final_model.zip").unlink()
+    (path / "final_model.safetensors").unlink()
     resume(path)  # nothing is left to do but to write the models
     again = load_run(path, device="cpu").model.network.state_dict()
     assert all(th.equal(value, again[name]) for name, value in weights[0].items())

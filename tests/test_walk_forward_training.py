@@ -68,17 +68,17 @@ def test_the_tests_join_to_the_test_range(path: Path) -> None:
 def test_what_was_stopped_is_continued(path: Path, tmp_path: Path) -> None:
     """Whole runs are left alone; a lost one is trained again to the same model."""
     copy = Path(shutil.copytree(path, tmp_path / "copy"))
-    lost, whole = copy / "fold_1/seed_0", copy / "fold_0/seed_0/final_model.zip"
+    lost, whole = copy / "fold_1/seed_0", copy / "fold_0/seed_0/final_model.safetensors"
     before, stamp = parameters(lost), whole.stat().st_mtime_ns
     shutil.rmtree(lost)
     lost.mkdir()
     (lost / "command.txt").write_text("killed here")  # before it became a run
-    (copy / "fold_1/seed_3/final_model.zip").unlink()  # killed at the very end
+    (copy / "fold_1/seed_3/final_model.safetensors").unlink()  # killed at the very end
     command = Command(small(tmp_path / "unused"), resume=str(copy))
     assert run(command, progress_bar=False) == copy
     assert np.array_equal(parameters(lost), before)
     assert whole.stat().st_mtime_ns == stamp
-    assert (copy / "fold_1/seed_3/final_model.zip").exists()
+    assert (copy / "fold_1/seed_3/final_model.safetensors").exists()
     assert not (tmp_path / "unused").exists()
 
 

@@ -8,8 +8,8 @@ concave, the gap bounds how far f(w) lies below its maximum (Cover 1984, IEEE Tr
 """
 
 import numpy as np
-from numba import njit
 
+from portfolio_env.compiled import kernel
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.panel import FloatArray
 
@@ -18,8 +18,14 @@ GAP = 1e-13
 _ROUNDS, _HALVINGS, _SWAPS = 100, 50, 10_000  # far above what is needed
 
 
-@njit(cache=True)
-def _derivatives(weights, expected, shocks, gradient, curvature):  # type: ignore[no-untyped-def]
+@kernel
+def _derivatives(
+    weights: FloatArray,
+    expected: FloatArray,
+    shocks: FloatArray,
+    gradient: FloatArray,
+    curvature: FloatArray,
+) -> None:
     """Gradient and minus the Hessian of f, with cash as slot 0."""
     n = len(expected)
     gradient[:] = 0.0
@@ -42,8 +48,8 @@ def _derivatives(weights, expected, shocks, gradient, curvature):  # type: ignor
             curvature[j, i] = curvature[i, j]
 
 
-@njit(cache=True)
-def _model_maximum(weights, gradient, curvature):  # type: ignore[no-untyped-def]
+@kernel
+def _model_maximum(weights: FloatArray, gradient: FloatArray, curvature: FloatArray) -> FloatArray:
     """The maximum over the simplex of the quadratic model around ``weights``."""
     target, slope = weights.copy(), gradient.copy()
     for _ in range(_SWAPS):
@@ -64,8 +70,8 @@ def _model_maximum(weights, gradient, curvature):  # type: ignore[no-untyped-def
     return target
 
 
-@njit(cache=True)
-def _solve(expected, shocks, weights, gaps):  # type: ignore[no-untyped-def]
+@kernel
+def _solve(expected: FloatArray, shocks: FloatArray, weights: FloatArray, gaps: FloatArray) -> None:
     slots = weights.shape[1]
     gradient, curvature = np.empty(slots), np.empty((slots, slots))
     for m in range(len(expected)):

@@ -20,8 +20,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from portfolio_env.csv_files import original, with_texts
 from portfolio_env.data.cells import Origin, read_numbers, read_times
 from portfolio_env.panel import BAR_FIELDS
+from portfolio_env.parquet import read_parquet
 
 _LEVELS = ("Price", "Ticker")  # the two header rows that yfinance writes
 
@@ -88,8 +90,8 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
     except (OSError, EOFError, zlib.error) as error:
         origin.fail(f"cannot be read ({error}); give a readable CSV or Parquet file")
     if content[:4] == b"PAR1":
-        frame = _read_parquet(content, origin)
-        about = _parquet_metadata(content) | about
+        frame, said = _read_parquet(content, origin)
+        about = said | about
     else:
         frame, first = _read_csv(content, origin)
         origin = Origin(origin.name, "line", first)
@@ -115,7 +117,7 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
             frame = pd.read_csv(io.BytesIO(content), header=[0, 1], **options)
             frame.columns.names = [header[0], second[0]]
             named = int(frame.iloc[:1, 1:].isna().all(axis=None))  # line 3 may name the index
-            return frame.iloc[named:], 3 + named
+            return with_texts(frame.iloc[named:], original), 3 + named
         first = header[:1] if is_wide(header) else []
         kinds = dict.fromkeys([*first, "date", "symbol"], str)
         frame = pd.read_csv(io.BytesIO(content), dtype=kinds, **options)
@@ -134,33 +136,27 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         origin.fail(f"has more than one column called {twice}; delete or rename them")
-    return frame, 2
+    return with_texts(frame, original) if b"'" in content else frame, 2
 
 
-def _read_parquet(content: bytes, origin: Origin) -> pd.DataFrame:
+def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The table, and what it says about its series."""
+    table = read_parquet(io.BytesIO(content), origin.name)
     try:
-        frame = pd.read_parquet(io.BytesIO(content))
-    except ImportError:
-        origin.fail("Parquet needs pyarrow; pip install 'portfolio-env[data]'")
-    except (OSError, ValueError) as error:
+        frame = table.to_pandas()
+    except (ValueError, TypeError, LookupError, ArithmeticError) as error:
         origin.fail(f"is no Parquet table ({error}); write it anew")
+    said = {
+        key.decode(): value.decode(errors="replace")
+        for key, value in (table.schema.metadata or {}).items()
+        if key in (b"exchange", b"symbol", b"timeframe")
+    }
     index = frame.index
     if isinstance(index, pd.DatetimeIndex) or any(name is not None for name in index.names):
         taken = [name for name in index.names if name in frame.columns]
         frame = frame.reset_index(taken, drop=True) if taken else frame
         frame = frame if len(taken) == index.nlevels else frame.reset_index()
-    return frame
-
-
-def _parquet_metadata(content: bytes) -> dict[str, str]:
-    import pyarrow.parquet as pq
-
-    stored = pq.read_schema(io.BytesIO(content)).metadata or {}
-    return {
-        key.decode(): value.decode()
-        for key, value in stored.items()
-        if key in (b"exchange", b"symbol", b"timeframe")
-    }
+    return frame, said
 
 
 def is_wide(columns: Iterable[object]) -> bool:

@@ -12,11 +12,12 @@ import pandas as pd
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from portfolio_env.csv_files import write_csv
 from portfolio_env.dynamics import CARRY, COST, TURNOVER, VALUE
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.metrics import TrackRecord
-from portfolio_env.files import replacing
+from portfolio_env.parquet import write_parquet
 from portfolio_env.simulator import Simulator
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -127,8 +128,7 @@ class BacktestResult:
             folder: Created where it is missing; older files of these names are replaced.
         """
         for name, frame in (("account", self.account()), ("holdings", self.holdings())):
-            with replacing(Path(folder) / f"{name}.csv") as path:
-                frame.to_csv(path, index=False)
+            write_csv(Path(folder) / f"{name}.csv", frame, index=False)
 
     def to_parquet(self, folder: str | Path) -> None:
         """Write ``account.parquet`` and ``holdings.parquet``: smaller and faster than CSV.
@@ -144,8 +144,7 @@ class BacktestResult:
                 "Parquet files need pyarrow; pip install 'portfolio-env[data]', or write CSV."
             )
         for name, frame in (("account", self.account()), ("holdings", self.holdings())):
-            with replacing(Path(folder) / f"{name}.parquet") as path:
-                frame.to_parquet(path, engine="pyarrow", index=False)
+            write_parquet(Path(folder) / f"{name}.parquet", frame)
 
 
 @overload

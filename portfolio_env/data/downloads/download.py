@@ -12,12 +12,11 @@ from portfolio_env.data.downloads.client import Client
 from portfolio_env.data.downloads.paging import Page, Pager
 from portfolio_env.data.downloads.store import (
     Series,
-    merge,
+    add_candles,
     milliseconds,
     moment,
     open_series,
     uncovered,
-    write_series,
 )
 from portfolio_env.errors import PortfolioError
 
@@ -77,7 +76,7 @@ class Writer:
     def __init__(self, how: How, series: Series) -> None:
         self.how = how
         self.series = series
-        self.duplicates = self.conflicts = self.disorder = self.incomplete = 0
+        self.new = self.duplicates = self.conflicts = self.disorder = self.incomplete = 0
         self._pages: list[Page] = []
         self._written = time.monotonic()
 
@@ -89,21 +88,20 @@ class Writer:
 
     def flush(self) -> None:
         """Write what is new."""
-        pages, self._pages = self._pages, []
-        if pages:
-            before = self.series
-            self.series, merged = merge(
-                before,
+        if pages := self._pages:
+            self.series, merged = add_candles(
+                self.how.store,
+                self.series,
                 np.concatenate([page.times for page in pages]),
                 np.concatenate([page.bars for page in pages]),
                 [page.covered for page in pages if page.covered is not None],
             )
+            self._pages = []
+            self.new += merged.new
             self.duplicates += merged.duplicates
             self.conflicts += merged.conflicts
             self.disorder += sum(page.disorder for page in pages)
             self.incomplete += sum(page.incomplete for page in pages)
-            if merged.new or merged.conflicts or self.series.covered != before.covered:
-                write_series(self.how.store, self.series)
         self._written = time.monotonic()
 
 
@@ -126,23 +124,23 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
         writer = Writer(how, open_series(how.store, client.name, symbol, how.timeframe))
     except PortfolioError as error:
         return replace(report, error=str(error))
-    before = len(writer.series.times)
     if start is None:
         start = max((high for _, high in writer.series.covered), default=end)
     problem = None
     try:
-        problem = _complete(client, how, writer, start, end)
+        try:
+            problem = _complete(client, how, writer, start, end)
+        finally:
+            writer.flush()
     except PortfolioError as error:
         problem = str(error)
-    finally:
-        writer.flush()
     series = writer.series
     n_rows = len(series.times)
     if not n_rows and problem is None:
         problem = f"{client.name} has no candles of {symbol} {how.timeframe} in this range"
     return replace(
         report,
-        rows_new=n_rows - before,
+        rows_new=writer.new,
         rows_total=n_rows,
         first=moment(series.times[0]) if n_rows else None,
         last=moment(series.times[-1]) if n_rows else None,

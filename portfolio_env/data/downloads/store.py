@@ -10,25 +10,28 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env.errors import DataError
-from portfolio_env.files import replacing
-from portfolio_env.names import unknown
+from portfolio_env.files import locked, parse_json
+from portfolio_env.names import file_name, unknown
 from portfolio_env.panel import BAR_FIELDS, FloatArray
+from portfolio_env.parquet import read_parquet, write_parquet
 from portfolio_env.resampling import TIMEFRAMES
 
 Times = npt.NDArray[np.int64]
 Range = tuple[int, int]
 """From (inclusive) and to (exclusive), in milliseconds since 1970 (UTC)."""
+
+LOCK = ".lock"
+"""In a folder of series: held while one of them is read, changed and written."""
 
 _NAMES = ("exchange", "symbol", "timeframe")
 _MEND = "delete the file and download it again"
@@ -129,10 +132,8 @@ def series_path(store: str | os.PathLike[str], exchange: str, symbol: str, timef
 
     In its name "/" is "-"; what is unusual in names of files is percent-encoded.
     """
-    name = quote(symbol.replace("%", "%25").replace("-", "%2D").replace("/", "-"), safe="%")
-    if name.startswith("."):
-        name = f"%2E{name[1:]}"
-    return Path(store) / exchange / timeframe / f"{name}.parquet"
+    plain = symbol.replace("%", "%25").replace("-", "%2D").replace("/", "-")
+    return Path(store) / exchange / timeframe / f"{file_name(plain, safe='%')}.parquet"
 
 
 def stored(store: str | os.PathLike[str]) -> list[Path]:
@@ -148,12 +149,8 @@ def read_series(path: str | os.PathLike[str]) -> Series:
         DataError: if the file is damaged, or not one that `write_series` wrote.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
-    try:
-        table = pq.read_table(os.fspath(path), partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{path} is no readable Parquet file ({error}); {_MEND}") from error
+    table = read_parquet(path, mend=_MEND)
     metadata = {
         key.decode(errors="replace"): value.decode(errors="replace")
         for key, value in (table.schema.metadata or {}).items()
@@ -161,7 +158,7 @@ def read_series(path: str | os.PathLike[str]) -> Series:
     if table.schema.names != ["date", *BAR_FIELDS] or not {*_NAMES, "covered"} <= metadata.keys():
         raise DataError(f"{path} is no file of downloaded candles; move it out of the store")
     try:
-        ranges = tuple((int(start), int(end)) for start, end in json.loads(metadata["covered"]))
+        ranges = tuple((int(start), int(end)) for start, end in parse_json(metadata["covered"]))
         times = table["date"].cast(pa.timestamp("ms", "UTC")).to_numpy()
         bars = np.stack([table[name].to_numpy() for name in BAR_FIELDS], axis=1).astype(np.float64)
     except (TypeError, ValueError, pa.ArrowException) as error:
@@ -181,7 +178,6 @@ def write_series(store: str | os.PathLike[str], series: Series) -> Path:
         The file.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     schema = pa.schema(
         [("date", pa.timestamp("ms", "UTC"))] + [(name, pa.float64()) for name in BAR_FIELDS],
@@ -193,8 +189,7 @@ def write_series(store: str | os.PathLike[str], series: Series) -> Path:
     dates = pa.array(series.times).cast(schema.field("date").type)
     table = pa.Table.from_arrays([dates, *map(pa.array, series.bars.T)], schema=schema)
     path = series_path(store, series.exchange, series.symbol, series.timeframe)
-    with replacing(path) as beside:
-        pq.write_table(table, beside)
+    write_parquet(path, table)
     return path
 
 
@@ -214,6 +209,39 @@ def open_series(
     if found != (exchange, symbol, timeframe):
         raise DataError(f"{path} holds {' '.join(found)}; move it where it belongs")
     return series
+
+
+def add_candles(
+    store: str | os.PathLike[str],
+    series: Series,
+    times: npt.ArrayLike,
+    bars: npt.ArrayLike,
+    covered: Sequence[Range] = (),
+) -> tuple[Series, Merged]:
+    """Add candles to a stored series, which another process may have changed in the meantime.
+
+    Args:
+        store: the folder.
+        series: which one; its candles are those that are stored.
+        times: as for `merge`.
+        bars: as for `merge`.
+        covered: as for `merge`.
+
+    Returns:
+        The series as it is stored now, and what was new, repeated or different.
+
+    Raises:
+        DataError: if the stored file is damaged, or the system refuses to write.
+    """
+    name = (series.exchange, series.symbol, series.timeframe)
+    if not np.size(times) and not union(covered):
+        return series, Merged()
+    with locked(series_path(store, *name).with_name(LOCK)):
+        before = open_series(store, *name)
+        after, merged = merge(before, times, bars, covered)
+        if merged.new or merged.conflicts or after.covered != before.covered:
+            write_series(store, after)
+    return after, merged
 
 
 def merge(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from portfolio_env.csv_files import original, with_texts, write_csv
 from portfolio_env.data.downloads.store import (
+    LOCK,
     Series,
     merge,
     moment,
@@ -22,7 +25,7 @@ from portfolio_env.data.downloads.store import (
     write_series,
 )
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import replacing
+from portfolio_env.files import locked
 from portfolio_env.panel import BAR_FIELDS
 from portfolio_env.timeline import as_timestamp
 
@@ -111,13 +114,14 @@ def fetch_yahoo(
     start, end = _milliseconds(since), _last_day(until)
     if start >= end:
         raise ArgumentError(f"since={since}, until={until} hold no day that is over: widen them")
-    series = [open_series(store, "yahoo", name, "1d") for name in names]
-    known = [own for own in series if len(own.times) and own.covered[0][0] <= start]
-    fresh = [own.symbol for own in series if own not in known]
     report = YahooReport()
-    _fetch_whole(dict.fromkeys(fresh, start), end, store, report)
-    _continue(known, end, store, report)
-    _describe([name for name in names if name not in report.missing], store, report)
+    with _sole(store):
+        series = [open_series(store, "yahoo", name, "1d") for name in names]
+        known = [own for own in series if len(own.times) and own.covered[0][0] <= start]
+        fresh = [own.symbol for own in series if own not in known]
+        _fetch_whole(dict.fromkeys(fresh, start), end, store, report)
+        _continue(known, end, store, report)
+        _describe([name for name in names if name not in report.missing], store, report)
     return report
 
 
@@ -135,20 +139,25 @@ def update_yahoo(symbols: str | Iterable[str] | None = None, store: Store = "dat
         ArgumentError: if a symbol, or any, is not stored.
         DataError: if yfinance is not installed.
     """
-    series = {
-        own.symbol: own
-        for path in stored(store)
-        if path.parent.parts[-2:] == ("yahoo", "1d")
-        for own in [read_series(path)]
-    }
-    names = list(series) if symbols is None else _names(symbols)
-    absent = [name for name in names if name not in series]
-    if absent or not names:
-        raise ArgumentError(f"{absent or 'nothing'} is not stored in {store}: fetch_yahoo first")
+    paths = [path for path in stored(store) if path.parent.parts[-2:] == ("yahoo", "1d")]
+    if not paths:
+        wanted = "nothing" if symbols is None else _names(symbols)
+        raise ArgumentError(f"{wanted} is not stored in {store}: fetch_yahoo first")
     report = YahooReport()
-    _continue([series[name] for name in names], _last_day(None), store, report)
-    _describe(names, store, report)
+    with _sole(store):
+        series = {own.symbol: own for own in map(read_series, paths)}
+        names = list(series) if symbols is None else _names(symbols)
+        absent = [name for name in names if name not in series]
+        if absent:
+            raise ArgumentError(f"{absent} is not stored in {store}: fetch_yahoo first")
+        _continue([series[name] for name in names], _last_day(None), store, report)
+        _describe(names, store, report)
     return report
+
+
+def _sole(store: Store) -> AbstractContextManager[None]:
+    """Keeps other downloads from Yahoo waiting: what is fetched replaces whole histories."""
+    return locked(Path(store) / "yahoo" / LOCK)
 
 
 def _continue(series: Sequence[Series], end: int, store: Store, report: YahooReport) -> None:
@@ -241,7 +250,9 @@ def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:
 
     path = Path(store) / "yahoo" / "metadata.csv"
     known = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
-    rows: list[dict[Any, Any]] = [] if known is None else known.to_dict("records")
+    rows: list[dict[Any, Any]] = (
+        [] if known is None else with_texts(known, original).to_dict("records")
+    )
     done = {row["symbol"] for row in rows}
     for name in names:
         if name in done:
@@ -257,9 +268,7 @@ def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:
         else:
             report.unlabelled[name] = "Yahoo says nothing about it"
     if len(rows) > len(done):
-        table = pd.DataFrame(rows).sort_values("symbol")
-        with replacing(path) as beside:
-            table.to_csv(beside, index=False)
+        write_csv(path, pd.DataFrame(rows).sort_values("symbol"), index=False)
 
 
 def _yfinance() -> Any:

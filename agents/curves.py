@@ -1,0 +1,59 @@
+"""Curves in TensorBoard: one point per tag and step, in order, after a crash as without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.logger import (
+    Figure,
+    HParam,
+    KVWriter,
+    Logger,
+    TensorBoardOutputFormat,
+)
+from torch.utils.tensorboard import SummaryWriter
+
+
+def curves(folder: Path, step: int) -> Logger:
+    """A logger that goes on after a step, or begins at step 0.
+
+    Points after that step, which a killed process has left and which come again, are dropped by
+    whoever reads the folder. All tags of a folder must count the same steps.
+
+    Args:
+        folder: of the event files.
+        step: last step whose points stand.
+    """
+    return Logger(str(folder), [_Curves(folder, step + 1 if step else 0)])
+
+
+class _Curves(TensorBoardOutputFormat):
+    """SB3's, of which points from a step on replace older ones."""
+
+    def __init__(self, folder: Path, first: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.writer = SummaryWriter(str(folder), purge_step=first)
+        self._is_closed = False
+
+
+def write_points(logger: Logger, values: dict[str, Any], step: int) -> None:
+    """Write values under a step at once; what has been recorded waits for its own step.
+
+    `logger.dump` would write all that waits too, such as the losses of an update whose step is
+    still to come.
+
+    Args:
+        logger: the logger.
+        values: numbers, figures of matplotlib, which are closed, and `HParam`.
+        step: the step.
+    """
+    points: dict[str, Any] = {}
+    excluded: dict[str, tuple[str, ...]] = {}
+    for tag, value in values.items():
+        number = isinstance(value, int | float)
+        points[tag] = value if number or isinstance(value, HParam) else Figure(value, close=True)
+        excluded[tag] = ("",) if number else ("stdout", "log", "json", "csv")
+    for output in logger.output_formats:
+        if isinstance(output, KVWriter):
+            output.write(points, excluded, step)

@@ -1,0 +1,35 @@
+"""The store of runs: `python -m agents.store --help`."""
+
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+from agents.store.cli import Command
+from portfolio_env.errors import PortfolioError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: those of the command line if None.
+
+    Returns:
+        The exit status: 0, or 1 if something went wrong (2 for a wrong usage).
+    """
+    command: Command = tyro.cli(
+        Command, prog="python -m agents.store", description=__doc__, args=arguments
+    )
+    try:
+        return command.run()
+    except (PortfolioError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("stopped; nothing was left half done", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

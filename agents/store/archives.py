@@ -1,0 +1,225 @@
+"""Runs in one file, to be handed on: written the same for the same run, read without trust.
+
+An archive is a zip whose members are stored as they are. So it cannot grow when it is read, and
+equal runs make equal archives. Its first member, ``manifest.json``, names every file with its size
+and SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import stat
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from agents.run_folder import one_process
+from agents.store.changes import changing, coming, put_in_place, remove_tree
+from agents.store.content import check_file, kind_of, run_files
+from agents.store.records import folders, identity, is_old, member_runs, read_record, refuse_old
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files import parse_json, replacing
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+MOST_FILES = 10_000
+MOST_BYTES = 64 << 30
+_PART = re.compile(r"\w[\w@%+=,. -]{0,127}")  # of a path; what begins with a dot is none
+_CHUNK = 1 << 20
+_BROKEN = (
+    AttributeError,
+    BadZipFile,
+    EOFError,
+    LookupError,
+    NotImplementedError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def export_run(path: Path, file: Path, *, events: bool = False) -> int:
+    """Write a run or a walk forward to an archive, which is complete or absent.
+
+    The last checkpoint goes with it: a run that was stopped can be resumed from the archive.
+
+    Args:
+        path: its folder.
+        file: the archive; one of that name is replaced.
+        events: write the events of TensorBoard too.
+
+    Returns:
+        How many files of the run it holds.
+
+    Raises:
+        DataError: if a process is at work in the run, or a file of it is damaged.
+    """
+    refuse_old(path)
+    record = read_record(path)
+    with ExitStack() as locks:
+        for folder in (path, *member_runs(path)):
+            locks.enter_context(one_process(folder))
+        files = {each.relative_to(path).as_posix(): each for each in run_files(path, events=events)}
+        for each in files.values():
+            check_file(each)
+        manifest = {
+            "format": FORMAT,
+            "id": record.id,
+            "name": path.resolve().name,
+            "files": {name: _summary(each) for name, each in files.items()},
+        }
+        with replacing(file) as beside, ZipFile(beside, "w", ZIP_STORED) as archive:
+            archive.writestr(_member(MANIFEST), json.dumps(manifest, indent=2) + "\n")
+            for name, each in files.items():
+                with each.open("rb") as source, archive.open(_member(name), "w") as target:
+                    while chunk := source.read(_CHUNK):
+                        target.write(chunk)
+    return len(files)
+
+
+def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
+    """Take a run or a walk forward from an archive into a store, whole or not at all.
+
+    Nothing in it is executed. Every name, size, checksum and content is checked before the folder
+    appears under its name.
+
+    Args:
+        file: what ``export_run`` wrote, from whomever.
+        store: the folder of runs.
+        name: of the new folder; None is the one that it had.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        DataError: if the archive is damaged or holds what no run consists of, or the run or a
+            folder of that name is there already.
+    """
+    try:
+        with file.open("rb") as opened, ZipFile(opened) as archive:
+            manifest = _manifest(archive, file.stat().st_size)
+            name = name or str(manifest["name"])
+            if not _PART.fullmatch(name):
+                raise ArgumentError(f"{name!r} is no name for a folder; give another --name")
+            with changing(store):
+                _refuse_known(manifest["id"], store)
+                beside = coming(store, name)
+                try:
+                    for member, expected in manifest["files"].items():
+                        _extract(archive, member, expected, beside)
+                    _check_run(beside, manifest)
+                    put_in_place(beside, store / name)
+                finally:
+                    if beside.exists():
+                        remove_tree(beside)
+    except FileNotFoundError:
+        raise DataError(f"there is no file {file}") from None
+    except DataError as error:
+        raise DataError(str(error).replace(str(coming(store, name or "")), str(file))) from error
+    except (*_BROKEN, OSError) as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise DataError(f"{file} is no archive of a run, or damaged ({error})") from error
+    return store / name
+
+
+def _manifest(archive: ZipFile, size: int) -> dict[str, Any]:
+    """The manifest of an archive, once every member is known to be harmless.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    members = archive.infolist()
+    if not members or len(members) > MOST_FILES:
+        raise ValueError(f"it has {len(members)} members; a run has up to {MOST_FILES:,}")
+    for member in members:
+        _refuse_odd(member)
+    if sum(member.file_size for member in members) > min(size, MOST_BYTES):
+        raise ValueError("its members say that they are larger than it is")
+    names = [member.filename for member in members]
+    if len({name.casefold() for name in names}) < len(names):
+        raise ValueError("it has two members of one name")
+    manifest = parse_json(archive.read(MANIFEST))
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"its format is {manifest['format']!r}; this version reads {FORMAT}")
+    if {*manifest["files"], MANIFEST} != {*names}:
+        raise ValueError("its manifest names other files")
+    if not re.fullmatch("[0-9a-f]{12}", manifest["id"]):
+        raise ValueError("its id is none")
+    found: dict[str, Any] = manifest
+    return found
+
+
+def _refuse_odd(member: ZipInfo) -> None:
+    """Refuse what ``export_run`` never writes.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    name, mode = member.filename, member.external_attr >> 16
+    if not all(_PART.fullmatch(part) for part in name.split("/")):
+        raise ValueError(f"{name[:80]!r} is no name within a folder")
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise ValueError(f"{name!r} is a link, a folder or a device")
+    if kind_of(Path(name).name) is None:
+        raise ValueError(f"{name!r} is of no kind that a run consists of")
+    if member.compress_type != ZIP_STORED or member.compress_size != member.file_size:
+        raise ValueError(f"{name!r} is compressed")
+    if member.flag_bits & 1:
+        raise ValueError(f"{name!r} is encrypted")
+
+
+def _extract(archive: ZipFile, name: str, expected: dict[str, Any], folder: Path) -> None:
+    """Write one member under a folder, and compare it with the manifest.
+
+    Raises:
+        ValueError: if it differs.
+    """
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, left = hashlib.sha256(), int(expected["size"])
+    with archive.open(name) as source, target.open("xb") as out:
+        while chunk := source.read(min(_CHUNK, left + 1)):
+            left -= len(chunk)
+            if left < 0:
+                break
+            digest.update(chunk)
+            out.write(chunk)
+    if left or digest.hexdigest() != expected["sha256"]:
+        raise ValueError(f"{name!r} is not what its manifest says")
+
+
+def _check_run(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuse a folder whose files are not what they say, or that is another run.
+
+    Raises:
+        DataError: with what is wrong.
+    """
+    for name in manifest["files"]:
+        check_file(folder / name)
+    if is_old(folder) or read_record(folder).id != manifest["id"]:
+        raise DataError(f"{folder} is no archive of the run {manifest['id']}")
+
+
+def _refuse_known(id: str, store: Path) -> None:
+    for path in folders(store):
+        if identity(path).get("id") == id:
+            raise DataError(f"the run {id} is in the store already, as {path}")
+
+
+def _summary(file: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with file.open("rb") as source:
+        while chunk := source.read(_CHUNK):
+            digest.update(chunk)
+    return {"size": file.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _member(name: str) -> ZipInfo:
+    """A member of 1980 with usual rights, so that equal runs make equal archives."""
+    member = ZipInfo(name)
+    member.external_attr = (stat.S_IFREG | 0o644) << 16
+    return member

@@ -1,0 +1,174 @@
+"""The words of a model card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_COSTS = {
+    "commission_bps": "{} basis points of commission",
+    "buy_commission_bps": "{} of them on purchases",
+    "sell_commission_bps": "{} of them on sales",
+    "slippage_bps": "{} basis points of slippage",
+    "impact": "market impact with the factor {}",
+    "fixed_fee": "a fee of {} per trade",
+}
+
+
+def limits(card: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before trusting a model, from the facts of its card."""
+    seeds, rules, looks = card["seeds"], card["rules"], card["looks"]["count"]
+    models, selection = card["validation"]["models"], card["selection"]
+    said = [
+        f"Trained with one seed ({seeds[0]}); others may end elsewhere."
+        if len(seeds) == 1
+        else f"Trained with {len(seeds)} seeds ({', '.join(map(str, seeds))}).",
+        "Costs are assumed, not measured: " + _costs(rules["costs"]) + ".",
+        f"Orders are assumed to be filled in full, {_filled(rules['execution'])}.",
+        _held(rules["constraints"]),
+        f"Its universe is the {len(card['market']['assets'])} assets named here. Whether they were "
+        "chosen with hindsight is not recorded.",
+        "It was trained on bars up to the end of its training range, and knows nothing later.",
+    ]
+    source = str((card["market"].get("provenance") or {}).get("source"))
+    if source.startswith(("synthetic", "planted")):
+        said.append("Its prices are simulated: it says nothing about a real market.")
+    if selection["validations"] > 1:
+        said.append(
+            f"The best model is the best of {selection['validations']} validations on one range, "
+            "which flatters its figures there."
+        )
+    best = models.get("best", {}).get("excess_growth")
+    if best is not None and best <= 0:
+        said.append("On its validation range it did not grow more than equal weight.")
+    if card["state"] != "finished":
+        said.append(f"Its training has not come to its end: {card['state']}.")
+    said.append(
+        "Its test range has not been looked at."
+        if not looks
+        else f"Its test range has been looked at {looks} time{'s' * (looks > 1)}: what is chosen "
+        "after a look is no longer judged out of sample."
+    )
+    return said
+
+
+def markdown(card: Mapping[str, Any]) -> str:
+    """A card as a page of Markdown."""
+    model, market, selection = card["model"], card["market"], card["selection"]
+    names = card["features"]["names"]
+    count = f"{len(names)} features" if names else "features"
+    lines = [
+        f"# {model['algo']} on {market['name']}",
+        "",
+        f"- id: {card['id']} ({card['kind']}, {card['state']})",
+        f"- started: {card['started']}",
+        f"- model: {model['algo']}, policy {model['policy']}, encoder {model['encoder']} "
+        f"{model['encoder_options']}, curriculum {model['curriculum']}",
+        f"- reads: {count} of the set {card['features']['set']}, {model['window']} bars",
+        f"- seeds: {', '.join(map(str, card['seeds']))}",
+        f"- training: {card['training']['steps']:,} steps in {card['training']['lanes']} lanes",
+        f"- selection: the best of {selection['validations']} validations by "
+        f"{selection['by'].replace('_', ' ')}" + _chosen_at(selection["chosen_at"]),
+        "",
+        "## Market",
+        "",
+        f"- {market['n_bars']:,} bars of {len(market['assets'])} assets, "
+        f"{market['periods_per_year']:g} bars a year",
+        f"- hash: {market['hash'] or 'one for each fold, in its run'}",
+        f"- assets: {', '.join(market['assets'])}",
+        *([f"- features: {', '.join(names)}"] if names else []),
+        "",
+        *_table(
+            ("range", "first bar", "last bar", "bars"),
+            [
+                (name, each["first"][:16], each["last"][:16], f"{each['bars']:,}")
+                for name, each in card["ranges"].items()
+            ],
+        ),
+        "",
+        "## Validation",
+        "",
+        *_validation(card["validation"]),
+        "",
+        "## Known limits",
+        "",
+        *[f"- {sentence}" for sentence in card["limits"]],
+        "",
+        "## Made with",
+        "",
+        *_made_with(card),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _validation(validation: Mapping[str, Any]) -> list[str]:
+    if not validation["models"]:
+        return ["Not computed yet."]
+    runs = validation.get("runs") or {"": validation["models"]}
+    rows = [
+        (f"{run} {name}".strip(), *(f"{figures[key]:+.4f}" for key in ("growth", "excess_growth")),
+         f"{figures['growth'] - figures['excess_growth']:+.4f}", f"{figures['turnover']:.4f}")
+        for run, models in runs.items()
+        for name, figures in models.items()
+    ]  # fmt: skip
+    told = "Yearly log growth after costs, beside that of the benchmark: "
+    return [
+        f"{told}{validation['benchmark']}.",
+        "",
+        *_table(("model", "growth", "above it", "benchmark", "turnover a step"), rows),
+    ]
+
+
+def _made_with(card: Mapping[str, Any]) -> list[str]:
+    known = card["environment"]
+    if not known:
+        return ["Not recorded."]
+    memory = known.get("memory_bytes")
+    packages = ", ".join(f"{name} {v}" for name, v in known["packages"].items() if v)
+    cards = ", ".join(gpu["name"] for gpu in known.get("gpus", []))
+    machine = [
+        str(known.get("processor", "processor not recorded")),
+        f"{known['cores']} cores" if known.get("cores") else "",
+        f"{memory / 2**30:.0f} GiB" if memory else "",
+        cards or "no GPU",
+    ]
+    return [
+        f"- {', '.join(part for part in machine if part)}",
+        f"- Python {known['python']} on {known['platform']}; {packages}",
+        f"- `{card['command']}`",
+    ]
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    """A Markdown table whose columns are aligned as text too."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: tuple[str, ...]) -> str:
+        return f"| {' | '.join(c.ljust(w) for c, w in zip(cells, widths, strict=True))} |"
+
+    return [line(head), f"| {' | '.join('-' * width for width in widths)} |", *map(line, rows)]
+
+
+def _costs(costs: Mapping[str, Any]) -> str:
+    told = [text.format(_number(costs[key])) for key, text in _COSTS.items() if costs.get(key)]
+    return ", ".join(told) or "nothing is charged for a trade"
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else "varying"
+
+
+def _filled(execution: str) -> str:
+    if execution == "close":
+        return "at the very close that was observed"
+    return "at the open that follows the observed close"
+
+
+def _held(constraints: Mapping[str, Any]) -> str:
+    kind = "Long positions only" if constraints["long_only"] else "Long and short positions"
+    return f"{kind}, at most {constraints['max_weight']:.0%} in one asset."
+
+
+def _chosen_at(step: int | None) -> str:
+    return "" if step is None else f", at step {step:,}"

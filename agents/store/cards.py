@@ -1,0 +1,207 @@
+"""Model cards: what a trained model is, from the files of its run; facts, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gymnasium.wrappers import RecordEpisodeStatistics
+
+from agents.config import Range, TrainConfig
+from agents.direct_training import DirectOptions
+from agents.run_folder import WALK_FORWARD, load_checked_market, load_model, read_config
+from agents.store.card_texts import limits, markdown
+from agents.store.records import (
+    CARD,
+    MODELS,
+    identity,
+    is_finished,
+    member_runs,
+    read_record,
+    validations,
+)
+from portfolio_env import Market, PortfolioEnv
+from portfolio_env.evaluation import backtest
+from portfolio_env.evaluation.backtest import Policy
+from portfolio_env.evaluation.looks import read_looks
+from portfolio_env.evaluation.metrics import annual_log_growth
+from portfolio_env.files import read_json, replacing, write_json
+
+TEXT = "card.md"
+Card = dict[str, Any]
+
+
+def validate(
+    policy: Policy, market: Market, rows: Range, env_options: Mapping[str, Any]
+) -> dict[str, float]:
+    """Backtest a policy on a range, as the training does on the validation range.
+
+    Returns:
+        ``growth``, yearly log growth after costs; ``excess_growth``, what of it is above equal
+        weight, rebalanced at every bar without costs; and ``turnover`` a step.
+    """
+    start = max(rows[0], market.warmup + int(env_options["window"]) - 1)
+    options = {**env_options, "start": start, "end": rows[1]}
+    # The episode return of this reward is the growth above equal weight.
+    env = RecordEpisodeStatistics(PortfolioEnv(market, reward="excess_log_return", **options))
+    result = backtest(policy, env)
+    years = (len(result.values) - 1) / result.periods_per_year
+    return {
+        "growth": float(annual_log_growth(result.values, result.periods_per_year)),
+        "excess_growth": float(env.return_queue[-1]) / years,
+        "turnover": float(result.turnovers.mean()),
+    }
+
+
+def validate_models(
+    path: Path, config: TrainConfig, market: Market, ranges: Mapping[str, Range]
+) -> dict[str, dict[str, float]]:
+    """The figures of both models of a finished run on its validation range; {} of another."""
+    if not is_finished(path):
+        return {}
+    found = {}
+    for name in MODELS:
+        model = load_model(path, config, market, model=name, device="cpu")
+        found[name] = validate(model, market, ranges["validation"], config.env_options())
+    return found
+
+
+def write_card(path: Path, models: Mapping[str, Mapping[str, float]] | None = None) -> Card:
+    """Write the card of a run or a walk forward, as JSON and as Markdown.
+
+    Args:
+        path: its folder.
+        models: see ``validate_models``; None keeps those of the card before.
+    """
+    card = make_card(path, models)
+    write_json(path / CARD, card)
+    with replacing(path / TEXT) as beside:
+        beside.write_text(markdown(card), encoding="utf-8")
+    return card
+
+
+def renew_card(path: Path) -> Card:
+    """Write a card anew, with backtests of the models on the validation range.
+
+    Raises:
+        DataError: if the market has changed since the run was trained.
+    """
+    if (path / WALK_FORWARD).is_file():
+        for member in member_runs(path):
+            renew_card(member)
+        return write_card(path)
+    config = read_config(path)
+    market, ranges = load_checked_market(path, config)
+    return write_card(path, validate_models(path, config, market, ranges))
+
+
+def make_card(path: Path, models: Mapping[str, Mapping[str, float]] | None = None) -> Card:
+    """The card of a run or a walk forward as it stands now; nothing is written."""
+    record, known = read_record(path), identity(path)
+    card: Card = {
+        "id": record.id,
+        "kind": "walk forward" if record.runs else "run",
+        "state": record.state,
+        "started": record.started,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    card |= _of_walk_forward(path) if record.runs else _of_run(path, models)
+    looks = read_looks(path)
+    card["looks"] = {
+        "count": len(looks),
+        "first": looks[0].date if looks else None,
+        "last": looks[-1].date if looks else None,
+    }
+    card["limits"] = limits(card)
+    card["command"] = known.get("command")
+    card["environment"] = known.get("environment")
+    return card
+
+
+def _of_run(path: Path, models: Mapping[str, Mapping[str, float]] | None) -> Card:
+    config = read_json(path / "config.json")
+    market, features = read_json(path / "market.json"), read_json(path / "features.json")
+    if models is None:
+        models = read_json(path / CARD)["validation"]["models"] if (path / CARD).is_file() else {}
+    rows, dates = market["ranges"], market["dates"]
+    return {
+        "model": _network(config),
+        "seeds": [config["seed"]],
+        "market": {
+            key: market.get(key)
+            for key in ("name", "hash", "n_bars", "assets", "periods_per_year", "provenance")
+        },
+        "features": {"set": config["features"], "names": _names(market, features)},
+        "ranges": {
+            name: {"first": dates[name][0], "last": dates[name][1], "bars": end - start}
+            for name, (start, end) in rows.items()
+        },
+        "rules": _rules(config),
+        "training": {"steps": config["timesteps"], "lanes": config["num_envs"]},
+        "validation": {
+            "benchmark": "equal weight, rebalanced at every bar, without costs",
+            "models": {name: dict(figures) for name, figures in models.items()},
+        },
+        "selection": _selection(path, config),
+    }
+
+
+def _of_walk_forward(path: Path) -> Card:
+    plan, runs = read_json(path / WALK_FORWARD), member_runs(path)
+    config = plan["config"]
+    cards = {run.relative_to(path).as_posix(): make_card(run) for run in runs}
+    first = next(iter(cards.values()))
+    best = [
+        card["validation"]["models"]["best"]["excess_growth"]
+        for card in cards.values()
+        if "best" in card["validation"]["models"]
+    ]
+    return {
+        "model": _network(config),
+        "seeds": plan["seeds"],
+        "market": first["market"] | {"hash": None},  # each fold scales its features by itself
+        "features": first["features"],
+        "ranges": {
+            f"{name} {part}": card["ranges"][part]
+            for name, card in cards.items()
+            for part in ("train", "validation", "test")
+        },
+        "rules": _rules(config),
+        "training": {"steps": config["timesteps"], "lanes": config["num_envs"], "runs": len(runs)},
+        "validation": {
+            "benchmark": first["validation"]["benchmark"],
+            "models": {"best": {"excess_growth": sum(best) / len(best)}} if best else {},
+            "runs": {name: card["validation"]["models"] for name, card in cards.items()},
+        },
+        "selection": first["selection"],
+    }
+
+
+def _network(config: Mapping[str, Any]) -> Card:
+    keys = ("algo", "policy", "encoder", "encoder_options", "curriculum", "window", "observation")
+    return {key: config[key] for key in keys}
+
+
+def _rules(config: Mapping[str, Any]) -> Card:
+    keys = ("costs", "constraints", "execution", "adjustment", "initial_value")
+    return {key: config[key] for key in keys}
+
+
+def _names(market: Mapping[str, Any], features: Mapping[str, Any]) -> list[str] | None:
+    """Names of the features; runs of the first format keep them with the scalers alone."""
+    names: list[str] | None = market.get("feature_names") or features.get("names")
+    return names
+
+
+def _selection(path: Path, config: Mapping[str, Any]) -> Card:
+    """How the best model was chosen."""
+    if config["algo"] == "direct":
+        size = config["num_envs"] * DirectOptions.steps
+        rounds, every = (max(1, config[name] // size) for name in ("timesteps", "validation_every"))
+        return {"by": "growth", "validations": -(-rounds // every), "chosen_at": None}
+    given = validations(path)
+    figures = [-1e300 if each["excess_growth"] is None else each["excess_growth"] for each in given]
+    best = given[figures.index(max(figures))]["timesteps"] if given else None
+    return {"by": "excess_growth", "validations": len(given), "chosen_at": best}

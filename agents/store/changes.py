@@ -1,0 +1,112 @@
+"""What changes a store: it happens under the store's lock, and whole or not at all.
+
+A process that is killed leaves hidden folders at most, which the next change removes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from agents.run_folder import one_process
+from agents.store.records import is_run, member_runs
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files import locked
+
+LOCK = ".store.lock"
+_HIDDEN = (".deleted-", ".coming-")  # before the names of folders on their way out and in
+
+
+@contextmanager
+def changing(store: Path) -> Iterator[None]:
+    """Keep other changes of a store waiting, and remove what killed ones have left.
+
+    Raises:
+        DataError: if the system refuses to write there.
+    """
+    with locked(store / LOCK):
+        for left in store.iterdir():
+            if left.name.startswith(_HIDDEN):
+                remove_tree(left)
+        yield
+
+
+def coming(store: Path, name: str) -> Path:
+    """A hidden place for a folder that is on its way into a store."""
+    return store / f"{_HIDDEN[1]}{name}"
+
+
+def delete(path: Path, store: Path) -> None:
+    """Remove a run or a walk forward from a store.
+
+    Args:
+        path: its folder.
+        store: the folder of runs that it must lie in.
+
+    Raises:
+        ArgumentError: if it lies elsewhere, is a link, is no run, or is a part of a walk forward.
+        DataError: if a process is at work in it, or the system refuses.
+    """
+    refuse_foreign(path, store)
+    with changing(store), ExitStack() as locks:
+        for folder in (path, *member_runs(path)):
+            locks.enter_context(one_process(folder))
+        gone = store / f"{_HIDDEN[0]}{path.name}"
+        _rename(path, gone)
+        remove_tree(gone)
+
+
+def refuse_foreign(path: Path, store: Path) -> None:
+    """Refuse to delete what is not a run that lies in a store itself.
+
+    Raises:
+        ArgumentError: with the reason.
+    """
+    if path.is_symlink():
+        raise ArgumentError(f"{path} is a link: delete what it leads to, or the link by hand")
+    if not path.is_dir() or not is_run(path):
+        raise ArgumentError(f"{path} is no run folder; nothing is deleted")
+    real, home = path.resolve(), store.resolve()
+    if real.parent != home:
+        inside = home in real.parents
+        raise ArgumentError(
+            f"{path} is a part of a walk forward: delete that as a whole"
+            if inside
+            else f"{path} lies outside the store {store}: name its own folder with --runs"
+        )
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a folder with all it holds; links are removed, and not followed.
+
+    Raises:
+        DataError: if the system refuses.
+    """
+    try:
+        if path.is_symlink() or not path.is_dir():
+            path.unlink()
+        else:
+            shutil.rmtree(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be removed ({error.strerror or error})") from error
+
+
+def put_in_place(path: Path, target: Path) -> None:
+    """Rename a complete folder to its place, where nothing may be; within ``changing``.
+
+    Raises:
+        DataError: if something is there.
+    """
+    if target.exists() or target.is_symlink():
+        raise DataError(f"{target} exists; give another --name, or delete it first")
+    _rename(path, target)
+
+
+def _rename(path: Path, target: Path) -> None:
+    try:
+        os.rename(path, target)
+    except OSError as error:
+        raise DataError(f"{path} cannot be moved ({error.strerror or error})") from error

@@ -1,0 +1,238 @@
+"""What the store knows of a run or a walk forward, read from its own files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from agents.run_folder import IDENTITY, LOCK, OLD_FORMAT, WALK_FORWARD, latest_checkpoint
+from agents.tensors import SUFFIX
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.evaluation.looks import read_looks
+from portfolio_env.files import read_json
+
+CARD = "card.json"
+MODELS = ("best", "final")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run, or one walk forward with its runs.
+
+    Attributes:
+        path: its folder.
+        id: 12 hexadecimal digits that it keeps wherever it is moved; "" in the first format.
+        algo: what trained it.
+        market: name of the market.
+        seeds: of the runs.
+        started: ISO time, UTC; "" in the first format.
+        state: "running", "finished", "stopped 40%", "3 of 6 runs" or "old format".
+        excess: yearly log growth above equal weight on the validation range of the best model, or
+            the mean of those of a walk forward; None if it is not known.
+        looks: how often its test range was looked at.
+        runs: folders of the runs of a walk forward.
+    """
+
+    path: Path
+    id: str
+    algo: str
+    market: str
+    seeds: tuple[int, ...]
+    started: str
+    state: str
+    excess: float | None
+    looks: int
+    runs: tuple[Path, ...] = ()
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run or a walk forward."""
+    return (path / "config.json").is_file() or (path / WALK_FORWARD).is_file()
+
+
+def read_record(path: Path) -> Record:
+    """The record of a folder.
+
+    Raises:
+        DataError: if it is none of a run, or a file of it is damaged.
+    """
+    if not is_run(path):
+        raise DataError(f"{path} is no run folder: it has neither config.json nor {WALK_FORWARD}")
+    try:
+        if (path / WALK_FORWARD).is_file():
+            return _walk_forward(path)
+        return _run(path)
+    except (LookupError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path} is damaged: its settings lack {error}; restore it") from error
+
+
+def read_records(store: Path) -> tuple[list[Record], list[str]]:
+    """Every run of a store, the oldest first, and what is wrong with those that cannot be read."""
+    found, problems = [], []
+    for path in folders(store):
+        try:
+            found.append(read_record(path))
+        except DataError as error:
+            problems.append(str(error))
+    return sorted(found, key=lambda record: (record.started, record.path)), problems
+
+
+def folders(store: Path) -> Iterator[Path]:
+    """The folders of a store that hold runs; those of unfinished operations are hidden."""
+    if store.is_dir():
+        for path in sorted(store.iterdir()):
+            if not path.name.startswith(".") and path.is_dir() and is_run(path):
+                yield path
+
+
+def find(name: str, store: Path) -> Path:
+    """The folder that is meant by a path, a folder's name, or the beginning of an id.
+
+    Raises:
+        ArgumentError: if there is none, or several ids begin so.
+    """
+    for path in (store / name, Path(name)):
+        if is_run(path):
+            return path
+    begun = [
+        path
+        for path in folders(store)
+        if re.fullmatch("[0-9a-f]+", name) and identity(path).get("id", "").startswith(name)
+    ]
+    if len(begun) == 1:
+        return begun[0]
+    if begun:
+        raise ArgumentError(
+            f"{len(begun)} runs of {store} have an id that begins with {name}: "
+            f"{', '.join(path.name for path in begun)}; give more of it, or the folder"
+        )
+    raise ArgumentError(
+        f"{name!r} is no run: neither a folder, nor a name or the beginning of an id in {store}; "
+        "see: python -m agents.store list"
+    )
+
+
+def identity(path: Path) -> dict[str, Any]:
+    """Id, start, command and environment of a run; {} in the first format."""
+    file = path / (WALK_FORWARD if (path / WALK_FORWARD).is_file() else IDENTITY)
+    return read_json(file) if file.is_file() else {}
+
+
+def is_old(path: Path) -> bool:
+    """Whether a run, or a walk forward by one of its runs, is of the first format."""
+    if (path / WALK_FORWARD).is_file():
+        return "id" not in identity(path) or any(map(is_old, member_runs(path)))
+    return not (path / IDENTITY).is_file()
+
+
+def refuse_old(path: Path) -> None:
+    """Refuse a run or a walk forward of the first format.
+
+    Raises:
+        DataError: with the command that converts it.
+    """
+    if is_old(path):
+        raise DataError(OLD_FORMAT.format(path))
+
+
+def member_runs(path: Path) -> list[Path]:
+    """The folders of the runs of a walk forward."""
+    return [folder for folder in sorted(path.glob("fold_*/seed_*")) if is_run(folder)]
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process is at work in a folder."""
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # nobody can lock it here, e.g. on a medium that is read-only
+        return False
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run is trained to its end."""
+    return all((path / f"{model}_model{SUFFIX}").is_file() for model in MODELS)
+
+
+def market_name(market: str) -> str:
+    """The short name of a market that a configuration names."""
+    return Path(market).stem.split("?")[0]
+
+
+def _run(path: Path) -> Record:
+    config, known = read_json(path / "config.json"), identity(path)
+    return Record(
+        path,
+        known.get("id", ""),
+        config["algo"],
+        market_name(config["market"]),
+        (int(config["seed"]),),
+        known.get("started", ""),
+        _state(path, config) if known else "old format",
+        _excess(path),
+        len(read_looks(path)),
+    )
+
+
+def _walk_forward(path: Path) -> Record:
+    plan, runs = read_json(path / WALK_FORWARD), member_runs(path)
+    config, count = plan["config"], len(plan["folds"]) * len(plan["seeds"])
+    finished = sum(map(is_finished, runs))
+    state = "finished" if finished == count else f"{finished} of {count} runs"
+    if is_old(path):
+        state = "old format"
+    elif is_running(path):
+        state = "running"
+    known = [each for each in map(_excess, runs) if each is not None]
+    return Record(
+        path,
+        plan.get("id", ""),
+        config["algo"],
+        market_name(config["market"]),
+        tuple(map(int, plan["seeds"])),
+        plan.get("started", ""),
+        state,
+        sum(known) / len(known) if known else None,
+        len(read_looks(path)),
+        tuple(runs),
+    )
+
+
+def _state(path: Path, config: dict[str, Any]) -> str:
+    if is_finished(path):
+        return "finished"
+    if is_running(path):
+        return "running"
+    checkpoint = latest_checkpoint(path)
+    steps = int(checkpoint.stem) if checkpoint is not None else 0
+    return f"stopped {steps / config['timesteps']:.0%}"
+
+
+def _excess(path: Path) -> float | None:
+    """Of the best model on validation."""
+    if (path / CARD).is_file():
+        best = read_json(path / CARD)["validation"]["models"].get("best", {})
+        if best.get("excess_growth") is not None:
+            return float(best["excess_growth"])
+    given = [each["excess_growth"] for each in validations(path)]
+    return max((float(each) for each in given if each is not None), default=None)
+
+
+def validations(path: Path) -> list[dict[str, Any]]:
+    """The backtests on the validation range that were made while a run was trained by RL."""
+    file = path / "validation.json"
+    if not file.is_file():
+        return []
+    found: list[dict[str, Any]] = read_json(file, bare="validations")["validations"]
+    return found
