@@ -117,7 +117,8 @@ class Account:
 
         room = self.cash - self.fixed_fee - least * (wealth - self.fixed_fee) - taken(sales)
         needed = taken(purchases)
-        fits = 1.0 if needed <= room + 1e-15 * wealth else max(room, 0.0) / needed
+        too_much = needed > max(room, 0.0) + 1e-15 * wealth
+        fits = max(room, 0.0) / needed if too_much else 1.0
         money = [s + fits * p for s, p in zip(sales, purchases, strict=True)]
         is_paid = self.cost(money, impact) + self.fixed_fee < wealth
         if any(money) and room >= -1e-15 * wealth and is_paid:

@@ -142,7 +142,7 @@ def shrink_to_leverage(w: list[float], slots: list[int], limits: Limits) -> None
 
 def violation(w: list[float], limits: Limits) -> float:
     """Largest amount by which weights break a bound."""
-    held = [x for x in w[1:] if x != 0]
+    held = [x for x in w[1:] if abs(x) > 1e-13]
     faults = [limits.cash_low - w[0], w[0] - limits.cash_high]
     faults += [x - limits.high for x in w[1:]]
     faults += [limits.low - x for x in (w[1:] if limits.k >= len(w) - 1 else held)]
