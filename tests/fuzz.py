@@ -42,9 +42,9 @@ class Case:
         self.lanes = int(self.rng.integers(1, 4))
         self.mode = str(self.rng.choice(MODES))
 
+    @np.errstate(all="ignore")
     def run(self) -> Counter:
         """Step through the episodes; returns how many steps were followed and ill-posed."""
-        np.seterr(all="ignore")
         self.env = PortfolioVectorEnv(
             self.lanes, self.market, autoreset_mode=self.mode, **self.options
         )

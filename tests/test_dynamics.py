@@ -290,6 +290,22 @@ def test_ruin_terminates_and_keeps_the_debt_visible():
     assert simulator.weights[0].tolist() == [1.0, 0.0, 0.0]
 
 
+@given(st.floats(0.05, 0.95))
+@settings(max_examples=10)
+def test_ruin_is_a_thousandth_of_the_first_value_however_slowly_it_is_lost(factor):
+    steps = int(np.log(1e-3) / np.log(factor)) + 2
+    market = price_market(np.full((steps, 2), factor))
+    simulator = Simulator(market, window=1, action="weights", initial=[0.0, 1.0, 0.0])
+    simulator.reset(lambda _: None)
+    for step in range(1, steps + 1):
+        simulator.step(simulator.weights)
+        value = simulator.ledger[dynamics.VALUE, 0]
+        assert value == pytest.approx(1e4 * factor**step, rel=1e-10)
+        assert simulator.ledger[dynamics.DRAWDOWN, 0] == pytest.approx(1 - value / 1e4, abs=1e-12)
+        assert simulator.terminated[0] == (value <= 10.0)
+    assert simulator.terminated[0]
+
+
 def test_a_frozen_asset_keeps_its_value_and_the_rest_is_split_as_asked():
     close = np.full((3, 3), 100.0)
     volume = np.ones((3, 3))
