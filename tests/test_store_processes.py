@@ -135,10 +135,38 @@ def test_a_full_disk_is_told_and_what_is_stored_stays(tmp_path, server):
     with start(server.base, tmp_path, preexec_fn=limit) as process:
         told = process.communicate()[1]
     assert process.returncode == 1
-    assert told.startswith(f"error: {path} cannot be written") and "too large" in told, told
+    assert told.startswith(f"error: {path} cannot be written (File too large)"), told
     assert len(told.splitlines()) == 1
     assert path.read_bytes() == before
     assert {file.name for file in path.parent.iterdir()} == {path.name, ".lock"}
+
+
+CONVERT = """
+import sys
+from portfolio_env.data.__main__ import main
+for name in sys.argv[1:]:
+    assert main(["convert", "synthetic?bars=2000", name]) == 1
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_leaves_every_kind_of_converted_file_as_it_was(tmp_path):
+    resource = pytest.importorskip("resource")
+    paths = [tmp_path / name for name in ("a.npz", "a.csv", "a.csv.gz", "a.parquet")]
+    for path in paths:
+        path.write_text("old")
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8_000, 8_000))
+
+    done = subprocess.run(
+        [sys.executable, "-c", CONVERT, *map(str, paths)], capture_output=True, text=True,
+        preexec_fn=limit, check=True, env={**os.environ, "PYTHONPATH": str(TESTS.parent)},
+    )  # fmt: skip
+    for path, line in zip(paths, done.stderr.splitlines(), strict=True):
+        assert line.startswith(f"error: {path} cannot be written (File too large)")
+    assert sorted(tmp_path.iterdir()) == sorted(paths)
+    assert {path.read_text() for path in paths} == {"old"}
 
 
 def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(tmp_path, server, link, capsys,
