@@ -275,8 +275,8 @@ def money_lost(
 ) -> float:
     """By how much a trade breaks the conservation of money; 0 but for rounding.
 
-    The largest of: what the held weights are off 1; what the wealth before is off the wealth after
-    plus the costs of the trades that lead from ``d`` to ``held``; the value of a trade in an asset
+    The sum of: what the held weights are off 1; what the wealth before is off the wealth after
+    plus the costs of the trades that lead from ``d`` to ``held``; the value of trades in assets
     that cannot be traded. In units of the larger of the wealth before and the gross holdings.
 
     Args:
@@ -301,8 +301,8 @@ def money_lost(
         if impact.shape[0] > 0:
             rate += impact[i] * math.sqrt(size)
         spent += rate * size
-        forbidden = max(forbidden, size if frozen[i] else 0.0)
+        forbidden += size if frozen[i] else 0.0
     if mu == 0.0:  # costs took all there is, whatever they would have been
         spent, forbidden = 1.0, 0.0
-    off = max(abs(total - 1.0), abs(before - mu * total - spent), forbidden)
+    off = abs(total - 1.0) + abs(before - mu * total - spent) + forbidden
     return off / max(gross, 1.0)

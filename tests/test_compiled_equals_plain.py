@@ -142,7 +142,8 @@ class Step:
         return module.step_lanes(self.wanted.copy(), active, lanes, *rest), lanes
 
 
-@settings(max_examples=60)
+@pytest.mark.slow
+@settings(max_examples=40)
 @given(SEEDS, SIZES)
 def test_a_step_equals_its_source_run_as_plain_python(seed, n):
     step = Step(seed, n)
@@ -155,7 +156,7 @@ def test_a_step_equals_its_source_run_as_plain_python(seed, n):
     assert ((lanes.held == 0) == (other.held == 0)).all()
 
 
-@settings(max_examples=100)
+@settings(max_examples=50)
 @given(SEEDS, SIZES)
 def test_the_projection_equals_its_source_run_as_plain_python(seed, n):
     rng = np.random.default_rng(seed)
@@ -210,7 +211,8 @@ def test_moving_windows_equal_their_sources_run_as_plain_python(seed, n, w):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12, err_msg=name)
 
 
-@settings(max_examples=10)
+@pytest.mark.slow
+@settings(max_examples=5)
 @given(SEEDS, st.integers(1, 8))
 def test_other_functions_equal_their_sources_run_as_plain_python(seed, n):
     rng = np.random.default_rng(seed)
