@@ -10,7 +10,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from agents.run_folder import IDENTITY, LOCK, OLD_FORMAT, WALK_FORWARD, latest_checkpoint
+from agents.run_folder import (
+    IDENTITY,
+    LOCK,
+    OLD_FORMAT,
+    WALK_FORWARD,
+    is_old_run,
+    latest_checkpoint,
+)
 from agents.tensors import SUFFIX
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.looks import read_looks
@@ -129,7 +136,7 @@ def is_old(path: Path) -> bool:
     """Whether a run, or a walk forward by one of its runs, is of the first format."""
     if (path / WALK_FORWARD).is_file():
         return "id" not in identity(path) or any(map(is_old, member_runs(path)))
-    return not (path / IDENTITY).is_file()
+    return is_old_run(path)
 
 
 def refuse_old(path: Path) -> None:
@@ -179,7 +186,7 @@ def _run(path: Path) -> Record:
         market_name(config["market"]),
         (int(config["seed"]),),
         known.get("started", ""),
-        _state(path, config) if known else "old format",
+        "old format" if is_old_run(path) else _state(path, config),
         _excess(path),
         len(read_looks(path)),
     )
