@@ -8,9 +8,10 @@ STAMP := $(VENV)/.installed
 DEMO_RUN ?= runs/demo
 DEMO_ARGS ?= --timesteps 200000 --adjustment 0.1
 PYTEST_ARGS ?=
+KILLS ?= 100
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test demo bench learn verdicts clean
+.PHONY: help setup format lint type test demo bench learn verdicts kills clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -54,6 +55,9 @@ learn: setup ## Measure what agents learn, on planted markets and on noise (10 m
 
 verdicts: setup ## Measure how often verdicts are wrong, on markets whose truth is known (10 minutes)
 	$(BIN)/python benchmarks/verdicts.py
+
+kills: setup ## Kill trainings and evaluations at KILLS random moments and compare the results
+	$(BIN)/python benchmarks/kills.py --count $(KILLS)
 
 clean: ## Remove what the tools cache and build; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
