@@ -9,12 +9,15 @@ DEMO_RUN ?= runs/demo
 DEMO_ARGS ?= --timesteps 200000 --adjustment 0.1
 PYTEST_ARGS ?=
 KILLS ?= 100
+# What is compiled and what is not must give the same numbers: these run both ways.
+ECONOMICS := $(patsubst %,tests/test_%.py,trading constraints dynamics rewards conservation \
+	money_regressions env vector_env)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test demo bench learn verdicts kills clean
+.PHONY: help setup format lint type test test-plain demo bench learn verdicts kills clean
 
 help: ## List the verbs
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: $(STAMP) ## Create .venv and install everything, pinned by constraints.txt
 
@@ -39,6 +42,9 @@ type: setup ## Check types
 
 test: setup ## Run the tests and the docstrings' examples
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-plain: setup ## Run the tests of the economics without the compiler
+	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(ECONOMICS)
 
 demo: setup ## Train a short PPO on real prices and evaluate it out of sample
 	rm -rf $(DEMO_RUN)

@@ -20,9 +20,12 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from agents.inspection import encoder_pictures, parameter_bytes
 from agents.setting import Setting, Stage, Task, setting_of_run, setting_of_task
+from agents.store.cards import write_card
+from agents.store.records import is_run
 from agents.walk_forward import FILE
 from baselines import BASELINES
 from baselines.contestants import contestants, trials
@@ -46,7 +49,7 @@ from portfolio_env.evaluation.report import write_report
 from portfolio_env.evaluation.time_chapters import seed_sentences, window_texts
 from portfolio_env.evaluation.verdict import gate_sentence, overall, sentence, text_table
 from portfolio_env.files import locked
-from portfolio_env.names import positions
+from portfolio_env.names import positions, printable
 
 MIN_WIDTH = 190  # columns of a terminal that hold the table; a narrower one would break its cells
 
@@ -216,7 +219,7 @@ def print_table(comparison: Comparison, title: str) -> None:
     for column in texts.columns:
         printed.add_column(column, no_wrap=column != "remark")
     for name, row in texts.iterrows():
-        printed.add_row(str(name), *row)
+        printed.add_row(*(Text(part) for part in (str(name), *row)))  # no markup of strangers
     console = Console(width=max(MIN_WIDTH, Console().width))
     console.print(printed)
     for name in texts.index:
@@ -341,6 +344,8 @@ def evaluate(config: EvaluateConfig) -> Comparison:
         write_comparison(folder, comparison, facts, config.records)
         figures = write_report(folder, comparison, material)
         to_tensorboard(setting.home / "tb" / "evaluation", config.split, figures)
+        if is_run(setting.home):
+            write_card(setting.home)  # it states how often the test range was looked at
     print_table(comparison, material.title)
     for line in (*told, *material.warnings):
         print(line)
@@ -354,7 +359,7 @@ def main() -> None:
     try:
         evaluate(config)
     except (PortfolioError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

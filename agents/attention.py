@@ -11,7 +11,7 @@ from torch import Tensor
 
 from agents.networks import Encoder
 from portfolio_env.market import Market
-from portfolio_env.rendering import new_figure, time_text
+from portfolio_env.rendering import new_figure, plot_label, time_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,16 +65,17 @@ def attention_figure(name: str, weights: NDArray[np.float32], market: Market, t:
     figure = new_figure((7, 4.5), 100)
     axes = figure.subplots()
     bars = weights.shape[1]
+    names = list(map(plot_label, market.assets))
     over_time = name.startswith("time")
     # In time the unit is a bar: the last is at 0, and the picture's edges lie half a bar away.
     extent = (0.5 - bars, 0.5, len(weights) - 0.5, -0.5) if over_time else None
     image = axes.imshow(weights, vmin=0, aspect="auto", extent=extent, interpolation="nearest")
     if len(weights) <= _MAX_LABELS:
-        axes.set_yticks(range(len(weights)), market.assets)
+        axes.set_yticks(range(len(weights)), names)
     if name.startswith("assets"):
         axes.set_xlabel("looked at")
         if len(weights) <= _MAX_LABELS:
-            axes.set_xticks(range(len(weights)), market.assets, rotation=90)
+            axes.set_xticks(range(len(weights)), names, rotation=90)
     else:
         axes.set_xlabel("bar of the window, 0 the last" if over_time else "number")
     axes.set_title(f"{name}, {time_text(market.timestamps[t])}")

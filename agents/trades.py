@@ -211,7 +211,7 @@ def _cut(whole: Trade, d: Tensor, a: Tensor, q: Tensor, turnover: Tensor, costs:
     needed = taken.where(buys, 0.0).sum(1)
     room = d[:, 0] - fee - least * (1 - fee) - taken.where(~buys, 0.0).sum(1)
     rounding = max(CASH_ROUNDING, 8 * th.finfo(d.dtype).eps)
-    short = needed > room + rounding
+    short = needed > (room + rounding).clamp_min(0.0)
     fits = (room.clamp_min(0.0) / needed.where(short, 1.0)).where(short, 1.0)
     q = q.where(~buys, fits[:, None] * q)
     spent = fee + _price(q, costs).sum(1)

@@ -16,6 +16,7 @@ from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
 from portfolio_env.observations import Observer
 from portfolio_env.simulator import EnvOptions, Simulator
+from portfolio_env.targets import numbers
 
 
 def action_space(simulator: Simulator) -> spaces.Box:
@@ -99,11 +100,11 @@ class PortfolioEnv(gym.Env[Any, Any]):
             raise ArgumentError(
                 "the episode is over or was never started; call reset() before step()."
             )
-        simulator, array = self.simulator, np.asarray(action)
-        if array.shape != (simulator.n_assets + 1,):
+        simulator, array = self.simulator, numbers(action)
+        if array.shape != (simulator.n_assets + 1,) or array.dtype.kind not in "fiu":
             raise ArgumentError(
-                f"the action has shape {array.shape}, expected ({simulator.n_assets + 1},) "
-                "numbers, cash first."
+                f"the action has shape {array.shape} and type {array.dtype}, expected "
+                f"({simulator.n_assets + 1},) numbers, cash first."
             )
         reward = simulator.step(array[None])
         terminated, truncated = bool(simulator.terminated[0]), bool(simulator.truncated[0])

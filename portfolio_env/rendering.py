@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.errors import PortfolioError
+from portfolio_env.names import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+LONGEST = 32  # characters of a name in a picture
 BAR_WIDTH = 30  # characters of a full bar
 SIZE_INCHES, DOTS_PER_INCH = (8.0, 4.5), 80  # 640 x 360 pixels
 
@@ -35,6 +37,27 @@ def new_figure(size: tuple[float, float], dpi: int) -> "Figure":
     figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def plot_label(name: str) -> str:
+    r"""A name as matplotlib can draw it anywhere, legends included.
+
+    Dollars are no formulas, what is invisible or not in the font is written out, names of nothing
+    or with an underscore at first (which legends leave out) are shown, long ones are cut.
+
+    >>> print(plot_label("$x^$"), plot_label("_x"), plot_label("a\nb"), plot_label("\N{ROCKET}"))
+    \$x^\$  _x a\nb \U0001f680
+    """
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    shown = "".join(
+        c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode("ascii")
+        for c in printable(name[:LONGEST])
+    )
+    if len(shown) > LONGEST or len(name) > LONGEST:
+        shown = f"{shown[: LONGEST - 1]}…"
+    return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
 def render_ansi(
@@ -67,7 +90,7 @@ def render_ansi(
     head = (
         f"{time_text(timestamp)}  value {values[-1]:,.2f} ({change:+.2%})  drawdown {drawdown:.2%}"
     )
-    names = ["cash", *assets]
+    names = ["cash", *map(printable, assets)]
     width = max(map(len, names))
     bars = [
         f"{name:<{width}} {weight:>8.2%} {'#' * round(abs(weight) * BAR_WIDTH)}".rstrip()
@@ -105,10 +128,11 @@ def render_rgb(
     curve.set(
         title=f"{time_text(timestamp)}   drawdown {drawdown:.1%}", xlabel="step", ylabel="value"
     )
-    names = ["cash", *assets]
-    bars.barh(names, weights, color=["tab:gray"] + ["tab:blue"] * len(assets))
+    names = ["cash", *map(plot_label, assets)]
+    bars.barh(range(len(names)), weights, color=["tab:gray"] + ["tab:blue"] * len(assets))
     bars.set(title="weights", xlim=(min(0.0, *weights), max(1.0, *weights)))
     bars.tick_params(axis="y", labelsize=max(4.0, 10.0 - len(names) / 8))
+    bars.set_yticks(range(len(names)), names)
     bars.invert_yaxis()
     canvas = figure.canvas
     canvas.draw()

@@ -15,13 +15,21 @@ Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 
+def numbers(actions: ArrayLike) -> NDArray[Any]:
+    """Actions as an array; rows of different lengths become one of objects, to be refused."""
+    try:
+        return np.asarray(actions)
+    except ValueError:
+        return np.array(actions, dtype=object)
+
+
 def checked_actions(actions: ArrayLike, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
     """Actions as float32 or float64, the precisions that compiled code knows.
 
     Raises:
         ArgumentError: If they have another shape or are no numbers.
     """
-    array = np.asarray(actions)
+    array = numbers(actions)
     if array.shape != shape or array.dtype.kind not in "fiu":
         raise ArgumentError(
             f"actions have shape {array.shape} and type {array.dtype}, expected {shape} "

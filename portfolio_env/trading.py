@@ -240,7 +240,7 @@ def trade_part(
             needed += taken
         else:
             room -= taken
-    fits = max(room, 0.0) / needed if needed > room + CASH_ROUNDING else 1.0
+    fits = max(room, 0.0) / needed if needed > max(room + CASH_ROUNDING, 0.0) else 1.0
     spent, net, turnover = fee, 0.0, 0.0
     for i in range(fixed.shape[0]):
         q = 0.0 if fixed[i] else cut * (way * a[i + 1] - d[i + 1])
@@ -275,8 +275,8 @@ def money_lost(
 ) -> float:
     """By how much a trade breaks the conservation of money; 0 but for rounding.
 
-    The largest of: what the held weights are off 1; what the wealth before is off the wealth after
-    plus the costs of the trades that lead from ``d`` to ``held``; the value of a trade in an asset
+    The sum of: what the held weights are off 1; what the wealth before is off the wealth after
+    plus the costs of the trades that lead from ``d`` to ``held``; the value of trades in assets
     that cannot be traded. In units of the larger of the wealth before and the gross holdings.
 
     Args:
@@ -288,9 +288,10 @@ def money_lost(
         turnover: Traded notional over wealth before.
     """
     buy, sell, impact, fee = costs
-    total, gross, forbidden = held[0], abs(held[0]), 0.0
+    before, total, gross, forbidden = d[0], held[0], abs(held[0]), 0.0
     spent = fee if turnover > 0.0 else 0.0
     for i in range(frozen.shape[0]):
+        before += d[i + 1]
         total += held[i + 1]
         gross += abs(held[i + 1])
         q = mu * held[i + 1] - d[i + 1]
@@ -300,8 +301,8 @@ def money_lost(
         if impact.shape[0] > 0:
             rate += impact[i] * math.sqrt(size)
         spent += rate * size
-        forbidden = max(forbidden, size if frozen[i] else 0.0)
+        forbidden += size if frozen[i] else 0.0
     if mu == 0.0:  # costs took all there is, whatever they would have been
         spent, forbidden = 1.0, 0.0
-    off = max(abs(total - 1.0), abs(1.0 - mu - spent), forbidden)
+    off = abs(total - 1.0) + abs(before - mu * total - spent) + forbidden
     return off / max(gross, 1.0)

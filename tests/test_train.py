@@ -40,16 +40,15 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
     names = {file.name for file in run_path.iterdir()}
     assert names == {
-        "config.json", "command.txt", "versions.json", "market.json", "features.json",
-        "validation.json", "checkpoints", "best_model.safetensors", "final_model.safetensors", "tb",
-        ".lock",
+        "config.json", "run.json", "market.json", "features.json", "validation.json", "checkpoints",
+        "best_model.safetensors", "final_model.safetensors", "tb", "card.json", "card.md", ".lock",
     }  # fmt: skip
     config = TrainConfig.from_json(read_json(run_path / "config.json"))
     assert config.costs == TransactionCosts(commission_bps=5.0, slippage_bps=1.0)
     assert config.constraints.max_weight == 0.5
     recorded = read_json(run_path / "market.json")
     assert recorded["ranges"] == {"train": [0, 240], "validation": [240, 320], "test": [320, 400]}
-    assert read_json(run_path / "versions.json")["torch"] == th.__version__
+    assert th.__version__ in json.dumps(read_json(run_path / "run.json")["environment"])
 
 
 def test_a_run_is_loaded_as_it_was_trained(run_path: Path) -> None:

@@ -31,7 +31,7 @@ class Record:
         market: name of the market.
         seeds: of the runs.
         started: ISO time, UTC; "" in the first format.
-        state: "running", "finished", "stopped 40%", "3 of 6 runs" or "old format".
+        state: "running", "finished", "stopped 40%", "3 of 6 trained" or "old format".
         excess: yearly log growth above equal weight on the validation range of the best model, or
             the mean of those of a walk forward; None if it is not known.
         looks: how often its test range was looked at.
@@ -189,7 +189,7 @@ def _walk_forward(path: Path) -> Record:
     plan, runs = read_json(path / WALK_FORWARD), member_runs(path)
     config, count = plan["config"], len(plan["folds"]) * len(plan["seeds"])
     finished = sum(map(is_finished, runs))
-    state = "finished" if finished == count else f"{finished} of {count} runs"
+    state = "finished" if finished == count else f"{finished} of {count} trained"
     if is_old(path):
         state = "old format"
     elif is_running(path):

@@ -11,7 +11,7 @@ from baselines.optimisers.base import Problem, adapter
 from baselines.optimisers.mean_variance import NO_EXCESS, MeanVariance, largest_return, tangency
 from portfolio_env.errors import ArgumentError
 from portfolio_env.panel import FloatArray
-from portfolio_env.rendering import new_figure
+from portfolio_env.rendering import new_figure, plot_label
 from portfolio_env.timeline import Moment
 
 if TYPE_CHECKING:
@@ -79,7 +79,11 @@ class Frontier:
         axes.scatter(x, y, color="gray", s=18, label="assets")
         for name in self.assets.index:
             axes.annotate(
-                str(name), (x[name], y[name]), (4, 2), textcoords="offset points", fontsize=7
+                plot_label(str(name)),
+                (x[name], y[name]),
+                (4, 2),
+                textcoords="offset points",
+                fontsize=7,
             )
         if len(self.tangency):
             best = self.tangency.iloc[0]

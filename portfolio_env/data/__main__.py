@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 
 from portfolio_env.errors import PortfolioError
+from portfolio_env.names import printable
 
 try:
     import tyro
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command.run()
     except (PortfolioError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; the same command continues", file=sys.stderr)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeAlias
 import pandas as pd
 import tyro
 
+from portfolio_env.csv_files import write_csv
 from portfolio_env.data import load_market
 from portfolio_env.data.downloads import exchange
 from portfolio_env.data.downloads.download import SeriesReport
@@ -18,7 +19,7 @@ from portfolio_env.data.downloads.store import moment, read_series, stored
 from portfolio_env.data.frames import frame_of_panel
 from portfolio_env.data.repair import Repair
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import replacing
+from portfolio_env.names import printable
 from portfolio_env.parquet import write_parquet
 
 YAHOO = exchange.YAHOO
@@ -224,8 +225,7 @@ def _write_bars(frame: pd.DataFrame, out: Path) -> None:
     if out.suffix == ".parquet":
         write_parquet(out, frame)
         return
-    with replacing(out) as beside:
-        frame.to_csv(beside, index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
+    write_csv(out, frame, index=False, date_format="%Y-%m-%dT%H:%M:%SZ")
 
 
 def _tell(reports: Sequence[SeriesReport]) -> int:
@@ -258,7 +258,10 @@ def _tell(reports: Sequence[SeriesReport]) -> int:
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows as text, without the columns of what rarely happens and did not."""
-    frame = pd.DataFrame(rows)
+    shown = [
+        {k: printable(v) if v and isinstance(v, str) else v for k, v in r.items()} for r in rows
+    ]
+    frame = pd.DataFrame(shown)
     idle = [name for name in _RARE if name in frame.columns and not frame[name].any()]
     return frame.drop(columns=idle).to_string(index=False)
 
@@ -271,7 +274,7 @@ def _complain(problems: Iterable[str]) -> int:
     """Print problems on stderr; the exit status."""
     told = 0
     for problem in problems:
-        print(f"error: {problem}", file=sys.stderr)
+        print(f"error: {printable(problem)}", file=sys.stderr)
         told = 1
     return told
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pandas as pd
 
 from portfolio_env.data.cells import Origin
 from portfolio_env.data.tables import read_table
+from portfolio_env.files import parse_json
 from portfolio_env.names import unknown
 from portfolio_env.panel import PricePanel
 
@@ -107,7 +107,7 @@ def _table(source: str | os.PathLike[str] | Labels) -> tuple[pd.DataFrame, Origi
 
 def _read_json(path: Path, origin: Origin) -> pd.DataFrame:
     try:
-        content = json.loads(path.read_text("utf-8-sig"))
+        content = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         origin.fail(f"cannot be read ({error}); give a readable JSON file")
     if isinstance(content, list) and all(isinstance(row, dict) for row in content):

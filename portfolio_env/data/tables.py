@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from portfolio_env.csv_files import original, with_texts
 from portfolio_env.data.cells import Origin, read_numbers, read_times
 from portfolio_env.panel import BAR_FIELDS
 from portfolio_env.parquet import read_parquet
@@ -116,7 +117,7 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
             frame = pd.read_csv(io.BytesIO(content), header=[0, 1], **options)
             frame.columns.names = [header[0], second[0]]
             named = int(frame.iloc[:1, 1:].isna().all(axis=None))  # line 3 may name the index
-            return frame.iloc[named:], 3 + named
+            return with_texts(frame.iloc[named:], original), 3 + named
         first = header[:1] if is_wide(header) else []
         kinds = dict.fromkeys([*first, "date", "symbol"], str)
         frame = pd.read_csv(io.BytesIO(content), dtype=kinds, **options)
@@ -135,7 +136,7 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         origin.fail(f"has more than one column called {twice}; delete or rename them")
-    return frame, 2
+    return with_texts(frame, original) if b"'" in content else frame, 2
 
 
 def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[str, str]]:

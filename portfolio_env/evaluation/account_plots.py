@@ -18,7 +18,7 @@ from portfolio_env.evaluation.plots import (
     date_axis,
     value_axis,
 )
-from portfolio_env.rendering import new_figure
+from portfolio_env.rendering import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ def growth_with_bands(
         axes.plot(results[reference].timestamps, other, color="#6e7781", linewidth=0.8)
         own = result.values / result.values[0]
         axes.plot(result.timestamps, own, color="#1f77b4", linewidth=1.1)
-        axes.set_title(name, fontsize="medium")
+        axes.set_title(plot_label(name), fontsize="medium")
         value_axis(axes, np.concatenate([low, high, own, other]))
         date_axis(axes, few=True)
         axes.tick_params(labelsize="small", labelbottom=True)
@@ -107,9 +107,10 @@ def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
     Raises:
         PortfolioError: If matplotlib is not installed.
     """
-    names = ["cash", *next(iter(results.values())).assets]
+    names = ["cash", *map(plot_label, next(iter(results.values())).assets)]
     weights = 100 * np.array([result.held.mean(axis=0) for result in results.values()])
-    figure = new_figure((WIDTH, 1.5 + 0.26 * len(results)), DOTS_PER_INCH)
+    height = 1.1 + 0.08 * max(map(len, names)) + 0.26 * len(results)
+    figure = new_figure((WIDTH, height), DOTS_PER_INCH)
     axes = figure.subplots()
     reach = max(np.abs(weights).max(), 1e-9)
     signed = weights.min() < -1e-9
@@ -119,7 +120,7 @@ def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
     norm = Normalize(-reach, reach) if signed else PowerNorm(0.5, 0, reach)
     image = axes.imshow(weights, cmap="RdBu" if signed else "Blues", norm=norm, aspect="auto")
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize="small")
-    axes.set_yticks(range(len(results)), list(results), fontsize="small")
+    axes.set_yticks(range(len(results)), list(map(plot_label, results)), fontsize="small")
     if len(names) <= MAX_NUMBERS:
         for row, column in np.argwhere(np.abs(weights) >= 0.5):
             value = weights[row, column]
@@ -149,21 +150,19 @@ def allocation_donut(orders: pd.DataFrame, capital: float, title: str) -> "Figur
     from matplotlib import color_sequences
 
     axes = figure.subplots()
-    money = {str(name): float(amount) for name, amount in orders["invested"].items()}
-    cash = money.pop("cash")
-    del money["costs"]
-    largest = sorted((name for name in money if money[name] > 0), key=lambda n: -money[n])
-    slices = {name: money[name] for name in largest[:SLICES]}
+    *money, _, (_, cash) = [(str(name), float(m)) for name, m in orders["invested"].items()]
+    largest = sorted((own for own in money if own[1] > 0), key=lambda own: -own[1])
+    slices = [(plot_label(name), part) for name, part in largest[:SLICES]]
     if rest := largest[SLICES:]:
-        slices[f"{len(rest)} others"] = sum(money[name] for name in rest)
-    slices["cash"] = max(cash, 0.0)
+        slices.append((f"{len(rest)} others", sum(part for _, part in rest)))
+    slices.append(("cash", max(cash, 0.0)))
     colors = [*color_sequences["tab20"][: len(slices) - 1], "whitesmoke"]
-    labels = [f"{name}  {100 * part / capital:.1f} %" for name, part in slices.items()]
+    labels = [f"{name}  {100 * part / capital:.1f} %" for name, part in slices]
     wedges, *_ = axes.pie(
-        list(slices.values()), colors=colors, startangle=90, counterclock=False,
+        [part for _, part in slices], colors=colors, startangle=90, counterclock=False,
         wedgeprops={"width": 0.35, "edgecolor": OTHERS, "linewidth": 0.6},
     )  # fmt: skip
     axes.text(0, 0, f"{capital:,.0f}", ha="center", va="center", fontsize="x-large")
-    axes.set_title(title)
+    axes.set_title(plot_label(title))
     figure.legend(wedges, labels, loc="outside right center", fontsize="small")
     return figure

@@ -12,11 +12,11 @@ import pandas as pd
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from portfolio_env.csv_files import write_csv
 from portfolio_env.dynamics import CARRY, COST, TURNOVER, VALUE
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.metrics import TrackRecord
-from portfolio_env.files import replacing
 from portfolio_env.parquet import write_parquet
 from portfolio_env.simulator import Simulator
 
@@ -128,8 +128,7 @@ class BacktestResult:
             folder: Created where it is missing; older files of these names are replaced.
         """
         for name, frame in (("account", self.account()), ("holdings", self.holdings())):
-            with replacing(Path(folder) / f"{name}.csv") as path:
-                frame.to_csv(path, index=False)
+            write_csv(Path(folder) / f"{name}.csv", frame, index=False)
 
     def to_parquet(self, folder: str | Path) -> None:
         """Write ``account.parquet`` and ``holdings.parquet``: smaller and faster than CSV.

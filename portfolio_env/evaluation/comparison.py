@@ -1,6 +1,5 @@
 """Comparison of backtests over the same dates: one table, best first, with how sure it is."""
 
-import json
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from portfolio_env.csv_files import write_csv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.metrics import RELATIVE_MEASURES, relative_summary
@@ -23,7 +23,8 @@ from portfolio_env.evaluation.statistics import (
     resample_measures,
     superiority_test,
 )
-from portfolio_env.files import replacing
+from portfolio_env.files import write_json
+from portfolio_env.names import file_name
 
 REFERENCE = "equal_weight"
 RANKED_BY = "annual_log_growth"  # after costs
@@ -289,8 +290,13 @@ def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -
     return pd.DataFrame({"deflated_sharpe": rows}, dtype=float)
 
 
-def _is_json(value: Any) -> bool:
-    return isinstance(value, str) or math.isfinite(value)
+def _finite(value: Any) -> Any:
+    """JSON-able data with None for numbers that are not finite, which JSON cannot say."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _missing(what: str, library: str) -> str:
@@ -314,12 +320,8 @@ def write_comparison(
             evaluation, are removed.
     """
     folder, other = Path(folder), "parquet" if records == "csv" else "csv"
-    with replacing(folder / "table.csv") as path:
-        comparison.table.to_csv(path)
-    measures = {
-        name: {key: value if _is_json(value) else None for key, value in row.items()}
-        for name, row in comparison.table.to_dict(orient="index").items()
-    }
+    write_csv(folder / "table.csv", comparison.table)
+    measures = comparison.table.to_dict(orient="index")
     found = comparison.superiority
     tests = {
         "reference": comparison.reference,
@@ -327,10 +329,10 @@ def write_comparison(
         "trials": comparison.trials,
         "superiority": None if found is None else found._asdict(),
     }
-    with replacing(folder / "metrics.json") as path:
-        path.write_text(json.dumps({**facts, **tests, "strategies": measures}, indent=2) + "\n")
+    write_json(folder / "metrics.json", _finite({**facts, **tests, "strategies": measures}))
     for name, result in comparison.results.items():
         write = result.to_csv if records == "csv" else result.to_parquet
-        write(folder / name)
+        own = folder / file_name(name)
+        write(own)
         for record in ("account", "holdings"):
-            (folder / name / f"{record}.{other}").unlink(missing_ok=True)
+            (own / f"{record}.{other}").unlink(missing_ok=True)

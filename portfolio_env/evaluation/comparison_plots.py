@@ -13,7 +13,7 @@ from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.material import Hindsight
 from portfolio_env.evaluation.plots import DOTS_PER_INCH, OTHERS, WIDTH, Style
 from portfolio_env.panel import PricePanel
-from portfolio_env.rendering import new_figure
+from portfolio_env.rendering import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,11 +38,12 @@ def growth_differences(comparison: Comparison) -> "Figure":
         axes.plot([low, high], [place, place], color=color, linewidth=1.6)
         axes.plot(middle, place, marker="o", markersize=5, color=color)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(names)), names, fontsize="small")
+    axes.set_yticks(range(len(names)), list(map(plot_label, names)), fontsize="small")
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first at the top
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("% a year, with 95 % interval")
-    axes.set_title(f"Log growth after costs, less that of {comparison.reference.replace('_', ' ')}")
+    other = plot_label(comparison.reference.replace("_", " "))
+    axes.set_title(f"Log growth after costs, less that of {other}")
     return figure
 
 

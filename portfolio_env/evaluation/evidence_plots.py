@@ -8,7 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.evaluation.plots import DOTS_PER_INCH, OTHERS, WIDTH, Style
-from portfolio_env.rendering import new_figure
+from portfolio_env.rendering import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,10 +37,12 @@ def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
     reach = float(np.percentile(sizes, _SATURATED)) if len(sizes) else 0.0
     norm = Normalize(-(reach or 1.0), reach or 1.0)
     image = axes.imshow(shown, cmap="RdBu", norm=norm, aspect="auto")
-    axes.set_xticks(range(shown.shape[1]), list(differences.columns), fontsize="small")
+    axes.set_xticks(
+        range(shown.shape[1]), list(map(plot_label, differences.columns)), fontsize="small"
+    )
     if max(map(len, differences.columns)) * shown.shape[1] > 90:
         axes.tick_params(axis="x", rotation=30)
-    axes.set_yticks(range(len(shown)), list(differences.index), fontsize="small")
+    axes.set_yticks(range(len(shown)), list(map(plot_label, differences.index)), fontsize="small")
     if shown.shape[1] <= _WIDEST:
         for row, column in np.argwhere(np.isfinite(shown)):
             value = shown[row, column]
@@ -67,7 +69,7 @@ def event_paths(path: pd.DataFrame) -> "Figure":
     for kind, rows in path.groupby(level="type"):
         offsets = rows.index.get_level_values("offset")
         middle, error = 100 * rows["cumulative"], 100 * _SIZES * rows["cumulative_error"]
-        (line,) = axes.plot(offsets, middle, marker=".", label=str(kind))
+        (line,) = axes.plot(offsets, middle, marker=".", label=plot_label(str(kind)))
         axes.fill_between(
             offsets, middle - error, middle + error, color=line.get_color(), alpha=0.1
         )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.files import replacing
-from portfolio_env.rendering import new_figure
+from portfolio_env.rendering import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +45,8 @@ class Style:
 
     def line(self, width: float = 1.0) -> dict[str, Any]:
         """Keywords for ``Axes.plot``, the line as many times as wide."""
-        return {**vars(self), "linewidth": width * self.linewidth}
+        shown = None if self.label is None else plot_label(self.label)
+        return {**vars(self), "label": shown, "linewidth": width * self.linewidth}
 
 
 def styles(
@@ -149,12 +150,12 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
     colors = ["whitesmoke", *(next(palette) for _ in result.assets)]
     dates = result.timestamps[:-1]
     long, short = np.maximum(result.held, 0).T, np.minimum(result.held, 0).T
-    names = ["cash", *result.assets]
+    names = ["cash", *map(plot_label, result.assets)]
     axes.stackplot(dates, long, labels=names, colors=colors, step="post")
     if (short < 0).any():
         axes.stackplot(dates, short, colors=colors, step="post")
         axes.axhline(0, color="black", linewidth=0.8)
-    axes.set(title=title, ylabel="weight after trading", xlim=(dates[0], dates[-1]))
+    axes.set(title=plot_label(title), ylabel="weight after trading", xlim=(dates[0], dates[-1]))
     axes.margins(y=0)
     date_axis(axes)
     if len(names) <= MAX_LEGEND:

@@ -238,12 +238,13 @@ def _allocation(page: Page, material: Material, capital: float) -> None:
         )
     ]
     for place, (name, orders) in enumerate(material.orders.items()):
-        held = orders[(orders["invested"] != 0) | orders.index.isin(["costs", "cash"])]
+        last = np.arange(len(orders)) >= len(orders) - 2  # costs and cash, as assets may be called
+        held = orders[(orders["invested"] != 0) | last]
         forms = {"weight": "{:.4f}", "amount": "{:,.2f}", "price": "{:,.6g}", "units": "{:,.6g}"}
         forms["invested"] = "{:,.2f}"
         texts = {column: held[column].map(number_text(form)) for column, form in forms.items()}
         content = table(pd.DataFrame(texts))
-        if (orders["invested"].drop(["costs", "cash"]) >= 0).all():
+        if (orders["invested"].iloc[:-2] >= 0).all():
             figure = account_plots.allocation_donut(orders, capital, name)
             note = f"Allocation of {capital:,.0f} by {name}"
             content = page.draw(f"{name}/allocation", figure, note) + content

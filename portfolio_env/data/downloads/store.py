@@ -14,7 +14,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +21,7 @@ import pandas as pd
 
 from portfolio_env.errors import DataError
 from portfolio_env.files import locked, parse_json
-from portfolio_env.names import unknown
+from portfolio_env.names import file_name, unknown
 from portfolio_env.panel import BAR_FIELDS, FloatArray
 from portfolio_env.parquet import read_parquet, write_parquet
 from portfolio_env.resampling import TIMEFRAMES
@@ -34,6 +33,7 @@ Range = tuple[int, int]
 LOCK = ".lock"
 """In a folder of series: held while one of them is read, changed and written."""
 
+_LATEST = 9_214_646_400_000  # ms; dates end in 2262
 _NAMES = ("exchange", "symbol", "timeframe")
 _MEND = "delete the file and download it again"
 
@@ -133,10 +133,8 @@ def series_path(store: str | os.PathLike[str], exchange: str, symbol: str, timef
 
     In its name "/" is "-"; what is unusual in names of files is percent-encoded.
     """
-    name = quote(symbol.replace("%", "%25").replace("-", "%2D").replace("/", "-"), safe="%")
-    if name.startswith("."):
-        name = f"%2E{name[1:]}"
-    return Path(store) / exchange / timeframe / f"{name}.parquet"
+    plain = symbol.replace("%", "%25").replace("-", "%2D").replace("/", "-")
+    return Path(store) / exchange / timeframe / f"{file_name(plain, safe='%')}.parquet"
 
 
 def stored(store: str | os.PathLike[str]) -> list[Path]:
@@ -169,6 +167,8 @@ def read_series(path: str | os.PathLike[str]) -> Series:
     exchange, symbol, timeframe = (metadata[name] for name in _NAMES)
     times = times.astype("M8[ms]").astype(np.int64)
     series = Series(exchange, symbol, timeframe, times, bars, ranges)
+    if any(abs(time) > _LATEST for time in (*np.ravel(ranges), *times[:1], *times[-1:])):
+        raise DataError(f"{path} holds times that no calendar has; {_MEND}")
     if (np.diff(times) <= 0).any() or not np.isfinite(bars).all():
         raise DataError(f"{path} holds candles out of order or incomplete ones; {_MEND}")
     return series

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from portfolio_env.csv_files import original, with_texts, write_csv
 from portfolio_env.data.downloads.store import (
     LOCK,
     Series,
@@ -24,7 +25,7 @@ from portfolio_env.data.downloads.store import (
     write_series,
 )
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import locked, replacing
+from portfolio_env.files import locked
 from portfolio_env.panel import BAR_FIELDS
 from portfolio_env.timeline import as_timestamp
 
@@ -249,7 +250,9 @@ def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:
 
     path = Path(store) / "yahoo" / "metadata.csv"
     known = pd.read_csv(path, dtype=str, keep_default_na=False) if path.exists() else None
-    rows: list[dict[Any, Any]] = [] if known is None else known.to_dict("records")
+    rows: list[dict[Any, Any]] = (
+        [] if known is None else with_texts(known, original).to_dict("records")
+    )
     done = {row["symbol"] for row in rows}
     for name in names:
         if name in done:
@@ -265,9 +268,7 @@ def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:
         else:
             report.unlabelled[name] = "Yahoo says nothing about it"
     if len(rows) > len(done):
-        table = pd.DataFrame(rows).sort_values("symbol")
-        with replacing(path) as beside:
-            table.to_csv(beside, index=False)
+        write_csv(path, pd.DataFrame(rows).sort_values("symbol"), index=False)
 
 
 def _yfinance() -> Any:

@@ -16,7 +16,7 @@ import pandas as pd
 from portfolio_env.data.reports import statistics
 from portfolio_env.evaluation.plots import DOTS_PER_INCH, date_axis
 from portfolio_env.panel import FloatArray, PricePanel
-from portfolio_env.rendering import new_figure
+from portfolio_env.rendering import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,7 +78,7 @@ def prices(panel: PricePanel) -> Figure:
         for bars, shade in AVERAGES.items():
             mean = close.rolling(bars).mean().tail(RECENT)
             axes.plot(times, mean, color=shade, linewidth=0.8, label=f"mean of {bars}")
-        axes.set_title(name, fontsize="medium")
+        axes.set_title(plot_label(name), fontsize="medium")
         date_axis(axes, few=True)
         axes.tick_params(labelsize="small")
         axes.xaxis.get_offset_text().set_fontsize("x-small")
@@ -102,7 +102,7 @@ def growth(panel: PricePanel) -> Figure:
     absolute, normalised = figure.subplots(2, 1, sharex=True)
     base = base_row(panel.close)
     for name, close, color in zip(panel.assets, panel.close.T, palette(panel.assets), strict=True):
-        absolute.plot(panel.timestamps, close, color=color, linewidth=0.9, label=name)
+        absolute.plot(panel.timestamps, close, color=color, linewidth=0.9, label=plot_label(name))
         start = close[base] if base is not None else close[np.isfinite(close)][0]
         normalised.plot(panel.timestamps, 100 * close / start, color=color, linewidth=0.9)
     when = "its own first bar" if base is None else str(panel.timestamps[base])[:16]
@@ -129,7 +129,7 @@ def distributions(panel: PricePanel) -> Figure:
         grid, panel.assets, returns.T, palette(panel.assets), strict=True
     ):
         known = column[np.isfinite(column)]
-        axes.set_title(name, fontsize="medium")
+        axes.set_title(plot_label(name), fontsize="medium")
         axes.axvline(0, color="black", linewidth=0.8)
         axes.tick_params(labelsize="small")
         axes.grid(alpha=0.3)
@@ -141,7 +141,7 @@ def distributions(panel: PricePanel) -> Figure:
         inside = known[(known >= low) & (known <= high)]
         if len(inside) < len(known):
             beyond = len(known) - len(inside)
-            axes.set_title(f"{name} ({beyond} beyond)", fontsize="medium")
+            axes.set_title(f"{plot_label(name)} ({beyond} beyond)", fontsize="medium")
         share = len(inside) / len(known)  # so that the histogram is a density of all returns
         axes.hist(
             inside,
@@ -164,7 +164,8 @@ def distributions(panel: PricePanel) -> Figure:
 def correlations(panel: PricePanel) -> Figure:
     """Heat map of the correlations of simple returns, the lower triangle, from -1 to 1."""
     count = len(panel.assets)
-    side = min(WIDTH, 3 + 0.42 * count)
+    names = list(map(plot_label, panel.assets))
+    side = min(WIDTH, 3 + 0.42 * count) + 0.1 * max(0, max(map(len, names)) - 10)
     figure = new_figure((side + 0.8, side), DOTS_PER_INCH)
     axes = figure.subplots()
     matrix = statistics.correlation(statistics.simple_returns(panel.close))
@@ -172,8 +173,8 @@ def correlations(panel: PricePanel) -> Figure:
     shown = np.where(hidden, np.nan, matrix)
     image = axes.imshow(shown, cmap="RdYlGn", vmin=-1, vmax=1)
     small = "small" if count <= 12 else "x-small"
-    axes.set_xticks(range(count), panel.assets, rotation=90, fontsize=small)
-    axes.set_yticks(range(count), panel.assets, fontsize=small)
+    axes.set_xticks(range(count), names, rotation=90, fontsize=small)
+    axes.set_yticks(range(count), names, fontsize=small)
     axes.spines[:].set_visible(False)
     if count <= _VALUES_UP_TO:
         for i, j in np.argwhere(np.isfinite(shown)):

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import base64
+import html
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from portfolio_env.files import replacing
+from portfolio_env.names import file_name, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,6 +43,11 @@ summary { cursor: pointer; color: #0550ae; }
 .fault { color: #a40e26; }
 ul.findings { font-size: 0.9rem; padding-left: 1.2rem; }
 """
+
+
+def escape(text: str) -> str:
+    """A text as HTML shows it, what is invisible written out."""
+    return html.escape("\n".join(map(printable, text.split("\n"))) if text else "")
 
 
 @dataclass
@@ -120,10 +126,15 @@ class Page:
         self.figures: dict[str, Path] = {}
 
     def draw(self, name: str, figure: Figure, alternative: str) -> str:
-        """Save a figure as a PNG file in the folder, and the HTML that shows it."""
+        """Save a figure as a PNG file in the folder, and the HTML that shows it.
+
+        What stands before the last "/" of its name is a folder within.
+        """
         from portfolio_env.evaluation.plots import save_figure
 
-        file = self.path / f"{name}.png"
+        owner, _, last = name.rpartition("/")
+        folder = self.path / file_name(owner) if owner else self.path
+        file = folder / f"{file_name(last)}.png"
         save_figure(figure, file)
         self.figures[name] = file
         return picture(file, alternative)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ import pandas as pd
 from portfolio_env.data.frames import Source, frame_of_panel, resolved
 from portfolio_env.data.reports.checks import ROW_FAULTS, SortedBars, iso
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import replacing
+from portfolio_env.files import write_json
 from portfolio_env.names import unknown
 from portfolio_env.panel import PricePanel
 from portfolio_env.rendering import time_text
@@ -125,9 +124,7 @@ class QualityReport:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write `to_dict` as strict JSON (what is not known is null)."""
-        text = json.dumps(self.to_dict(), indent=1, allow_nan=False)
-        with replacing(os.fspath(path)) as beside:
-            beside.write_text(text, encoding="utf-8")
+        write_json(os.fspath(path), self.to_dict())
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw when each asset has bars, and where what was found lies.

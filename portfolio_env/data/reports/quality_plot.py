@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from portfolio_env.data.reports.quality import QualityReport
 from portfolio_env.evaluation.plots import DOTS_PER_INCH, date_axis
-from portfolio_env.rendering import new_figure
+from portfolio_env.rendering import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,9 +42,9 @@ def availability(report: QualityReport) -> Figure:
         events = getattr(report, name)
         if len(events):
             lane = events["symbol"].map(lanes)
-            label = f"{text} ({len(events)})"
+            counted = f"{text} ({len(events)})"
             axes.vlines(
-                events[date], lane + low, lane + high, color=color, linewidth=1, label=label
+                events[date], lane + low, lane + high, color=color, linewidth=1, label=counted
             )
     for name, begin, end, color in (
         ("gaps", "after", "before", _GAP),
@@ -54,7 +54,7 @@ def availability(report: QualityReport) -> Figure:
         if len(events):
             lane = events["symbol"].map(lanes)
             axes.hlines(lane, events[begin], events[end], color=color, linewidth=3)
-    axes.set_yticks(list(lanes.values()), list(lanes))
+    axes.set_yticks(list(lanes.values()), list(map(plot_label, lanes)))
     axes.use_sticky_edges = False
     axes.margins(x=0.01)
     axes.set_ylim(len(lanes) - 0.5, -0.5)

@@ -12,7 +12,7 @@ from portfolio_env.data.reports import statistics
 from portfolio_env.data.reports.exploration_plots import WIDTH, palette, panels_grid
 from portfolio_env.evaluation.plots import DOTS_PER_INCH, date_axis
 from portfolio_env.panel import FloatArray, PricePanel
-from portfolio_env.rendering import new_figure
+from portfolio_env.rendering import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,7 +43,9 @@ def rolling_correlation(panel: PricePanel) -> Figure:
         for level, style in ((0.0, "-"), (0.5, "--"), (-0.5, "--")):
             axes.axhline(level, color="black", linewidth=0.7, linestyle=style)
         axes.set_ylim(-1.05, 1.05)
-    figure.suptitle(f"Correlation with {panel.assets[0]} over {WINDOW} bars", fontsize="medium")
+    figure.suptitle(
+        f"Correlation with {plot_label(panel.assets[0])} over {WINDOW} bars", fontsize="medium"
+    )
     return figure
 
 
@@ -55,7 +57,7 @@ def rolling_volatility(panel: PricePanel) -> Figure:
     for axes, name, line in zip(grid, panel.assets, values.T, strict=True):
         known = line[np.isfinite(line)]
         if len(known):
-            text = f"{name}: mean {known.mean():.0f}, max {known.max():.0f}"
+            text = f"{plot_label(name)}: mean {known.mean():.0f}, max {known.max():.0f}"
             axes.set_title(text, fontsize="medium")
         top = 1.1 * known.max(initial=0)
         for level in _THRESHOLDS:
@@ -73,7 +75,7 @@ def _lines(
     figure, grid = panels_grid(len(names), 1.9, sharex=True)
     for axes, name, line, color in zip(grid, names, values.T, colors, strict=True):
         axes.plot(times, line, color=color, linewidth=0.8 if len(times) < _MANY else 0.3)
-        axes.set_title(name, fontsize="medium")
+        axes.set_title(plot_label(name), fontsize="medium")
         date_axis(axes, few=True)
         axes.tick_params(labelsize="small", labelbottom=True)
         axes.xaxis.get_offset_text().set_fontsize("x-small")
@@ -109,7 +111,7 @@ def indicators(panel: PricePanel, asset: int = 0) -> Figure:
         _bars(grid[3], times, volume[shown], "volume")
         grid[3].plot(times, mean[shown], color="black", linewidth=0.9, label="mean of 20")
         grid[3].set_ylabel("volume")
-    name = panel.assets[asset]
+    name = plot_label(panel.assets[asset])
     grid[0].set(title=f"{name}, last {len(times)} bars", ylabel="price")
     grid[1].set(ylabel="RSI 14", ylim=(0, 100))
     grid[2].set_ylabel("MACD")
@@ -159,7 +161,7 @@ def label_points(figure: Figure, axes: Axes, points: FloatArray, names: list[str
     for name, point in zip(names, points, strict=True):
         if not np.isfinite(point).all():
             continue
-        text = axes.annotate(name, point, (0, 0), textcoords="offset points", size=8)
+        text = axes.annotate(plot_label(name), point, (0, 0), textcoords="offset points", size=8)
         tried = []
         for place in _PLACES:
             _move(text, place)
