@@ -12,7 +12,6 @@ from fractions import Fraction
 
 import numpy as np
 
-
 Rounding = Callable[[list[float]], list[float]]
 
 
