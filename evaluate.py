@@ -24,6 +24,8 @@ from rich.text import Text
 
 from agents.inspection import encoder_pictures, parameter_bytes
 from agents.setting import Setting, Stage, Task, setting_of_run, setting_of_task
+from agents.store.cards import write_card
+from agents.store.records import is_run
 from agents.walk_forward import FILE
 from baselines import BASELINES
 from baselines.contestants import contestants, trials
@@ -342,6 +344,8 @@ def evaluate(config: EvaluateConfig) -> Comparison:
         write_comparison(folder, comparison, facts, config.records)
         figures = write_report(folder, comparison, material)
         to_tensorboard(setting.home / "tb" / "evaluation", config.split, figures)
+        if is_run(setting.home):
+            write_card(setting.home)  # it states how often the test range was looked at
     print_table(comparison, material.title)
     for line in (*told, *material.warnings):
         print(line)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from gymnasium.wrappers import RecordEpisodeStatistics
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam
 
@@ -16,10 +15,9 @@ from agents.curves import write_points
 from agents.run_folder import save_checkpoint
 from agents.saving import save_agent
 from agents.tensors import SUFFIX
+from agents.validation import Validation, plain
 from agents.vec_env import make_sb3_vec_env
-from portfolio_env import Market, PortfolioEnv
-from portfolio_env.evaluation import backtest
-from portfolio_env.evaluation.metrics import annual_log_growth
+from portfolio_env import Market
 from portfolio_env.evaluation.plots import equity_curves
 from portfolio_env.files import read_json, write_json
 
@@ -131,8 +129,7 @@ class CheckpointCallback(PeriodicCallback):
 class ValidationCallback(PeriodicCallback):
     """Backtest on the validation range, log it, and keep the model that beats equal weight by most.
 
-    Growth is yearly log growth after costs; equal weight is that of `benchmark_log_return`, daily
-    rebalanced without costs. Results go to `validation.json` of the run folder, the best model to
+    Results (see `Validation`) go to `validation.json` of the run folder, the best model to
     `best_model.safetensors`.
 
     Args:
@@ -149,12 +146,8 @@ class ValidationCallback(PeriodicCallback):
         super().__init__(every)
         self.file = path / "validation.json"
         self.best_model = path / f"best_model{SUFFIX}"
-        options = env_options | {"start": rows[0], "end": rows[1]}
-        self.venv = make_sb3_vec_env(market, **options)
-        # The episode return of this reward is the growth above equal weight.
-        self.env = RecordEpisodeStatistics(
-            PortfolioEnv(market, reward="excess_log_return", **options)
-        )
+        self.validation = Validation(market, rows, env_options)
+        self.venv = make_sb3_vec_env(market, **self.validation.options)
         self.results: list[dict[str, float]] = []
 
     def _on_training_start(self) -> None:
@@ -171,21 +164,11 @@ class ValidationCallback(PeriodicCallback):
     def act(self) -> None:
         """Backtest once."""
         self.policy.load_state_dict(self.model.policy.state_dict())
-        result = backtest(self.policy, self.env)
-        years = (len(result.values) - 1) / result.periods_per_year
-        figures = {
-            "growth": float(annual_log_growth(result.values, result.periods_per_year)),
-            "excess_growth": float(self.env.return_queue[-1]) / years,
-            "turnover": float(result.turnovers.mean()),
-        }
+        result, figures = self.validation.run(self.policy)
         points = {**figures, "equity": equity_curves({"agent": result})}
         points = {f"validation/{name}": point for name, point in points.items()}
         write_points(self.logger, points, self.model.num_timesteps)
         if all(figures["excess_growth"] > r["excess_growth"] for r in self.results):
             save_agent(self.model, self.best_model)
         self.results.append({"timesteps": self.model.num_timesteps, **figures})
-        plain = [  # the growth of a ruined account is minus infinity, which JSON cannot say
-            {key: figure if math.isfinite(figure) else None for key, figure in result.items()}
-            for result in self.results
-        ]
-        write_json(self.file, {"validations": plain})
+        write_json(self.file, {"validations": [plain(result) for result in self.results]})

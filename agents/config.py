@@ -15,6 +15,7 @@ from agents.losses import MultiTask
 from agents.networks import make_encoder
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
 from portfolio_env.errors import ArgumentError
+from portfolio_env.files import parse_json
 
 Range = tuple[int, int]
 NAMES = ("train", "validation", "test")
@@ -142,7 +143,7 @@ class TrainConfig:
             if value is not None and value < 1:
                 raise ArgumentError(f"{name} is {value}; it must be at least 1")
         try:
-            if not isinstance(json.loads(self.encoder_options), dict):
+            if not isinstance(parse_json(self.encoder_options), dict):
                 raise ValueError("it is no object")
         except ValueError as error:
             raise ArgumentError(

@@ -212,7 +212,7 @@ class DirectAgent:
         return actions[0] if single else actions, state
 
     def _tensor(self, name: str, part: Any) -> Tensor:
-        dtype = th.int64 if name in ("t", "assets", "market") else th.float32
+        dtype = th.int64 if name in ("t", "assets") else th.float32
         return th.tensor(np.asarray(part), device=self.device, dtype=dtype)
 
     def train(

@@ -22,6 +22,7 @@ from portfolio_env.files import locked, read_json, write_json
 
 FORMAT = 2
 IDENTITY = "run.json"  # the first format had none
+OLD_VERSIONS = "versions.json"  # of the first format alone
 OLD_FORMAT = (
     "{0} is of the old format, whose files could run code; first: "
     "python -m agents.store convert {0}"
@@ -30,7 +31,7 @@ WALK_FORWARD = "walk_forward.json"
 CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 LOCK = ".lock"
-_BEFORE_CONFIG = (LOCK, ".writing-", "command.txt", "versions", "market.json", "features.json")
+_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, "market.json", "features.json")
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,14 @@ def read_config(path: Path) -> TrainConfig:
         config = TrainConfig.from_json(read_json(path / "config.json"))
     except FileNotFoundError:
         raise DataError(f"{path} is not a run folder: it has no config.json") from None
-    if not (path / IDENTITY).exists():
+    if is_old_run(path):
         raise DataError(OLD_FORMAT.format(path))
     return config
+
+
+def is_old_run(path: Path) -> bool:
+    """Whether a run is of the first format, which kept pickles."""
+    return not (path / IDENTITY).exists() and (path / OLD_VERSIONS).exists()
 
 
 def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[str, Range]]:

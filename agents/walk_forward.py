@@ -21,6 +21,7 @@ import pandas as pd
 
 from agents.config import TrainConfig
 from agents.run_folder import (
+    OLD_FORMAT,
     WALK_FORWARD,
     load_run,
     new_folder,
@@ -159,6 +160,8 @@ def read_plan(path: Path) -> Plan:
         stored = read_json(path / FILE)
     except FileNotFoundError:
         raise DataError(f"{path} is no walk forward: it has no {FILE}") from None
+    if "id" not in stored:
+        raise DataError(OLD_FORMAT.format(path))
     config = TrainConfig.from_json(stored["config"])
     plan = make_plan(config, len(stored["folds"]), seeds=stored["seeds"], rolling=stored["rolling"])
     folds = [Fold(**{name: tuple(rows) for name, rows in one.items()}) for one in stored["folds"]]

@@ -8,7 +8,6 @@ hash, and whatever holds a market compares.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
-from weakref import WeakValueDictionary
 
 import numpy as np
 from gymnasium import spaces
@@ -19,13 +18,16 @@ if TYPE_CHECKING:
     from portfolio_env.market import Market
 
 LIMIT = 2**24  # numbers below it are exact in float32, to which learners cast observations
-_known: WeakValueDictionary[int, Market] = WeakValueDictionary()
+_KEPT = 1000
+_descriptions: dict[int, str] = {}  # of the markets of this process, for messages
 
 
 def fingerprint_of(market: Market) -> int:
     """A number in [0, ``LIMIT``) made from the market's hash; any two share one at odds of 6e-8."""
     number = int(market.hash[:6], 16)
-    _known[number] = market
+    if len(_descriptions) >= _KEPT:
+        _descriptions.clear()
+    _descriptions[number] = _described(market, number)
     return number
 
 
@@ -42,17 +44,14 @@ def check_market(numbers: Any, market: Market, mend: str) -> None:
     """
     other = numbers != market.fingerprint
     if bool(other.any()):
+        number = int(numbers[other][0])
         raise ArgumentError(
-            f"the observation belongs to {_described(int(numbers[other][0]))}, but "
-            f"{_described(market.fingerprint)} is bound: {mend}"
+            f"the observation belongs to {_descriptions.get(number, f'market {number}')}, but "
+            f"{_described(market, market.fingerprint)} is bound: {mend}"
         )
 
 
-def _described(number: int) -> str:
-    """What is known of the market of a fingerprint: a market of this process, or the number."""
-    market = _known.get(number)
-    if market is None:
-        return f"market {number}"
+def _described(market: Market, number: int) -> str:
     names = ", ".join(market.assets[:3]) + (", ..." if market.n_assets > 3 else "")
     first, last = (str(market.timestamps[row])[:10] for row in (0, -1))
     return (

@@ -48,7 +48,7 @@ def filled(market: Market, size: int, steps: int, **options: Any) -> tuple[Any, 
     buffers = [
         kind(size, venv.observation_space, venv.action_space, "cpu", n_envs=LANES) for kind in kinds
     ]
-    buffers[0].bind(market.tradable)
+    buffers[0].bind(market)
     rng = np.random.default_rng(0)
     obs = venv.reset()
     for _ in range(steps):

@@ -18,10 +18,13 @@ from panels import panel_of
 
 from portfolio_env import Market
 from portfolio_env.data.downloads.store import Series, read_series, write_series
+from portfolio_env.data.files import read_panel
+from portfolio_env.data.frames import frame_of_panel
 from portfolio_env.errors import PortfolioError
 from portfolio_env.evaluation.looks import FILE, Look, Trial, read_looks, record_look
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files import read_json, write_json
+from portfolio_env.parquet import write_parquet
 
 FLIPS, CUTS = int(os.environ.get("FLIPS", "300")), 60
 
@@ -53,6 +56,17 @@ def read_candles(path: Path) -> Any:
     return *names, series.times.tobytes(), series.bars.tobytes()
 
 
+def write_bars(folder: Path) -> Path:
+    write_parquet(folder / "bars.parquet", frame_of_panel(panel_of("D", 60)))
+    return folder / "bars.parquet"
+
+
+def read_bars(path: Path) -> Any:
+    panel = read_panel(path)
+    fields = (panel.open, panel.high, panel.low, panel.close, panel.volume)
+    return panel.assets, panel.timestamps.tobytes(), *(np.asarray(f).tobytes() for f in fields)
+
+
 def write_pipeline(folder: Path) -> Path:
     FeaturePipeline().fit(panel_of("D", 60), 40).save(folder / "features.json")
     return folder / "features.json"
@@ -81,6 +95,7 @@ def write_settings(folder: Path) -> Path:
 KINDS: dict[str, tuple[Callable[[Path], Path], Callable[[Path], Any]]] = {
     "market": (write_market, read_market),
     "candles": (write_candles, read_candles),
+    "bars": (write_bars, read_bars),
     "pipeline": (write_pipeline, read_pipeline),
     "looks": (write_registry, read_registry),
     "json": (write_settings, read_json),

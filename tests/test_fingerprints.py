@@ -178,12 +178,11 @@ def test_a_baseline_that_reads_prices_reads_those_of_its_market(
     markets: list[Market], name: str
 ) -> None:
     options = OPTIONS | {"action": "weights", "start": 100}
-    if issubclass(BASELINES[name], PortfolioModel):
-        model: Any = make_baseline(name, markets[0])
+    model: Any = make_baseline(name, markets[0])
+    if isinstance(model, PortfolioModel | Ensemble):
         with pytest.raises(ArgumentError, match=r"build the model on the market of its env"):
             backtest(model, PortfolioEnv(markets[1], **options))
     else:  # it reads the observation alone
-        model = make_baseline(name, markets[0])
         assert len(backtest(model, PortfolioEnv(markets[1], **options)).values) == 21
 
 

@@ -102,6 +102,7 @@ def test_a_run_in_which_a_process_is_at_work_is_running(store):
 HOLD = f"""
 import sys, time
 sys.path.insert(0, {str(ROOT)!r})
+from pathlib import Path
 from agents.run_folder import WALK_FORWARD, one_process, started
 with one_process(Path(sys.argv[1])):
     print("locked", flush=True)
@@ -199,6 +200,8 @@ def test_a_walk_forward_has_a_card_of_its_runs(store, capsys):
 
 def test_a_run_of_the_old_format_is_refused_with_the_command(store, capsys):
     (store / "finished" / "run.json").unlink()
+    assert command(capsys, "export", "finished", store / "x.zip", "--runs", store)[0] == 1
+    (store / "finished" / "versions.json").write_text("{}")
     for name in ("show", "card", "export"):
         more = [store / "x.zip"] if name == "export" else []
         status, _, err = command(capsys, name, "finished", *more, "--runs", store)

@@ -166,6 +166,8 @@ def test_foreign_files_are_refused(tmp_path):
     [
         ({"covered": b"[[1, 2"}, "holds what is no candle"),
         ({"covered": b"[1, 2]"}, "holds what is no candle"),
+        ({"covered": b"[[0, 1e400]]"}, "holds what is no candle"),
+        ({"covered": b"[[0, " + b"9" * 40 + b"]]"}, "times that no calendar has"),
         ({"covered": None}, "no file of downloaded candles"),
         ({"symbol": None}, "no file of downloaded candles"),
     ],

@@ -5,6 +5,7 @@ import io
 import re
 import sys
 import warnings
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from portfolio_env.csv_files import neutral, original, write_csv
 from portfolio_env.data.__main__ import main
 from portfolio_env.data.downloads.store import series_path
 from portfolio_env.data.frames import frame_of_panel
+from portfolio_env.data.reports import exploration_plots
 from portfolio_env.data.synthetic import synthetic_panel
 from portfolio_env.names import file_name, printable
 from portfolio_env.rendering import plot_label, render_ansi, render_rgb
@@ -84,6 +86,7 @@ def test_symbols_of_a_csv_file_are_read_as_they_are(prices):
     assert formulas(prices) == []
 
 
+@pytest.mark.slow
 def test_a_whole_evaluation_with_strange_names(prices, tmp_path, monkeypatch, capsys):
     """A name of "$x^$" ended the report after the test range had been counted as used."""
     market = load_market(prices)
@@ -146,6 +149,15 @@ def test_pictures_of_an_account_with_strange_names():
         render_rgb(**account)
         assert len(render_ansi(**account).splitlines()) == len(assets) + 2
     assert "\x1b" not in render_ansi(**account)
+
+
+def test_long_names_leave_room_for_what_they_name():
+    panel = synthetic_panel(bars=90, assets=2, seed=0)
+    panel = replace(panel, assets=("W" * 300, "$" + "w" * 300))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for draw in (exploration_plots.correlations, exploration_plots.growth):
+            draw(panel).canvas.draw()
 
 
 @given(name=TEXT)

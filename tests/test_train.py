@@ -20,7 +20,13 @@ from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
 from agents.tensors import load_tensors
 from agents.training import resume, train
 from evaluate import EvaluateConfig, evaluate
-from portfolio_env import PortfolioConstraints, PortfolioEnv, TransactionCosts, load_market
+from portfolio_env import (
+    PortfolioConstraints,
+    PortfolioEnv,
+    TransactionCosts,
+    env_info,
+    load_market,
+)
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.features import FeaturePipeline
@@ -40,8 +46,8 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
     names = {file.name for file in run_path.iterdir()}
     assert names == {
-        "config.json", "command.txt", "versions.json", "market.json", "features.json",
-        "validation.json", "checkpoints", "best_model.safetensors", "final_model.safetensors", "tb",
+        "config.json", "run.json", "market.json", "features.json", "validation.json", "card.json",
+        "card.md", "checkpoints", "best_model.safetensors", "final_model.safetensors", "tb",
         ".lock",
     }  # fmt: skip
     config = TrainConfig.from_json(read_json(run_path / "config.json"))
@@ -49,7 +55,21 @@ def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
     assert config.constraints.max_weight == 0.5
     recorded = read_json(run_path / "market.json")
     assert recorded["ranges"] == {"train": [0, 240], "validation": [240, 320], "test": [320, 400]}
-    assert read_json(run_path / "versions.json")["torch"] == th.__version__
+    started = read_json(run_path / "run.json")
+    assert started["environment"]["packages"]["torch"] == th.__version__
+    assert started["environment"]["gpus"] == env_info()["gpus"]
+
+
+def test_the_card_of_a_run_has_the_figures_of_its_validations(run_path: Path) -> None:
+    card, found = read_json(run_path / "card.json"), read_json(run_path / "validation.json")
+    best = max(found["validations"], key=lambda each: each["excess_growth"])
+    assert card["selection"]["chosen_at"] == best["timesteps"]
+    assert card["selection"]["validations"] == len(found["validations"])
+    for name, step in (("best", best), ("final", found["validations"][-1])):
+        figures = {key: value for key, value in step.items() if key != "timesteps"}
+        assert card["validation"]["models"][name] == figures
+    assert "5 basis points of commission, 1 basis points of slippage" in " ".join(card["limits"])
+    assert (run_path / "card.md").read_text().startswith("# ppo on synthetic")
 
 
 def test_a_run_is_loaded_as_it_was_trained(run_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_what_was_stopped_is_continued(path: Path, tmp_path: Path) -> None:
     before, stamp = parameters(lost), whole.stat().st_mtime_ns
     shutil.rmtree(lost)
     lost.mkdir()
-    (lost / "command.txt").write_text("killed here")  # before it became a run
+    (lost / "run.json").write_text("killed here")  # before it became a run
     (copy / "fold_1/seed_3/final_model.safetensors").unlink()  # killed at the very end
     command = Command(small(tmp_path / "unused"), resume=str(copy))
     assert run(command, progress_bar=False) == copy

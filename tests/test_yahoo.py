@@ -1,4 +1,5 @@
 import sys
+import threading
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -7,10 +8,11 @@ import pytest
 
 from portfolio_env import ArgumentError, DataError, load_market
 from portfolio_env.data.downloads import yahoo
-from portfolio_env.data.downloads.store import read_series
+from portfolio_env.data.downloads.store import LOCK, read_series
 from portfolio_env.data.downloads.yahoo import fetch_yahoo, update_yahoo
 from portfolio_env.data.files import read_frame, read_panel
 from portfolio_env.data.metadata import with_categories
+from portfolio_env.files import locked
 
 TODAY = pd.Timestamp("2024-03-13")  # a Wednesday
 FIELDS = ["Open", "High", "Low", "Close", "Volume"]
@@ -281,3 +283,17 @@ def test_the_real_yfinance_returns_such_tables(monkeypatch):
         pd.testing.assert_frame_equal(
             real, ours[real.columns], check_freq=False, check_index_type=False, check_names=False
         )
+
+
+def test_a_second_download_waits_for_the_first(fake, tmp_path):
+    """Each replaces whole histories and writes the one table of labels."""
+    reports = []
+    second = threading.Thread(
+        target=lambda: reports.append(fetch_yahoo("AAPL", "2023-01-02", store=tmp_path))
+    )
+    with locked(tmp_path / "yahoo" / LOCK):
+        second.start()
+        second.join(0.3)
+        assert second.is_alive() and not fake.calls
+    second.join()
+    assert reports[0].added["AAPL"] > 0 and not reports[0].missing

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from agents.run_folder import one_process
+from agents.run_folder import IDENTITY, one_process
 from agents.store.changes import changing, coming, put_in_place, remove_tree
 from agents.store.content import check_file, kind_of, run_files
 from agents.store.records import folders, identity, is_old, member_runs, read_record, refuse_old
@@ -59,6 +59,8 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
     """
     refuse_old(path)
     record = read_record(path)
+    if not record.id:
+        raise DataError(f"{path} has lost its {IDENTITY}, which tells it from others; restore it")
     with ExitStack() as locks:
         for folder in (path, *member_runs(path)):
             locks.enter_context(one_process(folder))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _COSTS = {
@@ -38,8 +38,8 @@ def limits(card: Mapping[str, Any]) -> list[str]:
             f"The best model is the best of {selection['validations']} validations on one range, "
             "which flatters its figures there."
         )
-    best = models.get("best", {}).get("excess_growth")
-    if best is not None and best <= 0:
+    best = models.get("best", {"excess_growth": 1.0})["excess_growth"]
+    if best is None or best <= 0:
         said.append("On its validation range it did not grow more than equal weight.")
     if card["state"] != "finished":
         said.append(f"Its training has not come to its end: {card['state']}.")
@@ -64,7 +64,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"- started: {card['started']}",
         f"- model: {model['algo']}, policy {model['policy']}, encoder {model['encoder']} "
         f"{model['encoder_options']}, curriculum {model['curriculum']}",
-        f"- reads: {count} of the set {card['features']['set']}, {model['window']} bars",
+        f"- reads: {count} of the set {card['features']['set']}, a window of {model['window']}",
         f"- seeds: {', '.join(map(str, card['seeds']))}",
         f"- training: {card['training']['steps']:,} steps in {card['training']['lanes']} lanes",
         f"- selection: the best of {selection['validations']} validations by "
@@ -107,11 +107,10 @@ def _validation(validation: Mapping[str, Any]) -> list[str]:
         return ["Not computed yet."]
     runs = validation.get("runs") or {"": validation["models"]}
     rows = [
-        (f"{run} {name}".strip(), *(f"{figures[key]:+.4f}" for key in ("growth", "excess_growth")),
-         f"{figures['growth'] - figures['excess_growth']:+.4f}", f"{figures['turnover']:.4f}")
+        (f"{run} {name}".strip(), *_figures(figures))
         for run, models in runs.items()
         for name, figures in models.items()
-    ]  # fmt: skip
+    ]
     told = "Yearly log growth after costs, beside that of the benchmark: "
     return [
         f"{told}{validation['benchmark']}.",
@@ -120,18 +119,25 @@ def _validation(validation: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _figures(figures: Mapping[str, float | None]) -> tuple[str, str, str, str]:
+    growth, above, turnover = (figures[key] for key in ("growth", "excess_growth", "turnover"))
+    if growth is None or above is None or turnover is None:
+        return "ruined", "", "", ""
+    return f"{growth:+.4f}", f"{above:+.4f}", f"{growth - above:+.4f}", f"{turnover:.4f}"
+
+
 def _made_with(card: Mapping[str, Any]) -> list[str]:
     known = card["environment"]
     if not known:
         return ["Not recorded."]
     memory = known.get("memory_bytes")
     packages = ", ".join(f"{name} {v}" for name, v in known["packages"].items() if v)
-    cards = ", ".join(gpu["name"] for gpu in known.get("gpus", []))
+    cards = ", ".join(gpu["name"] for gpu in known.get("gpus", [])) or "no GPU"
     machine = [
         str(known.get("processor", "processor not recorded")),
         f"{known['cores']} cores" if known.get("cores") else "",
         f"{memory / 2**30:.0f} GiB" if memory else "",
-        cards or "no GPU",
+        cards if "gpus" in known else "",
     ]
     return [
         f"- {', '.join(part for part in machine if part)}",
@@ -140,7 +146,7 @@ def _made_with(card: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """A Markdown table whose columns are aligned as text too."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 
@@ -167,7 +173,7 @@ def _filled(execution: str) -> str:
 
 def _held(constraints: Mapping[str, Any]) -> str:
     kind = "Long positions only" if constraints["long_only"] else "Long and short positions"
-    return f"{kind}, at most {constraints['max_weight']:.0%} in one asset."
+    return f"{kind}, at most {100 * constraints['max_weight']:g} % in one asset."
 
 
 def _chosen_at(step: int | None) -> str:

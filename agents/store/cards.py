@@ -7,8 +7,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gymnasium.wrappers import RecordEpisodeStatistics
-
 from agents.config import Range, TrainConfig
 from agents.direct_training import DirectOptions
 from agents.run_folder import WALK_FORWARD, load_checked_market, load_model, read_config
@@ -22,53 +20,29 @@ from agents.store.records import (
     read_record,
     validations,
 )
-from portfolio_env import Market, PortfolioEnv
-from portfolio_env.evaluation import backtest
-from portfolio_env.evaluation.backtest import Policy
+from agents.validation import Validation, plain
+from portfolio_env import Market
 from portfolio_env.evaluation.looks import read_looks
-from portfolio_env.evaluation.metrics import annual_log_growth
 from portfolio_env.files import read_json, replacing, write_json
 
 TEXT = "card.md"
 Card = dict[str, Any]
 
 
-def validate(
-    policy: Policy, market: Market, rows: Range, env_options: Mapping[str, Any]
-) -> dict[str, float]:
-    """Backtest a policy on a range, as the training does on the validation range.
-
-    Returns:
-        ``growth``, yearly log growth after costs; ``excess_growth``, what of it is above equal
-        weight, rebalanced at every bar without costs; and ``turnover`` a step.
-    """
-    start = max(rows[0], market.warmup + int(env_options["window"]) - 1)
-    options = {**env_options, "start": start, "end": rows[1]}
-    # The episode return of this reward is the growth above equal weight.
-    env = RecordEpisodeStatistics(PortfolioEnv(market, reward="excess_log_return", **options))
-    result = backtest(policy, env)
-    years = (len(result.values) - 1) / result.periods_per_year
-    return {
-        "growth": float(annual_log_growth(result.values, result.periods_per_year)),
-        "excess_growth": float(env.return_queue[-1]) / years,
-        "turnover": float(result.turnovers.mean()),
-    }
-
-
 def validate_models(
     path: Path, config: TrainConfig, market: Market, ranges: Mapping[str, Range]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, float | None]]:
     """The figures of both models of a finished run on its validation range; {} of another."""
     if not is_finished(path):
         return {}
-    found = {}
+    validation, found = Validation(market, ranges["validation"], config.env_options()), {}
     for name in MODELS:
         model = load_model(path, config, market, model=name, device="cpu")
-        found[name] = validate(model, market, ranges["validation"], config.env_options())
+        found[name] = plain(validation.run(model)[1])
     return found
 
 
-def write_card(path: Path, models: Mapping[str, Mapping[str, float]] | None = None) -> Card:
+def write_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | None = None) -> Card:
     """Write the card of a run or a walk forward, as JSON and as Markdown.
 
     Args:
@@ -97,7 +71,7 @@ def renew_card(path: Path) -> Card:
     return write_card(path, validate_models(path, config, market, ranges))
 
 
-def make_card(path: Path, models: Mapping[str, Mapping[str, float]] | None = None) -> Card:
+def make_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | None = None) -> Card:
     """The card of a run or a walk forward as it stands now; nothing is written."""
     record, known = read_record(path), identity(path)
     card: Card = {
@@ -120,7 +94,7 @@ def make_card(path: Path, models: Mapping[str, Mapping[str, float]] | None = Non
     return card
 
 
-def _of_run(path: Path, models: Mapping[str, Mapping[str, float]] | None) -> Card:
+def _of_run(path: Path, models: Mapping[str, Mapping[str, float | None]] | None) -> Card:
     config = read_json(path / "config.json")
     market, features = read_json(path / "market.json"), read_json(path / "features.json")
     if models is None:
@@ -153,11 +127,8 @@ def _of_walk_forward(path: Path) -> Card:
     config = plan["config"]
     cards = {run.relative_to(path).as_posix(): make_card(run) for run in runs}
     first = next(iter(cards.values()))
-    best = [
-        card["validation"]["models"]["best"]["excess_growth"]
-        for card in cards.values()
-        if "best" in card["validation"]["models"]
-    ]
+    models = [card["validation"]["models"].get("best", {}) for card in cards.values()]
+    best = [each["excess_growth"] for each in models if each.get("excess_growth") is not None]
     return {
         "model": _network(config),
         "seeds": plan["seeds"],

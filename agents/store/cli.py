@@ -32,8 +32,8 @@ from agents.store.records import (
 from portfolio_env.errors import DataError, PortfolioError
 
 _WIDE = 110  # columns of a terminal that has room for the folders' names
-Run = Annotated[str, tyro.conf.Positional]
-File = Annotated[Path, tyro.conf.Positional]
+Run = Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class List:
 class Show:
     """Show all about a run: its card, and its files with their checksums verified."""
 
-    run_: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run")]
+    name: Run
     """Its folder, the folder's name, or the beginning of its id."""
     runs: Path = Path("runs")
     """The folder of runs."""
@@ -77,7 +77,7 @@ class Show:
 
     def run(self) -> int:
         """Print the card and the files; 1 if something is damaged."""
-        path = find(self.run_, self.runs)
+        path = find(self.name, self.runs)
         refuse_old(path)
         Console().print(Markdown(markdown(make_card(path))))
         problems = _print_files(path)
@@ -93,14 +93,14 @@ class Show:
 class Card:
     """Write the card of a run anew, with backtests on its validation range."""
 
-    run_: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run")]
+    name: Run
     """Its folder, the folder's name, or the beginning of its id."""
     runs: Path = Path("runs")
     """The folder of runs."""
 
     def run(self) -> int:
         """Write card.json and card.md."""
-        path = find(self.run_, self.runs)
+        path = find(self.name, self.runs)
         refuse_old(path)
         renew_card(path)
         print(path / TEXT)
@@ -111,7 +111,7 @@ class Card:
 class Export:
     """Write a run to one file that `import` reads."""
 
-    run_: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run")]
+    name: Run
     """Its folder, the folder's name, or the beginning of its id."""
     file: File
     """The archive, e.g. ppo.zip."""
@@ -122,7 +122,7 @@ class Export:
 
     def run(self) -> int:
         """Write the archive."""
-        path = find(self.run_, self.runs)
+        path = find(self.name, self.runs)
         count = export_run(path, self.file, events=self.tensorboard)
         size = self.file.stat().st_size
         print(f"{self.file}: {count} files of {path}, {_bytes(size)}")
@@ -152,7 +152,7 @@ class Import:
 class Delete:
     """Delete a run of a store, for good."""
 
-    run_: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run")]
+    name: Run
     """Its folder, the folder's name, or the beginning of its id."""
     runs: Path = Path("runs")
     """The folder of runs, outside of which nothing is deleted."""
@@ -161,7 +161,7 @@ class Delete:
 
     def run(self) -> int:
         """Ask, and delete."""
-        path = find(self.run_, self.runs)
+        path = find(self.name, self.runs)
         refuse_foreign(path, self.runs)
         if not self.yes and not _agreed(f"delete {path} for good? [y/N] "):
             print("nothing is deleted")
@@ -175,7 +175,7 @@ class Delete:
 class Convert:
     """Bring a run of the old format, whose files could run code, to tensors and JSON."""
 
-    run_: Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run")]
+    name: Run
     """Its folder, or the folder's name."""
     runs: Path = Path("runs")
     """The folder of runs."""
@@ -185,7 +185,7 @@ class Convert:
 
     def run(self) -> int:
         """Convert, and say what was done."""
-        for line in convert(find(self.run_, self.runs), trust=self.trust):
+        for line in convert(find(self.name, self.runs), trust=self.trust):
             print(line)
         return 0
 
@@ -204,9 +204,10 @@ def _print_table(records: list[Record]) -> None:
         table.add_column("folder", no_wrap=True, overflow="ellipsis")
     for record in records:
         excess = "" if record.excess is None else f"{record.excess:+.3f}"
-        cells = [record.id[:8] or "-", record.algo, record.market,
+        state = f"{record.state}, {len(record.runs)} runs" if record.runs else record.state
+        cells = [record.id[:8] or record.path.name[:20], record.algo, record.market,
                  ",".join(map(str, record.seeds)), record.started[:16].replace("T", " "),
-                 record.state, excess, str(record.looks)]  # fmt: skip
+                 state, excess, str(record.looks)]  # fmt: skip
         folder = [record.path.name] if console.width >= _WIDE else []
         table.add_row(*cells, *folder)
     console.print(table)

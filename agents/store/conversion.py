@@ -33,6 +33,7 @@ from agents.run_folder import (
     CHECKPOINTS,
     FORMAT,
     IDENTITY,
+    OLD_VERSIONS,
     WALK_FORWARD,
     check_market,
     load_model,
@@ -213,7 +214,7 @@ def _loaded(file: Path) -> Any:
 
 def _identity(path: Path) -> dict[str, Any]:
     """What the first format kept in two files."""
-    command, versions = path / "command.txt", read_json(path / "versions.json")
+    command, versions = path / "command.txt", read_json(path / OLD_VERSIONS)
     started = datetime.fromtimestamp(command.stat().st_mtime, UTC)
     known = {name: versions.pop(name) for name in ("python", "platform")}
     return {
@@ -231,5 +232,5 @@ def _checkpoints(path: Path) -> list[Path]:
 
 def _old_files(path: Path) -> list[Path]:
     """What is left of the first format."""
-    names = ["versions.json", "command.txt", *_TREES, *(f"{name}_model.zip" for name in MODELS)]
+    names = [OLD_VERSIONS, "command.txt", *_TREES, *(f"{name}_model.zip" for name in MODELS)]
     return [file for name in names if (file := path / name).exists()] + _checkpoints(path)

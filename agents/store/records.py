@@ -10,7 +10,14 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from agents.run_folder import IDENTITY, LOCK, OLD_FORMAT, WALK_FORWARD, latest_checkpoint
+from agents.run_folder import (
+    IDENTITY,
+    LOCK,
+    OLD_FORMAT,
+    WALK_FORWARD,
+    is_old_run,
+    latest_checkpoint,
+)
 from agents.tensors import SUFFIX
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.looks import read_looks
@@ -31,7 +38,7 @@ class Record:
         market: name of the market.
         seeds: of the runs.
         started: ISO time, UTC; "" in the first format.
-        state: "running", "finished", "stopped 40%", "3 of 6 runs" or "old format".
+        state: "running", "finished", "stopped 40%", "3 of 6 trained" or "old format".
         excess: yearly log growth above equal weight on the validation range of the best model, or
             the mean of those of a walk forward; None if it is not known.
         looks: how often its test range was looked at.
@@ -129,7 +136,7 @@ def is_old(path: Path) -> bool:
     """Whether a run, or a walk forward by one of its runs, is of the first format."""
     if (path / WALK_FORWARD).is_file():
         return "id" not in identity(path) or any(map(is_old, member_runs(path)))
-    return not (path / IDENTITY).is_file()
+    return is_old_run(path)
 
 
 def refuse_old(path: Path) -> None:
@@ -179,7 +186,7 @@ def _run(path: Path) -> Record:
         market_name(config["market"]),
         (int(config["seed"]),),
         known.get("started", ""),
-        _state(path, config) if known else "old format",
+        "old format" if is_old_run(path) else _state(path, config),
         _excess(path),
         len(read_looks(path)),
     )
@@ -189,7 +196,7 @@ def _walk_forward(path: Path) -> Record:
     plan, runs = read_json(path / WALK_FORWARD), member_runs(path)
     config, count = plan["config"], len(plan["folds"]) * len(plan["seeds"])
     finished = sum(map(is_finished, runs))
-    state = "finished" if finished == count else f"{finished} of {count} runs"
+    state = "finished" if finished == count else f"{finished} of {count} trained"
     if is_old(path):
         state = "old format"
     elif is_running(path):

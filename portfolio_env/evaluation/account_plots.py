@@ -109,7 +109,8 @@ def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
     """
     names = ["cash", *map(plot_label, next(iter(results.values())).assets)]
     weights = 100 * np.array([result.held.mean(axis=0) for result in results.values()])
-    figure = new_figure((WIDTH, 1.5 + 0.26 * len(results)), DOTS_PER_INCH)
+    height = 1.1 + 0.08 * max(map(len, names)) + 0.26 * len(results)
+    figure = new_figure((WIDTH, height), DOTS_PER_INCH)
     axes = figure.subplots()
     reach = max(np.abs(weights).max(), 1e-9)
     signed = weights.min() < -1e-9

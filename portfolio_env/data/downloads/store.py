@@ -33,6 +33,7 @@ Range = tuple[int, int]
 LOCK = ".lock"
 """In a folder of series: held while one of them is read, changed and written."""
 
+_LATEST = 9_214_646_400_000  # ms; dates end in 2262
 _NAMES = ("exchange", "symbol", "timeframe")
 _MEND = "delete the file and download it again"
 
@@ -166,6 +167,8 @@ def read_series(path: str | os.PathLike[str]) -> Series:
     exchange, symbol, timeframe = (metadata[name] for name in _NAMES)
     times = times.astype("M8[ms]").astype(np.int64)
     series = Series(exchange, symbol, timeframe, times, bars, ranges)
+    if any(abs(time) > _LATEST for time in (*np.ravel(ranges), *times[:1], *times[-1:])):
+        raise DataError(f"{path} holds times that no calendar has; {_MEND}")
     if (np.diff(times) <= 0).any() or not np.isfinite(bars).all():
         raise DataError(f"{path} holds candles out of order or incomplete ones; {_MEND}")
     return series

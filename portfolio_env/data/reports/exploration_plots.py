@@ -164,7 +164,8 @@ def distributions(panel: PricePanel) -> Figure:
 def correlations(panel: PricePanel) -> Figure:
     """Heat map of the correlations of simple returns, the lower triangle, from -1 to 1."""
     count = len(panel.assets)
-    side = min(WIDTH, 3 + 0.42 * count)
+    names = list(map(plot_label, panel.assets))
+    side = min(WIDTH, 3 + 0.42 * count) + 0.1 * max(0, max(map(len, names)) - 10)
     figure = new_figure((side + 0.8, side), DOTS_PER_INCH)
     axes = figure.subplots()
     matrix = statistics.correlation(statistics.simple_returns(panel.close))
@@ -172,8 +173,8 @@ def correlations(panel: PricePanel) -> Figure:
     shown = np.where(hidden, np.nan, matrix)
     image = axes.imshow(shown, cmap="RdYlGn", vmin=-1, vmax=1)
     small = "small" if count <= 12 else "x-small"
-    axes.set_xticks(range(count), list(map(plot_label, panel.assets)), rotation=90, fontsize=small)
-    axes.set_yticks(range(count), list(map(plot_label, panel.assets)), fontsize=small)
+    axes.set_xticks(range(count), names, rotation=90, fontsize=small)
+    axes.set_yticks(range(count), names, fontsize=small)
     axes.spines[:].set_visible(False)
     if count <= _VALUES_UP_TO:
         for i, j in np.argwhere(np.isfinite(shown)):
