@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass
 
 from oracle import Account
-from oracle_targets import Limits, clipped_to_box, kept_as_observed, softmax, target, violation
+from oracle_targets import (
+    Limits,
+    Rounding,
+    clipped_to_box,
+    kept_as_observed,
+    softmax,
+    target,
+    violation,
+)
 
 
 @dataclass
@@ -56,7 +64,13 @@ class Prices:
         return list(self.latest[t + 1])
 
 
-def step(setting: Setting, prices: Prices, state: State, action: list[float]) -> dict:
+def step(
+    setting: Setting,
+    prices: Prices,
+    state: State,
+    action: list[float],
+    rounded: Rounding = list,
+) -> dict:
     """What the step of a lane does: its ledger, held and drifted weights, value and turnover."""
     costs, t, n = setting.costs, state.t, len(state.weights) - 1
     limits = Limits(setting.constraints, n)
@@ -94,6 +108,7 @@ def step(setting: Setting, prices: Prices, state: State, action: list[float]) ->
             kept,
             limits,
             setting.adjustment,
+            rounded,
         )
         impact = setting.impact[t] if setting.impact else None
         limit = turnover_limit(setting, state)

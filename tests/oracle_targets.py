@@ -7,9 +7,12 @@ those of ``PortfolioConstraints``.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
 import numpy as np
+
+Rounding = Callable[[list[float]], list[float]]
 
 
 class Limits:
@@ -164,10 +167,14 @@ def target(
     kept: list[bool],
     limits: Limits,
     adjustment: float,
+    rounded: Rounding = list,
 ) -> tuple[list[float], list[bool]]:
-    """The feasible target, and which assets are to be traded for it."""
+    """The feasible target, and which assets are to be traded for it.
+
+    ``rounded`` stands for what arithmetic may do to weights of the size of 1.
+    """
     n = len(d) - 1
-    a = project(wanted, [False] * n, limits)
+    a = rounded(project(wanted, [False] * n, limits))
     if adjustment < 1:
         a = [y + adjustment * (x - y) for x, y in zip(a, d, strict=True)]
     still = [

@@ -28,6 +28,19 @@ def test_carry_equals_the_fixtures(case):
     assert weights.sum() == pytest.approx(1, abs=1e-15)
 
 
+@pytest.mark.parametrize("rate", range(3))
+def test_every_rate_is_charged_whatever_the_others_are(rate):
+    """On cash, on debt, and on shorts beside cash, each where the other rates are 0."""
+    rates = tuple(0.1 * (i == rate) for i in range(3))
+    for weights in ([0.5, 0.5, 0.0], [-0.5, 1.5, 0.0], [1.2, 0.1, -0.3]):
+        cash, short = weights[0], -min(weights[2], 0.0)
+        carry = rates[0] * max(cash, 0.0) + rates[1] * min(cash, 0.0) - rates[2] * short
+        held = np.array(weights)
+        growth, found = dynamics.drift_lane(held, np.ones(2), np.zeros(2, bool), 0.0, rates, held)
+        assert found == pytest.approx(carry, abs=1e-15)
+        assert growth == pytest.approx(1 + carry, abs=1e-15)
+
+
 # ---- whole episodes
 
 
