@@ -8,12 +8,15 @@ STAMP := $(VENV)/.installed
 DEMO_RUN ?= runs/demo
 DEMO_ARGS ?= --timesteps 200000 --adjustment 0.1
 PYTEST_ARGS ?=
+MINUTES ?= 10
+MUTANTS ?=
+KILLS ?= 100
 # What is compiled and what is not must give the same numbers: these run both ways.
 ECONOMICS := $(patsubst %,tests/test_%.py,trading constraints dynamics rewards conservation \
-	money_regressions env vector_env)
+	money_regressions fuzz env vector_env)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test test-plain demo bench learn verdicts clean
+.PHONY: help setup format lint type test test-plain demo bench learn verdicts fuzz kills mutants clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -60,6 +63,15 @@ learn: setup ## Measure what agents learn, on planted markets and on noise (10 m
 
 verdicts: setup ## Measure how often verdicts are wrong, on markets whose truth is known (10 minutes)
 	$(BIN)/python benchmarks/verdicts.py
+
+fuzz: setup ## Hold the environment against a slow account for MINUTES (10)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes $(MINUTES)
+
+mutants: setup ## Which small faults would the tests not notice (hours; MUTANTS for a part)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(MUTANTS)
+
+kills: setup ## Kill trainings and evaluations at KILLS random moments and compare the results
+	$(BIN)/python benchmarks/kills.py --count $(KILLS)
 
 clean: ## Remove what the tools cache and build; .venv and runs stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov

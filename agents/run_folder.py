@@ -31,7 +31,7 @@ WALK_FORWARD = "walk_forward.json"
 CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 LOCK = ".lock"
-_BEFORE_CONFIG = (LOCK, ".writing-", "command.txt", "versions", "market.json", "features.json")
+_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, "market.json", "features.json")
 
 
 @dataclass(frozen=True)

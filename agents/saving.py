@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch as th
@@ -164,8 +165,9 @@ def load_zip(
         agent = algorithm_class(algo).load(path, env=venv, device=device, custom_objects=of_env)
     except FileNotFoundError:
         raise DataError(f"there is no file {path}") from None
-    except (*_BROKEN, EOFError, OSError) as error:
-        raise DataError(f"{path} is damaged, or no agent of {algo} ({error!r})") from error
+    except (*_BROKEN, EOFError, OSError, RuntimeError, UnpicklingError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"{path} is damaged, or no agent of {algo} ({reason})") from error
     bind_market(agent, market_of(venv))
     return agent
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as nnf
 
-from portfolio_env.trading import CASH_ROUNDING, solve_trades
+from portfolio_env.trading import CASH_ROUNDING, NO_TRADE, solve_trades
 
 
 class _Remainder(th.autograd.Function):
@@ -168,6 +168,10 @@ def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs
         done = _where(~ruined, done, Trade(th.zeros_like(x), nothing.turnover, all_cash(d)))
     if costs.limit < math.inf:
         done = _cut(done, d, a, q, turnover, costs)
+    if costs.fee is not None:
+        moved = (a[:, 1:] - d[:, 1:]).abs()
+        largest = (moved if fixed is None else moved.masked_fill(fixed, 0.0)).amax(1)
+        done = _where(largest > NO_TRADE, done, _nothing(d))
     if free is not None and bool((tied := free <= 0).any()):
         done = _where(~tied, done, _nothing(d))
     return done

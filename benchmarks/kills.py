@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import logging
 import os
 import random
 import shutil
@@ -30,6 +31,8 @@ from agents.run_folder import latest_checkpoint
 from agents.tensors import SUFFIX, load_tensors
 from portfolio_env.errors import DataError
 from portfolio_env.files import read_json
+
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("agent", "direct agent", "fit", "weights")

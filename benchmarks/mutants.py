@@ -65,14 +65,14 @@ class Mutant(NamedTuple):
     mutation: MutationSpec
 
 
-def mutants(module: str, tree: Path) -> list[Mutant]:
+def mutants(module: str, tree: Path) -> Iterator[Mutant]:
     """The mutants of a module that change what it does."""
     code = (tree / module).read_text()
     idle = idle_lines(code)
     with use_db(str(tree / "session.sqlite")) as database:
         init([Path(module)], database, {})
         items = list(database.work_items)
-    found, seen = [], Counter()
+    seen: Counter[str] = Counter()
     for item in sorted(items, key=lambda item: item.mutations[0].start_pos):
         (mutation,) = item.mutations
         line = mutation.start_pos[0]
@@ -84,8 +84,7 @@ def mutants(module: str, tree: Path) -> list[Mutant]:
         seen[key] += 1
         if seen[key] > 1:
             key += f" ({seen[key]})"
-        found.append(Mutant(key, line, mutation))
-    return found
+        yield Mutant(key, line, mutation)
 
 
 def difference(before: str, after: str) -> str:

@@ -138,7 +138,7 @@ class PortfolioConstraints:
             and low <= 0
             and self.max_weight >= 1
             and self.max_leverage >= 1
-            and min_cash <= 0
+            and min_cash == 0  # below, debt is a choice
             and max_cash >= 1
         )
         record = np.zeros(1, BOUNDS)

@@ -218,6 +218,9 @@ def _step_lane(
             return False
         rates = (rules.cash_rate, rules.margin_rate, rules.borrow_rate)
         growth, carry = drift_lane(held, moves, delisted, rules.haircut, rates, d)
+    else:  # ruined overnight: there is nothing to trade
+        held[:] = 0.0
+        held[0] = 1.0
     if not quiet:
         lanes.flags[:2] = False
     invested = mu * wealth

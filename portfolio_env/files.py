@@ -50,7 +50,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield beside
         os.replace(beside, path)
     except OSError as error:
-        reason = error.strerror or error
+        reason = os.strerror(error.errno) if error.errno else error
         raise DataError(
             f"{path} cannot be written ({reason}); what was there is unchanged: give room or rights"
         ) from error
@@ -225,7 +225,8 @@ def locked(path: str | Path, *, busy: str | None = None) -> Iterator[None]:
     except Timeout:
         raise DataError(busy or f"{path} is locked") from None
     except (OSError, NotImplementedError) as error:
-        raise DataError(f"{path} cannot be locked ({error}); give a folder with rights") from error
+        reason = os.strerror(errno) if (errno := getattr(error, "errno", None)) else error
+        raise DataError(f"{path} cannot be locked ({reason}); give a folder with rights") from error
     try:
         yield
     finally:

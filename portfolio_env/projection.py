@@ -222,6 +222,8 @@ def _fill_to_bounds(w: Float, fixed: Bool, bounds: Any, total: float, upper: boo
                 w[i] *= scale
         assets *= scale
     w[0] = total - assets
+    if abs(w[0] - bounds.min_cash) <= SUM_ROUNDING:
+        w[0] = bounds.min_cash
 
 
 @kernel
@@ -239,7 +241,7 @@ def _limit_leverage(w: Float, fixed: Bool, bounds: Any) -> None:
             gross += abs(w[i])
             longs += max(w[i], 0.0)
             shorts -= min(w[i], 0.0)
-    if not (gross + stuck > bounds.max_leverage and gross > 0):
+    if not (gross + stuck > bounds.max_leverage + SUM_ROUNDING and gross > 0):
         return
     left = max(0.0, bounds.max_leverage - stuck)
     up = down = left / gross

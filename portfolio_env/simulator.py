@@ -274,7 +274,7 @@ class Simulator:
             if self.initial == "equal_weight":
                 tradable = self.tradable[which]
                 out[:, 1:] = tradable / np.maximum(tradable.sum(-1, keepdims=True), 1)
-            out[:, 0] = 1.0 - out[:, 1:].sum(-1)
+            out[:, 0] = out[:, 1:].sum(-1) == 0.0
             return out
         if weights is None:
             out = np.broadcast_to(self.initial, (len(which), shape[1]))

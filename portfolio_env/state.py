@@ -42,6 +42,9 @@ def restore_simulator(simulator: Simulator, state: State) -> None:
     for name, end in (("clock", market.n_bars), ("assets", market.n_assets)):
         if given[name].min() < 0 or given[name].max() >= end:
             raise ArgumentError(f"the state's {name} leaves [0, {end}), the range of the market's.")
+    going = ~given["ended"].any(axis=0)
+    if (given["clock"][0] >= given["clock"][1])[going].any():
+        raise ArgumentError("the state has lanes that are past the end of their episode.")
     for name, array in lanes.items():
         np.copyto(array, given[name])
     if isinstance(simulator.reward, Reward):

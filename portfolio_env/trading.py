@@ -18,6 +18,8 @@ Bool = NDArray[np.bool_]
 
 # Cash this close to its bound, in units of the wealth, is at it.
 CASH_ROUNDING = 1e-15
+# And a target is met already, so that no fee is due, where the largest trade is no more.
+NO_TRADE = 1e-12
 
 
 def remainder_factor(
@@ -163,7 +165,8 @@ def trade_lane(
 ) -> tuple[float, float]:
     """Trade from ``d`` towards ``a``; returns (mu, turnover) and writes the weights after trading.
 
-    A trade that costs all the wealth there is, frozen shorts counted, ruins the account: mu is 0
+    A target that is met already but for rounding is no trade, and charged no fee. A trade that
+    costs all the wealth there is, frozen shorts counted, ruins the account: mu is 0
     and nothing but cash is held. One whose costs only the holdings that do not trade could pay is
     not made.
 
@@ -181,6 +184,14 @@ def trade_lane(
     if free <= 0.0:  # frozen holdings tie up all the wealth: nothing is left to trade with
         held[:] = d
         return 1.0, 0.0
+    if fee > 0.0:
+        largest = 0.0
+        for i in range(n):
+            if not fixed[i]:
+                largest = max(largest, abs(a[i + 1] - d[i + 1]))
+        if largest <= NO_TRADE:
+            held[:] = d
+            return 1.0, 0.0
     x = solve_trade(d, a, fixed, free, buy, sell, impact, fee)
     mu = 1.0 - free + free * x
     paid = x > 0.0 and mu > 0.0

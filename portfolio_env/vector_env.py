@@ -176,13 +176,15 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             ArgumentError: If it is of another environment.
         """
         generators = state["generators"]
-        if len(generators) != self.num_envs or state["ended"].shape != self._ended.shape:
+        fits = len(generators) == self.num_envs and state["ended"].shape == self._ended.shape
+        if not fits or (state["simulator"]["lanes"]["ended"].any(axis=0) & ~state["ended"]).any():
             raise ArgumentError(
-                f"the state is of {len(generators)} lanes, this environment has {self.num_envs}."
+                f"the state of {len(generators)} lanes is none of an environment with "
+                f"{self.num_envs} lanes."
             )
         restore_simulator(self.simulator, state["simulator"])
         self._generators = [None if given is None else _generator(given) for given in generators]
-        self._ended = state["ended"].astype(np.bool_)
+        self._ended = state["ended"].copy()
         self._started = bool(state["started"])
         return self._observer()
 

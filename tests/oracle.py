@@ -49,11 +49,14 @@ class Account:
         tradable: list[bool],
         impact: list[float] | None = None,
         limit: float = math.inf,
+        least_cash: float = 0.0,
     ) -> None:
         """Move to the asked proportions of what can be traded, paying the costs out of it.
 
         ``impact`` is b * sigma / sqrt(money volume) per asset: the rate per sqrt of the money
-        traded. Where the trades exceed ``limit`` times the wealth, all are cut by one factor.
+        traded. Where the trades exceed ``limit`` times the wealth they are made in part, see
+        ``rebalance_in_part``. What cannot be paid is not traded where frozen holdings are left,
+        else the account is ruined.
         """
         n = len(prices)
         impact = impact or [0.0] * n
@@ -74,26 +77,52 @@ class Account:
             ]
 
         def left_over(wealth: float) -> float:
-            return before - self.cost(trades(wealth), impact) - fee - wealth
+            return before - self.cost(trades(wealth), impact) - self.fixed_fee - wealth
 
-        is_trade = any(abs(q) > NOTHING * before for q in trades(before))
-        fee = self.fixed_fee if is_trade else 0.0
-        wealth = before
-        if is_trade:
-            wealth = largest_root(left_over, max(frozen, 0.0), before)
-        if math.isnan(wealth):  # the costs exceed what there is to pay them with
-            self.paid, self.cash, self.units = before, 0.0, [0.0] * n
+        if all(abs(q) <= NOTHING * before for q in trades(before)):
             return
-        money = trades(wealth) if is_trade else [0.0] * n
+        wealth = largest_root(left_over, max(frozen, 0.0), before)
+        money = trades(before if math.isnan(wealth) else wealth)
         traded = math.fsum(abs(q) for q in money)
         if traded > limit * before:
-            money = [q * limit * before / traded for q in money]
-            fee = fee if limit > 0 else 0.0
-        self.paid = self.cost(money, impact) + fee
+            least = min(least_cash, self.cash / before, target[0])
+            part = [q * limit * before / traded for q in money]
+            self.rebalance_in_part(part, prices, impact, least)
+        elif not math.isnan(wealth):
+            self.trade(money, prices, impact)
+        elif frozen <= 0:
+            self.paid, self.cash, self.units = before, 0.0, [0.0] * n
+
+    def trade(self, money: list[float], prices: list[float], impact: list[float]) -> None:
+        self.paid = self.cost(money, impact) + self.fixed_fee
         self.traded = math.fsum(abs(q) for q in money)
         self.cash -= math.fsum(money) + self.paid
         for i, q in enumerate(money):
             self.units[i] += q / prices[i]
+
+    def rebalance_in_part(
+        self, money: list[float], prices: list[float], impact: list[float], least: float
+    ) -> None:
+        """Trade; purchases less by a factor where cash would fall below ``least`` of the wealth.
+
+        The factor is worked out at the rates of the whole purchases. Nothing is traded where sales
+        do not pay for themselves.
+        """
+        wealth = self.value(prices)
+        sales, purchases = [min(q, 0.0) for q in money], [max(q, 0.0) for q in money]
+
+        def taken(trades: list[float]) -> float:
+            """By how much trades lower what cash is above its bound."""
+            return math.fsum(trades) + (1 - least) * self.cost(trades, impact)
+
+        room = self.cash - self.fixed_fee - least * (wealth - self.fixed_fee) - taken(sales)
+        needed = taken(purchases)
+        too_much = needed > max(room, 0.0) + 1e-15 * wealth
+        fits = max(room, 0.0) / needed if too_much else 1.0
+        money = [s + fits * p for s, p in zip(sales, purchases, strict=True)]
+        is_paid = self.cost(money, impact) + self.fixed_fee < wealth
+        if any(money) and room >= -1e-15 * wealth and is_paid:
+            self.trade(money, prices, impact)
 
     def carry(self, prices: list[float]) -> None:
         """Interest of one bar, on what is held at its start."""

@@ -6,7 +6,15 @@ import math
 from dataclasses import dataclass
 
 from oracle import Account
-from oracle_targets import Limits, kept_as_observed, softmax, target, violation
+from oracle_targets import (
+    Limits,
+    Rounding,
+    clipped_to_box,
+    kept_as_observed,
+    softmax,
+    target,
+    violation,
+)
 
 
 @dataclass
@@ -56,7 +64,13 @@ class Prices:
         return list(self.latest[t + 1])
 
 
-def step(setting: Setting, prices: Prices, state: State, action: list[float]) -> dict:
+def step(
+    setting: Setting,
+    prices: Prices,
+    state: State,
+    action: list[float],
+    rounded: Rounding = list,
+) -> dict:
     """What the step of a lane does: its ledger, held and drifted weights, value and turnover."""
     costs, t, n = setting.costs, state.t, len(state.weights) - 1
     limits = Limits(setting.constraints, n)
@@ -72,8 +86,10 @@ def step(setting: Setting, prices: Prices, state: State, action: list[float]) ->
         borrow_rate=costs["borrow_rate"],
     )
     weights_asked = setting.logits_scale is None
-    kept = kept_as_observed(action, state.weights) if weights_asked else [False] * n
-    wanted = action if weights_asked else softmax(action, setting.logits_scale)
+    wanted = (
+        clipped_to_box(action, limits) if weights_asked else softmax(action, setting.logits_scale)
+    )
+    kept = kept_as_observed(wanted, state.weights) if weights_asked else [False] * n
     gone = [last == t for last in prices.last_bar]
     if setting.next_open:
         for i in range(n):
@@ -92,9 +108,11 @@ def step(setting: Setting, prices: Prices, state: State, action: list[float]) ->
             kept,
             limits,
             setting.adjustment,
+            rounded,
         )
         impact = setting.impact[t] if setting.impact else None
-        account.rebalance(asked, marks, to_trade, impact, turnover_limit(setting, state))
+        limit = turnover_limit(setting, state)
+        account.rebalance(asked, marks, to_trade, impact, limit, limits.cash_low)
         invested = account.value(marks)
         held = account.weights(marks) if invested > 0 else [1.0] + [0.0] * n
         account.carry(marks)

@@ -7,8 +7,12 @@ those of ``PortfolioConstraints``.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
-from struct import pack
+
+import numpy as np
+
+Rounding = Callable[[list[float]], list[float]]
 
 
 class Limits:
@@ -23,6 +27,8 @@ class Limits:
         )
         self.low = low if low is not None else 0.0 if self.long_only else -self.high
         self.cash_low = 1 - self.leverage if cash_low is None else cash_low
+        if self.long_only:  # what is not invested is cash
+            self.cash_low = max(self.cash_low, 1 - self.leverage)
         top = 1.0 if self.long_only else 1 + self.leverage
         self.cash_high = top if cash_high is None else cash_high
         self.k = min(fields.get("top_k") or n, n)
@@ -30,6 +36,27 @@ class Limits:
 
     def of(self, slot: int) -> tuple[float, float]:
         return (self.low, self.high) if slot else (self.cash_low, self.cash_high)
+
+
+def clipped_to_box(asked: list[float], limits: Limits) -> list[float]:
+    """Asked weights within the space of actions: float32 bounds that leave nothing allowed out."""
+    low = min(limits.low, 0.0) if limits.k < len(asked) - 1 else limits.low
+    high = min(limits.high, limits.leverage)
+    bounds = [(limits.cash_low, limits.cash_high)] + [(low, high)] * (len(asked) - 1)
+    pairs = zip(asked, bounds, strict=True)
+    return [min(max(w, beyond(low, -1)), beyond(high, 1)) for w, (low, high) in pairs]
+
+
+def beyond(number: float, way: int) -> float:
+    """The nearest float32 number that is not on the inner side."""
+    single = in_float32(number)
+    if (single - number) * way >= 0:
+        return single
+    return float(np.nextafter(np.float32(single), np.float32(way * math.inf)))
+
+
+def in_float32(number: float) -> float:
+    return float(np.float32(number))
 
 
 def softmax(scores: list[float], scale: float) -> list[float]:
@@ -96,18 +123,29 @@ def nearest_of_sum(w: list[float], slots: list[int], total: float, limits: Limit
 
 
 def shrink_to_leverage(w: list[float], slots: list[int], limits: Limits) -> None:
-    gross = math.fsum(abs(w[s]) for s in slots[1:])
-    others = math.fsum(abs(x) for x in w[1:]) - gross
-    if gross + others > limits.leverage and gross > 0:
-        scale = max(0.0, limits.leverage - others) / gross
-        w[0] += (1 - scale) * math.fsum(w[s] for s in slots[1:])
-        for s in slots[1:]:
-            w[s] *= scale
+    """Longs and shorts by one factor, or by two that leave cash at the bound it would break."""
+    longs = math.fsum(max(w[s], 0.0) for s in slots[1:])
+    shorts = math.fsum(max(-w[s], 0.0) for s in slots[1:])
+    room = max(0.0, limits.leverage - math.fsum(abs(x) for x in w[1:]) + longs + shorts)
+    if longs + shorts <= room + 1e-13 or longs + shorts == 0:
+        return
+    wealth = w[0] + longs - shorts
+    up = down = room / (longs + shorts)
+    cash = wealth - up * longs + down * shorts
+    if not limits.cash_low - 1e-13 <= cash <= limits.cash_high + 1e-13:
+        cash = min(max(cash, limits.cash_low), limits.cash_high)
+        net = min(max(wealth - cash, -room), room)  # of longs that sum with shorts to the room
+        up = min((room + net) / 2 / longs, 1.0) if longs else 0.0
+        down = min((room - net) / 2 / shorts, 1.0) if shorts else 0.0
+    for s in slots[1:]:
+        kept = w[s] * (up if w[s] > 0 else down)
+        w[0] += w[s] - kept
+        w[s] = kept
 
 
 def violation(w: list[float], limits: Limits) -> float:
     """Largest amount by which weights break a bound."""
-    held = [x for x in w[1:] if x != 0]
+    held = [x for x in w[1:] if abs(x) > 1e-13]
     faults = [limits.cash_low - w[0], w[0] - limits.cash_high]
     faults += [x - limits.high for x in w[1:]]
     faults += [limits.low - x for x in (w[1:] if limits.k >= len(w) - 1 else held)]
@@ -116,15 +154,10 @@ def violation(w: list[float], limits: Limits) -> float:
     return max(0.0, *faults)
 
 
-def as_seen(weight: float) -> bytes:
-    """A weight as an observation shows it: in float32."""
-    return pack("f", weight)
-
-
 def kept_as_observed(asked: list[float], observed: list[float]) -> list[bool]:
-    """Holdings of which exactly what was observed is asked for."""
+    """Holdings of which exactly what was observed, in float32, is asked for."""
     pairs = zip(asked[1:], observed[1:], strict=True)
-    return [d != 0 and abs(a) < 1e38 and as_seen(a) == as_seen(d) for a, d in pairs]
+    return [d != 0 and in_float32(a) == in_float32(d) for a, d in pairs]
 
 
 def target(
@@ -134,10 +167,14 @@ def target(
     kept: list[bool],
     limits: Limits,
     adjustment: float,
+    rounded: Rounding = list,
 ) -> tuple[list[float], list[bool]]:
-    """The feasible target, and which assets are to be traded for it."""
+    """The feasible target, and which assets are to be traded for it.
+
+    ``rounded`` stands for what arithmetic may do to weights of the size of 1.
+    """
     n = len(d) - 1
-    a = project(wanted, [False] * n, limits)
+    a = rounded(project(wanted, [False] * n, limits))
     if adjustment < 1:
         a = [y + adjustment * (x - y) for x, y in zip(a, d, strict=True)]
     still = [

@@ -28,6 +28,19 @@ def test_carry_equals_the_fixtures(case):
     assert weights.sum() == pytest.approx(1, abs=1e-15)
 
 
+@pytest.mark.parametrize("rate", range(3))
+def test_every_rate_is_charged_whatever_the_others_are(rate):
+    """On cash, on debt, and on shorts beside cash, each where the other rates are 0."""
+    rates = tuple(0.1 * (i == rate) for i in range(3))
+    for weights in ([0.5, 0.5, 0.0], [-0.5, 1.5, 0.0], [1.2, 0.1, -0.3]):
+        cash, short = weights[0], -min(weights[2], 0.0)
+        carry = rates[0] * max(cash, 0.0) + rates[1] * min(cash, 0.0) - rates[2] * short
+        held = np.array(weights)
+        growth, found = dynamics.drift_lane(held, np.ones(2), np.zeros(2, bool), 0.0, rates, held)
+        assert found == pytest.approx(carry, abs=1e-15)
+        assert growth == pytest.approx(1 + carry, abs=1e-15)
+
+
 # ---- whole episodes
 
 
@@ -288,6 +301,22 @@ def test_ruin_terminates_and_keeps_the_debt_visible():
     assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(-8000)
     assert reward[0] == pytest.approx(np.log(dynamics.LOG_FLOOR))
     assert simulator.weights[0].tolist() == [1.0, 0.0, 0.0]
+
+
+@given(st.floats(0.05, 0.95))
+@settings(max_examples=10)
+def test_ruin_is_a_thousandth_of_the_first_value_however_slowly_it_is_lost(factor):
+    steps = int(np.log(1e-3) / np.log(factor)) + 2
+    market = price_market(np.full((steps, 2), factor))
+    simulator = Simulator(market, window=1, action="weights", initial=[0.0, 1.0, 0.0])
+    simulator.reset(lambda _: None)
+    for step in range(1, steps + 1):
+        simulator.step(simulator.weights)
+        value = simulator.ledger[dynamics.VALUE, 0]
+        assert value == pytest.approx(1e4 * factor**step, rel=1e-10)
+        assert simulator.ledger[dynamics.DRAWDOWN, 0] == pytest.approx(1 - value / 1e4, abs=1e-12)
+        assert simulator.terminated[0] == (value <= 10.0)
+    assert simulator.terminated[0]
 
 
 def test_a_frozen_asset_keeps_its_value_and_the_rest_is_split_as_asked():

@@ -64,6 +64,14 @@ def test_the_bound_is_one_sided(confidence):
     )
     assert (means < found.low).mean() == pytest.approx(1 - confidence, abs=1e-3)
     assert found.p_value == pytest.approx((1 + (means <= 0).sum()) / 2001)
+    behind = passes_gate(-policy, np.zeros(60), DAYS, mean_block=3, seed=2)
+    assert behind.p_value == pytest.approx(1 - found.p_value)
+
+
+def test_no_more_growth_than_the_benchmark_is_no_evidence():
+    """The mean is exactly 0, most resamples are below it."""
+    skewed = np.tile([3.0, -1.0, -1.0, -1.0], 5)
+    assert 0.5 <= passes_gate(skewed, np.zeros(20), DAYS, mean_block=1).p_value < 0.7
 
 
 def test_a_ruined_policy_does_not_pass():
@@ -91,7 +99,10 @@ def test_a_few_periods_do_not_pass():
     [
         ([0.1, 0.2], {}, "paired"),
         ([0.1, np.nan, 0.2], {}, "not finite"),
-        ([0.1, 0.2, 0.3], {"confidence": 0.5}, "confidence"),
+        ([0.1, 0.2, 0.3], {"confidence": 0.5}, r"confidence=0.5 .* \(0.5, 1\)"),
+        ([0.1, 0.2, 0.3], {"confidence": 0.3}, r"confidence=0.3 .* \(0.5, 1\)"),
+        ([0.1, 0.2, 0.3], {"confidence": 1.0}, r"confidence=1.0 .* \(0.5, 1\)"),
+        ([0.1, 0.2, 0.3], {"confidence": 1.5}, r"confidence=1.5 .* \(0.5, 1\)"),
         ([0.1, 0.2, 0.3], {"resamples": 0}, "resamples"),
     ],
 )

@@ -328,3 +328,65 @@ def test_a_single_environment_speaks_of_a_single_action(action):
     assert "lane" not in str(raised.value)
     with pytest.raises(ArgumentError, match="type <U1"):
         env.step(["a", "b", "c", "d"])
+
+
+# ---- what rounding must not cost, and what is said of an account
+
+
+def test_no_fee_is_charged_where_the_target_is_met_but_for_rounding():
+    """Two thirds and a third of the rest are held as asked, but for the last bit."""
+    market = market_of(np.full((4, 2), 100.0), np.array([[True, False]] * 4))
+    env = PortfolioEnv(
+        market, window=1, action="weights", observation="index", adjustment=0.3,
+        costs={"fixed_fee": 2_000, "commission_bps": 10},
+    )  # fmt: skip
+    for held in (1 / 3, 0.1, 0.7):
+        env.reset(options={"weights": [0.0, 1.0 - held, held]})
+        _, _, _, _, info = env.step(np.array([0.0, 1.0, 0.0]))
+        assert info["cost"] == 0.0 and info["turnover"] == 0.0
+        assert info["portfolio_value"] == 10_000.0
+
+
+def test_a_leverage_beyond_its_bound_is_projected_and_reported():
+    """Holdings that cannot be sold are split from the rest, which must keep to the bounds."""
+    tradable = np.array([[False, False, True]] * 4)
+    market = market_of(np.full((4, 3), 100.0), tradable)
+    env = PortfolioEnv(
+        market, window=1, action="weights", observation="index",
+        costs={"commission_bps": 0}, constraints={"max_leverage": 1.5},
+    )  # fmt: skip
+    env.reset(options={"weights": [0.2, 0.4, 0.4, 0.0]})
+    _, _, _, _, info = env.step(np.array([-0.5, 0.45, 0.45, 0.6]))
+    held = env.simulator.held[0]
+    assert held == pytest.approx([-0.5, 0.4, 0.4, 0.7])
+    assert info["constraint_violation"] == 0.0
+    env.reset(options={"weights": [-1.0, 1.0, 1.0, 0.0]})
+    _, _, _, _, info = env.step(np.array([0.0, 0.0, 0.0, 1.0]))
+    assert info["constraint_violation"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("n", [3, 10, 33, 49, 300])
+def test_an_account_that_starts_in_equal_weight_holds_no_cash_at_all(n):
+    market = random_market(n, 4, n, halted=0.4)
+    env = PortfolioEnv(market, window=1, observation="index", initial="equal_weight")
+    observation, info = env.reset()
+    assert env.observation_space.contains(observation)
+    assert info["cash"] == (0.0 if market.tradable[0].any() else 1.0)
+
+
+def test_an_account_that_is_ruined_overnight_holds_cash_and_breaks_no_bound():
+    close = np.array([[100.0, 100.0], [400.0, 100.0], [400.0, 100.0]])
+    dates = pd.date_range("2021-01-04", periods=3, freq="D").to_numpy("datetime64[ns]")
+    panel = PricePanel(
+        timestamps=dates, assets=("A", "B"), open=close, high=close, low=close, close=close
+    )
+    market = Market(panel, np.zeros((3, 2, 0), np.float32), ())
+    env = PortfolioEnv(
+        market, window=1, action="weights", observation="index", execution="next_open",
+        costs={"commission_bps": 0}, constraints={"long_only": False},
+    )  # fmt: skip
+    env.reset(options={"weights": [2.0, -1.0, 0.0]})
+    _, _, terminated, _, info = env.step(np.array([2.0, -1.0, 0.0]))
+    assert terminated
+    assert env.simulator.held.tolist() == [[1.0, 0.0, 0.0]]
+    assert info["cash"] == 1.0 and info["constraint_violation"] == 0.0

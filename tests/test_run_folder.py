@@ -85,7 +85,7 @@ def test_what_a_process_killed_at_its_start_leaves_is_no_obstacle(tmp_path: Path
     config = small(tmp_path / "run", timesteps=512, num_envs=8, algo="a2c")
     path = train(config)
     for file in path.iterdir():
-        if file.name not in ("command.txt", "market.json", ".lock"):
+        if file.name not in ("run.json", "market.json", ".lock"):
             shutil.rmtree(file) if file.is_dir() else file.unlink()
     with pytest.raises(DataError, match=r"no config\.json"):
         resume(path)

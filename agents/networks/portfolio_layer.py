@@ -295,7 +295,7 @@ def _limit_leverage(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
     stuck = th.where(fixed, w[:, 1:], 0.0).abs().sum(1, keepdim=True)
     longs, shorts = (side.clamp(min=0.0).sum(1, keepdim=True) for side in (free, -free))
     gross = longs + shorts
-    over = (gross + stuck > bounds.max_leverage) & (gross > 0)
+    over = (gross + stuck > bounds.max_leverage + SUM_ROUNDING) & (gross > 0)
     left = (bounds.max_leverage - stuck).clamp(min=0.0)
     scale = th.where(over, left, 1.0) / th.where(over, gross, 1.0)
     wealth = w[:, :1] + longs - shorts
