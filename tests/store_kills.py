@@ -22,13 +22,12 @@ from agents.store.content import check_file, run_files
 from agents.store.records import folders, read_record
 
 
-def change_for_ever(archive: Path, store: Path) -> None:
-    """Import, export and delete, as several commands would."""
-    while True:
-        for path in list(folders(store)):
-            delete(path, store)
-        path = import_run(archive, store)
-        export_run(path, store.parent / "again.zip")
+def change(archive: Path, store: Path) -> None:
+    """Delete, import and export, as several commands would."""
+    for path in list(folders(store)):
+        delete(path, store)
+    path = import_run(archive, store)
+    export_run(path, store.parent / "again.zip")
 
 
 def kills(template: Path, folder: Path, count: int, seed: int) -> None:
@@ -38,11 +37,15 @@ def kills(template: Path, folder: Path, count: int, seed: int) -> None:
     export_run(template, archive)
     expected = [file.relative_to(template) for file in run_files(template)]
     rng, present, hidden = random.Random(seed), 0, 0
+    begun = time.monotonic()
+    change(archive, store)
+    cycle = time.monotonic() - begun
     for _ in range(count):
         child = os.fork()
         if child == 0:
-            change_for_ever(archive, store)
-        time.sleep(rng.uniform(0, 0.1))
+            while True:
+                change(archive, store)
+        time.sleep(rng.uniform(0, 2 * cycle))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         hidden += any(path.name.startswith((".coming-", ".deleted-")) for path in store.iterdir())

@@ -15,7 +15,9 @@ from agents import load_run
 from agents.config import TrainConfig
 from agents.run_folder import load_model
 from agents.saving import export_zip, load_zip
+from agents.setting import setting_of_run
 from agents.store.__main__ import main
+from agents.store.archives import export_run
 from agents.store.conversion import convert
 from agents.store.records import read_record
 from agents.training import resume
@@ -153,6 +155,12 @@ def test_nothing_of_a_pickle_is_run(tmp_path, capsys):
             for name, content in (members | {"data": json.dumps(data).encode()}).items():
                 archive.writestr(name, content)
     twin = shutil.copytree(path, tmp_path / "twin")
+    for use in (load_run, resume, setting_of_run, export_run):
+        with pytest.raises(DataError, match="store convert"):
+            use(path, *[tmp_path / "run.zip"][: use is export_run])
+    for arguments in (["list"], ["show", "run"], ["card", "run"]):
+        main([*arguments, "--runs", str(tmp_path)])
+    assert not proof.exists()
     assert main(["convert", str(path)]) == 0
     assert not proof.exists()
     load_run(path, device="cpu")
@@ -160,6 +168,19 @@ def test_nothing_of_a_pickle_is_run(tmp_path, capsys):
     assert main(["convert", str(twin), "--trust"]) in (0, 1)
     assert proof.exists()  # so the payload does work
     capsys.readouterr()
+
+
+def test_a_pickle_in_place_of_tensors_is_not_read(tmp_path):
+    import pickle
+
+    path, proof = made_run(tmp_path / "run"), tmp_path / "proof"
+    for file in path.rglob("*.safetensors"):
+        file.write_bytes(pickle.dumps(Payload(proof)))
+    for use in (load_run, resume, setting_of_run, export_run):
+        with pytest.raises(DataError, match="damaged"):
+            use(path, *[tmp_path / "run.zip"][: use is export_run])
+    assert main(["show", "run", "--runs", str(tmp_path)]) == 1
+    assert not proof.exists()
 
 
 def test_a_pickle_in_a_file_of_torch_is_refused(tmp_path):

@@ -219,6 +219,7 @@ def test_evaluates_a_run_against_baselines(run, monkeypatch, capsys):
     assert facts["model"] == "ppo (final)"
     (look,) = _looks(run)
     assert look["model"] == "ppo (final)"
+    assert read_json(run / "card.json")["looks"]["count"] == 1
     assert [trial["name"] for trial in look["trials"] if trial["agent"]] == ["ppo"]
     assert "bytes" in (folder / "report.html").read_text()
 
