@@ -90,7 +90,7 @@ class Account:
             self.rebalance_in_part(part, prices, impact, least)
         elif not math.isnan(wealth):
             self.trade(money, prices, impact)
-        elif frozen <= 0:
+        elif frozen <= 1e-13 * before:
             self.paid, self.cash, self.units = before, 0.0, [0.0] * n
 
     def trade(self, money: list[float], prices: list[float], impact: list[float]) -> None:
