@@ -63,7 +63,7 @@ class Account:
         before = self.value(prices)
         frozen = math.fsum(self.units[i] * prices[i] for i in range(n) if not tradable[i])
         self.paid = self.traded = 0.0
-        if before - frozen <= 1e-13 * before:
+        if before - frozen <= 1e-13 * before or limit <= NOTHING:
             return
         asked = target[0] + math.fsum(target[i + 1] for i in range(n) if tradable[i])
         share = [target[0] / asked if asked > 1e-12 else 1.0] + [
