@@ -26,7 +26,7 @@ from portfolio_env.features import FeaturePipeline
 from portfolio_env.files import read_json, write_json
 from portfolio_env.parquet import write_parquet
 
-FLIPS, CUTS = int(os.environ.get("FLIPS", "300")), 60
+FLIPS, CUTS = int(os.environ.get("CORRUPTION_FLIPS", "300")), 60
 
 
 def write_market(folder: Path) -> Path:

@@ -82,6 +82,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "costs": COSTS | {"impact": 1.0, "fixed_fee": 5.0},
         "initial_value": 1e9,
     },
+    "turnover, large fee": {
+        "constraints": {"max_turnover": 0.2, "min_cash": 0.05},
+        "costs": COSTS | {"fixed_fee": 20.0},
+    },
     "next open": {"execution": "next_open", "costs": COSTS | {"delisting_haircut": 0.5}},
     "next open, logits": {"execution": "next_open", "action": "logits", "adjustment": 0.5},
     "bounds": {"constraints": {"max_weight": 0.3, "min_cash": 0.05}},

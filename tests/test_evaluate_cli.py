@@ -129,6 +129,25 @@ def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, caps
     assert not (tmp_path / "looks.json").exists()
 
 
+def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, capsys):
+    from filelock import FileLock, Timeout
+
+    written = []
+
+    def seen(folder, *arguments):
+        with pytest.raises(Timeout), FileLock(folder.with_name(".test.lock"), timeout=0):
+            pass  # another process would wait here
+        written.append(folder)
+        return write(folder, *arguments)
+
+    write = evaluate.write_report
+    monkeypatch.setattr(evaluate, "write_report", seen)
+    command(monkeypatch, capsys, *QUICK, "--baselines", "cash", "--out", tmp_path)
+    assert written == [tmp_path / "evaluation" / "test"]
+    with FileLock(tmp_path / "evaluation" / ".test.lock", timeout=0):
+        pass
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
