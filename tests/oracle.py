@@ -63,7 +63,7 @@ class Account:
         before = self.value(prices)
         frozen = math.fsum(self.units[i] * prices[i] for i in range(n) if not tradable[i])
         self.paid = self.traded = 0.0
-        if before - frozen <= 1e-13 * before:
+        if before - frozen <= 1e-13 * before or limit <= NOTHING:
             return
         asked = target[0] + math.fsum(target[i + 1] for i in range(n) if tradable[i])
         share = [target[0] / asked if asked > 1e-12 else 1.0] + [
@@ -90,7 +90,7 @@ class Account:
             self.rebalance_in_part(part, prices, impact, least)
         elif not math.isnan(wealth):
             self.trade(money, prices, impact)
-        elif frozen <= 0:
+        elif frozen <= 1e-13 * before:
             self.paid, self.cash, self.units = before, 0.0, [0.0] * n
 
     def trade(self, money: list[float], prices: list[float], impact: list[float]) -> None:

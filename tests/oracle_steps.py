@@ -72,34 +72,20 @@ def step(
     rounded: Rounding = list,
 ) -> dict:
     """What the step of a lane does: its ledger, held and drifted weights, value and turnover."""
-    costs, t, n = setting.costs, state.t, len(state.weights) - 1
+    t, n = state.t, len(state.weights) - 1
     limits = Limits(setting.constraints, n)
     marks = prices.at(t)
-    account = Account(
-        cash=state.value * state.weights[0],
-        units=[state.value * w / p for w, p in zip(state.weights[1:], marks, strict=True)],
-        buy=setting.buy,
-        sell=setting.sell,
-        fixed_fee=costs["fixed_fee"],
-        cash_rate=costs["cash_rate"],
-        margin_rate=costs["margin_rate"],
-        borrow_rate=costs["borrow_rate"],
-    )
+    account = opened(setting, state, marks)
     weights_asked = setting.logits_scale is None
     wanted = (
         clipped_to_box(action, limits) if weights_asked else softmax(action, setting.logits_scale)
     )
     kept = kept_as_observed(wanted, state.weights) if weights_asked else [False] * n
-    gone = [last == t for last in prices.last_bar]
     if setting.next_open:
-        for i in range(n):
-            if gone[i]:
-                account.liquidate(i, marks[i], costs["delisting_haircut"])
-            elif not math.isnan(setting.close[t + 1][i]):
-                marks[i] = setting.open[t + 1][i]
+        move(account, setting, prices, t, marks, setting.open)
     wealth = account.value(marks)
     tradable = setting.tradable[t + 1 if setting.next_open else t]
-    held = None
+    held = [1.0] + [0.0] * n
     if wealth > 0:
         asked, to_trade = target(
             wanted,
@@ -114,16 +100,12 @@ def step(
         limit = turnover_limit(setting, state)
         account.rebalance(asked, marks, to_trade, impact, limit, limits.cash_low)
         invested = account.value(marks)
-        held = account.weights(marks) if invested > 0 else [1.0] + [0.0] * n
+        held = account.weights(marks) if invested > 0 else held
         account.carry(marks)
-        for i in range(n):
-            if gone[i] and not setting.next_open:
-                account.liquidate(i, marks[i], costs["delisting_haircut"])
-            elif not math.isnan(setting.close[t + 1][i]):
-                marks[i] = setting.close[t + 1][i]
+        move(account, setting, prices, t, marks, setting.close)
     value = account.value(marks)  # an account that is ruined overnight ends at that open
     floor = 1e-6 * setting.initial_value
-    found = {
+    return {
         "portfolio_value": value,
         "log_return": math.log(max(value, floor) / max(state.value, floor)),
         "turnover": account.traded / wealth if wealth > 0 else 0.0,
@@ -133,15 +115,42 @@ def step(
         "benchmark_log_return": benchmark(setting, prices, t),
         "ruined": value <= 1e-3 * setting.initial_value,
         "weights": account.weights(marks) if value > 0 else [1.0] + [0.0] * n,
+        "held": held,
+        "cash": held[0],
+        "concentration": math.fsum(w * w for w in held),
+        "constraint_violation": violation(held, limits),
     }
-    if held is not None:
-        found |= {
-            "held": held,
-            "cash": held[0],
-            "concentration": math.fsum(w * w for w in held),
-            "constraint_violation": violation(held, limits),
-        }
-    return found
+
+
+def opened(setting: Setting, state: State, marks: list[float]) -> Account:
+    """The lane's account, in money and units at these prices."""
+    costs = setting.costs
+    return Account(
+        cash=state.value * state.weights[0],
+        units=[state.value * w / p for w, p in zip(state.weights[1:], marks, strict=True)],
+        buy=setting.buy,
+        sell=setting.sell,
+        fixed_fee=costs["fixed_fee"],
+        cash_rate=costs["cash_rate"],
+        margin_rate=costs["margin_rate"],
+        borrow_rate=costs["borrow_rate"],
+    )
+
+
+def move(
+    account: Account,
+    setting: Setting,
+    prices: Prices,
+    t: int,
+    marks: list[float],
+    bars: list[list[float]],
+) -> None:
+    """On to the next bar's prices, in ``marks``; what was delisted at t becomes cash."""
+    for i in range(len(marks)):
+        if prices.last_bar[i] == t:
+            account.liquidate(i, marks[i], setting.costs["delisting_haircut"])
+        elif not math.isnan(bars[t + 1][i]):
+            marks[i] = bars[t + 1][i]
 
 
 def turnover_limit(setting: Setting, state: State) -> float:

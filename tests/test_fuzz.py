@@ -15,12 +15,12 @@ def survived(seeds) -> Counter:
 
 
 def test_steps_equal_those_of_the_slow_account():
-    assert survived(range(22))["steps"] > 300
+    assert survived(range(16))["steps"] > 200
 
 
 @pytest.mark.slow
 def test_many_steps_equal_those_of_the_slow_account():
-    counts = survived(range(1000, 1120))
+    counts = survived(range(1100, 1200))
     assert counts["steps"] > 1500
     assert counts["ill-posed"] < 0.01 * counts["steps"]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from portfolio_env import ArgumentError, PortfolioEnv, PortfolioVectorEnv, load_market
-from portfolio_env.rewards import REWARDS, Reward, make_reward
+from portfolio_env.rewards import REWARDS, Reward, Transition, make_reward
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +112,39 @@ def test_memory_is_forgotten_at_every_reset(market, name):
     assert first[0] == first[1]
 
 
+@pytest.mark.parametrize("name", ["differential_sharpe", "differential_downside"])
+def test_memory_goes_on_from_a_state_that_was_kept(market, name):
+    rewards = [make_reward(name) for _ in range(2)]
+    for reward in rewards:
+        PortfolioEnv(market, window=1, reward=reward).reset(seed=0)
+    lanes = PortfolioEnv(market, window=1).simulator.lanes
+    step = Transition(lanes)
+    for step.log_return[:] in (0.01, -0.01):
+        rewards[0](step)
+    rewards[1].restore(rewards[0].state())
+    step.log_return[:] = -0.02
+    assert rewards[0](step) == rewards[1](step) != 0
+    with pytest.raises(ArgumentError, match="no array 'scale'"):
+        rewards[0].restore({"scale": np.ones(1)})
+
+
+def test_a_transition_knows_ruin_from_the_end_of_the_data(market):
+    ends = []
+
+    def noted(step):
+        ends.append(step.terminated.tolist())
+        return step.log_return
+
+    env = PortfolioEnv(market, window=1, reward=noted, episode_length=1)
+    env.reset(seed=0)
+    assert env.step(np.zeros(5))[2:4] == (False, True)
+    broke = {"fixed_fee": 2e4}
+    env = PortfolioEnv(market, window=1, reward=noted, costs=broke, episode_length=2)
+    env.reset(seed=0)
+    assert env.step(np.zeros(5))[2:4] == (True, False)
+    assert ends == [[False], [True]]
+
+
 def test_callables_work_over_lanes_and_their_shape_is_checked(market):
     def halved(step):
         assert step.held.shape == (3, 5)
@@ -154,6 +187,8 @@ def test_a_reward_of_ones_own_derives_from_reward(market):
         ({"name": "excess_log_return", "scale": 0}, "scale"),
         ({"name": "risk_adjusted", "risk_aversion": -1}, "risk_aversion"),
         ({"name": "differential_sharpe", "eta": 1}, "eta"),
+        ({"name": "differential_sharpe", "eta": 0}, "eta"),
+        ({"name": "differential_downside", "eta": -0.5}, "eta"),
         ({"name": "drawdown_penalised", "penalty": float("nan")}, "penalty"),
     ],
 )
