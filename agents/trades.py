@@ -162,7 +162,7 @@ def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs
     turnover = q.abs().sum(1)
     done = Trade(mu, turnover, held)
     if not bool(paid.all()):
-        ruined = ~paid & (mu <= 0)
+        ruined = ~paid & (mu <= NO_TRADE)
         nothing = _nothing(d)
         done = _where(paid, done, nothing)
         done = _where(~ruined, done, Trade(th.zeros_like(x), nothing.turnover, all_cash(d)))
@@ -205,7 +205,7 @@ def _cut(whole: Trade, d: Tensor, a: Tensor, q: Tensor, turnover: Tensor, costs:
     over = turnover > costs.limit
     if not bool(over.any()):
         return whole
-    if costs.limit <= 0:
+    if costs.limit <= NO_TRADE:
         return _where(~over, whole, _nothing(d))
     q = q * (costs.limit / turnover.where(over, 1.0))[:, None]
     fee = th.zeros_like(turnover) if costs.fee is None else costs.fee

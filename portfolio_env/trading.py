@@ -18,7 +18,7 @@ Bool = NDArray[np.bool_]
 
 # Cash this close to its bound, in units of the wealth, is at it.
 CASH_ROUNDING = 1e-15
-# And a target is met already, so that no fee is due, where the largest trade is no more.
+# So little of the wealth is no trade, for which no fee is due, and no wealth that is tied up.
 NO_TRADE = 1e-12
 
 
@@ -207,7 +207,7 @@ def trade_lane(
         for i in range(n + 1):
             held[i] = d[i] / mu if i > 0 and fixed[i - 1] else scale * a[i]
         return mu, turnover
-    if mu > 0.0:
+    if mu > NO_TRADE:  # more than rounding is tied up
         held[:] = d
         return 1.0, 0.0
     held[:] = 0.0
@@ -265,7 +265,7 @@ def trade_part(
         turnover += abs(q)
         held[i + 1] = d[i + 1] + q
     mu = 1.0 - spent
-    if cut <= 0.0 or room < -CASH_ROUNDING or mu <= 0.0:
+    if part[2] <= NO_TRADE or room < -CASH_ROUNDING or mu <= 0.0:
         held[:] = d
         return 1.0, 0.0
     held[0] = d[0] - net - spent
