@@ -171,7 +171,8 @@ class Lstm(nn.RNNBase):
     """`nn.LSTM` over (bars, rows, in), its outputs alone.
 
     It calls the same kernels, in a form that `torch.compile` can trace (it refuses `nn.LSTM`). For
-    a CPU its back ends cannot compile that kernel either, so there the equations run bar by bar.
+    a CPU its back ends cannot compile that kernel either, and processors without AVX-512 have none
+    in half precision: there the equations run bar by bar.
     """
 
     def __init__(
@@ -182,7 +183,7 @@ class Lstm(nn.RNNBase):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (bars, rows, in) to (bars, rows, directions * hidden), from a zero state."""
-        if th.compiler.is_compiling() and x.device.type == "cpu":
+        if x.device.type == "cpu" and (th.compiler.is_compiling() or _lacks_half_precision()):
             return self._by_bar(x)
         state = x.new_zeros(
             self.num_layers * (1 + self.bidirectional), x.shape[1], self.hidden_size
@@ -211,6 +212,11 @@ class Lstm(nn.RNNBase):
                 parts.append(_recurrence(x.flip(0), *cast(list[Tensor], weights[1])).flip(0))
             x = th.cat(parts, dim=-1)
         return x
+
+
+def _lacks_half_precision() -> bool:
+    """Whether half precision is asked for on a processor whose library has no LSTM in it."""
+    return th.is_autocast_enabled("cpu") and not th.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _recurrence(

@@ -217,7 +217,7 @@ def _print_table(records: list[Record]) -> None:
 def _print_files(path: Path) -> list[str]:
     """Print every file of a run with its size; what is wrong with them."""
     problems, total = [], 0
-    print(f"Files of {path}:")
+    print(f"Files of {path.name}:")
     for file in run_files(path):
         size = file.stat().st_size
         total += size
