@@ -103,7 +103,7 @@ def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] =
     check_keywords(name, "field", (key[:_LONGEST] for key in values), known)
     for field in known:
         if field not in values and field not in later:
-            raise ArgumentError(f"{name} lacks the field {field!r}; restore it")
+            raise ArgumentError(f"{name} lacks the field {field!r}")
     return kind(**values)
 
 
