@@ -261,7 +261,9 @@ class DirectAgent:
         try:
             agent = cls(**tree["config"], device=device)
             agent.network.load_state_dict(tree["weights"])
-        except (RuntimeError, LookupError, TypeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
+        except Exception as error:  # whatever the libraries make of settings that never worked
+            reason = str(error).partition("\n")[0][:200]
             raise DataError(f"{path} is no saved DirectAgent ({reason})") from error
+        if not all(bool(weight.isfinite().all()) for weight in agent.network.state_dict().values()):
+            raise DataError(f"{path} holds weights that are no finite numbers; train it again")
         return agent
