@@ -18,7 +18,6 @@ from portfolio_env.observations import Observer
 from portfolio_env.simulator import EnvOptions, Simulator
 from portfolio_env.targets import numbers
 
-
 _ELSEWHERE = {  # what one environment takes and the other does not
     "num_envs": "lanes are of PortfolioVectorEnv.",
     "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
