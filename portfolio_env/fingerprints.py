@@ -145,6 +145,6 @@ def _batch(space: FingerprintSpace, n: int = 1) -> FingerprintSpace:
     return FingerprintSpace((n, *space.shape), deepcopy(space.np_random))
 
 
-@batch_differing_spaces.register(FingerprintSpace)  # type: ignore[misc]  # it asks the first of them
+@batch_differing_spaces.register(FingerprintSpace)
 def _batch_of(given: Sequence[FingerprintSpace]) -> FingerprintSpace:
     return _batch(given[0], len(given))
