@@ -140,11 +140,13 @@ for _function in (spaces.utils.flatdim, spaces.utils.flatten, spaces.utils.flatt
     _function.register(FingerprintSpace, _refuse)
 
 
-@batch_space.register(FingerprintSpace)
 def _batch(space: FingerprintSpace, n: int = 1) -> FingerprintSpace:
     return FingerprintSpace((n, *space.shape), deepcopy(space.np_random))
 
 
-@batch_differing_spaces.register(FingerprintSpace)
 def _batch_of(given: Sequence[FingerprintSpace]) -> FingerprintSpace:
     return _batch(given[0], len(given))
+
+
+batch_space.register(FingerprintSpace, _batch)
+batch_differing_spaces.register(FingerprintSpace, _batch_of)
