@@ -58,8 +58,8 @@ def pretrained(
         growth = _growth(config, market, ranges, weights)
         weights = finish("stage_2", growth, every=growth.options.validation_every)
     save_tensors(file, weights, kind=KIND)
-    for left in path.glob(f"stage_*{SUFFIX}"):
-        left.unlink()
+    for stage in ("stage_1", "stage_2"):
+        (path / f"{stage}{SUFFIX}").unlink(missing_ok=True)
     return weights
 
 

@@ -1,7 +1,9 @@
 """The folder of a training run: everything needed to repeat, resume and evaluate it."""
 
+import re
 import secrets
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from agents.algorithms import torch_device
 from agents.config import DEPENDENT, Range, TrainConfig
 from agents.direct import DirectAgent
+from agents.removal import refuse_links
 from agents.saving import load_agent
 from agents.tensors import SUFFIX
 from agents.training_state import save_training
@@ -166,16 +169,17 @@ def refuse_filled(path: Path) -> None:
         raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
 
 
-def one_process(path: Path) -> AbstractContextManager[None]:
+@contextmanager
+def one_process(path: Path) -> Iterator[None]:
     """Keep other processes from writing to a folder, which is created if missing.
 
     Raises:
-        DataError: on entering, if another process writes to it.
+        DataError: on entering, if another process writes to it, or something in it is a link.
     """
-    return locked(
-        path / LOCK,
-        busy=f"another process is at work in {path}; wait for its end, or stop it first",
-    )
+    refuse_links(path)
+    busy = f"another process is at work in {path}; wait for its end, or stop it first"
+    with locked(path / LOCK, busy=busy):
+        yield
 
 
 def create_run(
@@ -215,7 +219,8 @@ def latest_checkpoint(path: Path) -> Path | None:
 
 
 def _checkpoints(path: Path) -> list[Path]:
-    return sorted((path / CHECKPOINTS).glob(f"[0-9]*{SUFFIX}"))
+    files = (path / CHECKPOINTS).glob(f"*{SUFFIX}")
+    return sorted(file for file in files if re.fullmatch("[0-9]{12,}", file.stem))
 
 
 def started(command: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import shlex
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -82,11 +81,14 @@ def make_plan(
         rolling: forget the oldest bars instead of keeping all.
 
     Raises:
-        ArgumentError: if a range is too short, a seed repeats, or an asset of the market has no bar
-            in some fold.
+        ArgumentError: if a range is too short, a seed repeats or is none, or an asset of the market
+            has no bar in some fold.
     """
     config = config.resolved()
     seeds = tuple(seeds) or (config.seed,)
+    for seed in seeds:
+        if type(seed) is not int or not 0 <= seed < 2**32:  # they are names of folders too
+            raise ArgumentError(f"seeds hold {seed!r:.60}; give whole numbers from 0 to 2**32 - 1")
     if len(set(seeds)) < len(seeds):
         raise ArgumentError(f"seeds={seeds} repeats one; give each once")
     market, ranges = config.load_market()
@@ -154,7 +156,8 @@ def read_plan(path: Path) -> Plan:
     """The plan that a folder was made by.
 
     Raises:
-        DataError: if it is no such folder, or its market has changed in length.
+        DataError: if it is no such folder, its plan is damaged, or its market has changed in
+            length.
     """
     try:
         stored = read_json(path / FILE)
@@ -162,9 +165,14 @@ def read_plan(path: Path) -> Plan:
         raise DataError(f"{path} is no walk forward: it has no {FILE}") from None
     if "id" not in stored:
         raise DataError(OLD_FORMAT.format(path))
-    config = TrainConfig.from_json(stored["config"])
-    plan = make_plan(config, len(stored["folds"]), seeds=stored["seeds"], rolling=stored["rolling"])
-    folds = [Fold(**{name: tuple(rows) for name, rows in one.items()}) for one in stored["folds"]]
+    try:
+        seeds, rolling = list(stored["seeds"]), bool(stored["rolling"])
+        folds = [Fold(**{name: tuple(rows) for name, rows in one.items()})
+                 for one in stored["folds"]]  # fmt: skip
+        config = TrainConfig.from_json(stored["config"])
+    except (AttributeError, LookupError, TypeError) as error:
+        raise DataError(f"{path / FILE} is damaged ({error}); restore it from a copy") from error
+    plan = make_plan(config, len(folds), seeds=seeds, rolling=rolling)
     if folds != list(plan.folds):
         raise DataError(
             f"the market {config.market!r} gives other folds than it did when {path} was begun; "
@@ -216,8 +224,6 @@ def _train(path: Path, plan: Plan, progress_bar: bool) -> Path:
             if (folder / "config.json").exists():
                 resume(folder, progress_bar=progress_bar)
                 continue
-            if folder.exists():  # killed before it became a run
-                shutil.rmtree(folder)
             train(replace(config, seed=seed, out=str(folder)), progress_bar=progress_bar)
     write_card(path)
     return path

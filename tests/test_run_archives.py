@@ -197,13 +197,15 @@ def test_every_damage_is_noticed(archive, tmp_path):
         refused(file, tmp_path / "store", "damaged|no archive")
 
 
-def test_links_of_a_run_are_not_exported(run, tmp_path):
+def test_a_run_that_holds_links_is_not_exported(run, tmp_path):
     path = shutil.copytree(run, tmp_path / "run")
     (tmp_path / "secret.json").write_text("{}")
-    (path / "secret.json").symlink_to(tmp_path / "secret.json")
-    (path / "tb").symlink_to(tmp_path, target_is_directory=True)
-    export_run(path, tmp_path / "run.zip", events=True)
-    assert not any("secret" in member.filename for member, _ in entries(tmp_path / "run.zip"))
+    for name, target in (("secret.json", "secret.json"), ("tb", "")):
+        (path / name).symlink_to(tmp_path / target)
+        with pytest.raises(DataError, match=f"{name} is a link"):
+            export_run(path, tmp_path / "run.zip", events=True)
+        (path / name).unlink()
+    assert not (tmp_path / "run.zip").exists()
 
 
 def test_a_damaged_run_is_not_exported(run, tmp_path):

@@ -156,12 +156,13 @@ def test_nothing_outside_the_store_is_deleted(store, tmp_path, capsys):
     assert {"finished", "stopped", "walk", "link", "folder"} <= {p.name for p in store.iterdir()}
 
 
-def test_a_link_within_a_run_is_not_followed(store, tmp_path, capsys):
+def test_a_run_that_holds_a_link_is_not_deleted(store, tmp_path, capsys):
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "data.txt").write_text("keep")
     (store / "finished" / "tb").symlink_to(precious)
-    assert command(capsys, "delete", "finished", "--runs", store, "--yes")[0] == 0
+    assert command(capsys, "delete", "finished", "--runs", store, "--yes")[0] == 1
+    assert (store / "finished" / "config.json").exists()
     assert (precious / "data.txt").read_text() == "keep"
 
 

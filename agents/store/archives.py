@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
+from agents.removal import remove_folder
 from agents.run_folder import IDENTITY, one_process
-from agents.store.changes import changing, coming, put_in_place, remove_tree
+from agents.store.changes import changing, coming, put_in_place
 from agents.store.content import check_file, kind_of, run_files
 from agents.store.records import folders, identity, is_old, member_runs, read_record, refuse_old
 from portfolio_env.errors import ArgumentError, DataError
@@ -116,7 +117,7 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
                     put_in_place(beside, store / name)
                 finally:
                     if beside.exists():
-                        remove_tree(beside)
+                        remove_folder(beside)
     except FileNotFoundError:
         raise DataError(f"there is no file {file}") from None
     except DataError as error:

@@ -6,11 +6,11 @@ A process that is killed leaves hidden folders at most, which the next change re
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from agents.removal import is_link, refuse_foreign_files, remove_folder
 from agents.run_folder import one_process
 from agents.store.records import is_run, member_runs
 from portfolio_env.errors import ArgumentError, DataError
@@ -30,7 +30,7 @@ def changing(store: Path) -> Iterator[None]:
     with locked(store / LOCK):
         for left in store.iterdir():
             if left.name.startswith(_HIDDEN):
-                remove_tree(left)
+                remove_folder(left)
         yield
 
 
@@ -48,15 +48,17 @@ def delete(path: Path, store: Path) -> None:
 
     Raises:
         ArgumentError: if it lies elsewhere, is a link, is no run, or is a part of a walk forward.
-        DataError: if a process is at work in it, or the system refuses.
+        DataError: if a process is at work in it, it holds links or files that no run consists of,
+            or the system refuses.
     """
     refuse_foreign(path, store)
     with changing(store), ExitStack() as locks:
         for folder in (path, *member_runs(path)):
             locks.enter_context(one_process(folder))
+        refuse_foreign_files(path)
         gone = store / f"{_HIDDEN[0]}{path.name}"
         _rename(path, gone)
-        remove_tree(gone)
+        remove_folder(gone)
 
 
 def refuse_foreign(path: Path, store: Path) -> None:
@@ -65,7 +67,7 @@ def refuse_foreign(path: Path, store: Path) -> None:
     Raises:
         ArgumentError: with the reason.
     """
-    if path.is_symlink():
+    if is_link(path):
         raise ArgumentError(f"{path} is a link: delete what it leads to, or the link by hand")
     if not path.is_dir() or not is_run(path):
         raise ArgumentError(f"{path} is no run folder; nothing is deleted")
@@ -77,21 +79,6 @@ def refuse_foreign(path: Path, store: Path) -> None:
             if inside
             else f"{path} lies outside the store {store}: name its own folder with --runs"
         )
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder with all it holds; links are removed, and not followed.
-
-    Raises:
-        DataError: if the system refuses.
-    """
-    try:
-        if path.is_symlink() or not path.is_dir():
-            path.unlink()
-        else:
-            shutil.rmtree(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be removed ({error.strerror or error})") from error
 
 
 def put_in_place(path: Path, target: Path) -> None:

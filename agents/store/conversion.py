@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +28,7 @@ from agents.config import Range, TrainConfig
 from agents.curriculum import KIND as WEIGHTS
 from agents.direct import DirectAgent
 from agents.fitting import KIND as FIT
+from agents.removal import remove_folder
 from agents.run_folder import (
     CHECKPOINTS,
     FORMAT,
@@ -91,7 +91,7 @@ def convert(path: Path, *, trust: bool = False) -> Iterator[str]:
                 yield from _convert_run(run, trust)
             removed = _old_files(run)
             for file in removed:
-                shutil.rmtree(file) if file.is_dir() else file.unlink()
+                remove_folder(file) if file.is_dir() else file.unlink()
             yield f"{run}: {len(removed)} old files removed"
         if is_old(path):  # a walk forward, whose runs are done
             plan, first = read_json(path / WALK_FORWARD), identity(runs[0])
@@ -227,10 +227,11 @@ def _identity(path: Path) -> dict[str, Any]:
 
 
 def _checkpoints(path: Path) -> list[Path]:
-    return [folder for folder in (path / CHECKPOINTS).glob("[0-9]*") if folder.is_dir()]
+    folders = (path / CHECKPOINTS).glob("[0-9]*")
+    return [each for each in folders if each.name.isdigit() and (each / "model.zip").is_file()]
 
 
 def _old_files(path: Path) -> list[Path]:
     """What is left of the first format."""
     names = [OLD_VERSIONS, "command.txt", *_TREES, *(f"{name}_model.zip" for name in MODELS)]
-    return [file for name in names if (file := path / name).exists()] + _checkpoints(path)
+    return [file for name in names if (file := path / name).is_file()] + _checkpoints(path)

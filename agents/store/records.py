@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from agents.removal import is_link
 from agents.run_folder import (
     IDENTITY,
     LOCK,
@@ -150,8 +151,12 @@ def refuse_old(path: Path) -> None:
 
 
 def member_runs(path: Path) -> list[Path]:
-    """The folders of the runs of a walk forward."""
-    return [folder for folder in sorted(path.glob("fold_*/seed_*")) if is_run(folder)]
+    """The folders of the runs of a walk forward; what is behind links is none of them."""
+    return [
+        folder
+        for folder in sorted(path.glob("fold_[0-9]*/seed_[0-9]*"))
+        if is_run(folder) and not (is_link(folder) or is_link(folder.parent))
+    ]
 
 
 def is_running(path: Path) -> bool:
