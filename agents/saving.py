@@ -197,6 +197,8 @@ def give_parameters(
         ArgumentError: if their shapes differ.
         DataError: if a weight is not a finite number.
     """
+    if not isinstance(parameters, dict):  # SB3 would open a text as the path of a pickle's zip
+        raise DataError(f"{path} holds no parameters; restore it from a copy")
     check_finite(parameters, path)
     check_finite(variables, path)
     try:

@@ -114,13 +114,14 @@ def test_a_recipe_that_cannot_be_is_an_error_of_one_line_that_names_the_file(
         save_tensors(file, tree, kind="agent")
 
 
-@pytest.mark.parametrize("part", ["weights", "counters"])
+@pytest.mark.parametrize("part", ["weights", "counters", "path"])
 def test_weights_and_counters_that_are_no_numbers_are_refused(part: str, run_path: Path) -> None:
     file = run_path / f"final_model{SUFFIX}"
     tree = load_tensors(file, kind=None)
     policy = {name: weight * float("nan") for name, weight in tree["parameters"]["policy"].items()}
     changes: dict[str, Any] = {
         "weights": {"parameters": tree["parameters"] | {"policy": policy}},
+        "path": {"parameters": "other.zip"},
         "counters": {"counters": dict.fromkeys(tree["counters"], "x")},
     }
     try:
