@@ -22,6 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
+from agents.command_line import errors_in_one_line
 from agents.inspection import encoder_pictures, parameter_bytes
 from agents.run_folder import evaluating
 from agents.setting import Setting, Stage, Task, setting_of_run, setting_of_task
@@ -50,7 +51,7 @@ from portfolio_env.evaluation.report import write_report
 from portfolio_env.evaluation.time_chapters import seed_sentences, window_texts
 from portfolio_env.evaluation.verdict import gate_sentence, overall, sentence, text_table
 from portfolio_env.files import locked
-from portfolio_env.names import positions, printable
+from portfolio_env.names import positions
 
 MIN_WIDTH = 190  # columns of a terminal that hold the table; a narrower one would break its cells
 
@@ -364,10 +365,8 @@ def _evaluate(config: EvaluateConfig) -> Comparison:
 def main() -> None:
     """Read the command line, evaluate, print and write."""
     config = tyro.cli(EvaluateConfig, description=__doc__)
-    try:
+    with errors_in_one_line():
         evaluate(config)
-    except (PortfolioError, OSError) as error:
-        sys.exit(f"error: {printable(str(error))}")
 
 
 if __name__ == "__main__":

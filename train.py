@@ -9,9 +9,10 @@ from typing import Annotated
 import tyro
 
 from agents import walk_forward
+from agents.command_line import errors_in_one_line
 from agents.config import TrainConfig
 from agents.training import resume, train
-from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env.errors import ArgumentError
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,8 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("agents").setLevel(logging.INFO)
     try:
-        path = run(command)
-    except (PortfolioError, OSError) as error:
-        sys.exit(f"error: {error}")
+        with errors_in_one_line():
+            path = run(command)
     except KeyboardInterrupt:
         sys.exit("stopped; continue with --resume and the run folder")
     print(path)

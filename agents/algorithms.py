@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
-from stable_baselines3.common.utils import LinearSchedule
+from stable_baselines3.common.utils import LinearSchedule, get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.buffers import IndexReplayBuffer
@@ -27,9 +27,11 @@ from agents.policies.common import MarketExtractor
 from agents.rollouts import GroupedRolloutBuffer
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError
+from portfolio_env.fields import shortened
 
 ALGORITHMS = ("ppo", "a2c", "sac", "td3", "ddpg", "tqc")
 ON_POLICY = ("ppo", "a2c")
+DEVICES = ("cpu", "cuda", "mps")
 POLICIES = ("per_asset", "dirichlet", "flat_mlp")
 ROLLOUT = 8192  # transitions between two PPO updates: 256 lanes x 32 steps
 LEARNING_RATE = 1e-3
@@ -50,6 +52,23 @@ _PER_ASSET: dict[str, type[BasePolicy]] = {
 }
 
 
+def torch_device(name: str) -> th.device:
+    """The device of a name, `"auto"` being a GPU where there is one.
+
+    Raises:
+        ArgumentError: for what torch cannot compute on.
+    """
+    try:
+        device = get_device(name)
+    except RuntimeError:
+        device = th.device("meta")
+    if device.type not in DEVICES:  # "meta" among others: it computes nothing
+        raise ArgumentError(
+            f"device {shortened(name)} is none of torch's here; give auto, cpu or cuda"
+        )
+    return device
+
+
 def algorithm_class(algo: str) -> type[BaseAlgorithm]:
     """The class of an algorithm by its name, one of `ALGORITHMS`.
 
@@ -57,7 +76,9 @@ def algorithm_class(algo: str) -> type[BaseAlgorithm]:
         ArgumentError: for an unknown name, or `"tqc"` without sb3-contrib.
     """
     if algo not in ALGORITHMS:
-        raise ArgumentError(f"algo {algo!r} is unknown; choose one of {sorted(ALGORITHMS)}")
+        raise ArgumentError(
+            f"algo {shortened(algo)} is unknown; choose one of {sorted(ALGORITHMS)}"
+        )
     if algo != "tqc":
         return _CLASSES[algo]
     try:
@@ -76,7 +97,9 @@ def policy_class(algo: str, policy: str) -> type[BasePolicy]:
         ArgumentError: for an unknown policy, or one that the algorithm cannot train.
     """
     if policy not in POLICIES:
-        raise ArgumentError(f"policy {policy!r} is unknown; choose one of {sorted(POLICIES)}")
+        raise ArgumentError(
+            f"policy {shortened(policy)} is unknown; choose one of {sorted(POLICIES)}"
+        )
     if policy == "dirichlet":
         if algo not in ON_POLICY:
             raise ArgumentError(

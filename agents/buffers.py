@@ -11,17 +11,23 @@ from stable_baselines3.common.type_aliases import DictReplayBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.fingerprints import check_market
+from portfolio_env.fingerprints import check_fingerprints, fingerprints_in
 from portfolio_env.market import Market
+
+MEND = "call agents.bind_market(agent, market)"
+FORGET = (
+    "the replay buffer holds what was lived in one market; agents.policy_for(agent, venv) gives a "
+    "copy of the policy that acts in the other, agent.replay_buffer.reset() forgets it"
+)
 
 
 class IndexReplayBuffer(ReplayBuffer):
     """Replay buffer of `"index"` observations: a few hundred bytes per transition at any window.
 
     Time and universe are stored once: the next observation is at `t + 1` with the same assets.
-    Which of them trade is read from the market at sampling, see `bind`; no other market's
-    observations are taken. Samples equal those of
-    SB3's `DictReplayBuffer`.
+    Which of them trade is read from the market at sampling, see `bind`. All it holds is of one
+    market, known by the fingerprint of the first observation: no other's are taken, bound or not.
+    Samples equal those of SB3's `DictReplayBuffer`.
 
     Args:
         buffer_size: transitions over all lanes.
@@ -36,6 +42,7 @@ class IndexReplayBuffer(ReplayBuffer):
 
     observation_space: spaces.Dict
     market: Market | None = None
+    fingerprint: int | None = None  # of the market of what is stored
 
     def __init__(
         self,
@@ -47,7 +54,8 @@ class IndexReplayBuffer(ReplayBuffer):
         optimize_memory_usage: bool = False,
         handle_timeout_termination: bool = True,
     ) -> None:
-        if not isinstance(observation_space, spaces.Dict) or "t" not in observation_space.spaces:
+        known = observation_space.spaces if isinstance(observation_space, spaces.Dict) else {}
+        if not {"t", "market"} <= known.keys():
             raise ArgumentError(
                 f"IndexReplayBuffer stores index observations, got {observation_space}; build the "
                 'environment with observation="index"'
@@ -84,15 +92,14 @@ class IndexReplayBuffer(ReplayBuffer):
         Raises:
             ArgumentError: if it holds transitions of another.
         """
-        if self.market is not None and self.size():
-            check_market(
-                np.array([self.market.fingerprint]),
-                market,
-                "the replay buffer holds what was lived in the first; agents.policy_for(agent, "
-                "venv) gives a copy of the policy that acts in the other, "
-                "agent.replay_buffer.reset() forgets it",
-            )
+        if self.fingerprint is not None:
+            check_fingerprints(np.array([self.fingerprint]), market.fingerprint, FORGET)
         self.market = market
+
+    def reset(self) -> None:
+        """Forget what is stored, and of which market it is."""
+        super().reset()
+        self.fingerprint = None
 
     def add(  # type: ignore[override]  # dictionaries, as in SB3's DictReplayBuffer
         self,
@@ -103,9 +110,21 @@ class IndexReplayBuffer(ReplayBuffer):
         done: npt.NDArray[Any],
         infos: list[dict[str, Any]],
     ) -> None:
-        """Store one transition of every lane."""
-        if self.market is not None and "market" in obs:
-            check_market(obs["market"], self.market, "call agents.bind_market(agent, market)")
+        """Store one transition of every lane.
+
+        Raises:
+            ArgumentError: if an observation is of another market than what is bound or stored.
+        """
+        seen = [np.asarray(fingerprints_in(each)) for each in (obs, next_obs)]
+        held = self.fingerprint
+        if self.market is not None:
+            held = self.market.fingerprint
+        elif held is None:
+            first = float(seen[0].flat[0])
+            held = int(first) if first.is_integer() else -1
+        for numbers in seen:
+            check_fingerprints(numbers, held, MEND if self.market is not None else FORGET)
+        self.fingerprint = held
         row = {
             "t": obs["t"][:, 0],
             "weights": obs["weights"],
@@ -151,8 +170,7 @@ class IndexReplayBuffer(ReplayBuffer):
                 "the replay buffer does not know the market; call agents.bind_market(model, market)"
             )
         obs = {"t": t[:, None], "weights": row[weights]}
-        if "market" in self.observation_space.spaces:
-            obs["market"] = np.full((len(t), 1), self.market.fingerprint)
+        obs["market"] = np.full((len(t), 1), self.market.fingerprint)
         tradable = self.market.tradable
         if "assets" in row:
             obs["assets"] = row["assets"].astype(np.int64)
@@ -175,16 +193,24 @@ def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
         buffer: an `IndexReplayBuffer` or one of SB3's own.
     """
     stored = {name: column[: buffer.size()] for name, column in _columns(buffer).items()}
-    return {"pos": buffer.pos, "full": buffer.full, "columns": stored}
+    market = buffer.fingerprint if isinstance(buffer, IndexReplayBuffer) else None
+    return {"pos": buffer.pos, "full": buffer.full, "market": market, "columns": stored}
 
 
 def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
     """Take back a `buffer_state`.
 
     Raises:
-        ArgumentError: if it is of a buffer of another size or shape.
+        ArgumentError: if it is of a buffer of another size or shape, or of another market than the
+            one that is bound.
     """
     pos, full, size = int(state["pos"]), bool(state["full"]), buffer.buffer_size
+    market = state.get("market")  # older states do not say
+    if isinstance(buffer, IndexReplayBuffer) and buffer.market is not None:
+        held = buffer.market.fingerprint
+        if market is not None:
+            check_fingerprints(np.array([market]), held, MEND)
+        market = held
     for name, column in _columns(buffer).items():
         stored = state["columns"].get(name, np.empty(0))
         if full and 0 < len(stored) < size:  # of a shorter training: its oldest rows come first
@@ -197,6 +223,8 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
                 "size"
             )
         column[:rows] = stored
+    if isinstance(buffer, IndexReplayBuffer):
+        buffer.fingerprint = market if pos or full else None
     buffer.pos, buffer.full = (pos, full) if not full or rows == size else (rows, False)
 
 

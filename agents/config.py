@@ -2,23 +2,44 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import torch as th
-from stable_baselines3.common.utils import get_device
 
-from agents.algorithms import ON_POLICY, policy_class
+from agents.algorithms import ON_POLICY, policy_class, torch_device
 from agents.fitting import FitOptions, Schedule
 from agents.losses import MultiTask
 from agents.networks import make_encoder
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.fields import check_fields, check_range, from_object, shortened
 from portfolio_env.files import parse_json
 
 Range = tuple[int, int]
 NAMES = ("train", "validation", "test")
+LARGEST = 2**31 - 1
+RANGES = {
+    "timesteps": (1, 2**53),
+    "num_envs": (1, LARGEST),
+    "seed": (0, 2**32 - 1),  # what NumPy's legacy generator takes
+    "freeze_encoder": (0, 1),
+    "prediction_weight": (0, math.inf),
+    "window": (1, LARGEST),
+    "universe": (0, LARGEST),
+    "episode_length": (1, LARGEST),
+    "validation_every": (1, 2**53),
+    "checkpoint_every": (1, 2**53),
+}
+"""The least and the largest number that each of these settings may be."""
+
+DEPENDENT = ("timesteps", "num_envs", "window", "validation_every", "checkpoint_every")
+"""Settings whose default depends on others; `TrainConfig.resolved` fills it in."""
+LATER = ("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight")
+"""Settings that the first runs lack."""
+LATER_STAGES = ("epochs", "iterations", "loss", "schedule", "ema")
 
 
 @dataclass(frozen=True)
@@ -39,11 +60,9 @@ class Stages:
 
     def __post_init__(self) -> None:
         """Check every number before the first stage is trained."""
+        check_fields(self, "stages.")
         for name in ("epochs", "iterations"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(
-                    f"stages.{name} is {getattr(self, name)}; it must be at least 1"
-                )
+            check_range(f"stages.{name}", getattr(self, name), 1, LARGEST)
         FitOptions(schedule=self.schedule, ema=self.ema)
 
 
@@ -131,45 +150,33 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what the environment and the learner do not check themselves."""
-        for name in (
-            "timesteps",
-            "num_envs",
-            "validation_every",
-            "checkpoint_every",
-            "episode_length",
-            "window",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ArgumentError(f"{name} is {value}; it must be at least 1")
+        check_fields(self)
+        for name, (low, high) in RANGES.items():
+            check_range(name, getattr(self, name), low, high)
         try:
             if not isinstance(parse_json(self.encoder_options), dict):
                 raise ValueError("it is no object")
         except ValueError as error:
             raise ArgumentError(
-                f"encoder_options is {self.encoder_options!r}: give a JSON object such as "
+                f"encoder_options is {shortened(self.encoder_options)}: give a JSON object such as "
                 f"'{{\"hidden\": 32}}' ({error})"
             ) from error
         if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
-            raise ArgumentError(f"curriculum is {self.curriculum!r}: give 3, 1,3, 2,3 or 1,2,3")
+            raise ArgumentError(
+                f"curriculum is {shortened(self.curriculum)}: give 3, 1,3, 2,3 or 1,2,3"
+            )
         of_encoder = self.curriculum != "3" or self.prediction_weight or self.freeze_encoder
         if not self.has_encoder and of_encoder:
             raise ArgumentError(
                 f"curriculum {self.curriculum}, prediction_weight {self.prediction_weight} and "
                 f"freeze_encoder {self.freeze_encoder} are about an encoder; policy "
-                f"{self.policy!r} with encoder {self.encoder!r} has none to train: choose e.g. "
-                "encoder gat"
+                f"{self.policy!r} with encoder {shortened(self.encoder)} has none to train: choose "
+                "e.g. encoder gat"
             )
         if self.policy == "flat_mlp" and self.encoder != "per_asset":
             raise ArgumentError(
-                f"policy 'flat_mlp' has no encoder, encoder is {self.encoder!r}; leave one of them "
-                "out"
-            )
-        if not 0 <= self.freeze_encoder <= 1:
-            raise ArgumentError(f"freeze_encoder is {self.freeze_encoder}; it must be in [0, 1]")
-        if self.prediction_weight and self.prediction_weight < 0:
-            raise ArgumentError(
-                f"prediction_weight is {self.prediction_weight}; it must be at least 0"
+                f"policy 'flat_mlp' has no encoder, encoder is {shortened(self.encoder)}; leave "
+                "one of them out"
             )
         if self.prediction_weight and self.observation != "index":
             raise ArgumentError(
@@ -183,7 +190,8 @@ class TrainConfig:
             raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
         if self.algo == "direct" and self.reward != TrainConfig.reward:
             raise ArgumentError(
-                f"reward {self.reward!r} is of RL; direct climbs net growth itself: leave it out"
+                f"reward {shortened(self.reward)} is of RL; direct climbs net growth itself: "
+                "leave it out"
             )
         climbs = self.algo == "direct" or "2" in self.curriculum
         if climbs and self.constraints.max_period_turnover is not None:
@@ -193,12 +201,7 @@ class TrainConfig:
                 "gradient, where it has no differentiable twin; use constraints.max_turnover, or "
                 "RL without stage 2"
             )
-        try:
-            get_device(self.device)
-        except RuntimeError as error:
-            raise ArgumentError(
-                f"device {self.device!r} is none of torch's; give auto, cpu or cuda"
-            ) from error
+        torch_device(self.device)
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
                 'policy "flat_mlp" cannot read index observations; pass observation "flat"'
@@ -214,14 +217,33 @@ class TrainConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, settings: dict[str, Any]) -> "TrainConfig":
-        """The inverse of `to_json`."""
-        parts = {
-            "costs": TransactionCosts(**settings["costs"]),
-            "constraints": PortfolioConstraints(**settings["constraints"]),
-            "stages": Stages(**settings.get("stages", {})),  # runs of before had none
-        }
-        return cls(**(settings | parts))
+    def from_json(cls, settings: Any, source: str | Path = "config.json") -> "TrainConfig":
+        """The inverse of `to_json`.
+
+        Args:
+            settings: what was read.
+            source: where from, for the message.
+
+        Raises:
+            DataError: if it lacks a field or has one too many, or a value is of another type or
+                outside its range.
+        """
+        try:
+            if not isinstance(settings, dict):
+                raise ArgumentError(f"it is {shortened(settings)}; it must be a JSON object")
+            parts: dict[str, Any] = {}
+            for name, kind in (("costs", TransactionCosts), ("constraints", PortfolioConstraints)):
+                if name in settings:
+                    parts[name] = from_object(kind, settings[name], name)
+            stages = settings.get("stages", {})
+            parts["stages"] = from_object(Stages, stages, "stages", later=LATER_STAGES)
+            if isinstance(frozen := settings.get("freeze_encoder"), bool):  # once all or nothing
+                parts["freeze_encoder"] = float(frozen)
+            return from_object(cls, settings | parts, "it", later=LATER)
+        except ArgumentError as error:
+            raise DataError(
+                f"{source} holds no settings of this version: {error}; restore it from a copy"
+            ) from error
 
     def resolved(self) -> "TrainConfig":
         """The settings with every dependent default filled in, and the market's path absolute."""

@@ -17,7 +17,7 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.embeddings import market_tensors
-from agents.extractors import MarketExtractor
+from agents.extractors import MarketExtractor, check_parts
 from agents.networks import AssetHead, RowMlp
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.errors import ArgumentError, DataError
@@ -200,6 +200,8 @@ class DirectAgent:
         Returns:
             ``(actions, state)``: (1 + N,) or (B, 1 + N) float32 in [-1, 1], cash first.
         """
+        if isinstance(observation, Mapping):
+            check_parts(observation, "market", fingerprint="t" in observation)
         parts = observation if isinstance(observation, Mapping) else {"": observation}
         tensors = {name: self._tensor(name, part) for name, part in parts.items()}
         last = tensors["weights"] if isinstance(observation, Mapping) else tensors[""]
@@ -261,7 +263,9 @@ class DirectAgent:
         try:
             agent = cls(**tree["config"], device=device)
             agent.network.load_state_dict(tree["weights"])
-        except (RuntimeError, LookupError, TypeError, ValueError) as error:
-            reason = str(error).partition("\n")[0]
+        except Exception as error:  # whatever the libraries make of settings that never worked
+            reason = str(error).partition("\n")[0][:200]
             raise DataError(f"{path} is no saved DirectAgent ({reason})") from error
+        if not all(bool(weight.isfinite().all()) for weight in agent.network.state_dict().values()):
+            raise DataError(f"{path} holds weights that are no finite numbers; train it again")
         return agent

@@ -21,6 +21,7 @@ from portfolio_env.dynamics import LOG_FLOOR
 from portfolio_env.errors import ArgumentError
 from portfolio_env.projection import SUM_ROUNDING
 from portfolio_env.simulator import Simulator
+from portfolio_env.targets import may_borrow
 
 Projection = Callable[[Tensor, Tensor], Tensor]
 
@@ -59,6 +60,7 @@ class Economics:
         quiet: whether every asset can always be traded and none is ever delisted.
         rules: the numbers of `portfolio_env.dynamics.RULES` by name.
         least_cash: lower bound of cash.
+        borrows: whether cash may be negative, or proceeds of short sales.
         box: (2, N + 1) lowest and highest weights that are asked for, what lies outside is clipped;
             None where logits are.
         projection: (target, fixed (B, N)) -> the nearest target within the constraints; None where
@@ -74,6 +76,7 @@ class Economics:
     quiet: bool
     rules: dict[str, float]
     least_cash: float = 0.0
+    borrows: bool = False
     box: Tensor | None = None
     projection: Projection | None = None
 
@@ -118,6 +121,7 @@ class Economics:
             quiet=bool(arrays.quiet.all()),
             rules=rules,
             least_cash=float(simulator.bounds["min_cash"][0]),
+            borrows=bool(may_borrow(simulator.bounds[0])),
             box=None
             if simulator.action == "logits"
             else th.tensor(np.array(simulator.box), dtype=dtype, device=device),
@@ -231,13 +235,15 @@ class Economics:
             reasons.append((a[:, 1:] - d[:, 1:]).abs() <= band)
         fixed = reduce(th.logical_or, reasons) if reasons else None
         if fixed is not None:
-            a, free = share_rest(d, a, fixed)
+            a, free = share_rest(d, a, fixed, self.borrows)
         if self.projection is not None and nothing is not None and (moved or fixed is not None):
             stuck = nothing if untradable is None else untradable
             a = self.projection(a, stuck)
             if fixed is not None and free is not None:
                 loose = fixed & ~stuck & ((a - d)[:, 1:].abs() > SUM_ROUNDING)
-                fixed, free = fixed & ~loose, free + (d[:, 1:] * loose).sum(1)
+                fixed = fixed & ~loose
+                if not self.borrows:
+                    free = free + (d[:, 1:] * loose).sum(1)
         return a, fixed, free
 
     def _drift(

@@ -1,5 +1,6 @@
 """The SB3 features extractor around any encoder, for every observation mode of the environment."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch as th
@@ -10,7 +11,7 @@ from torch import Tensor
 from agents.embeddings import Embeddings
 from agents.networks import make_encoder
 from portfolio_env.errors import ArgumentError
-from portfolio_env.fingerprints import check_market
+from portfolio_env.fingerprints import check_fingerprints, fingerprints_in
 from portfolio_env.market import Market
 
 MEND = (
@@ -114,26 +115,28 @@ class MarketExtractor(BaseFeaturesExtractor):
             windows = observations[:, : -2 * n - 1].reshape(-1, *self.window_shape)
             tradable, weights = observations[:, -2 * n - 1 : -n - 1], observations[:, -n - 1 :]
             return self._encode(windows, tradable), tradable, weights
+        self._check(observations)
         tradable, weights = observations["tradable"], observations["weights"]
         if not self.reads_index:
             return self._encode(observations["market"], tradable), tradable, weights
-        self._check(observations.get("market"))
         assets = observations.get("assets")
         channels = self.embeddings(
             observations["t"].long().flatten(), None if assets is None else assets.long()
         )
         return channels, tradable, weights
 
-    def _check(self, fingerprints: Tensor | None) -> None:
-        """Refuse observations of another market.
+    def _check(self, observations: dict[str, Tensor]) -> None:
+        """Refuse observations that lack a part, and those of another market.
 
-        On a GPU only where no gradient is kept: what is learnt from was acted on before, and there
-        the answer would be waited for.
+        Fingerprints are compared on a GPU only where no gradient is kept: what is learnt from was
+        acted on before, and there the answer would be waited for.
         """
-        if self.market is None or fingerprints is None:
+        market = self.market if self.reads_index else None
+        part = "t" if self.reads_index else "market"
+        check_parts(observations, part, fingerprint=market is not None)
+        if market is None or (observations["market"].is_cuda and th.is_grad_enabled()):
             return
-        if not (fingerprints.is_cuda and th.is_grad_enabled()):
-            check_market(fingerprints, self.market, MEND)
+        check_fingerprints(observations["market"], market.fingerprint, MEND)
 
     def _encode(self, windows: Tensor, tradable: Tensor) -> Tensor:
         codes = self.embeddings.codes
@@ -145,6 +148,27 @@ class MarketExtractor(BaseFeaturesExtractor):
                 )
             codes = codes.expand(len(tradable), *codes.shape)
         return self.embeddings.encode(windows[:, -self.bars :], tradable, codes)
+
+
+def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) -> None:
+    """Refuse an observation that lacks one of these parts, or what every one has.
+
+    Args:
+        observation: a Dict of the environment.
+        parts: names beside `tradable` and `weights`.
+        fingerprint: it must say which market it is of.
+
+    Raises:
+        ArgumentError: if it lacks something.
+    """
+    if fingerprint:
+        fingerprints_in(observation)
+    lacking = [name for name in (*parts, "tradable", "weights") if name not in observation]
+    if lacking:
+        raise ArgumentError(
+            f"the observation lacks {', '.join(map(repr, lacking))}, it holds "
+            f"{', '.join(sorted(observation))}; hand on all that the environment gives"
+        )
 
 
 def all_embeddings(network: th.nn.Module) -> list[Embeddings]:

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.utils import get_device
 
-from agents.config import Range, TrainConfig
+from agents.algorithms import torch_device
+from agents.config import DEPENDENT, Range, TrainConfig
 from agents.direct import DirectAgent
 from agents.removal import refuse_links
 from agents.saving import load_agent
@@ -89,7 +89,7 @@ def load_model(
     """The agent of a run, for the market that the run was trained on; see `load_run`."""
     file = model_file(path, model)
     if config.algo == "direct":
-        direct = DirectAgent.load(file, device=get_device(device))
+        direct = DirectAgent.load(file, device=torch_device(device))
         direct.bind(market)
         return direct
     venv = make_sb3_vec_env(market, **config.env_options())
@@ -114,9 +114,14 @@ def read_config(path: Path) -> TrainConfig:
         DataError: if the folder is no run, or one of the first format.
     """
     try:
-        config = TrainConfig.from_json(read_json(path / "config.json"))
+        config = TrainConfig.from_json(read_json(path / "config.json"), path / "config.json")
     except FileNotFoundError:
         raise DataError(f"{path} is not a run folder: it has no config.json") from None
+    for name in DEPENDENT:
+        if getattr(config, name) is None:
+            raise DataError(
+                f"{path / 'config.json'}: {name} is None, but a run has a number; restore it"
+            )
     if is_old_run(path):
         raise DataError(OLD_FORMAT.format(path))
     return config

@@ -8,6 +8,7 @@ written, and are read only on trust.
 from __future__ import annotations
 
 import warnings
+from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,15 +18,60 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.algorithms import algorithm_class, bind_market, make_agent, market_of, n_actions
+from agents.algorithms import (
+    algorithm_class,
+    bind_market,
+    make_agent,
+    market_of,
+    n_actions,
+    torch_device,
+)
 from agents.noise import LogitNoise
 from agents.tensors import load_tensors, save_tensors
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.fields import check_range, checked, shortened
 from portfolio_env.files import replacing
+from portfolio_env.names import check_keywords
 
 KIND = "agent"
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num")
 _TORCH = {"$nn": (th.nn, th.nn.Module), "$optim": (th.optim, th.optim.Optimizer)}
+_OPTIONS: dict[str, Any] = {
+    "policy": str,
+    "window": int,
+    "encoder": str,
+    "encoder_kwargs": dict | None,
+    "embedding_kwargs": dict | None,
+    "policy_kwargs": dict | None,
+    "learning_rate": float | LinearSchedule,
+    "gamma": float,
+    "gae_lambda": float,
+    "tau": float,
+    "ent_coef": float | str,
+    "vf_coef": float,
+    "max_grad_norm": float,
+    "seed": int | None,
+    "n_steps": int,
+    "batch_size": int,
+    "n_epochs": int,
+    "buffer_size": int,
+    "learning_starts": int,
+    "gradient_steps": int,
+    "normalize_advantage": bool,
+    "target_kl": float | None,
+    "clip_range": float | LinearSchedule,
+}
+_RANGES = (
+    ("window", 1, 2**31 - 1),
+    ("gamma", 0, 1),
+    ("gae_lambda", 0, 1),
+    ("tau", 0, 1),
+    ("seed", 0, 2**32 - 1),
+    ("n_steps", 1, 2**31 - 1),
+    ("batch_size", 2, 2**31 - 1),
+    ("n_epochs", 1, 2**31 - 1),
+    ("buffer_size", 1, 2**53),
+)
 _BROKEN = (ValueError, LookupError, TypeError, AttributeError)
 
 
@@ -86,24 +132,60 @@ def agent_of(
     tree: dict[str, Any], venv: VecEnv, path: str | Path, *, device: str = "auto"
 ) -> BaseAlgorithm:
     """The agent of an `agent_tree` that was read from `path`; see `load_agent`."""
+    device = str(torch_device(device))
     try:
         recipe = _rebuilt(tree["recipe"], venv)
+        _check_recipe(recipe, path)
+        agent = _made(recipe, venv, path, device)
+        restore_agent(agent, tree, path)
+    except PortfolioError:
+        raise
+    except Exception as error:  # whatever the libraries make of a recipe that never worked
+        raise DataError(
+            f"{path} holds no agent ({reason_of(error)}); restore it from a copy"
+        ) from error
+    return agent
+
+
+def _made(recipe: dict[str, Any], venv: VecEnv, path: str | Path, device: str) -> BaseAlgorithm:
+    try:
         with warnings.catch_warnings():  # of what was wanted when it was trained
             warnings.simplefilter("ignore", UserWarning)
-            agent = make_agent(venv=venv, device=device, **recipe)
-        restore_agent(agent, tree, path)
-    except (ArgumentError, DataError):
-        raise
-    except _BROKEN as error:
-        raise DataError(f"{path} holds no agent ({error!r}); restore it from a copy") from error
-    return agent
+            return make_agent(venv=venv, device=device, **recipe)
+    except ArgumentError as error:
+        raise ArgumentError(f"{path}: {error}") from error
+
+
+def _check_recipe(recipe: dict[str, Any], path: str | Path) -> None:
+    """Refuse an option that the algorithm does not have, or of a type that it does not take."""
+    try:
+        cls = algorithm_class(recipe["algo"])
+        known = {*signature(cls).parameters, *signature(make_agent).parameters}
+        known -= {"env", "venv", "device", "options"}
+        check_keywords(f"algo {recipe['algo']!r}", "option", recipe, known)
+        for name, annotation in _OPTIONS.items():
+            if name in recipe:
+                checked(name, recipe[name], annotation)
+        for name, low, high in _RANGES:
+            check_range(name, recipe.get(name), low, high)
+    except ArgumentError as error:
+        raise DataError(f"{path} holds no agent ({error}); restore it from a copy") from error
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of what an error says, in at most 200 characters."""
+    said = str(error).partition("\n")[0] or type(error).__name__
+    return said if len(said) <= 200 else f"{said[:197]}..."
 
 
 def restore_agent(agent: BaseAlgorithm, tree: dict[str, Any], path: str | Path) -> None:
     """Bring an agent that was built by the same recipe to the state of an `agent_tree`."""
     give_parameters(agent, tree["parameters"], tree["variables"], path)
     for name in COUNTERS:
-        setattr(agent, name, tree["counters"][name])
+        count = tree["counters"][name]
+        if type(count) is not int or count < 0:
+            raise DataError(f"{path}: {name} is {shortened(count)}; restore it from a copy")
+        setattr(agent, name, count)
 
 
 def give_parameters(
@@ -113,7 +195,10 @@ def give_parameters(
 
     Raises:
         ArgumentError: if their shapes differ.
+        DataError: if a weight is not a finite number.
     """
+    check_finite(parameters, path)
+    check_finite(variables, path)
     try:
         agent.set_parameters(parameters, exact_match=True, device=agent.device)
         for name, value in variables.items():
@@ -121,9 +206,26 @@ def give_parameters(
                 getattr(agent, name).data.copy_(value)
     except RuntimeError as error:  # torch: sizes of parameters differ
         raise ArgumentError(
-            f"{path} does not fit this environment ({error}); a flat network needs the market it "
-            "was trained on, a per-asset one the same features"
+            f"{path} does not fit this environment ({reason_of(error)}); a flat network "
+            "needs the market it was trained on, a per-asset one the same features"
         ) from error
+
+
+def check_finite(weights: Any, path: str | Path) -> None:
+    """Refuse weights, in nested dicts and lists, of which one is no finite number.
+
+    Raises:
+        DataError: with the file they were read from.
+    """
+    if isinstance(weights, th.Tensor):
+        if weights.is_floating_point() and not bool(weights.isfinite().all()):
+            raise DataError(
+                f"{path} holds weights that are no finite numbers: its training diverged, or it "
+                "was edited; take another model, or train again with a lower learning rate"
+            )
+    elif isinstance(weights, dict | list | tuple):
+        for part in weights.values() if isinstance(weights, dict) else weights:
+            check_finite(part, path)
 
 
 def export_zip(agent: BaseAlgorithm, path: str | Path) -> None:

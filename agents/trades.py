@@ -158,7 +158,11 @@ def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs
     if fixed is not None:
         q = q.masked_fill(fixed, 0.0)
         kept = nnf.pad(fixed, (1, 0))
-        held = th.where(kept, d, x[:, None] * a) / mu.where(paid, 1.0)[:, None]
+        left = mu.where(paid, 1.0)
+        held = th.where(kept, d, x[:, None] * a) / left[:, None]
+        if free is not None:  # cash pays for what stays, too, where it pays alone
+            tied = (d[:, 1:] * fixed).sum(1).where(free == 1, 0.0)
+            held = th.cat([held[:, :1] - (tied * (1 - left) / left)[:, None], held[:, 1:]], 1)
     turnover = q.abs().sum(1)
     done = Trade(mu, turnover, held)
     if not bool(paid.all()):

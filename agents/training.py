@@ -172,12 +172,13 @@ def _run_rl(
     agent.set_logger(curves(path / "tb", int(checkpoint.stem) if checkpoint else 0))
     if checkpoint is not None:
         restore_training(agent, checkpoint)
+    left = config.timesteps - agent.num_timesteps  # below 0 where the last rollout went beyond
     agent.learn(
-        config.timesteps - agent.num_timesteps,
+        left,
         callback=callbacks,
         log_interval=sys.maxsize,  # never: LogCallback does
         reset_num_timesteps=False,
-        progress_bar=progress_bar and agent.num_timesteps < config.timesteps,
+        progress_bar=progress_bar and left > 0,
     )
     agent.logger.close()
     save_agent(agent, path / f"final_model{SUFFIX}")

@@ -222,8 +222,7 @@ class PortfolioModel(Baseline):
                 f"{type(self).__name__} decides over all {self.market.n_assets} assets of its "
                 "market; build its environment without universe=, on market.select(...)."
             )
-        if "market" in observation:
-            check_market(np.asarray(observation["market"]), self.market, MEND)
+        check_market(observation, self.market, MEND)
         rows = np.asarray(observation["t"])[:, 0]
         out = np.array(observation["weights"], np.float64)
         asked = self._due[rows] | (out[:, 1:] == 0).all(axis=1)

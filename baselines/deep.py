@@ -117,10 +117,12 @@ class DeepPortfolio(PortfolioModel):
         if row + 1 < self.market.warmup + bars:
             weights[0] = 1.0
             return weights
-        self._agent.bind(self.market.past(row).subset(slice(row + 1 - bars, row + 1)))
+        seen = self.market.past(row).subset(slice(row + 1 - bars, row + 1))
+        self._agent.bind(seen)
         actions, _ = self._agent.predict(
             {
                 "t": np.array([bars - 1]),
+                "market": np.array([seen.fingerprint]),
                 "tradable": self.market.tradable[row],
                 "weights": weights,
             }

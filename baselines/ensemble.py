@@ -181,8 +181,7 @@ class Ensemble(Baseline):
                 f"an ensemble decides over all {self.market.n_assets} assets of its market; build "
                 "its environment without universe=, on market.select(...)."
             )
-        if "market" in observation:
-            check_market(np.asarray(observation["market"]), self.market, MEND)
+        check_market(observation, self.market, MEND)
         if np.ndim(observation["weights"]) == 1:
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
             weights, state = self._mixed(batch, state, episode_start, deterministic)

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.errors import ArgumentError
+from portfolio_env.fields import check_fields, shortened
 from portfolio_env.projection import BOUNDS, project_lane
 
 NO_LIMIT = np.inf
@@ -61,14 +62,15 @@ class PortfolioConstraints:
 
     def __post_init__(self) -> None:
         """Check each field by itself and against the others."""
+        check_fields(self)
         for name in ("max_weight", "max_leverage", "max_turnover", "max_period_turnover"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
-                raise ArgumentError(f"{name}={value!r} must be a positive finite number.")
+            if value is not None and not value > 0:
+                raise ArgumentError(f"{name}={shortened(value)} must be a positive finite number.")
         for name in ("top_k", "turnover_period"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ArgumentError(f"{name}={value!r} must be an integer of 1 or more.")
+            if value is not None and value < 1:
+                raise ArgumentError(f"{name}={shortened(value)} must be an integer of 1 or more.")
         if (self.max_period_turnover is None) != (self.turnover_period is None):
             raise ArgumentError(
                 f"max_period_turnover={self.max_period_turnover!r} and "
@@ -87,10 +89,6 @@ class PortfolioConstraints:
                 f"min_weight={self.min_weight!r} must not be positive with long_only=False; use "
                 "long_only."
             )
-        for name in ("min_cash", "max_cash"):
-            value = getattr(self, name)
-            if value is not None and not np.isfinite(value):
-                raise ArgumentError(f"{name}={value!r} must be finite, or None for no bound.")
 
     def bounds(self, n_assets: int) -> NDArray[np.void]:
         """The numbers compiled code needs, once the number of assets is known.

@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.fields import check_fields, shortened
 from portfolio_env.market import PricePanel
 
 Bps = float | Sequence[float]
@@ -64,6 +65,7 @@ class TransactionCosts:
 
     def __post_init__(self) -> None:
         """Validate every field and store sequences as tuples."""
+        check_fields(self)
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name.endswith("_bps") and value is not None:
@@ -73,9 +75,10 @@ class TransactionCosts:
         for name in ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual"):
             _check_number(name, getattr(self, name), -1.0, 10.0)
         _check_number("delisting_haircut", self.delisting_haircut, 0.0, 1.0)
-        if not isinstance(self.impact_window, int) or self.impact_window < 2:
+        if self.impact_window < 2:
             raise ArgumentError(
-                f"impact_window={self.impact_window!r} must be an integer of 2 or more bars."
+                f"impact_window={shortened(self.impact_window)} must be an integer of 2 or more "
+                "bars."
             )
 
     def rates(self, n_assets: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -141,12 +144,12 @@ class TransactionCosts:
         return np.nan_to_num(rate)
 
 
-def _checked_bps(name: str, value: Any) -> float | tuple[float, ...]:
+def _checked_bps(name: str, value: Bps) -> float | tuple[float, ...]:
     array = np.asarray(value, dtype=np.float64)
-    if array.ndim > 1 or not (np.isfinite(array) & (array >= 0) & (array < 1e4)).all():
+    if not ((array >= 0) & (array < 1e4)).all():
         raise ArgumentError(
-            f"{name}={value!r} must be a number, or one number per asset, in [0, 10,000) basis "
-            "points."
+            f"{name}={shortened(value)} must be a number, or one number per asset, in [0, 10,000) "
+            "basis points."
         )
     return float(array) if array.ndim == 0 else tuple(array.tolist())
 
@@ -162,5 +165,7 @@ def _per_asset(name: str, value: Any, n_assets: int) -> NDArray[np.float64]:
 
 
 def _check_number(name: str, value: float, low: float, high: float) -> None:
-    if not np.isfinite(value) or not low <= value <= high:
-        raise ArgumentError(f"{name}={value!r} must be a finite number in [{low:g}, {high:g}].")
+    if not low <= value <= high:
+        raise ArgumentError(
+            f"{name}={shortened(value)} must be a finite number in [{low:g}, {high:g}]."
+        )

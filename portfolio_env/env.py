@@ -18,6 +18,12 @@ from portfolio_env.observations import Observer
 from portfolio_env.simulator import EnvOptions, Simulator
 from portfolio_env.targets import numbers
 
+_ELSEWHERE = {  # what one environment takes and the other does not
+    "num_envs": "lanes are of PortfolioVectorEnv.",
+    "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
+    "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",
+}
+
 
 def action_space(simulator: Simulator) -> spaces.Box:
     """The actions of one lane: scores in [-1, 1], or weights within the constraints, cash first."""
@@ -30,6 +36,11 @@ def check_options(environment: type, options: Mapping[str, Any]) -> None:
     """Refuse keywords that the environment does not have; ``options`` are those it hands on."""
     own = inspect.signature(environment).parameters.values()
     known = [each.name for each in own if each.kind is not each.VAR_KEYWORD]
+    for name in options:
+        if name in _ELSEWHERE and name not in known:
+            raise ArgumentError(
+                f"{environment.__name__} has no keyword {name!r}; {_ELSEWHERE[name]}"
+            )
     check_keywords(environment.__name__, "keyword", options, [*known, *EnvOptions.__annotations__])
 
 

@@ -62,7 +62,7 @@ def positions(kind: str, names: Sequence[str], available: Sequence[str]) -> list
 def _nearest(name: str, names: Sequence[str], count: int) -> list[str]:
     """Up to so many of the names that are spelt alike, the nearest first."""
     folded = {candidate.casefold(): candidate for candidate in names}
-    close = get_close_matches(name.casefold(), folded, n=count, cutoff=0.5)
+    close = get_close_matches(str(name).casefold(), folded, n=count, cutoff=0.5)
     return [folded[match] for match in close]
 
 

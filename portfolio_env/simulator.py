@@ -20,11 +20,13 @@ from portfolio_env.market import Market
 from portfolio_env.moves import Benchmark, market_arrays
 from portfolio_env.names import check_keywords
 from portfolio_env.rewards import Reward, RewardSpec, Transition, make_reward
+from portfolio_env.start_weights import checked_weights, weights_array
 from portfolio_env.targets import checked_actions, clipped_weights, softmax_numerators
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
 Draw = Callable[[int], np.random.Generator]
+LEAST_VALUE = 1e-9  # of a new account: what is left of it at ruin is a number still
 
 
 class EnvOptions(TypedDict, total=False):
@@ -70,8 +72,10 @@ class Simulator:
             random order; None trades all assets.
         adjustment: Fraction in (0, 1] of the way from drifted to target weights that is gone each
             step.
-        initial: Weights at the start: ``"cash"``, ``"equal_weight"``, or N + 1 weights, cash first.
-        initial_value: Money at the start, > 0 (it matters to market impact and fixed fees).
+        initial: Weights at the start: ``"cash"``, ``"equal_weight"``, or N + 1 weights, cash first,
+            that borrow and sell short no more than ``constraints`` allow.
+        initial_value: Money at the start, in [1e-9, 1e15] (it matters to market impact and fixed
+            fees).
         logits_scale: Softmax scale s > 0: the largest weight ratio is exp(2 s).
 
     Raises:
@@ -108,7 +112,7 @@ class Simulator:
         _check_choice("action", action, ("logits", "weights"))
         _check_choice("execution", execution, ("close", "next_open"))
         _check_range("adjustment", adjustment, 1.0)
-        _check_range("initial_value", initial_value, 1e15)
+        _check_range("initial_value", initial_value, 1e15, LEAST_VALUE)
         _check_range("logits_scale", logits_scale, 100.0)
         self.market = market if isinstance(market, Market) else _cached_market(market)
         self.num_lanes, self.window, self.action = num_lanes, window, action
@@ -175,7 +179,7 @@ class Simulator:
         if isinstance(initial, str):
             _check_choice("initial", initial, ("cash", "equal_weight"))
             return initial
-        return self._checked_weights("initial", initial, (self.n_assets + 1,))
+        return checked_weights("initial", initial, (self.n_assets + 1,), self.bounds[0])
 
     # ---- state, by name
 
@@ -235,7 +239,8 @@ class Simulator:
             generator: Gives the random generator of a lane; called only where something is drawn.
             lanes: (B,) mask of the lanes to reset; None is all.
             t: First bar, instead of the drawn or fixed one: a row or date, or (B,) rows.
-            weights: Weights to start from: (N + 1,) or (B, N + 1), cash first, summing to 1.
+            weights: Weights to start from: (N + 1,) or (B, N + 1), cash first, summing to 1; see
+                ``start_weights.checked_weights``.
 
         Raises:
             ArgumentError: If ``t`` lies outside the range or ``weights`` are no weights.
@@ -279,13 +284,13 @@ class Simulator:
         if weights is None:
             out = np.broadcast_to(self.initial, (len(which), shape[1]))
         else:
-            given = np.asarray(weights, dtype=np.float64)
+            given = weights_array("options['weights']", weights)
             if given.shape not in (shape, shape[1:]):
                 raise ArgumentError(
                     f"options['weights'] has shape {given.shape}, expected {shape[1:]} or {shape}."
                 )
             rows = np.broadcast_to(given, shape)[which]
-            out = self._checked_weights("options['weights']", rows, rows.shape)
+            out = checked_weights("options['weights']", rows, rows.shape, self.bounds[0])
         unlisted = ~self.episodes.is_listed(self.t[which, None], self.assets[which])
         if (out[:, 1:] * unlisted).any():
             lane, asset = np.argwhere(out[:, 1:] * unlisted)[0]
@@ -355,22 +360,6 @@ class Simulator:
             "the action: report it with the lane's weights and held, and reset the lane."
         )
 
-    def _checked_weights(self, name: str, weights: Any, shape: tuple[int, ...]) -> Float:
-        array = np.array(weights, dtype=np.float64)
-        if (
-            array.shape != shape
-            or not np.isfinite(array).all()
-            or (abs(array.sum(-1) - 1) > 1e-6).any()
-        ):
-            raise ArgumentError(
-                f"{name}={weights!r} must be {self.n_assets + 1} finite weights per lane, cash "
-                "first, that sum to 1."
-            )
-        if self.bounds["long_only"][0] and (array[..., 1:] < 0).any():
-            raise ArgumentError(f"{name}={weights!r} holds a short position, but long_only is set.")
-        normal: Float = array / array.sum(-1, keepdims=True)
-        return normal
-
 
 @lru_cache(maxsize=8)
 def _cached_market(name: str) -> Market:
@@ -404,6 +393,7 @@ def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ArgumentError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
 
 
-def _check_range(name: str, value: Any, high: float) -> None:
-    if not isinstance(value, int | float) or not 0 < value <= high:
-        raise ArgumentError(f"{name}={value!r} must be a number in (0, {high:g}].")
+def _check_range(name: str, value: Any, high: float, low: float = 0.0) -> None:
+    if not isinstance(value, int | float) or not low <= value <= high or value == 0:
+        least = f"[{low:g}" if low else "(0"
+        raise ArgumentError(f"{name}={value!r} must be a number in {least}, {high:g}].")

@@ -103,7 +103,8 @@ def target_lane(
             keep, row 5 work space.
 
     Returns:
-        The wealth that cash and the other assets share, ``1 - sum_fixed d``.
+        The wealth that cash and the other assets share, ``1 - sum_fixed d``; 1 in an account that
+        may borrow, where cash alone makes up for what does not trade.
     """
     untradable, fixed, kept, settled = flags[1], flags[2], flags[4], flags[5]
     n, band = fixed.shape[0], rules.no_trade_band
@@ -129,8 +130,10 @@ def target_lane(
             within = band > 0.0 and abs(a[i + 1] - d[i + 1]) <= band
             if untradable[i] or kept[i] or within:
                 fixed[i] = stuck = True
-    free = 1.0
-    if stuck:
+    free, borrows = 1.0, may_borrow(bounds)
+    if stuck and borrows:
+        _leave_rest_to_cash(d, a, fixed)
+    elif stuck:
         free = _share_rest(d, a, fixed)
     if (moved or stuck) and not bounds.trivial:
         # the bounds may move what is merely kept, but not what cannot be traded
@@ -138,8 +141,27 @@ def target_lane(
         for i in range(n):
             if fixed[i] and not untradable[i] and a[i + 1] != d[i + 1]:
                 fixed[i] = False
-                free += d[i + 1]
+                free += 0.0 if borrows else d[i + 1]
     return free
+
+
+@inlined
+def may_borrow(bounds: Any) -> bool:
+    """Whether cash may be negative, or proceeds of short sales."""
+    return not bounds.long_only or bounds.min_cash < 0.0
+
+
+@inlined
+def _leave_rest_to_cash(d: Float, a: Float, fixed: Bool) -> None:
+    """Fixed assets keep ``d``, the others what was asked, and cash makes up for the difference.
+
+    Proportions mean nothing here: what is not fixed may sum to 0 or less.
+    """
+    rest = 1.0
+    for i in range(fixed.shape[0]):
+        a[i + 1] = d[i + 1] if fixed[i] else a[i + 1]
+        rest -= a[i + 1]
+    a[0] = rest
 
 
 @inlined

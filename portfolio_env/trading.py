@@ -174,7 +174,8 @@ def trade_lane(
         d: (N + 1,) drifted weights.
         a: (N + 1,) feasible target; fixed assets have their drifted weight in it.
         fixed: (N,) assets that are not traded.
-        free: Wealth that is not tied up in them.
+        free: Wealth that pays for the trades, and that they share with cash: what is not tied up in
+            fixed assets; 1 where cash pays alone, see ``target_lane``.
         costs: (buy, sell, impact coefficients in wealth units, fee).
         limits: Largest turnover, and the lower bound of cash where trades are cut to it.
         held: (N + 1,) receives the weights after trading.
@@ -204,8 +205,13 @@ def trade_lane(
         return trade_part(d, a, fixed, costs, (way, turnover, *limits), held)
     if paid:
         scale = x / mu  # exactly 1 where nothing is fixed: held weights are the target, bit for bit
+        tied = 0.0
         for i in range(n + 1):
-            held[i] = d[i] / mu if i > 0 and fixed[i - 1] else scale * a[i]
+            stays = i > 0 and fixed[i - 1]
+            held[i] = d[i] / mu if stays else scale * a[i]
+            tied += d[i] if stays else 0.0
+        if free == 1.0:  # cash pays for what stays, too
+            held[0] -= tied * (1.0 - mu) / mu
         return mu, turnover
     if mu > NO_TRADE:  # more than rounding is tied up
         held[:] = d

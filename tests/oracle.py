@@ -50,8 +50,11 @@ class Account:
         impact: list[float] | None = None,
         limit: float = math.inf,
         least_cash: float = 0.0,
+        may_borrow: bool = False,
     ) -> None:
         """Move to the asked proportions of what can be traded, paying the costs out of it.
+
+        Where the account may borrow, assets are held as asked and cash makes up for the rest.
 
         ``impact`` is b * sigma / sqrt(money volume) per asset: the rate per sqrt of the money
         traded. Where the trades exceed ``limit`` times the wealth they are made in part, see
@@ -63,12 +66,18 @@ class Account:
         before = self.value(prices)
         frozen = math.fsum(self.units[i] * prices[i] for i in range(n) if not tradable[i])
         self.paid = self.traded = 0.0
-        if before - frozen <= 1e-13 * before or limit <= NOTHING:
+        if limit <= NOTHING or (before - frozen <= 1e-13 * before and not may_borrow):
             return
         asked = target[0] + math.fsum(target[i + 1] for i in range(n) if tradable[i])
         share = [target[0] / asked if asked > 1e-12 else 1.0] + [
             (target[i + 1] / asked if tradable[i] and asked > 1e-12 else 0.0) for i in range(n)
         ]
+
+        if may_borrow:
+            share, frozen = (
+                [x if i == 0 or tradable[i - 1] else 0.0 for i, x in enumerate(target)],
+                0.0,
+            )
 
         def trades(wealth: float) -> list[float]:
             return [

@@ -98,7 +98,7 @@ def step(
         )
         impact = setting.impact[t] if setting.impact else None
         limit = turnover_limit(setting, state)
-        account.rebalance(asked, marks, to_trade, impact, limit, limits.cash_low)
+        account.rebalance(asked, marks, to_trade, impact, limit, limits.cash_low, limits.may_borrow)
         invested = account.value(marks)
         held = account.weights(marks) if invested > 0 else held
         account.carry(marks)

@@ -33,6 +33,7 @@ class Limits:
         self.cash_high = top if cash_high is None else cash_high
         self.k = min(fields.get("top_k") or n, n)
         self.band = fields.get("no_trade_band", 0.0)
+        self.may_borrow = not self.long_only or self.cash_low < 0
 
     def of(self, slot: int) -> tuple[float, float]:
         return (self.low, self.high) if slot else (self.cash_low, self.cash_high)
@@ -184,6 +185,10 @@ def target(
     if any(still):
         free = 1 - math.fsum(d[i + 1] for i in range(n) if still[i])
         free = 0.0 if abs(free) <= 1e-13 else free
+    if any(still) and limits.may_borrow:
+        assets = [d[i + 1] if still[i] else a[i + 1] for i in range(n)]
+        a = [1 - math.fsum(assets), *assets]
+    elif any(still):
         asked = a[0] + math.fsum(a[i + 1] for i in range(n) if not still[i])
         scale = free / asked if asked > 1e-12 and free > 0 else 0.0
         a = [a[0] * scale if scale > 0 else free] + [

@@ -65,6 +65,7 @@ def observations(rows, seed=0):
     weights = generator.dirichlet(np.ones(MARKET.n_assets + 1), lanes).astype(np.float32)
     return {
         "t": np.array(rows)[:, None],
+        "market": np.full((lanes, 1), MARKET.fingerprint),
         "tradable": MARKET.tradable[rows].astype(np.int8),
         "weights": weights,
     }

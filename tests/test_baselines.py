@@ -17,6 +17,7 @@ MARKET = pe.load_market("synthetic?assets=4&bars=80")
 def observations(generator, lanes, assets=4):
     return {
         "t": np.full((lanes, 1), 50),
+        "market": np.full((lanes, 1), MARKET.fingerprint),
         "tradable": generator.integers(0, 2, (lanes, assets), dtype=np.int8),
         "weights": generator.dirichlet(np.ones(assets + 1), lanes).astype(np.float32),
     }

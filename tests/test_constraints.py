@@ -122,6 +122,14 @@ def test_unreachable_bounds_are_met_as_nearly_as_possible():
         ({"min_weight": 0.5, "max_weight": 0.4}, "min_weight"),
         ({"min_weight": 0.1, "long_only": False}, "must not be positive"),
         ({"min_cash": float("nan")}, "min_cash"),
+        ({"max_weight": None}, "max_weight is None; it must be a finite number"),
+        ({"max_weight": "x" * 10**6}, r"max_weight is 'x{50,56}\.\.\.; it must"),
+        ({"max_leverage": True}, "max_leverage is True"),
+        ({"long_only": 1}, "long_only is 1; it must be True or False"),
+        ({"long_only": None}, "long_only is None"),
+        ({"top_k": True}, "top_k is True"),
+        ({"no_trade_band": "0"}, "no_trade_band is '0'"),
+        ({"min_weight": "0"}, "min_weight is '0'"),
     ],
 )
 def test_bad_fields_are_named(fields, message):

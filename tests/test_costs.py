@@ -1,5 +1,8 @@
 """TransactionCosts: rates, impact coefficients, and errors."""
 
+import json
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -86,11 +89,34 @@ def test_larger_accounts_pay_more_impact():
         ({"fixed_fee": float("inf")}, "fixed_fee"),
         ({"cash_rate_annual": 11}, "cash_rate_annual"),
         ({"delisting_haircut": 1.5}, "delisting_haircut"),
+        ({"commission_bps": None}, "commission_bps is None; it must be a finite number"),
+        ({"commission_bps": "10"}, "commission_bps is '10'"),
+        ({"commission_bps": True}, "commission_bps is True"),
+        ({"commission_bps": [1, "2"]}, "commission_bps is"),
+        ({"commission_bps": [1, None]}, "commission_bps is"),
+        ({"commission_bps": [[1], [1, 2]]}, "commission_bps is"),
+        ({"slippage_bps": float("nan")}, "slippage_bps is nan"),
+        ({"impact": "1"}, "impact is '1'"),
+        ({"impact": True}, "impact is True"),
+        ({"impact_window": True}, "impact_window is True; it must be a whole number"),
+        ({"fixed_fee": None}, "fixed_fee is None"),
+        ({"fixed_fee": 10**400}, "a number of 400 digits"),
     ],
 )
 def test_bad_fields_are_named(fields, message):
     with pytest.raises(ArgumentError, match=message):
         TransactionCosts(**fields)
+
+
+def test_numbers_and_arrays_of_numpy_are_those_of_python():
+    costs = TransactionCosts(
+        np.array([1, 2]),
+        slippage_bps=np.float32(0.5),
+        impact_window=np.int64(9),
+        impact=np.array(1),
+    )
+    plain = TransactionCosts([1, 2], slippage_bps=0.5, impact_window=9, impact=1)
+    assert costs == plain and json.dumps(asdict(costs)) == json.dumps(asdict(plain))
 
 
 def test_per_asset_fields_must_fit_the_market():

@@ -72,7 +72,8 @@ def test_holdings_do_not_matter(planted):
     agent = model._agent
     rng = np.random.default_rng(0)
     agent.bind(planted)
-    observed = {"t": np.full((5, 1), 900), "tradable": np.ones((5, 4))}
+    fingerprints = np.full((5, 1), planted.fingerprint)
+    observed = {"t": np.full((5, 1), 900), "market": fingerprints, "tradable": np.ones((5, 4))}
     actions, _ = agent.predict(observed | {"weights": rng.dirichlet(np.ones(5), 5)})
     assert (actions == actions[0]).all()
     assert np.ptp(actions[0]) > 0

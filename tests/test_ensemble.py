@@ -58,7 +58,8 @@ def test_lanes_that_begin_anew_forget():
     def observed(rows):
         weights = rng.dirichlet(np.ones(5), len(rows)).astype(np.float32)
         tradable = MARKET.tradable[rows].astype(np.int8)
-        return {"t": np.array(rows)[:, None], "tradable": tradable, "weights": weights}
+        t, market = np.array(rows)[:, None], np.full((len(rows), 1), MARKET.fingerprint)
+        return {"t": t, "market": market, "tradable": tradable, "weights": weights}
 
     _, state = ensemble.predict(observed([41, 62, 80]))
     second = observed([42, 63, 30])

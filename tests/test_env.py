@@ -396,7 +396,10 @@ def make_sb3(**options):
 
 def test_hints_name_the_nearest_keyword_field_or_all_of_them():
     cases = {
-        "did you mean 'episode_length'": {"max_episode_steps": 5},
+        r"gym\.make and PortfolioVectorEnv take it; .*episode_length": {"max_episode_steps": 5},
+        "'autoreset_mode'; it belongs to PortfolioVectorEnv": {"autoreset_mode": "NextStep"},
+        "'num_envs'; lanes are of PortfolioVectorEnv": {"num_envs": 4},
+        "costs has no field 1; it has .*commission_bps": {"costs": {1: 5}},
         "did you mean 'commission_bps'": {"costs": {"comission_bps": 5}},
         "constraints has no field 'maximum_weight'; did you mean 'max_weight'": {
             "constraints": {"maximum_weight": 0.5}

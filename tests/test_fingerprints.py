@@ -7,27 +7,30 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
-from gymnasium.wrappers import FlattenObservation
+from gymnasium.wrappers import FlattenObservation, FrameStackObservation
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
+from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize
 
 from agents import bind_market, make_agent, make_sb3_vec_env, policy_for
-from agents.buffers import IndexReplayBuffer
+from agents.buffers import IndexReplayBuffer, buffer_state, restore_buffer
 from agents.direct import DirectAgent
 from baselines import BASELINES, Ensemble, make_baseline
 from baselines.base import PortfolioModel
 from portfolio_env import ArgumentError, Market, PortfolioEnv, PortfolioVectorEnv, load_market
 from portfolio_env.evaluation import backtest
-from portfolio_env.fingerprints import LIMIT
+from portfolio_env.fingerprints import LIMIT, FingerprintSpace, check_fingerprints
 
 OPTIONS: dict[str, Any] = {"observation": "index", "window": 4, "episode_length": 20}
 SMALL: dict[str, dict[str, Any]] = {
     "ppo": {"n_steps": 8, "batch_size": 16, "n_epochs": 1},
     "a2c": {},
     "sac": {"learning_starts": 8, "buffer_size": 200, "batch_size": 16},
-    "td3": {"learning_starts": 8, "buffer_size": 200, "batch_size": 16},
+    **{
+        algo: {"learning_starts": 8, "buffer_size": 200, "batch_size": 16}
+        for algo in ("td3", "ddpg", "tqc")
+    },
 }
 
 
@@ -229,6 +232,133 @@ def test_the_replay_buffer_knows_its_market_and_stores_it_once(markets: list[Mar
     buffer.add(seen[1], seen[1], *rest)
 
 
+def test_the_replay_buffer_remembers_its_market_unbound(markets: list[Market]) -> None:
+    spaces = (lanes(markets[0]).observation_space, lanes(markets[0]).action_space)
+    seen = [lanes(market).reset() for market in markets]
+    rest = (np.zeros((2, 5)), np.zeros(2), np.zeros(2, bool), [{}, {}])
+
+    def filled(which: int, market: Market | None = None) -> IndexReplayBuffer:
+        buffer = IndexReplayBuffer(40, *spaces, "cpu", 2)
+        if market is not None:
+            buffer.bind(market)
+        buffer.add(seen[which], seen[which], *rest)
+        return buffer
+
+    for bound in (None, markets[0]):
+        for first, second in ((0, 1), (1, 0), (1, 1)):
+            buffer = filled(0, bound)
+            with pytest.raises(ArgumentError, match=f"market {markets[1].fingerprint} "):
+                buffer.add(seen[first], seen[second], *rest)
+            assert buffer.size() == 1
+        stripped = {key: part for key, part in seen[0].items() if key != "market"}
+        for pair in ((seen[0], stripped), (stripped, seen[0])):
+            with pytest.raises(ArgumentError, match="lacks 'market'"):
+                filled(0, bound).add(*pair, *rest)
+    buffer = filled(0)
+    with pytest.raises(ArgumentError, match="holds what was lived"):
+        buffer.bind(markets[1])
+    buffer.bind(markets[0])
+    assert set(buffer.sample(4).observations["market"].flatten().tolist()) == {
+        markets[0].fingerprint
+    }
+    scaled = seen[0] | {"market": np.full((2, 1), np.float32(0.25))}
+    empty = IndexReplayBuffer(40, *spaces, "cpu", 2)
+    with pytest.raises(ArgumentError, match="scaled or cast"):
+        empty.add(scaled, scaled, *rest)
+
+
+def test_a_replay_buffer_is_restored_on_its_own_market_only(markets: list[Market]) -> None:
+    agents = [agent_in(market, "sac").learn(16) for market in markets]
+    state = buffer_state(agents[0].replay_buffer)
+    assert state["market"] == markets[0].fingerprint
+    with pytest.raises(ArgumentError, match="is bound"):
+        restore_buffer(agents[1].replay_buffer, state)
+    restore_buffer(agents[0].replay_buffer, state)
+    venv = lanes(markets[0])
+    unbound = IndexReplayBuffer(200, venv.observation_space, venv.action_space, "cpu", 2)
+    restore_buffer(unbound, state)
+    with pytest.raises(ArgumentError, match="holds what was lived"):
+        unbound.bind(markets[1])
+    older = {name: part for name, part in state.items() if name != "market"}
+    restore_buffer(agents[0].replay_buffer, older)
+    assert agents[0].replay_buffer.fingerprint == markets[0].fingerprint
+
+
+@pytest.mark.parametrize(
+    "algo", ["ppo", "a2c", "sac", "td3", "ddpg", "tqc", "direct", "hrp", "mix"]
+)
+def test_an_observation_that_does_not_say_its_market_is_not_acted_on(
+    markets: list[Market], algo: str
+) -> None:
+    observation = lanes(markets[0]).reset()
+    if algo == "direct":
+        agent: Any = DirectAgent(markets[0].n_features, window=4)
+        agent.bind(markets[0])
+    elif algo == "mix":
+        agent = Ensemble(markets[0], members=("hrp", "cash"))
+    elif algo == "hrp":
+        agent = make_baseline("hrp", markets[0])
+    else:
+        agent = agent_in(markets[0], algo)
+    agent.predict(observation)
+    for batch in (observation, {name: part[0] for name, part in observation.items()}):
+        del batch["market"]
+        with pytest.raises(ArgumentError, match=r"lacks 'market', the fingerprint.*any market"):
+            agent.predict(batch)
+
+
+@pytest.mark.parametrize("mode", ["index", "window"])
+@pytest.mark.parametrize("algo", ["ppo", "sac", "direct"])
+def test_an_observation_that_lacks_a_part_is_refused_by_its_name(
+    markets: list[Market], algo: str, mode: str
+) -> None:
+    observation = lanes(markets[0], observation=mode).reset()
+    if algo == "direct":
+        agent: Any = DirectAgent(markets[0].n_features, window=4)
+        agent.bind(markets[0])
+    else:
+        agent = agent_in(markets[0], algo, observation=mode)
+    for name in observation:
+        if name == "t" and algo == "direct":
+            continue  # what is left could be a window
+        rest = {key: part for key, part in observation.items() if key != name}
+        with pytest.raises(ArgumentError, match=f"lacks '{name}'"):
+            agent.predict(rest)
+
+
+@pytest.mark.parametrize("change", ["normalised", "clipped", "float16", "nan", "bfloat16"])
+def test_an_observation_that_was_scaled_or_cast_is_told_from_one_of_another_market(
+    markets: list[Market], change: str
+) -> None:
+    agent, venv = agent_in(markets[0]), lanes(markets[0])
+    observation = venv.reset()
+    if change == "normalised":
+        scaling = VecNormalize(venv)
+        scaling.reset()
+        observation = scaling.step(np.zeros((2, 5), np.float32))[0]
+    elif change == "float16":
+        with np.errstate(over="ignore"):
+            observation["market"] = observation["market"].astype(np.float16)
+    elif change == "bfloat16":
+        with pytest.raises(ArgumentError, match=r"as torch\.bfloat16 it cannot hold"):
+            check_fingerprints(th.zeros(2, 1, dtype=th.bfloat16), markets[0].fingerprint, "")
+        return
+    else:
+        value = {"clipped": -10.0, "nan": np.nan}[change]
+        observation["market"] = np.full((2, 1), value, np.float32)
+    holders = [agent.predict, lambda o: make_baseline("hrp", markets[0]).predict(o)]
+    for ask in holders:
+        with pytest.raises(ArgumentError, match=r"scaled or cast.*norm_obs_keys=\[\"weights\"\]"):
+            ask(observation)
+
+
+def test_weights_alone_may_be_normalised(markets: list[Market]) -> None:
+    with pytest.raises(ArgumentError, match="scaled or cast"):
+        make_agent("ppo", VecNormalize(lanes(markets[0])), window=4, device="cpu").learn(8)
+    venv = VecNormalize(lanes(markets[0]), norm_obs_keys=["weights"])
+    make_agent("ppo", venv, window=4, device="cpu", **SMALL["ppo"]).learn(16)
+
+
 def test_index_observations_are_not_flattened(markets: list[Market]) -> None:
     env = PortfolioEnv(markets[0], **OPTIONS)
     observation, _ = env.reset(seed=0)
@@ -238,11 +368,36 @@ def test_index_observations_are_not_flattened(markets: list[Market]) -> None:
         lambda: gym.spaces.flatten(env.observation_space, observation),
         lambda: PPO("MultiInputPolicy", lanes(markets[0]), device="cpu"),
         lambda: make_agent("ppo", lanes(markets[0]), policy="flat_mlp"),
+        lambda: PPO("MultiInputPolicy", FrameStackObservation(env, 2), device="cpu"),
+        lambda: FlattenObservation(FrameStackObservation(env, 2)),
+        lambda: gym.spaces.flatten_space(
+            PortfolioVectorEnv(3, markets[0], **OPTIONS).observation_space
+        ),
+        lambda: gym.spaces.flatdim(differing(markets).observation_space),
     )
     for attempt in attempts:
         with pytest.raises(ArgumentError, match=r"index observation.*learn dates by heart"):
             attempt()
     PPO("MultiInputPolicy", lanes(markets[0], observation="window"), device="cpu")
+
+
+def differing(markets: list[Market]) -> gym.vector.SyncVectorEnv:
+    """Lanes whose spaces differ, which Gymnasium batches by a function of its own."""
+    makers = [lambda m=market: PortfolioEnv(m, **OPTIONS) for market in markets]
+    return gym.vector.SyncVectorEnv(makers, observation_mode="different")
+
+
+def test_batches_of_fingerprints_are_those_of_boxes(markets: list[Market]) -> None:
+    venv = differing(markets)
+    observation, _ = venv.reset(seed=0)
+    assert observation["market"].tolist() == [[market.fingerprint] for market in markets]
+    space = venv.observation_space["market"]
+    assert isinstance(space, FingerprintSpace) and space.contains(observation["market"])
+    assert pickle.loads(pickle.dumps(space)) == space
+    box, own = gym.spaces.Box(0, LIMIT - 1, (1,), np.int64, seed=3), FingerprintSpace(seed=3)
+    batches = [gym.vector.utils.batch_space(each, 5) for each in (box, own)]
+    assert batches[0] == batches[1]
+    assert np.array_equal(*(batch.sample() for batch in batches))
 
 
 def test_the_space_of_fingerprints_is_a_space_like_others(markets: list[Market]) -> None:

@@ -175,14 +175,16 @@ class ConstrainedPortfolioLayer(nn.Module):
         if self.constraints.no_trade_band > 0:
             fixed = fixed | ((a - d)[:, 1:].abs() <= self.constraints.no_trade_band)
         stuck = fixed.any(1, keepdim=True)
-        shared, free = share_rest(d, a, fixed)
+        borrows = not bounds.long_only or bounds.min_cash < 0
+        shared, free = share_rest(d, a, fixed, borrows)
         a = th.where(stuck, shared, a)
         if not bounds.trivial:
             again = stuck | (self.adjustment < 1)
             a = th.where(again, _project(a, untradable, bounds), a)
             # the bounds may move what is merely kept
             moved = fixed & ~untradable & ((a - d)[:, 1:].abs() > SUM_ROUNDING)
-            free = free + th.where(moved, d[:, 1:], 0.0).sum(1)
+            if not borrows:
+                free = free + th.where(moved, d[:, 1:], 0.0).sum(1)
             fixed = fixed & ~moved
         return Target(a, fixed, free)
 
@@ -192,12 +194,18 @@ def _bounds(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
     return Bounds(*constraints.bounds(n_assets)[0].tolist())
 
 
-def share_rest(d: Tensor, a: Tensor, fixed: Tensor) -> tuple[Tensor, Tensor]:
+def share_rest(d: Tensor, a: Tensor, fixed: Tensor, borrows: bool) -> tuple[Tensor, Tensor]:
     """Fixed assets keep `d`; the rest of the wealth is split as asked, or else held in cash.
 
+    Where an account `borrows`, the others are as asked, and cash makes up for the difference.
+
     Returns:
-        (batch, 1 + N) weights, and (batch,) the wealth that is shared.
+        (batch, 1 + N) weights, and (batch,) the wealth that is shared, see
+        `portfolio_env.targets.target_lane`.
     """
+    if borrows:
+        assets = th.where(fixed, d[:, 1:], a[:, 1:])
+        return th.cat([1.0 - assets.sum(1, keepdim=True), assets], 1), th.ones_like(d[:, 0])
     rest = 1.0 - th.where(fixed, d[:, 1:], 0.0).sum(1)
     free = th.where(rest.abs() <= max(SUM_ROUNDING, 2 * th.finfo(d.dtype).eps), 0.0, rest)
     moving = th.where(fixed, 0.0, a[:, 1:])
