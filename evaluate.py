@@ -24,6 +24,7 @@ from rich.text import Text
 
 from agents.command_line import errors_in_one_line
 from agents.inspection import encoder_pictures, parameter_bytes
+from agents.run_folder import evaluating
 from agents.setting import Setting, Stage, Task, setting_of_run, setting_of_task
 from agents.store.cards import write_card
 from agents.store.records import is_run
@@ -317,7 +318,14 @@ def material_of(
 
 
 def evaluate(config: EvaluateConfig) -> Comparison:
-    """Run everything, write everything, print the verdict."""
+    """Run everything, write everything, print the verdict; a run is kept from being removed."""
+    if config.run is None or not is_run(config.run):
+        return _evaluate(config)
+    with evaluating(config.run):
+        return _evaluate(config)
+
+
+def _evaluate(config: EvaluateConfig) -> Comparison:
     setting, commissions = open_setting(config), numbers(config.commissions)
     refuse_early(config, setting, commissions)
     events = open_events(config, setting)

@@ -3,12 +3,14 @@
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
+from filelock import FileLock, Timeout
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.algorithms import torch_device
@@ -34,6 +36,7 @@ WALK_FORWARD = "walk_forward.json"
 CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 LOCK = ".lock"
+_EVALUATIONS = ".evaluation.lock"  # held while others are counted
 _BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, "market.json", "features.json")
 
 
@@ -138,12 +141,16 @@ def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[s
 
 def check_market(path: Path, config: TrainConfig, market: Market) -> None:
     """Refuse a market that is not the one the run was trained on."""
-    recorded = read_json(path / "market.json")
-    if market.hash != recorded["hash"]:
+    try:
+        recorded = read_json(path / "market.json")
+        known, bars, assets = recorded["hash"], recorded["n_bars"], recorded["assets"]
+        told = f"{known[:12]} ({bars} bars of {len(assets)} assets)"
+    except (FileNotFoundError, LookupError, TypeError) as error:
+        raise DataError(f"{path / 'market.json'} is damaged ({error}); restore it") from error
+    if market.hash != known:
         raise DataError(
             f"market {config.market!r} has changed since the run {path} was trained: its hash is "
-            f"{market.hash[:12]}, the run's was {recorded['hash'][:12]} ({recorded['n_bars']} bars "
-            f"of {len(recorded['assets'])} assets); restore the data, or train again"
+            f"{market.hash[:12]}, the run's was {told}; restore the data, or train again"
         )
 
 
@@ -180,6 +187,47 @@ def one_process(path: Path) -> Iterator[None]:
     busy = f"another process is at work in {path}; wait for its end, or stop it first"
     with locked(path / LOCK, busy=busy):
         yield
+
+
+@contextmanager
+def evaluating(path: Path) -> Iterator[None]:
+    """Keep others from removing or converting a run while it is evaluated; several may do so.
+
+    Raises:
+        DataError: on entering, if something in the folder is a link.
+    """
+    refuse_links(path)
+    with ExitStack() as held:
+        with locked(path / _EVALUATIONS):
+            locks = (path / f".evaluation-{number}.lock" for number in count())
+            held.enter_context(locked(next(lock for lock in locks if not is_locked(lock))))
+        yield
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep all other processes out of a folder, trainings and evaluations alike.
+
+    Raises:
+        DataError: on entering, if another is at work there, or something in it is a link.
+    """
+    with one_process(path), locked(path / _EVALUATIONS):
+        if any(map(is_locked, path.glob(".evaluation-*.lock"))):
+            raise DataError(f"{path} is being evaluated; wait for the end of that")
+        yield
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a process holds a lock."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # nobody can lock it here, e.g. on a medium that is read-only
+        return False
 
 
 def create_run(

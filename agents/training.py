@@ -46,7 +46,7 @@ from agents.tensors import SUFFIX
 from agents.training_state import restore_training
 from agents.vec_env import make_sb3_vec_env
 from portfolio_env import Market
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
 
 POINTS = 1000  # of a curve, at most
 _LOGGER = logging.getLogger(__name__)
@@ -142,13 +142,18 @@ def _run(
     learner: BaseAlgorithm | DirectTrainer,
     progress_bar: bool,
 ) -> Path:
-    weights = pretrained(path, config, market, ranges)
-    if isinstance(learner, DirectTrainer):
-        hand_on(weights, learner.agent.network)
-        _run_direct(path, config, learner)
-    else:
-        hand_on(weights, learner.policy)
-        _run_rl(path, config, market, ranges, learner, progress_bar)
+    try:
+        weights = pretrained(path, config, market, ranges)
+        if isinstance(learner, DirectTrainer):
+            hand_on(weights, learner.agent.network)
+            _run_direct(path, config, learner)
+        else:
+            hand_on(weights, learner.policy)
+            _run_rl(path, config, market, ranges, learner, progress_bar)
+    except OSError as error:  # of TensorBoard, which does not name its file
+        raise DataError(
+            f"{path} cannot be written ({error.strerror or error}); give room or rights"
+        ) from error
     write_card(path, validate_models(path, config, market, ranges))
     return path
 

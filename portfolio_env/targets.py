@@ -16,11 +16,17 @@ Bool = NDArray[np.bool_]
 
 
 def numbers(actions: ArrayLike) -> NDArray[Any]:
-    """Actions as an array; rows of different lengths become one of objects, to be refused."""
+    """Actions as an array; rows of different lengths become one of objects, to be refused.
+
+    Raises:
+        ArgumentError: If it is a tensor that gives no numbers.
+    """
     try:
         return np.asarray(actions)
     except ValueError:
         return np.array(actions, dtype=object)
+    except RuntimeError as error:  # of a tensor that keeps gradients
+        raise ArgumentError(f"the action cannot be read as numbers ({error}).") from None
 
 
 def checked_actions(actions: ArrayLike, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:

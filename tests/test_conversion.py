@@ -111,7 +111,7 @@ def test_a_converted_run_acts_as_before(old, tmp_path, trust):
         after = account(run.model, config, run.market, run.ranges["validation"])
         assert np.array_equal(after.held, account_before.held)
         assert np.array_equal(after.values, account_before.values)
-    left = {file.suffix for file in path.rglob("*") if file.is_file() and file.name != ".lock"}
+    left = {file.suffix for file in path.rglob("*") if file.is_file() and file.name[0] != "."}
     assert left <= {".json", ".safetensors", ".md"}
     record = read_record(path)
     assert record.state == "finished" and len(record.id) == 12

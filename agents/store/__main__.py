@@ -7,6 +7,7 @@ import tyro
 
 from agents.store.cli import Command
 from portfolio_env.errors import PortfolioError
+from portfolio_env.names import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return command.run()
     except (PortfolioError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("stopped; nothing was left half done", file=sys.stderr)

@@ -17,11 +17,12 @@ from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from agents.removal import remove_folder
-from agents.run_folder import IDENTITY, one_process
+from agents.run_folder import IDENTITY, WALK_FORWARD, one_process, read_config
+from agents.store.cards import make_card
 from agents.store.changes import changing, coming, put_in_place
 from agents.store.content import check_file, kind_of, run_files
-from agents.store.records import folders, identity, is_old, member_runs, read_record, refuse_old
-from portfolio_env.errors import ArgumentError, DataError
+from agents.store.records import folders, id_of, is_old, member_runs, read_record, refuse_old
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files import parse_json, replacing
 
 MANIFEST = "manifest.json"
@@ -104,8 +105,8 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
     try:
         with file.open("rb") as opened, ZipFile(opened) as archive:
             manifest = _manifest(archive, file.stat().st_size)
-            name = name or str(manifest["name"])
-            if not _PART.fullmatch(name):
+            name = name or manifest["name"]
+            if not isinstance(name, str) or not _PART.fullmatch(name):
                 raise ArgumentError(f"{name!r} is no name for a folder; give another --name")
             with changing(store):
                 _refuse_known(manifest["id"], store)
@@ -113,18 +114,19 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
                 try:
                     for member, expected in manifest["files"].items():
                         _extract(archive, member, expected, beside)
-                    _check_run(beside, manifest)
+                    try:
+                        _check_run(beside, manifest)
+                    except PortfolioError as error:
+                        raise DataError(str(error).replace(str(beside), str(file))) from error
                     put_in_place(beside, store / name)
                 finally:
                     if beside.exists():
                         remove_folder(beside)
     except FileNotFoundError:
         raise DataError(f"there is no file {file}") from None
-    except DataError as error:
-        raise DataError(str(error).replace(str(coming(store, name or "")), str(file))) from error
+    except PortfolioError:
+        raise
     except (*_BROKEN, OSError) as error:
-        if isinstance(error, ArgumentError):
-            raise
         raise DataError(f"{file} is no archive of a run, or damaged ({error})") from error
     return store / name
 
@@ -140,6 +142,8 @@ def _manifest(archive: ZipFile, size: int) -> dict[str, Any]:
         raise ValueError(f"it has {len(members)} members; a run has up to {MOST_FILES:,}")
     for member in members:
         _refuse_odd(member)
+    if min(member.header_offset for member in members):
+        raise ValueError("something stands before its first member")
     if sum(member.file_size for member in members) > min(size, MOST_BYTES):
         raise ValueError("its members say that they are larger than it is")
     names = [member.filename for member in members]
@@ -180,17 +184,23 @@ def _extract(archive: ZipFile, name: str, expected: dict[str, Any], folder: Path
 
     Raises:
         ValueError: if it differs.
+        DataError: if the system refuses to write.
     """
     target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
     digest, left = hashlib.sha256(), int(expected["size"])
-    with archive.open(name) as source, target.open("xb") as out:
-        while chunk := source.read(min(_CHUNK, left + 1)):
-            left -= len(chunk)
-            if left < 0:
-                break
-            digest.update(chunk)
-            out.write(chunk)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(name) as source, target.open("xb") as out:
+            while chunk := source.read(min(_CHUNK, left + 1)):
+                left -= len(chunk)
+                if left < 0:
+                    break
+                digest.update(chunk)
+                out.write(chunk)
+    except OSError as error:  # of the disk: the archive was opened
+        raise DataError(
+            f"{target} cannot be written ({error.strerror or error}); give room or rights"
+        ) from error
     if left or digest.hexdigest() != expected["sha256"]:
         raise ValueError(f"{name!r} is not what its manifest says")
 
@@ -203,13 +213,17 @@ def _check_run(folder: Path, manifest: dict[str, Any]) -> None:
     """
     for name in manifest["files"]:
         check_file(folder / name)
-    if is_old(folder) or read_record(folder).id != manifest["id"]:
+    record = read_record(folder)
+    if is_old(folder) or record.id != manifest["id"]:
         raise DataError(f"{folder} is no archive of the run {manifest['id']}")
+    for run in record.runs or [folder] * (not (folder / WALK_FORWARD).is_file()):
+        read_config(run)
+        make_card(run)
 
 
 def _refuse_known(id: str, store: Path) -> None:
     for path in folders(store):
-        if identity(path).get("id") == id:
+        if id_of(path) == id:
             raise DataError(f"the run {id} is in the store already, as {path}")
 
 

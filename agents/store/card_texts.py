@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any
+
+from portfolio_env.names import printable
 
 _COSTS = {
     "commission_bps": "{} basis points of commission",
@@ -13,6 +16,20 @@ _COSTS = {
     "impact": "market impact with the factor {}",
     "fixed_fee": "a fee of {} per trade",
 }
+
+
+_SEAL = "<!-- sha256 of what is above: {} -->\n"
+
+
+def sealed(text: str) -> str:
+    """A page with its checksum in a comment at its end."""
+    return text + _SEAL.format(sha256(text.encode()).hexdigest())
+
+
+def is_intact(page: str) -> bool:
+    """Whether a page is as it was sealed."""
+    text = page[: -len(_SEAL.format("0" * 64))]
+    return page == sealed(text)
 
 
 def limits(card: Mapping[str, Any]) -> list[str]:
@@ -40,7 +57,7 @@ def limits(card: Mapping[str, Any]) -> list[str]:
         )
     best = models.get("best", {"excess_growth": 1.0})["excess_growth"]
     if best is None or best <= 0:
-        said.append("On its validation range it did not grow more than equal weight.")
+        said.append("On its validation range it did not grow more than equal weight without costs.")
     if card["state"] != "finished":
         said.append(f"Its training has not come to its end: {card['state']}.")
     said.append(
@@ -99,7 +116,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         *_made_with(card),
         "",
     ]
-    return "\n".join(lines)
+    return "\n".join(line and printable(line) for line in lines)
 
 
 def _validation(validation: Mapping[str, Any]) -> list[str]:

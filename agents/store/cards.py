@@ -9,10 +9,11 @@ from typing import Any
 
 from agents.config import Range, TrainConfig
 from agents.direct_training import DirectOptions
-from agents.run_folder import WALK_FORWARD, load_checked_market, load_model, read_config
-from agents.store.card_texts import limits, markdown
+from agents.run_folder import FORMAT, WALK_FORWARD, load_checked_market, load_model, read_config
+from agents.store.card_texts import limits, markdown, sealed
 from agents.store.records import (
     CARD,
+    MALFORMED,
     MODELS,
     identity,
     is_finished,
@@ -22,6 +23,7 @@ from agents.store.records import (
 )
 from agents.validation import Validation, plain
 from portfolio_env import Market
+from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.evaluation.looks import read_looks
 from portfolio_env.files import read_json, replacing, write_json
 
@@ -50,9 +52,9 @@ def write_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | No
         models: see ``validate_models``; None keeps those of the card before.
     """
     card = make_card(path, models)
+    with replacing(path / TEXT) as beside:  # first: the JSON says that this one is sealed
+        beside.write_text(sealed(markdown(card)), encoding="utf-8")
     write_json(path / CARD, card)
-    with replacing(path / TEXT) as beside:
-        beside.write_text(markdown(card), encoding="utf-8")
     return card
 
 
@@ -72,9 +74,27 @@ def renew_card(path: Path) -> Card:
 
 
 def make_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | None = None) -> Card:
-    """The card of a run or a walk forward as it stands now; nothing is written."""
+    """The card of a run or a walk forward as it stands now; nothing is written.
+
+    Raises:
+        DataError: if the run's files hold other things than a training writes.
+    """
+    try:
+        card = _card(path, models)
+        markdown(card)
+    except MALFORMED as error:
+        if isinstance(error, PortfolioError):
+            raise
+        raise DataError(
+            f"{path} is damaged: its files do not hold what a card tells ({error!r:.200})"
+        ) from error
+    return card
+
+
+def _card(path: Path, models: Mapping[str, Mapping[str, float | None]] | None) -> Card:
     record, known = read_record(path), identity(path)
     card: Card = {
+        "format": FORMAT,
         "id": record.id,
         "kind": "walk forward" if record.runs else "run",
         "state": record.state,

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from agents.removal import is_link, refuse_foreign_files, remove_folder
-from agents.run_folder import one_process
+from agents.run_folder import alone
 from agents.store.records import is_run, member_runs
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files import locked
@@ -54,7 +54,7 @@ def delete(path: Path, store: Path) -> None:
     refuse_foreign(path, store)
     with changing(store), ExitStack() as locks:
         for folder in (path, *member_runs(path)):
-            locks.enter_context(one_process(folder))
+            locks.enter_context(alone(folder))
         refuse_foreign_files(path)
         gone = store / f"{_HIDDEN[0]}{path.name}"
         _rename(path, gone)

@@ -11,7 +11,9 @@ import tyro
 from rich.console import Console
 from rich.markdown import Markdown
 from rich.table import Table
+from rich.text import Text
 
+from agents.removal import refuse_links
 from agents.run_folder import load_checked_market, load_model, read_config
 from agents.store.archives import export_run, import_run
 from agents.store.card_texts import markdown
@@ -30,6 +32,7 @@ from agents.store.records import (
     refuse_old,
 )
 from portfolio_env.errors import DataError, PortfolioError
+from portfolio_env.names import printable
 
 _WIDE = 110  # columns of a terminal that has room for the folders' names
 Run = Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
@@ -60,7 +63,7 @@ class List:
         else:
             print(f"no runs in {self.runs}" + (" are like that" if records else ""))
         for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {printable(problem)}", file=sys.stderr)
         return 1 if problems else 0
 
 
@@ -79,13 +82,13 @@ class Show:
         """Print the card and the files; 1 if something is damaged."""
         path = find(self.name, self.runs)
         refuse_old(path)
-        Console().print(Markdown(markdown(make_card(path))))
+        Console().print(Markdown(markdown(make_card(path)), hyperlinks=False))
         problems = _print_files(path)
         if self.verify and not problems:
             for folder in member_runs(path) or [path]:
                 problems += _load(folder)
         for problem in problems:
-            print(f"error: {problem}", file=sys.stderr)
+            print(f"error: {printable(problem)}", file=sys.stderr)
         return 1 if problems else 0
 
 
@@ -186,7 +189,7 @@ class Convert:
     def run(self) -> int:
         """Convert, and say what was done."""
         for line in convert(find(self.name, self.runs), trust=self.trust):
-            print(line)
+            print(printable(line))
         return 0
 
 
@@ -209,16 +212,20 @@ def _print_table(records: list[Record]) -> None:
                  ",".join(map(str, record.seeds)), record.started[:16].replace("T", " "),
                  state, excess, str(record.looks)]  # fmt: skip
         folder = [record.path.name] if console.width >= _WIDE else []
-        table.add_row(*cells, *folder)
+        table.add_row(*(Text(printable(cell)) if cell else "" for cell in (*cells, *folder)))
     console.print(table)
-    print("excess: validation log growth a year above equal weight; looks: at the test")
+    print("excess: validation growth a year over equal weight without costs; looks: at test")
 
 
 def _print_files(path: Path) -> list[str]:
     """Print every file of a run with its size; what is wrong with them."""
     problems, total = [], 0
+    try:
+        refuse_links(path)
+    except DataError as error:
+        problems.append(str(error))
     print(f"Files of {path.name}:")
-    for file in run_files(path):
+    for file in run_files(path, events=True):
         size = file.stat().st_size
         total += size
         try:
@@ -227,7 +234,7 @@ def _print_files(path: Path) -> list[str]:
         except DataError as error:
             problems.append(str(error))
             told = "DAMAGED"
-        print(f"  {file.relative_to(path).as_posix():<48} {_bytes(size):>10}  {told}")
+        print(f"  {printable(file.relative_to(path).as_posix()):<48} {_bytes(size):>10}  {told}")
     print(f"  {'together':<48} {_bytes(total):>10}")
     return problems
 

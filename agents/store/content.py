@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agents.run_folder import CHECKPOINTS, latest_checkpoint
+from agents.store.card_texts import is_intact
 from agents.tensors import SUFFIX, load_tensors
 from portfolio_env.errors import DataError
 from portfolio_env.files import read_json
@@ -76,11 +77,35 @@ def _check_text(path: Path) -> None:
         raise DataError(f"{path} is damaged: it is no text ({error})") from error
     if "\0" in text:
         raise DataError(f"{path} is damaged: it is no text")
+    card = path.with_suffix(".json")
+    # Cards of before have no format, and no checksum in their pages.
+    if path.name == "card.md" and card.is_file() and "format" in read_json(card):
+        if not is_intact(text):
+            raise DataError(
+                f"{path} is damaged or edited by hand: its checksum does not fit; write it anew "
+                "with: python -m agents.store card"
+            )
 
 
 def _check_events(path: Path) -> None:
-    """The first record of a file of TensorBoard says so; the last may have been cut by a crash."""
-    head = path.read_bytes()[:256]
-    length = struct.unpack("<Q", head[:8])[0] if len(head) >= 8 else 0
-    if not 0 < length < 200 or _FIRST_EVENT not in head[12 : 12 + length]:
+    """Every record of a file of TensorBoard carries checksums; a crash may have cut the last.
+
+    Source: https://www.tensorflow.org/tutorials/load_data/tfrecord
+    """
+    from tensorboard.summary.writer.record_writer import masked_crc32c
+
+    content, at = path.read_bytes(), 0
+    while at + 12 <= len(content):
+        head = content[at : at + 8]
+        (length,), (check,) = struct.unpack("<Q", head), struct.unpack_from("<I", content, at + 8)
+        whole = check == masked_crc32c(head)
+        data, end = content[at + 12 : at + 12 + length], at + 16 + length
+        if at == 0 and not (whole and _FIRST_EVENT in data[:200]):
+            break
+        if whole and end > len(content):
+            return
+        if not whole or struct.unpack_from("<I", content, end - 4)[0] != masked_crc32c(data):
+            raise DataError(f"{path} is damaged: its record at byte {at} is not what was written")
+        at = end
+    if at == 0:
         raise DataError(f"{path} is damaged: it holds no events of TensorBoard")

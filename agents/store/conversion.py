@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
@@ -35,9 +36,9 @@ from agents.run_folder import (
     IDENTITY,
     OLD_VERSIONS,
     WALK_FORWARD,
+    alone,
     check_market,
     load_model,
-    one_process,
 )
 from agents.saving import COUNTERS, give_parameters, load_zip, save_agent
 from agents.store.cards import validate_models, write_card
@@ -60,7 +61,16 @@ _TREES = {
     f"{CHECKPOINTS}/direct.pt": FIT,
 }
 _LISTS = {"validation.json": "validations", LOOKS: "looks"}  # which the first format wrote bare
-_BROKEN = (BadZipFile, EOFError, OSError, RuntimeError, LookupError, TypeError, ValueError)
+_BROKEN = (
+    BadZipFile,
+    EOFError,
+    OSError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+)
 
 
 def convert(path: Path, *, trust: bool = False) -> Iterator[str]:
@@ -85,7 +95,9 @@ def convert(path: Path, *, trust: bool = False) -> Iterator[str]:
     runs = member_runs(path) if (path / WALK_FORWARD).is_file() else [path]
     if not is_old(path) and not any(map(_old_files, runs)):
         raise DataError(f"{path} is of this format already; nothing was done")
-    with one_process(path):
+    with ExitStack() as locks:
+        for folder in dict.fromkeys((path, *runs)):
+            locks.enter_context(alone(folder))
         for run in runs:
             if is_old(run):
                 yield from _convert_run(run, trust)
@@ -161,7 +173,9 @@ def _read_zip(
         for name in COUNTERS:
             setattr(agent, name, int(plain[name]))
     except _BROKEN as error:
-        raise DataError(f"{file} is damaged, or no agent of {config.algo} ({error!r})") from error
+        raise DataError(
+            f"{file} is damaged, or no agent of {config.algo} ({_reason(error)})"
+        ) from error
     give_parameters(agent, parameters, variables or {}, file)
     return agent
 
@@ -208,8 +222,17 @@ def _loaded(file: Path) -> Any:
     """A file of torch that holds tensors and plain values; torch refuses anything else."""
     try:
         return th.load(file, map_location="cpu", weights_only=True)
-    except (*_BROKEN, UnpicklingError) as error:
-        raise DataError(f"{file} is damaged, or holds more than tensors ({error!r})") from error
+    except _BROKEN as error:
+        raise DataError(
+            f"{file} is damaged, or holds more than tensors ({_reason(error)})"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong; torch's own words advise to load what could run code."""
+    if isinstance(error, UnpicklingError) or "weights_only" in str(error):
+        return "something in it is no tensor, and could run code"
+    return repr(error).partition("\\n")[0]
 
 
 def _identity(path: Path) -> dict[str, Any]:

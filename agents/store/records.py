@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from agents.removal import is_link
 from agents.run_folder import (
     IDENTITY,
     LOCK,
     OLD_FORMAT,
     WALK_FORWARD,
+    is_locked,
     is_old_run,
     latest_checkpoint,
 )
 from agents.tensors import SUFFIX
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.evaluation.looks import read_looks
 from portfolio_env.files import read_json
 
 CARD = "card.json"
 MODELS = ("best", "final")
+MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
+"""What reading a file raises that holds other things than its writer puts there."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,12 @@ class Record:
     looks: int
     runs: tuple[Path, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what a stranger may have written in place of texts."""
+        for name in ("id", "algo", "market", "started"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name}, which is {getattr(self, name)!r:.60} and no text")
+
 
 def is_run(path: Path) -> bool:
     """Whether a folder holds a run or a walk forward."""
@@ -75,10 +82,10 @@ def read_record(path: Path) -> Record:
         if (path / WALK_FORWARD).is_file():
             return _walk_forward(path)
         return _run(path)
-    except (LookupError, TypeError, ValueError) as error:
-        if isinstance(error, DataError):
+    except MALFORMED as error:
+        if isinstance(error, PortfolioError):
             raise
-        raise DataError(f"{path} is damaged: its settings lack {error}; restore it") from error
+        raise DataError(f"{path} is damaged: its files lack {error}; restore it") from error
 
 
 def read_records(store: Path) -> tuple[list[Record], list[str]]:
@@ -112,7 +119,7 @@ def find(name: str, store: Path) -> Path:
     begun = [
         path
         for path in folders(store)
-        if re.fullmatch("[0-9a-f]+", name) and identity(path).get("id", "").startswith(name)
+        if re.fullmatch("[0-9a-f]+", name) and id_of(path).startswith(name)
     ]
     if len(begun) == 1:
         return begun[0]
@@ -131,6 +138,14 @@ def identity(path: Path) -> dict[str, Any]:
     """Id, start, command and environment of a run; {} in the first format."""
     file = path / (WALK_FORWARD if (path / WALK_FORWARD).is_file() else IDENTITY)
     return read_json(file) if file.is_file() else {}
+
+
+def id_of(path: Path) -> str:
+    """The id of a run; "" of one whose files do not tell it."""
+    try:
+        return str(identity(path).get("id", ""))
+    except DataError:
+        return ""
 
 
 def is_old(path: Path) -> bool:
@@ -161,15 +176,7 @@ def member_runs(path: Path) -> list[Path]:
 
 def is_running(path: Path) -> bool:
     """Whether a process is at work in a folder."""
-    if not (path / LOCK).exists():
-        return False
-    try:
-        with FileLock(path / LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # nobody can lock it here, e.g. on a medium that is read-only
-        return False
+    return is_locked(path / LOCK)
 
 
 def is_finished(path: Path) -> bool:
@@ -200,6 +207,8 @@ def _run(path: Path) -> Record:
 def _walk_forward(path: Path) -> Record:
     plan, runs = read_json(path / WALK_FORWARD), member_runs(path)
     config, count = plan["config"], len(plan["folds"]) * len(plan["seeds"])
+    if not count or (path / "config.json").is_file():
+        raise ValueError("folds and seeds of their own")
     finished = sum(map(is_finished, runs))
     state = "finished" if finished == count else f"{finished} of {count} trained"
     if is_old(path):
