@@ -13,7 +13,7 @@ MUTANTS ?=
 KILLS ?= 100
 # What is compiled and what is not must give the same numbers: these run both ways.
 ECONOMICS := $(patsubst %,tests/test_%.py,trading constraints dynamics rewards conservation \
-	money_regressions fuzz env vector_env)
+	money_regressions holdings_that_stay fuzz env vector_env)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup format lint type test test-plain demo bench learn verdicts fuzz kills mutants clean

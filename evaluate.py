@@ -22,7 +22,6 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from agents.command_line import errors_in_one_line
 from agents.inspection import encoder_pictures, parameter_bytes
 from agents.run_folder import evaluating
 from agents.setting import Setting, Stage, Task, setting_of_run, setting_of_task
@@ -32,6 +31,7 @@ from agents.walk_forward import FILE
 from baselines import BASELINES
 from baselines.contestants import contestants, trials
 from portfolio_env import TransactionCosts
+from portfolio_env.command_line import exit_status
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import Comparison, GateDecision, compare, write_comparison
 from portfolio_env.evaluation.allocation import allocate
@@ -362,12 +362,15 @@ def _evaluate(config: EvaluateConfig) -> Comparison:
     return comparison
 
 
-def main() -> None:
-    """Read the command line, evaluate, print and write."""
+def main() -> int:
+    """Read the command line, evaluate, print and write; returns the exit status."""
     config = tyro.cli(EvaluateConfig, description=__doc__)
-    with errors_in_one_line():
+
+    def work() -> None:
         evaluate(config)
+
+    return exit_status(work, stopped="stopped; what was written before is whole")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

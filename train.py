@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 
 from agents import walk_forward
-from agents.command_line import errors_in_one_line
 from agents.config import TrainConfig
 from agents.training import resume, train
+from portfolio_env.command_line import exit_status
 from portfolio_env.errors import ArgumentError
 
 
@@ -59,18 +59,15 @@ def _seeds(text: str | None) -> list[int]:
         ) from error
 
 
-def main() -> None:
-    """Run the command line."""
+def main() -> int:
+    """Run the command line; returns the exit status."""
     command = tyro.cli(Command)
     logging.basicConfig(format="%(message)s")
     logging.getLogger("agents").setLevel(logging.INFO)
-    try:
-        with errors_in_one_line():
-            path = run(command)
-    except KeyboardInterrupt:
-        sys.exit("stopped; continue with --resume and the run folder")
-    print(path)
+    return exit_status(
+        lambda: print(run(command)), stopped="stopped; continue with --resume and the run folder"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,13 +1,13 @@
 """Runs of the first format act as before, bit for bit, and nothing of their pickles is run."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch as th
+from payload import Payload
 from small_runs import made_run
 
 import portfolio_env as pe
@@ -126,16 +126,6 @@ def test_a_stopped_run_is_resumed_after_its_conversion(tmp_path):
     assert read_record(path).state == "stopped 0%"
     resume(path)
     assert read_record(path).state == "finished"
-
-
-class Payload:
-    """Creates a folder when it is unpickled."""
-
-    def __init__(self, file):
-        self.file = str(file)
-
-    def __reduce__(self):
-        return os.mkdir, (self.file,)
 
 
 def test_nothing_of_a_pickle_is_run(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Settings and recipes that were edited: an error of one line that names field and file."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ from small_runs import made_run
 
 import evaluate as evaluate_module
 import train as train_module
-from agents.command_line import errors_in_one_line
 from agents.config import TrainConfig
 from agents.run_folder import load_run, read_config
 from agents.tensors import SUFFIX, load_tensors, save_tensors
+from portfolio_env.command_line import exit_status
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.files import read_json
 
@@ -139,23 +140,35 @@ def test_weights_and_counters_that_are_no_numbers_are_refused(part: str, run_pat
 )
 @pytest.mark.parametrize(("module", "work"), [(train_module, "run"), (evaluate_module, "evaluate")])
 def test_a_lack_of_memory_ends_in_one_line(
-    error: Exception, module: Any, work: str, monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    module: Any,
+    work: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def fail(*_: Any) -> None:
         raise error
 
     monkeypatch.setattr(module, work, fail)
     monkeypatch.setattr("sys.argv", ["program"])
-    with pytest.raises(SystemExit, match=r"^error: there is not enough memory \([^\n]*$"):
-        module.main()
+    assert module.main() == 1
+    assert re.fullmatch(r"error: there is not enough memory \([^\n]*\n", capsys.readouterr().err)
 
 
-def test_an_error_shows_no_control_characters_and_ends() -> None:
-    with pytest.raises(SystemExit) as caught, errors_in_one_line():
-        raise DataError("\x1b[31m" + "x" * 10**6)
-    assert "\x1b" not in str(caught.value) and len(str(caught.value)) < 3000
-    with pytest.raises(RuntimeError, match="a fault"), errors_in_one_line():
-        raise RuntimeError("a fault of the program")
+def test_an_error_shows_no_control_characters_and_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(error: BaseException) -> int:
+        def fail() -> int:
+            raise error
+
+        return exit_status(fail, stopped="stopped; go on")
+
+    assert work(DataError("\x1b[31m" + "x" * 10**6)) == 1
+    told = capsys.readouterr().err
+    assert "\x1b" not in told and len(told) < 3000
+    assert work(KeyboardInterrupt()) == 130
+    assert capsys.readouterr().err == "stopped; go on\n"
+    with pytest.raises(RuntimeError, match="a fault"):
+        work(RuntimeError("a fault of the program"))
 
 
 def test_weights_of_a_direct_agent_are_numbers_too(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ import resource
 import shutil
 
 import pytest
+from payload import Payload
 from small_runs import made_run
-from test_conversion import Payload, to_old
+from test_conversion import to_old
 from test_run_archives import entries, rewritten
 from test_run_store import command
 

@@ -11,6 +11,7 @@ import pytest
 import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from payload import Payload
 from safetensors.torch import save_file
 
 from agents.tensors import load_tensors, save_tensors
@@ -95,23 +96,13 @@ def test_any_changed_bit_and_any_cut_is_an_error_that_names_the_file(tmp_path: P
     assert same(tree, load_tensors(path, kind="tree"))
 
 
-class _Payload:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, file: Path) -> None:
-        self.file = file
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.file,)
-
-
 def test_files_of_other_kinds_are_refused_and_nothing_in_them_runs(tmp_path: Path) -> None:
     trap = tmp_path / "trap"
     path = tmp_path / "a.safetensors"
     deep = '{"a":' * 100_000 + "1" + "}" * 100_000
     wrong: dict[str, Any] = {
-        "pickle": lambda: path.write_bytes(pickle.dumps(_Payload(trap))),
-        "torch": lambda: th.save(_Payload(trap), path),
+        "pickle": lambda: path.write_bytes(pickle.dumps(Payload(trap))),
+        "torch": lambda: th.save(Payload(trap), path),
         "text": lambda: path.write_text("hello"),
         "nothing": lambda: path.write_bytes(b""),
         "foreign": lambda: save_file({"a": th.ones(3)}, path),

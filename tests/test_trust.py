@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from payload import Payload
 from small_runs import small
 
 from agents import export_zip, load_agent, load_run, load_zip, make_agent, make_sb3_vec_env
@@ -27,16 +28,6 @@ OLD = (
     "checkpoints/000000009999/replay_buffer.npz", "checkpoints/direct.pt", "encoder.pt",
     "stage_1.pt", "stage_2.pt", "vecnormalize.pkl", "policy.pth",
 )  # fmt: skip
-
-
-class Payload:
-    """Creates a file when it is unpickled."""
-
-    def __init__(self, trap: Path) -> None:
-        self.trap = trap
-
-    def __reduce__(self) -> Any:
-        return Path.touch, (self.trap,)
 
 
 def by_pickle(trap: Path) -> bytes:

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 import tyro
 
 from agents.store.cli import Command
-from portfolio_env.errors import PortfolioError
-from portfolio_env.names import printable
+from portfolio_env.command_line import exit_status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,14 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = tyro.cli(
         Command, prog="python -m agents.store", description=__doc__, args=arguments
     )
-    try:
-        return command.run()
-    except (PortfolioError, OSError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; nothing was left half done", file=sys.stderr)
-        return 130
+    return exit_status(command.run, stopped="stopped; nothing was left half done")
 
 
 if __name__ == "__main__":

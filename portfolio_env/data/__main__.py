@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from portfolio_env.errors import PortfolioError
-from portfolio_env.names import printable
+from portfolio_env.command_line import exit_status
 
 try:
     import tyro
@@ -31,14 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__,
         args=arguments,
     )
-    try:
-        return command.run()
-    except (PortfolioError, OSError) as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
+    return exit_status(command.run, stopped="stopped; the same command continues")
 
 
 if __name__ == "__main__":

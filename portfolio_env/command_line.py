@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from portfolio_env.errors import PortfolioError
 from portfolio_env.names import printable
@@ -13,24 +12,35 @@ _LONGEST = 2000  # characters of a line
 _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed")
 
 
-@contextmanager
-def errors_in_one_line() -> Iterator[None]:
-    """Within it an error ends the program with one line on stderr and the status 1.
+def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
+    """Do the work of a command line; an error is told in one line on stderr.
 
     Errors in the program itself keep their traceback; a lack of memory is none, whichever library
     says so: Python and NumPy raise ``MemoryError``, torch a ``RuntimeError`` of its allocator.
+
+    Args:
+        work: Returns the exit status; None is 0.
+        stopped: What to say when the user interrupts it.
+
+    Returns:
+        The exit status: that of the work, 1 after an error, 130 after an interruption.
     """
     try:
-        yield
+        return work() or 0
     except (PortfolioError, OSError) as error:
-        sys.exit(f"error: {_line(error)}")
+        told = f"error: {_line(error)}"
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(text in str(error) for text in _ALLOCATOR):
             raise
-        sys.exit(
+        told = (
             f"error: there is not enough memory ({_line(error)}); give fewer lanes or bars, a "
             "shorter window or a smaller network"
         )
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
+    print(told, file=sys.stderr)
+    return 1
 
 
 def _line(error: Exception) -> str:
