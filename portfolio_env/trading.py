@@ -305,21 +305,17 @@ def money_lost(
         turnover: Traded notional over wealth before.
     """
     buy, sell, impact, fee = costs
-    before, total, gross, forbidden = d[0], held[0], abs(held[0]), 0.0
-    spent = fee if turnover > 0.0 else 0.0
+    left = d[0] - mu * held[0] - (fee if turnover > 0.0 else 0.0)
+    total, gross, forbidden = held[0], abs(held[0]), 0.0
     for i in range(frozen.shape[0]):
-        before += d[i + 1]
         total += held[i + 1]
         gross += abs(held[i + 1])
         q = mu * held[i + 1] - d[i + 1]
-        size = abs(q)
-        bought, sold = buy[i], sell[i]
-        rate = bought if q > 0.0 else sold
+        cost = max(buy[i] * q, -sell[i] * q)  # no rate is negative: the side needs no branch
         if impact.shape[0] > 0:
-            rate += impact[i] * math.sqrt(size)
-        spent += rate * size
-        forbidden += size if frozen[i] else 0.0
+            cost += impact[i] * abs(q) * math.sqrt(abs(q))
+        left -= q + cost
+        forbidden += abs(q) if frozen[i] else 0.0
     if mu == 0.0:  # costs took all there is, whatever they would have been
-        spent, forbidden = 1.0, 0.0
-    off = abs(total - 1.0) + abs(before - mu * total - spent) + forbidden
-    return off / max(gross, 1.0)
+        left, forbidden = 0.0, 0.0
+    return (abs(total - 1.0) + abs(left) + forbidden) / max(gross, 1.0)
