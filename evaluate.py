@@ -22,35 +22,42 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from agents.inspection import encoder_pictures, parameter_bytes
-from agents.run_folder import evaluating
-from agents.setting import Setting, Stage, Task, setting_of_run, setting_of_task
 from agents.store.cards import write_card
 from agents.store.records import is_run
-from agents.walk_forward import FILE
+from agents.training.evaluation import (
+    Setting,
+    Stage,
+    Task,
+    encoder_pictures,
+    parameter_bytes,
+    setting_of_run,
+    setting_of_task,
+)
+from agents.training.run_folder import evaluating
+from agents.training.walk_forward import FILE
 from baselines import BASELINES
-from baselines.contestants import contestants, trials
+from baselines.strategies import contestants, trials
 from portfolio_env import TransactionCosts
 from portfolio_env.command_line import exit_status
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import Comparison, GateDecision, compare, write_comparison
-from portfolio_env.evaluation.allocation import allocate
 from portfolio_env.evaluation.comparison import REFERENCE
-from portfolio_env.evaluation.contest import Contest, run_contest
-from portfolio_env.evaluation.events import ALL_ASSETS, read_events
-from portfolio_env.evaluation.looks import (
+from portfolio_env.evaluation.diagnostics.events import ALL_ASSETS, read_events
+from portfolio_env.evaluation.diagnostics.implementation import practical_figures
+from portfolio_env.evaluation.orders import allocate
+from portfolio_env.evaluation.report.inputs import Hindsight, Material
+from portfolio_env.evaluation.report.report import write_report
+from portfolio_env.evaluation.report.subperiods import seed_sentences, window_texts
+from portfolio_env.evaluation.runner import Contest, run_contest
+from portfolio_env.evaluation.summary import gate_sentence, overall, sentence, text_table
+from portfolio_env.evaluation.usage_log import (
     Look,
     earlier_sharpes,
     looks_warning,
     make_look,
     record_look,
 )
-from portfolio_env.evaluation.material import Hindsight, Material
-from portfolio_env.evaluation.practical import practical_figures
-from portfolio_env.evaluation.report import write_report
-from portfolio_env.evaluation.time_chapters import seed_sentences, window_texts
-from portfolio_env.evaluation.verdict import gate_sentence, overall, sentence, text_table
-from portfolio_env.files import locked
+from portfolio_env.files.atomic import locked
 from portfolio_env.names import positions
 
 MIN_WIDTH = 190  # columns of a terminal that hold the table; a narrower one would break its cells

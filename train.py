@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from agents import walk_forward
-from agents.config import TrainConfig
-from agents.training import resume, train
+from agents.training import walk_forward
+from agents.training.config import TrainConfig
+from agents.training.train import resume, train
 from portfolio_env.command_line import exit_status
 from portfolio_env.errors import ArgumentError
 

@@ -1,7 +1,7 @@
 """Losses as pure functions: masked means, finite for constant returns and for empty masks.
 
 A mask is 1 or True where a value counts; what it leaves out may be NaN. Returns are simple returns
-after costs over contiguous windows, e.g. ``expm1`` of `agents.economics.Economics.roll`.
+after costs over contiguous windows, e.g. ``expm1`` of `agents.direct.simulator.Economics.roll`.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.algorithms import (
+from agents.sb3.algorithms import (
     algorithm_class,
     bind_market,
     make_agent,
@@ -26,11 +26,11 @@ from agents.algorithms import (
     n_actions,
     torch_device,
 )
-from agents.noise import LogitNoise
+from agents.sb3.noise import LogitNoise
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.fields import check_range, checked, shortened
-from portfolio_env.files import replacing
+from portfolio_env.files.atomic import replacing
 from portfolio_env.names import check_keywords
 
 KIND = "agent"

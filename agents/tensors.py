@@ -19,7 +19,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import replacing
+from portfolio_env.files.atomic import replacing
 
 SUFFIX = ".safetensors"
 _ENTRY = "portfolio_env"

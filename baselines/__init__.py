@@ -1,8 +1,6 @@
 """Baselines: policies that need no training, judged through the same environment as any agent."""
 
-from typing import Any
-
-from baselines.base import Baseline, PortfolioModel
+from baselines.base import BASELINES, Baseline, PortfolioModel, make_baseline
 from baselines.deep import DeepPortfolio, GatPortfolio, TcnGnnLstmPortfolio
 from baselines.ensemble import Ensemble
 from baselines.forecasts import (
@@ -12,7 +10,6 @@ from baselines.forecasts import (
     StateSpaceMeanVariance,
     TransformerMeanVariance,
 )
-from baselines.hindsight import BestAsset, BestConstantRebalanced
 from baselines.online import (
     OLMAR1,
     OLMAR2,
@@ -31,8 +28,8 @@ from baselines.optimisers import (
     NestedClusters,
     RiskParity,
 )
-from baselines.saving import load_baseline, save_baseline
-from baselines.simple import (
+from baselines.oracles import BestAsset, BestConstantRebalanced
+from baselines.rules import (
     BuyAndHold,
     Cash,
     ConstantRebalanced,
@@ -41,8 +38,7 @@ from baselines.simple import (
     Momentum,
     RandomWeights,
 )
-from portfolio_env.market import Market
-from portfolio_env.names import unknown
+from baselines.saving import load_baseline, save_baseline
 
 __all__ = [
     "BASELINES",
@@ -53,63 +49,46 @@ __all__ = [
     "save_baseline",
 ]
 
-BASELINES: dict[str, type[Baseline]] = {
-    # rules
-    "buy_and_hold": BuyAndHold,
-    "cash": Cash,
-    "constant_rebalanced": ConstantRebalanced,
-    "equal_weight": EqualWeight,
-    "inverse_volatility": InverseVolatility,
-    "momentum": Momentum,
-    "random": RandomWeights,
-    # optimisers
-    "herc": HierarchicalEqualRisk,
-    "hrp": HierarchicalRiskParity,
-    "mean_variance": MeanVariance,
-    "min_variance": MinimumVariance,
-    "nested_clusters": NestedClusters,
-    "risk_parity": RiskParity,
-    # optimisers of expected returns that are forecast
-    "forecast_mean_variance": ForecastMeanVariance,
-    "lstm_mean_variance": LstmMeanVariance,
-    "random_forest_mean_variance": RandomForestMeanVariance,
-    "state_space_mean_variance": StateSpaceMeanVariance,
-    "transformer_mean_variance": TransformerMeanVariance,
-    # networks trained end to end
-    "deep_portfolio": DeepPortfolio,
-    "gat_portfolio": GatPortfolio,
-    "tcn_gnn_lstm_portfolio": TcnGnnLstmPortfolio,
-    # mixtures
-    "ensemble": Ensemble,
-    # oracles, fitted to the bars they are judged on
-    "best_asset": BestAsset,
-    "best_constant_rebalanced": BestConstantRebalanced,
-    # online portfolio selection
-    "cwmr_stdev": CWMRStdev,
-    "cwmr_var": CWMRVar,
-    "eg": ExponentiatedGradient,
-    "olmar1": OLMAR1,
-    "olmar2": OLMAR2,
-    "ons": OnlineNewtonStep,
-    "pamr": PAMR,
-    "rmr": RMR,
-}
-
-
-def make_baseline(name: str, market: Market, **options: Any) -> Baseline:
-    """Build a baseline by name.
-
-    Args:
-        name: One of ``BASELINES``.
-        market: The market its environments trade.
-        **options: Options of that baseline.
-
-    Returns:
-        The baseline; its ``predict`` answers like that of a trained SB3 model.
-
-    Raises:
-        ArgumentError: If there is no baseline of that name.
-    """
-    if name not in BASELINES:
-        raise unknown("baseline", name, BASELINES)
-    return BASELINES[name](market, **options)
+BASELINES.update(
+    {
+        # rules
+        "buy_and_hold": BuyAndHold,
+        "cash": Cash,
+        "constant_rebalanced": ConstantRebalanced,
+        "equal_weight": EqualWeight,
+        "inverse_volatility": InverseVolatility,
+        "momentum": Momentum,
+        "random": RandomWeights,
+        # optimisers
+        "herc": HierarchicalEqualRisk,
+        "hrp": HierarchicalRiskParity,
+        "mean_variance": MeanVariance,
+        "min_variance": MinimumVariance,
+        "nested_clusters": NestedClusters,
+        "risk_parity": RiskParity,
+        # optimisers of expected returns that are forecast
+        "forecast_mean_variance": ForecastMeanVariance,
+        "lstm_mean_variance": LstmMeanVariance,
+        "random_forest_mean_variance": RandomForestMeanVariance,
+        "state_space_mean_variance": StateSpaceMeanVariance,
+        "transformer_mean_variance": TransformerMeanVariance,
+        # networks trained end to end
+        "deep_portfolio": DeepPortfolio,
+        "gat_portfolio": GatPortfolio,
+        "tcn_gnn_lstm_portfolio": TcnGnnLstmPortfolio,
+        # mixtures
+        "ensemble": Ensemble,
+        # oracles, fitted to the bars they are judged on
+        "best_asset": BestAsset,
+        "best_constant_rebalanced": BestConstantRebalanced,
+        # online portfolio selection
+        "cwmr_stdev": CWMRStdev,
+        "cwmr_var": CWMRVar,
+        "eg": ExponentiatedGradient,
+        "olmar1": OLMAR1,
+        "olmar2": OLMAR2,
+        "ons": OnlineNewtonStep,
+        "pamr": PAMR,
+        "rmr": RMR,
+    }
+)

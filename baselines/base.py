@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.fingerprints import check_market
 from portfolio_env.market import Market
-from portfolio_env.panel import PricePanel
-from portfolio_env.timeline import Moment, Timestamps, row_of
+from portfolio_env.market.fingerprints import check_market
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.market.timeline import Moment, Timestamps, row_of
+from portfolio_env.names import unknown
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
 MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
@@ -222,7 +223,7 @@ class PortfolioModel(Baseline):
                 f"{type(self).__name__} decides over all {self.market.n_assets} assets of its "
                 "market; build its environment without universe=, on market.select(...)."
             )
-        check_market(observation, self.market, MEND)
+        check_market(observation, self.market.fingerprint, MEND)
         rows = np.asarray(observation["t"])[:, 0]
         out = np.array(observation["weights"], np.float64)
         asked = self._due[rows] | (out[:, 1:] == 0).all(axis=1)
@@ -392,3 +393,26 @@ def within(name: str, value: float, low: float, high: float) -> float:
     if not isinstance(value, int | float) or not low <= value <= high or np.isinf(value):
         raise ArgumentError(f"{name}={value!r} must be a number in [{low:g}, {high:g}].")
     return value
+
+
+BASELINES: dict[str, type[Baseline]] = {}
+"""Baselines by name; `baselines/__init__.py` lists them."""
+
+
+def make_baseline(name: str, market: Market, **options: Any) -> Baseline:
+    """Build a baseline by name.
+
+    Args:
+        name: One of ``BASELINES``.
+        market: The market its environments trade.
+        **options: Options of that baseline.
+
+    Returns:
+        The baseline; its ``predict`` answers like that of a trained SB3 model.
+
+    Raises:
+        ArgumentError: If there is no baseline of that name.
+    """
+    if name not in BASELINES:
+        raise unknown("baseline", name, BASELINES)
+    return BASELINES[name](market, **options)

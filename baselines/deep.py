@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from baselines.base import Every, PortfolioModel, Weights, at_least, holdable, rows_of, within
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
+from portfolio_env.market.panel import PricePanel
 from portfolio_env.names import unknown
-from portfolio_env.panel import PricePanel
-from portfolio_env.targets import softmax_numerators
+from portfolio_env.simulation.constraints import PortfolioConstraints
+from portfolio_env.simulation.targets import softmax_numerators
 
 if TYPE_CHECKING:
-    from agents.direct import DirectAgent
+    from agents.direct.agent import DirectAgent
 
 _TRAINING = {
     "iterations": 100,
@@ -34,7 +34,7 @@ class DeepPortfolio(PortfolioModel):
 
     An encoder of `agents.networks` reads a window of the market's features, a scorer shared over
     assets gives each a score, and a softmax over the scores and a free one for cash the weights.
-    It is trained through the differentiable accounting of `agents.economics`, costs and constraints
+    It is trained through the differentiable accounting of `direct.simulator`, costs and constraints
     included, on the first part of the fitting period, and validated on the rest of it: the weights
     of best net growth there are kept. It does not see what is held, so a target depends on the
     market alone.
@@ -55,7 +55,7 @@ class DeepPortfolio(PortfolioModel):
         environment: Keywords of ``PortfolioEnv`` for the accounts it is trained on, JSON-able:
             ``costs``, ``execution``, ``initial_value``.
         validation: Share of the fitting period, at its end, that says which weights are kept.
-        training: Options of `agents.direct_training.DirectOptions`.
+        training: Options of `agents.direct.training.DirectOptions`.
         seed: Of the first weights and of every draw.
 
     Raises:
@@ -142,7 +142,7 @@ class DeepPortfolio(PortfolioModel):
         self._agent = agent
 
     def _new_agent(self) -> DirectAgent:
-        from agents.direct import DirectAgent
+        from agents.direct.agent import DirectAgent
 
         return DirectAgent(
             self.market.n_features,

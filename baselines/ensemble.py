@@ -8,17 +8,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines.base import MEND, Baseline, PortfolioModel, Weights, within
+from baselines.base import MEND, Baseline, PortfolioModel, Weights, make_baseline, within
 from baselines.simplex import log_optimal
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy, backtest
-from portfolio_env.fingerprints import check_market
 from portfolio_env.market import Market
+from portfolio_env.market.fingerprints import check_market
+from portfolio_env.market.timeline import Moment, row_of
 from portfolio_env.names import unknown
-from portfolio_env.targets import softmax_numerators
-from portfolio_env.timeline import Moment, row_of
+from portfolio_env.simulation.constraints import PortfolioConstraints
+from portfolio_env.simulation.targets import softmax_numerators
 
 GAP = 1e-9  # to which fitted shares are optimal, in log growth per bar
 
@@ -78,8 +78,6 @@ class Ensemble(Baseline):
     ) -> None:
         super().__init__(market)
         if not isinstance(members, Mapping):
-            from baselines import make_baseline
-
             members = {name: make_baseline(name, market) for name in members}
         self.members = dict(members)
         if not self.members:
@@ -181,7 +179,7 @@ class Ensemble(Baseline):
                 f"an ensemble decides over all {self.market.n_assets} assets of its market; build "
                 "its environment without universe=, on market.select(...)."
             )
-        check_market(observation, self.market, MEND)
+        check_market(observation, self.market.fingerprint, MEND)
         if np.ndim(observation["weights"]) == 1:
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
             weights, state = self._mixed(batch, state, episode_start, deterministic)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.base import Baseline
+from baselines.base import BASELINES, Baseline, make_baseline
 from baselines.ensemble import Ensemble
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import Market
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 if TYPE_CHECKING:
-    from agents.direct import DirectAgent
+    from agents.direct.agent import DirectAgent
 
 KIND = "baseline"  # of the file's tensors
 
@@ -67,8 +67,7 @@ def load_baseline(path: str | Path, market: Market) -> Baseline:
 
 def _described(model: Any, name: str = "the model") -> dict[str, Any]:
     """The tree of a model, with those of its members."""
-    from agents.direct import DirectAgent
-    from baselines import BASELINES
+    from agents.direct.agent import DirectAgent
 
     if isinstance(model, DirectAgent):
         return {"direct": model.config, "learned": {"weights": dict(model.network.state_dict())}}
@@ -97,8 +96,6 @@ def _described(model: Any, name: str = "the model") -> dict[str, Any]:
 
 def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
     """The model of a tree."""
-    from baselines import make_baseline
-
     if "direct" in tree:
         return _direct_agent(tree, market)
     options = dict(tree["options"])
@@ -117,7 +114,7 @@ def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
 
 def _direct_agent(tree: Mapping[str, Any], market: Market) -> DirectAgent:
     """A member that was trained by the gradient of net growth."""
-    from agents.direct import DirectAgent
+    from agents.direct.agent import DirectAgent
 
     agent = DirectAgent(**tree["direct"])
     agent.network.load_state_dict(tree["learned"]["weights"])

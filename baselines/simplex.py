@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.constraints import PortfolioConstraints
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Vector = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # two workers, one thread each
 import learning
 from learning import Options
 
-from portfolio_env.files import replacing
+from portfolio_env.files.atomic import replacing
 
 STRENGTH, WINDOW, DROPOUT = "medium", 8, 0.2
 DIRECT: Options = {"algo": "direct", "window": WINDOW, "options": {"learning_rate": 1e-3}}

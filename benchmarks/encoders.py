@@ -45,14 +45,14 @@ from agents import (
     make_agent,
     make_sb3_vec_env,
 )
-from agents.embeddings import Embeddings
+from agents.market_encoder import Embeddings
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
-from agents.pretraining import Pretrainer, PretrainingOptions
-from agents.rollouts import GroupedRolloutBuffer
+from agents.sb3.buffers import GroupedRolloutBuffer
+from agents.training.pretraining import Pretrainer, PretrainingOptions
 from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.features import FeaturePipeline
-from portfolio_env.files import replacing
+from portfolio_env.files.atomic import replacing
 
 WINDOW, BARS, FEATURES = 60, 1000, 44
 SMALL, FULL = "tcn_gnn_lstm_small", "tcn_gnn_lstm"

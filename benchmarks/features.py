@@ -24,10 +24,10 @@ import pandas as pd
 import ta
 
 from portfolio_env import Market, PricePanel
-from portfolio_env.data.synthetic import synthetic_panel
+from portfolio_env.data.generators.synthetic import synthetic_panel
 from portfolio_env.features import FeaturePipeline
-from portfolio_env.files import replacing
-from portfolio_env.panel import BAR_FIELDS
+from portfolio_env.files.atomic import replacing
+from portfolio_env.market.panel import BAR_FIELDS
 
 ASSETS, BARS, UPDATES = 20, 8000, 40
 

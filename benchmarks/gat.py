@@ -34,10 +34,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch as th
 from torch import Tensor, nn
 
-from agents.networks.correlation_graph import EDGE_DIM, Graph, correlation_graph
 from agents.networks.gat import GAT
 from agents.networks.gatv2 import GATv2Layer
-from portfolio_env.files import replacing
+from agents.networks.graph import EDGE_DIM, Graph, correlation_graph
+from portfolio_env.files.atomic import replacing
 
 with warnings.catch_warnings():
     warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)

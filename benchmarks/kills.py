@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.run_folder import latest_checkpoint
 from agents.tensors import SUFFIX, load_tensors
+from agents.training.run_folder import latest_checkpoint
 from portfolio_env.errors import DataError
-from portfolio_env.files import read_json
+from portfolio_env.files.atomic import read_json
 
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
 

@@ -2,7 +2,7 @@
 
     python benchmarks/lead_lag.py --out runs/lead_lag.json
 
-The market of pairs (`portfolio_env.data.lead_lag`, medium strength, 8 assets, 3,000 training days,
+The market of pairs (`data.generators.lead_lag`, medium strength, 8 assets, 3,000 training days,
 costs of 10 bp): the signal that moves an asset is a feature of its partner, which correlated
 returns reveal. A seed is its own market draw and its own agent seed. The recipes were chosen on
 seeds 0 to 4; what is reported comes from others. *Captured*, of the last model, is
@@ -59,11 +59,11 @@ from learning import (
 )
 
 from agents import make_sb3_vec_env, policy_for
-from agents.direct import DirectAgent
+from agents.direct.agent import DirectAgent
 from portfolio_env import Market, PortfolioVectorEnv
-from portfolio_env.data.lead_lag import LeadLagMarket
+from portfolio_env.data.generators.lead_lag import LeadLagMarket
 from portfolio_env.features import FeaturePipeline
-from portfolio_env.files import replacing
+from portfolio_env.files.atomic import replacing
 
 STRENGTH, ASSETS, DAYS = "medium", 8, 3_000
 FEATURES, WINDOW = ("return_1", "exogenous"), 40

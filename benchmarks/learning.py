@@ -2,7 +2,7 @@
 
     python benchmarks/learning.py --out runs/learning.json
 
-Planted markets (`portfolio_env.data.planted`): the features are the signal and three distractors,
+Planted markets (`data.generators.planted`): the features are the signal and three distractors,
 costs are 10 bp. A seed is its own market draw and its own agent seed; all five are reported. The
 recipes were chosen on seeds 0 to 4; `--first-seed 5` runs them on others. *Captured*, of the last
 model, is
@@ -48,12 +48,12 @@ from numpy.typing import NDArray
 from stable_baselines3.common.logger import Logger
 
 from agents import make_agent, make_sb3_vec_env, policy_for
-from agents.curriculum import hand_on
-from agents.direct import DirectAgent
+from agents.direct.agent import DirectAgent
+from agents.training.curriculum import hand_on
 from portfolio_env import Market, PortfolioEnv, PortfolioVectorEnv
-from portfolio_env.data.planted import PlantedMarket
+from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.evaluation import backtest
-from portfolio_env.files import replacing
+from portfolio_env.files.atomic import replacing
 
 Array = NDArray[np.float64]
 Act = Callable[[Any], Any]

@@ -1,7 +1,7 @@
 """Which small faults in the code that decides about money and evidence would the tests not notice?
 
     python benchmarks/mutants.py                        # every module, hours
-    python benchmarks/mutants.py portfolio_env/costs.py --minutes 10
+    python benchmarks/mutants.py portfolio_env/simulation/costs.py --minutes 10
 
 Every module of ``mutants.toml`` is changed in one place at a time by cosmic-ray (a sign, a
 comparison, a constant, a condition), in a copy of the checkout, and its tests run on the change; a

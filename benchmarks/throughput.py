@@ -26,7 +26,7 @@ from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
 
 from agents import IndexReplayBuffer, bytes_per_transition, make_sb3_vec_env
 from portfolio_env import PortfolioEnv, PortfolioVectorEnv, load_market
-from portfolio_env.files import replacing
+from portfolio_env.files.atomic import replacing
 
 BLOCKS, BLOCK_SECONDS = 9, 0.5
 EPISODE: dict[str, Any] = {"episode_length": 250, "random_start": True}

@@ -2,7 +2,7 @@
 
     python benchmarks/verdicts.py --out runs/verdicts.json
 
-Markets of 5 assets and 3,000 daily bars (`portfolio_env.data.planted`): 200 of pure noise
+Markets of 5 assets and 3,000 daily bars (`data.generators.planted`): 200 of pure noise
 ("synthetic-null"), and 100 of each strength of "synthetic-momentum", whose signal makes returns
 persist. Baselines with their registered defaults (the least weight that mean-variance takes by
 itself is feasible for 5 assets) are backtested over 500 bars, on which the gate decides, and over
@@ -38,11 +38,11 @@ from numpy.typing import NDArray
 
 from baselines import make_baseline
 from portfolio_env import PortfolioEnv
-from portfolio_env.data.planted import PlantedMarket
+from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.evaluation import BacktestResult, Policy, backtest, compare, gate_decision
 from portfolio_env.evaluation.comparison import REFERENCE
-from portfolio_env.evaluation.verdict import SIGNIFICANCE, beats, best_beats
-from portfolio_env.files import replacing
+from portfolio_env.evaluation.summary import SIGNIFICANCE, beats, best_beats
+from portfolio_env.files.atomic import replacing
 
 Row = dict[str, Any]
 

@@ -7,14 +7,14 @@
 
 import gymnasium as gym
 
-from portfolio_env import dynamics
-from portfolio_env.constraints import PortfolioConstraints
-from portfolio_env.costs import TransactionCosts
 from portfolio_env.data import load_market
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.machine import env_info
 from portfolio_env.market import Market, PricePanel
+from portfolio_env.simulation import dynamics
+from portfolio_env.simulation.constraints import PortfolioConstraints
+from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.vector_env import PortfolioVectorEnv
 
 __all__ = [

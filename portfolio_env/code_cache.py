@@ -28,7 +28,7 @@ from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from portfolio_env.errors import DataError
-from portfolio_env.files import replacing
+from portfolio_env.files.atomic import replacing
 
 _logger = logging.getLogger(__name__)
 # Numba says little about the types of these.
@@ -114,10 +114,12 @@ class CodeCache(FunctionCache):
 def source_stamp(source: Path) -> str:
     """The SHA-256 of a source file with kernels and of those whose kernels it may call.
 
-    These are the modules beside this one: numba compiles what a function calls into the function.
+    These are the modules beside this one, of the simulation and of the features: numba compiles
+    what a function calls, and the constants that it reads, into the function.
     """
-    digest = sha256()
-    for file in sorted({source, *Path(__file__).parent.glob("*.py")}):
+    package, digest = Path(__file__).parent, sha256()
+    folders = (package, package / "simulation", package / "features")
+    for file in sorted({source, *(file for folder in folders for file in folder.glob("*.py"))}):
         digest.update(file.read_bytes())
     return digest.hexdigest()
 

@@ -10,13 +10,13 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from portfolio_env import dynamics
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
 from portfolio_env.observations import Observer
-from portfolio_env.simulator import EnvOptions, Simulator
-from portfolio_env.targets import numbers
+from portfolio_env.simulation import dynamics
+from portfolio_env.simulation.simulator import EnvOptions, Simulator
+from portfolio_env.simulation.targets import numbers
 
 _ELSEWHERE = {  # what one environment takes and the other does not
     "num_envs": "lanes are of PortfolioVectorEnv.",

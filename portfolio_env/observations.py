@@ -14,8 +14,8 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.fingerprints import FingerprintSpace
-from portfolio_env.simulator import Simulator
+from portfolio_env.market.fingerprints import FingerprintSpace
+from portfolio_env.simulation.simulator import Simulator
 
 MODES = ("window", "flat", "index")
 # Weights drift out of their bounds where there is leverage; observations are clipped to a multiple

@@ -12,7 +12,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from portfolio_env import dynamics
 from portfolio_env.env import (
     action_space,
     check_options,
@@ -23,8 +22,9 @@ from portfolio_env.env import (
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.observations import Observer
-from portfolio_env.simulator import EnvOptions, Simulator
-from portfolio_env.state import restore_simulator, simulator_state
+from portfolio_env.simulation import dynamics
+from portfolio_env.simulation.simulator import EnvOptions, Simulator
+from portfolio_env.simulation.state import restore_simulator, simulator_state
 
 Bool = NDArray[np.bool_]
 

@@ -34,7 +34,7 @@ def market() -> Market:
 @pytest.fixture(scope="session")
 def loopback():
     """A server that speaks as exchanges do, and the exchanges of ccxt that speak to it, by name."""
-    from exchange_server import ExchangeServer
+    from helpers.exchange_server import ExchangeServer
 
     exchanges: dict[str, Any] = {}
     with ExchangeServer() as running:
@@ -53,7 +53,7 @@ def server(loopback):
 @pytest.fixture
 def link(server, loopback):
     """Gives exchanges of ccxt that speak to the server and do not know its markets yet."""
-    from exchange_server import connect
+    from helpers.exchange_server import connect
 
     def linked(name="binance"):
         exchanges = loopback[1]

@@ -18,11 +18,12 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from fuzz_cases import random_action, random_market, random_options
-from oracle_steps import Prices, Setting, State, step, turnover_limit
-from oracle_targets import Limits, violation
+from helpers.fuzz_cases import random_action, random_market, random_options
+from helpers.oracles.steps import Prices, Setting, State, step, turnover_limit
+from helpers.oracles.targets import Limits, violation
 
-from portfolio_env import PortfolioVectorEnv, dynamics
+from portfolio_env import PortfolioVectorEnv
+from portfolio_env.simulation import dynamics
 
 TOLERANCE = 1e-9
 MODES = ("Disabled", "NextStep")

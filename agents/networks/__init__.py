@@ -7,8 +7,8 @@ written as JSON.
 
 from typing import Any
 
+from agents.networks.base import Encoder, PerAsset
 from agents.networks.branches import BranchEncoder
-from agents.networks.encoders import Encoder, PerAsset
 from agents.networks.factor import FactorEncoder, MlpEncoder, ResidualMlpEncoder
 from agents.networks.gat import GAT
 from agents.networks.heads import AssetHead, PooledCritic, RowMlp, masked_mean

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 import torch as th
 from torch import Tensor, nn
 
-from agents.networks.checks import check_sizes
+from agents.networks.base import RowEncoder, check_sizes
 from agents.networks.mlp import ConfigurableMLP, Norm, make_activation
-from agents.networks.rows import RowEncoder
 from portfolio_env.errors import ArgumentError
 
 # Widths of the branches of these names; others get the last.

@@ -6,9 +6,8 @@ from typing import Any
 import torch as th
 from torch import Tensor, nn
 
-from agents.networks.checks import check_sizes
+from agents.networks.base import RowEncoder, check_sizes
 from agents.networks.mlp import ARCHITECTURES, ConfigurableMLP, Norm, ResidualMLP
-from agents.networks.rows import RowEncoder
 from portfolio_env.errors import ArgumentError
 from portfolio_env.names import unknown
 

@@ -6,10 +6,9 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.networks.checks import check_heads, check_share, check_sizes
-from agents.networks.correlation_graph import EDGE_DIM, Graph, correlation_graph
-from agents.networks.encoders import Encoder
+from agents.networks.base import Encoder, check_heads, check_share, check_sizes
 from agents.networks.gatv2 import GATv2Layer
+from agents.networks.graph import EDGE_DIM, Graph, correlation_graph
 from portfolio_env.errors import ArgumentError
 
 

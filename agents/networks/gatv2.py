@@ -16,7 +16,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.networks.checks import check_share, check_sizes
+from agents.networks.base import check_share, check_sizes
 from portfolio_env.errors import ArgumentError
 
 _CHUNK = {"cpu": 2**18, "cuda": 2**25}  # numbers of a chunk: the cache of a core, 128 MiB

@@ -6,8 +6,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.networks.checks import check_heads, check_share, check_sizes
-from agents.networks.encoders import Encoder
+from agents.networks.base import Encoder, check_heads, check_share, check_sizes
 from agents.networks.temporal import Lstm
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from agents.networks.checks import check_share, check_sizes
+from agents.networks.base import check_share, check_sizes
 from portfolio_env.errors import ArgumentError
 from portfolio_env.names import unknown
 

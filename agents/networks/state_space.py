@@ -7,9 +7,8 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.networks.checks import check_heads, check_share, check_sizes
-from agents.networks.encoders import Encoder
-from agents.networks.prediction_heads import bounded_sigma
+from agents.networks.base import Encoder, check_heads, check_share, check_sizes
+from agents.networks.heads import bounded_sigma
 from portfolio_env.errors import ArgumentError
 
 _SLOWEST = 0.1  # least decay per unit of time

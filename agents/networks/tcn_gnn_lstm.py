@@ -6,7 +6,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.networks.encoders import Encoder
+from agents.networks.base import Encoder
 from agents.networks.graph import GraphAttention, attended
 from agents.networks.temporal import Lstm, Tcn, TemporalPooling
 from portfolio_env.errors import ArgumentError

@@ -7,7 +7,7 @@ from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
-from agents.extractors import MarketExtractor
+from agents.market_extractor import MarketExtractor
 from portfolio_env.errors import ArgumentError
 
 __all__ = [

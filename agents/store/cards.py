@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agents.config import Range, TrainConfig
-from agents.direct_training import DirectOptions
-from agents.run_folder import FORMAT, WALK_FORWARD, load_checked_market, load_model, read_config
+from agents.direct.training import DirectOptions
 from agents.store.card_texts import limits, markdown, sealed
 from agents.store.records import (
     CARD,
@@ -21,11 +19,19 @@ from agents.store.records import (
     read_record,
     validations,
 )
-from agents.validation import Validation, plain
+from agents.training.config import Range, TrainConfig
+from agents.training.run_folder import (
+    FORMAT,
+    WALK_FORWARD,
+    load_checked_market,
+    load_model,
+    read_config,
+)
+from agents.training.validation import Validation, plain
 from portfolio_env import Market
 from portfolio_env.errors import DataError, PortfolioError
-from portfolio_env.evaluation.looks import read_looks
-from portfolio_env.files import read_json, replacing, write_json
+from portfolio_env.evaluation.usage_log import read_looks
+from portfolio_env.files.atomic import read_json, replacing, write_json
 
 TEXT = "card.md"
 Card = dict[str, Any]

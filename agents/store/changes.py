@@ -11,10 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from agents.removal import is_link, refuse_foreign_files, remove_folder
-from agents.run_folder import alone
 from agents.store.records import is_run, member_runs
+from agents.training.run_folder import alone
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import locked
+from portfolio_env.files.atomic import locked
 
 LOCK = ".store.lock"
 _HIDDEN = (".deleted-", ".coming-")  # before the names of folders on their way out and in

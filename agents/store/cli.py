@@ -14,7 +14,6 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.removal import refuse_links
-from agents.run_folder import load_checked_market, load_model, read_config
 from agents.store.archives import export_run, import_run
 from agents.store.card_texts import markdown
 from agents.store.cards import TEXT, make_card, renew_card
@@ -31,6 +30,7 @@ from agents.store.records import (
     read_records,
     refuse_old,
 )
+from agents.training.run_folder import load_checked_market, load_model, read_config
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.names import printable
 

@@ -7,11 +7,11 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from agents.run_folder import CHECKPOINTS, latest_checkpoint
 from agents.store.card_texts import is_intact
 from agents.tensors import SUFFIX, load_tensors
+from agents.training.run_folder import CHECKPOINTS, latest_checkpoint
 from portfolio_env.errors import DataError
-from portfolio_env.files import read_json
+from portfolio_env.files.atomic import read_json
 
 _TEXTS = (".md", ".txt")
 _EVENTS = re.compile(r"events\.out\.tfevents\.[\w.+-]+")

@@ -23,14 +23,19 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from agents.algorithms import policy_for
-from agents.buffers import restore_buffer
-from agents.config import Range, TrainConfig
-from agents.curriculum import KIND as WEIGHTS
-from agents.direct import DirectAgent
-from agents.fitting import KIND as FIT
+from agents.direct.agent import DirectAgent
 from agents.removal import remove_folder
-from agents.run_folder import (
+from agents.saving import COUNTERS, give_parameters, load_zip, save_agent
+from agents.sb3.algorithms import policy_for
+from agents.sb3.buffers import restore_buffer
+from agents.sb3.vec_env import make_sb3_vec_env
+from agents.store.cards import validate_models, write_card
+from agents.store.records import MODELS, identity, is_old, member_runs
+from agents.tensors import SUFFIX, save_tensors
+from agents.training.config import Range, TrainConfig
+from agents.training.curriculum import KIND as WEIGHTS
+from agents.training.fitting import KIND as FIT
+from agents.training.run_folder import (
     CHECKPOINTS,
     FORMAT,
     IDENTITY,
@@ -40,19 +45,14 @@ from agents.run_folder import (
     check_market,
     load_model,
 )
-from agents.saving import COUNTERS, give_parameters, load_zip, save_agent
-from agents.store.cards import validate_models, write_card
-from agents.store.records import MODELS, identity, is_old, member_runs
-from agents.tensors import SUFFIX, save_tensors
-from agents.training import new_agent
-from agents.training_state import save_training
-from agents.vec_env import make_sb3_vec_env
+from agents.training.train import new_agent
+from agents.training.training_state import save_training
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.errors import DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.backtest import Policy
-from portfolio_env.evaluation.looks import FILE as LOOKS
-from portfolio_env.files import read_json, write_json
+from portfolio_env.evaluation.usage_log import FILE as LOOKS
+from portfolio_env.files.atomic import read_json, write_json
 
 _TREES = {
     "encoder.pt": WEIGHTS,

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from agents.removal import is_link
-from agents.run_folder import (
+from agents.tensors import SUFFIX
+from agents.training.run_folder import (
     IDENTITY,
     LOCK,
     OLD_FORMAT,
@@ -18,10 +19,9 @@ from agents.run_folder import (
     is_old_run,
     latest_checkpoint,
 )
-from agents.tensors import SUFFIX
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
-from portfolio_env.evaluation.looks import read_looks
-from portfolio_env.files import read_json
+from portfolio_env.evaluation.usage_log import read_looks
+from portfolio_env.files.atomic import read_json
 
 CARD = "card.json"
 MODELS = ("best", "final")

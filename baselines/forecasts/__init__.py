@@ -1,7 +1,8 @@
 """Expected returns from forecasters that learn from the past, for mean-variance portfolios."""
 
-from baselines.forecasts.model import FORECASTERS, ForecastMeanVariance
-from baselines.forecasts.named import (
+from baselines.forecasts.model import (
+    FORECASTERS,
+    ForecastMeanVariance,
     LstmMeanVariance,
     RandomForestMeanVariance,
     StateSpaceMeanVariance,

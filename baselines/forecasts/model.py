@@ -12,10 +12,10 @@ from baselines.forecasts.samples import Forecaster
 from baselines.forecasts.trees import Trees
 from baselines.optimisers.base import Problem, one_of
 from baselines.optimisers.mean_variance import MeanVariance
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
-from portfolio_env.panel import FloatArray, PricePanel
+from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 TREES = ("gradient_boosting", "random_forest")
 FORECASTERS = (*TREES, "lstm", "mlp", "transformer", "state_space", "gat", "tcn_gnn_lstm_small")
@@ -186,3 +186,39 @@ class ForecastMeanVariance(MeanVariance):
 
     def __getstate__(self) -> dict[str, Any]:
         return super().__getstate__() | {"_walked": {}}
+
+
+class RandomForestMeanVariance(ForecastMeanVariance):
+    """``ForecastMeanVariance`` with a random forest; options as there."""
+
+    preset = ("forecaster",)
+
+    def __init__(self, market: Market, **options: Any) -> None:
+        super().__init__(market, forecaster="random_forest", **options)
+
+
+class LstmMeanVariance(ForecastMeanVariance):
+    """``ForecastMeanVariance`` with LSTM layers and attention over time; options as there."""
+
+    preset = ("forecaster",)
+
+    def __init__(self, market: Market, **options: Any) -> None:
+        super().__init__(market, forecaster="lstm", **options)
+
+
+class TransformerMeanVariance(ForecastMeanVariance):
+    """``ForecastMeanVariance`` with a transformer over bars and assets; options as there."""
+
+    preset = ("forecaster",)
+
+    def __init__(self, market: Market, **options: Any) -> None:
+        super().__init__(market, forecaster="transformer", **options)
+
+
+class StateSpaceMeanVariance(ForecastMeanVariance):
+    """``ForecastMeanVariance`` with a state space that recalls its past; options as there."""
+
+    preset = ("forecaster",)
+
+    def __init__(self, market: Market, **options: Any) -> None:
+        super().__init__(market, forecaster="state_space", **options)

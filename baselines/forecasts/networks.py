@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 from baselines.base import at_least
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
-from portfolio_env.panel import FloatArray
+from portfolio_env.market.panel import FloatArray
 
 if TYPE_CHECKING:
-    from agents.embeddings import Embeddings
+    from agents.market_encoder import Embeddings
 
 SIZES: dict[str, dict[str, Any]] = {
     "lstm": {"hidden": 32, "channels": 16},
@@ -28,7 +28,7 @@ WINDOW = 20  # bars that a network sees
 class Network:
     """An encoder of windows, with a head for the mean and deviation of each next return.
 
-    Trained by the Gaussian likelihood of the next bar's return (`agents.pretraining.Pretrainer`):
+    Trained by the Gaussian likelihood of the next bar's return (`training.pretraining.Pretrainer`):
     the last fifth of the bars says when to stop, and the best weights on it are kept.
 
     Args:
@@ -44,7 +44,7 @@ class Network:
 
     def __init__(self, encoder: str, seed: int, options: Mapping[str, Any]) -> None:
         try:
-            import agents.pretraining  # noqa: F401
+            import agents.training.pretraining  # noqa: F401
         except ImportError as error:
             raise ArgumentError(
                 "forecasts by networks need torch, which is not installed; "
@@ -54,7 +54,7 @@ class Network:
 
     def fit(self, known: Market, first: int) -> None:
         """Learn; see ``Forecaster``."""
-        from agents.pretraining import Pretrainer, PretrainingOptions
+        from agents.training.pretraining import Pretrainer, PretrainingOptions
 
         own, _ = self._sorted_options()
         self._embeddings = self._new_embeddings(known.n_features)
@@ -75,7 +75,7 @@ class Network:
         """(N,) expected simple returns of the next bar."""
         import torch as th
 
-        from agents.embeddings import market_tensors
+        from agents.market_encoder import market_tensors
 
         bars = self._embeddings.encoder.bars
         window = known.subset(slice(known.n_bars - bars, known.n_bars))
@@ -101,7 +101,7 @@ class Network:
     def _new_embeddings(self, n_features: int) -> Embeddings:
         import torch as th
 
-        from agents.embeddings import Embeddings
+        from agents.market_encoder import Embeddings
         from agents.networks import make_encoder
 
         options = SIZES.get(self.encoder, {}) | self._sorted_options()[1]
@@ -115,7 +115,7 @@ class Network:
         """Those of the training, and the others."""
         from dataclasses import fields
 
-        from agents.pretraining import PretrainingOptions
+        from agents.training.pretraining import PretrainingOptions
 
         names = {each.name for each in fields(PretrainingOptions)} - {"seed"}
         own = {name: value for name, value in self.options.items() if name in names}

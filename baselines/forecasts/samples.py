@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.market import Market
-from portfolio_env.panel import FloatArray
+from portfolio_env.market.panel import FloatArray
 
 
 class Forecaster(Protocol):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.panel import FloatArray
+from portfolio_env.market.panel import FloatArray
 
 _LOSSES = ("squared_error", "absolute_error", "quantile")  # whose boosted forecasts are sums
 

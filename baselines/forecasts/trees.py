@@ -9,7 +9,7 @@ from baselines.forecasts.samples import Samples, samples
 from baselines.forecasts.tree_arrays import TreeArrays
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
-from portfolio_env.panel import FloatArray
+from portfolio_env.market.panel import FloatArray
 
 FEWEST = 20  # samples; fewer say nothing about the next
 

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from baselines.base import Every, PortfolioModel, Weights, bar_of, portfolio
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.market import Market
-from portfolio_env.panel import FloatArray, PricePanel
-from portfolio_env.timeline import Moment
+from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.timeline import Moment
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 # The squared length below which centred relatives are 0 but for rounding.
 FLAT = 1e-24

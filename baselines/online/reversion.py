@@ -11,10 +11,10 @@ from baselines.base import Every, Weights, at_least, within
 from baselines.online.base import FLAT, OnlineModel
 from baselines.simplex import onto_simplex
 from portfolio_env.compiled import kernel
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.market import Market
-from portfolio_env.panel import FloatArray
-from portfolio_env.timeline import Moment
+from portfolio_env.market.panel import FloatArray
+from portfolio_env.market.timeline import Moment
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 
 def passive_aggressive(b: Weights, direction: FloatArray, loss: float) -> Weights:

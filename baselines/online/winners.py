@@ -7,10 +7,10 @@ import numpy as np
 from baselines.base import Every, Weights, within
 from baselines.online.base import OnlineModel
 from baselines.simplex import least_quadratic
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.market import Market
-from portfolio_env.panel import FloatArray
-from portfolio_env.timeline import Moment
+from portfolio_env.market.panel import FloatArray
+from portfolio_env.market.timeline import Moment
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 
 class ExponentiatedGradient(OnlineModel):

@@ -10,9 +10,9 @@ from baselines.optimisers.hierarchical import (
     LINKAGES,
     HierarchicalEqualRisk,
     HierarchicalRiskParity,
+    NestedClusters,
 )
 from baselines.optimisers.mean_variance import MEANS, OBJECTIVES, MeanVariance, MinimumVariance
-from baselines.optimisers.nested_clusters import NestedClusters
 from baselines.optimisers.risk_parity import RiskParity
 
 __all__ = [

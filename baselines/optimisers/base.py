@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.base import Every, PortfolioModel, Weights, at_least, holdable, portfolio
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
+from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.names import unknown
-from portfolio_env.panel import FloatArray, PricePanel
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
 """Estimators of a covariance. Ledoit & Wolf (2004), J. Multivariate Analysis 88; OAS: Chen et al.

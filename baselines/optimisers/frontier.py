@@ -10,9 +10,9 @@ from baselines.base import at_least, bar_of
 from baselines.optimisers.base import Problem, adapter
 from baselines.optimisers.mean_variance import NO_EXCESS, MeanVariance, largest_return, tangency
 from portfolio_env.errors import ArgumentError
-from portfolio_env.panel import FloatArray
+from portfolio_env.market.panel import FloatArray
+from portfolio_env.market.timeline import Moment
 from portfolio_env.rendering import new_figure, plot_label
-from portfolio_env.timeline import Moment
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,10 +7,10 @@ import numpy as np
 
 from baselines.base import Every, within
 from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter, one_of
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
-from portfolio_env.panel import FloatArray
+from portfolio_env.market.panel import FloatArray
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 MEANS = ("sample", "exponential", "james_stein")
 """Estimators of expected returns. "exponential" has a half-life of a quarter of the window;

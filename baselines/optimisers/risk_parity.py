@@ -6,11 +6,11 @@ import numpy as np
 
 from baselines.base import Every
 from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter, one_of
-from portfolio_env.constraints import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
+from portfolio_env.market.panel import FloatArray
 from portfolio_env.names import positions
-from portfolio_env.panel import FloatArray
+from portfolio_env.simulation.constraints import PortfolioConstraints
 
 
 class RiskParity(Optimiser):

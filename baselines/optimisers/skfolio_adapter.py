@@ -4,8 +4,10 @@ Its modules move between minor versions; this is the one place that follows them
 (T, n), moments are per bar, weights are (n,) and sum to 1.
 """
 
+from __future__ import annotations
+
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -41,9 +43,11 @@ from skfolio.optimization import (
 from skfolio.prior import BasePrior, ReturnDistribution
 from skfolio.seriation import HierarchicalSeriation
 
-from baselines.optimisers.base import Problem
 from portfolio_env.errors import PortfolioError
-from portfolio_env.panel import FloatArray
+from portfolio_env.market.panel import FloatArray
+
+if TYPE_CHECKING:
+    from baselines.optimisers.base import Problem
 
 # of the duality gap, in usual variances: now and then rounding keeps the solver from the first
 _TOLERANCES = (1e-10, 1e-6)
@@ -197,7 +201,7 @@ class _Given(BasePrior):  # type: ignore[misc] # skfolio has no types
     def __init__(self, mean: FloatArray, covariance: FloatArray) -> None:
         self.mean, self.covariance = mean, covariance
 
-    def fit(self, X: FloatArray, y: None = None, **routed: Any) -> "_Given":
+    def fit(self, X: FloatArray, y: None = None, **routed: Any) -> _Given:
         self.return_distribution_ = ReturnDistribution(self.mean, self.covariance, X)
         return self
 

@@ -10,12 +10,11 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.cells import Origin, read_numbers, read_times
-from portfolio_env.data.tables import read_table
+from portfolio_env.data.tables import Origin, read_numbers, read_table, read_times
 from portfolio_env.errors import ArgumentError
+from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
+from portfolio_env.market.timeline import Timestamps
 from portfolio_env.names import unknown
-from portfolio_env.panel import BAR_FIELDS, FloatArray, PricePanel
-from portfolio_env.timeline import Timestamps
 
 ALL_ASSETS = "*"
 _COLUMNS = ("date", "symbol", "name", "value", "known_at")

@@ -10,11 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from portfolio_env.data.cells import Origin
-from portfolio_env.data.tables import read_table
-from portfolio_env.files import parse_json
+from portfolio_env.data.tables import Origin, read_table
+from portfolio_env.files.atomic import parse_json
+from portfolio_env.market.panel import PricePanel
 from portfolio_env.names import unknown
-from portfolio_env.panel import PricePanel
 
 CATEGORIES = (
     "sector",

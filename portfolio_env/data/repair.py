@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from portfolio_env.data.frames import long_frame
+from portfolio_env.data.bars import typed_frame
 from portfolio_env.data.reports.checks import bar_fields, iso, lacking, order_faults
+from portfolio_env.data.tables import Origin
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.market.panel import BAR_FIELDS, bar_faults
 from portfolio_env.names import unknown
-from portfolio_env.panel import BAR_FIELDS, bar_faults
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -99,7 +100,7 @@ def repair(
 
     Args:
         frame: columns date, symbol, close and, where known, open, high, low and volume (see
-            `long_frame`); others are dropped.
+            `typed_frame`); others are dropped.
         options: see `Repair`.
 
     Returns:
@@ -111,7 +112,7 @@ def repair(
         DataError: if rows are out of order or repeat a date and a repair needs that they do not.
     """
     options = Repair.of(options)
-    frame = long_frame(frame)
+    frame = typed_frame(frame, Origin("the frame"))
     steps: dict[str, Any] = {}
     if options.sort:
         _, disorder, _ = order_faults(*_keys(frame))

@@ -3,15 +3,15 @@
 from portfolio_env.evaluation import metrics, statistics
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
-from portfolio_env.evaluation.events import event_study, profit_per_event, read_events
+from portfolio_env.evaluation.diagnostics.crises import performance_in, windows_around
+from portfolio_env.evaluation.diagnostics.decay import drift_table, signal_decay
+from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_event, read_events
+from portfolio_env.evaluation.diagnostics.plausibility import RealityCheck, reality_check
+from portfolio_env.evaluation.diagnostics.regimes import detection_scores, fit_regimes, regime_path
+from portfolio_env.evaluation.diagnostics.stress import stress_table, stress_test, stressed
 from portfolio_env.evaluation.gate import GateDecision, GatedPolicy, gate_decision, passes_gate
-from portfolio_env.evaluation.monitoring import drift_table, signal_decay
-from portfolio_env.evaluation.overfitting import backtest_overfitting
-from portfolio_env.evaluation.reality import RealityCheck, reality_check
-from portfolio_env.evaluation.regime_detection import detection_scores, fit_regimes, regime_path
-from portfolio_env.evaluation.regimes import performance_in, windows_around
 from portfolio_env.evaluation.statistics import Interval, growth_difference
-from portfolio_env.evaluation.stress import stress_table, stress_test, stressed
+from portfolio_env.evaluation.statistics.overfitting import backtest_overfitting
 from portfolio_env.evaluation.walk_forward import Fold, stitch, walk_forward_folds
 
 __all__ = [

@@ -12,13 +12,15 @@ import pandas as pd
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
-from portfolio_env.csv_files import write_csv
-from portfolio_env.dynamics import CARRY, COST, TURNOVER, VALUE
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.metrics import TrackRecord
-from portfolio_env.parquet import write_parquet
-from portfolio_env.simulator import Simulator
+from portfolio_env.files.csv_files import write_csv
+from portfolio_env.files.parquet import write_parquet
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.names import positions
+from portfolio_env.simulation.dynamics import CARRY, COST, TURNOVER, VALUE
+from portfolio_env.simulation.simulator import Simulator
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -278,3 +280,37 @@ class _Recorder:
             )
             for lane, steps in enumerate(self.steps)
         ]
+
+
+def decision_rows(result: BacktestResult, panel: PricePanel) -> tuple[int, int]:
+    """The half-open range of the panel's rows at which the backtest decided.
+
+    Raises:
+        ArgumentError: If the panel does not hold the bars of the backtest.
+    """
+    start = int(np.searchsorted(panel.timestamps, result.timestamps[0]))
+    end = start + len(result.timestamps)
+    if not np.array_equal(panel.timestamps[start:end], result.timestamps):
+        raise ArgumentError(
+            f"the prices are not those of the backtest from {result.timestamps[0]} to "
+            f"{result.timestamps[-1]}; give the market that it ran on."
+        )
+    return start, end - 1
+
+
+def realised_returns(result: BacktestResult, panel: PricePanel) -> FloatArray:
+    """(K, N) simple returns of the account's assets from close to close after each decision.
+
+    A bar that is missing takes the last price, as the account does; 0 before the first price.
+
+    Args:
+        result: The backtest.
+        panel: Prices of the market that it ran on, all of its bars or those of the backtest.
+
+    Raises:
+        ArgumentError: If the panel does not hold its bars or its assets.
+    """
+    start, end = decision_rows(result, panel)
+    columns = positions("asset", result.assets, panel.assets)
+    close = pd.DataFrame(panel.close[: end + 1, columns]).ffill().to_numpy()[start:]
+    return np.nan_to_num(close[1:] / close[:-1] - 1)

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from portfolio_env.csv_files import write_csv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.metrics import RELATIVE_MEASURES, relative_summary
@@ -23,7 +22,8 @@ from portfolio_env.evaluation.statistics import (
     resample_measures,
     superiority_test,
 )
-from portfolio_env.files import write_json
+from portfolio_env.files.atomic import write_json
+from portfolio_env.files.csv_files import write_csv
 from portfolio_env.names import file_name
 
 REFERENCE = "equal_weight"

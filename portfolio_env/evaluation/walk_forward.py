@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.dynamics import RUIN_FRACTION
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.simulation.dynamics import RUIN_FRACTION
 
 Range: TypeAlias = tuple[int, int]
 

@@ -1,7 +1,7 @@
 """Causal features of market data: what may be observed at the close of bar t, from bars up to t."""
 
-from portfolio_env.features.base import Feature
-from portfolio_env.features.catalogue import GROUPS, PRESETS, describe, select, table
 from portfolio_env.features.pipeline import FeaturePipeline
+from portfolio_env.features.presets import GROUPS, PRESETS, describe, select, table
+from portfolio_env.features.registry import Feature
 
 __all__ = ["GROUPS", "PRESETS", "Feature", "FeaturePipeline", "describe", "select", "table"]

@@ -14,13 +14,14 @@ import numpy.typing as npt
 
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.bars import Bars
-from portfolio_env.features.base import ALL, Feature
-from portfolio_env.features.catalogue import KNOWN, select
+from portfolio_env.features.presets import KNOWN, select
+from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.features.scalers import SCALERS, Scaler
-from portfolio_env.files import read_json, write_json
-from portfolio_env.market import FEATURE_BOUND, Market, vocabularies_of
+from portfolio_env.files.atomic import read_json, write_json
+from portfolio_env.market.market import FEATURE_BOUND, Market, vocabularies_of
+from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.timeline import Moment, row_of
 from portfolio_env.names import unknown
-from portfolio_env.panel import FloatArray, PricePanel
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -269,6 +270,26 @@ class FeaturePipeline:
             raise DataError(
                 f"{path} is no saved pipeline ({error}): write one with FeaturePipeline.save"
             ) from error
+
+
+def build_market(
+    panel: PricePanel,
+    *,
+    features: str | Sequence[str] | FeaturePipeline = "minimal",
+    fit_end: Moment | None = None,
+) -> Market:
+    """The market of a panel, with features.
+
+    Args:
+        panel: the bars.
+        features: a preset ("minimal"), names of features, or a pipeline, fitted or not.
+        fit_end: the pipeline is fitted on the rows before this row or date; None leaves it as it
+            is, which means unscaled features if it is not fitted.
+    """
+    pipeline = features if isinstance(features, FeaturePipeline) else FeaturePipeline(features)
+    if fit_end is not None:
+        pipeline.fit(panel, row_of(panel.timestamps, fit_end))
+    return pipeline.transform(panel)
 
 
 def _range(rows: int | slice, bars: int) -> tuple[int, int]:

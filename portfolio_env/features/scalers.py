@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from portfolio_env.panel import FloatArray
+from portfolio_env.market.panel import FloatArray
 
 SCALERS = ("robust", "standard", "rank")
 _RANKS = np.linspace(0, 1, 101)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from portfolio_env.compiled import inlined, kernel
-from portfolio_env.panel import FloatArray
+from portfolio_env.market.panel import FloatArray
 
 
 @inlined

@@ -13,8 +13,8 @@ import numpy as np
 
 from portfolio_env.data.downloads.store import Times
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.market.panel import FloatArray
 from portfolio_env.names import unknown
-from portfolio_env.panel import FloatArray
 
 T = TypeVar("T")
 

@@ -19,11 +19,11 @@ from portfolio_env.data.downloads.client import Client, Retry
 from portfolio_env.data.downloads.download import How, SeriesReport, download
 from portfolio_env.data.downloads.store import Range, milliseconds, read_series, stored
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.market.timeline import as_timestamp
 from portfolio_env.names import unknown
-from portfolio_env.timeline import as_timestamp
 
 TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
-"""What can be fetched; longer bars are made with `portfolio_env.resampling`."""
+"""What can be fetched; longer bars are made with `portfolio_env.market.resampling`."""
 
 YAHOO = "yahoo"
 """The folder of a store that holds other series than those of exchanges."""

@@ -20,11 +20,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env.errors import DataError
-from portfolio_env.files import locked, parse_json
+from portfolio_env.files.atomic import locked, parse_json
+from portfolio_env.files.parquet import read_parquet, write_parquet
+from portfolio_env.market.panel import BAR_FIELDS, FloatArray
+from portfolio_env.market.resampling import TIMEFRAMES
 from portfolio_env.names import file_name, unknown
-from portfolio_env.panel import BAR_FIELDS, FloatArray
-from portfolio_env.parquet import read_parquet, write_parquet
-from portfolio_env.resampling import TIMEFRAMES
 
 Times = npt.NDArray[np.int64]
 Range = tuple[int, int]
@@ -45,7 +45,7 @@ class Series:
     Attributes:
         exchange: its id.
         symbol: as the exchange's markets are called, e.g. "BTC/USDT".
-        timeframe: a name in `portfolio_env.resampling.TIMEFRAMES`.
+        timeframe: a name in `portfolio_env.market.resampling.TIMEFRAMES`.
         times: (n,) when candles open, milliseconds since 1970 (UTC), increasing.
         bars: (n, 5) open, high, low, close, volume.
         covered: separate, increasing ranges of time of which nothing is left to download.

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from portfolio_env.csv_files import original, with_texts, write_csv
 from portfolio_env.data.downloads.store import (
     LOCK,
     Series,
@@ -25,9 +24,10 @@ from portfolio_env.data.downloads.store import (
     write_series,
 )
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import locked
-from portfolio_env.panel import BAR_FIELDS
-from portfolio_env.timeline import as_timestamp
+from portfolio_env.files.atomic import locked
+from portfolio_env.files.csv_files import original, with_texts, write_csv
+from portfolio_env.market.panel import BAR_FIELDS
+from portfolio_env.market.timeline import as_timestamp
 
 Day = str | date | np.datetime64
 Store = str | os.PathLike[str]

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from portfolio_env.panel import BAR_FIELDS, FloatArray, bar_faults
-from portfolio_env.timeline import Timestamps, bar_spacing, periods_per_year
+from portfolio_env.market.panel import BAR_FIELDS, FloatArray, bar_faults
+from portfolio_env.market.timeline import Timestamps, bar_spacing, periods_per_year
 
 IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]

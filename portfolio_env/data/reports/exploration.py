@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.files import panel_from_frame
-from portfolio_env.data.frames import Source, long_frame, resolved
+from portfolio_env.data.bars import panel_from_frame
+from portfolio_env.data.load import Source, long_frame, resolved
 from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired
 from portfolio_env.data.reports import exploration_plots, risk_plots, statistics
-from portfolio_env.data.reports.page import (
+from portfolio_env.data.reports.quality import QualityReport, quality
+from portfolio_env.errors import DataError
+from portfolio_env.html import (
     Page,
     Section,
     bullets,
@@ -28,12 +30,10 @@ from portfolio_env.data.reports.page import (
     table,
     write_page,
 )
-from portfolio_env.data.reports.quality import QualityReport, quality
-from portfolio_env.errors import DataError
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.market.timeline import as_timestamp
 from portfolio_env.names import positions
-from portfolio_env.panel import PricePanel
 from portfolio_env.rendering import time_text
-from portfolio_env.timeline import as_timestamp
 
 if TYPE_CHECKING:
     from datetime import date

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.frames import Source, frame_of_panel, resolved
+from portfolio_env.data.load import Source, frame_of_panel, resolved
 from portfolio_env.data.reports.checks import ROW_FAULTS, SortedBars, iso
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files import write_json
+from portfolio_env.evaluation.report.plots import DOTS_PER_INCH, date_axis
+from portfolio_env.files.atomic import write_json
+from portfolio_env.market.panel import PricePanel
 from portfolio_env.names import unknown
-from portfolio_env.panel import PricePanel
-from portfolio_env.rendering import time_text
+from portfolio_env.rendering import new_figure, plot_label, time_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WARNINGS = ("gaps", "zero_volume", "stale", "jumps", "ends_early")
 """What may be true of a market, and should be looked at."""
@@ -132,8 +136,8 @@ class QualityReport:
         Raises:
             PortfolioError: if matplotlib is not installed.
         """
-        from portfolio_env.data.reports.quality_plot import availability
-        from portfolio_env.evaluation.plots import save_figure
+        from portfolio_env.data.reports.quality import availability
+        from portfolio_env.evaluation.report.plots import save_figure
 
         save_figure(availability(self), os.fspath(path))
 
@@ -302,3 +306,57 @@ def _plain(value: Any) -> Any:
 
 def _text(when: pd.Timestamp) -> str:
     return time_text(when.to_datetime64())
+
+
+_HALF = 0.34  # half the height of an asset's lane; lanes are 1 apart
+_LIFE, _GAP, _STALE, _IDLE, _JUMP = "#c6dbef", "#d62728", "#9467bd", "#ff7f0e", "#1f3b73"
+
+
+def availability(report: QualityReport) -> Figure:
+    """When each asset has bars, and where gaps, stale runs, bars without volume and jumps lie.
+
+    Raises:
+        PortfolioError: if matplotlib is not installed.
+    """
+    assets = report.assets
+    figure = new_figure((10, 1.5 + 0.28 * len(assets)), DOTS_PER_INCH)
+    axes = figure.subplots()
+    lanes = {str(name): i for i, name in enumerate(assets.index)}
+    axes.barh(
+        list(lanes.values()),
+        assets["last"] - assets["first"],
+        left=assets["first"],
+        height=2 * _HALF,
+        color=_LIFE,
+        label="bars",
+    )
+    for name, date, color, low, high, text in (
+        ("gaps", "after", _GAP, -_HALF, _HALF, "gaps"),
+        ("stale", "first", _STALE, -_HALF, _HALF, "stale runs"),
+        ("zero_volume", "date", _IDLE, 0, _HALF, "bars without volume"),
+        ("jumps", "date", _JUMP, -_HALF, 0, "jumps"),
+    ):
+        events = getattr(report, name)
+        if len(events):
+            lane = events["symbol"].map(lanes)
+            counted = f"{text} ({len(events)})"
+            axes.vlines(
+                events[date], lane + low, lane + high, color=color, linewidth=1, label=counted
+            )
+    for name, begin, end, color in (
+        ("gaps", "after", "before", _GAP),
+        ("stale", "first", "last", _STALE),
+    ):
+        events = getattr(report, name)
+        if len(events):
+            lane = events["symbol"].map(lanes)
+            axes.hlines(lane, events[begin], events[end], color=color, linewidth=3)
+    axes.set_yticks(list(lanes.values()), list(map(plot_label, lanes)))
+    axes.use_sticky_edges = False
+    axes.margins(x=0.01)
+    axes.set_ylim(len(lanes) - 0.5, -0.5)
+    axes.set_title("Available bars", loc="left")
+    date_axis(axes)
+    axes.grid(axis="y", visible=False)
+    figure.legend(loc="outside lower center", ncols=5, fontsize="small")
+    return figure

@@ -17,8 +17,8 @@ import pandas as pd
 
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import metrics
+from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.names import unknown
-from portfolio_env.panel import FloatArray, PricePanel
 
 COVARIANCES = ("sample", "ledoit_wolf", "ewma")
 _DECAY = 0.94  # of RiskMetrics (1996), for daily returns

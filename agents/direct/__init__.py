@@ -1,0 +1,1 @@
+"""Direct learning: gradient ascent on net growth through a differentiable simulator."""

@@ -1,0 +1,267 @@
+"""The environment's step in torch, differentiable: what a policy is trained on without RL.
+
+Equal to `simulation.dynamics.step_lanes`, with gradients to the weights before trading, to the
+target and to the value. Weights put cash first; B lanes, N assets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch as th
+from torch import Tensor
+
+from agents.direct.projection import ConstrainedPortfolioLayer, share_rest
+from agents.direct.rebalancing import Costs, all_cash, trade
+from portfolio_env.errors import ArgumentError
+from portfolio_env.simulation.dynamics import LOG_FLOOR
+from portfolio_env.simulation.projection import SUM_ROUNDING
+from portfolio_env.simulation.simulator import Simulator
+from portfolio_env.simulation.targets import may_borrow
+
+Projection = Callable[[Tensor, Tensor], Tensor]
+
+
+class Step(NamedTuple):
+    """What one step did to B lanes.
+
+    Attributes:
+        log_growth: (B,) log of the value after over the value before, costs and carry included.
+        weights: (B, N + 1) drifted weights at the next close.
+        held: (B, N + 1) weights right after trading.
+        mu: (B,) wealth after over before trading.
+        turnover: (B,) traded notional over wealth.
+        value: (B,) money at the next close.
+    """
+
+    log_growth: Tensor
+    weights: Tensor
+    held: Tensor
+    mu: Tensor
+    turnover: Tensor
+    value: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Economics:
+    """A market and the rules of an environment as tensors; ``step`` is one step of its accounts.
+
+    Attributes:
+        before: (T - 1, N) gross move between the decision and the trade.
+        after: (T - 1, N) gross move between the trade and the next close.
+        tradable: (T - 1, N) whether the asset can be traded in this step.
+        delisted: (T - 1, N) whether what is held becomes cash.
+        rates: (2, N) cost per traded notional of purchases and sales.
+        impact: (T - 1, N) coefficient of sqrt(money traded), or (0, 0).
+        quiet: whether every asset can always be traded and none is ever delisted.
+        rules: the numbers of `portfolio_env.simulation.dynamics.RULES` by name.
+        least_cash: lower bound of cash.
+        borrows: whether cash may be negative, or proceeds of short sales.
+        box: (2, N + 1) lowest and highest weights that are asked for, what lies outside is clipped;
+            None where logits are.
+        projection: (target, fixed (B, N)) -> the nearest target within the constraints; None where
+            every portfolio without shorts and debt is.
+    """
+
+    before: Tensor
+    after: Tensor
+    tradable: Tensor
+    delisted: Tensor
+    rates: Tensor
+    impact: Tensor
+    quiet: bool
+    rules: dict[str, float]
+    least_cash: float = 0.0
+    borrows: bool = False
+    box: Tensor | None = None
+    projection: Projection | None = None
+
+    @classmethod
+    def of(
+        cls,
+        simulator: Simulator,
+        *,
+        dtype: th.dtype = th.float32,
+        device: th.device | str = "cpu",
+    ) -> Economics:
+        """The economics of a simulator.
+
+        Args:
+            simulator: holds the market and the rules.
+            dtype: of everything.
+            device: where the tensors are.
+
+        Raises:
+            ArgumentError: on a limit on the turnover of several steps, which is left out here.
+        """
+        if simulator.constraints.max_period_turnover is not None:
+            raise ArgumentError(
+                "max_period_turnover has no differentiable twin; use max_turnover or leave it out"
+            )
+        project = ConstrainedPortfolioLayer(simulator.constraints).project
+        arrays = simulator.arrays
+        floats = {
+            name: th.tensor(getattr(arrays, name), dtype=dtype, device=device)
+            for name in ("before", "after", "rates", "impact")
+        }
+        masks = {
+            name: th.tensor(getattr(arrays, name), device=device)
+            for name in ("tradable", "delisted")
+        }
+        rules = {
+            name: float(simulator.rules[name][0]) for name in simulator.rules.dtype.names or ()
+        }
+        return cls(
+            **floats,
+            **masks,
+            quiet=bool(arrays.quiet.all()),
+            rules=rules,
+            least_cash=float(simulator.bounds["min_cash"][0]),
+            borrows=bool(may_borrow(simulator.bounds[0])),
+            box=None
+            if simulator.action == "logits"
+            else th.tensor(np.array(simulator.box), dtype=dtype, device=device),
+            projection=None if simulator.bounds["trivial"][0] else project,
+        )
+
+    def to(self, device: th.device | str) -> Economics:
+        """The same on another device."""
+        names = ("before", "after", "tradable", "delisted", "rates", "impact")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        moved["box"] = None if self.box is None else self.box.to(device)
+        return replace(self, **moved)
+
+    def step(
+        self,
+        weights: Tensor,
+        target: Tensor,
+        t: Tensor,
+        assets: Tensor | None = None,
+        value: Tensor | None = None,
+    ) -> Step:
+        """Trade at bar t and let the market move to the next close.
+
+        Args:
+            weights: (B, N + 1) drifted weights at the close of bar t.
+            target: (B, N + 1) weights asked for, on the simplex: for an environment of logits the
+                softmax of ``logits_scale`` times them, before ``adjustment``.
+            t: (B,) int64 rows of the market.
+            assets: (B, N) int64 columns of the market that the lanes trade; None is all in order.
+            value: (B,) money at the close of bar t, which matters to impact, fees and ruin; None is
+                the initial value.
+        """
+        rules = self.rules
+        value = weights.new_full((len(t),), rules["initial_value"]) if value is None else value
+        delisted = None if self.quiet else self._at(self.delisted, t, assets)
+        d, overnight = weights, None
+        if rules["next_open"]:
+            d, overnight = self._drift(d, self._at(self.before, t, assets), delisted, False)
+            delisted = None
+        wealth = value if overnight is None else value * overnight
+        a, fixed, free = self._target(weights, d, target, t, assets)
+        done = trade(d, a, fixed, free, self._costs(t, assets, wealth))
+        drifted, growth = self._drift(done.held, self._at(self.after, t, assets), delisted, True)
+        ratio = done.mu * growth if overnight is None else overnight * done.mu * growth
+        new = value * ratio
+        floor = LOG_FLOOR * rules["initial_value"]
+        shown = (value.detach() * ratio).clamp_min(floor) / value.detach().clamp_min(floor)
+        gone = new <= 0
+        if bool(gone.any()):
+            drifted = drifted.where(~gone[:, None], all_cash(drifted))
+        return Step(shown.log(), drifted, done.held, done.mu, done.turnover, new)
+
+    def roll(
+        self,
+        targets: Tensor,
+        t: Tensor,
+        weights: Tensor | None = None,
+        assets: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Log growth and turnover (B, S) of S targets in a row, which start at bars t.
+
+        Args:
+            targets: (B, S, N + 1), see ``step``.
+            t: (B,) first bars.
+            weights: (B, N + 1) drifted weights to start from; None is cash.
+            assets: see ``step``.
+        """
+        held = all_cash(targets[:, 0]) if weights is None else weights
+        value, growth, turnover = None, [], []
+        for k in range(targets.shape[1]):
+            step = self.step(held, targets[:, k], t + k, assets, value)
+            held, value = step.weights, step.value
+            growth.append(step.log_growth)
+            turnover.append(step.turnover)
+        return th.stack(growth, 1), th.stack(turnover, 1)
+
+    @staticmethod
+    def _at(rows: Tensor, t: Tensor, assets: Tensor | None) -> Tensor:
+        return rows[t] if assets is None else rows[t[:, None], assets]
+
+    def _costs(self, t: Tensor, assets: Tensor | None, wealth: Tensor) -> Costs:
+        buy, sell = self.rates[:, None] if assets is None else self.rates[:, assets]
+        impact, fixed_fee = None, self.rules["fixed_fee"]
+        if len(self.impact):
+            impact = self._at(self.impact, t, assets) * wealth.clamp_min(0).sqrt()[:, None]
+        fee = fixed_fee / wealth if fixed_fee else None
+        return Costs(buy, sell, impact, fee, self.rules["max_turnover"], self.least_cash)
+
+    def _target(
+        self, seen: Tensor, d: Tensor, a: Tensor, t: Tensor, assets: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """The feasible target, what does not trade and the wealth that the rest shares.
+
+        The twin of `portfolio_env.simulation.targets.target_lane`.
+        """
+        if self.box is not None:
+            a = a.clamp(*self.box)
+        rules, asked = self.rules, a
+        band, moved, free = rules["no_trade_band"], rules["adjustment"] < 1, None
+        nothing = th.zeros_like(d[:, 1:], dtype=th.bool) if self.projection else None
+        if self.projection is not None and nothing is not None:
+            a = self.projection(a, nothing)
+        if moved:
+            a = d + rules["adjustment"] * (a - d)
+        untradable = None if self.quiet else ~self._at(self.tradable, t, assets)
+        reasons = [] if untradable is None else [untradable]
+        if not rules["softmax"]:
+            same = asked[:, 1:].float() == seen[:, 1:].float()
+            reasons.append(same & (seen[:, 1:] != 0))
+        if band > 0:
+            reasons.append((a[:, 1:] - d[:, 1:]).abs() <= band)
+        fixed = reduce(th.logical_or, reasons) if reasons else None
+        if fixed is not None:
+            a, free = share_rest(d, a, fixed, self.borrows)
+        if self.projection is not None and nothing is not None and (moved or fixed is not None):
+            stuck = nothing if untradable is None else untradable
+            a = self.projection(a, stuck)
+            if fixed is not None and free is not None:
+                loose = fixed & ~stuck & ((a - d)[:, 1:].abs() > SUM_ROUNDING)
+                fixed = fixed & ~loose
+                if not self.borrows:
+                    free = free + (d[:, 1:] * loose).sum(1)
+        return a, fixed, free
+
+    def _drift(
+        self, w: Tensor, moves: Tensor, delisted: Tensor | None, carries: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Weights and growth (B,) after the market moved weights ``w``.
+
+        The twin of `portfolio_env.simulation.dynamics.drift_lane`.
+        """
+        cash, rules = w[:, :1], self.rules
+        if carries and (rules["cash_rate"] or rules["margin_rate"] or rules["borrow_rate"]):
+            short = -w[:, 1:].clamp_max(0).sum(1, keepdim=True)
+            rate = th.where(cash > 0, rules["cash_rate"], rules["margin_rate"]).to(cash.dtype)
+            cash = cash + cash * rate - short * rules["borrow_rate"]
+        moved = w[:, 1:] * moves
+        if delisted is not None:
+            paid = (w[:, 1:] * delisted).sum(1, keepdim=True) * (1 - rules["haircut"])
+            cash, moved = cash + paid, moved.masked_fill(delisted, 0.0)
+        out = th.cat([cash, moved], 1)
+        total = out.sum(1)
+        return out / total.where(total > 0, 1.0)[:, None], total

@@ -1,0 +1,302 @@
+"""Training of a `DirectAgent`: windows of days from random starts, climbed by their net growth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.direct.simulator import Economics
+from agents.forecasts import NextReturns
+from agents.losses import MultiTask, log_growth_loss, sharpe_loss
+from agents.market_extractor import asset_rows
+from agents.training.fitting import Fit, FitOptions
+from portfolio_env import PortfolioEnv
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation import backtest
+from portfolio_env.market import Market
+from portfolio_env.simulation.simulator import Simulator
+
+if TYPE_CHECKING:
+    from agents.direct.agent import DirectAgent
+
+SMALL_MARKET = 8  # assets that one account trades in training, where there are more
+_SCALE = 100.0  # of the loss: growth per step is about a hundredth
+_CONCENTRATION = 0.1  # weight of the penalty that goes with the Sharpe ratio
+
+Loss = Literal["growth", "sharpe"]
+
+
+@dataclass(frozen=True)
+class DirectOptions(FitOptions):
+    """How a `DirectAgent` is trained; the defaults are the recipe measured to work.
+
+    Attributes:
+        iterations: gradient steps; each is a round.
+        lanes: accounts per gradient step.
+        steps: bars that each account lives.
+        universe: assets drawn for an account; None is 8 where the market has more, 0 always all.
+        validation_every: iterations between two backtests on the validation range, which growth
+            alone decides.
+        loss: what is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
+            times the concentration of the weights.
+        prediction: weight of the Gaussian likelihood of the next returns beside it, see
+            `agents.losses.MultiTask`; needs an agent whose encoder forecasts.
+        frozen: share of the iterations, at the start, in which the encoder stays as it is.
+    """
+
+    learning_rate: float = 3e-3
+    iterations: int = 150
+    lanes: int = 64
+    steps: int = 30
+    universe: int | None = None
+    validation_every: int = 15
+    loss: Loss = "growth"
+    prediction: float = 0.0
+    frozen: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check every number."""
+        super().__post_init__()
+        for name in ("iterations", "lanes", "steps", "validation_every"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.loss not in ("growth", "sharpe"):
+            raise ArgumentError(f"loss is {self.loss!r}; choose 'growth' or 'sharpe'")
+        if self.prediction < 0:
+            raise ArgumentError(f"prediction is {self.prediction}; it must be at least 0")
+        if not 0 <= self.frozen <= 1:
+            raise ArgumentError(f"frozen is {self.frozen}; it must be in [0, 1]")
+
+
+class Rollout(NamedTuple):
+    """What became of accounts, and what their encoder saw; `lanes` accounts of `steps` bars.
+
+    Attributes:
+        growth: (lanes, steps) log growth.
+        turnover: (lanes, steps).
+        held: (lanes, steps, N + 1) weights after trading, cash first.
+        channels: (lanes, steps, N, channels) of the encoder.
+        bars: (lanes, steps).
+        assets: (lanes, N) that the accounts trade.
+    """
+
+    growth: Tensor
+    turnover: Tensor
+    held: Tensor
+    channels: Tensor
+    bars: Tensor
+    assets: Tensor
+
+
+class DirectTrainer:
+    """Gradient steps on one agent, which can be stopped and resumed exactly.
+
+    Args:
+        agent: what is trained, and bound to the market.
+        market: the market.
+        start: first bar of the training range.
+        end: bar after its last one.
+        validation: half-open range of bars on which growth is measured; None measures nothing.
+        env_options: keywords of `PortfolioEnv` that define the task: costs, execution, ...
+        options: fields of `DirectOptions`.
+
+    Attributes:
+        fit: the state of the training.
+    """
+
+    def __init__(
+        self,
+        agent: DirectAgent,
+        market: Market,
+        start: int,
+        end: int,
+        *,
+        validation: tuple[int, int] | None = None,
+        env_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        self.agent, self.market, self.validation = agent, market, validation
+        self.options = DirectOptions(**options)
+        if self.options.schedule == "plateau" and validation is None:
+            raise ArgumentError("the schedule 'plateau' needs a validation range: give one")
+        self.env_options = {"window": agent.window, **(env_options or {})}
+        self.env_options.pop("observation", None)
+        self.simulator = self._simulator(start, end)
+        self.economics = Economics.of(self.simulator, device=agent.device)
+        self._tradable = th.tensor(market.tradable, dtype=th.float32, device=agent.device)
+        agent.bind(market)
+        self.embeddings = agent.network.extractor.embeddings
+        self.returns: NextReturns | None = None
+        if self.options.prediction:
+            self.returns = NextReturns(market, (start, end), agent.window, agent.device)
+        self.fit = Fit(agent.network, self.options, self.options.iterations)
+
+    @property
+    def samples(self) -> int:
+        """Steps that accounts have lived so far."""
+        return self.fit.round * self.options.lanes * self.options.steps
+
+    @property
+    def best(self) -> float:
+        """Validation growth a bar of the best model so far; minus infinity without any."""
+        return -self.fit.best
+
+    def run(self, callback: Callable[[int, dict[str, float]], None] | None = None) -> None:
+        """Train to the end and restore the best model.
+
+        Args:
+            callback: called after every iteration with its number and what `advance` returned.
+        """
+        while not self.fit.finished:
+            numbers = self.advance()
+            if callback is not None:
+                callback(self.fit.round, numbers)
+        self.restore_best()
+
+    def advance(self) -> dict[str, float]:
+        """Do one iteration; after every so many a backtest on the validation range.
+
+        Returns:
+            Numbers by name: ``train/loss``, ``train/growth`` a year, ``train/turnover`` a step,
+            ``train/gradient_norm``, ``train/learning_rate``, with a weight of predictions
+            ``train/nll``, and at times ``validation/growth`` and the numbers of a `Calibration`.
+        """
+        fit, options, network = self.fit, self.options, self.agent.network
+        rate = fit.learning_rate
+        self.embeddings.freeze(fit.round < options.frozen * options.iterations)
+        with fit.draws():
+            network.train()
+            rollout = self._rollout(np.random.default_rng((options.seed, fit.round)))
+            loss, parts = self._loss(rollout)
+            norm = fit.step(loss)
+            network.eval()
+        numbers = {
+            "train/loss": float(loss.detach()),
+            "train/growth": float(rollout.growth.detach().mean()) * self.market.periods_per_year,
+            "train/turnover": float(rollout.turnover.detach().mean()),
+            "train/gradient_norm": norm,
+            "train/learning_rate": rate,
+        }
+        if "prediction" in parts:
+            numbers["train/nll"] = float(parts["prediction"])
+        done = fit.round + 1
+        due = done % options.validation_every == 0 or done == options.iterations
+        if self.validation is not None and due:
+            with fit.averaged():
+                growth = self._validate(self.validation)
+                fit.judge(-growth)
+                if self.returns is not None:
+                    rows = self.returns.rows(self.validation)
+                    numbers |= self.returns.calibration(self.embeddings, rows).numbers()
+            numbers["validation/growth"] = growth * self.market.periods_per_year
+        fit.end_round()
+        return numbers
+
+    def restore_best(self) -> None:
+        """Give the agent the weights of the best validation; without any those of now."""
+        self.agent.network.load_state_dict(self.fit.best_weights())
+
+    # ---- details
+
+    def _simulator(self, start: int, end: int) -> Simulator:
+        options, market = self.options, self.market
+        universe = options.universe
+        if universe is None:
+            universe = SMALL_MARKET if market.n_assets > SMALL_MARKET else 0
+        first = max(start, market.warmup + int(self.env_options["window"]) - 1)
+        simulator = Simulator(
+            market,
+            options.lanes,
+            start=first,
+            end=end,
+            random_start=True,
+            episode_length=min(options.steps, end - 1 - first),
+            universe=universe or None,
+            **self.env_options,
+        )
+        if simulator.action != "logits" or simulator.logits_scale != self._logits_scale:
+            raise ArgumentError(
+                f"the environment takes {simulator.action} with logits_scale="
+                f"{simulator.logits_scale:g}, the agent answers with logits for "
+                f"{self._logits_scale:g}; make both the same"
+            )
+        return simulator
+
+    @property
+    def _logits_scale(self) -> float:
+        return float(self.agent.config["logits_scale"])
+
+    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is descended, and its parts by name."""
+        if self.options.loss == "growth":
+            trading = _SCALE * log_growth_loss(rollout.growth)
+        else:
+            trading = sharpe_loss(
+                rollout.growth.expm1(),
+                self.market.periods_per_year,
+                weights=rollout.held,
+                concentration=_CONCENTRATION,
+            )
+        task = MultiTask(prediction=0.0 if self.embeddings.frozen else self.options.prediction)
+        if not task.prediction or self.returns is None:
+            return task(trading)
+        forecast = self.embeddings.forecast_of(rollout.channels.flatten(0, 1))
+        assets = rollout.assets.repeat_interleave(rollout.bars.shape[1], 0)
+        return task(trading, self.returns.nll(*forecast, rollout.bars.flatten(), assets))
+
+    def _rollout(self, rng: np.random.Generator) -> Rollout:
+        """Accounts from random starts to their ends."""
+        simulator, device = self.simulator, self.agent.device
+        simulator.reset(lambda _: rng)
+        steps = simulator.episodes.length or 1
+        t = th.tensor(simulator.t, device=device)
+        assets = th.tensor(simulator.assets, device=device)
+        sampled = None if simulator.episodes.universe is None else assets
+        bars = t[:, None] + th.arange(steps, device=device)
+        channels = self._encode(bars, assets, sampled)
+        tradable = self._tradable[bars[:, :, None], assets[:, None, :]]
+        weights = th.tensor(self._start_weights(rng), dtype=th.float32, device=device)
+        value, lived = None, []
+        for k in range(steps):
+            actions = self.agent.network(asset_rows(channels[:, k], tradable[:, k], weights))
+            target = th.softmax(self._logits_scale * actions, 1)
+            step = self.economics.step(weights, target, bars[:, k], sampled, value)
+            weights, value = step.weights, step.value
+            lived.append((step.log_growth, step.turnover, step.held))
+        growth, turnover, held = (th.stack(part, 1) for part in zip(*lived, strict=True))
+        return Rollout(growth, turnover, held, channels, bars, assets)
+
+    def _encode(self, bars: Tensor, assets: Tensor, sampled: Tensor | None) -> Tensor:
+        """(lanes, steps, N, channels), each distinct bar encoded once."""
+        lanes, steps = bars.shape
+        wanted = None if sampled is None else assets.repeat_interleave(steps, 0)
+        channels: Tensor = self.agent.network.extractor.embeddings(bars.flatten(), wanted)
+        return channels.view(lanes, steps, *channels.shape[1:])
+
+    def _start_weights(self, rng: np.random.Generator) -> NDArray[np.float64]:
+        """(lanes, N + 1): half of them uniform on the simplex, the others equal weight or cash."""
+        simulator = self.simulator
+        listed = simulator.episodes.is_listed(simulator.t[:, None], simulator.assets)
+        slots = np.concatenate([np.ones((len(listed), 1)), listed], axis=1)
+        weights = rng.standard_exponential(slots.shape) * slots
+        kind = rng.random(len(slots))
+        equal = (kind < 0.25) & listed.any(1)
+        weights[equal] = slots[equal] * np.r_[0.0, np.ones(listed.shape[1])]
+        weights[kind > 0.75] = np.r_[1.0, np.zeros(listed.shape[1])]
+        normal: NDArray[np.float64] = weights / weights.sum(1, keepdims=True)
+        return normal
+
+    def _validate(self, within: tuple[int, int]) -> float:
+        """Log growth a bar on the validation range."""
+        start, end = within
+        first = max(start, self.market.warmup + int(self.env_options["window"]) - 1)
+        env = PortfolioEnv(
+            self.market, observation="index", start=first, end=end, **self.env_options
+        )
+        return float(backtest(self.agent, env).log_returns.mean())

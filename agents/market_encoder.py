@@ -1,0 +1,292 @@
+"""An encoder over a market that it holds: each bar's window is encoded once, not once per sample.
+
+All lanes that stand at bar t share one window of the market. So the encoder runs once per distinct
+t in a batch; while its weights stay as they are (in a rollout, in evaluation, or because they are
+frozen), once per t at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+import torch as th
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from agents.networks import Encoder
+from agents.networks.heads import PredictionHead
+from agents.training.memory import fitting_batch, memory_of
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+
+_CHUNK = 64  # windows encoded at once where no gradient is kept: more leave a processor's cache
+
+
+def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Tensor, Tensor]:
+    """What `Embeddings.bind` takes: features, tradable flags and codes of a market."""
+    arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
+    features, tradable, codes = (th.tensor(array, device=device) for array in arrays)
+    return features, tradable, codes
+
+
+class Embeddings(nn.Module):
+    """One vector per asset at bar t, from the market's features up to t.
+
+    Args:
+        encoder: makes the vectors.
+        frozen: the encoder does not learn; it stays in evaluation mode.
+        compiled: a backend of `torch.compile` to run it through, e.g. "inductor"; None runs it
+            as it is.
+        autocast: "bf16" runs it in mixed precision; its output is float32 all the same.
+        checkpointed: windows whose activations are kept at a time; where there are more, they are
+            computed again in the backward pass. None keeps all, "auto" what a quarter of the memory
+            of the device holds, see `agents.training.memory`.
+        forecasts: it has a head that forecasts each asset's next return, see `forecast`.
+
+    Attributes:
+        cached: whether vectors are kept while weights stay as they are. To be switched off where
+            weights change through `.data`, which leaves no trace (SB3's Polyak averages); those of
+            a frozen encoder are then kept while a comparison finds its weights unchanged.
+    """
+
+    features: Tensor | None
+    tradable: Tensor | None
+    codes: Tensor | None
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        *,
+        frozen: bool = False,
+        compiled: str | None = None,
+        autocast: Literal["bf16"] | None = None,
+        checkpointed: int | Literal["auto"] | None = "auto",
+        forecasts: bool = False,
+    ) -> None:
+        super().__init__()
+        if autocast not in (None, "bf16"):
+            raise ArgumentError(f"autocast is {autocast!r}: give 'bf16' or None")
+        if checkpointed not in (None, "auto") and not (
+            isinstance(checkpointed, int) and checkpointed >= 1
+        ):
+            raise ArgumentError(f"checkpointed is {checkpointed}: give at least 1, 'auto' or None")
+        self.encoder = encoder
+        self.head = PredictionHead(encoder.channels) if forecasts else None
+        self.autocast = autocast
+        self.checkpointed = checkpointed
+        # In a tuple, or it would be a second module with the same parameters.
+        run = encoder if compiled is None else th.compile(encoder, backend=compiled)
+        self._run: tuple[Callable[..., Any]] = (run,)
+        for name in ("features", "tradable", "codes"):
+            self.register_buffer(name, None, persistent=False)
+        self._cache = _Cache()
+        self._fitting: int | None = None
+        self.cached = True
+        self.frozen = False
+        self.freeze(frozen)
+
+    def freeze(self, frozen: bool = True) -> None:
+        """Stop the encoder from learning, or let it."""
+        self.frozen = frozen
+        self.encoder.requires_grad_(not frozen)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Embeddings:
+        """Set the mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def bind(
+        self, features: Tensor, tradable: Tensor | None = None, codes: Tensor | None = None
+    ) -> None:
+        """Give it the market, see `MarketExtractor.bind`."""
+        if features.ndim != 3 or features.shape[2] != self.encoder.n_features:
+            raise ArgumentError(
+                f"the market's features have shape {tuple(features.shape)}, the network reads "
+                f"(T, assets, {self.encoder.n_features}); load the features it was trained on"
+            )
+        self.tradable = features.new_ones(features.shape[:2]) if tradable is None else tradable
+        self.features, self.codes = features, codes
+        self._cache = _Cache()
+        self._fitting = None
+
+    def forget(self) -> None:
+        """Drop the vectors that are kept of bars; they are computed again when they are needed."""
+        self._cache = _Cache()
+
+    def forward(self, t: Tensor, assets: Tensor | None = None) -> Tensor:
+        """Encode bars.
+
+        Args:
+            t: (batch,) rows of the market, each at least ``encoder.bars - 1``.
+            assets: (batch, k) the assets wanted of each; None wants all N.
+
+        Returns:
+            (batch, k or N, channels)
+        """
+        features, tradable = self._market()
+        if not any(True for _ in self.encoder.parameters()):
+            return self._without_weights(t, assets, features, tradable)
+        learning = th.is_grad_enabled() or self.encoder.training
+        if self.frozen or (self.cached and not learning):
+            rows = self._cache.rows(t, len(features), self._state(), self._encode_all)
+        else:
+            distinct, place = th.unique(t, return_inverse=True)
+            rows = self._encode_checkpointed(distinct)[place]
+        return rows if assets is None else rows[_lanes(t), assets]
+
+    def forecast(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation (batch, N) of every asset's next return, see `forecast_of`."""
+        return self.forecast_of(self(t))
+
+    def forecast_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The same of rows (..., N, channels) that are encoded already.
+
+        The unit is that of the returns it was trained on, see `agents.forecasts.NextReturns`.
+        """
+        if self.head is None:
+            raise ArgumentError("there is no head for forecasts; build it with forecasts=True")
+        forecast: tuple[Tensor, Tensor] = self.head(rows)
+        return forecast
+
+    def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
+        return self._precisely(self._run[0], windows, tradable, codes)
+
+    def _precisely(self, run: Callable[..., Any], inputs: Tensor, *others: Any) -> Tensor:
+        """Run in the chosen precision; returns float32."""
+        with th.autocast(inputs.device.type, th.bfloat16, enabled=self.autocast is not None):
+            out: Tensor = run(inputs, *others)
+        return out.float()
+
+    def _market(self) -> tuple[Tensor, Tensor]:
+        if self.features is None or self.tradable is None:
+            raise ArgumentError(
+                "index observations need their market; call agents.bind_market(model, market)"
+            )
+        return self.features, self.tradable
+
+    def _without_weights(
+        self, t: Tensor, assets: Tensor | None, features: Tensor, tradable: Tensor
+    ) -> Tensor:
+        """An encoder that only rearranges its input: nothing to share, so fewer bars are read."""
+        bars = self._bars(t)
+        if assets is None:
+            return self.encode(features[bars], tradable[t])
+        windows = features[bars[:, :, None], assets[:, None, :]]
+        return self.encode(windows, tradable[t[:, None], assets])
+
+    def _bars(self, t: Tensor) -> Tensor:
+        """(batch, bars) rows of the windows that end at t."""
+        return t[:, None] + th.arange(1 - self.encoder.bars, 1, device=t.device)
+
+    def _encode_bars(self, t: Tensor) -> Tensor:
+        """(batch, N, channels) of distinct, increasing t."""
+        features, tradable = self._market()
+        if len(t) and int(t[0]) < self.encoder.bars - 1:
+            raise ArgumentError(
+                f"the encoder looks back {self.encoder.bars} bars, which row {int(t[0])} does not "
+                f"have; give the environment window={self.encoder.bars}"
+            )
+        first = int(t[0]) - self.encoder.bars + 1 if len(t) else 0
+        stretch = slice(first, int(t[-1]) + 1 if len(t) else 0)
+        if not self.encoder.padded and stretch.stop - first < len(t) * self.encoder.bars:
+            within = (features[stretch], tradable[stretch], t - first)
+            return self._precisely(self.encoder.encode_stretch, *within)
+        codes = None if self.codes is None else self.codes.expand(len(t), *self.codes.shape)
+        return self.encode(features[self._bars(t)], tradable[t], codes)
+
+    def _encode_all(self, t: Tensor) -> Tensor:
+        """The same without gradients, in chunks."""
+        with th.no_grad():
+            return th.cat([self._encode_bars(part) for part in th.split(t, _CHUNK)])
+
+    def _encode_checkpointed(self, t: Tensor) -> Tensor:
+        size = self._at_a_time()
+        if size is None or len(t) <= size:
+            return self._encode_bars(t)
+        parts = [
+            checkpoint(self._encode_bars, part, use_reentrant=False) for part in th.split(t, size)
+        ]
+        return th.cat(parts)
+
+    def _at_a_time(self) -> int | None:
+        if self.checkpointed != "auto":
+            return self.checkpointed
+        if self._fitting is None:
+            features = self._market()[0]
+            budget = memory_of(features.device) // 4  # actor and critic may have one each
+            at = (features.shape[1], budget, features.device, self.codes)
+            self._fitting = fitting_batch(self.encoder, *at)
+        return self._fitting
+
+    def _state(self) -> object:
+        """Unequal to that of before whenever a weight has changed."""
+        weights = [*self.encoder.parameters(), *self.encoder.buffers()]
+        if not self.cached:
+            return _Numbers(weights)
+        return tuple((weight.data_ptr(), weight._version) for weight in weights)
+
+
+class _Numbers:
+    """Weights by what they are; an average of equal weights equals them but for rounding."""
+
+    def __init__(self, weights: list[Tensor]) -> None:
+        with th.no_grad():
+            self.numbers = th.cat([weight.flatten().float() for weight in weights])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Numbers) and th.allclose(
+            self.numbers, other.numbers, rtol=1e-6, atol=1e-9
+        )
+
+
+class _Cache:
+    """Vectors of the bars asked for so far, at one state of the weights.
+
+    Lanes walk from bar to bar, and a few windows at a time cost several times what many do. So
+    wherever bars are missing again at the same weights, the bars that follow them are encoded too,
+    as files are read ahead: 1, 3, 7, ... each, as long as one chunk holds them.
+    """
+
+    def __init__(self) -> None:
+        self._state: object = None
+
+    def rows(
+        self, t: Tensor, bars: int, state: object, encode: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """(batch, N, channels), of which only those not stored yet are encoded."""
+        if state != self._state:
+            self._state, self._used, self._ahead = state, 0, 0
+            self._slot = th.full((bars,), -1, device=t.device)
+            self._stored = th.empty(0, device=t.device)
+        missing = th.unique(t[self._slot[t] < 0])
+        if len(missing):
+            ahead = min(self._ahead, _CHUNK // len(missing) - 1)
+            self._ahead = 2 * self._ahead + 1
+            if ahead > 0:
+                further = missing[:, None] + th.arange(ahead + 1, device=t.device)
+                near = th.unique(further.clamp(max=bars - 1))
+                missing = near[self._slot[near] < 0]
+            self._store(missing, encode)
+        return self._stored[self._slot[t]]
+
+    def _store(self, t: Tensor, encode: Callable[[Tensor], Tensor]) -> None:
+        fresh = encode(t)
+        end = self._used + len(t)
+        if end > len(self._stored):
+            grown = fresh.new_empty(2 * end, *fresh.shape[1:])
+            if self._used:
+                grown[: self._used] = self._stored[: self._used]
+            self._stored = grown
+        self._stored[self._used : end] = fresh
+        self._slot[t] = th.arange(self._used, end, device=t.device)
+        self._used = end
+
+
+def _lanes(t: Tensor) -> Tensor:
+    return th.arange(len(t), device=t.device)[:, None]

@@ -1,0 +1,205 @@
+"""Encoders: windows of market features to one vector per asset."""
+
+from collections.abc import Sequence
+
+import torch as th
+from torch import Tensor, nn
+
+from portfolio_env.errors import ArgumentError
+
+
+class Encoder(nn.Module):
+    """What every encoder answers to: one vector per asset, equivariant to the order of the assets.
+
+    The number of assets is never a parameter: the same weights serve any number of them.
+
+    Args:
+        n_features: features per asset and bar.
+        window: bars the encoder looks back, the current one included.
+
+    Attributes:
+        channels: width of the vector returned for each asset.
+        bars: bars that `forward` expects, the window and what an encoder reads before it.
+        mixes_assets: whether the vector of an asset depends on the others.
+        uses_codes: whether it reads the static codes of the assets.
+        padded: whether a window is encoded as if nothing had been before it. If not, what is
+            computed for a bar is the same in every window, and `encode_stretch` shares it.
+    """
+
+    channels: int
+    bars: int
+    mixes_assets = False
+    uses_codes = False
+    padded = True
+
+    def __init__(self, n_features: int, window: int) -> None:
+        super().__init__()
+        if n_features < 1 or window < 1:
+            raise ArgumentError(
+                f"an encoder needs n_features >= 1 and window >= 1, got {n_features} and {window}"
+            )
+        self.n_features = n_features
+        self.window = window
+        self.bars = window
+
+    def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Encode windows of the market.
+
+        Args:
+            windows: (batch, bars, assets, features).
+            tradable: (batch, assets), 1 or 0: which assets trade at the last bar; encoders that
+                mix assets give the others no attention.
+            codes: (batch, assets, K) static categories, 0 where unknown; for encoders that use
+                them.
+
+        Returns:
+            (batch, assets, channels)
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define forward()")
+
+    def attention(
+        self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """What `forward` looks at, in evaluation mode; empty where it has no attention.
+
+        Returns:
+            weights by name, whose last axis is what is looked at: `"assets..."`, (batch, [bars],
+            heads, assets, assets); `"time..."`, (batch, assets, [heads, bars], bars), in order of
+            time; any other, (batch, assets, K).
+        """
+        return {}
+
+    def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
+        """Encode windows of one contiguous stretch of a market, as `forward` does, but faster.
+
+        Args:
+            features: (bars of the stretch, assets, features).
+            tradable: (bars of the stretch, assets), 1 or 0.
+            ends: (windows,) last bars, each at least `bars - 1`.
+
+        Returns:
+            (windows, assets, channels)
+        """
+        raise NotImplementedError(f"{type(self).__name__} encodes window by window")
+
+
+class PerAsset(Encoder):
+    """The window of each asset laid out in one row, without weights of its own.
+
+    The shared scorer behind it is then a small network per asset, which is the recommended
+    default: it has too few parameters to memorise a training history.
+    """
+
+    def __init__(self, n_features: int, window: int) -> None:
+        super().__init__(n_features, window)
+        self.channels = n_features * window
+
+    def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Return (batch, assets, window * features), the oldest bar first."""
+        return windows.transpose(1, 2).flatten(2)
+
+
+def check_sizes(**sizes: int) -> None:
+    """Raise an ArgumentError unless each size is at least 1."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ArgumentError(f"{name} is {size}: give at least 1")
+
+
+def check_share(name: str, share: float) -> None:
+    """Raise an ArgumentError unless `share` is in [0, 1)."""
+    if not 0 <= share < 1:
+        raise ArgumentError(f"{name} is {share}: give a share in [0, 1)")
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Raise an ArgumentError unless `heads` divides `width`."""
+    check_sizes(width=width, heads=heads)
+    if width % heads:
+        raise ArgumentError(f"{heads} heads do not divide {width}: give a divisor of {width}")
+
+
+class CodeEmbedding(nn.Module):
+    """A vector for each static category of an asset, side by side.
+
+    Code 0, unknown, starts as zeros: it adds nothing until assets without a label were learned
+    from.
+
+    Args:
+        vocabulary_sizes: codes of each category, 0 included.
+        embed_dim: width of the vectors, one for all or one per category.
+
+    Attributes:
+        width: of all vectors together.
+    """
+
+    def __init__(self, vocabulary_sizes: Sequence[int], embed_dim: int | Sequence[int]) -> None:
+        super().__init__()
+        dims = [embed_dim] * len(vocabulary_sizes) if isinstance(embed_dim, int) else embed_dim
+        if len(dims) != len(vocabulary_sizes):
+            raise ArgumentError(
+                f"embed_dim has {len(dims)} widths for {len(vocabulary_sizes)} categories; give "
+                "one of each, or one number"
+            )
+        for size, dim in zip(vocabulary_sizes, dims, strict=True):
+            check_sizes(vocabulary_size=size, embed_dim=dim)
+        self.tables = nn.ModuleList(map(nn.Embedding, vocabulary_sizes, dims))
+        self.width = sum(dims)
+        for table in self.tables:
+            with th.no_grad():
+                table.get_parameter("weight")[0] = 0.0
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Return (batch, assets, width) of codes (batch, assets, categories)."""
+        if codes.shape[-1] != len(self.tables):
+            raise ArgumentError(
+                f"assets have {codes.shape[-1]} categories, the network knows {len(self.tables)}; "
+                "give vocabulary_sizes one size per category of the market"
+            )
+        parts = [table(codes[..., k]) for k, table in enumerate(self.tables)]
+        return th.cat(parts, dim=-1)
+
+
+class RowEncoder(Encoder):
+    """What factor networks share: one row per asset, of features and of embedded categories.
+
+    Args:
+        n_features: features per asset and bar.
+        window: bars it may look back.
+        flatten: read the whole window, laid out in one row; otherwise its last bar.
+        vocabulary_sizes: codes of each static category, labels + 1 as code 0 is unknown; without
+            any, codes are not read.
+        embed_dim: width of the vector of a category.
+
+    Attributes:
+        width: numbers per row.
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        window: int,
+        *,
+        flatten: bool = False,
+        vocabulary_sizes: Sequence[int] = (),
+        embed_dim: int | Sequence[int] = 8,
+    ) -> None:
+        super().__init__(n_features, window)
+        self.bars = window if flatten else 1
+        self.uses_codes = len(vocabulary_sizes) > 0
+        self.embedding = CodeEmbedding(vocabulary_sizes, embed_dim) if self.uses_codes else None
+        self.embedded = 0 if self.embedding is None else self.embedding.width
+        self.width = self.bars * n_features + self.embedded
+
+    def series(self, windows: Tensor) -> Tensor:
+        """Return the bars that are read, (batch, assets, bars, features)."""
+        return windows[:, -self.bars :].transpose(1, 2)
+
+    def rows(self, series: Tensor, codes: Tensor | None) -> Tensor:
+        """Return (batch, assets, ... + embedded) of (batch, assets, ...) and the codes."""
+        if self.embedding is None:
+            return series.flatten(2)
+        if codes is None:
+            shape = (*series.shape[:2], len(self.embedding.tables))
+            codes = th.zeros(shape, dtype=th.long, device=series.device)
+        return th.cat([series.flatten(2), self.embedding(codes)], dim=-1)

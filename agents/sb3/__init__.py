@@ -1,0 +1,1 @@
+"""Stable-Baselines3: algorithms, vector environment, buffers and callbacks."""

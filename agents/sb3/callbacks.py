@@ -1,0 +1,174 @@
+"""Training callbacks: portfolio figures to TensorBoard, validation backtests, checkpoints."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import HParam
+
+from agents.saving import save_agent
+from agents.sb3.algorithms import policy_for
+from agents.sb3.vec_env import make_sb3_vec_env
+from agents.tensors import SUFFIX
+from agents.training.config import Range
+from agents.training.curves import write_points
+from agents.training.run_folder import save_checkpoint
+from agents.training.validation import Validation, plain
+from portfolio_env import Market
+from portfolio_env.evaluation.report.plots import equity_curves
+from portfolio_env.files.atomic import read_json, write_json
+
+STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
+
+
+class PortfolioMetrics(BaseCallback):
+    """Log what the lanes' accounts do, from `info`: for on-policy and off-policy algorithms alike.
+
+    `portfolio/value` is the mean final value of the episodes that ended since the last log,
+    `portfolio/turnover`, `cost`, `drawdown` and `concentration` are means over lanes and steps.
+
+    Args:
+        hparams: settings of the run, shown in TensorBoard's HPARAMS tab.
+    """
+
+    def __init__(self, hparams: dict[str, Any]) -> None:
+        super().__init__()
+        self.hparams = {
+            key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+            for key, value in hparams.items()
+        }
+
+    def _on_training_start(self) -> None:
+        metrics = {
+            "validation/excess_growth": 0.0,
+            "portfolio/turnover": 0.0,
+            "portfolio/value": 0.0,
+        }
+        if self.model.num_timesteps == 0:
+            write_points(self.logger, {"hparams": HParam(self.hparams, metrics)}, 0)
+
+    def _on_step(self) -> bool:
+        infos = self.locals["infos"]
+        for key in STEP_MEANS:
+            self.logger.record_mean(
+                f"portfolio/{key}", float(np.mean([info[key] for info in infos]))
+            )
+        for lane in np.flatnonzero(self.locals["dones"]):
+            self.logger.record_mean("portfolio/value", infos[lane]["portfolio_value"])
+        return True
+
+
+class PeriodicCallback(BaseCallback):
+    """Acts between updates every so many environment steps, and at the end of the training.
+
+    A rollout is a bad moment: the data collected so far would be lost to a checkpoint. It acts
+    after the first rollout that reaches or passes a multiple of ``every``, which the number of
+    steps alone tells, so a resumed training acts when an uninterrupted one does.
+
+    Args:
+        every: environment steps over all lanes between two acts.
+    """
+
+    def __init__(self, every: int) -> None:
+        super().__init__()
+        self.every = every
+        self._done_at = 0
+
+    def act(self) -> None:
+        """Do what is due."""
+        raise NotImplementedError(f"{type(self).__name__} must define act()")
+
+    def _on_training_start(self) -> None:
+        self._done_at = self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        if self.model.num_timesteps // self.every > self._done_at // self.every:
+            self._done_at = self.model.num_timesteps
+            self.act()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        if self.model.num_timesteps > self._done_at:
+            self.act()
+
+
+class LogCallback(PeriodicCallback):
+    """Write what was recorded: of the rollouts since the last time, and of the last update.
+
+    SB3 writes before the update and, off policy, once for every few episodes, several times in one
+    step; call `learn` with ``log_interval=sys.maxsize``.
+    """
+
+    def act(self) -> None:
+        """Write one point of every curve."""
+        self.model.dump_logs()
+
+
+class CheckpointCallback(PeriodicCallback):
+    """Save everything that the training needs to go on; the last in a list of callbacks.
+
+    Args:
+        path: run folder.
+        every: environment steps between two checkpoints.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        super().__init__(every)
+        self.path = path
+
+    def act(self) -> None:
+        """Write one checkpoint."""
+        save_checkpoint(self.path, self.model)
+
+
+class ValidationCallback(PeriodicCallback):
+    """Backtest on the validation range, log it, and keep the model that beats equal weight by most.
+
+    Results (see `Validation`) go to `validation.json` of the run folder, the best model to
+    `best_model.safetensors`.
+
+    Args:
+        path: run folder.
+        market: market with fitted features.
+        rows: validation range, half-open; the account always starts at its first bar.
+        env_options: keywords of `PortfolioEnv`.
+        every: environment steps between two backtests.
+    """
+
+    def __init__(
+        self, path: Path, market: Market, rows: Range, env_options: dict[str, Any], every: int
+    ) -> None:
+        super().__init__(every)
+        self.file = path / "validation.json"
+        self.best_model = path / f"best_model{SUFFIX}"
+        self.validation = Validation(market, rows, env_options)
+        self.venv = make_sb3_vec_env(market, **self.validation.options)
+        self.results: list[dict[str, float]] = []
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        self.policy = policy_for(self.model, self.venv)
+        if self.file.exists():  # a resumed run: what came after its checkpoint comes again
+            results = read_json(self.file, bare="validations")["validations"]
+            self.results = [
+                {key: -math.inf if figure is None else figure for key, figure in result.items()}
+                for result in results
+                if result["timesteps"] <= self.model.num_timesteps
+            ]
+
+    def act(self) -> None:
+        """Backtest once."""
+        self.policy.load_state_dict(self.model.policy.state_dict())
+        result, figures = self.validation.run(self.policy)
+        points = {**figures, "equity": equity_curves({"agent": result})}
+        points = {f"validation/{name}": point for name, point in points.items()}
+        write_points(self.logger, points, self.model.num_timesteps)
+        if all(figures["excess_growth"] > r["excess_growth"] for r in self.results):
+            save_agent(self.model, self.best_model)
+        self.results.append({"timesteps": self.model.num_timesteps, **figures})
+        write_json(self.file, {"validations": [plain(result) for result in self.results]})

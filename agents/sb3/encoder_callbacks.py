@@ -1,0 +1,137 @@
+"""What training of an encoder within RL adds: forecasts beside it, a frozen start, its pictures."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from agents.forecasts import NextReturns
+from agents.inspection import encoder_figures
+from agents.market_encoder import Embeddings
+from agents.market_extractor import all_embeddings
+from agents.sb3.callbacks import PeriodicCallback
+from agents.training.config import Range
+from agents.training.curves import write_points
+from portfolio_env.market import Market
+
+if TYPE_CHECKING:
+    pass
+
+
+class FrozenStart(BaseCallback):
+    """Keeps the encoder as it is at first; from the first rollout after some timesteps it learns.
+
+    What is frozen follows from the number of timesteps alone, so a resumed training needs no more.
+
+    Args:
+        until: environment steps over all lanes from which on it learns.
+    """
+
+    def __init__(self, until: int) -> None:
+        super().__init__()
+        self.until = until
+
+    def _on_rollout_start(self) -> None:
+        frozen = self.model.num_timesteps < self.until
+        for embeddings in all_embeddings(self.model.policy):
+            if embeddings.frozen != frozen:
+                embeddings.freeze(frozen)
+
+    def _on_step(self) -> bool:
+        return True
+
+
+class PredictionLoss(BaseCallback):
+    """Makes forecasts of the next bar a part of the algorithm's loss, with a weight.
+
+    Before each step of an optimiser that trains an encoder, the gradient of the weighted negative
+    log likelihood on some bars of the training range joins that of the algorithm. A training of its
+    own in between would need an optimiser of its own, and Adam's steps do not depend on a weight. A
+    frozen encoder is left alone.
+
+    Args:
+        weight: of the likelihood of returns in units of their deviation.
+        market: the market the encoder is bound to.
+        train: half-open range of bars.
+        seed: of the choice of bars, with the number of steps so far, so that a resumed training
+            chooses the same.
+        batch: bars per step.
+    """
+
+    def __init__(
+        self, weight: float, market: Market, train: Range, seed: int = 0, batch: int = 64
+    ) -> None:
+        super().__init__()
+        self.weight, self.market, self.train, self.seed = weight, market, train, seed
+        self.batch = batch
+        self.hooks: list[RemovableHandle] = []
+
+    def _on_training_start(self) -> None:
+        model = self.model
+        found = all_embeddings(model.policy)
+        self.returns = NextReturns(self.market, self.train, found[0].encoder.bars, model.device)
+        self.rows = self.returns.rows(self.train)
+        for part in model.policy.modules():
+            optimizer = getattr(part, "optimizer", None)
+            if isinstance(optimizer, Optimizer):
+                self.hooks += [
+                    optimizer.register_step_pre_hook(lambda *_, own=own: self._add(own))
+                    for own in found
+                    if _trains(optimizer, own)
+                ]
+
+    def _add(self, embeddings: Embeddings) -> None:
+        if embeddings.frozen:
+            return
+        t = th.as_tensor(self.rng.choice(self.rows, self.batch), device=self.model.device)
+        nll = self.returns.nll(*embeddings.forecast(t), t)
+        (self.weight * nll).backward()  # type: ignore[no-untyped-call] # torch
+        self.logger.record_mean("train/prediction_nll", float(nll.detach()))
+
+    def _on_rollout_start(self) -> None:
+        self.rng = np.random.default_rng((self.seed, self.model.num_timesteps))
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _on_training_end(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+def _trains(optimizer: Optimizer, embeddings: Embeddings) -> bool:
+    trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+    return any(id(weight) in trained for weight in embeddings.parameters())
+
+
+class EncoderFigures(PeriodicCallback):
+    """Shows what the encoder looks at and whether its forecasts' uncertainty is right.
+
+    Args:
+        market: the market.
+        train: half-open range of bars.
+        validation: half-open range; attention is that of its last bar.
+        every: environment steps between two looks.
+    """
+
+    def __init__(self, market: Market, train: Range, validation: Range, every: int) -> None:
+        super().__init__(every)
+        self.market, self.train, self.validation = market, train, validation
+
+    def act(self) -> None:
+        """Look once."""
+        self.model.policy.set_training_mode(False)
+        (embeddings, *_) = all_embeddings(self.model.policy)
+        returns = None
+        if embeddings.head is not None:
+            bars = embeddings.encoder.bars
+            returns = NextReturns(self.market, self.train, bars, self.model.device)
+            calibration = returns.calibration(embeddings, returns.rows(self.validation))
+            write_points(self.logger, calibration.numbers(), self.model.num_timesteps)
+        figures = encoder_figures(embeddings, self.market, self.validation, returns)
+        write_points(self.logger, figures, self.model.num_timesteps)

@@ -1,0 +1,1 @@
+"""Training runs: settings, pre-training, the run folder, resuming, walk-forward training."""

@@ -1,0 +1,347 @@
+"""What a training run is made of: one dataclass, also the command line of train.py."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch as th
+
+from agents.losses import MultiTask
+from agents.networks import make_encoder
+from agents.sb3.algorithms import ON_POLICY, policy_class, torch_device
+from agents.training.fitting import FitOptions, Schedule
+from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.fields import check_fields, check_range, from_object, shortened
+from portfolio_env.files.atomic import parse_json
+
+Range = tuple[int, int]
+NAMES = ("train", "validation", "test")
+LARGEST = 2**31 - 1
+RANGES = {
+    "timesteps": (1, 2**53),
+    "num_envs": (1, LARGEST),
+    "seed": (0, 2**32 - 1),  # what NumPy's legacy generator takes
+    "freeze_encoder": (0, 1),
+    "prediction_weight": (0, math.inf),
+    "window": (1, LARGEST),
+    "universe": (0, LARGEST),
+    "episode_length": (1, LARGEST),
+    "validation_every": (1, 2**53),
+    "checkpoint_every": (1, 2**53),
+}
+"""The least and the largest number that each of these settings may be."""
+
+DEPENDENT = ("timesteps", "num_envs", "window", "validation_every", "checkpoint_every")
+"""Settings whose default depends on others; `TrainConfig.resolved` fills it in."""
+LATER = ("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight")
+"""Settings that the first runs lack."""
+LATER_STAGES = ("epochs", "iterations", "loss", "schedule", "ema")
+
+
+@dataclass(frozen=True)
+class Stages:
+    """How stages 1 and 2 of a curriculum are trained."""
+
+    epochs: int = 20
+    """Of stage 1: passes over the training range, at most; 5 without a better forecast end it."""
+    iterations: int = 150
+    """Of stage 2: gradient steps."""
+    loss: Literal["growth", "sharpe"] = "growth"
+    """Of stage 2: net log growth, or the net Sharpe ratio less a penalty on concentration."""
+    schedule: Schedule = "cosine"
+    """Of the learning rate: down to 0 by half a cosine, or halved where validation stalls."""
+    ema: float = 0.0
+    """Decay of an average of the weights that is validated and handed on in their place, e.g. 0.99;
+    0 takes the weights themselves."""
+
+    def __post_init__(self) -> None:
+        """Check every number before the first stage is trained."""
+        check_fields(self, "stages.")
+        for name in ("epochs", "iterations"):
+            check_range(f"stages.{name}", getattr(self, name), 1, LARGEST)
+        FitOptions(schedule=self.schedule, ema=self.ema)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run; the defaults are the recipe measured to work."""
+
+    algo: Literal["ppo", "a2c", "sac", "td3", "ddpg", "tqc", "direct"] = "ppo"
+    """Learning algorithm; direct climbs the gradient of net growth, without RL."""
+    market: str = "sp500"
+    """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
+    assets: str | None = None
+    """Comma-separated symbols to trade; all of the market's by default."""
+    start: str | None = None
+    """First date of the data to use; all by default."""
+    end: str | None = None
+    """Date up to which the data are used, itself excluded; all by default."""
+    features: str = "minimal"
+    """Feature set; scalers are fitted on the training range only."""
+    train: float | str = 0.6
+    """Training range: fraction of the bars, or the date at which it ends."""
+    validation: float | str = 0.2
+    """Validation range that follows it: fraction of the bars, or the date at which it ends."""
+    test: float | str | None = None
+    """Test range that follows: fraction or date likewise; all the rest by default."""
+    timesteps: int | None = None
+    """Environment steps over all lanes; default 200,000 for PPO and A2C, 288,000 for direct, 40,000
+    for the others."""
+    num_envs: int | None = None
+    """Lanes of the training environment; default 256 for PPO and A2C, 64 for the others."""
+    seed: int = 0
+    """Seed of networks, exploration and episodes."""
+    device: str = "auto"
+    """Torch device; auto takes a GPU if there is one."""
+    policy: Literal["per_asset", "dirichlet", "flat_mlp"] = "per_asset"
+    """Policy: one scorer shared over assets; the same with draws of the weights themselves from a
+    Dirichlet distribution (PPO, A2C); or a flat network (memorises; for comparison)."""
+    encoder: str = "per_asset"
+    """Encoder of the market's window: per_asset, tcn_gnn_lstm, tcn_gnn_lstm_small, gat, ..."""
+    encoder_options: str = "{}"
+    """Options of the encoder as JSON, e.g. '{"hidden": 32}'."""
+    curriculum: str = "3"
+    """Stages of training: 1 forecasts of the next bar, 2 the gradient of net growth, 3 the
+    algorithm, e.g. 1,2,3; each starts from what the one before has learned."""
+    stages: Stages = field(default_factory=Stages)
+    """How stages 1 and 2 are trained."""
+    freeze_encoder: float = 0.0
+    """Share of stage 3, at its start, that leaves the encoder as it is: 0 none, 1 all of it."""
+    prediction_weight: float | None = None
+    """Weight of forecasts of the next bar (Gaussian likelihood) beside the loss of stage 3, while
+    the encoder learns; default 0.05 in a curriculum, else 0."""
+    window: int | None = None
+    """Bars that the encoder sees, which an observation holds; default 1 for per_asset, 60 for
+    others."""
+    observation: Literal["index", "window", "flat"] = "index"
+    """Observation mode; index lets the network gather windows itself and keeps buffers small."""
+    reward: str = "excess_log_return"
+    """Reward for learning; evaluation always uses the account."""
+    reward_scale: float = 100.0
+    """Factor on the excess_log_return reward."""
+    universe: int | None = None
+    """Assets drawn per training episode; default 8 where there are more (a flat network takes all),
+    0 for always all."""
+    episode_length: int = 250
+    """Steps of a training episode, which starts at a random bar of the training range; the accounts
+    of direct live 30."""
+    adjustment: float = 1.0
+    """Fraction of the way to its target the account moves per step; try 0.1 on daily prices."""
+    execution: Literal["close", "next_open"] = "close"
+    """When trades are filled: at the close that was observed, or at the next open."""
+    initial_value: float = 10_000.0
+    """Money at the start of an episode."""
+    costs: TransactionCosts = field(default_factory=TransactionCosts)
+    """What trading and holding cost."""
+    constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
+    """Which portfolios may be held."""
+    validation_every: int | None = None
+    """Environment steps between two backtests on the validation range; default a tenth of all."""
+    checkpoint_every: int | None = None
+    """Environment steps between two checkpoints; default a tenth of all."""
+    runs: str = "runs"
+    """Folder in which the run folder is created."""
+    out: str | None = None
+    """Run folder itself, instead of a name made of market, algorithm, seed and time."""
+
+    def __post_init__(self) -> None:
+        """Check what the environment and the learner do not check themselves."""
+        check_fields(self)
+        for name, (low, high) in RANGES.items():
+            check_range(name, getattr(self, name), low, high)
+        try:
+            if not isinstance(parse_json(self.encoder_options), dict):
+                raise ValueError("it is no object")
+        except ValueError as error:
+            raise ArgumentError(
+                f"encoder_options is {shortened(self.encoder_options)}: give a JSON object such as "
+                f"'{{\"hidden\": 32}}' ({error})"
+            ) from error
+        if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
+            raise ArgumentError(
+                f"curriculum is {shortened(self.curriculum)}: give 3, 1,3, 2,3 or 1,2,3"
+            )
+        of_encoder = self.curriculum != "3" or self.prediction_weight or self.freeze_encoder
+        if not self.has_encoder and of_encoder:
+            raise ArgumentError(
+                f"curriculum {self.curriculum}, prediction_weight {self.prediction_weight} and "
+                f"freeze_encoder {self.freeze_encoder} are about an encoder; policy "
+                f"{self.policy!r} with encoder {shortened(self.encoder)} has none to train: choose "
+                "e.g. encoder gat"
+            )
+        if self.policy == "flat_mlp" and self.encoder != "per_asset":
+            raise ArgumentError(
+                f"policy 'flat_mlp' has no encoder, encoder is {shortened(self.encoder)}; leave "
+                "one of them out"
+            )
+        if self.prediction_weight and self.observation != "index":
+            raise ArgumentError(
+                f"prediction_weight is {self.prediction_weight}: forecasts need the market that "
+                f'index observations refer to; choose observation "index", not '
+                f"{self.observation!r}, or prediction_weight 0"
+            )
+        if self.policy == "dirichlet" and self.algo != "direct":
+            policy_class(self.algo, self.policy)  # refuses what cannot train it
+        if self.algo == "direct" and self.policy != "per_asset":
+            raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
+        if self.algo == "direct" and self.reward != TrainConfig.reward:
+            raise ArgumentError(
+                f"reward {shortened(self.reward)} is of RL; direct climbs net growth itself: "
+                "leave it out"
+            )
+        climbs = self.algo == "direct" or "2" in self.curriculum
+        if climbs and self.constraints.max_period_turnover is not None:
+            raise ArgumentError(
+                f"constraints.max_period_turnover is {self.constraints.max_period_turnover}: "
+                f"algo {self.algo} with curriculum {self.curriculum} climbs net growth by its "
+                "gradient, where it has no differentiable twin; use constraints.max_turnover, or "
+                "RL without stage 2"
+            )
+        torch_device(self.device)
+        if self.policy == "flat_mlp" and self.observation == "index":
+            raise ArgumentError(
+                'policy "flat_mlp" cannot read index observations; pass observation "flat"'
+            )
+        if self.policy == "flat_mlp" and self.universe:
+            raise ArgumentError(
+                f"universe is {self.universe}: policy 'flat_mlp' is made for all assets of the "
+                "market; leave universe out"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON-able values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, settings: Any, source: str | Path = "config.json") -> "TrainConfig":
+        """The inverse of `to_json`.
+
+        Args:
+            settings: what was read.
+            source: where from, for the message.
+
+        Raises:
+            DataError: if it lacks a field or has one too many, or a value is of another type or
+                outside its range.
+        """
+        try:
+            if not isinstance(settings, dict):
+                raise ArgumentError(f"it is {shortened(settings)}; it must be a JSON object")
+            parts: dict[str, Any] = {}
+            for name, kind in (("costs", TransactionCosts), ("constraints", PortfolioConstraints)):
+                if name in settings:
+                    parts[name] = from_object(kind, settings[name], name)
+            stages = settings.get("stages", {})
+            parts["stages"] = from_object(Stages, stages, "stages", later=LATER_STAGES)
+            if isinstance(frozen := settings.get("freeze_encoder"), bool):  # once all or nothing
+                parts["freeze_encoder"] = float(frozen)
+            return from_object(cls, settings | parts, "it", later=LATER)
+        except ArgumentError as error:
+            raise DataError(
+                f"{source} holds no settings of this version: {error}; restore it from a copy"
+            ) from error
+
+    def resolved(self) -> "TrainConfig":
+        """The settings with every dependent default filled in, and the market's path absolute."""
+        on_policy = self.algo in ON_POLICY
+        usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
+        timesteps = self.timesteps or usual
+        tenth = max(timesteps // 10, 1)
+        forecasts = self.curriculum != "3" and self.observation == "index"
+        path = Path(self.market)
+        return dataclasses.replace(
+            self,
+            market=str(path.resolve()) if path.exists() else self.market,
+            timesteps=timesteps,
+            num_envs=self.num_envs or (256 if on_policy else 64),
+            window=self.window or (1 if self.encoder == "per_asset" else 60),
+            prediction_weight=self.prediction_weight
+            if self.prediction_weight is not None
+            else forecasts * MultiTask.stage(3).prediction,
+            validation_every=self.validation_every or tenth,
+            checkpoint_every=self.checkpoint_every or tenth,
+        )
+
+    def load_market(self) -> tuple[Market, dict[str, Range]]:
+        """The market, scaled on its training range, and the half-open rows of every range."""
+        assets = [name.strip() for name in self.assets.split(",")] if self.assets else None
+        options: dict[str, Any] = {
+            "assets": assets,
+            "start": self.start,
+            "end": self.end,
+            "features": self.features,
+        }
+        unfitted = load_market(self.market, **options)
+        ranges = self._split(unfitted)
+        return load_market(self.market, fit_end=ranges["train"][1], **options), ranges
+
+    def _split(self, market: Market) -> dict[str, Range]:
+        ranges = dict(zip(NAMES, market.split(self.train, self.validation), strict=True))
+        start, end = ranges["test"]
+        if isinstance(self.test, str):
+            end = market.row(self.test)
+        elif self.test is not None:
+            end = min(end, start + round(self.test * market.n_bars))
+        if end - start < 2:
+            raise ArgumentError(
+                f"train={self.train}, validation={self.validation}, test={self.test} leave "
+                f"{end - start} bars for the test; an episode needs at least 2"
+            )
+        return ranges | {"test": (start, end)}
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether there is an encoder with weights to train."""
+        return self.encoder != "per_asset" and self.policy != "flat_mlp"
+
+    @property
+    def bars(self) -> int:
+        """Bars of the encoder's window, once the settings are resolved."""
+        assert self.window is not None
+        return self.window
+
+    @property
+    def observed(self) -> int:
+        """Bars of an observation: with `history="past"` an encoder reads more than its window."""
+        if not self.has_encoder or "history" not in self.encoder_kwargs:
+            return self.bars
+        with th.device("meta"):  # nothing is drawn there
+            return make_encoder(self.encoder, 1, self.bars, **self.encoder_kwargs).bars
+
+    @property
+    def encoder_kwargs(self) -> dict[str, Any]:
+        """The options of the encoder."""
+        options: dict[str, Any] = json.loads(self.encoder_options)
+        return options
+
+    def env_options(self) -> dict[str, Any]:
+        """Keywords of `PortfolioEnv` that define the task, for training and evaluation alike."""
+        return {
+            "window": self.observed,
+            "observation": self.observation,
+            "costs": dataclasses.asdict(self.costs),
+            "constraints": dataclasses.asdict(self.constraints),
+            "execution": self.execution,
+            "adjustment": self.adjustment,
+            "initial_value": self.initial_value,
+            "action": "weights" if self.policy == "dirichlet" else "logits",
+        }
+
+    def training_options(self, market: Market, train: Range) -> dict[str, Any]:
+        """Further keywords for training: where episodes start, what they hold, the reward."""
+        drawn = market.n_assets > 8 and self.policy != "flat_mlp"
+        universe = self.universe if self.universe is not None else 8 * drawn
+        start = max(train[0], market.warmup + self.observed - 1)
+        scaled = self.reward == "excess_log_return"
+        return {
+            "start": start,
+            "end": train[1],
+            "random_start": True,
+            "episode_length": min(self.episode_length, train[1] - 1 - start),
+            "universe": universe or None,
+            "reward": {"name": self.reward, "scale": self.reward_scale} if scaled else self.reward,
+        }

@@ -1,0 +1,167 @@
+"""Stages that come before the algorithm: forecasts, then net growth; see `training.pretraining`."""
+
+import logging
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.utils import get_device
+from torch import Tensor, nn
+
+from agents.direct.agent import DirectAgent, DirectNetwork
+from agents.direct.training import DirectTrainer
+from agents.losses import MultiTask
+from agents.market_encoder import Embeddings
+from agents.market_extractor import all_embeddings
+from agents.networks import make_encoder
+from agents.policies import PerAssetActorCriticPolicy
+from agents.sb3.encoder_callbacks import encoder_figures
+from agents.tensors import SUFFIX, load_tensors, save_tensors
+from agents.training.config import Range, TrainConfig
+from agents.training.curves import curves, write_points
+from agents.training.fitting import run_rounds, take_up
+from agents.training.pretraining import Pretrainer, PretrainingOptions
+from portfolio_env.market import Market
+
+KIND = "weights"
+Weights = dict[str, Tensor]
+_LOGGER = logging.getLogger(__name__)
+_SCORER = "scorer."  # before the names of its weights
+
+
+def pretrained(
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
+) -> Weights | None:
+    """The weights that the stages before the algorithm hand on, see `hand_on`; None without any.
+
+    Args:
+        path: the run folder; ``encoder.safetensors`` keeps the result, ``stage_1.safetensors`` and
+            ``stage_2.safetensors`` how far the stages have come, so that none is repeated. Numbers
+            and figures go to ``tb/stage_1`` and ``tb/stage_2``, by the samples (bars, or steps of
+            accounts) seen in the stage.
+        config: resolved settings.
+        market: with fitted features.
+        ranges: rows of each range; nothing after the validation range is read.
+    """
+    if config.curriculum == "3":
+        return None
+    file = path / f"encoder{SUFFIX}"
+    if file.exists():
+        stored: Weights = load_tensors(file, kind=KIND)
+        return stored
+    weights: Weights | None = None
+    finish = partial(_finish, path, market, ranges["validation"])
+    if "1" in config.curriculum:
+        weights = finish("stage_1", _forecasts(config, market, ranges), every=1)
+    if "2" in config.curriculum:
+        growth = _growth(config, market, ranges, weights)
+        weights = finish("stage_2", growth, every=growth.options.validation_every)
+    save_tensors(file, weights, kind=KIND)
+    for stage in ("stage_1", "stage_2"):
+        (path / f"{stage}{SUFFIX}").unlink(missing_ok=True)
+    return weights
+
+
+def hand_on(weights: Weights | None, network: nn.Module) -> None:
+    """Give a policy or network what was pretrained of it.
+
+    Every extractor gets the encoder, and the head of forecasts where it has one. The scorer of
+    stage 2 goes where logits are its scores as they are: to PPO and A2C, and to stage 3 without RL.
+    """
+    if weights is None:
+        return
+    for embeddings in all_embeddings(network):
+        own = embeddings.state_dict()
+        embeddings.load_state_dict({name: weights[name] for name in own})
+    scorer, scores = _scorer(network), {n: w for n, w in weights.items() if n.startswith(_SCORER)}
+    if scorer is not None and scores:
+        scorer.load_state_dict({name.removeprefix(_SCORER): w for name, w in scores.items()})
+
+
+def _scorer(network: nn.Module) -> nn.Module | None:
+    """What makes logits of the extractor's rows, without squashing them; None if there is none."""
+    if isinstance(network, DirectNetwork):
+        return nn.Sequential(network.scorer, network.head)
+    if type(network) is PerAssetActorCriticPolicy:  # a Dirichlet policy makes concentrations
+        return nn.Sequential(network.mlp_extractor.policy_net, network.action_net)
+    return None
+
+
+def _finish(
+    path: Path,
+    market: Market,
+    validation: Range,
+    stage: str,
+    trainer: Pretrainer | DirectTrainer,
+    every: int,
+) -> Weights:
+    """Train a stage to its end, from its last checkpoint; what it hands on."""
+    _LOGGER.info("%s: at most %d rounds", stage, trainer.fit.rounds)
+    take_up(trainer, file := path / f"{stage}{SUFFIX}")
+    logger = curves(path / "tb" / stage, trainer.samples)
+
+    def record(points: dict[str, Any], samples: int) -> None:
+        write_points(logger, {f"{stage}/{name}": point for name, point in points.items()}, samples)
+
+    run_rounds(trainer, file, record, every)
+    trainer.restore_best()
+    embeddings, returns = trainer.embeddings, trainer.returns
+    record(encoder_figures(embeddings, market, validation, returns), trainer.samples)
+    logger.close()
+    weights: Weights = embeddings.state_dict()
+    if isinstance(trainer, DirectTrainer) and (scorer := _scorer(trainer.agent.network)):
+        weights |= {_SCORER + name: weight for name, weight in scorer.state_dict().items()}
+    return weights
+
+
+def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Pretrainer:
+    """Stage 1."""
+    with th.random.fork_rng(devices=[]):
+        th.manual_seed(config.seed)
+        encoder = make_encoder(
+            config.encoder, market.n_features, config.bars, **config.encoder_kwargs
+        )
+        embeddings = Embeddings(encoder, forecasts=True).to(get_device(config.device))
+    stages = config.stages
+    options = PretrainingOptions(
+        epochs=stages.epochs, schedule=stages.schedule, ema=stages.ema, seed=config.seed
+    )
+    return Pretrainer(embeddings, market, ranges["train"], ranges["validation"], options)
+
+
+def _growth(
+    config: TrainConfig, market: Market, ranges: dict[str, Range], weights: Weights | None
+) -> DirectTrainer:
+    """Stage 2."""
+    agent = direct_agent(config, market, forecasts=True)
+    hand_on(weights, agent.network)
+    stages = config.stages
+    return DirectTrainer(
+        agent,
+        market,
+        *ranges["train"],
+        validation=ranges["validation"],
+        # Its scores are logits, whatever the actions of the algorithm are.
+        env_options=config.env_options() | {"action": "logits"},
+        universe=config.universe,
+        iterations=stages.iterations,
+        loss=stages.loss,
+        schedule=stages.schedule,
+        ema=stages.ema,
+        prediction=MultiTask.stage(2).prediction,
+        seed=config.seed,
+    )
+
+
+def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> DirectAgent:
+    """The agent of the gradient of net growth that settings ask for."""
+    return DirectAgent(
+        market.n_features,
+        config.bars,
+        encoder=config.encoder,
+        encoder_kwargs=config.encoder_kwargs,
+        embedding_kwargs={"forecasts": forecasts},
+        seed=config.seed,
+        device=get_device(config.device),
+    )

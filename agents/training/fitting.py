@@ -1,0 +1,249 @@
+"""Fitting a network by plain gradients, so that it can be stopped at any round and resumed exactly.
+
+What forecasts (`training.pretraining`) and net growth (`agents.direct.training`) are trained with:
+Adam with clipped gradients, a schedule of the learning rate, an average of the weights, and the
+weights that were best on validation.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch as th
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from agents.tensors import load_tensors, save_tensors
+from portfolio_env.errors import ArgumentError, DataError
+
+KIND = "fit"
+
+Schedule = Literal["cosine", "plateau"]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How a network is fitted.
+
+    Attributes:
+        learning_rate: Adam's, at the start.
+        max_grad_norm: gradients are clipped to this norm.
+        schedule: of the learning rate: "cosine" decays it to 0 by half a cosine over all rounds,
+            "plateau" halves it after every third validation in a row without a better one.
+        ema: decay per step of an exponential moving average of the weights, which is validated and
+            kept in their place; 0 keeps none.
+        patience: validations in a row without a better one after which fitting stops; None never
+            stops.
+        seed: of all draws.
+    """
+
+    learning_rate: float = 1e-3
+    max_grad_norm: float = 1.0
+    schedule: Schedule = "cosine"
+    ema: float = 0.0
+    patience: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check every number."""
+        for name in ("learning_rate", "max_grad_norm"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ArgumentError(f"{name} is {getattr(self, name)}; it must be positive")
+        if self.schedule not in ("cosine", "plateau"):
+            raise ArgumentError(f"schedule is {self.schedule!r}; choose 'cosine' or 'plateau'")
+        if not 0 <= self.ema < 1:
+            raise ArgumentError(f"ema is {self.ema}; give a decay in [0, 1), 0 for none")
+        if self.patience is not None and self.patience < 1:
+            raise ArgumentError(f"patience is {self.patience}; it must be at least 1, or None")
+
+
+class Fit:
+    """The state of a network that is being fitted in rounds of gradient steps.
+
+    Args:
+        network: what is fitted.
+        options: see `FitOptions`.
+        rounds: after which it is finished.
+
+    Attributes:
+        round: rounds done.
+        best: least loss on validation so far; infinity without any.
+    """
+
+    def __init__(self, network: nn.Module, options: FitOptions, rounds: int) -> None:
+        self.network, self.options, self.rounds = network, options, rounds
+        self.optimizer = th.optim.Adam(network.parameters(), options.learning_rate)
+        self.schedule = (
+            CosineAnnealingLR(self.optimizer, rounds)
+            if options.schedule == "cosine"
+            else ReduceLROnPlateau(self.optimizer, factor=0.5, patience=2, threshold=0.0)
+        )
+        self.round, self.best, self.stale = 0, math.inf, 0
+        self._best_weights: dict[str, Tensor] = {}
+        self._average: list[Tensor] = []
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds are done, or patience is over."""
+        patience = self.options.patience
+        return self.round >= self.rounds or (patience is not None and self.stale >= patience)
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @contextmanager
+    def draws(self) -> Iterator[None]:
+        """Within it torch draws by the seed and the round alone, and nobody else's draws change."""
+        device = next(self.network.parameters()).device
+        with th.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            th.manual_seed(self.options.seed + 1_000_003 * self.round)
+            yield
+
+    def step(self, loss: Tensor) -> float:
+        """Take one gradient step; returns the norm of the gradient before it was clipped."""
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call] # torch
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.max_grad_norm)
+        self.optimizer.step()
+        if self.options.ema:
+            weights = [weight.detach() for weight in self.network.parameters()]
+            if self._average:
+                update = get_ema_multi_avg_fn(self.options.ema)  # type: ignore[no-untyped-call] # torch
+                update(self._average, weights, None)
+            else:
+                self._average = [weight.clone() for weight in weights]
+        return float(norm)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the network has the averaged weights, where an average is kept."""
+        if not self._average:
+            yield
+            return
+        own = [weight.detach().clone() for weight in self.network.parameters()]
+        self._give(self._average)
+        try:
+            yield
+        finally:
+            self._give(own)
+
+    def judge(self, loss: float) -> None:
+        """Take in a loss on validation, of the network `averaged`."""
+        self.stale += 1
+        if loss < self.best or not self._best_weights:
+            self.best, self.stale, self._best_weights = loss, 0, self.weights()
+        if isinstance(self.schedule, ReduceLROnPlateau):
+            self.schedule.step(loss)
+
+    def end_round(self) -> None:
+        """Count a round, after its steps and its validation."""
+        self.round += 1
+        if isinstance(self.schedule, CosineAnnealingLR):
+            self.schedule.step()
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the weights to use now: averaged ones where an average is kept."""
+        with self.averaged():
+            return {name: value.clone() for name, value in self.network.state_dict().items()}
+
+    def best_weights(self) -> dict[str, Tensor]:
+        """The weights of the best validation; without any those of now."""
+        return self._best_weights or self.weights()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on, copied: tensors and numbers, for `save_tensors`.
+
+        Draws depend on the seed and the round alone, so there is no generator to save.
+        """
+        state = {
+            "options": asdict(self.options),
+            "round": self.round,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "best": self.best,
+            "stale": self.stale,
+            "best_weights": self._best_weights,
+            "average": self._average,
+        }
+        return deepcopy(state)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a `state_dict`.
+
+        Raises:
+            ArgumentError: if it was made with other options.
+        """
+        if state["options"] != asdict(self.options):
+            raise ArgumentError(
+                f"the checkpoint was made with {state['options']}, not {asdict(self.options)}"
+            )
+        state = deepcopy(state)  # Adam changes its moments in place
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.round, self.best, self.stale = state["round"], state["best"], state["stale"]
+        device = next(self.network.parameters()).device
+        self._best_weights = {name: w.to(device) for name, w in state["best_weights"].items()}
+        self._average = [weight.to(device) for weight in state["average"]]
+
+    def _give(self, weights: list[Tensor]) -> None:
+        with th.no_grad():
+            for own, other in zip(self.network.parameters(), weights, strict=True):
+                own.copy_(other)
+
+
+class Trainer(Protocol):
+    """Who fits a network round by round."""
+
+    fit: Fit
+
+    @property
+    def samples(self) -> int:
+        """What was seen so far, in bars or in steps of accounts."""
+
+    def advance(self) -> dict[str, float]:
+        """Do one round; returns its numbers by name."""
+
+
+def take_up(trainer: Trainer, file: Path) -> None:
+    """Bring a new trainer to where a stopped training left off, if there is a checkpoint.
+
+    Raises:
+        DataError: if the checkpoint is damaged.
+        ArgumentError: if it was made with other options.
+    """
+    if not file.exists():
+        return
+    state = load_tensors(file, kind=KIND)
+    try:
+        trainer.fit.load_state_dict(state)
+    except (RuntimeError, LookupError, TypeError, AttributeError) as error:
+        raise DataError(f"{file} is no checkpoint of this training ({error!r})") from error
+
+
+def run_rounds(
+    trainer: Trainer, file: Path, record: Callable[[dict[str, float], int], None], every: int = 1
+) -> None:
+    """Train to the end.
+
+    Args:
+        trainer: new, or after `take_up`.
+        file: its checkpoint, complete or absent.
+        record: called after every round with its numbers and the samples seen so far.
+        every: rounds between two checkpoints; the last is always one.
+    """
+    fit = trainer.fit
+    while not fit.finished:
+        record(trainer.advance(), trainer.samples)
+        if fit.finished or fit.round % every == 0:
+            save_tensors(file, fit.state_dict(), kind=KIND)

@@ -1,0 +1,120 @@
+"""Stage 1 of a curriculum: an encoder learns to forecast the next bar's returns, without trading.
+
+A curriculum trains in stages: 1 forecasts, 2 net growth by its gradient (`direct.agent`), 3 the
+algorithm of reinforcement learning. Each stage starts from the encoder of the one before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from torch import Tensor
+
+from agents.forecasts import NextReturns
+from agents.market_encoder import Embeddings, market_tensors
+from agents.training.fitting import Fit, FitOptions
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+
+
+@dataclass(frozen=True)
+class PretrainingOptions(FitOptions):
+    """How an encoder is pretrained.
+
+    Attributes:
+        epochs: passes over the training range, at most; a round is an epoch.
+        batch: bars per gradient step.
+    """
+
+    epochs: int = 20
+    batch: int = 64
+    patience: int | None = 5
+
+    def __post_init__(self) -> None:
+        """Check every number."""
+        super().__post_init__()
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise ArgumentError(f"{name} is {getattr(self, name)}; it must be at least 1")
+
+
+class Pretrainer:
+    """Fits an encoder and its head by the Gaussian likelihood of simple returns t -> t + 1.
+
+    Targets never reach beyond the range they belong to, see `NextReturns`.
+
+    Args:
+        embeddings: an encoder with a head for forecasts; it is bound to the market.
+        market: with the features the encoder reads.
+        train: half-open range of bars.
+        validation: half-open range on which training is stopped.
+        options: see `PretrainingOptions`.
+
+    Attributes:
+        fit: the state of the training.
+
+    Raises:
+        ArgumentError: if a range holds no window with a next bar, or the encoder has no weights.
+    """
+
+    def __init__(
+        self,
+        embeddings: Embeddings,
+        market: Market,
+        train: tuple[int, int],
+        validation: tuple[int, int],
+        options: PretrainingOptions | None = None,
+    ) -> None:
+        self.options = options or PretrainingOptions()
+        weights = [*embeddings.encoder.parameters()]
+        if not weights:
+            raise ArgumentError("this encoder has no weights to pretrain: choose another one")
+        self.embeddings = embeddings
+        self.device = weights[0].device
+        embeddings.bind(*market_tensors(market, self.device))
+        self.returns = NextReturns(market, train, embeddings.encoder.bars, self.device)
+        self.train, self.validation = self.returns.rows(train), self.returns.rows(validation)
+        self.fit = Fit(embeddings, self.options, self.options.epochs)
+
+    @property
+    def samples(self) -> int:
+        """Bars seen so far."""
+        return self.fit.round * len(self.train)
+
+    def advance(self) -> dict[str, float]:
+        """Do one epoch.
+
+        Returns:
+            ``train/nll`` (in standardised returns), ``train/learning_rate``, ``validation/nll``,
+            and the numbers of `Calibration` on the validation range.
+        """
+        fit, options = self.fit, self.options
+        numbers = {"train/learning_rate": fit.learning_rate}
+        order = np.random.default_rng((options.seed, fit.round)).permutation(self.train)
+        losses = []
+        with fit.draws():
+            self.embeddings.train()
+            for start in range(0, len(order), options.batch):
+                loss = self._nll(order[start : start + options.batch])
+                fit.step(loss)
+                losses.append(float(loss.detach()))
+        self.embeddings.eval()
+        with fit.averaged(), th.no_grad():
+            nll = float(self._nll(self.validation))
+            calibration = self.returns.calibration(self.embeddings, self.validation)
+            fit.judge(nll)
+        fit.end_round()
+        numbers |= {"train/nll": float(np.mean(losses)), "validation/nll": nll}
+        return numbers | calibration.numbers()
+
+    def restore_best(self) -> None:
+        """Give encoder and head the weights of the best validation, for use: nothing is dropped."""
+        self.embeddings.load_state_dict(self.fit.best_weights())
+        self.embeddings.eval()  # a training that was resumed at its end has not been
+
+    def _nll(self, rows: NDArray[np.int64]) -> Tensor:
+        t = th.as_tensor(rows, device=self.device)
+        return self.returns.nll(*self.embeddings.forecast(t), t)

@@ -1,0 +1,301 @@
+"""The folder of a training run: everything needed to repeat, resume and evaluate it."""
+
+import re
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import count
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from agents.direct.agent import DirectAgent
+from agents.removal import refuse_links
+from agents.saving import load_agent
+from agents.sb3.algorithms import torch_device
+from agents.sb3.vec_env import make_sb3_vec_env
+from agents.tensors import SUFFIX
+from agents.training.config import DEPENDENT, Range, TrainConfig
+from agents.training.training_state import save_training
+from portfolio_env import Market, env_info
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.atomic import locked, read_json, write_json
+
+FORMAT = 2
+IDENTITY = "run.json"  # the first format had none
+OLD_VERSIONS = "versions.json"  # of the first format alone
+OLD_FORMAT = (
+    "{0} is of the old format, whose files could run code; first: "
+    "python -m agents.store convert {0}"
+)
+WALK_FORWARD = "walk_forward.json"
+CHECKPOINTS = "checkpoints"
+KEPT_CHECKPOINTS = 2
+LOCK = ".lock"
+_EVALUATIONS = ".evaluation.lock"  # held while others are counted
+_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, "market.json", "features.json")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training run read back from its folder.
+
+    Attributes:
+        path: the folder.
+        config: settings of the run, as in its config.json.
+        market: the market with the features the model was trained on.
+        ranges: rows of the market, half-open, for "train", "validation" and "test".
+        env_options: keywords of `PortfolioEnv` for evaluation; the caller adds market, start and
+            end.
+        model: the trained agent, for all of the market's assets.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    market: Market
+    ranges: dict[str, Range]
+    env_options: dict[str, Any]
+    model: BaseAlgorithm | DirectAgent
+
+
+def load_run(
+    path: str | Path, *, model: Literal["final", "best"] = "final", device: str = "auto"
+) -> Run:
+    """Read a run folder.
+
+    Args:
+        path: the run folder.
+        model: the model at the end of the training, or the best one on the validation range. A
+            run that was stopped has no final model: its latest checkpoint is taken.
+        device: torch device of the model.
+
+    Raises:
+        DataError: if the folder is not a run, holds no model yet, or its market has changed since.
+    """
+    path = Path(path)
+    config = read_config(path)
+    market, ranges = load_checked_market(path, config)
+    agent = load_model(path, config, market, model=model, device=device)
+    return Run(path, config.to_json(), market, ranges, config.env_options(), agent)
+
+
+def load_model(
+    path: Path, config: TrainConfig, market: Market, *, model: str, device: str
+) -> BaseAlgorithm | DirectAgent:
+    """The agent of a run, for the market that the run was trained on; see `load_run`."""
+    file = model_file(path, model)
+    if config.algo == "direct":
+        direct = DirectAgent.load(file, device=torch_device(device))
+        direct.bind(market)
+        return direct
+    venv = make_sb3_vec_env(market, **config.env_options())
+    return load_agent(file, venv, device=device)
+
+
+def model_file(path: Path, model: str) -> Path:
+    """The file of the final or best model of a run, or its latest checkpoint without one."""
+    file = path / f"{model}_model{SUFFIX}"
+    if not file.exists():
+        checkpoint = latest_checkpoint(path)
+        if checkpoint is None:
+            raise DataError(f"{path} holds no model yet; train it further with --resume {path}")
+        return checkpoint
+    return file
+
+
+def read_config(path: Path) -> TrainConfig:
+    """The settings of a run.
+
+    Raises:
+        DataError: if the folder is no run, or one of the first format.
+    """
+    try:
+        config = TrainConfig.from_json(read_json(path / "config.json"), path / "config.json")
+    except FileNotFoundError:
+        raise DataError(f"{path} is not a run folder: it has no config.json") from None
+    for name in DEPENDENT:
+        if getattr(config, name) is None:
+            raise DataError(
+                f"{path / 'config.json'}: {name} is None, but a run has a number; restore it"
+            )
+    if is_old_run(path):
+        raise DataError(OLD_FORMAT.format(path))
+    return config
+
+
+def is_old_run(path: Path) -> bool:
+    """Whether a run is of the first format, which kept pickles."""
+    return not (path / IDENTITY).exists() and (path / OLD_VERSIONS).exists()
+
+
+def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[str, Range]]:
+    """The market of a run and its ranges, refused when it is not the one the run was trained on."""
+    market, ranges = config.load_market()
+    check_market(path, config, market)
+    return market, ranges
+
+
+def check_market(path: Path, config: TrainConfig, market: Market) -> None:
+    """Refuse a market that is not the one the run was trained on."""
+    try:
+        recorded = read_json(path / "market.json")
+        known, bars, assets = recorded["hash"], recorded["n_bars"], recorded["assets"]
+        told = f"{known[:12]} ({bars} bars of {len(assets)} assets)"
+    except (FileNotFoundError, LookupError, TypeError) as error:
+        raise DataError(f"{path / 'market.json'} is damaged ({error}); restore it") from error
+    if market.hash != known:
+        raise DataError(
+            f"market {config.market!r} has changed since the run {path} was trained: its hash is "
+            f"{market.hash[:12]}, the run's was {told}; restore the data, or train again"
+        )
+
+
+def new_folder(config: TrainConfig, name: str) -> Path:
+    """The folder for something new: ``config.out``, or one within ``config.runs``.
+
+    Args:
+        config: settings.
+        name: of a folder within ``config.runs``, after market and algorithm.
+
+    Raises:
+        ArgumentError: if the folder exists and is not empty.
+    """
+    name = f"{Path(config.market).stem.split('?')[0]}__{config.algo}__{name}"
+    path = Path(config.out) if config.out else Path(config.runs) / name
+    refuse_filled(path)
+    return path
+
+
+def refuse_filled(path: Path) -> None:
+    """Raise ArgumentError if a folder holds more than a process killed at its start leaves."""
+    if path.exists() and not all(file.name.startswith(_BEFORE_CONFIG) for file in path.iterdir()):
+        raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
+
+
+@contextmanager
+def one_process(path: Path) -> Iterator[None]:
+    """Keep other processes from writing to a folder, which is created if missing.
+
+    Raises:
+        DataError: on entering, if another process writes to it, or something in it is a link.
+    """
+    refuse_links(path)
+    busy = f"another process is at work in {path}; wait for its end, or stop it first"
+    with locked(path / LOCK, busy=busy):
+        yield
+
+
+@contextmanager
+def evaluating(path: Path) -> Iterator[None]:
+    """Keep others from removing or converting a run while it is evaluated; several may do so.
+
+    Raises:
+        DataError: on entering, if something in the folder is a link.
+    """
+    refuse_links(path)
+    with ExitStack() as held:
+        with locked(path / _EVALUATIONS):
+            locks = (path / f".evaluation-{number}.lock" for number in count())
+            held.enter_context(locked(next(lock for lock in locks if not is_locked(lock))))
+        yield
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Keep all other processes out of a folder, trainings and evaluations alike.
+
+    Raises:
+        DataError: on entering, if another is at work there, or something in it is a link.
+    """
+    with one_process(path), locked(path / _EVALUATIONS):
+        if any(map(is_locked, path.glob(".evaluation-*.lock"))):
+            raise DataError(f"{path} is being evaluated; wait for the end of that")
+        yield
+
+
+def is_locked(lock: Path) -> bool:
+    """Whether a process holds a lock."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # nobody can lock it here, e.g. on a medium that is read-only
+        return False
+
+
+def create_run(
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], command: str
+) -> None:
+    """Write all that is known of a new run before training.
+
+    Args:
+        path: its folder.
+        config: resolved settings.
+        market: market with fitted features.
+        ranges: rows of each range.
+        command: the command that started the run.
+
+    Raises:
+        ArgumentError: if the folder is not empty.
+    """
+    refuse_filled(path)
+    write_json(path / IDENTITY, started(command))
+    write_json(path / "market.json", _describe(config, market, ranges))
+    write_json(path / "features.json", market.panel.provenance["features"])
+    write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run
+
+
+def save_checkpoint(path: Path, agent: BaseAlgorithm) -> Path:
+    """Save everything that a training needs to go on exactly, and remove older checkpoints."""
+    file = path / CHECKPOINTS / f"{agent.num_timesteps:012d}{SUFFIX}"
+    save_training(file, agent)
+    for old in _checkpoints(path)[:-KEPT_CHECKPOINTS]:
+        old.unlink()
+    return file
+
+
+def latest_checkpoint(path: Path) -> Path | None:
+    """The newest checkpoint of a run, if it has one."""
+    return next(reversed(_checkpoints(path)), None)
+
+
+def _checkpoints(path: Path) -> list[Path]:
+    files = (path / CHECKPOINTS).glob(f"*{SUFFIX}")
+    return sorted(file for file in files if re.fullmatch("[0-9]{12,}", file.stem))
+
+
+def started(command: str) -> dict[str, Any]:
+    """What tells a run or a walk forward from every other one, and what it is made with.
+
+    Args:
+        command: the command that starts it.
+    """
+    return {
+        "format": FORMAT,
+        "id": secrets.token_hex(6),
+        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "command": command,
+        "environment": env_info(),
+    }
+
+
+def _describe(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> dict[str, Any]:
+    times = market.timestamps
+    return {
+        "name": config.market,
+        "hash": market.hash,
+        "n_bars": market.n_bars,
+        "assets": list(market.assets),
+        "feature_names": list(market.feature_names),
+        "periods_per_year": market.periods_per_year,
+        "ranges": {name: list(rows) for name, rows in ranges.items()},
+        "dates": {name: [str(times[s]), str(times[e - 1])] for name, (s, e) in ranges.items()},
+        "provenance": {k: v for k, v in market.panel.provenance.items() if k != "features"},
+    }

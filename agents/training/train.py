@@ -1,0 +1,260 @@
+"""Training: from settings to a finished run folder, and on from where a stopped one left off."""
+
+import logging
+import shlex
+import sys
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import get_device
+
+from agents.direct.training import DirectOptions, DirectTrainer
+from agents.saving import save_agent
+from agents.sb3.algorithms import ON_POLICY, make_agent
+from agents.sb3.callbacks import (
+    CheckpointCallback,
+    LogCallback,
+    PortfolioMetrics,
+    ValidationCallback,
+)
+from agents.sb3.encoder_callbacks import (
+    EncoderFigures,
+    FrozenStart,
+    PredictionLoss,
+    encoder_figures,
+)
+from agents.sb3.vec_env import make_sb3_vec_env
+from agents.store.cards import validate_models, write_card
+from agents.tensors import SUFFIX
+from agents.training.config import Range, TrainConfig
+from agents.training.curriculum import direct_agent, hand_on, pretrained
+from agents.training.curves import curves, write_points
+from agents.training.fitting import run_rounds, take_up
+from agents.training.run_folder import (
+    CHECKPOINTS,
+    create_run,
+    latest_checkpoint,
+    load_checked_market,
+    new_folder,
+    one_process,
+    read_config,
+)
+from agents.training.training_state import restore_training
+from portfolio_env import Market
+from portfolio_env.errors import ArgumentError, DataError
+
+POINTS = 1000  # of a curve, at most
+_LOGGER = logging.getLogger(__name__)
+
+
+def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
+    """Train an agent from scratch.
+
+    Args:
+        config: settings of the run.
+        progress_bar: show one on the terminal.
+
+    Returns:
+        The run folder.
+    """
+    config = config.resolved()
+    market, ranges = config.load_market()
+    learner = _learner(config, market, ranges)  # refuses what cannot be before there is a folder
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = new_folder(config, f"{config.seed}__{stamp}")
+    with one_process(path):
+        create_run(path, config, market, ranges, shlex.join(sys.argv))
+        _LOGGER.info("run folder: %s", path)
+        return _run(path, config, market, ranges, learner, progress_bar)
+
+
+def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
+    """Train a stopped run to its end, from its latest checkpoint, with its own settings.
+
+    Args:
+        path: the run folder.
+        progress_bar: show one on the terminal.
+
+    Raises:
+        DataError: if the folder is no run, its market has changed since, or another process is at
+            work in it.
+    """
+    path = Path(path)
+    config = read_config(path)
+    with one_process(path):
+        market, ranges = load_checked_market(path, config)
+        learner = _learner(config, market, ranges)
+        return _run(path, config, market, ranges, learner, progress_bar)
+
+
+def _learner(
+    config: TrainConfig, market: Market, ranges: dict[str, Range]
+) -> BaseAlgorithm | DirectTrainer:
+    """What is trained, before its first step."""
+    assert config.timesteps and config.num_envs  # the settings are resolved
+    first, end = market.warmup + config.observed - 1, ranges["train"][1]
+    if first >= end - 1:
+        raise ArgumentError(
+            f"the training range ends at bar {end}, the first with known features and a window of "
+            f"{config.observed} is {first}: give a shorter window, or more bars to train on"
+        )
+    if get_device(config.device).type == "cpu":
+        th.set_num_threads(1)  # the networks are small: more threads only wait for each other
+    if config.algo == "direct":
+        return _direct_trainer(config, market, ranges)
+    agent = new_agent(config, market, ranges)
+    rollout = getattr(agent, "n_steps", 0) * config.num_envs
+    if config.timesteps <= rollout:
+        _LOGGER.warning(
+            "timesteps %d: the first update comes after %d, when the learning rate has fallen to "
+            "0, so nothing is learned; give at least %d",
+            config.timesteps,
+            rollout,
+            2 * rollout,
+        )
+    return agent
+
+
+def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> BaseAlgorithm:
+    """The agent of a run by an algorithm of SB3, before its first step.
+
+    Args:
+        config: resolved settings.
+        market: with fitted features.
+        ranges: rows of each range.
+    """
+    assert config.num_envs
+    options = config.env_options() | config.training_options(market, ranges["train"])
+    venv = make_sb3_vec_env(market, config.num_envs, **options)
+    return make_agent(config.algo, venv, **_agent_options(config))
+
+
+def _run(
+    path: Path,
+    config: TrainConfig,
+    market: Market,
+    ranges: dict[str, Range],
+    learner: BaseAlgorithm | DirectTrainer,
+    progress_bar: bool,
+) -> Path:
+    try:
+        weights = pretrained(path, config, market, ranges)
+        if isinstance(learner, DirectTrainer):
+            hand_on(weights, learner.agent.network)
+            _run_direct(path, config, learner)
+        else:
+            hand_on(weights, learner.policy)
+            _run_rl(path, config, market, ranges, learner, progress_bar)
+    except OSError as error:  # of TensorBoard, which does not name its file
+        raise DataError(
+            f"{path} cannot be written ({error.strerror or error}); give room or rights"
+        ) from error
+    write_card(path, validate_models(path, config, market, ranges))
+    return path
+
+
+def _run_rl(
+    path: Path,
+    config: TrainConfig,
+    market: Market,
+    ranges: dict[str, Range],
+    agent: BaseAlgorithm,
+    progress_bar: bool,
+) -> None:
+    assert config.timesteps
+    callbacks = _callbacks(path, config, market, ranges)
+    checkpoint = latest_checkpoint(path)
+    agent.set_logger(curves(path / "tb", int(checkpoint.stem) if checkpoint else 0))
+    if checkpoint is not None:
+        restore_training(agent, checkpoint)
+    left = config.timesteps - agent.num_timesteps  # below 0 where the last rollout went beyond
+    agent.learn(
+        left,
+        callback=callbacks,
+        log_interval=sys.maxsize,  # never: LogCallback does
+        reset_num_timesteps=False,
+        progress_bar=progress_bar and left > 0,
+    )
+    agent.logger.close()
+    save_agent(agent, path / f"final_model{SUFFIX}")
+
+
+def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> DirectTrainer:
+    """Training by the gradient of net growth; timesteps are lanes x steps x iterations."""
+    assert config.timesteps and config.num_envs and config.validation_every
+    weight = config.prediction_weight or 0.0
+    size = config.num_envs * DirectOptions.steps
+    return DirectTrainer(
+        direct_agent(config, market, forecasts=weight > 0),
+        market,
+        *ranges["train"],
+        validation=ranges["validation"],
+        env_options=config.env_options(),
+        lanes=config.num_envs,
+        iterations=max(1, config.timesteps // size),
+        validation_every=max(1, config.validation_every // size),
+        universe=config.universe,
+        prediction=weight,
+        frozen=config.freeze_encoder,
+        seed=config.seed,
+    )
+
+
+def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer) -> None:
+    assert config.checkpoint_every and trainer.validation
+    agent, options = trainer.agent, trainer.options
+    take_up(trainer, file := path / CHECKPOINTS / f"direct{SUFFIX}")
+    logger = curves(path / "tb", trainer.samples)
+    every = max(1, config.checkpoint_every // (options.lanes * options.steps))
+    run_rounds(trainer, file, partial(write_points, logger), every)
+    agent.network.load_state_dict(trainer.fit.weights())
+    agent.save(path / f"final_model{SUFFIX}")
+    best = path / f"best_model{SUFFIX}"
+    if not best.exists():  # the last to be written: a finished run has its figures
+        where = (trainer.market, trainer.validation, trainer.returns)
+        write_points(logger, encoder_figures(trainer.embeddings, *where), trainer.samples)
+    logger.close()
+    trainer.restore_best()
+    agent.save(best)
+
+
+def _agent_options(config: TrainConfig) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "policy": config.policy,
+        "device": config.device,
+        "seed": config.seed,
+    }
+    if config.policy != "flat_mlp":
+        options |= {
+            "encoder": config.encoder,
+            "encoder_kwargs": config.encoder_kwargs,
+            "embedding_kwargs": {"forecasts": bool(config.prediction_weight)},
+            "window": config.bars,
+        }
+    if config.algo not in ON_POLICY:
+        options["buffer_size"] = min(1_000_000, config.timesteps or 0)
+    return options
+
+
+def _callbacks(
+    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
+) -> list[BaseCallback]:
+    assert config.timesteps and config.validation_every and config.checkpoint_every
+    train, validation, every = ranges["train"], ranges["validation"], config.validation_every
+    callbacks: list[BaseCallback] = [
+        PortfolioMetrics(config.to_json()),
+        LogCallback(max(1, config.timesteps // POINTS)),
+        ValidationCallback(path, market, validation, config.env_options(), every),
+    ]
+    if config.has_encoder:
+        callbacks.append(EncoderFigures(market, train, validation, every))
+        if config.freeze_encoder:
+            callbacks.append(FrozenStart(round(config.freeze_encoder * config.timesteps)))
+        if config.prediction_weight:
+            callbacks.append(PredictionLoss(config.prediction_weight, market, train, config.seed))
+    return [*callbacks, CheckpointCallback(path, config.checkpoint_every)]

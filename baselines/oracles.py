@@ -1,0 +1,76 @@
+"""Oracles: the best that could have been held, fitted to the very bars it is judged on."""
+
+from abc import abstractmethod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baselines.base import PortfolioModel, Weights, portfolio
+from baselines.online.base import relatives
+from baselines.simplex import log_optimal
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market.panel import FloatArray, PricePanel
+
+
+class Hindsight(PortfolioModel):
+    """A portfolio chosen with knowledge of the evaluation: a bound for others, not a rival.
+
+    ``fit(panel, (start, end))`` gives it the bars of the evaluation. It chooses among the assets
+    with a price at all of them.
+    """
+
+    oracle = True
+
+    def target(self, past: PricePanel) -> Weights:
+        """The portfolio that was fitted, of what can be traded now."""
+        if self.fit_period is None:
+            raise ArgumentError(
+                f"{type(self).__name__} is chosen in hindsight: call fit(panel, (start, end)) with "
+                "the bars it is to be judged on."
+            )
+        tradable = past.tradable[-1]
+        return portfolio(tradable, self.chosen[tradable])
+
+    def _fit(self, bars: PricePanel) -> None:
+        known: NDArray[np.bool_] = np.all(np.isfinite(bars.close), axis=0)
+        if not known.any():
+            raise ArgumentError(
+                f"no asset has a price at every bar from {bars.timestamps[0]} to "
+                f"{bars.timestamps[-1]}; give a shorter fit_period."
+            )
+        self.chosen: Weights = np.zeros(len(known))
+        self.chosen[known] = self.best(np.array(list(relatives(bars.close[:, known]))))
+
+    def state(self) -> dict[str, Any]:
+        """What was chosen."""
+        return {"chosen": self.chosen} if self.fit_period else {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See ``Baseline``."""
+        self.chosen = state["chosen"]
+
+    @abstractmethod
+    def best(self, relatives: FloatArray) -> Weights:
+        """(N,) weights, from the (T, N) relatives of the evaluation."""
+
+
+class BestAsset(Hindsight):
+    """The asset that rose most, from the first bar to the last."""
+
+    def best(self, relatives: FloatArray) -> Weights:
+        """All on the asset with the largest product of relatives; the first of equals."""
+        return np.eye(relatives.shape[1])[relatives.prod(axis=0).argmax()]
+
+
+class BestConstantRebalanced(Hindsight):
+    """BCRP: of all portfolios restored at every bar, the one that grew most without costs.
+
+    Cover (1991), "Universal Portfolios", Mathematical Finance 1.
+    """
+
+    source = 'Cover (1991), "Universal Portfolios", Mathematical Finance 1'
+
+    def best(self, relatives: FloatArray) -> Weights:
+        """The log-optimal weights, to an excess of 1e-12."""
+        return log_optimal(relatives)

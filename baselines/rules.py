@@ -1,0 +1,204 @@
+"""The simple rules: equal weight, buy and hold, cash, momentum, inverse volatility, random."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from baselines.base import Baseline, Every, PortfolioModel, Weights, at_least, holdable, portfolio
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.names import positions
+from portfolio_env.simulation.constraints import PortfolioConstraints
+
+
+class EqualWeight(Baseline):
+    """Equal weights on the assets that can be traded now, restored at every step.
+
+    DeMiguel, Garlappi & Uppal (2009), "Optimal Versus Naive Diversification", RFS 22.
+    """
+
+    def weights(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Target weights for a batch of lanes; all cash where nothing can be traded."""
+        tradable = np.asarray(observation["tradable"], np.float64)  # (B, N)
+        count = tradable.sum(axis=1, keepdims=True)
+        return np.hstack([count == 0, tradable / np.maximum(count, 1)])
+
+
+class BuyAndHold(EqualWeight):
+    """Buys equal weights of the tradable assets out of an all-cash account, then never trades."""
+
+    def weights(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Target weights for a batch of lanes: the drifted ones once anything is held."""
+        drifted = np.asarray(observation["weights"], np.float64)  # (B, N + 1)
+        invested = (drifted[:, 1:] != 0).any(axis=1, keepdims=True)
+        return np.where(invested, drifted, super().weights(observation))
+
+
+class Cash(Baseline):
+    """Holds cash only."""
+
+    def weights(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
+        """Target weights for a batch of lanes: 1 in cash."""
+        target = np.zeros(np.shape(observation["weights"]))
+        target[:, 0] = 1
+        return target
+
+
+class ConstantRebalanced(PortfolioModel):
+    """CRP: the same proportions restored on every rebalancing date.
+
+    Cover (1991), "Universal Portfolios", Mathematical Finance 1. Where an asset cannot be traded,
+    the others share what is its.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        proportions: Weights by asset name, and of "cash", >= 0 and summing to 1; None is equal
+            weights of all assets.
+    """
+
+    source = 'Cover (1991), "Universal Portfolios", Mathematical Finance 1'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        proportions: Mapping[str, float] | None = None,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every)
+        self.proportions = None if proportions is None else dict(proportions)
+        given = dict.fromkeys(market.assets, 1 / market.n_assets)
+        if self.proportions is not None:
+            given = self.proportions
+        self._weights = np.zeros(market.n_assets + 1)
+        self._weights[positions("slot", list(given), ["cash", *market.assets])] = list(
+            given.values()
+        )
+        if not (self._weights >= 0).all() or abs(self._weights.sum() - 1) > 1e-9:
+            raise ArgumentError(
+                f"proportions={proportions!r} sum to {self._weights.sum():g}; give weights of 0 or "
+                "more that sum to 1."
+            )
+
+    def target(self, past: PricePanel) -> Weights:
+        """The proportions, of what can be traded now."""
+        cash, tradable = self._weights[0], past.tradable[-1]
+        out = (1 - cash) * portfolio(tradable, self._weights[1:][tradable])
+        out[0] += cash
+        return out
+
+
+class Momentum(PortfolioModel):
+    """Equal weights on the assets that rose most over the look-back.
+
+    Jegadeesh & Titman (1993), "Returns to Buying Winners and Selling Losers", J. of Finance 48,
+    long side only.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        lookback: Bars over which the rise is measured.
+        top: Share of the assets that are held, in (0, 1]; rounded, at least one.
+    """
+
+    source = 'Jegadeesh & Titman (1993), "Returns to Buying Winners and Selling Losers", J. Finance'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = "week",
+        lookback: int = 60,
+        top: float = 1 / 3,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every)
+        self.lookback, self.top = at_least("lookback", lookback, 1), top
+        if not 0 < top <= 1:
+            raise ArgumentError(f"top={top!r} must be in (0, 1].")
+
+    def target(self, past: PricePanel) -> Weights:
+        """Equal weights on the top share of the assets with prices for the whole look-back."""
+        known = np.flatnonzero(holdable(past, self.lookback + 1))
+        held = np.zeros(len(past.assets), np.bool_)
+        if len(known):
+            rise = past.close[-1, known] / past.close[-1 - self.lookback, known]
+            count = max(1, round(self.top * len(known)))
+            held[known[np.argsort(-rise, kind="stable")[:count]]] = True
+        return portfolio(held)
+
+
+class InverseVolatility(PortfolioModel):
+    """Weights in proportion to 1 / volatility.
+
+    Leote de Carvalho, Lu & Moulin (2012), "Demystifying Equity Risk-Based Strategies", J. of
+    Portfolio Management 38: equal risk contributions where all correlations are the same.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        lookback: Log returns of which the standard deviation is taken.
+    """
+
+    source = 'Leote de Carvalho, Lu & Moulin (2012), "Demystifying Equity Risk-Based Strategies"'
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        lookback: int = 60,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every)
+        self.lookback = at_least("lookback", lookback, 2)
+
+    def target(self, past: PricePanel) -> Weights:
+        """Weights on the assets with prices for the whole look-back that have moved in it."""
+        known = holdable(past, self.lookback + 1)
+        logs = np.log(past.close[-self.lookback - 1 :, known])
+        volatility = np.diff(logs, axis=0).std(axis=0, ddof=1) if known.any() else logs[0]
+        # a price that never moved is stale, not free of risk
+        moved = volatility > 0
+        known[known] = moved
+        return portfolio(known, 1 / volatility[moved])
+
+
+class RandomWeights(PortfolioModel):
+    """Weights drawn uniformly from the simplex of the tradable assets (Dirichlet(1, ..., 1)).
+
+    The draw of a bar depends on the seed and the bar's row alone.
+
+    Args:
+        market: The market its environments trade.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+        seed: Seed of the draws.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every)
+        self.seed = at_least("seed", seed, 0)
+
+    def target(self, past: PricePanel) -> Weights:
+        """Exponential draws, normalised over what can be traded."""
+        tradable = past.tradable[-1]
+        draws = np.random.default_rng([self.seed, len(past.timestamps)]).exponential(
+            size=len(tradable)
+        )
+        return portfolio(tradable, draws[tradable])

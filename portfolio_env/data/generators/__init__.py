@@ -1,0 +1,1 @@
+"""Synthetic markets: with realistic returns, with a planted signal, and with none."""

@@ -1,0 +1,284 @@
+"""Where markets come from: bundled real prices, generators and files."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from inspect import signature
+from pathlib import Path
+from typing import Any, TypeAlias
+from urllib.parse import parse_qsl
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.data.bars import (
+    frame_of_panel,
+    panel_from_frame,
+    panel_from_prices,
+    read_frame,
+    read_panel,
+    typed_frame,
+)
+from portfolio_env.data.exogenous import join
+from portfolio_env.data.generators.lead_lag import lead_lag_panel
+from portfolio_env.data.generators.planted import momentum_panel, null_panel
+from portfolio_env.data.generators.synthetic import synthetic_panel
+from portfolio_env.data.metadata import with_categories
+from portfolio_env.data.repair import Repair
+from portfolio_env.data.repair import repair as repaired_bars
+from portfolio_env.data.tables import Origin
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.features.pipeline import FeaturePipeline, build_market
+from portfolio_env.market import Market
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.market.resampling import resample
+from portfolio_env.market.timeline import Moment, as_timestamp, row_of
+from portfolio_env.names import positions, unknown
+
+
+def sp500_panel() -> PricePanel:
+    """Adjusted daily closes of 20 large S&P 500 companies, 1990-01-02 to 2022-12-28.
+
+    The file is part of the wheel of skfolio (https://skfolio.org), which is found but not imported
+    (its import takes seconds). The companies were chosen in hindsight: all of them survived.
+
+    Raises:
+        DataError: if skfolio is not installed.
+    """
+    found = importlib.util.find_spec("skfolio")
+    folders = (found and found.submodule_search_locations) or []
+    paths = [Path(folder) / "datasets" / "data" / "sp500_dataset.csv.gz" for folder in folders]
+    path = next((path for path in paths if path.exists()), None)
+    if path is None:
+        raise DataError("the prices of 'sp500' are not here; pip install 'portfolio-env[data]'")
+    frame = pd.read_csv(path, index_col=0)
+    return panel_from_prices(frame, "sp500 (skfolio)")
+
+
+SOURCES: dict[str, Callable[..., PricePanel]] = {
+    "sp500": sp500_panel,
+    "synthetic": synthetic_panel,
+    "synthetic-null": null_panel,
+    "synthetic-momentum": momentum_panel,
+    "synthetic-lead-lag": lead_lag_panel,
+}
+"""Panels by name; the keyword arguments of the function are the options of the name."""
+
+Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | PricePanel | Market
+"""A name that `load_market` knows, a path, a frame, a panel or a market."""
+
+_NO_SOURCE = (
+    "{} is no source of bars: give a path, the name of a market, a frame, a PricePanel or a Market"
+)
+
+_PARSERS: dict[str, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": {"true": True, "false": False}.__getitem__,
+    "str": str,
+}
+
+
+def load_market(
+    source: Source,
+    *,
+    assets: Sequence[str] | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    features: str | Sequence[str] | FeaturePipeline = "minimal",
+    fit_end: Moment | None = None,
+    timeframe: str | None = None,
+    metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
+    exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
+    repair: Mapping[str, Any] | Repair | None = None,
+) -> Market:
+    """Load a market by name, from a file, or from bars in memory.
+
+    Args:
+        source: a name in `SOURCES` (options follow as a query, e.g.
+            ``"synthetic-momentum?seed=3&strength=weak"``); the path of a CSV or Parquet file or of
+            a folder of them (see `read_frame`), or of a market saved as ``.npz``; a long frame
+            (columns date, symbol, close and, where known, open, high, low and volume); a wide frame
+            of closing prices (index dates, one column per asset, NaN where there is no bar); a
+            `PricePanel`; or a `Market`.
+        assets: the assets to keep, in this order; None keeps all.
+        start: the first bar to keep, a row or a date; None is the first there is.
+        end: the bar after the last one to keep, a row or a date; None keeps the last.
+        features: a preset, names of features or a `FeaturePipeline`.
+        fit_end: scalers are fitted on rows (of the loaded market) before this row or date; None
+            leaves the features unscaled.
+        timeframe: make longer bars of those that are kept, e.g. "1d" (see `resample`).
+        metadata: labels of the assets, a file or a mapping (see `with_categories`).
+        exogenous: further channels with their own times, a file or a frame (see `join`).
+        repair: what to mend in the bars of a file or folder before they are checked (see
+            `portfolio_env.data.repair`); what was done stands in ``panel.provenance["repairs"]``.
+
+    Returns:
+        The market, as if its source held nothing but the kept bars: assets and rows without any are
+        dropped. Only a saved market keeps the features it was saved with, unless ``features``,
+        ``fit_end``, ``timeframe``, ``metadata`` or ``exogenous`` say otherwise.
+
+    Raises:
+        ArgumentError: for unknown names, options or dates.
+        DataError: if the data cannot be used; the message names the file, the row and the mend.
+    """
+    bars = _opened(source, repair)
+    additions = (timeframe, metadata, exogenous)
+    if isinstance(bars, Market):
+        if features == "minimal" and fit_end is None and all(item is None for item in additions):
+            return _cut_market(bars, assets, start, end)
+        bars = bars.panel
+    if metadata is not None:
+        bars = with_categories(bars, metadata)
+    panel = _cut_panel(bars, assets, start, end)
+    if timeframe is not None:
+        panel = resample(panel, timeframe)
+    if exogenous is not None:
+        panel = join(panel, exogenous, others=bars.assets)
+    return build_market(panel, features=features, fit_end=fit_end)
+
+
+def _opened(source: Source, repair: Mapping[str, Any] | Repair | None) -> PricePanel | Market:
+    """The bars of a source, checked; a market if it is one."""
+    if isinstance(source, str | os.PathLike):
+        return source_of(source, repair)
+    if isinstance(source, pd.DataFrame):
+        is_long = {"symbol", "close"} <= set(source.columns)
+        if repair is None:
+            return panel_from_frame(source) if is_long else panel_from_prices(source)
+        if is_long:
+            mended, record = repaired_bars(source, repair)
+            panel = panel_from_frame(mended, "the frame, repaired")
+            return replace(panel, provenance={"source": "frame", "repairs": record})
+    elif isinstance(source, PricePanel | Market) and repair is None:
+        return source
+    elif not isinstance(source, PricePanel | Market):
+        raise ArgumentError(_NO_SOURCE.format(type(source).__name__))
+    raise ArgumentError("repair is for files and long frames of bars: leave it out")
+
+
+def source_of(
+    name_or_path: str | os.PathLike[str], repair: Mapping[str, Any] | Repair | None = None
+) -> PricePanel | Market:
+    """What a name or a path stands for; a market if it is a saved one."""
+    text = os.fspath(name_or_path)
+    name, _, query = text.partition("?")
+    is_saved = Path(text).suffix == ".npz"
+    if name not in SOURCES and not Path(text).exists():
+        raise unknown("market (nor is there such a file)", name, SOURCES)
+    if repair is not None and (name in SOURCES or is_saved):
+        raise ArgumentError(f"repair is for files of bars, {text} is none: leave it out")
+    if name in SOURCES:
+        return SOURCES[name](**_options(name, query))
+    if is_saved:
+        return Market.load(text)
+    return read_panel(text) if repair is None else _repaired(text, repair)
+
+
+def _repaired(path: str, options: Mapping[str, Any] | Repair) -> PricePanel:
+    """The panel of a file or folder after repairs, which its provenance records."""
+    frame = read_frame(path)
+    source = {str(key): value for key, value in frame.attrs.items()}
+    mended, record = repaired_bars(frame, options)
+    panel = panel_from_frame(mended, f"{path}, repaired")
+    return replace(panel, provenance={**source, "repairs": record})
+
+
+def _options(name: str, query: str) -> dict[str, Any]:
+    """The options of a named source, as its function takes them."""
+    parameters = signature(SOURCES[name]).parameters
+    options: dict[str, Any] = {}
+    for key, text in parse_qsl(query, keep_blank_values=True):
+        if key not in parameters:
+            raise unknown(f"option of {name!r}", key, parameters)
+        kind = str(parameters[key].annotation).split(" | ")[0]
+        try:
+            options[key] = _PARSERS[kind](text)
+        except (ValueError, KeyError) as error:
+            raise ArgumentError(
+                f"{key}={text!r} of {name!r}: give a value of type {kind}"
+            ) from error
+    return options
+
+
+def _cut_panel(
+    panel: PricePanel, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
+) -> PricePanel:
+    """The panel of some assets and bars, without rows and assets that have none there."""
+    if assets is None and start is None and end is None:
+        return panel
+    panel = panel.subset(
+        _rows(panel, start, end),
+        None if assets is None else positions("asset", assets, panel.assets),
+    )
+    rows, columns = (np.unique(places) for places in np.nonzero(np.isfinite(panel.close)))
+    if assets is not None and len(columns) < len(assets):
+        absent = [panel.assets[i] for i in np.setdiff1d(np.arange(len(assets)), columns)]
+        raise DataError(f"no bar of {absent} from {start} to {end}: widen the range or drop them")
+    panel = panel.subset(rows, columns.tolist())
+    return replace(panel, periods_per_year=np.nan)
+
+
+def _cut_market(
+    market: Market, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
+) -> Market:
+    """The rows and assets of a saved market, with the features it has."""
+    chosen = market if assets is None else market.select(assets)
+    return chosen.subset(_rows(market.panel, start, end))
+
+
+def _rows(panel: PricePanel, start: Moment | None, end: Moment | None) -> slice:
+    """The rows from ``start`` to before ``end``; dates may lie outside the data."""
+    first, last = (
+        default
+        if when is None
+        else row_of(panel.timestamps, when)
+        if isinstance(when, int | np.integer)
+        else int(np.searchsorted(panel.timestamps, as_timestamp(when)))
+        for when, default in ((start, 0), (end, len(panel.timestamps)))
+    )
+    if last - first < 2:
+        raise ArgumentError(
+            f"start={start}, end={end} keep {max(0, last - first)} of the bars from "
+            f"{panel.timestamps[0]} to {panel.timestamps[-1]}: keep at least 2"
+        )
+    return slice(first, last)
+
+
+def long_frame(source: Source) -> pd.DataFrame:
+    """The bars of a source, as they are: duplicates, disorder and impossible bars included.
+
+    Args:
+        source: see `Source`; frames have columns date, symbol, close and, where known, open, high,
+            low and volume; others are ignored.
+
+    Returns:
+        A frame with those columns, dates as datetime64[ns] (UTC, without a zone), prices and volume
+        as float64, in the order given.
+
+    Raises:
+        ArgumentError: if it is no source, or an unknown name.
+        DataError: if there are no rows, or one lacks its date or symbol or holds no number.
+    """
+    bars = resolved(source)
+    return bars if isinstance(bars, pd.DataFrame) else frame_of_panel(bars)
+
+
+def resolved(source: Source) -> pd.DataFrame | PricePanel:
+    """The bars of a source: a long frame of what has not been checked, else a panel."""
+    if isinstance(source, Market):
+        return source.panel
+    if isinstance(source, PricePanel):
+        return source
+    if isinstance(source, pd.DataFrame):
+        return typed_frame(source, Origin("the frame"))
+    if not isinstance(source, str | os.PathLike):
+        raise ArgumentError(_NO_SOURCE.format(type(source).__name__))
+    path = Path(source)
+    if path.exists() and path.suffix != ".npz":
+        return read_frame(path)
+    found = source_of(source)
+    return found.panel if isinstance(found, Market) else found

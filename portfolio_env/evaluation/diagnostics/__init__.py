@@ -1,0 +1,1 @@
+"""Diagnostics of a backtest: plausibility, decay, sub-periods, crises, regimes, events, stress."""

@@ -1,0 +1,293 @@
+"""Scenarios: what prices and costs would have been, had something gone wrong."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
+from portfolio_env.market.timeline import Moment, row_of
+from portfolio_env.names import positions
+from portfolio_env.simulation.costs import TransactionCosts
+
+BoolArray: TypeAlias = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenario:
+    """What goes wrong, when, and for which assets.
+
+    Attributes:
+        start: First bar of it, a row or a date; None for the whole record.
+        end: The bar after the last, likewise.
+        assets: Which assets it befalls; None is all.
+    """
+
+    start: Moment | None = None
+    end: Moment | None = None
+    assets: Sequence[str] | None = None
+
+    def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
+        """The panel as it would have been."""
+        return panel
+
+    def costs(self, costs: TransactionCosts) -> TransactionCosts:
+        """The costs as they would have been, over the whole backtest."""
+        return costs
+
+    def _rows(self, panel: PricePanel) -> tuple[int, int]:
+        times = panel.timestamps
+        start = 0 if self.start is None else row_of(times, self.start)
+        end = len(times) if self.end is None else row_of(times, self.end)
+        if start >= end:
+            raise ArgumentError(
+                f"start={self.start!r} and end={self.end!r} stand for rows {start} and {end}: "
+                "give a stretch of at least one bar."
+            )
+        return start, end
+
+    def _where(self, panel: PricePanel) -> BoolArray:
+        """(T, N) the bars that it befalls."""
+        names = panel.assets if self.assets is None else self.assets
+        where = np.zeros(panel.close.shape, np.bool_)
+        where[slice(*self._rows(panel)), positions("asset", names, panel.assets)] = True
+        return where
+
+    def _drawn(
+        self, panel: PricePanel, at: Moment | None, bars: int, generator: np.random.Generator
+    ) -> tuple[int, int]:
+        """So many bars from a moment on, or from one that is drawn so that they fit the stretch."""
+        start, end = self._rows(panel)
+        if bars < 1 or end - start < bars:
+            raise ArgumentError(
+                f"bars={bars} must be at least 1 and at most the {end - start} of the stretch."
+            )
+        if at is None:
+            first = int(generator.integers(start, end - bars + 1))
+        else:
+            first = row_of(panel.timestamps, at)
+        if first + bars > len(panel.timestamps):
+            raise ArgumentError(f"at={at!r} leaves no {bars} bars; give an earlier one.")
+        return first, first + bars
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriceGap(Scenario):
+    """All prices from one bar on are lower (or higher): they fell while nobody could trade.
+
+    Attributes:
+        size: Share of the price that is lost, below 1; negative for a rise.
+        at: The first bar after the gap, a row or a date; None draws one in [``start``, ``end``).
+    """
+
+    size: float = 0.2
+    at: Moment | None = None
+
+    def __post_init__(self) -> None:
+        """Check the size."""
+        if not self.size < 1 or math.isinf(self.size):
+            raise ArgumentError(f"size={self.size!r} must be a finite share below 1.")
+
+    def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
+        """The panel with the gap; an asset without a bar there gaps at its next one."""
+        first, _ = self._drawn(panel, self.at, 1, generator)
+        lost = replace(self, start=first, end=None)._where(panel)  # for good
+        fall = np.where(lost, math.log1p(-self.size), 0.0)
+        return _scaled(panel, {name: fall for name in BAR_FIELDS if name != "volume"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolatilityShock(Scenario):
+    """Log returns are so many times as volatile; simple ones are what they were on average.
+
+    Attributes:
+        factor: How many times, above 0.
+    """
+
+    factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        """Check the factor."""
+        _positive("factor", self.factor)
+
+    def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
+        """The panel with log returns ``c + factor r``, c such that simple ones keep their mean.
+
+        With the mean of the logs kept instead, a portfolio would gain by volatility. Opens, highs
+        and lows move from the close before them in the same way.
+        """
+        where = self._where(panel)
+        returns, _ = _log_moves(panel)
+        kept, wilder = (_mean(np.exp(each), where) for each in (returns, self.factor * returns))
+        known = kept > 0  # an asset without bars there has no mean
+        level = np.log(np.where(known, kept, 1.0) / np.where(known, wilder, 1.0))
+        return _moved(
+            panel,
+            slope=np.where(where, self.factor, 1.0),
+            shift=np.where(where, level, 0.0),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrelationShock(Scenario):
+    """Returns move together: nothing is left of diversification.
+
+    Attributes:
+        strength: 1 makes all correlations 1 (where an asset has bars), 0 changes nothing.
+    """
+
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the strength."""
+        if not 0 <= self.strength <= 1:
+            raise ArgumentError(f"strength={self.strength!r} must be in [0, 1].")
+
+    def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
+        """The panel with standardised log returns ``strength f + (1 - strength) z_i``.
+
+        f is their mean over the assets; the sum is standardised again, so that every asset keeps
+        its mean and its volatility over the bars. Opens, highs and lows move with the close.
+        """
+        where = self._where(panel)
+        returns, _ = _log_moves(panel)
+        known = where & np.isfinite(returns)
+        standard, mean, scale = _standardised(returns, known)
+        count = np.maximum(known.sum(axis=1, keepdims=True), 1)
+        common = np.where(known, standard, 0.0).sum(axis=1, keepdims=True) / count
+        mixed, _, _ = _standardised(self.strength * common + (1 - self.strength) * standard, known)
+        shift = np.where(known, mean + scale * mixed - returns, 0.0)
+        return _moved(panel, slope=np.ones_like(shift), shift=shift)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThinLiquidity(Scenario):
+    """Trading is dear and little is traded.
+
+    Attributes:
+        factor: How many times the costs, above 0; volumes are divided by it. Impact grows as the
+            root of less volume, on top of its own coefficient.
+    """
+
+    factor: float = 5.0
+
+    def __post_init__(self) -> None:
+        """Check the factor."""
+        _positive("factor", self.factor)
+
+    def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
+        """The panel with smaller volumes."""
+        return _scaled(panel, {"volume": np.where(self._where(panel), -math.log(self.factor), 0.0)})
+
+    def costs(self, costs: TransactionCosts) -> TransactionCosts:
+        """All costs of trading, times the factor; rates of interest stay.
+
+        Costs do not vary over time, so these hold for the whole backtest: give it the range of the
+        scenario.
+        """
+        return replace(
+            costs,
+            commission_bps=self._times(costs.commission_bps),
+            buy_commission_bps=self._times(costs.buy_commission_bps),
+            sell_commission_bps=self._times(costs.sell_commission_bps),
+            slippage_bps=self._times(costs.slippage_bps),
+            impact=costs.impact * self.factor,
+            fixed_fee=costs.fixed_fee * self.factor,
+        )
+
+    def _times(self, rate: Any) -> Any:
+        """A rate, one per asset or none, times the factor."""
+        return rate if rate is None else (self.factor * np.asarray(rate)).tolist()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outage(Scenario):
+    """No trading for some bars: there are none, and the next one finds prices where they went.
+
+    Attributes:
+        bars: How many, at least 1.
+        at: The first, a row or a date; None draws a stretch within [``start``, ``end``).
+    """
+
+    bars: int = 5
+    at: Moment | None = None
+
+    def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
+        """The panel without the bars."""
+        first, end = self._drawn(panel, self.at, self.bars, generator)
+        gone = replace(self, start=first, end=end)._where(panel)
+        bars = {name: getattr(panel, name) for name in BAR_FIELDS}
+        kept: dict[str, Any] = {
+            name: None if field is None else np.where(gone, np.nan, field)
+            for name, field in bars.items()
+        }
+        return replace(panel, **kept)
+
+
+def _log_moves(panel: PricePanel) -> tuple[FloatArray, FloatArray]:
+    """(T, N) log returns of each bar since the asset's bar before, and the log close before it.
+
+    NaN where there is no bar, and at an asset's first.
+    """
+    close = np.log(panel.close)
+    before = pd.DataFrame(close).ffill().shift().to_numpy()
+    return close - before, before
+
+
+def _moved(panel: PricePanel, slope: FloatArray, shift: FloatArray) -> PricePanel:
+    """The panel whose bars' log distances x from the close before become ``slope x + shift``.
+
+    An increasing map keeps a bar's prices in order; what it adds to closes stays in all later ones.
+    """
+    returns, before = _log_moves(panel)
+    added = np.where(np.isfinite(returns), slope * returns + shift - returns, 0.0)
+    level = np.cumsum(added, axis=0) - added  # what was added before each bar
+    factors = {}
+    for name in BAR_FIELDS[:-1]:
+        prices = getattr(panel, name)
+        if prices is not None:
+            x = np.log(prices) - before
+            factors[name] = level + np.where(np.isfinite(x), (slope - 1) * x + shift, 0.0)
+    return _in_order(_scaled(panel, factors))
+
+
+def _in_order(panel: PricePanel) -> PricePanel:
+    """The panel with highs and lows that rounding has not moved past opens and closes."""
+    inner = [prices for prices in (panel.open, panel.close) if prices is not None]
+    bounds = {"high": np.maximum.reduce, "low": np.minimum.reduce}
+    known = {name: getattr(panel, name) for name in bounds if getattr(panel, name) is not None}
+    return replace(panel, **{k: bounds[k]([v, *inner]) for k, v in known.items()})
+
+
+def _scaled(panel: PricePanel, logs: Mapping[str, FloatArray]) -> PricePanel:
+    """The panel with fields multiplied by exp(logs)."""
+    fields = {name: getattr(panel, name) for name in logs}
+    with np.errstate(over="ignore", under="ignore"):  # refused by the panel, with the bar's name
+        made = {k: v * np.exp(logs[k]) for k, v in fields.items() if v is not None}
+    return replace(panel, **made)
+
+
+def _mean(values: FloatArray, where: BoolArray) -> FloatArray:
+    """(N,) means of the finite values in the chosen bars; 0 where there are none."""
+    known = where & np.isfinite(values)
+    return np.where(known, values, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+
+
+def _standardised(
+    values: FloatArray, known: BoolArray
+) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """(T, N) values of mean 0 and deviation 1 over the known bars, with (N,) both as they were."""
+    mean = _mean(values, known)
+    scale = np.sqrt(_mean(np.square(values - mean), known))
+    safe = np.where(scale > 0, scale, 1.0)
+    return np.where(known, (values - mean) / safe, 0.0), mean, scale
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ArgumentError(f"{name}={value!r} must be a finite number above 0.")

@@ -1,0 +1,125 @@
+"""Stress tests: the same strategy on the same market with something gone wrong.
+
+Features are computed anew from the stressed bars, with the scalers that were fitted before.
+Exogenous channels stay as they were: nobody knows what they would have been.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.env import PortfolioEnv
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.evaluation import metrics
+from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
+from portfolio_env.evaluation.diagnostics.scenarios import Scenario
+from portfolio_env.features import FeaturePipeline
+from portfolio_env.market import Market
+from portfolio_env.simulation.costs import TransactionCosts
+
+NONE = "none"
+"""Name of the market as it is."""
+
+
+def stressed(market: Market, scenario: Scenario, *, seed: int = 0) -> Market:
+    """The market as it would have been.
+
+    Args:
+        market: A market made by a ``FeaturePipeline``, fitted or not.
+        scenario: What goes wrong.
+        seed: Of what the scenario leaves open.
+
+    Returns:
+        A market with new bars and features; ``panel.provenance["stress"]`` lists the scenarios that
+        it went through, with their settings and seeds.
+
+    Raises:
+        ArgumentError: If the scenario does not fit the market.
+        DataError: If the market does not say how its features are made.
+    """
+    panel = market.panel
+    if "features" not in panel.provenance:
+        raise DataError(
+            "the market does not say how its features are made; make it with load_market, "
+            "or stress the panel itself by scenario.prices(panel, generator)"
+        )
+    made = scenario.prices(panel, np.random.default_rng(seed))
+    settings = {name: _plain(value) for name, value in asdict(scenario).items()}
+    entry = {"scenario": type(scenario).__name__, **settings, "seed": seed}
+    done = [*panel.provenance.get("stress", []), entry]
+    made = replace(made, provenance={**panel.provenance, "stress": done})
+    return FeaturePipeline.from_dict(dict(panel.provenance["features"])).transform(made)
+
+
+def stress_test(
+    make: Callable[[Market], Policy],
+    market: Market,
+    scenarios: Mapping[str, Scenario],
+    *,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, BacktestResult]:
+    """Backtest a strategy on the market as it is and in every scenario.
+
+    Args:
+        make: Gives the strategy for a market, e.g. ``lambda m: make_baseline("momentum", m)``, or
+            an agent bound to it. What it was fitted to must not be stressed: give scenarios a
+            ``start`` after that.
+        market: The market.
+        scenarios: By name.
+        seed: Of what the scenarios leave open.
+        **options: Keywords of ``PortfolioEnv``.
+
+    Returns:
+        Results by scenario, "none" first.
+
+    Raises:
+        ArgumentError: If a scenario is called "none", or does not fit the market.
+    """
+    if NONE in scenarios:
+        raise ArgumentError(f'"{NONE}" is the market as it is; call the scenario something else.')
+    given = options.pop("costs", TransactionCosts())
+    costs = given if isinstance(given, TransactionCosts) else TransactionCosts(**given)
+    results = {}
+    for name, scenario in {NONE: Scenario(), **scenarios}.items():
+        changed = market if name == NONE else stressed(market, scenario, seed=seed)
+        env = PortfolioEnv(changed, costs=scenario.costs(costs), **options)
+        results[name] = backtest(make(changed), env)
+    return results
+
+
+def stress_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """What each scenario does to an account.
+
+    Args:
+        results: See ``stress_test``.
+
+    Returns:
+        By scenario: log ``growth`` over the whole backtest, ``growth_lost`` against "none",
+        ``max_drawdown``, yearly ``volatility``, ``worst_bar`` (lowest return), ``cost`` (share of
+        the initial value paid for trading) and ``ruined``.
+    """
+    rows = {}
+    for name, result in results.items():
+        rows[name] = {
+            "growth": result.log_returns.sum(),
+            "growth_lost": results[NONE].log_returns.sum() - result.log_returns.sum(),
+            "max_drawdown": float(metrics.max_drawdown(result.values)),
+            "volatility": float(metrics.volatility(result.returns, result.periods_per_year)),
+            "worst_bar": result.returns.min(),
+            "cost": result.costs.sum() / result.values[0],
+            "ruined": len(result.values) < len(results[NONE].values),
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")
+
+
+def _plain(value: Any) -> Any:
+    """A setting as JSON-able data."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Sequence):
+        return list(value)
+    return str(value)

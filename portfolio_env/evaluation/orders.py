@@ -1,0 +1,93 @@
+"""What a given capital buys: from weights to amounts, whole units and the cash that is left."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.rebalancing import remainder_factor
+
+
+def allocate(
+    weights: ArrayLike,
+    assets: Sequence[str],
+    prices: ArrayLike,
+    capital: float,
+    *,
+    lot: float = 1.0,
+    costs: TransactionCosts | None = None,
+) -> pd.DataFrame:
+    """Turn weights into orders for an amount of cash.
+
+    The amounts are what is left of the capital by buying the weights at exactly solved costs (see
+    ``trading.remainder_factor``; market impact is left out). Units are cut to whole lots, so that
+    the orders never cost more than planned.
+
+    Args:
+        weights: (N + 1,) target weights, cash first, summing to 1.
+        assets: N names.
+        prices: (N,) prices per unit; NaN where the weight is 0.
+        capital: Cash to invest, > 0.
+        lot: Smallest tradable number of units; 0 for any fraction.
+        costs: Commissions, half-spread and fixed fee; None is none.
+
+    Returns:
+        Columns ``weight``, ``amount`` (money meant for it), ``price``, ``units`` and ``invested``
+        (units times price), one row per asset, then ``costs`` and ``cash``. The column
+        ``invested`` adds up to the capital.
+
+    Raises:
+        ArgumentError: If the capital is not positive, ``lot`` is negative, a price is missing, or
+            the fee is more than the capital.
+
+    >>> allocate([0.1, 0.5, 0.4], ["A", "B"], [30.0, 100.0], 1000)["units"].dropna().tolist()
+    [16.0, 4.0]
+    """
+    target = np.asarray(weights, np.float64)
+    each = np.asarray(prices, np.float64)
+    if not 0 < capital < np.inf:
+        raise ArgumentError(f"capital={capital!r} must be a positive amount of money.")
+    if not 0 <= lot < np.inf:
+        raise ArgumentError(f"lot={lot!r} must be 0 or a positive number of units.")
+    held = target[1:] != 0
+    if not (each[held] > 0).all():
+        missing = [name for name, bad in zip(assets, held & ~(each > 0), strict=True) if bad]
+        raise ArgumentError(f"{', '.join(missing)} should be held but has no price; give one.")
+    costs = costs or TransactionCosts(commission_bps=0)
+    buy, sell = costs.rates(len(assets))
+    fee = costs.fixed_fee / capital if held.any() else 0.0
+    if fee >= 1:
+        raise ArgumentError(f"the fixed fee of {costs.fixed_fee:g} eats capital={capital:g} up.")
+    all_cash = np.eye(1, len(target))[0]
+    amounts = capital * float(remainder_factor(all_cash, target, buy, sell, fee)) * target
+    units = np.zeros(len(assets))
+    units[held] = _whole(amounts[1:][held] / each[held], lot)
+    invested = units * np.where(held, each, 0.0)
+    paid = float(np.abs(invested) @ np.where(invested > 0, buy, sell))
+    paid += costs.fixed_fee if invested.any() else 0.0
+    last = pd.DataFrame(
+        {
+            "weight": [np.nan, target[0]],
+            "amount": [capital - amounts.sum(), amounts[0]],
+            "invested": [paid, capital - invested.sum() - paid],
+        },
+        ["costs", "cash"],
+    )
+    orders = {
+        "weight": target[1:],
+        "amount": amounts[1:],
+        "price": each,
+        "units": units,
+        "invested": invested,
+    }
+    return pd.concat([pd.DataFrame(orders, list(assets)), last]).rename_axis("asset")
+
+
+def _whole(units: NDArray[np.float64], lot: float) -> NDArray[np.float64]:
+    """Cut to lots, towards 0; a billionth of a lot short of a whole one is rounding."""
+    if lot == 0:
+        return units
+    return np.sign(units) * np.floor(np.abs(units) / lot + 1e-9) * lot

@@ -1,0 +1,131 @@
+"""Plots that hold strategies against each other: differences, risk and return, costs."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.report.inputs import Hindsight
+from portfolio_env.evaluation.report.plots import DOTS_PER_INCH, OTHERS, WIDTH, Style
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.rendering import new_figure, plot_label
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def growth_differences(comparison: Comparison) -> "Figure":
+    """Yearly growth less that of the reference with its interval, the best strategy at the top.
+
+    Args:
+        comparison: What ``compare`` returned.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    complete = comparison.complete
+    names = [n for n in comparison.distinct if n in complete and n != comparison.reference]
+    rows = 100 * comparison.table.loc[names, ["growth_difference", *_BOUNDS]].to_numpy(float)
+    figure = new_figure((WIDTH, 1.2 + 0.27 * len(names)), DOTS_PER_INCH)
+    axes = figure.subplots()
+    for place, (middle, low, high) in enumerate(rows):
+        color = "#2ca02c" if low > 0 else "#d62728" if high < 0 else "#57606a"
+        axes.plot([low, high], [place, place], color=color, linewidth=1.6)
+        axes.plot(middle, place, marker="o", markersize=5, color=color)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(names)), list(map(plot_label, names)), fontsize="small")
+    axes.set_ylim(len(names) - 0.5, -0.5)  # the first at the top
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_xlabel("% a year, with 95 % interval")
+    other = plot_label(comparison.reference.replace("_", " "))
+    axes.set_title(f"Log growth after costs, less that of {other}")
+    return figure
+
+
+_BOUNDS = ("growth_difference_low", "growth_difference_high")
+
+
+def risk_return(
+    results: Mapping[str, BacktestResult],
+    drawn: Mapping[str, Style],
+    panel: PricePanel,
+    hindsight: Hindsight | None = None,
+) -> "Figure":
+    """Yearly mean return against yearly volatility: strategies, assets, and the frontier.
+
+    Args:
+        results: Backtests over the same dates, by the name to show.
+        drawn: How, see ``styles``.
+        panel: The bars of these dates; assets without a gap are shown.
+        hindsight: Frontier and capital market line of the assets; a star marks the largest Sharpe
+            ratio.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    from portfolio_env.data.reports.risk_plots import label_points
+
+    figure = new_figure((WIDTH, 6.5), DOTS_PER_INCH)
+    axes = figure.subplots()
+    known = np.isfinite(panel.close).all(axis=0)
+    moves = panel.close[1:, known] / panel.close[:-1, known] - 1
+    assets = _risk_return(moves, panel.periods_per_year)
+    axes.scatter(assets[:, 0], assets[:, 1], s=14, color=OTHERS, label="assets", zorder=1)
+    if hindsight is not None:
+        line: dict[str, Any] = {"color": "#57606a", "linewidth": 1.2}
+        axes.plot(*(100 * hindsight.frontier.T), label="efficient frontier, in hindsight", **line)
+        if hindsight.market_line is not None:
+            ends = 100 * hindsight.market_line.T
+            axes.plot(*ends, label="capital market line, in hindsight", linestyle="--", **line)
+        if hindsight.tangency is not None:
+            star: dict[str, Any] = {"marker": "*", "s": 150, "color": "#bf8700", "zorder": 3}
+            axes.scatter(*(100 * hindsight.tangency), label="largest Sharpe ratio", **star)
+    names = list(results)
+    year = next(iter(results.values())).periods_per_year
+    points = np.vstack([_risk_return(results[name].returns[:, None], year) for name in names])
+    for name, point in zip(names, points, strict=True):
+        color = "#57606a" if drawn[name].color == OTHERS else drawn[name].color
+        axes.scatter(point[0], point[1], s=44, color=color, edgecolor="white", zorder=4)
+    axes.axhline(0, color="black", linewidth=0.7)
+    axes.set(xlabel="volatility, % per year", ylabel="mean simple return, % per year")
+    axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
+    if hindsight is not None:  # the market line goes on beyond what there is to see
+        highest = max(assets[:, 1].max(), points[:, 1].max(), 100 * hindsight.frontier[:, 1].max())
+        axes.set_ylim(top=highest + 0.06 * (highest - axes.get_ylim()[0]))
+    axes.set_title("Risk and return")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="best")
+    label_points(figure, axes, points, names)
+    return figure
+
+
+def _risk_return(returns: NDArray[np.float64], year: float) -> NDArray[np.float64]:
+    """(S, 2) yearly volatility and mean of simple returns (K, S), in %."""
+    deviation = returns.std(axis=0, ddof=1) * math.sqrt(year)
+    return 100 * np.column_stack([deviation, returns.mean(axis=0) * year])
+
+
+def growth_by_cost(growth: pd.DataFrame, drawn: Mapping[str, Style]) -> "Figure":
+    """Yearly growth after costs against the commission.
+
+    Args:
+        growth: One row per strategy, one column per commission in basis points.
+        drawn: How, see ``styles``.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
+    axes = figure.subplots()
+    for name, row in growth.iterrows():
+        axes.plot(growth.columns, 100 * row, marker=".", **drawn[str(name)].line())
+    axes.set(xlabel="commission, basis points", ylabel="log growth after costs, % a year")
+    axes.set_title("What costs leave")
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure

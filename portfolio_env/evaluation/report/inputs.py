@@ -1,0 +1,105 @@
+"""What a report is made of, beside the comparison; and what its chapters share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.diagnostics.crises import Windows
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.simulation.costs import TransactionCosts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Hindsight(NamedTuple):
+    """What was efficient in a range, known when it is over; volatilities and returns per year.
+
+    Attributes:
+        frontier: (P, 2) volatility and mean return of efficient portfolios.
+        market_line: (2, 2) the ends of the capital market line; None where nothing earns more than
+            cash.
+        tangency: (2,) the portfolio of largest Sharpe ratio, on that line; None likewise.
+    """
+
+    frontier: NDArray[np.float64]
+    market_line: NDArray[np.float64] | None = None
+    tangency: NDArray[np.float64] | None = None
+
+
+@dataclass
+class Material:
+    """What a report is made of, beside the comparison.
+
+    Attributes:
+        title: Of the page.
+        panel: The bars of the market, from before the evaluated range to its end.
+        rows: The evaluated range in it, half-open.
+        train: The range that was learned from first; None where there is none.
+        agents: Names of trained agents.
+        seeds: Names of strategies that differ by their seed alone, by what they have in common.
+        folds: First and last moment of each fold of a walk forward by name; empty without.
+        warnings: What a reader must know before the table, e.g. that a test range was used twice.
+        gate: What the gate decided, a sentence per agent and fold.
+        practical: What ``practical_figures`` returned.
+        growth_by_cost: One row per strategy, one column per commission; None without.
+        orders: What ``allocate`` returned, by strategy.
+        capital: That was allocated; None without.
+        costs: Of the backtests.
+        execution: When their trades were filled.
+        events: What ``read_events`` returned; None without.
+        hindsight: The efficient portfolios of the range; None without.
+        pictures: Further figures by name, with what they show.
+        facts: How to repeat the evaluation, by name.
+    """
+
+    title: str
+    panel: PricePanel
+    rows: tuple[int, int]
+    train: tuple[int, int] | None = None
+    agents: Sequence[str] = ()
+    seeds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    folds: Windows = field(default_factory=dict)
+    warnings: Sequence[str] = ()
+    gate: Sequence[str] = ()
+    practical: pd.DataFrame | None = None
+    growth_by_cost: pd.DataFrame | None = None
+    orders: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    capital: float | None = None
+    costs: TransactionCosts = field(default_factory=TransactionCosts)
+    execution: Literal["close", "next_open"] = "close"
+    events: pd.DataFrame | None = None
+    hindsight: Hindsight | None = None
+    pictures: Mapping[str, tuple[Figure, str]] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def bars(self) -> PricePanel:
+        """The bars of the evaluated range."""
+        return self.panel.subset(slice(*self.rows))
+
+
+def drawable(comparison: Comparison) -> dict[str, BacktestResult]:
+    """Accounts that reached the end, each once, best first."""
+    complete = comparison.complete
+    return {name: result for name, result in comparison.distinct.items() if name in complete}
+
+
+def number_text(form: str) -> Callable[[float], str]:
+    """How a number of a table is written: nothing for none, and no zero with a sign."""
+    return lambda value: "" if np.isnan(value) else form.format(round(value, 9) + 0.0)
+
+
+def with_difference(growth: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """Growth in % as text, in brackets less that of the reference in the same column."""
+    ahead = growth - growth.loc[reference]
+    own = (100 * growth).map(number_text("{:+.1f}"))
+    return own + (100 * ahead).map(number_text(" [{:+.1f}]"))

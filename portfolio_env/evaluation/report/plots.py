@@ -1,0 +1,267 @@
+"""Plots of backtests as matplotlib figures; matplotlib is imported when one is drawn."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from portfolio_env.evaluation import metrics
+from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.evaluation.statistics.bootstrap import resampled
+from portfolio_env.files.atomic import replacing
+from portfolio_env.rendering import new_figure, plot_label
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DOTS_PER_INCH = 120
+MAX_LEGEND = 24  # more names than this are unreadable beside a plot
+LOG_FROM = 4  # a logarithmic axis from this ratio of highest to lowest value
+LOG_STEPS = (  # its numbers within a decade, by that ratio
+    (12, (1, 1.5, 2, 3, 5, 7)),
+    (60, (1, 2, 5)),
+    (600, (1, 3)),
+    (float("inf"), (1,)),
+)
+MAX_CURVES = 6  # more lines than this cannot be told apart
+COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf")
+WIDTH = 10.0  # inches, of every picture of a report: one size of letters
+THIN = 0.6  # times as wide are lines that go up and down a lot
+OTHERS = "#b8bec5"  # lines in the background
+
+
+@dataclass(frozen=True)
+class Style:
+    """How an account is drawn; one without a label is background to the others."""
+
+    color: str = OTHERS
+    linewidth: float = 0.7
+    label: str | None = None
+    zorder: float = 1.0
+
+    def line(self, width: float = 1.0) -> dict[str, Any]:
+        """Keywords for ``Axes.plot``, the line as many times as wide."""
+        shown = None if self.label is None else plot_label(self.label)
+        return {**vars(self), "label": shown, "linewidth": width * self.linewidth}
+
+
+def styles(
+    names: Sequence[str], *, reference: str | None = None, agents: Collection[str] = ()
+) -> dict[str, Style]:
+    """The same line for the same account in every plot, by name.
+
+    The reference is black and agents are drawn wider; beyond ``MAX_CURVES`` accounts the last are
+    thin and grey.
+
+    Args:
+        names: Accounts, the most interesting first.
+        reference: The one that the others are compared with.
+        agents: Those that are always shown.
+    """
+    first = [*(n for n in names if n == reference), *(n for n in names if n in agents)]
+    shown = [*first, *(n for n in names if n not in first)][:MAX_CURVES]
+    colors = cycle(COLORS)
+    found = {}
+    for name in (name for name in names if name in shown):
+        color = "black" if name == reference else next(colors)
+        width, order = (1.8, 3) if name in first else (1.1, 2)
+        found[name] = Style(color, width, label=name, zorder=order)
+    others = [name for name in names if name not in shown]
+    found |= {name: Style() for name in others}
+    if others:
+        found[others[0]] = Style(label=f"{len(others)} others")
+    return found
+
+
+def equity_curves(
+    results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
+) -> "Figure":
+    """Value of every account, starting at 1, on a logarithmic axis where the values differ much.
+
+    Args:
+        results: Backtests over the same dates, by the name to show.
+        drawn: How, see ``styles``.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
+    axes = figure.subplots()
+    drawn = drawn or styles(list(results))
+    growth = {name: result.values / result.values[0] for name, result in results.items()}
+    for name, values in growth.items():
+        axes.plot(results[name].timestamps, values, **drawn[name].line())
+    axes.axhline(1, color="gray", linewidth=0.8)
+    axes.set(title="Account value", ylabel="value / initial value")
+    value_axis(axes, np.concatenate([growth[n] for n, s in drawn.items() if s.label == n]))
+    date_axis(axes)
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def drawdown_curves(
+    results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
+) -> "Figure":
+    """Fraction each account has lost since its highest value.
+
+    Args:
+        results: Backtests over the same dates, by the name to show.
+        drawn: How, see ``styles``.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((WIDTH, 3.8), DOTS_PER_INCH)
+    axes = figure.subplots()
+    drawn = drawn or styles(list(results))
+    deepest = 0.0
+    for name, result in results.items():
+        losses, style = -100 * metrics.drawdowns(result.values), drawn[name]
+        axes.plot(result.timestamps, losses, **style.line(THIN))
+        if style.label == name:
+            axes.fill_between(result.timestamps, losses, 0, color=style.color, alpha=0.05)
+            deepest = min(deepest, losses.min())
+    axes.set(title="Drawdown", ylabel="below the highest value, %")
+    axes.set_ylim(1.05 * deepest or -1, 0)
+    date_axis(axes)
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
+    """Weights right after trading, stacked over time; short positions and debt hang below zero.
+
+    Args:
+        result: One backtest.
+        title: Title of the plot.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
+    from matplotlib import color_sequences
+
+    axes = figure.subplots()
+    palette = cycle(color_sequences["tab20"])
+    colors = ["whitesmoke", *(next(palette) for _ in result.assets)]
+    dates = result.timestamps[:-1]
+    long, short = np.maximum(result.held, 0).T, np.minimum(result.held, 0).T
+    names = ["cash", *map(plot_label, result.assets)]
+    axes.stackplot(dates, long, labels=names, colors=colors, step="post")
+    if (short < 0).any():
+        axes.stackplot(dates, short, colors=colors, step="post")
+        axes.axhline(0, color="black", linewidth=0.8)
+    axes.set(title=plot_label(title), ylabel="weight after trading", xlim=(dates[0], dates[-1]))
+    axes.margins(y=0)
+    date_axis(axes)
+    if len(names) <= MAX_LEGEND:
+        figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def value_axis(axes: "Axes", values: NDArray[np.float64]) -> None:
+    """An axis that shows these values: logarithmic where they differ much, with readable numbers.
+
+    Args:
+        axes: What to give it.
+        values: What must be in the picture; one of 0 or less keeps the axis linear.
+    """
+    from matplotlib.ticker import LogLocator
+
+    low, high = float(values.min()), float(values.max())
+    if 0 < low < high / LOG_FROM:
+        steps = next(steps for most, steps in LOG_STEPS if high / low < most)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=steps))
+        axes.yaxis.set_minor_formatter("")
+        axes.set_ylim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
+    else:
+        room = 0.04 * (high - low) or 0.04
+        axes.set_ylim(low - room, high + room)
+    axes.yaxis.set_major_formatter("{x:g}")
+
+
+def date_axis(axes: "Axes", *, few: bool = False) -> None:
+    """Dates along the bottom, as short as they can be, and a light grid.
+
+    Args:
+        axes: What to give them.
+        few: Three to eight dates, for a small picture; else as many as matplotlib thinks best.
+    """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    ticks = {"minticks": 3, "maxticks": 8} if few else {}
+    locator = AutoDateLocator(**ticks)  # type: ignore[no-untyped-call]
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    axes.grid(alpha=0.3)
+
+
+def save_figure(figure: "Figure", path: str | Path) -> None:
+    """Write a figure as a picture, in one piece.
+
+    Args:
+        figure: The figure.
+        path: Destination; the suffix names the format.
+    """
+    with replacing(path) as beside:
+        figure.savefig(beside)
+
+
+POINTS = 200  # of a band: more cannot be seen
+
+
+class Bands(NamedTuple):
+    """Pointwise intervals of the growth of accounts, from 1.
+
+    Attributes:
+        at: (P,) index of each point in the values, from 0 to K.
+        low: (P,) lower bound by name.
+        high: (P,) upper bound by name.
+    """
+
+    at: NDArray[np.int64]
+    low: dict[str, NDArray[np.float64]]
+    high: dict[str, NDArray[np.float64]]
+
+
+def growth_bands(
+    log_returns: Mapping[str, ArrayLike],
+    *,
+    mean_block: float,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> Bands:
+    """Where the value of each account could have been, had its periods come in other numbers.
+
+    Stationary resamples of time (Politis & Romano 1994, "The Stationary Bootstrap", JASA 89),
+    compounded, and their percentiles at every point on its own: a path may well leave its band
+    somewhere.
+
+    Args:
+        log_returns: (K,) finite log returns by name, all over the same periods.
+        mean_block: Mean block length in periods, at least 1.
+        confidence: Coverage at each point, in (0, 1).
+        resamples: Number of resamples.
+        seed: Seed of the resampling.
+    """
+    series = np.column_stack([np.asarray(own, np.float64) for own in log_returns.values()])
+    at = np.unique(np.linspace(0, len(series), POINTS + 1).round().astype(np.int64))
+
+    def paths(taken: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(P - 1, S, R) cumulated log returns at all points but the first."""
+        return np.cumsum(np.add.reduceat(taken, at[:-1], axis=0), axis=0)
+
+    drawn = resampled(series, paths, mean_block=mean_block, resamples=resamples, seed=seed)
+    tail = (1 - confidence) / 2
+    # The first value is given: a band starts at 1.
+    bounds = np.quantile(np.exp(drawn), [tail, 1 - tail], axis=-1)
+    low, high = np.pad(bounds, ((0, 0), (1, 0), (0, 0)), constant_values=1.0)
+    names = list(log_returns)
+    return Bands(at, dict(zip(names, low.T, strict=True)), dict(zip(names, high.T, strict=True)))

@@ -1,0 +1,278 @@
+"""The report of an evaluation: one HTML page that needs no other file, and its pictures as PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.data.reports import exploration_plots
+from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
+from portfolio_env.evaluation.report.inputs import Material, drawable, number_text, with_difference
+from portfolio_env.evaluation.report.plots import growth_bands
+from portfolio_env.evaluation.report.robustness import (
+    decay_chapter,
+    overfitting_chapter,
+    reality_chapter,
+)
+from portfolio_env.evaluation.report.subperiods import (
+    blocks_chapter,
+    events_chapter,
+    regimes_chapter,
+    seeds_chapter,
+)
+from portfolio_env.evaluation.summary import LEGEND, overall, sentence, text_table
+from portfolio_env.html import (
+    Page,
+    bullets,
+    folded,
+    heading,
+    paragraph,
+    table,
+    write_page,
+)
+from portfolio_env.market.panel import PricePanel
+
+OPEN = 4  # pictures of weights that are not folded away
+SMALL = 12  # accounts with a small picture of their own
+
+
+def write_report(folder: str | Path, comparison: Comparison, material: Material) -> dict[str, Path]:
+    """Write ``report.html`` and its pictures.
+
+    Args:
+        folder: Receives the page and the PNG files.
+        comparison: What ``compare`` returned.
+        material: The rest.
+
+    Returns:
+        The pictures by name.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    page = Page(Path(folder))
+    drawn = plots.styles(
+        list(comparison.distinct), reference=comparison.reference, agents=material.agents
+    )
+    _verdict(page, comparison, material)
+    seeds_chapter(page, comparison, material)
+    blocks_chapter(page, comparison, material)
+    overfitting_chapter(page, comparison)
+    _growth(page, comparison, drawn)
+    _weights(page, comparison, material)
+    _risk(page, comparison, material, drawn)
+    _returns(page, comparison)
+    regimes_chapter(page, comparison, material)
+    events_chapter(page, comparison, material)
+    reality_chapter(page, comparison, material)
+    decay_chapter(page, comparison, material, drawn)
+    _practice(page, comparison, material, drawn)
+    _network(page, material)
+    _details(page, comparison, material)
+    intro = [paragraph(overall(comparison))]
+    intro += [paragraph(warning, "fault") for warning in material.warnings]
+    write_page(page.path / "report.html", material.title, intro, page.sections)
+    return page.figures
+
+
+def _verdict(page: Page, comparison: Comparison, material: Material) -> None:
+    parts = [
+        table(text_table(comparison).drop(columns="remark")),
+        folded("How to read the table", bullets(LEGEND)),
+    ]
+    parts.append(bullets([sentence(comparison, str(name)) for name in comparison.table.index]))
+    if material.gate:
+        parts += [heading("The gate"), bullets(material.gate)]
+    trials = f"Deflated Sharpe ratios allow for {comparison.trials} trials."
+    parts.append(paragraph(" ".join([trials, *comparison.notes])))
+    page.add("Verdict", *parts)
+    if len(comparison.complete) > 1 and comparison.reference in comparison.complete:
+        text = (
+            "The paired difference in yearly log growth and its 95 % interval: green ones are "
+            "above zero taken alone, red ones below."
+        )
+        figure = comparison_plots.growth_differences(comparison)
+        page.add("Differences", paragraph(text), page.draw("differences", figure, text))
+
+
+def _growth(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]) -> None:
+    text = "Value of every account after costs; oracles are left out, equal accounts drawn once."
+    parts = [
+        paragraph(text),
+        page.draw("equity", plots.equity_curves(comparison.distinct, drawn), text),
+    ]
+    complete = dict(list(drawable(comparison).items())[:SMALL])
+    if comparison.reference in comparison.complete:
+        complete |= {comparison.reference: comparison.complete[comparison.reference]}
+        text = (
+            f"Each account (blue) and {comparison.reference.replace('_', ' ')} (grey). The band "
+            "holds, at every point, 95 % of the values that resamples of the same periods give: "
+            "what chance alone makes of such returns."
+        )
+        bands = growth_bands(
+            {name: result.log_returns for name, result in complete.items()},
+            mean_block=comparison.mean_block,
+        )
+        figure = account_plots.growth_with_bands(complete, bands, comparison.reference)
+        parts += [paragraph(text), page.draw("equity_bands", figure, text)]
+    page.add("Growth", *parts)
+    text = "The fraction lost since the highest value so far."
+    figure = plots.drawdown_curves(comparison.distinct, drawn)
+    page.add("Drawdowns", paragraph(text), page.draw("drawdown", figure, text))
+
+
+def _weights(page: Page, comparison: Comparison, material: Material) -> None:
+    text = "The mean of the weights right after trading, best strategy first, oracles last."
+    figure = account_plots.average_weights(comparison.results)
+    parts = [paragraph(text), page.draw("average_weights", figure, text)]
+    shown = list(dict.fromkeys([*material.agents, *comparison.distinct]))[:OPEN]
+    for name, result in comparison.results.items():
+        text = f"Weights of {name} right after trading, over time"
+        # A PNG beside the account's own files.
+        image = page.draw(f"{name}/weights", plots.weights_area(result, name), text)
+        parts.append(image if name in shown else folded(name, image))
+    page.add("Weights", *parts)
+
+
+def _risk(
+    page: Page, comparison: Comparison, material: Material, drawn: Mapping[str, plots.Style]
+) -> None:
+    complete = drawable(comparison)
+    if not complete:
+        return
+    text = "Yearly mean simple return against yearly volatility; grey dots are the assets."
+    if material.hindsight is not None:
+        text += (
+            " The efficient frontier and the capital market line are those of the assets' returns "
+            "in this very range, long only, before costs: they were known to nobody then."
+        )
+    figure = comparison_plots.risk_return(complete, drawn, material.bars, material.hindsight)
+    page.add("Risk and return", paragraph(text), page.draw("risk_return", figure, text))
+    first = next(iter(complete.values()))
+    window = min(round(first.periods_per_year), len(first.costs) // 4)
+    if window > 1:
+        text = f"Sharpe ratio and volatility of the last {window} periods, per year."
+        figure = account_plots.rolling_measures(complete, drawn, window)
+        page.add("Rolling measures", paragraph(text), page.draw("rolling", figure, text))
+
+
+def _returns(page: Page, comparison: Comparison) -> None:
+    """Correlation and distributions: the accounts are drawn like the prices of assets."""
+    accounts = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
+    if len(accounts) < 2:
+        return
+    panel = _panel(accounts)
+    text = "Correlations of the accounts' returns."
+    figure = exploration_plots.correlations(panel)
+    page.add("Correlation", paragraph(text), page.draw("correlation", figure, text))
+    if find_spec("scipy") is not None:
+        text = (
+            "Histogram and density of the returns against the normal density; returns beyond 5 "
+            "standard deviations are counted in the titles."
+        )
+        few = panel.subset(columns=range(min(SMALL, len(accounts))))
+        figure = exploration_plots.distributions(few)
+        page.add("Distributions", paragraph(text), page.draw("distributions", figure, text))
+
+
+def _panel(accounts: Mapping[str, Any]) -> PricePanel:
+    first = next(iter(accounts.values()))
+    return PricePanel(
+        timestamps=first.timestamps,
+        assets=tuple(accounts),
+        close=np.column_stack([result.values for result in accounts.values()]),
+        periods_per_year=first.periods_per_year,
+    )
+
+
+def _practice(
+    page: Page, comparison: Comparison, material: Material, drawn: Mapping[str, plots.Style]
+) -> None:
+    if material.growth_by_cost is not None:
+        growth = material.growth_by_cost.loc[list(comparison.distinct)]
+        note = (
+            "Log growth a year, in %, at other commissions (basis points, both sides); in "
+            f"brackets less that of {comparison.reference.replace('_', ' ')} at the same one."
+        )
+        figure = comparison_plots.growth_by_cost(growth, drawn)
+        shown = with_difference(growth, comparison.reference)
+        shown.columns = [f"{commission:g} bp" for commission in growth.columns]
+        page.add("Costs", paragraph(note), table(shown), page.draw("costs", figure, note))
+    if material.practical is not None:
+        note = (
+            "Latency is the time of one decision for one account, over all decisions of the "
+            "backtest; baselines that rebalance once a month decide nothing between. Parameters "
+            "are those of a network. A trade is the purchase or sale of one asset."
+        )
+        page.add("In practice", paragraph(note), table(_practical_texts(material.practical)))
+    if material.capital is not None:
+        _allocation(page, material, material.capital)
+
+
+def _practical_texts(figures: pd.DataFrame) -> pd.DataFrame:
+    forms = {
+        "latency_p50_ms": ("latency p50, ms", "{:.3f}"),
+        "latency_p99_ms": ("latency p99, ms", "{:.3f}"),
+        "parameter_bytes": ("parameters, bytes", "{:,.0f}"),
+        "trades_per_year": ("trades a year", "{:,.0f}"),
+        "cost_per_trade": ("cost per trade", "{:,.2f}"),
+        "cost_bps": ("cost, bp of notional", "{:.1f}"),
+    }
+    return pd.DataFrame(
+        {title: figures[name].map(number_text(form)) for name, (title, form) in forms.items()}
+    )
+
+
+def _allocation(page: Page, material: Material, capital: float) -> None:
+    when = str(material.bars.timestamps[-1].astype("datetime64[D]"))
+    parts = [
+        paragraph(
+            f"What {capital:,.0f} buys at the closes of {when} to hold what each account "
+            "holds then, after the costs of buying it; prices as in the data."
+        )
+    ]
+    for place, (name, orders) in enumerate(material.orders.items()):
+        last = np.arange(len(orders)) >= len(orders) - 2  # costs and cash, as assets may be called
+        held = orders[(orders["invested"] != 0) | last]
+        forms = {"weight": "{:.4f}", "amount": "{:,.2f}", "price": "{:,.6g}", "units": "{:,.6g}"}
+        forms["invested"] = "{:,.2f}"
+        texts = {column: held[column].map(number_text(form)) for column, form in forms.items()}
+        content = table(pd.DataFrame(texts))
+        if (orders["invested"].iloc[:-2] >= 0).all():
+            figure = account_plots.allocation_donut(orders, capital, name)
+            note = f"Allocation of {capital:,.0f} by {name}"
+            content = page.draw(f"{name}/allocation", figure, note) + content
+        parts.append(heading(name) + content if place == 0 else folded(name, content))
+    page.add("Allocation", *parts)
+
+
+def _network(page: Page, material: Material) -> None:
+    parts = [
+        heading(name) + paragraph(text) + page.draw(name.replace("/", "_"), figure, text)
+        for name, (figure, text) in material.pictures.items()
+    ]
+    if parts:
+        page.add("The agent's network", *parts)
+
+
+def _details(page: Page, comparison: Comparison, material: Material) -> None:
+    measures = comparison.table.drop(columns="remark").drop(index=list(comparison.failed)).T
+    shown = measures.map(lambda value: "" if np.isnan(value) else f"{value:.4g}")
+    shown.index = [str(name).replace("_", " ") for name in shown.index]
+    facts = [f"{name.replace('_', ' ')}: {_fact(value)}" for name, value in material.facts.items()]
+    page.add(
+        "Details", folded("All measures", table(shown)), heading("How to repeat it"), bullets(facts)
+    )
+
+
+def _fact(value: Any) -> str:
+    """A fact as text; one of several parts, as those of folds, part by part."""
+    if isinstance(value, Mapping):
+        return "; ".join(f"{name}: {part}" for name, part in value.items())
+    return str(value)

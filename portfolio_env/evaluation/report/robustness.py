@@ -1,0 +1,199 @@
+"""Chapters of a report on doubt: too good to be true, wearing out, chosen by luck."""
+
+from collections.abc import Hashable, Mapping
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.diagnostics.decay import drift_table, signal_decay
+from portfolio_env.evaluation.diagnostics.plausibility import (
+    RealityCheck,
+    reality_check,
+    reality_sentences,
+)
+from portfolio_env.evaluation.report import evidence_plots
+from portfolio_env.evaluation.report.inputs import Material, drawable, number_text
+from portfolio_env.evaluation.report.plots import Style
+from portfolio_env.evaluation.statistics.overfitting import backtest_overfitting
+from portfolio_env.html import Page, bullets, folded, heading, paragraph, table
+
+CHECKS = {
+    "sharpe": ("Sharpe", "{:.2f}"),
+    "timing": ("timing", "{:+.3f}"),
+    "foresight": ("foresight", "{:+.3f}"),
+    "participation": ("participation %", "{:.3g}"),
+    "capacity": ("capacity", "{:,.0f}"),
+}
+LEAST = 40  # periods below which halves of a record say nothing
+LAGS = (0, 1, 2, 5, 10)
+BLOCKS = 16  # of cross-validation; a quarter of the periods where they are few
+LAG_RESAMPLES = 500  # of the bootstrap of each lag of each strategy
+
+
+def reality_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+    """What mistakes in backtests look like, and the capital at which impact eats the edge."""
+    results = drawable(comparison)
+    benchmark = results.get(comparison.reference)
+    checks = {
+        name: reality_check(
+            result,
+            material.panel,
+            costs=material.costs,
+            benchmark=None if name == comparison.reference else benchmark,
+            capital=material.capital,
+            execution=material.execution,
+        )
+        for name, result in results.items()
+    }
+    if not checks:
+        return
+    flags = reality_sentences(checks)
+    initial = float(next(iter(results.values())).values[0])
+    parts = [
+        paragraph(
+            "Timing is the correlation of trades with the returns right after them (above 0.1 is "
+            "suspicious), foresight the share of what knowing every next bar would have earned "
+            "over equal weight (above 0.2), participation the largest trade over the money traded "
+            "in its bar (above 5 %). To pass proves nothing."
+        ),
+        bullets(flags) if flags else paragraph("Nothing looks too good to be true."),
+        table(_check_texts(checks, comparison.reference)),
+        paragraph(_capacity_text(material, comparison.reference, initial)),
+    ]
+    page.add("Reality check", *parts)
+
+
+def _check_texts(checks: Mapping[str, RealityCheck], reference: str) -> pd.DataFrame:
+    """One row per strategy; what is suspicious has an exclamation mark."""
+    rows: dict[str, dict[str, str]] = {}
+    for name, found in checks.items():
+        rows[name], measured = {}, found.table.to_dict("index")
+        for check, (title, form) in CHECKS.items():
+            value, doubt = measured[check]["value"], measured[check]["suspicious"]
+            if check == "capacity" and name == reference:
+                value = np.nan
+            if check == "participation":
+                value *= 100
+            rows[name][title] = number_text(form)(value) + (" !" if doubt else "")
+    table_of = pd.DataFrame.from_dict(rows, orient="index")
+    return table_of[[title for title in table_of if (table_of[title] != "").any()]]
+
+
+def _capacity_text(material: Material, reference: str, initial: float) -> str:
+    if material.panel.volume is None:
+        return (
+            "The market has no volumes: neither fills nor capacity, the capital at which market "
+            "impact eats the edge, can be judged."
+        )
+    model = (
+        f"impact={material.costs.impact:g} of the costs"
+        if material.costs.impact > 0
+        else "a coefficient of 1, as the costs have no impact of their own"
+    )
+    return (
+        f"Participation is that of accounts which begin with {initial:,.0f}. "
+        f"Capacity is the capital at which market impact (square root, {model}) eats the edge over "
+        f"{reference.replace('_', ' ')}; none is given where there is no edge."
+    )
+
+
+def decay_chapter(
+    page: Page, comparison: Comparison, material: Material, drawn: Mapping[str, Style]
+) -> None:
+    """Whether ratios fall, correlations rise, and signals survive a delay."""
+    results = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
+    reference = results.get(comparison.reference)
+    if reference is None or len(reference.costs) < LEAST:
+        return
+    others = {name: result for name, result in results.items() if name != comparison.reference}
+    if not others:
+        return
+    edges = {}
+    for name, result in others.items():
+        try:
+            edges[name] = signal_decay(result, material.panel, LAGS, resamples=LAG_RESAMPLES)
+        except ArgumentError:  # late weights with debt lose everything
+            continue
+    parts = [
+        heading("First and second half"),
+        paragraph(
+            "Sharpe ratio and correlation with "
+            f"{comparison.reference.replace('_', ' ')} in the first and the second half of the "
+            "range, with the 95 % interval of the change (periods taken as independent); an "
+            "exclamation mark where it is for the worse beyond chance. When a whole market comes "
+            "to move as one, the correlations of all its accounts rise."
+        ),
+        table(_drift_texts(others, reference)),
+    ]
+    if edges:
+        note = (
+            "Edge over equal weight in the same assets, before costs, % of log growth a year, if "
+            "the weights are held so many bars too late; in brackets the 95 % interval. What is "
+            "gone after one bar needs fast execution, or is a mistake of one bar."
+        )
+        figure = evidence_plots.edge_by_lag(edges, drawn)
+        parts += [
+            heading("Delay"),
+            paragraph(note),
+            page.draw("signal_decay", figure, note),
+            folded("The edge in numbers", table(_edge_texts(edges))),
+        ]
+    page.add("Decay", *parts)
+
+
+def _drift_texts(results: Mapping[str, BacktestResult], reference: BacktestResult) -> pd.DataFrame:
+    rows = {}
+    for name, result in results.items():
+        rows[name] = {
+            str(measure).capitalize(): f"{row['early']:.2f} to {row['late']:.2f}, {_change(row)}"
+            + (" !" if row["worse"] else "")
+            for measure, row in drift_table(result, reference).to_dict("index").items()
+        }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _change(row: Mapping[Hashable, float]) -> str:
+    """A change with its interval; that of a perfect correlation has none."""
+    parts = [row["change"], row["low"], row["high"]]
+    if not np.isfinite(parts).all():
+        return "no interval"
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*parts)
+
+
+def _edge_texts(edges: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    rows = {
+        name: {
+            f"{lag} bars": "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * row))
+            for lag, row in found[["edge", "low", "high"]].iterrows()
+        }
+        for name, found in edges.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def overfitting_chapter(page: Page, comparison: Comparison) -> None:
+    """How likely the choice of the best strategy is overfitted."""
+    results = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
+    periods = len(next(iter(results.values())).costs) if results else 0
+    blocks = min(BLOCKS, periods // 4 // 2 * 2)
+    if len(results) < 2 or blocks < 4:
+        return
+    returns = np.column_stack([result.returns for result in results.values()])
+    try:
+        found = backtest_overfitting(returns, blocks=blocks)
+    except ArgumentError:  # one is all in cash for half of the range
+        return
+    note = (
+        f"The range is cut into {blocks} blocks; each half of them in turn chooses the strategy "
+        f"with the best Sharpe ratio of {len(results)}, the other half ranks it. In "
+        f"{100 * found.probability:.0f} % of {len(found.logits):,} splits it ends in the lower "
+        "half: the probability that such a choice is overfitted (Bailey et al. 2017). About 50 % "
+        "is what chance gives, and strategies that are sure to lose lower it. Mean Sharpe ratio "
+        f"per period {found.in_sample.mean():.3f} where chosen, "
+        f"{found.out_of_sample.mean():.3f} where judged."
+    )
+    figure = evidence_plots.overfitting_places(found.logits, len(results))
+    page.add("Choosing the best", paragraph(note), page.draw("overfitting", figure, note))

@@ -1,0 +1,311 @@
+"""Chapters of a report on stretches of time: seeds, years or folds, crises, regimes, events."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from portfolio_env.errors import PortfolioError
+from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.diagnostics.crises import (
+    Date,
+    Windows,
+    known_dates,
+    performance_in,
+    windows_around,
+)
+from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_event
+from portfolio_env.evaluation.diagnostics.regimes import RegimeModel, detection_scores
+from portfolio_env.evaluation.diagnostics.subperiods import (
+    calendar_windows,
+    growth_by_regime,
+    growth_in,
+    seeds_summary,
+    told_regimes,
+)
+from portfolio_env.evaluation.report import evidence_plots
+from portfolio_env.evaluation.report.inputs import Material, drawable, number_text, with_difference
+from portfolio_env.evaluation.statistics import Interval
+from portfolio_env.html import Page, folded, heading, paragraph, table
+from portfolio_env.market.timeline import as_timestamp
+
+PATIENCE = 60  # bars after which a break that was not told counts as missed
+REGIMES = ("calm", "turbulent")
+SEED_MEASURES = {
+    "annual_log_growth": ("growth %", 100, "{:+.1f}"),
+    "growth_difference": ("less reference %", 100, "{:+.1f}"),
+    "sharpe": ("Sharpe", 1, "{:.2f}"),
+    "annual_turnover": ("turnover", 1, "{:.1f}"),
+}
+
+
+def seeds_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+    """Every seed, and their interquartile mean."""
+    groups = material.seeds
+    if not groups:
+        return
+    summary = seeds_summary(comparison.table, groups, list(SEED_MEASURES))
+    measured = comparison.table[list(SEED_MEASURES)].to_dict("index")
+    rows: dict[str, dict[str, str]] = {}
+    for group, names in groups.items():
+        for name in names:
+            own = measured[name]
+            rows[name] = {
+                title: number_text(form)(scale * own[measure])
+                for measure, (title, scale, form) in SEED_MEASURES.items()
+            }
+        rows[f"{group}: interquartile mean"] = {
+            title: _interval(summary[group][measure], scale, form)
+            for measure, (title, scale, form) in SEED_MEASURES.items()
+        }
+    page.add(
+        "Seeds",
+        paragraph(
+            "What differs by the seed of the training alone. The mean leaves out the best and the "
+            "worst quarter of the seeds, rounded down; its 95 % interval is that of other seeds in "
+            "this same stretch of time. It does not say how the agents fare in other times: for "
+            "that see the intervals of the verdict."
+        ),
+        table(pd.DataFrame.from_dict(rows, orient="index")),
+    )
+
+
+def seed_sentences(comparison: Comparison, groups: Mapping[str, Sequence[str]]) -> list[str]:
+    """What the seeds say together about each group, against the reference."""
+    summary = seeds_summary(comparison.table, groups, ["growth_difference"])
+    known = comparison.reference.replace("_", " ")
+    sentences = []
+    for group, names in groups.items():
+        mean = _interval(summary[group]["growth_difference"], 100, "{:+.1f}")
+        said = f"interquartile mean over {len(names)} seeds {mean} % a year against {known}"
+        said += " (other seeds, not other times)."
+        ruined = [name for name in names if name not in comparison.complete]
+        lost = f"no mean over {len(names)} seeds against {known}"
+        lost += f", for {', '.join(ruined or [known])} was ruined."
+        sentences.append(f"{group}: {said if mean else lost}")
+    return sentences
+
+
+def _interval(found: Interval, scale: float, form: str) -> str:
+    middle, low, high = (number_text(form)(scale * value) for value in found[:3])
+    return f"{middle} [{low}, {high}]" if middle else ""
+
+
+def blocks_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+    """Growth against the reference in every fold, or every calendar year."""
+    results, reference = drawable(comparison), comparison.reference
+    windows = material.folds or calendar_windows(material.bars.timestamps)
+    if len(results) < 2 or reference not in results or not windows:
+        return
+    if material.folds:
+        title = "Folds"
+        note = (
+            "Log growth within every fold, not per year. Each fold was traded by models trained, "
+            "and baselines fitted, on what was before it, and begins in cash."
+        )
+        note += f" {_spans(windows)}."
+    else:
+        title = "Blocks of time"
+        note = (
+            "Log growth within every block, not per year; the first and the last block are as long "
+            "as the range lasts in them."
+        )
+    page.add(title, *_differences(page, "blocks", growth_in(results, windows), reference, note))
+
+
+def _differences(
+    page: Page, name: str, growth: pd.DataFrame, reference: str, note: str
+) -> list[str]:
+    """Growth by strategy and stretch of time: a map of differences, and the numbers."""
+    known = reference.replace("_", " ")
+    ahead = growth.drop(index=reference) - growth.loc[reference]
+    figure = evidence_plots.difference_map(ahead, f"Log growth less that of {known}, %")
+    return [
+        paragraph(note),
+        page.draw(name, figure, note),
+        folded(
+            f"Log growth in %, in brackets less that of {known}",
+            table(with_difference(growth, reference)),
+        ),
+    ]
+
+
+def window_texts(windows: Windows) -> dict[str, str]:
+    """From which day to which each window lasts."""
+    return {
+        name: " to ".join(str(as_timestamp(moment).astype("datetime64[D]")) for moment in ends)
+        for name, ends in windows.items()
+    }
+
+
+def _spans(windows: Windows) -> str:
+    return "; ".join(f"{name}: {days}" for name, days in window_texts(windows).items())
+
+
+def regimes_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+    """Known crises, regimes as they could be told, and how well those tell the crises."""
+    results = drawable(comparison)
+    if len(results) < 2 or comparison.reference not in results:
+        return
+    parts: list[str] = []
+    known = known_dates(material.panel)
+    breaks: Mapping[str, Date] = {}
+    if known is not None:
+        first, last = material.bars.timestamps[[1, -1]]
+        breaks = {n: day for n, day in known[1].items() if first <= as_timestamp(day) <= last}
+        parts += _known(page, results, comparison.reference, {**known[0], **windows_around(breaks)})
+    parts += _told(page, results, comparison.reference, breaks, material)
+    if parts:
+        page.add("Calm and crisis", *parts)
+
+
+def _known(
+    page: Page, results: dict[str, BacktestResult], reference: str, windows: Windows
+) -> list[str]:
+    """How every account fared in stretches that are known by name."""
+    found = performance_in(results, windows)
+    reached = found.loc[(slice(None), reference), "bars"].droplevel("strategy")
+    inside = {name: windows[name] for name in windows if reached[name] > 0}
+    if not inside:
+        return []
+    note = (
+        "Log growth within stretches that were named in hindsight, not per year. Before and after "
+        "are the 90 days before and the 250 days from a break on, as far as they lie in the range. "
+        f"{_spans(inside)}."
+    )
+    growth = growth_in(results, inside)
+    losses = 100 * found["max_drawdown"].unstack("window").loc[list(results), list(inside)]
+    back = found["recovery"].unstack("window").loc[list(results), list(inside)]
+    deep = losses.map("{:.1f}".format) + back.map(lambda bars: f" [{_bars(bars)}]")
+    return [
+        heading("Known stretches"),
+        *_differences(page, "stretches", growth, reference, note),
+        folded("Largest drawdown within, %, in brackets until it was made good", table(deep)),
+    ]
+
+
+def _told(
+    page: Page,
+    results: dict[str, BacktestResult],
+    reference: str,
+    breaks: Mapping[str, Date],
+    material: Material,
+) -> list[str]:
+    """Growth in regimes that a model, fitted to the training range, told from the past alone."""
+    if material.train is None or find_spec("statsmodels") is None:
+        return []
+    try:
+        model, path = told_regimes(material.panel, material.train, material.rows)
+    except PortfolioError as error:
+        return [paragraph(f"Regimes cannot be told: {error}")]
+    growth = growth_by_regime(results, path[:-1], REGIMES)
+    note = _regime_text(model, path, material.panel.periods_per_year)
+    parts = [heading("Regimes as they were told")]
+    if growth.loc[reference].notna().all():
+        parts += _differences(page, "regimes", growth, reference, note)
+    else:  # all but always the same one: that is all there is to say
+        parts.append(paragraph(note))
+    rows = np.searchsorted(material.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
+    if breaks:
+        scores = detection_scores(
+            path, sorted(set(rows)), material.panel.periods_per_year, patience=PATIENCE
+        )
+        parts.append(
+            paragraph(
+                f"Of {len(breaks)} known breaks ({', '.join(breaks)}) it told "
+                f"{100 * scores.detected:.0f} % within {PATIENCE} bars; the median lag is "
+                f"{_lag(scores.detection_lag)}, until it stayed so {_lag(scores.adaptation)}; "
+                f"{scores.false_alarms:.1f} other changes of regime a year."
+            )
+        )
+    return parts
+
+
+def _regime_text(model: RegimeModel, path: NDArray[np.int64], year: float) -> str:
+    calm, turbulent = (f"{100 * sigma * np.sqrt(year):.0f} %" for sigma in model.volatilities)
+    return (
+        f"A Markov chain of two regimes, fitted to the mean return of the assets in the training "
+        f"range: volatility {calm} a year in calm and {turbulent} in turbulent times. Which one is "
+        "in force was told at every bar from what was known by then: turbulence at "
+        f"{100 * np.mean(path):.0f} % of the bars. Log growth per year over the bars of each."
+    )
+
+
+def _bars(count: float) -> str:
+    return "not yet" if np.isinf(count) else f"{count:.0f} bars"
+
+
+def _lag(count: float) -> str:
+    return f"more than {PATIENCE} bars" if np.isinf(count) else f"{count:.0f} bars"
+
+
+def events_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+    """What prices did around the events of a file, and what every account made of them."""
+    if material.events is None:
+        return
+    first, last = material.bars.timestamps[[0, -1]]
+    dates = material.events["date"].to_numpy("datetime64[ns]")
+    events = material.events[(dates > first) & (dates <= last)]
+    title = "Events"
+    if not len(events):
+        page.add(title, paragraph("None of the events lies in the evaluated range."))
+        return
+    study = event_study(material.panel, events)
+    parts = [
+        paragraph(
+            "Abnormal returns of the assets: what they made beyond what the 120 bars before let "
+            "expect, from 5 bars before an event to 10 after. Reaction is the first bar at which "
+            "nine tenths of the reaction are in, where it is significant."
+        )
+    ]
+    if len(study.summary):
+        note = "Cumulative abnormal return by type of event, with two standard errors."
+        parts += [
+            table(_summary_texts(study.summary)),
+            page.draw("events", evidence_plots.event_paths(study.path), note),
+        ]
+    if len(study.left_out):
+        reasons = study.left_out["reason"].value_counts()
+        parts.append(paragraph("; ".join(f"{n} left out: {why}" for why, n in reasons.items())))
+    results = drawable(comparison)
+    if comparison.reference in results:
+        own = {
+            name: profit_per_event(result, events, benchmark=results[comparison.reference])
+            for name, result in results.items()
+            if name != comparison.reference
+        }
+        own = {name: found for name, found in own.items() if len(found)}
+        if own:
+            parts += [
+                heading("What the accounts made of them"),
+                paragraph(
+                    "Log growth from the bar of an event to 5 bars after, less that of "
+                    f"{comparison.reference.replace('_', ' ')}: mean in %, in brackets t."
+                ),
+                table(_profit_texts(own)),
+            ]
+    page.add(title, *parts)
+
+
+def _summary_texts(summary: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "events": summary["events"].map("{:.0f}".format),
+            "cumulative %": (100 * summary["cumulative"]).map(number_text("{:+.2f}")),
+            "standard error %": (100 * summary["standard_error"]).map(number_text("{:.2f}")),
+            "t": summary["t"].map(number_text("{:.1f}")),
+            "reaction, bars": summary["reaction_time"].map(number_text("{:.0f}")),
+        }
+    )
+
+
+def _profit_texts(own: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    rows = {
+        name: (100 * found["excess"]).map(number_text("{:+.2f}"))
+        + found["t"].map(number_text(" [{:.1f}]"))
+        for name, found in own.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").fillna("")

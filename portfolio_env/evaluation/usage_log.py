@@ -1,0 +1,145 @@
+"""The registry of looks: how often a test range was used, and by what.
+
+Whoever looks at a test range, changes something and looks again has begun to train on it. A folder
+keeps ``looks.json``, one entry per look, so that a report can say so and the deflated Sharpe ratio
+can count what was tried before.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from portfolio_env.errors import DataError
+from portfolio_env.files.atomic import locked, read_json, write_json
+from portfolio_env.market import Market
+from portfolio_env.rendering import time_text
+
+FILE = "looks.json"
+LOCK = ".looks.lock"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A strategy that was judged on the range.
+
+    Attributes:
+        name: Its name in the report.
+        fingerprint: Hash of what it is (weights, parameters, costs): equal ones are one trial.
+        agent: Whether it was trained by interaction.
+        sharpe: Its yearly Sharpe ratio; None where it is undefined.
+    """
+
+    name: str
+    fingerprint: str
+    agent: bool
+    sharpe: float | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """One use of a range.
+
+    Attributes:
+        date: When, as ISO text.
+        command: What was run.
+        model: Which agent was judged; None for baselines alone.
+        first: First bar of the range.
+        last: Last bar of the range.
+        range_hash: See the function of this name.
+        trials: Every ranked strategy of the report.
+    """
+
+    date: str
+    command: str
+    model: str | None
+    first: str
+    last: str
+    range_hash: str
+    trials: tuple[Trial, ...]
+
+
+def range_hash(market: Market, start: int, end: int) -> str:
+    """SHA-256 of the closes, times and names of rows [start, end): of prices, not of features."""
+    digest = hashlib.sha256(json.dumps(market.assets).encode())
+    digest.update(market.timestamps[start:end].tobytes())
+    digest.update(np.ascontiguousarray(market.close[start:end]).tobytes())
+    return digest.hexdigest()
+
+
+def make_look(
+    market: Market,
+    start: int,
+    end: int,
+    *,
+    date: str,
+    command: str,
+    model: str | None,
+    trials: Sequence[Trial],
+) -> Look:
+    """The look at rows [start, end) of a market; the other arguments as in ``Look``."""
+    first, last = (time_text(market.timestamps[row]) for row in (start, end - 1))
+    return Look(date, command, model, first, last, range_hash(market, start, end), tuple(trials))
+
+
+def read_looks(folder: str | Path) -> list[Look]:
+    """The looks a folder keeps, oldest first.
+
+    Raises:
+        DataError: If its file is damaged. It is not started anew: that would forget looks.
+    """
+    file = Path(folder) / FILE
+    try:
+        return [
+            Look(**{**entry, "trials": tuple(Trial(**trial) for trial in entry["trials"])})
+            for entry in read_json(file, bare="looks")["looks"]
+        ]
+    except FileNotFoundError:
+        return []
+    except (TypeError, KeyError) as error:
+        raise DataError(
+            f"{file} is damaged ({error}); restore it, for it counts the uses of the test range."
+        ) from error
+
+
+def record_look(folder: str | Path, look: Look) -> list[Look]:
+    """Add a look to those of a folder; of several processes each waits for the one before.
+
+    Returns:
+        The earlier looks at the same range.
+
+    Raises:
+        DataError: If the registry is damaged, or the system refuses to write it.
+    """
+    folder = Path(folder)
+    with locked(folder / LOCK):
+        looks = read_looks(folder)
+        write_json(folder / FILE, {"looks": [asdict(each) for each in (*looks, look)]})
+    return [each for each in looks if each.range_hash == look.range_hash]
+
+
+def earlier_sharpes(earlier: Sequence[Look], now: Sequence[Trial]) -> list[float]:
+    """Sharpe ratios of what was tried in earlier looks and is not among what is tried now."""
+    seen = {trial.fingerprint for trial in now}
+    found = {}
+    for look in earlier:
+        for trial in look.trials:
+            if trial.fingerprint not in seen and trial.sharpe is not None:
+                found[trial.fingerprint] = trial.sharpe
+    return list(found.values())
+
+
+def looks_warning(earlier: Sequence[Look], look: Look) -> str:
+    """What to say about a range that was used before."""
+    agents = {
+        trial.fingerprint for each in (*earlier, look) for trial in each.trials if trial.agent
+    }
+    tried = f", with {len(agents)} different agents so far" if len(agents) > 1 else ""
+    return (
+        f"This is look {len(earlier) + 1} at this test range (the first was on "
+        f"{earlier[0].date[:10]}){tried}: what was chosen after an earlier look is no longer "
+        "judged out of sample."
+    )

@@ -1,0 +1,1 @@
+"""Indicators by group, each causal and registered by name."""

@@ -1,0 +1,115 @@
+"""Cross-asset: an asset against the others, and what all of them do together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.features.bars import Bars, across
+from portfolio_env.features.indicators.volume import positive
+from portfolio_env.features.registry import indicator
+from portfolio_env.features.windows import change, correlation, covariance, lagged, mean, total
+from portfolio_env.market.panel import FloatArray
+
+
+def ranked(x: FloatArray) -> FloatArray:
+    """Rank among the assets that have a value, ties sharing theirs, (T, N) in [-1, 1]."""
+    rank = pd.DataFrame(x).rank(axis=1).to_numpy()
+    count = (~np.isnan(x)).sum(axis=1, keepdims=True)
+    return np.where(count > 1, 2 * (rank - 1) / np.maximum(count - 1, 1) - 1, 0.0 * rank)
+
+
+@indicator("cross_asset", "corr(r, market r) over w bars", windows=(20, 60), lookback=lambda w: w)
+def market_corr(bars: Bars, w: int) -> FloatArray:
+    """Correlation of one-bar returns with those of the reference, in [-1, 1]."""
+    return correlation(bars.returns, bars.market_returns, w)
+
+
+@indicator(
+    "cross_asset",
+    "cov(r, market r) / var(market r) over w bars",
+    source="Sharpe 1964, J. Finance 19",
+    windows=(60,),
+    lookback=lambda w: w,
+)
+def market_beta(bars: Bars, w: int) -> FloatArray:
+    """Slope of one-bar returns on those of the reference."""
+    both, _, market = covariance(bars.returns, bars.market_returns, w)
+    return both / positive(market)
+
+
+@indicator(
+    "cross_asset",
+    "corr(r_t, market r_(t-1)) over w bars",
+    source="Lo & MacKinlay 1990, Rev. Financial Studies 3",
+    windows=(20,),
+    lookback=lambda w: w + 1,
+)
+def lead_lag_corr(bars: Bars, w: int) -> FloatArray:
+    """Correlation with the reference one bar earlier, in [-1, 1]: does it follow?"""
+    return correlation(bars.returns, lagged(bars.market_returns, 1), w)
+
+
+@indicator(
+    "cross_asset",
+    "product of (1 + market r) over w bars, less 1",
+    windows=(1, 5, 20),
+    lookback=lambda w: w,
+    smallest=1,
+)
+def market_return(bars: Bars, w: int) -> FloatArray:
+    """Return of the reference, the same for every asset."""
+    return np.expm1(total(np.log1p(bars.market_returns), w))
+
+
+@indicator(
+    "cross_asset",
+    "mean over w bars of the standard deviation (ddof 1) of r over assets",
+    windows=(20, 60),
+    lookback=lambda w: w,
+)
+def return_dispersion(bars: Bars, w: int) -> FloatArray:
+    """How far the assets go apart in one bar, the same for every asset."""
+    off = (bars.returns - across(bars.returns)) ** 2
+    count = (~np.isnan(off)).sum(axis=1, keepdims=True)
+    spread = np.sqrt(across(off) * count / np.where(count > 1, count - 1, np.nan))
+    return np.broadcast_to(mean(spread, w), bars.close.shape)
+
+
+@indicator(
+    "cross_asset",
+    "return_w - mean of return_w over assets",
+    windows=(5, 20, 60),
+    lookback=lambda w: w,
+    smallest=1,
+)
+def relative_strength(bars: Bars, w: int) -> FloatArray:
+    """Return beyond that of the average asset."""
+    own = change(bars.close, w)
+    return own - across(own)
+
+
+@indicator(
+    "cross_asset",
+    "rank of return_w among assets, from -1 to 1",
+    windows=(1, 5, 20),
+    lookback=lambda w: w,
+    scaled=False,
+    smallest=1,
+)
+def return_rank(bars: Bars, w: int) -> FloatArray:
+    """Cross-sectional rank of the return, in [-1, 1]."""
+    return ranked(change(bars.close, w))
+
+
+@indicator(
+    "cross_asset",
+    "rank of mean(typical price x v, w) among assets, from -1 to 1",
+    inputs="high low close volume",
+    windows=(20,),
+    scaled=False,
+    smallest=1,
+)
+def dollar_volume_rank(bars: Bars, w: int) -> FloatArray:
+    """Cross-sectional rank of the money traded, in [-1, 1]."""
+    return ranked(mean(bars.typical * bars.volume, w))

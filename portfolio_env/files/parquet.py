@@ -1,0 +1,122 @@
+"""Parquet files with checksums: of every page, and of all that the file says.
+
+Parquet's own checksums keep damaged pages from the decoder; names, types and numbers of rows stand
+elsewhere in a file. So its metadata hold a SHA-256 of what is read from it in the end. Files that
+have neither, of other programs, are read as well.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import pandas as pd
+
+from portfolio_env.errors import DataError
+from portfolio_env.files.atomic import replacing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CHECKSUM = b"sha256"
+"""The key of the checksum in a file's metadata."""
+
+
+def write_parquet(path: str | Path, table: pa.Table | pd.DataFrame) -> None:
+    """Write a table with its checksums, whole or not at all.
+
+    Args:
+        path: The file.
+        table: Of Arrow, or a frame, whose index is left out.
+
+    Raises:
+        DataError: If the system refuses to write, or pyarrow is not installed.
+    """
+    arrow, parquet = _pyarrow()
+    if isinstance(table, pd.DataFrame):
+        table = arrow.Table.from_pandas(table, preserve_index=False)
+    metadata = {**(table.schema.metadata or {}), CHECKSUM: digest(table).encode()}
+    table = table.replace_schema_metadata(metadata)
+    with replacing(path) as beside:
+        parquet.write_table(table, beside, write_page_checksum=True)
+
+
+def read_parquet(
+    source: str | os.PathLike[str] | BinaryIO,
+    name: str | None = None,
+    *,
+    mend: str = "write it anew",
+) -> pa.Table:
+    """Read a table, and check what ``write_parquet`` wrote.
+
+    Args:
+        source: The file, or its content.
+        name: What errors call it; the source by default.
+        mend: What errors advise.
+
+    Returns:
+        The table; its metadata are without the checksum.
+
+    Raises:
+        DataError: If there is no such table, or it is not what was written.
+    """
+    arrow, parquet = _pyarrow()
+    name = str(source) if name is None else name
+    try:
+        table = parquet.read_table(
+            os.fspath(source) if isinstance(source, os.PathLike) else source,
+            partitioning=None,
+            page_checksum_verification=True,
+        )
+        metadata = dict(table.schema.metadata or {})
+        checksum = metadata.pop(CHECKSUM, None)
+        table = table.replace_schema_metadata(metadata)
+        written = checksum is None or checksum == digest(table).encode()
+    except (
+        OSError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, RuntimeError,
+        arrow.ArrowException,
+    ) as error:  # fmt: skip
+        reason = str(error).partition("\n")[0][:200]
+        raise DataError(f"{name} is no readable Parquet file ({reason}); {mend}") from error
+    if not written:
+        raise DataError(f"{name} is damaged: its checksum does not fit; {mend}")
+    return table
+
+
+def digest(table: pa.Table) -> str:
+    """SHA-256, hexadecimal, of names, types, metadata and values, however they are encoded."""
+    metadata = sorted((table.schema.metadata or {}).items())
+    said = [[key.hex(), value.hex()] for key, value in metadata]
+    said += [[field.name, str(field.type)] for field in table.schema]
+    state = hashlib.sha256(json.dumps([said, table.num_rows]).encode())
+    for column in table.columns:
+        for part in _bytes_of(column):
+            state.update(part)
+    return state.hexdigest()
+
+
+def _bytes_of(column: Any) -> Iterator[bytes]:
+    """What a column says: where it says nothing, and its values elsewhere."""
+    import pyarrow as pa
+
+    yield column.is_null().to_numpy().tobytes()
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        column = column.cast(pa.int64())
+    if pa.types.is_floating(kind) or pa.types.is_integer(column.type):
+        yield column.fill_null(0).to_numpy().tobytes()
+    else:
+        yield json.dumps(column.to_pylist(), default=str).encode()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError("Parquet needs pyarrow; pip install 'portfolio-env[data]'") from error
+    return pyarrow, pyarrow.parquet

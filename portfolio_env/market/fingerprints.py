@@ -1,0 +1,144 @@
+"""Which market an index observation belongs to.
+
+Such an observation holds the row of a bar and nothing of the market. Read with another market, the
+row stands for another bar, and nothing would tell: so it carries a number made from its market's
+hash, and whatever holds a market compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, NoReturn
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector.utils import batch_differing_spaces, batch_space
+
+from portfolio_env.errors import ArgumentError
+
+LIMIT = 2**24  # numbers below it are exact in float32, to which learners cast observations
+_CHANGED = "the observation was scaled or cast on its way"
+_KEEP = (
+    "An index observation is to be handed on as it is: VecNormalize(venv, norm_obs=False), or "
+    'norm_obs_keys=["weights"]'
+)
+_KEPT = 1000
+_descriptions: dict[int, str] = {}  # of the markets of this process, for messages
+
+
+def fingerprint_of(digest: str, description: str) -> int:
+    """A number in [0, ``LIMIT``) made from a market's hash; any two share one at odds of 6e-8.
+
+    Args:
+        digest: The market's SHA-256, hexadecimal.
+        description: The market in a few words, for messages about its number.
+    """
+    number = int(digest[:6], 16)
+    if len(_descriptions) >= _KEPT:
+        _descriptions.clear()
+    _descriptions[number] = f"market {number} ({description})"
+    return number
+
+
+def check_market(observation: Mapping[str, Any], held: int, mend: str) -> None:
+    """Refuse index observations of another market.
+
+    Args:
+        observation: Of one lane or of several, arrays.
+        held: Fingerprint of the market that is held.
+        mend: What to do instead, for the message.
+
+    Raises:
+        ArgumentError: If one differs, or does not say; it says which markets these are.
+    """
+    check_fingerprints(np.asarray(fingerprints_in(observation)), held, mend)
+
+
+def fingerprints_in(observation: Mapping[str, Any]) -> Any:
+    """The entry ``market`` of an index observation.
+
+    Raises:
+        ArgumentError: If there is none.
+    """
+    if "market" not in observation:
+        raise ArgumentError(
+            "the observation lacks 'market', the fingerprint of the market that it belongs to: "
+            "without it the row 't' could be of any market. It holds "
+            f"{', '.join(sorted(observation))}; hand on all that the environment gives"
+        )
+    return observation["market"]
+
+
+def check_fingerprints(numbers: Any, held: int, mend: str) -> None:
+    """As ``check_market``, of the numbers alone.
+
+    Args:
+        numbers: Fingerprints that were observed, an array or a tensor of any shape.
+        held: That of the market that is held.
+        mend: See ``check_market``.
+
+    Raises:
+        ArgumentError: If one differs.
+    """
+    if numbers.dtype.itemsize < 4:
+        raise ArgumentError(f"{_CHANGED}: as {numbers.dtype} it cannot hold a fingerprint. {_KEEP}")
+    other = numbers != held
+    if not bool(other.any()):
+        return
+    number = float(numbers[other].reshape(-1)[0])
+    known = _descriptions.get(int(number)) if number.is_integer() else None
+    # What was scaled and clipped is whole at times, but small, as one fingerprint in 65,536 is.
+    if known is None and not (number.is_integer() and 256 <= number < LIMIT):
+        raise ArgumentError(
+            f"{_CHANGED}: its 'market' is {number:g}, not {held} or another whole number in "
+            f"[0, {LIMIT}). {_KEEP}"
+        )
+    raise ArgumentError(
+        f"the observation belongs to {known or f'market {number:.0f}'}, but "
+        f"{_descriptions.get(held, f'market {held}')} is bound: {mend}"
+    )
+
+
+class FingerprintSpace(spaces.Box):
+    """The space of fingerprints; an observation with one cannot be flattened to a vector.
+
+    A network that reads the vector would be fed the number of a row and nothing of the market.
+    Gymnasium's ``FlattenObservation`` and SB3's ``CombinedExtractor`` (of ``"MultiInputPolicy"``)
+    ask here first, behind Gymnasium's frame stacks and vector environments too.
+
+    Args:
+        shape: ``(1,)``, and of batches ``(B, 1)``.
+        seed: As in Gymnasium.
+    """
+
+    def __init__(self, shape: tuple[int, ...] = (1,), seed: Any = None) -> None:
+        """Integers in [0, ``LIMIT``)."""
+        super().__init__(0, LIMIT - 1, shape, np.int64, seed)
+
+    def __reduce__(self) -> Any:
+        return FingerprintSpace, (self.shape,), self.__dict__
+
+
+def _refuse(space: FingerprintSpace, *others: Any) -> NoReturn:
+    raise ArgumentError(
+        "an index observation cannot be flattened: a network would read the number of a row, learn "
+        "dates by heart and see nothing of the market; build the environment with "
+        'observation="flat" or "window", or use a policy that holds the market (agents.make_agent)'
+    )
+
+
+for _function in (spaces.utils.flatdim, spaces.utils.flatten, spaces.utils.flatten_space):
+    _function.register(FingerprintSpace, _refuse)
+
+
+def _batch(space: FingerprintSpace, n: int = 1) -> FingerprintSpace:
+    return FingerprintSpace((n, *space.shape), deepcopy(space.np_random))
+
+
+def _batch_of(given: Sequence[FingerprintSpace]) -> FingerprintSpace:
+    return _batch(given[0], len(given))
+
+
+batch_space.register(FingerprintSpace, _batch)
+batch_differing_spaces.register(FingerprintSpace, _batch_of)

@@ -1,0 +1,347 @@
+"""`Market`: price bars, features and a mask, in memory.
+
+Panels and markets are immutable: every array is read-only, so one market can be shared by all
+environments, agents and baselines of a process, and copies are the object itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.archive import read_arrays, write_arrays
+from portfolio_env.market.fingerprints import fingerprint_of
+from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
+from portfolio_env.market.timeline import Moment, Timestamps, row_of
+from portfolio_env.names import positions
+
+FEATURE_BOUND = 10.0
+
+
+def vocabularies_of(panel: PricePanel) -> dict[str, tuple[str, ...]]:
+    """The labels of every category of a panel, sorted."""
+    return {name: tuple(sorted({*labels} - {""})) for name, labels in panel.categories.items()}
+
+
+def _within(values: npt.NDArray[np.float32], bound: float) -> bool:
+    """Whether all values are finite and within +-bound, without a copy of them."""
+    return not values.size or bool(-values.min() <= np.float32(bound) >= values.max())
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Market(Immutable):
+    """A price panel together with the features an agent observes.
+
+    Attributes:
+        panel: the bars.
+        features: (T, N, F) float32, finite, within +-feature_bound; row t is known at the close of
+            bar t. 0 where the asset cannot be traded or the feature is not known yet.
+        feature_names: F names.
+        warmup: rows before this one lack the history some feature needs.
+        feature_bound: bound of |features|.
+        vocabularies: the labels of every category in the order of their codes; sorted from the
+            panel when not given.
+    """
+
+    panel: PricePanel
+    features: npt.NDArray[np.float32]
+    feature_names: tuple[str, ...]
+    warmup: int = 0
+    feature_bound: float = FEATURE_BOUND
+    vocabularies: Mapping[str, tuple[str, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        """Freeze and check the features."""
+        put = object.__setattr__
+        put(self, "features", frozen(self.features, np.float32))
+        put(self, "feature_names", tuple(self.feature_names))
+        given = vocabularies_of(self.panel) if self.vocabularies is None else self.vocabularies
+        put(self, "vocabularies", {name: tuple(labels) for name, labels in given.items()})
+        expected = (*self.panel.close.shape, len(self.feature_names))
+        if self.features.shape != expected:
+            raise DataError(f"features have shape {self.features.shape}: expected {expected}")
+        if not _within(self.features, self.feature_bound):
+            raise DataError(f"features must be finite and within +-{self.feature_bound}: clip them")
+        if self.features[~self.panel.tradable].any():
+            raise DataError("features of bars that cannot be traded must be 0: set them to 0")
+        if self.warmup < 0:
+            raise ArgumentError(f"warmup is {self.warmup}: it must be at least 0")
+
+    def __repr__(self) -> str:
+        return f"Market({self._summary()})"
+
+    def _summary(self) -> str:
+        """The market in a few words."""
+        names = ", ".join(self.assets[:3]) + (", ..." if self.n_assets > 3 else "")
+        first, last = (str(self.timestamps[row])[:10] for row in (0, -1))
+        return (
+            f"{self.n_assets} assets {names}; {self.n_bars} bars from {first} to {last}; "
+            f"{self.n_features} features"
+        )
+
+    @property
+    def timestamps(self) -> Timestamps:
+        """(T,) datetime64[ns]."""
+        return self.panel.timestamps
+
+    @property
+    def assets(self) -> tuple[str, ...]:
+        """N names."""
+        return self.panel.assets
+
+    @property
+    def open(self) -> FloatArray | None:
+        """(T, N) prices, or None."""
+        return self.panel.open
+
+    @property
+    def high(self) -> FloatArray | None:
+        """(T, N) prices, or None."""
+        return self.panel.high
+
+    @property
+    def low(self) -> FloatArray | None:
+        """(T, N) prices, or None."""
+        return self.panel.low
+
+    @property
+    def close(self) -> FloatArray:
+        """(T, N) prices; NaN where there is no bar."""
+        return self.panel.close
+
+    @property
+    def volume(self) -> FloatArray | None:
+        """(T, N) units traded, or None."""
+        return self.panel.volume
+
+    @property
+    def tradable(self) -> npt.NDArray[np.bool_]:
+        """(T, N)."""
+        return self.panel.tradable
+
+    @property
+    def periods_per_year(self) -> float:
+        """Bars per year."""
+        return self.panel.periods_per_year
+
+    @property
+    def n_bars(self) -> int:
+        """T."""
+        return len(self.panel.timestamps)
+
+    @property
+    def n_assets(self) -> int:
+        """N."""
+        return len(self.panel.assets)
+
+    @property
+    def n_features(self) -> int:
+        """F."""
+        return len(self.feature_names)
+
+    @cached_property
+    def category_codes(self) -> npt.NDArray[np.int64]:
+        """(N, K) codes of the K categories for embeddings.
+
+        Code k + 1 is label k of the category's vocabulary; 0 is a label that is unknown or was not
+        in the vocabulary when the pipeline was fitted. An embedding needs len(vocabulary) + 1 rows.
+        """
+        columns = []
+        for name, labels in (self.vocabularies or {}).items():
+            code = {label: k + 1 for k, label in enumerate(labels)}
+            own = self.panel.categories.get(name, ("",) * self.n_assets)
+            columns.append([code.get(label, 0) for label in own])
+        return np.array(columns, np.int64).reshape(len(columns), self.n_assets).T
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 over all data (not over the provenance, which may name paths), hexadecimal."""
+        arrays = self._arrays()
+        digest = hashlib.sha256(json.dumps([self._header(), list(arrays)]).encode())
+        for array in arrays.values():
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def fingerprint(self) -> int:
+        """A number in [0, 2**24) made from ``hash``, which index observations carry."""
+        return fingerprint_of(self.hash, self._summary())
+
+    def row(self, when: Moment) -> int:
+        """The row of a moment: a row number, or the first row at or after a date; see `row_of`."""
+        return row_of(self.timestamps, when)
+
+    def past(self, t: int) -> Market:
+        """The market as it was known at the close of bar ``t``: rows 0 to t, as views."""
+        if not 0 <= t < self.n_bars:
+            raise ArgumentError(f"t is {t}: give a row in [0, {self.n_bars - 1}]")
+        return self.subset(slice(0, t + 1))
+
+    def select(self, assets: Sequence[str]) -> Market:
+        """The market of the named assets, in the given order, with the features they have here."""
+        return self.subset(columns=positions("asset", assets, self.assets))
+
+    def subset(self, rows: slice = slice(None), columns: Sequence[int] | None = None) -> Market:
+        """The market of a range of rows (views) and some assets, in the given order."""
+        features = self.features[rows]
+        return replace(
+            self,
+            panel=self.panel.subset(rows, columns),
+            features=features if columns is None else features[:, list(columns)],
+            warmup=max(0, self.warmup - rows.indices(self.n_bars)[0]),
+        )
+
+    def extended(self, panel: PricePanel, features: npt.NDArray[np.float32]) -> Market:
+        """The market continued to the end of a longer panel (see `FeaturePipeline.update`).
+
+        Args:
+            panel: the panel of this market with K more bars.
+            features: (K, N, F), their features.
+        """
+        room: GrowableArray | None = self.__dict__.get("_room")
+        if room is None or not room.fits(self.n_bars, len(features)):
+            room = GrowableArray(self.features)
+        market = replace(self, panel=panel, features=room.append(features))
+        object.__setattr__(market, "_room", room)
+        return market
+
+    def split(
+        self, train: float | Moment = 0.7, validation: float | Moment = 0.15
+    ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        """Chronological ranges for training, validation and test.
+
+        Args:
+            train: the share of all bars, in (0, 1), or the moment at which training ends.
+            validation: likewise the share, or the moment at which validation ends.
+
+        Returns:
+            Three half-open ranges of rows that cover the market.
+        """
+        first = round(train * self.n_bars) if isinstance(train, float) else self.row(train)
+        if isinstance(validation, float):
+            second = first + round(validation * self.n_bars)
+        else:
+            second = self.row(validation)
+        if not 0 < first < second < self.n_bars:
+            raise ArgumentError(
+                f"train={train!r}, validation={validation!r} split {self.n_bars} bars at rows "
+                f"{first} and {second}: choose them so that all three parts hold at least one bar"
+            )
+        return (0, first), (first, second), (second, self.n_bars)
+
+    def _header(self) -> dict[str, Any]:
+        return {
+            "assets": self.assets,
+            "feature_names": self.feature_names,
+            "feature_bound": self.feature_bound,
+            "warmup": self.warmup,
+            "periods_per_year": self.periods_per_year,
+            "exogenous": list(self.panel.exogenous),
+            "categories": self.panel.categories,
+            "vocabularies": self.vocabularies,
+        }
+
+    def _arrays(self) -> dict[str, Any]:
+        bars = {name: getattr(self.panel, name) for name in BAR_FIELDS}
+        arrays = {"timestamps": self.timestamps, "features": self.features}
+        arrays |= {name: values for name, values in bars.items() if values is not None}
+        return arrays | {f"exogenous {k}": v for k, v in enumerate(self.panel.exogenous.values())}
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the market to one ``.npz`` file, which is complete or absent.
+
+        Args:
+            path: ends in ".npz"; missing folders are created.
+        """
+        path = Path(path)
+        if path.suffix != ".npz":
+            raise ArgumentError(f"{path} does not end in .npz: give a name that does")
+        header = json.dumps(self._header() | {"provenance": self.panel.provenance})
+        write_arrays(path, {"header": np.array(header), **self._arrays()})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Market:
+        """Read a market that `save` wrote; nothing in the file is executed.
+
+        Features are mapped into memory: they are read when they are used, and processes that use
+        one file share them.
+
+        Args:
+            path: the file.
+            verify: hold the features against their checksum, as all the rest always is, so that
+                damaged numbers are refused.
+
+        Raises:
+            DataError: if the file is missing, damaged or no such market.
+        """
+        try:
+            arrays = read_arrays(Path(path), mapped="features", verify=verify)
+            header = json.loads(str(arrays["header"]))
+            panel = PricePanel(
+                timestamps=arrays["timestamps"],
+                assets=header["assets"],
+                exogenous={
+                    name: arrays[f"exogenous {k}"] for k, name in enumerate(header["exogenous"])
+                },
+                categories=header.get("categories", {}),
+                periods_per_year=header["periods_per_year"],
+                provenance=header["provenance"],
+                **{name: arrays[name] for name in BAR_FIELDS if name in arrays},
+            )
+            names = ("feature_names", "warmup", "feature_bound", "vocabularies")
+            rest = {name: header[name] for name in names if name in header}
+            return cls(panel=panel, features=arrays["features"], **rest)
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
+            raise DataError(
+                f"{path} is no saved market ({error}): write one with Market.save"
+            ) from error
+
+
+class GrowableArray:
+    """An array to which rows are appended without copying it each time.
+
+    It has spare rows; every `filled` is a read-only view that later rows do not change.
+
+    Args:
+        first: (T, ...) the rows it starts with, copied.
+    """
+
+    def __init__(self, first: npt.NDArray[Any]) -> None:
+        self._used = len(first)
+        self._rows = np.empty((self._used + self._used // 8 + 16, *first.shape[1:]), first.dtype)
+        self._rows[: self._used] = first
+        self._rows.setflags(write=False)
+
+    def filled(self) -> npt.NDArray[Any]:
+        """The rows so far."""
+        return self._rows[: self._used]
+
+    def fits(self, used: int, more: int) -> bool:
+        """Whether it ends after ``used`` rows and has room for ``more``."""
+        return self._used == used and used + more <= len(self._rows)
+
+    def append(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Write rows after the last one; returns all of them."""
+        end = self._used + len(rows)
+        self._rows.setflags(write=True)  # nobody holds a view of these rows yet
+        self._rows[self._used : end] = rows
+        self._rows.setflags(write=False)
+        self._used = end
+        return self.filled()

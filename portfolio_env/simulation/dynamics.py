@@ -1,0 +1,299 @@
+"""The economics: compiled pure functions over lanes, and the only place where money moves.
+
+Weights put cash first. ``drifted`` weights ``d`` are what the market left, ``target`` weights ``a``
+what is asked for, ``held`` weights what is owned right after trading. Everything is in units of the
+wealth
+``V`` before trading. One step of a lane (``step_lane``):
+
+1. the action becomes a feasible target (``targets.target_lane``);
+2. trading costs shrink the wealth to ``mu V`` (``trading.trade_lane``);
+3. the market moves, cash and shorts carry interest, delisted holdings become cash (``drift_lane``).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portfolio_env.compiled import borrowed, inlined, kernel, record
+from portfolio_env.simulation.projection import violation_lane
+from portfolio_env.simulation.rebalancing import money_lost, remainder_factor, trade_lane
+from portfolio_env.simulation.targets import mark_kept, target_lane
+
+__all__ = ["LEDGER", "Lanes", "MarketArrays", "remainder_factor", "step_lanes"]
+
+Float = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+# Rows of the ledger: what one step did to each lane; also the keys of Gymnasium's info.
+LEDGER = (
+    "portfolio_value",
+    "log_return",
+    "turnover",
+    "cost",
+    "carry",
+    "drawdown",
+    "cash",
+    "concentration",
+    "benchmark_log_return",
+    "constraint_violation",
+)
+VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMARK, VIOLATION = (
+    range(len(LEDGER))
+)
+# An account that has lost 99.9 % is ruined; a log return cannot see below 1e-6 of the initial
+# value.
+RUIN_FRACTION = 1e-3
+LOG_FLOOR = 1e-6
+# What a trade may lose or make by rounding, see ``trading.money_lost``.
+CONSERVED = 1e-9
+
+# The numbers of one environment that do not change while it runs: a record read by field name.
+RULES = record(
+    softmax=np.bool_,  # actions are softmax numerators, else weights
+    next_open=np.bool_,
+    sampled=np.bool_,  # lanes trade columns of their own, else all in order
+    adjustment=np.float64,
+    no_trade_band=np.float64,
+    max_turnover=np.float64,
+    max_period_turnover=np.float64,
+    cash_rate=np.float64,  # per bar, like the next two
+    margin_rate=np.float64,
+    borrow_rate=np.float64,
+    haircut=np.float64,
+    fixed_fee=np.float64,
+    initial_value=np.float64,
+)
+
+
+class MarketArrays(NamedTuple):
+    """What the economics reads of a market; row t is the step from close t to close t + 1."""
+
+    before: Float  # (T - 1, N) gross move between the decision and the trade; 1 at the close
+    after: Float  # (T - 1, N) gross move between the trade and the next close
+    tradable: Bool  # (T - 1, N) whether the asset can be traded in this step
+    delisted: Bool  # (T - 1, N) the asset's last bar is t: what is held becomes cash
+    quiet: Bool  # (T - 1,) all assets can be traded and none is delisted
+    rates: Float  # (2, N) linear cost per traded notional of purchases and sales
+    impact: Float  # (T - 1, N) coefficient of sqrt(money traded), or (0, 0)
+
+
+class Lanes(NamedTuple):
+    """State of B lanes, changed in place by ``step_lanes``."""
+
+    clock: NDArray[
+        np.int64
+    ]  # (2, B) last closed bar, and the bar at which the episode is truncated
+    assets: NDArray[np.int64]  # (B, N) columns of the market the lane trades
+    weights: Float  # (B, N + 1) drifted
+    held: Float  # (B, N + 1) right after the last trade
+    growth: Float  # (3, B) value over value before of the last step, the highest value so far, and
+    # the ``trading.money_lost`` of a trade that broke conservation, else 0
+    ledger: Float  # (len(LEDGER), B)
+    turnovers: Float  # (B, P) ring of the last turnovers, P = 0 without a period limit
+    ended: Bool  # (2, B) terminated, truncated
+    scratch: Float  # (5, N + 1) work space of one lane
+    flags: Bool  # (6, N) delisted, untradable (false again after each lane), fixed, none, kept,
+    # work space
+
+
+@inlined
+def drift_lane(
+    w: Float,
+    moves: Float,
+    delisted: Bool,
+    haircut: float,
+    rates: tuple[float, float, float],
+    out: Float,
+) -> tuple[float, float]:
+    """Let the market move weights ``w`` to ``out``; returns (growth, carry), per wealth.
+
+    Cash earns ``rates[0]`` (or pays ``rates[1]`` when negative), shorts pay ``rates[2]`` of their
+    value before the move. A delisted holding becomes cash at its last price less the haircut.
+    """
+    cash, short = w[0], 0.0
+    if rates[2] != 0.0:
+        for i in range(moves.shape[0]):
+            short -= min(w[i + 1], 0.0)
+    carry = cash * (rates[0] if cash > 0 else rates[1]) - short * rates[2]
+    cash += carry
+    total = 0.0
+    for i in range(moves.shape[0]):
+        moved = w[i + 1] * moves[i]
+        if delisted[i]:
+            cash += w[i + 1] * (1.0 - haircut)
+            moved = 0.0
+        out[i + 1] = moved
+        total += moved
+    total += cash
+    out[0] = cash
+    if total > 0.0:
+        share = 1.0 / total
+        for i in range(out.shape[0]):
+            out[i] *= share
+    return total, carry
+
+
+@kernel
+def step_lanes(
+    actions: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any, bounds: Any
+) -> int:
+    """Advance the active lanes by one bar, in place.
+
+    Args:
+        actions: (B, N + 1) softmax numerators or weights, cash first.
+        active: (B,) lanes to step; the others, and their columns of the ledger, stay as they are.
+        owned: State of the lanes. Log returns are left to the caller: NumPy takes logarithms of all
+            at once.
+        read: The market.
+        rules: (1,) record array of ``RULES``.
+        bounds: (1,) record array of ``constraints.BOUNDS``.
+
+    Returns:
+        -1; or the first active lane whose action is not finite, then nothing has changed; or
+        -2 - b where a trade of lane b broke the conservation of money: then b stands before its
+        move, with ``held`` and turnover and cost of the ledger as they broke, and the others have
+        been stepped.
+    """
+    lanes, market, wanted = borrowed(owned), borrowed(read), borrowed(actions)
+    bad = _first_not_finite(wanted, active)
+    if bad >= 0:
+        return bad
+    broken = -1
+    for b in range(actions.shape[0]):
+        if active[b]:
+            conserved = _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0])
+            if not conserved and broken < 0:
+                broken = b
+    return -1 if broken < 0 else -2 - broken
+
+
+@inlined
+def _first_not_finite(actions: Float, active: Bool) -> int:
+    """The first active lane with an action that is not finite, or -1."""
+    not_finite = 0
+    for value in actions.flat:  # counting is vectorised, leaving early is not
+        not_finite += not abs(value) < np.inf
+    if not_finite == 0:
+        return -1
+    for b in range(actions.shape[0]):
+        if active[b] and not np.all(np.isfinite(actions[b])):
+            return b
+    return -1
+
+
+@inlined
+def _step_lane(
+    b: int, wanted: Float, lanes: Lanes, market: MarketArrays, rules: Any, bounds: Any
+) -> bool:
+    """Step one lane; returns whether its trade conserved money."""
+    row, n = lanes.clock[0, b], lanes.assets.shape[1]
+    d, held, ledger = lanes.weights[b], lanes.held[b], lanes.ledger
+    quiet = market.quiet[row]
+    if not quiet:
+        for i in range(n):
+            column = lanes.assets[b, i]
+            lanes.flags[0, i] = market.delisted[row, column]
+            lanes.flags[1, i] = not market.tradable[row, column]
+    if not rules.softmax:
+        mark_kept(wanted, d, lanes.flags[4])
+    value = ledger[VALUE, b]
+    wealth, mu, turnover, carry, growth = value, 1.0, 0.0, 0.0, 1.0
+    delisted = lanes.flags[0]
+    if rules.next_open:  # what was held overnight decides what there is to trade with
+        moves = _columns(market.before[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:])
+        growth, _ = drift_lane(d, moves, delisted, rules.haircut, (0.0, 0.0, 0.0), d)
+        wealth = value * growth
+        delisted = lanes.flags[3]  # none any more
+    if wealth > 0.0:
+        mu, turnover, lost = _rebalance(b, wanted, wealth, quiet, lanes, market, rules, bounds)
+        moves = _columns(market.after[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:])
+        if not lost <= CONSERVED:
+            ledger[TURNOVER, b], ledger[COST, b] = turnover, (1.0 - mu) * wealth
+            lanes.growth[2, b] = lost
+            lanes.flags[:2] = False
+            return False
+        rates = (rules.cash_rate, rules.margin_rate, rules.borrow_rate)
+        growth, carry = drift_lane(held, moves, delisted, rules.haircut, rates, d)
+    else:  # ruined overnight: there is nothing to trade
+        held[:] = 0.0
+        held[0] = 1.0
+    if not quiet:
+        lanes.flags[:2] = False
+    invested = mu * wealth
+    new = invested * growth if wealth > 0.0 else wealth
+    if not new > 0.0:
+        d[:] = 0.0
+        d[0] = 1.0
+    floor = LOG_FLOOR * rules.initial_value
+    peak = max(lanes.growth[1, b], new)
+    lanes.growth[0, b] = max(new, floor) / max(value, floor)
+    lanes.growth[1, b] = peak
+    ledger[VALUE, b] = new
+    ledger[TURNOVER, b] = turnover
+    ledger[COST, b] = wealth - invested
+    ledger[CARRY, b] = carry * invested
+    ledger[DRAWDOWN, b] = 1.0 - new / peak
+    ledger[CASH, b] = held[0]
+    squares = 0.0
+    for i in range(n + 1):
+        squares += held[i] * held[i]
+    ledger[CONCENTRATION, b] = squares
+    ledger[VIOLATION, b] = (
+        0.0 if bounds.trivial else violation_lane(held, bounds, lanes.scratch[0, 1:])
+    )
+    if lanes.turnovers.shape[1] > 0:
+        lanes.turnovers[b, row % lanes.turnovers.shape[1]] = turnover
+    lanes.clock[0, b] = row + 1
+    lanes.ended[0, b] = new <= RUIN_FRACTION * rules.initial_value
+    lanes.ended[1, b] = row + 1 >= lanes.clock[1, b]
+    return True
+
+
+@inlined
+def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) -> Float:
+    """The lane's columns of a market row: copied to ``out``, or the row where it trades all."""
+    if not sampled:
+        return row
+    for i in range(columns.shape[0]):
+        out[i] = row[columns[i]]
+    return out
+
+
+@inlined
+def _rebalance(
+    b: int, wanted: Float, wealth: float, quiet: bool, lanes: Lanes, market: MarketArrays, rules:
+        Any,
+    bounds: Any,
+) -> tuple[float, float, float]:  # fmt: skip
+    """Steps 1 and 2 of the lane: feasible target, trade; returns (mu, turnover, money lost)."""
+    row, columns, a, fixed = lanes.clock[0, b], lanes.assets[b], lanes.scratch[1], lanes.flags[2]
+    buy = _columns(market.rates[0], columns, rules.sampled, lanes.scratch[2, 1:])
+    sell = _columns(market.rates[1], columns, rules.sampled, lanes.scratch[3, 1:])
+    impact = lanes.scratch[4, :0]
+    if market.impact.shape[0] > 0:
+        impact = lanes.scratch[4, 1:]
+        for i in range(columns.shape[0]):
+            impact[i] = market.impact[row, columns[i]] * math.sqrt(wealth)
+    d, held = lanes.weights[b], lanes.held[b]
+    free = target_lane(wanted, d, quiet, rules, bounds, a, lanes.flags)
+    limit = rules.max_turnover
+    if lanes.turnovers.shape[1] > 0:
+        limit = min(limit, rules.max_period_turnover - _used_turnover(lanes.turnovers[b], row))
+    costs = (buy, sell, impact, rules.fixed_fee / wealth)
+    limits = (max(limit, 0.0), bounds.min_cash)
+    mu, turnover = trade_lane(d, a, fixed, free, costs, limits, held)
+    return mu, turnover, money_lost(d, held, lanes.flags[1], costs, mu, turnover)
+
+
+@inlined
+def _used_turnover(ring: Float, row: int) -> float:
+    """Sum of the last P - 1 turnovers: the oldest of the ring is about to be overwritten."""
+    used = 0.0
+    for k in range(ring.shape[0]):
+        if k != row % ring.shape[0]:
+            used += ring[k]
+    return used

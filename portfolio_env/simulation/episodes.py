@@ -1,0 +1,134 @@
+"""Episodes: which stretches of a market, and which assets, an environment can start in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.simulation.market_arrays import listed_rows
+
+When = int | str | None
+
+
+class Episodes:
+    """The episodes of a half-open range ``[start, end)`` of bars.
+
+    An episode that starts at bar t makes its first decision there, having seen bars up to and
+    including t, and ends (is truncated) after ``episode_length`` steps, at the latest at bar ``end
+    - 1``.
+
+    Args:
+        market: The market.
+        window: Bars an observation shows; the first start is at ``market.warmup + window - 1``.
+        start: Row, date or None for the earliest possible one.
+        end: Row, date or None for the market's end.
+        episode_length: Steps, or None for as many as the range has.
+        random_start: Draw the first bar, else it is always ``start``.
+        universe: Number of assets drawn among those listed throughout the episode; None is all
+            assets.
+
+    Raises:
+        ArgumentError: If the range holds no such episode.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        window: int,
+        start: When,
+        end: When,
+        episode_length: int | None,
+        random_start: bool,
+        universe: int | None,
+    ) -> None:
+        """Resolve the range and list the possible first bars."""
+        self.market, self.universe, self.random_start = market, universe, bool(random_start)
+        self._first, self._last = listed_rows(market.panel)
+        earliest = market.warmup + window - 1
+        self.start = earliest if start is None else market.row(start)
+        self.end = market.n_bars if end in (None, market.n_bars) else market.row(end)
+        if self.start < earliest:
+            raise ArgumentError(
+                f"start={start!r} is bar {self.start}, but window={window} and {market.warmup} "
+                f"warm-up bars of the features need a start at bar {earliest} or later; move start "
+                "or shorten window."
+            )
+        steps = self.end - 1 - self.start
+        if steps < 1:
+            raise ArgumentError(
+                f"bars {self.start} to {self.end} leave no step; a range needs at least 2 bars "
+                f"from its start (the market has {market.n_bars} bars, the first {earliest} are "
+                "history)."
+            )
+        if episode_length is not None and episode_length > steps:
+            raise ArgumentError(
+                f"episode_length={episode_length} exceeds the {steps} steps between bars "
+                f"{self.start} and {self.end}; shorten it or widen the range."
+            )
+        self.length = episode_length
+        latest = self.end - 1 - (episode_length or 1) if self.random_start else self.start
+        self.starts = np.arange(self.start, latest + 1)
+        if universe is not None:
+            if not 2 <= universe <= market.n_assets:
+                raise ArgumentError(
+                    f"universe={universe} must be in [2, {market.n_assets}], the market's assets."
+                )
+            counts = np.array([len(self.listed(int(t))) for t in self.starts])
+            if counts.max() < universe:
+                raise ArgumentError(
+                    f"universe={universe}, but at most {counts.max()} assets are listed throughout "
+                    "an episode; lower universe, shorten episode_length or change the range."
+                )
+            self.starts = self.starts[counts >= universe]
+
+    @property
+    def fixed(self) -> bool:
+        """Whether every episode is the same, so that nothing is drawn."""
+        return len(self.starts) == 1 and self.universe is None
+
+    def last_bar(self, t: int | NDArray[np.int64]) -> NDArray[np.int64]:
+        """The bar of the last observation of an episode that starts at bar t."""
+        steps = self.end if self.length is None else self.length
+        return np.minimum(np.asarray(t) + steps, self.end - 1)
+
+    def listed(self, t: int) -> NDArray[np.int64]:
+        """Columns of the assets listed throughout an episode that starts at bar t."""
+        return np.flatnonzero((self._first <= t) & (self._last >= self.last_bar(t)))
+
+    def is_listed(self, t: int | NDArray[np.int64], assets: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the assets have had their first bar by t and not yet their last before it."""
+        return (self._first[assets] <= t) & (self._last[assets] >= t)
+
+    def draw_start(self, generator: np.random.Generator) -> int:
+        """First bar of a new episode, uniform over the possible ones."""
+        # ten times as fast as generator.integers, and lanes that end together reset together
+        return int(self.starts[int(generator.random() * len(self.starts))])
+
+    def draw_assets(self, t: int, generator: np.random.Generator) -> NDArray[np.int64]:
+        """``universe`` columns in random order, drawn from those listed throughout the episode."""
+        listed = self.listed(t)
+        if self.universe is None or len(listed) < self.universe:
+            raise ArgumentError(
+                f"only {len(listed)} assets are listed throughout an episode from bar {t}, "
+                f"universe={self.universe} needs more; choose another t."
+            )
+        return generator.permutation(listed)[: self.universe]
+
+    def check_starts(self, t: Any, num_lanes: int) -> NDArray[np.int64]:
+        """(num_lanes,) first bars from the reset option ``t``: a row, a date, or one row per lane.
+
+        Raises:
+            ArgumentError: If one lies outside the range.
+        """
+        rows = np.asarray(self.market.row(t) if isinstance(t, str) else t)
+        inside = rows.dtype.kind in "iu" and rows.shape in ((), (num_lanes,))
+        if not inside or not ((rows >= self.start) & (rows <= self.end - 2)).all():
+            raise ArgumentError(
+                f"options['t']={t!r} must be a row (or one per lane, or a date) in [{self.start}, "
+                f"{self.end - 2}]: the range of this environment less its last bar."
+            )
+        return np.broadcast_to(rows, (num_lanes,)).astype(np.int64)

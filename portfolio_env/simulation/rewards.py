@@ -1,0 +1,263 @@
+"""Reward functions over lanes, and their names.
+
+A reward is called once per step with a ``Transition`` and returns one number per lane. Any callable
+will do; one that remembers something between steps derives from ``Reward`` and forgets it in
+``reset``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.simulation import dynamics
+
+Float = NDArray[np.float64]
+
+
+class Transition:
+    """What one step did, lane by lane: the argument of a reward. Do not change its arrays.
+
+    Attributes:
+        held: (B, N + 1) weights right after trading, cash first.
+        weights: (B, N + 1) drifted weights at the end of the step.
+        terminated: (B,) the account is ruined.
+    """
+
+    __slots__ = ("held", "ledger", "terminated", "weights")
+
+    def __init__(self, lanes: dynamics.Lanes) -> None:
+        """Read the step from the lanes' state."""
+        self.ledger = lanes.ledger
+        self.held = lanes.held
+        self.weights = lanes.weights
+        self.terminated = lanes.ended[0]
+
+    @property
+    def log_return(self) -> Float:
+        """(B,) log of value after over value before, costs and carry included."""
+        return self.ledger[dynamics.LOG_RETURN]
+
+    @property
+    def simple_return(self) -> Float:
+        """(B,) value after over value before, minus 1."""
+        return np.expm1(self.log_return)
+
+    @property
+    def benchmark_log_return(self) -> Float:
+        """(B,) log return of equal weight in the tradable assets, without costs."""
+        return self.ledger[dynamics.BENCHMARK]
+
+    @property
+    def turnover(self) -> Float:
+        """(B,) traded notional of the assets over wealth; a full switch is 2."""
+        return self.ledger[dynamics.TURNOVER]
+
+    @property
+    def cost(self) -> Float:
+        """(B,) transaction cost in money."""
+        return self.ledger[dynamics.COST]
+
+    @property
+    def value(self) -> Float:
+        """(B,) value at the end of the step, in money."""
+        return self.ledger[dynamics.VALUE]
+
+    @property
+    def drawdown(self) -> Float:
+        """(B,) fraction lost since the highest value of the episode, >= 0."""
+        return self.ledger[dynamics.DRAWDOWN]
+
+
+class Reward:
+    """Base of rewards that keep state per lane."""
+
+    def reset(self, lanes: NDArray[np.bool_]) -> None:
+        """Forget the lanes marked in the (B,) mask; called before every episode."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """What is remembered of the episodes so far, copied: every attribute that is an array."""
+        arrays = vars(self).items()
+        return {name: value.copy() for name, value in arrays if isinstance(value, np.ndarray)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a ``state``."""
+        for name, value in state.items():
+            if not isinstance(vars(self).get(name), np.ndarray):
+                raise ArgumentError(f"{type(self).__name__} has no array {name!r} to restore.")
+            setattr(self, name, value.copy())
+
+    def __call__(self, step: Transition) -> Float:
+        """Return the (B,) rewards of a step."""
+        raise NotImplementedError(
+            f"{type(self).__name__} must define __call__(step) -> (B,) rewards."
+        )
+
+
+def log_return(step: Transition) -> Float:
+    """``log V' - log V``: its sum over an episode is log(final / initial value)."""
+    return step.log_return
+
+
+def simple_return(step: Transition) -> Float:
+    """``V' / V - 1``."""
+    return step.simple_return
+
+
+class ExcessLogReturn(Reward):
+    """``scale * (log return - log return of equal weight)``.
+
+    The subtracted part does not depend on the action: the same optimal policy, less noise. Use it
+    to learn, never to evaluate.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        """Keep the scale, > 0."""
+        self.scale = _positive("scale", scale)
+
+    def __call__(self, step: Transition) -> Float:
+        """Return the scaled excess."""
+        return self.scale * (step.log_return - step.benchmark_log_return)
+
+
+class RiskAdjusted(Reward):
+    """``r - risk_aversion * r^2 - turnover_penalty * turnover`` with the simple return ``r``."""
+
+    def __init__(self, risk_aversion: float = 0.5, turnover_penalty: float = 0.01) -> None:
+        """Keep the two penalties, >= 0."""
+        self.risk_aversion = _not_negative("risk_aversion", risk_aversion)
+        self.turnover_penalty = _not_negative("turnover_penalty", turnover_penalty)
+
+    def __call__(self, step: Transition) -> Float:
+        """Return the penalised simple return."""
+        r = step.simple_return
+        return r - self.risk_aversion * r * r - self.turnover_penalty * step.turnover
+
+
+class DrawdownPenalised(Reward):
+    """``log return - penalty * drawdown``, the drawdown being that after the step."""
+
+    def __init__(self, penalty: float = 0.1) -> None:
+        """Keep the penalty per unit of drawdown and step, >= 0."""
+        self.penalty = _not_negative("penalty", penalty)
+
+    def __call__(self, step: Transition) -> Float:
+        """Return the penalised log return."""
+        return step.log_return - self.penalty * step.drawdown
+
+
+class _Differential(Reward):
+    """Two exponential moving averages of the return, starting from 0 in every episode."""
+
+    def __init__(self, eta: float = 0.01) -> None:
+        if not 0 < eta < 1:
+            raise ArgumentError(f"eta={eta!r}, the adaptation rate, must be in (0, 1).")
+        self.eta = float(eta)
+        self._first: Float = np.zeros(0)
+        self._second: Float = np.zeros(0)
+
+    def reset(self, lanes: NDArray[np.bool_]) -> None:
+        if len(self._first) != len(lanes):
+            self._first, self._second = np.zeros(len(lanes)), np.zeros(len(lanes))
+        self._first[lanes] = 0.0
+        self._second[lanes] = 0.0
+
+    def _update(self, first: Float, second: Float) -> None:
+        self._first += self.eta * (first - self._first)
+        self._second += self.eta * (second - self._second)
+
+
+class DifferentialSharpe(_Differential):
+    r"""Differential Sharpe ratio of Moody & Saffell (2001), eq. 14.
+
+    .. math:: D = \frac{B \, (R - A) - \frac12 A \, (R^2 - B)}{(B - A^2)^{3/2}}
+
+    with the moving averages ``A`` of ``R`` and ``B`` of ``R^2`` before the step. 0 while the
+    variance is 0.
+    """
+
+    def __call__(self, step: Transition) -> Float:
+        """Return D and update the averages."""
+        r, a, b = step.simple_return, self._first, self._second
+        variance = b - a * a
+        top = b * (r - a) - 0.5 * a * (r * r - b)
+        out = _ratio(top, variance, 1.5)
+        self._update(r, r * r)
+        return out
+
+
+class DifferentialDownside(_Differential):
+    r"""Differential downside deviation ratio of Moody & Saffell (2001), eq. 23-24.
+
+    .. math:: D = \frac{R - A / 2}{DD} \ (R > 0), \qquad
+              D = \frac{DD^2 (R - A / 2) - A R^2 / 2}{DD^3} \ (R \le 0)
+
+    with the moving averages ``A`` of ``R`` and ``DD^2`` of ``min(R, 0)^2`` before the step. 0 while
+    DD is 0.
+    """
+
+    def __call__(self, step: Transition) -> Float:
+        """Return D and update the averages."""
+        r, a, square = step.simple_return, self._first, self._second
+        gain = _ratio(r - 0.5 * a, square, 0.5)
+        loss = _ratio(square * (r - 0.5 * a) - 0.5 * a * r * r, square, 1.5)
+        self._update(r, np.minimum(r, 0.0) ** 2)
+        return np.where(r > 0, gain, loss)
+
+
+REWARDS: dict[str, Callable[..., Any]] = {
+    "log_return": lambda: log_return,
+    "simple_return": lambda: simple_return,
+    "risk_adjusted": RiskAdjusted,
+    "differential_sharpe": DifferentialSharpe,
+    "differential_downside": DifferentialDownside,
+    "drawdown_penalised": DrawdownPenalised,
+    "excess_log_return": ExcessLogReturn,
+}
+
+RewardSpec = str | Mapping[str, Any] | Callable[[Transition], Float]
+
+
+def make_reward(spec: RewardSpec) -> Callable[[Transition], Float]:
+    """A reward from its name, ``{"name": ..., **parameters}``, or a callable (returned as it is).
+
+    Raises:
+        ArgumentError: On an unknown name, or parameters the reward does not have.
+
+    >>> make_reward({"name": "excess_log_return", "scale": 100}).scale
+    100.0
+    """
+    if callable(spec):
+        return spec
+    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    name = options.pop("name", None)
+    if name not in REWARDS:
+        raise ArgumentError(
+            f"unknown reward {name!r}; choose one of {', '.join(REWARDS)}, or pass a callable."
+        )
+    try:
+        reward: Callable[[Transition], Float] = REWARDS[name](**options)
+    except TypeError as error:
+        raise ArgumentError(f"reward {name!r} does not take {sorted(options)}: {error}.") from None
+    return reward
+
+
+def _ratio(top: Float, square: Float, power: float) -> Float:
+    known = square > 1e-16
+    return np.where(known, top / np.where(known, square, 1.0) ** power, 0.0)
+
+
+def _positive(name: str, value: float) -> float:
+    if not 0 < value < np.inf:
+        raise ArgumentError(f"{name}={value!r} must be positive and finite.")
+    return float(value)
+
+
+def _not_negative(name: str, value: float) -> float:
+    if not 0 <= value < np.inf:
+        raise ArgumentError(f"{name}={value!r} must be at least 0 and finite.")
+    return float(value)

@@ -1,0 +1,399 @@
+"""Simulator: a market, the rules of one environment, and the state of B lanes. No RL API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import lru_cache
+from typing import Any, TypedDict, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from portfolio_env.data import load_market
+from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
+from portfolio_env.market import Market
+from portfolio_env.names import check_keywords
+from portfolio_env.simulation import dynamics
+from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
+from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.episodes import Episodes, When
+from portfolio_env.simulation.market_arrays import Benchmark, market_arrays
+from portfolio_env.simulation.rewards import Reward, RewardSpec, Transition, make_reward
+from portfolio_env.simulation.start_weights import checked_weights, weights_array
+from portfolio_env.simulation.targets import checked_actions, clipped_weights, softmax_numerators
+
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float64]
+Draw = Callable[[int], np.random.Generator]
+LEAST_VALUE = 1e-9  # of a new account: what is left of it at ruin is a number still
+
+
+class EnvOptions(TypedDict, total=False):
+    """Keywords that both environments pass on to the Simulator, which documents them."""
+
+    window: int
+    action: str
+    reward: RewardSpec
+    costs: TransactionCosts | Mapping[str, Any]
+    constraints: PortfolioConstraints | Mapping[str, Any]
+    execution: str
+    start: When
+    end: When
+    episode_length: int | None
+    random_start: bool
+    universe: int | None
+    adjustment: float
+    initial: str | Sequence[float]
+    initial_value: float
+    logits_scale: float
+
+
+class Simulator:
+    """Accounts trading one market: state arrays for B lanes, ``reset`` and ``step``.
+
+    Args:
+        market: A Market, or a name or path for ``load_market``.
+        num_lanes: Number B of independent accounts.
+        window: Bars an observation shows (>= 1); the first decision needs that much history.
+        action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights,
+            clipped to ``PortfolioConstraints.box``, then projected onto the constraints.
+        reward: Name, ``{"name": ..., **parameters}`` or callable, see ``rewards``.
+        costs: TransactionCosts or a mapping of its fields.
+        constraints: PortfolioConstraints or a mapping of its fields.
+        execution: ``"close"``: trade at the close that was just observed; ``"next_open"``: at the
+            open of the next bar, on what the weights have drifted to by then.
+        start: First bar of the range: row, date, or None for the first with enough history.
+        end: Bar after the last one of the range: row, date, or None for the end of the market.
+        episode_length: Steps after which an episode is truncated; None runs to the end of the
+            range.
+        random_start: Draw the first bar of every episode from the range, else always ``start``.
+        universe: Number k of assets drawn for every episode among those listed throughout it, in
+            random order; None trades all assets.
+        adjustment: Fraction in (0, 1] of the way from drifted to target weights that is gone each
+            step.
+        initial: Weights at the start: ``"cash"``, ``"equal_weight"``, or N + 1 weights, cash first,
+            that borrow and sell short no more than ``constraints`` allow.
+        initial_value: Money at the start, in [1e-9, 1e15] (it matters to market impact and fixed
+            fees).
+        logits_scale: Softmax scale s > 0: the largest weight ratio is exp(2 s).
+
+    Raises:
+        ArgumentError: On a value outside its range; the message says what to change.
+    """
+
+    def __init__(
+        self,
+        market: Market | str = "synthetic",
+        num_lanes: int = 1,
+        *,
+        window: int = 60,
+        action: str = "logits",
+        reward: RewardSpec = "log_return",
+        costs: TransactionCosts | Mapping[str, Any] = TransactionCosts(),  # noqa: B008 (frozen)
+        constraints: PortfolioConstraints | Mapping[str, Any] = PortfolioConstraints(),  # noqa: B008
+        execution: str = "close",
+        start: When = None,
+        end: When = None,
+        episode_length: int | None = None,
+        random_start: bool = False,
+        universe: int | None = None,
+        adjustment: float = 1.0,
+        initial: str | Sequence[float] = "cash",
+        initial_value: float = 10_000.0,
+        logits_scale: float = 5.0,
+    ) -> None:
+        """Check the arguments, resolve them against the market and allocate the lanes."""
+        _check_integer("num_lanes", num_lanes)
+        _check_integer("window", window)
+        for name, value in (("episode_length", episode_length), ("universe", universe)):
+            if value is not None:
+                _check_integer(name, value)
+        _check_choice("action", action, ("logits", "weights"))
+        _check_choice("execution", execution, ("close", "next_open"))
+        _check_range("adjustment", adjustment, 1.0)
+        _check_range("initial_value", initial_value, 1e15, LEAST_VALUE)
+        _check_range("logits_scale", logits_scale, 100.0)
+        self.market = market if isinstance(market, Market) else _cached_market(market)
+        self.num_lanes, self.window, self.action = num_lanes, window, action
+        self.costs = _built(TransactionCosts, "costs", costs)
+        self.constraints = _built(PortfolioConstraints, "constraints", constraints)
+        self.initial_value = float(initial_value)
+        self.episodes = Episodes(
+            self.market, window, start, end, episode_length, random_start, universe
+        )
+        self.n_assets = self.market.n_assets if universe is None else universe
+        self.bounds = self.constraints.bounds(self.n_assets)
+        self.box = self.constraints.box(self.n_assets)
+        if action == "logits" and self.levered:
+            raise ArgumentError(
+                "action='logits' reaches long-only, unlevered portfolios alone; use "
+                "action='weights' with long_only=False or max_leverage above 1."
+            )
+        self.logits_scale = float(logits_scale)
+        self.rules = self._rules(execution, adjustment)
+        self.arrays = market_arrays(self.market.panel, self.costs, execution == "next_open")
+        self._benchmark = Benchmark(self.arrays, self.costs.delisting_haircut)
+        self._allocate()
+        self.initial = self._checked_initial(initial)
+        self.reward = make_reward(reward)
+
+    # ---- construction
+
+    def _rules(self, execution: str, adjustment: float) -> NDArray[np.void]:
+        limits, costs, year = self.constraints, self.costs, self.market.periods_per_year
+        rules = np.zeros(1, dynamics.RULES)
+        rules["softmax"] = self.action == "logits"
+        rules["next_open"] = execution == "next_open"
+        rules["sampled"] = self.episodes.universe is not None
+        rules["adjustment"] = adjustment
+        rules["no_trade_band"] = limits.no_trade_band
+        rules["max_turnover"] = limits.max_turnover or NO_LIMIT
+        rules["max_period_turnover"] = limits.max_period_turnover or NO_LIMIT
+        rules["cash_rate"] = costs.cash_rate_annual / year
+        rules["margin_rate"] = costs.margin_rate_annual / year
+        rules["borrow_rate"] = costs.borrow_rate_annual / year
+        rules["haircut"] = costs.delisting_haircut
+        rules["fixed_fee"] = costs.fixed_fee
+        rules["initial_value"] = self.initial_value
+        return rules
+
+    def _allocate(self) -> None:
+        b, n = self.num_lanes, self.n_assets
+        period = self.constraints.turnover_period or 0
+        self.lanes = dynamics.Lanes(
+            clock=np.zeros((2, b), np.int64),
+            assets=np.tile(np.arange(n), (b, 1)),
+            weights=np.zeros((b, n + 1)),
+            held=np.zeros((b, n + 1)),
+            growth=np.zeros((3, b)),
+            ledger=np.zeros((len(dynamics.LEDGER), b)),
+            turnovers=np.zeros((b, period)),
+            ended=np.zeros((2, b), np.bool_),
+            scratch=np.zeros((5, n + 1)),
+            flags=np.zeros((6, n), np.bool_),
+        )
+        self._all = np.ones(b, np.bool_)
+
+    def _checked_initial(self, initial: str | Sequence[float]) -> str | Float:
+        if isinstance(initial, str):
+            _check_choice("initial", initial, ("cash", "equal_weight"))
+            return initial
+        return checked_weights("initial", initial, (self.n_assets + 1,), self.bounds[0])
+
+    # ---- state, by name
+
+    @property
+    def t(self) -> NDArray[np.int64]:
+        """(B,) row of the last closed bar."""
+        return self.lanes.clock[0]
+
+    @property
+    def assets(self) -> NDArray[np.int64]:
+        """(B, N) columns of the market that each lane trades."""
+        return self.lanes.assets
+
+    @property
+    def weights(self) -> Float:
+        """(B, N + 1) drifted weights at bar t, cash first."""
+        return self.lanes.weights
+
+    @property
+    def held(self) -> Float:
+        """(B, N + 1) weights right after the last trade."""
+        return self.lanes.held
+
+    @property
+    def ledger(self) -> Float:
+        """(len(LEDGER), B) what the last step did, in the rows named by ``LEDGER``."""
+        return self.lanes.ledger
+
+    @property
+    def terminated(self) -> Bool:
+        """(B,) accounts ruined by the last step."""
+        return self.lanes.ended[0]
+
+    @property
+    def truncated(self) -> Bool:
+        """(B,) episodes that reached their length or the end of the range."""
+        return self.lanes.ended[1]
+
+    @property
+    def levered(self) -> bool:
+        """Whether weights can leave [0, 1]: shorts or leverage are allowed."""
+        return bool(not self.bounds["long_only"][0] or self.bounds["max_leverage"][0] > 1)
+
+    @property
+    def tradable(self) -> Bool:
+        """(B, N) whether each asset traded in bar t."""
+        return self.market.tradable[self.t[:, None], self.assets]
+
+    # ---- running
+
+    def reset(
+        self, generator: Draw, lanes: Bool | None = None, *, t: Any = None, weights: Any = None
+    ) -> None:
+        """Start new episodes.
+
+        Args:
+            generator: Gives the random generator of a lane; called only where something is drawn.
+            lanes: (B,) mask of the lanes to reset; None is all.
+            t: First bar, instead of the drawn or fixed one: a row or date, or (B,) rows.
+            weights: Weights to start from: (N + 1,) or (B, N + 1), cash first, summing to 1; see
+                ``start_weights.checked_weights``.
+
+        Raises:
+            ArgumentError: If ``t`` lies outside the range or ``weights`` are no weights.
+        """
+        which = np.arange(self.num_lanes) if lanes is None else np.flatnonzero(lanes)
+        state, episodes = self.lanes, self.episodes
+        if t is not None:
+            starts = episodes.check_starts(t, self.num_lanes)[which]
+        elif episodes.random_start:
+            starts = np.array([episodes.draw_start(generator(lane)) for lane in which.tolist()])
+        else:
+            starts = np.full(len(which), episodes.starts[0])
+        state.clock[0, which] = starts
+        state.clock[1, which] = episodes.last_bar(starts)
+        if episodes.universe is not None:
+            for lane, start in zip(which.tolist(), starts.tolist(), strict=True):
+                state.assets[lane] = episodes.draw_assets(start, generator(lane))
+        held = self._start_weights(weights, which)
+        state.weights[which] = state.held[which] = held
+        state.growth[:, which] = [[1.0], [self.initial_value], [0.0]]
+        state.turnovers[which] = 0.0
+        state.ended[:, which] = False
+        fresh = np.zeros((len(dynamics.LEDGER), len(which)))
+        fresh[dynamics.VALUE] = self.initial_value
+        fresh[dynamics.CASH] = held[:, 0]
+        fresh[dynamics.CONCENTRATION] = (held**2).sum(-1)
+        state.ledger[:, which] = fresh
+        if isinstance(self.reward, Reward):
+            self.reward.reset(self._all if lanes is None else lanes)
+
+    def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
+        """(len(which), N + 1) weights to start from, once first bars and assets are known."""
+        shape = (self.num_lanes, self.n_assets + 1)
+        if weights is None and isinstance(self.initial, str):
+            out = np.zeros((len(which), shape[1]))
+            if self.initial == "equal_weight":
+                tradable = self.tradable[which]
+                out[:, 1:] = tradable / np.maximum(tradable.sum(-1, keepdims=True), 1)
+            out[:, 0] = out[:, 1:].sum(-1) == 0.0
+            return out
+        if weights is None:
+            out = np.broadcast_to(self.initial, (len(which), shape[1]))
+        else:
+            given = weights_array("options['weights']", weights)
+            if given.shape not in (shape, shape[1:]):
+                raise ArgumentError(
+                    f"options['weights'] has shape {given.shape}, expected {shape[1:]} or {shape}."
+                )
+            rows = np.broadcast_to(given, shape)[which]
+            out = checked_weights("options['weights']", rows, rows.shape, self.bounds[0])
+        unlisted = ~self.episodes.is_listed(self.t[which, None], self.assets[which])
+        if (out[:, 1:] * unlisted).any():
+            lane, asset = np.argwhere(out[:, 1:] * unlisted)[0]
+            name = self.market.assets[self.assets[which[lane], asset]]
+            raise ArgumentError(
+                f"the weights to start from hold {name}, which is not listed at bar "
+                f"{self.t[which[lane]]}; give it weight 0."
+            )
+        return out
+
+    def step(self, actions: ArrayLike, active: Bool | None = None) -> Float:
+        """Trade, let the market move one bar, and return the rewards.
+
+        Args:
+            actions: (B, N + 1) scores or weights, cash first, finite; taken in the precision they
+                come in.
+            active: (B,) lanes to step, the others stay as they are and are rewarded 0; None is all.
+
+        Returns:
+            (B,) float64 rewards, fresh memory.
+
+        Raises:
+            ArgumentError: If the shape is wrong or an action is not finite; nothing has changed
+                then.
+            ConservationError: If a trade lost or made money, which is never the actions' fault. The
+                lane stands before its move, with ``held`` and turnover and cost of the ledger as
+                they broke; the others have been stepped.
+        """
+        array = checked_actions(actions, (self.num_lanes, self.n_assets + 1))
+        mask, lanes = self._all if active is None else active, self.lanes
+        if self.action == "logits":
+            wanted = softmax_numerators(array, self.logits_scale)
+        else:
+            wanted = clipped_weights(array, self.box)
+        code = dynamics.step_lanes(wanted, mask, lanes, self.arrays, self.rules, self.bounds)
+        if code != -1:
+            raise self._fault(code, array)
+        np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])
+        universe = None if self.episodes.universe is None else lanes.assets
+        lanes.ledger[dynamics.BENCHMARK] = self._benchmark.log_return(lanes.clock[0], universe)
+        rewards = np.array(self.reward(Transition(self.lanes)), dtype=np.float64)
+        if rewards.shape != (self.num_lanes,):
+            raise ArgumentError(
+                f"the reward returned shape {rewards.shape}, expected ({self.num_lanes},): one per "
+                "lane."
+            )
+        if active is not None:
+            rewards[~active] = 0.0
+        return rewards
+
+    # ---- arguments
+
+    def _fault(self, code: int, actions: NDArray[np.floating[Any]]) -> PortfolioError:
+        """The error that ``dynamics.step_lanes`` reports by a code."""
+        if code >= 0:
+            return ArgumentError(
+                f"the action of lane {code} is not finite: {actions[code].tolist()}; check the "
+                "policy for NaN."
+            )
+        lane, lanes = -2 - code, self.lanes
+        row, ledger = lanes.clock[0, lane], lanes.ledger[:, lane]
+        return ConservationError(
+            f"the trade of lane {lane} at bar {row} ({self.market.timestamps[row]}) is off by "
+            f"{lanes.growth[2, lane]:.3g} of the wealth: {ledger[dynamics.VALUE]:.17g} before, "
+            f"cost {ledger[dynamics.COST]:.17g}, turnover {ledger[dynamics.TURNOVER]:.17g}, held "
+            f"weights sum to {lanes.held[lane].sum():.17g}. This is a fault of the program, not of "
+            "the action: report it with the lane's weights and held, and reset the lane."
+        )
+
+
+@lru_cache(maxsize=8)
+def _cached_market(name: str) -> Market:
+    """One copy of a named market per process, however many environments use it."""
+    if not isinstance(name, str):
+        raise ArgumentError(f"market={name!r} must be a Market, a name or a path.")
+    return load_market(name)
+
+
+Built = TypeVar("Built", TransactionCosts, PortfolioConstraints)
+
+
+def _built(cls: type[Built], name: str, value: Built | Mapping[str, Any]) -> Built:
+    if isinstance(value, cls):
+        return value
+    if not isinstance(value, Mapping):
+        raise ArgumentError(
+            f"{name}={value!r} must be a {cls.__name__} or a mapping of its fields."
+        )
+    check_keywords(name, "field", value, [field.name for field in fields(cls)])
+    return cls(**value)
+
+
+def _check_integer(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
+        raise ArgumentError(f"{name}={value!r} must be an integer of 1 or more.")
+
+
+def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ArgumentError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
+
+
+def _check_range(name: str, value: Any, high: float, low: float = 0.0) -> None:
+    if not isinstance(value, int | float) or not low <= value <= high or value == 0:
+        least = f"[{low:g}" if low else "(0"
+        raise ArgumentError(f"{name}={value!r} must be a number in {least}, {high:g}].")

@@ -1,0 +1,136 @@
+"""Recurrent encoders: the contract of encoders, the equations, attention over time, sizes."""
+
+from collections.abc import Callable
+
+import pytest
+import torch as th
+from helpers.encoder_checks import (
+    ASSETS,
+    BATCH,
+    CHECKS,
+    WINDOW,
+    Make,
+    attention_sums_to_one,
+    build,
+    inputs,
+    parameters,
+)
+from torch import nn
+
+from agents.networks.lstm import LstmAttention, LstmEncoder
+from agents.networks.temporal import Lstm
+from portfolio_env.errors import ArgumentError
+
+ENCODERS = [LstmEncoder, LstmAttention]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    th.set_num_threads(1)
+    th.manual_seed(0)
+
+
+@pytest.mark.parametrize("check", [*CHECKS, attention_sums_to_one])
+@pytest.mark.parametrize("make", ENCODERS)
+def test_it_keeps_the_contract_of_encoders(make: Make, check: Callable[[Make], None]) -> None:
+    check(make)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_the_lstm_is_that_of_the_library_also_bar_by_bar(layers: int, bidirectional: bool) -> None:
+    ours = Lstm(3, 6, layers, bidirectional)
+    theirs = nn.LSTM(3, 6, layers, bidirectional=bidirectional)
+    theirs.load_state_dict(ours.state_dict())
+    series = th.randn(9, 4, 3)
+    th.testing.assert_close(ours(series), theirs(series)[0])
+    th.testing.assert_close(ours._by_bar(series), theirs(series)[0])
+
+
+def test_dropout_acts_between_the_layers_also_bar_by_bar() -> None:
+    series = th.randn(9, 4, 3)
+    stacked, single = Lstm(3, 6, 2, False, 0.5), Lstm(3, 6, 1, False, 0.5)
+    for run in (stacked, stacked._by_bar):
+        assert not th.equal(run(series), run(series))
+    assert th.equal(single(series), single(series))
+
+
+def test_attention_over_time_is_that_of_the_library() -> None:
+    encoder = build(LstmAttention, causal=False)
+    library = nn.MultiheadAttention(128, 8, batch_first=True)
+    library.load_state_dict(
+        {
+            "in_proj_weight": encoder.project.weight,
+            "in_proj_bias": encoder.project.bias,
+            "out_proj.weight": encoder.out.weight,
+            "out_proj.bias": encoder.out.bias,
+        }
+    )
+    windows, tradable, _ = inputs(encoder)
+    for asset in range(ASSETS):
+        states = encoder.recurrent(windows[:, :, asset].transpose(0, 1)).transpose(0, 1)
+        mixed, weights = library(states, states, states, average_attn_weights=False)
+        expected = encoder.norm(states + mixed)
+        th.testing.assert_close(encoder.steps(windows)[:, :, asset], expected)
+        th.testing.assert_close(encoder(windows, tradable)[:, asset], expected[:, -1])
+        found = encoder.attention(windows, tradable)["time"][:, asset]
+        th.testing.assert_close(found, weights)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_steps_read_later_bars_only_where_they_are_not_causal(causal: bool) -> None:
+    encoder = build(LstmAttention, causal=causal)
+    windows, tradable, _ = inputs(encoder)
+    windows.requires_grad_()
+    for bar in range(WINDOW):
+        (gradient,) = th.autograd.grad(encoder.steps(windows)[:, bar].square().sum(), windows)
+        moved = gradient.abs().amax((0, 2, 3)) > 0
+        assert moved[: bar + 1].all()
+        assert moved[bar + 1 :].any() == (not causal and bar < WINDOW - 1)
+    maps = encoder.attention(windows, tradable)["time"]
+    assert maps.shape == (BATCH, ASSETS, 8, WINDOW, WINDOW)
+    assert (maps.triu(1) == 0).all() == causal
+
+
+def test_the_last_step_is_the_same_causal_or_not() -> None:
+    causal, free = build(LstmAttention, causal=True), build(LstmAttention, causal=False)
+    given = inputs(causal)
+    th.testing.assert_close(causal(*given), free(*given))
+    th.testing.assert_close(causal(*given), causal.steps(given[0])[:, -1])
+
+
+def test_attention_pools_the_second_layer() -> None:
+    encoder = build(LstmEncoder)
+    windows, tradable, _ = inputs(encoder)
+    weights = encoder.attention(windows, tradable)["time"]
+    assert weights.shape == (BATCH, ASSETS, WINDOW)
+    for row in range(BATCH):
+        states = encoder.second(encoder.norm(encoder.first(windows[row])))
+        pooled = sum(weights[row, :, t, None] * states[t] for t in range(WINDOW))
+        expected = encoder.out_norm(states[-1] + pooled)
+        th.testing.assert_close(encoder(windows, tradable)[row], expected)
+
+
+def test_parameters_are_accounted_for() -> None:
+    # Keras: LSTM 21,760 and 12,416, where torch has a second vector of biases; LayerNorm holds as
+    # much as the trained half of a BatchNorm of 256; attention had no weights.
+    encoder = LstmEncoder(20, 30)
+    assert parameters(encoder.first) == 21_760 + 4 * 64
+    assert parameters(encoder.second) == 12_416 + 4 * 32
+    assert parameters(encoder.norm) == 256 // 2
+    assert parameters(encoder.query) + parameters(encoder.key) == 2 * 32 * 32 + 32
+    assert parameters(encoder) == 22_016 + 12_544 + 128 + 2_080 + 64
+    # 275,073 with one output and without LayerNorm.
+    assert parameters(LstmAttention(20, 60)) == 275_073 - (128 + 1) + 2 * 128
+    assert parameters(LstmAttention(44, 60)) == 287_877 - 5 * (128 + 1) + 2 * 128
+
+
+def test_bad_sizes_are_named() -> None:
+    for make, options, part in [
+        (LstmEncoder, {"dropout": 1.0}, "dropout is 1.0"),
+        (LstmEncoder, {"hidden": 0}, "hidden is 0"),
+        (LstmAttention, {"heads": 7}, "7 heads do not divide 128"),
+        (LstmAttention, {"layers": 0}, "layers is 0"),
+    ]:
+        with pytest.raises(ArgumentError, match=part):
+            make(3, 4, **options)

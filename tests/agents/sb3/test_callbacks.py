@@ -1,0 +1,103 @@
+"""What training writes to TensorBoard and keeps of its models, for PPO and for SAC."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from agents import load_agent, make_agent, make_sb3_vec_env
+from agents.sb3.callbacks import (
+    CheckpointCallback,
+    LogCallback,
+    PortfolioMetrics,
+    ValidationCallback,
+)
+from agents.tensors import load_tensors
+from agents.training.curves import curves
+from agents.training.run_folder import latest_checkpoint
+from portfolio_env import Market, PortfolioEnv, load_market
+from portfolio_env.evaluation import backtest
+from portfolio_env.files.atomic import read_json
+
+SCALARS = {f"portfolio/{key}" for key in ("value", "turnover", "cost", "drawdown", "concentration")}
+SCALARS |= {"validation/growth", "validation/excess_growth", "validation/turnover"}
+ROWS = (200, 260)
+
+
+@pytest.fixture(scope="module")
+def market() -> Market:
+    return load_market("synthetic?bars=300&assets=6", fit_end=200)
+
+
+def trained(algo: str, market: Market, path: Path) -> Any:
+    """A short training with all callbacks, on three of the six assets per episode."""
+    options = {"observation": "index", "window": 1}
+    training = {"end": 200, "random_start": True, "episode_length": 10, "universe": 3}
+    venv = make_sb3_vec_env(market, 8, **options, **training)
+    small = {"n_steps": 16, "batch_size": 64} if algo == "ppo" else {"learning_starts": 64}
+    agent = make_agent(algo, venv, seed=0, device="cpu", **small)
+    agent.set_logger(curves(path / "tb", 0))
+    callbacks = [
+        PortfolioMetrics({"algo": algo, "gamma": 0.9, "costs": {"commission_bps": 10}}),
+        LogCallback(1),
+        ValidationCallback(path, market, ROWS, options, 256),
+        CheckpointCallback(path, 256),
+    ]
+    agent.learn(768, callbacks, log_interval=sys.maxsize, reset_num_timesteps=False)
+    agent.logger.close()
+    return agent
+
+
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_tensorboard_validation_and_checkpoints(algo: str, market: Market, tmp_path: Path) -> None:
+    agent = trained(algo, market, tmp_path)
+    events = EventAccumulator(str(tmp_path / "tb"))
+    events.Reload()
+    tags = events.Tags()
+    assert set(tags["scalars"]) >= SCALARS
+    assert tags["images"] == ["validation/equity"]
+    assert "_hparams_/session_start_info" in tags["scalars"] + list(events.summary_metadata)
+    results = read_json(tmp_path / "validation.json")["validations"]
+    assert [result["timesteps"] for result in results] == [256, 512, 768]
+    checkpoint = latest_checkpoint(tmp_path)
+    assert checkpoint is not None
+    assert checkpoint.name == "000000000768.safetensors"
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    state = load_tensors(checkpoint, kind="agent")["training"]
+    assert (state["buffer"] is not None) == (algo == "sac")
+    assert agent.num_timesteps == 768
+
+
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_the_best_model_is_the_one_of_the_best_validation(
+    algo: str, market: Market, tmp_path: Path
+) -> None:
+    trained(algo, market, tmp_path)
+    results = read_json(tmp_path / "validation.json")["validations"]
+    best = max(results, key=lambda result: result["excess_growth"])
+    options = {"observation": "index", "window": 1, "start": ROWS[0], "end": ROWS[1]}
+    model = load_agent(tmp_path / "best_model.safetensors", make_sb3_vec_env(market, **options))
+    result = backtest(model, PortfolioEnv(market, **options))
+    years = (ROWS[1] - 1 - ROWS[0]) / market.periods_per_year
+    growth = np.log(result.values[-1] / result.values[0]) / years
+    assert growth == pytest.approx(best["growth"], abs=1e-12)
+    assert result.turnovers.mean() == pytest.approx(best["turnover"], abs=1e-12)
+
+
+def test_validation_leaves_training_as_it_is(market: Market, tmp_path: Path) -> None:
+    """Parameters after training are the same whether or not backtests ran in between."""
+    options = {"observation": "index", "window": 1}
+
+    def parameters(every: int) -> Any:
+        venv = make_sb3_vec_env(market, 8, **options, end=200, random_start=True, episode_length=10)
+        agent = make_agent("ppo", venv, seed=0, device="cpu", n_steps=16, batch_size=64)
+        agent.set_logger(curves(tmp_path / str(every), 0))
+        callback = ValidationCallback(tmp_path / str(every), market, ROWS, options, every)
+        agent.learn(512, callback)
+        agent.logger.close()
+        return agent.policy.parameters_to_vector()
+
+    assert np.array_equal(parameters(128), parameters(10_000))

@@ -1,0 +1,172 @@
+"""Fitting in rounds: schedules, averages, the best weights, and exact resumption."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch as th
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from agents.training.fitting import Fit, FitOptions, run_rounds, take_up
+from portfolio_env.errors import ArgumentError
+
+OPTIONS = [
+    {},
+    {"schedule": "plateau"},
+    {"ema": 0.8},
+    {"schedule": "plateau", "ema": 0.5, "patience": 4},
+]
+
+
+class Regression:
+    """A linear regression with dropout, two noisy steps a round."""
+
+    def __init__(self, rounds: int = 12, **options: Any) -> None:
+        with th.random.fork_rng(devices=[]):
+            th.manual_seed(3)
+            self.x = th.randn(64, 4)
+            self.y = self.x @ th.tensor([1.0, -2.0, 0.5, 0.0]) + 0.3 * th.randn(64)
+            self.network = nn.Sequential(nn.Dropout(0.3), nn.Linear(4, 1))
+        self.fit = Fit(self.network, FitOptions(**({"learning_rate": 0.1} | options)), rounds)
+
+    @property
+    def samples(self) -> int:
+        return 64 * self.fit.round
+
+    def loss(self, rows: slice) -> th.Tensor:
+        return (self.network(self.x[rows])[:, 0] - self.y[rows]).square().mean()
+
+    def advance(self) -> dict[str, float]:
+        numbers = {"learning_rate": self.fit.learning_rate}
+        with self.fit.draws():
+            self.network.train()
+            for rows in (slice(0, 16), slice(16, 32)):
+                self.fit.step(self.loss(rows))
+        self.network.eval()
+        with self.fit.averaged(), th.no_grad():
+            numbers["loss"] = float(self.loss(slice(32, 64)))
+            self.fit.judge(numbers["loss"])
+        self.fit.end_round()
+        return numbers
+
+
+def history(trainer: Regression, file: Path, **options: Any) -> list[tuple[int, dict[str, float]]]:
+    records: list[tuple[int, dict[str, float]]] = []
+    take_up(trainer, file)
+    run_rounds(trainer, file, lambda numbers, step: records.append((step, numbers)), **options)
+    return records
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list):
+        return len(first) == len(second) and all(map(same, first, second))
+    return th.equal(first, second) if isinstance(first, th.Tensor) else first == second
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("every", [1, 3])
+def test_an_interrupted_training_ends_as_one_that_was_not(
+    options: dict[str, Any], every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight = Regression(**options)
+    whole = history(straight, tmp_path / "whole.safetensors", every=every)
+    stopped, seen = Regression(**options), 0
+    advance = stopped.advance
+
+    def interrupted() -> dict[str, float]:
+        if stopped.fit.round == 5:
+            raise KeyboardInterrupt
+        return advance()
+
+    monkeypatch.setattr(stopped, "advance", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        history(stopped, tmp_path / "fit.safetensors", every=every)
+    resumed = Regression(**options)
+    rest = history(resumed, tmp_path / "fit.safetensors", every=every)
+    seen = 5 if every == 1 else 3
+    assert rest == whole[seen:]
+    assert [step for step, _ in whole] == [64 * (i + 1) for i in range(len(whole))]
+    assert same(resumed.fit.state_dict(), straight.fit.state_dict())
+    assert same(resumed.fit.best_weights(), straight.fit.best_weights())
+    again = Regression(**options)
+    assert history(again, tmp_path / "fit.safetensors") == []  # nothing is left to do
+    assert same(again.fit.best_weights(), straight.fit.best_weights())
+
+
+def test_cosine_ends_at_zero_and_plateau_halves_where_validation_stalls() -> None:
+    cosine = Regression(rounds=8)
+    rates = [cosine.advance()["learning_rate"] for _ in range(8)]
+    expected = [0.05 * (1 + th.cos(th.tensor(th.pi * k / 8))).item() for k in range(8)]
+    assert rates == pytest.approx(expected, abs=1e-6)
+    assert cosine.fit.learning_rate == pytest.approx(0, abs=1e-9)
+    plateau = Regression(schedule="plateau", rounds=100).fit
+    rates = []
+    for loss in (2.0, 1.0, 3.0, 3.0, 3.0, 0.5, 3.0, 3.0, 3.0):
+        plateau.judge(loss)
+        plateau.end_round()
+        rates.append(plateau.learning_rate)
+    assert rates == [0.1] * 4 + [0.05] * 4 + [0.025]
+
+
+def test_the_average_is_that_of_the_library_and_lives_beside_the_weights() -> None:
+    trainer = Regression(ema=0.9)
+    theirs = AveragedModel(trainer.network, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+    for _ in range(7):
+        trainer.fit.step(trainer.loss(slice(0, 64)))
+        theirs.update_parameters(trainer.network)
+    own = [weight.detach().clone() for weight in trainer.network.parameters()]
+    with pytest.raises(ZeroDivisionError), trainer.fit.averaged():
+        for weight, other in zip(
+            trainer.network.parameters(), theirs.module.parameters(), strict=True
+        ):
+            assert th.equal(weight, other)
+        raise ZeroDivisionError
+    for weight, before in zip(trainer.network.parameters(), own, strict=True):
+        assert th.equal(weight, before)
+    for name, value in trainer.fit.weights().items():
+        assert th.equal(value, theirs.module.state_dict()[name])
+        assert not th.equal(value, trainer.network.state_dict()[name])
+
+
+def test_averages_are_validated_and_kept() -> None:
+    trainer = Regression(ema=0.9, rounds=20)
+    losses = [trainer.advance()["loss"] for _ in range(20)]
+    trainer.network.load_state_dict(trainer.fit.best_weights())
+    with th.no_grad():
+        assert float(trainer.loss(slice(32, 64))) == min(losses) == trainer.fit.best
+
+
+def test_draws_repeat_and_leave_others_alone() -> None:
+    trainer = Regression()
+    state = th.random.get_rng_state()
+    with trainer.fit.draws():
+        first = th.rand(3)
+    with trainer.fit.draws():
+        assert th.equal(th.rand(3), first)
+    trainer.advance()
+    with trainer.fit.draws():
+        assert not th.equal(th.rand(3), first)
+    assert th.equal(state, th.random.get_rng_state())
+
+
+def test_checkpoints_of_other_options_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="made with"):
+        Regression(ema=0.5).fit.load_state_dict(Regression().fit.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"max_grad_norm": -1.0}, "max_grad_norm"),
+        ({"schedule": "linear"}, "schedule is 'linear'"),
+        ({"ema": 1.0}, "ema is 1.0"),
+        ({"patience": 0}, "patience is 0"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(ArgumentError, match=text):
+        FitOptions(**options)

@@ -1,0 +1,370 @@
+"""Training runs: what the folder holds, loading, the command line."""
+
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch as th
+from helpers.small_runs import MARKET, ROOT, command, small
+from stable_baselines3.common.logger import Logger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for, save_agent
+from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
+from agents.tensors import load_tensors
+from agents.training.config import Stages, TrainConfig
+from agents.training.train import resume, train
+from evaluate import EvaluateConfig, evaluate
+from portfolio_env import (
+    PortfolioConstraints,
+    PortfolioEnv,
+    TransactionCosts,
+    env_info,
+    load_market,
+)
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.evaluation import backtest
+from portfolio_env.features import FeaturePipeline
+from portfolio_env.files.atomic import read_json
+
+PERIOD = PortfolioConstraints(max_period_turnover=1.0, turnover_period=5)
+
+
+@pytest.fixture(scope="module")
+def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    costs = TransactionCosts(commission_bps=5.0, slippage_bps=1.0)
+    limits = PortfolioConstraints(max_weight=0.5)
+    out = tmp_path_factory.mktemp("runs") / "ppo"
+    return train(small(out, costs=costs, constraints=limits, adjustment=0.5))
+
+
+def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
+    names = {file.name for file in run_path.iterdir()}
+    assert names == {
+        "config.json", "run.json", "market.json", "features.json", "validation.json", "card.json",
+        "card.md", "checkpoints", "best_model.safetensors", "final_model.safetensors", "tb",
+        ".lock",
+    }  # fmt: skip
+    config = TrainConfig.from_json(read_json(run_path / "config.json"))
+    assert config.costs == TransactionCosts(commission_bps=5.0, slippage_bps=1.0)
+    assert config.constraints.max_weight == 0.5
+    recorded = read_json(run_path / "market.json")
+    assert recorded["ranges"] == {"train": [0, 240], "validation": [240, 320], "test": [320, 400]}
+    started = read_json(run_path / "run.json")
+    assert started["environment"]["packages"]["torch"] == th.__version__
+    assert started["environment"]["gpus"] == env_info()["gpus"]
+
+
+def test_the_card_of_a_run_has_the_figures_of_its_validations(run_path: Path) -> None:
+    card, found = read_json(run_path / "card.json"), read_json(run_path / "validation.json")
+    best = max(found["validations"], key=lambda each: each["excess_growth"])
+    assert card["selection"]["chosen_at"] == best["timesteps"]
+    assert card["selection"]["validations"] == len(found["validations"])
+    for name, step in (("best", best), ("final", found["validations"][-1])):
+        figures = {key: value for key, value in step.items() if key != "timesteps"}
+        assert card["validation"]["models"][name] == figures
+    assert "5 basis points of commission, 1 basis points of slippage" in " ".join(card["limits"])
+    assert (run_path / "card.md").read_text().startswith("# ppo on synthetic")
+
+
+def test_a_run_is_loaded_as_it_was_trained(run_path: Path) -> None:
+    run = load_run(run_path, device="cpu")
+    assert run.market.n_assets == 10
+    assert run.model.num_timesteps == 8192
+    assert run.env_options["costs"]["commission_bps"] == 5.0
+    assert run.env_options["adjustment"] == 0.5
+    assert run.config["universe"] is None
+    start, end = run.ranges["test"]
+    options = {**run.env_options, "market": run.market, "start": start, "end": end}
+    result = backtest(run.model, PortfolioEnv(**options))
+    assert result.held.shape == (end - 1 - start, 11)
+    assert result.held[:, 1:].max() <= 0.5 + 1e-9
+    # the same numbers from window observations as from the index ones it was trained on
+    window = make_sb3_vec_env(run.market, **(run.env_options | {"observation": "window"}))
+    policy = policy_for(run.model, window)
+    again = backtest(policy, PortfolioEnv(**(options | {"observation": "window"})))
+    assert np.array_equal(again.values, result.values)
+
+
+def test_scalers_know_the_training_range_alone(run_path: Path) -> None:
+    stored = read_json(run_path / "features.json")
+    fitted = FeaturePipeline("minimal").fit(load_market(MARKET), 240)
+    assert stored == json.loads(json.dumps(fitted.to_dict()))
+
+
+def test_the_best_and_the_final_model_can_be_asked_for(run_path: Path) -> None:
+    best = load_run(run_path, model="best", device="cpu")
+    results = read_json(run_path / "validation.json")["validations"]
+    assert best.model.num_timesteps == max(results, key=lambda r: r["excess_growth"])["timesteps"]
+
+
+def test_a_changed_market_is_refused(run_path: Path, tmp_path: Path) -> None:
+    config = read_json(run_path / "config.json")
+    for name in ("market.json", "final_model.safetensors"):
+        (tmp_path / name).write_bytes((run_path / name).read_bytes())
+    changed = config | {"market": MARKET + "&seed=9"}
+    (tmp_path / "config.json").write_text(json.dumps(changed))
+    with pytest.raises(DataError, match="has changed since the run"):
+        load_run(tmp_path)
+
+
+def test_the_same_seed_trains_the_same_model(tmp_path: Path) -> None:
+    """Of two rollouts: the update of the last one has a learning rate of 0."""
+    paths = [train(small(tmp_path / name, timesteps=16384)) for name in "ab"]
+    paths.append(train(small(tmp_path / "c", timesteps=8192)))
+    first, second, untrained = (
+        load_run(path, device="cpu").model.policy.parameters_to_vector() for path in paths
+    )
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, untrained)
+
+
+def test_a_model_of_five_assets_runs_on_twenty(tmp_path: Path) -> None:
+    options = {"observation": "index", "window": 1}
+    few, many = (load_market(f"synthetic?bars=200&assets={n}") for n in (5, 20))
+    for algo in ("ppo", "sac"):
+        agent = make_agent(algo, make_sb3_vec_env(few, 4, **options), device="cpu")
+        save_agent(agent, tmp_path / "model.safetensors")
+        loaded = load_agent(tmp_path / "model.safetensors", make_sb3_vec_env(many, **options))
+        state = loaded.policy.state_dict()
+        for name, value in agent.policy.state_dict().items():
+            assert th.equal(state[name], value), name
+        result = backtest(loaded, PortfolioEnv(many, **options))
+        assert result.held.shape[1] == 21
+
+
+def test_the_market_is_in_no_checkpoint(tmp_path: Path) -> None:
+    sizes = []
+    for bars in (200, 20_000):
+        market = load_market(f"synthetic?bars={bars}")
+        venv = make_sb3_vec_env(market, 4, observation="index", window=1)
+        for algo in ("ppo", "sac"):
+            save_agent(make_agent(algo, venv, device="cpu"), tmp_path / "model.safetensors")
+            sizes.append((tmp_path / "model.safetensors").stat().st_size)
+    assert sizes[2] < 1.05 * sizes[0]
+    assert sizes[3] < 1.05 * sizes[1]
+
+
+def test_sac_learns_from_the_index_buffer_as_from_windows() -> None:
+    """Index and window observations give the same training, parameter by parameter."""
+    market = load_market("synthetic?bars=200&assets=3", fit_end=150)
+
+    def parameters(observation: str) -> Any:
+        venv = make_sb3_vec_env(
+            market, 4, observation=observation, window=3, random_start=True, episode_length=9
+        )
+        agent = make_agent(
+            "sac", venv, window=2, seed=0, device="cpu", buffer_size=400, batch_size=32
+        )
+        agent.set_logger(Logger(None, []))
+        return agent.learn(400).policy.parameters_to_vector()
+
+    np.testing.assert_allclose(parameters("index"), parameters("window"), rtol=1e-5, atol=1e-6)
+
+
+def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
+    options = {"window": 2, "episode_length": 10}
+    for observation in ("flat", "window"):
+        venv = make_sb3_vec_env("synthetic?bars=100", 4, observation=observation, **options)
+        with pytest.warns(UserWarning, match="memorises"):
+            agent = make_agent("ppo", venv, policy="flat_mlp", device="cpu")
+        assert agent.predict(venv.reset())[0].shape == (4, 6)
+    index = make_sb3_vec_env("synthetic?bars=100", 4, observation="index", **options)
+    with pytest.raises(ArgumentError, match="cannot read index"):
+        make_agent("ppo", index, policy="flat_mlp")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"timesteps": 0}, "at least 1"),
+        ({"policy": "flat_mlp"}, "cannot read index"),
+        ({"out": "."}, "not empty"),
+        ({"test": 0.0}, "an episode needs"),
+        ({"assets": "A01,NOPE"}, "NOPE"),
+        ({"encoder": "transfromer"}, "did you mean transformer"),
+        ({"encoder_options": "[1]"}, "give a JSON object"),
+        ({"encoder": "gat", "encoder_options": '{"threshold": 7}'}, "threshold"),
+        ({"encoder": "lstm", "encoder_options": '{"layers": 1}'}, "does not take.*'layers'"),
+        ({"encoder": "mlp", "encoder_options": '{"width": "8"}'}, "does not take.*'width': '8'"),
+        ({"encoder": "mlp", "curriculum": "1,3", "reward": "gain"}, "unknown reward 'gain'"),
+        ({"encoder": "mlp", "curriculum": "2,3", "universe": 11}, "universe=11"),
+        ({"encoder": "mlp", "policy": "flat_mlp", "observation": "flat"}, "has no encoder"),
+        ({"algo": "direct", "reward": "log_return"}, "reward 'log_return' is of RL"),
+        ({"algo": "direct", "constraints": PERIOD}, "no differentiable twin"),
+        ({"encoder": "mlp", "curriculum": "2,3", "constraints": PERIOD}, "no differentiable twin"),
+        ({"freeze_encoder": 0.5}, "has none to train"),
+        ({"window": 0}, "window is 0"),
+        ({"window": 250, "encoder": "gat"}, "a window of 250 is"),
+        ({"window": 250, "algo": "direct"}, "a window of 250 is"),
+        ({"device": "gpu"}, "device 'gpu' is none"),
+    ],
+)
+def test_bad_settings_are_refused_before_there_is_a_folder(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        train(replace(small(tmp_path / "run"), **change))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("timesteps", "learns"), [(8192, False), (16384, True)])
+def test_a_training_too_short_for_an_update_says_so(
+    timesteps: int, learns: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = train(small(tmp_path / "run", timesteps=timesteps))
+    assert ("nothing is learned; give at least 16384" in caplog.text) != learns
+    policy = load_run(path, device="cpu").model.policy
+    assert (float(policy.log_std.detach()[0]) != LOG_STD_INIT) == learns
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"), [({"iterations": 0}, "iterations is 0"), ({"ema": 1.0}, "ema is 1.0")]
+)
+def test_bad_stages_are_refused(stages: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        Stages(**stages)
+
+
+def test_a_folder_without_a_run_or_a_model_is_refused(run_path: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="not a run folder"):
+        load_run(tmp_path)
+    with pytest.raises(DataError, match="not a run folder"):
+        resume(tmp_path)
+    for name in ("config.json", "market.json"):
+        (tmp_path / name).write_bytes((run_path / name).read_bytes())
+    with pytest.raises(DataError, match="no model yet"):
+        load_run(tmp_path)
+
+
+def test_ranges_take_dates(tmp_path: Path) -> None:
+    market = load_market(MARKET)
+    dates = [str(market.timestamps[row])[:10] for row in (200, 260, 330)]
+    config = small(tmp_path, train=dates[0], validation=dates[1], test=dates[2])
+    assert config.load_market()[1] == {
+        "train": (0, 200),
+        "validation": (200, 260),
+        "test": (260, 330),
+    }
+
+
+@pytest.mark.slow
+def test_the_command_line_names_what_is_wrong(tmp_path: Path) -> None:
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    wrong = subprocess.run(
+        command("--market", "no-such-market", "--out", str(tmp_path / "run")),
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("error: ")
+    assert "no-such-market" in wrong.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_full_preset_trains_and_is_loaded_with_its_scalers(tmp_path: Path) -> None:
+    market = "synthetic?bars=900&assets=5&ragged=true"
+    path = train(small(tmp_path / "full", market=market, features="full", timesteps=2048))
+    run = load_run(path, device="cpu")
+    assert run.market.n_features >= 99
+    assert run.market.warmup == 271
+    fitted = FeaturePipeline.load(path / "features.json")
+    assert fitted.transform(load_market(market)).hash == run.market.hash
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    assert np.isfinite(backtest(run.model, env).values).all()
+
+
+@pytest.mark.parametrize("algo", ["ppo", "td3"])
+def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path) -> None:
+    config = small(
+        tmp_path / algo,
+        algo=algo,
+        encoder="gat",
+        encoder_options='{"hidden": 16, "layers": 1, "heads": 2}',
+        window=10,
+        timesteps=2048,
+    )
+    path = train(config)
+    run = load_run(path, device="cpu")
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    assert env.observation_space["weights"].shape == (11,)
+    result = backtest(run.model, env)
+    assert np.isfinite(result.values).all()
+    extended = read_json(path / "config.json") | {"timesteps": 4096}
+    (path / "config.json").write_text(json.dumps(extended))
+    resume(path)
+    assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
+
+
+def test_an_encoder_that_sees_true_history_trains_and_is_evaluated(tmp_path: Path) -> None:
+    options = '{"history": "past", "width": 4, "heads": 2, "lstm_hidden": 4}'
+    kind = {"encoder": "tcn_gnn_lstm_small", "encoder_options": options, "window": 3}
+    path = train(small(tmp_path / "run", timesteps=256, num_envs=8, algo="a2c", **kind))
+    run = load_run(path, device="cpu")
+    assert run.env_options["window"] == 3 + 28
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    assert np.isfinite(backtest(run.model, env).values).all()
+
+
+def test_lanes_of_a_direct_training_are_those_asked_for(tmp_path: Path) -> None:
+    path = train(small(tmp_path / "run", algo="direct", timesteps=2 * 8 * 30, num_envs=8))
+    state = load_tensors(path / "checkpoints" / "direct.safetensors", kind="fit")
+    assert (state["options"]["lanes"], state["round"]) == (8, 2)
+
+
+@pytest.mark.parametrize("algo", ["ppo", "a2c"])
+def test_a_dirichlet_policy_names_its_weights_from_training_to_evaluation(
+    algo: Any, tmp_path: Path
+) -> None:
+    path = train(small(tmp_path / "run", algo=algo, policy="dirichlet", timesteps=1024))
+    run = load_run(path, device="cpu")
+    assert run.env_options["action"] == "weights"
+    assert isinstance(run.model.policy, PerAssetDirichletPolicy)
+    assert run.model.num_timesteps >= 1024
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    observation, _ = env.reset(seed=0)
+    action = run.model.predict(observation, deterministic=True)[0]
+    assert action.shape == (11,) and action.sum() == pytest.approx(1, abs=1e-6)
+    extended = read_json(path / "config.json") | {"timesteps": 2048}
+    (path / "config.json").write_text(json.dumps(extended))
+    assert load_run(resume(path), device="cpu").model.num_timesteps >= 2048
+    results = evaluate(EvaluateConfig(path, device="cpu")).results
+    assert {algo, "equal_weight", "buy_and_hold"} <= set(results)
+    assert results[algo].held.shape == (end - 1 - start, 11)
+    assert np.isfinite(results[algo].values).all()
+
+
+def test_a_directly_trained_agent_has_a_run_folder_too(tmp_path: Path) -> None:
+    config = small(tmp_path / "direct", algo="direct", timesteps=8 * 1920, checkpoint_every=1920)
+    path = train(config)
+    run = load_run(path, device="cpu")
+    start, end = run.ranges["test"]
+    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
+    final = backtest(run.model, env)
+    assert np.isfinite(final.values).all()
+    assert backtest(load_run(path, model="best", device="cpu").model, env).values.shape == (
+        final.values.shape
+    )
+    events = EventAccumulator(str(path / "tb")).Reload()
+    assert len(events.Scalars("train/growth")) == 8
+    assert len(events.Scalars("validation/growth")) >= 1
+    state = load_tensors(path / "checkpoints" / "direct.safetensors", kind="fit")
+    assert state["round"] == 8
+    halfway = train(replace(config, out=str(tmp_path / "half"), timesteps=8 * 1920))
+    weights = [load_run(p, device="cpu").model.network.state_dict() for p in (path, halfway)]
+    for name, value in weights[0].items():
+        assert th.equal(value, weights[1][name])
+    (path / "final_model.safetensors").unlink()
+    resume(path)  # nothing is left to do but to write the models
+    again = load_run(path, device="cpu").model.network.state_dict()
+    assert all(th.equal(value, again[name]) for name, value in weights[0].items())

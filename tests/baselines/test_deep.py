@@ -1,0 +1,106 @@
+"""Networks trained end to end: they learn, from their own period, what costs leave."""
+
+import numpy as np
+import pytest
+import torch as th
+
+import portfolio_env as pe
+from baselines import make_baseline
+from baselines.deep import DeepPortfolio
+from portfolio_env.data.generators.planted import PlantedMarket
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation import backtest
+
+SMALL = {"hidden": 8, "channels": 8, "dropout": 0.1}
+
+
+@pytest.fixture(scope="module")
+def planted():
+    th.set_num_threads(1)
+    return PlantedMarket.draw(seed=0, bars=1500, assets=4).market
+
+
+def small(market, **options):
+    return DeepPortfolio(market, **{"window": 4, "encoder_kwargs": SMALL} | options)
+
+
+def account(model, market, **options):
+    start = {"start": 1000, "observation": "index", "action": "weights", "window": 1}
+    return backtest(model, pe.PortfolioEnv(market, **start | options))
+
+
+@pytest.mark.parametrize("loss", ["growth", "sharpe"])
+def test_it_learns_a_planted_signal(planted, loss):
+    """Out of sample it earns, after costs, a good part of what was planted."""
+    model = small(planted, loss=loss, training={"iterations": 60}).fit(planted.panel, (0, 1000))
+    equal = account(make_baseline("equal_weight", planted), planted)
+    own = account(model, planted)
+    assert own.log_returns.mean() > equal.log_returns.mean() + 3e-4  # a day
+    if loss == "sharpe":
+        assert own.metrics()["sharpe"] > equal.metrics()["sharpe"] + 0.5
+
+
+def test_dear_trades_are_learnt_to_be_avoided(planted):
+    turnover = {}
+    for bps in (0.0, 100.0):
+        environment = {"costs": {"commission_bps": bps}}
+        options = {"environment": environment, "loss": "growth", "training": {"iterations": 40}}
+        model = small(planted, **options).fit(planted.panel, (0, 1000))
+        turnover[bps] = account(model, planted).turnovers.mean()
+    assert turnover[100.0] < 0.5 * turnover[0.0]
+
+
+def test_it_is_trained_in_the_environment_it_is_told():
+    """Filled at the next open, and where a fixed fee weighs on the money there is, it differs."""
+    fee, market = {"costs": {"fixed_fee": 1.0}}, pe.load_market("synthetic?assets=4&bars=500")
+    targets = [
+        small(market, environment=environment, training={"iterations": 2})
+        .fit(market.panel, (0, 400))
+        .predict_weights(450)
+        for environment in (
+            None,
+            {"execution": "next_open"},
+            fee | {"initial_value": 1e3},
+            fee | {"initial_value": 1e6},
+        )
+    ]
+    assert len({tuple(weights) for weights in targets}) == 4
+
+
+def test_holdings_do_not_matter(planted):
+    model = small(planted, training={"iterations": 2}).fit(planted.panel, (0, 1000))
+    agent = model._agent
+    rng = np.random.default_rng(0)
+    agent.bind(planted)
+    fingerprints = np.full((5, 1), planted.fingerprint)
+    observed = {"t": np.full((5, 1), 900), "market": fingerprints, "tradable": np.ones((5, 4))}
+    actions, _ = agent.predict(observed | {"weights": rng.dirichlet(np.ones(5), 5)})
+    assert (actions == actions[0]).all()
+    assert np.ptp(actions[0]) > 0
+
+
+def test_targets_are_what_the_environment_makes_of_the_scores(planted):
+    """With the logits of the trained network as actions, an account of its own holds the same."""
+    model = small(planted, training={"iterations": 3}).fit(planted.panel, (0, 1000))
+    ours = account(model, planted, end=1050)
+    model._agent.bind(planted)
+    theirs = account(model._agent, planted, end=1050, action="logits")
+    assert ours.values == pytest.approx(theirs.values, rel=1e-6)
+
+
+def test_too_early_and_untrained_and_unknown(planted):
+    model = small(planted, training={"iterations": 1})
+    with pytest.raises(ArgumentError, match=r"is not trained; call fit\(panel, fit_period\)"):
+        model.predict_weights(900)
+    model.fit(planted.panel, (0, 1000))
+    first = planted.warmup + 4 - 1
+    assert model.predict_weights(first - 1)["cash"] == 1.0
+    assert model.predict_weights(first)["cash"] < 1.0
+    for options, message in (
+        ({"encoder": "nothing"}, "nothing"),
+        ({"window": 0}, "window=0"),
+        ({"validation": 0.9}, "validation=0.9"),
+        ({"loss": "profit"}, "choose 'growth' or 'sharpe'"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            DeepPortfolio(planted, **options).fit(planted.panel, (0, 1000))

@@ -1,0 +1,207 @@
+"""Written beside and renamed, checked when read: a file is the old one or the whole new one."""
+
+import json
+import math
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.atomic import locked, parse_json, read_json, replacing, write_json
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+def test_replaces_a_file_and_makes_its_folder(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+    for text in ("first", "second"):
+        with replacing(path) as beside:
+            assert beside.parent == path.parent
+            assert beside.suffix == path.suffix
+            beside.write_text(text)
+        assert path.read_text() == text
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError, match="halfway"), replacing(path) as beside:
+        beside.write_text("new")
+        raise RuntimeError("halfway")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def _die_while_writing(path):
+    with replacing(path) as beside:
+        beside.write_text("half")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path):
+    path, other = tmp_path / "a.txt", tmp_path / "b.txt"
+    for killed in (path, other):
+        process = multiprocessing.get_context("spawn").Process(
+            target=_die_while_writing, args=(killed,)
+        )
+        process.start()
+        process.join()
+    assert len(list(tmp_path.iterdir())) == 2
+    with replacing(path) as beside:
+        beside.write_text("whole")
+    (left,) = set(tmp_path.iterdir()) - {path}  # that of the other file
+    with replacing(other) as beside:
+        assert not left.exists()
+        beside.write_text("whole")
+
+
+def test_a_writer_leaves_another_that_is_still_writing_alone(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as first:
+        first.write_text("first")
+        with replacing(path) as second:
+            second.write_text("second")
+        assert path.read_text() == "second"
+    assert path.read_text() == "first"
+
+
+def test_what_another_machine_left_goes_after_a_day(tmp_path):
+    path = tmp_path / "a.txt"
+    with replacing(path) as beside:
+        beside.write_text("whole")
+        family = beside.name.rsplit("-", 3)[0]
+    recent, old = (tmp_path / f"{family}-00000000-{pid}-0.txt" for pid in (1, 2))
+    for stray in (recent, old):
+        stray.write_text("half")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    with replacing(path) as beside:
+        beside.write_text("again")
+    assert recent.exists() and not old.exists()
+
+
+def test_a_file_that_the_system_refuses_is_named_and_the_old_one_kept(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(DataError, match=r"a\.json cannot be written \(No space left"):
+        with replacing(path) as beside:
+            beside.write_text("half")
+            raise OSError(28, "No space left on device")
+    assert read_json(path) == {"a": 1}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot be written \(File exists\)"):
+        write_json(tmp_path / "file" / "b.json", {})
+
+
+@given(value=st.dictionaries(st.text().filter(lambda key: key != "sha256"), JSON, max_size=5))
+def test_what_is_written_is_read(value, tmp_path_factory):
+    path = tmp_path_factory.getbasetemp() / "any.json"
+    write_json(path, value)
+    assert repr(read_json(path)) == repr(value)  # -0.0 and 1 against 1.0 told apart too
+    path.write_text(json.dumps(json.loads(path.read_text())))  # however it is laid out
+    assert repr(read_json(path)) == repr(value)
+
+
+def test_an_edit_by_hand_is_told_until_its_checksum_is_removed(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"steps": 10, "rate": 0.5})
+    path.write_text(path.read_text().replace("10", "20"))
+    with pytest.raises(DataError, match=r'a\.json is damaged or edited by hand.*"sha256"'):
+        read_json(path)
+    edited = json.loads(path.read_text())
+    del edited["sha256"]
+    path.write_text(json.dumps(edited))
+    assert read_json(path) == {"steps": 20, "rate": 0.5}
+
+
+def test_a_checksum_whose_name_is_damaged_is_no_entry(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    path.write_text(path.read_text().replace("sha256", "sha257"))
+    with pytest.raises(DataError, match="damaged"):
+        read_json(path)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_a_number_that_json_cannot_say_is_refused_before_anything_is_written(tmp_path, number):
+    with pytest.raises(ArgumentError, match=r"a\.json cannot hold"):
+        write_json(tmp_path / "a.json", {"deep": [{"x": number}]})
+    with pytest.raises(ArgumentError, match="checksum's name"):
+        write_json(tmp_path / "a.json", {"sha256": 1})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "Expecting value"),
+        (b"[1]", "no JSON object"),
+        (b"{} {}", "Extra data"),
+        (b'{"a": NaN}', "the number NaN"),
+        (b'{"a": [-Infinity]}', "the number -Infinity"),
+        (b'{"a": 1e999}', "the number 1e999"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "a number of 5000 digits"),
+        (b'{"a": 1, "b": {"c": 1, "c": 2}}', "names 'c' twice"),
+        (b'{"a": ' + b"[" * 100_000, "nests too deeply"),
+        (b'{"a": "\xff"}', "utf-8"),
+        ("{}".encode("utf-16"), "utf-8"),
+        (b'{"a": "\x00"}', "Invalid control character"),
+    ],
+)
+def test_a_file_that_is_no_such_json_is_named_with_the_reason(tmp_path, content, reason):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"a\.json is damaged \(.*{reason}.*restore it") as told:
+        read_json(path)
+    assert len(str(told.value)) < 500
+
+
+def test_what_cannot_be_opened_is_told(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        read_json(tmp_path / "none.json")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_json(tmp_path)
+
+
+def test_a_bare_list_of_an_earlier_version_is_read_as_an_entry(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text("[1, 2]")
+    assert read_json(path, bare="items") == {"items": [1, 2]}
+    assert parse_json("[1, 2]") == [1, 2]
+
+
+def _count(path: Path) -> None:
+    for _ in range(50):
+        with locked(path.with_name("lock")):
+            write_json(path, {"n": read_json(path)["n"] + 1})
+
+
+def test_processes_that_lock_a_file_lose_no_change(tmp_path):
+    path = tmp_path / "n.json"
+    write_json(path, {"n": 0})
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_count, args=(path,)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert read_json(path) == {"n": 150}
+
+
+def test_a_second_process_may_be_told_instead(tmp_path):
+    with locked(tmp_path / "lock"), pytest.raises(DataError, match="in use"):
+        with locked(tmp_path / "lock", busy="in use"):
+            raise AssertionError
+    with locked(tmp_path / "lock", busy="in use"):
+        pass

@@ -1,0 +1,140 @@
+"""The page needs no other file, says what the comparison says, and shows every figure."""
+
+import base64
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers.accounts import account
+
+from portfolio_env.evaluation import compare
+from portfolio_env.evaluation.diagnostics.implementation import practical_figures
+from portfolio_env.evaluation.orders import allocate
+from portfolio_env.evaluation.report.inputs import Hindsight, Material
+from portfolio_env.evaluation.report.report import write_report
+from portfolio_env.evaluation.summary import overall, sentence
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.rendering import new_figure
+
+K = 130
+MARKET = np.random.default_rng(0).normal(0.0005, 0.01, K)
+
+
+class Resources(HTMLParser):
+    """All attributes by which a page could load something, and its text."""
+
+    def __init__(self):
+        super().__init__()
+        self.links, self.text = [], []
+
+    def handle_starttag(self, tag, attributes):
+        names = ("src", "href", "srcset", "data", "action", "poster")
+        self.links += [(tag, value) for name, value in attributes if name in names]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def bars(steps=K):
+    generator = np.random.default_rng(1)
+    return PricePanel(
+        timestamps=account(MARKET[:steps]).timestamps,
+        assets=("A", "B"),
+        close=np.exp(np.cumsum(generator.normal(0, 0.01, (steps + 1, 2)), axis=0)),
+        periods_per_year=252,
+    )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    noise = np.random.default_rng(2).normal(0, 0.003, (3, K))
+    results = {
+        "ppo": account(MARKET + noise[0]),
+        "ppo_gated": account(MARKET),
+        "equal_weight": account(MARKET),
+        "<odd & name>": account(MARKET + noise[1]),
+        "cash": account(np.zeros(K)),
+        "broke": account(np.r_[MARKET[:50], np.log(1e-3)]),
+        "seer": account(MARKET + 0.01),
+    }
+    found = compare(results, oracles=["seer"], failed={"heavy": "a reason"}, resamples=50)
+    growth = pd.DataFrame({0.0: 0.1, 10.0: 0.05}, index=list(results))
+    orders = allocate(results["ppo"].last_weights, ("A", "B"), [3.0, 7.0], 1000.0)
+    material = Material(
+        title="test: a range",
+        panel=bars(),
+        rows=(0, K + 1),
+        agents=["ppo"],
+        warnings=["This is look 2."],
+        gate=["Gate closed: it was."],
+        practical=practical_figures(results, {"ppo": [0.001]}, {"ppo": 4096}),
+        growth_by_cost=growth,
+        orders={"ppo": orders},
+        capital=1000.0,
+        hindsight=Hindsight(np.array([[0.1, 0.05], [0.2, 0.15]]), np.array([[0, 0], [0.2, 0.15]])),
+        pictures={"attention/time": (new_figure((3, 2), 50), "What it looks at.")},
+        facts={"command": "evaluate.py run"},
+    )
+    folder = tmp_path_factory.mktemp("report")
+    figures = write_report(folder, found, material)
+    return folder, found, figures
+
+
+def test_loads_nothing(written):
+    folder, _, figures = written
+    page = (folder / "report.html").read_text()
+    found = Resources()
+    found.feed(page)
+    assert all(link.startswith(("data:image/png;base64,", "#")) for _, link in found.links)
+    assert not re.search(r"url\(|@import|<script|<link|<iframe|http-equiv=.refresh", page)
+    assert "default-src 'none'" in page
+    images = [link for tag, link in found.links if tag == "img"]
+    assert len(images) == len(figures)
+    for image, file in zip(images, figures.values(), strict=False):
+        assert base64.b64decode(image.partition(",")[2]).startswith(b"\x89PNG")
+        assert file.read_bytes().startswith(b"\x89PNG")
+    anchors = {link[1:] for tag, link in found.links if tag == "a"}
+    assert anchors <= set(re.findall(r'<section id="([^"]+)"', page))
+
+
+def test_says_what_the_comparison_says(written):
+    folder, found, _ = written
+    reader = Resources()
+    reader.feed((folder / "report.html").read_text())
+    for name in found.table.index:
+        assert sentence(found, name) in reader.text
+    for text in (overall(found), "This is look 2.", "Gate closed: it was.", "What it looks at."):
+        assert text in reader.text
+    assert f"Deflated Sharpe ratios allow for {found.trials} trials." in reader.text
+    assert {"4,096", "command: evaluate.py run", "test: a range"} <= set(reader.text)
+
+
+def test_every_figure_is_there(written):
+    folder, found, figures = written
+    expected = {
+        "differences", "equity", "equity_bands", "drawdown", "average_weights", "risk_return",
+        "rolling", "correlation", "distributions", "costs", "ppo/allocation", "attention_time",
+        "blocks", "overfitting", "signal_decay", "stretches",
+    }  # fmt: skip
+    weights = {f"{name}/weights" for name in found.results}
+    assert set(figures) == expected | weights
+    assert (folder / "ppo" / "weights.png").exists()
+
+
+def test_short_and_lonely(tmp_path):
+    """Nothing to compare, next to no periods: the page shrinks, and nothing fails."""
+    found = compare({"equal_weight": account(MARKET[:4])}, resamples=20)
+    figures = write_report(tmp_path, found, Material(title="short", panel=bars(4), rows=(0, 5)))
+    assert set(figures) == {
+        "equity", "equity_bands", "drawdown", "average_weights", "risk_return",
+        "equal_weight/weights",
+    }  # fmt: skip
+
+
+def test_everything_ruined(tmp_path):
+    broke = account(np.r_[MARKET[:5], np.log(1e-3)])
+    found = compare({"own": account(MARKET), "equal_weight": broke}, resamples=20)
+    figures = write_report(tmp_path, found, Material(title="ruined", panel=bars(), rows=(0, K + 1)))
+    assert "equity" in figures and "differences" not in figures

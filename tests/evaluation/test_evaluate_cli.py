@@ -1,0 +1,254 @@
+"""The command lines, end to end: evaluate.py judges baselines alone, and what train.py wrote."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import evaluate
+from agents.tensors import load_tensors, save_tensors
+from baselines import BASELINES, PortfolioModel, make_baseline
+from portfolio_env import PortfolioEnv
+from portfolio_env.evaluation import backtest
+from portfolio_env.files.atomic import read_json
+
+ROOT = Path(__file__).parents[2]
+MARKET = "synthetic?assets=3&bars=300&seed=1"
+QUICK = ("--resamples", "40", "--market", MARKET, "--no-agent")
+
+
+def command(monkeypatch, capsys, *arguments):
+    """What evaluate.py prints."""
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+    evaluate.main()
+    return capsys.readouterr().out
+
+
+class Needy(PortfolioModel):
+    """A baseline whose library is not installed."""
+
+    def target(self, past):
+        raise NotImplementedError
+
+    def _fit(self, bars):
+        from portfolio_env.errors import ArgumentError
+
+        raise ArgumentError("Needy needs a library; pip install it")
+
+
+class Fitted(PortfolioModel):
+    """A baseline that remembers what it was fitted on."""
+
+    seen = None
+
+    def target(self, past):
+        return np.array([0.1, 0.2, 0.3, 0.4])
+
+    def _fit(self, bars):
+        type(self).seen = bars.timestamps
+
+
+def test_baselines_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(BASELINES, "needy", Needy)
+    monkeypatch.setitem(BASELINES, "fitted", Fitted)
+    names = "equal_weight,cash,best_asset,momentum,needy,fitted"
+    more = ("--commissions", "0,10,50", "--capital", 5000, "--records", "parquet")
+    printed = command(
+        monkeypatch, capsys, *QUICK, "--baselines", names, "--out", tmp_path, *more,
+        "--train", "0.5", "--validation", "0.1", "--costs.commission-bps", "10",
+    )  # fmt: skip
+    folder = tmp_path / "evaluation" / "test"
+    table = pd.read_csv(folder / "table.csv", index_col="strategy")
+    assert set(table.index) == set(names.split(","))
+    assert list(table.index[-2:]) == ["best_asset", "needy"]
+    assert table.loc["needy", "remark"] == "could not run: Needy needs a library; pip install it"
+    for name in table.index:
+        assert f"{name} " in printed
+    assert "look" not in printed.partition("\n")[0]
+
+    market, ranges = _market()
+    assert (Fitted.seen == market.timestamps[slice(*ranges["train"])]).all()
+    start, end = ranges["test"]
+    options = {"window": 1, "observation": "index", "action": "weights", "start": start, "end": end}
+    own = backtest(make_baseline("momentum", market), PortfolioEnv(market, **options))
+    read = pd.read_parquet(folder / "momentum" / "account.parquet")
+    assert (read["value"] == own.values).all()
+    assert table.loc["momentum", "total_return"] == pytest.approx(own.values[-1] / 10_000 - 1)
+    oracle = pd.read_parquet(folder / "best_asset" / "holdings.parquet")
+    first, last = market.close[start], market.close[end - 1]
+    best = market.assets[(last / first).argmax()]
+    learned = market.close[ranges["train"][1] - 1] / market.close[ranges["train"][0]]
+    assert best != market.assets[learned.argmax()]  # or fitting to the wrong range would pass
+    assert set(oracle.loc[oracle["weight"] > 0.5, "asset"]) == {best}
+
+    page = (folder / "report.html").read_text()
+    for title in ("Costs", "In practice", "Allocation", "Risk and return"):
+        assert f"<h2>{title}</h2>" in page
+    assert list((tmp_path / "tb" / "evaluation").glob("events*"))
+    facts = json.loads((folder / "metrics.json").read_text())
+    assert facts["looks_before"] == 0
+
+    again = command(monkeypatch, capsys, *QUICK, "--baselines", "momentum", "--out", tmp_path,
+                    "--train", "0.5", "--validation", "0.1")  # fmt: skip
+    assert "(look 2 at this range)" in again
+    assert "This is look 2 at this test range" in again
+    assert json.loads((folder / "metrics.json").read_text())["looks_before"] == 1
+    trials = {t["fingerprint"] for look in _looks(tmp_path) for t in look["trials"]}
+    found = json.loads((folder / "metrics.json").read_text())
+    assert found["trials"] == len(trials) - 1  # cash has no Sharpe ratio
+    assert "This is look 2" in (folder / "report.html").read_text()
+
+
+def _market():
+    from agents.training.config import TrainConfig
+
+    return TrainConfig(market=MARKET, train=0.5, validation=0.1).load_market()
+
+
+def _looks(home):
+    return read_json(home / "looks.json")["looks"]
+
+
+def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, capsys):
+    printed = command(
+        monkeypatch, capsys, *QUICK, "--split", "validation", "--baselines", "cash", "--out",
+        tmp_path,
+    )  # fmt: skip
+    assert "validation: " in printed
+    assert "flatters" not in printed  # no agent was chosen by it
+    printed = command(
+        monkeypatch, capsys, *QUICK, "--split", "train", "--baselines", "cash", "--out", tmp_path
+    )
+    assert "Nothing here is out of sample." in printed
+    assert "Nothing here is" in (tmp_path / "evaluation" / "train" / "report.html").read_text()
+    assert not (tmp_path / "looks.json").exists()
+
+
+def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, capsys):
+    from filelock import FileLock, Timeout
+
+    written = []
+
+    def seen(folder, *arguments):
+        with pytest.raises(Timeout), FileLock(folder.with_name(".test.lock"), timeout=0):
+            pass  # another process would wait here
+        written.append(folder)
+        return write(folder, *arguments)
+
+    write = evaluate.write_report
+    monkeypatch.setattr(evaluate, "write_report", seen)
+    command(monkeypatch, capsys, *QUICK, "--baselines", "cash", "--out", tmp_path)
+    assert written == [tmp_path / "evaluation" / "test"]
+    with FileLock(tmp_path / "evaluation" / ".test.lock", timeout=0):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere"], "is not a run folder"),
+        (["nowhere", "--market", "synthetic"], "are those of the run nowhere"),
+        ([*QUICK, "--baselines", "equal_wait"], "did you mean equal_weight"),
+        ([*QUICK, "--commissions", "0;10"], "give numbers such as 0,10,25"),
+        ([*QUICK, "--events", "events.csv"], "events.csv"),
+        ([*QUICK, "--resamples", "0"], "resamples is 0"),
+        ([*QUICK, "--capital", "-5"], "capital=-5.0 must be a positive"),
+        ([*QUICK, "--capital", "5", "--lot", "-1"], "lot=-1"),
+        ([*QUICK, "--capital", "5", "--costs.fixed-fee", "6"], "fixed fee of 6 eats capital=5"),
+        ([*QUICK, "--commissions", "0,-5"], "commission_bps=-5"),
+    ],
+)
+def test_says_what_is_wrong_without_a_traceback(monkeypatch, capsys, arguments, message, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *arguments])
+    assert evaluate.main() == 1
+    assert re.search(f"^error: .*{message}", capsys.readouterr().err)
+    assert not list(tmp_path.iterdir())  # a look that failed is none
+
+
+# ---- a run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "short"
+    arguments = ["--market", "synthetic?assets=3&bars=400", "--timesteps", 256, "--num-envs", 16]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "train.py"), *map(str, arguments), "--out", str(path)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_evaluates_a_run_against_baselines(run, monkeypatch, capsys):
+    printed = command(
+        monkeypatch, capsys, run, "--baselines", "buy_and_hold,cash", "--device", "cpu",
+        "--resamples", 40,
+    )  # fmt: skip
+    folder = run / "evaluation" / "test"
+    table = pd.read_csv(folder / "table.csv", index_col="strategy")
+    assert set(table.index) == {"ppo", "ppo_gated", "equal_weight", "buy_and_hold", "cash"}
+    growth = table["annual_log_growth"].to_numpy()
+    assert (np.diff(growth) <= 0).all()
+    for name in table.index:
+        account = pd.read_csv(folder / name / "account.csv")
+        total = account["value"].iloc[-1] / account["value"].iloc[0] - 1
+        assert total == pytest.approx(table.loc[name, "total_return"])
+    twin = "ppo" if "Gate open: ppo" in printed else "equal_weight"
+    assert f"Gate {'open' if twin == 'ppo' else 'closed'}: ppo" in printed
+    values = [pd.read_csv(folder / n / "account.csv")["value"] for n in ("ppo_gated", twin)]
+    assert values[0].to_numpy() == pytest.approx(values[1].to_numpy())
+    facts = json.loads((folder / "metrics.json").read_text())
+    rows = read_json(run / "market.json")["ranges"]["test"]
+    assert facts["steps"] == rows[1] - 1 - rows[0]  # the whole range, and nothing but it
+    assert facts["model"] == "ppo (final)"
+    (look,) = _looks(run)
+    assert look["model"] == "ppo (final)"
+    assert read_json(run / "card.json")["looks"]["count"] == 1
+    assert [trial["name"] for trial in look["trials"] if trial["agent"]] == ["ppo"]
+    assert "bytes" in (folder / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_another_model_of_the_run_is_another_trial(run, monkeypatch, capsys):
+    quick = ("--device", "cpu", "--resamples", 40, "--baselines", "equal_weight")
+    command(monkeypatch, capsys, run, *quick)
+    shutil.copy(run / "final_model.safetensors", run / "best_model.safetensors")
+    same = command(monkeypatch, capsys, run, *quick, "--model", "best")
+    assert "look 2" in same and "different agents" not in same
+    assert "flatters it" in same
+    agent = load_tensors(run / "best_model.safetensors", kind="agent")
+    agent["counters"]["num_timesteps"] += 1
+    save_tensors(run / "best_model.safetensors", agent, kind="agent")
+    other = command(monkeypatch, capsys, run, *quick, "--model", "best")
+    assert "look 3" in other and "2 different agents" in other
+
+
+@pytest.mark.slow
+def test_the_training_range_starts_at_its_first_possible_decision(run, monkeypatch, capsys):
+    command(monkeypatch, capsys, run, "--split", "train", "--device", "cpu", "--resamples", 40)
+    facts = json.loads((run / "evaluation" / "train" / "metrics.json").read_text())
+    from agents import load_run
+
+    loaded = load_run(run, device="cpu")
+    first = loaded.market.warmup + loaded.env_options["window"] - 1
+    last = loaded.ranges["train"][1] - 1
+    for name, row in (("first_decision", first), ("last_bar", last)):
+        assert np.datetime64(facts[name]) == loaded.market.timestamps[row]
+    assert not (run / "looks.json").exists()

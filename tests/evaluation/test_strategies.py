@@ -1,0 +1,109 @@
+"""Who takes part in an evaluation: baselines by the rules of the stage, and their mixture."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers.panels import panel_of
+
+import portfolio_env as pe
+from agents.training.config import TrainConfig
+from agents.training.evaluation import Setting, Stage
+from baselines import make_baseline, strategies
+from baselines.ensemble import Ensemble
+from portfolio_env.evaluation import backtest
+from portfolio_env.evaluation.runner import Contest
+
+MARKET = pe.load_market(panel_of("B", 260, assets=4, seed=3, ragged=False))
+RANGES = {"train": (0, 150), "validation": (150, 200), "test": (200, 260)}
+FITTED = {"mean_variance": "inverse_volatility", "deep_portfolio": "equal_weight", "hrp": "cash"}
+
+
+def stage_of(names=(), **options):
+    """A stage whose agents are rules, so that nothing has to be trained."""
+    runs = {name: SimpleNamespace(model=make_baseline("momentum", MARKET)) for name in names}
+    config = TrainConfig(**{"window": 1} | options).resolved()
+    return Stage(MARKET, RANGES, config.env_options(), runs)
+
+
+def mixture(monkeypatch, tmp_path, stage):
+    """The ensemble that takes part, made of quick members."""
+    monkeypatch.setattr(
+        strategies, "baseline", lambda name, stage, split: make_baseline(FITTED[name], MARKET)
+    )
+    monkeypatch.setattr(strategies, "_decision", lambda stage, run: False)
+    monkeypatch.setattr(strategies, "_gated", lambda *_: None)
+    setting = Setting(tmp_path, stage, (stage,))
+    entries, _ = strategies.contestants(setting, "test", ["ensemble"])
+    (entry,) = [entry for entry in entries if entry.name == "ensemble"]
+    return entry.legs[0].make(), entry.legs[0].options
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_a_third_each_for_optimiser_network_and_agents(monkeypatch, tmp_path, seeds):
+    names = [f"ppo_seed_{seed}" for seed in range(seeds)]
+    model, options = mixture(monkeypatch, tmp_path, stage_of(names, adjustment=0.5))
+    assert model.shares == pytest.approx(
+        {"mean_variance": 1 / 3, "deep_portfolio": 1 / 3} | dict.fromkeys(names, 1 / 3 / seeds)
+    )
+    assert model.paces == {"mean_variance": 1, "deep_portfolio": 1} | dict.fromkeys(names, 0.5)
+    held = backtest(model, pe.PortfolioEnv(**options)).held
+    assert held.sum(axis=1) == pytest.approx(1.0)
+
+
+def test_agents_in_the_mixture_keep_to_the_constraints_as_they_do_alone(monkeypatch, tmp_path):
+    class Bold:
+        """Puts all it can on one asset, in scores."""
+
+        action = "logits"
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=True):
+            shape = np.shape(observation["weights"])
+            return np.broadcast_to([-1.0, 1, -1, -1, -1], shape), state
+
+    stage = stage_of(["ppo"], constraints=pe.PortfolioConstraints(max_weight=0.4))
+    stage.runs["ppo"].model = Bold()
+    model, options = mixture(monkeypatch, tmp_path, stage)
+    whole = backtest(model, pe.PortfolioEnv(**options)).held[0]
+    env = pe.PortfolioEnv(**stage.agent_options("test"))
+    alone = [backtest(Bold(), env).held[0]]
+    for name in ("mean_variance", "deep_portfolio"):
+        member = make_baseline(FITTED[name], MARKET)
+        alone.append(backtest(member, pe.PortfolioEnv(**options)).held[0])
+    assert whole == pytest.approx(np.mean(alone, axis=0), abs=1e-6)
+
+
+def test_another_agent_makes_another_trial_of_the_mixture(tmp_path):
+    def fingerprint(weights):
+        stage = stage_of(["ppo"])
+        stage.runs["ppo"].path = tmp_path
+        (tmp_path / "final_model.safetensors").write_bytes(weights)
+        policy = Ensemble(MARKET, members={"ppo": make_baseline("cash", MARKET)})
+        account = backtest(policy, pe.PortfolioEnv(**stage.baseline_options("test")))
+        contest = Contest({"ensemble": [policy]}, {"ensemble": account})
+        (trial,) = strategies.trials(Setting(tmp_path, stage, (stage,)), contest, "final")
+        return trial.fingerprint
+
+    assert fingerprint(b"one") == fingerprint(b"one") != fingerprint(b"other")
+
+
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [((), {}), (["ppo"], {"observation": "window"})],
+)
+def test_hrp_stands_in_where_no_agent_can_be_mixed(monkeypatch, tmp_path, names, options):
+    model, _ = mixture(monkeypatch, tmp_path, stage_of(names, **options))
+    assert list(model.members) == ["mean_variance", "deep_portfolio", "hrp"]
+
+
+def test_networks_are_trained_by_the_rules_of_the_stage(monkeypatch):
+    from baselines.deep import DeepPortfolio
+
+    monkeypatch.setattr(DeepPortfolio, "_fit", lambda self, bars: None)
+    costs, limits = pe.TransactionCosts(commission_bps=33), pe.PortfolioConstraints(max_weight=0.4)
+    stage = stage_of(costs=costs, constraints=limits, execution="next_open", initial_value=500.0)
+    model = strategies.baseline("deep_portfolio", stage, "test")
+    assert (model.constraints, model.fit_period) == (limits, (0, 150))
+    assert model.environment["costs"]["commission_bps"] == 33
+    assert model.environment["execution"] == "next_open"
+    assert model.environment["initial_value"] == 500.0

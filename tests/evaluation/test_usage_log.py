@@ -1,0 +1,125 @@
+"""The registry counts every use of a test range, and forgets none."""
+
+import resource
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import portfolio_env as pe
+from portfolio_env.errors import DataError
+from portfolio_env.evaluation.usage_log import (
+    Trial,
+    earlier_sharpes,
+    looks_warning,
+    make_look,
+    range_hash,
+    read_looks,
+    record_look,
+)
+
+MARKET = pe.load_market("synthetic?assets=3&bars=60")
+AGENT = Trial("ppo", "a", agent=True, sharpe=1.0)
+BENCHMARK = Trial("equal_weight", "b", agent=False, sharpe=0.5)
+
+
+def look(start=30, end=60, trials=(AGENT, BENCHMARK), market=MARKET):
+    return make_look(
+        market, start, end, date="2030-01-02T03:04:05", command="x", model="ppo", trials=trials
+    )
+
+
+def test_looks_at_one_range_are_counted(tmp_path):
+    assert read_looks(tmp_path) == []
+    first, second = look(), look(trials=[replace(AGENT, fingerprint="c", sharpe=2.0), BENCHMARK])
+    assert record_look(tmp_path, first) == []
+    assert record_look(tmp_path, look(start=31)) == []  # another range
+    assert record_look(tmp_path, second) == [first]
+    assert record_look(tmp_path, first) == [first, second]
+    assert len(read_looks(tmp_path)) == 4
+    assert read_looks(tmp_path)[2] == second
+
+
+def test_warning_says_how_often_and_how_many_agents():
+    earlier = [look()]
+    again = looks_warning(earlier, look())
+    assert "look 2 at this test range (the first was on 2030-01-02)" in again
+    assert "agents" not in again  # one and the same
+    other = look(trials=[replace(AGENT, fingerprint="c")])
+    assert "with 2 different agents" in looks_warning(earlier, other)
+
+
+def test_what_was_tried_before_counts_once():
+    other = replace(AGENT, fingerprint="c", sharpe=2.0)
+    idle = replace(AGENT, fingerprint="d", sharpe=None)
+    earlier = [look(trials=[other, BENCHMARK]), look(trials=[other, idle, AGENT])]
+    assert earlier_sharpes(earlier, [AGENT, BENCHMARK]) == [2.0]
+    assert earlier_sharpes(earlier, []) == [2.0, 0.5, 1.0]
+
+
+def test_a_range_is_its_prices(tmp_path):
+    own = range_hash(MARKET, 10, 20)
+    assert own == range_hash(MARKET, 10, 20) == range_hash(MARKET.past(30), 10, 20)
+    bare = pe.load_market(MARKET.panel, features=["return_1"])
+    assert range_hash(bare, 10, 20) == own
+    others = [range_hash(MARKET, 10, 21), range_hash(MARKET, 9, 20)]
+    others.append(range_hash(MARKET.select(MARKET.assets[::-1]), 10, 20))
+    close = MARKET.close.copy()
+    close[15, 0] *= 1.0001
+    close[25, 0] *= 2
+    panel = replace(MARKET.panel, close=close, open=None, high=None, low=None)
+    others.append(range_hash(pe.load_market(panel), 10, 20))
+    assert len({own, *others}) == 5
+    assert range_hash(pe.load_market(panel), 20, 25) == range_hash(MARKET, 20, 25)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", '[{"date": "x"}]', "[3]"])
+def test_a_damaged_registry_is_not_started_anew(tmp_path, text):
+    (tmp_path / "looks.json").write_text(text)
+    with pytest.raises(DataError, match=r"looks\.json is damaged"):
+        record_look(tmp_path, look())
+    assert (tmp_path / "looks.json").read_text() == text
+
+
+ROOT = Path(__file__).parents[2]
+FIFTY_LOOKS = f"""
+import sys
+sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "evaluation")!r}]
+from test_usage_log import look, record_look
+for number in range(50):
+    record_look(sys.argv[1], look(start=10 + number % 2))
+"""
+
+
+@pytest.mark.slow
+def test_processes_that_look_at_once_are_all_counted(tmp_path):
+    each = [sys.executable, "-c", FIFTY_LOOKS, str(tmp_path)]
+    processes = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    for process in processes:
+        assert process.communicate(timeout=300)[1] == ""
+        assert process.returncode == 0
+    looks = read_looks(tmp_path)
+    assert len(looks) == 150
+    assert sum(entry == look(start=10) for entry in looks) == 75
+
+
+def test_a_full_disk_leaves_the_registry_as_it_was(tmp_path):
+    record_look(tmp_path, look())
+    before = (tmp_path / "looks.json").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before), limits[1]))
+    try:
+        with pytest.raises(DataError, match=r"looks\.json cannot be written .*unchanged"):
+            record_look(tmp_path, look())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (tmp_path / "looks.json").read_bytes() == before
+    assert len(record_look(tmp_path, look())) == 1
+
+
+def test_a_folder_that_takes_no_file_is_named(tmp_path):
+    (tmp_path / "run").write_text("a file where the folder should be")
+    with pytest.raises(DataError, match="run"):
+        record_look(tmp_path / "run", look())

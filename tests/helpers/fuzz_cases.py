@@ -1,0 +1,168 @@
+"""Random environments and actions for the differential fuzz: any that the package accepts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from portfolio_env import ArgumentError, Market, PortfolioConstraints, PricePanel
+from portfolio_env.simulation.episodes import Episodes
+
+SIZES = (2, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 50, 64, 100, 200, 300)
+"""Around the widths of vector registers, where machine code changes its way of running a loop."""
+
+
+def random_market(rng: np.random.Generator) -> Market:
+    """Assets listed late, delisted, halted, without a bar; moves from -99.9 % to a hundredfold."""
+    n, bars = int(rng.choice(SIZES)), int(rng.integers(3, 25))
+    spread = rng.choice([0.0, 0.01, 0.1, 1.0])
+    moves = np.exp(rng.normal(0, spread, (bars, n)))
+    wild = rng.random((bars, n)) < rng.choice([0.0, 0.02])
+    moves[wild] = np.exp(rng.uniform(np.log(1e-3), np.log(100), wild.sum()))
+    close = np.clip(rng.uniform(0.01, 1000, n) * np.cumprod(moves, axis=0), 1e-9, 1e12)
+    opens = close * np.exp(rng.normal(0, min(spread, 0.2), close.shape))
+    volume = np.exp(rng.normal(10, 2, close.shape))
+    volume[rng.random(close.shape) < rng.choice([0.0, 0.05, 0.3])] = 0.0
+    gaps = rng.random(close.shape) < rng.choice([0.0, 0.05, 0.3])
+    if rng.random() < 0.6:  # ragged listings
+        for i in np.flatnonzero(rng.random(n) < 0.4):
+            gaps[: rng.integers(0, bars), i] = True
+            gaps[rng.integers(1, bars + 1) :, i] = True
+    for values in (close, opens, volume):
+        values[gaps] = np.nan
+    has_open, has_volume = rng.random() < 0.9, rng.random() < 0.9
+    panel = PricePanel(
+        timestamps=np.datetime64("2021-01-04", "ns") + np.arange(bars) * np.timedelta64(1, "D"),
+        assets=tuple(f"A{i}" for i in range(n)),
+        close=close,
+        open=opens if has_open else None,
+        high=np.fmax(opens, close) if has_open else None,
+        low=np.fmin(opens, close) if has_open else None,
+        volume=volume if has_volume else None,
+    )
+    features = rng.uniform(-10, 10, (bars, n, 1)).astype(np.float32) * panel.tradable[:, :, None]
+    return Market(panel, features, ("noise",))
+
+
+def random_options(rng: np.random.Generator, market: Market) -> dict[str, Any]:
+    """Keywords of ``PortfolioVectorEnv`` that fit the market."""
+    n, bars = market.n_assets, market.n_bars
+    options: dict[str, Any] = {
+        "window": int(rng.integers(1, min(bars - 1, 4))),
+        "observation": str(rng.choice(["window", "flat", "index"])),
+        "action": str(rng.choice(["logits", "weights"])),
+        "execution": "next_open"
+        if market.panel.open is not None and rng.random() < 0.5
+        else "close",
+        "adjustment": float(rng.choice([1.0, 1.0, 0.1, rng.uniform(0.01, 1)])),
+        "initial": str(rng.choice(["cash", "equal_weight"])),
+        "initial_value": float(rng.choice([1.0, 1e4, 1e9])),
+        "logits_scale": float(rng.choice([0.5, 5.0, 20.0])),
+    }
+    options["costs"] = random_costs(rng, market)
+    if rng.random() < 0.5:
+        options["episode_length"] = int(rng.integers(1, bars - options["window"] + 1))
+        options["random_start"] = bool(rng.random() < 0.7)
+    if rng.random() < 0.3:
+        length, chosen = options.get("episode_length"), options.get("random_start", False)
+        episodes = Episodes(market, options["window"], None, None, length, chosen, None)
+        listed = max(len(episodes.listed(int(t))) for t in episodes.starts)
+        if listed >= 2:
+            options["universe"] = int(rng.integers(2, listed + 1))
+    for _ in range(100):
+        limits = random_constraints(rng, options.get("universe", n))
+        if options["action"] == "logits":
+            limits |= {"long_only": True, "max_leverage": min(limits.get("max_leverage", 1.0), 1.0)}
+        try:
+            PortfolioConstraints(**limits).bounds(options.get("universe", n))
+        except ArgumentError:
+            continue
+        options["constraints"] = limits
+        break
+    return options
+
+
+def random_costs(rng: np.random.Generator, market: Market) -> dict[str, Any]:
+    n, top = market.n_assets, rng.choice([0.0, 10.0, 100.0, 2000.0, 4900.0])
+    each = rng.uniform(0, top, n) * (rng.random(n) < 0.8)
+    costs: dict[str, Any] = {"commission_bps": each.tolist() if rng.random() < 0.5 else float(top)}
+    if rng.random() < 0.3:
+        costs["sell_commission_bps"] = float(rng.uniform(0, top))
+    if rng.random() < 0.5:
+        costs["slippage_bps"] = rng.uniform(0, top, n).tolist()
+    if market.panel.volume is not None and rng.random() < 0.4:
+        costs["impact"] = float(rng.choice([0.5, 5.0]))
+        costs["impact_window"] = int(rng.integers(2, 6))
+    if rng.random() < 0.4:
+        costs["fixed_fee"] = float(rng.choice([0.01, 1.0, 100.0, 2e4]))
+    for name in ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual"):
+        if rng.random() < 0.4:
+            costs[name] = float(rng.uniform(-0.5, 3))
+    costs["delisting_haircut"] = float(rng.choice([0.0, 0.3, 1.0]))
+    return costs
+
+
+def random_constraints(rng: np.random.Generator, n: int) -> dict[str, Any]:
+    """Fields of ``PortfolioConstraints``; not all of them go together."""
+
+    def sometimes(name: str, value: float, often: float = 0.25) -> None:
+        if rng.random() < often:
+            limits[name] = value
+
+    limits: dict[str, Any] = {}
+    sometimes("long_only", False, 0.3)
+    sometimes("max_leverage", float(rng.choice([0.5, 1.5, 3.0])), 0.3)
+    sometimes("max_weight", float(rng.choice([1.5 / n, 0.2, 0.6, 2.0])))
+    sometimes("min_weight", float(rng.choice([-0.1, 0.0, 0.5 / n, 1.0 / n])), 0.15)
+    sometimes("min_cash", float(rng.choice([-0.5, 0.0, 0.05, 0.3])), 0.15)
+    sometimes("max_cash", float(rng.choice([0.0, 0.3, 0.8])))
+    sometimes("max_turnover", float(rng.choice([1e-6, 0.1, 0.5])))
+    sometimes("no_trade_band", float(rng.choice([1e-6, 0.02, 0.3])))
+    sometimes("top_k", int(rng.integers(1, n + 1)), 0.3)
+    if rng.random() < 0.25:
+        limits["max_period_turnover"] = float(rng.choice([0.2, 1.0]))
+        limits["turnover_period"] = int(rng.integers(1, 6))
+    return limits
+
+
+def random_action(rng: np.random.Generator, weights: np.ndarray) -> np.ndarray:
+    """An action for a lane that holds these weights: plausible ones and any finite numbers."""
+    m = len(weights)
+    kind = rng.integers(15)
+    one_hot = np.eye(m)[rng.integers(m)]
+    if kind == 0:
+        action = rng.dirichlet(np.ones(m))
+    elif kind == 1:
+        action = rng.dirichlet(np.full(m, 0.1))
+    elif kind == 2:
+        action = one_hot
+    elif kind == 3:
+        action = np.full(m, 1 / m)
+    elif kind == 4:
+        action = weights.astype(np.float32)
+    elif kind == 5:
+        action = weights.copy()
+    elif kind == 6:  # as observed, but for one asset
+        action = weights.astype(np.float32).astype(float)
+        action[rng.integers(m)] += rng.choice([-0.1, 1e-9, 0.1])
+    elif kind == 7:
+        action = rng.uniform(-1, 1, m)
+    elif kind == 8:
+        action = rng.choice([-1.0, 0.0, 1.0], m)
+    elif kind == 9:
+        action = rng.normal(0, 1, m) * rng.choice([1e-300, 1e-20, 1e6, 1e30, 1e300])
+    elif kind == 10:
+        action = rng.dirichlet(np.ones(m)) * rng.choice([0.0, 0.3, 1 + 1e-7, 2.0])
+    elif kind == 11:  # long and short, on the simplex
+        action = rng.normal(0, 1, m)
+        action[0] = 1 - action[1:].sum()
+    elif kind == 12:
+        action = one_hot * rng.choice([1e30, 1e-30, -1.0])
+    elif kind == 13:
+        action = rng.permutation(weights)
+    else:
+        action = np.zeros(m)
+    if rng.random() < 0.5 and np.abs(action).max() < 1e38:
+        return action.astype(np.float32).astype(float)
+    return action

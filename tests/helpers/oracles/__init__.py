@@ -1,0 +1,1 @@
+"""Slow, independent implementations in plain Python that tests compare with."""
