@@ -22,8 +22,7 @@ from rich.progress import track
 from rich.table import Table
 from rich.text import Text
 
-from agents.store.cards import write_card
-from agents.store.records import is_run
+from agents.training.cards import write_card
 from agents.training.evaluation import (
     Setting,
     Stage,
@@ -33,6 +32,7 @@ from agents.training.evaluation import (
     setting_of_run,
     setting_of_task,
 )
+from agents.training.records import is_run
 from agents.training.run_folder import evaluating
 from agents.training.walk_forward import FILE
 from baselines import BASELINES

@@ -13,7 +13,8 @@ from agents.forecasts import NextReturns
 from agents.market_encoder import Embeddings
 from agents.networks import Encoder
 from portfolio_env.market import Market
-from portfolio_env.rendering import new_figure, plot_label, time_text
+from portfolio_env.market.timeline import time_text
+from portfolio_env.plotting import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -15,9 +15,9 @@ import torch as th
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from agents.memory import fitting_batch, memory_of
 from agents.networks import Encoder
 from agents.networks.heads import PredictionHead
-from agents.training.memory import fitting_batch, memory_of
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 
@@ -42,7 +42,7 @@ class Embeddings(nn.Module):
         autocast: "bf16" runs it in mixed precision; its output is float32 all the same.
         checkpointed: windows whose activations are kept at a time; where there are more, they are
             computed again in the backward pass. None keeps all, "auto" what a quarter of the memory
-            of the device holds, see `agents.training.memory`.
+            of the device holds, see `agents.memory`.
         forecasts: it has a head that forecasts each asset's next return, see `forecast`.
 
     Attributes:

@@ -31,9 +31,9 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
 from agents import make_agent, make_sb3_vec_env
-from agents.sb3.encoder_callbacks import FrozenStart, PredictionLoss
 from agents.training.config import TrainConfig
 from agents.training.curriculum import hand_on, pretrained
+from agents.training.encoder_callbacks import FrozenStart, PredictionLoss
 from portfolio_env.files.atomic import replacing
 
 STRENGTH, WINDOW, DAYS, VALIDATION = "medium", 8, 3_000, 500

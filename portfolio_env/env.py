@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, ClassVar, Unpack
 
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from portfolio_env.data import load_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
@@ -86,7 +88,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
     ) -> None:
         """Build a simulator with one lane."""
         check_options(type(self), options)
-        self.simulator = Simulator(market, 1, **options)
+        self.simulator = Simulator(opened_market(market), 1, **options)
         self._observer = Observer(self.simulator, observation)
         self.observation_space = self._observer.space
         self.action_space = action_space(self.simulator)
@@ -174,3 +176,16 @@ def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
             f"unknown reset options {sorted(given)}; this environment knows 't' and 'weights'."
         )
     return t, weights
+
+
+def opened_market(market: Market | str) -> Market:
+    """The market itself, or the one of a name or path (see ``load_market``)."""
+    return market if isinstance(market, Market) else _named_market(market)
+
+
+@lru_cache(maxsize=8)
+def _named_market(name: str) -> Market:
+    """One copy of a named market per process, however many environments use it."""
+    if not isinstance(name, str):
+        raise ArgumentError(f"market={name!r} must be a Market, a name or a path.")
+    return load_market(name)

@@ -14,6 +14,7 @@ import pandas as pd
 
 from portfolio_env.files.atomic import replacing
 from portfolio_env.names import file_name, printable
+from portfolio_env.plotting import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -130,8 +131,6 @@ class Page:
 
         What stands before the last "/" of its name is a folder within.
         """
-        from portfolio_env.evaluation.report.plots import save_figure
-
         owner, _, last = name.rpartition("/")
         folder = self.path / file_name(owner) if owner else self.path
         file = folder / f"{file_name(last)}.png"

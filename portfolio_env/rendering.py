@@ -1,63 +1,16 @@
 """Pictures of an account: as text, and as pixels (which import matplotlib when asked for)."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.errors import PortfolioError
+from portfolio_env.market.timeline import time_text
 from portfolio_env.names import printable
+from portfolio_env.plotting import new_figure, plot_label
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-LONGEST = 32  # characters of a name in a picture
 BAR_WIDTH = 30  # characters of a full bar
 SIZE_INCHES, DOTS_PER_INCH = (8.0, 4.5), 80  # 640 x 360 pixels
-
-
-def new_figure(size: tuple[float, float], dpi: int) -> "Figure":
-    """A matplotlib figure that draws without a display and that no global state keeps alive.
-
-    Args:
-        size: Width and height in inches.
-        dpi: Dots per inch.
-
-    Raises:
-        PortfolioError: If matplotlib is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise PortfolioError(
-            "drawing needs matplotlib, which is not installed; pip install 'portfolio-env[rl]'."
-        ) from error
-    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def plot_label(name: str) -> str:
-    r"""A name as matplotlib can draw it anywhere, legends included.
-
-    Dollars are no formulas, what is invisible or not in the font is written out, names of nothing
-    or with an underscore at first (which legends leave out) are shown, long ones are cut.
-
-    >>> print(plot_label("$x^$"), plot_label("_x"), plot_label("a\nb"), plot_label("\N{ROCKET}"))
-    \$x^\$  _x a\nb \U0001f680
-    """
-    from matplotlib.font_manager import FontProperties, findfont, get_font
-
-    font = get_font(findfont(FontProperties()))
-    shown = "".join(
-        c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode("ascii")
-        for c in printable(name[:LONGEST])
-    )
-    if len(shown) > LONGEST or len(name) > LONGEST:
-        shown = f"{shown[: LONGEST - 1]}…"
-    return (" " if shown.startswith("_") else "") + shown.replace("$", r"\$")
 
 
 def render_ansi(
@@ -137,13 +90,3 @@ def render_rgb(
     canvas = figure.canvas
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
-
-
-def time_text(timestamp: np.datetime64) -> str:
-    """A timestamp to the minute, and without the time of day where that is midnight.
-
-    >>> time_text(np.datetime64("2020-03-02T00:00")), time_text(np.datetime64("2020-03-02T13:30"))
-    ('2020-03-02', '2020-03-02 13:30')
-    """
-    text = str(timestamp.astype("datetime64[m]"))
-    return text.removesuffix("T00:00").replace("T", " ")

@@ -16,6 +16,7 @@ from portfolio_env.env import (
     action_space,
     check_options,
     checked_render_mode,
+    opened_market,
     read_reset_options,
     render_lane,
 )
@@ -65,7 +66,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         """Build a simulator with ``num_envs`` lanes."""
         check_options(type(self), options)
-        self.simulator = Simulator(market, num_envs, **options)
+        self.simulator = Simulator(opened_market(market), num_envs, **options)
         self.num_envs = num_envs
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         # one dict per object: the class holds none, as two environments may differ in mode

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.direct.simulator import Economics
+from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.losses import MultiTask, log_growth_loss, sharpe_loss
 from agents.market_extractor import asset_rows
-from agents.training.fitting import Fit, FitOptions
 from portfolio_env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest

@@ -15,12 +15,12 @@ from rich.text import Text
 
 from agents.removal import refuse_links
 from agents.store.archives import export_run, import_run
-from agents.store.card_texts import markdown
-from agents.store.cards import TEXT, make_card, renew_card
 from agents.store.changes import delete, refuse_foreign
 from agents.store.content import check_file, run_files
 from agents.store.conversion import convert
-from agents.store.records import (
+from agents.training.card_texts import markdown
+from agents.training.cards import TEXT, make_card, renew_card
+from agents.training.records import (
     MODELS,
     Record,
     find,

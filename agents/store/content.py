@@ -7,8 +7,8 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from agents.store.card_texts import is_intact
 from agents.tensors import SUFFIX, load_tensors
+from agents.training.card_texts import is_intact
 from agents.training.run_folder import CHECKPOINTS, latest_checkpoint
 from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import read_json

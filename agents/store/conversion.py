@@ -24,17 +24,17 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from agents.direct.agent import DirectAgent
+from agents.fitting import KIND as FIT
 from agents.removal import remove_folder
 from agents.saving import COUNTERS, give_parameters, load_zip, save_agent
 from agents.sb3.algorithms import policy_for
 from agents.sb3.buffers import restore_buffer
 from agents.sb3.vec_env import make_sb3_vec_env
-from agents.store.cards import validate_models, write_card
-from agents.store.records import MODELS, identity, is_old, member_runs
 from agents.tensors import SUFFIX, save_tensors
+from agents.training.cards import validate_models, write_card
 from agents.training.config import Range, TrainConfig
 from agents.training.curriculum import KIND as WEIGHTS
-from agents.training.fitting import KIND as FIT
+from agents.training.records import MODELS, identity, is_old, member_runs
 from agents.training.run_folder import (
     CHECKPOINTS,
     FORMAT,

@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import torch as th
 
+from agents.fitting import FitOptions, Schedule
 from agents.losses import MultiTask
 from agents.networks import make_encoder
 from agents.sb3.algorithms import ON_POLICY, policy_class, torch_device
-from agents.training.fitting import FitOptions, Schedule
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.fields import check_fields, check_range, from_object, shortened

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 
 from agents.direct.agent import DirectAgent, DirectNetwork
 from agents.direct.training import DirectTrainer
+from agents.fitting import run_rounds, take_up
+from agents.inspection import encoder_figures
 from agents.losses import MultiTask
 from agents.market_encoder import Embeddings
 from agents.market_extractor import all_embeddings
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
-from agents.sb3.encoder_callbacks import encoder_figures
+from agents.sb3.curves import curves, write_points
 from agents.tensors import SUFFIX, load_tensors, save_tensors
 from agents.training.config import Range, TrainConfig
-from agents.training.curves import curves, write_points
-from agents.training.fitting import run_rounds, take_up
 from agents.training.pretraining import Pretrainer, PretrainingOptions
 from portfolio_env.market import Market
 

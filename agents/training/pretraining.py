@@ -13,9 +13,9 @@ import torch as th
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.market_encoder import Embeddings, market_tensors
-from agents.training.fitting import Fit, FitOptions
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 

@@ -14,27 +14,27 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device
 
 from agents.direct.training import DirectOptions, DirectTrainer
+from agents.fitting import run_rounds, take_up
+from agents.inspection import encoder_figures
 from agents.saving import save_agent
 from agents.sb3.algorithms import ON_POLICY, make_agent
-from agents.sb3.callbacks import (
+from agents.sb3.curves import curves, write_points
+from agents.sb3.vec_env import make_sb3_vec_env
+from agents.tensors import SUFFIX
+from agents.training.callbacks import (
     CheckpointCallback,
     LogCallback,
     PortfolioMetrics,
     ValidationCallback,
 )
-from agents.sb3.encoder_callbacks import (
+from agents.training.cards import validate_models, write_card
+from agents.training.config import Range, TrainConfig
+from agents.training.curriculum import direct_agent, hand_on, pretrained
+from agents.training.encoder_callbacks import (
     EncoderFigures,
     FrozenStart,
     PredictionLoss,
-    encoder_figures,
 )
-from agents.sb3.vec_env import make_sb3_vec_env
-from agents.store.cards import validate_models, write_card
-from agents.tensors import SUFFIX
-from agents.training.config import Range, TrainConfig
-from agents.training.curriculum import direct_agent, hand_on, pretrained
-from agents.training.curves import curves, write_points
-from agents.training.fitting import run_rounds, take_up
 from agents.training.run_folder import (
     CHECKPOINTS,
     create_run,

@@ -12,7 +12,7 @@ from agents.training.config import Range
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.backtest import Policy
-from portfolio_env.evaluation.metrics import annual_log_growth
+from portfolio_env.metrics import annual_log_growth
 
 
 class Validation:

@@ -18,8 +18,8 @@ from typing import Literal
 
 import pandas as pd
 
-from agents.store.cards import write_card
 from agents.tensors import SUFFIX
+from agents.training.cards import write_card
 from agents.training.config import TrainConfig
 from agents.training.run_folder import (
     OLD_FORMAT,

@@ -12,7 +12,7 @@ from baselines.optimisers.mean_variance import NO_EXCESS, MeanVariance, largest_
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.timeline import Moment
-from portfolio_env.rendering import new_figure, plot_label
+from portfolio_env.plotting import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

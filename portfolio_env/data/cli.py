@@ -12,10 +12,10 @@ import pandas as pd
 import tyro
 
 from portfolio_env.data import load_market
+from portfolio_env.data.bars import frame_of_panel
 from portfolio_env.data.downloads import exchange
 from portfolio_env.data.downloads.download import SeriesReport
 from portfolio_env.data.downloads.store import moment, read_series, stored
-from portfolio_env.data.load import frame_of_panel
 from portfolio_env.data.repair import Repair
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.csv_files import write_csv

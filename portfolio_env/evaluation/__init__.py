@@ -1,6 +1,7 @@
 """Evaluation: backtests through the environment, performance measures, intervals, reports."""
 
-from portfolio_env.evaluation import metrics, statistics
+from portfolio_env import metrics
+from portfolio_env.evaluation import statistics
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
 from portfolio_env.evaluation.diagnostics.crises import performance_in, windows_around

@@ -12,12 +12,12 @@ import pandas as pd
 from gymnasium.vector import AutoresetMode, VectorEnv
 from numpy.typing import NDArray
 
+from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError, PortfolioError
-from portfolio_env.evaluation import metrics
-from portfolio_env.evaluation.metrics import TrackRecord
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.parquet import write_parquet
 from portfolio_env.market.panel import PricePanel
+from portfolio_env.metrics import TrackRecord
 from portfolio_env.names import positions
 from portfolio_env.simulation.dynamics import CARRY, COST, TURNOVER, VALUE
 from portfolio_env.simulation.simulator import Simulator
@@ -87,13 +87,13 @@ class BacktestResult:
         return not self.held[:, 1:].any()
 
     def metrics(self) -> dict[str, float]:
-        """Every performance measure by name, see ``portfolio_env.evaluation.metrics``."""
+        """Every performance measure by name, see ``portfolio_env.metrics``."""
         return metrics.summary(
             self.values, self.held, self.turnovers, self.costs, self.periods_per_year
         )
 
     def track_record(self) -> TrackRecord:
-        """What the measures are functions of, see ``portfolio_env.evaluation.metrics``."""
+        """What the measures are functions of, see ``portfolio_env.metrics``."""
         return metrics.track_record(self.values, self.held, self.turnovers, self.costs)
 
     def account(self) -> pd.DataFrame:

@@ -12,7 +12,6 @@ import pandas as pd
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult
-from portfolio_env.evaluation.metrics import RELATIVE_MEASURES, relative_summary
 from portfolio_env.evaluation.statistics import (
     SuperiorityTest,
     deflated_sharpe_ratio,
@@ -24,6 +23,7 @@ from portfolio_env.evaluation.statistics import (
 )
 from portfolio_env.files.atomic import write_json
 from portfolio_env.files.csv_files import write_csv
+from portfolio_env.metrics import RELATIVE_MEASURES, relative_summary
 from portfolio_env.names import file_name
 
 REFERENCE = "equal_weight"

@@ -10,8 +10,8 @@ from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import PortfolioError
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.diagnostics.implementation import Stopwatch
-from portfolio_env.evaluation.metrics import annual_log_growth
 from portfolio_env.evaluation.walk_forward import stitch
+from portfolio_env.metrics import annual_log_growth
 from portfolio_env.simulation.costs import TransactionCosts
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import locked, read_json, write_json
 from portfolio_env.market import Market
-from portfolio_env.rendering import time_text
+from portfolio_env.market.timeline import time_text
 
 FILE = "looks.json"
 LOCK = ".looks.lock"

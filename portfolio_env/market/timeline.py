@@ -100,3 +100,13 @@ def periods_per_year(timestamps: Timestamps) -> float:
         return float(round(per_year)) if per_year >= 1 else per_year
     per_day = np.unique(timestamps.astype("datetime64[D]"), return_counts=True)[1]
     return _TRADING_DAYS * float(np.median(per_day))
+
+
+def time_text(timestamp: np.datetime64) -> str:
+    """A timestamp to the minute, and without the time of day where that is midnight.
+
+    >>> time_text(np.datetime64("2020-03-02T00:00")), time_text(np.datetime64("2020-03-02T13:30"))
+    ('2020-03-02', '2020-03-02 13:30')
+    """
+    text = str(timestamp.astype("datetime64[m]"))
+    return text.removesuffix("T00:00").replace("T", " ")

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from functools import lru_cache
 from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.data import load_market
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
@@ -53,7 +51,7 @@ class Simulator:
     """Accounts trading one market: state arrays for B lanes, ``reset`` and ``step``.
 
     Args:
-        market: A Market, or a name or path for ``load_market``.
+        market: The market.
         num_lanes: Number B of independent accounts.
         window: Bars an observation shows (>= 1); the first decision needs that much history.
         action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights,
@@ -84,7 +82,7 @@ class Simulator:
 
     def __init__(
         self,
-        market: Market | str = "synthetic",
+        market: Market,
         num_lanes: int = 1,
         *,
         window: int = 60,
@@ -114,7 +112,7 @@ class Simulator:
         _check_range("adjustment", adjustment, 1.0)
         _check_range("initial_value", initial_value, 1e15, LEAST_VALUE)
         _check_range("logits_scale", logits_scale, 100.0)
-        self.market = market if isinstance(market, Market) else _cached_market(market)
+        self.market = market
         self.num_lanes, self.window, self.action = num_lanes, window, action
         self.costs = _built(TransactionCosts, "costs", costs)
         self.constraints = _built(PortfolioConstraints, "constraints", constraints)
@@ -359,14 +357,6 @@ class Simulator:
             f"weights sum to {lanes.held[lane].sum():.17g}. This is a fault of the program, not of "
             "the action: report it with the lane's weights and held, and reset the lane."
         )
-
-
-@lru_cache(maxsize=8)
-def _cached_market(name: str) -> Market:
-    """One copy of a named market per process, however many environments use it."""
-    if not isinstance(name, str):
-        raise ArgumentError(f"market={name!r} must be a Market, a name or a path.")
-    return load_market(name)
 
 
 Built = TypeVar("Built", TransactionCosts, PortfolioConstraints)

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from agents import losses
 from agents.losses import MultiTask, sharpe_loss
-from portfolio_env import ArgumentError
-from portfolio_env.evaluation import metrics
+from portfolio_env import ArgumentError, metrics
 
 SHAPE = (4, 30)
 

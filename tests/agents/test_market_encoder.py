@@ -12,8 +12,8 @@ from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
 from agents.market_encoder import Embeddings
+from agents.memory import training_bytes
 from agents.networks import Encoder
-from agents.training.memory import training_bytes
 from portfolio_env.errors import ArgumentError
 
 BARS, ASSETS, FEATURES, WINDOW = 60, 4, 3, 5

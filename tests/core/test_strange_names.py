@@ -23,7 +23,8 @@ from portfolio_env.data.load import frame_of_panel
 from portfolio_env.data.reports import exploration_plots
 from portfolio_env.files.csv_files import neutral, original, write_csv
 from portfolio_env.names import file_name, printable
-from portfolio_env.rendering import plot_label, render_ansi, render_rgb
+from portfolio_env.plotting import plot_label
+from portfolio_env.rendering import render_ansi, render_rgb
 
 STRANGE = (
     "$x^$", "$\\frac{1}{0}$", "_hidden", "__", "100%", "%s%n", "{0}", "\\", "C:\\x",

@@ -31,9 +31,8 @@ from portfolio_env.html import (
     write_page,
 )
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.timeline import as_timestamp
+from portfolio_env.market.timeline import as_timestamp, time_text
 from portfolio_env.names import positions
-from portfolio_env.rendering import time_text
 
 if TYPE_CHECKING:
     from datetime import date

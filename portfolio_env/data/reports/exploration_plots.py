@@ -14,9 +14,8 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.data.reports import statistics
-from portfolio_env.evaluation.report.plots import DOTS_PER_INCH, date_axis
 from portfolio_env.market.panel import FloatArray, PricePanel
-from portfolio_env.rendering import new_figure, plot_label
+from portfolio_env.plotting import DOTS_PER_INCH, date_axis, new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

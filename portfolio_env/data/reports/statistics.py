@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError, PortfolioError
-from portfolio_env.evaluation import metrics
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.names import unknown
 

@@ -7,8 +7,8 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
+from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.backtest import BacktestResult, FloatArray
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import as_timestamp

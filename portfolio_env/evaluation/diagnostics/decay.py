@@ -9,12 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.backtest import BacktestResult, FloatArray, realised_returns
-from portfolio_env.evaluation.metrics.arrays import as_pair, as_series
 from portfolio_env.evaluation.statistics import growth_difference, probabilistic_sharpe_ratio
 from portfolio_env.market.panel import PricePanel
+from portfolio_env.metrics.arrays import as_pair, as_series
 
 _NORMAL = NormalDist()
 _CONFIDENCE = 0.95

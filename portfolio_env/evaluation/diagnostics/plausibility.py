@@ -7,8 +7,8 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.backtest import (
     BacktestResult,
     FloatArray,

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from portfolio_env import metrics
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.evaluation import metrics
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.diagnostics.scenarios import Scenario
 from portfolio_env.features import FeaturePipeline

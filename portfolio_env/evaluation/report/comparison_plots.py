@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.report.inputs import Hindsight
-from portfolio_env.evaluation.report.plots import DOTS_PER_INCH, OTHERS, WIDTH, Style
+from portfolio_env.evaluation.report.plots import OTHERS, WIDTH, Style
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.rendering import new_figure, plot_label
+from portfolio_env.plotting import DOTS_PER_INCH, new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -3,31 +3,20 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.evaluation import metrics
+from portfolio_env import metrics
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.statistics.bootstrap import resampled
-from portfolio_env.files.atomic import replacing
-from portfolio_env.rendering import new_figure, plot_label
+from portfolio_env.plotting import DOTS_PER_INCH, date_axis, new_figure, plot_label, value_axis
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DOTS_PER_INCH = 120
 MAX_LEGEND = 24  # more names than this are unreadable beside a plot
-LOG_FROM = 4  # a logarithmic axis from this ratio of highest to lowest value
-LOG_STEPS = (  # its numbers within a decade, by that ratio
-    (12, (1, 1.5, 2, 3, 5, 7)),
-    (60, (1, 2, 5)),
-    (600, (1, 3)),
-    (float("inf"), (1,)),
-)
 MAX_CURVES = 6  # more lines than this cannot be told apart
 COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf")
 WIDTH = 10.0  # inches, of every picture of a report: one size of letters
@@ -162,55 +151,6 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
     if len(names) <= MAX_LEGEND:
         figure.legend(loc="outside right upper", fontsize="small")
     return figure
-
-
-def value_axis(axes: "Axes", values: NDArray[np.float64]) -> None:
-    """An axis that shows these values: logarithmic where they differ much, with readable numbers.
-
-    Args:
-        axes: What to give it.
-        values: What must be in the picture; one of 0 or less keeps the axis linear.
-    """
-    from matplotlib.ticker import LogLocator
-
-    low, high = float(values.min()), float(values.max())
-    if 0 < low < high / LOG_FROM:
-        steps = next(steps for most, steps in LOG_STEPS if high / low < most)
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=steps))
-        axes.yaxis.set_minor_formatter("")
-        axes.set_ylim(low / (high / low) ** 0.04, high * (high / low) ** 0.04)
-    else:
-        room = 0.04 * (high - low) or 0.04
-        axes.set_ylim(low - room, high + room)
-    axes.yaxis.set_major_formatter("{x:g}")
-
-
-def date_axis(axes: "Axes", *, few: bool = False) -> None:
-    """Dates along the bottom, as short as they can be, and a light grid.
-
-    Args:
-        axes: What to give them.
-        few: Three to eight dates, for a small picture; else as many as matplotlib thinks best.
-    """
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    ticks = {"minticks": 3, "maxticks": 8} if few else {}
-    locator = AutoDateLocator(**ticks)  # type: ignore[no-untyped-call]
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
-    axes.grid(alpha=0.3)
-
-
-def save_figure(figure: "Figure", path: str | Path) -> None:
-    """Write a figure as a picture, in one piece.
-
-    Args:
-        figure: The figure.
-        path: Destination; the suffix names the format.
-    """
-    with replacing(path) as beside:
-        figure.savefig(beside)
 
 
 POINTS = 200  # of a band: more cannot be seen

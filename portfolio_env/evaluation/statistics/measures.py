@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation.metrics import MEASURES, RELATIVE_MEASURES, TrackRecord
 from portfolio_env.evaluation.statistics.bootstrap import (
     FloatArray,
     Interval,
@@ -14,6 +13,7 @@ from portfolio_env.evaluation.statistics.bootstrap import (
     percentile_interval,
     resampled,
 )
+from portfolio_env.metrics import MEASURES, RELATIVE_MEASURES, TrackRecord
 from portfolio_env.names import positions
 
 _RESAMPLED = ("returns", "turnovers", "cost_shares", "effective_numbers", "exposures")

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation.metrics import sharpe, standardised_moments
+from portfolio_env.metrics import sharpe, standardised_moments
 
 _NORMAL = NormalDist()
 

@@ -8,9 +8,9 @@ import torch as th
 
 from agents.direct.agent import DirectAgent
 from agents.direct.training import DirectOptions, DirectTrainer
+from agents.fitting import take_up
 from agents.networks import ENCODERS, Encoder
 from agents.tensors import save_tensors
-from agents.training.fitting import take_up
 from portfolio_env import (
     ArgumentError,
     DataError,

@@ -17,9 +17,9 @@ from agents.sb3.vec_env import make_sb3_vec_env
 from agents.store.__main__ import main
 from agents.store.archives import export_run
 from agents.store.conversion import convert
-from agents.store.records import read_record
 from agents.training.config import TrainConfig
 from agents.training.evaluation import setting_of_run
+from agents.training.records import read_record
 from agents.training.run_folder import load_model
 from agents.training.train import resume
 from portfolio_env.errors import DataError

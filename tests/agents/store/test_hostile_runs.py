@@ -13,8 +13,8 @@ from test_run_archives import entries, rewritten
 from test_run_store import command
 
 from agents.store.archives import export_run, import_run
-from agents.store.cards import write_card
 from agents.store.conversion import convert
+from agents.training.cards import write_card
 from agents.training.run_folder import evaluating
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.files.atomic import read_json, write_json

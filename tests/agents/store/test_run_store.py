@@ -9,8 +9,8 @@ import pytest
 from helpers.small_runs import ROOT, made_run
 
 from agents.store.__main__ import main
-from agents.store.cards import write_card
-from agents.store.records import find, read_record, read_records
+from agents.training.cards import write_card
+from agents.training.records import find, read_record, read_records
 from agents.training.run_folder import WALK_FORWARD, one_process, started
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.usage_log import Look, record_look

@@ -9,8 +9,8 @@ import torch as th
 from helpers.small_runs import small
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from agents.sb3.callbacks import PeriodicCallback
 from agents.tensors import load_tensors
+from agents.training.callbacks import PeriodicCallback
 from agents.training.config import TrainConfig
 from agents.training.run_folder import latest_checkpoint
 from agents.training.train import resume, train

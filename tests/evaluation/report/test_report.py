@@ -16,7 +16,7 @@ from portfolio_env.evaluation.report.inputs import Hindsight, Material
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.summary import overall, sentence
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.rendering import new_figure
+from portfolio_env.plotting import new_figure
 
 K = 130
 MARKET = np.random.default_rng(0).normal(0.0005, 0.01, K)

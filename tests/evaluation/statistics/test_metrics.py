@@ -9,8 +9,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from skfolio import measures as skfolio
 
+from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation import metrics
 
 DAYS = 252
 RETURNS = np.random.default_rng(7).standard_t(5, 1000) * 0.01 + 0.0004

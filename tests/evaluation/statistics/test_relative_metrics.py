@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation import metrics
 
 DAYS = 252
 GENERATOR = np.random.default_rng(11)

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from agents import memory
+from agents.memory import fitting_batch, memory_of, training_bytes
 from agents.networks import ENCODERS, Encoder, make_encoder
-from agents.training import memory
-from agents.training.memory import fitting_batch, memory_of, training_bytes
 from portfolio_env.errors import ArgumentError
 
 CPU = th.device("cpu")

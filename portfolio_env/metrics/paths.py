@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.evaluation.metrics.arrays import FloatArray, as_path, ratio
+from portfolio_env.metrics.arrays import FloatArray, as_path, ratio
 
 
 def simple_returns(values: ArrayLike) -> FloatArray:

@@ -8,7 +8,7 @@ import torch as th
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from agents.training.fitting import Fit, FitOptions, run_rounds, take_up
+from agents.fitting import Fit, FitOptions, run_rounds, take_up
 from portfolio_env.errors import ArgumentError
 
 OPTIONS = [

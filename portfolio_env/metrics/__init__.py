@@ -14,7 +14,7 @@ Conventions, the same everywhere:
 ``summary`` and ``relative_summary`` give all measures by name.
 """
 
-from portfolio_env.evaluation.metrics.paths import (
+from portfolio_env.metrics.paths import (
     annual_log_growth,
     annual_return,
     calmar,
@@ -26,7 +26,7 @@ from portfolio_env.evaluation.metrics.paths import (
     simple_returns,
     total_return,
 )
-from portfolio_env.evaluation.metrics.records import (
+from portfolio_env.metrics.records import (
     MEASURES,
     RELATIVE_MEASURES,
     TrackRecord,
@@ -34,7 +34,7 @@ from portfolio_env.evaluation.metrics.records import (
     summary,
     track_record,
 )
-from portfolio_env.evaluation.metrics.relative import (
+from portfolio_env.metrics.relative import (
     beta,
     correlation,
     correlation_stability,
@@ -42,7 +42,7 @@ from portfolio_env.evaluation.metrics.relative import (
     rolling_correlation,
     tracking_error,
 )
-from portfolio_env.evaluation.metrics.returns import (
+from portfolio_env.metrics.returns import (
     TAIL,
     expected_shortfall,
     hit_ratio,
@@ -56,7 +56,7 @@ from portfolio_env.evaluation.metrics.returns import (
     value_at_risk,
     volatility,
 )
-from portfolio_env.evaluation.metrics.trading import (
+from portfolio_env.metrics.trading import (
     annual_turnover,
     cost_drag,
     effective_assets,

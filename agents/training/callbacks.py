@@ -11,10 +11,10 @@ from stable_baselines3.common.logger import HParam
 
 from agents.saving import save_agent
 from agents.sb3.algorithms import policy_for
+from agents.sb3.curves import write_points
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
 from agents.training.config import Range
-from agents.training.curves import write_points
 from agents.training.run_folder import save_checkpoint
 from agents.training.validation import Validation, plain
 from portfolio_env import Market

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from agents.direct.training import DirectOptions
-from agents.store.card_texts import limits, markdown, sealed
-from agents.store.records import (
+from agents.training.card_texts import limits, markdown, sealed
+from agents.training.config import Range, TrainConfig
+from agents.training.records import (
     CARD,
     MALFORMED,
     MODELS,
@@ -19,7 +20,6 @@ from agents.store.records import (
     read_record,
     validations,
 )
-from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
     FORMAT,
     WALK_FORWARD,

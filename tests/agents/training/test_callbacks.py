@@ -9,14 +9,14 @@ import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import load_agent, make_agent, make_sb3_vec_env
-from agents.sb3.callbacks import (
+from agents.sb3.curves import curves
+from agents.tensors import load_tensors
+from agents.training.callbacks import (
     CheckpointCallback,
     LogCallback,
     PortfolioMetrics,
     ValidationCallback,
 )
-from agents.tensors import load_tensors
-from agents.training.curves import curves
 from agents.training.run_folder import latest_checkpoint
 from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.evaluation import backtest

@@ -6,8 +6,8 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.evaluation.metrics import paths, relative, returns, trading
-from portfolio_env.evaluation.metrics.arrays import FloatArray, as_series
+from portfolio_env.metrics import paths, relative, returns, trading
+from portfolio_env.metrics.arrays import FloatArray, as_series
 
 
 class TrackRecord(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation.metrics.arrays import FloatArray, as_pair, deviation, ratio
+from portfolio_env.metrics.arrays import FloatArray, as_pair, deviation, ratio
 
 WINDOW = 60
 """Periods that one rolling correlation looks back on."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from portfolio_env.evaluation.metrics.arrays import FloatArray, as_path, as_series, ratio
+from portfolio_env.metrics.arrays import FloatArray, as_path, as_series, ratio
 
 
 def annual_turnover(turnovers: ArrayLike, periods_per_year: float) -> FloatArray:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from portfolio_env.evaluation.metrics.arrays import FloatArray, as_series, deviation, ratio
+from portfolio_env.metrics.arrays import FloatArray, as_series, deviation, ratio
 
 TAIL = 0.05  # the worst (and best) share of the periods that measures of tails describe
 

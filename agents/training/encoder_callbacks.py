@@ -14,9 +14,9 @@ from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
 from agents.market_encoder import Embeddings
 from agents.market_extractor import all_embeddings
-from agents.sb3.callbacks import PeriodicCallback
+from agents.sb3.curves import write_points
+from agents.training.callbacks import PeriodicCallback
 from agents.training.config import Range
-from agents.training.curves import write_points
 from portfolio_env.market import Market
 
 if TYPE_CHECKING:
