@@ -1,13 +1,14 @@
-"""What an evaluation takes place in: market, ranges, rules; of a run, folds or a command line."""
+"""Evaluation tasks: of a run, of a walk forward, or of a market alone."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from torch import nn
 
 from agents.direct.agent import DirectAgent
@@ -21,21 +22,20 @@ from agents.training.run_folder import (
     load_checked_market,
     load_model,
     load_run,
+    model_file,
     read_config,
 )
 from agents.training.walk_forward import FILE, is_trained, read_plan
-from portfolio_env import Market, PortfolioConstraints, TransactionCosts
-from portfolio_env.errors import DataError
-from portfolio_env.evaluation.diagnostics.crises import Date, Windows
+from portfolio_env import PortfolioConstraints, TransactionCosts
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-GATED = "_gated"  # ends the name of an agent behind the gate
-
 
 @dataclass(frozen=True)
-class Task:
+class MarketConfig:
     """What is traded where there is no run; names and defaults are those of train.py."""
 
     market: str = TrainConfig.market
@@ -62,137 +62,89 @@ class Task:
     """Which portfolios may be held."""
 
 
-@dataclass(frozen=True)
-class Stage:
-    """A market cut into ranges, and the agents trained there: a whole evaluation, or one fold.
+def open_task(
+    run: Path | None,
+    config: MarketConfig,
+    folder: Path | None = None,
+    split: str = "test",
+    *,
+    model: Literal["final", "best"] = "final",
+    device: str = "auto",
+    agent: bool = True,
+) -> EvaluationTask:
+    """The task of a run, see `run_task`; without one that of a market, see `market_task`.
 
-    Attributes:
-        market: the market.
-        ranges: rows of the market, half-open, for "train", "validation" and "test".
-        options: keywords of `PortfolioEnv`, as an agent takes them.
-        runs: the runs whose agents are judged, by name; none for baselines alone.
+    Raises:
+        ArgumentError: if settings of a market are given beside a run, or the split is not that of
+            the tests of a walk forward.
+        DataError: as of `run_task`.
     """
-
-    market: Market
-    ranges: dict[str, Range]
-    options: dict[str, Any]
-    runs: dict[str, Run] = field(default_factory=dict)
-
-    def rows(self, split: str) -> Range:
-        """The rows of a range from the first on that has enough history."""
-        start, end = self.ranges[split]
-        return max(start, self.market.warmup + self.options["window"] - 1), end
-
-    def agent_options(self, split: str) -> dict[str, Any]:
-        """Keywords of the environment of an agent."""
-        start, end = self.rows(split)
-        return {**self.options, "market": self.market, "start": start, "end": end}
-
-    def baseline_options(self, split: str) -> dict[str, Any]:
-        """Keywords of the environment of a baseline, which trades at once.
-
-        The pace at which an account follows its targets, `adjustment`, is part of an agent.
-        """
-        own = {"observation": "index", "action": "weights", "adjustment": 1.0}
-        return self.agent_options(split) | own
+    if run is None:
+        return market_task(config, folder)
+    if split != "test" and (run / FILE).exists():
+        raise ArgumentError(
+            f"split is {split}, but {run} is a walk forward, whose folds are joined by their tests "
+            "alone: leave --split out, or name the run of one fold, e.g. "
+            f"{next(run.glob('fold_*/seed_*'), 'fold_0/seed_0')}."
+        )
+    if config != MarketConfig() or folder is not None:
+        raise ArgumentError(
+            f"market, ranges, costs, constraints and folder are those of the run {run}; "
+            "leave the options that name them out, or leave the run out."
+        )
+    return run_task(run, model=model, device=device, agent=agent)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """What every strategy of an evaluation has in common.
-
-    Attributes:
-        home: folder of the run, or of the evaluation without one; it keeps the looks.
-        whole: the market from end to end; its test range is that of all stages together.
-        stages: what is judged one after the other: `whole` itself, or the folds of a walk forward.
-    """
-
-    home: Path
-    whole: Stage
-    stages: tuple[Stage, ...]
-
-    @property
-    def agents(self) -> list[str]:
-        """Names of the agents that are judged."""
-        return list(self.stages[0].runs)
-
-    @property
-    def folds(self) -> Windows:
-        """First and last moment of what each fold earned, by name; empty without a walk forward."""
-        if self.stages[0] is self.whole:
-            return {}
-        found: dict[str, tuple[Date, Date]] = {}
-        for number, stage in enumerate(self.stages, start=1):
-            start, end = stage.rows("test")
-            times = stage.market.timestamps
-            # A nanosecond after the last bar: midnight alone would stand for the whole day.
-            found[f"fold {number}"] = (times[start + 1], times[end - 1] + np.timedelta64(1, "ns"))
-        return found
-
-    @property
-    def seeds(self) -> dict[str, list[str]]:
-        """Names of agents that differ by their seed alone, and of the same behind the gate."""
-        if self.algorithm is None or len(self.agents) < 2:
-            return {}
-        gated = [f"{name}{GATED}" for name in self.agents]
-        return {self.algorithm: self.agents, f"{self.algorithm}{GATED}": gated}
-
-    @property
-    def algorithm(self) -> str | None:
-        """What the agents were trained by."""
-        runs = list(self.stages[0].runs.values())
-        return str(runs[0].config["algo"]) if runs else None
-
-
-def setting_of_task(task: Task, home: Path | None = None) -> Setting:
-    """The setting of baselines alone.
+def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationTask:
+    """The task of baselines alone.
 
     Args:
-        task: what is traded.
-        home: its folder; default runs/MARKET__baselines.
+        config: what is traded.
+        folder: its folder; default runs/MARKET__baselines.
     """
-    parts = {part.name: getattr(task, part.name) for part in dataclasses.fields(task)}
-    config = TrainConfig(**parts).resolved()
-    stage = Stage(*config.load_market(), config.env_options())
-    home = home or Path(config.runs) / f"{Path(config.market).stem.split('?')[0]}__baselines"
-    return Setting(home, stage, (stage,))
+    parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
+    settings = TrainConfig(**parts).resolved()
+    fold = EvaluationFold(*settings.load_market(), settings.env_options())
+    name = f"{Path(settings.market).stem.split('?')[0]}__baselines"
+    return EvaluationTask(folder or Path(settings.runs) / name, fold, (fold,))
 
 
-def setting_of_run(
+def run_task(
     path: Path,
     *,
     model: Literal["final", "best"] = "final",
     device: str = "auto",
     agent: bool = True,
-) -> Setting:
-    """The setting of a run, or of a walk forward: then each fold is a stage of its own.
+) -> EvaluationTask:
+    """The task of a run, or of a walk forward, whose folds are evaluated one after the other.
 
     Agents are called after their algorithm, those of a walk forward with several seeds after their
-    seed too. What is judged in a walk forward is the test range alone.
+    seed too. What is evaluated of a walk forward is the test range alone.
 
     Args:
         path: folder of the run or of the walk forward.
-        model: which of its models is judged, see `load_run`.
+        model: which of its models is evaluated, see `load_run`.
         device: torch device of the model.
-        agent: judge the agent; False takes the market and the rules of the run alone.
+        agent: include the agent; False takes the market and the rules of the run alone.
 
     Raises:
         DataError: as of `load_run`, or if the walk forward is not trained to its end.
     """
     if (path / FILE).exists():
-        return _setting_of_walk_forward(path, model, device, agent)
+        return _walk_forward_task(path, model, device, agent)
     if not agent:  # so that a run without a model yet will do
         config = read_config(path)
-        stage = Stage(*load_checked_market(path, config), config.env_options())
-        return Setting(path, stage, (stage,))
+        fold = EvaluationFold(*load_checked_market(path, config), config.env_options())
+        return EvaluationTask(path, fold, (fold,), model=model)
     run = load_run(path, model=model, device=device)
-    stage = Stage(run.market, run.ranges, run.env_options, {run.config["algo"]: run})
-    return Setting(run.path, stage, (stage,))
+    agents = {run.config["algo"]: trained_agent(run, model)}
+    fold = EvaluationFold(run.market, run.ranges, run.env_options, agents)
+    return EvaluationTask(run.path, fold, (fold,), run.config["algo"], model)
 
 
-def _setting_of_walk_forward(
+def _walk_forward_task(
     path: Path, model: Literal["final", "best"], device: str, agent: bool
-) -> Setting:
+) -> EvaluationTask:
     plan = read_plan(path)
     folders = plan.folders(path)
     lacking = [folder for own in folders.values() for folder in own if not is_trained(folder)]
@@ -203,19 +155,37 @@ def _setting_of_walk_forward(
         )
     algo, seeds = plan.config.algo, plan.seeds
     names = [algo] if len(seeds) == 1 else [f"{algo}_seed_{seed}" for seed in seeds]
-    stages = []
+    folds = []
     for own in zip(*folders.values(), strict=True):  # the runs of one fold share its market
         market, ranges = load_checked_market(own[0], read_config(own[0]))
-        runs = {}
+        agents = {}
         for name, folder in zip(names, own, strict=True) if agent else ():
             config = read_config(folder)
             check_market(folder, config, market)
             trained = load_model(folder, config, market, model=model, device=device)
             options = config.env_options()
-            runs[name] = Run(folder, config.to_json(), market, ranges, options, trained)
-        stages.append(Stage(market, ranges, plan.config.env_options(), runs))
-    whole = Stage(*plan.config.load_market(), plan.config.env_options())
-    return Setting(path, whole, tuple(stages))
+            run = Run(folder, config.to_json(), market, ranges, options, trained)
+            agents[name] = trained_agent(run, model)
+        folds.append(EvaluationFold(market, ranges, plan.config.env_options(), agents))
+    whole = EvaluationFold(*plan.config.load_market(), plan.config.env_options())
+    return EvaluationTask(path, whole, folds, algo if agent else None, model)
+
+
+def trained_agent(run: Run, model: str) -> TrainedAgent:
+    """The agent of a run, as an evaluation takes it."""
+    return TrainedAgent(
+        run.model, model_file(run.path, model), parameter_bytes(run), partial(encoder_pictures, run)
+    )
+
+
+def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
+    """Show the figures of a report in TensorBoard too."""
+    from matplotlib.image import imread
+    from torch.utils.tensorboard import SummaryWriter
+
+    with SummaryWriter(str(folder / "tb" / "evaluation")) as writer:
+        for name, file in figures.items():
+            writer.add_image(f"{split}/{name}", imread(file)[..., :3], dataformats="HWC")
 
 
 _TEXTS = {

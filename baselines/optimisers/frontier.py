@@ -9,7 +9,9 @@ import pandas as pd
 from baselines.base import at_least, bar_of
 from baselines.optimisers.base import Problem, adapter
 from baselines.optimisers.mean_variance import NO_EXCESS, MeanVariance, largest_return, tangency
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env.evaluation.report.inputs import Hindsight
+from portfolio_env.evaluation.task import EvaluationFold
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.timeline import Moment
 from portfolio_env.plotting import new_figure, plot_label
@@ -172,3 +174,30 @@ def _efficient(
         found = adapter().minimum_variance(problem, covariance, mean, targets)
         between = np.array([problem.bounded(each) for each in np.atleast_2d(found)])
     return np.vstack([calmest, between, richest])
+
+
+def hindsight_frontier(fold: EvaluationFold, split: str) -> Hindsight | None:
+    """The portfolios that were efficient in a range, and the capital market line.
+
+    None where skfolio is not installed, or no asset has all the prices.
+    """
+    start, end = fold.rows(split)
+    try:
+        model = MeanVariance(
+            fold.market,
+            lookback=end - 1 - start,
+            risk_free_rate=fold.options["costs"]["cash_rate_annual"],
+            min_weight=0.0,
+            max_weight=1.0,
+            covariance="sample",
+        )
+        found = efficient_frontier(model, end - 1)
+    except PortfolioError:
+        return None
+    columns = ["volatility", "expected_return"]
+    line, best = found.capital_market_line()[columns], found.tangency[columns]
+    return Hindsight(
+        frontier=found.portfolios[columns].to_numpy(),
+        market_line=line.to_numpy() if len(line) else None,
+        tangency=best.to_numpy()[0] if len(best) else None,
+    )

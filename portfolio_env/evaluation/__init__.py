@@ -10,36 +10,73 @@ from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_
 from portfolio_env.evaluation.diagnostics.plausibility import RealityCheck, reality_check
 from portfolio_env.evaluation.diagnostics.regimes import detection_scores, fit_regimes, regime_path
 from portfolio_env.evaluation.diagnostics.stress import stress_table, stress_test, stressed
-from portfolio_env.evaluation.gate import GateDecision, GatedPolicy, gate_decision, passes_gate
+from portfolio_env.evaluation.gate import (
+    GateDecision,
+    GatedPolicy,
+    ValidationGate,
+    gate_decision,
+    passes_gate,
+)
+from portfolio_env.evaluation.orders import allocate, check_capital, orders_at_end
+from portfolio_env.evaluation.report.inputs import report_inputs
+from portfolio_env.evaluation.report.report import write_report
+from portfolio_env.evaluation.report.subperiods import seed_sentences
+from portfolio_env.evaluation.runner import BacktestRuns, Strategy, agent_strategies, run_backtests
 from portfolio_env.evaluation.statistics import Interval, growth_difference
 from portfolio_env.evaluation.statistics.overfitting import backtest_overfitting
+from portfolio_env.evaluation.summary import print_summary
+from portfolio_env.evaluation.task import (
+    EvaluationFold,
+    EvaluationTask,
+    TrainedAgent,
+    commissions_of,
+)
+from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look
 from portfolio_env.evaluation.walk_forward import Fold, stitch, walk_forward_folds
 
 __all__ = [
     "BacktestResult",
+    "BacktestRuns",
     "Comparison",
+    "EvaluationFold",
+    "EvaluationTask",
     "Fold",
     "GateDecision",
     "GatedPolicy",
     "Interval",
     "Policy",
     "RealityCheck",
+    "Strategy",
+    "TrainedAgent",
+    "ValidationGate",
+    "agent_strategies",
+    "allocate",
     "backtest",
     "backtest_overfitting",
+    "check_capital",
+    "commissions_of",
     "compare",
     "detection_scores",
     "drift_table",
+    "earlier_sharpes",
     "event_study",
     "fit_regimes",
     "gate_decision",
     "growth_difference",
+    "look_at",
     "metrics",
+    "orders_at_end",
     "passes_gate",
     "performance_in",
+    "print_summary",
     "profit_per_event",
     "read_events",
     "reality_check",
+    "record_look",
     "regime_path",
+    "report_inputs",
+    "run_backtests",
+    "seed_sentences",
     "signal_decay",
     "statistics",
     "stitch",
@@ -49,4 +86,5 @@ __all__ = [
     "walk_forward_folds",
     "windows_around",
     "write_comparison",
+    "write_report",
 ]

@@ -1,14 +1,18 @@
-"""The gate between validation and use: a policy must earn its place against the benchmark."""
+"""The validation gate: an agent is used only if its validation growth beats the benchmark's."""
 
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation.backtest import BacktestResult, Policy
+from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.comparison import INTERVAL_PERIODS
+from portfolio_env.evaluation.runner import Strategy
 from portfolio_env.evaluation.statistics import growth_difference
+from portfolio_env.evaluation.task import GATED, EvaluationFold
 
 
 class GateDecision(NamedTuple):
@@ -132,3 +136,45 @@ class GatedPolicy:
     ) -> tuple[NDArray[Any], Any]:
         """The actions of the chosen policy, see ``Policy``."""
         return self.chosen.predict(observation, state, episode_start, deterministic)
+
+
+@dataclass(frozen=True, eq=False)
+class ValidationGate:
+    """An agent behind the validation gate, which decides anew in every fold, as a strategy.
+
+    Attributes:
+        agent: The agent.
+        fallback: What trades where the agent does not pass, and what it is compared with.
+        decisions: Decisions so far, by fold.
+    """
+
+    agent: Strategy
+    fallback: Strategy
+    decisions: dict[EvaluationFold, GateDecision] = field(default_factory=dict)
+
+    def decide(self, fold: EvaluationFold) -> GateDecision:
+        """The decision in a fold, by backtests on its validation range."""
+        if fold not in self.decisions:
+            own, benchmark = (
+                backtest(
+                    strategy.build(fold, "validation"),
+                    PortfolioEnv(**strategy.options(fold, "validation")),
+                )
+                for strategy in (self.agent, self.fallback)
+            )
+            self.decisions[fold] = gate_decision(own, benchmark)
+        return self.decisions[fold]
+
+    def build(self, fold: EvaluationFold, split: str) -> GatedPolicy:
+        """The agent's policy where it passed, else the fallback's."""
+        agent, fallback = self.agent.build(fold, split), self.fallback.build(fold, split)
+        return GatedPolicy(agent, fallback, self.decide(fold))
+
+    def options(self, fold: EvaluationFold, split: str) -> dict[str, Any]:
+        """Keywords of the environment of the one that trades."""
+        return (self.agent if self.decide(fold) else self.fallback).options(fold, split)
+
+    @property
+    def strategy(self) -> Strategy:
+        """The strategy to backtest."""
+        return Strategy(f"{self.agent.name}{GATED}", self.build, self.options, required=True)

@@ -1,12 +1,14 @@
 """What a given capital buys: from weights to amounts, whole units and the cash that is left."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.evaluation.task import EvaluationTask
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.rebalancing import remainder_factor
 
@@ -91,3 +93,38 @@ def _whole(units: NDArray[np.float64], lot: float) -> NDArray[np.float64]:
     if lot == 0:
         return units
     return np.sign(units) * np.floor(np.abs(units) / lot + 1e-9) * lot
+
+
+def orders_at_end(
+    task: EvaluationTask,
+    split: str,
+    results: Mapping[str, BacktestResult],
+    capital: float | None,
+    lot: float = 1.0,
+) -> dict[str, pd.DataFrame]:
+    """What a capital buys, as every strategy holds it at the last bar, see ``allocate``.
+
+    Args:
+        task: Gives the prices and the costs.
+        split: The evaluated range.
+        results: Backtests by name, over the range.
+        capital: Cash to invest; None gives no orders.
+        lot: See ``allocate``.
+    """
+    if capital is None:
+        return {}
+    prices = pd.DataFrame(task.whole.market.close[: task.whole.rows(split)[1]]).ffill().iloc[-1]
+    return {
+        name: allocate(result.last_weights, result.assets, prices.to_numpy(), capital,
+                       lot=lot, costs=task.costs)
+        for name, result in results.items()
+    }  # fmt: skip
+
+
+def check_capital(task: EvaluationTask, capital: float | None, lot: float) -> None:
+    """Raise what ``allocate`` would raise once all backtests have run."""
+    if capital is not None:
+        market = task.whole.market
+        equal = [0.0, *[1 / market.n_assets] * market.n_assets]
+        prices = [1.0] * market.n_assets
+        allocate(equal, market.assets, prices, capital, lot=lot, costs=task.costs)

@@ -1,54 +1,93 @@
-"""A contest: many strategies over the same range or folds, each through its own environment."""
+"""Backtests of many strategies over the same folds, each through its own environment."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from time import perf_counter
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import PortfolioError
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
-from portfolio_env.evaluation.diagnostics.implementation import Stopwatch
+from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
 from portfolio_env.evaluation.walk_forward import stitch
 from portfolio_env.metrics import annual_log_growth
 from portfolio_env.simulation.costs import TransactionCosts
 
 
 @dataclass(frozen=True)
-class Leg:
-    """One range in which a strategy is judged.
+class Strategy:
+    """A strategy to backtest: an agent, a baseline, or an agent behind the validation gate.
 
     Attributes:
-        make: Builds the strategy, and fits it where there is something to fit.
-        options: Keywords of its ``PortfolioEnv``; ``costs`` as a mapping.
-    """
-
-    make: Callable[[], Policy]
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A strategy that takes part.
-
-    Attributes:
-        name: Of the strategy.
-        legs: The range, or the tests of a walk forward in order: in each the strategy is built
-            anew, and the accounts are stitched to one.
+        name: Name of the strategy.
+        build: Gives its policy for a fold and the range that is evaluated ("test", ...), fitted
+            where there is something to fit.
+        options: Gives the keywords of its ``PortfolioEnv`` likewise; ``costs`` as a mapping.
+        required: The evaluation is worth nothing if it cannot run.
     """
 
     name: str
-    legs: Sequence[Leg]
+    build: Callable[[EvaluationFold, str], Policy]
+    options: Callable[[EvaluationFold, str], dict[str, Any]]
+    required: bool = False
+
+
+def agent_strategies(task: EvaluationTask) -> list[Strategy]:
+    """The trained agents of a task, each of them as it was trained in every fold."""
+    return [
+        Strategy(
+            name,
+            lambda fold, split, name=name: fold.agents[name].policy,  # type: ignore[misc]
+            EvaluationFold.agent_options,
+            required=True,
+        )
+        for name in task.agents
+    ]
+
+
+class Stopwatch:
+    """Answers like a policy and keeps how long each answer took.
+
+    Args:
+        policy: The policy that is timed.
+
+    Attributes:
+        seconds: Time of every decision so far.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.seconds: list[float] = []
+        if hasattr(policy, "action"):
+            self.action = policy.action
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[NDArray[Any], Any]:
+        """The policy's own answer, see ``Policy``."""
+        start = perf_counter()
+        answer = self.policy.predict(observation, state, episode_start, deterministic)
+        self.seconds.append(perf_counter() - start)
+        return answer
 
 
 @dataclass
-class Contest:
-    """What came of it, by name.
+class BacktestRuns:
+    """Results by name of the strategy.
 
     Attributes:
-        policies: What was built, by leg.
-        results: Backtests, over all legs.
+        policies: What was built, by fold.
+        results: Backtests, over all folds.
         seconds: Time of each decision.
         growth_by_cost: Yearly log growth after costs, by commission in basis points.
         failed: Why a strategy could not run.
@@ -60,60 +99,86 @@ class Contest:
     growth_by_cost: dict[str, dict[float, float]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def oracles(self) -> list[str]:
+        """Names of the strategies that are fitted to the very bars they are judged on."""
+        return [n for n, own in self.policies.items() if getattr(own[0], "oracle", False)]
+
     def cost_table(self) -> pd.DataFrame | None:
         """One row per strategy, one column per commission; None if no other was tried."""
         frame = pd.DataFrame.from_dict(self.growth_by_cost, orient="index")
         return frame.sort_index(axis=1) if len(frame.columns) else None
 
 
-def run_contest(entries: Iterable[Entry], commissions: Sequence[float] = ()) -> Contest:
-    """Backtest every entry, and again at other commissions.
+def run_backtests(
+    strategies: Iterable[Strategy],
+    task: EvaluationTask,
+    split: str = "test",
+    *,
+    commissions: Sequence[float] = (),
+) -> BacktestRuns:
+    """Backtest every strategy over all folds of a task, and again at other commissions.
 
-    A strategy that raises a ``PortfolioError`` (a missing extra, bounds that nothing can keep to)
-    is written down with the reason, and the others go on. What it decided at a bar is kept by the
-    strategy itself, so other commissions compute nothing twice.
+    In every fold a strategy is built anew, and the accounts are stitched to one. One that raises a
+    ``PortfolioError`` (a missing extra, bounds that nothing can keep to) is written down with the
+    reason, and the others go on. What it decided at a bar is kept by the strategy itself, so other
+    commissions compute nothing twice.
 
     Args:
-        entries: The strategies.
-        commissions: Of both sides, in basis points; slippage, impact and fees stay as they are.
+        strategies: The strategies.
+        task: Market, folds and rules.
+        split: Range to evaluate: "train", "validation" or "test".
+        commissions: Commissions of both sides, in basis points; slippage, impact and fees stay as
+            they are.
+
+    Raises:
+        PortfolioError: If a strategy that is required cannot run.
     """
-    contest = Contest()
-    for entry in entries:
+    runs = BacktestRuns()
+    for strategy in strategies:
         try:
-            policies = [leg.make() for leg in entry.legs]
+            policies = [strategy.build(fold, split) for fold in task.folds]
+            options = [strategy.options(fold, split) for fold in task.folds]
             watches = [Stopwatch(policy) for policy in policies]
-            result = _account(entry, watches)
+            result = _account(watches, options)
             by_cost = {
-                commission: _growth(entry, commission, policies, result)
+                commission: _growth(commission, policies, options, result)
                 for commission in commissions
             }
         except PortfolioError as error:
-            contest.failed[entry.name] = str(error)
+            if strategy.required:
+                raise type(error)(f"{strategy.name} could not run: {error}") from error
+            runs.failed[strategy.name] = str(error)
             continue
-        contest.policies[entry.name] = policies
-        contest.results[entry.name] = result
-        contest.seconds[entry.name] = [each for watch in watches for each in watch.seconds]
-        contest.growth_by_cost[entry.name] = by_cost
-    return contest
+        runs.policies[strategy.name] = policies
+        runs.results[strategy.name] = result
+        runs.seconds[strategy.name] = [each for watch in watches for each in watch.seconds]
+        runs.growth_by_cost[strategy.name] = by_cost
+    return runs
 
 
-def _account(entry: Entry, policies: Sequence[Policy], **changes: Any) -> BacktestResult:
-    """The account of a policy per leg over all legs."""
+def _account(
+    policies: Sequence[Policy], options: Sequence[dict[str, Any]], **changes: Any
+) -> BacktestResult:
+    """The account of a policy per fold over all folds."""
     return stitch(
         [
-            backtest(policy, PortfolioEnv(**{**leg.options, **changes}))
-            for policy, leg in zip(policies, entry.legs, strict=True)
+            backtest(policy, PortfolioEnv(**{**own, **changes}))
+            for policy, own in zip(policies, options, strict=True)
         ]
     )
 
 
 def _growth(
-    entry: Entry, commission: float, policies: Sequence[Policy], own: BacktestResult
+    commission: float,
+    policies: Sequence[Policy],
+    options: Sequence[dict[str, Any]],
+    result: BacktestResult,
 ) -> float:
     """Yearly growth at another commission of both sides; the result's where that is its own."""
-    costs = TransactionCosts(**entry.legs[0].options.get("costs", {}))
+    costs = TransactionCosts(**options[0].get("costs", {}))
     other = replace(
         costs, commission_bps=commission, buy_commission_bps=None, sell_commission_bps=None
     )
-    result = own if other == costs else _account(entry, policies, costs=other)
-    return float(annual_log_growth(result.values, result.periods_per_year))
+    account = result if other == costs else _account(policies, options, costs=other)
+    return float(annual_log_growth(account.values, account.periods_per_year))

@@ -1,13 +1,17 @@
-"""What a comparison says, in plain sentences."""
+"""What a comparison says: the text table, and plain sentences."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
 from portfolio_env.evaluation.comparison import Comparison
-from portfolio_env.evaluation.gate import GateDecision
+from portfolio_env.evaluation.gate import GateDecision, ValidationGate
+from portfolio_env.evaluation.task import EvaluationTask
+from portfolio_env.evaluation.usage_log import Look, looks_warning
 
 SIGNIFICANCE = 0.05
+MIN_WIDTH = 190  # columns of a terminal that hold the table; a narrower one breaks its cells
 LEGEND = (
     "Growth is log growth a year, in %, after costs; strategies are ranked by it. Oracles know the "
     "future: bounds, not rivals.",
@@ -127,6 +131,52 @@ def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = Fa
     if decision:
         return f"Gate open: {agent} made {figures}; gated: it trades."
     return f"Gate closed: {agent} made {figures}; gated: equal weight."
+
+
+def gate_sentences(task: EvaluationTask, gates: Sequence[ValidationGate]) -> list[str]:
+    """What the gates decided, of every agent and in every fold."""
+    return [
+        (f"{window}: " if window else "")
+        + gate_sentence(gate.agent.name, gate.decide(fold), chosen_there=task.model == "best")
+        for gate in gates
+        for window, fold in zip(list(task.windows) or [""], task.folds, strict=True)
+    ]
+
+
+def caveats(task: EvaluationTask, split: str, look: Look, earlier: Sequence[Look]) -> list[str]:
+    """What a reader must know before the table: that a range was used before, or was fitted to."""
+    if split == "train":
+        return [
+            "This is the training range: agents and baselines were fitted to these very bars, and "
+            "the gate decided on later ones. Nothing here is out of sample."
+        ]
+    if split == "validation" and task.agents:
+        return [
+            "This is the validation range: it chooses models and settings, which flatters the "
+            "agents. Nothing of theirs here is out of sample."
+        ]
+    return [looks_warning(earlier, look)] if earlier else []
+
+
+def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> None:
+    """Print the table, a sentence on every strategy, the overall verdict, and further lines."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    texts = text_table(comparison)
+    printed = Table(title=title)
+    printed.add_column("", no_wrap=True)
+    for column in texts.columns:
+        printed.add_column(column, no_wrap=column != "remark")
+    for name, row in texts.iterrows():
+        printed.add_row(*(Text(part) for part in (str(name), *row)))  # no markup of strangers
+    console = Console(width=max(MIN_WIDTH, Console().width))
+    console.print(printed)
+    for name in texts.index:
+        print(sentence(comparison, str(name)))
+    for line in (overall(comparison), *comparison.notes, *lines):
+        print(line)
 
 
 def text_table(comparison: Comparison) -> pd.DataFrame:

@@ -7,13 +7,17 @@ can count what was tried before.
 
 import hashlib
 import json
+import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 
 from portfolio_env.errors import DataError
+from portfolio_env.evaluation.task import EvaluationTask
 from portfolio_env.files.atomic import locked, read_json, write_json
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
@@ -83,6 +87,20 @@ def make_look(
     """The look at rows [start, end) of a market; the other arguments as in ``Look``."""
     first, last = (time_text(market.timestamps[row]) for row in (start, end - 1))
     return Look(date, command, model, first, last, range_hash(market, start, end), tuple(trials))
+
+
+def look_at(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Look:
+    """The present use of a range of a task, by this command."""
+    start, end = task.whole.rows(split)
+    return make_look(
+        task.whole.market,
+        start,
+        end,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=shlex.join(sys.argv),
+        model=task.model_name,
+        trials=trials,
+    )
 
 
 def read_looks(folder: str | Path) -> list[Look]:

@@ -141,8 +141,8 @@ def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, cap
         written.append(folder)
         return write(folder, *arguments)
 
-    write = evaluate.write_report
-    monkeypatch.setattr(evaluate, "write_report", seen)
+    write = evaluate.evaluation.write_report
+    monkeypatch.setattr(evaluate.evaluation, "write_report", seen)
     command(monkeypatch, capsys, *QUICK, "--baselines", "cash", "--out", tmp_path)
     assert written == [tmp_path / "evaluation" / "test"]
     with FileLock(tmp_path / "evaluation" / ".test.lock", timeout=0):

@@ -12,11 +12,11 @@ import pytest
 
 import evaluate
 from agents.training.config import TrainConfig
-from agents.training.evaluation import setting_of_run
+from agents.training.evaluation import run_task
 from agents.training.walk_forward import out_of_sample, walk_forward
-from baselines import BASELINES, PortfolioModel, make_baseline, strategies
+from baselines import BASELINES, PortfolioModel, make_baseline
 from portfolio_env import PortfolioEnv, load_market
-from portfolio_env.evaluation import GateDecision, backtest
+from portfolio_env.evaluation import GateDecision, backtest, gate
 from portfolio_env.evaluation.diagnostics.subperiods import growth_in
 from portfolio_env.files.atomic import read_json
 
@@ -78,7 +78,7 @@ def test_every_fold_is_judged_on_its_own(path, monkeypatch, capsys):
     Fitted.seen.clear()
     gates = iter([True, False, False, True])  # fold by fold, seed by seed
     monkeypatch.setattr(
-        strategies, "gate_decision", lambda *_: GateDecision(next(gates), 0.1, 0.05, 0.01)
+        gate, "gate_decision", lambda *_: GateDecision(next(gates), 0.1, 0.05, 0.01)
     )
     printed = judge(path, monkeypatch, capsys, "--commissions", "0,10", "--capital", "5000")
 
@@ -129,15 +129,15 @@ def test_every_fold_is_judged_on_its_own(path, monkeypatch, capsys):
 
 
 def test_folds_cover_the_account_once(path):
-    setting = setting_of_run(path, device="cpu")
+    task = run_task(path, device="cpu")
     for result in out_of_sample(path, device="cpu").values():
-        growth = growth_in({"own": result}, setting.folds).loc["own"]
+        growth = growth_in({"own": result}, task.windows).loc["own"]
         assert growth.sum() == pytest.approx(result.log_returns.sum(), abs=1e-12)
-    assert [list(stage.runs) for stage in setting.stages] == [["ppo_seed_0", "ppo_seed_3"]] * 2
-    first, second = (stage.market for stage in setting.stages)
+    assert [list(fold.agents) for fold in task.folds] == [["ppo_seed_0", "ppo_seed_3"]] * 2
+    first, second = (fold.market for fold in task.folds)
     assert first.timestamps[0] < second.timestamps[0]  # rolling
-    fold = setting_of_run(path / "fold_0" / "seed_0", device="cpu")
-    assert not fold.folds and not fold.seeds and fold.agents == ["ppo"]
+    fold = run_task(path / "fold_0" / "seed_0", device="cpu")
+    assert not fold.windows and not fold.seeds and fold.agents == ["ppo"]
 
 
 def test_baselines_alone_take_the_folds_too(path, tmp_path, monkeypatch, capsys):

@@ -10,8 +10,9 @@ import portfolio_env as pe
 from baselines import make_baseline
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
-from portfolio_env.evaluation.diagnostics.implementation import Stopwatch, practical_figures
+from portfolio_env.evaluation.diagnostics.implementation import practical_figures
 from portfolio_env.evaluation.orders import allocate
+from portfolio_env.evaluation.runner import Stopwatch
 
 COSTS = pe.TransactionCosts(commission_bps=30, buy_commission_bps=50, slippage_bps=5, fixed_fee=2)
 NAMES = ["A", "B", "C"]

@@ -1,6 +1,4 @@
-"""Who takes part in an evaluation: baselines by the rules of the stage, and their mixture."""
-
-from types import SimpleNamespace
+"""Strategies of an evaluation: baselines by the rules of the fold, and their mixture."""
 
 import numpy as np
 import pytest
@@ -8,41 +6,37 @@ from helpers.panels import panel_of
 
 import portfolio_env as pe
 from agents.training.config import TrainConfig
-from agents.training.evaluation import Setting, Stage
 from baselines import make_baseline, strategies
 from baselines.ensemble import Ensemble
 from portfolio_env.evaluation import backtest
-from portfolio_env.evaluation.runner import Contest
+from portfolio_env.evaluation.runner import BacktestRuns
+from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
 
 MARKET = pe.load_market(panel_of("B", 260, assets=4, seed=3, ragged=False))
 RANGES = {"train": (0, 150), "validation": (150, 200), "test": (200, 260)}
 FITTED = {"mean_variance": "inverse_volatility", "deep_portfolio": "equal_weight", "hrp": "cash"}
 
 
-def stage_of(names=(), **options):
-    """A stage whose agents are rules, so that nothing has to be trained."""
-    runs = {name: SimpleNamespace(model=make_baseline("momentum", MARKET)) for name in names}
+def fold_of(names=(), policy=None, file=None, **options):
+    """A fold whose agents are rules, so that nothing has to be trained."""
+    agent = TrainedAgent(policy or make_baseline("momentum", MARKET), file)
     config = TrainConfig(**{"window": 1} | options).resolved()
-    return Stage(MARKET, RANGES, config.env_options(), runs)
+    return EvaluationFold(MARKET, RANGES, config.env_options(), dict.fromkeys(names, agent))
 
 
-def mixture(monkeypatch, tmp_path, stage):
-    """The ensemble that takes part, made of quick members."""
+def mixture(monkeypatch, fold):
+    """The ensemble that takes part, made of quick members, and the keywords of its environment."""
     monkeypatch.setattr(
-        strategies, "baseline", lambda name, stage, split: make_baseline(FITTED[name], MARKET)
+        strategies, "baseline", lambda name, fold, split: make_baseline(FITTED[name], MARKET)
     )
-    monkeypatch.setattr(strategies, "_decision", lambda stage, run: False)
-    monkeypatch.setattr(strategies, "_gated", lambda *_: None)
-    setting = Setting(tmp_path, stage, (stage,))
-    entries, _ = strategies.contestants(setting, "test", ["ensemble"])
-    (entry,) = [entry for entry in entries if entry.name == "ensemble"]
-    return entry.legs[0].make(), entry.legs[0].options
+    _, ensemble = strategies.baseline_strategies("ensemble")
+    return ensemble.build(fold, "test"), ensemble.options(fold, "test")
 
 
 @pytest.mark.parametrize("seeds", [1, 2])
-def test_a_third_each_for_optimiser_network_and_agents(monkeypatch, tmp_path, seeds):
+def test_a_third_each_for_optimiser_network_and_agents(monkeypatch, seeds):
     names = [f"ppo_seed_{seed}" for seed in range(seeds)]
-    model, options = mixture(monkeypatch, tmp_path, stage_of(names, adjustment=0.5))
+    model, options = mixture(monkeypatch, fold_of(names, adjustment=0.5))
     assert model.shares == pytest.approx(
         {"mean_variance": 1 / 3, "deep_portfolio": 1 / 3} | dict.fromkeys(names, 1 / 3 / seeds)
     )
@@ -51,7 +45,7 @@ def test_a_third_each_for_optimiser_network_and_agents(monkeypatch, tmp_path, se
     assert held.sum(axis=1) == pytest.approx(1.0)
 
 
-def test_agents_in_the_mixture_keep_to_the_constraints_as_they_do_alone(monkeypatch, tmp_path):
+def test_agents_in_the_mixture_keep_to_the_constraints_as_they_do_alone(monkeypatch):
     class Bold:
         """Puts all it can on one asset, in scores."""
 
@@ -61,11 +55,11 @@ def test_agents_in_the_mixture_keep_to_the_constraints_as_they_do_alone(monkeypa
             shape = np.shape(observation["weights"])
             return np.broadcast_to([-1.0, 1, -1, -1, -1], shape), state
 
-    stage = stage_of(["ppo"], constraints=pe.PortfolioConstraints(max_weight=0.4))
-    stage.runs["ppo"].model = Bold()
-    model, options = mixture(monkeypatch, tmp_path, stage)
+    limits = pe.PortfolioConstraints(max_weight=0.4)
+    fold = fold_of(["ppo"], policy=Bold(), constraints=limits)
+    model, options = mixture(monkeypatch, fold)
     whole = backtest(model, pe.PortfolioEnv(**options)).held[0]
-    env = pe.PortfolioEnv(**stage.agent_options("test"))
+    env = pe.PortfolioEnv(**fold.agent_options("test"))
     alone = [backtest(Bold(), env).held[0]]
     for name in ("mean_variance", "deep_portfolio"):
         member = make_baseline(FITTED[name], MARKET)
@@ -75,13 +69,13 @@ def test_agents_in_the_mixture_keep_to_the_constraints_as_they_do_alone(monkeypa
 
 def test_another_agent_makes_another_trial_of_the_mixture(tmp_path):
     def fingerprint(weights):
-        stage = stage_of(["ppo"])
-        stage.runs["ppo"].path = tmp_path
-        (tmp_path / "final_model.safetensors").write_bytes(weights)
+        file = tmp_path / "final_model.safetensors"
+        file.write_bytes(weights)
+        fold = fold_of(["ppo"], file=file)
         policy = Ensemble(MARKET, members={"ppo": make_baseline("cash", MARKET)})
-        account = backtest(policy, pe.PortfolioEnv(**stage.baseline_options("test")))
-        contest = Contest({"ensemble": [policy]}, {"ensemble": account})
-        (trial,) = strategies.trials(Setting(tmp_path, stage, (stage,)), contest, "final")
+        account = backtest(policy, pe.PortfolioEnv(**fold.baseline_options("test")))
+        runs = BacktestRuns({"ensemble": [policy]}, {"ensemble": account})
+        (trial,) = strategies.trials(EvaluationTask(tmp_path, fold, (fold,)), runs)
         return trial.fingerprint
 
     assert fingerprint(b"one") == fingerprint(b"one") != fingerprint(b"other")
@@ -91,18 +85,18 @@ def test_another_agent_makes_another_trial_of_the_mixture(tmp_path):
     ("names", "options"),
     [((), {}), (["ppo"], {"observation": "window"})],
 )
-def test_hrp_stands_in_where_no_agent_can_be_mixed(monkeypatch, tmp_path, names, options):
-    model, _ = mixture(monkeypatch, tmp_path, stage_of(names, **options))
+def test_hrp_stands_in_where_no_agent_can_be_mixed(monkeypatch, names, options):
+    model, _ = mixture(monkeypatch, fold_of(names, **options))
     assert list(model.members) == ["mean_variance", "deep_portfolio", "hrp"]
 
 
-def test_networks_are_trained_by_the_rules_of_the_stage(monkeypatch):
+def test_networks_are_trained_by_the_rules_of_the_fold(monkeypatch):
     from baselines.deep import DeepPortfolio
 
     monkeypatch.setattr(DeepPortfolio, "_fit", lambda self, bars: None)
     costs, limits = pe.TransactionCosts(commission_bps=33), pe.PortfolioConstraints(max_weight=0.4)
-    stage = stage_of(costs=costs, constraints=limits, execution="next_open", initial_value=500.0)
-    model = strategies.baseline("deep_portfolio", stage, "test")
+    fold = fold_of(costs=costs, constraints=limits, execution="next_open", initial_value=500.0)
+    model = strategies.baseline("deep_portfolio", fold, "test")
     assert (model.constraints, model.fit_period) == (limits, (0, 150))
     assert model.environment["costs"]["commission_bps"] == 33
     assert model.environment["execution"] == "next_open"

@@ -1,4 +1,4 @@
-"""The setting of an evaluation: what of a run is needed to judge its agent, or baselines alone."""
+"""The task of an evaluation: what of a run is needed to judge its agent, or baselines alone."""
 
 import shutil
 
@@ -6,7 +6,7 @@ import pytest
 
 from agents import load_run
 from agents.training.config import TrainConfig
-from agents.training.evaluation import setting_of_run
+from agents.training.evaluation import run_task
 from agents.training.train import train
 from portfolio_env.errors import ArgumentError, DataError
 
@@ -36,10 +36,10 @@ def test_a_flat_network_has_all_assets_of_a_large_market(run_path):
 def test_baselines_alone_need_no_model_of_the_run(run_path, tmp_path):
     for name in ("config.json", "market.json"):
         shutil.copy(run_path / name, tmp_path)
-    setting = setting_of_run(tmp_path, agent=False)
-    trained = setting_of_run(run_path, device="cpu")
-    assert setting.agents == [] and trained.agents == ["ppo"]
-    assert setting.whole.ranges == trained.whole.ranges
-    assert setting.whole.options == trained.whole.options
+    task = run_task(tmp_path, agent=False)
+    trained = run_task(run_path, device="cpu")
+    assert task.agents == [] and trained.agents == ["ppo"]
+    assert task.whole.ranges == trained.whole.ranges
+    assert task.whole.options == trained.whole.options
     with pytest.raises(DataError, match="no model yet"):
-        setting_of_run(tmp_path)
+        run_task(tmp_path)

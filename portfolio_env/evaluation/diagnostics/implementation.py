@@ -1,46 +1,13 @@
 """What a strategy costs to run: time per decision, memory, money per trade."""
 
 from collections.abc import Mapping, Sequence
-from time import perf_counter
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from portfolio_env.evaluation.backtest import BacktestResult, Policy
+from portfolio_env.evaluation.backtest import BacktestResult
 
 ROUNDING = 1e-9  # of the account's value: less is not traded
-
-
-class Stopwatch:
-    """Answers like a policy and keeps how long each answer took.
-
-    Args:
-        policy: The policy that is timed.
-
-    Attributes:
-        seconds: Of every decision so far.
-    """
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-        self.seconds: list[float] = []
-        if hasattr(policy, "action"):
-            self.action = policy.action
-
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = True,
-    ) -> tuple[NDArray[Any], Any]:
-        """The policy's own answer, see ``Policy``."""
-        start = perf_counter()
-        answer = self.policy.predict(observation, state, episode_start, deterministic)
-        self.seconds.append(perf_counter() - start)
-        return answer
 
 
 def practical_figures(

@@ -1,4 +1,4 @@
-"""What a report is made of, beside the comparison; and what its chapters share."""
+"""The inputs of a report beside the comparison, and what its sections share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.diagnostics.crises import Windows
+from portfolio_env.evaluation.diagnostics.implementation import practical_figures
+from portfolio_env.evaluation.gate import ValidationGate
+from portfolio_env.evaluation.runner import BacktestRuns
+from portfolio_env.evaluation.summary import caveats, gate_sentences
+from portfolio_env.evaluation.task import EvaluationTask
+from portfolio_env.evaluation.usage_log import Look
 from portfolio_env.market.panel import PricePanel
+from portfolio_env.market.timeline import as_timestamp
 from portfolio_env.simulation.costs import TransactionCosts
 
 if TYPE_CHECKING:
@@ -36,8 +43,8 @@ class Hindsight(NamedTuple):
 
 
 @dataclass
-class Material:
-    """What a report is made of, beside the comparison.
+class ReportInputs:
+    """The inputs of a report beside the comparison.
 
     Attributes:
         title: Of the page.
@@ -85,6 +92,82 @@ class Material:
     def bars(self) -> PricePanel:
         """The bars of the evaluated range."""
         return self.panel.subset(slice(*self.rows))
+
+
+def report_inputs(
+    task: EvaluationTask,
+    split: str,
+    runs: BacktestRuns,
+    comparison: Comparison,
+    look: Look,
+    earlier: Sequence[Look],
+    gates: Sequence[ValidationGate] = (),
+    **further: Any,
+) -> ReportInputs:
+    """The inputs that follow from an evaluation.
+
+    Args:
+        task: Market, folds and rules.
+        split: The evaluated range.
+        runs: What ``run_backtests`` returned.
+        comparison: What ``compare`` returned.
+        look: The present use of the range.
+        earlier: Its earlier uses.
+        gates: The validation gates of the agents.
+        **further: Other fields of ``ReportInputs``: orders and capital, events, hindsight.
+    """
+    whole, last, windows = task.whole, task.folds[-1], task.windows
+    rows = whole.rows(split)
+    title = f"{split}: {look.first} to {look.last}"
+    title += f" in {len(windows)} folds" if windows else ""
+    title += ", per year, after costs"
+    title += f" (look {len(earlier) + 1} at this range)" if earlier else ""
+    figures: dict[str, tuple[Figure, str]] = {}
+    for name, agent in list(last.agents.items())[:1]:
+        of = f" Of {name} in the last fold." if windows else ""
+        drawn = agent.figures(last.rows(split))
+        figures = {key: (figure, text + of) for key, (figure, text) in drawn.items()}
+    return ReportInputs(
+        title=title,
+        panel=whole.market.panel.subset(slice(rows[1])),
+        rows=rows,
+        train=whole.ranges["train"],
+        agents=task.agents,
+        seeds=task.seeds if split != "validation" else {},
+        folds=windows,
+        warnings=caveats(task, split, look, earlier),
+        gate=gate_sentences(task, gates),
+        practical=practical_figures(
+            comparison.results,
+            runs.seconds,
+            {name: agent.parameter_bytes for name, agent in last.agents.items()},
+        ),
+        growth_by_cost=runs.cost_table(),
+        costs=task.costs,
+        execution=whole.options["execution"],
+        pictures=figures,
+        facts={
+            "split": split,
+            **({"folds": window_texts(windows)} if windows else {}),
+            "model": look.model,
+            "first_decision": look.first,
+            "last_bar": look.last,
+            "steps": len(comparison.results[comparison.reference].costs),
+            "periods_per_year": whole.market.periods_per_year,
+            "market_hash": whole.market.hash,
+            "looks_before": len(earlier),
+            "command": look.command,
+        },
+        **further,
+    )
+
+
+def window_texts(windows: Windows) -> dict[str, str]:
+    """From which day to which each window lasts."""
+    return {
+        name: " to ".join(str(as_timestamp(moment).astype("datetime64[D]")) for moment in ends)
+        for name, ends in windows.items()
+    }
 
 
 def drawable(comparison: Comparison) -> dict[str, BacktestResult]:

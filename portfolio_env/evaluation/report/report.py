@@ -13,7 +13,12 @@ import pandas as pd
 from portfolio_env.data.reports import exploration_plots
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
-from portfolio_env.evaluation.report.inputs import Material, drawable, number_text, with_difference
+from portfolio_env.evaluation.report.inputs import (
+    ReportInputs,
+    drawable,
+    number_text,
+    with_difference,
+)
 from portfolio_env.evaluation.report.plots import growth_bands
 from portfolio_env.evaluation.report.robustness import (
     decay_chapter,
@@ -42,13 +47,15 @@ OPEN = 4  # pictures of weights that are not folded away
 SMALL = 12  # accounts with a small picture of their own
 
 
-def write_report(folder: str | Path, comparison: Comparison, material: Material) -> dict[str, Path]:
+def write_report(
+    folder: str | Path, comparison: Comparison, inputs: ReportInputs
+) -> dict[str, Path]:
     """Write ``report.html`` and its pictures.
 
     Args:
         folder: Receives the page and the PNG files.
         comparison: What ``compare`` returned.
-        material: The rest.
+        inputs: The rest.
 
     Returns:
         The pictures by name.
@@ -58,37 +65,37 @@ def write_report(folder: str | Path, comparison: Comparison, material: Material)
     """
     page = Page(Path(folder))
     drawn = plots.styles(
-        list(comparison.distinct), reference=comparison.reference, agents=material.agents
+        list(comparison.distinct), reference=comparison.reference, agents=inputs.agents
     )
-    _verdict(page, comparison, material)
-    seeds_chapter(page, comparison, material)
-    blocks_chapter(page, comparison, material)
+    _verdict(page, comparison, inputs)
+    seeds_chapter(page, comparison, inputs)
+    blocks_chapter(page, comparison, inputs)
     overfitting_chapter(page, comparison)
     _growth(page, comparison, drawn)
-    _weights(page, comparison, material)
-    _risk(page, comparison, material, drawn)
+    _weights(page, comparison, inputs)
+    _risk(page, comparison, inputs, drawn)
     _returns(page, comparison)
-    regimes_chapter(page, comparison, material)
-    events_chapter(page, comparison, material)
-    reality_chapter(page, comparison, material)
-    decay_chapter(page, comparison, material, drawn)
-    _practice(page, comparison, material, drawn)
-    _network(page, material)
-    _details(page, comparison, material)
+    regimes_chapter(page, comparison, inputs)
+    events_chapter(page, comparison, inputs)
+    reality_chapter(page, comparison, inputs)
+    decay_chapter(page, comparison, inputs, drawn)
+    _practice(page, comparison, inputs, drawn)
+    _network(page, inputs)
+    _details(page, comparison, inputs)
     intro = [paragraph(overall(comparison))]
-    intro += [paragraph(warning, "fault") for warning in material.warnings]
-    write_page(page.path / "report.html", material.title, intro, page.sections)
+    intro += [paragraph(warning, "fault") for warning in inputs.warnings]
+    write_page(page.path / "report.html", inputs.title, intro, page.sections)
     return page.figures
 
 
-def _verdict(page: Page, comparison: Comparison, material: Material) -> None:
+def _verdict(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     parts = [
         table(text_table(comparison).drop(columns="remark")),
         folded("How to read the table", bullets(LEGEND)),
     ]
     parts.append(bullets([sentence(comparison, str(name)) for name in comparison.table.index]))
-    if material.gate:
-        parts += [heading("The gate"), bullets(material.gate)]
+    if inputs.gate:
+        parts += [heading("The gate"), bullets(inputs.gate)]
     trials = f"Deflated Sharpe ratios allow for {comparison.trials} trials."
     parts.append(paragraph(" ".join([trials, *comparison.notes])))
     page.add("Verdict", *parts)
@@ -127,11 +134,11 @@ def _growth(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]
     page.add("Drawdowns", paragraph(text), page.draw("drawdown", figure, text))
 
 
-def _weights(page: Page, comparison: Comparison, material: Material) -> None:
+def _weights(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     text = "The mean of the weights right after trading, best strategy first, oracles last."
     figure = account_plots.average_weights(comparison.results)
     parts = [paragraph(text), page.draw("average_weights", figure, text)]
-    shown = list(dict.fromkeys([*material.agents, *comparison.distinct]))[:OPEN]
+    shown = list(dict.fromkeys([*inputs.agents, *comparison.distinct]))[:OPEN]
     for name, result in comparison.results.items():
         text = f"Weights of {name} right after trading, over time"
         # A PNG beside the account's own files.
@@ -141,18 +148,18 @@ def _weights(page: Page, comparison: Comparison, material: Material) -> None:
 
 
 def _risk(
-    page: Page, comparison: Comparison, material: Material, drawn: Mapping[str, plots.Style]
+    page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, plots.Style]
 ) -> None:
     complete = drawable(comparison)
     if not complete:
         return
     text = "Yearly mean simple return against yearly volatility; grey dots are the assets."
-    if material.hindsight is not None:
+    if inputs.hindsight is not None:
         text += (
             " The efficient frontier and the capital market line are those of the assets' returns "
             "in this very range, long only, before costs: they were known to nobody then."
         )
-    figure = comparison_plots.risk_return(complete, drawn, material.bars, material.hindsight)
+    figure = comparison_plots.risk_return(complete, drawn, inputs.bars, inputs.hindsight)
     page.add("Risk and return", paragraph(text), page.draw("risk_return", figure, text))
     first = next(iter(complete.values()))
     window = min(round(first.periods_per_year), len(first.costs) // 4)
@@ -192,10 +199,10 @@ def _panel(accounts: Mapping[str, Any]) -> PricePanel:
 
 
 def _practice(
-    page: Page, comparison: Comparison, material: Material, drawn: Mapping[str, plots.Style]
+    page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, plots.Style]
 ) -> None:
-    if material.growth_by_cost is not None:
-        growth = material.growth_by_cost.loc[list(comparison.distinct)]
+    if inputs.growth_by_cost is not None:
+        growth = inputs.growth_by_cost.loc[list(comparison.distinct)]
         note = (
             "Log growth a year, in %, at other commissions (basis points, both sides); in "
             f"brackets less that of {comparison.reference.replace('_', ' ')} at the same one."
@@ -204,15 +211,15 @@ def _practice(
         shown = with_difference(growth, comparison.reference)
         shown.columns = [f"{commission:g} bp" for commission in growth.columns]
         page.add("Costs", paragraph(note), table(shown), page.draw("costs", figure, note))
-    if material.practical is not None:
+    if inputs.practical is not None:
         note = (
             "Latency is the time of one decision for one account, over all decisions of the "
             "backtest; baselines that rebalance once a month decide nothing between. Parameters "
             "are those of a network. A trade is the purchase or sale of one asset."
         )
-        page.add("In practice", paragraph(note), table(_practical_texts(material.practical)))
-    if material.capital is not None:
-        _allocation(page, material, material.capital)
+        page.add("In practice", paragraph(note), table(_practical_texts(inputs.practical)))
+    if inputs.capital is not None:
+        _allocation(page, inputs, inputs.capital)
 
 
 def _practical_texts(figures: pd.DataFrame) -> pd.DataFrame:
@@ -229,15 +236,15 @@ def _practical_texts(figures: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _allocation(page: Page, material: Material, capital: float) -> None:
-    when = str(material.bars.timestamps[-1].astype("datetime64[D]"))
+def _allocation(page: Page, inputs: ReportInputs, capital: float) -> None:
+    when = str(inputs.bars.timestamps[-1].astype("datetime64[D]"))
     parts = [
         paragraph(
             f"What {capital:,.0f} buys at the closes of {when} to hold what each account "
             "holds then, after the costs of buying it; prices as in the data."
         )
     ]
-    for place, (name, orders) in enumerate(material.orders.items()):
+    for place, (name, orders) in enumerate(inputs.orders.items()):
         last = np.arange(len(orders)) >= len(orders) - 2  # costs and cash, as assets may be called
         held = orders[(orders["invested"] != 0) | last]
         forms = {"weight": "{:.4f}", "amount": "{:,.2f}", "price": "{:,.6g}", "units": "{:,.6g}"}
@@ -252,20 +259,20 @@ def _allocation(page: Page, material: Material, capital: float) -> None:
     page.add("Allocation", *parts)
 
 
-def _network(page: Page, material: Material) -> None:
+def _network(page: Page, inputs: ReportInputs) -> None:
     parts = [
         heading(name) + paragraph(text) + page.draw(name.replace("/", "_"), figure, text)
-        for name, (figure, text) in material.pictures.items()
+        for name, (figure, text) in inputs.pictures.items()
     ]
     if parts:
         page.add("The agent's network", *parts)
 
 
-def _details(page: Page, comparison: Comparison, material: Material) -> None:
+def _details(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     measures = comparison.table.drop(columns="remark").drop(index=list(comparison.failed)).T
     shown = measures.map(lambda value: "" if np.isnan(value) else f"{value:.4g}")
     shown.index = [str(name).replace("_", " ") for name in shown.index]
-    facts = [f"{name.replace('_', ' ')}: {_fact(value)}" for name, value in material.facts.items()]
+    facts = [f"{name.replace('_', ' ')}: {_fact(value)}" for name, value in inputs.facts.items()]
     page.add(
         "Details", folded("All measures", table(shown)), heading("How to repeat it"), bullets(facts)
     )

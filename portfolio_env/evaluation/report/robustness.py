@@ -15,7 +15,7 @@ from portfolio_env.evaluation.diagnostics.plausibility import (
     reality_sentences,
 )
 from portfolio_env.evaluation.report import evidence_plots
-from portfolio_env.evaluation.report.inputs import Material, drawable, number_text
+from portfolio_env.evaluation.report.inputs import ReportInputs, drawable, number_text
 from portfolio_env.evaluation.report.plots import Style
 from portfolio_env.evaluation.statistics.overfitting import backtest_overfitting
 from portfolio_env.html import Page, bullets, folded, heading, paragraph, table
@@ -33,18 +33,18 @@ BLOCKS = 16  # of cross-validation; a quarter of the periods where they are few
 LAG_RESAMPLES = 500  # of the bootstrap of each lag of each strategy
 
 
-def reality_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """What mistakes in backtests look like, and the capital at which impact eats the edge."""
     results = drawable(comparison)
     benchmark = results.get(comparison.reference)
     checks = {
         name: reality_check(
             result,
-            material.panel,
-            costs=material.costs,
+            inputs.panel,
+            costs=inputs.costs,
             benchmark=None if name == comparison.reference else benchmark,
-            capital=material.capital,
-            execution=material.execution,
+            capital=inputs.capital,
+            execution=inputs.execution,
         )
         for name, result in results.items()
     }
@@ -61,7 +61,7 @@ def reality_chapter(page: Page, comparison: Comparison, material: Material) -> N
         ),
         bullets(flags) if flags else paragraph("Nothing looks too good to be true."),
         table(_check_texts(checks, comparison.reference)),
-        paragraph(_capacity_text(material, comparison.reference, initial)),
+        paragraph(_capacity_text(inputs, comparison.reference, initial)),
     ]
     page.add("Reality check", *parts)
 
@@ -82,15 +82,15 @@ def _check_texts(checks: Mapping[str, RealityCheck], reference: str) -> pd.DataF
     return table_of[[title for title in table_of if (table_of[title] != "").any()]]
 
 
-def _capacity_text(material: Material, reference: str, initial: float) -> str:
-    if material.panel.volume is None:
+def _capacity_text(inputs: ReportInputs, reference: str, initial: float) -> str:
+    if inputs.panel.volume is None:
         return (
             "The market has no volumes: neither fills nor capacity, the capital at which market "
             "impact eats the edge, can be judged."
         )
     model = (
-        f"impact={material.costs.impact:g} of the costs"
-        if material.costs.impact > 0
+        f"impact={inputs.costs.impact:g} of the costs"
+        if inputs.costs.impact > 0
         else "a coefficient of 1, as the costs have no impact of their own"
     )
     return (
@@ -101,7 +101,7 @@ def _capacity_text(material: Material, reference: str, initial: float) -> str:
 
 
 def decay_chapter(
-    page: Page, comparison: Comparison, material: Material, drawn: Mapping[str, Style]
+    page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, Style]
 ) -> None:
     """Whether ratios fall, correlations rise, and signals survive a delay."""
     results = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
@@ -114,7 +114,7 @@ def decay_chapter(
     edges = {}
     for name, result in others.items():
         try:
-            edges[name] = signal_decay(result, material.panel, LAGS, resamples=LAG_RESAMPLES)
+            edges[name] = signal_decay(result, inputs.panel, LAGS, resamples=LAG_RESAMPLES)
         except ArgumentError:  # late weights with debt lose everything
             continue
     parts = [

@@ -27,7 +27,13 @@ from portfolio_env.evaluation.diagnostics.subperiods import (
     told_regimes,
 )
 from portfolio_env.evaluation.report import evidence_plots
-from portfolio_env.evaluation.report.inputs import Material, drawable, number_text, with_difference
+from portfolio_env.evaluation.report.inputs import (
+    ReportInputs,
+    drawable,
+    number_text,
+    window_texts,
+    with_difference,
+)
 from portfolio_env.evaluation.statistics import Interval
 from portfolio_env.html import Page, folded, heading, paragraph, table
 from portfolio_env.market.timeline import as_timestamp
@@ -42,9 +48,9 @@ SEED_MEASURES = {
 }
 
 
-def seeds_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+def seeds_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """Every seed, and their interquartile mean."""
-    groups = material.seeds
+    groups = inputs.seeds
     if not groups:
         return
     summary = seeds_summary(comparison.table, groups, list(SEED_MEASURES))
@@ -94,13 +100,13 @@ def _interval(found: Interval, scale: float, form: str) -> str:
     return f"{middle} [{low}, {high}]" if middle else ""
 
 
-def blocks_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+def blocks_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """Growth against the reference in every fold, or every calendar year."""
     results, reference = drawable(comparison), comparison.reference
-    windows = material.folds or calendar_windows(material.bars.timestamps)
+    windows = inputs.folds or calendar_windows(inputs.bars.timestamps)
     if len(results) < 2 or reference not in results or not windows:
         return
-    if material.folds:
+    if inputs.folds:
         title = "Folds"
         note = (
             "Log growth within every fold, not per year. Each fold was traded by models trained, "
@@ -133,31 +139,23 @@ def _differences(
     ]
 
 
-def window_texts(windows: Windows) -> dict[str, str]:
-    """From which day to which each window lasts."""
-    return {
-        name: " to ".join(str(as_timestamp(moment).astype("datetime64[D]")) for moment in ends)
-        for name, ends in windows.items()
-    }
-
-
 def _spans(windows: Windows) -> str:
     return "; ".join(f"{name}: {days}" for name, days in window_texts(windows).items())
 
 
-def regimes_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+def regimes_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """Known crises, regimes as they could be told, and how well those tell the crises."""
     results = drawable(comparison)
     if len(results) < 2 or comparison.reference not in results:
         return
     parts: list[str] = []
-    known = known_dates(material.panel)
+    known = known_dates(inputs.panel)
     breaks: Mapping[str, Date] = {}
     if known is not None:
-        first, last = material.bars.timestamps[[1, -1]]
+        first, last = inputs.bars.timestamps[[1, -1]]
         breaks = {n: day for n, day in known[1].items() if first <= as_timestamp(day) <= last}
         parts += _known(page, results, comparison.reference, {**known[0], **windows_around(breaks)})
-    parts += _told(page, results, comparison.reference, breaks, material)
+    parts += _told(page, results, comparison.reference, breaks, inputs)
     if parts:
         page.add("Calm and crisis", *parts)
 
@@ -192,26 +190,26 @@ def _told(
     results: dict[str, BacktestResult],
     reference: str,
     breaks: Mapping[str, Date],
-    material: Material,
+    inputs: ReportInputs,
 ) -> list[str]:
     """Growth in regimes that a model, fitted to the training range, told from the past alone."""
-    if material.train is None or find_spec("statsmodels") is None:
+    if inputs.train is None or find_spec("statsmodels") is None:
         return []
     try:
-        model, path = told_regimes(material.panel, material.train, material.rows)
+        model, path = told_regimes(inputs.panel, inputs.train, inputs.rows)
     except PortfolioError as error:
         return [paragraph(f"Regimes cannot be told: {error}")]
     growth = growth_by_regime(results, path[:-1], REGIMES)
-    note = _regime_text(model, path, material.panel.periods_per_year)
+    note = _regime_text(model, path, inputs.panel.periods_per_year)
     parts = [heading("Regimes as they were told")]
     if growth.loc[reference].notna().all():
         parts += _differences(page, "regimes", growth, reference, note)
     else:  # all but always the same one: that is all there is to say
         parts.append(paragraph(note))
-    rows = np.searchsorted(material.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
+    rows = np.searchsorted(inputs.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
     if breaks:
         scores = detection_scores(
-            path, sorted(set(rows)), material.panel.periods_per_year, patience=PATIENCE
+            path, sorted(set(rows)), inputs.panel.periods_per_year, patience=PATIENCE
         )
         parts.append(
             paragraph(
@@ -242,18 +240,18 @@ def _lag(count: float) -> str:
     return f"more than {PATIENCE} bars" if np.isinf(count) else f"{count:.0f} bars"
 
 
-def events_chapter(page: Page, comparison: Comparison, material: Material) -> None:
+def events_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """What prices did around the events of a file, and what every account made of them."""
-    if material.events is None:
+    if inputs.events is None:
         return
-    first, last = material.bars.timestamps[[0, -1]]
-    dates = material.events["date"].to_numpy("datetime64[ns]")
-    events = material.events[(dates > first) & (dates <= last)]
+    first, last = inputs.bars.timestamps[[0, -1]]
+    dates = inputs.events["date"].to_numpy("datetime64[ns]")
+    events = inputs.events[(dates > first) & (dates <= last)]
     title = "Events"
     if not len(events):
         page.add(title, paragraph("None of the events lies in the evaluated range."))
         return
-    study = event_study(material.panel, events)
+    study = event_study(inputs.panel, events)
     parts = [
         paragraph(
             "Abnormal returns of the assets: what they made beyond what the 120 bars before let "

@@ -18,7 +18,7 @@ from agents.store.__main__ import main
 from agents.store.archives import export_run
 from agents.store.conversion import convert
 from agents.training.config import TrainConfig
-from agents.training.evaluation import setting_of_run
+from agents.training.evaluation import run_task
 from agents.training.records import read_record
 from agents.training.run_folder import load_model
 from agents.training.train import resume
@@ -145,7 +145,7 @@ def test_nothing_of_a_pickle_is_run(tmp_path, capsys):
             for name, content in (members | {"data": json.dumps(data).encode()}).items():
                 archive.writestr(name, content)
     twin = shutil.copytree(path, tmp_path / "twin")
-    for use in (load_run, resume, setting_of_run, export_run):
+    for use in (load_run, resume, run_task, export_run):
         with pytest.raises(DataError, match="store convert"):
             use(path, *[tmp_path / "run.zip"][: use is export_run])
     for arguments in (["list"], ["show", "run"], ["card", "run"]):
@@ -166,7 +166,7 @@ def test_a_pickle_in_place_of_tensors_is_not_read(tmp_path):
     path, proof = made_run(tmp_path / "run"), tmp_path / "proof"
     for file in path.rglob("*.safetensors"):
         file.write_bytes(pickle.dumps(Payload(proof)))
-    for use in (load_run, resume, setting_of_run, export_run):
+    for use in (load_run, resume, run_task, export_run):
         with pytest.raises(DataError, match="damaged"):
             use(path, *[tmp_path / "run.zip"][: use is export_run])
     assert main(["show", "run", "--runs", str(tmp_path)]) == 1

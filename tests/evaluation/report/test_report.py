@@ -12,7 +12,7 @@ from helpers.accounts import account
 from portfolio_env.evaluation import compare
 from portfolio_env.evaluation.diagnostics.implementation import practical_figures
 from portfolio_env.evaluation.orders import allocate
-from portfolio_env.evaluation.report.inputs import Hindsight, Material
+from portfolio_env.evaluation.report.inputs import Hindsight, ReportInputs
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.summary import overall, sentence
 from portfolio_env.market.panel import PricePanel
@@ -62,7 +62,7 @@ def written(tmp_path_factory):
     found = compare(results, oracles=["seer"], failed={"heavy": "a reason"}, resamples=50)
     growth = pd.DataFrame({0.0: 0.1, 10.0: 0.05}, index=list(results))
     orders = allocate(results["ppo"].last_weights, ("A", "B"), [3.0, 7.0], 1000.0)
-    material = Material(
+    material = ReportInputs(
         title="test: a range",
         panel=bars(),
         rows=(0, K + 1),
@@ -126,7 +126,7 @@ def test_every_figure_is_there(written):
 def test_short_and_lonely(tmp_path):
     """Nothing to compare, next to no periods: the page shrinks, and nothing fails."""
     found = compare({"equal_weight": account(MARKET[:4])}, resamples=20)
-    figures = write_report(tmp_path, found, Material(title="short", panel=bars(4), rows=(0, 5)))
+    figures = write_report(tmp_path, found, ReportInputs(title="short", panel=bars(4), rows=(0, 5)))
     assert set(figures) == {
         "equity", "equity_bands", "drawdown", "average_weights", "risk_return",
         "equal_weight/weights",
@@ -136,5 +136,7 @@ def test_short_and_lonely(tmp_path):
 def test_everything_ruined(tmp_path):
     broke = account(np.r_[MARKET[:5], np.log(1e-3)])
     found = compare({"own": account(MARKET), "equal_weight": broke}, resamples=20)
-    figures = write_report(tmp_path, found, Material(title="ruined", panel=bars(), rows=(0, K + 1)))
+    figures = write_report(
+        tmp_path, found, ReportInputs(title="ruined", panel=bars(), rows=(0, K + 1))
+    )
     assert "equity" in figures and "differences" not in figures

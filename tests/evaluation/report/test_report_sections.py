@@ -13,7 +13,7 @@ from portfolio_env.data.generators.synthetic import synthetic_panel
 from portfolio_env.evaluation import backtest, compare, read_events
 from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.diagnostics.decay import signal_decay
-from portfolio_env.evaluation.report.inputs import Material
+from portfolio_env.evaluation.report.inputs import ReportInputs
 from portfolio_env.evaluation.report.plots import styles
 from portfolio_env.evaluation.report.robustness import (
     decay_chapter,
@@ -77,7 +77,7 @@ def comparison(panel):
 
 def chapters(folder, comparison, panel, **more):
     """The HTML of the chapters, by title, and the figures."""
-    material = Material("a range", panel, (START, BARS), (0, START), **more)
+    material = ReportInputs("a range", panel, (START, BARS), (0, START), **more)
     page = Page(folder)
     for chapter in (seeds_chapter, blocks_chapter, regimes_chapter, events_chapter):
         chapter(page, comparison, material)
@@ -174,7 +174,7 @@ def test_folds_take_the_place_of_years(tmp_path, comparison, panel):
 def test_decay_and_luck(tmp_path, comparison, panel):
     page = Page(tmp_path)
     drawn = styles(list(comparison.distinct), reference=REFERENCE)
-    material = Material("a range", panel, (START, BARS))
+    material = ReportInputs("a range", panel, (START, BARS))
     decay_chapter(page, comparison, material, drawn)
     overfitting_chapter(page, comparison)
     decay, luck = ("".join(section.parts) for section in page.sections)

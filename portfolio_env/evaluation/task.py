@@ -1,0 +1,166 @@
+"""The task of an evaluation: a market cut into folds, the rules of trading, trained agents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.backtest import Policy
+from portfolio_env.evaluation.diagnostics.crises import Date, Windows
+from portfolio_env.evaluation.diagnostics.events import ALL_ASSETS, read_events
+from portfolio_env.market import Market
+from portfolio_env.names import positions
+from portfolio_env.simulation.costs import TransactionCosts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+Range: TypeAlias = tuple[int, int]
+"""Rows of a market, half-open."""
+
+GATED = "_gated"  # ends the name of an agent behind the validation gate
+
+
+@dataclass(frozen=True)
+class TrainedAgent:
+    """A trained policy, and what an evaluation says about it.
+
+    Attributes:
+        policy: The policy.
+        file: File of its weights, whose content tells it from other agents.
+        parameter_bytes: Memory of its parameters.
+        figures: Gives figures of its network over a range of rows by name, with a text each.
+    """
+
+    policy: Policy
+    file: Path | None = None
+    parameter_bytes: int = 0
+    figures: Callable[[Range], Mapping[str, tuple[Figure, str]]] = lambda rows: {}
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationFold:
+    """A market cut into ranges, and the agents trained there: all of a task, or one fold of it.
+
+    Attributes:
+        market: The market.
+        ranges: Rows of the market for "train", "validation" and "test".
+        options: Keywords of ``PortfolioEnv``, as an agent takes them.
+        agents: Agents to evaluate by name; none for baselines alone.
+    """
+
+    market: Market
+    ranges: Mapping[str, Range]
+    options: Mapping[str, Any]
+    agents: Mapping[str, TrainedAgent] = field(default_factory=dict)
+
+    def rows(self, split: str) -> Range:
+        """The rows of a range from the first on that has enough history."""
+        start, end = self.ranges[split]
+        return max(start, self.market.warmup + self.options["window"] - 1), end
+
+    def agent_options(self, split: str) -> dict[str, Any]:
+        """Keywords of the environment of an agent."""
+        start, end = self.rows(split)
+        return {**self.options, "market": self.market, "start": start, "end": end}
+
+    def baseline_options(self, split: str) -> dict[str, Any]:
+        """Keywords of the environment of a baseline, which trades at once.
+
+        The share of the way to its targets that an account goes at every step, ``adjustment``, is
+        part of an agent.
+        """
+        own = {"observation": "index", "action": "weights", "adjustment": 1.0}
+        return self.agent_options(split) | own
+
+
+@dataclass(frozen=True, eq=False)
+class EvaluationTask:
+    """What all strategies of an evaluation have in common.
+
+    Attributes:
+        folder: Folder of the run, or of the evaluation without one; it keeps the log of test-set
+            evaluations.
+        whole: The market from end to end; its test range is that of all folds together.
+        folds: What is evaluated one after the other: ``whole`` itself, or the folds of a walk
+            forward.
+        algorithm: What the agents were trained by; None without agents.
+        model: Which of their models are evaluated, "final" or "best".
+    """
+
+    folder: Path
+    whole: EvaluationFold
+    folds: Sequence[EvaluationFold]
+    algorithm: str | None = None
+    model: str = "final"
+
+    @property
+    def agents(self) -> list[str]:
+        """Names of the agents."""
+        return list(self.folds[0].agents)
+
+    @property
+    def model_name(self) -> str | None:
+        """Algorithm and model of the agents; None without agents."""
+        return f"{self.algorithm} ({self.model})" if self.agents else None
+
+    @property
+    def windows(self) -> Windows:
+        """First and last moment of what each fold earned, by name; empty without a walk forward."""
+        if self.folds[0] is self.whole:
+            return {}
+        found: dict[str, tuple[Date, Date]] = {}
+        for number, fold in enumerate(self.folds, start=1):
+            start, end = fold.rows("test")
+            times = fold.market.timestamps
+            # A nanosecond after the last bar: midnight alone would stand for the whole day.
+            found[f"fold {number}"] = (times[start + 1], times[end - 1] + np.timedelta64(1, "ns"))
+        return found
+
+    @property
+    def seeds(self) -> dict[str, list[str]]:
+        """Names of agents that differ by their seed alone, and of the same behind the gate."""
+        if self.algorithm is None or len(self.agents) < 2:
+            return {}
+        gated = [f"{name}{GATED}" for name in self.agents]
+        return {self.algorithm: self.agents, f"{self.algorithm}{GATED}": gated}
+
+    @property
+    def costs(self) -> TransactionCosts:
+        """What trading costs."""
+        return TransactionCosts(**self.whole.options["costs"])
+
+    def events(self, path: Path | None) -> pd.DataFrame | None:
+        """The events of a file (see ``read_events``) about assets of the market; None without one.
+
+        Raises:
+            ArgumentError: If an event is about no asset of the market.
+            DataError: If the file cannot be read.
+        """
+        if path is None:
+            return None
+        events = read_events(path)
+        symbols = [symbol for symbol in events["symbol"].unique() if symbol != ALL_ASSETS]
+        positions("asset of an event", symbols, self.whole.market.assets)
+        return events
+
+
+def commissions_of(text: str) -> list[float]:
+    """The commissions in basis points of a comma-separated text.
+
+    Raises:
+        ArgumentError: If one is no number, or no commission.
+    """
+    try:
+        found = [float(part) for part in text.split(",") if part]
+    except ValueError as error:
+        raise ArgumentError(f"commissions is {text!r}: give numbers such as 0,10,25") from error
+    for commission in found:
+        TransactionCosts(commission_bps=commission)
+    return found
