@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, ClassVar, Unpack
+from typing import Any, ClassVar, TypedDict, Unpack
 
 import gymnasium as gym
 import numpy as np
@@ -17,7 +17,12 @@ from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
 from portfolio_env.observations import Observer
 from portfolio_env.simulation import dynamics
-from portfolio_env.simulation.simulator import EnvOptions, Simulator
+from portfolio_env.simulation.constraints import PortfolioConstraints
+from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.episodes import When
+from portfolio_env.simulation.executor import Executor
+from portfolio_env.simulation.rewards import RewardSpec
+from portfolio_env.simulation.simulator import Simulator
 from portfolio_env.simulation.targets import numbers
 
 _ELSEWHERE = {  # what one environment takes and the other does not
@@ -32,6 +37,26 @@ def action_space(simulator: Simulator) -> spaces.Box:
     if simulator.action == "logits":
         return spaces.Box(-1.0, 1.0, (simulator.n_assets + 1,), np.float32)
     return spaces.Box(*simulator.box, dtype=np.float32)
+
+
+class EnvOptions(TypedDict, total=False):
+    """Keywords that both environments pass on to the Simulator, which documents them."""
+
+    window: int
+    action: str
+    reward: RewardSpec
+    costs: TransactionCosts | Mapping[str, Any]
+    constraints: PortfolioConstraints | Mapping[str, Any]
+    execution: str
+    start: When
+    end: When
+    episode_length: int | None
+    random_start: bool
+    universe: int | None
+    adjustment: float
+    initial: str | Sequence[float]
+    initial_value: float
+    logits_scale: float
 
 
 def check_options(environment: type, options: Mapping[str, Any]) -> None:
@@ -95,6 +120,11 @@ class PortfolioEnv(gym.Env[Any, Any]):
         self.render_mode = checked_render_mode(render_mode, self.metadata)
         self._values: list[float] = []  # of this episode, kept for rendering only
         self._running = False
+
+    @property
+    def executor(self) -> Executor:
+        """What carries out the actions: the simulator."""
+        return self.simulator
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from portfolio_env.env import (
+    EnvOptions,
     action_space,
     check_options,
     checked_render_mode,
@@ -24,7 +25,8 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.observations import Observer
 from portfolio_env.simulation import dynamics
-from portfolio_env.simulation.simulator import EnvOptions, Simulator
+from portfolio_env.simulation.executor import Executor
+from portfolio_env.simulation.simulator import Simulator
 from portfolio_env.simulation.state import restore_simulator, simulator_state
 
 Bool = NDArray[np.bool_]
@@ -84,6 +86,11 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self._values: list[list[float]] = [[] for _ in range(num_envs)]  # for rendering only
 
     # ---- Gymnasium
+
+    @property
+    def executor(self) -> Executor:
+        """What carries out the actions: the simulator."""
+        return self.simulator
 
     def reset(
         self,

@@ -19,8 +19,7 @@ from portfolio_env.files.parquet import write_parquet
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.metrics import TrackRecord
 from portfolio_env.names import positions
-from portfolio_env.simulation.dynamics import CARRY, COST, TURNOVER, VALUE
-from portfolio_env.simulation.simulator import Simulator
+from portfolio_env.simulation.executor import Account, Executor
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -166,7 +165,8 @@ def backtest(
         policy: Answers ``predict``. It is always asked for a batch, so a single environment's
             observation reaches it with a leading axis of 1.
         env: A PortfolioEnv, or a PortfolioVectorEnv with ``autoreset_mode="Disabled"``, bare or
-            inside wrappers that keep actions and observations.
+            inside wrappers that keep actions and observations; or any environment whose
+            ``unwrapped.executor`` is an ``Executor``, e.g. of a broker.
         seed: Seed of the reset; matters where the environment draws starts or assets.
 
     Returns:
@@ -191,22 +191,21 @@ def _run(
 ) -> list[BacktestResult]:
     single = isinstance(env, gym.Env)
     observation, _ = env.reset(seed=seed)
-    simulator: Simulator = env.unwrapped.simulator  # type: ignore[union-attr]
-    wanted = getattr(policy, "action", simulator.action)
-    if wanted != simulator.action:
+    executor: Executor = env.unwrapped.executor  # type: ignore[union-attr]
+    wanted = getattr(policy, "action", executor.action)
+    if wanted != executor.action:
         raise ArgumentError(
             f'the policy answers with {wanted}, but the environment takes action="'
-            f'{simulator.action}"; build it with action="{wanted}".'
+            f'{executor.action}"; build it with action="{wanted}".'
         )
-    recorder = _Recorder(simulator)
-    running = np.ones(simulator.num_lanes, np.bool_)
+    recorder = _Recorder(executor)
+    running = np.ones(executor.num_lanes, np.bool_)
     state, episode_start = None, running.copy()
     while running.any():
         batch = _with_lane_axis(observation) if single else observation
         actions, state = policy.predict(batch, state, episode_start, deterministic=True)
-        recorder.before_step(running)
         observation, _, terminated, truncated, _ = env.step(actions[0] if single else actions)
-        recorder.after_step()
+        recorder.after_step(running)
         running &= ~np.asarray(terminated) & ~np.asarray(truncated)
         episode_start = np.zeros_like(running)
     return recorder.results()
@@ -219,64 +218,38 @@ def _with_lane_axis(observation: Any) -> Any:
 
 
 class _Recorder:
-    """Reads the simulator around every step; rows of a lane after its end are cut off last."""
+    """Reads the accounts around every step; rows of a lane after its end are cut off last."""
 
-    def __init__(self, simulator: Simulator) -> None:
-        self.simulator = simulator
-        self.assets = simulator.assets.copy()  # (B, N)
-        self.steps = np.zeros(simulator.num_lanes, np.int64)
-        self.t = [simulator.t.copy()]
-        self.values = [simulator.ledger[VALUE].copy()]
-        self.drifted: list[FloatArray] = []
-        self.held: list[FloatArray] = []
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self.assets = executor.asset_names
+        self.steps = np.zeros(executor.num_lanes, np.int64)
+        self.accounts = [executor.account()]
         self.trades: list[FloatArray] = []
-        self.flows: list[FloatArray] = []  # turnover, cost, carry
 
-    def before_step(self, running: NDArray[np.bool_]) -> None:
+    def after_step(self, running: NDArray[np.bool_]) -> None:
+        before, account = self.accounts[-1], self.executor.account()
+        invested = before.money.sum(axis=1) - account.costs
         self.steps += running
-        self.drifted.append(self.simulator.weights.copy())
-        self.money = self._money_before_trading()
-
-    def after_step(self) -> None:
-        ledger, held = self.simulator.ledger, self.simulator.held.copy()
-        self.held.append(held)
-        invested = self.money.sum(axis=1) - ledger[COST]
-        self.trades.append(held * invested[:, None] - self.money)
-        self.flows.append(ledger[[TURNOVER, COST, CARRY]])
-        self.values.append(ledger[VALUE].copy())
-        self.t.append(self.simulator.t.copy())
-
-    def _money_before_trading(self) -> FloatArray:
-        """(B, N + 1) money in every slot when trading starts: at the close, or the next open."""
-        simulator = self.simulator
-        money = simulator.ledger[VALUE][:, None] * simulator.weights
-        if simulator.rules["next_open"]:
-            at = (simulator.t[:, None], simulator.assets)
-            money[:, 1:] *= simulator.arrays.before[at]
-            delisted = np.where(simulator.arrays.delisted[at], money[:, 1:], 0.0)
-            money[:, 0] += delisted.sum(axis=1) * (1 - simulator.costs.delisting_haircut)
-            money[:, 1:] -= delisted
-        return money
+        self.trades.append(account.held * invested[:, None] - before.money)
+        self.accounts.append(account)
 
     def results(self) -> list[BacktestResult]:
-        market = self.simulator.market
-        t, values = np.array(self.t), np.array(self.values)
-        drifted, held, trades = np.array(self.drifted), np.array(self.held), np.array(self.trades)
-        flows = np.array(self.flows)
-        last = self.simulator.weights.copy()  # lanes that have ended stand still
+        whole = Account(*(np.array(parts) for parts in zip(*self.accounts, strict=True)))
+        trades = np.array(self.trades)
         return [
             BacktestResult(
-                assets=tuple(market.assets[column] for column in self.assets[lane]),
-                timestamps=market.timestamps[t[: steps + 1, lane]],
-                values=values[: steps + 1, lane],
-                drifted=drifted[:steps, lane],
-                held=held[:steps, lane],
+                assets=self.assets[lane],
+                timestamps=whole.timestamps[: steps + 1, lane],
+                values=whole.values[: steps + 1, lane],
+                drifted=whole.weights[:steps, lane],
+                held=whole.held[1 : steps + 1, lane],
                 trades=trades[:steps, lane],
-                turnovers=flows[:steps, 0, lane],
-                costs=flows[:steps, 1, lane],
-                carries=flows[:steps, 2, lane],
-                last_weights=last[lane],
-                periods_per_year=market.periods_per_year,
+                turnovers=whole.turnovers[1 : steps + 1, lane],
+                costs=whole.costs[1 : steps + 1, lane],
+                carries=whole.carries[1 : steps + 1, lane],
+                last_weights=whole.weights[-1, lane],  # lanes that have ended stand still
+                periods_per_year=self.executor.periods_per_year,
             )
             for lane, steps in enumerate(self.steps)
         ]

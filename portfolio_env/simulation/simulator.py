@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from portfolio_env.checks import check_choice, check_integer, check_range
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
@@ -16,6 +17,7 @@ from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.episodes import Episodes, When
+from portfolio_env.simulation.executor import Account
 from portfolio_env.simulation.market_arrays import Benchmark, market_arrays
 from portfolio_env.simulation.rewards import Reward, RewardSpec, Transition, make_reward
 from portfolio_env.simulation.start_weights import checked_weights, weights_array
@@ -25,26 +27,6 @@ Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
 Draw = Callable[[int], np.random.Generator]
 LEAST_VALUE = 1e-9  # of a new account: what is left of it at ruin is a number still
-
-
-class EnvOptions(TypedDict, total=False):
-    """Keywords that both environments pass on to the Simulator, which documents them."""
-
-    window: int
-    action: str
-    reward: RewardSpec
-    costs: TransactionCosts | Mapping[str, Any]
-    constraints: PortfolioConstraints | Mapping[str, Any]
-    execution: str
-    start: When
-    end: When
-    episode_length: int | None
-    random_start: bool
-    universe: int | None
-    adjustment: float
-    initial: str | Sequence[float]
-    initial_value: float
-    logits_scale: float
 
 
 class Simulator:
@@ -102,16 +84,16 @@ class Simulator:
         logits_scale: float = 5.0,
     ) -> None:
         """Check the arguments, resolve them against the market and allocate the lanes."""
-        _check_integer("num_lanes", num_lanes)
-        _check_integer("window", window)
+        check_integer("num_lanes", num_lanes)
+        check_integer("window", window)
         for name, value in (("episode_length", episode_length), ("universe", universe)):
             if value is not None:
-                _check_integer(name, value)
-        _check_choice("action", action, ("logits", "weights"))
-        _check_choice("execution", execution, ("close", "next_open"))
-        _check_range("adjustment", adjustment, 1.0)
-        _check_range("initial_value", initial_value, 1e15, LEAST_VALUE)
-        _check_range("logits_scale", logits_scale, 100.0)
+                check_integer(name, value)
+        check_choice("action", action, ("logits", "weights"))
+        check_choice("execution", execution, ("close", "next_open"))
+        check_range("adjustment", adjustment, 1.0)
+        check_range("initial_value", initial_value, 1e15, LEAST_VALUE)
+        check_range("logits_scale", logits_scale, 100.0)
         self.market = market
         self.num_lanes, self.window, self.action = num_lanes, window, action
         self.costs = _built(TransactionCosts, "costs", costs)
@@ -175,7 +157,7 @@ class Simulator:
 
     def _checked_initial(self, initial: str | Sequence[float]) -> str | Float:
         if isinstance(initial, str):
-            _check_choice("initial", initial, ("cash", "equal_weight"))
+            check_choice("initial", initial, ("cash", "equal_weight"))
             return initial
         return checked_weights("initial", initial, (self.n_assets + 1,), self.bounds[0])
 
@@ -341,6 +323,41 @@ class Simulator:
 
     # ---- arguments
 
+    @property
+    def asset_names(self) -> list[tuple[str, ...]]:
+        """Names of the assets that every lane trades, without cash."""
+        return [tuple(self.market.assets[column] for column in row) for row in self.assets]
+
+    @property
+    def periods_per_year(self) -> float:
+        """Bars per year."""
+        return self.market.periods_per_year
+
+    def account(self) -> Account:
+        """The accounts as they are now, see ``executor.Executor``; copies."""
+        ledger = self.ledger
+        flows = (ledger[row].copy() for row in (dynamics.TURNOVER, dynamics.COST, dynamics.CARRY))
+        return Account(
+            self.market.timestamps[self.t],
+            ledger[dynamics.VALUE].copy(),
+            self.weights.copy(),
+            self.held.copy(),
+            self._money_before_trading(),
+            *flows,
+        )
+
+    def _money_before_trading(self) -> Float:
+        """(B, N + 1) money in every slot when trading starts: at the close, or the next open."""
+        money: Float = self.ledger[dynamics.VALUE][:, None] * self.weights
+        if self.rules["next_open"]:
+            # A lane at the end of the market trades no more: its row stands for none.
+            at = (np.minimum(self.t, len(self.arrays.before) - 1)[:, None], self.assets)
+            money[:, 1:] *= self.arrays.before[at]
+            delisted = np.where(self.arrays.delisted[at], money[:, 1:], 0.0)
+            money[:, 0] += delisted.sum(axis=1) * (1 - self.costs.delisting_haircut)
+            money[:, 1:] -= delisted
+        return money
+
     def _fault(self, code: int, actions: NDArray[np.floating[Any]]) -> PortfolioError:
         """The error that ``dynamics.step_lanes`` reports by a code."""
         if code >= 0:
@@ -371,19 +388,3 @@ def _built(cls: type[Built], name: str, value: Built | Mapping[str, Any]) -> Bui
         )
     check_keywords(name, "field", value, [field.name for field in fields(cls)])
     return cls(**value)
-
-
-def _check_integer(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ArgumentError(f"{name}={value!r} must be an integer of 1 or more.")
-
-
-def _check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ArgumentError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
-
-
-def _check_range(name: str, value: Any, high: float, low: float = 0.0) -> None:
-    if not isinstance(value, int | float) or not low <= value <= high or value == 0:
-        least = f"[{low:g}" if low else "(0"
-        raise ArgumentError(f"{name}={value!r} must be a number in {least}, {high:g}].")

@@ -1,0 +1,65 @@
+"""The seam between decision and money: a policy decides, an executor carries out.
+
+An environment has an executor, ``env.unwrapped.executor``. The simulator is one; an environment
+that trades with a broker has another, and ``evaluation.backtest`` records either.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+
+class Account(NamedTuple):
+    """B accounts between two steps; weights put cash first and sum to 1.
+
+    Attributes:
+        timestamps: (B,) time of the last closed bar.
+        values: (B,) account values, in money.
+        weights: (B, N + 1) weights that the market left.
+        held: (B, N + 1) weights right after the last trade.
+        money: (B, N + 1) money in every slot when the next trade starts: at the close, or as far
+            as it is known at the next open.
+        turnovers: (B,) traded notional of the last trade over wealth.
+        costs: (B,) money that it cost.
+        carries: (B,) money earned on cash less interest paid, in the last step.
+    """
+
+    timestamps: NDArray[np.datetime64]
+    values: Float
+    weights: Float
+    held: Float
+    money: Float
+    turnovers: Float
+    costs: Float
+    carries: Float
+
+
+class Executor(Protocol):
+    """Carries out what a policy decides.
+
+    Attributes:
+        action: Kind of action that it takes, "weights" or "logits".
+        num_lanes: Number B of accounts.
+    """
+
+    action: str
+    num_lanes: int
+
+    @property
+    def asset_names(self) -> list[tuple[str, ...]]:
+        """Names of the N assets of every account, without cash."""
+        ...
+
+    @property
+    def periods_per_year(self) -> float:
+        """Steps per year."""
+        ...
+
+    def account(self) -> Account:
+        """The accounts as they are now, in arrays that later steps leave alone."""
+        ...
