@@ -1,10 +1,12 @@
 """The command lines, end to end: evaluate.py judges baselines alone, and what train.py wrote."""
 
+import io
 import json
 import re
 import shutil
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -54,54 +56,80 @@ class Fitted(PortfolioModel):
         type(self).seen = bars.timestamps
 
 
-def test_baselines_alone(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(BASELINES, "needy", Needy)
-    monkeypatch.setitem(BASELINES, "fitted", Fitted)
-    names = "equal_weight,cash,best_asset,momentum,needy,fitted"
+RANGES = ("--train", "0.5", "--validation", "0.1")
+ALONE = "equal_weight,cash,best_asset,momentum,needy,fitted"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder of an evaluation of baselines alone, and what was printed."""
+    folder, out = tmp_path_factory.mktemp("alone"), io.StringIO()
     more = ("--commissions", "0,10,50", "--capital", 5000, "--records", "parquet")
-    printed = command(
-        monkeypatch, capsys, *QUICK, "--baselines", names, "--out", tmp_path, *more,
-        "--train", "0.5", "--validation", "0.1", "--costs.commission-bps", "10",
-    )  # fmt: skip
-    folder = tmp_path / "evaluation" / "test"
-    table = pd.read_csv(folder / "table.csv", index_col="strategy")
-    assert set(table.index) == set(names.split(","))
+    arguments = (*QUICK, *RANGES, *more, "--baselines", ALONE, "--out", folder)
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.setitem(BASELINES, "needy", Needy)
+        patch.setitem(BASELINES, "fitted", Fitted)
+        patch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments)])
+        assert evaluate.main() == 0
+    return folder, out.getvalue()
+
+
+def test_the_table_holds_every_strategy_oracles_and_failures_last(alone):
+    folder, printed = alone
+    table = pd.read_csv(folder / "evaluation" / "test" / "table.csv", index_col="strategy")
+    assert set(table.index) == set(ALONE.split(","))
     assert list(table.index[-2:]) == ["best_asset", "needy"]
     assert table.loc["needy", "remark"] == "could not run: Needy needs a library; pip install it"
     for name in table.index:
         assert f"{name} " in printed
     assert "look" not in printed.partition("\n")[0]
 
+
+def test_baselines_are_fitted_to_the_training_range(alone):
     market, ranges = _market()
     assert (Fitted.seen == market.timestamps[slice(*ranges["train"])]).all()
+
+
+def test_accounts_are_those_of_a_backtest_over_the_test_range(alone):
+    market, ranges = _market()
+    folder = alone[0] / "evaluation" / "test"
     start, end = ranges["test"]
     options = {"window": 1, "observation": "index", "action": "weights", "start": start, "end": end}
     own = backtest(make_baseline("momentum", market), PortfolioEnv(market, **options))
     read = pd.read_parquet(folder / "momentum" / "account.parquet")
     assert (read["value"] == own.values).all()
+    table = pd.read_csv(folder / "table.csv", index_col="strategy")
     assert table.loc["momentum", "total_return"] == pytest.approx(own.values[-1] / 10_000 - 1)
-    oracle = pd.read_parquet(folder / "best_asset" / "holdings.parquet")
-    first, last = market.close[start], market.close[end - 1]
-    best = market.assets[(last / first).argmax()]
-    learned = market.close[ranges["train"][1] - 1] / market.close[ranges["train"][0]]
-    assert best != market.assets[learned.argmax()]  # or fitting to the wrong range would pass
+
+
+def test_oracles_are_fitted_to_the_range_that_is_judged(alone):
+    market, ranges = _market()
+    (start, end), (first, cut) = ranges["test"], ranges["train"]
+    oracle = pd.read_parquet(alone[0] / "evaluation" / "test" / "best_asset" / "holdings.parquet")
+    best = market.assets[(market.close[end - 1] / market.close[start]).argmax()]
+    learned = market.assets[(market.close[cut - 1] / market.close[first]).argmax()]
+    assert best != learned  # or fitting to the wrong range would pass
     assert set(oracle.loc[oracle["weight"] > 0.5, "asset"]) == {best}
 
-    page = (folder / "report.html").read_text()
+
+def test_the_report_and_the_curves_are_written(alone):
+    page = (alone[0] / "evaluation" / "test" / "report.html").read_text()
     for title in ("Costs", "In practice", "Allocation", "Risk and return"):
         assert f"<h2>{title}</h2>" in page
-    assert list((tmp_path / "tb" / "evaluation").glob("events*"))
-    facts = json.loads((folder / "metrics.json").read_text())
-    assert facts["looks_before"] == 0
+    assert list((alone[0] / "tb" / "evaluation").glob("events*"))
 
-    again = command(monkeypatch, capsys, *QUICK, "--baselines", "momentum", "--out", tmp_path,
-                    "--train", "0.5", "--validation", "0.1")  # fmt: skip
+
+def test_a_second_use_of_the_test_range_is_counted_and_said(alone, tmp_path, monkeypatch, capsys):
+    home = shutil.copytree(alone[0], tmp_path / "home")
+    folder = home / "evaluation" / "test"
+    assert json.loads((folder / "metrics.json").read_text())["looks_before"] == 0
+    again = command(monkeypatch, capsys, *QUICK, *RANGES, "--baselines", "momentum", "--out", home)
     assert "(look 2 at this range)" in again
     assert "This is look 2 at this test range" in again
-    assert json.loads((folder / "metrics.json").read_text())["looks_before"] == 1
-    trials = {t["fingerprint"] for look in _looks(tmp_path) for t in look["trials"]}
-    found = json.loads((folder / "metrics.json").read_text())
-    assert found["trials"] == len(trials) - 1  # cash has no Sharpe ratio
+    facts = json.loads((folder / "metrics.json").read_text())
+    trials = {t["fingerprint"] for look in _looks(home) for t in look["trials"]}
+    assert facts["looks_before"] == 1
+    assert facts["trials"] == len(trials) - 1  # cash has no Sharpe ratio
     assert "This is look 2" in (folder / "report.html").read_text()
 
 

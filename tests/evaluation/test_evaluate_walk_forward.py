@@ -1,9 +1,11 @@
 """A walk forward is judged fold by fold: agents, baselines fitted anew, the gate, seeds, looks."""
 
+import io
 import json
 import re
 import shutil
 import sys
+from contextlib import redirect_stdout
 from typing import ClassVar
 
 import numpy as np
@@ -46,11 +48,13 @@ def path(tmp_path_factory):
     return walk_forward(config, 2, seeds=SEEDS, rolling=True)
 
 
-def judge(path, monkeypatch, capsys, *more):
+def judge(path, *more):
+    """Evaluates a walk forward as the command line does."""
     quick = ("--device", "cpu", "--resamples", "40", "--baselines", NAMES)
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", str(path), *quick, *more])
-    evaluate.main()
-    return capsys.readouterr().out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["evaluate.py", str(path), *quick, *more])
+        patch.setitem(BASELINES, "fitted", Fitted)
+        assert evaluate.main() == 0
 
 
 def values(path, name):
@@ -72,60 +76,112 @@ def growth(path, name, **costs):
     return product
 
 
-def test_every_fold_is_judged_on_its_own(path, monkeypatch, capsys):
-    """Accounts are the products of folds computed apart, on the whole market, bar by bar."""
-    monkeypatch.setitem(BASELINES, "fitted", Fitted)
+GATES = (True, False, False, True)  # what is decided, seed by seed and fold by fold
+
+
+@pytest.fixture(scope="module")
+def judged(path):
+    """The folder of a walk forward that was evaluated, and what was printed."""
     Fitted.seen.clear()
-    gates = iter([True, False, False, True])  # fold by fold, seed by seed
-    monkeypatch.setattr(
-        gate, "gate_decision", lambda *_: GateDecision(next(gates), 0.1, 0.05, 0.01)
-    )
-    printed = judge(path, monkeypatch, capsys, "--commissions", "0,10", "--capital", "5000")
+    gates, out = iter(GATES), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
+        patch.setattr(gate, "gate_decision", lambda *_: GateDecision(next(gates), 0.1, 0.05, 0.01))
+        judge(path, "--commissions", "0,10", "--capital", "5000")
+    return path, out.getvalue()
 
-    whole = load_market(MARKET)
-    plan = read_json(path / "walk_forward.json")["folds"]
-    trained = [whole.timestamps[slice(*fold["train"])] for fold in plan]
-    assert [list(own) for own in Fitted.seen] == [list(own) for own in trained]
 
-    for name in ("equal_weight", "momentum", "best_asset"):
-        own = values(path, name)
-        assert own[-1] / own[0] == pytest.approx(growth(path, name), rel=1e-9)
-        assert len(own) == 240 - plan[0]["test"][0]
-    table = pd.read_csv(path / "evaluation" / "test" / "table.csv", index_col="strategy")
-    assert table.loc["best_asset", "remark"] == "oracle"
+def table_of(path):
+    return pd.read_csv(path / "evaluation" / "test" / "table.csv", index_col="strategy")
+
+
+def page_of(path):
+    return (path / "evaluation" / "test" / "report.html").read_text()
+
+
+def plan_of(path):
+    return read_json(path / "walk_forward.json")["folds"]
+
+
+def test_baselines_are_fitted_anew_in_every_fold(judged):
+    times = load_market(MARKET).timestamps
+    trained = [times[slice(*fold["train"])] for fold in plan_of(judged[0])]
+    assert [list(own) for own in Fitted.seen[:2]] == [list(own) for own in trained]
+
+
+@pytest.mark.parametrize("name", ["equal_weight", "momentum", "best_asset"])
+def test_accounts_are_the_products_of_folds_computed_apart(judged, name):
+    """Bar by bar, each fold on the whole market."""
+    path, _ = judged
+    own = values(path, name)
+    assert own[-1] / own[0] == pytest.approx(growth(path, name), rel=1e-9)
+    assert len(own) == 240 - plan_of(path)[0]["test"][0]
+
+
+def test_oracles_are_fitted_to_the_test_of_their_fold_and_marked(judged):
+    assert table_of(judged[0]).loc["best_asset", "remark"] == "oracle"
+
+
+def test_other_commissions_are_in_the_page(judged):
+    path, _ = judged
     free = growth(path, "momentum", costs={"commission_bps": 0})
     year = 252 / (len(values(path, "momentum")) - 1)
-    page = (path / "evaluation" / "test" / "report.html").read_text()
-    assert f"{100 * np.log(free) * year:+.1f} [" in page  # the table of commissions
+    assert f"{100 * np.log(free) * year:+.1f} [" in page_of(path)
 
-    agents = out_of_sample(path, device="cpu")
-    weights = values(path, "equal_weight")
-    cut = plan[1]["test"][0] - plan[0]["test"][0]
-    for seed, passed in zip(SEEDS, ([True, False], [False, True]), strict=True):
-        own = agents[seed].values
-        np.testing.assert_allclose(values(path, f"ppo_seed_{seed}"), own)
-        gated = values(path, f"ppo_seed_{seed}_gated")
-        for part, agent in zip((slice(0, cut + 1), slice(cut, None)), passed, strict=True):
-            chosen = (own if agent else weights)[part]
-            np.testing.assert_allclose(gated[part] / gated[part][0], chosen / chosen[0])
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_seed_trades_its_own_agents(judged, seed):
+    path, _ = judged
+    own = out_of_sample(path, device="cpu")[seed].values
+    np.testing.assert_allclose(values(path, f"ppo_seed_{seed}"), own)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_gate_decides_in_every_fold(judged, seed):
+    path, _ = judged
+    own, weights = values(path, f"ppo_seed_{seed}"), values(path, "equal_weight")
+    gated, first = values(path, f"ppo_seed_{seed}_gated"), SEEDS.index(seed) * 2
+    cut = plan_of(path)[1]["test"][0] - plan_of(path)[0]["test"][0]
+    parts = (slice(0, cut + 1), slice(cut, None))
+    for part, passed in zip(parts, GATES[first : first + 2], strict=True):
+        chosen = (own if passed else weights)[part]
+        np.testing.assert_allclose(gated[part] / gated[part][0], chosen / chosen[0])
+
+
+def test_decisions_of_the_gate_are_printed_by_fold(judged):
+    _, printed = judged
     assert printed.count("Gate open") == printed.count("Gate closed") == 2
     assert "fold 1: Gate open: ppo_seed_0" in printed
 
-    differences = table.loc[[f"ppo_seed_{s}" for s in SEEDS], "growth_difference"]
-    mean = f"ppo: interquartile mean over 2 seeds {100 * differences.mean():+.1f} ["
-    assert mean in printed
-    for title in ("Seeds", "Folds", "Choosing the best", "Reality check", "Allocation"):
-        assert f"<h2>{title}</h2>" in page
-    assert (path / "evaluation" / "test" / "blocks.png").exists()
-    facts = json.loads((path / "evaluation" / "test" / "metrics.json").read_text())
-    assert list(facts["folds"]) == ["fold 1", "fold 2"]
+
+def test_seeds_are_summarised(judged):
+    path, printed = judged
+    differences = table_of(path).loc[[f"ppo_seed_{s}" for s in SEEDS], "growth_difference"]
+    assert f"ppo: interquartile mean over 2 seeds {100 * differences.mean():+.1f} [" in printed
+
+
+@pytest.mark.parametrize(
+    "title", ["Seeds", "Folds", "Choosing the best", "Reality check", "Allocation"]
+)
+def test_the_page_has_the_sections_of_a_walk_forward(judged, title):
+    assert f"<h2>{title}</h2>" in page_of(judged[0])
+
+
+def test_figures_and_facts_know_the_folds(judged):
+    folder = judged[0] / "evaluation" / "test"
+    assert (folder / "blocks.png").exists()
+    assert list(json.loads((folder / "metrics.json").read_text())["folds"]) == ["fold 1", "fold 2"]
+
+
+def test_a_walk_forward_is_one_use_of_its_test_range(judged):
+    path, _ = judged
     (look,) = read_json(path / "looks.json")["looks"]
     assert [t["name"] for t in look["trials"] if t["agent"]] == ["ppo_seed_0", "ppo_seed_3"]
     assert {t["name"] for t in look["trials"] if not t["agent"]} == {
         "equal_weight", "momentum", "fitted",
     }  # fmt: skip
-    assert np.datetime64(look["first"]) == whole.timestamps[plan[0]["test"][0]]
-    assert np.datetime64(look["last"]) == whole.timestamps[-1]
+    times = load_market(MARKET).timestamps
+    assert np.datetime64(look["first"]) == times[plan_of(path)[0]["test"][0]]
+    assert np.datetime64(look["last"]) == times[-1]
 
 
 def test_folds_cover_the_account_once(path):
@@ -140,10 +196,10 @@ def test_folds_cover_the_account_once(path):
     assert not fold.windows and not fold.seeds and fold.agents == ["ppo"]
 
 
-def test_baselines_alone_take_the_folds_too(path, tmp_path, monkeypatch, capsys):
+def test_baselines_alone_take_the_folds_too(path, tmp_path, capsys):
     copy = shutil.copytree(path, tmp_path / "copy")
-    monkeypatch.setitem(BASELINES, "fitted", Fitted)
-    printed = judge(copy, monkeypatch, capsys, "--no-agent")
+    judge(copy, "--no-agent")
+    printed = capsys.readouterr().out
     assert "in 2 folds" in printed and "ppo" not in printed
     own = values(copy, "momentum")
     assert own[-1] / own[0] == pytest.approx(growth(path, "momentum"), rel=1e-9)

@@ -294,7 +294,7 @@ def test_load_market_drops_rows_and_assets_without_bars():
     close[::2, 1] = 1.0
     close[30:, 2] = 1.0
     panel = PricePanel(pd.date_range("2020-01-01", periods=40).to_numpy(), tuple("ABC"), close)
-    from portfolio_env.data import _cut_panel
+    from portfolio_env.data.load import _cut_panel
 
     assert _cut_panel(panel, None, None, 30).assets == ("A", "B")
     assert len(_cut_panel(panel, ["B", "C"], None, None).timestamps) == 25
