@@ -1,4 +1,4 @@
-"""What a report is made of, beside the comparison; and what its sections share."""
+"""What a report is made of, beside the comparison; and what its chapters share."""
 
 from __future__ import annotations
 
