@@ -12,9 +12,8 @@ MINUTES ?= 10
 MUTANTS ?=
 KILLS ?= 100
 # What is compiled and what is not must give the same numbers: these run both ways.
-ECONOMICS := $(patsubst %,tests/simulation/test_%.py,rebalancing constraints dynamics rewards \
-	conservation money_regressions holdings_that_stay fuzz) \
-	tests/environment/test_env.py tests/environment/test_vector_env.py
+ECONOMICS := $(patsubst %,tests/test_%.py,trading constraints dynamics rewards conservation \
+	money_regressions holdings_that_stay fuzz env vector_env)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup format lint type test test-plain demo bench learn verdicts fuzz kills mutants clean
