@@ -1,4 +1,4 @@
-"""What is forecast of a market: each asset's next return, and the likelihood of a forecast."""
+"""What is forecast of a market: each asset's next return, its likelihood, and the calibration."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Machine code that one process compiled and the next ones find.
 
 Numba's own cache compares the one source file that a function stands in: after a change in
-``constraints.py`` the step of ``dynamics.py`` goes on with the old projection. It numbers its
+``projection.py`` the step of ``dynamics.py`` goes on with the old projection. It numbers its
 files, so that two processes at once may give one number to two functions, and an installation
 where it can write nowhere does not even import. Here a file is named by everything that its code
 depends on, and a process that can write nowhere compiles for itself.

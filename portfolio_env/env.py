@@ -84,13 +84,12 @@ class PortfolioEnv(gym.Env[Any, Any]):
         observation: ``"window"``, ``"flat"`` or ``"index"``, see ``observations.Observer``; an
             index observation belongs to one market and cannot be flattened.
         render_mode: None, ``"ansi"`` or ``"rgb_array"``.
-        **options: See ``simulator.Simulator``: window, action, reward, costs, constraints,
-        execution, start, end,
-            episode_length, random_start, universe, adjustment, initial, initial_value,
-            logits_scale.
+        **options: See ``simulation.simulator.Simulator``: window, action, reward, costs,
+            constraints, execution, start, end, episode_length, random_start, universe, adjustment,
+            initial, initial_value, logits_scale.
 
     ``reset(options={"t": ..., "weights": ...})`` starts at a given bar and from given weights.
-    ``info`` holds the numbers of ``dynamics.LEDGER`` at every step.
+    ``info`` holds the numbers of ``simulation.dynamics.LEDGER`` at every step.
 
     Raises:
         ArgumentError: On bad options, or actions of the wrong shape or not finite.

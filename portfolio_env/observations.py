@@ -32,12 +32,12 @@ class Observer:
             ``weights`` (N + 1,) float32; ``"flat"``: the same, concatenated in this order to one
             float32 vector; ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar,
             ``market`` (1,) int64 fingerprint of the market that the row is of (see
-            ``fingerprints``), ``tradable``, ``weights``, and with universe sampling ``assets`` (N,)
-            int64 columns of the market. It is for learners that hold the market themselves;
-            flattened to a vector it would be a row number and nothing of the market, so that is
-            refused wherever Gymnasium's space of ``market`` is still there. It is not behind SB3's
-            ``VecFrameStack``, which builds spaces of its own, nor where a wrapper left ``market``
-            out: do not flatten those.
+            ``market.fingerprints``), ``tradable``, ``weights``, and with universe sampling
+            ``assets`` (N,) int64 columns of the market. It is for learners that hold the market
+            themselves; flattened to a vector it would be a row number and nothing of the market, so
+            that is refused wherever Gymnasium's space of ``market`` is still there. It is not
+            behind SB3's ``VecFrameStack``, which builds spaces of its own, nor where a wrapper left
+            ``market`` out: do not flatten those.
 
     Raises:
         ArgumentError: On another mode, or if ``window`` or ``flat`` is asked of a market without

@@ -50,7 +50,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         max_episode_steps: Truncate episodes after so many steps at the latest, as ``gym.make``'s
             ``TimeLimit`` does; None or -1: no limit. Unlike ``episode_length`` it changes neither
             what is drawn nor what an episode must have room for.
-        **options: See ``simulator.Simulator``.
+        **options: See ``simulation.simulator.Simulator``.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}  # type: ignore[misc]

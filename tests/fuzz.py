@@ -4,10 +4,10 @@
     python tests/fuzz.py --seed 123        # one case again
 
 A case is a market, an environment over it and its episodes. Every step of every lane is done again
-by ``oracle_steps`` from the state before it and compared; what must hold whatever the arithmetic
-(weights sum to 1, costs are those of the trades, limits) is checked besides. Where a change of the
-inputs in their last digits changes the answer (which of two equal assets is the largest, say), the
-answers are not compared and the step counts as ill-posed.
+by ``helpers.oracles.steps`` from the state before it and compared; what must hold whatever the
+arithmetic (weights sum to 1, costs are those of the trades, limits) is checked besides. Where a
+change of the inputs in their last digits changes the answer (which of two equal assets is the
+largest, say), the answers are not compared and the step counts as ill-posed.
 """
 
 from __future__ import annotations

@@ -218,7 +218,7 @@ def share_rest(d: Tensor, a: Tensor, fixed: Tensor, borrows: bool) -> tuple[Tens
 
 
 def _project(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
-    """Twin of `projection.project_lane`."""
+    """Twin of `simulation.projection.project_lane`."""
     n = w.shape[1] - 1
     if bounds.top_k < n:
         keep = fixed | _largest(w.detach()[:, 1:], fixed, bounds.top_k)
@@ -298,7 +298,7 @@ def _fill_to_bounds(moves: Tensor, bounds: Bounds, total: Tensor, upper: Tensor)
 
 
 def _limit_leverage(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
-    """Twin of `projection._limit_leverage`."""
+    """Twin of `simulation.projection._limit_leverage`."""
     free = th.where(fixed, 0.0, w[:, 1:])
     stuck = th.where(fixed, w[:, 1:], 0.0).abs().sum(1, keepdim=True)
     longs, shorts = (side.clamp(min=0.0).sum(1, keepdim=True) for side in (free, -free))

@@ -106,7 +106,7 @@ class Costs(NamedTuple):
 def remainder_factor(drifted: Tensor, target: Tensor, buy: Any, sell: Any) -> Tensor:
     """Wealth left by rebalancing, as a fraction of the wealth before, with gradients.
 
-    The twin of `portfolio_env.simulation.dynamics.remainder_factor`.
+    The twin of `portfolio_env.simulation.rebalancing.remainder_factor`.
 
     Args:
         drifted: (B, N + 1) weights before trading, summing to 1.

@@ -1,4 +1,4 @@
-"""Attention across assets, at every bar by itself."""
+"""Graphs of assets from their correlations, and attention across assets at every bar by itself."""
 
 from typing import NamedTuple
 

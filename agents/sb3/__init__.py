@@ -1,1 +1,1 @@
-"""Stable-Baselines3: algorithms, vector environment, buffers and callbacks."""
+"""Stable-Baselines3: algorithms with their defaults, vector environment, buffers, noise, curves."""

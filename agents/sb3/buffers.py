@@ -1,4 +1,4 @@
-"""A replay buffer for index observations: what the market knows is not stored again."""
+"""Buffers for index observations, which do not store the market again; rollouts grouped by bar."""
 
 from collections.abc import Generator
 from typing import Any

@@ -1,1 +1,1 @@
-"""Training runs: settings, pre-training, the run folder, resuming, walk-forward training."""
+"""Training runs: settings, callbacks, curricula, validation, run folders, resuming, model cards."""

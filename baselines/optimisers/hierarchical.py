@@ -1,4 +1,4 @@
-"""Portfolios from a tree of the assets: hierarchical risk parity and equal risk contributions."""
+"""Portfolios from a tree of the assets: HRP, equal risk contributions, nested clusters."""
 
 from dataclasses import replace
 

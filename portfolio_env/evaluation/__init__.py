@@ -1,4 +1,4 @@
-"""Evaluation: backtests through the environment, performance measures, intervals, reports."""
+"""Evaluation: backtests through the environment, comparisons, the validation gate, reports."""
 
 from portfolio_env import metrics
 from portfolio_env.evaluation import statistics

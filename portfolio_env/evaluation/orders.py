@@ -25,8 +25,8 @@ def allocate(
     """Turn weights into orders for an amount of cash.
 
     The amounts are what is left of the capital by buying the weights at exactly solved costs (see
-    ``trading.remainder_factor``; market impact is left out). Units are cut to whole lots, so that
-    the orders never cost more than planned.
+    ``simulation.rebalancing.remainder_factor``; market impact is left out). Units are cut to whole
+    lots, so that the orders never cost more than planned.
 
     Args:
         weights: (N + 1,) target weights, cash first, summing to 1.

@@ -47,7 +47,8 @@ GROUPS = (
     "exogenous",
 )
 """Names that switch on a group: the indicators of a module of that name at their default windows
-("ta": those of `library`), the higher timeframes, or the exogenous channels of the panel."""
+("ta": those of `indicators.library`), the higher timeframes, or the exogenous channels of the
+panel."""
 
 KNOWN = "known"
 """The feature that says which share of the others is known at a bar."""

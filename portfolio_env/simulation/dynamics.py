@@ -2,11 +2,10 @@
 
 Weights put cash first. ``drifted`` weights ``d`` are what the market left, ``target`` weights ``a``
 what is asked for, ``held`` weights what is owned right after trading. Everything is in units of the
-wealth
-``V`` before trading. One step of a lane (``step_lane``):
+wealth ``V`` before trading. One step of a lane (``step_lanes``):
 
 1. the action becomes a feasible target (``targets.target_lane``);
-2. trading costs shrink the wealth to ``mu V`` (``trading.trade_lane``);
+2. trading costs shrink the wealth to ``mu V`` (``rebalancing.trade_lane``);
 3. the market moves, cash and shorts carry interest, delisted holdings become cash (``drift_lane``).
 """
 
@@ -48,7 +47,7 @@ VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMA
 # value.
 RUIN_FRACTION = 1e-3
 LOG_FLOOR = 1e-6
-# What a trade may lose or make by rounding, see ``trading.money_lost``.
+# What a trade may lose or make by rounding, see ``rebalancing.money_lost``.
 CONSERVED = 1e-9
 
 # The numbers of one environment that do not change while it runs: a record read by field name.
@@ -91,7 +90,7 @@ class Lanes(NamedTuple):
     weights: Float  # (B, N + 1) drifted
     held: Float  # (B, N + 1) right after the last trade
     growth: Float  # (3, B) value over value before of the last step, the highest value so far, and
-    # the ``trading.money_lost`` of a trade that broke conservation, else 0
+    # the ``rebalancing.money_lost`` of a trade that broke conservation, else 0
     ledger: Float  # (len(LEDGER), B)
     turnovers: Float  # (B, P) ring of the last turnovers, P = 0 without a period limit
     ended: Bool  # (2, B) terminated, truncated

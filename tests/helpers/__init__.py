@@ -1,1 +1,1 @@
-"""Helpers of the tests."""
+"""What tests share: small markets and runs, checks, servers on loopback, slow references."""

@@ -1,4 +1,4 @@
-"""The environment beside a slow account in plain Python, on random cases: see fuzz.py."""
+"""The environment beside a slow account in plain Python, on random cases: see tests/fuzz.py."""
 
 from collections import Counter
 

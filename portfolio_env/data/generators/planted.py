@@ -141,7 +141,7 @@ class PlantedMarket:
 
         Without costs they are the best policy for any horizon, as the choice at t changes nothing
         but the wealth at t + 1. The optimisation is exact to 1e-13 of log growth per bar; the
-        expectation is over the 4,096 scenarios of `noise.scenarios`, a quadrature.
+        expectation is over the 4,096 scenarios of `generators.noise.scenarios`, a quadrature.
         """
         return log_optimal(self._at(rows), self._shocks)[0]
 

@@ -1,4 +1,4 @@
-"""What is wrong, or odd, with the bars of a source. Nothing is repaired here; see `repair`."""
+"""What is wrong, or odd, with the bars of a source. Nothing is repaired here; see `data.repair`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chapters of a report on doubt: too good to be true, wearing out, chosen by luck."""
+"""Sections of a report on doubt: too good to be true, wearing out, chosen by luck."""
 
 from collections.abc import Hashable, Mapping
 

@@ -1,4 +1,4 @@
-"""Chapters of a report on stretches of time: seeds, years or folds, crises, regimes, events."""
+"""Sections of a report on stretches of time: seeds, years or folds, crises, regimes, events."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""What the chapters on time and doubt say, on a market with known dates and planted look-ahead."""
+"""What the sections on time and doubt say, on a market with known dates and planted look-ahead."""
 
 import re
 from dataclasses import replace
