@@ -69,12 +69,6 @@ def test_gradients_are_finite_on_extreme_rows(value: float) -> None:
     assert rows.grad is not None and rows.grad.isfinite().all()
 
 
-def test_bfloat16_keeps_sigma_in_float32() -> None:
-    with th.autocast("cpu", dtype=th.bfloat16):
-        mu, sigma = PredictionHead(WIDTH)(th.randn(2, 3, WIDTH))
-    assert mu.isfinite().all() and sigma.dtype == th.float32
-
-
 @pytest.mark.parametrize(("width", "original"), [(128, 17_802), (64, 4_810)])
 def test_parameters_against_the_head_that_was_bound_to_five_assets(
     width: int, original: int
