@@ -232,7 +232,7 @@ def test_events_of_tensorboard_go_along_when_asked(run, tmp_path):
 
 @pytest.mark.slow
 def test_a_kill_leaves_every_run_whole_or_absent(run, tmp_path):
-    script = Path(__file__).with_name("store_kills.py")
+    script = Path(__file__).parents[2] / "store_kills.py"
     done = subprocess.run(
         [sys.executable, str(script), str(run), str(tmp_path / "kills"), "40", "0"],
         capture_output=True,
