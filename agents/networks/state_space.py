@@ -180,8 +180,10 @@ class StateSpace(Encoder):
         hidden = windows.new_zeros(batch * assets, self.state)
         memory = windows.new_zeros(batch * assets, self.memory)
         past = hidden.unsqueeze(1)  # normalised states before the next bar, the oldest first
-        maps = []
+        maps: list[Tensor] = []
         for drive in drives:
+            if maps:  # what the bar before has left; nobody recalls that of the last bar
+                past = th.cat([past, self.norm(hidden).unsqueeze(1)], 1)[:, -self.buffer :]
             hidden = self.dynamics(hidden, memory, drive)
             seen = self.norm(hidden)
             recalled, weights = self.recall(seen, past)
@@ -189,7 +191,6 @@ class StateSpace(Encoder):
             memory = memory + gate * (self.dropout(self.write(seen) + recalled) - memory)
             gate = th.sigmoid(self.read_gate(th.cat([seen, memory], -1)))
             hidden = hidden + gate * (self.read(memory) - hidden)
-            past = th.cat([past, self.norm(hidden).unsqueeze(1)], 1)[:, -self.buffer :]
             maps.append(weights.view(batch, assets, *weights.shape[1:]))
         return hidden.view(batch, assets, -1), memory.view(batch, assets, -1), maps
 
