@@ -8,7 +8,7 @@ frozen), once per t at all.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch as th
@@ -37,9 +37,6 @@ class Embeddings(nn.Module):
     Args:
         encoder: makes the vectors.
         frozen: the encoder does not learn; it stays in evaluation mode.
-        compiled: a backend of `torch.compile` to run it through, e.g. "inductor"; None runs it
-            as it is.
-        autocast: "bf16" runs it in mixed precision; its output is float32 all the same.
         checkpointed: windows whose activations are kept at a time; where there are more, they are
             computed again in the backward pass. None keeps all, "auto" what a quarter of the memory
             of the device holds, see `agents.memory`.
@@ -60,25 +57,17 @@ class Embeddings(nn.Module):
         encoder: Encoder,
         *,
         frozen: bool = False,
-        compiled: str | None = None,
-        autocast: Literal["bf16"] | None = None,
         checkpointed: int | Literal["auto"] | None = "auto",
         forecasts: bool = False,
     ) -> None:
         super().__init__()
-        if autocast not in (None, "bf16"):
-            raise ArgumentError(f"autocast is {autocast!r}: give 'bf16' or None")
         if checkpointed not in (None, "auto") and not (
             isinstance(checkpointed, int) and checkpointed >= 1
         ):
             raise ArgumentError(f"checkpointed is {checkpointed}: give at least 1, 'auto' or None")
         self.encoder = encoder
         self.head = PredictionHead(encoder.channels) if forecasts else None
-        self.autocast = autocast
         self.checkpointed = checkpointed
-        # In a tuple, or it would be a second module with the same parameters.
-        run = encoder if compiled is None else th.compile(encoder, backend=compiled)
-        self._run: tuple[Callable[..., Any]] = (run,)
         for name in ("features", "tradable", "codes"):
             self.register_buffer(name, None, persistent=False)
         self._cache = _Cache()
@@ -155,13 +144,8 @@ class Embeddings(nn.Module):
 
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
-        return self._precisely(self._run[0], windows, tradable, codes)
-
-    def _precisely(self, run: Callable[..., Any], inputs: Tensor, *others: Any) -> Tensor:
-        """Run in the chosen precision; returns float32."""
-        with th.autocast(inputs.device.type, th.bfloat16, enabled=self.autocast is not None):
-            out: Tensor = run(inputs, *others)
-        return out.float()
+        out: Tensor = self.encoder(windows, tradable, codes)
+        return out
 
     def _market(self) -> tuple[Tensor, Tensor]:
         if self.features is None or self.tradable is None:
@@ -195,8 +179,7 @@ class Embeddings(nn.Module):
         first = int(t[0]) - self.encoder.bars + 1 if len(t) else 0
         stretch = slice(first, int(t[-1]) + 1 if len(t) else 0)
         if not self.encoder.padded and stretch.stop - first < len(t) * self.encoder.bars:
-            within = (features[stretch], tradable[stretch], t - first)
-            return self._precisely(self.encoder.encode_stretch, *within)
+            return self.encoder.encode_stretch(features[stretch], tradable[stretch], t - first)
         codes = None if self.codes is None else self.codes.expand(len(t), *self.codes.shape)
         return self.encode(features[self._bars(t)], tradable[t], codes)
 

@@ -35,8 +35,8 @@ class MarketExtractor(BaseFeaturesExtractor):
         window: bars the encoder sees, at most the environment's window.
         encoder: name of the encoder, see `agents.networks.ENCODERS`.
         encoder_kwargs: further, JSON-able options of the encoder.
-        embedding_kwargs: how the encoder is run: `frozen`, `compiled`, `autocast`, `checkpointed`,
-            and whether it `forecasts`, see `Embeddings`.
+        embedding_kwargs: how the encoder is run: `frozen`, `checkpointed` and `forecasts`, see
+            `Embeddings`.
     """
 
     def __init__(

@@ -19,6 +19,7 @@ from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.sb3.algorithms import (
+    LogitNoise,
     algorithm_class,
     bind_market,
     make_agent,
@@ -26,7 +27,6 @@ from agents.sb3.algorithms import (
     n_actions,
     torch_device,
 )
-from agents.sb3.noise import LogitNoise
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.fields import check_range, checked, shortened

@@ -174,30 +174,6 @@ class Economics:
             drifted = drifted.where(~gone[:, None], all_cash(drifted))
         return Step(shown.log(), drifted, done.held, done.mu, done.turnover, new)
 
-    def roll(
-        self,
-        targets: Tensor,
-        t: Tensor,
-        weights: Tensor | None = None,
-        assets: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Log growth and turnover (B, S) of S targets in a row, which start at bars t.
-
-        Args:
-            targets: (B, S, N + 1), see ``step``.
-            t: (B,) first bars.
-            weights: (B, N + 1) drifted weights to start from; None is cash.
-            assets: see ``step``.
-        """
-        held = all_cash(targets[:, 0]) if weights is None else weights
-        value, growth, turnover = None, [], []
-        for k in range(targets.shape[1]):
-            step = self.step(held, targets[:, k], t + k, assets, value)
-            held, value = step.weights, step.value
-            growth.append(step.log_growth)
-            turnover.append(step.turnover)
-        return th.stack(growth, 1), th.stack(turnover, 1)
-
     @staticmethod
     def _at(rows: Tensor, t: Tensor, assets: Tensor | None) -> Tensor:
         return rows[t] if assets is None else rows[t[:, None], assets]

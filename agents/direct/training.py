@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -14,7 +15,7 @@ from torch import Tensor
 from agents.direct.simulator import Economics
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
-from agents.losses import MultiTask, log_growth_loss, sharpe_loss
+from agents.losses import sharpe_loss
 from agents.market_extractor import asset_rows
 from portfolio_env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
@@ -45,8 +46,8 @@ class DirectOptions(FitOptions):
             alone decides.
         loss: what is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
             times the concentration of the weights.
-        prediction: weight of the Gaussian likelihood of the next returns beside it, see
-            `agents.losses.MultiTask`; needs an agent whose encoder forecasts.
+        prediction: weight of the Gaussian likelihood of the next returns beside it; needs an agent
+            whose encoder forecasts.
         frozen: share of the iterations, at the start, in which the encoder stays as it is.
     """
 
@@ -68,8 +69,8 @@ class DirectOptions(FitOptions):
                 raise ArgumentError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.loss not in ("growth", "sharpe"):
             raise ArgumentError(f"loss is {self.loss!r}; choose 'growth' or 'sharpe'")
-        if self.prediction < 0:
-            raise ArgumentError(f"prediction is {self.prediction}; it must be at least 0")
+        if not 0 <= self.prediction < math.inf:
+            raise ArgumentError(f"prediction is {self.prediction}; it must be a number from 0")
         if not 0 <= self.frozen <= 1:
             raise ArgumentError(f"frozen is {self.frozen}; it must be in [0, 1]")
 
@@ -173,7 +174,7 @@ class DirectTrainer:
         with fit.draws():
             network.train()
             rollout = self._rollout(np.random.default_rng((options.seed, fit.round)))
-            loss, parts = self._loss(rollout)
+            loss, nll = self._loss(rollout)
             norm = fit.step(loss)
             network.eval()
         numbers = {
@@ -183,8 +184,8 @@ class DirectTrainer:
             "train/gradient_norm": norm,
             "train/learning_rate": rate,
         }
-        if "prediction" in parts:
-            numbers["train/nll"] = float(parts["prediction"])
+        if nll is not None:
+            numbers["train/nll"] = float(nll.detach())
         done = fit.round + 1
         due = done % options.validation_every == 0 or done == options.iterations
         if self.validation is not None and due:
@@ -232,23 +233,24 @@ class DirectTrainer:
     def _logits_scale(self) -> float:
         return float(self.agent.config["logits_scale"])
 
-    def _loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is descended, and its parts by name."""
+    def _loss(self, rollout: Rollout) -> tuple[Tensor, Tensor | None]:
+        """What is descended, and the likelihood of forecasts where that is part of it."""
         if self.options.loss == "growth":
-            trading = _SCALE * log_growth_loss(rollout.growth)
+            loss = _SCALE * -rollout.growth.mean()
         else:
-            trading = sharpe_loss(
+            loss = sharpe_loss(
                 rollout.growth.expm1(),
                 self.market.periods_per_year,
                 weights=rollout.held,
                 concentration=_CONCENTRATION,
             )
-        task = MultiTask(prediction=0.0 if self.embeddings.frozen else self.options.prediction)
-        if not task.prediction or self.returns is None:
-            return task(trading)
+        weight = self.options.prediction
+        if not weight or self.embeddings.frozen or self.returns is None:
+            return loss, None
         forecast = self.embeddings.forecast_of(rollout.channels.flatten(0, 1))
         assets = rollout.assets.repeat_interleave(rollout.bars.shape[1], 0)
-        return task(trading, self.returns.nll(*forecast, rollout.bars.flatten(), assets))
+        nll = self.returns.nll(*forecast, rollout.bars.flatten(), assets)
+        return loss + weight * nll, nll
 
     def _rollout(self, rng: np.random.Generator) -> Rollout:
         """Accounts from random starts to their ends."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch as th
-from torch import Tensor, nn
+from torch import Tensor
 
 from agents.networks.base import RowEncoder, check_sizes
 from agents.networks.mlp import ARCHITECTURES, ConfigurableMLP, Norm, ResidualMLP
@@ -175,20 +175,3 @@ class FactorEncoder(RowEncoder):
 
     def _gates(self, series: Tensor, codes: Tensor | None) -> Tensor:
         return th.sigmoid(self.gate(self.rows(series.mean(2), codes)))
-
-
-def mean_by_code(weights: Tensor, tradable: Tensor, codes: Tensor, labels: int) -> Tensor:
-    """Average attention by sector, region or another static category.
-
-    Args:
-        weights: (batch, assets, K), e.g. the gates of `FactorEncoder`.
-        tradable: (batch, assets), 1 or 0: which count.
-        codes: (batch, assets) of one category, each less than `labels`.
-        labels: number of codes.
-
-    Returns:
-        (labels, K), 0 where nothing counts.
-    """
-    member = nn.functional.one_hot(codes, labels) * tradable.unsqueeze(-1)
-    total = th.einsum("bnl,bnk->lk", member.to(weights.dtype), weights)
-    return total / member.sum((0, 1)).clamp(min=1).unsqueeze(-1)

@@ -92,7 +92,7 @@ class GATv2Layer(nn.Module):
             edges: (batch, nodes, nodes, edge_dim), attributes of the edge from j to i.
 
         Returns:
-            (batch, nodes, out_channels), in single precision at least.
+            (batch, nodes, out_channels)
         """
         pairs = self._pairs(nodes, adjacency, edges)
         keep = None
@@ -111,10 +111,9 @@ class GATv2Layer(nn.Module):
             pairs = _Pairs(*self._pairs(nodes, adjacency, edges))
             spread = pairs.spread()
             out = pairs.source.new_empty(len(nodes), self.heads, *adjacency.shape[1:])
-            with th.autocast(out.device.type, enabled=False):
-                for at in pairs.chunks():
-                    alpha = pairs.attention_of(at, spread, self.negative_slope)[1]
-                    out[at.batch, :, at.targets] = alpha
+            for at in pairs.chunks():
+                alpha = pairs.attention_of(at, spread, self.negative_slope)[1]
+                out[at.batch, :, at.targets] = alpha
         return out
 
     def _pairs(
@@ -128,12 +127,12 @@ class GATv2Layer(nn.Module):
         if self.self_loops:
             adjacency, edges = with_self_loops(adjacency, edges, self.fill)
         split = (self.heads, self.out_per_head)
-        source = th.unflatten(_at_least_single(self.source(nodes)), -1, split)
-        target = th.unflatten(_at_least_single(self.target(nodes)), -1, split)
-        weight = None if self.edge is None else self.edge.weight.t().to(source.dtype)
+        source = th.unflatten(self.source(nodes), -1, split)
+        target = th.unflatten(self.target(nodes), -1, split)
+        weight = None if self.edge is None else self.edge.weight.t()
         if edges is not None:
             edges = edges.to(source.dtype)
-        return source, target, self.attention.to(source.dtype), adjacency, edges, weight
+        return source, target, self.attention, adjacency, edges, weight
 
 
 def with_self_loops(
@@ -149,10 +148,6 @@ def with_self_loops(
         else:
             edges = edges.masked_fill(loops[..., None], float(fill))
     return adjacency | loops, edges
-
-
-def _at_least_single(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (th.bfloat16, th.float16) else x
 
 
 class _Chunk(NamedTuple):
@@ -225,12 +220,11 @@ def _attend(
     """Mean of the sources under the attention, of which `keep` survives, times `scale`."""
     pairs = _Pairs(source, target, attention, adjacency, edges, weight)
     out, spread = th.empty_like(source, memory_format=th.contiguous_format), pairs.spread()
-    with th.autocast(source.device.type, enabled=False):
-        for at in pairs.chunks():
-            alpha = pairs.attention_of(at, spread, slope)[1]
-            if keep is not None:
-                alpha *= keep[at.batch, :, at.targets] * scale
-            out[at] = (alpha @ source[at.batch].transpose(1, 2)).transpose(1, 2)
+    for at in pairs.chunks():
+        alpha = pairs.attention_of(at, spread, slope)[1]
+        if keep is not None:
+            alpha *= keep[at.batch, :, at.targets] * scale
+        out[at] = (alpha @ source[at.batch].transpose(1, 2)).transpose(1, 2)
     return out
 
 
@@ -264,33 +258,32 @@ def _attend_backward(
     d_edges = source.new_empty(edges.shape if edges is not None and edges_too else 0)
     # Softmax's gradient takes off the mean of d_alpha under alpha, which is grad . out.
     mean = (grad * out).sum(-1).transpose(1, 2).unsqueeze(-1)
-    with th.autocast(source.device.type, enabled=False):
-        for at in pairs.chunks():
-            hidden, alpha = pairs.attention_of(at, spread, slope)
-            d_out = grad[at].transpose(1, 2)  # (b, heads, targets, channels)
-            d_scores = d_out @ source[at.batch].permute(0, 2, 3, 1)
-            kept = alpha
-            if keep is not None:
-                factor = keep[at.batch, :, at.targets] * scale
-                d_scores *= factor
-                kept = alpha * factor
-            d_source[at.batch] += (kept.transpose(2, 3) @ d_out).transpose(1, 2)
-            d_scores -= mean[at.batch, :, at.targets]
-            d_scores *= alpha
-            flat = d_scores.flatten(2)  # (b, heads, targets * N)
-            d_spread += (flat @ hidden.flatten(1, 2)).sum(0)
-            d_hidden = (flat.transpose(1, 2) @ spread).view_as(hidden)
-            # The rectifier keeps the sign, so that its result tells its slope.
-            th.ops.aten.leaky_relu_backward.grad_input(
-                d_hidden, hidden, slope, True, grad_input=d_hidden
-            )
-            d_target[at] = d_hidden.sum(2).view_as(d_target[at])
-            d_source[at.batch] += d_hidden.sum(1).view_as(source[at.batch])
-            if edges is not None and weight is not None:
-                rows = d_hidden.reshape(-1, inner)
-                d_weight += edges[at].reshape(len(rows), -1).t() @ rows
-                if edges_too:
-                    d_edges[at] = d_hidden @ weight.t()
+    for at in pairs.chunks():
+        hidden, alpha = pairs.attention_of(at, spread, slope)
+        d_out = grad[at].transpose(1, 2)  # (b, heads, targets, channels)
+        d_scores = d_out @ source[at.batch].permute(0, 2, 3, 1)
+        kept = alpha
+        if keep is not None:
+            factor = keep[at.batch, :, at.targets] * scale
+            d_scores *= factor
+            kept = alpha * factor
+        d_source[at.batch] += (kept.transpose(2, 3) @ d_out).transpose(1, 2)
+        d_scores -= mean[at.batch, :, at.targets]
+        d_scores *= alpha
+        flat = d_scores.flatten(2)  # (b, heads, targets * N)
+        d_spread += (flat @ hidden.flatten(1, 2)).sum(0)
+        d_hidden = (flat.transpose(1, 2) @ spread).view_as(hidden)
+        # The rectifier keeps the sign, so that its result tells its slope.
+        th.ops.aten.leaky_relu_backward.grad_input(
+            d_hidden, hidden, slope, True, grad_input=d_hidden
+        )
+        d_target[at] = d_hidden.sum(2).view_as(d_target[at])
+        d_source[at.batch] += d_hidden.sum(1).view_as(source[at.batch])
+        if edges is not None and weight is not None:
+            rows = d_hidden.reshape(-1, inner)
+            d_weight += edges[at].reshape(len(rows), -1).t() @ rows
+            if edges_too:
+                d_edges[at] = d_hidden @ weight.t()
     own = d_spread.view(heads, *attention.shape).diagonal(dim1=0, dim2=1).t().contiguous()
     return d_source, d_target, own, d_edges, d_weight
 

@@ -111,7 +111,7 @@ def correlations(returns: Tensor) -> Tensor:
         (batch, assets, assets) within [-1, 1]; 0 where a series is constant, as it is in a single
         bar; 1 on the diagonal. Rounded to four digits, which makes equal series tie exactly.
     """
-    with th.no_grad(), th.autocast(returns.device.type, enabled=False):
+    with th.no_grad():
         series = returns.float()
         centred = series - series.mean(1, keepdim=True)
         power = centred.square().sum(1, keepdim=True)

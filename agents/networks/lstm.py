@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.networks.base import Encoder, check_heads, check_share, check_sizes
-from agents.networks.temporal import Lstm
 
 
 class LstmEncoder(Encoder):
@@ -36,9 +35,9 @@ class LstmEncoder(Encoder):
         super().__init__(n_features, window)
         check_sizes(hidden=hidden, channels=channels)
         check_share("dropout", dropout)
-        self.first = Lstm(n_features, hidden, layers=1, bidirectional=False)
+        self.first = nn.LSTM(n_features, hidden)
         self.norm = nn.LayerNorm(hidden)
-        self.second = Lstm(hidden, channels, layers=1, bidirectional=False)
+        self.second = nn.LSTM(hidden, channels)
         self.dropout = nn.Dropout(dropout)
         self.query = nn.Linear(channels, channels)
         # A bias would add the same to the score of every bar, which the softmax takes out.
@@ -61,8 +60,8 @@ class LstmEncoder(Encoder):
 
     def _recall(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs of the second layer (window, rows, channels), their weights (rows, window)."""
-        states = self.norm(self.dropout(self.first(_rows(windows))))
-        states = self.dropout(self.second(states))
+        states = self.norm(self.dropout(self.first(_rows(windows))[0]))
+        states = self.dropout(self.second(states)[0])
         scores = th.einsum("rc,trc->rt", self.query(states[-1]), self.key(states))
         return states, (scores / math.sqrt(self.channels)).softmax(-1)
 
@@ -70,9 +69,7 @@ class LstmEncoder(Encoder):
 class LstmAttention(Encoder):
     """Stacked LSTM, self-attention of several heads over time, the last bar of the result.
 
-    `steps` gives the result at every bar. Where it is causal, no bar's result depends on a later
-    bar, so that each can be trained to predict; the last bar sees the whole window either way,
-    hence `forward` is the same. Each output depends on its asset's window alone.
+    Each output depends on its asset's window alone.
 
     Args:
         n_features: features per asset and bar.
@@ -81,7 +78,8 @@ class LstmAttention(Encoder):
         layers: recurrent layers.
         heads: attention heads, a divisor of `channels`.
         dropout: share dropped in training between layers, of the attention and of its result.
-        causal: bars attend to no later bar.
+        causal: bars attend to no later bar. The last one sees the whole window either way, so this
+            shows in `attention` and not in the output.
     """
 
     def __init__(
@@ -98,7 +96,8 @@ class LstmAttention(Encoder):
         check_sizes(layers=layers)
         check_heads(channels, heads)
         check_share("dropout", dropout)
-        self.recurrent = Lstm(n_features, channels, layers, bidirectional=False, dropout=dropout)
+        between = dropout if layers > 1 else 0.0  # which is where the library applies it
+        self.recurrent = nn.LSTM(n_features, channels, layers, dropout=between)
         self.project = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         self.dropout = nn.Dropout(dropout)
@@ -107,19 +106,19 @@ class LstmAttention(Encoder):
 
     def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Return (batch, assets, channels)."""
-        out = self._attend(self.recurrent(_rows(windows)), last=True).squeeze(0)
-        return _by_asset(out, windows)
-
-    def steps(self, windows: Tensor) -> Tensor:
-        """Return the result at every bar, (batch, window, assets, channels)."""
-        out = self._attend(self.recurrent(_rows(windows)), last=False)
-        return _by_asset(out.transpose(0, 1), windows).transpose(1, 2)
+        states = self.recurrent(_rows(windows))[0]
+        query, key, value = self._split(states)
+        rate = self.dropout.p if self.training else 0.0
+        # The last bar sees the whole window, causal or not.
+        heads = F.scaled_dot_product_attention(query[:, :, -1:], key, value, dropout_p=rate)
+        mixed = self.dropout(self.out(heads.permute(2, 0, 1, 3).flatten(2)))
+        return _by_asset(self.norm(states[-1:] + mixed).squeeze(0), windows)
 
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
         """Return `"time"`: (batch, assets, heads, window, window), [t, s] what t takes from s."""
-        query, key, _ = self._split(self.recurrent(_rows(windows)))
+        query, key, _ = self._split(self.recurrent(_rows(windows))[0])
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         if self.causal:
             bars = scores.shape[-1]
@@ -132,20 +131,6 @@ class LstmAttention(Encoder):
         parts = self.project(states).unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
         query, key, value = parts.unbind(0)
         return query, key, value
-
-    def _attend(self, states: Tensor, last: bool) -> Tensor:
-        """Result of every bar or of the last, (bars or 1, rows, channels)."""
-        query, key, value = self._split(states)
-        rate = self.dropout.p if self.training else 0.0
-        if last:
-            query, states = query[:, :, -1:], states[-1:]
-        heads = F.scaled_dot_product_attention(
-            query, key, value, dropout_p=rate, is_causal=self.causal and not last
-        )
-        out: Tensor = self.norm(
-            states + self.dropout(self.out(heads.permute(2, 0, 1, 3).flatten(2)))
-        )
-        return out
 
 
 def _rows(windows: Tensor) -> Tensor:

@@ -1,33 +1,17 @@
 """A state space with a memory of its past: stable linear dynamics that attention keeps changing."""
 
 import math
-from typing import NamedTuple
 
 import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from agents.networks.base import Encoder, check_heads, check_share, check_sizes
-from agents.networks.heads import bounded_sigma
 from portfolio_env.errors import ArgumentError
 
 _SLOWEST = 0.1  # least decay per unit of time
 _GATE_BIAS = -2.0  # gates start one eighth open, or a bar would wipe out most of what went before
 _NORM_EPS = 0.01  # a state that has hardly moved yet is not blown up
-
-
-class State(NamedTuple):
-    """What is carried from bar to bar, of every asset.
-
-    Attributes:
-        hidden: (batch, assets, state) h.
-        memory: (batch, assets, memory) m.
-        past: (batch, assets, kept, state) normalised states before the next bar, the oldest first.
-    """
-
-    hidden: Tensor
-    memory: Tensor
-    past: Tensor
 
 
 class Dynamics(nn.Module):
@@ -166,7 +150,9 @@ class StateSpace(Encoder):
 
     def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Return (batch, assets, state + memory)."""
-        return self._output(self.run(windows)[0])
+        hidden, memory, _ = self.run(windows)
+        out: Tensor = self.out_norm(th.cat([hidden, memory], -1))
+        return out
 
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
@@ -178,26 +164,26 @@ class StateSpace(Encoder):
         bars = windows.shape[1]
         rows = [
             F.pad(weights, (t + 1 - weights.shape[-1], bars - 1 - t))
-            for t, weights in enumerate(self.run(windows)[1])
+            for t, weights in enumerate(self.run(windows)[2])
         ]
         return {"time": th.stack(rows, -2)}
 
-    def run(self, windows: Tensor, state: State | None = None) -> tuple[State, list[Tensor]]:
-        """Carry a state over windows (batch, bars, assets, features), bars of any number.
+    def run(self, windows: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Return h and m after the last bar, and the attention of every bar.
 
         Returns:
-            the state after the last bar, and the attention (batch, assets, heads, kept) of each.
+            (batch, assets, state), (batch, assets, memory) and a list of (batch, assets, heads,
+            kept).
         """
         batch, _, assets, _ = windows.shape
         drives = self.drive(windows).transpose(1, 2).flatten(0, 1).unbind(1)
-        if state is None:
-            zeros = windows.new_zeros
-            hidden, memory = zeros(batch * assets, self.state), zeros(batch * assets, self.memory)
-            past = hidden.unsqueeze(1)
-        else:
-            hidden, memory, past = (part.flatten(0, 1) for part in state)
-        maps = []
+        hidden = windows.new_zeros(batch * assets, self.state)
+        memory = windows.new_zeros(batch * assets, self.memory)
+        past = hidden.unsqueeze(1)  # normalised states before the next bar, the oldest first
+        maps: list[Tensor] = []
         for drive in drives:
+            if maps:  # what the bar before has left; nobody recalls that of the last bar
+                past = th.cat([past, self.norm(hidden).unsqueeze(1)], 1)[:, -self.buffer :]
             hidden = self.dynamics(hidden, memory, drive)
             seen = self.norm(hidden)
             recalled, weights = self.recall(seen, past)
@@ -205,71 +191,8 @@ class StateSpace(Encoder):
             memory = memory + gate * (self.dropout(self.write(seen) + recalled) - memory)
             gate = th.sigmoid(self.read_gate(th.cat([seen, memory], -1)))
             hidden = hidden + gate * (self.read(memory) - hidden)
-            past = th.cat([past, self.norm(hidden).unsqueeze(1)], 1)[:, -self.buffer :]
             maps.append(weights.view(batch, assets, *weights.shape[1:]))
-        carried = (part.view(batch, assets, *part.shape[1:]) for part in (hidden, memory, past))
-        return State(*carried), maps
-
-    def step(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        """Take in one bar; `forward` over a window is that many steps from None.
-
-        Args:
-            features: (batch, assets, features).
-            state: what the step before returned; None before the first bar.
-
-        Returns:
-            (batch, assets, state + memory), and the state to carry on with.
-        """
-        state, _ = self.run(features.unsqueeze(1), state)
-        return self._output(state), state
-
-    def _output(self, state: State) -> Tensor:
-        out: Tensor = self.out_norm(th.cat([state.hidden, state.memory], -1))
-        return out
-
-
-class Forecast(NamedTuple):
-    """What is forecast of each asset, each (batch, assets).
-
-    Attributes:
-        direction: logit of the probability that it rises.
-        magnitude: expected absolute return, at least 0.
-        uncertainty: standard deviation, in [0.01, 10], see `bounded_sigma`.
-    """
-
-    direction: Tensor
-    magnitude: Tensor
-    uncertainty: Tensor
-
-
-class StateSpaceHeads(nn.Module):
-    """Direction, magnitude and uncertainty of each asset from an encoder's output.
-
-    Args:
-        channels: width of the encoder's output.
-        dropout: share dropped in training.
-    """
-
-    def __init__(self, channels: int, dropout: float = 0.0) -> None:
-        super().__init__()
-        check_sizes(channels=channels)
-        check_share("dropout", dropout)
-        self.trunk = nn.Sequential(
-            nn.Linear(channels, 2 * channels),
-            nn.LayerNorm(2 * channels),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-            nn.Linear(2 * channels, channels),
-            nn.LayerNorm(channels),
-            nn.ReLU(),
-            nn.Dropout(dropout),
-        )
-        self.heads = nn.Linear(channels, 3)
-
-    def forward(self, rows: Tensor) -> Forecast:
-        """Return the forecasts of rows (batch, assets, channels)."""
-        direction, magnitude, spread = self.heads(self.trunk(rows)).unbind(-1)
-        return Forecast(direction, F.softplus(magnitude), bounded_sigma(spread))
+        return hidden.view(batch, assets, -1), memory.view(batch, assets, -1), maps
 
 
 def _projection(width: int, out: int) -> nn.Sequential:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from agents.networks.base import Encoder
 from agents.networks.graph import GraphAttention, attended
-from agents.networks.temporal import Lstm, Tcn, TemporalPooling
+from agents.networks.temporal import Tcn, TemporalPooling
 from portfolio_env.errors import ArgumentError
 
 
@@ -72,7 +72,10 @@ class TcnGnnLstm(Encoder):
         self.inward = nn.Linear(n_features, width)
         self.tcn = Tcn(width, width, layers, kernel, dropout)
         self.graph = GraphAttention(width, heads, dropout)
-        self.lstm = Lstm(width, lstm_hidden, lstm_layers, bidirectional, dropout)
+        between = dropout if lstm_layers > 1 else 0.0  # which is where the library applies it
+        self.lstm = nn.LSTM(
+            width, lstm_hidden, lstm_layers, dropout=between, bidirectional=bidirectional
+        )
         self.norm = nn.LayerNorm(self.channels)
         self.pooling = TemporalPooling(self.channels)
         self.padded = history == "window"
@@ -170,7 +173,7 @@ class TcnGnnLstm(Encoder):
 
     def _states(self, x: Tensor) -> Tensor:
         """LSTM outputs, normalised: (window, batch, assets, width) -> (..., channels)."""
-        states = self.lstm(x.flatten(1, 2)).view(*x.shape[:3], self.channels)
+        states = self.lstm(x.flatten(1, 2))[0].view(*x.shape[:3], self.channels)
         out: Tensor = self.norm(states)
         return out
 

@@ -1,11 +1,11 @@
-"""Layers along time: causal convolutions, a recurrent network, attention pooling.
+"""Layers along time: causal convolutions, attention pooling.
 
 Time is the first axis, `(bars, ..., channels)`: shifts along it are then slices without a copy, and
 normalisation, attention and the recurrence all take the memory as it lies.
 """
 
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any
 
 import torch as th
 from torch import Tensor, nn
@@ -40,12 +40,9 @@ class CausalConv(nn.Conv1d):
 
     def forward(self, x: Tensor, padded: bool = False) -> Tensor:
         """Convolve; the first `past` bars have no output, or see zeros before them if `padded`."""
-        given = [x, self.weight.permute(2, 1, 0).contiguous(), cast(Tensor, self.bias)]
-        if th.is_autocast_enabled(x.device.type):  # which casts for no operation in place
-            dtype = th.get_autocast_dtype(x.device.type)
-            given = [one.to(dtype) for one in given]
+        weight = self.weight.permute(2, 1, 0).contiguous()
         shifts = (self.dilation[0], 0 if padded else self.past)
-        out: Tensor = _ShiftedProducts.apply(*given, *shifts)  # type: ignore[no-untyped-call] # torch
+        out: Tensor = _ShiftedProducts.apply(x, weight, self.bias, *shifts)  # type: ignore[no-untyped-call] # torch
         return out
 
 
@@ -165,74 +162,6 @@ class Tcn(nn.Module):
         for block in self.blocks:
             out = block(out, padded)
         return out.view(out.shape[0], *x.shape[1:-1], out.shape[-1])
-
-
-class Lstm(nn.RNNBase):
-    """`nn.LSTM` over (bars, rows, in), its outputs alone.
-
-    It calls the same kernels, in a form that `torch.compile` can trace (it refuses `nn.LSTM`). For
-    a CPU its back ends cannot compile that kernel either, and processors without AVX-512 have none
-    in half precision: there the equations run bar by bar.
-    """
-
-    def __init__(
-        self, n_in: int, hidden: int, layers: int, bidirectional: bool, dropout: float = 0.0
-    ) -> None:
-        between = dropout if layers > 1 else 0.0  # dropout is applied between layers
-        super().__init__("LSTM", n_in, hidden, layers, dropout=between, bidirectional=bidirectional)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (bars, rows, in) to (bars, rows, directions * hidden), from a zero state."""
-        if x.device.type == "cpu" and (th.compiler.is_compiling() or _lacks_half_precision()):
-            return self._by_bar(x)
-        state = x.new_zeros(
-            self.num_layers * (1 + self.bidirectional), x.shape[1], self.hidden_size
-        )
-        out: tuple[Tensor, Tensor, Tensor] = th._VF.lstm(
-            x,
-            (state, state),
-            cast(list[Tensor], self._flat_weights),
-            self.bias,
-            self.num_layers,
-            self.dropout,
-            self.training,
-            self.bidirectional,
-            self.batch_first,
-        )
-        return out[0]
-
-    def _by_bar(self, x: Tensor) -> Tensor:
-        directions = 1 + self.bidirectional
-        for layer in range(self.num_layers):
-            if layer:
-                x = functional.dropout(x, self.dropout, self.training)
-            weights = self.all_weights[layer * directions : (layer + 1) * directions]
-            parts = [_recurrence(x, *cast(list[Tensor], weights[0]))]
-            if self.bidirectional:
-                parts.append(_recurrence(x.flip(0), *cast(list[Tensor], weights[1])).flip(0))
-            x = th.cat(parts, dim=-1)
-        return x
-
-
-def _lacks_half_precision() -> bool:
-    """Whether half precision is asked for on a processor whose library has no LSTM in it."""
-    return th.is_autocast_enabled("cpu") and not th.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def _recurrence(
-    x: Tensor, from_input: Tensor, from_hidden: Tensor, bias_input: Tensor, bias_hidden: Tensor
-) -> Tensor:
-    """One layer and direction, by the equations of `nn.LSTM`."""
-    driven = functional.linear(x, from_input, bias_input + bias_hidden)
-    hidden = cell = driven.new_zeros(x.shape[1], from_hidden.shape[1])
-    outputs = []
-    for now in driven.unbind(0):
-        gates = now + functional.linear(hidden, from_hidden)
-        enter, keep, change, leave = gates.chunk(4, dim=-1)
-        cell = keep.sigmoid() * cell + enter.sigmoid() * change.tanh()
-        hidden = leave.sigmoid() * cell.tanh()
-        outputs.append(hidden)
-    return th.stack(outputs)
 
 
 class TemporalPooling(nn.Module):

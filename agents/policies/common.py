@@ -15,6 +15,7 @@ __all__ = [
     "LOG_STD_INIT",
     "SCORER",
     "MarketExtractor",
+    "OffPolicyModel",
     "PerAssetModel",
     "follow",
     "refuse",
@@ -56,3 +57,41 @@ class PerAssetModel(BaseModel):
         return super()._get_constructor_parameters() | {
             "share_features_extractor": self.share_features_extractor
         }
+
+
+class OffPolicyModel(PerAssetModel):
+    """What the per-asset policies of SAC, TD3 and TQC share; SB3's class comes after it.
+
+    Arguments are those of SB3's class. `net_arch` defaults to two layers of 32 for the actor and of
+    128 for the critics.
+    """
+
+    actor_class: type[nn.Module]
+    critic_class: type[nn.Module]
+    actor_kwargs: dict[str, Any]
+    critic_kwargs: dict[str, Any]
+
+    def __init__(
+        self,
+        *args: Any,
+        net_arch: list[int] | dict[str, list[int]] | None = None,
+        features_extractor_class: type[BaseFeaturesExtractor] = MarketExtractor,
+        **kwargs: Any,
+    ) -> None:
+        refuse(kwargs, "use_sde")
+        kwargs["net_arch"] = net_arch or {"pi": list(SCORER), "qf": list(CRITIC)}
+        kwargs["features_extractor_class"] = features_extractor_class
+        super().__init__(*args, **kwargs)
+        for name in ("actor_target", "critic_target"):
+            if hasattr(self, name):
+                follow(getattr(self, name))
+
+    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """Build the actor around `features_extractor`, or around a new one."""
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        return self.actor_class(**kwargs).to(self.device)
+
+    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
+        """Build the critics around `features_extractor`, or around a new one."""
+        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
+        return self.critic_class(**kwargs).to(self.device)

@@ -11,17 +11,15 @@ about twice `tau`, because SB3 averages it once with the actor and once with the
 from typing import Any
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.policies import ContinuousCritic
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs
 from stable_baselines3.sac.policies import Actor, SACPolicy
 from stable_baselines3.td3.policies import Actor as DeterministicActor
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
 from agents.networks import AssetHead, PooledCritic, RowMlp
-from agents.policies.common import CRITIC, SCORER, MarketExtractor, PerAssetModel, follow, refuse
+from agents.policies.common import OffPolicyModel
 
 
 class PerAssetActor(Actor):
@@ -79,81 +77,21 @@ class PerAssetCritic(ContinuousCritic):
         return value
 
 
-class PerAssetSACPolicy(PerAssetModel, SACPolicy):
+class PerAssetSACPolicy(OffPolicyModel, SACPolicy):
     """Per-asset actor and critics for SAC; arguments as in SB3's SACPolicy.
 
-    `net_arch` defaults to two layers of 32 for the actor and of 128 for the critics.
+    For the default of `net_arch` see `OffPolicyModel`.
     """
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Box,
-        lr_schedule: Schedule,
-        net_arch: list[int] | dict[str, list[int]] | None = None,
-        features_extractor_class: type[BaseFeaturesExtractor] = MarketExtractor,
-        **kwargs: Any,
-    ) -> None:
-        refuse(kwargs, "use_sde")
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            net_arch=net_arch or {"pi": list(SCORER), "qf": list(CRITIC)},
-            features_extractor_class=features_extractor_class,
-            **kwargs,
-        )
-        follow(self.critic_target)
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
-        """Build the actor around `features_extractor`, or around a new one."""
-        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        return PerAssetActor(**kwargs).to(self.device)
-
-    def make_critic(
-        self, features_extractor: BaseFeaturesExtractor | None = None
-    ) -> ContinuousCritic:
-        """Build the critics around `features_extractor`, or around a new one."""
-        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
-        return PerAssetCritic(**kwargs).to(self.device)
+    actor_class = PerAssetActor
+    critic_class = PerAssetCritic
 
 
-class PerAssetTD3Policy(PerAssetModel, TD3Policy):
+class PerAssetTD3Policy(OffPolicyModel, TD3Policy):
     """Per-asset deterministic actor and critics for TD3 and DDPG; arguments as in SB3's TD3Policy.
 
-    `net_arch` defaults to two layers of 32 for the actor and of 128 for the critics.
+    For the default of `net_arch` see `OffPolicyModel`.
     """
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Box,
-        lr_schedule: Schedule,
-        net_arch: list[int] | dict[str, list[int]] | None = None,
-        features_extractor_class: type[BaseFeaturesExtractor] = MarketExtractor,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            net_arch=net_arch or {"pi": list(SCORER), "qf": list(CRITIC)},
-            features_extractor_class=features_extractor_class,
-            **kwargs,
-        )
-        follow(self.actor_target)
-        follow(self.critic_target)
-
-    def make_actor(
-        self, features_extractor: BaseFeaturesExtractor | None = None
-    ) -> DeterministicActor:
-        """Build the actor around `features_extractor`, or around a new one."""
-        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        return PerAssetDeterministicActor(**kwargs).to(self.device)
-
-    def make_critic(
-        self, features_extractor: BaseFeaturesExtractor | None = None
-    ) -> ContinuousCritic:
-        """Build the critics around `features_extractor`, or around a new one."""
-        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
-        return PerAssetCritic(**kwargs).to(self.device)
+    actor_class = PerAssetDeterministicActor
+    critic_class = PerAssetCritic

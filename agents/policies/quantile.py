@@ -3,14 +3,12 @@
 from typing import Any
 
 import torch as th
-from gymnasium import spaces
 from sb3_contrib.tqc.policies import Actor, Critic, TQCPolicy
-from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs
 from torch import Tensor, nn
 
 from agents.networks import AssetHead, PooledCritic, RowMlp
-from agents.policies.common import CRITIC, SCORER, MarketExtractor, PerAssetModel, follow, refuse
+from agents.policies.common import OffPolicyModel
 
 
 class PerAssetTQCActor(Actor):
@@ -53,39 +51,12 @@ class QuantileCritic(Critic):
         return th.stack([network(rows, action) for network in self.q_networks], dim=1)
 
 
-class PerAssetTQCPolicy(PerAssetModel, TQCPolicy):
+class PerAssetTQCPolicy(OffPolicyModel, TQCPolicy):
     """Per-asset actor and quantile critics for TQC; arguments as in sb3-contrib's TQCPolicy.
 
-    `net_arch` defaults to two layers of 32 for the actor and of 128 for the critics. For what a
-    shared extractor learns from see `agents.policies.off_policy`.
+    For the default of `net_arch` see `OffPolicyModel`, for what a shared extractor learns from
+    `agents.policies.off_policy`.
     """
 
-    def __init__(
-        self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Box,
-        lr_schedule: Schedule,
-        net_arch: list[int] | dict[str, list[int]] | None = None,
-        features_extractor_class: type[BaseFeaturesExtractor] = MarketExtractor,
-        **kwargs: Any,
-    ) -> None:
-        refuse(kwargs, "use_sde")
-        super().__init__(
-            observation_space,
-            action_space,
-            lr_schedule,
-            net_arch=net_arch or {"pi": list(SCORER), "qf": list(CRITIC)},
-            features_extractor_class=features_extractor_class,
-            **kwargs,
-        )
-        follow(self.critic_target)
-
-    def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Actor:
-        """Build the actor around `features_extractor`, or around a new one."""
-        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
-        return PerAssetTQCActor(**kwargs).to(self.device)
-
-    def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Critic:
-        """Build the critics around `features_extractor`, or around a new one."""
-        kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
-        return QuantileCritic(**kwargs).to(self.device)
+    actor_class = PerAssetTQCActor
+    critic_class = QuantileCritic

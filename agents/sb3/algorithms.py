@@ -5,10 +5,12 @@ from copy import deepcopy
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch as th
 from gymnasium import spaces
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import LinearSchedule, get_device
 from stable_baselines3.common.vec_env import VecEnv
@@ -23,7 +25,6 @@ from agents.policies import (
 )
 from agents.policies.common import MarketExtractor
 from agents.sb3.buffers import GroupedRolloutBuffer, IndexReplayBuffer
-from agents.sb3.noise import LogitNoise
 from portfolio_env import Market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.fields import shortened
@@ -295,6 +296,29 @@ def _soft_defaults(venv: VecEnv) -> dict[str, Any]:
 def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
     # Fewer samples an update are three times as fast and capture .82 of a planted edge, not .88.
     return _soft_defaults(venv) | {"batch_size": 2048}
+
+
+class LogitNoise(ActionNoise):
+    """Independent Gaussian noise on the logits of one lane; SB3 copies it for every lane.
+
+    Args:
+        std: standard deviation, on logits in [-1, 1] to which the sum is clipped.
+        n_actions: number of logits, cash included.
+    """
+
+    def __init__(self, std: float, n_actions: int) -> None:
+        if not 0 <= std < np.inf or n_actions < 1:
+            raise ArgumentError(f"std={std}, n_actions={n_actions}: need std >= 0, n_actions >= 1")
+        super().__init__()
+        self.std = std
+        self.n_actions = n_actions
+
+    def __call__(self) -> npt.NDArray[np.float32]:
+        """Draw (n_actions,) from NumPy's global generator, which SB3 seeds."""
+        return np.random.normal(0.0, self.std, self.n_actions).astype(np.float32)
+
+    def __repr__(self) -> str:
+        return f"LogitNoise(std={self.std}, n_actions={self.n_actions})"
 
 
 def _deterministic_defaults(venv: VecEnv) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch as th
 
 from agents.fitting import FitOptions, Schedule
-from agents.losses import MultiTask
 from agents.networks import make_encoder
 from agents.sb3.algorithms import ON_POLICY, policy_class, torch_device
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
@@ -34,7 +33,8 @@ RANGES = {
     "checkpoint_every": (1, 2**53),
 }
 """The least and the largest number that each of these settings may be."""
-
+PREDICTION_WEIGHT = 0.05
+"""Of the likelihood of forecasts in the loss of stage 3, where nothing else is asked for."""
 DEPENDENT = ("timesteps", "num_envs", "window", "validation_every", "checkpoint_every")
 """Settings whose default depends on others; `TrainConfig.resolved` fills it in."""
 LATER = ("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight")
@@ -261,7 +261,7 @@ class TrainConfig:
             window=self.window or (1 if self.encoder == "per_asset" else 60),
             prediction_weight=self.prediction_weight
             if self.prediction_weight is not None
-            else forecasts * MultiTask.stage(3).prediction,
+            else forecasts * PREDICTION_WEIGHT,
             validation_every=self.validation_every or tenth,
             checkpoint_every=self.checkpoint_every or tenth,
         )

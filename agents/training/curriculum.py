@@ -13,7 +13,6 @@ from agents.direct.agent import DirectAgent, DirectNetwork
 from agents.direct.training import DirectTrainer
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
-from agents.losses import MultiTask
 from agents.market_encoder import Embeddings
 from agents.market_extractor import all_embeddings
 from agents.networks import make_encoder
@@ -27,6 +26,7 @@ from portfolio_env.market import Market
 KIND = "weights"
 Weights = dict[str, Tensor]
 _LOGGER = logging.getLogger(__name__)
+_PREDICTION_WEIGHT = 0.1  # of the likelihood of forecasts beside growth, in stage 2
 _SCORER = "scorer."  # before the names of its weights
 
 
@@ -149,7 +149,7 @@ def _growth(
         loss=stages.loss,
         schedule=stages.schedule,
         ema=stages.ema,
-        prediction=MultiTask.stage(2).prediction,
+        prediction=_PREDICTION_WEIGHT,
         seed=config.seed,
     )
 

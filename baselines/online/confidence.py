@@ -3,16 +3,15 @@
 import math
 from abc import abstractmethod
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from baselines.base import Every, Weights, within
+from baselines.base import Weights, within
 from baselines.online.base import FLAT, OnlineModel
 from baselines.simplex import onto_simplex
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.market.timeline import Moment
-from portfolio_env.simulation.constraints import PortfolioConstraints
 
 
 def largest_root(a: float, b: float, c: float) -> float:
@@ -39,11 +38,9 @@ class ConfidenceWeighted(OnlineModel):
 
     Args:
         market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        start: See ``OnlineModel``.
         phi: Confidence, > 0, as a quantile of the normal distribution: 1.65 is 95 %.
         epsilon: Sensitivity, >= 0.
+        **options: See ``OnlineModel``.
     """
 
     source = 'Li, Hoi, Zhao & Gopalkrishnan (2013), "Confidence Weighted Mean Reversion", TKDD 7'
@@ -52,13 +49,11 @@ class ConfidenceWeighted(OnlineModel):
         self,
         market: Market,
         *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = 1,
-        start: Moment = 0,
         phi: float = 2.0,
         epsilon: float = 0.5,
+        **options: Any,
     ) -> None:
-        super().__init__(market, constraints=constraints, every=every, start=start)
+        super().__init__(market, **options)
         self.phi = within("phi", phi, 1e-9, np.inf)
         self.epsilon = within("epsilon", epsilon, 0, np.inf)
 

@@ -3,18 +3,16 @@
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from baselines.base import Every, Weights, at_least, within
+from baselines.base import Weights, at_least, within
 from baselines.online.base import FLAT, OnlineModel
 from baselines.simplex import onto_simplex
 from portfolio_env.compiled import kernel
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.market.timeline import Moment
-from portfolio_env.simulation.constraints import PortfolioConstraints
 
 
 def passive_aggressive(b: Weights, direction: FloatArray, loss: float) -> Weights:
@@ -43,24 +41,14 @@ class PAMR(OnlineModel):
 
     Args:
         market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        start: See ``OnlineModel``.
         epsilon: Sensitivity, >= 0: a return b' x above it is a loss.
+        **options: See ``OnlineModel``.
     """
 
     source = 'Li, Zhao, Hoi & Gopalkrishnan (2012), "PAMR", Machine Learning 87'
 
-    def __init__(
-        self,
-        market: Market,
-        *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = 1,
-        start: Moment = 0,
-        epsilon: float = 0.5,
-    ) -> None:
-        super().__init__(market, constraints=constraints, every=every, start=start)
+    def __init__(self, market: Market, *, epsilon: float = 0.5, **options: Any) -> None:
+        super().__init__(market, **options)
         self.epsilon = within("epsilon", epsilon, 0, np.inf)
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
@@ -72,7 +60,33 @@ class PAMR(OnlineModel):
             yield b
 
 
-class OLMAR2(OnlineModel):
+class Reversion(OnlineModel):
+    """To the nearest portfolio that a forecast promises ``epsilon``, where it promises less.
+
+    Args:
+        market: The market its environments trade.
+        epsilon: Threshold, >= 0: a forecast return below it is a loss.
+        **options: See ``OnlineModel``.
+    """
+
+    def __init__(self, market: Market, *, epsilon: float, **options: Any) -> None:
+        super().__init__(market, **options)
+        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+
+    @abstractmethod
+    def forecasts(self, relatives: Iterator[FloatArray]) -> Iterator[FloatArray]:
+        """Forecasts (N,) of the next relatives, one after each that is taken; all 1 is none."""
+
+    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
+        """One forecast and one update per bar."""
+        b = self.uniform()
+        yield b
+        for forecast in self.forecasts(relatives):
+            b = passive_aggressive(b, forecast, self.epsilon - float(b @ forecast))
+            yield b
+
+
+class OLMAR2(Reversion):
     """On-line moving average reversion to an exponential moving average of prices.
 
     The forecast of the next relatives is ``phi = alpha + (1 - alpha) phi / x``. Li, Hoi, Sahoo &
@@ -81,41 +95,28 @@ class OLMAR2(OnlineModel):
 
     Args:
         market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        start: See ``OnlineModel``.
-        epsilon: Threshold, >= 0: a forecast return below it is a loss.
+        epsilon: See ``Reversion``.
         alpha: Decay of the average, in [0, 1].
+        **options: See ``OnlineModel``.
     """
 
     source = 'Li, Hoi, Sahoo & Liu (2015), "Moving Average Reversion Strategy", AIJ 222'
 
     def __init__(
-        self,
-        market: Market,
-        *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = 1,
-        start: Moment = 0,
-        epsilon: float = 10.0,
-        alpha: float = 0.5,
+        self, market: Market, *, epsilon: float = 10.0, alpha: float = 0.5, **options: Any
     ) -> None:
-        super().__init__(market, constraints=constraints, every=every, start=start)
-        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+        super().__init__(market, epsilon=epsilon, **options)
         self.alpha = within("alpha", alpha, 0, 1)
 
-    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
-        """One update of the forecast and of the portfolio per bar."""
-        b = self.uniform()
-        forecast = np.ones_like(b)
-        yield b
+    def forecasts(self, relatives: Iterator[FloatArray]) -> Iterator[FloatArray]:
+        """Prices' averages over the prices."""
+        forecast = np.ones(self.market.n_assets)
         for x in relatives:
             forecast = self.alpha + (1 - self.alpha) * forecast / x
-            b = passive_aggressive(b, forecast, self.epsilon - float(b @ forecast))
-            yield b
+            yield forecast
 
 
-class WindowReversion(OnlineModel):
+class WindowReversion(Reversion):
     """Reversion to an average of the last ``window`` prices, the present one among them.
 
     Prices are in units of those after the first relative. As in the authors' code, the forecast is
@@ -123,46 +124,30 @@ class WindowReversion(OnlineModel):
 
     Args:
         market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        start: See ``OnlineModel``.
-        epsilon: Threshold, >= 0: a forecast return below it is a loss.
+        epsilon: See ``Reversion``.
         window: Prices that are averaged, 2 or more.
+        **options: See ``OnlineModel``.
     """
 
     idle: ClassVar[int]  # relatives before the first update
 
-    def __init__(
-        self,
-        market: Market,
-        *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = 1,
-        start: Moment = 0,
-        epsilon: float,
-        window: int,
-    ) -> None:
-        super().__init__(market, constraints=constraints, every=every, start=start)
-        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+    def __init__(self, market: Market, *, epsilon: float, window: int = 5, **options: Any) -> None:
+        super().__init__(market, epsilon=epsilon, **options)
         self.window = at_least("window", window, 2)
 
     @abstractmethod
     def average(self, prices: FloatArray) -> FloatArray:
         """(N,) what (window, N) prices are expected to return to."""
 
-    def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
-        """One forecast and one update per bar."""
-        b = self.uniform()
-        price = np.ones_like(b)
+    def forecasts(self, relatives: Iterator[FloatArray]) -> Iterator[FloatArray]:
+        """Averages of the last prices over the last."""
+        price = none = np.ones(self.market.n_assets)
         prices: deque[FloatArray] = deque(maxlen=self.window)
-        yield b
         for seen, x in enumerate(relatives, 1):
             price = price * x if prices else price
             prices.append(price)
             forecast = x if seen <= self.window else self.average(np.array(prices)) / price
-            if seen > self.idle:
-                b = passive_aggressive(b, forecast, self.epsilon - float(b @ forecast))
-            yield b
+            yield forecast if seen > self.idle else none
 
 
 class OLMAR1(WindowReversion):
@@ -172,34 +157,15 @@ class OLMAR1(WindowReversion):
 
     Args:
         market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        start: See ``OnlineModel``.
-        epsilon: See ``WindowReversion``.
-        window: See ``WindowReversion``.
+        epsilon: See ``Reversion``.
+        **options: See ``WindowReversion``.
     """
 
     source = 'Li & Hoi (2012), "On-Line Portfolio Selection with Moving Average Reversion", ICML'
     idle = 1
 
-    def __init__(
-        self,
-        market: Market,
-        *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = 1,
-        start: Moment = 0,
-        epsilon: float = 10.0,
-        window: int = 5,
-    ) -> None:
-        super().__init__(
-            market,
-            constraints=constraints,
-            every=every,
-            start=start,
-            epsilon=epsilon,
-            window=window,
-        )
+    def __init__(self, market: Market, *, epsilon: float = 10.0, **options: Any) -> None:
+        super().__init__(market, epsilon=epsilon, **options)
 
     def average(self, prices: FloatArray) -> FloatArray:
         """(N,) means."""
@@ -214,34 +180,15 @@ class RMR(WindowReversion):
 
     Args:
         market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        start: See ``OnlineModel``.
-        epsilon: See ``WindowReversion``.
-        window: See ``WindowReversion``.
+        epsilon: See ``Reversion``.
+        **options: See ``WindowReversion``.
     """
 
     source = 'Huang, Zhou, Li, Hoi & Zhou (2016), "Robust Median Reversion Strategy", TKDE 28'
     idle = 0
 
-    def __init__(
-        self,
-        market: Market,
-        *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = 1,
-        start: Moment = 0,
-        epsilon: float = 5.0,
-        window: int = 5,
-    ) -> None:
-        super().__init__(
-            market,
-            constraints=constraints,
-            every=every,
-            start=start,
-            epsilon=epsilon,
-            window=window,
-        )
+    def __init__(self, market: Market, *, epsilon: float = 5.0, **options: Any) -> None:
+        super().__init__(market, epsilon=epsilon, **options)
 
     def average(self, prices: FloatArray) -> FloatArray:
         """(N,) the geometric median."""

@@ -1,16 +1,15 @@
 """Follow the winner: portfolios that move towards what has grown most."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
-from baselines.base import Every, Weights, within
+from baselines.base import Weights, within
 from baselines.online.base import OnlineModel
 from baselines.simplex import least_quadratic
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.market.timeline import Moment
-from portfolio_env.simulation.constraints import PortfolioConstraints
 
 
 class ExponentiatedGradient(OnlineModel):
@@ -21,10 +20,8 @@ class ExponentiatedGradient(OnlineModel):
 
     Args:
         market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        start: See ``OnlineModel``.
         eta: Learning rate, >= 0; 0 is the uniform constant rebalanced portfolio.
+        **options: See ``OnlineModel``.
     """
 
     source = 'Helmbold et al. (1998), "On-Line Portfolio Selection Using Multiplicative Updates"'
@@ -33,12 +30,10 @@ class ExponentiatedGradient(OnlineModel):
         self,
         market: Market,
         *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = 1,
-        start: Moment = 0,
         eta: float = 0.05,
+        **options: Any,
     ) -> None:
-        super().__init__(market, constraints=constraints, every=every, start=start)
+        super().__init__(market, **options)
         self.eta = within("eta", eta, 0, np.inf)
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
@@ -61,12 +56,10 @@ class OnlineNewtonStep(OnlineModel):
 
     Args:
         market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        start: See ``OnlineModel``.
         eta: Share of the uniform portfolio, in [0, 1].
         beta: > 0.
         delta: > 0.
+        **options: See ``OnlineModel``.
     """
 
     source = "Agarwal et al. (2006), Algorithms for Portfolio Management Based on the Newton Method"
@@ -75,14 +68,12 @@ class OnlineNewtonStep(OnlineModel):
         self,
         market: Market,
         *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = 1,
-        start: Moment = 0,
         eta: float = 0.0,
         beta: float = 1.0,
         delta: float = 0.125,
+        **options: Any,
     ) -> None:
-        super().__init__(market, constraints=constraints, every=every, start=start)
+        super().__init__(market, **options)
         self.eta = within("eta", eta, 0, 1)
         self.beta = within("beta", beta, 1e-9, np.inf)
         self.delta = within("delta", delta, 1e-9, np.inf)

@@ -109,7 +109,7 @@ def test_algorithms_train_as_on_the_cpu_and_copy_no_window(market: Market, algo:
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("options", [{"frozen": True}, {"checkpointed": 2}, {"autocast": "bf16"}])
+@pytest.mark.parametrize("options", [{"frozen": True}, {"checkpointed": 2}])
 def test_every_way_to_run_an_encoder_trains(market: Market, options: dict[str, Any]) -> None:
     model = agent(market, "ppo", GPU, encoder="gat", encoder_kwargs={}, embedding_kwargs=options)
     before = weights(model.policy)

@@ -221,25 +221,6 @@ def test_binding_another_market_forgets_the_first(market: Any) -> None:
     th.testing.assert_close(embeddings(T), naive(embeddings, other, T))
 
 
-def test_mixed_precision_is_near_and_comes_as_float32(market: Any) -> None:
-    embeddings, exact = small(autocast="bf16"), small()
-    for one in (embeddings, exact):
-        one.bind(*market)
-    rows = embeddings(T)
-    assert rows.dtype == th.float32
-    th.testing.assert_close(rows, exact(T), rtol=0.1, atol=0.05)
-    assert not th.equal(rows, exact(T))
-
-
-def test_compiled_encoders_give_the_same_and_keep_their_names(market: Any) -> None:
-    embeddings, exact = small(compiled="eager"), small()
-    for one in (embeddings, exact):
-        one.bind(*market)
-    th.testing.assert_close(embeddings(T), exact(T))
-    assert list(embeddings.state_dict()) == list(exact.state_dict())
-    assert len(list(embeddings.parameters())) == len(list(exact.parameters()))
-
-
 def test_what_cannot_be_encoded_is_refused(market: Any) -> None:
     embeddings = small()
     with pytest.raises(ArgumentError, match="bind_market"):
@@ -250,7 +231,6 @@ def test_what_cannot_be_encoded_is_refused(market: Any) -> None:
     with pytest.raises(ArgumentError, match="row 3 does not have; give the environment window=5"):
         embeddings(th.tensor([8, 3]))
     for options, text in (
-        ({"autocast": "fp8"}, "autocast is"),
         ({"checkpointed": 0}, "at least 1"),
         ({"checkpointed": "all"}, "checkpointed is all"),
     ):

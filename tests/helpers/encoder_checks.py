@@ -124,33 +124,6 @@ def evaluation_is_deterministic(make: Make) -> None:
     assert th.equal(plain(*given), plain(*given))
 
 
-def half_precision_is_close(make: Make) -> None:
-    encoder = build(make).train()
-    given = inputs(encoder)
-    exact = encoder(*given)
-    with th.autocast("cpu", th.bfloat16):
-        out = encoder(*given)
-    assert (out.float() - exact).abs().mean() < 0.05 * exact.abs().mean()
-    out.float().square().sum().backward()
-    assert all(weight.grad.isfinite().all() for weight in encoder.parameters())
-
-
-def compiled_is_equal(make: Make) -> None:
-    """Without graph breaks, values and gradients."""
-    th._dynamo.reset()
-    encoder = build(make, window=4).train()
-    given = inputs(encoder)
-    results = []
-    for run in (encoder, th.compile(encoder, backend="aot_eager", fullgraph=True)):
-        encoder.zero_grad()
-        out = run(*given)
-        out.square().sum().backward()
-        results.append((out, [weight.grad.clone() for weight in encoder.parameters()]))
-    (out, gradients), (traced, traced_gradients) = results
-    th.testing.assert_close(traced, out, atol=1e-5, rtol=1e-4)
-    th.testing.assert_close(traced_gradients, gradients, atol=1e-3, rtol=1e-3)
-
-
 def cuda_is_equal(make: Make) -> None:
     if not th.cuda.is_available():
         pytest.skip("needs a CUDA device")
@@ -160,8 +133,6 @@ def cuda_is_equal(make: Make) -> None:
     there = [None if part is None else part.cuda() for part in given]
     encoder.cuda()
     th.testing.assert_close(encoder(*there).cpu(), exact, atol=1e-3, rtol=1e-3)
-    with th.autocast("cuda", th.bfloat16):
-        assert encoder(*there).isfinite().all()
 
 
 def attention_sums_to_one(make: Make) -> None:
@@ -181,8 +152,6 @@ CHECKS = [
     gradients_are_finite,
     every_weight_learns,
     evaluation_is_deterministic,
-    half_precision_is_close,
-    pytest.param(compiled_is_equal, marks=pytest.mark.slow),
     cuda_is_equal,
 ]
 
@@ -199,20 +168,17 @@ def scrambled(module: Any) -> Any:
     return module.eval()
 
 
-def finite_at_extremes(
-    encoder: Encoder, windows: Tensor, tradable: Tensor, kind: str, autocast: bool
-) -> None:
-    """Output and gradients at the bounds, at constant and at empty windows, in either precision."""
+def finite_at_extremes(encoder: Encoder, windows: Tensor, tradable: Tensor, kind: str) -> None:
+    """Output and gradients at the bounds, at constant and at empty windows."""
     windows = {
         "large": 10 * windows.sign(),
         "constant": windows[:, :1].expand_as(windows),
         "zero": th.zeros_like(windows),
     }[kind].clone()
     windows.requires_grad_()
-    with th.autocast("cpu", th.bfloat16, enabled=autocast):
-        out = encoder(windows, tradable)
+    out = encoder(windows, tradable)
     assert out.isfinite().all()
-    out.float().square().sum().backward()
+    out.square().sum().backward()
     assert windows.grad is not None and windows.grad.isfinite().all()
     for name, parameter in encoder.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name

@@ -66,7 +66,7 @@ def test_forecasts_are_those_of_the_assets_traded(planted):
     assert trainer.returns is not None
     with th.no_grad():
         rollout = trainer._rollout(np.random.default_rng(0))
-        _, parts = trainer._loss(rollout)
+        _, nll = trainer._loss(rollout)
         terms = []
         for lane in range(8):
             for k in range(5):
@@ -77,7 +77,7 @@ def test_forecasts_are_those_of_the_assets_traded(planted):
                     move = planted.close[t0 + 1, a] / planted.close[t0, a] - 1
                     z = (move / trainer.returns.scale - mean[0, a]) / sigma[0, a]
                     terms.append(float(sigma[0, a].log() + 0.5 * z**2))
-    assert float(parts["prediction"]) == pytest.approx(np.mean(terms), rel=1e-4)
+    assert float(nll) == pytest.approx(np.mean(terms), rel=1e-4)
 
 
 def test_the_sharpe_ratio_can_be_climbed(planted):

@@ -22,7 +22,7 @@ from torch import nn
 
 from agents.networks.base import CodeEmbedding
 from agents.networks.branches import BranchEncoder
-from agents.networks.factor import FactorEncoder, MlpEncoder, ResidualMlpEncoder, mean_by_code
+from agents.networks.factor import FactorEncoder, MlpEncoder, ResidualMlpEncoder
 from agents.networks.mlp import (
     ACTIVATIONS,
     ARCHITECTURES,
@@ -262,17 +262,6 @@ def test_branches_read_their_columns_of_every_bar() -> None:
     read = windows.grad.abs().amax((0, 1, 2)) > 0
     assert read.tolist() == [True, True, False, True, True]
     assert not any("columns" in name for name in encoder.state_dict())
-
-
-def test_attention_is_averaged_by_category() -> None:
-    weights = th.rand(2, 3, 4)
-    tradable = th.tensor([[1.0, 0.0, 1.0], [1.0, 1.0, 0.0]])
-    codes = th.tensor([[1, 1, 3], [3, 1, 0]])
-    found = mean_by_code(weights, tradable, codes, 4)
-    expected = th.zeros(4, 4)
-    expected[1] = (weights[0, 0] + weights[1, 1]) / 2
-    expected[3] = (weights[0, 2] + weights[1, 0]) / 2
-    th.testing.assert_close(found, expected)
 
 
 def test_bad_options_are_named() -> None:

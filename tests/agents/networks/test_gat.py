@@ -154,22 +154,10 @@ def test_attention_is_what_the_layers_use(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["large", "constant", "zero"])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_gradients_are_finite(kind: str, autocast: bool) -> None:
+def test_gradients_are_finite(kind: str) -> None:
     encoder = GAT(FEATURES, WINDOW, dropout=0.1)
     windows, tradable = windows_of()
-    finite_at_extremes(encoder, windows, tradable, kind, autocast)
-
-
-def test_bf16_is_near_single_precision() -> None:
-    encoder = scrambled(GAT(FEATURES, WINDOW))
-    windows, tradable = windows_of()
-    expected = encoder(windows, tradable)
-    with th.autocast("cpu", th.bfloat16):
-        out = encoder(windows, tradable)
-        attention = encoder.attention(windows, tradable)["assets_0"]
-    assert (out - expected).abs().mean() < 0.05
-    assert th.allclose(attention.sum(-1), th.ones(()), atol=1e-5)
+    finite_at_extremes(encoder, windows, tradable, kind)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -216,26 +204,6 @@ def test_refuses_bad_options() -> None:
     ):
         with pytest.raises(ArgumentError):
             GAT(FEATURES, WINDOW, **options)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_compiles_in_one_graph(dropout: float) -> None:
-    encoder = GAT(FEATURES, WINDOW, hidden=16, heads=2, layers=2, dropout=dropout)
-    encoder.train(dropout > 0)
-    windows, tradable = windows_of()
-    compiled = th.compile(encoder, backend="aot_eager", fullgraph=True)
-    gradients = []
-    outs = []
-    for run in (encoder, compiled):
-        th.manual_seed(1)
-        encoder.zero_grad()
-        out = run(windows, tradable)
-        out.square().mean().backward()
-        outs.append(out.detach())
-        gradients.append([parameter.grad.clone() for parameter in encoder.parameters()])
-    assert th.allclose(*outs, atol=1e-5)
-    for expected, got in zip(*gradients, strict=True):
-        assert th.allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")

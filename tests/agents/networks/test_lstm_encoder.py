@@ -1,4 +1,4 @@
-"""Recurrent encoders: the contract of encoders, the equations, attention over time, sizes."""
+"""Recurrent encoders: the contract of encoders, attention over time, sizes."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,6 @@ from helpers.encoder_checks import (
 from torch import nn
 
 from agents.networks.lstm import LstmAttention, LstmEncoder
-from agents.networks.temporal import Lstm
 from portfolio_env.errors import ArgumentError
 
 ENCODERS = [LstmEncoder, LstmAttention]
@@ -36,23 +35,12 @@ def test_it_keeps_the_contract_of_encoders(make: Make, check: Callable[[Make], N
     check(make)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
-@pytest.mark.parametrize("layers", [1, 3])
-def test_the_lstm_is_that_of_the_library_also_bar_by_bar(layers: int, bidirectional: bool) -> None:
-    ours = Lstm(3, 6, layers, bidirectional)
-    theirs = nn.LSTM(3, 6, layers, bidirectional=bidirectional)
-    theirs.load_state_dict(ours.state_dict())
-    series = th.randn(9, 4, 3)
-    th.testing.assert_close(ours(series), theirs(series)[0])
-    th.testing.assert_close(ours._by_bar(series), theirs(series)[0])
-
-
-def test_dropout_acts_between_the_layers_also_bar_by_bar() -> None:
-    series = th.randn(9, 4, 3)
-    stacked, single = Lstm(3, 6, 2, False, 0.5), Lstm(3, 6, 1, False, 0.5)
-    for run in (stacked, stacked._by_bar):
-        assert not th.equal(run(series), run(series))
-    assert th.equal(single(series), single(series))
+def test_dropout_acts_between_the_layers_and_one_layer_has_none() -> None:
+    windows = inputs(build(LstmAttention))[0][:, :, 0].transpose(0, 1)
+    stacked, single = (LstmAttention(windows.shape[-1], WINDOW, 16, n, 2, 0.5) for n in (2, 1))
+    once, again = (stacked.recurrent(windows)[0] for _ in range(2))
+    assert not th.equal(once, again)
+    assert single.recurrent.dropout == 0.0
 
 
 def test_attention_over_time_is_that_of_the_library() -> None:
@@ -68,35 +56,27 @@ def test_attention_over_time_is_that_of_the_library() -> None:
     )
     windows, tradable, _ = inputs(encoder)
     for asset in range(ASSETS):
-        states = encoder.recurrent(windows[:, :, asset].transpose(0, 1)).transpose(0, 1)
+        states = encoder.recurrent(windows[:, :, asset].transpose(0, 1))[0].transpose(0, 1)
         mixed, weights = library(states, states, states, average_attn_weights=False)
         expected = encoder.norm(states + mixed)
-        th.testing.assert_close(encoder.steps(windows)[:, :, asset], expected)
         th.testing.assert_close(encoder(windows, tradable)[:, asset], expected[:, -1])
         found = encoder.attention(windows, tradable)["time"][:, asset]
         th.testing.assert_close(found, weights)
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_steps_read_later_bars_only_where_they_are_not_causal(causal: bool) -> None:
+def test_attention_looks_at_later_bars_only_where_it_is_not_causal(causal: bool) -> None:
     encoder = build(LstmAttention, causal=causal)
     windows, tradable, _ = inputs(encoder)
-    windows.requires_grad_()
-    for bar in range(WINDOW):
-        (gradient,) = th.autograd.grad(encoder.steps(windows)[:, bar].square().sum(), windows)
-        moved = gradient.abs().amax((0, 2, 3)) > 0
-        assert moved[: bar + 1].all()
-        assert moved[bar + 1 :].any() == (not causal and bar < WINDOW - 1)
     maps = encoder.attention(windows, tradable)["time"]
     assert maps.shape == (BATCH, ASSETS, 8, WINDOW, WINDOW)
     assert (maps.triu(1) == 0).all() == causal
 
 
-def test_the_last_step_is_the_same_causal_or_not() -> None:
+def test_the_output_is_the_same_causal_or_not() -> None:
     causal, free = build(LstmAttention, causal=True), build(LstmAttention, causal=False)
     given = inputs(causal)
-    th.testing.assert_close(causal(*given), free(*given))
-    th.testing.assert_close(causal(*given), causal.steps(given[0])[:, -1])
+    assert th.equal(causal(*given), free(*given))
 
 
 def test_attention_pools_the_second_layer() -> None:
@@ -105,7 +85,7 @@ def test_attention_pools_the_second_layer() -> None:
     weights = encoder.attention(windows, tradable)["time"]
     assert weights.shape == (BATCH, ASSETS, WINDOW)
     for row in range(BATCH):
-        states = encoder.second(encoder.norm(encoder.first(windows[row])))
+        states = encoder.second(encoder.norm(encoder.first(windows[row])[0]))[0]
         pooled = sum(weights[row, :, t, None] * states[t] for t in range(WINDOW))
         expected = encoder.out_norm(states[-1] + pooled)
         th.testing.assert_close(encoder(windows, tradable)[row], expected)

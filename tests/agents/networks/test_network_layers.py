@@ -9,7 +9,6 @@ from torch import nn
 from agents.networks.graph import GraphAttention, attended
 from agents.networks.temporal import (
     CausalConv,
-    Lstm,
     Tcn,
     TcnBlock,
     TemporalPooling,
@@ -100,13 +99,6 @@ def test_attention_is_multihead_attention() -> None:
     mixed, weights = theirs(x, x, x, key_padding_mask=~keys, average_attn_weights=False)
     assert th.allclose(ours(x, keys), ours.norm(x + mixed), atol=1e-6)
     assert th.allclose(ours.weights(x, keys), weights, atol=1e-6)
-
-
-def test_recurrence_is_that_of_the_library() -> None:
-    ours, theirs = Lstm(5, 4, 2, True), nn.LSTM(5, 4, 2, bidirectional=True)
-    theirs.load_state_dict(ours.state_dict())
-    x = th.randn(7, 3, 5)
-    assert th.equal(ours(x), theirs(x)[0])
 
 
 def test_pooling_can_select_one_bar() -> None:

@@ -245,18 +245,6 @@ def test_gradients_are_finite_on_extreme_inputs(
     assert all(g is not None and g.isfinite().all() for g in gradients)
 
 
-@pytest.mark.parametrize("history", HISTORIES)
-def test_bfloat16_is_near_float32(history: Any) -> None:
-    encoder = build(history=history)
-    windows, tradable = random_windows(encoder, 4, 5)
-    exact = encoder(windows, tradable)
-    with th.autocast("cpu", dtype=th.bfloat16):
-        rough = encoder(windows, tradable)
-    rough.float().square().sum().backward()
-    assert th.allclose(rough.float(), exact, atol=0.1)
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in encoder.parameters())
-
-
 def test_deterministic_in_evaluation_and_dropout_in_training() -> None:
     encoder = build(dropout=0.3)
     windows, tradable = th.randn(2, WINDOW, 3, FEATURES), th.ones(2, 3)
@@ -273,30 +261,6 @@ def test_weights_survive_saving() -> None:
     assert not th.equal(other(windows, tradable), encoder(windows, tradable))
     other.load_state_dict(encoder.state_dict())
     assert th.equal(other(windows, tradable), encoder(windows, tradable))
-
-
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by Dynamo
-@pytest.mark.parametrize("history", HISTORIES)
-def test_compiles_without_graph_breaks(history: Any) -> None:
-    encoder = build(history=history)
-    windows, tradable = random_windows(encoder, 2, 3)
-    compiled = th.compile(encoder, backend="eager", fullgraph=True)
-    assert th.allclose(compiled(windows, tradable), encoder(windows, tradable), atol=1e-6)
-    compiled(windows, tradable).sum().backward()
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # by Dynamo
-def test_compiles_with_its_gradients_traced() -> None:
-    encoder = build(window=3)
-    windows, tradable = random_windows(encoder, 2, 3)
-    compiled = th.compile(encoder, backend="aot_eager", fullgraph=True)
-    ours, theirs = (
-        th.autograd.grad(f(windows, tradable).square().sum(), list(encoder.parameters()))
-        for f in (compiled, encoder)
-    )
-    for mine, other in zip(ours, theirs, strict=True):
-        assert th.allclose(mine, other, atol=1e-5)
 
 
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")

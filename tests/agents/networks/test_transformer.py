@@ -161,21 +161,11 @@ def test_the_order_of_bars_matters(positions: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["large", "constant", "zero"])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_gradients_are_finite(kind: str, autocast: bool) -> None:
+def test_gradients_are_finite(kind: str) -> None:
     encoder = Transformer(FEATURES, WINDOW, dropout=0.1, positions="learned")
     windows, tradable = inputs()
     tradable[0] = 0
-    finite_at_extremes(encoder, windows, tradable, kind, autocast)
-
-
-def test_bf16_is_near_single_precision() -> None:
-    encoder = scrambled(Transformer(FEATURES, WINDOW))
-    windows, tradable = inputs()
-    expected = encoder(windows, tradable)
-    with th.autocast("cpu", th.bfloat16):
-        out = encoder(windows, tradable)
-    assert (out - expected).abs().mean() < 0.05
+    finite_at_extremes(encoder, windows, tradable, kind)
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -205,22 +195,6 @@ def test_refuses_bad_options() -> None:
     ):
         with pytest.raises(ArgumentError):
             Transformer(FEATURES, WINDOW, **options)
-
-
-def test_compiles_in_one_graph() -> None:
-    encoder = Transformer(FEATURES, WINDOW, **SMALL)
-    windows, tradable = inputs()
-    compiled = th.compile(encoder, backend="aot_eager", fullgraph=True)
-    gradients, outs = [], []
-    for run in (encoder, compiled):
-        encoder.zero_grad()
-        out = run(windows, tradable)
-        out.square().mean().backward()
-        outs.append(out.detach())
-        gradients.append([parameter.grad.clone() for parameter in encoder.parameters()])
-    assert th.allclose(*outs, atol=1e-5)
-    for expected, got in zip(*gradients, strict=True):
-        assert th.allclose(got, expected, atol=1e-5)
 
 
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a CUDA device")

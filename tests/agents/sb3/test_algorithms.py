@@ -13,8 +13,7 @@ from stable_baselines3.common.logger import Logger
 
 from agents import load_agent, make_agent, make_sb3_vec_env, policy_for, save_agent
 from agents.networks import ENCODERS, Encoder
-from agents.sb3.algorithms import ALGORITHMS, ON_POLICY, algorithm_class
-from agents.sb3.noise import LogitNoise
+from agents.sb3.algorithms import ALGORITHMS, ON_POLICY, LogitNoise, algorithm_class
 from baselines import make_baseline
 from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.data.generators.planted import PlantedMarket
