@@ -43,7 +43,9 @@ def test_lags_weigh_autocovariances_as_bartlett():
     assert (found.high - found.low) / 2 == pytest.approx(stats.t(79).ppf(0.975) * error)
 
 
-@pytest.mark.parametrize(("periods", "lags"), [(3, 1), (30, 3), (99, 3), (100, 4), (1000, 6)])
+@pytest.mark.parametrize(
+    ("periods", "lags"), [(3, 1), (27, 2), (30, 3), (99, 3), (100, 4), (1000, 6)]
+)
 def test_the_number_of_lags_follows_the_published_rule(periods, lags):
     """floor(4 (K / 100)^(2/9))."""
     own = np.random.default_rng(3).normal(size=periods)
@@ -76,10 +78,14 @@ def test_equal_differences_have_no_error():
     assert np.isnan(found[1:]).all()
 
 
-@pytest.mark.parametrize("options", [{"lags": -1}, {"lags": 3}, {"confidence": 0}])
+@pytest.mark.parametrize(
+    "options", [{"lags": -1}, {"lags": 3}, {"confidence": 0}, {"confidence": 1}]
+)
 def test_refuses_lags_and_confidence(options):
     with pytest.raises(ArgumentError, match=next(iter(options))):
         statistics.growth_difference_test([0.1, 0.2, 0.4], [0.0, 0.0, 0.0], 1, **options)
+    with pytest.raises(ArgumentError, match="2 periods must be at least 3"):
+        statistics.growth_difference_test([0.1, 0.2], [0.0, 0.0], 1)
 
 
 # ---- Sharpe ratios
