@@ -133,6 +133,12 @@ def test_interval_of_a_sharpe_ratio():
     assert again.p_value == pytest.approx(0.05)
 
 
+def test_sharpe_ratios_of_the_least_that_is_allowed():
+    assert statistics.probabilistic_sharpe_ratio([0.1, 0.2, 0.0], 1).probability > 0.5
+    found = statistics.deflated_sharpe_ratio(RETURNS, DAYS, [0.1, 0.1], n_trials=1)
+    assert found.threshold == 0 == statistics.expected_maximum_sharpe(5, 0)
+
+
 def test_no_risk_no_test():
     found = statistics.probabilistic_sharpe_ratio(np.full(10, 0.01), DAYS)
     assert np.isnan(found[:5]).all()
@@ -144,9 +150,12 @@ def test_no_risk_no_test():
         (lambda: statistics.probabilistic_sharpe_ratio([0.1, 0.2], DAYS), "at least 3"),
         (lambda: statistics.probabilistic_sharpe_ratio([0.1, np.nan, 0], DAYS), "finite"),
         (lambda: statistics.probabilistic_sharpe_ratio(RETURNS, 1, confidence=1), "confidence"),
+        (lambda: statistics.probabilistic_sharpe_ratio(RETURNS, 1, confidence=0), "confidence"),
         (lambda: statistics.deflated_sharpe_ratio(RETURNS, DAYS, [0.1]), "trial_sharpes"),
         (lambda: statistics.deflated_sharpe_ratio(RETURNS, 1, [1, 2], n_trials=0.5), "n_trials"),
         (lambda: statistics.expected_maximum_sharpe(5, -1.0), "deviation"),
+        (lambda: statistics.expected_maximum_sharpe(5, np.inf), "deviation"),
+        (lambda: statistics.expected_maximum_sharpe(np.inf, 1.0), "n_trials"),
     ],
 )
 def test_sharpe_refusals(call, message):
@@ -250,11 +259,18 @@ def test_confidence_set_keeps_the_best_and_drops_the_bad():
         (lambda s: statistics.superiority_test(s, "s0", DAYS, resamples=0), "resamples"),
         (lambda s: statistics.model_confidence_set(s, mean_block=0), "mean_block"),
         (lambda s: statistics.model_confidence_set(s, confidence=1), "confidence"),
+        (lambda s: statistics.model_confidence_set(s, confidence=0), "confidence"),
     ],
 )
 def test_refuses_strategies(call, message):
     with pytest.raises(ArgumentError, match=message):
         call(strategies([0.0]))
+
+
+def test_one_resample_of_single_periods_is_allowed():
+    series = strategies([0.0])
+    found = statistics.superiority_test(series, "s0", 1, mean_block=1, resamples=1)
+    assert found.best == "benchmark"
 
 
 def test_says_what_to_install(monkeypatch):
@@ -289,6 +305,10 @@ def test_seeds_are_drawn_within_their_market():
     assert interval.low < interval.estimate < interval.high
     assert interval.high - interval.low < 3
     assert interval == statistics.seeds_interval(scores)
+
+
+def test_one_resample_of_two_seeds_is_allowed():
+    assert 1 <= statistics.seeds_interval([1.0, 2.0], resamples=1).low <= 2
 
 
 def test_one_bad_seed_counts_little():
