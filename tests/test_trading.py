@@ -108,6 +108,10 @@ def test_lanes_are_independent():
         (([1, 0], [0, 1], 1.0, 0), "buy_rate"),
         (([1, 0], [0, 1], 0, [0.1, 0.1]), "sell_rate"),
         (([1, 0], [0, 1], 0, 0, 1.0), "fixed_fee"),
+        (([1, 0], [0, 1], 0, 0, -0.1), "fixed_fee"),
+        (([1, 0], [0, 1], 0, -0.1), "sell_rate"),
+        (([1], [1], 0, 0), "must both be"),
+        (([[[1, 0]]], [[[0, 1]]], 0, 0), "must both be"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
