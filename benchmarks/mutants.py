@@ -157,7 +157,7 @@ def copied_checkout() -> Path:
 
 
 def main() -> None:
-    """Run the mutants and print the score and the survivors."""
+    """Run the mutants and print the survivors, as they are found, and the score of every module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="of mutants.toml; all without")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after as many")
@@ -176,7 +176,7 @@ def main() -> None:
         importlib.import_module(library)
     try:
         for module in modules:
-            killed, count, found = set(memory.get(module, [])), Counter(), []
+            killed, count = set(memory.get(module, [])), Counter()
             excused = SETTINGS["explained"].get(module, {})
             for mutant, outcome in judged(module, tree, killed, until):
                 known = outcome == "survived" and mutant.key in excused
@@ -184,18 +184,16 @@ def main() -> None:
                 if outcome == "killed":
                     killed.add(mutant.key)
                 elif outcome == "survived" and not known:
-                    found.append(f"  line {mutant.line}: {mutant.key}")
+                    print(f"  line {mutant.line}: {mutant.key}", flush=True)
                 memory[module] = sorted(killed)
                 MEMORY.write_text(json.dumps(memory, indent=1))
             print(
                 f"{module}: {count['killed']} of {count.total()} mutants killed, "
                 f"{count['survived']} survived, {count['explained']} more explained, "
                 f"{count['not run']} not run",
-                *found,
-                sep="\n",
                 flush=True,
             )
-            unexplained += len(found)
+            unexplained += count["survived"]
     finally:
         os.chdir(ROOT)
         shutil.rmtree(tree)
