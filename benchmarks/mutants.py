@@ -45,7 +45,9 @@ from cosmic_ray.work_item import MutationSpec
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "benchmarks" / "mutants.toml").read_text())
 MEMORY = ROOT / "runs" / "mutants.json"
-PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--hypothesis-profile=mutants"]
+# Asserts stay as they are: to rewrite those of hypothesis anew took most of the time of a mutant.
+PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--assert=plain"]
+PYTEST += ["--hypothesis-profile=mutants"]
 # One wrong operator in the place of each, the likeliest slip; others fail on floats at once.
 OPERATORS = re.compile(
     r"core/(ReplaceBinaryOperator_(Add_Sub|Sub_Add|Mul_Div|Div_Mul|Mod_Mul|Pow_Mul|FloorDiv_Mul"
