@@ -146,6 +146,7 @@ def test_bad_fields_are_named(fields, message):
     [
         ({"min_weight": 0.05}, 30, "lower min_weight to at most 0.0333"),
         ({"max_weight": 0.15, "max_cash": 0.0}, 5, "cannot reach 1"),
+        ({"min_weight": 0.25, "min_cash": 0.1}, 4, "= 1.1 exceeds 1"),
         ({"min_cash": 0.6, "max_cash": 0.5}, 5, "exceeds max_cash"),
     ],
 )
@@ -172,6 +173,7 @@ SHORT = {"long_only": False, "max_leverage": 1.5, "max_weight": 0.75}
         ({"max_cash": 0.5}, (0, 1, 0, 0.5, 1, 4, True, False)),
         ({"max_weight": 0.25, "max_cash": 0.0}, (0, 0.25, 0, 0, 1, 4, True, False)),
         ({"min_weight": 0.25, "max_weight": 0.25}, (0.25, 0.25, 0, 1, 1, 4, True, False)),
+        ({"min_weight": 0.125}, (0.125, 1, 0, 1, 1, 4, True, False)),
         ({"min_weight": 0.5, "top_k": 2}, (0.5, 1, 0, 1, 1, 2, True, False)),
         (SHORT, (-0.75, 0.75, -0.5, 2.5, 1.5, 4, False, False)),
         ({"long_only": False}, (-1, 1, 0, 2, 1, 4, False, False)),

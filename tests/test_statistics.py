@@ -12,6 +12,7 @@ from skfolio import measures as skfolio
 
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import statistics
+from portfolio_env.evaluation.statistics import sharpe_ratios
 from portfolio_env.evaluation.statistics.data_snooping import _deviations
 
 DAYS = 252
@@ -137,6 +138,24 @@ def test_sharpe_ratios_of_the_least_that_is_allowed():
     assert statistics.probabilistic_sharpe_ratio([0.1, 0.2, 0.0], 1).probability > 0.5
     found = statistics.deflated_sharpe_ratio(RETURNS, DAYS, [0.1, 0.1], n_trials=1)
     assert found.threshold == 0 == statistics.expected_maximum_sharpe(5, 0)
+
+
+@pytest.mark.parametrize("skewness", [1.0, 1.1])
+def test_no_variance_no_test(monkeypatch, skewness):
+    """Of a ratio of 2 a period: nothing, and less than nothing by rounding."""
+    monkeypatch.setattr(sharpe_ratios, "sharpe", lambda series, periods, rate: 2 * np.sqrt(periods))
+    monkeypatch.setattr(sharpe_ratios, "standardised_moments", lambda series: (skewness, 2.0))
+    found = statistics.probabilistic_sharpe_ratio(RETURNS, 4, 0.5)
+    assert (found.estimate, found.threshold) == (4, 0.5)
+    assert np.isnan(found[1:5]).all()
+
+
+def test_a_sharpe_ratio_and_its_interval_are_yearly():
+    found = statistics.probabilistic_sharpe_ratio(RETURNS, DAYS)
+    year = RETURNS.mean() / RETURNS.std(ddof=1) * np.sqrt(DAYS)
+    assert found.estimate == pytest.approx(year)
+    assert found.low < found.estimate
+    assert found.high - found.estimate == pytest.approx(found.estimate - found.low)
 
 
 def test_no_risk_no_test():
