@@ -170,6 +170,7 @@ SHORT = {"long_only": False, "max_leverage": 1.5, "max_weight": 0.75}
         ({"max_leverage": 1.5, "min_cash": 0.0}, (0, 1, 0, 1, 1.5, 4, True, True)),
         ({"max_leverage": 0.25, "min_cash": 0.5}, (0, 1, 0.75, 1, 0.25, 4, True, False)),
         ({"min_cash": 0.5, "max_cash": 0.5}, (0, 1, 0.5, 0.5, 1, 4, True, False)),
+        ({"max_weight": 0.5}, (0, 0.5, 0, 1, 1, 4, True, False)),
         ({"max_cash": 0.5}, (0, 1, 0, 0.5, 1, 4, True, False)),
         ({"max_weight": 0.25, "max_cash": 0.0}, (0, 0.25, 0, 0, 1, 4, True, False)),
         ({"min_weight": 0.25, "max_weight": 0.25}, (0.25, 0.25, 0, 1, 1, 4, True, False)),
@@ -183,7 +184,8 @@ SHORT = {"long_only": False, "max_leverage": 1.5, "max_weight": 0.75}
     ],
 )
 def test_bounds_for_four_assets(fields, bounds):
-    assert PortfolioConstraints(**fields).bounds(4)[0].item() == bounds
+    (found,) = PortfolioConstraints(**fields).bounds(4)
+    assert found.item() == bounds
 
 
 def test_defaults_limit_nothing_but_shorts_and_debt():

@@ -236,6 +236,10 @@ def test_standard_errors_are_those_of_the_stationary_bootstrap(periods, block):
     assert found == pytest.approx(np.std(means, axis=0) * np.sqrt(periods), rel=0.06)
 
 
+def test_what_never_changes_has_errors_of_rounding():
+    assert _deviations(np.full((12, 1), -0.2), 3) == pytest.approx([2e-10], rel=1e-12)
+
+
 def test_superiority_finds_a_best_among_noise_as_rarely_as_it_says():
     found = 0
     for seed in range(60):
