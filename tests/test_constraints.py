@@ -225,6 +225,7 @@ def test_box_is_rounded_outwards(weight):
 def test_weights_of_one_asset_and_of_many_axes_are_projected():
     constraints = PortfolioConstraints(max_weight=0.5)
     assert constraints.project([0.0, 1.0]).tolist() == [0.5, 0.5]
+    assert constraints.project([[0.0, 1.0]]).tolist() == [[0.5, 0.5]]
     many = constraints.project(np.tile([0.0, 1.0], (2, 3, 1)), np.zeros((2, 3, 1)))
     assert many.tolist() == np.full((2, 3, 2), 0.5).tolist()
 
