@@ -218,7 +218,7 @@ def test_box_of_two_assets(fields, low, high):
 @pytest.mark.parametrize("weight", [0.1, 0.3, 0.4, 0.2, 1 / 3])
 def test_box_is_rounded_outwards(weight):
     low, high = PortfolioConstraints(min_weight=weight, max_weight=weight).box(2)
-    assert low[1] <= weight <= high[1] and low[1] < high[1]
+    assert float(low[1]) < weight < float(high[1])
     assert high[1] == np.nextafter(low[1], np.float32(1))
 
 
