@@ -60,6 +60,9 @@ PANEL = PricePanel(
 def test_listed_rows_of_every_asset():
     first, last = listed_rows(PANEL)
     assert first.tolist() == [0, 1, 0, 0] and last.tolist() == [3, 3, 1, 3]
+    close = np.c_[CLOSE[:, 0], np.full(4, NONE)]
+    first, last = listed_rows(PricePanel(PANEL.timestamps, ("A", "E"), close=close))
+    assert first.tolist() == [0, 4] and last.tolist() == [3, -1]
 
 
 def test_moves_from_close_to_close():
