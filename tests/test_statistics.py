@@ -238,6 +238,8 @@ def test_standard_errors_are_those_of_the_stationary_bootstrap(periods, block):
 
 def test_what_never_changes_has_errors_of_rounding():
     assert _deviations(np.full((12, 1), -0.2), 3) == pytest.approx([2e-10], rel=1e-12)
+    endless = _deviations(np.random.default_rng(0).normal(size=(12, 40)), 10**18)
+    assert (endless < 1e-7).all()  # no root of a variance below 0 by rounding
 
 
 def test_superiority_finds_a_best_among_noise_as_rarely_as_it_says():
