@@ -146,6 +146,13 @@ def test_percentile_interval_and_its_p_value_agree():
     assert mirrored.high == pytest.approx(-percentile_interval(1.5, draws, 0.9).low, abs=0.01)
 
 
+def test_p_value_counts_the_data_as_one_more_draw():
+    draws = np.arange(1.0, 10)
+    assert percentile_interval(5, draws, 0.9).p_value == 2 * 1 / 10
+    draws[0] = -1
+    assert percentile_interval(5, draws, 0.9).p_value == 2 * 2 / 10
+
+
 def test_unknown_and_infinite_draws():
     interval = percentile_interval(1.0, np.array([1.0, np.nan, 2.0]), 0.9)
     assert interval.estimate == 1
