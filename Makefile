@@ -69,7 +69,7 @@ fuzz: setup ## Hold the environment against a slow account for MINUTES (10)
 mutants: setup ## Which small faults would the tests not notice (hours; MUTANTS for a part)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(MUTANTS)
 
-kills: setup ## Kill trainings and evaluations at KILLS random moments and compare the results
+kills: setup ## Kill trainings, evaluations, downloads and the store at KILLS random moments and compare
 	$(BIN)/python benchmarks/kills.py --count $(KILLS)
 
 clean: ## Remove what the tools cache and build; .venv and runs stay

@@ -2,11 +2,14 @@
 
     python benchmarks/kills.py --count 100 --scenarios ppo,sac,direct
 
-A scenario is a command that does its work in one folder, and the command that goes on after a kill.
-It is run once undisturbed. Then it is killed (SIGKILL) at moments drawn uniformly from the time
-that this took, again and again until it has ended, and anew, until the kills are spent. After every
-kill no file may be damaged, and no more may be lost than an interval between two checkpoints; at
-the end everything must equal what the undisturbed process has made, bit for bit.
+Training and evaluation: a command does its work in one folder, another goes on after a kill. It is
+run once undisturbed. Then it is killed (SIGKILL) at moments drawn uniformly from the time that this
+took, again and again until it has ended, and anew, until the kills are spent. After every kill no
+file may be damaged, and no more may be lost than an interval between two checkpoints; at the end
+everything must equal what the undisturbed process has made, bit for bit.
+
+Downloads and the store of runs: what their tests do, more often (``tests/test_store_processes.py``,
+``tests/store_kills.py``).
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +48,7 @@ STAGES = ["--curriculum", "1,2,3", "--stages.epochs", "8", "--stages.iterations"
 
 
 @dataclass(frozen=True)
-class Scenario:
+class Work:
     """Work that is killed.
 
     Attributes:
@@ -58,10 +62,10 @@ class Scenario:
     prepare: Callable[[Path], None] = lambda out: None
 
 
-def trained(*options: str) -> Scenario:
+def trained(*options: str) -> Work:
     """A training."""
     every = ["--checkpoint-every", str(INTERVAL), "--validation-every", str(INTERVAL)]
-    return Scenario(
+    return Work(
         ["train.py", *SMALL, *every, *options, "--out", "{out}"], ["train.py", "--resume", "{out}"]
     )
 
@@ -72,13 +76,13 @@ def _finished_run(out: Path) -> None:
 
 
 _EVALUATE = ["evaluate.py", "{out}", "--device", "cpu", "--resamples", "200"]
-SCENARIOS = {
+WORKS = {
     "ppo": trained("--algo", "ppo", "--timesteps", "81920"),
     "sac": trained("--algo", "sac", "--timesteps", "24576"),
     "direct": trained("--algo", "direct", "--timesteps", "115200"),
     "curriculum": trained("--algo", "a2c", "--timesteps", "32768", *LSTM, *STAGES),
     "walk_forward": trained("--algo", "direct", "--timesteps", "38400", "--walk-forward", "3"),
-    "evaluate": Scenario(_EVALUATE, _EVALUATE, _finished_run),
+    "evaluate": Work(_EVALUATE, _EVALUATE, _finished_run),
 }
 
 
@@ -163,19 +167,19 @@ def lost(out: Path) -> int:
     return most
 
 
-def undisturbed(scenario: Scenario, folder: Path) -> tuple[dict[str, Any], float]:
-    """The result of a scenario and the seconds that it takes."""
-    scenario.prepare(folder / "whole")
+def undisturbed(work: Work, folder: Path) -> tuple[dict[str, Any], float]:
+    """The result of a work and the seconds that it takes."""
+    work.prepare(folder / "whole")
     begun = time.monotonic()
-    ended(run(scenario.start, folder / "whole"))
+    ended(run(work.start, folder / "whole"))
     return result(folder / "whole"), time.monotonic() - begun
 
 
-def kill(scenario: Scenario, folder: Path, count: int, rng: random.Random) -> dict[str, float]:
-    """Kill a scenario so many times; raises if anything is damaged, lost or different.
+def kill(work: Work, folder: Path, count: int, rng: random.Random) -> dict[str, float]:
+    """Kill a work so many times; raises if anything is damaged, lost or different.
 
     Args:
-        scenario: what is killed.
+        work: what is killed.
         folder: an empty one, to work in.
         count: kills that meet a running process.
         rng: of the moments.
@@ -183,14 +187,14 @@ def kill(scenario: Scenario, folder: Path, count: int, rng: random.Random) -> di
     Returns:
         Counts: kills, works that were brought to their end, most steps lost.
     """
-    expected, seconds = undisturbed(scenario, folder)
+    expected, seconds = undisturbed(work, folder)
     kills, works, most = 0, 0, 0
     while kills < count:
         out = folder / f"killed_{works}"
-        scenario.prepare(out)
+        work.prepare(out)
         for turn in range(KILLS_PER_WORK + 1):
             resumable = any((out / name).exists() for name in ("config.json", "walk_forward.json"))
-            process = run(scenario.again if resumable else scenario.start, out)
+            process = run(work.again if resumable else work.start, out)
             if turn == KILLS_PER_WORK or kills == count:
                 ended(process)
                 break
@@ -225,6 +229,31 @@ def differences(first: Any, second: Any, where: str = "") -> list[str]:
     return [] if first == second else [where]
 
 
+def kill_downloads(folder: Path, count: int, rng: random.Random) -> dict[str, float]:
+    """Kill downloads from a server on loopback."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    from test_store_processes import killed_fetches
+
+    return {**killed_fetches(folder, count, rng.randrange(2**32))}
+
+
+def kill_store(folder: Path, count: int, rng: random.Random) -> dict[str, float]:
+    """Kill a process that deletes, imports and exports a run."""
+    _finished_run(folder / "run")
+    arguments = [folder / "run", folder / "kills", count, rng.randrange(2**32)]
+    command = [sys.executable, "tests/store_kills.py", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+SCENARIOS: dict[str, Callable[[Path, int, random.Random], dict[str, float]]] = {
+    **{name: partial(kill, work) for name, work in WORKS.items()},
+    "fetch": kill_downloads,
+    "store": kill_store,
+}
+
+
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -238,7 +267,7 @@ def main() -> None:
     for i, name in enumerate(names):
         share = options.count * (i + 1) // len(names) - options.count * i // len(names)
         with tempfile.TemporaryDirectory() as folder:
-            counts[name] = kill(SCENARIOS[name], Path(folder), share, rng)
+            counts[name] = SCENARIOS[name](Path(folder), share, rng)
         print(f"{name}: {counts[name]}", flush=True)
         if options.out:
             options.out.write_text(json.dumps(counts, indent=2) + "\n")

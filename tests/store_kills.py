@@ -3,9 +3,10 @@
     python tests/store_kills.py TEMPLATE FOLDER KILLS SEED
 
 A child of this process exports, imports and deletes copies of the run TEMPLATE in FOLDER for ever,
-until it is killed by SIGKILL at a random moment; prints what was found.
+until it is killed by SIGKILL at a random moment; prints the counts as JSON.
 """
 
+import json
 import os
 import random
 import shutil
@@ -30,8 +31,13 @@ def change(archive: Path, store: Path) -> None:
     export_run(path, store.parent / "again.zip")
 
 
-def kills(template: Path, folder: Path, count: int, seed: int) -> None:
-    """Kill so often; every visible run must be as the template, and everything must go on."""
+def kills(template: Path, folder: Path, count: int, seed: int) -> dict[str, int]:
+    """Kill so often; every visible run must be as the template, and everything must go on.
+
+    Returns:
+        Of how many "kills" the run was "whole" or "absent" afterwards, and how many left something
+        "hidden" that the next change has cleared.
+    """
     store, archive = folder / "store", folder / "run.zip"
     store.mkdir(parents=True)
     export_run(template, archive)
@@ -62,8 +68,9 @@ def kills(template: Path, folder: Path, count: int, seed: int) -> None:
     left = sorted(path.name for path in store.iterdir())
     assert left == [".store.lock", template.name], left
     shutil.rmtree(store)
-    print(f"{count} kills: {present} runs whole, {count - present} absent, {hidden} left hidden")
+    return {"kills": count, "whole": present, "absent": count - present, "hidden": hidden}
 
 
 if __name__ == "__main__":
-    kills(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    found = kills(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))
+    print(json.dumps(found))

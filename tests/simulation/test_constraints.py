@@ -1,5 +1,7 @@
 """The projection against a general solver, its properties, and constraints in an episode."""
 
+from dataclasses import FrozenInstanceError, asdict
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -119,7 +121,9 @@ def test_unreachable_bounds_are_met_as_nearly_as_possible():
         ({"max_period_turnover": 0.5}, "go together"),
         ({"turnover_period": 5}, "go together"),
         ({"no_trade_band": 1}, "no_trade_band"),
+        ({"no_trade_band": -0.1}, "no_trade_band"),
         ({"min_weight": -0.1}, "min_weight"),
+        ({"min_weight": -0.5, "max_weight": 0.4, "long_only": False}, "min_weight"),
         ({"min_weight": 0.5, "max_weight": 0.4}, "min_weight"),
         ({"min_weight": 0.1, "long_only": False}, "must not be positive"),
         ({"min_cash": float("nan")}, "min_cash"),
@@ -143,12 +147,88 @@ def test_bad_fields_are_named(fields, message):
     [
         ({"min_weight": 0.05}, 30, "lower min_weight to at most 0.0333"),
         ({"max_weight": 0.15, "max_cash": 0.0}, 5, "cannot reach 1"),
+        ({"min_weight": 0.25, "min_cash": 0.1}, 4, "= 1.1 exceeds 1"),
         ({"min_cash": 0.6, "max_cash": 0.5}, 5, "exceeds max_cash"),
     ],
 )
 def test_infeasible_constraints_are_refused_before_anything_runs(fields, n, message):
     with pytest.raises(ArgumentError, match=message):
         PortfolioConstraints(**fields).bounds(n)
+
+
+SHORT = {"long_only": False, "max_leverage": 1.5, "max_weight": 0.75}
+
+
+@pytest.mark.parametrize(
+    ("fields", "bounds"),
+    [
+        ({}, (0, 1, 0, 1, 1, 4, True, True)),
+        ({"max_weight": 1.5, "top_k": 4}, (0, 1.5, 0, 1, 1, 4, True, True)),
+        ({"top_k": 5}, (0, 1, 0, 1, 1, 4, True, True)),
+        ({"top_k": 1}, (0, 1, 0, 1, 1, 1, True, False)),
+        ({"max_leverage": 1.5}, (0, 1, -0.5, 1, 1.5, 4, True, False)),
+        ({"max_leverage": 0.25}, (0, 1, 0.75, 1, 0.25, 4, True, False)),
+        ({"max_leverage": 1.5, "min_cash": 0.0}, (0, 1, 0, 1, 1.5, 4, True, True)),
+        ({"max_leverage": 0.25, "min_cash": 0.5}, (0, 1, 0.75, 1, 0.25, 4, True, False)),
+        ({"min_cash": 0.5, "max_cash": 0.5}, (0, 1, 0.5, 0.5, 1, 4, True, False)),
+        ({"max_weight": 0.5}, (0, 0.5, 0, 1, 1, 4, True, False)),
+        ({"max_cash": 0.5}, (0, 1, 0, 0.5, 1, 4, True, False)),
+        ({"max_weight": 0.25, "max_cash": 0.0}, (0, 0.25, 0, 0, 1, 4, True, False)),
+        ({"min_weight": 0.25, "max_weight": 0.25}, (0.25, 0.25, 0, 1, 1, 4, True, False)),
+        ({"min_weight": 0.125}, (0.125, 1, 0, 1, 1, 4, True, False)),
+        ({"min_weight": 0.5, "top_k": 2}, (0.5, 1, 0, 1, 1, 2, True, False)),
+        (SHORT, (-0.75, 0.75, -0.5, 2.5, 1.5, 4, False, False)),
+        ({"long_only": False}, (-1, 1, 0, 2, 1, 4, False, False)),
+        (SHORT | {"min_weight": -0.75}, (-0.75, 0.75, -0.5, 2.5, 1.5, 4, False, False)),
+        (SHORT | {"min_weight": -0.5}, (-0.5, 0.75, -0.5, 2.5, 1.5, 4, False, False)),
+        (SHORT | {"min_weight": 0.0}, (0, 0.75, -0.5, 2.5, 1.5, 4, False, False)),
+    ],
+)
+def test_bounds_for_four_assets(fields, bounds):
+    (found,) = PortfolioConstraints(**fields).bounds(4)
+    assert found.item() == bounds
+
+
+def test_defaults_limit_nothing_but_shorts_and_debt():
+    constraints = PortfolioConstraints()
+    assert asdict(constraints) == {
+        **dict.fromkeys(asdict(constraints)),
+        "long_only": True,
+        "max_weight": 1,
+        "max_leverage": 1,
+        "no_trade_band": 0,
+    }
+    with pytest.raises(FrozenInstanceError):
+        constraints.max_weight = 0.5
+
+
+@pytest.mark.parametrize(
+    ("fields", "low", "high"),
+    [
+        ({"max_weight": 0.75}, [0, 0, 0], [1, 0.75, 0.75]),
+        ({"max_leverage": 0.5, "min_weight": 0.25}, [0.5, 0.25, 0.25], [1, 0.5, 0.5]),
+        ({"top_k": 1, "min_weight": 0.25}, [0, 0, 0], [1, 1, 1]),
+        (SHORT, [-0.5, -0.75, -0.75], [2.5, 0.75, 0.75]),
+    ],
+)
+def test_box_of_two_assets(fields, low, high):
+    found = PortfolioConstraints(**fields).box(2)
+    assert found[0].tolist() == low and found[1].tolist() == high
+
+
+@pytest.mark.parametrize("weight", [0.1, 0.3, 0.4, 0.2, 1 / 3])
+def test_box_is_rounded_outwards(weight):
+    low, high = PortfolioConstraints(min_weight=weight, max_weight=weight).box(2)
+    assert float(low[1]) < weight < float(high[1])
+    assert high[1] == np.nextafter(low[1], np.float32(1))
+
+
+def test_weights_of_one_asset_and_of_many_axes_are_projected():
+    constraints = PortfolioConstraints(max_weight=0.5)
+    assert constraints.project([0.0, 1.0]).tolist() == [0.5, 0.5]
+    assert constraints.project([[0.0, 1.0]]).tolist() == [[0.5, 0.5]]
+    many = constraints.project(np.tile([0.0, 1.0], (2, 3, 1)), np.zeros((2, 3, 1)))
+    assert many.tolist() == np.full((2, 3, 2), 0.5).tolist()
 
 
 def test_bad_weights_are_refused():

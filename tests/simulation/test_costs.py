@@ -1,7 +1,7 @@
 """TransactionCosts: rates, impact coefficients, and errors."""
 
 import json
-from dataclasses import asdict
+from dataclasses import FrozenInstanceError, asdict
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from portfolio_env import (
     ArgumentError,
     DataError,
     PortfolioEnv,
+    PricePanel,
     TransactionCosts,
     load_market,
 )
@@ -44,6 +45,21 @@ def test_impact_coefficient_is_that_of_a_slow_computation(panel):
             sigma = last.pct_change().dropna().std(ddof=1)
             money = (close * volume).loc[:t].iloc[-10:].mean()
             assert found[t, i] == pytest.approx(0.7 * sigma / np.sqrt(money), rel=1e-12)
+
+
+def test_impact_begins_with_two_returns_and_needs_trades():
+    close = np.array([10.0, 11.0, 10.0, 12.0])[:, None] * np.ones(3)
+    volume = np.array([1.0, 1e-3, 0.0]) * np.ones((4, 1))
+    dates = pd.date_range("2020-01-01", periods=4).to_numpy("datetime64[ns]")
+    panel = PricePanel(timestamps=dates, assets=("A", "B", "C"), close=close, volume=volume)
+    found = TransactionCosts(impact=1.0).impact_coefficients(panel)
+    assert (found[:2] == 0).all() and (found[:, 2] == 0).all()
+    assert (found[2:, :2] > 0).all()
+    assert found[2, 1] == pytest.approx(found[2, 0] * np.sqrt(1000))
+
+
+def test_impact_of_nothing_has_no_coefficients(panel):
+    assert TransactionCosts().impact_coefficients(panel).shape == (0, 0)
 
 
 def test_impact_sees_no_later_bar(market):
@@ -87,7 +103,9 @@ def test_larger_accounts_pay_more_impact():
         ({"impact_window": 1}, "impact_window"),
         ({"fixed_fee": float("inf")}, "fixed_fee"),
         ({"cash_rate_annual": 11}, "cash_rate_annual"),
+        ({"margin_rate_annual": -1.1}, "margin_rate_annual"),
         ({"delisting_haircut": 1.5}, "delisting_haircut"),
+        ({"delisting_haircut": -0.1}, "delisting_haircut"),
         ({"commission_bps": None}, "commission_bps is None; it must be a finite number"),
         ({"commission_bps": "10"}, "commission_bps is '10'"),
         ({"commission_bps": True}, "commission_bps is True"),
@@ -107,6 +125,33 @@ def test_bad_fields_are_named(fields, message):
         TransactionCosts(**fields)
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"commission_bps": 9999.5},
+        {"impact_window": 2},
+        {"cash_rate_annual": -1},
+        {"borrow_rate_annual": 10},
+        {"delisting_haircut": 1},
+    ],
+)
+def test_bounds_are_allowed(fields):
+    assert asdict(TransactionCosts(**fields)).items() >= fields.items()
+
+
+def test_defaults_are_a_commission_of_ten_basis_points_and_nothing_else():
+    costs = TransactionCosts()
+    assert asdict(costs) == {
+        **dict.fromkeys(asdict(costs), 0),
+        "commission_bps": 10,
+        "buy_commission_bps": None,
+        "sell_commission_bps": None,
+        "impact_window": 20,
+    }
+    with pytest.raises(FrozenInstanceError):
+        costs.commission_bps = 0
+
+
 def test_numbers_and_arrays_of_numpy_are_those_of_python():
     costs = TransactionCosts(
         np.array([1, 2]),
@@ -123,3 +168,5 @@ def test_per_asset_fields_must_fit_the_market():
         TransactionCosts([1, 2, 3]).rates(2)
     with pytest.raises(ArgumentError, match="reaches 12000 bp"):
         TransactionCosts(6000, slippage_bps=6000).rates(2)
+    with pytest.raises(ArgumentError, match="reaches 10000 bp"):
+        TransactionCosts(5000, slippage_bps=5000).rates(2)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from portfolio_env import Market, PricePanel, TransactionCosts
 from portfolio_env.simulation import dynamics
+from portfolio_env.simulation.market_arrays import Benchmark, listed_rows, market_arrays
 from portfolio_env.simulation.simulator import Simulator
 
 
@@ -40,6 +41,62 @@ def test_every_rate_is_charged_whatever_the_others_are(rate):
         growth, found = dynamics.drift_lane(held, np.ones(2), np.zeros(2, bool), 0.0, rates, held)
         assert found == pytest.approx(carry, abs=1e-15)
         assert growth == pytest.approx(1 + carry, abs=1e-15)
+
+
+# ---- moves
+
+
+NONE = np.nan
+CLOSE = np.array([[1, NONE, 2, 4], [2, 8, 3, 2], [3, 4, NONE, NONE], [6, 2, NONE, 8]])
+OPEN = np.array([[1, NONE, 2, 4], [1.5, 6, 2.5, 3], [2.5, 5, NONE, NONE], [4, 3, NONE, 4]])
+# One asset throughout, one listed late, one delisted, one without a bar in between.
+PANEL = PricePanel(
+    timestamps=np.datetime64("2021-01-04", "ns") + np.arange(4) * np.timedelta64(1, "D"),
+    assets=tuple("ABCD"),
+    close=CLOSE,
+    open=OPEN,
+)
+
+
+def test_listed_rows_of_every_asset():
+    first, last = listed_rows(PANEL)
+    assert first.tolist() == [0, 1, 0, 0] and last.tolist() == [3, 3, 1, 3]
+    close = np.c_[CLOSE[:, 0], np.full(4, NONE)]
+    first, last = listed_rows(PricePanel(PANEL.timestamps, ("A", "E"), close=close))
+    assert first.tolist() == [0, 4] and last.tolist() == [3, -1]
+
+
+def test_moves_from_close_to_close():
+    arrays = market_arrays(PANEL, TransactionCosts(), next_open=False)
+    assert (arrays.before == 1).all()
+    assert arrays.after.tolist() == [[2, 1, 1.5, 0.5], [1.5, 0.5, 1, 1], [2, 0.5, 1, 4]]
+    assert (arrays.tradable == np.isfinite(CLOSE[:-1])).all()
+    assert np.argwhere(arrays.delisted).tolist() == [[1, 2]]
+    assert not arrays.quiet.any()
+    assert arrays.impact.shape == (0, 0)
+    steady = price_market(np.ones((3, 2))).panel
+    assert market_arrays(steady, TransactionCosts(), next_open=False).quiet.all()
+
+
+def test_moves_are_split_at_the_next_open():
+    arrays = market_arrays(PANEL, TransactionCosts(), next_open=True)
+    before = [[1.5, 1, 1.25, 0.75], [1.25, 5 / 8, 1, 1], [4 / 3, 3 / 4, 1, 2]]
+    after = [[4 / 3, 8 / 6, 1.2, 2 / 3], [1.2, 0.8, 1, 1], [1.5, 2 / 3, 1, 2]]
+    assert arrays.before == pytest.approx(np.array(before))
+    assert arrays.after == pytest.approx(np.array(after))
+    assert (arrays.tradable == np.isfinite(CLOSE[1:])).all()
+
+
+@pytest.mark.parametrize("haircut", [0.5, 1.0])
+def test_benchmark_is_the_mean_of_what_can_be_traded(haircut):
+    benchmark = Benchmark(market_arrays(PANEL, TransactionCosts(), next_open=False), haircut)
+    bars = np.array([0, 1, 2, 3])
+    moves = [1, (2 + 1.5 + 0.5) / 3, (1.5 + 0.5 + (1 - haircut) + 1) / 4, (2 + 0.5) / 2]
+    assert benchmark.log_return(bars, None) == pytest.approx(np.log(moves))
+    alone = benchmark.log_return(bars[1:], np.full((3, 1), 2))
+    assert alone == pytest.approx(
+        np.log([1.5, 0.5 if haircut < 1 else 1, 1])
+    )  # all lost is left out
 
 
 # ---- whole episodes

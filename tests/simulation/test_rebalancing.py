@@ -96,6 +96,7 @@ def test_lanes_are_independent():
     d, a = rng.dirichlet(np.ones(6), size=(2, 50))
     rates = rng.uniform(0, 0.01, 5)
     together = remainder_factor(d, a, rates, 0.002)
+    assert remainder_factor(d[:1], a[:1], rates, 0.002) == together[:1]
     assert together.tolist() == [remainder_factor(d[b], a[b], rates, 0.002) for b in range(50)]
 
 
@@ -108,6 +109,10 @@ def test_lanes_are_independent():
         (([1, 0], [0, 1], 1.0, 0), "buy_rate"),
         (([1, 0], [0, 1], 0, [0.1, 0.1]), "sell_rate"),
         (([1, 0], [0, 1], 0, 0, 1.0), "fixed_fee"),
+        (([1, 0], [0, 1], 0, 0, -0.1), "fixed_fee"),
+        (([1, 0], [0, 1], 0, -0.1), "sell_rate"),
+        (([1], [1], 0, 0), "must both be"),
+        (([[[1, 0]]], [[[0, 1]]], 0, 0), "must both be"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):

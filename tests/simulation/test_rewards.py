@@ -190,11 +190,18 @@ def test_a_reward_of_ones_own_derives_from_reward(market):
         ({"name": "differential_sharpe", "eta": 0}, "eta"),
         ({"name": "differential_downside", "eta": -0.5}, "eta"),
         ({"name": "drawdown_penalised", "penalty": float("nan")}, "penalty"),
+        ({"name": "drawdown_penalised", "penalty": float("inf")}, "penalty"),
+        ({"name": "excess_log_return", "scale": float("inf")}, "scale"),
     ],
 )
 def test_bad_specifications_are_named(spec, message):
     with pytest.raises(ArgumentError, match=message):
         make_reward(spec)
+
+
+def test_a_penalty_of_nothing_is_allowed(market):
+    reward, infos = run(market, {"name": "drawdown_penalised", "penalty": 0})
+    assert reward == pytest.approx(column(infos, "log_return"), abs=1e-15)
 
 
 def test_every_name_makes_a_reward():

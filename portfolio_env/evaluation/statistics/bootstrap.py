@@ -50,9 +50,8 @@ def stationary_bootstrap_indices(
         (n_periods,) indices into the series.
     """
     starts_block = generator.random(n_periods) < 1 / mean_block
-    starts_block[0] = True
     positions = np.arange(n_periods)
-    block_start = np.maximum.accumulate(np.where(starts_block, positions, 0))
+    block_start = np.maximum.accumulate(np.where(starts_block, positions, 0))  # one starts at 0
     origin = generator.integers(n_periods, size=n_periods)
     return (origin[block_start] + positions - block_start) % n_periods
 
@@ -81,7 +80,7 @@ def optimal_block_length(series: ArrayLike) -> float:
     if n < 9 or np.ptp(values) == 0:
         return 1.0
     run = max(5, int(np.log10(n)))
-    last = min(int(np.ceil(np.sqrt(n))) + run, n - 1)
+    last = int(np.ceil(np.sqrt(n))) + run  # less than n, which is 9 or more
     centred = values - values.mean()
     covariances = np.array([centred[lag:] @ centred[: n - lag] / n for lag in range(last + 1)])
     within = np.abs(covariances / covariances[0]) < 2 * np.sqrt(np.log10(n) / n)
@@ -95,7 +94,7 @@ def optimal_block_length(series: ArrayLike) -> float:
     longest = float(np.ceil(min(3 * np.sqrt(n), n / 3)))
     if spectrum == 0:
         return longest
-    return float(np.clip((slope**2 / spectrum**2 * n) ** (1 / 3), 1, longest))
+    return float(np.clip(((slope / spectrum) ** 2 * n) ** (1 / 3), 1, longest))
 
 
 def resampled(

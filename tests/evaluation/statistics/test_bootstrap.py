@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from arch.bootstrap import optimal_block_length as arch_block_length
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from portfolio_env.errors import ArgumentError
@@ -34,6 +34,17 @@ def test_indices_are_blocks_of_the_asked_length():
     assert starts.mean() == pytest.approx(n / 2, rel=0.05)
 
 
+def test_indices_are_those_of_a_loop():
+    n, mean_block = 200, 3
+    found = stationary_bootstrap_indices(n, mean_block, np.random.default_rng(1))
+    generator = np.random.default_rng(1)
+    chances, origins = generator.random(n), generator.integers(n, size=n)
+    expected = [origins[0]]
+    for chance, origin in zip(chances[1:], origins[1:], strict=True):
+        expected.append(origin if chance < 1 / mean_block else (expected[-1] + 1) % n)
+    assert found.tolist() == expected
+
+
 def test_rows_stay_together_and_lanes_do_not_matter():
     rows = np.arange(50.0)[:, None, None] + np.array([0, 100, 200.0])[:, None]
     taken = []
@@ -52,22 +63,35 @@ def test_rows_stay_together_and_lanes_do_not_matter():
 
 def test_chunks_make_no_difference(monkeypatch):
     series = np.random.default_rng(0).normal(size=(40, 2))
+    at_once = []
+
+    def deviation(resamples):
+        at_once.append(resamples.shape[-1])
+        return resamples.std(axis=0)
 
     def draw():
-        return resampled(series, lambda x: x.std(axis=0), mean_block=3, resamples=11, seed=1)
+        return resampled(series, deviation, mean_block=3, resamples=5, seed=1)
 
     whole = draw()
-    monkeypatch.setattr("portfolio_env.evaluation.statistics.bootstrap._CHUNK", 200)
-    assert (draw() == whole).all()
+    for numbers in (200, 1):  # room for two resamples of 80 numbers, and for none
+        monkeypatch.setattr("portfolio_env.evaluation.statistics.bootstrap._CHUNK", numbers)
+        assert (draw() == whole).all()
+    assert at_once == [5, *(2, 2, 1), *(1, 1, 1, 1, 1)]
+
+
+def test_one_resample_is_enough():
+    draws = resampled(np.arange(9.0), lambda x: x.mean(axis=0), mean_block=1, resamples=1, seed=0)
+    assert draws.shape == (1,)
 
 
 # ---- block length
 
 
-@pytest.mark.parametrize("coefficient", [0.0, 0.2, 0.6, -0.4])
-def test_block_length_agrees_with_arch(coefficient):
+@pytest.mark.parametrize("n", [100, 2000])
+@pytest.mark.parametrize("coefficient", [0.0, 0.2, 0.6, -0.4, 1.0])
+def test_block_length_agrees_with_arch(coefficient, n):
     for seed in range(5):
-        series = autoregressive(np.random.default_rng(seed), 2000, coefficient)
+        series = autoregressive(np.random.default_rng(seed), n, coefficient)
         library = max(1, arch_block_length(series)["stationary"].iloc[0])
         assert optimal_block_length(series) == pytest.approx(library, rel=1e-10)
 
@@ -79,6 +103,7 @@ def test_block_length_grows_with_dependence():
     assert lengths[0] < 3 and lengths[-1] > 25
 
 
+@example([4, -8, 1, 5, 7, 2, 1, -6, 6], 0.0625)
 @given(
     st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40),
     st.integers(-2, 2).map(lambda power: 4.0**power),
@@ -87,6 +112,23 @@ def test_block_length_is_bounded_and_has_no_scale(values, scale):
     length = optimal_block_length(values)
     assert 1 <= length <= max(1, np.ceil(min(3 * np.sqrt(len(values)), len(values) / 3)))
     assert optimal_block_length(np.array(values) * scale) == length
+
+
+def test_block_length_where_the_spectrum_is_nothing_or_one():
+    nothing = [-2, 1, 1, 0, 0, 2, -2, 1, -1]
+    with np.errstate(divide="raise"):
+        assert optimal_block_length(nothing) == 3  # the longest of nine periods
+    one = [0, -1, 0, 1, 1, -2, 2, 1, 0, -2]
+    assert optimal_block_length(one) == pytest.approx((0.6**2 * 10) ** (1 / 3))
+
+
+@pytest.mark.parametrize(("n", "longest"), [(60, 20), (400, 60)])
+def test_block_length_of_a_cycle_is_the_longest(n, longest):
+    assert optimal_block_length(np.sin(np.arange(n))) == longest
+
+
+def test_block_length_needs_nine_periods():
+    assert optimal_block_length(np.arange(8)) == 1 < optimal_block_length(np.arange(9))
 
 
 # ---- intervals
@@ -102,6 +144,13 @@ def test_percentile_interval_and_its_p_value_agree():
     mirrored = percentile_interval(-1.5, -draws, 0.9)
     assert mirrored.p_value == p_value
     assert mirrored.high == pytest.approx(-percentile_interval(1.5, draws, 0.9).low, abs=0.01)
+
+
+def test_p_value_counts_the_data_as_one_more_draw():
+    draws = np.arange(1.0, 10)
+    assert percentile_interval(5, draws, 0.9).p_value == 2 * 1 / 10
+    draws[0] = -1
+    assert percentile_interval(5, draws, 0.9).p_value == 2 * 2 / 10
 
 
 def test_unknown_and_infinite_draws():
@@ -161,6 +210,8 @@ def test_coverage_under_autocorrelation():
         (([0.0, 0.1], [0.0, 0.0]), {"mean_block": np.nan}, "mean_block"),
         (([0.0, 0.1], [0.0, 0.0]), {"resamples": 0}, "resamples"),
         (([0.0, 0.1], [0.0, 0.0]), {"confidence": 1.0}, "confidence"),
+        (([0.0, 0.1], [0.0, 0.0]), {"confidence": 0.0}, "confidence"),
+        (([0.0, 0.1], [0.0, 0.0]), {"confidence": -0.5}, "confidence"),
     ],
 )
 def test_bad_comparisons(series, options, message):

@@ -1,5 +1,7 @@
 """Intervals of every measure: the right resamples, pairing, what they cover, refusals."""
 
+from dataclasses import FrozenInstanceError
+
 import numpy as np
 import pytest
 
@@ -68,6 +70,13 @@ def test_draws_are_the_summaries_of_resampled_accounts():
                     name,
                     measure,
                 )
+
+
+def test_results_are_frozen_and_equal_to_themselves_alone():
+    found, again = resample(resamples=2), resample(resamples=2)
+    assert found == found != again
+    with pytest.raises(FrozenInstanceError):
+        found.mean_block = 1.0
 
 
 def test_growth_difference_is_the_difference_in_growth():

@@ -12,6 +12,7 @@ from skfolio import measures as skfolio
 
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import statistics
+from portfolio_env.evaluation.statistics import sharpe_ratios
 from portfolio_env.evaluation.statistics.data_snooping import _deviations
 
 DAYS = 252
@@ -43,7 +44,9 @@ def test_lags_weigh_autocovariances_as_bartlett():
     assert (found.high - found.low) / 2 == pytest.approx(stats.t(79).ppf(0.975) * error)
 
 
-@pytest.mark.parametrize(("periods", "lags"), [(3, 1), (30, 3), (99, 3), (100, 4), (1000, 6)])
+@pytest.mark.parametrize(
+    ("periods", "lags"), [(3, 1), (27, 2), (30, 3), (99, 3), (100, 4), (1000, 6)]
+)
 def test_the_number_of_lags_follows_the_published_rule(periods, lags):
     """floor(4 (K / 100)^(2/9))."""
     own = np.random.default_rng(3).normal(size=periods)
@@ -76,10 +79,14 @@ def test_equal_differences_have_no_error():
     assert np.isnan(found[1:]).all()
 
 
-@pytest.mark.parametrize("options", [{"lags": -1}, {"lags": 3}, {"confidence": 0}])
+@pytest.mark.parametrize(
+    "options", [{"lags": -1}, {"lags": 3}, {"confidence": 0}, {"confidence": 1}]
+)
 def test_refuses_lags_and_confidence(options):
     with pytest.raises(ArgumentError, match=next(iter(options))):
         statistics.growth_difference_test([0.1, 0.2, 0.4], [0.0, 0.0, 0.0], 1, **options)
+    with pytest.raises(ArgumentError, match="2 periods must be at least 3"):
+        statistics.growth_difference_test([0.1, 0.2], [0.0, 0.0], 1)
 
 
 # ---- Sharpe ratios
@@ -127,6 +134,30 @@ def test_interval_of_a_sharpe_ratio():
     assert again.p_value == pytest.approx(0.05)
 
 
+def test_sharpe_ratios_of_the_least_that_is_allowed():
+    assert statistics.probabilistic_sharpe_ratio([0.1, 0.2, 0.0], 1).probability > 0.5
+    found = statistics.deflated_sharpe_ratio(RETURNS, DAYS, [0.1, 0.1], n_trials=1)
+    assert found.threshold == 0 == statistics.expected_maximum_sharpe(5, 0)
+
+
+@pytest.mark.parametrize("skewness", [1.0, 1.1])
+def test_no_variance_no_test(monkeypatch, skewness):
+    """Of a ratio of 2 a period: nothing, and less than nothing by rounding."""
+    monkeypatch.setattr(sharpe_ratios, "sharpe", lambda series, periods, rate: 2 * np.sqrt(periods))
+    monkeypatch.setattr(sharpe_ratios, "standardised_moments", lambda series: (skewness, 2.0))
+    found = statistics.probabilistic_sharpe_ratio(RETURNS, 4, 0.5)
+    assert (found.estimate, found.threshold) == (4, 0.5)
+    assert np.isnan(found[1:5]).all()
+
+
+def test_a_sharpe_ratio_and_its_interval_are_yearly():
+    found = statistics.probabilistic_sharpe_ratio(RETURNS, DAYS)
+    year = RETURNS.mean() / RETURNS.std(ddof=1) * np.sqrt(DAYS)
+    assert found.estimate == pytest.approx(year)
+    assert found.low < found.estimate
+    assert found.high - found.estimate == pytest.approx(found.estimate - found.low)
+
+
 def test_no_risk_no_test():
     found = statistics.probabilistic_sharpe_ratio(np.full(10, 0.01), DAYS)
     assert np.isnan(found[:5]).all()
@@ -138,9 +169,12 @@ def test_no_risk_no_test():
         (lambda: statistics.probabilistic_sharpe_ratio([0.1, 0.2], DAYS), "at least 3"),
         (lambda: statistics.probabilistic_sharpe_ratio([0.1, np.nan, 0], DAYS), "finite"),
         (lambda: statistics.probabilistic_sharpe_ratio(RETURNS, 1, confidence=1), "confidence"),
+        (lambda: statistics.probabilistic_sharpe_ratio(RETURNS, 1, confidence=0), "confidence"),
         (lambda: statistics.deflated_sharpe_ratio(RETURNS, DAYS, [0.1]), "trial_sharpes"),
         (lambda: statistics.deflated_sharpe_ratio(RETURNS, 1, [1, 2], n_trials=0.5), "n_trials"),
         (lambda: statistics.expected_maximum_sharpe(5, -1.0), "deviation"),
+        (lambda: statistics.expected_maximum_sharpe(5, np.inf), "deviation"),
+        (lambda: statistics.expected_maximum_sharpe(np.inf, 1.0), "n_trials"),
     ],
 )
 def test_sharpe_refusals(call, message):
@@ -202,6 +236,12 @@ def test_standard_errors_are_those_of_the_stationary_bootstrap(periods, block):
     assert found == pytest.approx(np.std(means, axis=0) * np.sqrt(periods), rel=0.06)
 
 
+def test_what_never_changes_has_errors_of_rounding():
+    assert _deviations(np.full((12, 1), -0.2), 3) == pytest.approx([2e-10], rel=1e-12)
+    endless = _deviations(np.random.default_rng(0).normal(size=(12, 40)), 10**18)
+    assert (endless < 1e-7).all()  # no root of a variance below 0 by rounding
+
+
 def test_superiority_finds_a_best_among_noise_as_rarely_as_it_says():
     found = 0
     for seed in range(60):
@@ -244,11 +284,18 @@ def test_confidence_set_keeps_the_best_and_drops_the_bad():
         (lambda s: statistics.superiority_test(s, "s0", DAYS, resamples=0), "resamples"),
         (lambda s: statistics.model_confidence_set(s, mean_block=0), "mean_block"),
         (lambda s: statistics.model_confidence_set(s, confidence=1), "confidence"),
+        (lambda s: statistics.model_confidence_set(s, confidence=0), "confidence"),
     ],
 )
 def test_refuses_strategies(call, message):
     with pytest.raises(ArgumentError, match=message):
         call(strategies([0.0]))
+
+
+def test_one_resample_of_single_periods_is_allowed():
+    series = strategies([0.0])
+    found = statistics.superiority_test(series, "s0", 1, mean_block=1, resamples=1)
+    assert found.best == "benchmark"
 
 
 def test_says_what_to_install(monkeypatch):
@@ -283,6 +330,10 @@ def test_seeds_are_drawn_within_their_market():
     assert interval.low < interval.estimate < interval.high
     assert interval.high - interval.low < 3
     assert interval == statistics.seeds_interval(scores)
+
+
+def test_one_resample_of_two_seeds_is_allowed():
+    assert 1 <= statistics.seeds_interval([1.0, 2.0], resamples=1).low <= 2
 
 
 def test_one_bad_seed_counts_little():
