@@ -8,7 +8,7 @@ took, again and again until it has ended, and anew, until the kills are spent. A
 file may be damaged, and no more may be lost than an interval between two checkpoints; at the end
 everything must equal what the undisturbed process has made, bit for bit.
 
-Downloads and the store of runs: what their tests do, more often (``tests/test_store_processes.py``,
+Downloads and the store of runs: what their tests do, more often (``tests/data/test_candle_store_processes.py``,
 ``tests/store_kills.py``).
 """
 
@@ -231,8 +231,8 @@ def differences(first: Any, second: Any, where: str = "") -> list[str]:
 
 def kill_downloads(folder: Path, count: int, rng: random.Random) -> dict[str, float]:
     """Kill downloads from a server on loopback."""
-    sys.path.insert(0, str(ROOT / "tests"))
-    from test_store_processes import killed_fetches
+    sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "data")]
+    from test_candle_store_processes import killed_fetches
 
     return {**killed_fetches(folder, count, rng.randrange(2**32))}
 
