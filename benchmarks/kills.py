@@ -8,8 +8,8 @@ took, again and again until it has ended, and anew, until the kills are spent. A
 file may be damaged, and no more may be lost than an interval between two checkpoints; at the end
 everything must equal what the undisturbed process has made, bit for bit.
 
-Downloads and the store of runs: what their tests do, more often (``tests/data/test_candle_store_processes.py``,
-``tests/store_kills.py``).
+Downloads and the store of runs: what their tests do, more often
+(``tests/data/test_candle_store_processes.py``, ``tests/store_kills.py``).
 """
 
 from __future__ import annotations
