@@ -1,8 +1,8 @@
 """Fitting a network by plain gradients, so that it can be stopped at any round and resumed exactly.
 
-What forecasts (`training.pretraining`) and net growth (`agents.direct.training`) are trained with:
-Adam with clipped gradients, a schedule of the learning rate, an average of the weights, and the
-weights that were best on validation.
+What forecasts (``training.pretraining``) and net growth (``agents.direct.training``) are trained
+with: Adam with clipped gradients, a schedule of the learning rate, an average of the weights, and
+the weights that were best on validation.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class FitOptions:
 
     Attributes:
         learning_rate: Adam's, at the start.
-        max_grad_norm: gradients are clipped to this norm.
-        schedule: of the learning rate: "cosine" decays it to 0 by half a cosine over all rounds,
+        max_grad_norm: Gradients are clipped to this norm.
+        schedule: Of the learning rate: "cosine" decays it to 0 by half a cosine over all rounds,
             "plateau" halves it after every third validation in a row without a better one.
-        ema: decay per step of an exponential moving average of the weights, which is validated and
+        ema: Decay per step of an exponential moving average of the weights, which is validated and
             kept in their place; 0 keeps none.
-        patience: validations in a row without a better one after which fitting stops; None never
+        patience: Validations in a row without a better one after which fitting stops; None never
             stops.
-        seed: of all draws.
+        seed: Of all draws.
     """
 
     learning_rate: float = 1e-3
@@ -68,13 +68,13 @@ class Fit:
     """The state of a network that is being fitted in rounds of gradient steps.
 
     Args:
-        network: what is fitted.
-        options: see `FitOptions`.
-        rounds: after which it is finished.
+        network: What is fitted.
+        options: See ``FitOptions``.
+        rounds: After which it is finished.
 
     Attributes:
-        round: rounds done.
-        best: least loss on validation so far; infinity without any.
+        round: Rounds done.
+        best: Least loss on validation so far; infinity without any.
     """
 
     def __init__(self, network: nn.Module, options: FitOptions, rounds: int) -> None:
@@ -137,7 +137,7 @@ class Fit:
             self._give(own)
 
     def judge(self, loss: float) -> None:
-        """Take in a loss on validation, of the network `averaged`."""
+        """Take in a loss on validation, of the network ``averaged``."""
         self.stale += 1
         if loss < self.best or not self._best_weights:
             self.best, self.stale, self._best_weights = loss, 0, self.weights()
@@ -160,7 +160,7 @@ class Fit:
         return self._best_weights or self.weights()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, copied: tensors and numbers, for `save_tensors`.
+        """Everything needed to go on, copied: tensors and numbers, for ``save_tensors``.
 
         Draws depend on the seed and the round alone, so there is no generator to save.
         """
@@ -178,10 +178,10 @@ class Fit:
         return deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a `state_dict`.
+        """Go on from a ``state_dict``.
 
         Raises:
-            ArgumentError: if it was made with other options.
+            ArgumentError: If it was made with other options.
         """
         if state["options"] != asdict(self.options):
             raise ArgumentError(
@@ -219,8 +219,8 @@ def take_up(trainer: Trainer, file: Path) -> None:
     """Bring a new trainer to where a stopped training left off, if there is a checkpoint.
 
     Raises:
-        DataError: if the checkpoint is damaged.
-        ArgumentError: if it was made with other options.
+        DataError: If the checkpoint is damaged.
+        ArgumentError: If it was made with other options.
     """
     if not file.exists():
         return
@@ -237,10 +237,10 @@ def run_rounds(
     """Train to the end.
 
     Args:
-        trainer: new, or after `take_up`.
-        file: its checkpoint, complete or absent.
-        record: called after every round with its numbers and the samples seen so far.
-        every: rounds between two checkpoints; the last is always one.
+        trainer: New, or after ``take_up``.
+        file: Its checkpoint, complete or absent.
+        record: Called after every round with its numbers and the samples seen so far.
+        every: Rounds between two checkpoints; the last is always one.
     """
     fit = trainer.fit
     while not fit.finished:

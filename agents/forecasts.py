@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 class NextReturns:
     """Simple returns from close t to close t + 1, in units of their training range's deviation.
 
-    In these units the bounds of a `PredictionHead`'s sigma mean the same in every market. A bar
+    In these units the bounds of a ``PredictionHead``'s sigma mean the same in every market. A bar
     counts for the assets that trade at t and have a bar at t + 1.
 
     Args:
-        market: the market.
-        train: half-open range of bars whose returns give the unit; no later bar has a say in it.
-        bars: of the window that a forecast reads, the current bar included.
-        device: where the tensors are.
+        market: The market.
+        train: Half-open range of bars whose returns give the unit; no later bar has a say in it.
+        bars: Of the window that a forecast reads, the current bar included.
+        device: Where the tensors are.
 
     Attributes:
-        scale: the unit.
+        scale: The unit.
         target: (T - 1, N) returns in that unit, 0 where they do not count.
         mask: (T - 1, N) bool, where they count.
 
     Raises:
-        ArgumentError: if the training range holds no such bar.
+        ArgumentError: If the training range holds no such bar.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class NextReturns:
         """Bars of a half-open range that have a whole window, and a next bar in that range.
 
         Raises:
-            ArgumentError: if there is none.
+            ArgumentError: If there is none.
         """
         start, end = within
         rows = np.arange(max(start, self.first), end - 1)
@@ -96,7 +96,7 @@ class NextReturns:
 
 
 LEVELS = (0.5, 0.68, 0.9, 0.95)
-"""Levels of the intervals that `Calibration.numbers` reports."""
+"""Levels of the intervals that ``Calibration.numbers`` reports."""
 _BINS = 10
 
 
@@ -109,7 +109,7 @@ class Calibration:
         sigma: (M,) deviations forecast, positive, in the same unit.
 
     Raises:
-        ArgumentError: on other shapes or signs.
+        ArgumentError: On other shapes or signs.
     """
 
     error: NDArray[np.floating]
@@ -157,7 +157,7 @@ class Calibration:
         """Two plots: coverage against level, and size of errors against sigma, with diagonals.
 
         Raises:
-            PortfolioError: if matplotlib is not installed.
+            PortfolioError: If matplotlib is not installed.
         """
         figure = new_figure((9, 4.5), 100)
         left, right = figure.subplots(1, 2)

@@ -26,9 +26,9 @@ def attention_maps(encoder: Encoder, market: Market, t: int) -> dict[str, NDArra
     """Attention at bar t, the mean over heads.
 
     Args:
-        encoder: whose, see `Encoder.attention`; it is left in its mode.
-        market: with the features it reads.
-        t: row, with `encoder.bars` bars up to it.
+        encoder: Whose, see ``Encoder.attention``; it is left in its mode.
+        market: With the features it reads.
+        t: Row, with ``encoder.bars`` bars up to it.
 
     Returns:
         By name (N, K): what each asset takes from each asset ("assets..."), from each bar of the
@@ -50,7 +50,7 @@ def attention_maps(encoder: Encoder, market: Market, t: int) -> dict[str, NDArra
 
 
 def _at_last_bar(name: str, weights: Tensor) -> Tensor:
-    """(N, K) of one window's weights in the shapes of `Encoder.attention`."""
+    """(N, K) of one window's weights in the shapes of ``Encoder.attention``."""
     if name.startswith("assets"):
         last = weights[-1] if weights.ndim == 4 else weights
         return last.mean(0)
@@ -60,10 +60,10 @@ def _at_last_bar(name: str, weights: Tensor) -> Tensor:
 
 
 def attention_figure(name: str, weights: NDArray[np.float32], market: Market, t: int) -> Figure:
-    """One map of `attention_maps` as a picture, brighter where more is taken.
+    """One map of ``attention_maps`` as a picture, brighter where more is taken.
 
     Raises:
-        PortfolioError: if matplotlib is not installed.
+        PortfolioError: If matplotlib is not installed.
     """
     figure = new_figure((7, 4.5), 100)
     axes = figure.subplots()

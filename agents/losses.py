@@ -30,12 +30,12 @@ def sharpe_loss(
         periods_per_year: P, steps a year (365 for daily bars of a market that never closes).
         weights: (B, S, N + 1) held, cash first; needed with ``concentration``, where cash does not
             count.
-        concentration: c >= 0.
-        eps: added to the deviation, in quadrature: bounds the loss and its gradient where returns
+        concentration: C >= 0.
+        eps: Added to the deviation, in quadrature: bounds the loss and its gradient where returns
             are constant, as in cash; at least 1e-6.
 
     Raises:
-        ArgumentError: on fewer than 2 steps, of which no deviation can be taken, or bad numbers.
+        ArgumentError: On fewer than 2 steps, of which no deviation can be taken, or bad numbers.
     """
     n = returns.numel()
     if returns.ndim < 2 or n < 2:
@@ -64,11 +64,11 @@ def gaussian_nll(
     """Mean negative log likelihood of Gaussian forecasts, less its constant; 0 of no forecast.
 
     Args:
-        realised: what happened, of any shape.
-        mean: forecast, same shape.
-        sigma: its standard deviation, same shape; below ``eps`` it counts as ``eps``.
-        mask: same shape, 1 or True where a forecast counts; what happened may be NaN elsewhere.
-        eps: lower bound of ``sigma``.
+        realised: What happened, of any shape.
+        mean: Forecast, same shape.
+        sigma: Its standard deviation, same shape; below ``eps`` it counts as ``eps``.
+        mask: Same shape, 1 or True where a forecast counts; what happened may be NaN elsewhere.
+        eps: Lower bound of ``sigma``.
     """
     counts = mask > 0
     kept, sigma = realised.masked_fill(~counts, 0.0), sigma.clamp_min(eps)

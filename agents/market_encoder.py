@@ -25,7 +25,7 @@ _CHUNK = 64  # windows encoded at once where no gradient is kept: more leave a p
 
 
 def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Tensor, Tensor]:
-    """What `Embeddings.bind` takes: features, tradable flags and codes of a market."""
+    """What ``Embeddings.bind`` takes: features, tradable flags and codes of a market."""
     arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
     features, tradable, codes = (th.tensor(array, device=device) for array in arrays)
     return features, tradable, codes
@@ -35,17 +35,17 @@ class Embeddings(nn.Module):
     """One vector per asset at bar t, from the market's features up to t.
 
     Args:
-        encoder: makes the vectors.
-        frozen: the encoder does not learn; it stays in evaluation mode.
-        checkpointed: windows whose activations are kept at a time; where there are more, they are
+        encoder: Makes the vectors.
+        frozen: The encoder does not learn; it stays in evaluation mode.
+        checkpointed: Windows whose activations are kept at a time; where there are more, they are
             computed again in the backward pass. None keeps all, "auto" what a quarter of the memory
-            of the device holds, see `agents.memory`.
-        forecasts: it has a head that forecasts each asset's next return, see `forecast`.
+            of the device holds, see ``agents.memory``.
+        forecasts: It has a head that forecasts each asset's next return, see ``forecast``.
 
     Attributes:
-        cached: whether vectors are kept while weights stay as they are. To be switched off where
-            weights change through `.data`, which leaves no trace (SB3's Polyak averages); those of
-            a frozen encoder are then kept while a comparison finds its weights unchanged.
+        cached: Whether vectors are kept while weights stay as they are. To be switched off where
+            weights change through ``.data``, which leaves no trace (SB3's Polyak averages); those
+            of a frozen encoder are then kept while a comparison finds its weights unchanged.
     """
 
     features: Tensor | None
@@ -92,7 +92,7 @@ class Embeddings(nn.Module):
     def bind(
         self, features: Tensor, tradable: Tensor | None = None, codes: Tensor | None = None
     ) -> None:
-        """Give it the market, see `MarketExtractor.bind`."""
+        """Give it the market, see ``MarketExtractor.bind``."""
         if features.ndim != 3 or features.shape[2] != self.encoder.n_features:
             raise ArgumentError(
                 f"the market's features have shape {tuple(features.shape)}, the network reads "
@@ -129,13 +129,13 @@ class Embeddings(nn.Module):
         return rows if assets is None else rows[_lanes(t), assets]
 
     def forecast(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (batch, N) of every asset's next return, see `forecast_of`."""
+        """Mean and deviation (batch, N) of every asset's next return, see ``forecast_of``."""
         return self.forecast_of(self(t))
 
     def forecast_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The same of rows (..., N, channels) that are encoded already.
 
-        The unit is that of the returns it was trained on, see `agents.forecasts.NextReturns`.
+        The unit is that of the returns it was trained on, see ``agents.forecasts.NextReturns``.
         """
         if self.head is None:
             raise ArgumentError("there is no head for forecasts; build it with forecasts=True")

@@ -21,22 +21,22 @@ MEND = (
 
 
 class MarketExtractor(BaseFeaturesExtractor):
-    """One row per asset: encoder channels, `n_assets * weight - 1`, tradable flag.
+    """One row per asset: encoder channels, ``n_assets * weight - 1``, tradable flag.
 
-    The three observation modes give the same rows. With `"index"` observations the market stays on
-    the device (see `bind`) and each of its bars is encoded once (see `Embeddings`); `t` is never a
-    feature, or the network could learn dates by heart. Where the universe is sampled, the encoder
-    sees the whole market and each lane takes its own assets.
+    The three observation modes give the same rows. With ``"index"`` observations the market stays
+    on the device (see ``bind``) and each of its bars is encoded once (see ``Embeddings``); ``t`` is
+    never a feature, or the network could learn dates by heart. Where the universe is sampled, the
+    encoder sees the whole market and each lane takes its own assets.
 
     Args:
-        observation_space: the environment's, of mode `"window"`, `"flat"` or `"index"`.
-        n_assets: risky assets of the observation (a flat one does not tell).
-        n_features: features per asset.
-        window: bars the encoder sees, at most the environment's window.
-        encoder: name of the encoder, see `agents.networks.ENCODERS`.
-        encoder_kwargs: further, JSON-able options of the encoder.
-        embedding_kwargs: how the encoder is run: `frozen`, `checkpointed` and `forecasts`, see
-            `Embeddings`.
+        observation_space: The environment's, of mode ``"window"``, ``"flat"`` or ``"index"``.
+        n_assets: Risky assets of the observation (a flat one does not tell).
+        n_features: Features per asset.
+        window: Bars the encoder sees, at most the environment's window.
+        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder_kwargs: Further, JSON-able options of the encoder.
+        embedding_kwargs: How the encoder is run: ``frozen``, ``checkpointed`` and ``forecasts``,
+            see ``Embeddings``.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class MarketExtractor(BaseFeaturesExtractor):
             features: (T, all assets, F).
             tradable: (T, all assets), 1 or 0; None if all are, always.
             codes: (all assets, K) static categories.
-            market: whose tensors these are: index observations of another are then refused.
+            market: Whose tensors these are: index observations of another are then refused.
         """
         self.embeddings.bind(features, tradable, codes)
         self.market = market
@@ -154,12 +154,12 @@ def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) 
     """Refuse an observation that lacks one of these parts, or what every one has.
 
     Args:
-        observation: a Dict of the environment.
-        parts: names beside `tradable` and `weights`.
-        fingerprint: it must say which market it is of.
+        observation: A Dict of the environment.
+        parts: Names beside ``tradable`` and ``weights``.
+        fingerprint: It must say which market it is of.
 
     Raises:
-        ArgumentError: if it lacks something.
+        ArgumentError: If it lacks something.
     """
     if fingerprint:
         fingerprints_in(observation)
@@ -177,7 +177,7 @@ def all_embeddings(network: th.nn.Module) -> list[Embeddings]:
 
 
 def asset_rows(channels: Tensor, tradable: Tensor, weights: Tensor) -> Tensor:
-    """The rows of a `MarketExtractor` (batch, assets, C + 2).
+    """The rows of a ``MarketExtractor`` (batch, assets, C + 2).
 
     Args:
         channels: (batch, assets, C).

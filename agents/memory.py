@@ -21,19 +21,19 @@ def fitting_batch(
 ) -> int:
     """The largest power of two of windows whose training fits a budget.
 
-    It is reckoned from `training_bytes` of one window. Weights that are counted with it make that
+    It is reckoned from ``training_bytes`` of one window. Weights that are counted with it make that
     too much for many, never too little. On a GPU the answer is tried, and halved while the device
     has no such memory.
 
     Args:
-        encoder: it stays as it is.
-        n_assets: of the market.
-        budget: bytes.
-        device: where it is to be trained.
+        encoder: It stays as it is.
+        n_assets: Of the market.
+        budget: Bytes.
+        device: Where it is to be trained.
         codes: (assets, K) static categories, for an encoder that reads them.
 
     Raises:
-        ArgumentError: if not even one window fits, or nothing is kept for a backward pass.
+        ArgumentError: If not even one window fits, or nothing is kept for a backward pass.
     """
     device = th.device(device)
     one = training_bytes(encoder, n_assets, 1, device, codes)

@@ -33,7 +33,7 @@ def refuse_links(folder: Path) -> None:
     """Refuse a folder that holds a link at any depth: what is behind one is not its own.
 
     Raises:
-        DataError: with the link.
+        DataError: With the link.
     """
     for path in _below(folder):
         if is_link(path):
@@ -47,7 +47,7 @@ def refuse_foreign_files(folder: Path) -> None:
     """Refuse to remove a folder that is a link, or holds links or files that no run consists of.
 
     Raises:
-        DataError: with the first of them.
+        DataError: With the first of them.
     """
     if is_link(folder) or not folder.is_dir():
         raise DataError(f"{folder} is no folder of its own; nothing was removed")
@@ -65,7 +65,7 @@ def remove_folder(folder: Path) -> None:
     """Remove a run folder with all it holds, or a part of one.
 
     Raises:
-        DataError: as ``refuse_foreign_files``, or if the system refuses.
+        DataError: As ``refuse_foreign_files``, or if the system refuses.
     """
     refuse_foreign_files(folder)
     try:

@@ -1,6 +1,6 @@
 """Agents as tensors and JSON: saved and loaded without code, for any market of the same features.
 
-A file holds the recipe that `make_agent` built the agent by, and what it has learned: parameters
+A file holds the recipe that ``make_agent`` built the agent by, and what it has learned: parameters
 and optimisers. SB3's own zips hold pickles, which run code when they are loaded; they can be
 written, and are read only on trust.
 """
@@ -76,23 +76,23 @@ _BROKEN = (ValueError, LookupError, TypeError, AttributeError)
 
 
 def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
-    """Write an agent of `make_agent` to one file, which is complete or absent.
+    """Write an agent of ``make_agent`` to one file, which is complete or absent.
 
     Args:
-        agent: what to save; see `agent_tree`.
-        path: the file; it holds neither code nor market.
+        agent: What to save; see ``agent_tree``.
+        path: The file; it holds neither code nor market.
 
     Raises:
-        ArgumentError: as of `agent_tree`.
+        ArgumentError: As of ``agent_tree``.
     """
     save_tensors(path, agent_tree(agent), kind=KIND)
 
 
 def agent_tree(agent: BaseAlgorithm) -> dict[str, Any]:
-    """Recipe, parameters and counters of an agent, for `save_tensors`.
+    """Recipe, parameters and counters of an agent, for ``save_tensors``.
 
     Raises:
-        ArgumentError: if `make_agent` did not build it, or with an option that is neither JSON
+        ArgumentError: If ``make_agent`` did not build it, or with an option that is neither JSON
             nor known here.
     """
     recipe = getattr(agent, "recipe", None)
@@ -111,19 +111,19 @@ def agent_tree(agent: BaseAlgorithm) -> dict[str, Any]:
 
 
 def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseAlgorithm:
-    """Load a saved agent for `venv`, which may hold another market, universe or observation mode.
+    """Load a saved agent for ``venv``, which may hold another market, universe or observation mode.
 
     The per-asset policies have no parameter that depends on the number of assets, so a model
     trained on 5 assets loads for 20. The features must be those it was trained on.
 
     Args:
-        path: what `save_agent` wrote, or a checkpoint of a run; nothing in it is executed.
-        venv: the environment to act in.
-        device: where to run.
+        path: What ``save_agent`` wrote, or a checkpoint of a run; nothing in it is executed.
+        venv: The environment to act in.
+        device: Where to run.
 
     Raises:
-        ArgumentError: if the network does not fit the environment.
-        DataError: if the file is damaged, or holds no agent.
+        ArgumentError: If the network does not fit the environment.
+        DataError: If the file is damaged, or holds no agent.
     """
     return agent_of(load_tensors(path, kind=KIND), venv, path, device=device)
 
@@ -131,7 +131,7 @@ def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseA
 def agent_of(
     tree: dict[str, Any], venv: VecEnv, path: str | Path, *, device: str = "auto"
 ) -> BaseAlgorithm:
-    """The agent of an `agent_tree` that was read from `path`; see `load_agent`."""
+    """The agent of an ``agent_tree`` that was read from ``path``; see ``load_agent``."""
     device = str(torch_device(device))
     try:
         recipe = _rebuilt(tree["recipe"], venv)
@@ -179,7 +179,7 @@ def reason_of(error: Exception) -> str:
 
 
 def restore_agent(agent: BaseAlgorithm, tree: dict[str, Any], path: str | Path) -> None:
-    """Bring an agent that was built by the same recipe to the state of an `agent_tree`."""
+    """Bring an agent that was built by the same recipe to the state of an ``agent_tree``."""
     give_parameters(agent, tree["parameters"], tree["variables"], path)
     for name in COUNTERS:
         count = tree["counters"][name]
@@ -194,8 +194,8 @@ def give_parameters(
     """Give an agent the parameters and optimisers that were read from a file.
 
     Raises:
-        ArgumentError: if their shapes differ.
-        DataError: if a weight is not a finite number.
+        ArgumentError: If their shapes differ.
+        DataError: If a weight is not a finite number.
     """
     if not isinstance(parameters, dict):  # SB3 would open a text as the path of a pickle's zip
         raise DataError(f"{path} holds no parameters; restore it from a copy")
@@ -217,7 +217,7 @@ def check_finite(weights: Any, path: str | Path) -> None:
     """Refuse weights, in nested dicts and lists, of which one is no finite number.
 
     Raises:
-        DataError: with the file they were read from.
+        DataError: With the file they were read from.
     """
     if isinstance(weights, th.Tensor):
         if weights.is_floating_point() and not bool(weights.isfinite().all()):
@@ -231,11 +231,11 @@ def check_finite(weights: Any, path: str | Path) -> None:
 
 
 def export_zip(agent: BaseAlgorithm, path: str | Path) -> None:
-    """Write an agent in SB3's own format, for other programs; see `load_zip`.
+    """Write an agent in SB3's own format, for other programs; see ``load_zip``.
 
     Args:
-        agent: any agent of SB3.
-        path: the file, ending in .zip.
+        agent: Any agent of SB3.
+        path: The file, ending in .zip.
     """
     with replacing(path) as beside:
         agent.save(beside)
@@ -247,16 +247,16 @@ def load_zip(
     """Load an agent in SB3's own format, as SB3 does.
 
     Args:
-        algo: the algorithm it was saved by.
-        path: its zip.
-        venv: an environment of the observations that it was trained on, of any market.
-        trust: its settings are pickles: loading them runs whatever code the author of the file has
+        algo: The algorithm it was saved by.
+        path: Its zip.
+        venv: An environment of the observations that it was trained on, of any market.
+        trust: Its settings are pickles: loading them runs whatever code the author of the file has
             put there. True says that you know where the file comes from.
-        device: where to run.
+        device: Where to run.
 
     Raises:
-        ArgumentError: without trust.
-        DataError: if the file is damaged.
+        ArgumentError: Without trust.
+        DataError: If the file is damaged.
     """
     if not trust:
         raise ArgumentError(
@@ -299,7 +299,7 @@ def _described(value: Any, where: str) -> Any:
 
 
 def _rebuilt(value: Any, venv: VecEnv) -> Any:
-    """The inverse of `_described`, for an environment."""
+    """The inverse of ``_described``, for an environment."""
     if isinstance(value, list | tuple):
         return type(value)(_rebuilt(item, venv) for item in value)
     if not isinstance(value, dict):

@@ -30,15 +30,15 @@ def save_tensors(path: str | Path, tree: Any, *, kind: str) -> None:
     """Write a tree to one file, which is complete or absent.
 
     Args:
-        path: the file.
-        tree: nested dicts, lists and tuples of tensors, NumPy arrays, and what JSON knows: numbers
+        path: The file.
+        tree: Nested dicts, lists and tuples of tensors, NumPy arrays, and what JSON knows: numbers
             (infinite ones and whole ones of any size too), text, True, False and None. Keys are
             text or whole numbers.
-        kind: what the tree is, which `load_tensors` asks for.
+        kind: What the tree is, which ``load_tensors`` asks for.
 
     Raises:
-        ArgumentError: if the tree holds anything else; the message says where.
-        DataError: if the file cannot be written; one of that name is then as it was.
+        ArgumentError: If the tree holds anything else; the message says where.
+        DataError: If the file cannot be written; one of that name is then as it was.
     """
     tensors: dict[str, Tensor] = {}
     names: dict[tuple[Any, ...], str] = {}
@@ -77,14 +77,14 @@ def save_tensors(path: str | Path, tree: Any, *, kind: str) -> None:
 
 
 def load_tensors(path: str | Path, *, kind: str | None) -> Any:
-    """Read what `save_tensors` wrote; tensors are on the CPU.
+    """Read what ``save_tensors`` wrote; tensors are on the CPU.
 
     Args:
-        path: the file.
-        kind: what the tree must be; None takes any.
+        path: The file.
+        kind: What the tree must be; None takes any.
 
     Raises:
-        DataError: if there is no such file, it is of another kind, or it is damaged: a single
+        DataError: If there is no such file, it is of another kind, or it is damaged: a single
             changed bit is noticed. Nothing in it is executed, whatever it holds.
     """
     try:

@@ -60,7 +60,7 @@ class Baseline(ABC):
         return {name: getattr(self, name) for name in names}
 
     def state(self) -> dict[str, Any]:
-        """What it has learned: a tree of tensors and JSON (see `agents.tensors`); {} for nothing.
+        """What it has learned: a tree of tensors and JSON (see ``agents.tensors``); {} for nothing.
 
         ``baselines.saving`` keeps it in a file.
         """
@@ -396,7 +396,7 @@ def within(name: str, value: float, low: float, high: float) -> float:
 
 
 BASELINES: dict[str, type[Baseline]] = {}
-"""Baselines by name; `baselines/__init__.py` lists them."""
+"""Baselines by name; ``baselines/__init__.py`` lists them."""
 
 
 def make_baseline(name: str, market: Market, **options: Any) -> Baseline:

@@ -32,9 +32,9 @@ _TRAINING = {
 class DeepPortfolio(PortfolioModel):
     """A network that answers with weights, trained by the gradient of what trading leaves.
 
-    An encoder of `agents.networks` reads a window of the market's features, a scorer shared over
-    assets gives each a score, and a softmax over the scores and a free one for cash the weights.
-    It is trained through the differentiable accounting of `direct.simulator`, costs and constraints
+    An encoder of ``agents.networks`` reads a window of the market's features, a scorer shared over
+    assets gives each a score, and a softmax over the scores and a free one for cash the weights. It
+    is trained through the differentiable accounting of ``direct.simulator``, costs and constraints
     included, on the first part of the fitting period, and validated on the rest of it: the weights
     of best net growth there are kept. It does not see what is held, so a target depends on the
     market alone.
@@ -46,7 +46,7 @@ class DeepPortfolio(PortfolioModel):
         market: The market its environments trade; its features are read.
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
-        encoder: A name of `agents.networks.ENCODERS`.
+        encoder: A name of ``agents.networks.ENCODERS``.
         encoder_kwargs: Its options; None drops a fifth of the units in training, where it can.
         window: Bars the encoder sees.
         net_arch: Widths of the scorer's layers.
@@ -55,7 +55,7 @@ class DeepPortfolio(PortfolioModel):
         environment: Keywords of ``PortfolioEnv`` for the accounts it is trained on, JSON-able:
             ``costs``, ``execution``, ``initial_value``.
         validation: Share of the fitting period, at its end, that says which weights are kept.
-        training: Options of `agents.direct.training.DirectOptions`.
+        training: Options of ``agents.direct.training.DirectOptions``.
         seed: Of the first weights and of every draw.
 
     Raises:
@@ -175,7 +175,7 @@ class GatPortfolio(DeepPortfolio):
 
     Args:
         market: See ``DeepPortfolio``.
-        encoder_kwargs: Options of `agents.networks.gat.GAT`; None is a small one.
+        encoder_kwargs: Options of ``agents.networks.gat.GAT``; None is a small one.
         loss: See ``DeepPortfolio``.
         **options: See ``DeepPortfolio``.
     """

@@ -31,7 +31,7 @@ def save_baseline(model: Baseline, path: str | Path) -> None:
 
     Args:
         model: Any of ``baselines.BASELINES``, fitted or not; an ensemble of them and of
-            `DirectAgent`s too.
+            ``DirectAgent``s too.
         path: The file, e.g. ``lstm.safetensors``.
 
     Raises:

@@ -19,7 +19,7 @@ from portfolio_env.evaluation.usage_log import Trial
 from portfolio_env.names import positions
 
 TRADING = ("costs", "execution", "initial_value")
-"""Keywords of `PortfolioEnv` that say what trading costs, when it is done and with how much."""
+"""Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
 
 
 def baseline_strategies(names: str) -> list[Strategy]:

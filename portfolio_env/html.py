@@ -56,7 +56,7 @@ class Section:
     """A part of the page.
 
     Attributes:
-        title: its heading.
+        title: Its heading.
         parts: HTML, in order; see the functions of this module.
     """
 
@@ -113,11 +113,11 @@ class Page:
     """The folder of a report, and what its page holds so far.
 
     Args:
-        path: the folder; created where it is missing.
+        path: The folder; created where it is missing.
 
     Attributes:
-        sections: of the page, in order.
-        figures: the pictures drawn so far, by name.
+        sections: Of the page, in order.
+        figures: The pictures drawn so far, by name.
     """
 
     def __init__(self, path: Path) -> None:

@@ -15,9 +15,9 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> ArgumentError:
     """The error for a name that is not among the available ones.
 
     Args:
-        kind: what the name stands for, e.g. "asset".
-        name: the name that was given.
-        available: the names that exist.
+        kind: What the name stands for, e.g. "asset".
+        name: The name that was given.
+        available: The names that exist.
     """
     names = list(available)
     close = _nearest(name, names, 5)
@@ -30,13 +30,13 @@ def check_keywords(owner: str, noun: str, given: Iterable[str], known: Iterable[
     """Refuse keywords that mean nothing, instead of ignoring them.
 
     Args:
-        owner: what they were given to, e.g. "PortfolioEnv".
-        noun: what it calls them, e.g. "keyword" or "field".
-        given: the names that were given.
-        known: the names that exist.
+        owner: What they were given to, e.g. "PortfolioEnv".
+        noun: What it calls them, e.g. "keyword" or "field".
+        given: The names that were given.
+        known: The names that exist.
 
     Raises:
-        ArgumentError: for the first that is unknown, with the nearest one, or else all.
+        ArgumentError: For the first that is unknown, with the nearest one, or else all.
     """
     names = list(known)
     for name in given:
@@ -50,7 +50,7 @@ def positions(kind: str, names: Sequence[str], available: Sequence[str]) -> list
     """Where each name stands among the available ones.
 
     Raises:
-        ArgumentError: for a name that is not there, with its near matches.
+        ArgumentError: For a name that is not there, with its near matches.
     """
     place = {name: i for i, name in enumerate(available)}
     for name in names:
@@ -95,8 +95,8 @@ def file_name(name: str, safe: str = " ()+,=@") -> str:
     unusual in names of files is percent-encoded; names beyond 200 characters end in their SHA-256.
 
     Args:
-        name: any text.
-        safe: characters that are kept, beside letters, digits and ``_.-~``.
+        name: Any text.
+        safe: Characters that are kept, beside letters, digits and ``_.-~``.
 
     >>> file_name("BRK.B"), file_name("../x"), file_name("CON")
     ('BRK.B', '%2E.%2Fx', '%43ON')

@@ -1,8 +1,9 @@
-"""`DirectAgent`: a policy trained by the gradient of net growth itself, without RL.
+"""``DirectAgent``: a policy trained by the gradient of net growth itself, without RL.
 
-The accounting is differentiable (`direct.simulator`), so growth after costs over short windows can
-be climbed directly, as in Moody & Saffell (2001), "Learning to Trade via Direct Reinforcement". It
-learns in a tenth of the time PPO takes and overfits sooner; `agents.direct.training` trains it.
+The accounting is differentiable (``direct.simulator``), so growth after costs over short windows
+can be climbed directly, as in Moody & Saffell (2001), "Learning to Trade via Direct Reinforcement".
+It learns in a tenth of the time PPO takes and overfits sooner; ``agents.direct.training`` trains
+it.
 """
 
 from __future__ import annotations
@@ -32,13 +33,13 @@ class DirectNetwork(nn.Module):
     """Encoder, a scorer shared over assets, and a free number for cash; any number of assets.
 
     Args:
-        n_features: features per asset.
-        window: bars the encoder sees.
-        encoder: name of the encoder, see `agents.networks.ENCODERS`.
-        encoder_kwargs: its further options.
-        embedding_kwargs: how it is run, see `agents.market_encoder.Embeddings`.
-        net_arch: widths of the scorer's tanh layers.
-        sees_holdings: the scorer reads the weights held.
+        n_features: Features per asset.
+        window: Bars the encoder sees.
+        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder_kwargs: Its further options.
+        embedding_kwargs: How it is run, see ``agents.market_encoder.Embeddings``.
+        net_arch: Widths of the scorer's tanh layers.
+        sees_holdings: The scorer reads the weights held.
     """
 
     def __init__(
@@ -67,7 +68,7 @@ class DirectNetwork(nn.Module):
         self._readers: dict[tuple[int, ...], MarketExtractor] = {}
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Actions (batch, 1 + assets) in [-1, 1] from rows (see `MarketExtractor`).
+        """Actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketExtractor``).
 
         A softmax does not see a common shift, so the largest is put at 1; what lies more than 2
         below is cut there, as the environment would.
@@ -108,20 +109,21 @@ class DirectNetwork(nn.Module):
 
 
 class DirectAgent:
-    """A deterministic policy that answers `predict` like a model of SB3.
+    """A deterministic policy that answers ``predict`` like a model of SB3.
 
     Args:
-        n_features: features per asset of the markets it reads.
-        window: bars the encoder sees, at most the environment's window.
-        encoder: name of the encoder, see `agents.networks.ENCODERS`.
-        encoder_kwargs: further options of the encoder, JSON-able.
-        embedding_kwargs: how the encoder is run, see `agents.market_encoder.Embeddings`, JSON-able.
-        net_arch: widths of the scorer's layers; default two of 32.
-        sees_holdings: what it answers depends on what is held, to spare costs; False makes it a
+        n_features: Features per asset of the markets it reads.
+        window: Bars the encoder sees, at most the environment's window.
+        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder_kwargs: Further options of the encoder, JSON-able.
+        embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
+            JSON-able.
+        net_arch: Widths of the scorer's layers; default two of 32.
+        sees_holdings: What it answers depends on what is held, to spare costs; False makes it a
             function of the market alone.
-        logits_scale: that of the environment.
-        seed: of the first weights.
-        device: where it runs.
+        logits_scale: That of the environment.
+        seed: Of the first weights.
+        device: Where it runs.
     """
 
     action: ClassVar[str] = "logits"
@@ -174,8 +176,8 @@ class DirectAgent:
         """Give it the market that index observations refer to; it is part of no saved file.
 
         Args:
-            market: with the features it was made for.
-            n_assets: assets of flat observations; default all of the market's.
+            market: With the features it was made for.
+            n_assets: Assets of flat observations; default all of the market's.
         """
         self.network.extractor.bind(*market_tensors(market, self.device), market)
         self.n_assets = market.n_assets if n_assets is None else n_assets
@@ -190,10 +192,10 @@ class DirectAgent:
         """Actions for an observation or a batch of them, of any mode of the environment.
 
         Args:
-            observation: as the environment gives it; ``"index"`` and ``"flat"`` ones need `bind`.
-            state: returned as it came: it remembers nothing.
-            episode_start: ignored.
-            deterministic: ignored: there is no noise.
+            observation: As the environment gives it; ``"index"`` and ``"flat"`` ones need ``bind``.
+            state: Returned as it came: it remembers nothing.
+            episode_start: Ignored.
+            deterministic: Ignored: there is no noise.
 
         Returns:
             ``(actions, state)``: (1 + N,) or (B, 1 + N) float32 in [-1, 1], cash first.
@@ -228,13 +230,13 @@ class DirectAgent:
         """Train on the bars ``[start, end)`` of a market and keep the best model.
 
         Args:
-            market: see `bind`.
-            start: first bar.
-            end: bar after the last one.
-            validation: bars on which growth is measured in between; the best model is restored.
+            market: See ``bind``.
+            start: First bar.
+            end: Bar after the last one.
+            validation: Bars on which growth is measured in between; the best model is restored.
                 None keeps the last.
-            callback: called with the iteration and its numbers.
-            options: of `agents.direct.training.DirectTrainer`.
+            callback: Called with the iteration and its numbers.
+            options: Of ``agents.direct.training.DirectTrainer``.
 
         Returns:
             The trainer, at its end.
@@ -250,10 +252,10 @@ class DirectAgent:
 
     @classmethod
     def load(cls, path: str | Path, *, device: th.device | str = "cpu") -> DirectAgent:
-        """Read what `save` wrote; nothing in the file is executed.
+        """Read what ``save`` wrote; nothing in the file is executed.
 
         Raises:
-            DataError: if the file is no such agent.
+            DataError: If the file is no such agent.
         """
         tree = load_tensors(path, kind=KIND)
         try:

@@ -1,6 +1,6 @@
 """The environment's way from an action to feasible weights, differentiable, for batches.
 
-The numbers are those of `simulation.targets` and `simulation.projection`. Away from kinks
+The numbers are those of ``simulation.targets`` and ``simulation.projection``. Away from kinks
 the gradients are the exact derivative: the map is piecewise smooth, which piece applies is found
 without gradients, and the piece is then evaluated with them. Everything is computed in float64, as
 in the environment, and returned in the type of the actions.
@@ -19,7 +19,7 @@ _ROUNDING = 1e-12
 
 
 class Bounds(NamedTuple):
-    """`PortfolioConstraints.bounds` for one number of assets, as plain numbers."""
+    """``PortfolioConstraints.bounds`` for one number of assets, as plain numbers."""
 
     min_weight: float
     max_weight: float
@@ -49,10 +49,10 @@ class ConstrainedPortfolioLayer(nn.Module):
     """Actions to the weights that the environment would hold where trading is free of cost.
 
     Args:
-        constraints: the environment's, all of them are followed.
-        action: `"weights"`, or `"logits"`: softmax of `logits_scale * clip(scores, -1, 1)`.
-        logits_scale: as in the environment.
-        adjustment: as in the environment, fraction in (0, 1] of the way that is gone each step.
+        constraints: The environment's, all of them are followed.
+        action: ``"weights"``, or ``"logits"``: softmax of ``logits_scale * clip(scores, -1, 1)``.
+        logits_scale: As in the environment.
+        adjustment: As in the environment, fraction in (0, 1] of the way that is gone each step.
     """
 
     def __init__(
@@ -88,15 +88,15 @@ class ConstrainedPortfolioLayer(nn.Module):
             actions: (batch, 1 + N) scores or weights, cash first, finite.
             drifted: (batch, 1 + N) weights before trading, summing to 1.
             tradable: (batch, N), 1 or 0; None means all are.
-            used: (batch,) turnover of the last `turnover_period - 1` steps; needed with
-                `max_period_turnover`.
+            used: (batch,) turnover of the last ``turnover_period - 1`` steps; needed with
+                ``max_period_turnover``.
 
         Returns:
-            (batch, 1 + N), summing to 1, in the type of `actions`.
+            (batch, 1 + N), summing to 1, in the type of ``actions``.
 
         Raises:
-            ArgumentError: on shapes that do not match, constraints that no portfolio of N assets
-                satisfies, or a missing `used`.
+            ArgumentError: On shapes that do not match, constraints that no portfolio of N assets
+                satisfies, or a missing ``used``.
         """
         limits = self.constraints
         if limits.max_period_turnover is not None and used is None:
@@ -118,7 +118,7 @@ class ConstrainedPortfolioLayer(nn.Module):
         return (before + cut[:, None] * way).to(actions.dtype)
 
     def target(self, actions: Tensor, drifted: Tensor, tradable: Tensor | None = None) -> Target:
-        """The feasible target, before costs and turnover limits; arguments as in `forward`.
+        """The feasible target, before costs and turnover limits; arguments as in ``forward``.
 
         An asset whose asked weight is the drifted one to the last bit of float32 is not traded,
         as in the environment. Such points are isolated; the gradient there is that around them.
@@ -150,14 +150,14 @@ class ConstrainedPortfolioLayer(nn.Module):
     def project(self, weights: Tensor, fixed: Tensor | None = None) -> Tensor:
         """Nearest weights that satisfy all constraints but the turnover limits.
 
-        The twin of `PortfolioConstraints.project`.
+        The twin of ``PortfolioConstraints.project``.
 
         Args:
             weights: (batch, 1 + N) asked weights, cash first, finite, any sum.
             fixed: (batch, N) bool, assets that keep their weight.
 
         Returns:
-            (batch, 1 + N), in the type of `weights`.
+            (batch, 1 + N), in the type of ``weights``.
         """
         bounds = _bounds(self.constraints, weights.shape[-1] - 1)
         kept = th.zeros_like(weights[:, 1:], dtype=th.bool) if fixed is None else fixed
@@ -195,13 +195,13 @@ def _bounds(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
 
 
 def share_rest(d: Tensor, a: Tensor, fixed: Tensor, borrows: bool) -> tuple[Tensor, Tensor]:
-    """Fixed assets keep `d`; the rest of the wealth is split as asked, or else held in cash.
+    """Fixed assets keep ``d``; the rest of the wealth is split as asked, or else held in cash.
 
-    Where an account `borrows`, the others are as asked, and cash makes up for the difference.
+    Where an account ``borrows``, the others are as asked, and cash makes up for the difference.
 
     Returns:
         (batch, 1 + N) weights, and (batch,) the wealth that is shared, see
-        `portfolio_env.simulation.targets.target_lane`.
+        ``portfolio_env.simulation.targets.target_lane``.
     """
     if borrows:
         assets = th.where(fixed, d[:, 1:], a[:, 1:])
@@ -218,7 +218,7 @@ def share_rest(d: Tensor, a: Tensor, fixed: Tensor, borrows: bool) -> tuple[Tens
 
 
 def _project(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
-    """Twin of `simulation.projection.project_lane`."""
+    """Twin of ``simulation.projection.project_lane``."""
     n = w.shape[1] - 1
     if bounds.top_k < n:
         keep = fixed | _largest(w.detach()[:, 1:], fixed, bounds.top_k)
@@ -242,10 +242,10 @@ def _largest(weights: Tensor, fixed: Tensor, k: int) -> Tensor:
 
 
 def _nearest_sum(w: Tensor, moves: Tensor, bounds: Bounds, total: Tensor) -> Tensor:
-    """Euclidean projection of the moving slots onto `{sum = total, low <= w <= high}`.
+    """Euclidean projection of the moving slots onto ``{sum = total, low <= w <= high}``.
 
-    It is `clip(w - tau, low, high)`: which slots end at a bound is found without gradients, the sum
-    of the others then gives tau, differentiably.
+    It is ``clip(w - tau, low, high)``: which slots end at a bound is found without gradients, the
+    sum of the others then gives tau, differentiably.
     """
     low = th.full_like(w, bounds.min_weight)
     high = th.full_like(w, bounds.max_weight)
@@ -273,8 +273,8 @@ def _shift(
 ) -> Tensor:
     """The tau at which `sum clip(w - tau, low, high)` over the moving slots is `total`, (batch, 1).
 
-    The sum falls piecewise linearly in tau, from `high_sum`; slots start to fall at `w - high` and
-    stop at `w - low`.
+    The sum falls piecewise linearly in tau, from ``high_sum``; slots start to fall at ``w - high``
+    and stop at ``w - low``.
     """
     one = moves.to(w.dtype)
     points, order = th.cat([w - high, w - low], 1).sort(1)
@@ -298,7 +298,7 @@ def _fill_to_bounds(moves: Tensor, bounds: Bounds, total: Tensor, upper: Tensor)
 
 
 def _limit_leverage(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
-    """Twin of `simulation.projection._limit_leverage`."""
+    """Twin of ``simulation.projection._limit_leverage``."""
     free = th.where(fixed, 0.0, w[:, 1:])
     stuck = th.where(fixed, w[:, 1:], 0.0).abs().sum(1, keepdim=True)
     longs, shorts = (side.clamp(min=0.0).sum(1, keepdim=True) for side in (free, -free))

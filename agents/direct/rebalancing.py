@@ -1,6 +1,6 @@
 """What a rebalancing costs and what is held after it, in torch, with gradients.
 
-The twin of `simulation.rebalancing`: its solver solves the cost equation, the implicit function
+The twin of ``simulation.rebalancing``: its solver solves the cost equation, the implicit function
 theorem differentiates it. Everything is in units of the wealth before trading; weights put cash
 first; B lanes, N assets.
 """
@@ -88,7 +88,7 @@ class Costs(NamedTuple):
 
     Attributes:
         buy: (B, N) or (1, N) cost of purchases per traded notional.
-        sell: cost of sales, same shape.
+        sell: Cost of sales, same shape.
         impact: (B, N) coefficient of the square-root impact; None is none.
         fee: (B,) charged where anything is traded; None is none.
         limit: Largest turnover.
@@ -106,13 +106,13 @@ class Costs(NamedTuple):
 def remainder_factor(drifted: Tensor, target: Tensor, buy: Any, sell: Any) -> Tensor:
     """Wealth left by rebalancing, as a fraction of the wealth before, with gradients.
 
-    The twin of `portfolio_env.simulation.rebalancing.remainder_factor`.
+    The twin of ``portfolio_env.simulation.rebalancing.remainder_factor``.
 
     Args:
         drifted: (B, N + 1) weights before trading, summing to 1.
         target: (B, N + 1) weights after it.
-        buy: cost of purchases per traded notional in [0, 1): scalar or (N,).
-        sell: cost of sales, same.
+        buy: Cost of purchases per traded notional in [0, 1): scalar or (N,).
+        sell: Cost of sales, same.
 
     Returns:
         (B,); 0 where nothing is left.
@@ -140,14 +140,14 @@ class Trade(NamedTuple):
 
 
 def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs: Costs) -> Trade:
-    """Trade from ``d`` towards ``a``; the twin of `simulation.rebalancing.trade_lane`.
+    """Trade from ``d`` towards ``a``; the twin of ``simulation.rebalancing.trade_lane``.
 
     Args:
         d: (B, N + 1) drifted weights.
         a: (B, N + 1) feasible target; fixed assets have their drifted weight in it.
         fixed: (B, N) assets that are not traded; None if all are.
         free: (B,) wealth that is not tied up in them; None where ``fixed`` is.
-        costs: what trading costs.
+        costs: What trading costs.
     """
     x = _solve(d, a, fixed, free, costs)
     mu, held = x, a
@@ -199,12 +199,12 @@ def _cut(whole: Trade, d: Tensor, a: Tensor, q: Tensor, turnover: Tensor, costs:
     """The trades of lanes beyond the turnover limit, cut; the twin of ``trade_part``.
 
     Args:
-        whole: what is done where the limit does not bind.
+        whole: What is done where the limit does not bind.
         d: (B, N + 1) drifted weights.
         a: (B, N + 1) target.
         q: (B, N) trades beyond the limit.
         turnover: (B,) theirs.
-        costs: what trading costs.
+        costs: What trading costs.
     """
     over = turnover > costs.limit
     if not bool(over.any()):

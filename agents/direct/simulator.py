@@ -1,6 +1,6 @@
 """The environment's step in torch, differentiable: what a policy is trained on without RL.
 
-Equal to `simulation.dynamics.step_lanes`, with gradients to the weights before trading, to the
+Equal to ``simulation.dynamics.step_lanes``, with gradients to the weights before trading, to the
 target and to the value. Weights put cash first; B lanes, N assets.
 """
 
@@ -57,10 +57,10 @@ class Economics:
         delisted: (T - 1, N) whether what is held becomes cash.
         rates: (2, N) cost per traded notional of purchases and sales.
         impact: (T - 1, N) coefficient of sqrt(money traded), or (0, 0).
-        quiet: whether every asset can always be traded and none is ever delisted.
-        rules: the numbers of `portfolio_env.simulation.dynamics.RULES` by name.
-        least_cash: lower bound of cash.
-        borrows: whether cash may be negative, or proceeds of short sales.
+        quiet: Whether every asset can always be traded and none is ever delisted.
+        rules: The numbers of ``portfolio_env.simulation.dynamics.RULES`` by name.
+        least_cash: Lower bound of cash.
+        borrows: Whether cash may be negative, or proceeds of short sales.
         box: (2, N + 1) lowest and highest weights that are asked for, what lies outside is clipped;
             None where logits are.
         projection: (target, fixed (B, N)) -> the nearest target within the constraints; None where
@@ -91,12 +91,12 @@ class Economics:
         """The economics of a simulator.
 
         Args:
-            simulator: holds the market and the rules.
-            dtype: of everything.
-            device: where the tensors are.
+            simulator: Holds the market and the rules.
+            dtype: Of everything.
+            device: Where the tensors are.
 
         Raises:
-            ArgumentError: on a limit on the turnover of several steps, which is left out here.
+            ArgumentError: On a limit on the turnover of several steps, which is left out here.
         """
         if simulator.constraints.max_period_turnover is not None:
             raise ArgumentError(
@@ -191,7 +191,7 @@ class Economics:
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """The feasible target, what does not trade and the wealth that the rest shares.
 
-        The twin of `portfolio_env.simulation.targets.target_lane`.
+        The twin of ``portfolio_env.simulation.targets.target_lane``.
         """
         if self.box is not None:
             a = a.clamp(*self.box)
@@ -227,7 +227,7 @@ class Economics:
     ) -> tuple[Tensor, Tensor]:
         """Weights and growth (B,) after the market moved weights ``w``.
 
-        The twin of `portfolio_env.simulation.dynamics.drift_lane`.
+        The twin of ``portfolio_env.simulation.dynamics.drift_lane``.
         """
         cash, rules = w[:, :1], self.rules
         if carries and (rules["cash_rate"] or rules["margin_rate"] or rules["borrow_rate"]):

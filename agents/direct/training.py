@@ -35,20 +35,20 @@ Loss = Literal["growth", "sharpe"]
 
 @dataclass(frozen=True)
 class DirectOptions(FitOptions):
-    """How a `DirectAgent` is trained; the defaults are the recipe measured to work.
+    """How a ``DirectAgent`` is trained; the defaults are the recipe measured to work.
 
     Attributes:
-        iterations: gradient steps; each is a round.
-        lanes: accounts per gradient step.
-        steps: bars that each account lives.
-        universe: assets drawn for an account; None is 8 where the market has more, 0 always all.
-        validation_every: iterations between two backtests on the validation range, which growth
+        iterations: Gradient steps; each is a round.
+        lanes: Accounts per gradient step.
+        steps: Bars that each account lives.
+        universe: Assets drawn for an account; None is 8 where the market has more, 0 always all.
+        validation_every: Iterations between two backtests on the validation range, which growth
             alone decides.
-        loss: what is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
+        loss: What is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
             times the concentration of the weights.
-        prediction: weight of the Gaussian likelihood of the next returns beside it; needs an agent
+        prediction: Weight of the Gaussian likelihood of the next returns beside it; needs an agent
             whose encoder forecasts.
-        frozen: share of the iterations, at the start, in which the encoder stays as it is.
+        frozen: Share of the iterations, at the start, in which the encoder stays as it is.
     """
 
     learning_rate: float = 3e-3
@@ -76,7 +76,7 @@ class DirectOptions(FitOptions):
 
 
 class Rollout(NamedTuple):
-    """What became of accounts, and what their encoder saw; `lanes` accounts of `steps` bars.
+    """What became of accounts, and what their encoder saw; ``lanes`` accounts of ``steps`` bars.
 
     Attributes:
         growth: (lanes, steps) log growth.
@@ -99,16 +99,16 @@ class DirectTrainer:
     """Gradient steps on one agent, which can be stopped and resumed exactly.
 
     Args:
-        agent: what is trained, and bound to the market.
-        market: the market.
-        start: first bar of the training range.
-        end: bar after its last one.
-        validation: half-open range of bars on which growth is measured; None measures nothing.
-        env_options: keywords of `PortfolioEnv` that define the task: costs, execution, ...
-        options: fields of `DirectOptions`.
+        agent: What is trained, and bound to the market.
+        market: The market.
+        start: First bar of the training range.
+        end: Bar after its last one.
+        validation: Half-open range of bars on which growth is measured; None measures nothing.
+        env_options: Keywords of ``PortfolioEnv`` that define the task: costs, execution, ...
+        options: Fields of ``DirectOptions``.
 
     Attributes:
-        fit: the state of the training.
+        fit: The state of the training.
     """
 
     def __init__(
@@ -152,7 +152,7 @@ class DirectTrainer:
         """Train to the end and restore the best model.
 
         Args:
-            callback: called after every iteration with its number and what `advance` returned.
+            callback: Called after every iteration with its number and what ``advance`` returned.
         """
         while not self.fit.finished:
             numbers = self.advance()
@@ -166,7 +166,7 @@ class DirectTrainer:
         Returns:
             Numbers by name: ``train/loss``, ``train/growth`` a year, ``train/turnover`` a step,
             ``train/gradient_norm``, ``train/learning_rate``, with a weight of predictions
-            ``train/nll``, and at times ``validation/growth`` and the numbers of a `Calibration`.
+            ``train/nll``, and at times ``validation/growth`` and the numbers of a ``Calibration``.
         """
         fit, options, network = self.fit, self.options, self.agent.network
         rate = fit.learning_rate

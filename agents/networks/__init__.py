@@ -1,7 +1,7 @@
 """Networks in plain torch: encoders of market windows and the heads that are shared over assets.
 
 An encoder turns windows of features into one vector per asset, `(batch, window, assets,
-features)` -> `(batch, assets, channels)`. It is chosen by name, so that a configuration can be
+features)`` -> ``(batch, assets, channels)`. It is chosen by name, so that a configuration can be
 written as JSON.
 """
 
@@ -48,10 +48,10 @@ __all__ = [
 
 
 def make_encoder(name: str, n_features: int, window: int, **options: Any) -> Encoder:
-    """Build the encoder called `name` for windows of `window` bars of `n_features` features.
+    """Build the encoder called ``name`` for windows of ``window`` bars of ``n_features`` features.
 
     Raises:
-        ArgumentError: if no encoder has that name, or it does not take an option.
+        ArgumentError: If no encoder has that name, or it does not take an option.
     """
     if name not in ENCODERS:
         raise unknown("encoder", name, ENCODERS)

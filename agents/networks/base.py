@@ -14,16 +14,16 @@ class Encoder(nn.Module):
     The number of assets is never a parameter: the same weights serve any number of them.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars the encoder looks back, the current one included.
+        n_features: Features per asset and bar.
+        window: Bars the encoder looks back, the current one included.
 
     Attributes:
-        channels: width of the vector returned for each asset.
-        bars: bars that `forward` expects, the window and what an encoder reads before it.
-        mixes_assets: whether the vector of an asset depends on the others.
-        uses_codes: whether it reads the static codes of the assets.
-        padded: whether a window is encoded as if nothing had been before it. If not, what is
-            computed for a bar is the same in every window, and `encode_stretch` shares it.
+        channels: Width of the vector returned for each asset.
+        bars: Bars that ``forward`` expects, the window and what an encoder reads before it.
+        mixes_assets: Whether the vector of an asset depends on the others.
+        uses_codes: Whether it reads the static codes of the assets.
+        padded: Whether a window is encoded as if nothing had been before it. If not, what is
+            computed for a bar is the same in every window, and ``encode_stretch`` shares it.
     """
 
     channels: int
@@ -60,22 +60,22 @@ class Encoder(nn.Module):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What `forward` looks at, in evaluation mode; empty where it has no attention.
+        """What ``forward`` looks at, in evaluation mode; empty where it has no attention.
 
         Returns:
-            weights by name, whose last axis is what is looked at: `"assets..."`, (batch, [bars],
-            heads, assets, assets); `"time..."`, (batch, assets, [heads, bars], bars), in order of
+            weights by name, whose last axis is what is looked at: ``"assets..."``, (batch, [bars],
+            heads, assets, assets); ``"time..."``, (batch, assets, [heads, bars], bars), in order of
             time; any other, (batch, assets, K).
         """
         return {}
 
     def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
-        """Encode windows of one contiguous stretch of a market, as `forward` does, but faster.
+        """Encode windows of one contiguous stretch of a market, as ``forward`` does, but faster.
 
         Args:
             features: (bars of the stretch, assets, features).
             tradable: (bars of the stretch, assets), 1 or 0.
-            ends: (windows,) last bars, each at least `bars - 1`.
+            ends: (windows,) last bars, each at least ``bars - 1``.
 
         Returns:
             (windows, assets, channels)
@@ -107,13 +107,13 @@ def check_sizes(**sizes: int) -> None:
 
 
 def check_share(name: str, share: float) -> None:
-    """Raise an ArgumentError unless `share` is in [0, 1)."""
+    """Raise an ArgumentError unless ``share`` is in [0, 1)."""
     if not 0 <= share < 1:
         raise ArgumentError(f"{name} is {share}: give a share in [0, 1)")
 
 
 def check_heads(width: int, heads: int) -> None:
-    """Raise an ArgumentError unless `heads` divides `width`."""
+    """Raise an ArgumentError unless ``heads`` divides ``width``."""
     check_sizes(width=width, heads=heads)
     if width % heads:
         raise ArgumentError(f"{heads} heads do not divide {width}: give a divisor of {width}")
@@ -126,11 +126,11 @@ class CodeEmbedding(nn.Module):
     from.
 
     Args:
-        vocabulary_sizes: codes of each category, 0 included.
-        embed_dim: width of the vectors, one for all or one per category.
+        vocabulary_sizes: Codes of each category, 0 included.
+        embed_dim: Width of the vectors, one for all or one per category.
 
     Attributes:
-        width: of all vectors together.
+        width: Of all vectors together.
     """
 
     def __init__(self, vocabulary_sizes: Sequence[int], embed_dim: int | Sequence[int]) -> None:
@@ -164,15 +164,15 @@ class RowEncoder(Encoder):
     """What factor networks share: one row per asset, of features and of embedded categories.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars it may look back.
-        flatten: read the whole window, laid out in one row; otherwise its last bar.
-        vocabulary_sizes: codes of each static category, labels + 1 as code 0 is unknown; without
+        n_features: Features per asset and bar.
+        window: Bars it may look back.
+        flatten: Read the whole window, laid out in one row; otherwise its last bar.
+        vocabulary_sizes: Codes of each static category, labels + 1 as code 0 is unknown; without
             any, codes are not read.
-        embed_dim: width of the vector of a category.
+        embed_dim: Width of the vector of a category.
 
     Attributes:
-        width: numbers per row.
+        width: Numbers per row.
     """
 
     def __init__(

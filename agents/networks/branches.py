@@ -21,24 +21,24 @@ _OTHER_BRANCH = (32, 16)
 class BranchEncoder(RowEncoder):
     """A perceptron for each group of features, attention over the groups, and what joins them.
 
-    `y = join([K a_1 b_1, ..., K a_K b_K])`, b_k the branch of group k, `a = softmax(linear([b_1,
+    ``y = join([K a_1 b_1, ..., K a_K b_K])``, b_k the branch of group k, `a = softmax(linear([b_1,
     ..., b_K]))`, so that equal attention changes nothing.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars it may look back.
-        groups: name to columns of the features, e.g. `{"price": [0, 1], "volume": [2]}`. Columns
+        n_features: Features per asset and bar.
+        window: Bars it may look back.
+        groups: Name to columns of the features, e.g. ``{"price": [0, 1], "volume": [2]}``. Columns
             of no group are not read. None puts all in one.
-        branches: name to widths of the branch; those not named are taken from `BRANCHES`.
-        hidden: width of the layer that joins the branches.
-        channels: width of the output.
-        activation: one of `agents.networks.mlp.ACTIVATIONS`.
+        branches: Name to widths of the branch; those not named are taken from ``BRANCHES``.
+        hidden: Width of the layer that joins the branches.
+        channels: Width of the output.
+        activation: One of ``agents.networks.mlp.ACTIVATIONS``.
         norm: "layer", "batch" (for supervised training alone) or None.
-        dropout: share dropped in training.
-        flatten: read the whole window, see `RowEncoder`.
+        dropout: Share dropped in training.
+        flatten: Read the whole window, see ``RowEncoder``.
 
     Raises:
-        ArgumentError: if a group is empty, names a column twice or one that does not exist.
+        ArgumentError: If a group is empty, names a column twice or one that does not exist.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class BranchEncoder(RowEncoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return `"branches"`: (batch, assets, groups), in the order of `names`."""
+        """Return ``"branches"``: (batch, assets, groups), in the order of ``names``."""
         return {"branches": self._shares(self._branches(windows))}
 
     def _branches(self, windows: Tensor) -> list[Tensor]:

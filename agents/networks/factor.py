@@ -13,18 +13,18 @@ from portfolio_env.names import unknown
 
 
 class MlpEncoder(RowEncoder):
-    """A perceptron for each asset's row, see `ConfigurableMLP`.
+    """A perceptron for each asset's row, see ``ConfigurableMLP``.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars it may look back.
-        architecture: a name of `ARCHITECTURES`, or the widths of the layers.
-        depth: layers, in place of an architecture; 3 if only `width` is given.
-        width: of each of these layers; 128 if only `depth` is given.
-        activation: one of `agents.networks.mlp.ACTIVATIONS`.
+        n_features: Features per asset and bar.
+        window: Bars it may look back.
+        architecture: A name of ``ARCHITECTURES``, or the widths of the layers.
+        depth: Layers, in place of an architecture; 3 if only ``width`` is given.
+        width: Of each of these layers; 128 if only ``depth`` is given.
+        activation: One of ``agents.networks.mlp.ACTIVATIONS``.
         norm: "layer", "batch" (for supervised training alone) or None.
-        dropout: share dropped in training.
-        **options: `flatten`, `vocabulary_sizes` and `embed_dim`, see `RowEncoder`.
+        dropout: Share dropped in training.
+        **options: ``flatten``, ``vocabulary_sizes`` and ``embed_dim``, see ``RowEncoder``.
     """
 
     def __init__(
@@ -73,17 +73,17 @@ def _layers(
 
 
 class ResidualMlpEncoder(RowEncoder):
-    """Residual blocks for each asset's row, see `ResidualMLP` and `RowEncoder`.
+    """Residual blocks for each asset's row, see ``ResidualMLP`` and ``RowEncoder``.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars it may look back.
-        channels: width of the blocks and of the output.
-        blocks: how many.
-        activation: one of `agents.networks.mlp.ACTIVATIONS`.
+        n_features: Features per asset and bar.
+        window: Bars it may look back.
+        channels: Width of the blocks and of the output.
+        blocks: How many.
+        activation: One of ``agents.networks.mlp.ACTIVATIONS``.
         norm: "layer", "batch" (for supervised training alone) or None.
-        dropout: share dropped in training.
-        **options: `flatten`, `vocabulary_sizes` and `embed_dim`, see `RowEncoder`.
+        dropout: Share dropped in training.
+        **options: ``flatten``, ``vocabulary_sizes`` and ``embed_dim``, see ``RowEncoder``.
     """
 
     def __init__(
@@ -123,15 +123,15 @@ class FactorEncoder(RowEncoder):
     categories, give one gate in (0, 1) per feature. Then a layer with GELU, and residual blocks.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars it may look back.
-        channels: width of the blocks and of the output.
-        blocks: residual blocks.
-        gate_width: hidden width of the network of the gates.
-        activation: of the blocks, one of `agents.networks.mlp.ACTIVATIONS`.
+        n_features: Features per asset and bar.
+        window: Bars it may look back.
+        channels: Width of the blocks and of the output.
+        blocks: Residual blocks.
+        gate_width: Hidden width of the network of the gates.
+        activation: Of the blocks, one of ``agents.networks.mlp.ACTIVATIONS``.
         norm: "layer", "batch" (for supervised training alone) or None.
-        dropout: share dropped in training.
-        **options: `flatten`, `vocabulary_sizes` and `embed_dim`, see `RowEncoder`.
+        dropout: Share dropped in training.
+        **options: ``flatten``, ``vocabulary_sizes`` and ``embed_dim``, see ``RowEncoder``.
     """
 
     def __init__(
@@ -170,7 +170,7 @@ class FactorEncoder(RowEncoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return `"gates"`: (batch, assets, features), each in (0, 1) by itself."""
+        """Return ``"gates"``: (batch, assets, features), each in (0, 1) by itself."""
         return {"gates": self._gates(self.series(windows), codes)}
 
     def _gates(self, series: Tensor, codes: Tensor | None) -> Tensor:

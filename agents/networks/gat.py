@@ -16,14 +16,14 @@ class WindowSummary(nn.Module):
     """One vector per asset from its window: its last bar and learned averages of its features.
 
     The averages start as exponential ones, of half-lives from 1 bar to the whole window. They are
-    shared over the features, so that there are `window * filters` weights for time and not one for
-    each feature and bar, which would learn the training history by heart.
+    shared over the features, so that there are ``window * filters`` weights for time and not one
+    for each feature and bar, which would learn the training history by heart.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars.
-        channels: width of the vector.
-        filters: learned averages; at most one for each bar is made.
+        n_features: Features per asset and bar.
+        window: Bars.
+        channels: Width of the vector.
+        filters: Learned averages; at most one for each bar is made.
     """
 
     def __init__(self, n_features: int, window: int, channels: int, filters: int = 8) -> None:
@@ -50,29 +50,29 @@ class WindowSummary(nn.Module):
 class GAT(Encoder):
     """Graph attention (GATv2) between assets whose returns correlate over the window.
 
-    Each asset's window is summed up in a vector (see `WindowSummary`), and each layer adds to it
-    what the asset reads from its neighbours: `h + elu(GATv2(norm(h)))`. Edges carry the
-    correlation, its size and its sign; see `correlation_graph`, also for windows of one bar.
+    Each asset's window is summed up in a vector (see ``WindowSummary``), and each layer adds to it
+    what the asset reads from its neighbours: ``h + elu(GATv2(norm(h)))``. Edges carry the
+    correlation, its size and its sign; see ``correlation_graph``, also for windows of one bar.
 
-    Correlations over few bars are noise of size `1 / sqrt(window)`, and an asset may lead another
-    without moving with it: `threshold=0` connects all, and leaves it to the attention. Bars in
+    Correlations over few bars are noise of size ``1 / sqrt(window)``, and an asset may lead another
+    without moving with it: ``threshold=0`` connects all, and leaves it to the attention. Bars in
     which an asset did not trade have features of 0 and count as such, which makes correlations over
     few common bars small.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars.
-        hidden: width of the vectors, a multiple of `heads`.
-        heads: attention heads.
-        layers: graph layers.
-        filters: learned averages over the window.
-        threshold: least size of a correlation for an edge, in [0, 1].
-        neighbours: instead of the threshold, edges from so many assets of the largest ones.
-        return_feature: which feature is the return that correlations are taken of.
-        dropout: share of attention weights and of what a layer adds that is dropped in training.
+        n_features: Features per asset and bar.
+        window: Bars.
+        hidden: Width of the vectors, a multiple of ``heads``.
+        heads: Attention heads.
+        layers: Graph layers.
+        filters: Learned averages over the window.
+        threshold: Least size of a correlation for an edge, in [0, 1].
+        neighbours: Instead of the threshold, edges from so many assets of the largest ones.
+        return_feature: Which feature is the return that correlations are taken of.
+        dropout: Share of attention weights and of what a layer adds that is dropped in training.
 
     Raises:
-        ArgumentError: if an option is out of range.
+        ArgumentError: If an option is out of range.
     """
 
     mixes_assets = True

@@ -1,8 +1,8 @@
 """Graph attention (GATv2) over dense, batched graphs, in memory that does not grow with channels.
 
-The score of an edge from j to i is `a . leaky_relu(source_j + target_i + edge_ij)`, one vector per
-pair. All of them together would be `batch * assets^2 * channels` numbers; here they are made in
-chunks that fit the cache, reduced to one number per head, and made again in the backward pass.
+The score of an edge from j to i is ``a . leaky_relu(source_j + target_i + edge_ij)``, one vector
+per pair. All of them together would be ``batch * assets^2 * channels`` numbers; here they are made
+in chunks that fit the cache, reduced to one number per head, and made again in the backward pass.
 
 Source: Brody, Alon and Yahav, How attentive are graph attention networks?, ICLR 2022, eq. 7.
 """
@@ -23,22 +23,22 @@ _CHUNK = {"cpu": 2**18, "cuda": 2**25}  # numbers of a chunk: the cache of a cor
 
 
 class GATv2Layer(nn.Module):
-    """One layer of graph attention; equal to `GATv2Conv` of PyTorch Geometric on equal weights.
+    """One layer of graph attention; equal to ``GATv2Conv`` of PyTorch Geometric on equal weights.
 
     Args:
-        in_channels: width of the nodes.
-        out_per_head: width of each head.
-        heads: attention heads.
-        edge_dim: attributes of an edge; None without attributes.
-        concat: the heads side by side; otherwise their mean.
-        dropout: share of the attention weights that are dropped in training.
-        negative_slope: of the leaky rectifier, at least 0.
-        residual: add a linear map of the nodes.
-        self_loops: every node attends to itself, too; loops in the graph given are replaced.
-        fill: attributes of these loops: a number, or "mean", those of the edges that come in.
+        in_channels: Width of the nodes.
+        out_per_head: Width of each head.
+        heads: Attention heads.
+        edge_dim: Attributes of an edge; None without attributes.
+        concat: The heads side by side; otherwise their mean.
+        dropout: Share of the attention weights that are dropped in training.
+        negative_slope: Of the leaky rectifier, at least 0.
+        residual: Add a linear map of the nodes.
+        self_loops: Every node attends to itself, too; loops in the graph given are replaced.
+        fill: Attributes of these loops: a number, or "mean", those of the edges that come in.
 
     Raises:
-        ArgumentError: if a size or an option is out of range.
+        ArgumentError: If a size or an option is out of range.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class GATv2Layer(nn.Module):
     def _pairs(
         self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """What the attention is made of, in the order of `_Pairs`."""
+        """What the attention is made of, in the order of ``_Pairs``."""
         if (edges is None) != (self.edge is None):
             raise ArgumentError(
                 "this layer needs edges" if edges is None else "this layer was built without edges"
@@ -138,7 +138,7 @@ class GATv2Layer(nn.Module):
 def with_self_loops(
     adjacency: Tensor, edges: Tensor | None, fill: float | Literal["mean"]
 ) -> tuple[Tensor, Tensor | None]:
-    """Return the graph with an edge from every node to itself, see `GATv2Layer`."""
+    """Return the graph with an edge from every node to itself, see ``GATv2Layer``."""
     loops = th.eye(adjacency.shape[1], dtype=th.bool, device=adjacency.device)
     if edges is not None:
         if fill == "mean":
@@ -217,7 +217,7 @@ def _attend(
     keep: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """Mean of the sources under the attention, of which `keep` survives, times `scale`."""
+    """Mean of the sources under the attention, of which ``keep`` survives, times ``scale``."""
     pairs = _Pairs(source, target, attention, adjacency, edges, weight)
     out, spread = th.empty_like(source, memory_format=th.contiguous_format), pairs.spread()
     for at in pairs.chunks():

@@ -32,9 +32,9 @@ class GraphAttention(nn.Module):
     (2017), "Attention Is All You Need", section 3.2.
 
     Args:
-        channels: width of an asset's vector, a multiple of `heads`.
-        heads: attention heads.
-        dropout: probability that an attention weight is dropped in training.
+        channels: Width of an asset's vector, a multiple of ``heads``.
+        heads: Attention heads.
+        dropout: Probability that an attention weight is dropped in training.
     """
 
     def __init__(self, channels: int, heads: int = 4, dropout: float = 0.0) -> None:
@@ -71,7 +71,7 @@ class GraphAttention(nn.Module):
         return out
 
     def weights(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Attention of `forward` before dropout, (..., heads, assets, assets looked at)."""
+        """Attention of ``forward`` before dropout, (..., heads, assets, assets looked at)."""
         query, key, _ = self._heads(x)
         logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         hidden = ~keys.flatten(0, -2)[:, None, None]
@@ -130,8 +130,8 @@ def correlation_graph(
     Args:
         returns: (batch, bars, assets); a single bar gives a complete graph of correlations 0.
         tradable: (batch, assets), 1 or 0; nobody else attends to an asset that does not trade.
-        threshold: least size of a correlation; 0 gives the complete graph.
-        neighbours: instead of the threshold, so many of the largest correlations other than 0,
+        threshold: Least size of a correlation; 0 gives the complete graph.
+        neighbours: Instead of the threshold, so many of the largest correlations other than 0,
             with all that tie with the last one.
 
     Returns:

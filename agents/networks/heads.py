@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def orthogonal(module: nn.Module, gain: float) -> None:
-    """Initialise the linear layers of `module` orthogonally, biases at 0."""
+    """Initialise the linear layers of ``module`` orthogonally, biases at 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.orthogonal_(layer.weight, gain)
@@ -79,8 +79,8 @@ SIGMA_MIN, SIGMA_MAX = 0.01, 10.0
 def bounded_sigma(raw: Tensor) -> Tensor:
     """Any number to a standard deviation in [SIGMA_MIN, SIGMA_MAX], smoothly.
 
-    Its logarithm is `centre + half * tanh((raw - centre) / half)`, with the centre and half the
-    width of the range of logarithms: about `exp(raw)` well inside the range, and with a gradient
+    Its logarithm is ``centre + half * tanh((raw - centre) / half)``, with the centre and half the
+    width of the range of logarithms: about ``exp(raw)`` well inside the range, and with a gradient
     outside of it, where a clip has none.
 
     >>> [round(sigma, 3) for sigma in bounded_sigma(th.tensor([-50.0, -1.15, 50.0])).tolist()]
@@ -98,7 +98,7 @@ class PredictionHead(nn.Module):
     of its bounds.
 
     Args:
-        width: channels of the encoder, and units of the layer in between.
+        width: Channels of the encoder, and units of the layer in between.
     """
 
     def __init__(self, width: int) -> None:

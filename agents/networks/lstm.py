@@ -13,15 +13,15 @@ class LstmEncoder(Encoder):
     """Two recurrent layers, then what the last bar recalls of all by attention.
 
     LSTM, dropout, LayerNorm, LSTM, dropout; the output of the last bar asks, that of every bar
-    answers: `y = LayerNorm(h_T + sum_t a_t h_t)`, `a = softmax(query(h_T) . key(h_t) / sqrt(C))`.
-    Each output depends on its asset's window alone.
+    answers: ``y = LayerNorm(h_T + sum_t a_t h_t)``, ``a = softmax(query(h_T) . key(h_t) /
+    sqrt(C))``. Each output depends on its asset's window alone.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars it looks back.
-        hidden: width of the first layer.
-        channels: width C of the second layer and of the output.
-        dropout: share dropped behind each layer in training.
+        n_features: Features per asset and bar.
+        window: Bars it looks back.
+        hidden: Width of the first layer.
+        channels: Width C of the second layer and of the output.
+        dropout: Share dropped behind each layer in training.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LstmEncoder(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return `"time"`: (batch, assets, window), what the last bar takes from each bar."""
+        """Return ``"time"``: (batch, assets, window), what the last bar takes from each bar."""
         weights = self._recall(windows)[1]
         return {"time": _by_asset(weights, windows)}
 
@@ -72,14 +72,14 @@ class LstmAttention(Encoder):
     Each output depends on its asset's window alone.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars it looks back.
-        channels: width of the layers and of the output.
-        layers: recurrent layers.
-        heads: attention heads, a divisor of `channels`.
-        dropout: share dropped in training between layers, of the attention and of its result.
-        causal: bars attend to no later bar. The last one sees the whole window either way, so this
-            shows in `attention` and not in the output.
+        n_features: Features per asset and bar.
+        window: Bars it looks back.
+        channels: Width of the layers and of the output.
+        layers: Recurrent layers.
+        heads: Attention heads, a divisor of ``channels``.
+        dropout: Share dropped in training between layers, of the attention and of its result.
+        causal: Bars attend to no later bar. The last one sees the whole window either way, so this
+            shows in ``attention`` and not in the output.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class LstmAttention(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return `"time"`: (batch, assets, heads, window, window), [t, s] what t takes from s."""
+        """Return ``"time"``: (batch, assets, heads, window, window), [t, s] what t takes from s."""
         query, key, _ = self._split(self.recurrent(_rows(windows))[0])
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         if self.causal:
@@ -139,5 +139,5 @@ def _rows(windows: Tensor) -> Tensor:
 
 
 def _by_asset(rows: Tensor, windows: Tensor) -> Tensor:
-    """(batch * assets, ...) -> (batch, assets, ...), as many of each as `windows` has."""
+    """(batch * assets, ...) -> (batch, assets, ...), as many of each as ``windows`` has."""
     return rows.reshape(windows.shape[0], windows.shape[2], *rows.shape[1:])

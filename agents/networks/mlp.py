@@ -31,10 +31,10 @@ ARCHITECTURES: dict[str, tuple[int, ...]] = {
 
 
 def make_activation(name: str) -> nn.Module:
-    """Build the activation called `name`.
+    """Build the activation called ``name``.
 
     Raises:
-        ArgumentError: if none has that name.
+        ArgumentError: If none has that name.
     """
     if name not in ACTIVATIONS:
         raise unknown("activation", name, ACTIVATIONS)
@@ -42,13 +42,13 @@ def make_activation(name: str) -> nn.Module:
 
 
 def make_norm(norm: Norm, width: int) -> nn.Module:
-    """Build what normalises rows of `width` numbers: "layer", "batch" or None.
+    """Build what normalises rows of ``width`` numbers: "layer", "batch" or None.
 
     "batch" makes the output of a row depend on the others it is trained with, so that it is for
     supervised training alone, and needs more than one row there.
 
     Raises:
-        ArgumentError: for another name.
+        ArgumentError: For another name.
     """
     if norm == "layer":
         return nn.LayerNorm(width)
@@ -71,18 +71,18 @@ class ConfigurableMLP(nn.Sequential):
     """Layers of any widths, each linear, norm, activation, dropout; then a linear output.
 
     Args:
-        width: numbers per row.
-        layers: widths of the hidden layers.
-        out: numbers returned; None returns the last hidden layer.
-        activation: one of `ACTIVATIONS`.
-        norm: "layer", "batch" (see `make_norm`) or None.
-        dropout: share dropped in training.
+        width: Numbers per row.
+        layers: Widths of the hidden layers.
+        out: Numbers returned; None returns the last hidden layer.
+        activation: One of ``ACTIVATIONS``.
+        norm: "layer", "batch" (see ``make_norm``) or None.
+        dropout: Share dropped in training.
 
     Attributes:
-        out_width: numbers returned per row.
+        out_width: Numbers returned per row.
 
     Raises:
-        ArgumentError: if a name is unknown or a size is out of range.
+        ArgumentError: If a name is unknown or a size is out of range.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ConfigurableMLP(nn.Sequential):
 
 
 class ResidualBlock(nn.Module):
-    """`activation(x + norm(linear(dropout(activation(norm(linear(x)))))))`."""
+    """``activation(x + norm(linear(dropout(activation(norm(linear(x)))))))``."""
 
     def __init__(
         self,
@@ -140,17 +140,17 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualMLP(nn.Sequential):
-    """A hidden layer, residual blocks of its width, a linear output; see `ConfigurableMLP`.
+    """A hidden layer, residual blocks of its width, a linear output; see ``ConfigurableMLP``.
 
     Args:
-        width: numbers per row.
-        hidden: width of the blocks.
-        blocks: how many.
-        out: numbers returned; None returns the last block.
-        activation: one of `ACTIVATIONS`.
-        first_activation: that of the hidden layer; None takes the same.
+        width: Numbers per row.
+        hidden: Width of the blocks.
+        blocks: How many.
+        out: Numbers returned; None returns the last block.
+        activation: One of ``ACTIVATIONS``.
+        first_activation: That of the hidden layer; None takes the same.
         norm: "layer", "batch" or None.
-        dropout: share dropped in training.
+        dropout: Share dropped in training.
     """
 
     def __init__(

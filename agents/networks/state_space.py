@@ -15,12 +15,12 @@ _NORM_EPS = 0.01  # a state that has hardly moved yet is not blown up
 
 
 class Dynamics(nn.Module):
-    """One exact step of `dh/dt = A(m) h + u` with u held over the step (zero-order hold).
+    """One exact step of ``dh/dt = A(m) h + u`` with u held over the step (zero-order hold).
 
-    `A(m)` is a diagonal that decays at least at `_SLOWEST` and a skew-symmetric part that turns
+    ``A(m)`` is a diagonal that decays at least at ``_SLOWEST`` and a skew-symmetric part that turns
     pairs of states; both come from the memory. In such pairs, z = h_k + i h_(k + S/2), the step is
-    `z' = e^(p dt) z + (e^(p dt) - 1) / p u`, `p = -decay + i turn`. Whatever the memory holds, h
-    shrinks without input: `|z'| <= e^(-decay dt) |z| + |u| (1 - e^(-decay dt)) / decay`.
+    ``z' = e^(p dt) z + (e^(p dt) - 1) / p u``, ``p = -decay + i turn``. Whatever the memory holds,
+    h shrinks without input: ``|z'| <= e^(-decay dt) |z| + |u| (1 - e^(-decay dt)) / decay``.
 
     Before training the pairs forget within 1 to 50 steps of 0.1 and turn with periods from 6 steps.
     """
@@ -93,26 +93,26 @@ class StateSpace(Encoder):
 
     At each bar x, from zeros before the first:
 
-    1. h takes an exact step of `dh/dt = A(m) h + B x`, see `Dynamics`;
-    2. h asks the states before this bar, see `Recall`; m moves by a gate towards what it recalls
+    1. h takes an exact step of ``dh/dt = A(m) h + B x``, see ``Dynamics``;
+    2. h asks the states before this bar, see ``Recall``; m moves by a gate towards what it recalls
        and what it projects from h;
     3. h moves by a gate towards a projection of m.
 
     Attention sees normalised states, so that gates and scores stay in range whatever h is. Each
-    output, `LayerNorm([h, m])`, depends on its asset's window alone.
+    output, ``LayerNorm([h, m])``, depends on its asset's window alone.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars it looks back.
-        state: width of h, even.
-        memory: width of m.
-        heads: attention heads, a divisor of `memory`.
-        dt: time that a bar takes.
-        dropout: share of the attention weights, and of what is written, dropped in training.
-        buffer: past states kept; None keeps those of the window.
+        n_features: Features per asset and bar.
+        window: Bars it looks back.
+        state: Width of h, even.
+        memory: Width of m.
+        heads: Attention heads, a divisor of ``memory``.
+        dt: Time that a bar takes.
+        dropout: Share of the attention weights, and of what is written, dropped in training.
+        buffer: Past states kept; None keeps those of the window.
 
     Attributes:
-        channels: `state + memory`.
+        channels: ``state + memory``.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class StateSpace(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return `"time"`: (batch, assets, heads, window, window).
+        """Return ``"time"``: (batch, assets, heads, window, window).
 
         [t, s], s <= t, is what bar t recalls of the state before bar s.
         """

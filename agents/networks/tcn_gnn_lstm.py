@@ -20,25 +20,25 @@ class TcnGnnLstm(Encoder):
     at the window's last bar; pooling over time skips the bars where the asset itself is absent.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars of the recurrent summary, the current one included.
-        width: channels of convolutions and graph.
+        n_features: Features per asset and bar.
+        window: Bars of the recurrent summary, the current one included.
+        width: Channels of convolutions and graph.
         layers: TCN blocks, of dilation 1, 2, 4, ...
-        kernel: bars of one convolution.
-        heads: of the attention over assets.
-        lstm_hidden: width of the recurrent state, per direction.
-        lstm_layers: stacked recurrent layers.
-        bidirectional: the LSTM also runs backwards within the window, which ends at the decision;
+        kernel: Bars of one convolution.
+        heads: Of the attention over assets.
+        lstm_hidden: Width of the recurrent state, per direction.
+        lstm_layers: Stacked recurrent layers.
+        bidirectional: The LSTM also runs backwards within the window, which ends at the decision;
             False makes each bar's state depend on earlier bars alone, for use step by step.
-        dropout: probability, in convolutions, attention weights, and between recurrent layers.
-        history: `"window"`: zeros stand for the bars before the window. `"past"`: the convolutions
-            see the true bars before it, so that `forward` takes `bars` of them; an embedding of a
-            bar is then the same in every window, see `encode_stretch`.
+        dropout: Probability, in convolutions, attention weights, and between recurrent layers.
+        history: ``"window"``: zeros stand for the bars before the window. ``"past"``: the
+            convolutions see the true bars before it, so that ``forward`` takes ``bars`` of them; an
+            embedding of a bar is then the same in every window, see ``encode_stretch``.
 
     Attributes:
-        channels: width of the vectors returned, `lstm_hidden` times directions.
-        bars: bars that `forward` takes.
-        receptive_field: bars that one output of the TCN depends on.
+        channels: Width of the vectors returned, ``lstm_hidden`` times directions.
+        bars: Bars that ``forward`` takes.
+        receptive_field: Bars that one output of the TCN depends on.
     """
 
     mixes_assets = True
@@ -87,9 +87,9 @@ class TcnGnnLstm(Encoder):
         return self.tcn.receptive_field
 
     def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
-        """Encode `windows` (batch, bars, assets, features) as (batch, assets, channels).
+        """Encode ``windows`` (batch, bars, assets, features) as (batch, assets, channels).
 
-        `tradable` (batch, assets), 1 or 0, at the last bar; `codes` are not read.
+        ``tradable`` (batch, assets), 1 or 0, at the last bar; ``codes`` are not read.
         """
         x, present = self._over_time(windows)
         mixed = self.graph(x, attended(present, tradable > 0))
@@ -98,11 +98,11 @@ class TcnGnnLstm(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Attention weights of `forward`.
+        """Attention weights of ``forward``.
 
         Returns:
-            `assets` (batch, window, heads, assets, assets looked at), summing to 1 over the last
-            axis, and `time` (batch, assets, window), summing to 1 over the last axis.
+            ``assets`` (batch, window, heads, assets, assets looked at), summing to 1 over the last
+            axis, and ``time`` (batch, assets, window), summing to 1 over the last axis.
         """
         x, present = self._over_time(windows)
         keys = attended(present, tradable > 0)
@@ -113,22 +113,22 @@ class TcnGnnLstm(Encoder):
         }
 
     def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
-        """Encode the windows that end at `ends` of one contiguous stretch of a market.
+        """Encode the windows that end at ``ends`` of one contiguous stretch of a market.
 
-        The same numbers as `forward` on those windows (with `history="past"`), but convolutions run
-        once per bar, and attention over assets once per bar and distinct row of `tradable`; the
-        recurrent summary alone runs once per window.
+        The same numbers as ``forward`` on those windows (with ``history="past"``), but convolutions
+        run once per bar, and attention over assets once per bar and distinct row of ``tradable``;
+        the recurrent summary alone runs once per window.
 
         Args:
             features: (bars of the stretch, assets, features).
             tradable: (bars of the stretch, assets), 1 or 0.
-            ends: (windows,) last bars, int64, each at least `bars - 1`; one or more.
+            ends: (windows,) last bars, int64, each at least ``bars - 1``; one or more.
 
         Returns:
             (windows, assets, channels)
 
         Raises:
-            ArgumentError: with `history="window"`, or where a window begins before the stretch.
+            ArgumentError: With ``history="window"``, or where a window begins before the stretch.
         """
         if self.padded:
             raise ArgumentError(
@@ -157,7 +157,7 @@ class TcnGnnLstm(Encoder):
         return summary[order.argsort()]
 
     def _mix_windows(self, x: Tensor, present: Tensor, tradable: Tensor, rows: Tensor) -> Tensor:
-        """Windows of `rows` (window, windows) after attention over assets, all of one mask."""
+        """Windows of ``rows`` (window, windows) after attention over assets, all of one mask."""
         first, end = int(rows.min()), int(rows.max()) + 1
         if end - first >= rows.numel():  # a few windows far apart
             return self.graph(x[rows], attended(present[rows], tradable))

@@ -1,7 +1,7 @@
 """Layers along time: causal convolutions, attention pooling.
 
-Time is the first axis, `(bars, ..., channels)`: shifts along it are then slices without a copy, and
-normalisation, attention and the recurrence all take the memory as it lies.
+Time is the first axis, ``(bars, ..., channels)``: shifts along it are then slices without a copy,
+and normalisation, attention and the recurrence all take the memory as it lies.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def dilations(layers: int) -> list[int]:
 
 
 def receptive_field(kernel: int, layers: int) -> int:
-    """Bars that an output of a `Tcn` depends on: each block has two convolutions.
+    """Bars that an output of a ``Tcn`` depends on: each block has two convolutions.
 
     >>> receptive_field(3, 4), receptive_field(3, 3)
     (61, 29)
@@ -47,7 +47,7 @@ class CausalConv(nn.Conv1d):
 
 
 class _ShiftedProducts(th.autograd.Function):
-    """`y_t = bias + sum_k x_{t - (K - 1 - k) dilation} w_k`, one matrix product per tap.
+    """``y_t = bias + sum_k x_{t - (K - 1 - k) dilation} w_k``, one matrix product per tap.
 
     A shift along the first axis is a slice, so nothing is padded, unfolded or transposed: half the
     time of the library's convolution on a CPU, forward and backward.
@@ -69,7 +69,7 @@ class _ShiftedProducts(th.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of `x`, `weight` and `bias`."""
+        """Gradients of ``x``, ``weight`` and ``bias``."""
         x, weight = ctx.saved_tensors
         rows, missing = x.shape[1], ctx.shifts[1]
         flat, gradient = x.flatten(0, 1), gradients[0].flatten(0, 1)
@@ -85,7 +85,7 @@ class _ShiftedProducts(th.autograd.Function):
 def _taps(
     x: Tensor, weight: Tensor, dilation: int, missing: int
 ) -> Iterator[tuple[int, slice, slice]]:
-    """Taps before the last, the rows of `x` each reads and the rows of the output it adds to."""
+    """Taps before the last, the rows of ``x`` each reads and the rows of the output it adds to."""
     bars, rows = x.shape[:2]
     for k in range(len(weight) - 1):
         shift = (len(weight) - 1 - k) * dilation
@@ -118,9 +118,9 @@ class TcnBlock(nn.Module):
         """Map (bars, rows, in) to (bars, rows, channels).
 
         Args:
-            x: the sequence.
-            padded: zeros stand for the bars before the first; else the first 2 * `past` bars, which
-                lack some of their past, are dropped.
+            x: The sequence.
+            padded: Zeros stand for the bars before the first; else the first 2 * ``past`` bars,
+                which lack some of their past, are dropped.
         """
         out = x
         for conv, norm in zip(self.convs, self.norms, strict=True):
@@ -133,7 +133,7 @@ class Tcn(nn.Module):
     """Causal blocks of dilation 1, 2, 4, ...
 
     Attributes:
-        receptive_field: bars that an output depends on.
+        receptive_field: Bars that an output depends on.
     """
 
     def __init__(
@@ -154,9 +154,9 @@ class Tcn(nn.Module):
         """Map (bars, ..., in) to (bars, ..., channels).
 
         Args:
-            x: the sequence.
-            padded: zeros stand for the bars before the first; else the first `receptive_field - 1`
-                bars are dropped.
+            x: The sequence.
+            padded: Zeros stand for the bars before the first; else the first ``receptive_field -
+                1`` bars are dropped.
         """
         out = x.flatten(1, -2)
         for block in self.blocks:
@@ -172,9 +172,9 @@ class TemporalPooling(nn.Module):
         self.logit = nn.Linear(channels, 1, bias=False)  # a softmax takes no notice of a bias
 
     def weights(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Weight of each bar of `x` (bars, ..., channels), (bars, ...), summing to 1 over bars.
+        """Weight of each bar of ``x`` (bars, ..., channels), (bars, ...), summing to 1 over bars.
 
-        Bars where `seen` (bars, ...) is false weigh 0, unless all are.
+        Bars where ``seen`` (bars, ...) is false weigh 0, unless all are.
         """
         logits = self.logit(x).squeeze(-1).float()
         hidden = ~(seen | ~seen.any(0))

@@ -18,10 +18,10 @@ class AttentionBlock(nn.Module):
     Source: Xiong et al., On layer normalization in the transformer architecture, ICML 2020, fig. 1.
 
     Args:
-        channels: width of a row, a multiple of `heads`.
-        heads: attention heads.
-        feedforward: width inside the perceptron.
-        dropout: share dropped in training of the attention weights and of what is added.
+        channels: Width of a row, a multiple of ``heads``.
+        heads: Attention heads.
+        feedforward: Width inside the perceptron.
+        dropout: Share dropped in training of the attention weights and of what is added.
     """
 
     def __init__(self, channels: int, heads: int, feedforward: int, dropout: float = 0.0) -> None:
@@ -46,9 +46,9 @@ class AttentionBlock(nn.Module):
 
         Args:
             x: (batch, rows, channels).
-            seen: bool, broadcast to (batch, rows, rows): [i, j] whether row i looks at row j. Each
+            seen: Bool, broadcast to (batch, rows, rows): [i, j] whether row i looks at row j. Each
                 looks at one at least. None: at all.
-            last: return the last row alone, which costs little.
+            last: Return the last row alone, which costs little.
 
         Returns:
             (batch, rows, channels), or (batch, 1, channels)
@@ -66,7 +66,7 @@ class AttentionBlock(nn.Module):
         return x + self._dropped(self.mlp(x))
 
     def weights(self, x: Tensor, seen: Tensor | None = None, last: bool = False) -> Tensor:
-        """Attention of `forward` before dropout, (batch, heads, rows or 1, rows looked at)."""
+        """Attention of ``forward`` before dropout, (batch, heads, rows or 1, rows looked at)."""
         query, key, _ = self._heads(x, last)
         logits = (query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])).float()
         mask = _rows(seen, last)
@@ -111,20 +111,20 @@ class Transformer(Encoder):
     last bar then look at those of the assets that trade, and each at its own.
 
     Args:
-        n_features: features per asset and bar.
-        window: bars.
-        width: channels, a multiple of `heads`.
-        heads: attention heads.
-        layers: blocks over time.
-        asset_layers: blocks over the assets; 0 keeps them apart.
-        feedforward: width inside the perceptrons.
+        n_features: Features per asset and bar.
+        window: Bars.
+        width: Channels, a multiple of ``heads``.
+        heads: Attention heads.
+        layers: Blocks over time.
+        asset_layers: Blocks over the assets; 0 keeps them apart.
+        feedforward: Width inside the perceptrons.
         positions: "sinusoidal" or "learned", added to the bars.
-        causal: bars look at earlier ones and themselves only. Nothing is later than the last bar,
+        causal: Bars look at earlier ones and themselves only. Nothing is later than the last bar,
             so this is about what the blocks can compute, not about look-ahead.
-        dropout: share dropped in training.
+        dropout: Share dropped in training.
 
     Raises:
-        ArgumentError: if an option is out of range.
+        ArgumentError: If an option is out of range.
     """
 
     def __init__(

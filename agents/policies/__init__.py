@@ -3,7 +3,7 @@
 A flat network over all assets memorises the training history; sharing one small scorer over the
 assets makes the policy permutation-equivariant and its parameters independent of the number of
 assets, so a model trained on 5 assets runs on 20. The policy of TQC is in
-`agents.policies.quantile`, which needs sb3-contrib.
+``agents.policies.quantile``, which needs sb3-contrib.
 """
 
 from agents.policies.common import LOG_STD_INIT

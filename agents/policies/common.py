@@ -62,8 +62,8 @@ class PerAssetModel(BaseModel):
 class OffPolicyModel(PerAssetModel):
     """What the per-asset policies of SAC, TD3 and TQC share; SB3's class comes after it.
 
-    Arguments are those of SB3's class. `net_arch` defaults to two layers of 32 for the actor and of
-    128 for the critics.
+    Arguments are those of SB3's class. ``net_arch`` defaults to two layers of 32 for the actor and
+    of 128 for the critics.
     """
 
     actor_class: type[nn.Module]
@@ -87,11 +87,11 @@ class OffPolicyModel(PerAssetModel):
                 follow(getattr(self, name))
 
     def make_actor(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
-        """Build the actor around `features_extractor`, or around a new one."""
+        """Build the actor around ``features_extractor``, or around a new one."""
         kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
         return self.actor_class(**kwargs).to(self.device)
 
     def make_critic(self, features_extractor: BaseFeaturesExtractor | None = None) -> Any:
-        """Build the critics around `features_extractor`, or around a new one."""
+        """Build the critics around ``features_extractor``, or around a new one."""
         kwargs = self._update_features_extractor(self.critic_kwargs, features_extractor)
         return self.critic_class(**kwargs).to(self.device)

@@ -19,7 +19,7 @@ EPSILON = 1e-6  # least weight before the sum is mended: log densities stay fini
 
 
 def onto_simplex(weights: Tensor) -> Tensor:
-    """Weights (..., slots) of at least `EPSILON` each, scaled to the sum 1."""
+    """Weights (..., slots) of at least ``EPSILON`` each, scaled to the sum 1."""
     weights = weights.clamp(min=EPSILON)
     return weights / weights.sum(-1, keepdim=True)
 
@@ -27,7 +27,7 @@ def onto_simplex(weights: Tensor) -> Tensor:
 class DirichletDistribution(Distribution):
     """Dirichlet distribution over cash and assets, in the form that SB3 asks of a distribution.
 
-    The methods of torch's `Dirichlet` that it calls are not typed.
+    The methods of torch's ``Dirichlet`` that it calls are not typed.
 
     What is drawn and what is asked for its density pass the same projection, so that an action
     from a buffer has the density it had when it was drawn. The deterministic action is the mean:
@@ -82,25 +82,25 @@ class DirichletDistribution(Distribution):
 class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
     """Per-asset concentrations of a Dirichlet distribution over target weights, for PPO and A2C.
 
-    An asset's concentration is `floor + softplus(scale * x)` of a number x made from its row, that
-    of cash of a learned number; their sum says how sure the policy is. Where the environment bounds
-    weights more tightly than to [0, 1], SB3 clips what was drawn and the environment projects it,
-    as it does with any weights.
+    An asset's concentration is ``floor + softplus(scale * x)`` of a number x made from its row,
+    that of cash of a learned number; their sum says how sure the policy is. Where the environment
+    bounds weights more tightly than to [0, 1], SB3 clips what was drawn and the environment
+    projects it, as it does with any weights.
 
     Args:
-        observation_space: see `MarketExtractor`.
-        action_space: weights of cash and assets, Box(0, 1, (1 + assets,)), as of an environment
-            with `action="weights"`.
-        lr_schedule: learning rate as a function of the remaining progress.
-        concentration_init: concentration of cash and of every asset at the start, above `floor`.
-        floor: least concentration, above 0: the smaller, the more of the draws lie on the border of
+        observation_space: See ``MarketExtractor``.
+        action_space: Weights of cash and assets, Box(0, 1, (1 + assets,)), as of an environment
+            with ``action="weights"``.
+        lr_schedule: Learning rate as a function of the remaining progress.
+        concentration_init: Concentration of cash and of every asset at the start, above ``floor``.
+        floor: Least concentration, above 0: the smaller, the more of the draws lie on the border of
             the simplex, where densities are steep.
-        scale: how fast concentrations follow the network, as `logits_scale` of the environment does
-            for logits.
-        kwargs: further options of `PerAssetActorCriticPolicy`, except for the noise of logits.
+        scale: How fast concentrations follow the network, as ``logits_scale`` of the environment
+            does for logits.
+        kwargs: Further options of ``PerAssetActorCriticPolicy``, except for the noise of logits.
 
     Raises:
-        ArgumentError: if the actions are no long-only weights, or an option makes no sense.
+        ArgumentError: If the actions are no long-only weights, or an option makes no sense.
     """
 
     action_dist: DirichletDistribution

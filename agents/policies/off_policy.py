@@ -2,10 +2,10 @@
 
 Each network has an extractor of its own, the targets included: encoders are run and kept four times
 (TD3: actor, critic and their targets) or three times (SAC, which has no target of the actor). With
-`share_features_extractor=True` the critic reads the actor's, which learns from the actor's loss
+``share_features_extractor=True`` the critic reads the actor's, which learns from the actor's loss
 alone, as in SB3: the critic's loss, which says most about the market, no longer trains the encoder.
 That suits an encoder that is pretrained or frozen. TD3's targets of a shared extractor follow with
-about twice `tau`, because SB3 averages it once with the actor and once with the critic.
+about twice ``tau``, because SB3 averages it once with the actor and once with the critic.
 """
 
 from typing import Any
@@ -80,7 +80,7 @@ class PerAssetCritic(ContinuousCritic):
 class PerAssetSACPolicy(OffPolicyModel, SACPolicy):
     """Per-asset actor and critics for SAC; arguments as in SB3's SACPolicy.
 
-    For the default of `net_arch` see `OffPolicyModel`.
+    For the default of ``net_arch`` see ``OffPolicyModel``.
     """
 
     actor_class = PerAssetActor
@@ -90,7 +90,7 @@ class PerAssetSACPolicy(OffPolicyModel, SACPolicy):
 class PerAssetTD3Policy(OffPolicyModel, TD3Policy):
     """Per-asset deterministic actor and critics for TD3 and DDPG; arguments as in SB3's TD3Policy.
 
-    For the default of `net_arch` see `OffPolicyModel`.
+    For the default of ``net_arch`` see ``OffPolicyModel``.
     """
 
     actor_class = PerAssetDeterministicActor

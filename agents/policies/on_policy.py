@@ -40,18 +40,18 @@ class _ActorCriticRows(nn.Module):
 class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
     """Per-asset actor and pooled critic for PPO and A2C.
 
-    The exploration noise has two parameters, `log_std[0]` for cash and `log_std[1]` for every
+    The exploration noise has two parameters, ``log_std[0]`` for cash and ``log_std[1]`` for every
     asset. Actor and critic share the extractor, which then learns from both losses, unless
-    `share_features_extractor=False` gives each its own.
+    ``share_features_extractor=False`` gives each its own.
 
     Args:
-        observation_space: see `MarketExtractor`.
-        action_space: logits of cash and assets, Box(-1, 1, (1 + assets,)).
-        lr_schedule: learning rate as a function of the remaining progress.
-        net_arch: layer widths `{"pi": [...], "vf": [...]}`; default two of 32 each.
-        log_std_init: initial log standard deviation of the noise on logits in [-1, 1].
-        features_extractor_class: `MarketExtractor` or a subclass.
-        kwargs: further options of SB3's ActorCriticPolicy. Of these `ortho_init` changes nothing:
+        observation_space: See ``MarketExtractor``.
+        action_space: Logits of cash and assets, Box(-1, 1, (1 + assets,)).
+        lr_schedule: Learning rate as a function of the remaining progress.
+        net_arch: Layer widths ``{"pi": [...], "vf": [...]}``; default two of 32 each.
+        log_std_init: Initial log standard deviation of the noise on logits in [-1, 1].
+        features_extractor_class: ``MarketExtractor`` or a subclass.
+        kwargs: Further options of SB3's ActorCriticPolicy. Of these ``ortho_init`` changes nothing:
             the heads start orthogonal, an encoder keeps the start it was given.
     """
 

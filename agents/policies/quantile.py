@@ -54,8 +54,8 @@ class QuantileCritic(Critic):
 class PerAssetTQCPolicy(OffPolicyModel, TQCPolicy):
     """Per-asset actor and quantile critics for TQC; arguments as in sb3-contrib's TQCPolicy.
 
-    For the default of `net_arch` see `OffPolicyModel`, for what a shared extractor learns from
-    `agents.policies.off_policy`.
+    For the default of ``net_arch`` see ``OffPolicyModel``, for what a shared extractor learns from
+    ``agents.policies.off_policy``.
     """
 
     actor_class = PerAssetTQCActor

@@ -53,10 +53,10 @@ _PER_ASSET: dict[str, type[BasePolicy]] = {
 
 
 def torch_device(name: str) -> th.device:
-    """The device of a name, `"auto"` being a GPU where there is one.
+    """The device of a name, ``"auto"`` being a GPU where there is one.
 
     Raises:
-        ArgumentError: for what torch cannot compute on.
+        ArgumentError: For what torch cannot compute on.
     """
     try:
         device = get_device(name)
@@ -70,10 +70,10 @@ def torch_device(name: str) -> th.device:
 
 
 def algorithm_class(algo: str) -> type[BaseAlgorithm]:
-    """The class of an algorithm by its name, one of `ALGORITHMS`.
+    """The class of an algorithm by its name, one of ``ALGORITHMS``.
 
     Raises:
-        ArgumentError: for an unknown name, or `"tqc"` without sb3-contrib.
+        ArgumentError: For an unknown name, or ``"tqc"`` without sb3-contrib.
     """
     if algo not in ALGORITHMS:
         raise ArgumentError(
@@ -91,10 +91,10 @@ def algorithm_class(algo: str) -> type[BaseAlgorithm]:
 
 
 def policy_class(algo: str, policy: str) -> type[BasePolicy]:
-    """The class of a per-asset policy, `"per_asset"` or `"dirichlet"`, for an algorithm.
+    """The class of a per-asset policy, ``"per_asset"`` or ``"dirichlet"``, for an algorithm.
 
     Raises:
-        ArgumentError: for an unknown policy, or one that the algorithm cannot train.
+        ArgumentError: For an unknown policy, or one that the algorithm cannot train.
     """
     if policy not in POLICIES:
         raise ArgumentError(
@@ -129,21 +129,23 @@ def make_agent(
     """Build an agent for the portfolio environment, bound to its market.
 
     Args:
-        algo: `"ppo"`, `"a2c"`, `"sac"`, `"td3"`, `"ddpg"`, or sb3-contrib's `"tqc"`.
-        venv: the training environment, see `make_sb3_vec_env`.
-        policy: `"per_asset"`; `"dirichlet"` for PPO and A2C in an environment with
-            `action="weights"`; or `"flat_mlp"` for SB3's own network over all assets at once.
-        window: bars the encoder sees, at most the environment's window.
-        encoder: name of the encoder, see `agents.networks.ENCODERS`.
-        encoder_kwargs: further options of the encoder, JSON-able.
-        embedding_kwargs: how the encoder is run, see `agents.market_encoder.Embeddings`, JSON-able.
-        policy_kwargs: further options of the policy, e.g. `net_arch`, `log_std_init` or
-            `share_features_extractor` (default: only without an encoder).
-        options: arguments of SB3's class that replace the defaults (`device`, `seed`, `gamma`,
+        algo: ``"ppo"``, ``"a2c"``, ``"sac"``, ``"td3"``, ``"ddpg"``, or sb3-contrib's ``"tqc"``.
+        venv: The training environment, see ``make_sb3_vec_env``.
+        policy: ``"per_asset"``; ``"dirichlet"`` for PPO and A2C in an environment with
+            ``action="weights"``; or ``"flat_mlp"`` for SB3's own network over all assets at once.
+        window: Bars the encoder sees, at most the environment's window.
+        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder_kwargs: Further options of the encoder, JSON-able.
+        embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
+            JSON-able.
+        policy_kwargs: Further options of the policy, e.g. ``net_arch``, ``log_std_init`` or
+            ``share_features_extractor`` (default: only without an encoder).
+        options: Arguments of SB3's class that replace the defaults (``device``, ``seed``,
+            ``gamma``,
             ...).
 
     Raises:
-        ArgumentError: for an unknown algorithm or policy, or a policy that the observations do
+        ArgumentError: For an unknown algorithm or policy, or a policy that the observations do
             not suit.
     """
     cls = algorithm_class(algo)
@@ -188,7 +190,7 @@ def _buffers(algo: str, encoder: str, venv: VecEnv) -> dict[str, Any]:
 def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
     """A copy of an agent's policy that acts in another environment, e.g. with more assets.
 
-    Training goes on undisturbed; load `agent.policy.state_dict()` into the copy to bring it up to
+    Training goes on undisturbed; load ``agent.policy.state_dict()`` into the copy to bring it up to
     date.
     """
     with th.random.fork_rng(devices=[]):  # its first weights are drawn
@@ -221,7 +223,7 @@ def _bind_features(policy: BasePolicy, market: Market) -> None:
 
 
 def market_of(venv: VecEnv) -> Market:
-    """The market that an environment of `make_sb3_vec_env` is in."""
+    """The market that an environment of ``make_sb3_vec_env`` is in."""
     market: Market = venv.get_attr("simulator")[0].market
     return market
 
@@ -302,8 +304,8 @@ class LogitNoise(ActionNoise):
     """Independent Gaussian noise on the logits of one lane; SB3 copies it for every lane.
 
     Args:
-        std: standard deviation, on logits in [-1, 1] to which the sum is clipped.
-        n_actions: number of logits, cash included.
+        std: Standard deviation, on logits in [-1, 1] to which the sum is clipped.
+        n_actions: Number of logits, cash included.
     """
 
     def __init__(self, std: float, n_actions: int) -> None:

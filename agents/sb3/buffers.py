@@ -23,22 +23,22 @@ FORGET = (
 
 
 class IndexReplayBuffer(ReplayBuffer):
-    """Replay buffer of `"index"` observations: a few hundred bytes per transition at any window.
+    """Replay buffer of ``"index"`` observations: a few hundred bytes per transition at any window.
 
-    Time and universe are stored once: the next observation is at `t + 1` with the same assets.
-    Which of them trade is read from the market at sampling, see `bind`. All it holds is of one
+    Time and universe are stored once: the next observation is at ``t + 1`` with the same assets.
+    Which of them trade is read from the market at sampling, see ``bind``. All it holds is of one
     market, known by the fingerprint of the first observation: no other's are taken, bound or not.
-    Samples equal those of SB3's `DictReplayBuffer`.
+    Samples equal those of SB3's ``DictReplayBuffer``.
 
     Args:
-        buffer_size: transitions over all lanes.
-        observation_space: Dict with `t`, `market`, `tradable`, `weights` and, where the universe
-            is sampled, `assets`.
+        buffer_size: Transitions over all lanes.
+        observation_space: Dict with ``t``, ``market``, ``tradable``, ``weights`` and, where the
+            universe is sampled, ``assets``.
         action_space: Box of logits or weights.
-        device: where samples go.
-        n_envs: number of lanes.
+        device: Where samples go.
+        n_envs: Number of lanes.
         optimize_memory_usage: SB3's option; there is nothing left to optimise, so it must be False.
-        handle_timeout_termination: bootstrap at time limits.
+        handle_timeout_termination: Bootstrap at time limits.
     """
 
     observation_space: spaces.Dict
@@ -91,7 +91,7 @@ class IndexReplayBuffer(ReplayBuffer):
         """Give the buffer the market of its transitions, shared, not copied.
 
         Raises:
-            ArgumentError: if it holds transitions of another.
+            ArgumentError: If it holds transitions of another.
         """
         if self.fingerprint is not None:
             check_fingerprints(np.array([self.fingerprint]), market.fingerprint, FORGET)
@@ -114,7 +114,7 @@ class IndexReplayBuffer(ReplayBuffer):
         """Store one transition of every lane.
 
         Raises:
-            ArgumentError: if an observation is of another market than what is bound or stored.
+            ArgumentError: If an observation is of another market than what is bound or stored.
         """
         seen = [np.asarray(fingerprints_in(each)) for each in (obs, next_obs)]
         held = self.fingerprint
@@ -165,7 +165,7 @@ class IndexReplayBuffer(ReplayBuffer):
     def _observation(
         self, row: dict[str, npt.NDArray[Any]], t: npt.NDArray[np.int64], weights: str
     ) -> dict[str, npt.NDArray[Any]]:
-        """The observation at bar `t`, as the environment gave it."""
+        """The observation at bar ``t``, as the environment gave it."""
         if self.market is None:
             raise ArgumentError(
                 "the replay buffer does not know the market; call agents.bind_market(model, market)"
@@ -191,7 +191,7 @@ def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
     """What has been stored so far, not copied: an array for every column, and the place to write.
 
     Args:
-        buffer: an `IndexReplayBuffer` or one of SB3's own.
+        buffer: An ``IndexReplayBuffer`` or one of SB3's own.
     """
     stored = {name: column[: buffer.size()] for name, column in _columns(buffer).items()}
     market = buffer.fingerprint if isinstance(buffer, IndexReplayBuffer) else None
@@ -199,10 +199,10 @@ def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
 
 
 def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
-    """Take back a `buffer_state`.
+    """Take back a ``buffer_state``.
 
     Raises:
-        ArgumentError: if it is of a buffer of another size or shape, or of another market than the
+        ArgumentError: If it is of a buffer of another size or shape, or of another market than the
             one that is bound.
     """
     pos, full, size = int(state["pos"]), bool(state["full"]), buffer.buffer_size
@@ -236,7 +236,7 @@ def bytes_per_transition(buffer: ReplayBuffer) -> float:
 
 
 def _columns(buffer: ReplayBuffer) -> dict[str, npt.NDArray[Any]]:
-    """The arrays (steps, lanes, ...) of an `IndexReplayBuffer` or one of SB3's own, by name."""
+    """The arrays (steps, lanes, ...) of an ``IndexReplayBuffer`` or one of SB3's own, by name."""
     if isinstance(buffer, IndexReplayBuffer):
         return buffer.columns
     columns: dict[str, npt.NDArray[Any]] = {}
@@ -254,16 +254,16 @@ def _columns(buffer: ReplayBuffer) -> dict[str, npt.NDArray[Any]]:
 
 
 class GroupedRolloutBuffer(DictRolloutBuffer):
-    """Rollouts of `"index"` observations in minibatches grouped by bar.
+    """Rollouts of ``"index"`` observations in minibatches grouped by bar.
 
     All samples of a bar share one window of the market. A shuffled minibatch of 512 samples out of
     1,000 bars holds some 400 windows; one that takes bars in random order, and all samples of each,
     holds 32. Each sample still comes once per epoch. Advantages are normalised over the rollout,
     since a bar's samples are alike and a minibatch of them is not: build the algorithm with
-    `normalize_advantage=False`.
+    ``normalize_advantage=False``.
 
     Raises:
-        ArgumentError: for other observations.
+        ArgumentError: For other observations.
     """
 
     observation_space: spaces.Dict

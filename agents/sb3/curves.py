@@ -22,8 +22,8 @@ def curves(folder: Path, step: int) -> Logger:
     whoever reads the folder. All tags of a folder must count the same steps.
 
     Args:
-        folder: of the event files.
-        step: last step whose points stand.
+        folder: Of the event files.
+        step: Last step whose points stand.
     """
     return Logger(str(folder), [_Curves(folder, step + 1 if step else 0)])
 
@@ -40,13 +40,13 @@ class _Curves(TensorBoardOutputFormat):
 def write_points(logger: Logger, values: dict[str, Any], step: int) -> None:
     """Write values under a step at once; what has been recorded waits for its own step.
 
-    `logger.dump` would write all that waits too, such as the losses of an update whose step is
+    ``logger.dump`` would write all that waits too, such as the losses of an update whose step is
     still to come.
 
     Args:
-        logger: the logger.
-        values: numbers, figures of matplotlib, which are closed, and `HParam`.
-        step: the step.
+        logger: The logger.
+        values: Numbers, figures of matplotlib, which are closed, and ``HParam``.
+        step: The step.
     """
     points: dict[str, Any] = {}
     excluded: dict[str, tuple[str, ...]] = {}

@@ -1,4 +1,4 @@
-"""The vector environment as a Stable-Baselines3 `VecEnv`."""
+"""The vector environment as a Stable-Baselines3 ``VecEnv``."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -18,17 +18,17 @@ Info = dict[str, Any]
 class SB3VecEnv(VecEnv):
     """A Gymnasium vector environment in SAME_STEP autoreset mode as the VecEnv that SB3 expects.
 
-    Step by step equal to SB3's `DummyVecEnv` over single environments seeded `s, s + 1, ...`: on
-    a done lane the observation is that of the next episode, `info` is that of the last step with
-    `terminal_observation` and `TimeLimit.truncated`, and the next episode's info is in
-    `reset_infos`.
+    Step by step equal to SB3's ``DummyVecEnv`` over single environments seeded ``s, s + 1, ...``:
+    on a done lane the observation is that of the next episode, ``info`` is that of the last step
+    with ``terminal_observation`` and ``TimeLimit.truncated``, and the next episode's info is in
+    ``reset_infos``.
 
     Args:
-        venv: an environment whose infos have the same scalar keys for every lane, at every step
+        venv: An environment whose infos have the same scalar keys for every lane, at every step
             and reset.
 
     Raises:
-        ArgumentError: if its autoreset mode is not SAME_STEP.
+        ArgumentError: If its autoreset mode is not SAME_STEP.
     """
 
     def __init__(self, venv: VectorEnv[Any, Any, Any]) -> None:
@@ -55,7 +55,7 @@ class SB3VecEnv(VecEnv):
         return obs
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Keep the actions (lanes, 1 + assets) for `step_wait`."""
+        """Keep the actions (lanes, 1 + assets) for ``step_wait``."""
         self._actions = actions
 
     def step_wait(self) -> VecEnvStepReturn:
@@ -77,7 +77,7 @@ class SB3VecEnv(VecEnv):
         self.venv.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """One RGB array per lane where `render_mode="rgb_array"`."""
+        """One RGB array per lane where ``render_mode="rgb_array"``."""
         frames: Any = self.venv.render()
         return [None] * self.num_envs if frames is None else list(frames)
 
@@ -93,7 +93,7 @@ class SB3VecEnv(VecEnv):
         """Set an attribute that all lanes share.
 
         Raises:
-            ArgumentError: if `indices` names some of the lanes only.
+            ArgumentError: If ``indices`` names some of the lanes only.
         """
         if set(self._get_indices(indices)) != set(range(self.num_envs)):
             raise ArgumentError(f"lanes share {attr_name!r}; set it without indices")
@@ -132,7 +132,7 @@ def _rows(infos: Info, time_limit: list[bool] | None = None) -> list[Info]:
 def _row_builder(keys: tuple[str, ...]) -> Callable[[list[list[Any]]], list[Info]]:
     """Compile columns -> one dict per row, written out as dataclasses write out their methods.
 
-    A dict display with fixed keys takes half the time of `dict(zip(keys, row))`, and these dicts
+    A dict display with fixed keys takes half the time of ``dict(zip(keys, row))``, and these dicts
     are most of what a step costs.
     """
     values = ", ".join(f"v{i}" for i in range(len(keys)))
@@ -146,16 +146,16 @@ def _row_builder(keys: tuple[str, ...]) -> Callable[[list[list[Any]]], list[Info
 def make_sb3_vec_env(
     market: Market | str, num_envs: int = 1, *, seed: int | None = None, **env_options: Any
 ) -> VecMonitor:
-    """Build `num_envs` lanes of the portfolio environment for SB3, monitored for episode returns.
+    """Build ``num_envs`` lanes of the portfolio environment for SB3, monitored for episode returns.
 
     Args:
-        market: a market, or the name or path of one.
-        num_envs: number of lanes, at least 1.
-        seed: lane i draws from seed + i at the first reset; None for fresh randomness.
-        env_options: further keywords of `PortfolioVectorEnv`, such as `observation="index"`.
+        market: A market, or the name or path of one.
+        num_envs: Number of lanes, at least 1.
+        seed: Lane i draws from seed + i at the first reset; None for fresh randomness.
+        env_options: Further keywords of ``PortfolioVectorEnv``, such as ``observation="index"``.
 
     Returns:
-        The VecEnv; `venv.unwrapped.venv` is the vector environment itself.
+        The VecEnv; ``venv.unwrapped.venv`` is the vector environment itself.
     """
     if "autoreset_mode" in env_options:
         raise ArgumentError("SB3 resets lanes in the step that ends them; leave autoreset_mode out")

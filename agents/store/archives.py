@@ -49,15 +49,15 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
     The last checkpoint goes with it: a run that was stopped can be resumed from the archive.
 
     Args:
-        path: its folder.
-        file: the archive; one of that name is replaced.
-        events: write the events of TensorBoard too.
+        path: Its folder.
+        file: The archive; one of that name is replaced.
+        events: Write the events of TensorBoard too.
 
     Returns:
         How many files of the run it holds.
 
     Raises:
-        DataError: if a process is at work in the run, or a file of it is damaged.
+        DataError: If a process is at work in the run, or a file of it is damaged.
     """
     refuse_old(path)
     record = read_record(path)
@@ -91,15 +91,15 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
     appears under its name.
 
     Args:
-        file: what ``export_run`` wrote, from whomever.
-        store: the folder of runs.
-        name: of the new folder; None is the one that it had.
+        file: What ``export_run`` wrote, from whomever.
+        store: The folder of runs.
+        name: Of the new folder; None is the one that it had.
 
     Returns:
         The new folder.
 
     Raises:
-        DataError: if the archive is damaged or holds what no run consists of, or the run or a
+        DataError: If the archive is damaged or holds what no run consists of, or the run or a
             folder of that name is there already.
     """
     try:
@@ -135,7 +135,7 @@ def _manifest(archive: ZipFile, size: int) -> dict[str, Any]:
     """The manifest of an archive, once every member is known to be harmless.
 
     Raises:
-        ValueError: with what is wrong.
+        ValueError: With what is wrong.
     """
     members = archive.infolist()
     if not members or len(members) > MOST_FILES:
@@ -164,7 +164,7 @@ def _refuse_odd(member: ZipInfo) -> None:
     """Refuse what ``export_run`` never writes.
 
     Raises:
-        ValueError: with what is wrong.
+        ValueError: With what is wrong.
     """
     name, mode = member.filename, member.external_attr >> 16
     if not all(_PART.fullmatch(part) for part in name.split("/")):
@@ -183,8 +183,8 @@ def _extract(archive: ZipFile, name: str, expected: dict[str, Any], folder: Path
     """Write one member under a folder, and compare it with the manifest.
 
     Raises:
-        ValueError: if it differs.
-        DataError: if the system refuses to write.
+        ValueError: If it differs.
+        DataError: If the system refuses to write.
     """
     target = folder / name
     digest, left = hashlib.sha256(), int(expected["size"])
@@ -209,7 +209,7 @@ def _check_run(folder: Path, manifest: dict[str, Any]) -> None:
     """Refuse a folder whose files are not what they say, or that is another run.
 
     Raises:
-        DataError: with what is wrong.
+        DataError: With what is wrong.
     """
     for name in manifest["files"]:
         check_file(folder / name)

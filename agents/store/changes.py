@@ -25,7 +25,7 @@ def changing(store: Path) -> Iterator[None]:
     """Keep other changes of a store waiting, and remove what killed ones have left.
 
     Raises:
-        DataError: if the system refuses to write there.
+        DataError: If the system refuses to write there.
     """
     with locked(store / LOCK):
         for left in store.iterdir():
@@ -43,12 +43,12 @@ def delete(path: Path, store: Path) -> None:
     """Remove a run or a walk forward from a store.
 
     Args:
-        path: its folder.
-        store: the folder of runs that it must lie in.
+        path: Its folder.
+        store: The folder of runs that it must lie in.
 
     Raises:
-        ArgumentError: if it lies elsewhere, is a link, is no run, or is a part of a walk forward.
-        DataError: if a process is at work in it, it holds links or files that no run consists of,
+        ArgumentError: If it lies elsewhere, is a link, is no run, or is a part of a walk forward.
+        DataError: If a process is at work in it, it holds links or files that no run consists of,
             or the system refuses.
     """
     refuse_foreign(path, store)
@@ -65,7 +65,7 @@ def refuse_foreign(path: Path, store: Path) -> None:
     """Refuse to delete what is not a run that lies in a store itself.
 
     Raises:
-        ArgumentError: with the reason.
+        ArgumentError: With the reason.
     """
     if is_link(path):
         raise ArgumentError(f"{path} is a link: delete what it leads to, or the link by hand")
@@ -85,7 +85,7 @@ def put_in_place(path: Path, target: Path) -> None:
     """Rename a complete folder to its place, where nothing may be; within ``changing``.
 
     Raises:
-        DataError: if something is there.
+        DataError: If something is there.
     """
     if target.exists() or target.is_symlink():
         raise DataError(f"{target} exists; give another --name, or delete it first")

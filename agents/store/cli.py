@@ -1,4 +1,4 @@
-"""The commands of `python -m agents.store`."""
+"""The commands of ``python -m agents.store``."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run to one file that `import` reads."""
+    """Write a run to one file that ``import`` reads."""
 
     name: Run
     """Its folder, the folder's name, or the beginning of its id."""
@@ -136,7 +136,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Import:
-    """Take a run from a file that `export` wrote; nothing in it is executed."""
+    """Take a run from a file that ``export`` wrote; nothing in it is executed."""
 
     file: File
     """The archive."""

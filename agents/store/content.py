@@ -31,7 +31,7 @@ def check_file(path: Path) -> None:
     """Read a file as what its name says; checksums are compared.
 
     Raises:
-        DataError: if it is damaged, or of no known kind.
+        DataError: If it is damaged, or of no known kind.
     """
     kind = kind_of(path.name)
     if kind == "tensors":
@@ -53,8 +53,8 @@ def run_files(path: Path, *, events: bool = False) -> Iterator[Path]:
     last. Links and files of unknown kinds are no part of a run.
 
     Args:
-        path: its folder.
-        events: those of TensorBoard too.
+        path: Its folder.
+        events: Those of TensorBoard too.
     """
     for file in sorted(path.rglob("*")):
         parts = file.relative_to(path).parts

@@ -81,15 +81,15 @@ def convert(path: Path, *, trust: bool = False) -> Iterator[str]:
     begun again. A training that was stopped can be resumed, with new episodes.
 
     Args:
-        path: its folder.
-        trust: compare with what SB3's own loading makes of the old files too. That runs any code
+        path: Its folder.
+        trust: Compare with what SB3's own loading makes of the old files too. That runs any code
             that their author has put there, so it is for files whose author you know.
 
     Yields:
         What was done, in sentences.
 
     Raises:
-        DataError: if it is of this format already, its market has changed since, a file is
+        DataError: If it is of this format already, its market has changed since, a file is
             damaged, or the agent does not act as before.
     """
     runs = member_runs(path) if (path / WALK_FORWARD).is_file() else [path]

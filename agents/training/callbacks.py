@@ -27,11 +27,12 @@ STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
 class PortfolioMetrics(BaseCallback):
     """Log what the lanes' accounts do, from `info`: for on-policy and off-policy algorithms alike.
 
-    `portfolio/value` is the mean final value of the episodes that ended since the last log,
-    `portfolio/turnover`, `cost`, `drawdown` and `concentration` are means over lanes and steps.
+    ``portfolio/value`` is the mean final value of the episodes that ended since the last log,
+    ``portfolio/turnover``, ``cost``, ``drawdown`` and ``concentration`` are means over lanes and
+    steps.
 
     Args:
-        hparams: settings of the run, shown in TensorBoard's HPARAMS tab.
+        hparams: Settings of the run, shown in TensorBoard's HPARAMS tab.
     """
 
     def __init__(self, hparams: dict[str, Any]) -> None:
@@ -69,7 +70,7 @@ class PeriodicCallback(BaseCallback):
     steps alone tells, so a resumed training acts when an uninterrupted one does.
 
     Args:
-        every: environment steps over all lanes between two acts.
+        every: Environment steps over all lanes between two acts.
     """
 
     def __init__(self, every: int) -> None:
@@ -101,7 +102,7 @@ class LogCallback(PeriodicCallback):
     """Write what was recorded: of the rollouts since the last time, and of the last update.
 
     SB3 writes before the update and, off policy, once for every few episodes, several times in one
-    step; call `learn` with ``log_interval=sys.maxsize``.
+    step; call ``learn`` with ``log_interval=sys.maxsize``.
     """
 
     def act(self) -> None:
@@ -113,8 +114,8 @@ class CheckpointCallback(PeriodicCallback):
     """Save everything that the training needs to go on; the last in a list of callbacks.
 
     Args:
-        path: run folder.
-        every: environment steps between two checkpoints.
+        path: Run folder.
+        every: Environment steps between two checkpoints.
     """
 
     def __init__(self, path: Path, every: int) -> None:
@@ -129,15 +130,15 @@ class CheckpointCallback(PeriodicCallback):
 class ValidationCallback(PeriodicCallback):
     """Backtest on the validation range, log it, and keep the model that beats equal weight by most.
 
-    Results (see `Validation`) go to `validation.json` of the run folder, the best model to
-    `best_model.safetensors`.
+    Results (see ``Validation``) go to ``validation.json`` of the run folder, the best model to
+    ``best_model.safetensors``.
 
     Args:
-        path: run folder.
-        market: market with fitted features.
-        rows: validation range, half-open; the account always starts at its first bar.
-        env_options: keywords of `PortfolioEnv`.
-        every: environment steps between two backtests.
+        path: Run folder.
+        market: Market with fitted features.
+        rows: Validation range, half-open; the account always starts at its first bar.
+        env_options: Keywords of ``PortfolioEnv``.
+        every: Environment steps between two backtests.
     """
 
     def __init__(

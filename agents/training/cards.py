@@ -54,8 +54,8 @@ def write_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | No
     """Write the card of a run or a walk forward, as JSON and as Markdown.
 
     Args:
-        path: its folder.
-        models: see ``validate_models``; None keeps those of the card before.
+        path: Its folder.
+        models: See ``validate_models``; None keeps those of the card before.
     """
     card = make_card(path, models)
     with replacing(path / TEXT) as beside:  # first: the JSON says that this one is sealed
@@ -68,7 +68,7 @@ def renew_card(path: Path) -> Card:
     """Write a card anew, with backtests of the models on the validation range.
 
     Raises:
-        DataError: if the market has changed since the run was trained.
+        DataError: If the market has changed since the run was trained.
     """
     if (path / WALK_FORWARD).is_file():
         for member in member_runs(path):
@@ -83,7 +83,7 @@ def make_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | Non
     """The card of a run or a walk forward as it stands now; nothing is written.
 
     Raises:
-        DataError: if the run's files hold other things than a training writes.
+        DataError: If the run's files hold other things than a training writes.
     """
     try:
         card = _card(path, models)

@@ -36,7 +36,7 @@ RANGES = {
 PREDICTION_WEIGHT = 0.05
 """Of the likelihood of forecasts in the loss of stage 3, where nothing else is asked for."""
 DEPENDENT = ("timesteps", "num_envs", "window", "validation_every", "checkpoint_every")
-"""Settings whose default depends on others; `TrainConfig.resolved` fills it in."""
+"""Settings whose default depends on others; ``TrainConfig.resolved`` fills it in."""
 LATER = ("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight")
 """Settings that the first runs lack."""
 LATER_STAGES = ("epochs", "iterations", "loss", "schedule", "ema")
@@ -218,14 +218,14 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, settings: Any, source: str | Path = "config.json") -> "TrainConfig":
-        """The inverse of `to_json`.
+        """The inverse of ``to_json``.
 
         Args:
-            settings: what was read.
-            source: where from, for the message.
+            settings: What was read.
+            source: Where from, for the message.
 
         Raises:
-            DataError: if it lacks a field or has one too many, or a value is of another type or
+            DataError: If it lacks a field or has one too many, or a value is of another type or
                 outside its range.
         """
         try:
@@ -306,7 +306,7 @@ class TrainConfig:
 
     @property
     def observed(self) -> int:
-        """Bars of an observation: with `history="past"` an encoder reads more than its window."""
+        """Bars of an observation: with ``history="past"`` an encoder reads more than its window."""
         if not self.has_encoder or "history" not in self.encoder_kwargs:
             return self.bars
         with th.device("meta"):  # nothing is drawn there
@@ -319,7 +319,7 @@ class TrainConfig:
         return options
 
     def env_options(self) -> dict[str, Any]:
-        """Keywords of `PortfolioEnv` that define the task, for training and evaluation alike."""
+        """Keywords of ``PortfolioEnv`` that define the task, for training and evaluation alike."""
         return {
             "window": self.observed,
             "observation": self.observation,

@@ -33,16 +33,16 @@ _SCORER = "scorer."  # before the names of its weights
 def pretrained(
     path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> Weights | None:
-    """The weights that the stages before the algorithm hand on, see `hand_on`; None without any.
+    """The weights that the stages before the algorithm hand on, see ``hand_on``; None without any.
 
     Args:
-        path: the run folder; ``encoder.safetensors`` keeps the result, ``stage_1.safetensors`` and
+        path: The run folder; ``encoder.safetensors`` keeps the result, ``stage_1.safetensors`` and
             ``stage_2.safetensors`` how far the stages have come, so that none is repeated. Numbers
             and figures go to ``tb/stage_1`` and ``tb/stage_2``, by the samples (bars, or steps of
             accounts) seen in the stage.
-        config: resolved settings.
-        market: with fitted features.
-        ranges: rows of each range; nothing after the validation range is read.
+        config: Resolved settings.
+        market: With fitted features.
+        ranges: Rows of each range; nothing after the validation range is read.
     """
     if config.curriculum == "3":
         return None

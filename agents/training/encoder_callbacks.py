@@ -29,7 +29,7 @@ class FrozenStart(BaseCallback):
     What is frozen follows from the number of timesteps alone, so a resumed training needs no more.
 
     Args:
-        until: environment steps over all lanes from which on it learns.
+        until: Environment steps over all lanes from which on it learns.
     """
 
     def __init__(self, until: int) -> None:
@@ -55,12 +55,12 @@ class PredictionLoss(BaseCallback):
     frozen encoder is left alone.
 
     Args:
-        weight: of the likelihood of returns in units of their deviation.
-        market: the market the encoder is bound to.
-        train: half-open range of bars.
-        seed: of the choice of bars, with the number of steps so far, so that a resumed training
+        weight: Of the likelihood of returns in units of their deviation.
+        market: The market the encoder is bound to.
+        train: Half-open range of bars.
+        seed: Of the choice of bars, with the number of steps so far, so that a resumed training
             chooses the same.
-        batch: bars per step.
+        batch: Bars per step.
     """
 
     def __init__(
@@ -113,10 +113,10 @@ class EncoderFigures(PeriodicCallback):
     """Shows what the encoder looks at and whether its forecasts' uncertainty is right.
 
     Args:
-        market: the market.
-        train: half-open range of bars.
-        validation: half-open range; attention is that of its last bar.
-        every: environment steps between two looks.
+        market: The market.
+        train: Half-open range of bars.
+        validation: Half-open range; attention is that of its last bar.
+        every: Environment steps between two looks.
     """
 
     def __init__(self, market: Market, train: Range, validation: Range, every: int) -> None:

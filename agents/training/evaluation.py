@@ -72,12 +72,12 @@ def open_task(
     device: str = "auto",
     agent: bool = True,
 ) -> EvaluationTask:
-    """The task of a run, see `run_task`; without one that of a market, see `market_task`.
+    """The task of a run, see ``run_task``; without one that of a market, see ``market_task``.
 
     Raises:
-        ArgumentError: if settings of a market are given beside a run, or the split is not that of
+        ArgumentError: If settings of a market are given beside a run, or the split is not that of
             the tests of a walk forward.
-        DataError: as of `run_task`.
+        DataError: As of ``run_task``.
     """
     if run is None:
         return market_task(config, folder)
@@ -99,8 +99,8 @@ def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationT
     """The task of baselines alone.
 
     Args:
-        config: what is traded.
-        folder: its folder; default runs/MARKET__baselines.
+        config: What is traded.
+        folder: Its folder; default runs/MARKET__baselines.
     """
     parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
     settings = TrainConfig(**parts).resolved()
@@ -122,13 +122,13 @@ def run_task(
     seed too. What is evaluated of a walk forward is the test range alone.
 
     Args:
-        path: folder of the run or of the walk forward.
-        model: which of its models is evaluated, see `load_run`.
-        device: torch device of the model.
-        agent: include the agent; False takes the market and the rules of the run alone.
+        path: Folder of the run or of the walk forward.
+        model: Which of its models is evaluated, see ``load_run``.
+        device: Torch device of the model.
+        agent: Include the agent; False takes the market and the rules of the run alone.
 
     Raises:
-        DataError: as of `load_run`, or if the walk forward is not trained to its end.
+        DataError: As of ``load_run``, or if the walk forward is not trained to its end.
     """
     if (path / FILE).exists():
         return _walk_forward_task(path, model, device, agent)
@@ -208,7 +208,7 @@ def encoder_pictures(run: Run, rows: Range) -> dict[str, tuple[Figure, str]]:
     """Attention and calibration over some rows, with a text each; empty where there is neither.
 
     Raises:
-        PortfolioError: if matplotlib is not installed.
+        PortfolioError: If matplotlib is not installed.
     """
     network = network_of(run)
     found = all_embeddings(network)

@@ -1,6 +1,6 @@
 """Stage 1 of a curriculum: an encoder learns to forecast the next bar's returns, without trading.
 
-A curriculum trains in stages: 1 forecasts, 2 net growth by its gradient (`direct.agent`), 3 the
+A curriculum trains in stages: 1 forecasts, 2 net growth by its gradient (``direct.agent``), 3 the
 algorithm of reinforcement learning. Each stage starts from the encoder of the one before.
 """
 
@@ -25,8 +25,8 @@ class PretrainingOptions(FitOptions):
     """How an encoder is pretrained.
 
     Attributes:
-        epochs: passes over the training range, at most; a round is an epoch.
-        batch: bars per gradient step.
+        epochs: Passes over the training range, at most; a round is an epoch.
+        batch: Bars per gradient step.
     """
 
     epochs: int = 20
@@ -44,20 +44,20 @@ class PretrainingOptions(FitOptions):
 class Pretrainer:
     """Fits an encoder and its head by the Gaussian likelihood of simple returns t -> t + 1.
 
-    Targets never reach beyond the range they belong to, see `NextReturns`.
+    Targets never reach beyond the range they belong to, see ``NextReturns``.
 
     Args:
-        embeddings: an encoder with a head for forecasts; it is bound to the market.
-        market: with the features the encoder reads.
-        train: half-open range of bars.
-        validation: half-open range on which training is stopped.
-        options: see `PretrainingOptions`.
+        embeddings: An encoder with a head for forecasts; it is bound to the market.
+        market: With the features the encoder reads.
+        train: Half-open range of bars.
+        validation: Half-open range on which training is stopped.
+        options: See ``PretrainingOptions``.
 
     Attributes:
-        fit: the state of the training.
+        fit: The state of the training.
 
     Raises:
-        ArgumentError: if a range holds no window with a next bar, or the encoder has no weights.
+        ArgumentError: If a range holds no window with a next bar, or the encoder has no weights.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Pretrainer:
 
         Returns:
             ``train/nll`` (in standardised returns), ``train/learning_rate``, ``validation/nll``,
-            and the numbers of `Calibration` on the validation range.
+            and the numbers of ``Calibration`` on the validation range.
         """
         fit, options = self.fit, self.options
         numbers = {"train/learning_rate": fit.learning_rate}

@@ -34,17 +34,17 @@ class Record:
     """One run, or one walk forward with its runs.
 
     Attributes:
-        path: its folder.
+        path: Its folder.
         id: 12 hexadecimal digits that it keeps wherever it is moved; "" in the first format.
-        algo: what trained it.
-        market: name of the market.
-        seeds: of the runs.
+        algo: What trained it.
+        market: Name of the market.
+        seeds: Of the runs.
         started: ISO time, UTC; "" in the first format.
         state: "running", "finished", "stopped 40%", "3 of 6 trained" or "old format".
-        excess: yearly log growth above equal weight on the validation range of the best model, or
+        excess: Yearly log growth above equal weight on the validation range of the best model, or
             the mean of those of a walk forward; None if it is not known.
-        looks: how often its test range was looked at.
-        runs: folders of the runs of a walk forward.
+        looks: How often its test range was looked at.
+        runs: Folders of the runs of a walk forward.
     """
 
     path: Path
@@ -74,7 +74,7 @@ def read_record(path: Path) -> Record:
     """The record of a folder.
 
     Raises:
-        DataError: if it is none of a run, or a file of it is damaged.
+        DataError: If it is none of a run, or a file of it is damaged.
     """
     if not is_run(path):
         raise DataError(f"{path} is no run folder: it has neither config.json nor {WALK_FORWARD}")
@@ -111,7 +111,7 @@ def find(name: str, store: Path) -> Path:
     """The folder that is meant by a path, a folder's name, or the beginning of an id.
 
     Raises:
-        ArgumentError: if there is none, or several ids begin so.
+        ArgumentError: If there is none, or several ids begin so.
     """
     for path in (store / name, Path(name)):
         if is_run(path):
@@ -159,7 +159,7 @@ def refuse_old(path: Path) -> None:
     """Refuse a run or a walk forward of the first format.
 
     Raises:
-        DataError: with the command that converts it.
+        DataError: With the command that converts it.
     """
     if is_old(path):
         raise DataError(OLD_FORMAT.format(path))

@@ -45,13 +45,13 @@ class Run:
     """A training run read back from its folder.
 
     Attributes:
-        path: the folder.
-        config: settings of the run, as in its config.json.
-        market: the market with the features the model was trained on.
-        ranges: rows of the market, half-open, for "train", "validation" and "test".
-        env_options: keywords of `PortfolioEnv` for evaluation; the caller adds market, start and
+        path: The folder.
+        config: Settings of the run, as in its config.json.
+        market: The market with the features the model was trained on.
+        ranges: Rows of the market, half-open, for "train", "validation" and "test".
+        env_options: Keywords of ``PortfolioEnv`` for evaluation; the caller adds market, start and
             end.
-        model: the trained agent, for all of the market's assets.
+        model: The trained agent, for all of the market's assets.
     """
 
     path: Path
@@ -68,13 +68,13 @@ def load_run(
     """Read a run folder.
 
     Args:
-        path: the run folder.
-        model: the model at the end of the training, or the best one on the validation range. A
+        path: The run folder.
+        model: The model at the end of the training, or the best one on the validation range. A
             run that was stopped has no final model: its latest checkpoint is taken.
-        device: torch device of the model.
+        device: Torch device of the model.
 
     Raises:
-        DataError: if the folder is not a run, holds no model yet, or its market has changed since.
+        DataError: If the folder is not a run, holds no model yet, or its market has changed since.
     """
     path = Path(path)
     config = read_config(path)
@@ -86,7 +86,7 @@ def load_run(
 def load_model(
     path: Path, config: TrainConfig, market: Market, *, model: str, device: str
 ) -> BaseAlgorithm | DirectAgent:
-    """The agent of a run, for the market that the run was trained on; see `load_run`."""
+    """The agent of a run, for the market that the run was trained on; see ``load_run``."""
     file = model_file(path, model)
     if config.algo == "direct":
         direct = DirectAgent.load(file, device=torch_device(device))
@@ -111,7 +111,7 @@ def read_config(path: Path) -> TrainConfig:
     """The settings of a run.
 
     Raises:
-        DataError: if the folder is no run, or one of the first format.
+        DataError: If the folder is no run, or one of the first format.
     """
     try:
         config = TrainConfig.from_json(read_json(path / "config.json"), path / "config.json")
@@ -158,11 +158,11 @@ def new_folder(config: TrainConfig, name: str) -> Path:
     """The folder for something new: ``config.out``, or one within ``config.runs``.
 
     Args:
-        config: settings.
-        name: of a folder within ``config.runs``, after market and algorithm.
+        config: Settings.
+        name: Of a folder within ``config.runs``, after market and algorithm.
 
     Raises:
-        ArgumentError: if the folder exists and is not empty.
+        ArgumentError: If the folder exists and is not empty.
     """
     name = f"{Path(config.market).stem.split('?')[0]}__{config.algo}__{name}"
     path = Path(config.out) if config.out else Path(config.runs) / name
@@ -181,7 +181,7 @@ def one_process(path: Path) -> Iterator[None]:
     """Keep other processes from writing to a folder, which is created if missing.
 
     Raises:
-        DataError: on entering, if another process writes to it, or something in it is a link.
+        DataError: On entering, if another process writes to it, or something in it is a link.
     """
     refuse_links(path)
     busy = f"another process is at work in {path}; wait for its end, or stop it first"
@@ -194,7 +194,7 @@ def evaluating(path: Path) -> Iterator[None]:
     """Keep others from removing or converting a run while it is evaluated; several may do so.
 
     Raises:
-        DataError: on entering, if something in the folder is a link.
+        DataError: On entering, if something in the folder is a link.
     """
     refuse_links(path)
     with ExitStack() as held:
@@ -209,7 +209,7 @@ def alone(path: Path) -> Iterator[None]:
     """Keep all other processes out of a folder, trainings and evaluations alike.
 
     Raises:
-        DataError: on entering, if another is at work there, or something in it is a link.
+        DataError: On entering, if another is at work there, or something in it is a link.
     """
     with one_process(path), locked(path / _EVALUATIONS):
         if any(map(is_locked, path.glob(".evaluation-*.lock"))):
@@ -236,14 +236,14 @@ def create_run(
     """Write all that is known of a new run before training.
 
     Args:
-        path: its folder.
-        config: resolved settings.
-        market: market with fitted features.
-        ranges: rows of each range.
-        command: the command that started the run.
+        path: Its folder.
+        config: Resolved settings.
+        market: Market with fitted features.
+        ranges: Rows of each range.
+        command: The command that started the run.
 
     Raises:
-        ArgumentError: if the folder is not empty.
+        ArgumentError: If the folder is not empty.
     """
     refuse_filled(path)
     write_json(path / IDENTITY, started(command))
@@ -275,7 +275,7 @@ def started(command: str) -> dict[str, Any]:
     """What tells a run or a walk forward from every other one, and what it is made with.
 
     Args:
-        command: the command that starts it.
+        command: The command that starts it.
     """
     return {
         "format": FORMAT,

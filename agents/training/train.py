@@ -56,8 +56,8 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     """Train an agent from scratch.
 
     Args:
-        config: settings of the run.
-        progress_bar: show one on the terminal.
+        config: Settings of the run.
+        progress_bar: Show one on the terminal.
 
     Returns:
         The run folder.
@@ -77,11 +77,11 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
     """Train a stopped run to its end, from its latest checkpoint, with its own settings.
 
     Args:
-        path: the run folder.
-        progress_bar: show one on the terminal.
+        path: The run folder.
+        progress_bar: Show one on the terminal.
 
     Raises:
-        DataError: if the folder is no run, its market has changed since, or another process is at
+        DataError: If the folder is no run, its market has changed since, or another process is at
             work in it.
     """
     path = Path(path)
@@ -124,9 +124,9 @@ def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> 
     """The agent of a run by an algorithm of SB3, before its first step.
 
     Args:
-        config: resolved settings.
-        market: with fitted features.
-        ranges: rows of each range.
+        config: Resolved settings.
+        market: With fitted features.
+        ranges: Rows of each range.
     """
     assert config.num_envs
     options = config.env_options() | config.training_options(market, ranges["train"])

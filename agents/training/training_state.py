@@ -33,8 +33,9 @@ def save_training(path: Path, agent: BaseAlgorithm) -> None:
     """Write a checkpoint of an agent that is being trained, between two updates.
 
     Args:
-        path: the file, complete or absent; `load_agent` reads it as well.
-        agent: an agent of `make_agent` in an environment of `make_sb3_vec_env`, within `learn`.
+        path: The file, complete or absent; ``load_agent`` reads it as well.
+        agent: An agent of ``make_agent`` in an environment of ``make_sb3_vec_env``, within
+            ``learn``.
     """
     for embeddings in all_embeddings(agent.policy):
         # What is computed in other batches differs by rounding: both sides of a checkpoint, the
@@ -44,14 +45,14 @@ def save_training(path: Path, agent: BaseAlgorithm) -> None:
 
 
 def restore_training(agent: BaseAlgorithm, path: Path) -> None:
-    """Bring a new agent of the same settings to a checkpoint; call `learn` right after it.
+    """Bring a new agent of the same settings to a checkpoint; call ``learn`` right after it.
 
     Args:
-        agent: an agent of `make_agent` with its logger, before its first step.
-        path: what `save_training` wrote.
+        agent: An agent of ``make_agent`` with its logger, before its first step.
+        path: What ``save_training`` wrote.
 
     Raises:
-        DataError: if the file is damaged, or of another training.
+        DataError: If the file is damaged, or of another training.
     """
     tree = load_tensors(path, kind=KIND)
     try:

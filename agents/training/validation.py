@@ -19,9 +19,9 @@ class Validation:
     """An account on the validation range, beside equal weight.
 
     Args:
-        market: with fitted features.
-        rows: validation range, half-open; the account always starts at its first bar.
-        env_options: keywords of `PortfolioEnv`.
+        market: With fitted features.
+        rows: Validation range, half-open; the account always starts at its first bar.
+        env_options: Keywords of ``PortfolioEnv``.
     """
 
     def __init__(self, market: Market, rows: Range, env_options: Mapping[str, Any]) -> None:

@@ -47,10 +47,10 @@ class Plan:
     """What a walk forward consists of.
 
     Attributes:
-        config: settings of every run but for ranges, seed and folder.
-        seeds: of the runs of each fold.
-        folds: rows of the market that ``config`` loads.
-        runs: settings of the runs of each fold, without seed and folder.
+        config: Settings of every run but for ranges, seed and folder.
+        seeds: Of the runs of each fold.
+        folds: Rows of the market that ``config`` loads.
+        runs: Settings of the runs of each fold, without seed and folder.
     """
 
     config: TrainConfig
@@ -75,13 +75,13 @@ def make_plan(
     features by its own training range.
 
     Args:
-        config: settings of a run.
-        folds: number of folds, at least 1.
-        seeds: of the runs of each fold; that of the configuration by default.
-        rolling: forget the oldest bars instead of keeping all.
+        config: Settings of a run.
+        folds: Number of folds, at least 1.
+        seeds: Of the runs of each fold; that of the configuration by default.
+        rolling: Forget the oldest bars instead of keeping all.
 
     Raises:
-        ArgumentError: if a range is too short, a seed repeats or is none, or an asset of the market
+        ArgumentError: If a range is too short, a seed repeats or is none, or an asset of the market
             has no bar in some fold.
     """
     config = config.resolved()
@@ -125,7 +125,7 @@ def walk_forward(
         time.
 
     Raises:
-        ArgumentError: as for ``make_plan``, or if the folder exists and is not empty.
+        ArgumentError: As for ``make_plan``, or if the folder exists and is not empty.
     """
     plan = make_plan(config, folds, seeds=seeds, rolling=rolling)
     path = new_folder(config, f"walk_forward__{datetime.now():%Y%m%d-%H%M%S}")
@@ -156,7 +156,7 @@ def read_plan(path: Path) -> Plan:
     """The plan that a folder was made by.
 
     Raises:
-        DataError: if it is no such folder, its plan is damaged, or its market has changed in
+        DataError: If it is no such folder, its plan is damaged, or its market has changed in
             length.
     """
     try:
@@ -187,15 +187,15 @@ def out_of_sample(
     """The account of each seed over all tests, see ``portfolio_env.evaluation.stitch``.
 
     Args:
-        path: folder of a walk forward whose runs are trained.
-        model: of every run, the last one or the best on the validation range of its fold.
-        device: torch device of the models.
+        path: Folder of a walk forward whose runs are trained.
+        model: Of every run, the last one or the best on the validation range of its fold.
+        device: Torch device of the models.
 
     Returns:
         Backtests by seed, each from the first bar of the first test to the last bar of the last.
 
     Raises:
-        DataError: if the folder is no walk forward, or one of its runs holds no model yet.
+        DataError: If the folder is no walk forward, or one of its runs holds no model yet.
     """
     path = Path(path)
     results = {}

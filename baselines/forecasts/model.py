@@ -19,7 +19,7 @@ from portfolio_env.simulation.constraints import PortfolioConstraints
 
 TREES = ("gradient_boosting", "random_forest")
 FORECASTERS = (*TREES, "lstm", "mlp", "transformer", "state_space", "gat", "tcn_gnn_lstm_small")
-"""What forecasts, by name: trees of scikit-learn, or encoders of `agents.networks`."""
+"""What forecasts, by name: trees of scikit-learn, or encoders of ``agents.networks``."""
 
 
 class ForecastMeanVariance(MeanVariance):

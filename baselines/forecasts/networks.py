@@ -1,4 +1,4 @@
-"""Forecasts by networks that read windows of features: the encoders of `agents.networks`."""
+"""Forecasts by networks that read windows of features: the encoders of ``agents.networks``."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ WINDOW = 20  # bars that a network sees
 class Network:
     """An encoder of windows, with a head for the mean and deviation of each next return.
 
-    Trained by the Gaussian likelihood of the next bar's return (`training.pretraining.Pretrainer`):
-    the last fifth of the bars says when to stop, and the best weights on it are kept.
+    Trained by the Gaussian likelihood of the next bar's return
+    (``training.pretraining.Pretrainer``): the last fifth of the bars says when to stop, and the
+    best weights on it are kept.
 
     Args:
         encoder: A name of ``agents.networks.ENCODERS``.
         seed: Of the weights to begin with and of every draw.
-        options: ``window`` (20 bars), options of `PretrainingOptions` (``epochs``, ``batch``,
+        options: ``window`` (20 bars), options of ``PretrainingOptions`` (``epochs``, ``batch``,
             ``learning_rate``, ...; 5 epochs unless given), and all others to the encoder, over
             ``SIZES``.
 

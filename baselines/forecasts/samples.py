@@ -28,7 +28,7 @@ class Forecaster(Protocol):
         """(N,) expected simple returns per bar after the last bar of ``known``."""
 
     def state(self) -> dict[str, Any]:
-        """What it has learned: a tree of arrays and JSON, see `agents.tensors`."""
+        """What it has learned: a tree of arrays and JSON, see ``agents.tensors``."""
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take back what ``state`` returned, in one of the same options.

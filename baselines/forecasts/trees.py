@@ -31,7 +31,7 @@ class Trees:
         horizon: Bars ahead; the return is divided by them.
         pooled: One model of all assets; otherwise each has its own.
         seed: Of what is drawn.
-        options: scikit-learn's parameters in place of the defaults.
+        options: Scikit-learn's parameters in place of the defaults.
     """
 
     def __init__(

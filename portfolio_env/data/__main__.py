@@ -1,4 +1,4 @@
-"""Download, list, explore and convert market data: `python -m portfolio_env.data --help`."""
+"""Download, list, explore and convert market data: ``python -m portfolio_env.data --help``."""
 
 import sys
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: those of the command line if None.
+        arguments: Those of the command line if None.
 
     Returns:
         The exit status: 0, or 1 if something went wrong (2 for a wrong usage).

@@ -22,7 +22,7 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read bars as they are: duplicates, disorder, impossible and incomplete bars are kept.
 
     Args:
-        path: a CSV or Parquet file, plain or gzip (told by its content, not its name), in one of
+        path: A CSV or Parquet file, plain or gzip (told by its content, not its name), in one of
             these forms, or a folder of Parquet files.
 
             - long: columns date (ISO 8601), symbol, close and, where known, open, high, low and
@@ -31,14 +31,14 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
               named after (no column may be called symbol or close);
             - wide with the two header rows Price and Ticker of yfinance;
             - a folder of long files of one symbol each, which the entry "symbol" of their metadata
-              names, else the file: what `data.downloads.store` keeps for an exchange.
+              names, else the file: what ``data.downloads.store`` keeps for an exchange.
 
     Returns:
         A frame with columns date (datetime64[ns], times with a zone in UTC), symbol, and the bar
         fields that the source has; ``attrs`` holds the source and its SHA-256.
 
     Raises:
-        DataError: for what cannot be read, naming the file, the row and the mend.
+        DataError: For what cannot be read, naming the file, the row and the mend.
     """
     tables, source = read_tables(path)
     frame = pd.concat([typed_frame(table, origin) for table, origin in tables], ignore_index=True)
@@ -47,14 +47,14 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_panel(path: str | os.PathLike[str]) -> PricePanel:
-    """Read a file or folder (see `read_frame`) whose bars can all be true.
+    """Read a file or folder (see ``read_frame``) whose bars can all be true.
 
     Args:
-        path: dates increase within each symbol; symbols may be listed late, delisted early or miss
+        path: Dates increase within each symbol; symbols may be listed late, delisted early or miss
             bars.
 
     Raises:
-        DataError: naming the file, the row and the mend.
+        DataError: Naming the file, the row and the mend.
     """
     tables, source = read_tables(path)
     parts = [_checked(typed_frame(table, origin), origin) for table, origin in tables]
@@ -62,14 +62,14 @@ def read_panel(path: str | os.PathLike[str]) -> PricePanel:
 
 
 def panel_from_frame(frame: pd.DataFrame, source: str = "the frame") -> PricePanel:
-    """A panel from a long frame; columns and rules as for `read_panel`.
+    """A panel from a long frame; columns and rules as for ``read_panel``.
 
     Args:
-        frame: columns date, symbol, close and, where known, open, high, low and volume.
-        source: what errors call the data.
+        frame: Columns date, symbol, close and, where known, open, high, low and volume.
+        source: What errors call the data.
 
     Raises:
-        DataError: naming the row (counted from 1) and the mend.
+        DataError: Naming the row (counted from 1) and the mend.
     """
     origin = Origin(source)
     return _panel(_checked(typed_frame(frame, origin), origin), origin, {"source": "frame"})
@@ -79,11 +79,11 @@ def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePa
     """A panel of closing prices from a wide frame.
 
     Args:
-        close: index increasing dates, one column per asset, NaN where an asset has no bar.
-        source: what errors and the provenance call the data.
+        close: Index increasing dates, one column per asset, NaN where an asset has no bar.
+        source: What errors and the provenance call the data.
 
     Raises:
-        DataError: naming the row (counted from 1) or the asset and date, and the mend.
+        DataError: Naming the row (counted from 1) or the asset and date, and the mend.
     """
     origin = Origin(source)
     times = read_times(close.index.to_series(), origin)

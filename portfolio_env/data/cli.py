@@ -1,4 +1,4 @@
-"""The commands of `python -m portfolio_env.data`."""
+"""The commands of ``python -m portfolio_env.data``."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ class Report:
     """Explore prices: a page of pictures and tables, and the report on their quality."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What `load_market` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
     out: Path = Path("report")
     """The folder to write to."""
 
@@ -164,7 +164,7 @@ class Convert:
     """Make one file of a source: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What `load_market` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
     out: Annotated[Path, tyro.conf.Positional]
     """The file to write."""
     timeframe: str | None = None

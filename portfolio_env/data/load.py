@@ -46,7 +46,7 @@ def sp500_panel() -> PricePanel:
     (its import takes seconds). The companies were chosen in hindsight: all of them survived.
 
     Raises:
-        DataError: if skfolio is not installed.
+        DataError: If skfolio is not installed.
     """
     found = importlib.util.find_spec("skfolio")
     folders = (found and found.submodule_search_locations) or []
@@ -68,7 +68,7 @@ SOURCES: dict[str, Callable[..., PricePanel]] = {
 """Panels by name; the keyword arguments of the function are the options of the name."""
 
 Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | PricePanel | Market
-"""A name that `load_market` knows, a path, a frame, a panel or a market."""
+"""A name that ``load_market`` knows, a path, a frame, a panel or a market."""
 
 _NO_SOURCE = (
     "{} is no source of bars: give a path, the name of a market, a frame, a PricePanel or a Market"
@@ -98,23 +98,23 @@ def load_market(
     """Load a market by name, from a file, or from bars in memory.
 
     Args:
-        source: a name in `SOURCES` (options follow as a query, e.g.
+        source: A name in ``SOURCES`` (options follow as a query, e.g.
             ``"synthetic-momentum?seed=3&strength=weak"``); the path of a CSV or Parquet file or of
-            a folder of them (see `read_frame`), or of a market saved as ``.npz``; a long frame
+            a folder of them (see ``read_frame``), or of a market saved as ``.npz``; a long frame
             (columns date, symbol, close and, where known, open, high, low and volume); a wide frame
             of closing prices (index dates, one column per asset, NaN where there is no bar); a
-            `PricePanel`; or a `Market`.
-        assets: the assets to keep, in this order; None keeps all.
-        start: the first bar to keep, a row or a date; None is the first there is.
-        end: the bar after the last one to keep, a row or a date; None keeps the last.
-        features: a preset, names of features or a `FeaturePipeline`.
-        fit_end: scalers are fitted on rows (of the loaded market) before this row or date; None
+            ``PricePanel``; or a ``Market``.
+        assets: The assets to keep, in this order; None keeps all.
+        start: The first bar to keep, a row or a date; None is the first there is.
+        end: The bar after the last one to keep, a row or a date; None keeps the last.
+        features: A preset, names of features or a ``FeaturePipeline``.
+        fit_end: Scalers are fitted on rows (of the loaded market) before this row or date; None
             leaves the features unscaled.
-        timeframe: make longer bars of those that are kept, e.g. "1d" (see `resample`).
-        metadata: labels of the assets, a file or a mapping (see `with_categories`).
-        exogenous: further channels with their own times, a file or a frame (see `join`).
-        repair: what to mend in the bars of a file or folder before they are checked (see
-            `portfolio_env.data.repair`); what was done stands in ``panel.provenance["repairs"]``.
+        timeframe: Make longer bars of those that are kept, e.g. "1d" (see ``resample``).
+        metadata: Labels of the assets, a file or a mapping (see ``with_categories``).
+        exogenous: Further channels with their own times, a file or a frame (see ``join``).
+        repair: What to mend in the bars of a file or folder before they are checked (see
+            ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
 
     Returns:
         The market, as if its source held nothing but the kept bars: assets and rows without any are
@@ -122,8 +122,8 @@ def load_market(
         ``fit_end``, ``timeframe``, ``metadata`` or ``exogenous`` say otherwise.
 
     Raises:
-        ArgumentError: for unknown names, options or dates.
-        DataError: if the data cannot be used; the message names the file, the row and the mend.
+        ArgumentError: For unknown names, options or dates.
+        DataError: If the data cannot be used; the message names the file, the row and the mend.
     """
     bars = _opened(source, repair)
     additions = (timeframe, metadata, exogenous)
@@ -252,16 +252,16 @@ def long_frame(source: Source) -> pd.DataFrame:
     """The bars of a source, as they are: duplicates, disorder and impossible bars included.
 
     Args:
-        source: see `Source`; frames have columns date, symbol, close and, where known, open, high,
-            low and volume; others are ignored.
+        source: See ``Source``; frames have columns date, symbol, close and, where known, open,
+            high, low and volume; others are ignored.
 
     Returns:
         A frame with those columns, dates as datetime64[ns] (UTC, without a zone), prices and volume
         as float64, in the order given.
 
     Raises:
-        ArgumentError: if it is no source, or an unknown name.
-        DataError: if there are no rows, or one lacks its date or symbol or holds no number.
+        ArgumentError: If it is no source, or an unknown name.
+        DataError: If there are no rows, or one lacks its date or symbol or holds no number.
     """
     bars = resolved(source)
     return bars if isinstance(bars, pd.DataFrame) else frame_of_panel(bars)

@@ -40,19 +40,19 @@ def with_categories(
     """The panel with labels of its assets as categories.
 
     Args:
-        panel: its assets are looked up by name; "" is the label of those that the source lacks,
+        panel: Its assets are looked up by name; "" is the label of those that the source lacks,
             which ``provenance["metadata"]["unlabelled"]`` lists.
-        source: a CSV or Parquet file with a column symbol and columns of labels, a JSON file that
+        source: A CSV or Parquet file with a column symbol and columns of labels, a JSON file that
             holds such rows (a list of objects) or ``{symbol: {name: label}}``, or such a mapping.
             Symbols that are not in the panel mean nothing.
-        columns: the labels to take; None takes those in `CATEGORIES` whose values are texts.
+        columns: The labels to take; None takes those in ``CATEGORIES`` whose values are texts.
 
     Returns:
         The panel; its categories of the same names are replaced, others are kept.
 
     Raises:
-        ArgumentError: if a column that is asked for does not exist.
-        DataError: if the source cannot be read, names a symbol twice, lacks symbols, or has no
+        ArgumentError: If a column that is asked for does not exist.
+        DataError: If the source cannot be read, names a symbol twice, lacks symbols, or has no
             labels.
     """
     table, origin = _table(source)

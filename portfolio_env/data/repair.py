@@ -32,25 +32,25 @@ class Repair:
     kept gives the repaired bars up to that date.
 
     Attributes:
-        sort: put rows in order of date and symbol.
-        drop_faulty: drop bars that cannot be true (`bar_faults`) or lack a field.
-        drop_duplicates: of rows of one date and symbol keep the "first" or the "last".
-        drop_jumps: drop bars whose close lies more than this many robust sigmas (1.4826 times the
+        sort: Put rows in order of date and symbol.
+        drop_faulty: Drop bars that cannot be true (``bar_faults``) or lack a field.
+        drop_duplicates: Of rows of one date and symbol keep the "first" or the "last".
+        drop_jumps: Drop bars whose close lies more than this many robust sigmas (1.4826 times the
             median absolute log return of the 250 bars before; at least 30) away from the last kept
             close. The bar after a dropped one is kept if it lies within that distance of the last
             kept close (the jump was an error) or of the dropped one (it was news): so a true jump
             loses its first bar, and enters at its second.
-        fill_gaps: where bars are missing, carry the last close forward for at most this many bars:
+        fill_gaps: Where bars are missing, carry the last close forward for at most this many bars:
             open, high, low and close are the last close, volume is 0. Bars filled in this way
-            cannot be traded (`PricePanel.tradable`). Of a longer gap the rest stays missing, as
+            cannot be traded (``PricePanel.tradable``). Of a longer gap the rest stays missing, as
             does everything after; an asset that has ended is carried as well, since nobody knew.
             The rows then are in order of date and symbol.
-        spacing: the time between bars of a market that never closes, e.g. "1h": dates on which no
+        spacing: The time between bars of a market that never closes, e.g. "1h": dates on which no
             asset has a bar then count as missing, too. None: only dates count on which some asset
             has a bar.
 
     Raises:
-        ArgumentError: for values out of range.
+        ArgumentError: For values out of range.
     """
 
     sort: bool = False
@@ -82,7 +82,7 @@ class Repair:
         """The options themselves, or from a mapping of them; None repairs nothing.
 
         Raises:
-            ArgumentError: for unknown options, and values out of range.
+            ArgumentError: For unknown options, and values out of range.
         """
         if isinstance(options, Repair):
             return options
@@ -99,17 +99,17 @@ def repair(
     """Repair bars in long form.
 
     Args:
-        frame: columns date, symbol, close and, where known, open, high, low and volume (see
-            `typed_frame`); others are dropped.
-        options: see `Repair`.
+        frame: Columns date, symbol, close and, where known, open, high, low and volume (see
+            ``typed_frame``); others are dropped.
+        options: See ``Repair``.
 
     Returns:
         The repaired frame, and what was done, JSON-able: the options, and for each one in use the
         number of rows it touched, in all and per symbol, with the date of the first.
 
     Raises:
-        ArgumentError: for unknown options.
-        DataError: if rows are out of order or repeat a date and a repair needs that they do not.
+        ArgumentError: For unknown options.
+        DataError: If rows are out of order or repeat a date and a repair needs that they do not.
     """
     options = Repair.of(options)
     frame = typed_frame(frame, Origin("the frame"))
@@ -153,7 +153,7 @@ def _touched(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _faulty(frame: pd.DataFrame) -> BoolArray:
-    """Which rows break a rule of `bar_faults` or lack a field."""
+    """Which rows break a rule of ``bar_faults`` or lack a field."""
     bars = bar_fields(frame)
     return np.logical_or.reduce([lacking(bars), *(mask for mask, _ in bar_faults(bars))])
 
@@ -175,7 +175,7 @@ def _in_order(frame: pd.DataFrame, need: str) -> npt.NDArray[np.intp]:
 
 
 def _jumps(frame: pd.DataFrame, sigmas: float) -> BoolArray:
-    """Which rows `Repair.drop_jumps` drops."""
+    """Which rows ``Repair.drop_jumps`` drops."""
     order = _in_order(frame, "drop_jumps")
     codes = _keys(frame)[1][order]
     close = frame["close"].to_numpy()[order]
@@ -201,7 +201,7 @@ def _jumps(frame: pd.DataFrame, sigmas: float) -> BoolArray:
 
 
 def _filled(frame: pd.DataFrame, limit: int, spacing: str | None) -> pd.DataFrame:
-    """The bars that `Repair.fill_gaps` adds."""
+    """The bars that ``Repair.fill_gaps`` adds."""
     if "volume" not in frame.columns:
         raise ArgumentError(
             "fill_gaps needs volume: without it nothing would tell that a filled bar cannot be "

@@ -36,14 +36,14 @@ def read_tables(
     """The tables of a file, or of a folder with one Parquet file per symbol, in long form.
 
     Args:
-        path: see `portfolio_env.data.bars.read_frame`.
+        path: See ``portfolio_env.data.bars.read_frame``.
 
     Returns:
         Frames with the columns the files have (of wide ones date, symbol and the bar fields), each
         with where its rows come from; and the source and its SHA-256 for the provenance.
 
     Raises:
-        DataError: naming the file and the mend.
+        DataError: Naming the file and the mend.
     """
     if not Path(path).is_dir():
         frame, origin, about = read_table(path)
@@ -82,7 +82,7 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
         SHA-256 with what else a Parquet file says about itself.
 
     Raises:
-        DataError: if there is no such table, or if it has no rows.
+        DataError: If there is no such table, or if it has no rows.
     """
     origin = Origin(os.fspath(path))
     try:
@@ -221,9 +221,9 @@ class Origin:
     """Where rows come from, to name them in errors.
 
     Attributes:
-        name: the file.
-        unit: what a row is called.
-        first: the number of the row at position 0.
+        name: The file.
+        unit: What a row is called.
+        first: The number of the row at position 0.
         numbers: (rows,) the number of each row instead, where they are not consecutive.
     """
 
@@ -257,7 +257,7 @@ def read_times(dates: pd.Series[Any], origin: Origin) -> Timestamps:
     """Dates as datetime64[ns]; UTC where they carry a zone.
 
     Raises:
-        DataError: if a date is missing or unreadable, or if some carry another zone.
+        DataError: If a date is missing or unreadable, or if some carry another zone.
     """
     mend = "write it as 2020-01-31 or 2020-01-31T09:30:00Z"
     origin.refuse(dates.isna().to_numpy(), "there is no date", mend)
@@ -286,7 +286,7 @@ def read_numbers(values: pd.Series[Any], origin: Origin) -> FloatArray:
     """Numbers as float64, NaN where the cell is empty.
 
     Raises:
-        DataError: if a cell holds anything else.
+        DataError: If a cell holds anything else.
     """
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     wrong = np.isnan(numbers) & values.notna().to_numpy()

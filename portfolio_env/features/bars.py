@@ -17,8 +17,8 @@ class Bars:
     """Bars of one timeframe, all arrays (T, N); NaN where an asset has no bar.
 
     Args:
-        panel: the bars.
-        reference: the asset that stands for the market in cross-asset indicators; None takes the
+        panel: The bars.
+        reference: The asset that stands for the market in cross-asset indicators; None takes the
             equally weighted mean of all assets.
     """
 

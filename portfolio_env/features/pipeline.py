@@ -1,4 +1,4 @@
-"""`FeaturePipeline`: panel in, market out; scalers fitted on past rows only."""
+"""``FeaturePipeline``: panel in, market out; scalers fitted on past rows only."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class FeaturePipeline:
     bounded by nature and stay as they are.
 
     Args:
-        features: names of presets, groups and features (see `describe`), one or several; the
+        features: Names of presets, groups and features (see ``describe``), one or several; the
             default "minimal" is what a first experiment needs: the return, the volatility over 10
             bars, the momentum over 5, the log change of volume, close over its 20-bar mean, and the
             exogenous channels of the panel. Features that need bar fields the panel lacks are left
@@ -48,12 +48,12 @@ class FeaturePipeline:
         scaler: "robust" (median and interquartile range), "standard" (mean and standard deviation)
             or "rank" (distribution function of the fitted rows).
         scaling: "pooled" (one scaler per feature) or "asset" (one per asset and feature).
-        bound: the bound of |features|.
-        reference: the asset that stands for the market in cross-asset features, e.g. "BTCUSDT";
+        bound: The bound of |features|.
+        reference: The asset that stands for the market in cross-asset features, e.g. "BTCUSDT";
             None takes the equally weighted mean.
 
     Raises:
-        ArgumentError: for unknown names.
+        ArgumentError: For unknown names.
     """
 
     def __init__(
@@ -89,8 +89,8 @@ class FeaturePipeline:
         """Fit the scalers, and return this pipeline.
 
         Args:
-            market: the panel, or a market whose panel is meant.
-            rows: the rows to fit on, those before a row in (0, T] or a slice of step 1. Features
+            market: The panel, or a market whose panel is meant.
+            rows: The rows to fit on, those before a row in (0, T] or a slice of step 1. Features
                 are computed as if nothing came after them.
         """
         panel = market.panel if isinstance(market, Market) else market
@@ -140,11 +140,11 @@ class FeaturePipeline:
         thousand.
 
         Args:
-            market: what this pipeline made.
+            market: What this pipeline made.
             new_bars: (K, N) later bars of the same assets, fields and exogenous channels.
 
         Raises:
-            DataError: if the bars do not continue the market, or it has other features.
+            DataError: If the bars do not continue the market, or it has other features.
         """
         panel = market.panel.extended(new_bars)
         chosen, _ = self._choose(panel)
@@ -199,8 +199,8 @@ class FeaturePipeline:
         One feature after the other, so that little more than the result is in memory.
 
         Args:
-            chosen: the F features.
-            bars_of: the bars to compute each from, which end with the last row.
+            chosen: The F features.
+            bars_of: The bars to compute each from, which end with the last row.
             tradable: (K, N).
         """
         observed = np.zeros((*tradable.shape, len(chosen)), np.float32)
@@ -236,7 +236,7 @@ class FeaturePipeline:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> FeaturePipeline:
-        """The inverse of `to_dict`."""
+        """The inverse of ``to_dict``."""
         options = dict(plain)
         fitted = options.pop("fitted", None)
         pipeline = cls(options.pop("features"), **options)
@@ -257,10 +257,10 @@ class FeaturePipeline:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeaturePipeline:
-        """Read a pipeline that `save` wrote.
+        """Read a pipeline that ``save`` wrote.
 
         Raises:
-            DataError: if the file is missing or no such pipeline.
+            DataError: If the file is missing or no such pipeline.
         """
         try:
             return cls.from_dict(read_json(os.fspath(path)))
@@ -281,9 +281,9 @@ def build_market(
     """The market of a panel, with features.
 
     Args:
-        panel: the bars.
-        features: a preset ("minimal"), names of features, or a pipeline, fitted or not.
-        fit_end: the pipeline is fitted on the rows before this row or date; None leaves it as it
+        panel: The bars.
+        features: A preset ("minimal"), names of features, or a pipeline, fitted or not.
+        fit_end: The pipeline is fitted on the rows before this row or date; None leaves it as it
             is, which means unscaled features if it is not fitted.
     """
     pipeline = features if isinstance(features, FeaturePipeline) else FeaturePipeline(features)

@@ -47,7 +47,7 @@ GROUPS = (
     "exogenous",
 )
 """Names that switch on a group: the indicators of a module of that name at their default windows
-("ta": those of `indicators.library`), the higher timeframes, or the exogenous channels of the
+("ta": those of ``indicators.library``), the higher timeframes, or the exogenous channels of the
 panel."""
 
 KNOWN = "known"
@@ -117,13 +117,13 @@ def select(names: str | Sequence[str], panel: PricePanel) -> list[Feature]:
     """The features that names of features, groups and presets stand for, each once, in order.
 
     Args:
-        names: one or more, also "minimal,liquidity"; "full" is a preset, "liquidity" a group,
+        names: One or more, also "minimal,liquidity"; "full" is a preset, "liquidity" a group,
             "rsi_9" an indicator at any window, "1w:rsi_9" the same on weekly bars.
-        panel: its frequency decides which higher timeframes and clock features there are, its
+        panel: Its frequency decides which higher timeframes and clock features there are, its
             exogenous channels can be named too.
 
     Raises:
-        ArgumentError: for a name that stands for nothing.
+        ArgumentError: For a name that stands for nothing.
     """
     wanted = names.split(",") if isinstance(names, str) else names
     found = {name: _feature(name, panel) for name in _expanded(wanted, panel)}
@@ -134,14 +134,14 @@ def describe(names: str | Sequence[str] = "full", panel: PricePanel | None = Non
     """Print a table of features: name, group, inputs, window, formula, source.
 
     Args:
-        names: as for `select`; "levels" lists the group that "full" leaves out.
-        panel: as for `select`; without one, that of daily bars.
+        names: As for ``select``; "levels" lists the group that "full" leaves out.
+        panel: As for ``select``; without one, that of daily bars.
     """
     print(table(names, panel).to_string(index=False, justify="left"))
 
 
 def table(names: str | Sequence[str] = "full", panel: PricePanel | None = None) -> pd.DataFrame:
-    """The table that `describe` prints, as a frame with a few columns more."""
+    """The table that ``describe`` prints, as a frame with a few columns more."""
     rows = select(names, _daily() if panel is None else panel)
     columns = ("name", "group", "inputs", "window", "lookback", "formula", "source")
     frame = pd.DataFrame(
@@ -223,5 +223,5 @@ def _exogenous(bars: Bars, name: str) -> FloatArray:
 
 
 def _all_known(bars: Bars) -> FloatArray:
-    """The start of `KNOWN`, which the pipeline lowers for every feature that is not known."""
+    """The start of ``KNOWN``, which the pipeline lowers for every feature that is not known."""
     return np.ones_like(bars.close)

@@ -20,16 +20,16 @@ class Feature:
     """One causal channel: an indicator at a window, on the bars of one timeframe.
 
     Attributes:
-        name: its name among `Market.feature_names`.
-        group: the group that switches it on.
-        inputs: the bar fields it reads.
-        window: its window in bars, or None.
-        formula: what it computes, w being the window.
-        source: where the formula comes from.
-        lookback: how many rows before t must exist for the value at t to be known.
-        memory: how many rows before t give the value at t to 1e-12; `ALL` where only all do.
-        scaled: whether scalers apply; flags, ranks and angles are bounded by nature.
-        compute: bars -> (T, N) float64 or what broadcasts to it; row t uses rows <= t only, NaN
+        name: Its name among ``Market.feature_names``.
+        group: The group that switches it on.
+        inputs: The bar fields it reads.
+        window: Its window in bars, or None.
+        formula: What it computes, w being the window.
+        source: Where the formula comes from.
+        lookback: How many rows before t must exist for the value at t to be known.
+        memory: How many rows before t give the value at t to 1e-12; ``ALL`` where only all do.
+        scaled: Whether scalers apply; flags, ranks and angles are bounded by nature.
+        compute: Bars -> (T, N) float64 or what broadcasts to it; row t uses rows <= t only, NaN
             where unknown.
     """
 
@@ -47,14 +47,14 @@ class Feature:
 
 @dataclass(frozen=True)
 class Indicator:
-    """A family of features that differ in their window; the attributes are those of `Feature`.
+    """A family of features that differ in their window; the attributes are those of ``Feature``.
 
     Attributes:
-        windows: the windows of its group's features, or None if it takes none.
-        lookback: window -> rows.
-        memory: window -> rows.
-        smallest: the smallest window that makes sense.
-        alias_of: the indicator it equals up to a factor, which stands for it in groups.
+        windows: The windows of its group's features, or None if it takes none.
+        lookback: Window -> rows.
+        memory: Window -> rows.
+        smallest: The smallest window that makes sense.
+        alias_of: The indicator it equals up to a factor, which stands for it in groups.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Indicator:
         """The feature of a window, or of none.
 
         Raises:
-            ArgumentError: if the indicator takes no such window.
+            ArgumentError: If the indicator takes no such window.
         """
         if (window is None) != (self.windows is None):
             mend = f"name it {self.name}" if self.windows is None else f"name it {self.name}_20"
@@ -119,16 +119,16 @@ def indicator(
     """Declare the decorated function ``(bars)`` or ``(bars, w)`` as the indicator of its name.
 
     Args:
-        group: see `Indicator`, as for the rest.
-        formula: plain text; w is the window, c, o, h, l, v the bar fields, r the one-bar return.
-        inputs: names of bar fields, separated by blanks.
-        source: paper or book, where the formula does not say it all.
-        windows: default windows; None for indicators without one.
-        lookback: window -> rows.
-        memory: window -> rows; as many as the lookback by default.
-        scaled: whether scalers apply.
-        smallest: smallest window.
-        alias_of: the indicator it repeats.
+        group: See ``Indicator``, as for the rest.
+        formula: Plain text; w is the window, c, o, h, l, v the bar fields, r the one-bar return.
+        inputs: Names of bar fields, separated by blanks.
+        source: Paper or book, where the formula does not say it all.
+        windows: Default windows; None for indicators without one.
+        lookback: Window -> rows.
+        memory: Window -> rows; as many as the lookback by default.
+        scaled: Whether scalers apply.
+        smallest: Smallest window.
+        alias_of: The indicator it repeats.
     """
 
     def declare(function: Callable[..., FloatArray]) -> Callable[..., FloatArray]:

@@ -56,7 +56,7 @@ class Scaler:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Scaler:
-        """The inverse of `to_dict`."""
+        """The inverse of ``to_dict``."""
         return cls(str(plain["kind"]), np.array(plain["numbers"], np.float64))
 
 

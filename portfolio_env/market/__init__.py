@@ -1,4 +1,4 @@
-"""Prices and features in memory: `PricePanel`, `Market`, their times and their fingerprints."""
+"""Prices and features in memory: ``PricePanel``, ``Market``, their times and their fingerprints."""
 
 from portfolio_env.market.market import FEATURE_BOUND, Market
 from portfolio_env.market.panel import PricePanel

@@ -1,4 +1,4 @@
-"""`Market`: price bars, features and a mask, in memory.
+"""``Market``: price bars, features and a mask, in memory.
 
 Panels and markets are immutable: every array is read-only, so one market can be shared by all
 environments, agents and baselines of a process, and copies are the object itself.
@@ -43,13 +43,13 @@ class Market(Immutable):
     """A price panel together with the features an agent observes.
 
     Attributes:
-        panel: the bars.
+        panel: The bars.
         features: (T, N, F) float32, finite, within +-feature_bound; row t is known at the close of
             bar t. 0 where the asset cannot be traded or the feature is not known yet.
         feature_names: F names.
-        warmup: rows before this one lack the history some feature needs.
-        feature_bound: bound of |features|.
-        vocabularies: the labels of every category in the order of their codes; sorted from the
+        warmup: Rows before this one lack the history some feature needs.
+        feature_bound: Bound of |features|.
+        vocabularies: The labels of every category in the order of their codes; sorted from the
             panel when not given.
     """
 
@@ -202,10 +202,10 @@ class Market(Immutable):
         )
 
     def extended(self, panel: PricePanel, features: npt.NDArray[np.float32]) -> Market:
-        """The market continued to the end of a longer panel (see `FeaturePipeline.update`).
+        """The market continued to the end of a longer panel (see ``FeaturePipeline.update``).
 
         Args:
-            panel: the panel of this market with K more bars.
+            panel: The panel of this market with K more bars.
             features: (K, N, F), their features.
         """
         room: GrowableArray | None = self.__dict__.get("_room")
@@ -221,8 +221,8 @@ class Market(Immutable):
         """Chronological ranges for training, validation and test.
 
         Args:
-            train: the share of all bars, in (0, 1), or the moment at which training ends.
-            validation: likewise the share, or the moment at which validation ends.
+            train: The share of all bars, in (0, 1), or the moment at which training ends.
+            validation: Likewise the share, or the moment at which validation ends.
 
         Returns:
             Three half-open ranges of rows that cover the market.
@@ -261,7 +261,7 @@ class Market(Immutable):
         """Write the market to one ``.npz`` file, which is complete or absent.
 
         Args:
-            path: ends in ".npz"; missing folders are created.
+            path: Ends in ".npz"; missing folders are created.
         """
         path = Path(path)
         if path.suffix != ".npz":
@@ -271,18 +271,18 @@ class Market(Immutable):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Market:
-        """Read a market that `save` wrote; nothing in the file is executed.
+        """Read a market that ``save`` wrote; nothing in the file is executed.
 
         Features are mapped into memory: they are read when they are used, and processes that use
         one file share them.
 
         Args:
-            path: the file.
-            verify: hold the features against their checksum, as all the rest always is, so that
+            path: The file.
+            verify: Hold the features against their checksum, as all the rest always is, so that
                 damaged numbers are refused.
 
         Raises:
-            DataError: if the file is missing, damaged or no such market.
+            DataError: If the file is missing, damaged or no such market.
         """
         try:
             arrays = read_arrays(Path(path), mapped="features", verify=verify)
@@ -317,7 +317,7 @@ class Market(Immutable):
 class GrowableArray:
     """An array to which rows are appended without copying it each time.
 
-    It has spare rows; every `filled` is a read-only view that later rows do not change.
+    It has spare rows; every ``filled`` is a read-only view that later rows do not change.
 
     Args:
         first: (T, ...) the rows it starts with, copied.

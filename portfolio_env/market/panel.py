@@ -1,4 +1,4 @@
-"""Aligned price bars of several assets: `PricePanel`."""
+"""Aligned price bars of several assets: ``PricePanel``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bar_faults(
     """What cannot be true of price bars, as (mask of the offending bars, description).
 
     Args:
-        bars: the arrays of `BAR_FIELDS`, all of one shape; NaN close means that there is no bar.
+        bars: The arrays of ``BAR_FIELDS``, all of one shape; NaN close means that there is no bar.
     """
     close = bars["close"]
     if close is None:
@@ -92,16 +92,16 @@ class PricePanel(Immutable):
         close: (T, N) closing prices > 0; NaN exactly where the asset has no bar.
         open, high, low: (T, N) prices, or None where the source has none.
         volume: (T, N) units traded, >= 0, or None.
-        exogenous: further channels (T, N) by name, e.g. a sentiment score; NaN where unknown. Row t
+        exogenous: Further channels (T, N) by name, e.g. a sentiment score; NaN where unknown. Row t
             must have been known at the close of bar t.
-        categories: what does not change about an asset: N labels by name, e.g. sector; "" where
+        categories: What does not change about an asset: N labels by name, e.g. sector; "" where
             unknown.
-        periods_per_year: bars per year; worked out from the timestamps when not given.
+        periods_per_year: Bars per year; worked out from the timestamps when not given.
         provenance: JSON-able record of where the data come from.
         tradable: (T, N) bool: the bar exists, and volume > 0 where volume is known.
 
     Raises:
-        DataError: naming the first asset and time at fault.
+        DataError: Naming the first asset and time at fault.
     """
 
     timestamps: Timestamps
@@ -118,7 +118,7 @@ class PricePanel(Immutable):
     tradable: npt.NDArray[np.bool_] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Freeze, check, and derive `tradable` and `periods_per_year`."""
+        """Freeze, check, and derive ``tradable`` and ``periods_per_year``."""
         put = object.__setattr__
         put(self, "timestamps", frozen(self.timestamps, "datetime64[ns]"))
         put(self, "assets", tuple(self.assets))
@@ -181,7 +181,7 @@ class PricePanel(Immutable):
         """This panel followed by later bars of the same assets, fields and channels.
 
         Raises:
-            DataError: if they do not continue it.
+            DataError: If they do not continue it.
         """
         fields = {name: (getattr(self, name), getattr(later, name)) for name in BAR_FIELDS}
         if self.assets != later.assets or list(self.exogenous) != list(later.exogenous):

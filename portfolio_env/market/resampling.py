@@ -1,7 +1,7 @@
 """Longer bars from shorter ones, labelled by when they are known.
 
 Periods are those of the calendar in UTC: hours and days from midnight, weeks that end with Sunday,
-months. Where a market has business days (`periods_per_year` is a multiple of 252), weeks end with
+months. Where a market has business days (``periods_per_year`` is a multiple of 252), weeks end with
 Friday and months with their last weekday; a bar on a later weekend belongs to the next period.
 """
 
@@ -54,15 +54,16 @@ def resample(panel: PricePanel, timeframe: str) -> PricePanel:
     ahead.
 
     Args:
-        panel: bars of one timeframe.
-        timeframe: a name in `TIMEFRAMES`; a multiple of the panel's. Its own gives the panel back.
+        panel: Bars of one timeframe.
+        timeframe: A name in ``TIMEFRAMES``; a multiple of the panel's. Its own gives the panel
+            back.
 
     Returns:
-        The panel of longer bars; `resample` of the first rows of a panel gives its first rows.
+        The panel of longer bars; ``resample`` of the first rows of a panel gives its first rows.
 
     Raises:
-        ArgumentError: if the timeframe is unknown, shorter than the panel's or not a multiple.
-        DataError: if bars are closer to one another than `periods_per_year` says, or if no period
+        ArgumentError: If the timeframe is unknown, shorter than the panel's or not a multiple.
+        DataError: If bars are closer to one another than ``periods_per_year`` says, or if no period
             is over.
     """
     times, per_year = panel.timestamps, panel.periods_per_year
@@ -104,8 +105,8 @@ def closed_groups(
 
     Args:
         timestamps: (T,) sorted.
-        periods_per_year: of the rows.
-        timeframe: a name in `TIMEFRAMES`, a multiple of that of the rows.
+        periods_per_year: Of the rows.
+        timeframe: A name in ``TIMEFRAMES``, a multiple of that of the rows.
 
     Returns:
         (T,) the number of each row's period, counting those that have rows from 0; and (T,) that of
@@ -113,7 +114,7 @@ def closed_groups(
         to t only.
 
     Raises:
-        ArgumentError, DataError: as for `resample`.
+        ArgumentError, DataError: As for ``resample``.
     """
     bar = _bar_length(timestamps, periods_per_year, timeframe)
     ends = _period_ends(timestamps, timeframe, has_weekends(periods_per_year))

@@ -43,11 +43,11 @@ def row_of(timestamps: Timestamps, when: Moment) -> int:
 
     Args:
         timestamps: (T,) sorted.
-        when: a row number in [-T, T], T itself being good as the end of a range and negative ones
+        when: A row number in [-T, T], T itself being good as the end of a range and negative ones
             counting from the end; or a date, which means the first row at or after it.
 
     Raises:
-        ArgumentError: if the moment lies outside the data.
+        ArgumentError: If the moment lies outside the data.
     """
     n = len(timestamps)
     if isinstance(when, bool):
@@ -86,10 +86,10 @@ def bar_spacing(timestamps: Timestamps) -> tuple[np.timedelta64, bool]:
 def periods_per_year(timestamps: Timestamps) -> float:
     """Bars per year: 365 for daily bars without weekends off, 252 for business days, 8760 hourly...
 
-    Where the bars follow one another without pause (see `bar_spacing`) it is the number of spacings
-    in 365 days, rounded: so weekly bars give 52 and monthly ones 12, and a few missing bars change
-    nothing. Otherwise the market closes, and it is 252 trading days times the median number of bars
-    per day on which there are any.
+    Where the bars follow one another without pause (see ``bar_spacing``) it is the number of
+    spacings in 365 days, rounded: so weekly bars give 52 and monthly ones 12, and a few missing
+    bars change nothing. Otherwise the market closes, and it is 252 trading days times the median
+    number of bars per day on which there are any.
 
     Args:
         timestamps: (T,) sorted.

@@ -30,14 +30,14 @@ class Retry:
     [0.5, 1); longer if the exchange says so (Retry-After).
 
     Attributes:
-        attempts: requests in all before giving up.
-        base: seconds.
-        cap: seconds.
-        sleep: waits for some seconds.
-        random: gives a number in [0, 1).
+        attempts: Requests in all before giving up.
+        base: Seconds.
+        cap: Seconds.
+        sleep: Waits for some seconds.
+        random: Gives a number in [0, 1).
 
     Raises:
-        ArgumentError: for values out of range.
+        ArgumentError: For values out of range.
     """
 
     attempts: int = 6
@@ -66,7 +66,7 @@ class Answer:
     Attributes:
         times: (n,) when candles open, ms.
         bars: (n, 5) open, high, low, close, volume.
-        incomplete: candles left out because they lack a number.
+        incomplete: Candles left out because they lack a number.
     """
 
     times: Times
@@ -84,11 +84,11 @@ class Client:
     """One exchange, asked for candles.
 
     Args:
-        exchange: an exchange of ccxt; its rate limiter keeps to the exchange's limits.
-        retry: how often and when to repeat requests.
+        exchange: An exchange of ccxt; its rate limiter keeps to the exchange's limits.
+        retry: How often and when to repeat requests.
 
     Attributes:
-        retries: requests that were repeated so far.
+        retries: Requests that were repeated so far.
     """
 
     def __init__(self, exchange: Any, retry: Retry) -> None:
@@ -102,7 +102,7 @@ class Client:
         """Have the markets loaded, and broken answers refused, for a while.
 
         Raises:
-            DataError: if the exchange does not answer.
+            DataError: If the exchange does not answer.
         """
         with _candid(self.exchange):
             self.ask(self.exchange.load_markets)
@@ -112,7 +112,7 @@ class Client:
         """Refuse a symbol that the exchange does not have.
 
         Raises:
-            ArgumentError: with its near matches.
+            ArgumentError: With its near matches.
         """
         if symbol not in self.exchange.markets:
             raise unknown(f"symbol of {self.name}", symbol, sorted(self.exchange.markets))
@@ -138,10 +138,10 @@ class Client:
         """One page of candles.
 
         Args:
-            symbol: one of the exchange's.
-            timeframe: one of the exchange's.
-            since: when the first one opens, ms.
-            count: how many are wanted; more may come, or fewer.
+            symbol: One of the exchange's.
+            timeframe: One of the exchange's.
+            since: When the first one opens, ms.
+            count: How many are wanted; more may come, or fewer.
         """
         limit = self.limit(symbol)
         if limit is not None and count is not None:
@@ -162,7 +162,7 @@ class Client:
         """Make a request, again and again if need be.
 
         Raises:
-            DataError: if the exchange refuses it, or does not answer.
+            DataError: If the exchange refuses it, or does not answer.
         """
         import ccxt
 

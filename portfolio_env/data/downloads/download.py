@@ -26,21 +26,21 @@ class SeriesReport:
     """What came of downloading one symbol.
 
     Attributes:
-        exchange: its id.
-        symbol: the symbol.
-        timeframe: the timeframe.
-        rows_new: candles that are new in the store.
-        rows_total: candles in the store.
-        first: when the first one opens (UTC); None if there is none.
-        last: when the last one opens.
-        listed: the first candle's time, if the exchange was asked for earlier ones and had none.
-        gaps: where candles are missing that the exchange does not have, and how many each time.
-        duplicates: candles dropped since an equal one was there.
-        out_of_order: candles that came on the wrong side of the one before.
-        conflicts: candles replaced by a later answer with other values for the same time.
-        incomplete: candles left out because they lack a number.
-        retries: requests that were made again.
-        error: why not everything that was asked for is there; None if it is.
+        exchange: Its id.
+        symbol: The symbol.
+        timeframe: The timeframe.
+        rows_new: Candles that are new in the store.
+        rows_total: Candles in the store.
+        first: When the first one opens (UTC); None if there is none.
+        last: When the last one opens.
+        listed: The first candle's time, if the exchange was asked for earlier ones and had none.
+        gaps: Where candles are missing that the exchange does not have, and how many each time.
+        duplicates: Candles dropped since an equal one was there.
+        out_of_order: Candles that came on the wrong side of the one before.
+        conflicts: Candles replaced by a later answer with other values for the same time.
+        incomplete: Candles left out because they lack a number.
+        retries: Requests that were made again.
+        error: Why not everything that was asked for is there; None if it is.
     """
 
     exchange: str
@@ -111,11 +111,11 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
     What has been fetched is written every so often, at the end, and when it is interrupted.
 
     Args:
-        client: the exchange, made ready.
-        how: where and how.
-        symbol: one of the exchange's, or not (the report then says so).
-        start: when the first candle opens, ms; None continues the series where it ends.
-        end: all open before it, ms.
+        client: The exchange, made ready.
+        how: Where and how.
+        symbol: One of the exchange's, or not (the report then says so).
+        start: When the first candle opens, ms; None continues the series where it ends.
+        end: All open before it, ms.
     """
     report = SeriesReport(client.name, symbol, how.timeframe)
     retries = client.retries

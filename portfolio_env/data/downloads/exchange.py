@@ -23,7 +23,7 @@ from portfolio_env.market.timeline import as_timestamp
 from portfolio_env.names import unknown
 
 TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
-"""What can be fetched; longer bars are made with `portfolio_env.market.resampling`."""
+"""What can be fetched; longer bars are made with ``portfolio_env.market.resampling``."""
 
 YAHOO = "yahoo"
 """The folder of a store that holds other series than those of exchanges."""
@@ -55,25 +55,25 @@ def fetch(
     call continues. One symbol's failure does not stop the others.
 
     Args:
-        exchange: an id that ccxt knows, e.g. "binance", "binanceus", "coinbase", "kraken" (its
+        exchange: An id that ccxt knows, e.g. "binance", "binanceus", "coinbase", "kraken" (its
             newest 720 candles only), "kucoin"; or an exchange object of ccxt.
-        symbols: e.g. "BTC/USDT"; one or several.
-        timeframe: one of `TIMEFRAMES` that the exchange has.
-        since: the first candle's time, UTC.
-        until: the time (UTC) before which candles open; None is now.
-        store: the folder.
-        bars: instead of ``since``: this many candles before ``until``.
-        progress: show a progress bar on stderr.
-        clock: the time; None asks the exchange, or takes this computer's if it does not tell.
-        retry: how often requests that failed on the way are repeated.
-        flush_seconds: how long candles may stay unwritten.
+        symbols: E.g. "BTC/USDT"; one or several.
+        timeframe: One of ``TIMEFRAMES`` that the exchange has.
+        since: The first candle's time, UTC.
+        until: The time (UTC) before which candles open; None is now.
+        store: The folder.
+        bars: Instead of ``since``: this many candles before ``until``.
+        progress: Show a progress bar on stderr.
+        clock: The time; None asks the exchange, or takes this computer's if it does not tell.
+        retry: How often requests that failed on the way are repeated.
+        flush_seconds: How long candles may stay unwritten.
 
     Returns:
         One report per symbol; look at ``error``.
 
     Raises:
-        ArgumentError: for an unknown exchange or timeframe, and for dates without candles.
-        DataError: if the exchange does not answer at all.
+        ArgumentError: For an unknown exchange or timeframe, and for dates without candles.
+        DataError: If the exchange does not answer at all.
     """
     names = [symbols] if isinstance(symbols, str) else list(dict.fromkeys(symbols))
     if not names:
@@ -99,20 +99,20 @@ def update(
     """Continue stored series to the present, each from where it ends.
 
     Args:
-        store: the folder.
-        exchange: only those of this exchange, an id or an exchange object of ccxt.
-        symbols: only those of these symbols.
-        timeframe: only those of this timeframe.
-        progress: show a progress bar on stderr.
-        clock: as in `fetch`.
-        retry: as in `fetch`.
-        flush_seconds: as in `fetch`.
+        store: The folder.
+        exchange: Only those of this exchange, an id or an exchange object of ccxt.
+        symbols: Only those of these symbols.
+        timeframe: Only those of this timeframe.
+        progress: Show a progress bar on stderr.
+        clock: As in ``fetch``.
+        retry: As in ``fetch``.
+        flush_seconds: As in ``fetch``.
 
     Returns:
         One report per series; look at ``error``.
 
     Raises:
-        ArgumentError: if there is no such series.
+        ArgumentError: If there is no such series.
     """
     chosen = exchange if exchange is None or isinstance(exchange, str) else str(exchange.id)
     groups, reports = _stored_groups(store, chosen, timeframe, symbols)

@@ -27,11 +27,11 @@ class Page:
     Attributes:
         times: (n,) when candles open, ms, as they came.
         bars: (n, 5) open, high, low, close, volume.
-        covered: the range of which nothing is left to download; None if nothing is known.
-        reached: everything before it has been asked for.
-        withheld: a range in which there was trade, but no candle is given any more.
-        disorder: how often a candle was followed by one on the wrong side.
-        incomplete: candles left out because they lack a number.
+        covered: The range of which nothing is left to download; None if nothing is known.
+        reached: Everything before it has been asked for.
+        withheld: A range in which there was trade, but no candle is given any more.
+        disorder: How often a candle was followed by one on the wrong side.
+        incomplete: Candles left out because they lack a number.
     """
 
     times: Times
@@ -48,9 +48,9 @@ class Pager:
     """Pages of the candles of one symbol.
 
     Attributes:
-        client: the exchange.
-        symbol: one of its symbols.
-        timeframe: one of its timeframes.
+        client: The exchange.
+        symbol: One of its symbols.
+        timeframe: One of its timeframes.
     """
 
     client: Client
@@ -65,7 +65,7 @@ class Pager:
         believed: it is left uncovered.
 
         Raises:
-            DataError: if the exchange fails, or says that there was trade and gives no candles.
+            DataError: If the exchange fails, or says that there was trade and gives no candles.
         """
         step = milliseconds(self.timeframe)
         cursor = since = start
@@ -106,7 +106,7 @@ class Pager:
         """Where to go on asking after an empty page.
 
         Raises:
-            DataError: if a longer candle at the cursor shows trade all the same.
+            DataError: If a longer candle at the cursor shows trade all the same.
         """
         position, candle = cursor, None
         for timeframe in self._sight():

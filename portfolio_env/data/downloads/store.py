@@ -43,12 +43,12 @@ class Series:
     """The candles of one symbol.
 
     Attributes:
-        exchange: its id.
-        symbol: as the exchange's markets are called, e.g. "BTC/USDT".
-        timeframe: a name in `portfolio_env.market.resampling.TIMEFRAMES`.
+        exchange: Its id.
+        symbol: As the exchange's markets are called, e.g. "BTC/USDT".
+        timeframe: A name in ``portfolio_env.market.resampling.TIMEFRAMES``.
         times: (n,) when candles open, milliseconds since 1970 (UTC), increasing.
         bars: (n, 5) open, high, low, close, volume.
-        covered: separate, increasing ranges of time of which nothing is left to download.
+        covered: Separate, increasing ranges of time of which nothing is left to download.
     """
 
     exchange: str
@@ -74,7 +74,7 @@ class Series:
     def gaps(self) -> list[tuple[np.datetime64, int]]:
         """Where candles are missing that the exchange does not have, and how many each time.
 
-        What is left to download (see `holes`) is no gap.
+        What is left to download (see ``holes``) is no gap.
         """
         step = milliseconds(self.timeframe)
         missing = np.rint(np.diff(self.times) / step).astype(int) - 1
@@ -95,12 +95,12 @@ class Series:
 
 @dataclass(frozen=True)
 class Merged:
-    """What `merge` met.
+    """What ``merge`` met.
 
     Attributes:
-        new: candles that were not there before.
-        duplicates: candles that were dropped since an equal one was there.
-        conflicts: candles that replaced another one of the same time and different values.
+        new: Candles that were not there before.
+        duplicates: Candles that were dropped since an equal one was there.
+        conflicts: Candles that replaced another one of the same time and different values.
     """
 
     new: int = 0
@@ -112,7 +112,7 @@ def milliseconds(timeframe: str) -> int:
     """The length of a candle in milliseconds.
 
     Raises:
-        ArgumentError: for an unknown timeframe.
+        ArgumentError: For an unknown timeframe.
     """
     if timeframe not in TIMEFRAMES:
         raise unknown("timeframe", timeframe, TIMEFRAMES)
@@ -147,7 +147,7 @@ def read_series(path: str | os.PathLike[str]) -> Series:
     """Read a series.
 
     Raises:
-        DataError: if the file is damaged, or not one that `write_series` wrote.
+        DataError: If the file is damaged, or not one that ``write_series`` wrote.
     """
     import pyarrow as pa
 
@@ -202,7 +202,7 @@ def open_series(
     """The series as it is stored; an empty one if it is not.
 
     Raises:
-        DataError: if the file is damaged or that of another series.
+        DataError: If the file is damaged or that of another series.
     """
     path = series_path(store, exchange, symbol, timeframe)
     if not path.exists():
@@ -224,17 +224,17 @@ def add_candles(
     """Add candles to a stored series, which another process may have changed in the meantime.
 
     Args:
-        store: the folder.
-        series: which one; its candles are those that are stored.
-        times: as for `merge`.
-        bars: as for `merge`.
-        covered: as for `merge`.
+        store: The folder.
+        series: Which one; its candles are those that are stored.
+        times: As for ``merge``.
+        bars: As for ``merge``.
+        covered: As for ``merge``.
 
     Returns:
         The series as it is stored now, and what was new, repeated or different.
 
     Raises:
-        DataError: if the stored file is damaged, or the system refuses to write.
+        DataError: If the stored file is damaged, or the system refuses to write.
     """
     name = (series.exchange, series.symbol, series.timeframe)
     if not np.size(times) and not union(covered):
@@ -253,10 +253,10 @@ def merge(
     """Add candles to a series.
 
     Args:
-        series: what there is.
+        series: What there is.
         times: (k,) when candles open, ms, in any order; of several at one time the last counts.
         bars: (k, 5) open, high, low, close, volume.
-        covered: ranges of time of which nothing is left to download now.
+        covered: Ranges of time of which nothing is left to download now.
 
     Returns:
         The series with the candles, sorted; and what was new, repeated or different.

@@ -53,11 +53,11 @@ class YahooReport:
     """What came of a download.
 
     Attributes:
-        added: bars that are new in the store, by symbol.
-        refetched: symbols whose whole history was fetched again since its adjustment had changed.
-        missing: why symbols are not (or no longer) there, by symbol.
-        incomplete: bars that were left out since a field was missing, by symbol.
-        unlabelled: why symbols have no sector, currency and so on, by symbol.
+        added: Bars that are new in the store, by symbol.
+        refetched: Symbols whose whole history was fetched again since its adjustment had changed.
+        missing: Why symbols are not (or no longer) there, by symbol.
+        incomplete: Bars that were left out since a field was missing, by symbol.
+        unlabelled: Why symbols have no sector, currency and so on, by symbol.
     """
 
     added: dict[str, int] = field(default_factory=dict)
@@ -90,21 +90,21 @@ def fetch_yahoo(
     whole history: the last stored bars are fetched again, and if they differ by more than rounding,
     so is everything. Dates are those of the exchange; a day that is not over everywhere (in UTC) is
     left out. STORE/yahoo/metadata.csv holds sector, industry, asset class, region, currency and
-    exchange (for `portfolio_env.data.metadata.with_categories`), as they are known today.
+    exchange (for ``portfolio_env.data.metadata.with_categories``), as they are known today.
 
     Args:
         symbols: Yahoo's names, e.g. "AAPL", "HSBA.L", "^GSPC"; one or several.
-        since: the first day; a stored history that begins later is fetched again.
-        until: the day after the last one; None is today.
-        store: the folder.
-        timeframe: "1d"; make longer bars with `resample`.
+        since: The first day; a stored history that begins later is fetched again.
+        until: The day after the last one; None is today.
+        store: The folder.
+        timeframe: "1d"; make longer bars with ``resample``.
 
     Returns:
         What was added, fetched again, and not found.
 
     Raises:
-        ArgumentError: for other timeframes, no symbols, or no days.
-        DataError: if yfinance is not installed.
+        ArgumentError: For other timeframes, no symbols, or no days.
+        DataError: If yfinance is not installed.
     """
     if timeframe != "1d":
         raise ArgumentError(f"timeframe {timeframe!r} is not fetched from Yahoo: give '1d'")
@@ -126,18 +126,18 @@ def fetch_yahoo(
 
 
 def update_yahoo(symbols: str | Iterable[str] | None = None, store: Store = "data") -> YahooReport:
-    """Continue what `fetch_yahoo` has stored to the present.
+    """Continue what ``fetch_yahoo`` has stored to the present.
 
     Args:
         symbols: None continues all that are stored.
-        store: the folder.
+        store: The folder.
 
     Returns:
         What was added and fetched again.
 
     Raises:
-        ArgumentError: if a symbol, or any, is not stored.
-        DataError: if yfinance is not installed.
+        ArgumentError: If a symbol, or any, is not stored.
+        DataError: If yfinance is not installed.
     """
     paths = [path for path in stored(store) if path.parent.parts[-2:] == ("yahoo", "1d")]
     if not paths:

@@ -1,6 +1,6 @@
-"""A market in which an asset's own features say nothing about it: `LeadLagMarket`.
+"""A market in which an asset's own features say nothing about it: ``LeadLagMarket``.
 
-Assets come in pairs. Each has a signal s, an AR(1) process as in `data.generators.planted`, but
+Assets come in pairs. Each has a signal s, an AR(1) process as in ``data.generators.planted``, but
 the simple return of asset i from close t to close t + 1 is
 
     kappa * s_partner(i),t + sigma * e_i,t+1
@@ -8,7 +8,7 @@ the simple return of asset i from close t to close t + 1 is
 The noise of two partners is correlated, that of different pairs independent: correlations of past
 returns show who is whose partner. Who is, is drawn, so that the order of assets says nothing.
 
-What an asset's own past tells about its partner's signal is `LeadLagMarket.filtered`: little, and
+What an asset's own past tells about its partner's signal is ``LeadLagMarket.filtered``: little, and
 the best that is linear in returns.
 """
 
@@ -31,12 +31,12 @@ from portfolio_env.market.panel import FloatArray, PricePanel
 
 @dataclass(frozen=True, eq=False)
 class LeadLagMarket(PlantedMarket):
-    """A market drawn from the process above; what the attributes of `PlantedMarket` leave open.
+    """A market drawn from the process above; what the attributes of ``PlantedMarket`` leave open.
 
     Attributes:
         partner: (N,) the asset whose signal moves the returns of each; ``partner[partner]`` is
             0, 1, ..., N - 1.
-        correlation: of the noise of two partners.
+        correlation: Of the noise of two partners.
     """
 
     partner: npt.NDArray[np.int64]
@@ -57,13 +57,13 @@ class LeadLagMarket(PlantedMarket):
         """Draw a market; the same arguments give the same bits.
 
         Args:
-            seed: any non-negative integer.
+            seed: Any non-negative integer.
             bars: T >= 2.
             assets: N >= 4, even.
-            strength: as for `PlantedMarket.draw`.
-            kappa: as for `PlantedMarket.draw`.
-            phi: as for `PlantedMarket.draw`.
-            correlation: of the noise of two partners, in (-1, 1).
+            strength: As for ``PlantedMarket.draw``.
+            kappa: As for ``PlantedMarket.draw``.
+            phi: As for ``PlantedMarket.draw``.
+            correlation: Of the noise of two partners, in (-1, 1).
         """
         if assets < 4 or assets % 2:
             raise ArgumentError(f"assets={assets}: pairs need an even number of at least 4")
@@ -146,7 +146,7 @@ def lead_lag_panel(
     phi: float | None = None,
     correlation: float = 0.7,
 ) -> PricePanel:
-    """The panel of `LeadLagMarket.draw`."""
+    """The panel of ``LeadLagMarket.draw``."""
     return LeadLagMarket.draw(
         seed=seed,
         bars=bars,

@@ -102,11 +102,11 @@ def log_optimal(expected: FloatArray, shocks: FloatArray) -> tuple[FloatArray, F
         shocks: (S, N) equally likely deviations from them; expected + shocks > -1.
 
     Returns:
-        Weights (M, N + 1), cash first, and gaps (M,) <= `GAP`: the growth is optimal within them.
+        Weights (M, N + 1), cash first, and gaps (M,) <= ``GAP``: the growth is optimal within them.
 
     Raises:
-        ArgumentError: for returns that are NaN or not above -1.
-        PortfolioError: if a gap stays larger.
+        ArgumentError: For returns that are NaN or not above -1.
+        PortfolioError: If a gap stays larger.
     """
     if not expected.min() + shocks.min() > -1 or not np.isfinite(shocks).all():
         raise ArgumentError("some return is NaN, infinite or -100 %: give finite returns > -1")

@@ -1,8 +1,8 @@
-"""Markets whose truth is known: `PlantedMarket`, with a planted signal or with none.
+"""Markets whose truth is known: ``PlantedMarket``, with a planted signal or with none.
 
 Per asset, independently of the others, the signal s is a unit-variance AR(1) process of coefficient
 phi, and the simple return from close t to close t + 1 is kappa * s_t + sigma * e_(t+1), with the
-noise e of `data.generators.noise`. The features are the signal and three unit-variance AR(1)
+noise e of ``data.generators.noise``. The features are the signal and three unit-variance AR(1)
 processes that predict nothing.
 """
 
@@ -37,12 +37,12 @@ class PlantedMarket:
     """A market drawn from a known process, and what can be said about it exactly.
 
     Attributes:
-        channels: the features (T, N) by name, ``"signal"`` first.
+        channels: The features (T, N) by name, ``"signal"`` first.
         noise: (T, N) of variance 1; row t moves the price from close t - 1 to close t.
-        kappa: expected simple return per unit of signal.
-        phi: autocorrelation of the signal.
-        sigma: standard deviation of a bar's return around its expectation.
-        seed: the seed it was drawn with.
+        kappa: Expected simple return per unit of signal.
+        phi: Autocorrelation of the signal.
+        sigma: Standard deviation of a bar's return around its expectation.
+        seed: The seed it was drawn with.
     """
 
     channels: dict[str, FloatArray]
@@ -66,12 +66,12 @@ class PlantedMarket:
         """Draw a market; the same arguments give the same bits.
 
         Args:
-            seed: any non-negative integer.
+            seed: Any non-negative integer.
             bars: T >= 2.
             assets: N >= 2.
             strength: "weak" (kappa .0012, phi .98) or "medium" (.002, .95).
-            kappa: expected return per unit of signal, instead of that of ``strength``; 0 for none.
-            phi: autocorrelation of the signal in [0, 1), instead of that of ``strength``.
+            kappa: Expected return per unit of signal, instead of that of ``strength``; 0 for none.
+            phi: Autocorrelation of the signal in [0, 1), instead of that of ``strength``.
         """
         check_size(seed, bars, assets)
         if strength not in STRENGTHS:
@@ -141,7 +141,7 @@ class PlantedMarket:
 
         Without costs they are the best policy for any horizon, as the choice at t changes nothing
         but the wealth at t + 1. The optimisation is exact to 1e-13 of log growth per bar; the
-        expectation is over the 4,096 scenarios of `generators.noise.scenarios`, a quadrature.
+        expectation is over the 4,096 scenarios of ``generators.noise.scenarios``, a quadrature.
         """
         return log_optimal(self._at(rows), self._shocks)[0]
 
@@ -186,12 +186,12 @@ def momentum_panel(
     kappa: float | None = None,
     phi: float | None = None,
 ) -> PricePanel:
-    """The panel of `PlantedMarket.draw`."""
+    """The panel of ``PlantedMarket.draw``."""
     return PlantedMarket.draw(
         seed=seed, bars=bars, assets=assets, strength=strength, kappa=kappa, phi=phi
     ).panel
 
 
 def null_panel(*, seed: int = 0, bars: int = 3_000, assets: int = 5) -> PricePanel:
-    """The panel of `PlantedMarket.draw` with kappa = 0."""
+    """The panel of ``PlantedMarket.draw`` with kappa = 0."""
     return PlantedMarket.draw(seed=seed, bars=bars, assets=assets, kappa=0.0).panel

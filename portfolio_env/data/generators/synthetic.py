@@ -2,7 +2,7 @@
 
 The model, per bar (its yearly figures are turned into figures per bar):
 
-- A Markov chain over `REGIMES` sets the drift and the volatility of a market factor.
+- A Markov chain over ``REGIMES`` sets the drift and the volatility of a market factor.
 - The factor has t-distributed shocks and a GARCH(1,1) variance around the regime's (Bollerslev
   1986, J. Econometrics 31; t innovations: 1987, Rev. Econ. Stat. 69), so large moves cluster.
 - Log returns follow one factor (Sharpe 1963, Management Science 9): beta_i * factor + own shock,
@@ -62,7 +62,7 @@ def daily_timestamps(bars: int, periods_per_year: int) -> Timestamps:
     """Days from 2010-01-04 on: all of them for 365, Monday to Friday for 252.
 
     Raises:
-        ArgumentError: for other frequencies.
+        ArgumentError: For other frequencies.
     """
     start = np.datetime64("2010-01-04")
     if periods_per_year == 365:
@@ -90,11 +90,11 @@ def synthetic_panel(
     """Draw a market; the same arguments give the same bits.
 
     Args:
-        seed: any non-negative integer.
+        seed: Any non-negative integer.
         bars: T >= 2.
         assets: N >= 2.
         periods_per_year: 252 (Monday to Friday) or 365 (every day).
-        ragged: let assets from the third on be listed late (half of them, within the first half of
+        ragged: Let assets from the third on be listed late (half of them, within the first half of
             the bars) and be delisted early (a quarter of them, within the last quarter).
     """
     check_size(seed, bars, assets)
@@ -127,7 +127,7 @@ def synthetic_panel(
 
 
 def _regimes(rng: np.random.Generator, bars: int) -> npt.NDArray[np.int64]:
-    """(T,) indices of a Markov chain over `REGIMES`, started in the first."""
+    """(T,) indices of a Markov chain over ``REGIMES``, started in the first."""
     leave = 1 / np.array([regime.stay for regime in REGIMES])
     transition = np.diag(1 - leave) + leave[:, None] * _NEXT
     cumulative = transition.cumsum(axis=1)

@@ -1,4 +1,4 @@
-"""The measurements behind `quality`: bars in order of asset and time, and what they show."""
+"""The measurements behind ``quality``: bars in order of asset and time, and what they show."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ IntArray = npt.NDArray[np.intp]
 BoolArray = npt.NDArray[np.bool_]
 
 ROW_FAULTS = ("duplicates", "disorder", "missing", "non_positive", "impossible")
-"""What a `PricePanel` cannot hold and strict readers refuse."""
+"""What a ``PricePanel`` cannot hold and strict readers refuse."""
 _NORMAL_MAD, _NORMAL_MEAN = 1.4826, 1.2533  # standard deviation over median, mean |deviation|
 
 
@@ -31,8 +31,8 @@ class SortedBars:
         codes: (M,) which asset.
         close: (M,).
         volume: (M,), or None.
-        marks: by kind of `ROW_FAULTS`, (K,) which rows of the source show it.
-        fault_texts: (K,) masks by description, of `bar_faults`.
+        marks: By kind of ``ROW_FAULTS``, (K,) which rows of the source show it.
+        fault_texts: (K,) masks by description, of ``bar_faults``.
         row_times, row_codes: (K,) of the source's rows, in its order.
     """
 
@@ -48,7 +48,7 @@ class SortedBars:
 
     @classmethod
     def of(cls, frame: pd.DataFrame) -> Self:
-        """Sort a long frame (see `long_frame`) and mark its faulty rows."""
+        """Sort a long frame (see ``long_frame``) and mark its faulty rows."""
         codes, symbols = pd.factorize(frame["symbol"], sort=True)
         times = frame["date"].to_numpy("datetime64[ns]")
         duplicates, disorder, order = order_faults(times, codes)
@@ -93,7 +93,7 @@ class SortedBars:
         return np.append(self.starts[1:], len(self.codes)) - 1
 
     def overall(self) -> dict[str, Any]:
-        """Ranges and calendar; see `QualityReport.overall`."""
+        """Ranges and calendar; see ``QualityReport.overall``."""
         times, (spacing, unbroken) = self.calendar, self.spacing
         first, last = self.times[self.starts].max(), self.times[self.ends].min()
         shared = first <= last
@@ -137,9 +137,9 @@ class SortedBars:
     def gaps(self) -> pd.DataFrame:
         """Holes within assets' lives: symbol, after, before, missing_bars, missing_regular, bars.
 
-        `missing_bars` counts the dates between on which other assets have bars; `missing_regular`
-        those that the median spacing lets expect if the market never closes (else 0); `bars` is
-        the larger.
+        ``missing_bars`` counts the dates between on which other assets have bars;
+        ``missing_regular`` those that the median spacing lets expect if the market never closes
+        (else 0); ``bars`` is the larger.
         """
         same = np.diff(self.codes) == 0
         missing = np.where(same, np.diff(np.searchsorted(self.calendar, self.times)) - 1, 0)
@@ -243,7 +243,7 @@ def order_faults(times: Timestamps, codes: IntArray) -> tuple[BoolArray, BoolArr
 
 
 def bar_fields(frame: pd.DataFrame) -> dict[str, FloatArray | None]:
-    """The columns of `BAR_FIELDS` as arrays, None where the frame has none."""
+    """The columns of ``BAR_FIELDS`` as arrays, None where the frame has none."""
     return {
         name: frame[name].to_numpy(np.float64) if name in frame.columns else None
         for name in BAR_FIELDS
@@ -261,7 +261,7 @@ def iso(when: np.datetime64) -> str:
 
 
 def _kind(text: str) -> str:
-    """The kind of row fault that a description of `bar_faults` belongs to."""
+    """The kind of row fault that a description of ``bar_faults`` belongs to."""
     if text.endswith("is not positive"):
         return "non_positive"
     return "missing" if "missing" in text else "impossible"

@@ -74,20 +74,20 @@ def write_report(
     says so.
 
     Args:
-        source: a name that `load_market` knows, a path, a long frame, a panel or a market.
-        out: the folder to write to.
-        repair: what to repair first; the page lists what was done.
-        start: bars before this date are left out.
-        end: bars from this date on are left out, e.g. those after the training range.
-        reference: the asset with which the others are compared; the first one by default.
+        source: A name that ``load_market`` knows, a path, a long frame, a panel or a market.
+        out: The folder to write to.
+        repair: What to repair first; the page lists what was done.
+        start: Bars before this date are left out.
+        end: Bars from this date on are left out, e.g. those after the training range.
+        reference: The asset with which the others are compared; the first one by default.
 
     Returns:
         The path of the page, which needs none of the other files.
 
     Raises:
-        ArgumentError: for an unknown source, reference or repair.
-        DataError: if there are no bars.
-        PortfolioError: if matplotlib or scipy is not installed.
+        ArgumentError: For an unknown source, reference or repair.
+        DataError: If there are no bars.
+        PortfolioError: If matplotlib or scipy is not installed.
     """
     bars = resolved(source)
     frame, record = repaired(_between(long_frame(bars), start, end), repair)

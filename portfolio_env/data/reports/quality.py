@@ -35,11 +35,11 @@ class Finding:
 
     Attributes:
         severity: "fault" if a panel cannot hold it, else "warning".
-        kind: one of `ROW_FAULTS` or `WARNINGS`.
-        symbol: the asset.
-        count: how many rows, gaps, runs or jumps.
-        first: when it first occurs, ISO 8601.
-        text: for people.
+        kind: One of ``ROW_FAULTS`` or ``WARNINGS``.
+        symbol: The asset.
+        count: How many rows, gaps, runs or jumps.
+        first: When it first occurs, ISO 8601.
+        text: For people.
     """
 
     severity: Literal["fault", "warning"]
@@ -52,19 +52,19 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class QualityReport:
-    """The findings of `quality`.
+    """The findings of ``quality``.
 
     Attributes:
-        overall: range, common range (in which every asset has been listed and none has ended),
+        overall: Range, common range (in which every asset has been listed and none has ended),
             bars in it that all assets have, calendar, median spacing, bars per year, longest break
             of the calendar.
-        assets: one row per symbol; see `quality` for the columns.
-        gaps: symbol, after, before, missing_bars, missing_regular, bars (the larger of both).
-        stale: symbol, first, last, bars (with the same close).
-        jumps: symbol, date, log_return, sigmas (robust, signed).
-        zero_volume: symbol, date.
-        findings: faults, then warnings.
-        options: the thresholds.
+        assets: One row per symbol; see ``quality`` for the columns.
+        gaps: Symbol, after, before, missing_bars, missing_regular, bars (the larger of both).
+        stale: Symbol, first, last, bars (with the same close).
+        jumps: Symbol, date, log_return, sigmas (robust, signed).
+        zero_volume: Symbol, date.
+        findings: Faults, then warnings.
+        options: The thresholds.
     """
 
     overall: dict[str, Any]
@@ -78,7 +78,7 @@ class QualityReport:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """What a `PricePanel` cannot hold."""
+        """What a ``PricePanel`` cannot hold."""
         return tuple(finding for finding in self.findings if finding.severity == "fault")
 
     @property
@@ -90,10 +90,10 @@ class QualityReport:
         """The report itself, if the data may be used.
 
         Args:
-            refuse: kinds of warnings that are not acceptable either.
+            refuse: Kinds of warnings that are not acceptable either.
 
         Raises:
-            DataError: listing every fault, and the warnings of the refused kinds.
+            DataError: Listing every fault, and the warnings of the refused kinds.
         """
         for kind in refuse:
             if kind not in WARNINGS:
@@ -128,14 +128,14 @@ class QualityReport:
         }
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write `to_dict` as strict JSON (what is not known is null)."""
+        """Write ``to_dict`` as strict JSON (what is not known is null)."""
         write_json(os.fspath(path), self.to_dict())
 
     def plot(self, path: str | os.PathLike[str]) -> None:
         """Draw when each asset has bars, and where what was found lies.
 
         Raises:
-            PortfolioError: if matplotlib is not installed.
+            PortfolioError: If matplotlib is not installed.
         """
         from portfolio_env.data.reports.quality import availability
         from portfolio_env.plotting import save_figure
@@ -157,7 +157,7 @@ def quality(
     the market never closes), longest_gap (in bars, the larger of both counts); duplicates (rows
     beyond the first of a date), disorder (rows dated before the symbol's previous one), missing
     (rows that lack a field), non_positive, impossible (rows that break the other rules of
-    `bar_faults`), zero_volume; stale_runs, longest_stale (bars with one close); jumps,
+    ``bar_faults``), zero_volume; stale_runs, longest_stale (bars with one close); jumps,
     largest_jump (log return of most sigmas); min_price, max_price, last_price (of closes);
     ends_early (before the last date of all).
 
@@ -167,14 +167,14 @@ def quality(
     & Hoaglin 1993, How to Detect and Handle Outliers).
 
     Args:
-        source: see `Source`.
-        jump_sigmas: log returns further than this many sigmas from their median are jumps.
-        stale_bars: more bars than this with the same close are a stale run.
-        periods_per_year: what to report; None is what the panel says, or the dates.
+        source: See ``Source``.
+        jump_sigmas: Log returns further than this many sigmas from their median are jumps.
+        stale_bars: More bars than this with the same close are a stale run.
+        periods_per_year: What to report; None is what the panel says, or the dates.
 
     Raises:
-        ArgumentError: for thresholds that are not positive.
-        DataError: if there are no rows, or one lacks its date or symbol.
+        ArgumentError: For thresholds that are not positive.
+        DataError: If there are no rows, or one lacks its date or symbol.
     """
     if not jump_sigmas > 0 or stale_bars < 1:
         raise ArgumentError(
@@ -204,7 +204,7 @@ def quality(
 
 
 def _asset_table(bars: SortedBars, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The columns that `quality` lists."""
+    """The columns that ``quality`` lists."""
     life = bars.life()
     events = {name: table.groupby("symbol") for name, table in tables.items()}
 
@@ -317,7 +317,7 @@ def availability(report: QualityReport) -> Figure:
     """When each asset has bars, and where gaps, stale runs, bars without volume and jumps lie.
 
     Raises:
-        PortfolioError: if matplotlib is not installed.
+        PortfolioError: If matplotlib is not installed.
     """
     assets = report.assets
     figure = new_figure((10, 1.5 + 0.28 * len(assets)), DOTS_PER_INCH)

@@ -127,7 +127,7 @@ def _bars(axes: Axes, times: Any, heights: FloatArray, label: str) -> None:
 
 
 def risk_return(table: pd.DataFrame, colors: list[str]) -> Figure:
-    """Yearly mean return against yearly volatility, one dot per row of `asset_statistics`."""
+    """Yearly mean return against yearly volatility, one dot per row of ``asset_statistics``."""
     figure = new_figure((WIDTH, 6), DOTS_PER_INCH)
     axes = figure.subplots()
     risk, mean = 100 * table["volatility"].to_numpy(), 100 * table["mean"].to_numpy()

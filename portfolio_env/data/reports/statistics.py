@@ -1,7 +1,7 @@
 """Statistics of price histories as pure functions: returns, correlation, covariance, clustering.
 
 Arrays are (T, N), rows in order of time, NaN where an asset has no bar. Returns are simple unless
-the name says log; yearly figures follow from `periods_per_year`; deviations divide by K - 1.
+the name says log; yearly figures follow from ``periods_per_year``; deviations divide by K - 1.
 Functions of several assets pair the bars that both have. Statistics of a part of the data, e.g. the
 training range, are those of its rows.
 """
@@ -64,7 +64,7 @@ def diversifying_pairs(
     Args:
         returns: (T, N).
         assets: N names.
-        count: how many pairs; None is all.
+        count: How many pairs; None is all.
 
     Returns:
         Columns first, second, correlation, bars (shared). Pairs that share fewer than 30 bars are
@@ -92,15 +92,15 @@ def covariance(
 
     Args:
         returns: (T, N).
-        periods_per_year: bars per year.
+        periods_per_year: Bars per year.
         method: "sample" (divides by K - 1); "ledoit_wolf", shrunk towards the scaled identity
             (Ledoit & Wolf 2004, J. Multivariate Analysis 88; divides by K; needs scikit-learn); or
             "ewma", weights falling by ``decay`` per bar, sum 1, mean 0 (RiskMetrics 1996).
-        decay: in (0, 1).
+        decay: In (0, 1).
 
     Raises:
-        ArgumentError: for an unknown method, a decay out of range, or fewer than 2 shared bars.
-        PortfolioError: if scikit-learn is needed and not installed.
+        ArgumentError: For an unknown method, a decay out of range, or fewer than 2 shared bars.
+        PortfolioError: If scikit-learn is needed and not installed.
     """
     if method not in COVARIANCES:
         raise unknown("covariance", method, COVARIANCES)
@@ -130,7 +130,7 @@ def common_assets(returns: FloatArray, least: int = 60) -> list[int]:
 
     Args:
         returns: (T, N).
-        least: bars to share.
+        least: Bars to share.
 
     Returns:
         Places in increasing order. As long as too few bars are shared, the asset goes without which
@@ -153,13 +153,13 @@ def arch_lm(returns: npt.ArrayLike, lags: int = 5) -> tuple[float, float]:
 
     Args:
         returns: (K,), NaN are left out.
-        lags: at least 1.
+        lags: At least 1.
 
     Returns:
         NaN for both where there are no more than 2 ``lags`` + 2 returns, or all are equal.
 
     Raises:
-        PortfolioError: if scipy is not installed.
+        PortfolioError: If scipy is not installed.
     """
     series = np.asarray(returns, np.float64)
     series = series[np.isfinite(series)]
@@ -179,10 +179,10 @@ def arch_lm(returns: npt.ArrayLike, lags: int = 5) -> tuple[float, float]:
 
 
 def scipy_stats() -> Any:
-    """The module `scipy.stats`.
+    """The module ``scipy.stats``.
 
     Raises:
-        PortfolioError: if scipy is not installed.
+        PortfolioError: If scipy is not installed.
     """
     try:
         from scipy import stats
@@ -203,7 +203,7 @@ def asset_statistics(panel: PricePanel) -> pd.DataFrame:
         Columns bars; mean, volatility (yearly, of simple returns); sharpe (yearly, risk-free rate
         0); skew, kurtosis (excess; both corrected for bias); min, max (returns of a bar);
         max_drawdown; clustering (lag-1 autocorrelation of absolute returns); arch_lm_p (see
-        `arch_lm`); last_price. NaN where undefined.
+        ``arch_lm``); last_price. NaN where undefined.
     """
     per_year = panel.periods_per_year
     rows = {}

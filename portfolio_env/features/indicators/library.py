@@ -1,21 +1,21 @@
-"""The group "ta": further indicators of the library `ta`, by its own code, made stationary.
+"""The group "ta": further indicators of the library ``ta``, by its own code, made stationary.
 
-They are no part of the preset "full": switch them on by name ("ta", "cci_20"). `ta` is called on
+They are no part of the preset "full": switch them on by name ("ta", "cci_20"). ``ta`` is called on
 each asset's runs of bars without a gap, and what it writes before an indicator has seen enough of
 them is dropped. It works on one series at a time: one bar more takes half a second on 20 assets. It
 updates its windows from bar to bar, so that a move by orders of magnitude leaves rounding errors
 behind, unlike in the other groups.
 
-`ta` fills the bars before the first with the mean of the whole series in KST, TRIX, DPO and Vortex,
-and with the last ones in KAMA: the future. In TRIX and DPO only rows that are dropped see this; in
-the others bars that are NaN are put before the first to keep it out. Left out are
+``ta`` fills the bars before the first with the mean of the whole series in KST, TRIX, DPO and
+Vortex, and with the last ones in KAMA: the future. In TRIX and DPO only rows that are dropped see
+this; in the others bars that are NaN are put before the first to keep it out. Left out are
 
-- `IchimokuIndicator(visual=True)`, whose shifted spans start with the mean of the whole series;
-- `PSARIndicator` and `NegativeVolumeIndexIndicator`, which depend on all bars ever and are Python
-  loops, half a second and 0.2 seconds for an asset with 8,000;
+- ``IchimokuIndicator(visual=True)``, whose shifted spans start with the mean of the whole series;
+- ``PSARIndicator`` and ``NegativeVolumeIndexIndicator``, which depend on all bars ever and are
+  Python loops, half a second and 0.2 seconds for an asset with 8,000;
 - the other running totals (accumulation/distribution, volume-price trend, cumulative return), which
-  have no level to return to: Chaikin's money flow and `obv_change` are their stationary forms;
-- `WMAIndicator`, 0.3 seconds for an asset, and `PercentagePriceOscillator`, which is MACD;
+  have no level to return to: Chaikin's money flow and ``obv_change`` are their stationary forms;
+- ``WMAIndicator``, 0.3 seconds for an asset, and ``PercentagePriceOscillator``, which is MACD;
 - what the other groups have.
 """
 

@@ -1,4 +1,4 @@
-"""How the library `ta` is called: on each asset's runs of bars without a gap."""
+"""How the library ``ta`` is called: on each asset's runs of bars without a gap."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ta() -> ModuleType:
     """The library.
 
     Raises:
-        DataError: if it is not installed.
+        DataError: If it is not installed.
     """
     try:
         import ta as library
@@ -46,11 +46,11 @@ def _by_run(
     """A computation on each asset's runs of bars without a gap, (T, N); NaN in its first rows.
 
     Args:
-        bars: the bars.
-        fields: names of the series it reads.
-        compute: series of a run -> its values.
-        lookback: rows of a run that are not known.
-        pad: bars of NaN that are put before a run.
+        bars: The bars.
+        fields: Names of the series it reads.
+        compute: Series of a run -> its values.
+        lookback: Rows of a run that are not known.
+        pad: Bars of NaN that are put before a run.
     """
     out = np.full_like(bars.close, np.nan)
     void = np.full(pad, np.nan)
@@ -81,11 +81,11 @@ def from_ta(
     """Declare a function (run, w) of the series of one run of bars as an indicator.
 
     Args:
-        formula: see `indicator`, as for the rest.
-        inputs: the series it reads.
-        pad: window -> bars of NaN that it needs before a run.
-        lookback: window -> rows.
-        options: further arguments of `indicator`.
+        formula: See ``indicator``, as for the rest.
+        inputs: The series it reads.
+        pad: Window -> bars of NaN that it needs before a run.
+        lookback: Window -> rows.
+        options: Further arguments of ``indicator``.
     """
 
     def declare(function: Callable[..., Any]) -> Callable[..., FloatArray]:
