@@ -65,7 +65,12 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> Comparison:
-    """Run everything, write everything, print the verdict."""
+    """Run everything, write everything, print the verdict; a run is kept from being removed."""
+    with evaluating(config.run) if config.run and is_run(config.run) else nullcontext():
+        return _evaluate(config)
+
+
+def _evaluate(config: EvaluateConfig) -> Comparison:
     split = config.split
     where = (config.run, config.task, config.out, split)
     task = open_task(*where, model=config.model, device=config.device, agent=config.agent)
@@ -110,9 +115,7 @@ def main() -> int:
     config = tyro.cli(EvaluateConfig, description=__doc__)
 
     def work() -> None:
-        run = config.run
-        with evaluating(run) if run and is_run(run) else nullcontext():  # nobody removes it
-            evaluate(config)
+        evaluate(config)
 
     return exit_status(work, stopped="stopped; what was written before is whole")
 

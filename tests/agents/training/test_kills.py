@@ -11,7 +11,7 @@ from benchmarks import kills
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sac", "walk_forward"])
 def test_killed_trainings_end_as_undisturbed_ones(name: str, tmp_path: Path) -> None:
-    counts = kills.kill(kills.SCENARIOS[name], tmp_path, 3, random.Random(1))
+    counts = kills.SCENARIOS[name](tmp_path, 3, random.Random(1))
     assert counts["kills"] == 3 and counts["works"] >= 1
 
 
