@@ -28,8 +28,8 @@ from agents.sb3.algorithms import (
     torch_device,
 )
 from agents.tensors import load_tensors, save_tensors
+from portfolio_env.checks import check_range, checked, shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
-from portfolio_env.fields import check_range, checked, shortened
 from portfolio_env.files.atomic import replacing
 from portfolio_env.names import check_keywords
 

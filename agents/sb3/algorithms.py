@@ -26,8 +26,8 @@ from agents.policies import (
 from agents.policies.common import MarketExtractor
 from agents.sb3.buffers import GroupedRolloutBuffer, IndexReplayBuffer
 from portfolio_env import Market
+from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError
-from portfolio_env.fields import shortened
 
 ALGORITHMS = ("ppo", "a2c", "sac", "td3", "ddpg", "tqc")
 ON_POLICY = ("ppo", "a2c")

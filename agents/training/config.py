@@ -13,8 +13,8 @@ from agents.fitting import FitOptions, Schedule
 from agents.networks import make_encoder
 from agents.sb3.algorithms import ON_POLICY, policy_class, torch_device
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
+from portfolio_env.checks import check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.fields import check_fields, check_range, from_object, shortened
 from portfolio_env.files.atomic import parse_json
 
 Range = tuple[int, int]

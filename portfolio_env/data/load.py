@@ -32,11 +32,11 @@ from portfolio_env.data.repair import repair as repaired_bars
 from portfolio_env.data.tables import Origin
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.pipeline import FeaturePipeline, build_market
-from portfolio_env.market import Market
+from portfolio_env.market import Market, market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.resampling import resample
 from portfolio_env.market.timeline import Moment, as_timestamp, row_of
 from portfolio_env.names import positions, unknown
+from portfolio_env.resampling import resample
 
 
 def sp500_panel() -> PricePanel:
@@ -139,6 +139,9 @@ def load_market(
     if exogenous is not None:
         panel = join(panel, exogenous, others=bars.assets)
     return build_market(panel, features=features, fit_end=fit_end)
+
+
+market._loaders.append(load_market)
 
 
 def _opened(source: Source, repair: Mapping[str, Any] | Repair | None) -> PricePanel | Market:

@@ -8,9 +8,9 @@ import numpy as np
 
 from portfolio_env.features.windows import change, lagged
 from portfolio_env.market.panel import FloatArray, PricePanel
-from portfolio_env.market.resampling import closed_groups, resample
 from portfolio_env.market.timeline import Timestamps
 from portfolio_env.names import positions
+from portfolio_env.resampling import closed_groups, resample
 
 
 class Bars:

@@ -25,8 +25,8 @@ from portfolio_env.features.indicators import (
 from portfolio_env.features.registry import INDICATORS, Feature
 from portfolio_env.features.timeframes import higher, on_timeframe
 from portfolio_env.market.panel import FloatArray, PricePanel
-from portfolio_env.market.resampling import TIMEFRAMES
 from portfolio_env.names import unknown
+from portfolio_env.resampling import TIMEFRAMES
 
 _MODULES = (
     returns,

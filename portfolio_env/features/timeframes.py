@@ -11,7 +11,7 @@ import numpy as np
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.market.resampling import TIMEFRAMES, has_weekends
+from portfolio_env.resampling import TIMEFRAMES, has_weekends
 
 _DAY = np.timedelta64(1, "D")
 _USUAL = ((48, ("1h", "4h")), (12, ("4h", "1d")), (2, ("1d", "1w")), (0.9, ("1w", "1M")))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.archive import read_arrays, write_arrays
@@ -26,6 +27,9 @@ from portfolio_env.market.timeline import Moment, Timestamps, row_of
 from portfolio_env.names import positions
 
 FEATURE_BOUND = 10.0
+# What makes markets of panels and frames: ``data.load`` puts ``load_market`` here, which computes
+# features and so stands above this module.
+_loaders: list[Callable[..., Market]] = []
 
 
 def vocabularies_of(panel: PricePanel) -> dict[str, tuple[str, ...]]:
@@ -76,6 +80,31 @@ class Market(Immutable):
             raise DataError("features of bars that cannot be traded must be 0: set them to 0")
         if self.warmup < 0:
             raise ArgumentError(f"warmup is {self.warmup}: it must be at least 0")
+
+    @classmethod
+    def from_panel(cls, panel: PricePanel, **options: Any) -> Market:
+        """The market of a panel; ``load_market`` with the same options."""
+        return _loaders[-1](panel, **options)
+
+    @classmethod
+    def from_frame(cls, frame: pd.DataFrame, **options: Any) -> Market:
+        """The market of a long frame; ``load_market`` with the same options.
+
+        Args:
+            frame: Columns date, symbol, close and, where known, open, high, low and volume.
+            **options: As for ``load_market``.
+        """
+        return _loaders[-1](frame, **options)
+
+    @classmethod
+    def from_prices(cls, close: pd.DataFrame, **options: Any) -> Market:
+        """The market of closing prices alone; ``load_market`` with the same options.
+
+        Args:
+            close: Index dates, one column per asset, NaN where there is no bar.
+            **options: As for ``load_market``.
+        """
+        return _loaders[-1](close, **options)
 
     def __repr__(self) -> str:
         return f"Market({self._summary()})"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from portfolio_env.checks import check_fields, shortened
 from portfolio_env.errors import ArgumentError
-from portfolio_env.fields import check_fields, shortened
 from portfolio_env.simulation.projection import BOUNDS, project_lane
 
 NO_LIMIT = np.inf

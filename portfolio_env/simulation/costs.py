@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from portfolio_env.checks import check_fields, shortened
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.fields import check_fields, shortened
 from portfolio_env.market import PricePanel
 
 Bps = float | Sequence[float]

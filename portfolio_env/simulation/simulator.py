@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import check_choice, check_integer, check_range
+from portfolio_env.checks import check_choice, check_integer, check_positive
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
@@ -91,9 +91,9 @@ class Simulator:
                 check_integer(name, value)
         check_choice("action", action, ("logits", "weights"))
         check_choice("execution", execution, ("close", "next_open"))
-        check_range("adjustment", adjustment, 1.0)
-        check_range("initial_value", initial_value, 1e15, LEAST_VALUE)
-        check_range("logits_scale", logits_scale, 100.0)
+        check_positive("adjustment", adjustment, 1.0)
+        check_positive("initial_value", initial_value, 1e15, LEAST_VALUE)
+        check_positive("logits_scale", logits_scale, 100.0)
         self.market = market
         self.num_lanes, self.window, self.action = num_lanes, window, action
         self.costs = _built(TransactionCosts, "costs", costs)

@@ -345,3 +345,20 @@ def test_bad_ranges():
             load_market("synthetic?bars=30", **range_)
     with pytest.raises(ArgumentError, match="outside the 30 bars"):
         load_market("synthetic?bars=30", start=31)
+
+
+def test_the_short_forms_of_load_market_make_the_same_market():
+    panel = make_panel()
+    close = pd.DataFrame(panel.close, panel.timestamps, panel.assets)
+    options = {"features": ("return_1",)}
+    assert Market.from_panel(panel, **options).hash == load_market(panel, **options).hash
+    assert Market.from_prices(close, **options).hash == load_market(close, **options).hash
+    long = close.stack().rename("close").rename_axis(["date", "symbol"]).reset_index()
+    assert Market.from_frame(long, **options).hash == load_market(long, **options).hash
+
+
+def test_what_is_no_source_of_bars_is_named():
+    with pytest.raises(ArgumentError, match="int is no source of bars"):
+        load_market(3)
+    with pytest.raises(ArgumentError, match="repair is for files and long frames"):
+        load_market(make_panel(), repair={"sort": True})

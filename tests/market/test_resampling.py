@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from portfolio_env import ArgumentError, DataError, load_market
 from portfolio_env.data.bars import read_panel
 from portfolio_env.market.panel import BAR_FIELDS, PricePanel
-from portfolio_env.market.resampling import TIMEFRAMES, closed_groups, resample
+from portfolio_env.resampling import TIMEFRAMES, closed_groups, resample
 
 
 def panel_of(times, seed=0, n_assets=3, missing=0.0, per_year=np.nan):

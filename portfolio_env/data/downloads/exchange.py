@@ -23,7 +23,7 @@ from portfolio_env.market.timeline import as_timestamp
 from portfolio_env.names import unknown
 
 TIMEFRAMES = ("1m", "5m", "15m", "30m", "1h", "4h", "1d")
-"""What can be fetched; longer bars are made with ``portfolio_env.market.resampling``."""
+"""What can be fetched; longer bars are made with ``portfolio_env.resampling``."""
 
 YAHOO = "yahoo"
 """The folder of a store that holds other series than those of exchanges."""

@@ -15,7 +15,7 @@ from portfolio_env.data.downloads.client import Answer, Client
 from portfolio_env.data.downloads.store import Range, Times, milliseconds, moment
 from portfolio_env.errors import DataError
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.market.resampling import TIMEFRAMES
+from portfolio_env.resampling import TIMEFRAMES
 
 _DAY = 86_400_000
 

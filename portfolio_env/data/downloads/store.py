@@ -23,8 +23,8 @@ from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import locked, parse_json
 from portfolio_env.files.parquet import read_parquet, write_parquet
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray
-from portfolio_env.market.resampling import TIMEFRAMES
 from portfolio_env.names import file_name, unknown
+from portfolio_env.resampling import TIMEFRAMES
 
 Times = npt.NDArray[np.int64]
 Range = tuple[int, int]
@@ -45,7 +45,7 @@ class Series:
     Attributes:
         exchange: Its id.
         symbol: As the exchange's markets are called, e.g. "BTC/USDT".
-        timeframe: A name in ``portfolio_env.market.resampling.TIMEFRAMES``.
+        timeframe: A name in ``portfolio_env.resampling.TIMEFRAMES``.
         times: (n,) when candles open, milliseconds since 1970 (UTC), increasing.
         bars: (n, 5) open, high, low, close, volume.
         covered: Separate, increasing ranges of time of which nothing is left to download.
