@@ -189,6 +189,7 @@ class ConstrainedPortfolioLayer(nn.Module):
         return Target(a, fixed, free)
 
 
+# Bounds do not change: ``torch.compile`` may take them as they are, and the graph stays whole.
 @th.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
 def _bounds(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
     return Bounds(*constraints.bounds(n_assets)[0].tolist())

@@ -29,8 +29,7 @@ class PerAssetActor(Actor):
         super().__init__(**kwargs)
         self.latent_pi = RowMlp(self.features_dim, self.net_arch, self.activation_fn)
         self.mu = AssetHead(self.latent_pi.out_width)
-        # SB3 types it as a layer or a parameter.
-        self.log_std = AssetHead(self.latent_pi.out_width)  # type: ignore[assignment]
+        self.log_std = AssetHead(self.latent_pi.out_width)  # type: ignore[assignment]  # of SB3
 
 
 class PerAssetDeterministicActor(DeterministicActor):

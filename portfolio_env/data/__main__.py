@@ -1,4 +1,4 @@
-"""Download, list, explore and convert market data: ``python -m portfolio_env.data --help``."""
+"""Download, list, explore and convert market data: python -m portfolio_env.data --help."""
 
 import sys
 from collections.abc import Sequence

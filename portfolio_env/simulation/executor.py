@@ -1,7 +1,8 @@
 """The seam between decision and money: a policy decides, an executor carries out.
 
-An environment has an executor, ``env.unwrapped.executor``. The simulator is one; an environment
-that trades with a broker has another, and ``evaluation.backtest`` records either.
+An environment hands actions to its executor in ``step``, in whatever way that takes them, and shows
+it as ``env.unwrapped.executor``. The simulator is one; an environment that trades with a broker has
+another. ``evaluation.backtest`` acts through the environment and reads the accounts here.
 """
 
 from __future__ import annotations

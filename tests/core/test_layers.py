@@ -14,8 +14,7 @@ ROOT = Path(__file__).parents[2]
 # Each layer imports from itself and from those before it. The longest prefix of a module counts.
 LAYERS = (
     (
-        "portfolio_env.errors portfolio_env.checks portfolio_env.names portfolio_env.checks "
-        "portfolio_env.files "
+        "portfolio_env.errors portfolio_env.checks portfolio_env.names portfolio_env.files "
         "portfolio_env.code_cache portfolio_env.compiled portfolio_env.plotting portfolio_env.html "
         "portfolio_env.command_line portfolio_env.machine portfolio_env.metrics"
     ),
