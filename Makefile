@@ -41,7 +41,7 @@ lint: setup ## Check style and format
 type: setup ## Check types
 	$(BIN)/mypy
 
-test: setup ## Run the tests and the docstrings' examples on all cores (6 to 12 minutes on two)
+test: setup ## Run the tests and the docstrings' examples on all cores (23 minutes on two, with coverage)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-plain: setup ## Run the tests of the economics without the compiler
