@@ -10,7 +10,7 @@ from baselines.base import Baseline, Every, PortfolioModel, Weights, at_least, h
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 
@@ -77,7 +77,7 @@ class ConstantRebalanced(PortfolioModel):
         if self.proportions is not None:
             given = self.proportions
         self._weights = np.zeros(market.n_assets + 1)
-        self._weights[positions("slot", list(given), ["cash", *market.assets])] = list(
+        self._weights[indices_of("slot", list(given), ["cash", *market.assets])] = list(
             given.values()
         )
         if not (self._weights >= 0).all() or abs(self._weights.sum() - 1) > 1e-9:

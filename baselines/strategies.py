@@ -16,7 +16,7 @@ from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.runner import BacktestRuns, Strategy
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
 from portfolio_env.evaluation.usage_log import Trial
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 
 TRADING = ("costs", "execution", "initial_value")
 """Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
@@ -32,7 +32,7 @@ def baseline_strategies(names: str) -> list[Strategy]:
         ArgumentError: If there is no baseline of a name.
     """
     asked = list(BASELINES) if names == "all" else names.split(",")
-    positions("baseline", asked, list(BASELINES))
+    indices_of("baseline", asked, list(BASELINES))
     fitted = cache(baseline)  # members of the ensemble are fitted once
     mixed = partial(_mixture, fitted)
     return [

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from portfolio_env.errors import PortfolioError
-from portfolio_env.names import printable
+from portfolio_env.files.safe_names import printable
 
 _LONGEST = 2000  # characters of a line
 _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed")

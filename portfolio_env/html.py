@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from portfolio_env.files.atomic import replacing
-from portfolio_env.names import file_name, printable
+from portfolio_env.files.safe_names import file_name, printable
 from portfolio_env.plotting import save_figure
 
 if TYPE_CHECKING:

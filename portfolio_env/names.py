@@ -1,14 +1,171 @@
-"""Names: looked up with an error that lists the nearest ones, and made safe to show and to store.
+"""Names, looked up: what is built in, what a package brings, and ``"module:Name"``.
 
-Names of assets, events and labels come from strangers: they may hold anything.
+What is chosen by name, be it an encoder, a feature, a reward or a baseline, is found by ``find``.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+import importlib
+import re
+import sys
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from urllib.parse import quote
+from functools import cache
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
 
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
+
+T = TypeVar("T")
+ENTRY_POINTS = "portfolio_env.plugins"
+"""Group of entry points; their names are ``kind.name``, e.g. ``encoder.my_net``."""
+_PLUGIN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def is_plugin(name: object) -> bool:
+    """Whether a name is of the form ``"module:Name"``."""
+    return isinstance(name, str) and _PLUGIN.fullmatch(name) is not None
+
+
+def find(kind: str, name: str, known: Mapping[str, T]) -> T:
+    """What a name stands for.
+
+    Args:
+        kind: What is looked for in one word, e.g. "encoder".
+        name: A name of ``known``, of an installed package's entry point ``kind.name``, or
+            ``"module:Name"``, which is imported.
+        known: What is built in.
+
+    Raises:
+        ArgumentError: If there is nothing of that name, or its module cannot be imported.
+    """
+    if isinstance(name, str) and name in known:
+        return known[name]
+    brought = _brought(kind)
+    if name in brought:
+        return _imported(kind, name, brought[name])
+    if is_plugin(name):
+        return _imported(kind, name, name)
+    raise unknown(kind, name, [*known, *brought])
+
+
+@cache
+def _brought(kind: str) -> dict[str, str]:
+    """``"module:Name"`` of what installed packages bring, by its name."""
+    prefix = f"{kind}."
+    found = (point for point in entry_points(group=ENTRY_POINTS) if point.name.startswith(prefix))
+    return {point.name.removeprefix(prefix): point.value.replace(" ", "") for point in found}
+
+
+def _imported(kind: str, name: str, where: str) -> Any:
+    module, _, path = where.partition(":")
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module + ".").startswith(error.name + "."):
+            raise _broken(kind, name, module, error) from error
+        raise ArgumentError(
+            f"{kind} {name!r} needs the module {error.name!r}, which Python does not find; run "
+            "where it lies, install it, or add its folder to PYTHONPATH"
+        ) from error
+    except Exception as error:
+        raise _broken(kind, name, module, error) from error
+    for attribute in path.split("."):
+        if not hasattr(found, attribute):
+            raise unknown(f"name in {module}, wanted as {kind}:", path, sorted(vars(found)))
+        found = getattr(found, attribute)
+    return found
+
+
+def _broken(kind: str, name: str, module: str, error: Exception) -> ArgumentError:
+    return ArgumentError(
+        f"{kind} {name!r} cannot be used: to import {module} raised {type(error).__name__}: {error}"
+    )
+
+
+def plugin_name(thing: Any) -> str:
+    """The ``"module:Name"`` by which ``find`` finds a class or function again.
+
+    Raises:
+        ArgumentError: If it cannot be found by a name: it stands in a notebook, a script, or a
+            function, or has no name.
+    """
+    module, name = getattr(thing, "__module__", None), getattr(thing, "__qualname__", None)
+    found: Any = sys.modules.get(module or "")
+    for attribute in (name or "").split("."):
+        found = getattr(found, attribute, None)
+    if module == "__main__" or found is not thing:
+        raise ArgumentError(
+            f"{thing!r} cannot be found again by a name; define it at the top of a module of its "
+            "own and import it"
+        )
+    return f"{module}:{name}"
+
+
+def source_hash(name: str, kind: str = "") -> str:
+    """SHA-256 of the file in which a plug-in is written, which is found without running anything.
+
+    Args:
+        name: ``"module:Name"``, or the name of an entry point of ``kind``.
+        kind: See ``find``.
+
+    Raises:
+        ArgumentError: If there is no such Python file.
+    """
+    return hashlib.sha256(_source(_brought(kind).get(name, name)).read_bytes()).hexdigest()
+
+
+def changed_sources(recorded: Mapping[str, str], folder: Path, kind: str = "") -> list[str]:
+    """The plug-ins whose source is not what it was when a file named them.
+
+    To be asked before anything that a file names is imported: a plug-in is the user's own code,
+    found where Python looks for code, and never part of what was loaded.
+
+    Args:
+        recorded: SHA-256 of each by its name, see ``source_hash``.
+        folder: Where the file that names them lies.
+        kind: See ``find``.
+
+    Raises:
+        DataError: If one lies within the folder.
+        ArgumentError: If one is missing.
+    """
+    changed = []
+    for name, sha256 in recorded.items():
+        file = _source(_brought(kind).get(name, name))
+        if file.resolve().is_relative_to(folder.resolve()):
+            raise DataError(
+                f"{folder} names {name!r}, which lies in that folder ({file}); nothing that is "
+                "loaded can bring code: if you trust it, move it to where your own modules are"
+            )
+        if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+            changed.append(name)
+    return changed
+
+
+def _source(name: str) -> Path:
+    """The file of the module of ``"module:Name"``; no module is imported."""
+    module = name.partition(":")[0]
+    found: ModuleSpec | None = None
+    path: Sequence[str] | None = None
+    for depth in range(1, module.count(".") + 2):
+        part = ".".join(module.split(".")[:depth])
+        if part == "__main__":  # a notebook or a script, which another process does not have
+            found = None
+        else:
+            found = find_spec(part) if path is None else PathFinder.find_spec(part, path)
+        # A package without __init__.py may be any folder, one of loaded files too.
+        if found is None or found.origin is None or not found.origin.endswith(".py"):
+            raise ArgumentError(
+                f"{name!r} needs the module {part!r}, of which Python finds no source; run where "
+                "it lies, install it, or add its folder to PYTHONPATH (a package needs an "
+                "__init__.py)"
+            )
+        path = found.submodule_search_locations
+    assert found is not None and found.origin is not None
+    return Path(found.origin)
 
 
 def unknown(kind: str, name: str, available: Iterable[str]) -> ArgumentError:
@@ -46,7 +203,7 @@ def check_keywords(owner: str, noun: str, given: Iterable[str], known: Iterable[
             raise ArgumentError(f"{owner} has no {noun} {name!r}; {hint}")
 
 
-def positions(kind: str, names: Sequence[str], available: Sequence[str]) -> list[int]:
+def indices_of(kind: str, names: Sequence[str], available: Sequence[str]) -> list[int]:
     """Where each name stands among the available ones.
 
     Raises:
@@ -64,48 +221,3 @@ def _nearest(name: str, names: Sequence[str], count: int) -> list[str]:
     folded = {candidate.casefold(): candidate for candidate in names}
     close = get_close_matches(str(name).casefold(), folded, n=count, cutoff=0.5)
     return [folded[match] for match in close]
-
-
-_LONGEST = 200  # characters of a file's name, most file systems take 255 bytes
-_DEVICES = {
-    "CON",
-    "PRN",
-    "AUX",
-    "NUL",
-    *(f"{port}{n}" for port in ("COM", "LPT") for n in "0123456789"),
-}
-
-
-def printable(text: str) -> str:
-    r"""A text in one line, with control and invisible characters written out; "(empty)" if it is.
-
-    >>> print(printable("a\tb\x1b[31m"))
-    a\tb\x1b[31m
-    """
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
-    )
-    return shown or "(empty)"
-
-
-def file_name(name: str, safe: str = " ()+,=@") -> str:
-    """The name of a file or folder for a name: it stays where it is put, on every system.
-
-    Different names have different files, as far as a system tells upper from lower case. What is
-    unusual in names of files is percent-encoded; names beyond 200 characters end in their SHA-256.
-
-    Args:
-        name: Any text.
-        safe: Characters that are kept, beside letters, digits and ``_.-~``.
-
-    >>> file_name("BRK.B"), file_name("../x"), file_name("CON")
-    ('BRK.B', '%2E.%2Fx', '%43ON')
-    """
-    found = quote(name.encode(errors="surrogatepass"), safe=safe)
-    if found[:1] in (".", " ") or found.partition(".")[0].strip().upper() in _DEVICES:
-        found = f"%{ord(found[0]):02X}{found[1:]}"
-    if found[-1:] in (".", " "):
-        found = f"{found[:-1]}%{ord(found[-1]):02X}"
-    if len(found) > _LONGEST:
-        found = f"{found[: _LONGEST - 66]}%~{hashlib.sha256(found.encode()).hexdigest()}"
-    return found or "%"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import PortfolioError
 from portfolio_env.files.atomic import replacing
-from portfolio_env.names import printable
+from portfolio_env.files.safe_names import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

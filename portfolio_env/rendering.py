@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from portfolio_env.files.safe_names import printable
 from portfolio_env.market.timeline import time_text
-from portfolio_env.names import printable
 from portfolio_env.plotting import new_figure, plot_label
 
 BAR_WIDTH = 30  # characters of a full bar

@@ -32,7 +32,7 @@ from agents.training.records import (
 )
 from agents.training.run_folder import load_checked_market, load_model, read_config
 from portfolio_env.errors import DataError, PortfolioError
-from portfolio_env.names import printable
+from portfolio_env.files.safe_names import printable
 
 _WIDE = 110  # columns of a terminal that has room for the folders' names
 Run = Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]

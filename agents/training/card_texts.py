@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from portfolio_env.names import printable
+from portfolio_env.files.safe_names import printable
 
 _COSTS = {
     "commission_bps": "{} basis points of commission",

@@ -9,7 +9,7 @@ from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter, 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 
@@ -50,7 +50,7 @@ class RiskParity(Optimiser):
         self._budgets = np.ones(market.n_assets)
         if self.budgets is not None:
             given = np.zeros(market.n_assets)
-            given[positions("asset", list(self.budgets), market.assets)] = [*self.budgets.values()]
+            given[indices_of("asset", list(self.budgets), market.assets)] = [*self.budgets.values()]
             if not ((given > 0) & np.isfinite(given)).all():
                 raise ArgumentError(
                     f"budgets={self.budgets!r}: give every asset of {market.assets} a positive "

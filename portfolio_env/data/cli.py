@@ -20,7 +20,7 @@ from portfolio_env.data.repair import Repair
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.parquet import write_parquet
-from portfolio_env.names import printable
+from portfolio_env.files.safe_names import printable
 
 YAHOO = exchange.YAHOO
 

@@ -35,7 +35,7 @@ from portfolio_env.features.pipeline import FeaturePipeline, build_market
 from portfolio_env.market import Market, market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import Moment, as_timestamp, row_of
-from portfolio_env.names import positions, unknown
+from portfolio_env.names import indices_of, unknown
 from portfolio_env.resampling import resample
 
 
@@ -215,7 +215,7 @@ def _cut_panel(
         return panel
     panel = panel.subset(
         _rows(panel, start, end),
-        None if assets is None else positions("asset", assets, panel.assets),
+        None if assets is None else indices_of("asset", assets, panel.assets),
     )
     rows, columns = (np.unique(places) for places in np.nonzero(np.isfinite(panel.close)))
     if assets is not None and len(columns) < len(assets):

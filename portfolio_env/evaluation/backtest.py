@@ -18,7 +18,7 @@ from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.parquet import write_parquet
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.metrics import TrackRecord
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 from portfolio_env.simulation.executor import Account, Executor
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -284,6 +284,6 @@ def realised_returns(result: BacktestResult, panel: PricePanel) -> FloatArray:
         ArgumentError: If the panel does not hold its bars or its assets.
     """
     start, end = decision_rows(result, panel)
-    columns = positions("asset", result.assets, panel.assets)
+    columns = indices_of("asset", result.assets, panel.assets)
     close = pd.DataFrame(panel.close[: end + 1, columns]).ffill().to_numpy()[start:]
     return np.nan_to_num(close[1:] / close[:-1] - 1)

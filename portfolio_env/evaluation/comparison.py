@@ -23,8 +23,8 @@ from portfolio_env.evaluation.statistics import (
 )
 from portfolio_env.files.atomic import write_json
 from portfolio_env.files.csv_files import write_csv
+from portfolio_env.files.safe_names import file_name
 from portfolio_env.metrics import RELATIVE_MEASURES, relative_summary
-from portfolio_env.names import file_name
 
 REFERENCE = "equal_weight"
 RANKED_BY = "annual_log_growth"  # after costs

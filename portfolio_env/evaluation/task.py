@@ -14,7 +14,7 @@ from portfolio_env.evaluation.backtest import Policy
 from portfolio_env.evaluation.diagnostics.crises import Date, Windows
 from portfolio_env.evaluation.diagnostics.events import ALL_ASSETS, read_events
 from portfolio_env.market import Market
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 from portfolio_env.simulation.costs import TransactionCosts
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class EvaluationTask:
             return None
         events = read_events(path)
         symbols = [symbol for symbol in events["symbol"].unique() if symbol != ALL_ASSETS]
-        positions("asset of an event", symbols, self.whole.market.assets)
+        indices_of("asset of an event", symbols, self.whole.market.assets)
         return events
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from portfolio_env.features.windows import change, lagged
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.market.timeline import Timestamps
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 from portfolio_env.resampling import closed_groups, resample
 
 
@@ -100,7 +100,7 @@ class Bars:
         if self.reference is None:
             column = across(self.returns)
         else:
-            column = self.returns[:, positions("asset", [self.reference], self.panel.assets)]
+            column = self.returns[:, indices_of("asset", [self.reference], self.panel.assets)]
         return np.broadcast_to(column, self.close.shape).copy()
 
 

@@ -24,7 +24,7 @@ from portfolio_env.files.archive import read_arrays, write_arrays
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
 from portfolio_env.market.timeline import Moment, Timestamps, row_of
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 
 FEATURE_BOUND = 10.0
 # What makes markets of panels and frames: ``data.load`` puts ``load_market`` here, which computes
@@ -218,7 +218,7 @@ class Market(Immutable):
 
     def select(self, assets: Sequence[str]) -> Market:
         """The market of the named assets, in the given order, with the features they have here."""
-        return self.subset(columns=positions("asset", assets, self.assets))
+        return self.subset(columns=indices_of("asset", assets, self.assets))
 
     def subset(self, rows: slice = slice(None), columns: Sequence[int] | None = None) -> Market:
         """The market of a range of rows (views) and some assets, in the given order."""

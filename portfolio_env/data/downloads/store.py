@@ -22,8 +22,9 @@ import pandas as pd
 from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import locked, parse_json
 from portfolio_env.files.parquet import read_parquet, write_parquet
+from portfolio_env.files.safe_names import file_name
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray
-from portfolio_env.names import file_name, unknown
+from portfolio_env.names import unknown
 from portfolio_env.resampling import TIMEFRAMES
 
 Times = npt.NDArray[np.int64]

@@ -32,7 +32,7 @@ from portfolio_env.html import (
 )
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import as_timestamp, time_text
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 
 if TYPE_CHECKING:
     from datetime import date
@@ -127,7 +127,7 @@ def _ordered(panel: PricePanel, reference: str | None) -> PricePanel:
         money = np.nansum(panel.close * panel.volume, axis=0)
         order = np.argsort(-money, kind="stable").tolist()
     if reference is not None:
-        first = positions("asset", [reference], panel.assets)[0]
+        first = indices_of("asset", [reference], panel.assets)[0]
         order = [first, *(i for i in order if i != first)]
     return panel.subset(columns=order)
 

@@ -17,7 +17,7 @@ from portfolio_env.evaluation.backtest import (
 )
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 from portfolio_env.simulation.costs import TransactionCosts
 
 _ERRORS = 3.0  # standard errors that a measure of timing must be above its bound
@@ -197,7 +197,7 @@ def largest_participation(
     if panel.volume is None:
         raise DataError("the market has no volumes: nothing can be said of fills.")
     start, end = decision_rows(result, panel)
-    columns = positions("asset", result.assets, panel.assets)
+    columns = indices_of("asset", result.assets, panel.assets)
     later = int(execution == "next_open")
     rows = slice(start + later, end + later)
     money = np.nan_to_num(panel.close * panel.volume)[rows][:, columns]
@@ -242,7 +242,7 @@ def capacity(
     paid = costs.impact > 0
     judged = costs if paid else TransactionCosts(impact=1.0, impact_window=costs.impact_window)
     start, end = decision_rows(result, panel)
-    columns = positions("asset", result.assets, panel.assets)
+    columns = indices_of("asset", result.assets, panel.assets)
     coefficients = judged.impact_coefficients(panel)[start:end][:, columns]
     year = result.periods_per_year
     values = result.values[:-1, None]

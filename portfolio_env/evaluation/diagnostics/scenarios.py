@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 from portfolio_env.market.timeline import Moment, row_of
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 from portfolio_env.simulation.costs import TransactionCosts
 
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -55,7 +55,7 @@ class Scenario:
         """(T, N) the bars that it befalls."""
         names = panel.assets if self.assets is None else self.assets
         where = np.zeros(panel.close.shape, np.bool_)
-        where[slice(*self._rows(panel)), positions("asset", names, panel.assets)] = True
+        where[slice(*self._rows(panel)), indices_of("asset", names, panel.assets)] = True
         return where
 
     def _drawn(

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.statistics.bootstrap import FloatArray, optimal_block_length
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 
 ROUNDING = 1e-9  # a deviation that is less of the largest difference is none
 
@@ -79,7 +79,7 @@ def superiority_test(
         PortfolioError: If arch is not installed.
     """
     frame = _frame(log_returns)
-    positions("strategy", [benchmark], list(frame.columns))
+    indices_of("strategy", [benchmark], list(frame.columns))
     others = frame.drop(columns=benchmark)
     differences = others.sub(frame[benchmark], axis=0)
     block = _block(differences, mean_block, resamples)

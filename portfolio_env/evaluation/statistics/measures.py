@@ -14,7 +14,7 @@ from portfolio_env.evaluation.statistics.bootstrap import (
     resampled,
 )
 from portfolio_env.metrics import MEASURES, RELATIVE_MEASURES, TrackRecord
-from portfolio_env.names import positions
+from portfolio_env.names import indices_of
 
 _RESAMPLED = ("returns", "turnovers", "cost_shares", "effective_numbers", "exposures")
 
@@ -61,8 +61,8 @@ class ResampledMeasures:
         return percentile_interval(estimate, draws, confidence)
 
     def _place(self, strategy: str, measure: str) -> tuple[int, int]:
-        (row,) = positions("measure", [measure], self.measures)
-        (column,) = positions("strategy", [strategy], self.strategies)
+        (row,) = indices_of("measure", [measure], self.measures)
+        (column,) = indices_of("strategy", [strategy], self.strategies)
         return row, column
 
 
@@ -113,9 +113,9 @@ def resample_measures(
     at = 0
     if benchmark is not None:
         known += RELATIVE_MEASURES
-        (at,) = positions("strategy", [benchmark], strategies)
+        (at,) = indices_of("strategy", [benchmark], strategies)
     names = tuple(known if measures is None else measures)
-    positions("measure", names, known)
+    indices_of("measure", names, known)
     if not names:
         raise ArgumentError("measures is empty; name one, or leave it out for all.")
 

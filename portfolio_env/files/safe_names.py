@@ -1,0 +1,48 @@
+"""Names made safe to show and to store: those of assets, events and labels may hold anything."""
+
+import hashlib
+from urllib.parse import quote
+
+_LONGEST = 200  # characters of a file's name, most file systems take 255 bytes
+_DEVICES = {
+    "CON",
+    "PRN",
+    "AUX",
+    "NUL",
+    *(f"{port}{n}" for port in ("COM", "LPT") for n in "0123456789"),
+}
+
+
+def printable(text: str) -> str:
+    r"""A text in one line, with control and invisible characters written out; "(empty)" if it is.
+
+    >>> print(printable("a\tb\x1b[31m"))
+    a\tb\x1b[31m
+    """
+    shown = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
+    )
+    return shown or "(empty)"
+
+
+def file_name(name: str, safe: str = " ()+,=@") -> str:
+    """The name of a file or folder for a name: it stays where it is put, on every system.
+
+    Different names have different files, as far as a system tells upper from lower case. What is
+    unusual in names of files is percent-encoded; names beyond 200 characters end in their SHA-256.
+
+    Args:
+        name: Any text.
+        safe: Characters that are kept, beside letters, digits and ``_.-~``.
+
+    >>> file_name("BRK.B"), file_name("../x"), file_name("CON")
+    ('BRK.B', '%2E.%2Fx', '%43ON')
+    """
+    found = quote(name.encode(errors="surrogatepass"), safe=safe)
+    if found[:1] in (".", " ") or found.partition(".")[0].strip().upper() in _DEVICES:
+        found = f"%{ord(found[0]):02X}{found[1:]}"
+    if found[-1:] in (".", " "):
+        found = f"{found[:-1]}%{ord(found[-1]):02X}"
+    if len(found) > _LONGEST:
+        found = f"{found[: _LONGEST - 66]}%~{hashlib.sha256(found.encode()).hexdigest()}"
+    return found or "%"
