@@ -1,0 +1,114 @@
+"""From actions to targets, at the edges that random draws seldom meet."""
+
+import numpy as np
+import pytest
+from helpers.bare_markets import market_of
+
+from portfolio_env import ArgumentError, PortfolioConstraints
+from portfolio_env.simulation import dynamics
+from portfolio_env.simulation.simulator import Simulator
+from portfolio_env.simulation.targets import checked_actions
+
+HALTED = np.array([[True, True], [True, True], [False, True], [True, True]])
+
+
+def simulator_of(tradable=None, **options):
+    """Two assets whose prices stand still, without costs."""
+    market = market_of(np.full((4, 2), 100.0), tradable)
+    made = Simulator(market, window=1, action="weights", costs={"commission_bps": 0}, **options)
+    made.reset(lambda _: None)
+    return made
+
+
+@pytest.mark.parametrize(
+    "actions",
+    [
+        np.zeros((2, 4)),
+        np.zeros((1, 3)),
+        np.zeros(6),
+        np.zeros((2, 3), bool),
+        np.zeros((2, 3), complex),
+        [["a", "b", "c"]] * 2,
+    ],
+)
+def test_actions_of_a_wrong_shape_or_type_are_refused(actions):
+    with pytest.raises(ArgumentError, match=r"expected \(2, 3\)"):
+        checked_actions(actions, (2, 3))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_what_compiled_code_knows_is_not_copied(kind):
+    actions = np.zeros((2, 3), kind)
+    assert checked_actions(actions, (2, 3)) is actions
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.longdouble, ">f8", np.int8, np.uint64])
+def test_other_numbers_become_float64(kind):
+    actions = checked_actions(np.arange(6).reshape(2, 3).astype(kind), (2, 3))
+    assert actions.dtype == np.float64 and actions.dtype.isnative
+    assert actions.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_move_as_wide_as_the_band_is_not_traded():
+    made = simulator_of(initial=[0.5, 0.25, 0.25], constraints={"no_trade_band": 0.25})
+    made.step(np.array([[0.5, 0.0, 0.5]]))  # numbers that are exact in binary
+    assert made.held[0].tolist() == [0.5, 0.25, 0.25]
+    assert made.ledger[dynamics.TURNOVER, 0] == 0
+
+
+@pytest.mark.parametrize("constraints", [{"max_leverage": 1.5}, {"long_only": False}])
+def test_where_cash_may_be_borrowed_it_makes_up_for_a_halted_holding(constraints):
+    """Asked -30 % cash, 50 % of a halted asset held at 20 %, 80 % of the other."""
+    limits = {"max_leverage": 1.5} | constraints
+    made = simulator_of(HALTED, initial=[0.3, 0.2, 0.5], constraints=limits)
+    for _ in range(2):
+        made.step(made.weights)
+    made.step(np.array([[-0.3, 0.5, 0.8]]))
+    assert made.held[0] == pytest.approx([0.0, 0.2, 0.8], abs=1e-12)
+
+
+def test_where_none_may_be_borrowed_the_rest_is_split_as_asked():
+    made = simulator_of(HALTED, initial=[0.3, 0.2, 0.5])
+    for _ in range(2):
+        made.step(made.weights)
+    made.step(np.array([[0.1, 0.5, 0.4]]))
+    assert made.held[0] == pytest.approx([0.16, 0.2, 0.64], abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("initial", "asked", "held"),
+    [
+        ([0.3, 0.2, 0.5], [0.0, 1.0, 0.0], [0.8, 0.2, 0.0]),  # nothing but what is halted
+        ([0.0, 1.0, 0.0], [0.0, 0.5, 0.5], [0.0, 1.0, 0.0]),  # nothing is left to share
+        ([0.0, 1.0, 0.0], [0.5, 0.5, 0.0], [0.0, 1.0, 0.0]),
+    ],
+)
+def test_what_cannot_be_split_is_cash(initial, asked, held):
+    made = simulator_of(HALTED, initial=initial)
+    for _ in range(2):
+        made.step(made.weights)
+    made.step(np.array([asked]))
+    assert made.held[0] == pytest.approx(held, abs=1e-12)
+
+
+def test_weights_far_below_the_largest_still_sum_to_one():
+    """The largest are at their bound, and a float64 a million below them has 1e-10 left."""
+    constraints, rng = PortfolioConstraints(max_weight=0.15, max_cash=0.0), np.random.default_rng(0)
+    for _ in range(50):
+        asked = np.append(0.0, np.where(np.arange(12) < 5, 1e6, rng.random(12)))
+        found = constraints.project(asked)
+        assert abs(found.sum() - 1) <= 1e-12
+        assert found.max() <= 0.15 and found.min() >= 0
+
+
+def test_rounding_of_float32_is_scaled_away_and_zeros_stay_zero():
+    asked = np.array([0.0, 0.5, 0.0, 0.2, 0.3]) * (1 + 5e-7)
+    found = PortfolioConstraints().project(asked)
+    assert found == pytest.approx([0.0, 0.5, 0.0, 0.2, 0.3], abs=1e-15)
+    assert found[[0, 2]].tolist() == [0.0, 0.0]
+
+
+def test_nothing_asked_beside_a_holding_of_nearly_all():
+    halted = np.array([True, False])
+    found = PortfolioConstraints().project(np.array([0.0, 1 - 5e-7, 0.0]), halted)
+    assert found == pytest.approx([2.5e-7, 1 - 5e-7, 2.5e-7], abs=1e-15)
