@@ -108,6 +108,16 @@ def test_rounding_of_float32_is_scaled_away_and_zeros_stay_zero():
     assert found[[0, 2]].tolist() == [0.0, 0.0]
 
 
+@pytest.mark.parametrize("at", [0, 2])
+def test_rounding_is_not_scaled_out_of_what_is_fixed(at):
+    asked = np.array([0.25, 0.125, 0.25, 0.375])
+    halted = np.arange(3) == at
+    off = asked * np.where(np.append(False, halted), 1.0, 1 + 5e-7)
+    found = PortfolioConstraints().project(off, halted)
+    assert found == pytest.approx(asked, abs=1e-15)
+    assert found[at + 1] == asked[at + 1]
+
+
 def test_nothing_asked_beside_a_holding_of_nearly_all():
     halted = np.array([True, False])
     found = PortfolioConstraints().project(np.array([0.0, 1 - 5e-7, 0.0]), halted)
