@@ -122,3 +122,24 @@ def test_nothing_asked_beside_a_holding_of_nearly_all():
     halted = np.array([True, False])
     found = PortfolioConstraints().project(np.array([0.0, 1 - 5e-7, 0.0]), halted)
     assert found == pytest.approx([2.5e-7, 1 - 5e-7, 2.5e-7], abs=1e-15)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_cash_keeps_its_bound_beside_any_halted_holding(at):
+    halted = np.arange(3) == at
+    asked = np.where(np.append(False, halted), 0.2, np.array([0.7, 0.05, 0.05, 0.05]))
+    found = PortfolioConstraints(max_cash=0.5).project(asked, halted)
+    assert found[0] == pytest.approx(0.5, abs=1e-12)
+    assert found[1:] == pytest.approx(np.where(halted, 0.2, 0.15), abs=1e-12)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_what_is_allowed_beside_a_halted_holding_beyond_its_bound_stays_to_the_last_bit(at):
+    limits, halted = PortfolioConstraints(max_weight=0.5), np.arange(3) == at
+    rng = np.random.default_rng(at)
+    for _ in range(20):
+        asked = np.where(np.append(False, halted), 0.7, np.insert(rng.random(3), 1 + at, 0.0))
+        others = ~np.append(False, halted)
+        asked[others] *= 0.3 / asked[others].sum()
+        if abs(1 - 0.7 - asked[others].sum()) < 1e-14:
+            assert limits.project(asked, halted).tolist() == asked.tolist()
