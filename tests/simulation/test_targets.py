@@ -143,3 +143,18 @@ def test_what_is_allowed_beside_a_halted_holding_beyond_its_bound_stays_to_the_l
         asked[others] *= 0.3 / asked[others].sum()
         if abs(1 - 0.7 - asked[others].sum()) < 1e-14:
             assert limits.project(asked, halted).tolist() == asked.tolist()
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_one_weight_of_1e16_takes_all(at):
+    asked = np.where(np.arange(4) == at, 1e16, 0.0)
+    assert PortfolioConstraints().project(asked).tolist() == (asked / 1e16).tolist()
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("size", [1e16, -1e16])
+def test_equal_weights_of_any_size_share_what_is_not_halted(at, size):
+    halted = np.arange(3) == at
+    asked = np.where(np.append(False, halted), 0.4, size)
+    found = PortfolioConstraints().project(asked, halted)
+    assert found == pytest.approx(np.where(np.append(False, halted), 0.4, 0.2), abs=1e-12)
