@@ -1,8 +1,13 @@
 """From actions to targets, at the edges that random draws seldom meet."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from helpers.bare_markets import market_of
+
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from portfolio_env import ArgumentError, PortfolioConstraints
 from portfolio_env.simulation import dynamics
@@ -124,6 +129,52 @@ def test_nothing_asked_beside_a_holding_of_nearly_all():
     assert found == pytest.approx([2.5e-7, 1 - 5e-7, 2.5e-7], abs=1e-15)
 
 
+def exact_projection(asked, low, high, total):
+    """``clip(asked - tau, low, high)`` that sums to ``total``, in exact fractions."""
+    asked, low, high = ([Fraction(x) for x in numbers] for numbers in (asked, low, high))
+    total = Fraction(total)
+
+    def clipped(tau):
+        return [min(max(a - tau, lo), hi) for a, lo, hi in zip(asked, low, high, strict=True)]
+
+    knots = sorted({a - b for a, lo, hi in zip(asked, low, high, strict=True) for b in (lo, hi)})
+    for left, right in zip(knots, knots[1:], strict=False):  # the sum falls linearly between two
+        above, below = sum(clipped(left)), sum(clipped(right))
+        if above >= total >= below and above > below:
+            return clipped(left + (right - left) * (above - total) / (above - below))
+    return None
+
+
+@st.composite
+def halted_problems(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    n = draw(st.integers(1, 5))
+    least = float(rng.choice([0.0, -rng.uniform(0, 0.5), rng.uniform(0, 0.5 / n)]))
+    cash = float(rng.choice([0.0, rng.uniform(0, 0.3), -rng.uniform(0, 0.5)]))
+    constraints = PortfolioConstraints(
+        long_only=least >= 0, min_weight=least, max_weight=max(abs(least), rng.uniform(0.5 / n, 1.0)),
+        min_cash=cash, max_cash=rng.uniform(max(cash, 0.2), 1.5), max_leverage=100.0,
+    )  # fmt: skip
+    halted = rng.random(n) < rng.choice([0.0, 0.4])
+    asked = rng.normal(0.2, 10.0 ** rng.uniform(-2, 3), n + 1)
+    asked[1:][halted] = rng.uniform(-0.2, 0.4, halted.sum())
+    return constraints, asked, halted
+
+
+@given(halted_problems())
+def test_projection_beside_halted_holdings_is_the_nearest(problem):
+    limits, asked, halted = problem
+    n, free = len(halted), ~np.append(False, halted)
+    low = np.append(limits.min_cash, np.full(n, limits.min_weight))[free]
+    high = np.append(limits.max_cash, np.full(n, limits.max_weight))[free]
+    best = exact_projection(asked[free], low, high, 1 - asked[~free].sum())
+    assume(best is not None)
+    found = limits.project(asked, halted)
+    assert found[free] == pytest.approx([float(x) for x in best], abs=1e-11)
+    assert found[~free].tolist() == asked[~free].tolist()
+    assert found.sum() == pytest.approx(1, abs=1e-12)
+
+
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_cash_keeps_its_bound_beside_any_halted_holding(at):
     halted = np.arange(3) == at
@@ -158,3 +209,12 @@ def test_equal_weights_of_any_size_share_what_is_not_halted(at, size):
     asked = np.where(np.append(False, halted), 0.4, size)
     found = PortfolioConstraints().project(asked, halted)
     assert found == pytest.approx(np.where(np.append(False, halted), 0.4, 0.2), abs=1e-12)
+
+
+@pytest.mark.parametrize(("at", "best"), [(a, b) for a in range(3) for b in range(4) if b != a + 1])
+def test_small_differences_of_weights_far_below_a_halted_one_count(at, best):
+    halted = np.arange(3) == at
+    asked = np.where(np.append(False, halted), 0.4, -1e16)
+    asked[best] += 4
+    found = PortfolioConstraints().project(asked, halted)
+    assert found == pytest.approx(0.4 * np.append(False, halted) + 0.6 * (np.arange(4) == best))
