@@ -1,11 +1,11 @@
 """From actions to targets, at the edges that random draws seldom meet."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from helpers.bare_markets import market_of
-
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -138,7 +138,7 @@ def exact_projection(asked, low, high, total):
         return [min(max(a - tau, lo), hi) for a, lo, hi in zip(asked, low, high, strict=True)]
 
     knots = sorted({a - b for a, lo, hi in zip(asked, low, high, strict=True) for b in (lo, hi)})
-    for left, right in zip(knots, knots[1:], strict=False):  # the sum falls linearly between two
+    for left, right in pairwise(knots):  # the sum falls linearly between two
         above, below = sum(clipped(left)), sum(clipped(right))
         if above >= total >= below and above > below:
             return clipped(left + (right - left) * (above - total) / (above - below))
@@ -151,9 +151,10 @@ def halted_problems(draw):
     n = draw(st.integers(1, 5))
     least = float(rng.choice([0.0, -rng.uniform(0, 0.5), rng.uniform(0, 0.5 / n)]))
     cash = float(rng.choice([0.0, rng.uniform(0, 0.3), -rng.uniform(0, 0.5)]))
+    most = max(abs(least), rng.uniform(0.5 / n, 1.0))
     constraints = PortfolioConstraints(
-        long_only=least >= 0, min_weight=least, max_weight=max(abs(least), rng.uniform(0.5 / n, 1.0)),
-        min_cash=cash, max_cash=rng.uniform(max(cash, 0.2), 1.5), max_leverage=100.0,
+        long_only=least >= 0, min_weight=least, max_weight=most, min_cash=cash,
+        max_cash=rng.uniform(max(cash, 0.2), 1.5), max_leverage=100.0,
     )  # fmt: skip
     halted = rng.random(n) < rng.choice([0.0, 0.4])
     asked = rng.normal(0.2, 10.0 ** rng.uniform(-2, 3), n + 1)
