@@ -19,7 +19,14 @@ from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.episodes import Episodes, When
 from portfolio_env.simulation.executor import Account
 from portfolio_env.simulation.market_arrays import Benchmark, market_arrays
-from portfolio_env.simulation.rewards import Reward, RewardSpec, Transition, make_reward
+from portfolio_env.simulation.rewards import (
+    Reward,
+    RewardSpec,
+    Transition,
+    check_finite,
+    make_reward,
+    rewards_of,
+)
 from portfolio_env.simulation.start_weights import checked_weights, weights_array
 from portfolio_env.simulation.targets import checked_actions, clipped_weights, softmax_numerators
 
@@ -38,7 +45,8 @@ class Simulator:
         window: Bars an observation shows (>= 1); the first decision needs that much history.
         action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights,
             clipped to ``PortfolioConstraints.box``, then projected onto the constraints.
-        reward: Name, ``{"name": ..., **parameters}`` or callable, see ``rewards``.
+        reward: Name, ``"module:Name"``, ``{"name": ..., **parameters}`` or callable, see
+            ``rewards``.
         costs: TransactionCosts or a mapping of its fields.
         constraints: PortfolioConstraints or a mapping of its fields.
         execution: ``"close"``: trade at the close that was just observed; ``"next_open"``: at the
@@ -311,14 +319,10 @@ class Simulator:
         np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])
         universe = None if self.episodes.universe is None else lanes.assets
         lanes.ledger[dynamics.BENCHMARK] = self._benchmark.log_return(lanes.clock[0], universe)
-        rewards = np.array(self.reward(Transition(self.lanes)), dtype=np.float64)
-        if rewards.shape != (self.num_lanes,):
-            raise ArgumentError(
-                f"the reward returned shape {rewards.shape}, expected ({self.num_lanes},): one per "
-                "lane."
-            )
+        rewards = rewards_of(self.reward, Transition(self.lanes))
         if active is not None:
             rewards[~active] = 0.0
+        check_finite(self.reward, rewards)
         return rewards
 
     # ---- arguments
