@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
+from portfolio_env.simulation.cost_models import CostSpec, made_costs
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.episodes import Episodes, When
 from portfolio_env.simulation.executor import Account
@@ -47,7 +48,8 @@ class Simulator:
             clipped to ``PortfolioConstraints.box``, then projected onto the constraints.
         reward: Name, ``"module:Name"``, ``{"name": ..., **parameters}`` or callable, see
             ``rewards``.
-        costs: TransactionCosts or a mapping of its fields.
+        costs: TransactionCosts or a mapping of its fields, or a ``CostModel`` of your own,
+            also by name, see ``cost_models``.
         constraints: PortfolioConstraints or a mapping of its fields.
         execution: ``"close"``: trade at the close that was just observed; ``"next_open"``: at the
             open of the next bar, on what the weights have drifted to by then.
@@ -78,7 +80,7 @@ class Simulator:
         window: int = 60,
         action: str = "logits",
         reward: RewardSpec = "log_return",
-        costs: TransactionCosts | Mapping[str, Any] = TransactionCosts(),  # noqa: B008 (frozen)
+        costs: CostSpec = TransactionCosts(),  # noqa: B008 (frozen)
         constraints: PortfolioConstraints | Mapping[str, Any] = PortfolioConstraints(),  # noqa: B008
         execution: str = "close",
         start: When = None,
@@ -104,8 +106,8 @@ class Simulator:
         check_positive("logits_scale", logits_scale, 100.0)
         self.market = market
         self.num_lanes, self.window, self.action = num_lanes, window, action
-        self.costs = _built(TransactionCosts, "costs", costs)
-        self.constraints = _built(PortfolioConstraints, "constraints", constraints)
+        self.costs = made_costs(costs)
+        self.constraints = _built_constraints(constraints)
         self.initial_value = float(initial_value)
         self.episodes = Episodes(
             self.market, window, start, end, episode_length, random_start, universe
@@ -380,15 +382,14 @@ class Simulator:
         )
 
 
-Built = TypeVar("Built", TransactionCosts, PortfolioConstraints)
-
-
-def _built(cls: type[Built], name: str, value: Built | Mapping[str, Any]) -> Built:
-    if isinstance(value, cls):
+def _built_constraints(value: PortfolioConstraints | Mapping[str, Any]) -> PortfolioConstraints:
+    if isinstance(value, PortfolioConstraints):
         return value
     if not isinstance(value, Mapping):
         raise ArgumentError(
-            f"{name}={value!r} must be a {cls.__name__} or a mapping of its fields."
+            f"constraints={value!r} must be a PortfolioConstraints or a mapping of its fields."
         )
-    check_keywords(name, "field", value, [field.name for field in fields(cls)])
-    return cls(**value)
+    check_keywords(
+        "constraints", "field", value, [each.name for each in fields(PortfolioConstraints)]
+    )
+    return PortfolioConstraints(**value)
