@@ -96,11 +96,15 @@ def test_what_cannot_be_split_is_cash(initial, asked, held):
     assert made.held[0] == pytest.approx(held, abs=1e-12)
 
 
-def test_weights_far_below_the_largest_still_sum_to_one():
+@pytest.mark.parametrize("others", [1, 7])
+def test_weights_far_below_the_largest_still_sum_to_one(others):
     """The largest are at their bound, and a float64 a million below them has 1e-10 left."""
     constraints, rng = PortfolioConstraints(max_weight=0.15, max_cash=0.0), np.random.default_rng(0)
+    largest = 6 if others == 1 else 5
     for _ in range(50):
-        asked = np.append(0.0, np.where(np.arange(12) < 5, 1e6, rng.random(12)))
+        asked = np.full(13, -5.0)
+        asked[1 : 1 + largest] = 1e6
+        asked[1 + largest : 1 + largest + others] = rng.random(others)
         found = constraints.project(asked)
         assert abs(found.sum() - 1) <= 1e-12
         assert found.max() <= 0.15 and found.min() >= 0
@@ -219,3 +223,22 @@ def test_small_differences_of_weights_far_below_a_halted_one_count(at, best):
     asked[best] += 4
     found = PortfolioConstraints().project(asked, halted)
     assert found == pytest.approx(0.4 * np.append(False, halted) + 0.6 * (np.arange(4) == best))
+
+
+def test_places_of_top_k_that_nothing_can_take_stay_empty():
+    halted = np.array([False, True, True, True])
+    found = PortfolioConstraints(top_k=3).project(np.array([0.2, 0.2, 0, 0, 0]), halted)
+    assert found == pytest.approx([0.5, 0.5, 0, 0, 0], abs=1e-12)
+
+
+@pytest.mark.parametrize("at", [0, 1, 2])
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_what_is_asked_for_least_takes_what_the_others_may_not_hold(at, last):
+    halted = np.arange(3) == at
+    free = np.flatnonzero(~np.append(False, halted))
+    asked = np.where(np.append(False, halted), 0.1, 0.4)
+    asked[free[last]] = -5.0
+    found = PortfolioConstraints(max_weight=0.35, max_cash=0.35).project(asked, halted)
+    expected = np.where(np.append(False, halted), 0.1, 0.35)
+    expected[free[last]] = 0.2
+    assert found == pytest.approx(expected, abs=1e-12)
