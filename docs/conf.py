@@ -21,7 +21,10 @@ extensions = [
 exclude_patterns = ["_static"]
 root_doc = "index"
 default_role = "literal"
-suppress_warnings = ["myst.header"]  # the headings of a notebook may begin anywhere
+suppress_warnings = [
+    "myst.header",  # the headings of a notebook may begin anywhere
+    "ref.python",  # attributes of one name in several classes
+]
 
 # Markdown that a code host shows as it is.
 myst_enable_extensions = ["dollarmath"]

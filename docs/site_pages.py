@@ -70,18 +70,18 @@ def code(text: str) -> str:
 
 
 def features() -> str:
-    """Every feature of the preset "full" on daily bars, by group."""
+    """Every feature of the preset "full" on daily bars, by group; one row for all its windows."""
     from portfolio_env.features import table
 
     parts = []
     for group, frame in table("full").groupby("group", sort=False):
-        body = [
-            [code(name), str(lookback), code(formula), cell(source)]
-            for name, lookback, formula, source in zip(
-                frame["name"], frame["lookback"], frame["formula"], frame["source"], strict=True
-            )
-        ]
-        parts.append(f"### {group}\n\n" + rows("name | look-back | formula | source", body))
+        body = []
+        for (formula, source, inputs), own in frame.groupby(
+            ["formula", "source", "inputs"], sort=False
+        ):
+            names = ", ".join(map(code, own["name"]))
+            body.append([names, cell(inputs), code(formula), cell(source)])
+        parts.append(f"### {group}\n\n" + rows("name | reads | formula | source", body))
     return "\n\n".join(parts)
 
 
