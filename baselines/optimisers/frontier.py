@@ -10,11 +10,10 @@ from baselines.base import at_least, bar_of
 from baselines.optimisers.base import Problem, adapter
 from baselines.optimisers.mean_variance import NO_EXCESS, MeanVariance, largest_return, tangency
 from portfolio_env.errors import ArgumentError, PortfolioError
-from portfolio_env.evaluation.report.inputs import Hindsight
-from portfolio_env.evaluation.task import EvaluationFold
+from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.timeline import Moment
-from portfolio_env.plotting import new_figure, plot_label
+from portfolio_env.plotting.figures import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,11 +175,12 @@ def _efficient(
     return np.vstack([calmest, between, richest])
 
 
-def hindsight_frontier(fold: EvaluationFold, split: str) -> Hindsight | None:
-    """The portfolios that were efficient in a range, and the capital market line.
+def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
+    """The portfolios that were efficient in a range of a task, and the capital market line.
 
     None where skfolio is not installed, or no asset has all the prices.
     """
+    fold = task.whole
     start, end = fold.rows(split)
     try:
         model = MeanVariance(

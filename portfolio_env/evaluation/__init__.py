@@ -10,6 +10,7 @@ from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_
 from portfolio_env.evaluation.diagnostics.plausibility import RealityCheck, reality_check
 from portfolio_env.evaluation.diagnostics.regimes import detection_scores, fit_regimes, regime_path
 from portfolio_env.evaluation.diagnostics.stress import stress_table, stress_test, stressed
+from portfolio_env.evaluation.evaluation import Evaluation, evaluate, write_evaluation
 from portfolio_env.evaluation.gate import (
     GateDecision,
     GatedPolicy,
@@ -28,21 +29,24 @@ from portfolio_env.evaluation.summary import print_summary
 from portfolio_env.evaluation.task import (
     EvaluationFold,
     EvaluationTask,
+    Hindsight,
     TrainedAgent,
     commissions_of,
 )
-from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look
+from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
 from portfolio_env.evaluation.walk_forward import Fold, stitch, walk_forward_folds
 
 __all__ = [
     "BacktestResult",
     "BacktestRuns",
     "Comparison",
+    "Evaluation",
     "EvaluationFold",
     "EvaluationTask",
     "Fold",
     "GateDecision",
     "GatedPolicy",
+    "Hindsight",
     "Interval",
     "Policy",
     "RealityCheck",
@@ -59,6 +63,7 @@ __all__ = [
     "detection_scores",
     "drift_table",
     "earlier_sharpes",
+    "evaluate",
     "event_study",
     "fit_regimes",
     "gate_decision",
@@ -83,8 +88,10 @@ __all__ = [
     "stress_table",
     "stress_test",
     "stressed",
+    "trials",
     "walk_forward_folds",
     "windows_around",
     "write_comparison",
+    "write_evaluation",
     "write_report",
 ]

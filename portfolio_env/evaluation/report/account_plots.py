@@ -8,8 +8,15 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.evaluation.backtest import BacktestResult
-from portfolio_env.evaluation.report.plots import OTHERS, THIN, WIDTH, Bands, Style
-from portfolio_env.plotting import DOTS_PER_INCH, date_axis, new_figure, plot_label, value_axis
+from portfolio_env.evaluation.report.plots import OTHERS, THIN, Bands, Style
+from portfolio_env.plotting.figures import (
+    DOTS_PER_INCH,
+    WIDTH,
+    date_axis,
+    new_figure,
+    plot_label,
+    value_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
