@@ -8,7 +8,7 @@ from helpers.oracles.account import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_env import Market, PricePanel, TransactionCosts
+from portfolio_env import ArgumentError, Market, PricePanel, TransactionCosts, load_market
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.market_arrays import Benchmark, listed_rows, market_arrays
 from portfolio_env.simulation.simulator import Simulator
@@ -30,10 +30,11 @@ def test_carry_equals_the_fixtures(case):
     assert weights.sum() == pytest.approx(1, abs=1e-15)
 
 
+@pytest.mark.parametrize("size", [0.1, 1.0, -1.0])
 @pytest.mark.parametrize("rate", range(3))
-def test_every_rate_is_charged_whatever_the_others_are(rate):
+def test_every_rate_is_charged_whatever_the_others_are(rate, size):
     """On cash, on debt, and on shorts beside cash, each where the other rates are 0."""
-    rates = tuple(0.1 * (i == rate) for i in range(3))
+    rates = tuple(size * (i == rate) for i in range(3))
     for weights in ([0.5, 0.5, 0.0], [-0.5, 1.5, 0.0], [1.2, 0.1, -0.3]):
         cash, short = weights[0], -min(weights[2], 0.0)
         carry = rates[0] * max(cash, 0.0) + rates[1] * min(cash, 0.0) - rates[2] * short
@@ -41,6 +42,29 @@ def test_every_rate_is_charged_whatever_the_others_are(rate):
         growth, found = dynamics.drift_lane(held, np.ones(2), np.zeros(2, bool), 0.0, rates, held)
         assert found == pytest.approx(carry, abs=1e-15)
         assert growth == pytest.approx(1 + carry, abs=1e-15)
+
+
+def test_all_that_was_lost_is_no_division_by_zero():
+    held = np.array([0.0, 1.0, 0.0])
+    gone = np.array([True, False])
+    growth, _ = dynamics.drift_lane(held, np.ones(2), gone, 1.0, (0.0, 0.0, 0.0), held)
+    assert growth == 0 and held.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("lane", range(3))
+@pytest.mark.parametrize("action", ["logits", "weights"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_lane_whose_action_is_not_finite_is_named_and_nothing_moves(lane, action, value):
+    made = Simulator(load_market("synthetic?bars=80&assets=2"), 3, window=1, action=action)
+    made.reset(lambda _: None)
+    made.step(np.full((3, 3), 0.3))
+    before = made.ledger.copy(), made.weights.copy(), made.t.copy()
+    actions = np.full((3, 3), 0.3)
+    actions[lane:, 1] = value
+    with pytest.raises(ArgumentError, match=f"lane {lane} is not finite"):
+        made.step(actions)
+    for old, new in zip(before, (made.ledger, made.weights, made.t), strict=True):
+        assert (old == new).all()
 
 
 # ---- moves
