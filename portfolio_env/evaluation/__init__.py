@@ -5,7 +5,7 @@ from portfolio_env.evaluation import statistics
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
 from portfolio_env.evaluation.diagnostics.crises import performance_in, windows_around
-from portfolio_env.evaluation.diagnostics.decay import drift_table, signal_decay
+from portfolio_env.evaluation.diagnostics.decay import drift_table, rolling_sharpe, signal_decay
 from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_event, read_events
 from portfolio_env.evaluation.diagnostics.plausibility import RealityCheck, reality_check
 from portfolio_env.evaluation.diagnostics.regimes import detection_scores, fit_regimes, regime_path
@@ -34,7 +34,12 @@ from portfolio_env.evaluation.task import (
     commissions_of,
 )
 from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
-from portfolio_env.evaluation.walk_forward import Fold, stitch, walk_forward_folds
+from portfolio_env.evaluation.walk_forward import (
+    Fold,
+    combinatorial_folds,
+    stitch,
+    walk_forward_folds,
+)
 
 __all__ = [
     "BacktestResult",
@@ -58,6 +63,7 @@ __all__ = [
     "backtest",
     "backtest_overfitting",
     "check_capital",
+    "combinatorial_folds",
     "commissions_of",
     "compare",
     "detection_scores",
@@ -80,6 +86,7 @@ __all__ = [
     "record_look",
     "regime_path",
     "report_inputs",
+    "rolling_sharpe",
     "run_backtests",
     "seed_sentences",
     "signal_decay",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from portfolio_env.checks import check_range
+from portfolio_env.checks import check_integer
 from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.orders import check_capital, orders_at_end
@@ -91,7 +91,7 @@ def evaluate(
         DataError: If the file of events or the count of looks cannot be read.
         PortfolioError: If an agent or the benchmark cannot run.
     """
-    check_range("resamples", resamples, 1)
+    check_integer("resamples", resamples)
     check_capital(task, capital, lot)
     told = task.events(events)
     agents = agent_strategies(task)
