@@ -373,28 +373,6 @@ def portfolio(chosen: NDArray[np.bool_], weights: Any = None) -> Weights:
     return out
 
 
-def at_least(name: str, value: int, lowest: int) -> int:
-    """The value of an option that counts something.
-
-    Raises:
-        ArgumentError: If it is no integer of ``lowest`` or more.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise ArgumentError(f"{name}={value!r} must be an integer of {lowest} or more.")
-    return value
-
-
-def within(name: str, value: float, low: float, high: float) -> float:
-    """The value of an option that is a number of [low, high], and not infinite.
-
-    Raises:
-        ArgumentError: If it is not.
-    """
-    if not isinstance(value, int | float) or not low <= value <= high or np.isinf(value):
-        raise ArgumentError(f"{name}={value!r} must be a number in [{low:g}, {high:g}].")
-    return value
-
-
 BASELINES: dict[str, type[Baseline]] = {}
 """Baselines by name; ``baselines/__init__.py`` lists them."""
 

@@ -161,6 +161,8 @@ def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, caps
 def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, capsys):
     from filelock import FileLock, Timeout
 
+    from portfolio_env.evaluation import evaluation
+
     written = []
 
     def seen(folder, *arguments):
@@ -169,8 +171,8 @@ def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, cap
         written.append(folder)
         return write(folder, *arguments)
 
-    write = evaluate.evaluation.write_report
-    monkeypatch.setattr(evaluate.evaluation, "write_report", seen)
+    write = evaluation.write_report
+    monkeypatch.setattr(evaluation, "write_report", seen)
     command(monkeypatch, capsys, *QUICK, "--baselines", "cash", "--out", tmp_path)
     assert written == [tmp_path / "evaluation" / "test"]
     with FileLock(tmp_path / "evaluation" / ".test.lock", timeout=0):
@@ -185,8 +187,8 @@ def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, cap
         ([*QUICK, "--baselines", "equal_wait"], "did you mean equal_weight"),
         ([*QUICK, "--commissions", "0;10"], "give numbers such as 0,10,25"),
         ([*QUICK, "--events", "events.csv"], "events.csv"),
-        ([*QUICK, "--resamples", "0"], "resamples is 0"),
-        ([*QUICK, "--capital", "-5"], "capital=-5.0 must be a positive"),
+        ([*QUICK, "--resamples", "0"], "resamples=0 must be"),
+        ([*QUICK, "--capital", "-5"], "capital=-5.0 must be a finite number above 0"),
         ([*QUICK, "--capital", "5", "--lot", "-1"], "lot=-1"),
         ([*QUICK, "--capital", "5", "--costs.fixed-fee", "6"], "fixed fee of 6 eats capital=5"),
         ([*QUICK, "--commissions", "0,-5"], "commission_bps=-5"),
