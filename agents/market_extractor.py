@@ -33,7 +33,7 @@ class MarketExtractor(BaseFeaturesExtractor):
         n_assets: Risky assets of the observation (a flat one does not tell).
         n_features: Features per asset.
         window: Bars the encoder sees, at most the environment's window.
-        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further, JSON-able options of the encoder.
         embedding_kwargs: How the encoder is run: ``frozen``, ``checkpointed`` and ``forecasts``,
             see ``Embeddings``.

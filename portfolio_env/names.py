@@ -29,6 +29,26 @@ def is_plugin(name: object) -> bool:
     return isinstance(name, str) and _PLUGIN.fullmatch(name) is not None
 
 
+def is_brought(kind: str, name: object) -> bool:
+    """Whether a name, if it is not built in, is of a plug-in: of an entry point, or "module:Name".
+
+    Args:
+        kind: See ``find``.
+        name: The name.
+    """
+    return is_plugin(name) or (isinstance(name, str) and name in _brought(kind))
+
+
+def module_of(kind: str, name: str) -> str:
+    """The module that a plug-in is in; nothing is imported.
+
+    Args:
+        kind: See ``find``.
+        name: A name for which ``is_brought`` holds.
+    """
+    return _brought(kind).get(name, name).partition(":")[0]
+
+
 def find(kind: str, name: str, known: Mapping[str, T]) -> T:
     """What a name stands for.
 

@@ -35,7 +35,7 @@ class DirectNetwork(nn.Module):
     Args:
         n_features: Features per asset.
         window: Bars the encoder sees.
-        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Its further options.
         embedding_kwargs: How it is run, see ``agents.market_encoder.Embeddings``.
         net_arch: Widths of the scorer's tanh layers.
@@ -114,7 +114,7 @@ class DirectAgent:
     Args:
         n_features: Features per asset of the markets it reads.
         window: Bars the encoder sees, at most the environment's window.
-        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
         embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
             JSON-able.

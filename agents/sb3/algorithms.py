@@ -134,7 +134,7 @@ def make_agent(
         policy: ``"per_asset"``; ``"dirichlet"`` for PPO and A2C in an environment with
             ``action="weights"``; or ``"flat_mlp"`` for SB3's own network over all assets at once.
         window: Bars the encoder sees, at most the environment's window.
-        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
         embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
             JSON-able.
