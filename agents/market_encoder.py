@@ -93,7 +93,7 @@ class Embeddings(nn.Module):
     def bind(
         self, features: Tensor, tradable: Tensor | None = None, codes: Tensor | None = None
     ) -> None:
-        """Give it the market, see ``MarketExtractor.bind``."""
+        """Give it the market, see ``MarketRows.bind``."""
         if features.ndim != 3 or features.shape[2] != self.encoder.n_features:
             raise ArgumentError(
                 f"the market's features have shape {tuple(features.shape)}, the network reads "

@@ -23,6 +23,25 @@ MODES = ("window", "flat", "index")
 DRIFT_ROOM = 10.0
 
 
+class FlatSpace(spaces.Box):
+    """The space of flat observations: a Box that tells what its numbers are.
+
+    Args:
+        space: That of the same observations in mode ``"window"``.
+
+    Attributes:
+        window: Bars W.
+        n_assets: Risky assets N.
+        n_features: Features per asset F.
+    """
+
+    def __init__(self, space: spaces.Dict) -> None:
+        """As Gymnasium flattens the Dict."""
+        flat: Any = spaces.flatten_space(space)
+        super().__init__(flat.low, flat.high, dtype=flat.dtype)
+        self.window, self.n_assets, self.n_features = space["market"].shape or ()
+
+
 class Observer:
     """Builds the observations of a simulator's lanes.
 
@@ -65,7 +84,9 @@ class Observer:
             "weights": weights,
         }
         if self.mode == "index":
-            parts["market"] = FingerprintSpace()
+            parts["market"] = FingerprintSpace(
+                n_features=market.n_features, window=simulator.window
+            )
             parts["t"] = spaces.Box(0, market.n_bars - 1, (1,), np.int64)
             if simulator.episodes.universe is not None:
                 parts["assets"] = spaces.Box(0, market.n_assets - 1, (n,), np.int64)
@@ -76,7 +97,7 @@ class Observer:
             )
         parts["market"] = spaces.Box(-bound, bound, (simulator.window, n, market.n_features))
         space = spaces.Dict(parts)
-        return space if self.mode == "window" else spaces.flatten_space(space)
+        return space if self.mode == "window" else FlatSpace(space)
 
     def __call__(self) -> dict[str, NDArray[Any]] | NDArray[np.float32]:
         """Observations of all lanes: arrays with the lanes in front, in fresh memory."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from agents.direct.training import DirectTrainer
 from agents.market_encoder import market_tensors
-from agents.market_extractor import MarketExtractor, check_parts
+from agents.market_rows import MarketRows, check_parts
 from agents.networks import AssetHead, RowMlp
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.errors import ArgumentError, DataError
@@ -60,15 +60,15 @@ class DirectNetwork(nn.Module):
             "encoder": encoder,
             "encoder_kwargs": encoder_kwargs,
         }
-        self.extractor = MarketExtractor(
+        self.extractor = MarketRows(
             _INDEX, 1, **self._extractor_options, embedding_kwargs=embedding_kwargs
         )
-        self.scorer = RowMlp(self.extractor.features_dim, net_arch, nn.Tanh)
+        self.scorer = RowMlp(self.extractor.width, net_arch, nn.Tanh)
         self.head = AssetHead(self.scorer.out_width)
-        self._readers: dict[tuple[int, ...], MarketExtractor] = {}
+        self._readers: dict[tuple[int, ...], MarketRows] = {}
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketExtractor``).
+        """Actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketRows``).
 
         A softmax does not see a common shift, so the largest is put at 1; what lies more than 2
         below is cut there, as the environment would.
@@ -83,9 +83,7 @@ class DirectNetwork(nn.Module):
         rows: Tensor = self._reader(observation, n_assets)(observation)
         return self(rows)
 
-    def _reader(
-        self, observation: Tensor | dict[str, Tensor], n_assets: int | None
-    ) -> MarketExtractor:
+    def _reader(self, observation: Tensor | dict[str, Tensor], n_assets: int | None) -> MarketRows:
         """The extractor for a mode of observation, around the one encoder."""
         if isinstance(observation, dict):
             if "t" in observation:
@@ -102,7 +100,7 @@ class DirectNetwork(nn.Module):
             space = spaces.Box(-np.inf, np.inf, shape)
         key = (*shape, n_assets)
         if key not in self._readers:
-            reader = MarketExtractor(space, n_assets, **self._extractor_options)
+            reader = MarketRows(space, n_assets, **self._extractor_options)
             reader.embeddings = self.extractor.embeddings
             self._readers[key] = reader
         return self._readers[key]

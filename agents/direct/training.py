@@ -16,7 +16,7 @@ from agents.direct.simulator import Economics
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.losses import sharpe_loss
-from agents.market_extractor import asset_rows
+from agents.market_rows import asset_rows
 from portfolio_env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest

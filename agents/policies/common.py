@@ -7,6 +7,7 @@ from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
+from agents.actor_critic import LOG_STD_INIT, SCORER
 from agents.market_extractor import MarketExtractor
 from portfolio_env.errors import ArgumentError
 
@@ -21,8 +22,6 @@ __all__ = [
     "refuse",
 ]
 
-LOG_STD_INIT = -0.5  # of logits in [-1, 1]: wide, or learning takes far longer
-SCORER = (32, 32)
 CRITIC = (128, 128)  # of action values, where narrower ones were less reliable over seeds
 
 

@@ -14,7 +14,7 @@ from agents.direct.training import DirectTrainer
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
 from agents.market_encoder import Embeddings
-from agents.market_extractor import all_embeddings
+from agents.market_rows import all_embeddings
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
 from agents.sb3.curves import curves, write_points

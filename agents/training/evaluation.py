@@ -14,7 +14,7 @@ from torch import nn
 from agents.direct.agent import DirectAgent
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
-from agents.market_extractor import all_embeddings
+from agents.market_rows import all_embeddings
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
     Run,

@@ -110,11 +110,21 @@ class FingerprintSpace(spaces.Box):
     Args:
         shape: ``(1,)``, and of batches ``(B, 1)``.
         seed: As in Gymnasium.
+        n_features: Features of the market, for networks that are built by the space alone.
+        window: Bars that the environment leaves before a lane's first.
     """
 
-    def __init__(self, shape: tuple[int, ...] = (1,), seed: Any = None) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (1,),
+        seed: Any = None,
+        *,
+        n_features: int | None = None,
+        window: int | None = None,
+    ) -> None:
         """Integers in [0, ``LIMIT``)."""
         super().__init__(0, LIMIT - 1, shape, np.int64, seed)
+        self.n_features, self.window = n_features, window
 
     def __reduce__(self) -> Any:
         return FingerprintSpace, (self.shape,), self.__dict__
@@ -133,7 +143,8 @@ for _function in (spaces.utils.flatdim, spaces.utils.flatten, spaces.utils.flatt
 
 
 def _batch(space: FingerprintSpace, n: int = 1) -> FingerprintSpace:
-    return FingerprintSpace((n, *space.shape), deepcopy(space.np_random))
+    told = {"n_features": space.n_features, "window": space.window}
+    return FingerprintSpace((n, *space.shape), deepcopy(space.np_random), **told)
 
 
 def _batch_of(given: Sequence[FingerprintSpace]) -> FingerprintSpace:
