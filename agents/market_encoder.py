@@ -85,6 +85,8 @@ class Embeddings(nn.Module):
 
     def train(self, mode: bool = True) -> Embeddings:
         """Set the mode; a frozen encoder stays in evaluation mode."""
+        if self.encoder.training and not mode:
+            self.forget()  # some algorithms move weights so that no version tells (TRPO)
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -146,7 +148,7 @@ class Embeddings(nn.Module):
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
         if called := self.encoder.brought_as:
-            with told_as_theirs(called):
+            with told_as_theirs(f"encoder {called}"):
                 theirs: Tensor = self.encoder(windows, tradable, codes)
                 return theirs
         out: Tensor = self.encoder(windows, tradable, codes)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from agents.market_encoder import Embeddings, market_tensors
 from agents.networks import make_encoder
+from agents.networks.plugins import Maker
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_fingerprints, fingerprints_in
@@ -57,7 +58,7 @@ class MarketRows(nn.Module):
         n_assets: int | None = None,
         n_features: int | None = None,
         window: int | None = None,
-        encoder: str = "per_asset",
+        encoder: str | Maker = "per_asset",
         encoder_kwargs: dict[str, Any] | None = None,
         embedding_kwargs: dict[str, Any] | None = None,
     ) -> None:

@@ -48,6 +48,8 @@ class ModuleEncoder(Encoder):
 
     def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """See ``Encoder``."""
+        if codes is not None and not codes.shape[-1]:
+            codes = None
         out: Tensor = self.module(*(windows, tradable, codes)[: self.takes])
         return out
 
@@ -69,7 +71,7 @@ def brought(
             says where in the user's file.
     """
     check_options(maker, called, n_features, window, options)
-    with told_as_theirs(called):
+    with told_as_theirs(f"encoder {called}"):
         network = maker(n_features, window, **options)
     if not isinstance(network, nn.Module):
         raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is no torch module")
@@ -111,7 +113,7 @@ def check_options(
 
 
 @contextmanager
-def told_as_theirs(called: str) -> Iterator[None]:
+def told_as_theirs(what: str) -> Iterator[None]:
     """Tell an error in a user's code as such, with its text and the line of their file."""
     try:
         yield
@@ -119,9 +121,7 @@ def told_as_theirs(called: str) -> Iterator[None]:
         raise
     except Exception as error:
         where = _place(error)
-        raise ArgumentError(
-            f"encoder {called} raised {type(error).__name__}{where}: {error}"
-        ) from error
+        raise ArgumentError(f"{what} raised {type(error).__name__}{where}: {error}") from error
 
 
 def _place(error: Exception) -> str:
@@ -145,7 +145,7 @@ def _inputs(encoder: Encoder, assets: int) -> tuple[Tensor, Tensor, Tensor | Non
 def _run(encoder: Encoder, windows: Tensor, tradable: Tensor, codes: Tensor | None) -> Tensor:
     """(batch, assets, channels) of a batch, without a gradient; what it must be is checked."""
     called, (batch, _, assets, _) = encoder.brought_as, windows.shape
-    with told_as_theirs(called), th.no_grad():
+    with told_as_theirs(f"encoder {called}"), th.no_grad():
         out = encoder(windows, tradable, codes)
     if not isinstance(out, Tensor) or out.ndim != 3 or out.shape[:2] != (batch, assets):
         given = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"{out!r:.60}"

@@ -11,7 +11,8 @@ import torch as th
 
 from agents.fitting import FitOptions, Schedule
 from agents.networks import make_encoder
-from agents.sb3.algorithms import ON_POLICY, policy_class, torch_device
+from agents.sb3.algorithms import torch_device
+from agents.sb3.classes import is_on_policy, policy_class
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
 from portfolio_env.checks import check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
@@ -247,7 +248,7 @@ class TrainConfig:
 
     def resolved(self) -> "TrainConfig":
         """The settings with every dependent default filled in, and the market's path absolute."""
-        on_policy = self.algo in ON_POLICY
+        on_policy = is_on_policy(self.algo)
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)

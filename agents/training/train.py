@@ -17,7 +17,8 @@ from agents.direct.training import DirectOptions, DirectTrainer
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
 from agents.saving import save_agent
-from agents.sb3.algorithms import ON_POLICY, make_agent
+from agents.sb3.algorithms import make_agent
+from agents.sb3.classes import is_on_policy
 from agents.sb3.curves import curves, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
@@ -236,7 +237,7 @@ def _agent_options(config: TrainConfig) -> dict[str, Any]:
             "embedding_kwargs": {"forecasts": bool(config.prediction_weight)},
             "window": config.bars,
         }
-    if config.algo not in ON_POLICY:
+    if not is_on_policy(config.algo):
         options["buffer_size"] = min(1_000_000, config.timesteps or 0)
     return options
 
