@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import track
 
 from agents.training.cards import write_card
-from agents.training.evaluation import MarketConfig, log_figures, open_task
-from agents.training.records import is_run
 from agents.training.run_folder import evaluating
+from agents.training.run_records import is_run
+from agents.training.tasks import MarketConfig, log_figures, open_task
 from baselines.optimisers.frontier import hindsight_frontier
 from baselines.strategies import baseline_strategies, trials
 from portfolio_env import evaluation

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from agents.training import walk_forward
 from agents.training.config import TrainConfig
 from agents.training.train import resume, train
+from agents.training.walk_forward_training import FILE, continue_walk_forward, walk_forward
 from portfolio_env.command_line import exit_status
 from portfolio_env.errors import ArgumentError
 
@@ -34,11 +34,11 @@ def run(command: Command, *, progress_bar: bool = True) -> Path:
     """Do what the command says; the folder of the run or of the walk forward."""
     if command.resume is not None:
         continued = Path(command.resume)
-        if (continued / walk_forward.FILE).exists():
-            return walk_forward.continue_walk_forward(continued, progress_bar=progress_bar)
+        if (continued / FILE).exists():
+            return continue_walk_forward(continued, progress_bar=progress_bar)
         return resume(continued, progress_bar=progress_bar)
     if command.walk_forward is not None:
-        return walk_forward.walk_forward(
+        return walk_forward(
             command.config,
             command.walk_forward,
             seeds=_seeds(command.seeds),

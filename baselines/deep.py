@@ -33,10 +33,10 @@ class DeepPortfolio(PortfolioModel):
 
     An encoder of ``agents.networks`` reads a window of the market's features, a scorer shared over
     assets gives each a score, and a softmax over the scores and a free one for cash the weights. It
-    is trained through the differentiable accounting of ``direct.simulator``, costs and constraints
-    included, on the first part of the fitting period, and validated on the rest of it: the weights
-    of best net growth there are kept. It does not see what is held, so a target depends on the
-    market alone.
+    is trained through the differentiable accounting of ``direct.differentiable_simulator``, costs
+    and constraints included, on the first part of the fitting period, and validated on the rest of
+    it: the weights of best net growth there are kept. It does not see what is held, so a target
+    depends on the market alone.
 
     The defaults are the deep portfolio network: LSTM layers of 64 and 32 with attention over time,
     dense layers of 64 and 32, the Sharpe ratio less a tenth of the concentration.

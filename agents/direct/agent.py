@@ -1,9 +1,9 @@
 """``DirectAgent``: a policy trained by the gradient of net growth itself, without RL.
 
-The accounting is differentiable (``direct.simulator``), so growth after costs over short windows
-can be climbed directly, as in Moody & Saffell (2001), "Learning to Trade via Direct Reinforcement".
-It learns in a tenth of the time PPO takes and overfits sooner; ``agents.direct.training`` trains
-it.
+The accounting is differentiable (``direct.differentiable_simulator``), so growth after costs over
+short windows can be climbed directly, as in Moody & Saffell (2001), "Learning to Trade via Direct
+Reinforcement". It learns in a tenth of the time PPO takes and overfits sooner;
+``agents.direct.training`` trains it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import torch as th
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.direct.simulator import Economics
+from agents.direct.differentiable_simulator import Economics
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.losses import sharpe_loss

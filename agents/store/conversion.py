@@ -34,7 +34,6 @@ from agents.tensors import SUFFIX, save_tensors
 from agents.training.cards import validate_models, write_card
 from agents.training.config import Range, TrainConfig
 from agents.training.curriculum import KIND as WEIGHTS
-from agents.training.records import MODELS, identity, is_old, member_runs
 from agents.training.run_folder import (
     CHECKPOINTS,
     FORMAT,
@@ -45,6 +44,7 @@ from agents.training.run_folder import (
     check_market,
     load_model,
 )
+from agents.training.run_records import MODELS, identity, is_old, member_runs
 from agents.training.train import new_agent
 from agents.training.training_state import save_training
 from portfolio_env import Market, PortfolioEnv

@@ -10,7 +10,14 @@ from typing import Any
 from agents.direct.training import DirectOptions
 from agents.training.card_texts import limits, markdown, sealed
 from agents.training.config import Range, TrainConfig
-from agents.training.records import (
+from agents.training.run_folder import (
+    FORMAT,
+    WALK_FORWARD,
+    load_checked_market,
+    load_model,
+    read_config,
+)
+from agents.training.run_records import (
     CARD,
     MALFORMED,
     MODELS,
@@ -19,13 +26,6 @@ from agents.training.records import (
     member_runs,
     read_record,
     validations,
-)
-from agents.training.run_folder import (
-    FORMAT,
-    WALK_FORWARD,
-    load_checked_market,
-    load_model,
-    read_config,
 )
 from agents.training.validation import Validation, plain
 from portfolio_env import Market

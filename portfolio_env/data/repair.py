@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env.data.bars import typed_frame
-from portfolio_env.data.reports.checks import bar_fields, iso, lacking, order_faults
+from portfolio_env.data.reports.sorted_bars import bar_fields, iso, lacking, order_faults
 from portfolio_env.data.tables import Origin
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market.panel import BAR_FIELDS, bar_faults

@@ -96,11 +96,15 @@ def test_what_cannot_be_split_is_cash(initial, asked, held):
     assert made.held[0] == pytest.approx(held, abs=1e-12)
 
 
-def test_weights_far_below_the_largest_still_sum_to_one():
+@pytest.mark.parametrize("others", [1, 7])
+def test_weights_far_below_the_largest_still_sum_to_one(others):
     """The largest are at their bound, and a float64 a million below them has 1e-10 left."""
     constraints, rng = PortfolioConstraints(max_weight=0.15, max_cash=0.0), np.random.default_rng(0)
+    largest = 6 if others == 1 else 5
     for _ in range(50):
-        asked = np.append(0.0, np.where(np.arange(12) < 5, 1e6, rng.random(12)))
+        asked = np.full(13, -5.0)
+        asked[1 : 1 + largest] = 1e6
+        asked[1 + largest : 1 + largest + others] = rng.random(others)
         found = constraints.project(asked)
         assert abs(found.sum() - 1) <= 1e-12
         assert found.max() <= 0.15 and found.min() >= 0

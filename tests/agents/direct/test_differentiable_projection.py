@@ -8,7 +8,7 @@ import torch as th
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agents.direct.projection import ConstrainedPortfolioLayer
+from agents.direct.differentiable_projection import ConstrainedPortfolioLayer
 from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.constraints import NO_LIMIT

@@ -9,8 +9,8 @@ from helpers.cost_fixtures import FIXTURES, number, numbers
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agents.direct.rebalancing import Costs, remainder_factor, trade
-from agents.direct.simulator import Economics
+from agents.direct.differentiable_rebalancing import Costs, remainder_factor, trade
+from agents.direct.differentiable_simulator import Economics
 from portfolio_env import ArgumentError, PortfolioVectorEnv, load_market
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.simulator import Simulator

@@ -25,7 +25,7 @@ from agents.training.run_folder import (
     model_file,
     read_config,
 )
-from agents.training.walk_forward import FILE, is_trained, read_plan
+from agents.training.walk_forward_training import FILE, is_trained, read_plan
 from portfolio_env import PortfolioConstraints, TransactionCosts
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
