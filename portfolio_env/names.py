@@ -29,7 +29,7 @@ def is_plugin(name: object) -> bool:
     return isinstance(name, str) and _PLUGIN.fullmatch(name) is not None
 
 
-def is_brought(kind: str, name: object) -> bool:
+def names_plugin(kind: str, name: object) -> bool:
     """Whether a name, if it is not built in, is of a plug-in: of an entry point, or "module:Name".
 
     Args:
@@ -44,9 +44,18 @@ def module_of(kind: str, name: str) -> str:
 
     Args:
         kind: See ``find``.
-        name: A name for which ``is_brought`` holds.
+        name: A name for which ``names_plugin`` holds.
     """
     return _brought(kind).get(name, name).partition(":")[0]
+
+
+def last_name(name: str) -> str:
+    """A name as folders and tables show it: of a plug-in the last part.
+
+    >>> last_name("my_algos:MyPPO")
+    'MyPPO'
+    """
+    return re.split("[:.]", name)[-1] if is_plugin(name) else name
 
 
 def find(kind: str, name: str, known: Mapping[str, T]) -> T:

@@ -187,6 +187,9 @@ def sorted_options(
     own, of_policy = parameters_of(cls) - _OF_SETTINGS, parameters_of(behind) - _OF_POLICY
     check_keywords(f"algo {shortened(algo)}", "option", options, own | of_policy)
     given = {name: _from_json(name, value) for name, value in options.items()}
+    widths = given.get("net_arch")
+    if isinstance(widths, list) and policy != "flat_mlp" and is_on_policy(algo):
+        given["net_arch"] = {"pi": widths, "vf": widths}
     for names, kind in ((own, cls), (of_policy - own, behind)):
         hints = _hints(kind)
         for name in names & given.keys() & hints.keys():

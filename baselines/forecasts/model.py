@@ -15,7 +15,7 @@ from baselines.optimisers.mean_variance import MeanVariance
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
-from portfolio_env.names import is_brought
+from portfolio_env.names import names_plugin
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 TREES = ("gradient_boosting", "random_forest")
@@ -92,7 +92,7 @@ class ForecastMeanVariance(MeanVariance):
             max_weight=max_weight,
             covariance=covariance,
         )
-        own = is_brought("encoder", forecaster)
+        own = names_plugin("encoder", forecaster)
         self.forecaster = forecaster if own else one_of("forecaster", forecaster, FORECASTERS)
         network = forecaster not in TREES
         if network and (horizon not in (None, 1) or not pooled):

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from portfolio_env.errors import DataError
-from portfolio_env.names import changed_sources, is_brought, is_plugin, module_of, source_hash
+from portfolio_env.names import changed_sources, is_plugin, module_of, names_plugin, source_hash
 
-Named = Mapping[str, Iterable[str]]
+Named = Mapping[str, Iterable[Any]]
 """Names by kind, e.g. "encoder"; those that are built in are left out."""
 Recorded = dict[str, dict[str, str]]
 """SHA-256 of sources by kind and name."""
@@ -31,7 +31,7 @@ def record(named: Named) -> Recorded:
         ArgumentError: If the source of one is not found.
     """
     found = {
-        kind: {name: source_hash(name, kind) for name in names if is_brought(kind, name)}
+        kind: {name: source_hash(name, kind) for name in names if names_plugin(kind, name)}
         for kind, names in named.items()
     }
     return {kind: hashes for kind, hashes in found.items() if hashes}
@@ -53,14 +53,35 @@ def admit(named: Named, recorded: Any, file: Path) -> None:
         DataError: If a name is refused, or there is no such record.
         ArgumentError: If the source of one is not found.
     """
-    kinds = {
-        kind: sorted({n for n in names if is_brought(kind, n)}) for kind, names in named.items()
-    }
+    for kind, hashes in check_recorded(named, recorded, file).items():
+        folder = file if file.is_dir() else file.parent
+        imported = {n for n in hashes if not file.is_dir() and module_of(kind, n) in sys.modules}
+        fresh = {name: hashes[name] for name in hashes if name not in imported}
+        changed = changed_sources(fresh, folder, kind)
+        changed += [name for name in imported if source_hash(name, kind) != hashes[name]]
+        for name in sorted(changed):
+            _say_once(
+                f"the source of the {kind} {name} has changed since {file} was written: results "
+                "may differ"
+            )
+
+
+def check_recorded(named: Named, recorded: Any, file: Path) -> Recorded:
+    """What a file has recorded of the plug-ins that it names; their sources need not be there.
+
+    Args:
+        named: See ``admit``.
+        recorded: See ``admit``.
+        file: See ``admit``.
+
+    Raises:
+        DataError: If it names one without a record, or a module of Python itself.
+    """
     checked = _checked(recorded, file)
-    for kind, names in kinds.items():
-        own = checked.get(kind, {})
-        for name in names:
-            if name not in own:
+    found: Recorded = {}
+    for kind, names in named.items():
+        for name in sorted({each for each in names if names_plugin(kind, each)}):
+            if name not in checked.get(kind, {}):
                 raise DataError(
                     f"{file} names the {kind} {name!r}, of which it has no record: whoever wrote "
                     "that name, no training did; nothing was imported"
@@ -70,15 +91,8 @@ def admit(named: Named, recorded: Any, file: Path) -> None:
                     f"{file} names the {kind} {name!r}, a part of Python itself and no plug-in; "
                     "nothing was imported"
                 )
-        folder = file if file.is_dir() else file.parent
-        fresh = {n: own[n] for n in names if file.is_dir() or module_of(kind, n) not in sys.modules}
-        changed = changed_sources(fresh, folder, kind)
-        known = [n for n in names if n not in fresh and source_hash(n, kind) != own[n]]
-        for name in (*changed, *known):
-            _say_once(
-                f"the source of the {kind} {name} has changed since {file} was written: results "
-                "may differ"
-            )
+            found.setdefault(kind, {})[name] = checked[kind][name]
+    return found
 
 
 def plugins_within(value: Any) -> Iterator[str]:
