@@ -10,16 +10,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import Moment, Timestamps, row_of
-from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
 MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
+_SUM = 1e-6  # to which weights sum to 1
 Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
@@ -250,8 +250,34 @@ class PortfolioModel(Baseline):
         """(N + 1,) the target of a bar within the constraints, computed once."""
         if row not in self._targets:
             untradable = ~self.market.tradable[row]
-            self._targets[row] = self.constraints.project(self._target_at(row), untradable)
+            built_in = type(self) in BASELINES.values()
+            target = self._target_at(row) if built_in else self._checked_target(row)
+            self._targets[row] = self.constraints.project(target, untradable)
         return self._targets[row]
+
+    def _checked_target(self, row: int) -> Weights:
+        """What a model that is not built in answers at a bar; whatever is wrong is told."""
+        try:
+            target: Weights = np.array(self._target_at(row), np.float64)
+        except PortfolioError:
+            raise
+        except Exception as error:
+            raise ArgumentError(f"{self._at(row)} raised {raised(error)}") from error
+        slots = self.market.n_assets + 1
+        if target.shape != (slots,):
+            raise ArgumentError(
+                f"{self._at(row)} answered with the shape {target.shape}: it must be "
+                f"({slots},), a weight for cash and one per asset"
+            )
+        if not np.isfinite(target).all() or abs(target.sum() - 1) > _SUM:
+            raise ArgumentError(
+                f"{self._at(row)} answered with weights of sum {target.sum():g}: they must "
+                "be finite and sum to 1, cash included"
+            )
+        return target
+
+    def _at(self, row: int) -> str:
+        return f"{self.model_info()['name']} at bar {row} ({str(self.market.timestamps[row])[:16]})"
 
     def _target_at(self, row: int) -> Weights:
         return self.target(self.market.panel.past(row))
@@ -397,22 +423,3 @@ def within(name: str, value: float, low: float, high: float) -> float:
 
 BASELINES: dict[str, type[Baseline]] = {}
 """Baselines by name; ``baselines/__init__.py`` lists them."""
-
-
-def make_baseline(name: str, market: Market, **options: Any) -> Baseline:
-    """Build a baseline by name.
-
-    Args:
-        name: One of ``BASELINES``.
-        market: The market its environments trade.
-        **options: Options of that baseline.
-
-    Returns:
-        The baseline; its ``predict`` answers like that of a trained SB3 model.
-
-    Raises:
-        ArgumentError: If there is no baseline of that name.
-    """
-    if name not in BASELINES:
-        raise unknown("baseline", name, BASELINES)
-    return BASELINES[name](market, **options)

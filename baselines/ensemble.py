@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines.base import MEND, Baseline, PortfolioModel, Weights, make_baseline, within
+from baselines.base import MEND, Baseline, PortfolioModel, Weights, within
+from baselines.plugins import make_baseline
 from baselines.simplex import log_optimal
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError

@@ -81,7 +81,7 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
     Args:
         name: What the value is called in the message.
         value: The value; NumPy's numbers and arrays become Python's.
-        annotation: A class, None, ``Any``, ``Literal``, ``Sequence``, or a union of these.
+        annotation: A class, None, ``Any``, ``Literal``, ``Sequence``, ``Mapping``, or a union.
 
     Raises:
         ArgumentError: If it is something else.
@@ -149,6 +149,9 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin is Sequence:
         listed = isinstance(value, Sequence) and not isinstance(value, str | bytes)
         return listed and all(fits(item, parts[0]) for item in value)
+    if origin is Mapping:
+        known = isinstance(value, Mapping)
+        return known and all(fits(k, parts[0]) and fits(v, parts[1]) for k, v in value.items())
     return isinstance(value, origin or annotation)
 
 
@@ -165,6 +168,8 @@ def wording(annotation: Any) -> str:
         return f"one of {', '.join(map(repr, parts))}"
     if origin is Sequence:
         return f"a list of which each is {wording(parts[0])}"
+    if origin is Mapping:
+        return f"a mapping from {wording(parts[0])} to {wording(parts[1])}"
     kind = NoneType if annotation is None else origin or annotation
     return _WORDS.get(kind, f"of type {getattr(kind, '__name__', kind)}")
 

@@ -18,7 +18,7 @@ from portfolio_env.names import check_keywords
 from portfolio_env.observations import Observer
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import PortfolioConstraints
-from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.cost_models import CostSpec
 from portfolio_env.simulation.episodes import When
 from portfolio_env.simulation.executor import Executor
 from portfolio_env.simulation.rewards import RewardSpec
@@ -45,7 +45,7 @@ class EnvOptions(TypedDict, total=False):
     window: int
     action: str
     reward: RewardSpec
-    costs: TransactionCosts | Mapping[str, Any]
+    costs: CostSpec
     constraints: PortfolioConstraints | Mapping[str, Any]
     execution: str
     start: When

@@ -1,5 +1,7 @@
 """What all tests share: real data where present, a small market, the hypothesis profile."""
 
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,3 +90,22 @@ def write(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Writes a module of a name and a source where Python finds it, for the length of a test."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    written = set()
+
+    def write(name: str, source: str) -> Path:
+        file = folder / f"{name}.py"
+        file.write_text(source)
+        written.add(name)
+        return file
+
+    yield write
+    for name in written & set(sys.modules):
+        del sys.modules[name]

@@ -15,6 +15,7 @@ from portfolio_env.evaluation.diagnostics.crises import Date, Windows
 from portfolio_env.evaluation.diagnostics.events import ALL_ASSETS, read_events
 from portfolio_env.market import Market
 from portfolio_env.names import indices_of
+from portfolio_env.simulation.cost_models import Costs, made_costs
 from portfolio_env.simulation.costs import TransactionCosts
 
 if TYPE_CHECKING:
@@ -132,9 +133,9 @@ class EvaluationTask:
         return {self.algorithm: self.agents, f"{self.algorithm}{GATED}": gated}
 
     @property
-    def costs(self) -> TransactionCosts:
+    def costs(self) -> Costs:
         """What trading costs."""
-        return TransactionCosts(**self.whole.options["costs"])
+        return made_costs(self.whole.options["costs"])
 
     def events(self, path: Path | None) -> pd.DataFrame | None:
         """The events of a file (see ``read_events``) about assets of the market; None without one.

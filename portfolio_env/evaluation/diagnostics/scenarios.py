@@ -13,6 +13,7 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 from portfolio_env.market.timeline import Moment, row_of
 from portfolio_env.names import indices_of
+from portfolio_env.simulation.cost_models import CostModel, Costs, checked_rates
 from portfolio_env.simulation.costs import TransactionCosts
 
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -36,7 +37,7 @@ class Scenario:
         """The panel as it would have been."""
         return panel
 
-    def costs(self, costs: TransactionCosts) -> TransactionCosts:
+    def costs(self, costs: Costs) -> Costs:
         """The costs as they would have been, over the whole backtest."""
         return costs
 
@@ -165,6 +166,25 @@ class CorrelationShock(Scenario):
         return _moved(panel, slope=np.ones_like(shift), shift=shift)
 
 
+class _Dearer(CostModel):
+    """A cost model whose trades cost a factor more."""
+
+    def __init__(self, costs: Costs, factor: float) -> None:
+        self._costs, self._factor = costs, factor
+        self.fixed_fee = factor * costs.fixed_fee
+        self.cash_rate_annual = costs.cash_rate_annual
+        self.margin_rate_annual = costs.margin_rate_annual
+        self.borrow_rate_annual = costs.borrow_rate_annual
+        self.delisting_haircut = costs.delisting_haircut
+
+    def rates(self, assets: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+        buy, sell = checked_rates(self._costs, assets)
+        return self._factor * buy, self._factor * sell
+
+    def impact_coefficients(self, panel: PricePanel) -> FloatArray:
+        return self._factor * self._costs.impact_coefficients(panel)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ThinLiquidity(Scenario):
     """Trading is dear and little is traded.
@@ -184,12 +204,14 @@ class ThinLiquidity(Scenario):
         """The panel with smaller volumes."""
         return _scaled(panel, {"volume": np.where(self._where(panel), -math.log(self.factor), 0.0)})
 
-    def costs(self, costs: TransactionCosts) -> TransactionCosts:
+    def costs(self, costs: Costs) -> Costs:
         """All costs of trading, times the factor; rates of interest stay.
 
         Costs do not vary over time, so these hold for the whole backtest: give it the range of the
         scenario.
         """
+        if not isinstance(costs, TransactionCosts):
+            return _Dearer(costs, self.factor)
         return replace(
             costs,
             commission_bps=self._times(costs.commission_bps),
@@ -202,6 +224,8 @@ class ThinLiquidity(Scenario):
 
     def _times(self, rate: Any) -> Any:
         """A rate, one per asset or none, times the factor."""
+        if isinstance(rate, Mapping):
+            return {asset: self.factor * each for asset, each in rate.items()}
         return rate if rate is None else (self.factor * np.asarray(rate)).tolist()
 
 

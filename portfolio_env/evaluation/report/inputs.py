@@ -21,6 +21,7 @@ from portfolio_env.evaluation.task import EvaluationTask
 from portfolio_env.evaluation.usage_log import Look
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import as_timestamp
+from portfolio_env.simulation.cost_models import Costs
 from portfolio_env.simulation.costs import TransactionCosts
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class ReportInputs:
     growth_by_cost: pd.DataFrame | None = None
     orders: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     capital: float | None = None
-    costs: TransactionCosts = field(default_factory=TransactionCosts)
+    costs: Costs = field(default_factory=TransactionCosts)
     execution: Literal["close", "next_open"] = "close"
     events: pd.DataFrame | None = None
     hindsight: Hindsight | None = None
