@@ -9,7 +9,7 @@ python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,10,
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,6 +18,7 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from agents.settings.files import file_of, read_settings, settings_of
 from agents.training.cards import write_card
 from agents.training.run_folder import evaluating
 from agents.training.run_records import is_run
@@ -25,8 +26,9 @@ from agents.training.tasks import MarketConfig, log_figures, open_task
 from baselines.optimisers.frontier import hindsight_frontier
 from baselines.strategies import baseline_strategies
 from portfolio_env import evaluation
-from portfolio_env.command_line import exit_status
+from portfolio_env.command_line import exit_status, find_own_modules
 from portfolio_env.evaluation import Comparison
+from portfolio_env.names import check_keywords
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class EvaluateConfig:
     """Torch device of the agent."""
     out: Path | None = None
     """Folder of an evaluation without a run; default runs/MARKET__baselines."""
+    file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """YAML or JSON file of settings; what is given here as well counts."""
     task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
     """What is traded where there is no run."""
 
@@ -91,12 +95,25 @@ def evaluate(config: EvaluateConfig) -> Comparison:
     return found.comparison
 
 
+def _defaults(file: Path) -> EvaluateConfig:
+    """The settings of a file: those of the evaluation and of its market side by side."""
+    given = read_settings(file)
+    own = [field.name for field in fields(EvaluateConfig) if field.name not in ("task", "file")]
+    of_market = [field.name for field in fields(MarketConfig)]
+    check_keywords(str(file), "setting", given, [*own, *of_market])
+    task = {name: value for name, value in given.items() if name in of_market}
+    rest = {name: value for name, value in given.items() if name in own}
+    return settings_of(EvaluateConfig, {**rest, "task": task}, file)
+
+
 def main() -> int:
     """Read the command line, evaluate, print and write; returns the exit status."""
-    config = tyro.cli(EvaluateConfig, description=__doc__)
+    find_own_modules()
 
     def work() -> None:
-        evaluate(config)
+        file = file_of(sys.argv[1:])
+        default = tyro.MISSING_NONPROP if file is None else _defaults(file)
+        evaluate(tyro.cli(EvaluateConfig, description=__doc__, default=default))
 
     return exit_status(work, stopped="stopped; what was written before is whole")
 

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines.base import MEND, Baseline, PortfolioModel, Weights, make_baseline
+from baselines.base import MEND, Baseline, PortfolioModel, Weights
+from baselines.plugins import make_baseline
 from baselines.simplex import log_optimal
 from portfolio_env.checks import check_number
 from portfolio_env.env import PortfolioEnv

@@ -25,6 +25,7 @@ class Encoder(nn.Module):
         uses_codes: Whether it reads the static codes of the assets.
         padded: Whether a window is encoded as if nothing had been before it. If not, what is
             computed for a bar is the same in every window, and ``encode_stretch`` shares it.
+        brought_as: What a user's encoder is called in messages; "" of those built in.
     """
 
     channels: int
@@ -32,6 +33,7 @@ class Encoder(nn.Module):
     mixes_assets = False
     uses_codes = False
     padded = True
+    brought_as = ""
 
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__()

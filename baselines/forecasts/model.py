@@ -16,11 +16,13 @@ from portfolio_env.checks import check_choice, check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.names import names_plugin
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 TREES = ("gradient_boosting", "random_forest")
 FORECASTERS = (*TREES, "lstm", "mlp", "transformer", "state_space", "gat", "tcn_gnn_lstm_small")
-"""What forecasts, by name: trees of scikit-learn, or encoders of ``agents.networks``."""
+"""What forecasts, by name: trees of scikit-learn, or encoders of ``agents.networks``; users' own
+encoders are names too, see ``agents.networks.make_encoder``."""
 
 
 class ForecastMeanVariance(MeanVariance):
@@ -38,7 +40,7 @@ class ForecastMeanVariance(MeanVariance):
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
         lookback: See ``Optimiser``; the covariance's.
-        forecaster: One of ``FORECASTERS``.
+        forecaster: One of ``FORECASTERS``, or the name of an encoder of one's own.
         horizon: Bars ahead that trees forecast; networks forecast 1. None is 21 and 1.
         refit: When to fit anew: a schedule as that of ``every``, or "year".
         least: Bars to learn from, at least.
@@ -91,7 +93,8 @@ class ForecastMeanVariance(MeanVariance):
             max_weight=max_weight,
             covariance=covariance,
         )
-        self.forecaster = check_choice("forecaster", forecaster, FORECASTERS)
+        own = names_plugin("encoder", forecaster)
+        self.forecaster = forecaster if own else check_choice("forecaster", forecaster, FORECASTERS)
         network = forecaster not in TREES
         if network and (horizon not in (None, 1) or not pooled):
             raise ArgumentError(

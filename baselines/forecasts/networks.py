@@ -33,7 +33,7 @@ class Network:
     best weights on it are kept.
 
     Args:
-        encoder: A name of ``agents.networks.ENCODERS``.
+        encoder: A name of an encoder, see ``agents.networks.make_encoder``.
         seed: Of the weights to begin with and of every draw.
         options: ``window`` (20 bars), options of ``PretrainingOptions`` (``epochs``, ``batch``,
             ``learning_rate``, ...; 5 epochs unless given), and all others to the encoder, over

@@ -88,7 +88,8 @@ def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
                     digest.update(file.read_bytes())
         if not agent:
             infos = [p.model_info() if hasattr(p, "model_info") else name for p in policies]
-            digest.update(json.dumps([*infos, shared]).encode())
+            source = policies[0].source_sha256() if hasattr(policies[0], "source_sha256") else None
+            digest.update(json.dumps([*infos, shared, *([source] if source else [])]).encode())
         sharpe = result.metrics()["sharpe"]
         known = sharpe if math.isfinite(sharpe) else None
         found.append(Trial(name, digest.hexdigest(), agent, known))

@@ -71,6 +71,24 @@ def row_of(timestamps: Timestamps, when: Moment) -> int:
     return row
 
 
+def split_rows(
+    timestamps: Timestamps, train: float | Moment, validation: float | Moment
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Chronological ranges for training, validation and test; see ``Market.split``."""
+    n = len(timestamps)
+    first = round(train * n) if isinstance(train, float) else row_of(timestamps, train)
+    if isinstance(validation, float):
+        second = first + round(validation * n)
+    else:
+        second = row_of(timestamps, validation)
+    if not 0 < first < second < n:
+        raise ArgumentError(
+            f"train={train!r}, validation={validation!r} split {n} bars at rows {first} and "
+            f"{second}: choose them so that all three parts hold at least one bar"
+        )
+    return (0, first), (first, second), (second, n)
+
+
 def bar_spacing(timestamps: Timestamps) -> tuple[np.timedelta64, bool]:
     """The median time between bars, and whether bars follow one another without pause.
 
