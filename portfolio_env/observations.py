@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
-from portfolio_env.market.fingerprints import FingerprintSpace
+from portfolio_env.market.fingerprints import FingerprintSpace, remember
 from portfolio_env.simulation.simulator import Simulator
 
 MODES = ("window", "flat", "index")
@@ -112,6 +112,7 @@ class Observer:
             return np.concatenate(parts, axis=1, dtype=np.float32)
         if self.mode == "window":
             return {"market": self._windows(), "tradable": tradable, "weights": weights}
+        remember(simulator.market)
         market = np.full((lanes, 1), simulator.market.fingerprint)
         rows = {"market": market, "t": simulator.t[:, None].copy()}
         own = {} if simulator.episodes.universe is None else {"assets": simulator.assets.copy()}
