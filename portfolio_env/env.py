@@ -30,6 +30,7 @@ _ELSEWHERE = {  # what one environment takes and the other does not
     "num_envs": "lanes are of PortfolioVectorEnv.",
     "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
     "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",
+    "stagger": "lanes are of PortfolioVectorEnv.",
 }
 
 
