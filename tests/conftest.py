@@ -82,6 +82,14 @@ def waits(monkeypatch):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Figures stay blank: for tests of what surrounds them, as drawing takes most of a report."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: None)
+
+
+@pytest.fixture
 def write(tmp_path):
     """Writes lines to a file and gives its path."""
 
