@@ -145,9 +145,7 @@ def settings(path: str, name: str) -> Iterator[list[str]]:
 
 def train_options() -> str:
     """The options of train.py."""
-    return rows(
-        "option | default | meaning", settings("agents/training/config.py", "TrainConfig")
-    )
+    return rows("option | default | meaning", settings("agents/training/config.py", "TrainConfig"))
 
 
 def evaluate_options() -> str:

@@ -341,3 +341,62 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _attend.register_autograd(_gradients, setup_context=_save)
+
+
+def _differentiable(
+    source: Tensor,
+    target: Tensor,
+    attention: Tensor,
+    adjacency: Tensor,
+    edges: Tensor | None,
+    weight: Tensor | None,
+    slope: float,
+    keep: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """What ``_attend`` computes, of one piece and in operations that torch differentiates."""
+    hidden = source.unsqueeze(1) + target.unsqueeze(2)  # (b, targets, sources, heads, channels)
+    if edges is not None and weight is not None:
+        hidden = hidden + (edges @ weight).view_as(hidden)
+    scores = (F.leaky_relu(hidden, slope) * attention).sum(-1).permute(0, 3, 1, 2)
+    edge = adjacency.unsqueeze(1)
+    alpha = scores.masked_fill(~edge, th.finfo(scores.dtype).min).softmax(-1) * edge
+    if keep is not None:
+        alpha = alpha * keep * scale
+    return (alpha @ source.transpose(1, 2)).transpose(1, 2)
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    grad, _, *tensors, ctx.slope, keep, ctx.scale, ctx.edges_too = inputs
+    ctx.save_for_backward(grad, *tensors, keep)
+
+
+def _second_gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of ``_attend_backward``, for algorithms that ask for them, as TRPO does."""
+    given, *tensors, keep = ctx.saved_tensors
+    with th.enable_grad():
+        given, source, target, attention, edges, weight = leaves = [
+            None if each is None else each.detach().requires_grad_()
+            for each in (given, *tensors[:3], *tensors[4:])
+        ]
+        out = _differentiable(
+            source, target, attention, tensors[3], edges, weight, ctx.slope, keep, ctx.scale
+        )
+        wanted = [source, target, attention]
+        of_wanted = [*grads[:3]]
+        if weight is not None:
+            wanted += [edges] * ctx.edges_too + [weight]
+            of_wanted += [grads[3]] * ctx.edges_too + [grads[4]]
+        first = th.autograd.grad(out, wanted, given, create_graph=True)
+        known = [each for each in leaves if each is not None]
+        found = iter(th.autograd.grad(first, known, of_wanted, allow_unused=True))
+    d_given, d_source, d_target, d_attention, d_edges, d_weight = (
+        None if each is None else next(found) for each in leaves
+    )
+    return (
+        d_given, None, d_source, d_target, d_attention, None, d_edges, d_weight,
+        None, None, None, None,
+    )  # fmt: skip
+
+
+_attend_backward.register_autograd(_second_gradients, setup_context=_save_backward)

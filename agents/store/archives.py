@@ -217,7 +217,7 @@ def _check_run(folder: Path, manifest: dict[str, Any]) -> None:
     if is_old(folder) or record.id != manifest["id"]:
         raise DataError(f"{folder} is no archive of the run {manifest['id']}")
     for run in record.runs or [folder] * (not (folder / WALK_FORWARD).is_file()):
-        read_config(run)
+        read_config(run, importing=False)
         make_card(run)
 
 

@@ -1,5 +1,6 @@
-"""README and docs: every Python block runs, every command is accepted, every link leads somewhere."""
+"""README and docs: Python blocks run, commands are accepted, links lead somewhere."""
 
+import doctest
 import json
 import re
 import shlex
@@ -8,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+
+from portfolio_env.simulation.dynamics import LEDGER
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -25,10 +28,10 @@ OWN_WORDS = re.compile(
 )
 
 
-def blocks(page: Path, *kinds: str) -> list[tuple[int, str]]:
-    """The line and the text of every block of these kinds."""
+def blocks(page: Path, kind: str) -> list[tuple[int, str]]:
+    """The line and the text of every block of a kind, but for sessions (``>>>``)."""
     text = page.read_text()
-    found = [m for m in BLOCK.finditer(text) if m[1] in kinds]
+    found = [m for m in BLOCK.finditer(text) if m[1] == kind and not m[2].startswith(">>>")]
     return [(text.count("\n", 0, m.start()) + 1, m[2]) for m in found]
 
 
@@ -86,6 +89,12 @@ def test_every_python_block_runs(page, workplace):
         for long, short in SHORTER.items():
             text = text.replace(long, short)
         exec(compile("\n" * line + text, str(page), "exec"), here)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if ">>> " in p.read_text()], ids=name)
+def test_examples_run(page):
+    found = doctest.testfile(str(page), module_relative=False)
+    assert found.attempted > 0 and found.failed == 0
 
 
 def commands() -> list[tuple[str, str]]:
@@ -163,6 +172,12 @@ def test_the_sizes_of_presets_are_those_of_the_page():
 
     rows = re.findall(r"^\| `(\w+)`[^|]*\| (\d+) \|", (DOCS / "features.md").read_text(), re.M)
     assert {preset: int(size) for preset, size in rows} == {p: len(table(p)) for p in PRESETS}
+
+
+def test_the_table_of_info_names_the_entries_of_the_ledger():
+    section = (DOCS / "environment.md").read_text().partition("## What info holds")[2]
+    table = section.partition("\n## ")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == LEDGER
 
 
 def test_every_public_package_has_a_page():
