@@ -154,11 +154,14 @@ def evaluate_options() -> str:
 
 
 def api() -> str:
-    """The list of packages with public names."""
-    return rows(
-        "package | holds",
-        ([f"[`{room}`](api/{room}.rst)", cell(first_sentence(_module(room)))] for room in ROOMS),
-    )
+    """The list of packages with public names, and their pages."""
+    body = ([f"[`{room}`](api/{room}.rst)", cell(first_sentence(_module(room)))] for room in ROOMS)
+    return rows("package | holds", body) + "\n\n" + navigation(f"api/{room}" for room in ROOMS)
+
+
+def navigation(pages: Iterable[str]) -> str:
+    """The navigation below a page."""
+    return "```{toctree}\n:hidden:\n\n" + "\n".join(pages) + "\n```"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -222,7 +225,7 @@ def completed(text: str, page: str) -> str:
         kind, name = found.groups()
         if kind == "generated":
             return TABLES[name]()
-        return "```{toctree}\n:hidden:\n\n" + "\n".join(name.split()) + "\n```"
+        return navigation(name.split())
 
     def link(found: re.Match[str]) -> str:
         label, up, path = found.groups()

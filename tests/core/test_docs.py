@@ -61,7 +61,7 @@ def workplace(tmp_path, monkeypatch):
     folder = tmp_path / "data" / "binance" / "1d"
     folder.mkdir(parents=True)
     for symbol, own in bars.groupby("symbol"):
-        own.to_csv(folder / f"{symbol}.csv", index=False)
+        own.drop(columns="symbol").to_parquet(folder / f"{symbol}.parquet", index=False)
     known = {"date": days[::30], "symbol": "*", "name": "sentiment", "value": 0.5}
     pd.DataFrame({**known, "known_at": days[::30]}).to_csv("sentiment.csv", index=False)
     labels = {"symbol": ["AAA", "BBB", "CCC"], "sector": ["energy", "tech", "tech"]}
