@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from agents.memory import fitting_batch, memory_of
 from agents.networks import Encoder
 from agents.networks.heads import PredictionHead
+from agents.networks.plugins import told_as_theirs
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 
@@ -84,6 +85,8 @@ class Embeddings(nn.Module):
 
     def train(self, mode: bool = True) -> Embeddings:
         """Set the mode; a frozen encoder stays in evaluation mode."""
+        if self.encoder.training and not mode:
+            self.forget()  # some algorithms move weights so that no version tells (TRPO)
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -144,6 +147,10 @@ class Embeddings(nn.Module):
 
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
+        if called := self.encoder.brought_as:
+            with told_as_theirs(f"encoder {called}"):
+                theirs: Tensor = self.encoder(windows, tradable, codes)
+                return theirs
         out: Tensor = self.encoder(windows, tradable, codes)
         return out
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from agents.market_encoder import Embeddings, market_tensors
 from agents.networks import make_encoder
+from agents.networks.plugins import Maker
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_fingerprints, find_market, fingerprints_in
@@ -45,7 +46,7 @@ class MarketRows(nn.Module):
         n_assets: Risky assets of an observation; default what the space tells.
         n_features: Features per asset; default what the space tells.
         window: Bars the encoder sees, at most the environment's window, which is the default.
-        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further, JSON-able options of the encoder.
         embedding_kwargs: How the encoder is run: ``frozen``, ``checkpointed`` and ``forecasts``,
             see ``Embeddings``.
@@ -66,7 +67,7 @@ class MarketRows(nn.Module):
         n_assets: int | None = None,
         n_features: int | None = None,
         window: int | None = None,
-        encoder: str = "per_asset",
+        encoder: str | Maker = "per_asset",
         encoder_kwargs: dict[str, Any] | None = None,
         embedding_kwargs: dict[str, Any] | None = None,
     ) -> None:

@@ -1,6 +1,6 @@
 """Baselines: policies that need no training, judged through the same environment as any agent."""
 
-from baselines.base import BASELINES, Baseline, PortfolioModel, make_baseline
+from baselines.base import BASELINES, Baseline, PortfolioModel
 from baselines.deep import DeepPortfolio, GatPortfolio, TcnGnnLstmPortfolio
 from baselines.ensemble import Ensemble
 from baselines.forecasts import (
@@ -29,6 +29,7 @@ from baselines.optimisers import (
     RiskParity,
 )
 from baselines.oracles import BestAsset, BestConstantRebalanced
+from baselines.plugins import make_baseline
 from baselines.rules import (
     BuyAndHold,
     Cash,

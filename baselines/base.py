@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import Moment, Timestamps, row_of
-from portfolio_env.names import unknown
+from portfolio_env.names import plugin_name, source_hash
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
 MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
+_SUM = 1e-6  # to which weights sum to 1
 Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
@@ -73,6 +74,25 @@ class Baseline(ABC):
             DataError: If a model of this kind learns nothing.
         """
         raise DataError(f"{type(self).__name__} learns nothing; its file holds {sorted(state)}")
+
+    @property
+    def definition(self) -> Any:
+        """The class or function by which it is known."""
+        return type(self)
+
+    def source_sha256(self) -> str | None:
+        """SHA-256 of the source of a baseline that is not built in; None of one that is.
+
+        What stands in a notebook is told by its compiled code.
+        """
+        thing = self.definition
+        if str(getattr(thing, "__module__", "")).partition(".")[0] in ("baselines", "agents"):
+            return None
+        try:
+            return source_hash(plugin_name(thing))
+        except ArgumentError:
+            code = [getattr(each, "__code__", None) for each in (thing, *vars(thing).values())]
+            return repr([(each.co_code.hex(), repr(each.co_consts)) for each in code if each])
 
     @abstractmethod
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
@@ -250,8 +270,34 @@ class PortfolioModel(Baseline):
         """(N + 1,) the target of a bar within the constraints, computed once."""
         if row not in self._targets:
             untradable = ~self.market.tradable[row]
-            self._targets[row] = self.constraints.project(self._target_at(row), untradable)
+            built_in = type(self) in BASELINES.values()
+            target = self._target_at(row) if built_in else self._checked_target(row)
+            self._targets[row] = self.constraints.project(target, untradable)
         return self._targets[row]
+
+    def _checked_target(self, row: int) -> Weights:
+        """What a model that is not built in answers at a bar; whatever is wrong is told."""
+        try:
+            target: Weights = np.array(self._target_at(row), np.float64)
+        except PortfolioError:
+            raise
+        except Exception as error:
+            raise ArgumentError(f"{self._at(row)} raised {raised(error)}") from error
+        slots = self.market.n_assets + 1
+        if target.shape != (slots,):
+            raise ArgumentError(
+                f"{self._at(row)} answered with the shape {target.shape}: it must be "
+                f"({slots},), a weight for cash and one per asset"
+            )
+        if not np.isfinite(target).all() or abs(target.sum() - 1) > _SUM:
+            raise ArgumentError(
+                f"{self._at(row)} answered with weights of sum {target.sum():g}: they must "
+                "be finite and sum to 1, cash included"
+            )
+        return target
+
+    def _at(self, row: int) -> str:
+        return f"{self.model_info()['name']} at bar {row} ({str(self.market.timestamps[row])[:16]})"
 
     def _target_at(self, row: int) -> Weights:
         return self.target(self.market.panel.past(row))
@@ -373,46 +419,5 @@ def portfolio(chosen: NDArray[np.bool_], weights: Any = None) -> Weights:
     return out
 
 
-def at_least(name: str, value: int, lowest: int) -> int:
-    """The value of an option that counts something.
-
-    Raises:
-        ArgumentError: If it is no integer of ``lowest`` or more.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise ArgumentError(f"{name}={value!r} must be an integer of {lowest} or more.")
-    return value
-
-
-def within(name: str, value: float, low: float, high: float) -> float:
-    """The value of an option that is a number of [low, high], and not infinite.
-
-    Raises:
-        ArgumentError: If it is not.
-    """
-    if not isinstance(value, int | float) or not low <= value <= high or np.isinf(value):
-        raise ArgumentError(f"{name}={value!r} must be a number in [{low:g}, {high:g}].")
-    return value
-
-
 BASELINES: dict[str, type[Baseline]] = {}
 """Baselines by name; ``baselines/__init__.py`` lists them."""
-
-
-def make_baseline(name: str, market: Market, **options: Any) -> Baseline:
-    """Build a baseline by name.
-
-    Args:
-        name: One of ``BASELINES``.
-        market: The market its environments trade.
-        **options: Options of that baseline.
-
-    Returns:
-        The baseline; its ``predict`` answers like that of a trained SB3 model.
-
-    Raises:
-        ArgumentError: If there is no baseline of that name.
-    """
-    if name not in BASELINES:
-        raise unknown("baseline", name, BASELINES)
-    return BASELINES[name](market, **options)

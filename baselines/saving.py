@@ -7,6 +7,7 @@ again on schedule, is not stored: it is computed again, with the same result.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -14,15 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from baselines.base import BASELINES, Baseline, make_baseline
+from baselines.base import BASELINES, Baseline
 from baselines.ensemble import Ensemble
+from baselines.plugins import KIND as PLUGIN
+from baselines.plugins import make_baseline
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
+from portfolio_env.names import changed_sources, plugin_name
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
+_LOGGER = logging.getLogger(__name__)
 KIND = "baseline"  # of the file's tensors
 
 
@@ -30,12 +36,13 @@ def save_baseline(model: Baseline, path: str | Path) -> None:
     """Write a baseline to one file, which is complete or absent.
 
     Args:
-        model: Any of ``baselines.BASELINES``, fitted or not; an ensemble of them and of
-            ``DirectAgent``s too.
+        model: Any of ``baselines.BASELINES``, or of a module of your own, fitted or not; an
+            ensemble of them and of ``DirectAgent``s too.
         path: The file, e.g. ``lstm.safetensors``.
 
     Raises:
-        ArgumentError: If it is none of these, or an option is nothing that can be stored.
+        ArgumentError: If it is none of these, stands in no module, or an option is nothing that can
+            be stored.
     """
     from agents.tensors import save_tensors
 
@@ -70,17 +77,15 @@ def _described(model: Any, name: str = "the model") -> dict[str, Any]:
     from agents.direct.agent import DirectAgent
 
     if isinstance(model, DirectAgent):
-        return {"direct": model.config, "learned": {"weights": dict(model.network.state_dict())}}
-    known = [key for key, kind in BASELINES.items() if kind is type(model)]
-    if not known:
-        raise ArgumentError(
-            f"{name} is of type {type(model).__name__}, which is none of the registered "
-            "baselines and cannot be saved with them; keep a trained agent in its run folder, "
-            "and build an ensemble of it anew"
-        )
-    tree: dict[str, Any] = {
-        "baseline": known[0],
-        "options": {key: _plain(value) for key, value in model.options().items()},
+        tree = model.tree()
+        weights = tree.pop("weights")
+        return {"direct": tree.pop("config"), **tree, "learned": {"weights": dict(weights)}}
+    options = {key: _plain(value) for key, value in model.options().items()}
+    plugins = record(_encoders(options))
+    tree = {
+        **_named(model, name),
+        "options": options,
+        **({"plugins": plugins} if plugins else {}),
         "fit_period": model.fit_period,
         "fitted_on": model._fitted_on,
         "learned": model.state(),
@@ -94,17 +99,49 @@ def _described(model: Any, name: str = "the model") -> dict[str, Any]:
     return tree
 
 
+def _named(model: Any, name: str) -> dict[str, Any]:
+    """By what name a model is found again, and of what source it is if it is not built in."""
+    known = [key for key, kind in BASELINES.items() if kind is type(model)]
+    if known:
+        return {"baseline": known[0]}
+    try:
+        if isinstance(model, Baseline):
+            return {"baseline": plugin_name(model.definition), "source": model.source_sha256()}
+    except ArgumentError as error:
+        raise ArgumentError(
+            f"{name} is of type {type(model).__name__}, which no file can name: {error}"
+        ) from error
+    raise ArgumentError(
+        f"{name} is of type {type(model).__name__}, which is no baseline and cannot be saved with "
+        "them; keep a trained agent in its run folder, and build an ensemble of it anew"
+    )
+
+
+def _checked_name(tree: Mapping[str, Any], path: str) -> str:
+    """The name of a model; that of a user's own only if it lies where Python finds modules."""
+    name = str(tree["baseline"])
+    if name not in BASELINES:
+        recorded = {name: str(tree.get("source"))}
+        if changed_sources(recorded, Path(path).parent, PLUGIN):
+            _LOGGER.warning(
+                "the source of baseline %r has changed since %s was written", name, path
+            )
+    return name
+
+
 def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
     """The model of a tree."""
     if "direct" in tree:
-        return _direct_agent(tree, market)
+        return _direct_agent(tree, market, path)
     options = dict(tree["options"])
+    admit(_encoders(options), tree.get("plugins", {}), Path(path))
     if options.get("constraints") is not None:
         options["constraints"] = PortfolioConstraints(**options["constraints"])
+    options.pop("members", None)  # by name alone they would be looked for unchecked
     if "members" in tree:
         members = tree["members"].items()
         options["members"] = {name: _built(member, market, path) for name, member in members}
-    model = make_baseline(tree["baseline"], market, **options)
+    model = make_baseline(_checked_name(tree, path), market, **options)
     model.fit_period, model._fitted_on = tree["fit_period"], tree["fitted_on"]
     if tree["learned"]:
         _check_market(tree["market"], _fingerprint(market, model), path)
@@ -112,12 +149,18 @@ def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
     return model
 
 
-def _direct_agent(tree: Mapping[str, Any], market: Market) -> DirectAgent:
+def _encoders(options: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The encoders that options name; whatever looks like a plug-in's name is taken for one."""
+    named = (options.get("encoder"), options.get("forecaster"))
+    return {"encoder": [*named, *plugins_within(dict(options))]}
+
+
+def _direct_agent(tree: Mapping[str, Any], market: Market, path: str) -> DirectAgent:
     """A member that was trained by the gradient of net growth."""
     from agents.direct.agent import DirectAgent
 
-    agent = DirectAgent(**tree["direct"])
-    agent.network.load_state_dict(tree["learned"]["weights"])
+    own = {"config": tree["direct"], "plugins": tree.get("plugins", {})}
+    agent = DirectAgent.of_tree(own | {"weights": tree["learned"]["weights"]}, path)
     agent.bind(market)
     return agent
 

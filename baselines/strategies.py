@@ -1,65 +1,99 @@
-"""Baselines as strategies of an evaluation, and what was tried by it."""
+"""Baselines as strategies of an evaluation."""
 
-import hashlib
-import json
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
 
-from baselines.base import BASELINES, PortfolioModel, make_baseline
+from baselines.base import BASELINES, Baseline, PortfolioModel
 from baselines.deep import DeepPortfolio
 from baselines.ensemble import Ensemble
+from baselines.plugins import (
+    BaselineName,
+    FunctionRule,
+    found_baseline,
+    full_name,
+    short_name,
+)
 from portfolio_env import PortfolioConstraints
-from portfolio_env.evaluation import GatedPolicy, Policy
+from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.evaluation import Policy
 from portfolio_env.evaluation.comparison import REFERENCE
-from portfolio_env.evaluation.runner import BacktestRuns, Strategy
-from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
-from portfolio_env.evaluation.usage_log import Trial
-from portfolio_env.names import indices_of
-
-TRADING = ("costs", "execution", "initial_value")
-"""Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
+from portfolio_env.evaluation.runner import Strategy
+from portfolio_env.evaluation.task import TRADING, EvaluationFold
+from portfolio_env.names import is_plugin
 
 
-def baseline_strategies(names: str) -> list[Strategy]:
+def baseline_strategies(names: str | Sequence[BaselineName | Baseline]) -> list[Strategy]:
     """Baselines, the benchmark first.
 
     Args:
-        names: Comma-separated names, or "all"; the benchmark (``REFERENCE``) is always among them.
+        names: Comma-separated names, or "all" that are built in; or a list of names, classes,
+            functions (see ``make_baseline``) and baselines that are built already. The benchmark
+            (``REFERENCE``) is always among them. ``"my_rules:TrendRule"`` becomes the strategy
+            ``TrendRule``, unless another is called so.
 
     Raises:
         ArgumentError: If there is no baseline of a name.
     """
-    asked = list(BASELINES) if names == "all" else names.split(",")
-    indices_of("baseline", asked, list(BASELINES))
+    if isinstance(names, str):
+        names = list(BASELINES) if names == "all" else names.split(",")
+    asked = list(dict.fromkeys([REFERENCE, *names]))
+    for name in asked:
+        if not isinstance(name, Baseline):
+            found_baseline(name)
     fitted = cache(baseline)  # members of the ensemble are fitted once
     mixed = partial(_mixture, fitted)
     return [
         Strategy(
-            name,
+            label,
             mixed if name == "ensemble" else partial(fitted, name),
             EvaluationFold.baseline_options,
             required=name == REFERENCE,
         )
-        for name in dict.fromkeys([REFERENCE, *asked])
+        for name, label in zip(asked, _labels(asked), strict=True)
     ]
 
 
-def baseline(name: str, fold: EvaluationFold, split: str) -> Policy:
+def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:
+    """A name of each strategy: short where no other has it."""
+    short = [short_name(each) for each in asked]
+    labels = []
+    for each, label in zip(asked, short, strict=True):
+        is_own = not isinstance(each, str) or is_plugin(each)
+        repeated = is_own and (label in BASELINES or short.count(label) > 1)
+        labels.append(full_name(each) if repeated else label)
+    if same := [label for label in labels if labels.count(label) > 1]:
+        raise ArgumentError(
+            f"several baselines are called {same[0]!r}: leave one out, or derive a class of "
+            "another name"
+        )
+    return labels
+
+
+def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) -> Policy:
     """A baseline: fitted to the training range, or an oracle to the range it is judged on.
 
     It keeps to the constraints of the fold; where it is trained on accounts, they trade by its
-    rules.
+    rules. One that is built already answers as it is.
     """
-    cls = BASELINES[name]
-    if not issubclass(cls, PortfolioModel):
-        return make_baseline(name, fold.market)
-    options: dict[str, Any] = {"constraints": PortfolioConstraints(**fold.options["constraints"])}
+    if isinstance(name, Baseline):
+        return name
+    build = found_baseline(name)
+    cls: type[Baseline] = FunctionRule if isinstance(build, partial) else build
+    options: dict[str, Any] = {}
+    if issubclass(cls, PortfolioModel) and "constraints" in cls._options():
+        options["constraints"] = PortfolioConstraints(**fold.options["constraints"])
     if issubclass(cls, DeepPortfolio):
         options["environment"] = {name: fold.options[name] for name in TRADING}
-    model = cls(fold.market, **options)
-    return model.fit(fold.market.panel, fold.rows(split) if cls.oracle else fold.ranges["train"])
+    try:
+        model = build(fold.market, **options)
+    except PortfolioError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
+    if not isinstance(model, PortfolioModel):
+        return model
+    return model.fit(fold.market.panel, fold.rows(split) if model.oracle else fold.ranges["train"])
 
 
 def _mixture(
@@ -80,28 +114,3 @@ def _mixture(
         paces=dict.fromkeys(agents, fold.options["adjustment"]),
         constraints=PortfolioConstraints(**fold.options["constraints"]),
     )
-
-
-def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
-    """What was tried on the range: everything but oracles, and but what repeats an agent."""
-    options = task.whole.options
-    shared = {name: options[name] for name in ("constraints", *TRADING)}
-    found = []
-    for name, result in runs.results.items():
-        policies = runs.policies[name]
-        if getattr(policies[0], "oracle", False) or isinstance(policies[0], GatedPolicy):
-            continue
-        agent = name in task.agents
-        digest = hashlib.sha256()
-        members = getattr(policies[0], "members", {})  # other agents make another mixture
-        for fold in task.folds:
-            for own in [name] if agent else [each for each in task.agents if each in members]:
-                if file := fold.agents[own].file:
-                    digest.update(file.read_bytes())
-        if not agent:
-            infos = [p.model_info() if isinstance(p, PortfolioModel) else name for p in policies]
-            digest.update(json.dumps([*infos, shared]).encode())
-        sharpe = result.metrics()["sharpe"]
-        known = sharpe if math.isfinite(sharpe) else None
-        found.append(Trial(name, digest.hexdigest(), agent, known))
-    return tuple(found)

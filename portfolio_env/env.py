@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from portfolio_env.checks import check_choice
 from portfolio_env.data import load_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -18,7 +19,7 @@ from portfolio_env.names import check_keywords
 from portfolio_env.observations import Observer
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import PortfolioConstraints
-from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.cost_models import CostSpec
 from portfolio_env.simulation.episodes import When
 from portfolio_env.simulation.executor import Executor
 from portfolio_env.simulation.rewards import RewardSpec
@@ -29,6 +30,7 @@ _ELSEWHERE = {  # what one environment takes and the other does not
     "num_envs": "lanes are of PortfolioVectorEnv.",
     "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
     "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",
+    "stagger": "lanes are of PortfolioVectorEnv.",
 }
 
 
@@ -45,7 +47,7 @@ class EnvOptions(TypedDict, total=False):
     window: int
     action: str
     reward: RewardSpec
-    costs: TransactionCosts | Mapping[str, Any]
+    costs: CostSpec
     constraints: PortfolioConstraints | Mapping[str, Any]
     execution: str
     start: When
@@ -189,10 +191,8 @@ def render_lane(simulator: Simulator, lane: int, values: Any, mode: str) -> Any:
 
 def checked_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
     """The render mode, if there is such a one."""
-    if render_mode is not None and render_mode not in metadata["render_modes"]:
-        raise ArgumentError(
-            f"render_mode={render_mode!r} must be None or one of {metadata['render_modes']}."
-        )
+    if render_mode is not None:
+        check_choice("render_mode", render_mode, metadata["render_modes"])
     return render_mode
 
 

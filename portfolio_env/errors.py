@@ -1,5 +1,8 @@
 """The errors this package raises; each message names the value, the bound and the mend."""
 
+import traceback
+from pathlib import Path
+
 
 class PortfolioError(ValueError):
     """Base class of every error this package raises on purpose."""
@@ -15,3 +18,14 @@ class DataError(PortfolioError):
 
 class ConservationError(PortfolioError):
     """A trade lost or made money: a fault of this package or its compiler, never of the input."""
+
+
+def raised(error: Exception) -> str:
+    """What a user's own code raised and where, for a message: type, text, file and line.
+
+    The place is where the user's code stood, not the library that it called.
+    """
+    calls = traceback.extract_tb(error.__traceback__)[1:]  # the first is the caller's own
+    own = [call for call in calls if "site-packages" not in call.filename] or calls
+    place = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -29,6 +29,40 @@ def is_plugin(name: object) -> bool:
     return isinstance(name, str) and _PLUGIN.fullmatch(name) is not None
 
 
+def names_plugin(kind: str, name: object) -> bool:
+    """Whether a name, if it is not built in, is of a plug-in: of an entry point, or "module:Name".
+
+    Args:
+        kind: See ``find``.
+        name: The name.
+    """
+    return is_plugin(name) or (isinstance(name, str) and name in _brought(kind))
+
+
+def module_of(kind: str, name: str) -> str:
+    """The module that a plug-in is in; nothing is imported.
+
+    Args:
+        kind: See ``find``.
+        name: A name for which ``names_plugin`` holds.
+    """
+    return _brought(kind).get(name, name).partition(":")[0]
+
+
+def last_name(name: str) -> str:
+    """A name as folders and tables show it: of a plug-in the last part.
+
+    >>> last_name("my_algos:MyPPO")
+    'MyPPO'
+    """
+    return re.split("[:.]", name)[-1] if is_plugin(name) else name
+
+
+def is_brought(kind: str, name: str) -> bool:
+    """Whether an installed package brings an entry point ``kind.name``."""
+    return name in _brought(kind)
+
+
 def find(kind: str, name: str, known: Mapping[str, T]) -> T:
     """What a name stands for.
 
@@ -41,9 +75,11 @@ def find(kind: str, name: str, known: Mapping[str, T]) -> T:
     Raises:
         ArgumentError: If there is nothing of that name, or its module cannot be imported.
     """
-    if isinstance(name, str) and name in known:
-        return known[name]
     brought = _brought(kind)
+    if not isinstance(name, str):
+        raise unknown(kind, name, [*known, *brought])
+    if name in known:
+        return known[name]
     if name in brought:
         return _imported(kind, name, brought[name])
     if is_plugin(name):
@@ -61,6 +97,11 @@ def _brought(kind: str) -> dict[str, str]:
 
 def _imported(kind: str, name: str, where: str) -> Any:
     module, _, path = where.partition(":")
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise ArgumentError(
+            f"{kind} {name!r} names a module of Python itself, which holds no {kind}; name one of "
+            "a module of your own"
+        )
     try:
         found: Any = importlib.import_module(module)
     except ModuleNotFoundError as error:

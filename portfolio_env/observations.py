@@ -13,6 +13,7 @@ from gymnasium import spaces
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.fingerprints import FingerprintSpace, remember
 from portfolio_env.simulation.simulator import Simulator
@@ -65,10 +66,7 @@ class Observer:
 
     def __init__(self, simulator: Simulator, mode: str) -> None:
         """Declare the space and prepare the gather."""
-        if mode not in MODES:
-            raise ArgumentError(
-                f"observation={mode!r} must be one of {', '.join(map(repr, MODES))}."
-            )
+        check_choice("observation", mode, MODES)
         self.simulator, self.mode = simulator, mode
         self.space = self._space()
         self._tradable = simulator.market.tradable.astype(np.int8)

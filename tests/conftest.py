@@ -1,5 +1,7 @@
 """What all tests share: real data where present, a small market, the hypothesis profile."""
 
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,8 @@ from hypothesis import Phase, settings
 
 from portfolio_env import Market, load_market
 
-settings.register_profile("portfolio", deadline=None)
+settings.register_profile("portfolio", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=100)
 settings.register_profile(  # a fault is to be found, not explained
     "mutants", deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate)
 )
@@ -79,6 +82,14 @@ def waits(monkeypatch):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Figures stay blank: for tests of what surrounds them, as drawing takes most of a report."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: None)
+
+
+@pytest.fixture
 def write(tmp_path):
     """Writes lines to a file and gives its path."""
 
@@ -88,3 +99,22 @@ def write(tmp_path):
         return path
 
     return write
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
+    """Writes a module of a name and a source where Python finds it, for the length of a test."""
+    folder = tmp_path / "own"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    written = set()
+
+    def write(name: str, source: str) -> Path:
+        file = folder / f"{name}.py"
+        file.write_text(source)
+        written.add(name)
+        return file
+
+    yield write
+    for name in written & set(sys.modules):
+        del sys.modules[name]

@@ -69,6 +69,12 @@ def limits(card: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _options(model: Mapping[str, Any]) -> str:
+    """Options of the algorithm, where any were given."""
+    given = model.get("algo_options", "{}")
+    return "" if given == "{}" else f" {given}"
+
+
 def markdown(card: Mapping[str, Any]) -> str:
     """A card as a page of Markdown."""
     model, market, selection = card["model"], card["market"], card["selection"]
@@ -79,8 +85,8 @@ def markdown(card: Mapping[str, Any]) -> str:
         "",
         f"- id: {card['id']} ({card['kind']}, {card['state']})",
         f"- started: {card['started']}",
-        f"- model: {model['algo']}, policy {model['policy']}, encoder {model['encoder']} "
-        f"{model['encoder_options']}, curriculum {model['curriculum']}",
+        f"- model: {model['algo']}{_options(model)}, policy {model['policy']}, encoder "
+        f"{model['encoder']} {model['encoder_options']}, curriculum {model['curriculum']}",
         f"- reads: {count} of the set {card['features']['set']}, a window of {model['window']}",
         f"- seeds: {', '.join(map(str, card['seeds']))}",
         f"- training: {card['training']['steps']:,} steps in {card['training']['lanes']} lanes",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
+from types import FunctionType
 from typing import Any, TypeAlias
 from urllib.parse import parse_qsl
 
@@ -30,12 +31,12 @@ from portfolio_env.data.metadata import with_categories
 from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired_bars
 from portfolio_env.data.tables import Origin
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
 from portfolio_env.features.pipeline import FeaturePipeline, build_market
 from portfolio_env.market import Market, market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import Moment, as_timestamp, row_of
-from portfolio_env.names import indices_of, unknown
+from portfolio_env.names import find, indices_of, is_brought, is_plugin, unknown
 from portfolio_env.resampling import resample
 
 
@@ -67,8 +68,9 @@ SOURCES: dict[str, Callable[..., PricePanel]] = {
 }
 """Panels by name; the keyword arguments of the function are the options of the name."""
 
-Source: TypeAlias = str | os.PathLike[str] | pd.DataFrame | PricePanel | Market
-"""A name that ``load_market`` knows, a path, a frame, a panel or a market."""
+Bars: TypeAlias = pd.DataFrame | PricePanel | Market
+Source: TypeAlias = str | os.PathLike[str] | Bars | Callable[[], Bars]
+"""A name that ``load_market`` knows, a path, a frame, a panel, a market, or a function of one."""
 
 _NO_SOURCE = (
     "{} is no source of bars: give a path, the name of a market, a frame, a PricePanel or a Market"
@@ -103,7 +105,10 @@ def load_market(
             a folder of them (see ``read_frame``), or of a market saved as ``.npz``; a long frame
             (columns date, symbol, close and, where known, open, high, low and volume); a wide frame
             of closing prices (index dates, one column per asset, NaN where there is no bar); a
-            ``PricePanel``; or a ``Market``.
+            ``PricePanel``; a ``Market``; or a function that returns one of these three, given
+            itself, as ``"my_prices:load?symbol=A"`` or as an entry point ``market.NAME``. By name,
+            it must say what it returns, ``-> PricePanel`` for one, and options go to parameters
+            of type str, int, float or bool.
         assets: The assets to keep, in this order; None keeps all.
         start: The first bar to keep, a row or a date; None is the first there is.
         end: The bar after the last one to keep, a row or a date; None keeps the last.
@@ -131,6 +136,40 @@ def load_market(
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
             return _cut_market(bars, assets, start, end)
         bars = bars.panel
+    panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous)
+    return build_market(panel, features=features, fit_end=fit_end)
+
+
+market._loaders.append(load_market)
+
+
+def load_panel(
+    source: Source,
+    *,
+    assets: Sequence[str] | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timeframe: str | None = None,
+    metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
+    exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
+    repair: Mapping[str, Any] | Repair | None = None,
+) -> PricePanel:
+    """The bars that ``load_market`` computes features of; arguments and errors are its own."""
+    bars = _opened(source, repair)
+    panel = bars.panel if isinstance(bars, Market) else bars
+    return _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+
+
+def _prepared(
+    bars: PricePanel,
+    assets: Sequence[str] | None,
+    start: Moment | None,
+    end: Moment | None,
+    timeframe: str | None,
+    metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None,
+    exogenous: str | os.PathLike[str] | pd.DataFrame | None,
+) -> PricePanel:
+    """The bars that are kept, with what was asked for."""
     if metadata is not None:
         bars = with_categories(bars, metadata)
     panel = _cut_panel(bars, assets, start, end)
@@ -138,29 +177,67 @@ def load_market(
         panel = resample(panel, timeframe)
     if exogenous is not None:
         panel = join(panel, exogenous, others=bars.assets)
-    return build_market(panel, features=features, fit_end=fit_end)
-
-
-market._loaders.append(load_market)
+    return panel
 
 
 def _opened(source: Source, repair: Mapping[str, Any] | Repair | None) -> PricePanel | Market:
     """The bars of a source, checked; a market if it is one."""
     if isinstance(source, str | os.PathLike):
         return source_of(source, repair)
-    if isinstance(source, pd.DataFrame):
-        is_long = {"symbol", "close"} <= set(source.columns)
-        if repair is None:
-            return panel_from_frame(source) if is_long else panel_from_prices(source)
-        if is_long:
+    if isinstance(source, pd.DataFrame) and repair is not None:
+        if _is_long(source):
             mended, record = repaired_bars(source, repair)
             panel = panel_from_frame(mended, "the frame, repaired")
             return replace(panel, provenance={"source": "frame", "repairs": record})
-    elif isinstance(source, PricePanel | Market) and repair is None:
-        return source
-    elif not isinstance(source, PricePanel | Market):
+    elif repair is None:
+        return _given(source)
+    elif not isinstance(source, PricePanel | Market) and not callable(source):
         raise ArgumentError(_NO_SOURCE.format(type(source).__name__))
     raise ArgumentError("repair is for files and long frames of bars: leave it out")
+
+
+def _given(bars: Any) -> PricePanel | Market:
+    """Bars in memory, or what a function gives, checked."""
+    if isinstance(bars, PricePanel | Market):
+        return bars
+    if isinstance(bars, pd.DataFrame):
+        return panel_from_frame(bars) if _is_long(bars) else panel_from_prices(bars)
+    if callable(bars):
+        return _called(getattr(bars, "__qualname__", type(bars).__name__), bars, {})
+    raise ArgumentError(_NO_SOURCE.format(type(bars).__name__))
+
+
+def _is_long(frame: pd.DataFrame) -> bool:
+    return {"symbol", "close"} <= set(frame.columns)
+
+
+def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> PricePanel | Market:
+    """What a user's function of bars returns."""
+    try:
+        bars = load(**options)
+    except PortfolioError:
+        raise
+    except Exception as error:
+        raise DataError(f"market {name!r} raised {raised(error)}") from error
+    if not isinstance(bars, Bars):
+        raise DataError(
+            f"market {name!r} returned {type(bars).__name__}: it must return a PricePanel, a "
+            "Market or a frame"
+        )
+    return _given(bars)
+
+
+def _function(name: str) -> Callable[..., Any]:
+    """The function of bars that a name stands for, which says that it is one."""
+    load = find("market", name, SOURCES)
+    hint = inspect.signature(load).return_annotation if isinstance(load, FunctionType) else None
+    told = str(getattr(hint, "__name__", hint)).rpartition(".")[2]
+    if told not in ("PricePanel", "Market", "DataFrame"):
+        raise ArgumentError(
+            f"market {name!r} must be a function that says what it returns: write "
+            "def load() -> PricePanel, -> Market or -> pd.DataFrame"
+        )
+    return load
 
 
 def source_of(
@@ -170,12 +247,17 @@ def source_of(
     text = os.fspath(name_or_path)
     name, _, query = text.partition("?")
     is_saved = Path(text).suffix == ".npz"
-    if name not in SOURCES and not Path(text).exists():
+    is_file = name not in SOURCES and Path(text).exists()  # C:x may be one, and a module's name
+    is_function = not is_file and (is_plugin(name) or is_brought("market", name))
+    if not is_file and not is_function and name not in SOURCES:
         raise unknown("market (nor is there such a file)", name, SOURCES)
-    if repair is not None and (name in SOURCES or is_saved):
+    if repair is not None and (not is_file or is_saved):
         raise ArgumentError(f"repair is for files of bars, {text} is none: leave it out")
     if name in SOURCES:
-        return SOURCES[name](**_options(name, query))
+        return SOURCES[name](**_options(name, SOURCES[name], query))
+    if is_function:
+        load = _function(name)
+        return _called(name, load, _options(name, load, query))
     if is_saved:
         return Market.load(text)
     return read_panel(text) if repair is None else _repaired(text, repair)
@@ -190,20 +272,20 @@ def _repaired(path: str, options: Mapping[str, Any] | Repair) -> PricePanel:
     return replace(panel, provenance={**source, "repairs": record})
 
 
-def _options(name: str, query: str) -> dict[str, Any]:
+def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
     """The options of a named source, as its function takes them."""
-    parameters = signature(SOURCES[name]).parameters
+    parameters = inspect.signature(load).parameters
     options: dict[str, Any] = {}
     for key, text in parse_qsl(query, keep_blank_values=True):
         if key not in parameters:
             raise unknown(f"option of {name!r}", key, parameters)
-        kind = str(parameters[key].annotation).split(" | ")[0]
+        hint = parameters[key].annotation
+        kind = str(getattr(hint, "__name__", hint)).split(" | ")[0]
         try:
             options[key] = _PARSERS[kind](text)
         except (ValueError, KeyError) as error:
-            raise ArgumentError(
-                f"{key}={text!r} of {name!r}: give a value of type {kind}"
-            ) from error
+            wanted = f"type {kind}" if kind in _PARSERS else "no name, but call the function itself"
+            raise ArgumentError(f"{key}={text!r} of {name!r}: give a value of {wanted}") from error
     return options
 
 
@@ -279,7 +361,8 @@ def resolved(source: Source) -> pd.DataFrame | PricePanel:
     if isinstance(source, pd.DataFrame):
         return typed_frame(source, Origin("the frame"))
     if not isinstance(source, str | os.PathLike):
-        raise ArgumentError(_NO_SOURCE.format(type(source).__name__))
+        made = _given(source)
+        return made.panel if isinstance(made, Market) else made
     path = Path(source)
     if path.exists() and path.suffix != ".npz":
         return read_frame(path)

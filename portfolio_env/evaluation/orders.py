@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.task import EvaluationTask
+from portfolio_env.simulation.cost_models import Costs, checked_rates
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.rebalancing import remainder_factor
 
@@ -20,7 +22,7 @@ def allocate(
     capital: float,
     *,
     lot: float = 1.0,
-    costs: TransactionCosts | None = None,
+    costs: Costs | None = None,
 ) -> pd.DataFrame:
     """Turn weights into orders for an amount of cash.
 
@@ -50,16 +52,14 @@ def allocate(
     """
     target = np.asarray(weights, np.float64)
     each = np.asarray(prices, np.float64)
-    if not 0 < capital < np.inf:
-        raise ArgumentError(f"capital={capital!r} must be a positive amount of money.")
-    if not 0 <= lot < np.inf:
-        raise ArgumentError(f"lot={lot!r} must be 0 or a positive number of units.")
+    check_number("capital", capital, above=0)
+    check_number("lot", lot, 0)
     held = target[1:] != 0
     if not (each[held] > 0).all():
         missing = [name for name, bad in zip(assets, held & ~(each > 0), strict=True) if bad]
         raise ArgumentError(f"{', '.join(missing)} should be held but has no price; give one.")
     costs = costs or TransactionCosts(commission_bps=0)
-    buy, sell = costs.rates(len(assets))
+    buy, sell = checked_rates(costs, assets)
     fee = costs.fixed_fee / capital if held.any() else 0.0
     if fee >= 1:
         raise ArgumentError(f"the fixed fee of {costs.fixed_fee:g} eats capital={capital:g} up.")

@@ -12,11 +12,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.env import PortfolioEnv
-from portfolio_env.errors import PortfolioError
+from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
 from portfolio_env.evaluation.walk_forward import stitch
 from portfolio_env.metrics import annual_log_growth
+from portfolio_env.simulation.cost_models import made_costs
 from portfolio_env.simulation.costs import TransactionCosts
 
 
@@ -176,7 +177,12 @@ def _growth(
     result: BacktestResult,
 ) -> float:
     """Yearly growth at another commission of both sides; the result's where that is its own."""
-    costs = TransactionCosts(**options[0].get("costs", {}))
+    costs = made_costs(options[0].get("costs", {}))
+    if not isinstance(costs, TransactionCosts):
+        raise ArgumentError(
+            f"other commissions are for TransactionCosts, the costs are of {type(costs).__name__}: "
+            "leave commissions out"
+        )
     other = replace(
         costs, commission_bps=commission, buy_commission_bps=None, sell_commission_bps=None
     )

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 
+from portfolio_env.errors import DataError
 from portfolio_env.features.windows import change, lagged
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.market.timeline import Timestamps
@@ -31,7 +32,11 @@ class Bars:
 
     def _field(self, name: str) -> FloatArray:
         values: FloatArray | None = getattr(self.panel, name)
-        assert values is not None, f"{name} is declared as an input"
+        if values is None:
+            raise DataError(
+                f"the bars have no {name}; declare it among the inputs of the indicator, which is "
+                "then left out where it is missing"
+            )
         return values
 
     @property

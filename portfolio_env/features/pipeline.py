@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.checks import check_number
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.features import plugins
 from portfolio_env.features.bars import Bars
-from portfolio_env.features.presets import KNOWN, select
+from portfolio_env.features.causality import check_once
+from portfolio_env.features.presets import KNOWN, FeatureName, select, separate
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.features.scalers import SCALERS, Scaler
 from portfolio_env.files.atomic import read_json, write_json
@@ -43,8 +47,11 @@ class FeaturePipeline:
         features: Names of presets, groups and features (see ``describe``), one or several; the
             default "minimal" is what a first experiment needs: the return, the volatility over 10
             bars, the momentum over 5, the log change of volume, close over its 20-bar mean, and the
-            exogenous channels of the panel. Features that need bar fields the panel lacks are left
-            out; the log and the provenance of the market say so.
+            exogenous channels of the panel; "none" or [] is no feature at all. Features that need
+            bar fields the panel lacks are left out; the log and the provenance of the market say
+            so. ``"module:name_20"`` is an ``@indicator`` of your own at a window, which may also be
+            given as the function itself, as may any ``(bars) -> (T, N)``. The first time that one
+            of these is used, later bars are changed, to see that it does not know them.
         scaler: "robust" (median and interquartile range), "standard" (mean and standard deviation)
             or "rank" (distribution function of the fitted rows).
         scaling: "pooled" (one scaler per feature) or "asset" (one per asset and feature).
@@ -53,12 +60,12 @@ class FeaturePipeline:
             None takes the equally weighted mean.
 
     Raises:
-        ArgumentError: For unknown names.
+        ArgumentError: For unknown names, and for features of your own that fail or know the future.
     """
 
     def __init__(
         self,
-        features: str | Sequence[str] = "minimal",
+        features: str | Sequence[FeatureName] = "minimal",
         *,
         scaler: str = "robust",
         scaling: str = "pooled",
@@ -69,8 +76,7 @@ class FeaturePipeline:
             raise unknown("scaler", scaler, SCALERS)
         if scaling not in ("pooled", "asset"):
             raise unknown("scaling", scaling, ("pooled", "asset"))
-        if not 0 < bound < np.inf:
-            raise ArgumentError(f"bound is {bound}: it must be positive and finite")
+        check_number("bound", bound, above=0)
         self.features = features if isinstance(features, str) else tuple(features)
         self.scaler = scaler
         self.scaling = scaling
@@ -122,12 +128,12 @@ class FeaturePipeline:
         if left_out:
             _say_once("left out, for want of the data they need: " + "; ".join(left_out))
         bars = Bars(panel, self.reference)
-        provenance = {**panel.provenance, "features": self.to_dict(), "left_out": left_out}
+        provenance = {**panel.provenance, "features": self._described(), "left_out": left_out}
         return Market(
             panel=replace(panel, provenance=provenance),
             features=self._observed(chosen, lambda _: bars, panel.tradable),
             feature_names=tuple(feature.name for feature in chosen),
-            warmup=min(len(panel.timestamps), max(feature.lookback for feature in chosen)),
+            warmup=min(len(panel.timestamps), max((each.lookback for each in chosen), default=0)),
             feature_bound=self.bound,
             vocabularies=self.vocabularies,
         )
@@ -175,8 +181,8 @@ class FeaturePipeline:
                 left_out.append(f"{feature.name} (needs {', '.join(lacking)})")
             else:
                 chosen.append(feature)
-        if not chosen:
-            raise DataError(f"no feature is left: {'; '.join(left_out) or 'none was asked for'}")
+        if left_out and not chosen:
+            raise DataError(f"no feature is left: {'; '.join(left_out)}")
         names = tuple(feature.name for feature in chosen)
         if self.names is not None and (self.names, self.assets or panel.assets) != (
             names,
@@ -186,6 +192,9 @@ class FeaturePipeline:
                 f"the pipeline was fitted on features {self.names} of assets "
                 f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit anew"
             )
+        for feature in chosen:
+            if feature.function is not None:
+                check_once(feature, panel, self.reference)
         return chosen, left_out
 
     def _observed(
@@ -220,10 +229,29 @@ class FeaturePipeline:
         return observed
 
     def to_dict(self) -> dict[str, Any]:
-        """The pipeline as JSON-able data."""
+        """The pipeline as JSON-able data, which names features of your own and their source.
+
+        Raises:
+            ArgumentError: If one of them has no name by which it is found again.
+        """
+        own: list[FeatureName] = [each for each in separate(self.features) if callable(each)]
+        plain = self._plain(plugins.plain_names(separate(self.features)) if own else self.features)
+        if found := plugins.sources(separate(plain["features"])):
+            plain["sources"] = found
+        return plain
+
+    def _described(self) -> dict[str, Any]:
+        """``to_dict``, or what comes nearest to it where a feature has no name."""
+        try:
+            return self.to_dict()
+        except ArgumentError as error:
+            labels = [str(getattr(f, "__name__", f)) for f in separate(self.features)]
+            return self._plain(labels) | {"unnamed": str(error)}
+
+    def _plain(self, features: str | Sequence[FeatureName]) -> dict[str, Any]:
         plain: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("features", "scaler", "scaling", "bound", "reference")
+            "features": features,
+            **{name: getattr(self, name) for name in ("scaler", "scaling", "bound", "reference")},
         }
         if self.names is not None:
             plain["fitted"] = {
@@ -236,8 +264,15 @@ class FeaturePipeline:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> FeaturePipeline:
-        """The inverse of ``to_dict``."""
+        """The inverse of ``to_dict``; what it names is imported when it is used.
+
+        Raises:
+            ArgumentError: If it describes a pipeline with a feature that has no name.
+        """
         options = dict(plain)
+        if "unnamed" in options:
+            raise ArgumentError(str(options["unnamed"]))
+        options.pop("sources", None)
         fitted = options.pop("fitted", None)
         pipeline = cls(options.pop("features"), **options)
         if fitted is not None:
@@ -252,19 +287,27 @@ class FeaturePipeline:
         return pipeline
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the pipeline as JSON; numbers survive to the last bit."""
+        """Write the pipeline as JSON; numbers survive to the last bit.
+
+        Raises:
+            ArgumentError: See ``to_dict``.
+        """
         write_json(os.fspath(path), self.to_dict())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeaturePipeline:
-        """Read a pipeline that ``save`` wrote.
+        """Read a pipeline that ``save`` wrote; warn where a feature of your own has changed since.
 
         Raises:
-            DataError: If the file is missing or no such pipeline.
+            DataError: If the file is missing or no such pipeline, or names code that lies beside
+                it.
+            ArgumentError: If a feature that it names has no source.
         """
         try:
-            return cls.from_dict(read_json(os.fspath(path)))
-        except DataError:
+            plain = read_json(os.fspath(path))
+            warn_of_changes(plain, Path(path).parent)
+            return cls.from_dict(plain)
+        except PortfolioError:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
@@ -272,10 +315,28 @@ class FeaturePipeline:
             ) from error
 
 
+def warn_of_changes(plain: Mapping[str, Any], folder: Path) -> None:
+    """Say which features of your own are not what they were when a file named them.
+
+    Nothing is imported; to be asked before a pipeline from a file is used.
+
+    Args:
+        plain: What ``to_dict`` gave.
+        folder: Where the file lies.
+
+    Raises:
+        DataError: If one lies within the folder.
+        ArgumentError: If one has no source.
+    """
+    asked, recorded = separate(plain["features"]), dict(plain.get("sources", {}))
+    for name in plugins.changed_sources(asked, recorded, folder):
+        _say_once(f"the source of feature {name!r} has changed since {folder} was written")
+
+
 def build_market(
     panel: PricePanel,
     *,
-    features: str | Sequence[str] | FeaturePipeline = "minimal",
+    features: str | Sequence[FeatureName] | FeaturePipeline = "minimal",
     fit_end: Moment | None = None,
 ) -> Market:
     """The market of a panel, with features.

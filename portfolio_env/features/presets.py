@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from portfolio_env.errors import ArgumentError
+from portfolio_env.features import plugins
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.indicators import (
     calendar,
@@ -25,8 +28,6 @@ from portfolio_env.features.indicators import (
 from portfolio_env.features.registry import INDICATORS, Feature
 from portfolio_env.features.timeframes import higher, on_timeframe
 from portfolio_env.market.panel import FloatArray, PricePanel
-from portfolio_env.names import unknown
-from portfolio_env.resampling import TIMEFRAMES
 
 _MODULES = (
     returns,
@@ -100,6 +101,7 @@ PRESETS: dict[str, tuple[str, ...]] = {
         *("rsi_14", "volume_change", "volume_ratio_20", "obv_change_10", "exogenous"),
     ),
     "full": (*(group for group in GROUPS if group not in ("levels", "ta")), KNOWN),
+    "none": (),
 }
 """What a preset consists of: features, groups, and so on; each ends with the panel's own channels.
 
@@ -110,27 +112,44 @@ PRESETS: dict[str, tuple[str, ...]] = {
 - technical_ratios: a second selection of the same, with volatilities.
 - factor: returns, volatilities and ratios of an equity factor model.
 - full: every group but the levels and "ta".
+- none: nothing, for what decides from prices alone.
 """
 
 
-def select(names: str | Sequence[str], panel: PricePanel) -> list[Feature]:
+FeatureName: TypeAlias = str | Callable[..., Any]
+"""A name, or a function of your own: an ``@indicator``, or ``(bars) -> (T, N)``."""
+
+
+def select(names: str | Sequence[FeatureName], panel: PricePanel) -> list[Feature]:
     """The features that names of features, groups and presets stand for, each once, in order.
 
     Args:
         names: One or more, also "minimal,liquidity"; "full" is a preset, "liquidity" a group,
-            "rsi_9" an indicator at any window, "1w:rsi_9" the same on weekly bars.
+            "rsi_9" an indicator at any window, "1w:rsi_9" the same on weekly bars,
+            "my_features:skew_20" one of a module of your own, which may also be the function.
         panel: Its frequency decides which higher timeframes and clock features there are, its
             exogenous channels can be named too.
 
     Raises:
-        ArgumentError: For a name that stands for nothing.
+        ArgumentError: For a name that stands for nothing, or for two different features.
     """
-    wanted = names.split(",") if isinstance(names, str) else names
-    found = {name: _feature(name, panel) for name in _expanded(wanted, panel)}
+    found: dict[str, Feature] = {}
+    for name in _expanded(separate(names), panel):
+        for feature in _features(name, panel):
+            first = found.setdefault(feature.name, feature)
+            if first.function is not feature.function:
+                raise ArgumentError(
+                    f"two different features are called {feature.name!r}: rename one function"
+                )
     return list(found.values())
 
 
-def describe(names: str | Sequence[str] = "full", panel: PricePanel | None = None) -> None:
+def separate(names: str | Sequence[FeatureName]) -> list[FeatureName]:
+    """The names of a list, or of a text in which commas separate them."""
+    return [*names.split(",")] if isinstance(names, str) else [*names]
+
+
+def describe(names: str | Sequence[FeatureName] = "full", panel: PricePanel | None = None) -> None:
     """Print a table of features: name, group, inputs, window, formula, source.
 
     Args:
@@ -140,7 +159,9 @@ def describe(names: str | Sequence[str] = "full", panel: PricePanel | None = Non
     print(table(names, panel).to_string(index=False, justify="left"))
 
 
-def table(names: str | Sequence[str] = "full", panel: PricePanel | None = None) -> pd.DataFrame:
+def table(
+    names: str | Sequence[FeatureName] = "full", panel: PricePanel | None = None
+) -> pd.DataFrame:
     """The table that ``describe`` prints, as a frame with a few columns more."""
     rows = select(names, _daily() if panel is None else panel)
     columns = ("name", "group", "inputs", "window", "lookback", "formula", "source")
@@ -157,10 +178,12 @@ def _daily() -> PricePanel:
     return PricePanel(days, ("A", "B"), pd.DataFrame({"A": [1.0, 1.0], "B": 1.0}).to_numpy())
 
 
-def _expanded(names: Sequence[str], panel: PricePanel) -> Iterator[str]:
-    """Names of features only."""
+def _expanded(names: Sequence[FeatureName], panel: PricePanel) -> Iterator[FeatureName]:
+    """Names of features, and functions, only."""
     for name in names:
-        if name in PRESETS:
+        if not isinstance(name, str):
+            yield name
+        elif name in PRESETS:
             yield from _expanded(PRESETS[name], panel)
         elif name == "exogenous":
             yield from panel.exogenous
@@ -186,23 +209,26 @@ def _members(group: str, panel: PricePanel) -> Iterator[str]:
             yield from (f"{one.name}_{w}" for w in one.windows)
 
 
-def _feature(name: str, panel: PricePanel) -> Feature:
-    """The feature of a name."""
+def _features(name: FeatureName, panel: PricePanel) -> list[Feature]:
+    """The feature of a name; more where a name of your own stands for several windows."""
+    if not isinstance(name, str):
+        return plugins.of_function(name)
     if name in panel.exogenous:
         text = "a channel of the panel, as known at the close of the bar"
-        return _flat(name, "exogenous", text, partial(_exogenous, name=name))
+        return [_flat(name, "exogenous", text, partial(_exogenous, name=name))]
     if name == KNOWN:
-        return _flat(KNOWN, KNOWN, "share of the other features that are known", _all_known)
-    timeframe, colon, rest = name.rpartition(":")
-    if colon and timeframe in TIMEFRAMES:
-        return on_timeframe(_feature(rest, panel), timeframe, panel.periods_per_year)
+        return [_flat(KNOWN, KNOWN, "share of the other features that are known", _all_known)]
+    timeframe, rest = plugins.split_timeframe(name)
+    if timeframe:
+        per_year = panel.periods_per_year
+        return [on_timeframe(each, timeframe, per_year) for each in _features(rest, panel)]
     stem, _, number = name.rpartition("_")
-    if name in INDICATORS and not colon:
-        return INDICATORS[name].at(None)
-    if stem in INDICATORS and number.isdecimal() and not colon:
-        return INDICATORS[stem].at(int(number))
+    if name in INDICATORS:
+        return [INDICATORS[name].at(None)]
+    if stem in INDICATORS and number.isdecimal():
+        return [INDICATORS[stem].at(int(number))]
     names = [*PRESETS, *GROUPS, *panel.exogenous, *_everything(panel)]
-    raise unknown("feature", name, names)
+    return plugins.of_name(name, names)
 
 
 def _everything(panel: PricePanel) -> list[str]:

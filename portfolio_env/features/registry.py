@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from inspect import signature
 from typing import Any
 
 from portfolio_env.errors import ArgumentError
@@ -31,6 +33,7 @@ class Feature:
         scaled: Whether scalers apply; flags, ranks and angles are bounded by nature.
         compute: Bars -> (T, N) float64 or what broadcasts to it; row t uses rows <= t only, NaN
             where unknown.
+        function: The user's function that it calls; None where it is built in.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Feature:
     memory: int
     scaled: bool
     compute: Callable[[Bars], FloatArray]
+    function: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,9 @@ class Indicator:
 
 
 INDICATORS: dict[str, Indicator] = {}
-"""Every indicator by name, in the order of its declaration."""
+"""Every indicator that is built in by name, in the order of its declaration."""
+_OTHERS: dict[str, Indicator] = {}  # those of other modules, by "module:name"
+_BUILT_IN = "portfolio_env.features.indicators."
 
 
 def indicator(
@@ -110,7 +116,7 @@ def indicator(
     inputs: str = "close",
     source: str = "by definition",
     windows: tuple[int, ...] | None = None,
-    lookback: Callable[[int], int] = lambda w: w - 1,
+    lookback: Callable[[int], int] | None = None,
     memory: Callable[[int], int] | None = None,
     scaled: bool = True,
     smallest: int = 2,
@@ -118,35 +124,81 @@ def indicator(
 ) -> Callable[[Callable[..., FloatArray]], Callable[..., FloatArray]]:
     """Declare the decorated function ``(bars)`` or ``(bars, w)`` as the indicator of its name.
 
+    One that stands in a module of your own is asked for as ``"module:name"`` or
+    ``"module:name_20"``, 20 being the window, or as the function itself; it joins no group.
+
     Args:
         group: See ``Indicator``, as for the rest.
         formula: Plain text; w is the window, c, o, h, l, v the bar fields, r the one-bar return.
         inputs: Names of bar fields, separated by blanks.
         source: Paper or book, where the formula does not say it all.
-        windows: Default windows; None for indicators without one.
-        lookback: Window -> rows.
+        windows: Default windows; None for indicators without one, or without a default.
+        lookback: Window -> rows; all of the window but the row itself by default.
         memory: Window -> rows; as many as the lookback by default.
         scaled: Whether scalers apply.
         smallest: Smallest window.
         alias_of: The indicator it repeats.
+
+    Raises:
+        ArgumentError: If another file has declared an indicator of that name.
     """
 
     def declare(function: Callable[..., FloatArray]) -> Callable[..., FloatArray]:
         name: Any = function.__name__
-        INDICATORS[name] = Indicator(
+        before = lookback or (lambda w: max(0, w - 1))
+        windowed = "w" in signature(function).parameters
+        declared = Indicator(
             name,
             group,
             tuple(inputs.split()),
-            windows,
+            () if windows is None and windowed else windows,
             formula,
             source,
-            lookback,
-            memory or lookback,
+            before,
+            memory or before,
             scaled,
             smallest,
             alias_of,
             function,
         )
+        _register(declared)
+        vars(function)["indicator"] = declared
         return function
 
     return declare
+
+
+def _register(declared: Indicator) -> None:
+    """Keep an indicator under its name, unless that is taken by another file's."""
+    function: Any = declared.compute
+    module, name = function.__module__, function.__qualname__
+    if module.startswith(_BUILT_IN):
+        known, key = INDICATORS, declared.name
+    else:  # a notebook's cell or a function's own may be run again, and nothing names them
+        if module == "__main__" or "<locals>" in name:
+            if name in INDICATORS:
+                raise _taken(name, INDICATORS[name], declared)
+            return
+        known, key = _OTHERS, f"{module}:{name}"
+    if key in known and _stands(known[key]) and _file(known[key]) != _file(declared):
+        raise _taken(key, known[key], declared)
+    known[key] = declared
+
+
+def _stands(one: Indicator) -> bool:
+    """Whether its module is still imported as it was."""
+    function: Any = one.compute
+    module = sys.modules.get(function.__module__)
+    return module is not None and function.__globals__ is vars(module)
+
+
+def _file(one: Indicator) -> str:
+    code = getattr(one.compute, "__code__", None)
+    return code.co_filename if code is not None else ""
+
+
+def _taken(key: str, first: Indicator, second: Indicator) -> ArgumentError:
+    return ArgumentError(
+        f"the indicator {key!r} is declared twice, in {_file(first)} and in {_file(second)}: "
+        "give one of them another name"
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.checks import check_fields, shortened
+from portfolio_env.checks import check_fields, check_integer, check_number, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import PricePanel
+from portfolio_env.names import indices_of
 
-Bps = float | Sequence[float]
+Bps = float | Sequence[float] | Mapping[str, float]
+OTHERS = "*"  # stands for every asset that a mapping does not name
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,11 @@ class TransactionCosts:
 
     Attributes:
         commission_bps: Commission of both sides in basis points (1 bp = 0.01 %), in [0, 10,000):
-            one number, or one per asset of the market in its order.
+            one number, one per asset of the market in its order, or numbers by asset, where ``"*"``
+            stands for all others.
         buy_commission_bps: Commission of purchases where it differs; None means ``commission_bps``.
         sell_commission_bps: Commission of sales where it differs; None means ``commission_bps``.
-        slippage_bps: Half the bid-ask spread, paid on both sides, in basis points; number or per
-            asset.
+        slippage_bps: Half the bid-ask spread, paid on both sides, in basis points; as above.
         impact: Coefficient ``b`` >= 0 of the square-root impact; about 1 in the literature; 0 is
             none. Needs a market with volumes. It makes ``initial_value`` matter: it is money, not a
             unit.
@@ -71,41 +73,40 @@ class TransactionCosts:
             if field.name.endswith("_bps") and value is not None:
                 object.__setattr__(self, field.name, _checked_bps(field.name, value))
         for name in ("impact", "fixed_fee"):
-            _check_number(name, getattr(self, name), 0.0, np.inf)
+            check_number(name, getattr(self, name), 0)
         for name in ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual"):
-            _check_number(name, getattr(self, name), -1.0, 10.0)
-        _check_number("delisting_haircut", self.delisting_haircut, 0.0, 1.0)
-        if self.impact_window < 2:
-            raise ArgumentError(
-                f"impact_window={shortened(self.impact_window)} must be an integer of 2 or more "
-                "bars."
-            )
+            check_number(name, getattr(self, name), -1, 10)
+        check_number("delisting_haircut", self.delisting_haircut, 0, 1)
+        check_integer("impact_window", self.impact_window, 2)
 
-    def rates(self, n_assets: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def rates(self, assets: int | Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Linear cost per traded notional of each side, commission plus half-spread.
 
         Args:
-            n_assets: Number of assets of the market; per-asset fields must have this length.
+            assets: Names of the N assets of the market; per-asset fields must have as many. Their
+                number will do where no field is by asset's name.
 
         Returns:
             ``(buy, sell)``, each (N,) float64 fractions.
 
         Raises:
-            ArgumentError: If a per-asset field has another length, or commission plus half-spread
-                reaches 100 %.
+            ArgumentError: If a per-asset field has another length, lacks an asset or names one that
+                is not there, or commission plus half-spread reaches 100 %.
 
         >>> buy, sell = TransactionCosts(commission_bps=10, sell_commission_bps=[20, 30]).rates(2)
         >>> buy.tolist(), sell.tolist()
         ([0.001, 0.001], [0.002, 0.003])
+        >>> TransactionCosts(commission_bps={"BTC": 5, "*": 10}).rates(["BTC", "ETH"])[0].tolist()
+        [0.0005, 0.001]
         """
-        slippage = _per_asset("slippage_bps", self.slippage_bps, n_assets)
+        slippage = _per_asset("slippage_bps", self.slippage_bps, assets)
         sides = []
         for name in ("buy_commission_bps", "sell_commission_bps"):
             own = getattr(self, name)
             commission = (
-                _per_asset("commission_bps", self.commission_bps, n_assets)
+                _per_asset("commission_bps", self.commission_bps, assets)
                 if own is None
-                else _per_asset(name, own, n_assets)
+                else _per_asset(name, own, assets)
             )
             rate = (commission + slippage) / 1e4
             if (rate >= 1).any():
@@ -144,28 +145,36 @@ class TransactionCosts:
         return np.nan_to_num(rate)
 
 
-def _checked_bps(name: str, value: Bps) -> float | tuple[float, ...]:
-    array = np.asarray(value, dtype=np.float64)
+def _checked_bps(name: str, value: Bps) -> float | tuple[float, ...] | dict[str, float]:
+    by_asset = dict(value) if isinstance(value, Mapping) else None
+    array = np.asarray(value if by_asset is None else list(by_asset.values()), dtype=np.float64)
     if not ((array >= 0) & (array < 1e4)).all():
         raise ArgumentError(
-            f"{name}={shortened(value)} must be a number, or one number per asset, in [0, 10,000) "
-            "basis points."
+            f"{name}={shortened(value)} must be a number, one number per asset, or numbers by "
+            "asset, in [0, 10,000) basis points."
         )
+    if by_asset is not None:
+        return {str(asset): float(number) for asset, number in by_asset.items()}
     return float(array) if array.ndim == 0 else tuple(array.tolist())
 
 
-def _per_asset(name: str, value: Any, n_assets: int) -> NDArray[np.float64]:
+def _per_asset(name: str, value: Any, assets: int | Sequence[str]) -> NDArray[np.float64]:
+    n_assets = assets if isinstance(assets, int) else len(assets)
+    if isinstance(value, Mapping):
+        if isinstance(assets, int):
+            raise ArgumentError(f"{name} is by asset: give rates() the names of the assets.")
+        indices_of(f"asset of {name}", [each for each in value if each != OTHERS], assets)
+        missing = [each for each in assets if each not in value]
+        if missing and OTHERS not in value:
+            raise ArgumentError(
+                f'{name} has no number for {", ".join(missing[:5])}; give one, or one for "*", all '
+                "others."
+            )
+        return np.array([value.get(each, value.get(OTHERS)) for each in assets], np.float64)
     array = np.asarray(value, dtype=np.float64)
     if array.ndim and len(array) != n_assets:
         raise ArgumentError(
             f"{name} has {len(array)} values but the market has {n_assets} assets; give one value "
-            "per asset, or a single number."
+            "per asset, a single number, or numbers by asset's name."
         )
     return np.broadcast_to(array, (n_assets,)).copy()
-
-
-def _check_number(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ArgumentError(
-            f"{name}={shortened(value)} must be a finite number in [{low:g}, {high:g}]."
-        )

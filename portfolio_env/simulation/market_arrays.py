@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import PricePanel
-from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.cost_models import Costs, checked_impact, checked_rates
 from portfolio_env.simulation.dynamics import MarketArrays
 
 
@@ -19,7 +19,7 @@ def listed_rows(panel: PricePanel) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return first, last
 
 
-def market_arrays(panel: PricePanel, costs: TransactionCosts, next_open: bool) -> MarketArrays:
+def market_arrays(panel: PricePanel, costs: Costs, next_open: bool) -> MarketArrays:
     """Describe each step from close t to close t + 1.
 
     Where an asset has no bar its latest price stands, for valuation alone: it cannot be traded.
@@ -54,8 +54,8 @@ def market_arrays(panel: PricePanel, costs: TransactionCosts, next_open: bool) -
         tradable=tradable.copy(),
         delisted=delisted,
         quiet=(tradable & ~delisted).all(-1),
-        rates=np.stack(costs.rates(len(panel.assets))),
-        impact=np.ascontiguousarray(costs.impact_coefficients(panel)[:steps]),
+        rates=checked_rates(costs, panel.assets),
+        impact=np.ascontiguousarray(checked_impact(costs, panel)[:steps]),
     )
 
 

@@ -2,18 +2,23 @@
 
 A reward is called once per step with a ``Transition`` and returns one number per lane. Any callable
 will do; one that remembers something between steps derives from ``Reward`` and forgets it in
-``reset``.
+``reset``. By name, as ``"module:Name"``, go functions of the step alone and subclasses of
+``Reward``; options reach those subclasses and nothing else.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.errors import ArgumentError
+from portfolio_env.checks import check_number
+from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.names import find
 from portfolio_env.simulation import dynamics
 
 Float = NDArray[np.float64]
@@ -117,7 +122,7 @@ class ExcessLogReturn(Reward):
 
     def __init__(self, scale: float = 1.0) -> None:
         """Keep the scale, > 0."""
-        self.scale = _positive("scale", scale)
+        self.scale = float(check_number("scale", scale, above=0))
 
     def __call__(self, step: Transition) -> Float:
         """Return the scaled excess."""
@@ -129,8 +134,8 @@ class RiskAdjusted(Reward):
 
     def __init__(self, risk_aversion: float = 0.5, turnover_penalty: float = 0.01) -> None:
         """Keep the two penalties, >= 0."""
-        self.risk_aversion = _not_negative("risk_aversion", risk_aversion)
-        self.turnover_penalty = _not_negative("turnover_penalty", turnover_penalty)
+        self.risk_aversion = float(check_number("risk_aversion", risk_aversion, 0))
+        self.turnover_penalty = float(check_number("turnover_penalty", turnover_penalty, 0))
 
     def __call__(self, step: Transition) -> Float:
         """Return the penalised simple return."""
@@ -143,7 +148,7 @@ class DrawdownPenalised(Reward):
 
     def __init__(self, penalty: float = 0.1) -> None:
         """Keep the penalty per unit of drawdown and step, >= 0."""
-        self.penalty = _not_negative("penalty", penalty)
+        self.penalty = float(check_number("penalty", penalty, 0))
 
     def __call__(self, step: Transition) -> Float:
         """Return the penalised log return."""
@@ -154,9 +159,7 @@ class _Differential(Reward):
     """Two exponential moving averages of the return, starting from 0 in every episode."""
 
     def __init__(self, eta: float = 0.01) -> None:
-        if not 0 < eta < 1:
-            raise ArgumentError(f"eta={eta!r}, the adaptation rate, must be in (0, 1).")
-        self.eta = float(eta)
+        self.eta = float(check_number("eta", eta, above=0, below=1))
         self._first: Float = np.zeros(0)
         self._second: Float = np.zeros(0)
 
@@ -219,11 +222,14 @@ REWARDS: dict[str, Callable[..., Any]] = {
     "excess_log_return": ExcessLogReturn,
 }
 
-RewardSpec = str | Mapping[str, Any] | Callable[[Transition], Float]
+RewardSpec = str | Mapping[str, Any] | Callable[..., Any]
 
 
 def make_reward(spec: RewardSpec) -> Callable[[Transition], Float]:
     """A reward from its name, ``{"name": ..., **parameters}``, or a callable (returned as it is).
+
+    A subclass of ``Reward``, given itself or as ``"module:Name"``, becomes an instance of its own
+    for every environment.
 
     Raises:
         ArgumentError: On an unknown name, or parameters the reward does not have.
@@ -231,33 +237,84 @@ def make_reward(spec: RewardSpec) -> Callable[[Transition], Float]:
     >>> make_reward({"name": "excess_log_return", "scale": 100}).scale
     100.0
     """
-    if callable(spec):
+    if callable(spec) and not _is_reward_class(spec):
         return spec
-    options = {"name": spec} if isinstance(spec, str) else dict(spec)
+    options: dict[str, Any] = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
     name = options.pop("name", None)
-    if name not in REWARDS:
-        raise ArgumentError(
-            f"unknown reward {name!r}; choose one of {', '.join(REWARDS)}, or pass a callable."
-        )
+    make = name if _is_reward_class(name) else find("reward", name, REWARDS)
+    if name not in REWARDS and not _is_reward_class(make):
+        return _plain(name, make, options)
     try:
-        reward: Callable[[Transition], Float] = REWARDS[name](**options)
+        reward: Callable[[Transition], Float] = make(**options)
     except TypeError as error:
         raise ArgumentError(f"reward {name!r} does not take {sorted(options)}: {error}.") from None
+    except PortfolioError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"reward {name!r} raised {raised(error)} when it was made.") from error
     return reward
+
+
+def _is_reward_class(thing: Any) -> bool:
+    return isinstance(thing, type) and issubclass(thing, Reward)
+
+
+def _plain(name: str, reward: Any, options: Mapping[str, Any]) -> Callable[[Transition], Float]:
+    """A function found by its name, which takes a step and nothing else."""
+    if not isinstance(reward, FunctionType) or len(inspect.signature(reward).parameters) != 1:
+        raise ArgumentError(
+            f"reward {name!r} must be a subclass of portfolio_env.simulation.rewards.Reward, or a "
+            "function of the step alone."
+        )
+    if options:
+        raise ArgumentError(
+            f"reward {name!r} does not take {sorted(options)}: it is a function; write a subclass "
+            "of portfolio_env.simulation.rewards.Reward, which takes them in __init__."
+        )
+    return reward
+
+
+def rewards_of(reward: Callable[[Transition], Any], step: Transition) -> Float:
+    """The (B,) rewards of a step, fresh memory; those of a user's own are checked.
+
+    Raises:
+        ArgumentError: If it fails, or returns another shape, or no finite numbers for a lane.
+    """
+    if getattr(reward, "__module__", None) == __name__:
+        return np.array(reward(step), dtype=np.float64)
+    try:
+        rewards = np.array(reward(step), dtype=np.float64)
+    except (PortfolioError, NotImplementedError):
+        raise
+    except Exception as error:
+        raise ArgumentError(f"reward {_name_of(reward)!r} raised {raised(error)}.") from error
+    lanes = step.terminated.shape
+    if rewards.shape != lanes:
+        raise ArgumentError(
+            f"reward {_name_of(reward)!r} returned shape {rewards.shape}, expected {lanes}: one "
+            "per lane."
+        )
+    return rewards
+
+
+def check_finite(reward: Callable[[Transition], Any], rewards: Float) -> None:
+    """Refuse rewards of a user's own that are not finite.
+
+    Raises:
+        ArgumentError: With the first such lane.
+    """
+    if getattr(reward, "__module__", None) != __name__ and not np.isfinite(rewards).all():
+        lane = int(np.flatnonzero(~np.isfinite(rewards))[0])
+        raise ArgumentError(
+            f"reward {_name_of(reward)!r} is {rewards[lane]} in lane {lane}; it must be finite."
+        )
+
+
+def _name_of(reward: Any) -> str:
+    thing = reward if hasattr(reward, "__qualname__") else type(reward)
+    return f"{thing.__module__}:{thing.__qualname__}"
 
 
 def _ratio(top: Float, square: Float, power: float) -> Float:
     known = square > 1e-16
     return np.where(known, top / np.where(known, square, 1.0) ** power, 0.0)
-
-
-def _positive(name: str, value: float) -> float:
-    if not 0 < value < np.inf:
-        raise ArgumentError(f"{name}={value!r} must be positive and finite.")
-    return float(value)
-
-
-def _not_negative(name: str, value: float) -> float:
-    if not 0 <= value < np.inf:
-        raise ArgumentError(f"{name}={value!r} must be at least 0 and finite.")
-    return float(value)

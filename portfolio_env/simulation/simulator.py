@@ -4,22 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import check_choice, check_integer, check_positive
+from portfolio_env.checks import check_choice, check_integer, check_number
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
+from portfolio_env.simulation.cost_models import CostSpec, made_costs
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.episodes import Episodes, When
 from portfolio_env.simulation.executor import Account
 from portfolio_env.simulation.market_arrays import Benchmark, market_arrays
-from portfolio_env.simulation.rewards import Reward, RewardSpec, Transition, make_reward
+from portfolio_env.simulation.rewards import (
+    Reward,
+    RewardSpec,
+    Transition,
+    check_finite,
+    make_reward,
+    rewards_of,
+)
 from portfolio_env.simulation.start_weights import checked_weights, weights_array
 from portfolio_env.simulation.targets import checked_actions, clipped_weights, softmax_numerators
 
@@ -38,8 +46,10 @@ class Simulator:
         window: Bars an observation shows (>= 1); the first decision needs that much history.
         action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights,
             clipped to ``PortfolioConstraints.box``, then projected onto the constraints.
-        reward: Name, ``{"name": ..., **parameters}`` or callable, see ``rewards``.
-        costs: TransactionCosts or a mapping of its fields.
+        reward: Name, ``"module:Name"``, ``{"name": ..., **parameters}`` or callable, see
+            ``rewards``.
+        costs: TransactionCosts or a mapping of its fields, or a ``CostModel`` of your own,
+            also by name, see ``cost_models``.
         constraints: PortfolioConstraints or a mapping of its fields.
         execution: ``"close"``: trade at the close that was just observed; ``"next_open"``: at the
             open of the next bar, on what the weights have drifted to by then.
@@ -70,7 +80,7 @@ class Simulator:
         window: int = 60,
         action: str = "logits",
         reward: RewardSpec = "log_return",
-        costs: TransactionCosts | Mapping[str, Any] = TransactionCosts(),  # noqa: B008 (frozen)
+        costs: CostSpec = TransactionCosts(),  # noqa: B008 (frozen)
         constraints: PortfolioConstraints | Mapping[str, Any] = PortfolioConstraints(),  # noqa: B008
         execution: str = "close",
         start: When = None,
@@ -91,13 +101,13 @@ class Simulator:
                 check_integer(name, value)
         check_choice("action", action, ("logits", "weights"))
         check_choice("execution", execution, ("close", "next_open"))
-        check_positive("adjustment", adjustment, 1.0)
-        check_positive("initial_value", initial_value, 1e15, LEAST_VALUE)
-        check_positive("logits_scale", logits_scale, 100.0)
+        check_number("adjustment", adjustment, above=0, high=1)
+        check_number("initial_value", initial_value, LEAST_VALUE, 1e15)
+        check_number("logits_scale", logits_scale, above=0, high=100)
         self.market = market
         self.num_lanes, self.window, self.action = num_lanes, window, action
-        self.costs = _built(TransactionCosts, "costs", costs)
-        self.constraints = _built(PortfolioConstraints, "constraints", constraints)
+        self.costs = made_costs(costs)
+        self.constraints = _built_constraints(constraints)
         self.initial_value = float(initial_value)
         self.episodes = Episodes(
             self.market, window, start, end, episode_length, random_start, universe
@@ -311,14 +321,10 @@ class Simulator:
         np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])
         universe = None if self.episodes.universe is None else lanes.assets
         lanes.ledger[dynamics.BENCHMARK] = self._benchmark.log_return(lanes.clock[0], universe)
-        rewards = np.array(self.reward(Transition(self.lanes)), dtype=np.float64)
-        if rewards.shape != (self.num_lanes,):
-            raise ArgumentError(
-                f"the reward returned shape {rewards.shape}, expected ({self.num_lanes},): one per "
-                "lane."
-            )
+        rewards = rewards_of(self.reward, Transition(self.lanes))
         if active is not None:
             rewards[~active] = 0.0
+        check_finite(self.reward, rewards)
         return rewards
 
     # ---- arguments
@@ -376,15 +382,14 @@ class Simulator:
         )
 
 
-Built = TypeVar("Built", TransactionCosts, PortfolioConstraints)
-
-
-def _built(cls: type[Built], name: str, value: Built | Mapping[str, Any]) -> Built:
-    if isinstance(value, cls):
+def _built_constraints(value: PortfolioConstraints | Mapping[str, Any]) -> PortfolioConstraints:
+    if isinstance(value, PortfolioConstraints):
         return value
     if not isinstance(value, Mapping):
         raise ArgumentError(
-            f"{name}={value!r} must be a {cls.__name__} or a mapping of its fields."
+            f"constraints={value!r} must be a PortfolioConstraints or a mapping of its fields."
         )
-    check_keywords(name, "field", value, [field.name for field in fields(cls)])
-    return cls(**value)
+    check_keywords(
+        "constraints", "field", value, [each.name for each in fields(PortfolioConstraints)]
+    )
+    return PortfolioConstraints(**value)

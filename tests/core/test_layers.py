@@ -33,7 +33,7 @@ LAYERS = (
     ),
     "agents.inspection agents.policies",
     "agents.direct agents.sb3",
-    "agents.saving",
+    "agents.saving agents.settings",
     "agents.training",
     "agents agents.store",
     "baselines",

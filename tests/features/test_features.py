@@ -152,8 +152,6 @@ def test_what_the_panel_lacks_is_left_out_and_said(caplog, recwarn):
     assert not recwarn.list
     with pytest.raises(DataError, match=r"no feature is left: volume_change \(needs volume\)"):
         load_market(panel, features=("volume_change",))
-    with pytest.raises(DataError, match="none was asked for"):
-        load_market(panel, features=())
 
 
 def test_saved_pipelines_give_the_same_bits(panel, tmp_path):
@@ -188,8 +186,8 @@ def test_bad_arguments(panel, tmp_path):
             "unknown asset 'ZZZ'",
         ),
         (lambda: FeaturePipeline(scaling="none"), "unknown scaling"),
-        (lambda: FeaturePipeline(bound=0), "bound is 0"),
-        (lambda: FeaturePipeline(bound=math.inf), "bound is inf"),
+        (lambda: FeaturePipeline(bound=0), "bound=0"),
+        (lambda: FeaturePipeline(bound=math.inf), "bound=inf"),
         (lambda: FeaturePipeline(("retrun_1",)).transform(panel), "did you mean return_1"),
         (lambda: FeaturePipeline().fit(panel, 0), "rows to fit on are 0"),
         (lambda: FeaturePipeline().fit(panel, 121), "rows to fit on are 121"),

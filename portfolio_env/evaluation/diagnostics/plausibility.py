@@ -18,6 +18,7 @@ from portfolio_env.evaluation.backtest import (
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.names import indices_of
+from portfolio_env.simulation.cost_models import Costs
 from portfolio_env.simulation.costs import TransactionCosts
 
 _ERRORS = 3.0  # standard errors that a measure of timing must be above its bound
@@ -72,7 +73,7 @@ def reality_check(
     result: BacktestResult,
     market: Market | PricePanel,
     *,
-    costs: TransactionCosts | None = None,
+    costs: Costs | None = None,
     benchmark: BacktestResult | None = None,
     bounds: Bounds | None = None,
     capital: float | None = None,
@@ -210,7 +211,7 @@ def largest_participation(
 def capacity(
     result: BacktestResult,
     panel: PricePanel,
-    costs: TransactionCosts | None = None,
+    costs: Costs | None = None,
     *,
     benchmark: BacktestResult | None = None,
 ) -> float:
@@ -239,11 +240,14 @@ def capacity(
     if benchmark is not None and not np.array_equal(result.timestamps, benchmark.timestamps):
         raise ArgumentError("strategy and benchmark ran over different dates; use one range.")
     costs = costs or TransactionCosts()
-    paid = costs.impact > 0
-    judged = costs if paid else TransactionCosts(impact=1.0, impact_window=costs.impact_window)
+    coefficients = costs.impact_coefficients(panel)
+    paid = coefficients.size > 0
+    if not paid:
+        window = costs.impact_window if isinstance(costs, TransactionCosts) else 20
+        coefficients = TransactionCosts(impact=1.0, impact_window=window).impact_coefficients(panel)
     start, end = decision_rows(result, panel)
     columns = indices_of("asset", result.assets, panel.assets)
-    coefficients = judged.impact_coefficients(panel)[start:end][:, columns]
+    coefficients = coefficients[start:end][:, columns]
     year = result.periods_per_year
     values = result.values[:-1, None]
     shares = np.abs(result.trades[:, 1:]) / values

@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 from portfolio_env.market.timeline import Moment, row_of
 from portfolio_env.names import indices_of
+from portfolio_env.simulation.cost_models import CostModel, Costs, checked_rates
 from portfolio_env.simulation.costs import TransactionCosts
 
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -36,7 +38,7 @@ class Scenario:
         """The panel as it would have been."""
         return panel
 
-    def costs(self, costs: TransactionCosts) -> TransactionCosts:
+    def costs(self, costs: Costs) -> Costs:
         """The costs as they would have been, over the whole backtest."""
         return costs
 
@@ -90,8 +92,7 @@ class PriceGap(Scenario):
 
     def __post_init__(self) -> None:
         """Check the size."""
-        if not self.size < 1 or math.isinf(self.size):
-            raise ArgumentError(f"size={self.size!r} must be a finite share below 1.")
+        check_number("size", self.size, below=1)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel with the gap; an asset without a bar there gaps at its next one."""
@@ -113,7 +114,7 @@ class VolatilityShock(Scenario):
 
     def __post_init__(self) -> None:
         """Check the factor."""
-        _positive("factor", self.factor)
+        check_number("factor", self.factor, above=0)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel with log returns ``c + factor r``, c such that simple ones keep their mean.
@@ -145,8 +146,7 @@ class CorrelationShock(Scenario):
 
     def __post_init__(self) -> None:
         """Check the strength."""
-        if not 0 <= self.strength <= 1:
-            raise ArgumentError(f"strength={self.strength!r} must be in [0, 1].")
+        check_number("strength", self.strength, 0, 1)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel with standardised log returns ``strength f + (1 - strength) z_i``.
@@ -165,6 +165,25 @@ class CorrelationShock(Scenario):
         return _moved(panel, slope=np.ones_like(shift), shift=shift)
 
 
+class _Dearer(CostModel):
+    """A cost model whose trades cost a factor more."""
+
+    def __init__(self, costs: Costs, factor: float) -> None:
+        self._costs, self._factor = costs, factor
+        self.fixed_fee = factor * costs.fixed_fee
+        self.cash_rate_annual = costs.cash_rate_annual
+        self.margin_rate_annual = costs.margin_rate_annual
+        self.borrow_rate_annual = costs.borrow_rate_annual
+        self.delisting_haircut = costs.delisting_haircut
+
+    def rates(self, assets: Sequence[str]) -> tuple[FloatArray, FloatArray]:
+        buy, sell = checked_rates(self._costs, assets)
+        return self._factor * buy, self._factor * sell
+
+    def impact_coefficients(self, panel: PricePanel) -> FloatArray:
+        return self._factor * self._costs.impact_coefficients(panel)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ThinLiquidity(Scenario):
     """Trading is dear and little is traded.
@@ -178,18 +197,20 @@ class ThinLiquidity(Scenario):
 
     def __post_init__(self) -> None:
         """Check the factor."""
-        _positive("factor", self.factor)
+        check_number("factor", self.factor, above=0)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel with smaller volumes."""
         return _scaled(panel, {"volume": np.where(self._where(panel), -math.log(self.factor), 0.0)})
 
-    def costs(self, costs: TransactionCosts) -> TransactionCosts:
+    def costs(self, costs: Costs) -> Costs:
         """All costs of trading, times the factor; rates of interest stay.
 
         Costs do not vary over time, so these hold for the whole backtest: give it the range of the
         scenario.
         """
+        if not isinstance(costs, TransactionCosts):
+            return _Dearer(costs, self.factor)
         return replace(
             costs,
             commission_bps=self._times(costs.commission_bps),
@@ -202,6 +223,8 @@ class ThinLiquidity(Scenario):
 
     def _times(self, rate: Any) -> Any:
         """A rate, one per asset or none, times the factor."""
+        if isinstance(rate, Mapping):
+            return {asset: self.factor * each for asset, each in rate.items()}
         return rate if rate is None else (self.factor * np.asarray(rate)).tolist()
 
 
@@ -286,8 +309,3 @@ def _standardised(
     scale = np.sqrt(_mean(np.square(values - mean), known))
     safe = np.where(scale > 0, scale, 1.0)
     return np.where(known, (values - mean) / safe, 0.0), mean, scale
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ArgumentError(f"{name}={value!r} must be a finite number above 0.")

@@ -18,7 +18,7 @@ from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.diagnostics.scenarios import Scenario
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.market import Market
-from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.cost_models import made_costs
 
 NONE = "none"
 """Name of the market as it is."""
@@ -81,8 +81,7 @@ def stress_test(
     """
     if NONE in scenarios:
         raise ArgumentError(f'"{NONE}" is the market as it is; call the scenario something else.')
-    given = options.pop("costs", TransactionCosts())
-    costs = given if isinstance(given, TransactionCosts) else TransactionCosts(**given)
+    costs = made_costs(options.pop("costs", {}))
     results = {}
     for name, scenario in {NONE: Scenario(), **scenarios}.items():
         changed = market if name == NONE else stressed(market, scenario, seed=seed)

@@ -88,9 +88,12 @@ def _capacity_text(inputs: ReportInputs, reference: str, initial: float) -> str:
             "The market has no volumes: neither fills nor capacity, the capital at which market "
             "impact eats the edge, can be judged."
         )
+    impact = getattr(inputs.costs, "impact", None)
     model = (
-        f"impact={inputs.costs.impact:g} of the costs"
-        if inputs.costs.impact > 0
+        "as of the costs"
+        if impact is None and inputs.costs.impact_coefficients(inputs.panel).size
+        else f"impact={impact:g} of the costs"
+        if impact
         else "a coefficient of 1, as the costs have no impact of their own"
     )
     return (

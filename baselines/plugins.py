@@ -1,0 +1,118 @@
+"""Baselines of your own: subclasses of ``Baseline``, and functions of past prices.
+
+By name, options reach subclasses of ``Baseline`` and nothing else; a function is given the past.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from types import FunctionType
+from typing import Any, TypeAlias
+
+from baselines.base import BASELINES, Baseline, Every, PortfolioModel, Weights
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.names import find
+from portfolio_env.simulation.constraints import PortfolioConstraints
+
+KIND = "baseline"
+BaselineName: TypeAlias = str | type[Baseline] | Callable[[PricePanel], Any]
+"""A name, a class, or a function ``(past) -> weights``."""
+
+
+class FunctionRule(PortfolioModel):
+    """The rule of a function: what ``(past: PricePanel) -> weights`` answers is held.
+
+    Args:
+        market: The market its environments trade.
+        function: Gives (N + 1,) weights, cash first, from the bars up to the decision.
+        constraints: See ``PortfolioModel``.
+        every: See ``PortfolioModel``.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        function: Callable[[PricePanel], Any],
+        *,
+        constraints: PortfolioConstraints | None = None,
+        every: Every = 1,
+    ) -> None:
+        super().__init__(market, constraints=constraints, every=every)
+        self.function = function
+
+    def target(self, past: PricePanel) -> Weights:
+        """What the function answers."""
+        answer: Weights = self.function(past)
+        return answer
+
+    @property
+    def definition(self) -> Any:
+        """The function."""
+        return self.function
+
+    def model_info(self) -> dict[str, Any]:
+        """See ``PortfolioModel``; the name is the function's."""
+        return super().model_info() | {"name": short_name(self)}
+
+
+def found_baseline(name: BaselineName) -> type[Baseline] | partial[FunctionRule]:
+    """What builds a baseline, ``(market, **options)``.
+
+    Raises:
+        ArgumentError: If there is no baseline of that name.
+    """
+    thing: Any = find(KIND, name, BASELINES) if isinstance(name, str) else name
+    if isinstance(thing, type) and issubclass(thing, Baseline):
+        return thing
+    is_rule = callable(thing) and not isinstance(thing, type | Baseline)
+    if isinstance(name, str):
+        is_rule = isinstance(thing, FunctionType) and len(inspect.signature(thing).parameters) == 1
+    if not is_rule:
+        raise ArgumentError(
+            f"baseline {name!r} must be a subclass of baselines.Baseline or a function (past) -> "
+            "weights, and is neither."
+        )
+    return partial(FunctionRule, function=thing)
+
+
+def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baseline:
+    """Build a baseline by name.
+
+    Args:
+        name: One of ``BASELINES``; ``"module:Name"`` or an entry point ``baseline.NAME`` of a
+            subclass of ``Baseline``, or of a function from past prices, a ``PricePanel``, to
+            (N + 1,) weights; or the class or function itself.
+        market: The market its environments trade.
+        **options: Options of that baseline; a function has ``constraints`` and ``every``.
+
+    Returns:
+        The baseline; its ``predict`` answers like that of a trained SB3 model.
+
+    Raises:
+        ArgumentError: If there is no baseline of that name, or it takes no such option.
+    """
+    build = found_baseline(name)
+    if isinstance(build, partial) and (odd := sorted({*options} - {"constraints", "every"})):
+        raise ArgumentError(f"baseline {name!r} is a function and takes no {odd}.")
+    return build(market, **options)
+
+
+def short_name(thing: Any) -> str:
+    """The last part of the name of a baseline, its class or function.
+
+    >>> short_name("my_rules:TrendRule")
+    'TrendRule'
+    """
+    return full_name(thing).rpartition(":")[2].rpartition(".")[2]
+
+
+def full_name(thing: Any) -> str:
+    """``"module:Name"`` of a baseline, its class or function; a name stays."""
+    if isinstance(thing, str):
+        return thing
+    known = thing.definition if isinstance(thing, Baseline) else thing
+    return f"{known.__module__}:{getattr(known, '__qualname__', type(known).__name__)}"

@@ -1,0 +1,185 @@
+"""Features of your own: found by ``"module:name"`` or an entry point, or given as functions.
+
+By name only what ``@indicator`` declares is called: no name in a file can run anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from portfolio_env import names
+from portfolio_env.errors import ArgumentError, raised
+from portfolio_env.features.bars import Bars
+from portfolio_env.features.registry import ALL, INDICATORS, Feature, Indicator
+from portfolio_env.market.panel import FloatArray
+from portfolio_env.resampling import TIMEFRAMES
+
+_KIND = "feature"
+_DECLARE = "declare it with @indicator of portfolio_env.features, at the top of a module of its own"
+
+
+def split_timeframe(name: str) -> tuple[str, str]:
+    """The timeframe before a name, or "", and the rest.
+
+    >>> split_timeframe("1w:my_features:skew_20")
+    ('1w', 'my_features:skew_20')
+    """
+    first, _, rest = name.partition(":")
+    nested = rest.partition(":")[0] in TIMEFRAMES
+    return (first, rest) if first in TIMEFRAMES and not nested else ("", name)
+
+
+def of_name(name: str, known: Iterable[str]) -> list[Feature]:
+    """The features of a name that is not built in.
+
+    Args:
+        name: ``"module:name"``, or that of an entry point, with a window or without.
+        known: What is built in, for the message.
+
+    Raises:
+        ArgumentError: If it stands for no indicator.
+    """
+    base, window = _with_window(name)
+    if window is None:
+        function = names.find(_KIND, base, dict.fromkeys(known))
+    else:
+        try:
+            function = names.find(_KIND, base, {})
+        except ArgumentError:  # the number may be part of the name
+            base, window = name, None
+            function = names.find(_KIND, name, dict.fromkeys(known))
+    declared = getattr(function, "indicator", None)
+    if not isinstance(declared, Indicator):
+        raise ArgumentError(f"feature {name!r} stands for no indicator: {_DECLARE}")
+    return _at_windows(base, declared, window)
+
+
+def of_function(function: Any) -> list[Feature]:
+    """The features of a function: an ``@indicator`` at its own windows, or ``(bars) -> (T, N)``.
+
+    Raises:
+        ArgumentError: If it is no function.
+    """
+    if not callable(function):
+        raise ArgumentError(f"feature {function!r} must be a name or a function of bars")
+    declared = getattr(function, "indicator", None)
+    if not isinstance(declared, Indicator):
+        label = _label(function)
+        compute = partial(_computed, name=label, function=function)
+        text = "a function of your own"
+        return [
+            Feature(label, "own", (), None, text, text, 0, ALL, True, compute, function)
+        ]  # fmt: skip
+    if INDICATORS.get(declared.name) is declared:
+        return [declared.at(window) for window in declared.windows or (None,)]
+    return _at_windows(_label(function), declared, None)
+
+
+def _with_window(name: str) -> tuple[str, int | None]:
+    stem, _, number = name.rpartition("_")
+    usual = number.isdecimal() and stem and not stem.endswith(":")
+    return (stem, int(number)) if usual else (name, None)
+
+
+def _at_windows(label: str, declared: Indicator, window: int | None) -> list[Feature]:
+    """The features of an indicator at a window, or at its own."""
+    if window is None and declared.windows == ():
+        raise ArgumentError(f"feature {label!r} takes a window: name it {label}_20, say")
+    windows = (window,) if window is not None else declared.windows or (None,)
+    found = []
+    for w in windows:
+        name = label if w is None else f"{label}_{w}"
+        feature = declared.at(w)
+        compute = partial(_computed, name=name, function=feature.compute)
+        found.append(replace(feature, name=name, compute=compute, function=declared.compute))
+    return found
+
+
+def _label(function: Any) -> str:
+    try:
+        return names.plugin_name(function)
+    except ArgumentError:
+        return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> FloatArray:
+    """What the user's function makes of bars, checked; whatever fails is told by its name."""
+    own = Bars(bars.panel, bars.reference)  # what it writes to is no other feature's
+    try:
+        values = function(own)
+    except Exception as error:
+        raise ArgumentError(
+            f"feature {name!r} raised {raised(error)}; this is an error of its own function"
+        ) from error
+    array = np.asarray(values)
+    bars_and_assets = bars.close.shape
+    if array.shape not in (bars_and_assets, (bars_and_assets[0], 1)):
+        raise ArgumentError(
+            f"feature {name!r} returned the shape {array.shape}: it must be (bars, assets) = "
+            f"{bars_and_assets}, or {(bars_and_assets[0], 1)} for all assets alike"
+        )
+    if array.dtype.kind not in "fiub":
+        raise ArgumentError(
+            f"feature {name!r} returned values of type {array.dtype}: they must be numbers, NaN "
+            "where unknown"
+        )
+    return array.astype(np.float64)
+
+
+def plain_names(features: Iterable[Any]) -> list[str]:
+    """Names by which the same features are found again, for a file.
+
+    Raises:
+        ArgumentError: For a function that has none.
+    """
+    found = []
+    for each in features:
+        if isinstance(each, str):
+            found.append(each)
+        elif isinstance(declared := getattr(each, "indicator", None), Indicator):
+            found += (
+                [one.name for one in of_function(each)]
+                if INDICATORS.get(declared.name) is declared
+                else [names.plugin_name(each)]
+            )
+        else:
+            raise ArgumentError(
+                f"{each!r} cannot be saved as a feature, for which it needs a name: {_DECLARE}"
+            )
+    return found
+
+
+def sources(features: Iterable[Any]) -> dict[str, str]:
+    """SHA-256 of the source of each plug-in among names of features; none is imported.
+
+    Raises:
+        ArgumentError: If one has no source.
+    """
+    return {name: names.source_hash(name, _KIND) for name in _plugins(features)}
+
+
+def changed_sources(
+    features: Iterable[Any], recorded: Mapping[str, str], folder: Path
+) -> list[str]:
+    """The plug-ins whose source is not the recorded one; see ``names.changed_sources``."""
+    asked = {name: str(recorded.get(name, "")) for name in _plugins(features)}
+    return names.changed_sources(asked, folder, _KIND)
+
+
+def _plugins(features: Iterable[Any]) -> list[str]:
+    """Names of plug-ins among names of features, as their sources are looked up."""
+    found = []
+    for each in features:
+        if isinstance(each, str):
+            name = split_timeframe(each)[1]
+            for one in (_with_window(name)[0], name):
+                if names.is_plugin(one) or names.is_brought(_KIND, one):
+                    found.append(one)
+                    break
+    return list(dict.fromkeys(found))

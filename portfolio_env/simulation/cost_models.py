@@ -1,0 +1,171 @@
+"""What the economics reads of costs, ``CostModel``, and how ``costs=`` becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.market import PricePanel
+from portfolio_env.names import check_keywords, find
+from portfolio_env.simulation.costs import TransactionCosts
+
+Float = NDArray[np.float64]
+
+
+class CostModel(Protocol):
+    """What trading and holding cost: ``TransactionCosts``, or a class of your own.
+
+    Derive from it and write ``rates``; the rest is free until it is overridden. A trade of notional
+    q, in units of the wealth V, costs ``(rate + impact coefficient * sqrt(|q| V)) |q|``. Nothing
+    else may vary over time.
+
+    Attributes:
+        fixed_fee: Money charged once per rebalancing in which anything is traded, >= 0.
+        cash_rate_annual: Yearly simple rate that positive cash earns, in [-1, 10].
+        margin_rate_annual: Yearly simple rate that negative cash pays, likewise.
+        borrow_rate_annual: Yearly simple rate paid on the value of short positions, likewise.
+        delisting_haircut: Fraction in [0, 1] of the last price lost when a holding is delisted.
+
+    >>> class Tiered(CostModel):
+    ...     def __init__(self, coins_bps=20.0, shares_bps=2.0):
+    ...         self.coins, self.shares = coins_bps / 1e4, shares_bps / 1e4
+    ...
+    ...     def rates(self, assets):
+    ...         is_coin = np.char.endswith(np.array(assets), "USDT")
+    ...         rate = np.where(is_coin, self.coins, self.shares)
+    ...         return rate, rate
+    >>> made_costs(Tiered(30)).rates(("BTCUSDT", "SPY"))[0].tolist()
+    [0.003, 0.0002]
+    """
+
+    fixed_fee: float = 0.0
+    cash_rate_annual: float = 0.0
+    margin_rate_annual: float = 0.0
+    borrow_rate_annual: float = 0.0
+    delisting_haircut: float = 0.0
+
+    def rates(self, assets: Sequence[str]) -> tuple[Float, Float]:
+        """Cost per traded notional of purchases and of sales, each (N,) in [0, 1)."""
+        raise NotImplementedError(f"{type(self).__name__} must define rates(assets).")
+
+    def impact_coefficients(self, panel: PricePanel) -> Float:
+        """(T, N) coefficients of sqrt(money traded), each from bars up to its row; or (0, 0)."""
+        return np.zeros((0, 0))
+
+
+_METHODS = ("rates", "impact_coefficients")
+_NUMBERS = {
+    "fixed_fee": (0.0, np.inf),
+    "cash_rate_annual": (-1.0, 10.0),
+    "margin_rate_annual": (-1.0, 10.0),
+    "borrow_rate_annual": (-1.0, 10.0),
+    "delisting_haircut": (0.0, 1.0),
+}
+Costs = TransactionCosts | CostModel
+CostSpec = Costs | type[CostModel] | Mapping[str, Any] | str
+"""What ``costs=`` takes."""
+
+
+def made_costs(spec: CostSpec) -> Costs:
+    """The cost model that a specification stands for.
+
+    Args:
+        spec: ``TransactionCosts`` or a mapping of its fields; a ``CostModel`` or its class; its
+            name ``"module:Name"``; or ``{"model": "module:Name", **options}``. Options reach
+            classes with the methods of ``CostModel`` and nothing else.
+
+    Raises:
+        ArgumentError: If it is none of these.
+    """
+    if isinstance(spec, TransactionCosts):
+        return spec
+    if isinstance(spec, Mapping) and "model" not in spec:
+        check_keywords("costs", "field", spec, [each.name for each in fields(TransactionCosts)])
+        return TransactionCosts(**spec)
+    options = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
+    named = options.pop("model")
+    thing: Any = find("costs", named, {}) if isinstance(named, str) else named
+    if not all(callable(getattr(thing, method, None)) for method in _METHODS):
+        raise ArgumentError(
+            f"costs={named!r} must be a TransactionCosts, a mapping of its fields, or a CostModel: "
+            "derive from portfolio_env.simulation.cost_models.CostModel."
+        )
+    if isinstance(thing, type):
+        try:
+            thing = thing(**options)
+        except PortfolioError:
+            raise
+        except Exception as error:
+            raise ArgumentError(
+                f"costs={named!r} with the options {sorted(options)} raised {raised(error)}."
+            ) from error
+    elif options:
+        raise ArgumentError(f"costs={named!r} is no class and takes no {sorted(options)}.")
+    for name, (low, high) in _NUMBERS.items():
+        value = getattr(thing, name, None)
+        if not isinstance(value, int | float) or not low <= value <= high or value == np.inf:
+            raise ArgumentError(
+                f"{name} of {type(thing).__name__} is {value!r}; it must be a number in "
+                f"[{low:g}, {high:g}]."
+            )
+    made: CostModel = thing
+    return made
+
+
+def checked_rates(costs: Costs, assets: Sequence[str]) -> Float:
+    """(2, N) cost per traded notional of purchases and sales.
+
+    Raises:
+        ArgumentError: If the model gives anything else.
+    """
+    if isinstance(costs, TransactionCosts):
+        return np.stack(costs.rates(assets))
+    found = _asked(costs, "rates", tuple(assets))
+    if found.shape != (2, len(assets)) or not ((found >= 0) & (found < 1)).all():
+        raise ArgumentError(
+            f"rates of {type(costs).__name__} must be two arrays ({len(assets)},) of fractions in "
+            f"[0, 1), of purchases and of sales; they are {found.tolist()!r:.200}."
+        )
+    return found
+
+
+def checked_impact(costs: Costs, panel: PricePanel) -> Float:
+    """(T, N) impact coefficients, or (0, 0).
+
+    Raises:
+        ArgumentError: If the model gives anything else, or what it gives at a bar changes when
+            later bars are cut off.
+    """
+    found = _asked(costs, "impact_coefficients", panel)
+    if isinstance(costs, TransactionCosts) or found.size == 0:
+        return found
+    whose = f"impact_coefficients of {type(costs).__name__}"
+    if found.shape != panel.close.shape or not ((found >= 0) & (found < np.inf)).all():
+        raise ArgumentError(
+            f"{whose} must have the shape {panel.close.shape} and be finite and at least 0; they "
+            f"have the shape {found.shape}."
+        )
+    t = len(found) // 2
+    past = _asked(costs, "impact_coefficients", panel.past(t))
+    if past.shape != found[: t + 1].shape or not np.allclose(past, found[: t + 1], rtol=1e-7):
+        raise ArgumentError(
+            f"{whose} know the future: those up to row {t} change when later bars are cut off; "
+            "compute row t from bars up to it."
+        )
+    return found
+
+
+def _asked(costs: Costs, method: str, argument: Any) -> Float:
+    try:
+        return np.array(getattr(costs, method)(argument), np.float64)
+    except (PortfolioError, NotImplementedError):
+        raise
+    except Exception as error:
+        raise ArgumentError(
+            f"{method} of {type(costs).__name__} raised {raised(error)}."
+        ) from error
