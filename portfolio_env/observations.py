@@ -30,18 +30,18 @@ class Observer:
         simulator: The simulator.
         mode: ``"window"``: Dict of ``market`` (W, N, F) float32, ``tradable`` (N,) int8 and
             ``weights`` (N + 1,) float32; ``"flat"``: the same, concatenated in this order to one
-            float32 vector; ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar,
-            ``market`` (1,) int64 fingerprint of the market that the row is of (see
-            ``market.fingerprints``), ``tradable``, ``weights``, and with universe sampling
-            ``assets`` (N,) int64 columns of the market. It is for learners that hold the market
+            float32 vector (a market without features has no ``market`` in either);
+            ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar, ``market`` (1,) int64
+            fingerprint of the market that the row is of (see ``market.fingerprints``),
+            ``tradable``, ``weights``, and with universe sampling ``assets`` (N,) int64 columns of
+            the market. It is for learners that hold the market
             themselves; flattened to a vector it would be a row number and nothing of the market, so
             that is refused wherever Gymnasium's space of ``market`` is still there. It is not
             behind SB3's ``VecFrameStack``, which builds spaces of its own, nor where a wrapper left
             ``market`` out: do not flatten those.
 
     Raises:
-        ArgumentError: On another mode, or if ``window`` or ``flat`` is asked of a market without
-            features.
+        ArgumentError: On another mode.
     """
 
     def __init__(self, simulator: Simulator, mode: str) -> None:
@@ -70,11 +70,8 @@ class Observer:
             if simulator.episodes.universe is not None:
                 parts["assets"] = spaces.Box(0, market.n_assets - 1, (n,), np.int64)
             return spaces.Dict(parts)
-        if market.n_features == 0:
-            raise ArgumentError(
-                f"observation={self.mode!r} needs a market with features; use 'index'."
-            )
-        parts["market"] = spaces.Box(-bound, bound, (simulator.window, n, market.n_features))
+        if market.n_features > 0:
+            parts["market"] = spaces.Box(-bound, bound, (simulator.window, n, market.n_features))
         space = spaces.Dict(parts)
         return space if self.mode == "window" else spaces.flatten_space(space)
 
@@ -88,11 +85,12 @@ class Observer:
         tradable = self._tradable.take(simulator.t, axis=0)
         if simulator.episodes.universe is not None:
             tradable = np.take_along_axis(tradable, simulator.assets, axis=1)
-        if self.mode == "flat":
-            parts = (self._windows().reshape(lanes, -1), tradable, weights)
+        if self.mode != "index":
+            seen = {} if simulator.market.n_features == 0 else {"market": self._windows()}
+            if self.mode == "window":
+                return {**seen, "tradable": tradable, "weights": weights}
+            parts = [*(windows.reshape(lanes, -1) for windows in seen.values()), tradable, weights]
             return np.concatenate(parts, axis=1, dtype=np.float32)
-        if self.mode == "window":
-            return {"market": self._windows(), "tradable": tradable, "weights": weights}
         market = np.full((lanes, 1), simulator.market.fingerprint)
         rows = {"market": market, "t": simulator.t[:, None].copy()}
         own = {} if simulator.episodes.universe is None else {"assets": simulator.assets.copy()}

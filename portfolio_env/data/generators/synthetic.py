@@ -49,12 +49,12 @@ _FREEDOM = 5  # degrees of freedom of the t shocks
 _GAP_SHARE = 0.15  # of a bar's variance between the last close and the open
 
 
-def check_size(seed: int, bars: int, assets: int) -> None:
-    """Refuse sizes that no generator can give."""
-    if seed < 0 or not 2 <= bars <= 60_000 or assets < 2:
+def check_size(seed: int, bars: int, assets: int, least: int = 2) -> None:
+    """Refuse sizes that a generator of ``least`` assets or more cannot give."""
+    if seed < 0 or not 2 <= bars <= 60_000 or assets < least:
         raise ArgumentError(
             f"seed={seed}, bars={bars}, assets={assets}: "
-            "need seed >= 0, bars from 2 to 60,000 and assets >= 2"
+            f"need seed >= 0, bars from 2 to 60,000 and assets >= {least}"
         )
 
 
@@ -92,12 +92,12 @@ def synthetic_panel(
     Args:
         seed: Any non-negative integer.
         bars: T >= 2.
-        assets: N >= 2.
+        assets: N >= 1.
         periods_per_year: 252 (Monday to Friday) or 365 (every day).
         ragged: Let assets from the third on be listed late (half of them, within the first half of
             the bars) and be delisted early (a quarter of them, within the last quarter).
     """
-    check_size(seed, bars, assets)
+    check_size(seed, bars, assets, least=1)
     timestamps = daily_timestamps(bars, periods_per_year)
     rng = np.random.default_rng(seed)
     regime = _regimes(rng, bars)
