@@ -44,9 +44,9 @@ class Embeddings(nn.Module):
         forecasts: It has a head that forecasts each asset's next return, see ``forecast``.
 
     Attributes:
-        cached: Whether vectors are kept while weights stay as they are. To be switched off where
-            weights change through ``.data``, which leaves no trace (SB3's Polyak averages); those
-            of a frozen encoder are then kept while a comparison finds its weights unchanged.
+        cached: Whether vectors are kept while weights stay as they are, which a comparison tells.
+            Switched off for target networks, whose weights change with every update; those of a
+            frozen encoder are then kept while its weights are unchanged but for rounding.
     """
 
     features: Tensor | None
@@ -217,22 +217,28 @@ class Embeddings(nn.Module):
     def _state(self) -> object:
         """Unequal to that of before whenever a weight has changed."""
         weights = [*self.encoder.parameters(), *self.encoder.buffers()]
-        if not self.cached:
-            return _Numbers(weights)
-        return tuple((weight.data_ptr(), weight._version) for weight in weights)
+        return _Numbers(weights, averaged=not self.cached)
 
 
 class _Numbers:
-    """Weights by what they are; an average of equal weights equals them but for rounding."""
+    """Weights by what they are: changes through ``.data`` leave no other trace.
 
-    def __init__(self, weights: list[Tensor]) -> None:
+    Args:
+        weights: Any tensors.
+        averaged: They may be an average of equal weights, which equals them but for rounding.
+    """
+
+    def __init__(self, weights: list[Tensor], *, averaged: bool = False) -> None:
+        self.averaged = averaged
         with th.no_grad():
             self.numbers = th.cat([weight.flatten().float() for weight in weights])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Numbers) and th.allclose(
-            self.numbers, other.numbers, rtol=1e-6, atol=1e-9
-        )
+        if not isinstance(other, _Numbers) or self.numbers.device != other.numbers.device:
+            return False
+        if self.averaged:
+            return th.allclose(self.numbers, other.numbers, rtol=1e-6, atol=1e-9)
+        return th.equal(self.numbers, other.numbers)
 
 
 class _Cache:

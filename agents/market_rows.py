@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
+from weakref import WeakValueDictionary
 
 import torch as th
 from gymnasium import spaces
@@ -15,11 +16,15 @@ from agents.networks import make_encoder
 from agents.networks.plugins import Maker
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
-from portfolio_env.market.fingerprints import check_fingerprints, fingerprints_in
+from portfolio_env.market.fingerprints import check_fingerprints, find_market, fingerprints_in
 
 MEND = (
     "agents.bind_market(agent, market) binds another (of a DirectAgent: agent.bind(market)), "
     "agents.policy_for(agent, venv) gives a copy of the policy that acts in another environment"
+)
+_SCALED = (
+    "the observation's {0!r} should hold {1} alone: it was scaled on its way. Hand on observations "
+    'as they are: VecNormalize(venv, norm_obs=False), or of a Dict norm_obs_keys=["weights"]'
 )
 Observation = Tensor | NDArray[Any] | Mapping[str, Tensor] | Mapping[str, NDArray[Any]]
 
@@ -28,9 +33,13 @@ class MarketRows(nn.Module):
     """One row per asset: encoder channels, ``n_assets * weight - 1``, tradable flag.
 
     The three observation modes give the same rows. With ``"index"`` observations the market stays
-    on the device (see ``bind``) and each of its bars is encoded once (see ``Embeddings``); ``t`` is
-    never a feature, or the network could learn dates by heart. Where the universe is sampled, the
-    encoder sees the whole market and each lane takes its own assets.
+    on the device and each of its bars is encoded once (see ``Embeddings``); ``t`` is never a
+    feature, or the network could learn dates by heart. Where the universe is sampled, the encoder
+    sees the whole market and each lane takes its own assets.
+
+    The market is the one that was bound, or else the one whose fingerprint an observation carries,
+    among those that environments of this process are in; another's observations are refused, or
+    make it take that market. Market and features are part of no state dict.
 
     Args:
         observation_space: One lane's, of mode ``"window"``, ``"flat"`` or ``"index"``.
@@ -77,6 +86,7 @@ class MarketRows(nn.Module):
         self.width = network.channels + 2
         self.bars = network.bars
         self.market: Market | None = None
+        self._found: _Tensors | None = None  # of a market that was not bound by hand
         if not told.reads_index and told.window is not None and told.window < self.bars:
             raise ArgumentError(
                 f"observations hold {told.window} bars, the encoder sees {self.bars}; pass a "
@@ -85,7 +95,7 @@ class MarketRows(nn.Module):
         self.register_buffer("_home", th.empty(0), persistent=False)  # says where it is
 
     @classmethod
-    def of(cls, env: Any, **options: Any) -> MarketRows:
+    def of(cls, env: Any, **options: Any) -> Self:
         """Rows for an environment, bound to its market.
 
         Args:
@@ -143,6 +153,7 @@ class MarketRows(nn.Module):
             features, tradable, codes = market_tensors(market, self._home.device)
         self.embeddings.bind(features, tradable, codes)
         self.market = market
+        self._found = None
 
     def forward(self, observation: Observation) -> Tensor:
         """Return rows (batch, assets, channels + 2) of a batch of observations."""
@@ -167,23 +178,42 @@ class MarketRows(nn.Module):
         n = self.n_assets
         windows = numbers[:, : -2 * n - 1].reshape(len(numbers), -1, n, self.n_features)
         tradable, weights = numbers[:, -2 * n - 1 : -n - 1], numbers[:, -n - 1 :]
+        if not (numbers.is_cuda and th.is_grad_enabled()):
+            check_flags(tradable)
         return self._encode(windows, tradable), tradable, weights
 
     def _tensor(self, part: Tensor | NDArray[Any]) -> Tensor:
         return part if isinstance(part, Tensor) else th.as_tensor(part, device=self._home.device)
 
     def _check(self, observation: dict[str, Tensor]) -> None:
-        """Refuse observations that lack a part, and those of another market.
+        """Refuse observations that lack a part, were scaled, or are of another market.
 
-        Fingerprints are compared on a GPU only where no gradient is kept: what is learnt from was
-        acted on before, and there the answer would be waited for.
+        On a GPU the answer would be waited for. Where gradients are kept, what is learnt from was
+        acted on before; so only a market that was found is compared there, as it may have changed
+        since.
         """
-        market = self.market if self.reads_index else None
-        part = "t" if self.reads_index else "market"
-        check_parts(observation, part, fingerprint=market is not None)
-        if market is None or (observation["market"].is_cuda and th.is_grad_enabled()):
+        if not self.reads_index:
+            check_parts(observation, "market", fingerprint=False)
+        else:
+            if self._found is not None or self.embeddings.features is None:
+                self._find(observation)
+            check_parts(observation, "t", fingerprint=self.market is not None)
+        learning = observation["weights"].is_cuda and th.is_grad_enabled()
+        if self.reads_index and self.market is not None and not (learning and self._found is None):
+            check_fingerprints(observation["market"], self.market.fingerprint, MEND)
+        if not learning:
+            check_numbers(observation)
+
+    def _find(self, observation: dict[str, Tensor]) -> None:
+        """Hold the market of an observation, if none was bound by hand."""
+        numbers = observation.get("market")
+        if numbers is None or not len(numbers):
             return
-        check_fingerprints(observation["market"], market.fingerprint, MEND)
+        if self.market is None or float(numbers.flatten()[0]) != self.market.fingerprint:
+            market = find_market(numbers)
+            shared = _shared_tensors(market, numbers.device)
+            self.bind(*shared.tensors, market)
+            self._found = shared
 
     def _encode(self, windows: Tensor, tradable: Tensor) -> Tensor:
         codes = self.embeddings.codes if self.embeddings.encoder.uses_codes else None
@@ -282,6 +312,49 @@ def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) 
             f"the observation lacks {', '.join(map(repr, lacking))}, it holds "
             f"{', '.join(sorted(observation))}; hand on all that the environment gives"
         )
+
+
+def check_numbers(observation: Mapping[str, Tensor]) -> None:
+    """Refuse a Dict observation that was scaled on its way, or cast so that numbers are lost.
+
+    Raises:
+        ArgumentError: If a flag is neither 0 nor 1, or a row or an asset no whole number.
+    """
+    check_flags(observation["tradable"])
+    for name in ("t", "assets"):
+        part = observation.get(name)
+        if part is not None and bool(((part != part.round()) | (part < 0)).any()):
+            raise ArgumentError(_SCALED.format(name, "whole numbers"))
+
+
+def check_flags(tradable: Tensor) -> None:
+    """Refuse flags other than 0 and 1.
+
+    Raises:
+        ArgumentError: If there are any.
+    """
+    if bool(((tradable != 0) & (tradable != 1)).any()):
+        raise ArgumentError(_SCALED.format("tradable", "0 and 1"))
+
+
+class _Tensors:
+    """A market on a device, for all networks that found it there."""
+
+    def __init__(self, market: Market, device: th.device) -> None:
+        self.market = market
+        self.tensors = market_tensors(market, device)
+
+
+_shared: WeakValueDictionary[tuple[int, str], _Tensors] = WeakValueDictionary()
+
+
+def _shared_tensors(market: Market, device: th.device) -> _Tensors:
+    # An entry holds its market, so that its id is no other's while it lasts.
+    key = (id(market), str(device))
+    shared = _shared.get(key)
+    if shared is None:
+        shared = _shared[key] = _Tensors(market, device)
+    return shared
 
 
 def all_embeddings(network: nn.Module) -> list[Embeddings]:

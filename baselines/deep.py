@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from baselines.base import Every, PortfolioModel, Weights, at_least, holdable, rows_of, within
+from baselines.base import Every, PortfolioModel, Weights, holdable, rows_of
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
@@ -95,13 +96,13 @@ class DeepPortfolio(PortfolioModel):
             drops = "dropout" in inspect.signature(kind).parameters
             encoder_kwargs = {"dropout": 0.2} if drops else {}
         self.encoder, self.encoder_kwargs = encoder, dict(encoder_kwargs)
-        self.window = at_least("window", window, 1)
+        self.window = check_integer("window", window, 1)
         self.net_arch = tuple(net_arch)
         self.loss = loss
         self.environment = dict(environment or {})
-        self.validation = within("validation", validation, 0.05, 0.5)
+        self.validation = check_number("validation", validation, 0.05, 0.5)
         self.training = dict(training or {})
-        self.seed = at_least("seed", seed, 0)
+        self.seed = check_integer("seed", seed, 0)
         self._agent: DirectAgent | None = None
 
     def target(self, past: PricePanel) -> Weights:

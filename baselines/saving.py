@@ -18,7 +18,7 @@ import numpy as np
 from baselines.base import BASELINES, Baseline
 from baselines.ensemble import Ensemble
 from baselines.plugins import KIND as PLUGIN
-from baselines.plugins import definition_of, make_baseline, source_of
+from baselines.plugins import make_baseline
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
@@ -106,7 +106,7 @@ def _named(model: Any, name: str) -> dict[str, Any]:
         return {"baseline": known[0]}
     try:
         if isinstance(model, Baseline):
-            return {"baseline": plugin_name(definition_of(model)), "source": source_of(model)}
+            return {"baseline": plugin_name(model.definition), "source": model.source_sha256()}
     except ArgumentError as error:
         raise ArgumentError(
             f"{name} is of type {type(model).__name__}, which no file can name: {error}"

@@ -13,8 +13,9 @@ from gymnasium import spaces
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
+from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
-from portfolio_env.market.fingerprints import FingerprintSpace
+from portfolio_env.market.fingerprints import FingerprintSpace, remember
 from portfolio_env.simulation.simulator import Simulator
 
 MODES = ("window", "flat", "index")
@@ -65,10 +66,7 @@ class Observer:
 
     def __init__(self, simulator: Simulator, mode: str) -> None:
         """Declare the space and prepare the gather."""
-        if mode not in MODES:
-            raise ArgumentError(
-                f"observation={mode!r} must be one of {', '.join(map(repr, MODES))}."
-            )
+        check_choice("observation", mode, MODES)
         self.simulator, self.mode = simulator, mode
         self.space = self._space()
         self._tradable = simulator.market.tradable.astype(np.int8)
@@ -114,6 +112,7 @@ class Observer:
             return np.concatenate(parts, axis=1, dtype=np.float32)
         if self.mode == "window":
             return {"market": self._windows(), "tradable": tradable, "weights": weights}
+        remember(simulator.market)
         market = np.full((lanes, 1), simulator.market.fingerprint)
         rows = {"market": market, "t": simulator.t[:, None].copy()}
         own = {} if simulator.episodes.universe is None else {"assets": simulator.assets.copy()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
@@ -18,7 +17,7 @@ from agents.forecasts import NextReturns
 from agents.losses import sharpe_loss
 from agents.market_rows import asset_rows
 from portfolio_env import PortfolioEnv
-from portfolio_env.checks import checked
+from portfolio_env.checks import check_choice, check_integer, check_number, checked
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
 from portfolio_env.market import Market
@@ -67,14 +66,10 @@ class DirectOptions(FitOptions):
         """Check every number."""
         super().__post_init__()
         for name in ("iterations", "lanes", "steps", "validation_every"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.loss not in ("growth", "sharpe"):
-            raise ArgumentError(f"loss is {self.loss!r}; choose 'growth' or 'sharpe'")
-        if not 0 <= self.prediction < math.inf:
-            raise ArgumentError(f"prediction is {self.prediction}; it must be a number from 0")
-        if not 0 <= self.frozen <= 1:
-            raise ArgumentError(f"frozen is {self.frozen}; it must be in [0, 1]")
+            check_integer(name, getattr(self, name))
+        check_choice("loss", self.loss, ("growth", "sharpe"))
+        check_number("prediction", self.prediction, 0)
+        check_number("frozen", self.frozen, 0, 1)
 
 
 _OF_SETTINGS = (

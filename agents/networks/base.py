@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch as th
 from torch import Tensor, nn
 
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 
 
@@ -102,16 +103,14 @@ class PerAsset(Encoder):
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raise an ArgumentError unless each size is at least 1."""
+    """Raise an ArgumentError unless each size is an integer of 1 or more."""
     for name, size in sizes.items():
-        if size < 1:
-            raise ArgumentError(f"{name} is {size}: give at least 1")
+        check_integer(name, size)
 
 
 def check_share(name: str, share: float) -> None:
     """Raise an ArgumentError unless ``share`` is in [0, 1)."""
-    if not 0 <= share < 1:
-        raise ArgumentError(f"{name} is {share}: give a share in [0, 1)")
+    check_number(name, share, 0, below=1)
 
 
 def check_heads(width: int, heads: int) -> None:

@@ -49,6 +49,12 @@ class PerAssetModel(BaseModel):
         """Build the extractor; the number of assets is that of the action space less cash."""
         n_assets = spaces.flatdim(self.action_space) - 1
         kwargs = {"n_assets": n_assets, **self.features_extractor_kwargs}
+        if issubclass(self.features_extractor_class, MarketExtractor):
+            if kwargs.setdefault("output", "assets") != "assets":
+                raise ArgumentError(
+                    f"output={kwargs['output']!r} is for SB3's own policies; {type(self).__name__} "
+                    "reads rows of assets, leave it out"
+                )
         return self.features_extractor_class(self.observation_space, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.archive import read_arrays, write_arrays
 from portfolio_env.market.fingerprints import fingerprint_of
@@ -78,8 +79,7 @@ class Market(Immutable):
             raise DataError(f"features must be finite and within +-{self.feature_bound}: clip them")
         if self.features[~self.panel.tradable].any():
             raise DataError("features of bars that cannot be traded must be 0: set them to 0")
-        if self.warmup < 0:
-            raise ArgumentError(f"warmup is {self.warmup}: it must be at least 0")
+        check_integer("warmup", self.warmup, 0)
 
     @classmethod
     def from_panel(cls, panel: PricePanel, **options: Any) -> Market:

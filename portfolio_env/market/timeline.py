@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +13,19 @@ import pandas as pd
 from portfolio_env.errors import ArgumentError
 
 Timestamps = npt.NDArray[np.datetime64]
-Moment = int | np.integer[Any] | str | date | np.datetime64
-"""A row number (negative from the end), an ISO date or a timestamp (a datetime is a date)."""
+Date: TypeAlias = str | date | np.datetime64
+"""An ISO date or a timestamp (a datetime is a date)."""
+Moment: TypeAlias = int | np.integer[Any] | Date
+"""A row number (negative from the end), an ISO date or a timestamp."""
+Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
+"""First and last day of stretches of time by name, both included, or exact times."""
 
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
 
 
-def as_timestamp(when: str | date | np.datetime64) -> np.datetime64:
+def as_timestamp(when: Date) -> np.datetime64:
     """An ISO date or a timestamp as datetime64[ns]; one with a time zone is converted to UTC."""
     try:
         if not isinstance(when, str | date | np.datetime64):

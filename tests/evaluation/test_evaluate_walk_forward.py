@@ -196,6 +196,7 @@ def test_folds_cover_the_account_once(path):
     assert not fold.windows and not fold.seeds and fold.agents == ["ppo"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_baselines_alone_take_the_folds_too(path, tmp_path, capsys):
     copy = shutil.copytree(path, tmp_path / "copy")
     judge(copy, "--no-agent")

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.market.timeline import Timestamps
@@ -51,11 +52,9 @@ _GAP_SHARE = 0.15  # of a bar's variance between the last close and the open
 
 def check_size(seed: int, bars: int, assets: int) -> None:
     """Refuse sizes that no generator can give."""
-    if seed < 0 or not 2 <= bars <= 60_000 or assets < 2:
-        raise ArgumentError(
-            f"seed={seed}, bars={bars}, assets={assets}: "
-            "need seed >= 0, bars from 2 to 60,000 and assets >= 2"
-        )
+    check_integer("seed", seed, 0)
+    check_integer("bars", bars, 2, 60_000)
+    check_integer("assets", assets, 2)
 
 
 def daily_timestamps(bars: int, periods_per_year: int) -> Timestamps:
