@@ -57,7 +57,8 @@ class MarketExtractor(MarketRows, BaseFeaturesExtractor):
     def forward(self, observation: Observation) -> Tensor:
         """Return what ``output`` says, of a batch of observations."""
         if self.reads_index and self.output != "assets" and isinstance(observation, Mapping):
-            observation = _without_padding(observation)
+            given = {name: self._tensor(part) for name, part in observation.items()}
+            observation = _without_padding(given)
         channels, tradable, weights = self.parts(observation)
         if self.output == "pooled":
             return th.cat([masked_mean(channels, tradable), weights], dim=1)
@@ -65,7 +66,7 @@ class MarketExtractor(MarketRows, BaseFeaturesExtractor):
         return rows if self.output == "assets" else th.cat([rows.flatten(1), weights[:, :1]], dim=1)
 
 
-def _without_padding(observation: Mapping[str, Any]) -> Mapping[str, Any]:
+def _without_padding(observation: dict[str, Tensor]) -> dict[str, Tensor]:
     """Put the first observation where RecurrentPPO fills sequences up with zeros.
 
     What comes of them is ignored there, but as a row of a market they would be refused. Weights sum

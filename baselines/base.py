@@ -42,6 +42,11 @@ class Baseline(ABC):
     _fitted_on: list[str] | None = None  # first and last bar
 
     def __init__(self, market: Market) -> None:
+        if self.reads_features and market.n_features == 0:
+            raise ArgumentError(
+                f"{type(self).__name__} reads features, and the market has none: load the market "
+                "with features, e.g. features='minimal'"
+            )
         self.market = market
 
     @classmethod

@@ -14,7 +14,6 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from portfolio_env.checks import check_choice
-from portfolio_env.errors import ArgumentError
 from portfolio_env.market.fingerprints import FingerprintSpace, remember
 from portfolio_env.simulation.simulator import Simulator
 
@@ -28,10 +27,10 @@ class FlatSpace(spaces.Box):
     """The space of flat observations: a Box that tells what its numbers are.
 
     Args:
-        space: That of the same observations in mode ``"window"``.
+        space: That of the same observations in mode ``"window"``, of features or of none.
 
     Attributes:
-        window: Bars W.
+        window: Bars W; 0 without features.
         n_assets: Risky assets N.
         n_features: Features per asset F.
     """
@@ -40,7 +39,10 @@ class FlatSpace(spaces.Box):
         """As Gymnasium flattens the Dict."""
         flat: Any = spaces.flatten_space(space)
         super().__init__(flat.low, flat.high, dtype=flat.dtype)
-        self.window, self.n_assets, self.n_features = space["market"].shape or ()
+        self.n_assets = spaces.flatdim(space["tradable"])
+        market = space.spaces.get("market")
+        shape = (0, 0, 0) if market is None else market.shape or ()
+        self.window, _, self.n_features = shape
 
 
 class Observer:
@@ -50,18 +52,18 @@ class Observer:
         simulator: The simulator.
         mode: ``"window"``: Dict of ``market`` (W, N, F) float32, ``tradable`` (N,) int8 and
             ``weights`` (N + 1,) float32; ``"flat"``: the same, concatenated in this order to one
-            float32 vector; ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar,
-            ``market`` (1,) int64 fingerprint of the market that the row is of (see
-            ``market.fingerprints``), ``tradable``, ``weights``, and with universe sampling
-            ``assets`` (N,) int64 columns of the market. It is for learners that hold the market
+            float32 vector (a market without features has no ``market`` in either);
+            ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar, ``market`` (1,) int64
+            fingerprint of the market that the row is of (see ``market.fingerprints``),
+            ``tradable``, ``weights``, and with universe sampling ``assets`` (N,) int64 columns of
+            the market. It is for learners that hold the market
             themselves; flattened to a vector it would be a row number and nothing of the market, so
             that is refused wherever Gymnasium's space of ``market`` is still there. It is not
             behind SB3's ``VecFrameStack``, which builds spaces of its own, nor where a wrapper left
             ``market`` out: do not flatten those.
 
     Raises:
-        ArgumentError: On another mode, or if ``window`` or ``flat`` is asked of a market without
-            features.
+        ArgumentError: On another mode.
     """
 
     def __init__(self, simulator: Simulator, mode: str) -> None:
@@ -89,11 +91,8 @@ class Observer:
             if simulator.episodes.universe is not None:
                 parts["assets"] = spaces.Box(0, market.n_assets - 1, (n,), np.int64)
             return spaces.Dict(parts)
-        if market.n_features == 0:
-            raise ArgumentError(
-                f"observation={self.mode!r} needs a market with features; use 'index'."
-            )
-        parts["market"] = spaces.Box(-bound, bound, (simulator.window, n, market.n_features))
+        if market.n_features > 0:
+            parts["market"] = spaces.Box(-bound, bound, (simulator.window, n, market.n_features))
         space = spaces.Dict(parts)
         return space if self.mode == "window" else FlatSpace(space)
 
@@ -107,11 +106,13 @@ class Observer:
         tradable = self._tradable.take(simulator.t, axis=0)
         if simulator.episodes.universe is not None:
             tradable = np.take_along_axis(tradable, simulator.assets, axis=1)
-        if self.mode == "flat":
-            parts = (self._windows().reshape(lanes, -1), tradable, weights)
+        if self.mode != "index":
+            featured = simulator.market.n_features > 0
+            seen: dict[str, NDArray[Any]] = {"market": self._windows()} if featured else {}
+            if self.mode == "window":
+                return {**seen, "tradable": tradable, "weights": weights}
+            parts = [*(windows.reshape(lanes, -1) for windows in seen.values()), tradable, weights]
             return np.concatenate(parts, axis=1, dtype=np.float32)
-        if self.mode == "window":
-            return {"market": self._windows(), "tradable": tradable, "weights": weights}
         remember(simulator.market)
         market = np.full((lanes, 1), simulator.market.fingerprint)
         rows = {"market": market, "t": simulator.t[:, None].copy()}

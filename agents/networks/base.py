@@ -37,6 +37,11 @@ class Encoder(nn.Module):
 
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__()
+        if n_features == 0:
+            raise ArgumentError(
+                "the market has no features, and an encoder reads nothing else: load the market "
+                "with features, e.g. features='minimal'"
+            )
         if n_features < 1 or window < 1:
             raise ArgumentError(
                 f"an encoder needs n_features >= 1 and window >= 1, got {n_features} and {window}"

@@ -373,30 +373,49 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _second_gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of ``_attend_backward``, for algorithms that ask for them, as TRPO does."""
-    given, *tensors, keep = ctx.saved_tensors
+    given, source, target, attention, adjacency, edges, weight, keep = ctx.saved_tensors
+    names = ("given", "source", "target", "attention", "edges", "weight")
+    values = (given, source, target, attention, edges, weight)
     with th.enable_grad():
-        given, source, target, attention, edges, weight = leaves = [
-            None if each is None else each.detach().requires_grad_()
-            for each in (given, *tensors[:3], *tensors[4:])
-        ]
+        leaf = {
+            name: value.detach().requires_grad_()
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
         out = _differentiable(
-            source, target, attention, tensors[3], edges, weight, ctx.slope, keep, ctx.scale
+            leaf["source"],
+            leaf["target"],
+            leaf["attention"],
+            adjacency,
+            leaf.get("edges"),
+            leaf.get("weight"),
+            ctx.slope,
+            keep,
+            ctx.scale,
         )
-        wanted = [source, target, attention]
-        of_wanted = [*grads[:3]]
-        if weight is not None:
-            wanted += [edges] * ctx.edges_too + [weight]
-            of_wanted += [grads[3]] * ctx.edges_too + [grads[4]]
-        first = th.autograd.grad(out, wanted, given, create_graph=True)
-        known = [each for each in leaves if each is not None]
-        found = iter(th.autograd.grad(first, known, of_wanted, allow_unused=True))
-    d_given, d_source, d_target, d_attention, d_edges, d_weight = (
-        None if each is None else next(found) for each in leaves
-    )
+        due = dict(zip(names[1:], grads, strict=True))  # of the first gradients, one each
+        if not ctx.edges_too:
+            del due["edges"]
+        if weight is None:
+            del due["weight"]
+        wanted = [leaf[name] for name in due]
+        first = th.autograd.grad(out, wanted, leaf["given"], create_graph=True)
+        second = th.autograd.grad(first, list(leaf.values()), list(due.values()), allow_unused=True)
+    found = dict(zip(leaf, second, strict=True))
     return (
-        d_given, None, d_source, d_target, d_attention, None, d_edges, d_weight,
-        None, None, None, None,
-    )  # fmt: skip
+        found["given"],
+        None,
+        found["source"],
+        found["target"],
+        found["attention"],
+        None,
+        found.get("edges"),
+        found.get("weight"),
+        None,
+        None,
+        None,
+        None,
+    )
 
 
 _attend_backward.register_autograd(_second_gradients, setup_context=_save_backward)

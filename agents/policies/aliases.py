@@ -4,7 +4,7 @@ SB3 looks names up in a table of the algorithm's class. Importing this module en
 importing ``agents.policies`` does.
 """
 
-from typing import Any, NoReturn
+from typing import Any, Self
 
 from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -22,7 +22,7 @@ def _refused(reason: str) -> type[BasePolicy]:
     """A policy that says what to use instead."""
 
     class Refused(BasePolicy):
-        def __new__(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        def __new__(cls, *args: Any, **kwargs: Any) -> Self:
             raise ArgumentError(reason)
 
     return Refused

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from portfolio_env.data.load import SOURCES
 from portfolio_env.errors import DataError
+from portfolio_env.features.plugins import split_timeframe
 from portfolio_env.files.atomic import parse_json, read_json, write_json
 from portfolio_env.files.plugins import Recorded, admit, check_recorded, plugins_within, record
+from portfolio_env.names import is_plugin
 
+_LONGEST = 4096  # characters of a path
 FILE = "plugins.json"
 """The record in a folder; without plug-ins there is none."""
 
@@ -21,7 +25,6 @@ def named_plugins(settings: Mapping[str, Any]) -> dict[str, list[Any]]:
         settings: Fields of ``TrainConfig``, whatever their values are: those of a file are checked
             after this.
     """
-    features = settings.get("features")
     return {
         "algorithm": [settings.get("algo")],
         "encoder": [
@@ -29,12 +32,33 @@ def named_plugins(settings: Mapping[str, Any]) -> dict[str, list[Any]]:
             *_within(settings.get("encoder_options")),
             *_within(settings.get("algo_options")),
         ],
-        "feature": [name.strip() for name in features.split(",")]
-        if isinstance(features, str)
-        else [],
+        "feature": _features(settings.get("features")),
+        "market": _market(settings.get("market")),
         "reward": [settings.get("reward"), *_within(settings.get("reward_options"))],
-        "cost": [*_within(settings.get("costs")), *_within(settings.get("constraints"))],
+        "costs": [
+            settings.get("cost_model"),
+            *_within(settings.get("cost_options")),
+            *_within(settings.get("costs")),
+            *_within(settings.get("constraints")),
+        ],
     }
+
+
+def _features(names: Any) -> list[str]:
+    """Features by name, without timeframe and, of an installed package, without window."""
+    if not isinstance(names, str):
+        return []
+    bare = [split_timeframe(name.strip())[1] for name in names.split(",")]
+    return [*bare, *(name.rpartition("_")[0] for name in bare if not is_plugin(name))]
+
+
+def _market(name: Any) -> list[str]:
+    """What a market is called where it is no file."""
+    if not isinstance(name, str):
+        return []
+    text = name.partition("?")[0]
+    is_file = text not in SOURCES and len(name) < _LONGEST and Path(name).exists()
+    return [] if is_file else [text]
 
 
 def _within(value: Any) -> list[str]:

@@ -40,7 +40,7 @@ def limits(card: Mapping[str, Any]) -> list[str]:
         f"Trained with one seed ({seeds[0]}); others may end elsewhere."
         if len(seeds) == 1
         else f"Trained with {len(seeds)} seeds ({', '.join(map(str, seeds))}).",
-        "Costs are assumed, not measured: " + _costs(rules["costs"]) + ".",
+        "Costs are assumed, not measured: " + _costs(rules) + ".",
         f"Orders are assumed to be filled in full, {_filled(rules['execution'])}.",
         _held(rules["constraints"]),
         f"Its universe is the {len(card['market']['assets'])} assets named here. Whether they were "
@@ -179,7 +179,10 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [line(head), f"| {' | '.join('-' * width for width in widths)} |", *map(line, rows)]
 
 
-def _costs(costs: Mapping[str, Any]) -> str:
+def _costs(rules: Mapping[str, Any]) -> str:
+    if model := rules.get("cost_model"):
+        return f"those of the cost model {model} {rules['cost_options']}"
+    costs = rules["costs"]
     told = [text.format(_number(costs[key])) for key, text in _COSTS.items() if costs.get(key)]
     return ", ".join(told) or "nothing is charged for a trade"
 

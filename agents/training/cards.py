@@ -184,7 +184,8 @@ def _network(config: Mapping[str, Any]) -> Card:
 
 def _rules(config: Mapping[str, Any]) -> Card:
     keys = ("costs", "constraints", "execution", "adjustment", "initial_value")
-    return {key: config[key] for key in keys}
+    model = {key: config[key] for key in ("cost_model", "cost_options") if config.get("cost_model")}
+    return {key: config[key] for key in keys} | model
 
 
 def _names(market: Mapping[str, Any], features: Mapping[str, Any]) -> list[str] | None:

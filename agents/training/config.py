@@ -44,7 +44,7 @@ DEPENDENT = ("timesteps", "num_envs", "window", "validation_every", "checkpoint_
 """Settings whose default depends on others; ``TrainConfig.resolved`` fills it in."""
 LATER = (
     *("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight"),
-    *("algo_options", "data"),
+    *("algo_options", "data", "reward_options", "cost_model", "cost_options"),
 )
 """Settings that the first runs lack."""
 LATER_STAGES = ("epochs", "iterations", "loss", "schedule", "ema")
@@ -134,9 +134,12 @@ class TrainConfig:
     observation: Literal["index", "window", "flat"] = "index"
     """Observation mode; index lets the network gather windows itself and keeps buffers small."""
     reward: str = "excess_log_return"
-    """Reward for learning; evaluation always uses the account."""
+    """Reward for learning, or one of your own, my_rewards:calmar; evaluation always uses the
+    account."""
     reward_scale: float = 100.0
     """Factor on the excess_log_return reward."""
+    reward_options: str = "{}"
+    """Options of another reward, or of a class of your own, as JSON."""
     universe: int | None = None
     """Assets drawn per training episode; default 8 where there are more (a flat network takes all),
     0 for always all."""
@@ -151,6 +154,10 @@ class TrainConfig:
     """Money at the start of an episode."""
     costs: TransactionCosts = field(default_factory=TransactionCosts)
     """What trading and holding cost."""
+    cost_model: str | None = None
+    """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
+    cost_options: str = "{}"
+    """Options of the cost model as JSON."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
     """Which portfolios may be held."""
     validation_every: int | None = None
@@ -171,7 +178,15 @@ class TrainConfig:
         for name, (low, high) in RANGES.items():
             check_range(name, getattr(self, name), low, high)
         json_object("encoder_options", self.encoder_options, '{"hidden": 32}')
-        json_object("algo_options", self.algo_options, '{"gamma": 0.99}')
+        for name in ("algo_options", "reward_options", "cost_options"):
+            json_object(name, getattr(self, name), '{"name": 3}')
+        if self.cost_options != "{}" and self.cost_model is None:
+            raise ArgumentError(f"cost_options are {self.cost_options}: name their cost_model")
+        if self.cost_model is not None and self.costs != TransactionCosts():
+            raise ArgumentError(
+                f"cost_model {shortened(self.cost_model)} stands in place of costs: leave one of "
+                "them out"
+            )
         if self.algo not in (*ALGORITHMS, "direct") and not names_plugin("algorithm", self.algo):
             raise unknown("algo", self.algo, (*ALGORITHMS, "direct"))
         if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
@@ -349,7 +364,9 @@ class TrainConfig:
         return {
             "window": self.observed,
             "observation": self.observation,
-            "costs": dataclasses.asdict(self.costs),
+            "costs": dataclasses.asdict(self.costs)
+            if self.cost_model is None
+            else {"model": self.cost_model, **json.loads(self.cost_options)},
             "constraints": dataclasses.asdict(self.constraints),
             "execution": self.execution,
             "adjustment": self.adjustment,
@@ -362,12 +379,12 @@ class TrainConfig:
         drawn = market.n_assets > 8 and self.policy != "flat_mlp"
         universe = self.universe if self.universe is not None else 8 * drawn
         start = max(train[0], market.warmup + self.observed - 1)
-        scaled = self.reward == "excess_log_return"
+        scale = {"scale": self.reward_scale} if self.reward == "excess_log_return" else {}
         return {
             "start": start,
             "end": train[1],
             "random_start": True,
             "episode_length": min(self.episode_length, train[1] - 1 - start),
             "universe": universe or None,
-            "reward": {"name": self.reward, "scale": self.reward_scale} if scaled else self.reward,
+            "reward": {"name": self.reward, **scale, **json.loads(self.reward_options)},
         }

@@ -176,7 +176,8 @@ def new_folder(config: TrainConfig, name: str) -> Path:
     Raises:
         ArgumentError: If the folder exists and is not empty.
     """
-    name = f"{Path(config.market).stem.split('?')[0]}__{last_name(config.algo)}__{name}"
+    market = last_name(Path(config.market).stem.split("?")[0])
+    name = f"{market}__{last_name(config.algo)}__{name}"
     path = Path(config.out) if config.out else Path(config.runs) / name
     refuse_filled(path)
     return path

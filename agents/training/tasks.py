@@ -64,6 +64,10 @@ class MarketConfig:
     """Money at the start."""
     costs: TransactionCosts = field(default_factory=TransactionCosts)
     """What trading and holding cost."""
+    cost_model: str | None = None
+    """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
+    cost_options: str = "{}"
+    """Options of the cost model as JSON."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
     """Which portfolios may be held."""
 
@@ -111,7 +115,7 @@ def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationT
     parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
     settings = TrainConfig(**parts).resolved()
     fold = EvaluationFold(*settings.load_market(), settings.env_options())
-    name = f"{Path(settings.market).stem.split('?')[0]}__baselines"
+    name = f"{last_name(Path(settings.market).stem.split('?')[0])}__baselines"
     return EvaluationTask(folder or Path(settings.runs) / name, fold, (fold,))
 
 

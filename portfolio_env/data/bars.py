@@ -139,8 +139,6 @@ def _checked(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 def _panel(frame: pd.DataFrame, origin: Origin, provenance: dict[str, Any]) -> PricePanel:
     """Spread a checked frame over dates and symbols."""
     assets, column = np.unique(frame["symbol"].to_numpy(str), return_inverse=True)
-    if len(assets) < 2:
-        origin.fail(f"has one asset only, {assets[0]}; a portfolio needs at least two")
     timestamps, row = np.unique(frame["date"].to_numpy("datetime64[ns]"), return_inverse=True)
     tables: dict[str, Any] = {}
     for name in BAR_FIELDS:

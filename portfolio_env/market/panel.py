@@ -88,7 +88,7 @@ class PricePanel(Immutable):
 
     Attributes:
         timestamps: (T,) datetime64[ns], strictly increasing; UTC, or the exchange's date.
-        assets: N >= 2 unique names.
+        assets: N >= 1 unique names; beside a single one there is cash.
         close: (T, N) closing prices > 0; NaN exactly where the asset has no bar.
         open, high, low: (T, N) prices, or None where the source has none.
         volume: (T, N) units traded, >= 0, or None.
@@ -137,11 +137,8 @@ class PricePanel(Immutable):
             put(self, "periods_per_year", periods_per_year(self.timestamps))
 
     def _check(self) -> None:
-        if len(self.assets) < 2:
-            raise DataError(
-                f"{len(self.assets)} asset(s) {list(self.assets)}: a portfolio needs at least 2; "
-                "add the bars of another"
-            )
+        if not self.assets:
+            raise DataError("there is no asset: a panel needs the bars of one at least")
         if len(set(self.assets)) < len(self.assets):
             raise DataError(
                 f"asset names are not unique: {list(self.assets)}; rename the duplicates"

@@ -73,9 +73,9 @@ class Episodes:
         latest = self.end - 1 - (episode_length or 1) if self.random_start else self.start
         self.starts = np.arange(self.start, latest + 1)
         if universe is not None:
-            if not 2 <= universe <= market.n_assets:
+            if not 1 <= universe <= market.n_assets:
                 raise ArgumentError(
-                    f"universe={universe} must be in [2, {market.n_assets}], the market's assets."
+                    f"universe={universe} must be in [1, {market.n_assets}], the market's assets."
                 )
             counts = np.array([len(self.listed(int(t))) for t in self.starts])
             if counts.max() < universe:

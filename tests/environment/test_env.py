@@ -324,7 +324,7 @@ def test_rendering():
         ({"end": 20}, "leave no step"),
         ({"episode_length": 0}, "episode_length"),
         ({"episode_length": 1000}, "exceeds the"),
-        ({"universe": 1}, "universe"),
+        ({"universe": 0}, "universe"),
         ({"universe": 6}, "universe"),
         ({"universe": 4, "market": RAGGED}, "listed throughout"),
         ({"adjustment": 0}, "adjustment"),

@@ -50,11 +50,11 @@ _FREEDOM = 5  # degrees of freedom of the t shocks
 _GAP_SHARE = 0.15  # of a bar's variance between the last close and the open
 
 
-def check_size(seed: int, bars: int, assets: int) -> None:
-    """Refuse sizes that no generator can give."""
+def check_size(seed: int, bars: int, assets: int, least: int = 2) -> None:
+    """Refuse sizes that a generator of ``least`` assets or more cannot give."""
     check_integer("seed", seed, 0)
     check_integer("bars", bars, 2, 60_000)
-    check_integer("assets", assets, 2)
+    check_integer("assets", assets, least)
 
 
 def daily_timestamps(bars: int, periods_per_year: int) -> Timestamps:
@@ -91,12 +91,12 @@ def synthetic_panel(
     Args:
         seed: Any non-negative integer.
         bars: T >= 2.
-        assets: N >= 2.
+        assets: N >= 1.
         periods_per_year: 252 (Monday to Friday) or 365 (every day).
         ragged: Let assets from the third on be listed late (half of them, within the first half of
             the bars) and be delisted early (a quarter of them, within the last quarter).
     """
-    check_size(seed, bars, assets)
+    check_size(seed, bars, assets, least=1)
     timestamps = daily_timestamps(bars, periods_per_year)
     rng = np.random.default_rng(seed)
     regime = _regimes(rng, bars)
