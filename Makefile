@@ -7,7 +7,8 @@ STAMP := $(VENV)/.installed
 # The demo: what the continuous integration shortens.
 DEMO_RUN ?= runs/demo
 DEMO_ARGS ?= --timesteps 200000 --adjustment 0.1
-PYTEST_ARGS ?= -n auto
+# Each worker takes a half and helps the other when done, so that most files stay with one worker.
+PYTEST_ARGS ?= -n auto --dist=worksteal
 MINUTES ?= 10
 MUTANTS ?=
 KILLS ?= 100
@@ -15,7 +16,7 @@ KILLS ?= 100
 ECONOMICS := tests/simulation tests/environment
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test test-plain demo bench learn verdicts fuzz kills mutants clean
+.PHONY: help setup format lint type test test-slow test-plain demo bench learn verdicts fuzz kills mutants clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -41,8 +42,11 @@ lint: setup ## Check style and format
 type: setup ## Check types
 	$(BIN)/mypy
 
-test: setup ## Run the tests and the docstrings' examples on all cores (23 minutes on two, with coverage)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+test: setup ## Run the quick tests and the docstrings' examples on all cores (under 12 minutes on two)
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: setup ## Run the slow tests (kills, learning, whole evaluations) and more examples of every property
+	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 test-plain: setup ## Run the tests of the economics without the compiler
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(ECONOMICS)

@@ -9,7 +9,8 @@ python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,10,
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,17 +18,17 @@ import tyro
 from rich.console import Console
 from rich.progress import track
 
+from agents.settings.files import file_of, read_settings, settings_of
 from agents.training.cards import write_card
-from agents.training.evaluation import MarketConfig, log_figures, open_task
-from agents.training.records import is_run
 from agents.training.run_folder import evaluating
+from agents.training.run_records import is_run
+from agents.training.tasks import MarketConfig, log_figures, open_task
 from baselines.optimisers.frontier import hindsight_frontier
-from baselines.strategies import baseline_strategies, trials
+from baselines.strategies import baseline_strategies
 from portfolio_env import evaluation
-from portfolio_env.command_line import exit_status
-from portfolio_env.errors import ArgumentError
+from portfolio_env.command_line import exit_status, find_own_modules
 from portfolio_env.evaluation import Comparison
-from portfolio_env.files.atomic import locked
+from portfolio_env.names import check_keywords
 
 
 @dataclass(frozen=True)
@@ -60,62 +61,59 @@ class EvaluateConfig:
     """Torch device of the agent."""
     out: Path | None = None
     """Folder of an evaluation without a run; default runs/MARKET__baselines."""
+    file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """YAML or JSON file of settings; what is given here as well counts."""
     task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
     """What is traded where there is no run."""
 
 
 def evaluate(config: EvaluateConfig) -> Comparison:
     """Run everything, write everything, print the verdict; a run is kept from being removed."""
-    with evaluating(config.run) if config.run and is_run(config.run) else nullcontext():
-        return _evaluate(config)
-
-
-def _evaluate(config: EvaluateConfig) -> Comparison:
     split = config.split
-    where = (config.run, config.task, config.out, split)
-    task = open_task(*where, model=config.model, device=config.device, agent=config.agent)
-    commissions = evaluation.commissions_of(config.commissions)
-    if config.resamples < 1:
-        raise ArgumentError(f"resamples is {config.resamples}; it must be at least 1")
-    evaluation.check_capital(task, config.capital, config.lot)
-    events = task.events(config.events)
-    agents, baselines = evaluation.agent_strategies(task), baseline_strategies(config.baselines)
-    gated = agents if split != "validation" else []  # no gate is judged where it decides
-    gates = [evaluation.ValidationGate(agent, fallback=baselines[0]) for agent in gated]
-    strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
-    shown = track(strategies, "backtests", console=Console(stderr=True), transient=True)
-    runs = evaluation.run_backtests(shown, task, split, commissions=commissions)
-    look = evaluation.look_at(task, split, trials(task, runs))
-    earlier = evaluation.record_look(task.folder, look) if split == "test" else []
-    sharpes = evaluation.earlier_sharpes(earlier, look.trials)
-    comparison = evaluation.compare(
-        runs.results, oracles=runs.oracles, failed=runs.failed, earlier_sharpes=sharpes,
-        resamples=config.resamples,
-    )  # fmt: skip
-    orders = evaluation.orders_at_end(task, split, comparison.complete, config.capital, config.lot)
-    inputs = evaluation.report_inputs(
-        task, split, runs, comparison, look, earlier, gates, events=events, capital=config.capital,
-        orders=orders, hindsight=hindsight_frontier(task.whole, split),
-    )  # fmt: skip
-    seeds = evaluation.seed_sentences(comparison, inputs.seeds)
-    facts = {**inputs.facts, "gate": inputs.gate, "seeds": seeds}
-    folder = task.folder / "evaluation" / split
-    with locked(folder.with_name(f".{split}.lock")):  # two would mix their files
-        evaluation.write_comparison(folder, comparison, facts, config.records)
-        log_figures(task.folder, split, evaluation.write_report(folder, comparison, inputs))
+    with evaluating(config.run) if config.run and is_run(config.run) else nullcontext():
+        where = (config.run, config.task, config.out, split)
+        task = open_task(*where, model=config.model, device=config.device, agent=config.agent)
+        found = evaluation.evaluate(
+            task,
+            baseline_strategies(config.baselines),
+            split,
+            commissions=evaluation.commissions_of(config.commissions),
+            capital=config.capital,
+            lot=config.lot,
+            events=config.events,
+            resamples=config.resamples,
+            hindsight=hindsight_frontier,
+            progress=partial(
+                track, description="backtests", console=Console(stderr=True), transient=True
+            ),
+        )
+        log_figures(task.folder, split, evaluation.write_evaluation(found, config.records))
         if is_run(task.folder):
             write_card(task.folder)  # it states how often the test range was used
-    evaluation.print_summary(comparison, inputs.title, [*inputs.gate, *seeds, *inputs.warnings])
-    print(f"Report: {folder / 'report.html'}")
-    return comparison
+        found.print()
+    print(f"Report: {found.folder / 'report.html'}")
+    return found.comparison
+
+
+def _defaults(file: Path) -> EvaluateConfig:
+    """The settings of a file: those of the evaluation and of its market side by side."""
+    given = read_settings(file)
+    own = [field.name for field in fields(EvaluateConfig) if field.name not in ("task", "file")]
+    of_market = [field.name for field in fields(MarketConfig)]
+    check_keywords(str(file), "setting", given, [*own, *of_market])
+    task = {name: value for name, value in given.items() if name in of_market}
+    rest = {name: value for name, value in given.items() if name in own}
+    return settings_of(EvaluateConfig, {**rest, "task": task}, file)
 
 
 def main() -> int:
     """Read the command line, evaluate, print and write; returns the exit status."""
-    config = tyro.cli(EvaluateConfig, description=__doc__)
+    find_own_modules()
 
     def work() -> None:
-        evaluate(config)
+        file = file_of(sys.argv[1:])
+        default = tyro.MISSING_NONPROP if file is None else _defaults(file)
+        evaluate(tyro.cli(EvaluateConfig, description=__doc__, default=default))
 
     return exit_status(work, stopped="stopped; what was written before is whole")
 

@@ -2,16 +2,18 @@
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from agents.training import walk_forward
+from agents.settings.files import file_of, read_settings, settings_of
 from agents.training.config import TrainConfig
+from agents.training.run_folder import read_config
 from agents.training.train import resume, train
-from portfolio_env.command_line import exit_status
+from agents.training.walk_forward_training import FILE, continue_walk_forward, walk_forward
+from portfolio_env.command_line import exit_status, find_own_modules
 from portfolio_env.errors import ArgumentError
 
 
@@ -20,6 +22,9 @@ class Command:
     """Train a portfolio agent; everything it needs to be repeated goes into one run folder."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
+    file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """YAML or JSON file of settings, or the folder of a run to repeat; what is given here as well
+    counts."""
     resume: str | None = None
     """Run folder to continue from its latest checkpoint, with the settings it was started with."""
     walk_forward: int | None = None
@@ -33,12 +38,14 @@ class Command:
 def run(command: Command, *, progress_bar: bool = True) -> Path:
     """Do what the command says; the folder of the run or of the walk forward."""
     if command.resume is not None:
+        if command.file is not None:
+            raise ArgumentError("--config is for a new run; --resume goes on with its own settings")
         continued = Path(command.resume)
-        if (continued / walk_forward.FILE).exists():
-            return walk_forward.continue_walk_forward(continued, progress_bar=progress_bar)
+        if (continued / FILE).exists():
+            return continue_walk_forward(continued, progress_bar=progress_bar)
         return resume(continued, progress_bar=progress_bar)
     if command.walk_forward is not None:
-        return walk_forward.walk_forward(
+        return walk_forward(
             command.config,
             command.walk_forward,
             seeds=_seeds(command.seeds),
@@ -59,14 +66,27 @@ def _seeds(text: str | None) -> list[int]:
         ) from error
 
 
+def _defaults(file: Path) -> TrainConfig:
+    """The settings of a file, or those of a run but for its folder."""
+    folder = file if file.is_dir() else file.parent
+    if file.is_dir() or file == folder / "config.json":
+        return replace(read_config(folder), out=None)
+    return settings_of(TrainConfig, read_settings(file), file)
+
+
 def main() -> int:
     """Run the command line; returns the exit status."""
-    command = tyro.cli(Command)
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("agents").setLevel(logging.INFO)
-    return exit_status(
-        lambda: print(run(command)), stopped="stopped; continue with --resume and the run folder"
-    )
+    find_own_modules()
+
+    def work() -> None:
+        file = file_of(sys.argv[1:])
+        default = tyro.MISSING_NONPROP if file is None else Command(_defaults(file))
+        command = tyro.cli(Command, default=default)
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("agents").setLevel(logging.INFO)
+        print(run(command))
+
+    return exit_status(work, stopped="stopped; continue with --resume and the run folder")
 
 
 if __name__ == "__main__":

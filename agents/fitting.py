@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from agents.tensors import load_tensors, save_tensors
+from portfolio_env.checks import check_choice, check_integer, check_number
 from portfolio_env.errors import ArgumentError, DataError
 
 KIND = "fit"
@@ -54,14 +55,11 @@ class FitOptions:
     def __post_init__(self) -> None:
         """Check every number."""
         for name in ("learning_rate", "max_grad_norm"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ArgumentError(f"{name} is {getattr(self, name)}; it must be positive")
-        if self.schedule not in ("cosine", "plateau"):
-            raise ArgumentError(f"schedule is {self.schedule!r}; choose 'cosine' or 'plateau'")
-        if not 0 <= self.ema < 1:
-            raise ArgumentError(f"ema is {self.ema}; give a decay in [0, 1), 0 for none")
-        if self.patience is not None and self.patience < 1:
-            raise ArgumentError(f"patience is {self.patience}; it must be at least 1, or None")
+            check_number(name, getattr(self, name), above=0)
+        check_choice("schedule", self.schedule, ("cosine", "plateau"))
+        check_number("ema", self.ema, 0, below=1)
+        if self.patience is not None:
+            check_integer("patience", self.patience)
 
 
 class Fit:

@@ -15,7 +15,7 @@ from agents.losses import gaussian_nll
 from agents.market_encoder import Embeddings
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
-from portfolio_env.plotting import new_figure
+from portfolio_env.plotting.figures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,7 +14,7 @@ from agents.market_encoder import Embeddings
 from agents.networks import Encoder
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
-from portfolio_env.plotting import new_figure, plot_label
+from portfolio_env.plotting.figures import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

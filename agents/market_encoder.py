@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from agents.memory import fitting_batch, memory_of
 from agents.networks import Encoder
 from agents.networks.heads import PredictionHead
+from agents.networks.plugins import told_as_theirs
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 
@@ -43,9 +44,9 @@ class Embeddings(nn.Module):
         forecasts: It has a head that forecasts each asset's next return, see ``forecast``.
 
     Attributes:
-        cached: Whether vectors are kept while weights stay as they are. To be switched off where
-            weights change through ``.data``, which leaves no trace (SB3's Polyak averages); those
-            of a frozen encoder are then kept while a comparison finds its weights unchanged.
+        cached: Whether vectors are kept while weights stay as they are, which a comparison tells.
+            Switched off for target networks, whose weights change with every update; those of a
+            frozen encoder are then kept while its weights are unchanged but for rounding.
     """
 
     features: Tensor | None
@@ -84,6 +85,8 @@ class Embeddings(nn.Module):
 
     def train(self, mode: bool = True) -> Embeddings:
         """Set the mode; a frozen encoder stays in evaluation mode."""
+        if self.encoder.training and not mode:
+            self.forget()  # some algorithms move weights so that no version tells (TRPO)
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -92,7 +95,7 @@ class Embeddings(nn.Module):
     def bind(
         self, features: Tensor, tradable: Tensor | None = None, codes: Tensor | None = None
     ) -> None:
-        """Give it the market, see ``MarketExtractor.bind``."""
+        """Give it the market, see ``MarketRows.bind``."""
         if features.ndim != 3 or features.shape[2] != self.encoder.n_features:
             raise ArgumentError(
                 f"the market's features have shape {tuple(features.shape)}, the network reads "
@@ -144,6 +147,10 @@ class Embeddings(nn.Module):
 
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
+        if called := self.encoder.brought_as:
+            with told_as_theirs(f"encoder {called}"):
+                theirs: Tensor = self.encoder(windows, tradable, codes)
+                return theirs
         out: Tensor = self.encoder(windows, tradable, codes)
         return out
 
@@ -210,22 +217,28 @@ class Embeddings(nn.Module):
     def _state(self) -> object:
         """Unequal to that of before whenever a weight has changed."""
         weights = [*self.encoder.parameters(), *self.encoder.buffers()]
-        if not self.cached:
-            return _Numbers(weights)
-        return tuple((weight.data_ptr(), weight._version) for weight in weights)
+        return _Numbers(weights, averaged=not self.cached)
 
 
 class _Numbers:
-    """Weights by what they are; an average of equal weights equals them but for rounding."""
+    """Weights by what they are: changes through ``.data`` leave no other trace.
 
-    def __init__(self, weights: list[Tensor]) -> None:
+    Args:
+        weights: Any tensors.
+        averaged: They may be an average of equal weights, which equals them but for rounding.
+    """
+
+    def __init__(self, weights: list[Tensor], *, averaged: bool = False) -> None:
+        self.averaged = averaged
         with th.no_grad():
             self.numbers = th.cat([weight.flatten().float() for weight in weights])
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Numbers) and th.allclose(
-            self.numbers, other.numbers, rtol=1e-6, atol=1e-9
-        )
+        if not isinstance(other, _Numbers) or self.numbers.device != other.numbers.device:
+            return False
+        if self.averaged:
+            return th.allclose(self.numbers, other.numbers, rtol=1e-6, atol=1e-9)
+        return th.equal(self.numbers, other.numbers)
 
 
 class _Cache:

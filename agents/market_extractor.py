@@ -8,181 +8,72 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from agents.market_encoder import Embeddings
-from agents.networks import make_encoder
+from agents.market_rows import MarketRows, Observation, asset_rows
+from agents.networks import masked_mean
 from portfolio_env.errors import ArgumentError
-from portfolio_env.market import Market
-from portfolio_env.market.fingerprints import check_fingerprints, fingerprints_in
 
-MEND = (
-    "agents.bind_market(agent, market) binds another (of a DirectAgent: agent.bind(market)), "
-    "agents.policy_for(agent, venv) gives a copy of the policy that acts in another environment"
-)
+OUTPUTS = ("flat", "pooled", "assets")
 
 
-class MarketExtractor(BaseFeaturesExtractor):
-    """One row per asset: encoder channels, ``n_assets * weight - 1``, tradable flag.
+class MarketExtractor(MarketRows, BaseFeaturesExtractor):
+    """``MarketRows`` as a features extractor, for any policy of SB3 and sb3-contrib.
 
-    The three observation modes give the same rows. With ``"index"`` observations the market stays
-    on the device (see ``bind``) and each of its bars is encoded once (see ``Embeddings``); ``t`` is
-    never a feature, or the network could learn dates by heart. Where the universe is sampled, the
-    encoder sees the whole market and each lane takes its own assets.
+    >>> from portfolio_env import PortfolioEnv
+    >>> from stable_baselines3 import PPO
+    >>> env = PortfolioEnv("synthetic?bars=300&assets=4", window=20)
+    >>> network = {"encoder": "gat", "output": "flat"}
+    >>> kwargs = {"features_extractor_class": MarketExtractor, "features_extractor_kwargs": network}
+    >>> agent = PPO("MultiInputPolicy", env, policy_kwargs=kwargs)
 
     Args:
-        observation_space: The environment's, of mode ``"window"``, ``"flat"`` or ``"index"``.
-        n_assets: Risky assets of the observation (a flat one does not tell).
-        n_features: Features per asset.
-        window: Bars the encoder sees, at most the environment's window.
-        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
-        encoder_kwargs: Further, JSON-able options of the encoder.
-        embedding_kwargs: How the encoder is run: ``frozen``, ``checkpointed`` and ``forecasts``,
-            see ``Embeddings``.
+        observation_space: See ``MarketRows``.
+        args: See ``MarketRows``.
+        output: ``"flat"``, (batch, assets * (C + 2) + 1): the rows side by side, then cash;
+            ``"pooled"``, (batch, C + assets + 1): the mean of the channels over the assets that can
+            be traded, then all weights; ``"assets"``, (batch, assets, C + 2): the rows themselves,
+            for policies with weights shared over assets, which ask for them.
+        options: See ``MarketRows``.
+
+    Raises:
+        ArgumentError: For another output, and as ``MarketRows`` does.
     """
 
     def __init__(
         self,
         observation_space: spaces.Space[Any],
-        n_assets: int,
-        n_features: int,
-        window: int = 1,
-        encoder: str = "per_asset",
-        encoder_kwargs: dict[str, Any] | None = None,
-        embedding_kwargs: dict[str, Any] | None = None,
+        *args: Any,
+        output: str = "flat",
+        **options: Any,
     ) -> None:
-        network = make_encoder(encoder, n_features, window, **(encoder_kwargs or {}))
-        super().__init__(observation_space, network.channels + 2)
-        self.embeddings = Embeddings(network, **(embedding_kwargs or {}))
-        self.n_assets = n_assets
-        self.n_features = n_features
-        self.bars = network.bars
-        self.market: Market | None = None
-        if isinstance(observation_space, spaces.Dict):
-            self.reads_index = "t" in observation_space.spaces
-            shape = () if self.reads_index else observation_space["market"].shape or ()
-        else:
-            self.reads_index = False
-            bars = (spaces.flatdim(observation_space) - 1) / n_assets - 2
-            shape = (int(bars) // n_features, n_assets, n_features)
-            if bars != shape[0] * n_features:
-                raise ArgumentError(
-                    f"a flat observation of {spaces.flatdim(observation_space)} numbers does not "
-                    f"hold {n_assets} assets of {n_features} features; pass the right n_features"
-                )
-        self.window_shape = shape
-        if shape and (shape[0] < self.bars or shape[2] != n_features):
-            raise ArgumentError(
-                f"observations hold {shape[0]} bars of {shape[2]} features, not {self.bars} of "
-                f"{n_features}; pass a window <= {shape[0]} and n_features={shape[2]}, or give the "
-                f"environment window={self.bars}"
-            )
+        if output not in OUTPUTS:
+            raise ArgumentError(f"output={output!r} must be one of {', '.join(map(repr, OUTPUTS))}")
+        MarketRows.__init__(self, observation_space, *args, **options)
+        n, channels = self.n_assets, self.width - 2
+        widths = {"flat": n * self.width + 1, "pooled": channels + n + 1, "assets": self.width}
+        self.output = output
+        # What SB3's constructor would set, which would empty the module once more.
+        self._observation_space, self._features_dim = observation_space, widths[output]
 
-    @property
-    def encoder(self) -> th.nn.Module:
-        """The encoder itself."""
-        return self.embeddings.encoder
-
-    @property
-    def needs_market(self) -> bool:
-        """Whether it must be bound before it can be used."""
-        return self.reads_index or self.embeddings.encoder.uses_codes
-
-    def bind(
-        self,
-        features: Tensor,
-        tradable: Tensor | None = None,
-        codes: Tensor | None = None,
-        market: Market | None = None,
-    ) -> None:
-        """Give it the market, shared and not copied.
-
-        Args:
-            features: (T, all assets, F).
-            tradable: (T, all assets), 1 or 0; None if all are, always.
-            codes: (all assets, K) static categories.
-            market: Whose tensors these are: index observations of another are then refused.
-        """
-        self.embeddings.bind(features, tradable, codes)
-        self.market = market
-
-    def forward(self, observations: Tensor | dict[str, Tensor]) -> Tensor:
-        """Return rows (batch, assets, channels + 2)."""
-        return asset_rows(*self._unpack(observations))
-
-    def _unpack(self, observations: Tensor | dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Channels (batch, assets, C), tradable (batch, assets), weights with cash first."""
-        if isinstance(observations, Tensor):
-            n = self.n_assets
-            windows = observations[:, : -2 * n - 1].reshape(-1, *self.window_shape)
-            tradable, weights = observations[:, -2 * n - 1 : -n - 1], observations[:, -n - 1 :]
-            return self._encode(windows, tradable), tradable, weights
-        self._check(observations)
-        tradable, weights = observations["tradable"], observations["weights"]
-        if not self.reads_index:
-            return self._encode(observations["market"], tradable), tradable, weights
-        assets = observations.get("assets")
-        channels = self.embeddings(
-            observations["t"].long().flatten(), None if assets is None else assets.long()
-        )
-        return channels, tradable, weights
-
-    def _check(self, observations: dict[str, Tensor]) -> None:
-        """Refuse observations that lack a part, and those of another market.
-
-        Fingerprints are compared on a GPU only where no gradient is kept: what is learnt from was
-        acted on before, and there the answer would be waited for.
-        """
-        market = self.market if self.reads_index else None
-        part = "t" if self.reads_index else "market"
-        check_parts(observations, part, fingerprint=market is not None)
-        if market is None or (observations["market"].is_cuda and th.is_grad_enabled()):
-            return
-        check_fingerprints(observations["market"], market.fingerprint, MEND)
-
-    def _encode(self, windows: Tensor, tradable: Tensor) -> Tensor:
-        codes = self.embeddings.codes
-        if codes is not None:
-            if len(codes) != tradable.shape[1]:
-                raise ArgumentError(
-                    f"the market has categories of {len(codes)} assets, the observation holds "
-                    f'{tradable.shape[1]}; use observation="index" where the universe is sampled'
-                )
-            codes = codes.expand(len(tradable), *codes.shape)
-        return self.embeddings.encode(windows[:, -self.bars :], tradable, codes)
+    def forward(self, observation: Observation) -> Tensor:
+        """Return what ``output`` says, of a batch of observations."""
+        if self.reads_index and self.output != "assets" and isinstance(observation, Mapping):
+            given = {name: self._tensor(part) for name, part in observation.items()}
+            observation = _without_padding(given)
+        channels, tradable, weights = self.parts(observation)
+        if self.output == "pooled":
+            return th.cat([masked_mean(channels, tradable), weights], dim=1)
+        rows = asset_rows(channels, tradable, weights)
+        return rows if self.output == "assets" else th.cat([rows.flatten(1), weights[:, :1]], dim=1)
 
 
-def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) -> None:
-    """Refuse an observation that lacks one of these parts, or what every one has.
+def _without_padding(observation: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put the first observation where RecurrentPPO fills sequences up with zeros.
 
-    Args:
-        observation: A Dict of the environment.
-        parts: Names beside ``tradable`` and ``weights``.
-        fingerprint: It must say which market it is of.
-
-    Raises:
-        ArgumentError: If it lacks something.
+    What comes of them is ignored there, but as a row of a market they would be refused. Weights sum
+    to 1, so that no other observation holds zeros alone.
     """
-    if fingerprint:
-        fingerprints_in(observation)
-    lacking = [name for name in (*parts, "tradable", "weights") if name not in observation]
-    if lacking:
-        raise ArgumentError(
-            f"the observation lacks {', '.join(map(repr, lacking))}, it holds "
-            f"{', '.join(sorted(observation))}; hand on all that the environment gives"
-        )
-
-
-def all_embeddings(network: th.nn.Module) -> list[Embeddings]:
-    """The embeddings of all extractors of a policy or network, those of target networks too."""
-    return [part.embeddings for part in network.modules() if isinstance(part, MarketExtractor)]
-
-
-def asset_rows(channels: Tensor, tradable: Tensor, weights: Tensor) -> Tensor:
-    """The rows of a ``MarketExtractor`` (batch, assets, C + 2).
-
-    Args:
-        channels: (batch, assets, C).
-        tradable: (batch, assets), 1 or 0.
-        weights: (batch, 1 + assets), cash first.
-    """
-    own = weights[:, 1:] * tradable.shape[1] - 1.0
-    return th.cat([channels, own.unsqueeze(-1), tradable.unsqueeze(-1)], dim=-1)
+    if "weights" not in observation:
+        return observation
+    padding = (observation["weights"] == 0).all(1, keepdim=True)
+    first = (~padding).flatten().int().argmax()
+    return {name: th.where(padding, part[first], part) for name, part in observation.items()}

@@ -20,18 +20,19 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from agents.sb3.algorithms import (
     LogitNoise,
-    algorithm_class,
     bind_market,
     make_agent,
     market_of,
     n_actions,
     torch_device,
 )
+from agents.sb3.classes import RANGES, Algorithm, algorithm_class, parameters_of
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.checks import check_range, checked, shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import replacing
-from portfolio_env.names import check_keywords
+from portfolio_env.files.plugins import admit, plugins_within, record
+from portfolio_env.names import check_keywords, plugin_name
 
 KIND = "agent"
 COUNTERS = ("num_timesteps", "_total_timesteps", "_n_updates", "_episode_num")
@@ -61,17 +62,7 @@ _OPTIONS: dict[str, Any] = {
     "target_kl": float | None,
     "clip_range": float | LinearSchedule,
 }
-_RANGES = (
-    ("window", 1, 2**31 - 1),
-    ("gamma", 0, 1),
-    ("gae_lambda", 0, 1),
-    ("tau", 0, 1),
-    ("seed", 0, 2**32 - 1),
-    ("n_steps", 1, 2**31 - 1),
-    ("batch_size", 2, 2**31 - 1),
-    ("n_epochs", 1, 2**31 - 1),
-    ("buffer_size", 1, 2**53),
-)
+_RANGES = (("window", 1, 2**31 - 1), ("seed", 0, 2**32 - 1), *RANGES)
 _BROKEN = (ValueError, LookupError, TypeError, AttributeError)
 
 
@@ -102,8 +93,11 @@ def agent_tree(agent: BaseAlgorithm) -> dict[str, Any]:
             "known; build it so, or write SB3's own format with export_zip"
         )
     _, names = agent._get_torch_save_params()
+    described = _described(recipe, "")
+    plugins = record(_named(described))
     return {
-        "recipe": _described(recipe, ""),
+        "recipe": described,
+        **({"plugins": plugins} if plugins else {}),
         "parameters": agent.get_parameters(),
         "variables": {name: getattr(agent, name) for name in names},
         "counters": {name: getattr(agent, name) for name in COUNTERS},
@@ -134,6 +128,7 @@ def agent_of(
     """The agent of an ``agent_tree`` that was read from ``path``; see ``load_agent``."""
     device = str(torch_device(device))
     try:
+        admit(_named(tree["recipe"]), tree.get("plugins", {}), Path(path))
         recipe = _rebuilt(tree["recipe"], venv)
         _check_recipe(recipe, path)
         agent = _made(recipe, venv, path, device)
@@ -145,6 +140,13 @@ def agent_of(
             f"{path} holds no agent ({reason_of(error)}); restore it from a copy"
         ) from error
     return agent
+
+
+def _named(recipe: Any) -> dict[str, list[str]]:
+    """Names in a recipe by kind; whatever else looks like a plug-in's is taken for an encoder's."""
+    algo, encoder = recipe["algo"], recipe["encoder"]
+    others = {key: value for key, value in recipe.items() if key != "algo"}
+    return {"algorithm": [algo], "encoder": [encoder, *plugins_within(others)]}
 
 
 def _made(recipe: dict[str, Any], venv: VecEnv, path: str | Path, device: str) -> BaseAlgorithm:
@@ -160,7 +162,7 @@ def _check_recipe(recipe: dict[str, Any], path: str | Path) -> None:
     """Refuse an option that the algorithm does not have, or of a type that it does not take."""
     try:
         cls = algorithm_class(recipe["algo"])
-        known = {*signature(cls).parameters, *signature(make_agent).parameters}
+        known = {*parameters_of(cls), *signature(make_agent).parameters}
         known -= {"env", "venv", "device", "options"}
         check_keywords(f"algo {recipe['algo']!r}", "option", recipe, known)
         for name, annotation in _OPTIONS.items():
@@ -242,7 +244,7 @@ def export_zip(agent: BaseAlgorithm, path: str | Path) -> None:
 
 
 def load_zip(
-    algo: str, path: str | Path, venv: VecEnv, *, trust: bool = False, device: str = "auto"
+    algo: Algorithm, path: str | Path, venv: VecEnv, *, trust: bool = False, device: str = "auto"
 ) -> BaseAlgorithm:
     """Load an agent in SB3's own format, as SB3 does.
 
@@ -286,6 +288,8 @@ def _described(value: Any, where: str) -> Any:
         return {"$linear": [value.start, value.end, value.end_fraction]}
     if isinstance(value, LogitNoise):
         return {"$logit_noise": value.std}
+    if where in ("algo ", "encoder ") and not isinstance(value, str):
+        return plugin_name(value)
     for tag, (module, _) in _TORCH.items():
         name = getattr(value, "__name__", "")
         if name and vars(module).get(name) is value:

@@ -15,6 +15,7 @@ from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import Moment, Timestamps, row_of
+from portfolio_env.names import plugin_name, source_hash
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
@@ -78,6 +79,25 @@ class Baseline(ABC):
             DataError: If a model of this kind learns nothing.
         """
         raise DataError(f"{type(self).__name__} learns nothing; its file holds {sorted(state)}")
+
+    @property
+    def definition(self) -> Any:
+        """The class or function by which it is known."""
+        return type(self)
+
+    def source_sha256(self) -> str | None:
+        """SHA-256 of the source of a baseline that is not built in; None of one that is.
+
+        What stands in a notebook is told by its compiled code.
+        """
+        thing = self.definition
+        if str(getattr(thing, "__module__", "")).partition(".")[0] in ("baselines", "agents"):
+            return None
+        try:
+            return source_hash(plugin_name(thing))
+        except ArgumentError:
+            code = [getattr(each, "__code__", None) for each in (thing, *vars(thing).values())]
+            return repr([(each.co_code.hex(), repr(each.co_consts)) for each in code if each])
 
     @abstractmethod
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
@@ -402,28 +422,6 @@ def portfolio(chosen: NDArray[np.bool_], weights: Any = None) -> Weights:
         return out / total
     out[0] = 1.0
     return out
-
-
-def at_least(name: str, value: int, lowest: int) -> int:
-    """The value of an option that counts something.
-
-    Raises:
-        ArgumentError: If it is no integer of ``lowest`` or more.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
-        raise ArgumentError(f"{name}={value!r} must be an integer of {lowest} or more.")
-    return value
-
-
-def within(name: str, value: float, low: float, high: float) -> float:
-    """The value of an option that is a number of [low, high], and not infinite.
-
-    Raises:
-        ArgumentError: If it is not.
-    """
-    if not isinstance(value, int | float) or not low <= value <= high or np.isinf(value):
-        raise ArgumentError(f"{name}={value!r} must be a number in [{low:g}, {high:g}].")
-    return value
 
 
 BASELINES: dict[str, type[Baseline]] = {}

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from baselines.base import Every, PortfolioModel, Weights, at_least, holdable, rows_of, within
+from baselines.base import Every, PortfolioModel, Weights, holdable, rows_of
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.targets import softmax_numerators
 
@@ -34,10 +34,10 @@ class DeepPortfolio(PortfolioModel):
 
     An encoder of ``agents.networks`` reads a window of the market's features, a scorer shared over
     assets gives each a score, and a softmax over the scores and a free one for cash the weights. It
-    is trained through the differentiable accounting of ``direct.simulator``, costs and constraints
-    included, on the first part of the fitting period, and validated on the rest of it: the weights
-    of best net growth there are kept. It does not see what is held, so a target depends on the
-    market alone.
+    is trained through the differentiable accounting of ``direct.differentiable_simulator``, costs
+    and constraints included, on the first part of the fitting period, and validated on the rest of
+    it: the weights of best net growth there are kept. It does not see what is held, so a target
+    depends on the market alone.
 
     The defaults are the deep portfolio network: LSTM layers of 64 and 32 with attention over time,
     dense layers of 64 and 32, the Sharpe ratio less a tenth of the concentration.
@@ -46,7 +46,7 @@ class DeepPortfolio(PortfolioModel):
         market: The market its environments trade; its features are read.
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
-        encoder: A name of ``agents.networks.ENCODERS``.
+        encoder: A name of an encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Its options; None drops a fifth of the units in training, where it can.
         window: Bars the encoder sees.
         net_arch: Widths of the scorer's layers.
@@ -86,24 +86,23 @@ class DeepPortfolio(PortfolioModel):
     ) -> None:
         super().__init__(market, constraints=constraints, every=every)
         try:
-            from agents.networks import ENCODERS
+            from agents.networks import encoder_class
         except ImportError as error:
             raise ArgumentError(
                 "networks need torch, which is not installed; pip install 'portfolio-env[rl]'."
             ) from error
-        if encoder not in ENCODERS:
-            raise unknown("encoder", encoder, ENCODERS)
+        kind = encoder_class(encoder)
         if encoder_kwargs is None:
-            drops = "dropout" in inspect.signature(ENCODERS[encoder]).parameters
+            drops = "dropout" in inspect.signature(kind).parameters
             encoder_kwargs = {"dropout": 0.2} if drops else {}
         self.encoder, self.encoder_kwargs = encoder, dict(encoder_kwargs)
-        self.window = at_least("window", window, 1)
+        self.window = check_integer("window", window, 1)
         self.net_arch = tuple(net_arch)
         self.loss = loss
         self.environment = dict(environment or {})
-        self.validation = within("validation", validation, 0.05, 0.5)
+        self.validation = check_number("validation", validation, 0.05, 0.5)
         self.training = dict(training or {})
-        self.seed = at_least("seed", seed, 0)
+        self.seed = check_integer("seed", seed, 0)
         self._agent: DirectAgent | None = None
 
     def target(self, past: PricePanel) -> Weights:

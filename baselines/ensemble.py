@@ -8,9 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines.base import MEND, Baseline, PortfolioModel, Weights, within
+from baselines.base import MEND, Baseline, PortfolioModel, Weights
 from baselines.plugins import make_baseline
 from baselines.simplex import log_optimal
+from portfolio_env.checks import check_number
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy, backtest
@@ -100,8 +101,8 @@ class Ensemble(Baseline):
         for name, pace in (paces or {}).items():
             if name not in self.members:
                 raise unknown("member", name, self.members)
-            self.paces[name] = within(f"the pace of {name}", pace, 1e-6, 1)
-        self.logits_scale = within("logits_scale", logits_scale, 1e-6, 100)
+            self.paces[name] = check_number(f"the pace of {name}", pace, 1e-6, 1)
+        self.logits_scale = check_number("logits_scale", logits_scale, 1e-6, 100)
         self.constraints = constraints
         # prices of assets without a bar stand still
         self._marks = pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy()

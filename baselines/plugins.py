@@ -15,7 +15,7 @@ from baselines.base import BASELINES, Baseline, Every, PortfolioModel, Weights
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.names import find, plugin_name, source_hash
+from portfolio_env.names import find
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 KIND = "baseline"
@@ -48,6 +48,11 @@ class FunctionRule(PortfolioModel):
         """What the function answers."""
         answer: Weights = self.function(past)
         return answer
+
+    @property
+    def definition(self) -> Any:
+        """The function."""
+        return self.function
 
     def model_info(self) -> dict[str, Any]:
         """See ``PortfolioModel``; the name is the function's."""
@@ -109,27 +114,5 @@ def full_name(thing: Any) -> str:
     """``"module:Name"`` of a baseline, its class or function; a name stays."""
     if isinstance(thing, str):
         return thing
-    known = definition_of(thing)
+    known = thing.definition if isinstance(thing, Baseline) else thing
     return f"{known.__module__}:{getattr(known, '__qualname__', type(known).__name__)}"
-
-
-def definition_of(model: Any) -> Any:
-    """The class or function by which a baseline is known; either of them stays."""
-    if isinstance(model, FunctionRule):
-        return model.function
-    return type(model) if isinstance(model, Baseline) else model
-
-
-def source_of(model: Any) -> str | None:
-    """SHA-256 of the source of a baseline that is not built in; None of one that is.
-
-    What stands in a notebook is told by its name and its compiled code.
-    """
-    thing = definition_of(model)
-    if str(getattr(thing, "__module__", "")).partition(".")[0] in ("baselines", "agents"):
-        return None
-    try:
-        return source_hash(plugin_name(thing))
-    except ArgumentError:
-        code = [getattr(each, "__code__", None) for each in (thing, *vars(thing).values())]
-        return repr([(each.co_code.hex(), repr(each.co_consts)) for each in code if each])

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Baseline, Every, PortfolioModel, Weights, at_least, holdable, portfolio
+from baselines.base import Baseline, Every, PortfolioModel, Weights, holdable, portfolio
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
@@ -120,9 +121,8 @@ class Momentum(PortfolioModel):
         top: float = 1 / 3,
     ) -> None:
         super().__init__(market, constraints=constraints, every=every)
-        self.lookback, self.top = at_least("lookback", lookback, 1), top
-        if not 0 < top <= 1:
-            raise ArgumentError(f"top={top!r} must be in (0, 1].")
+        self.lookback = check_integer("lookback", lookback)
+        self.top = check_number("top", top, above=0, high=1)
 
     def target(self, past: PricePanel) -> Weights:
         """Equal weights on the top share of the assets with prices for the whole look-back."""
@@ -159,7 +159,7 @@ class InverseVolatility(PortfolioModel):
         lookback: int = 60,
     ) -> None:
         super().__init__(market, constraints=constraints, every=every)
-        self.lookback = at_least("lookback", lookback, 2)
+        self.lookback = check_integer("lookback", lookback, 2)
 
     def target(self, past: PricePanel) -> Weights:
         """Weights on the assets with prices for the whole look-back that have moved in it."""
@@ -193,7 +193,7 @@ class RandomWeights(PortfolioModel):
         seed: int = 0,
     ) -> None:
         super().__init__(market, constraints=constraints, every=every)
-        self.seed = at_least("seed", seed, 0)
+        self.seed = check_integer("seed", seed, 0)
 
     def target(self, past: PricePanel) -> Weights:
         """Exponential draws, normalised over what can be traded."""

@@ -18,8 +18,9 @@ import numpy as np
 from baselines.base import BASELINES, Baseline
 from baselines.ensemble import Ensemble
 from baselines.plugins import KIND as PLUGIN
-from baselines.plugins import definition_of, make_baseline, source_of
+from baselines.plugins import make_baseline
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
 from portfolio_env.names import changed_sources, plugin_name
 from portfolio_env.simulation.constraints import PortfolioConstraints
@@ -76,10 +77,15 @@ def _described(model: Any, name: str = "the model") -> dict[str, Any]:
     from agents.direct.agent import DirectAgent
 
     if isinstance(model, DirectAgent):
-        return {"direct": model.config, "learned": {"weights": dict(model.network.state_dict())}}
-    tree: dict[str, Any] = {
+        tree = model.tree()
+        weights = tree.pop("weights")
+        return {"direct": tree.pop("config"), **tree, "learned": {"weights": dict(weights)}}
+    options = {key: _plain(value) for key, value in model.options().items()}
+    plugins = record(_encoders(options))
+    tree = {
         **_named(model, name),
-        "options": {key: _plain(value) for key, value in model.options().items()},
+        "options": options,
+        **({"plugins": plugins} if plugins else {}),
         "fit_period": model.fit_period,
         "fitted_on": model._fitted_on,
         "learned": model.state(),
@@ -100,7 +106,7 @@ def _named(model: Any, name: str) -> dict[str, Any]:
         return {"baseline": known[0]}
     try:
         if isinstance(model, Baseline):
-            return {"baseline": plugin_name(definition_of(model)), "source": source_of(model)}
+            return {"baseline": plugin_name(model.definition), "source": model.source_sha256()}
     except ArgumentError as error:
         raise ArgumentError(
             f"{name} is of type {type(model).__name__}, which no file can name: {error}"
@@ -126,8 +132,9 @@ def _checked_name(tree: Mapping[str, Any], path: str) -> str:
 def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
     """The model of a tree."""
     if "direct" in tree:
-        return _direct_agent(tree, market)
+        return _direct_agent(tree, market, path)
     options = dict(tree["options"])
+    admit(_encoders(options), tree.get("plugins", {}), Path(path))
     if options.get("constraints") is not None:
         options["constraints"] = PortfolioConstraints(**options["constraints"])
     options.pop("members", None)  # by name alone they would be looked for unchecked
@@ -142,12 +149,18 @@ def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
     return model
 
 
-def _direct_agent(tree: Mapping[str, Any], market: Market) -> DirectAgent:
+def _encoders(options: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The encoders that options name; whatever looks like a plug-in's name is taken for one."""
+    named = (options.get("encoder"), options.get("forecaster"))
+    return {"encoder": [*named, *plugins_within(dict(options))]}
+
+
+def _direct_agent(tree: Mapping[str, Any], market: Market, path: str) -> DirectAgent:
     """A member that was trained by the gradient of net growth."""
     from agents.direct.agent import DirectAgent
 
-    agent = DirectAgent(**tree["direct"])
-    agent.network.load_state_dict(tree["learned"]["weights"])
+    own = {"config": tree["direct"], "plugins": tree.get("plugins", {})}
+    agent = DirectAgent.of_tree(own | {"weights": tree["learned"]["weights"]}, path)
     agent.bind(market)
     return agent
 

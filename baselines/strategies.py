@@ -1,8 +1,5 @@
-"""Baselines as strategies of an evaluation, and what was tried by it."""
+"""Baselines as strategies of an evaluation."""
 
-import hashlib
-import json
-import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
@@ -16,19 +13,14 @@ from baselines.plugins import (
     found_baseline,
     full_name,
     short_name,
-    source_of,
 )
 from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
-from portfolio_env.evaluation import GatedPolicy, Policy
+from portfolio_env.evaluation import Policy
 from portfolio_env.evaluation.comparison import REFERENCE
-from portfolio_env.evaluation.runner import BacktestRuns, Strategy
-from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
-from portfolio_env.evaluation.usage_log import Trial
+from portfolio_env.evaluation.runner import Strategy
+from portfolio_env.evaluation.task import TRADING, EvaluationFold
 from portfolio_env.names import is_plugin
-
-TRADING = ("costs", "execution", "initial_value")
-"""Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
 
 
 def baseline_strategies(names: str | Sequence[BaselineName | Baseline]) -> list[Strategy]:
@@ -122,30 +114,3 @@ def _mixture(
         paces=dict.fromkeys(agents, fold.options["adjustment"]),
         constraints=PortfolioConstraints(**fold.options["constraints"]),
     )
-
-
-def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
-    """What was tried on the range: everything but oracles, and but what repeats an agent."""
-    options = task.whole.options
-    shared = {name: options[name] for name in ("constraints", *TRADING)}
-    found = []
-    for name, result in runs.results.items():
-        policies = runs.policies[name]
-        if getattr(policies[0], "oracle", False) or isinstance(policies[0], GatedPolicy):
-            continue
-        agent = name in task.agents
-        digest = hashlib.sha256()
-        members = getattr(policies[0], "members", {})  # other agents make another mixture
-        for fold in task.folds:
-            for own in [name] if agent else [each for each in task.agents if each in members]:
-                if file := fold.agents[own].file:
-                    digest.update(file.read_bytes())
-        if not agent:
-            infos = [p.model_info() if isinstance(p, PortfolioModel) else name for p in policies]
-            own_source = source_of(policies[0])
-            told = [] if own_source is None else [own_source]
-            digest.update(json.dumps([*infos, shared, *told]).encode())
-        sharpe = result.metrics()["sharpe"]
-        known = sharpe if math.isfinite(sharpe) else None
-        found.append(Trial(name, digest.hexdigest(), agent, known))
-    return tuple(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -13,26 +13,6 @@ import numpy as np
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.names import check_keywords
-
-
-def check_integer(name: str, value: Any) -> None:
-    """Raise an ArgumentError unless a value is an integer of 1 or more."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ArgumentError(f"{name}={value!r} must be an integer of 1 or more.")
-
-
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise an ArgumentError unless a value is one of a few."""
-    if value not in choices:
-        raise ArgumentError(f"{name}={value!r} must be one of {', '.join(map(repr, choices))}.")
-
-
-def check_positive(name: str, value: Any, high: float, low: float = 0.0) -> None:
-    """Raise an ArgumentError unless a value is a positive number in [low, high]."""
-    if not isinstance(value, int | float) or not low <= value <= high or value == 0:
-        least = f"[{low:g}" if low else "(0"
-        raise ArgumentError(f"{name}={value!r} must be a number in {least}, {high:g}].")
-
 
 T = TypeVar("T")
 _LONGEST = 60  # characters of a value in a message
@@ -55,6 +35,76 @@ def shortened(value: Any) -> str:
         return f"a number of {round(value.bit_length() * math.log10(2))} digits"
     shown = repr(value[:_LONGEST] if isinstance(value, str) else value)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
+
+
+def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
+    """The value as an int.
+
+    Raises:
+        ArgumentError: If it is no integer in [low, high].
+
+    >>> check_integer("window", np.int64(3))
+    3
+    """
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < low or (high is not None and value > high):
+        bound = f"of {low} or more" if high is None else f"in [{low}, {high}]"
+        raise ArgumentError(f"{name}={shortened(value)} must be an integer {bound}.")
+    return int(value)
+
+
+def check_number(
+    name: str,
+    value: Any,
+    low: float = -math.inf,
+    high: float = math.inf,
+    *,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """The value, a finite number in [low, high]; NumPy's become Python's.
+
+    Args:
+        name: What the value is called in the message.
+        value: The value.
+        low: The least that it may be.
+        high: The most that it may be.
+        above: In place of ``low``: what it must be greater than.
+        below: In place of ``high``: what it must be less than.
+
+    Raises:
+        ArgumentError: If it is something else.
+
+    >>> check_number("share", 0.5, 0, below=1)
+    0.5
+    """
+    plain = value.item() if isinstance(value, np.generic) else value
+    fitting = (
+        _is_number(plain)
+        and -math.inf < plain < math.inf
+        and (plain >= low if above is None else plain > above)
+        and (plain <= high if below is None else plain < below)
+    )
+    if not fitting:
+        bounds = _bounds(low, high, above, below)
+        raise ArgumentError(f"{name}={shortened(value)} must be a finite number{bounds}.")
+    return plain
+
+
+def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
+    """The value, one of a few.
+
+    Raises:
+        ArgumentError: If it is none of them.
+
+    >>> check_choice("action", "weights", ("logits", "weights"))
+    'weights'
+    """
+    known = list(choices)
+    if value not in known:
+        listed = ", ".join(map(repr, known))
+        raise ArgumentError(f"{name}={shortened(value)} must be one of {listed}.")
+    return value
 
 
 def check_fields(settings: Any, owner: str = "") -> None:
@@ -92,19 +142,14 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if not fits(value, annotation):
-        raise ArgumentError(f"{name} is {shortened(value)}; it must be {wording(annotation)}")
+        raise ArgumentError(f"{name}={shortened(value)} must be {wording(annotation)}.")
     return value
 
 
 def check_range(name: str, value: float | None, low: float, high: float = math.inf) -> None:
-    """Refuse a number outside of its range; None stands for no number.
-
-    Raises:
-        ArgumentError: With the bound that it misses.
-    """
-    if value is not None and not low <= value <= high:
-        bound = f"at least {low:g}" if not value >= low else f"at most {high:.17g}"
-        raise ArgumentError(f"{name} is {shortened(value)}; it must be {bound}")
+    """Refuse a number outside of [low, high], see ``check_number``; None stands for no number."""
+    if value is not None:
+        check_number(name, value, low, high)
 
 
 def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] = ()) -> T:
@@ -120,7 +165,7 @@ def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] =
         ArgumentError: If it is no object, lacks a field or has one too many, or a field is refused.
     """
     if not isinstance(values, Mapping):
-        raise ArgumentError(f"{name} is {shortened(values)}; it must be a JSON object")
+        raise ArgumentError(f"{name}={shortened(values)} must be a JSON object.")
     known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
     check_keywords(name, "field", (key[:_LONGEST] for key in values), known)
     for field in known:
@@ -172,6 +217,25 @@ def wording(annotation: Any) -> str:
         return f"a mapping from {wording(parts[0])} to {wording(parts[1])}"
     kind = NoneType if annotation is None else origin or annotation
     return _WORDS.get(kind, f"of type {getattr(kind, '__name__', kind)}")
+
+
+def _bounds(low: float, high: float, above: float | None, below: float | None) -> str:
+    """Bounds in words, as they follow "a finite number"."""
+    least = low if above is None else above
+    most = high if below is None else below
+    if least == -math.inf and most == math.inf:
+        return ""
+    if most == math.inf:
+        return f" of {_short(least)} or more" if above is None else f" above {_short(least)}"
+    if least == -math.inf:
+        return f" of at most {_short(most)}" if below is None else f" below {_short(most)}"
+    left, right = "[" if above is None else "(", "]" if below is None else ")"
+    return f" in {left}{_short(least)}, {_short(most)}{right}"
+
+
+def _short(number: float) -> str:
+    """A number with no more digits than it has."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 
 def _is_number(value: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,6 +11,16 @@ from portfolio_env.files.safe_names import printable
 
 _LONGEST = 2000  # characters of a line
 _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed")
+
+
+def find_own_modules() -> None:
+    """Let Python find modules in the working directory, after all others: plug-ins may lie there.
+
+    A script finds those beside itself only. Processes that it starts inherit this.
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
 
 
 def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:

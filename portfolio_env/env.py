@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
+from portfolio_env.checks import check_choice
 from portfolio_env.data import load_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -29,6 +30,7 @@ _ELSEWHERE = {  # what one environment takes and the other does not
     "num_envs": "lanes are of PortfolioVectorEnv.",
     "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
     "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",
+    "stagger": "lanes are of PortfolioVectorEnv.",
 }
 
 
@@ -189,10 +191,8 @@ def render_lane(simulator: Simulator, lane: int, values: Any, mode: str) -> Any:
 
 def checked_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
     """The render mode, if there is such a one."""
-    if render_mode is not None and render_mode not in metadata["render_modes"]:
-        raise ArgumentError(
-            f"render_mode={render_mode!r} must be None or one of {metadata['render_modes']}."
-        )
+    if render_mode is not None:
+        check_choice("render_mode", render_mode, metadata["render_modes"])
     return render_mode
 
 

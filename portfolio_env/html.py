@@ -14,7 +14,7 @@ import pandas as pd
 
 from portfolio_env.files.atomic import replacing
 from portfolio_env.files.safe_names import file_name, printable
-from portfolio_env.plotting import save_figure
+from portfolio_env.plotting.figures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

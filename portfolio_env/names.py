@@ -29,6 +29,35 @@ def is_plugin(name: object) -> bool:
     return isinstance(name, str) and _PLUGIN.fullmatch(name) is not None
 
 
+def names_plugin(kind: str, name: object) -> bool:
+    """Whether a name, if it is not built in, is of a plug-in: of an entry point, or "module:Name".
+
+    Args:
+        kind: See ``find``.
+        name: The name.
+    """
+    return is_plugin(name) or (isinstance(name, str) and name in _brought(kind))
+
+
+def module_of(kind: str, name: str) -> str:
+    """The module that a plug-in is in; nothing is imported.
+
+    Args:
+        kind: See ``find``.
+        name: A name for which ``names_plugin`` holds.
+    """
+    return _brought(kind).get(name, name).partition(":")[0]
+
+
+def last_name(name: str) -> str:
+    """A name as folders and tables show it: of a plug-in the last part.
+
+    >>> last_name("my_algos:MyPPO")
+    'MyPPO'
+    """
+    return re.split("[:.]", name)[-1] if is_plugin(name) else name
+
+
 def is_brought(kind: str, name: str) -> bool:
     """Whether an installed package brings an entry point ``kind.name``."""
     return name in _brought(kind)

@@ -13,14 +13,35 @@ from gymnasium import spaces
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
-from portfolio_env.errors import ArgumentError
-from portfolio_env.market.fingerprints import FingerprintSpace
+from portfolio_env.checks import check_choice
+from portfolio_env.market.fingerprints import FingerprintSpace, remember
 from portfolio_env.simulation.simulator import Simulator
 
 MODES = ("window", "flat", "index")
 # Weights drift out of their bounds where there is leverage; observations are clipped to a multiple
 # of it.
 DRIFT_ROOM = 10.0
+
+
+class FlatSpace(spaces.Box):
+    """The space of flat observations: a Box that tells what its numbers are.
+
+    Args:
+        space: That of the same observations in mode ``"window"``.
+
+    Attributes:
+        window: Bars W; 0 without features.
+        n_assets: Risky assets N.
+        n_features: Features per asset F.
+    """
+
+    def __init__(self, space: spaces.Dict) -> None:
+        """As Gymnasium flattens the Dict."""
+        flat: Any = spaces.flatten_space(space)
+        super().__init__(flat.low, flat.high, dtype=flat.dtype)
+        bare = (0, spaces.flatdim(space["tradable"]), 0)  # a market without features
+        shape = space["market"].shape or () if "market" in space.spaces else bare
+        self.window, self.n_assets, self.n_features = shape
 
 
 class Observer:
@@ -34,11 +55,10 @@ class Observer:
             ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar, ``market`` (1,) int64
             fingerprint of the market that the row is of (see ``market.fingerprints``),
             ``tradable``, ``weights``, and with universe sampling ``assets`` (N,) int64 columns of
-            the market. It is for learners that hold the market
-            themselves; flattened to a vector it would be a row number and nothing of the market, so
-            that is refused wherever Gymnasium's space of ``market`` is still there. It is not
-            behind SB3's ``VecFrameStack``, which builds spaces of its own, nor where a wrapper left
-            ``market`` out: do not flatten those.
+            the market. It is for learners that hold the market themselves; flattened to a vector it
+            would be a row number and nothing of the market, so that is refused wherever Gymnasium's
+            space of ``market`` is still there. It is not behind SB3's ``VecFrameStack``, which
+            builds spaces of its own, nor where a wrapper left ``market`` out: do not flatten those.
 
     Raises:
         ArgumentError: On another mode.
@@ -46,10 +66,7 @@ class Observer:
 
     def __init__(self, simulator: Simulator, mode: str) -> None:
         """Declare the space and prepare the gather."""
-        if mode not in MODES:
-            raise ArgumentError(
-                f"observation={mode!r} must be one of {', '.join(map(repr, MODES))}."
-            )
+        check_choice("observation", mode, MODES)
         self.simulator, self.mode = simulator, mode
         self.space = self._space()
         self._tradable = simulator.market.tradable.astype(np.int8)
@@ -65,7 +82,9 @@ class Observer:
             "weights": weights,
         }
         if self.mode == "index":
-            parts["market"] = FingerprintSpace()
+            parts["market"] = FingerprintSpace(
+                n_features=market.n_features, window=simulator.window
+            )
             parts["t"] = spaces.Box(0, market.n_bars - 1, (1,), np.int64)
             if simulator.episodes.universe is not None:
                 parts["assets"] = spaces.Box(0, market.n_assets - 1, (n,), np.int64)
@@ -73,7 +92,7 @@ class Observer:
         if market.n_features > 0:
             parts["market"] = spaces.Box(-bound, bound, (simulator.window, n, market.n_features))
         space = spaces.Dict(parts)
-        return space if self.mode == "window" else spaces.flatten_space(space)
+        return space if self.mode == "window" else FlatSpace(space)
 
     def __call__(self) -> dict[str, NDArray[Any]] | NDArray[np.float32]:
         """Observations of all lanes: arrays with the lanes in front, in fresh memory."""
@@ -89,12 +108,13 @@ class Observer:
             seen = {} if simulator.market.n_features == 0 else {"market": self._windows()}
             if self.mode == "window":
                 return {**seen, "tradable": tradable, "weights": weights}
-            parts = [*(windows.reshape(lanes, -1) for windows in seen.values()), tradable, weights]
-            return np.concatenate(parts, axis=1, dtype=np.float32)
+            rows = [each.reshape(lanes, -1) for each in (*seen.values(), tradable, weights)]
+            return np.concatenate(rows, axis=1, dtype=np.float32)
+        remember(simulator.market)
         market = np.full((lanes, 1), simulator.market.fingerprint)
-        rows = {"market": market, "t": simulator.t[:, None].copy()}
+        where = {"market": market, "t": simulator.t[:, None].copy()}
         own = {} if simulator.episodes.universe is None else {"assets": simulator.assets.copy()}
-        return {**own, **rows, "tradable": tradable, "weights": weights}
+        return {**own, **where, "tradable": tradable, "weights": weights}
 
     def _windows(self) -> NDArray[np.float32]:
         """(B, W, N, F) features of the last W bars of every lane."""

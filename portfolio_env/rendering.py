@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.files.safe_names import printable
 from portfolio_env.market.timeline import time_text
-from portfolio_env.plotting import new_figure, plot_label
+from portfolio_env.plotting.figures import new_figure, plot_label
 
 BAR_WIDTH = 30  # characters of a full bar
 SIZE_INCHES, DOTS_PER_INCH = (8.0, 4.5), 80  # 640 x 360 pixels

@@ -12,6 +12,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
+from portfolio_env.checks import checked
 from portfolio_env.env import (
     EnvOptions,
     action_space,
@@ -50,6 +51,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         max_episode_steps: Truncate episodes after so many steps at the latest, as ``gym.make``'s
             ``TimeLimit`` does; None or -1: no limit. Unlike ``episode_length`` it changes neither
             what is drawn nor what an episode must have room for.
+        stagger: Cut the episodes that a reset of all lanes starts, so that lanes do not go on to
+            end together: lane i of B after (i + 1) / B of its steps, rounded up. Episodes that
+            follow, and those of a ``reset_mask``, are whole. Nothing else that is drawn changes.
         **options: See ``simulation.simulator.Simulator``.
     """
 
@@ -64,6 +68,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         render_mode: str | None = None,
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
+        stagger: bool = False,
         **options: Unpack[EnvOptions],
     ) -> None:
         """Build a simulator with ``num_envs`` lanes."""
@@ -80,6 +85,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._time_limit = _time_limit(max_episode_steps)
+        self._stagger = checked("stagger", stagger, bool)
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._ended = np.zeros(num_envs, np.bool_)
         self._started = False
@@ -114,6 +120,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             )
         self._seed(seed, mask)
         self._restart(mask, t=t, weights=weights)
+        if self._stagger and mask is None:
+            clock, share = self.simulator.lanes.clock, np.arange(1, self.num_envs + 1)
+            clock[1] = clock[0] - (clock[0] - clock[1]) * share // self.num_envs  # rounds up
         self._ended[mask] = False
         self._started = True
         infos = _info_arrays(self.simulator.ledger, mask)

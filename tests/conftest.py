@@ -10,7 +10,8 @@ from hypothesis import Phase, settings
 
 from portfolio_env import Market, load_market
 
-settings.register_profile("portfolio", deadline=None)
+settings.register_profile("portfolio", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=100)
 settings.register_profile(  # a fault is to be found, not explained
     "mutants", deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate)
 )
@@ -78,6 +79,14 @@ def waits(monkeypatch):
     seconds: list[float] = []
     monkeypatch.setattr(exchange, "Retry", lambda: Retry(sleep=seconds.append, random=lambda: 0.0))
     return seconds
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Figures stay blank: for tests of what surrounds them, as drawing takes most of a report."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "draw", lambda self, renderer: None)
 
 
 @pytest.fixture

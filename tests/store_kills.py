@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from agents.store.archives import export_run, import_run
 from agents.store.changes import delete
 from agents.store.content import check_file, run_files
-from agents.training.records import folders, read_record
+from agents.training.run_records import folders, read_record
 
 
 def change(archive: Path, store: Path) -> None:

@@ -1,9 +1,9 @@
 """``DirectAgent``: a policy trained by the gradient of net growth itself, without RL.
 
-The accounting is differentiable (``direct.simulator``), so growth after costs over short windows
-can be climbed directly, as in Moody & Saffell (2001), "Learning to Trade via Direct Reinforcement".
-It learns in a tenth of the time PPO takes and overfits sooner; ``agents.direct.training`` trains
-it.
+The accounting is differentiable (``direct.differentiable_simulator``), so growth after costs over
+short windows can be climbed directly, as in Moody & Saffell (2001), "Learning to Trade via Direct
+Reinforcement". It learns in a tenth of the time PPO takes and overfits sooner;
+``agents.direct.training`` trains it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,22 @@ from torch import Tensor, nn
 
 from agents.direct.training import DirectTrainer
 from agents.market_encoder import market_tensors
-from agents.market_extractor import MarketExtractor, check_parts
-from agents.networks import AssetHead, RowMlp
+from agents.market_rows import MarketRows, check_parts
+from agents.networks import AssetHead, RowMlp, encoder_class
+from agents.networks.plugins import Maker
 from agents.tensors import load_tensors, save_tensors
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
+from portfolio_env.names import plugin_name
 
 KIND = "direct agent"
 _INDEX = spaces.Dict(t=spaces.Box(0, 1, (1,), np.int64))
+
+
+def _named(config: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of encoders in settings."""
+    return {"encoder": [config["encoder"], *plugins_within(dict(config))]}
 
 
 class DirectNetwork(nn.Module):
@@ -35,7 +43,7 @@ class DirectNetwork(nn.Module):
     Args:
         n_features: Features per asset.
         window: Bars the encoder sees.
-        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Its further options.
         embedding_kwargs: How it is run, see ``agents.market_encoder.Embeddings``.
         net_arch: Widths of the scorer's tanh layers.
@@ -46,7 +54,7 @@ class DirectNetwork(nn.Module):
         self,
         n_features: int,
         window: int,
-        encoder: str,
+        encoder: str | Maker,
         encoder_kwargs: dict[str, Any],
         embedding_kwargs: dict[str, Any],
         net_arch: list[int],
@@ -60,15 +68,15 @@ class DirectNetwork(nn.Module):
             "encoder": encoder,
             "encoder_kwargs": encoder_kwargs,
         }
-        self.extractor = MarketExtractor(
+        self.extractor = MarketRows(
             _INDEX, 1, **self._extractor_options, embedding_kwargs=embedding_kwargs
         )
-        self.scorer = RowMlp(self.extractor.features_dim, net_arch, nn.Tanh)
+        self.scorer = RowMlp(self.extractor.width, net_arch, nn.Tanh)
         self.head = AssetHead(self.scorer.out_width)
-        self._readers: dict[tuple[int, ...], MarketExtractor] = {}
+        self._readers: dict[tuple[int, ...], MarketRows] = {}
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketExtractor``).
+        """Actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketRows``).
 
         A softmax does not see a common shift, so the largest is put at 1; what lies more than 2
         below is cut there, as the environment would.
@@ -83,9 +91,7 @@ class DirectNetwork(nn.Module):
         rows: Tensor = self._reader(observation, n_assets)(observation)
         return self(rows)
 
-    def _reader(
-        self, observation: Tensor | dict[str, Tensor], n_assets: int | None
-    ) -> MarketExtractor:
+    def _reader(self, observation: Tensor | dict[str, Tensor], n_assets: int | None) -> MarketRows:
         """The extractor for a mode of observation, around the one encoder."""
         if isinstance(observation, dict):
             if "t" in observation:
@@ -102,7 +108,7 @@ class DirectNetwork(nn.Module):
             space = spaces.Box(-np.inf, np.inf, shape)
         key = (*shape, n_assets)
         if key not in self._readers:
-            reader = MarketExtractor(space, n_assets, **self._extractor_options)
+            reader = MarketRows(space, n_assets, **self._extractor_options)
             reader.embeddings = self.extractor.embeddings
             self._readers[key] = reader
         return self._readers[key]
@@ -114,7 +120,7 @@ class DirectAgent:
     Args:
         n_features: Features per asset of the markets it reads.
         window: Bars the encoder sees, at most the environment's window.
-        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
         embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
             JSON-able.
@@ -133,7 +139,7 @@ class DirectAgent:
         n_features: int,
         window: int = 1,
         *,
-        encoder: str = "per_asset",
+        encoder: str | Maker = "per_asset",
         encoder_kwargs: Mapping[str, Any] | None = None,
         embedding_kwargs: Mapping[str, Any] | None = None,
         net_arch: tuple[int, ...] = (32, 32),
@@ -247,8 +253,22 @@ class DirectAgent:
 
     def save(self, path: str | Path) -> None:
         """Write settings and weights to one file without code, which is complete or absent."""
-        tree = {"config": self.config, "weights": self.network.state_dict()}
-        save_tensors(path, tree, kind=KIND)
+        save_tensors(path, self.tree(), kind=KIND)
+
+    def tree(self) -> dict[str, Any]:
+        """Settings, weights and plug-ins, for ``save_tensors``.
+
+        Raises:
+            ArgumentError: If its encoder is no class that a name finds again.
+        """
+        encoder = self.config["encoder"]
+        if not isinstance(encoder, str):
+            encoder = plugin_name(encoder)
+            encoder_class(encoder)  # a function is none
+        config = self.config | {"encoder": encoder}
+        plugins = record(_named(config))
+        recorded = {"plugins": plugins} if plugins else {}
+        return {"config": config, **recorded, "weights": self.network.state_dict()}
 
     @classmethod
     def load(cls, path: str | Path, *, device: th.device | str = "cpu") -> DirectAgent:
@@ -257,10 +277,19 @@ class DirectAgent:
         Raises:
             DataError: If the file is no such agent.
         """
-        tree = load_tensors(path, kind=KIND)
+        return cls.of_tree(load_tensors(path, kind=KIND), path, device=device)
+
+    @classmethod
+    def of_tree(
+        cls, tree: Mapping[str, Any], path: str | Path, *, device: th.device | str = "cpu"
+    ) -> DirectAgent:
+        """The agent of a ``tree`` that was read from ``path``; see ``load``."""
         try:
+            admit(_named(tree["config"]), tree.get("plugins", {}), Path(path))
             agent = cls(**tree["config"], device=device)
             agent.network.load_state_dict(tree["weights"])
+        except PortfolioError:
+            raise
         except Exception as error:  # whatever the libraries make of settings that never worked
             reason = str(error).partition("\n")[0][:200]
             raise DataError(f"{path} is no saved DirectAgent ({reason})") from error

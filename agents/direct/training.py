@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_type_hints
 
 import numpy as np
 import torch as th
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.direct.simulator import Economics
+from agents.direct.differentiable_simulator import Economics
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.losses import sharpe_loss
-from agents.market_extractor import asset_rows
+from agents.market_rows import asset_rows
 from portfolio_env import PortfolioEnv
+from portfolio_env.checks import check_choice, check_integer, check_number, checked
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
 from portfolio_env.market import Market
+from portfolio_env.names import check_keywords
 from portfolio_env.simulation.simulator import Simulator
 
 if TYPE_CHECKING:
@@ -65,14 +66,45 @@ class DirectOptions(FitOptions):
         """Check every number."""
         super().__post_init__()
         for name in ("iterations", "lanes", "steps", "validation_every"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.loss not in ("growth", "sharpe"):
-            raise ArgumentError(f"loss is {self.loss!r}; choose 'growth' or 'sharpe'")
-        if not 0 <= self.prediction < math.inf:
-            raise ArgumentError(f"prediction is {self.prediction}; it must be a number from 0")
-        if not 0 <= self.frozen <= 1:
-            raise ArgumentError(f"frozen is {self.frozen}; it must be in [0, 1]")
+            check_integer(name, getattr(self, name))
+        check_choice("loss", self.loss, ("growth", "sharpe"))
+        check_number("prediction", self.prediction, 0)
+        check_number("frozen", self.frozen, 0, 1)
+
+
+_OF_SETTINGS = (
+    "iterations",
+    "lanes",
+    "validation_every",
+    "universe",
+    "prediction",
+    "frozen",
+    "seed",
+)
+_OF_AGENT = {"net_arch": Sequence[int], "sees_holdings": bool}
+
+
+def sorted_direct_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options of the direct agent as JSON says them: those of the agent, and of its training.
+
+    Args:
+        options: ``net_arch`` and ``sees_holdings``, and fields of ``DirectOptions`` but for those
+            that other settings of a run decide.
+
+    Raises:
+        ArgumentError: For a name that neither has, with the nearest, or a value that does not fit.
+    """
+    hints = get_type_hints(DirectOptions)
+    known = {name: hint for name, hint in hints.items() if name not in _OF_SETTINGS} | _OF_AGENT
+    check_keywords("algo 'direct'", "option", options, known)
+    for name, value in options.items():
+        checked(name, value, known[name])
+    of_agent = {name: value for name, value in options.items() if name in _OF_AGENT}
+    of_training = {name: value for name, value in options.items() if name not in _OF_AGENT}
+    DirectOptions(**of_training)
+    if not all(width >= 1 for width in of_agent.get("net_arch", ())):
+        raise ArgumentError(f"net_arch is {of_agent['net_arch']}; widths are at least 1")
+    return of_agent, of_training
 
 
 class Rollout(NamedTuple):

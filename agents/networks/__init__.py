@@ -2,10 +2,12 @@
 
 An encoder turns windows of features into one vector per asset, `(batch, window, assets,
 features)`` -> ``(batch, assets, channels)`. It is chosen by name, so that a configuration can be
-written as JSON.
+written as JSON; names of users' own are ``"module:Class"``.
 """
 
 from typing import Any
+
+from torch import nn
 
 from agents.networks.base import Encoder, PerAsset
 from agents.networks.branches import BranchEncoder
@@ -13,11 +15,12 @@ from agents.networks.factor import FactorEncoder, MlpEncoder, ResidualMlpEncoder
 from agents.networks.gat import GAT
 from agents.networks.heads import AssetHead, PooledCritic, RowMlp, masked_mean
 from agents.networks.lstm import LstmAttention, LstmEncoder
+from agents.networks.plugins import Maker, brought, check_options
 from agents.networks.state_space import StateSpace
 from agents.networks.tcn_gnn_lstm import TcnGnnLstm, TcnGnnLstmSmall
 from agents.networks.transformer import Transformer
 from portfolio_env.errors import ArgumentError
-from portfolio_env.names import unknown
+from portfolio_env.names import find
 
 ENCODERS: dict[str, type[Encoder]] = {
     "per_asset": PerAsset,
@@ -42,20 +45,53 @@ __all__ = [
     "PerAsset",
     "PooledCritic",
     "RowMlp",
+    "encoder_class",
     "make_encoder",
     "masked_mean",
 ]
 
 
-def make_encoder(name: str, n_features: int, window: int, **options: Any) -> Encoder:
-    """Build the encoder called ``name`` for windows of ``window`` bars of ``n_features`` features.
+def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: Any) -> Encoder:
+    """Build an encoder for windows of ``window`` bars of ``n_features`` features.
+
+    Args:
+        encoder: A name of ``ENCODERS``, of an installed package's entry point ``encoder.NAME``, or
+            ``"module:Class"``; or a class or function itself. What is not built in is a subclass of
+            ``Encoder`` or any ``nn.Module`` that is made by ``(n_features, window, **options)`` and
+            called by ``(windows, tradable, codes)``, see ``agents.networks.plugins``; it is tried
+            out on a small batch.
+        n_features: Features per asset and bar.
+        window: Bars the encoder sees.
+        options: Its further options.
 
     Raises:
-        ArgumentError: If no encoder has that name, or it does not take an option.
+        ArgumentError: If there is no such encoder, it does not take an option, or it breaks what
+            encoders promise.
     """
-    if name not in ENCODERS:
-        raise unknown("encoder", name, ENCODERS)
+    maker = encoder_class(encoder) if isinstance(encoder, str) else encoder
+    called = repr(encoder) if isinstance(encoder, str) else getattr(encoder, "__name__", "")
+    if not callable(maker):
+        raise ArgumentError(f"encoder is {encoder!r:.60}; give a name, or a class of nn.Module")
+    if maker not in ENCODERS.values():
+        return brought(maker, called or repr(encoder), n_features, window, options)
+    check_options(maker, called, n_features, window, options)
     try:
-        return ENCODERS[name](n_features, window, **options)
-    except TypeError as error:  # also where a text stands for a number
-        raise ArgumentError(f"encoder {name!r} does not take {options} ({error})") from error
+        made: Encoder = maker(n_features, window, **options)  # type: ignore[assignment]
+    except TypeError as error:  # where a text stands for a number
+        raise ArgumentError(f"encoder {called} does not take {options} ({error})") from error
+    return made
+
+
+def encoder_class(name: str) -> type[nn.Module]:
+    """The class that a name stands for, see ``make_encoder``.
+
+    Raises:
+        ArgumentError: If there is none of that name, or it is no class of ``nn.Module``: what a
+            file names is called for nothing else.
+    """
+    found: Any = find("encoder", name, ENCODERS)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise ArgumentError(
+            f"encoder {name!r} is {found!r:.60}; a name must stand for a class of torch's nn.Module"
+        )
+    return found

@@ -5,7 +5,14 @@ from collections.abc import Sequence
 import torch as th
 from torch import Tensor, nn
 
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
+
+
+NO_FEATURES = (
+    "the market has no features, and an encoder reads nothing else: load the market with features, "
+    "e.g. features='minimal'"
+)
 
 
 class Encoder(nn.Module):
@@ -24,6 +31,7 @@ class Encoder(nn.Module):
         uses_codes: Whether it reads the static codes of the assets.
         padded: Whether a window is encoded as if nothing had been before it. If not, what is
             computed for a bar is the same in every window, and ``encode_stretch`` shares it.
+        brought_as: What a user's encoder is called in messages; "" of those built in.
     """
 
     channels: int
@@ -31,14 +39,12 @@ class Encoder(nn.Module):
     mixes_assets = False
     uses_codes = False
     padded = True
+    brought_as = ""
 
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__()
         if n_features == 0:
-            raise ArgumentError(
-                "the market has no features, and an encoder reads nothing else: load the market "
-                "with features, e.g. features='minimal'"
-            )
+            raise ArgumentError(NO_FEATURES)
         if n_features < 1 or window < 1:
             raise ArgumentError(
                 f"an encoder needs n_features >= 1 and window >= 1, got {n_features} and {window}"
@@ -105,16 +111,14 @@ class PerAsset(Encoder):
 
 
 def check_sizes(**sizes: int) -> None:
-    """Raise an ArgumentError unless each size is at least 1."""
+    """Raise an ArgumentError unless each size is an integer of 1 or more."""
     for name, size in sizes.items():
-        if size < 1:
-            raise ArgumentError(f"{name} is {size}: give at least 1")
+        check_integer(name, size)
 
 
 def check_share(name: str, share: float) -> None:
     """Raise an ArgumentError unless ``share`` is in [0, 1)."""
-    if not 0 <= share < 1:
-        raise ArgumentError(f"{name} is {share}: give a share in [0, 1)")
+    check_number(name, share, 0, below=1)
 
 
 def check_heads(width: int, heads: int) -> None:

@@ -341,3 +341,81 @@ def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _attend.register_autograd(_gradients, setup_context=_save)
+
+
+def _differentiable(
+    source: Tensor,
+    target: Tensor,
+    attention: Tensor,
+    adjacency: Tensor,
+    edges: Tensor | None,
+    weight: Tensor | None,
+    slope: float,
+    keep: Tensor | None,
+    scale: float,
+) -> Tensor:
+    """What ``_attend`` computes, of one piece and in operations that torch differentiates."""
+    hidden = source.unsqueeze(1) + target.unsqueeze(2)  # (b, targets, sources, heads, channels)
+    if edges is not None and weight is not None:
+        hidden = hidden + (edges @ weight).view_as(hidden)
+    scores = (F.leaky_relu(hidden, slope) * attention).sum(-1).permute(0, 3, 1, 2)
+    edge = adjacency.unsqueeze(1)
+    alpha = scores.masked_fill(~edge, th.finfo(scores.dtype).min).softmax(-1) * edge
+    if keep is not None:
+        alpha = alpha * keep * scale
+    return (alpha @ source.transpose(1, 2)).transpose(1, 2)
+
+
+def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    grad, _, *tensors, ctx.slope, keep, ctx.scale, ctx.edges_too = inputs
+    ctx.save_for_backward(grad, *tensors, keep)
+
+
+def _second_gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients of ``_attend_backward``, for algorithms that ask for them, as TRPO does."""
+    given, source, target, attention, adjacency, edges, weight, keep = ctx.saved_tensors
+    names = ("given", "source", "target", "attention", "edges", "weight")
+    values = (given, source, target, attention, edges, weight)
+    with th.enable_grad():
+        leaf = {
+            name: value.detach().requires_grad_()
+            for name, value in zip(names, values, strict=True)
+            if value is not None
+        }
+        out = _differentiable(
+            leaf["source"],
+            leaf["target"],
+            leaf["attention"],
+            adjacency,
+            leaf.get("edges"),
+            leaf.get("weight"),
+            ctx.slope,
+            keep,
+            ctx.scale,
+        )
+        due = dict(zip(names[1:], grads, strict=True))  # of the first gradients, one each
+        if not ctx.edges_too:
+            del due["edges"]
+        if weight is None:
+            del due["weight"]
+        wanted = [leaf[name] for name in due]
+        first = th.autograd.grad(out, wanted, leaf["given"], create_graph=True)
+        second = th.autograd.grad(first, list(leaf.values()), list(due.values()), allow_unused=True)
+    found = dict(zip(leaf, second, strict=True))
+    return (
+        found["given"],
+        None,
+        found["source"],
+        found["target"],
+        found["attention"],
+        None,
+        found.get("edges"),
+        found.get("weight"),
+        None,
+        None,
+        None,
+        None,
+    )
+
+
+_attend_backward.register_autograd(_second_gradients, setup_context=_save_backward)

@@ -3,7 +3,6 @@
 import math
 
 import torch as th
-from stable_baselines3.common.torch_layers import create_mlp
 from torch import Tensor, nn
 
 
@@ -25,8 +24,12 @@ class RowMlp(nn.Sequential):
     """A perceptron for each asset's row: (batch, assets, in) -> (batch, assets, out)."""
 
     def __init__(self, width: int, layers: list[int], activation: type[nn.Module]) -> None:
-        super().__init__(*create_mlp(width, -1, layers, activation))
-        self.out_width = layers[-1] if layers else width
+        super().__init__()
+        self.out_width = width
+        for layer in layers:
+            self.append(nn.Linear(self.out_width, layer))
+            self.append(activation())
+            self.out_width = layer
         orthogonal(self, math.sqrt(2))
 
 

@@ -6,6 +6,7 @@ assets, so a model trained on 5 assets runs on 20. The policy of TQC is in
 ``agents.policies.quantile``, which needs sb3-contrib.
 """
 
+import agents.policies.aliases  # noqa: F401  # enters their names into SB3's tables
 from agents.policies.common import LOG_STD_INIT
 from agents.policies.dirichlet import DirichletDistribution, PerAssetDirichletPolicy
 from agents.policies.off_policy import PerAssetSACPolicy, PerAssetTD3Policy

@@ -7,6 +7,7 @@ from stable_baselines3.common.policies import BaseModel
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 
+from agents.actor_critic import LOG_STD_INIT, SCORER
 from agents.market_extractor import MarketExtractor
 from portfolio_env.errors import ArgumentError
 
@@ -21,8 +22,6 @@ __all__ = [
     "refuse",
 ]
 
-LOG_STD_INIT = -0.5  # of logits in [-1, 1]: wide, or learning takes far longer
-SCORER = (32, 32)
 CRITIC = (128, 128)  # of action values, where narrower ones were less reliable over seeds
 
 
@@ -50,6 +49,12 @@ class PerAssetModel(BaseModel):
         """Build the extractor; the number of assets is that of the action space less cash."""
         n_assets = spaces.flatdim(self.action_space) - 1
         kwargs = {"n_assets": n_assets, **self.features_extractor_kwargs}
+        if issubclass(self.features_extractor_class, MarketExtractor):
+            if kwargs.setdefault("output", "assets") != "assets":
+                raise ArgumentError(
+                    f"output={kwargs['output']!r} is for SB3's own policies; {type(self).__name__} "
+                    "reads rows of assets, leave it out"
+                )
         return self.features_extractor_class(self.observation_space, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
@@ -10,31 +9,10 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from agents.networks import AssetHead, RowMlp, masked_mean
+from agents.actor_critic import ActorCriticRows, noise_of, noise_parameter
+from agents.networks import AssetHead
+from agents.networks.heads import orthogonal
 from agents.policies.common import LOG_STD_INIT, SCORER, MarketExtractor, PerAssetModel, refuse
-
-
-class _ActorCriticRows(nn.Module):
-    """Stands where SB3 puts its MlpExtractor: rows for the actor, pooled rows for the critic."""
-
-    def __init__(
-        self, width: int, net_arch: dict[str, list[int]], activation: type[nn.Module]
-    ) -> None:
-        super().__init__()
-        self.policy_net = RowMlp(width, net_arch["pi"], activation)
-        self.value_net = RowMlp(width, net_arch["vf"], activation)
-        self.latent_dim_pi = self.policy_net.out_width
-        self.latent_dim_vf = self.value_net.out_width
-
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        return self.forward_actor(rows), self.forward_critic(rows)
-
-    def forward_actor(self, rows: Tensor) -> Tensor:
-        latent: Tensor = self.policy_net(rows)  # (batch, assets, latent_dim_pi)
-        return latent
-
-    def forward_critic(self, rows: Tensor) -> Tensor:
-        return masked_mean(self.value_net(rows), rows[..., -1])  # (batch, latent_dim_vf)
 
 
 class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
@@ -84,13 +62,12 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
         """Leave every layer its own start; SB3's would replace that of an encoder, too."""
 
     def _build_mlp_extractor(self) -> None:
-        rows = _ActorCriticRows(self.features_dim, self.net_arch, self.activation_fn)
+        rows = ActorCriticRows(self.features_dim, self.net_arch, self.activation_fn)
         self.mlp_extractor = rows  # type: ignore[assignment]  # it stands in for SB3's
 
     def _build(self, lr_schedule: Schedule) -> None:
         super()._build(lr_schedule)
-        nn.init.orthogonal_(self.value_net.weight)
-        nn.init.zeros_(self.value_net.bias)
+        orthogonal(self.value_net, 1.0)
         self._build_actor()
         # SB3 made its optimiser with the parameters replaced above.
         kwargs = {"lr": lr_schedule(1), **self.optimizer_kwargs}
@@ -98,10 +75,9 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
 
     def _build_actor(self) -> None:
         self.action_net = AssetHead(self.mlp_extractor.latent_dim_pi)
-        self.log_std = nn.Parameter(th.full((2,), float(self.log_std_init)))
+        self.log_std = noise_parameter(self.log_std_init)
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         assert isinstance(self.action_dist, DiagGaussianDistribution)  # as SB3 made it for the Box
         mean = self.action_net(latent_pi)
-        log_std = th.cat([self.log_std[:1], self.log_std[1:].expand(mean.shape[1] - 1)])
-        return self.action_dist.proba_distribution(mean, log_std)
+        return self.action_dist.proba_distribution(mean, noise_of(self.log_std, mean.shape[1] - 1))

@@ -1,6 +1,7 @@
 """Learning algorithms with the measured defaults, for any market."""
 
 import warnings
+from contextlib import nullcontext
 from copy import deepcopy
 from typing import Any
 
@@ -8,48 +9,34 @@ import numpy as np
 import numpy.typing as npt
 import torch as th
 from gymnasium import spaces
-from stable_baselines3 import A2C, DDPG, PPO, SAC, TD3
+from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import LinearSchedule, get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.market_encoder import market_tensors
-from agents.policies import (
-    LOG_STD_INIT,
-    PerAssetActorCriticPolicy,
-    PerAssetDirichletPolicy,
-    PerAssetSACPolicy,
-    PerAssetTD3Policy,
-)
+from agents.networks.plugins import Maker, told_as_theirs
+from agents.policies import LOG_STD_INIT
 from agents.policies.common import MarketExtractor
 from agents.sb3.buffers import GroupedRolloutBuffer, IndexReplayBuffer
+from agents.sb3.classes import (
+    ALGORITHMS,
+    Algorithm,
+    algorithm_class,
+    is_on_policy,
+    parameters_of,
+    policy_class,
+)
 from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError
 
-ALGORITHMS = ("ppo", "a2c", "sac", "td3", "ddpg", "tqc")
-ON_POLICY = ("ppo", "a2c")
 DEVICES = ("cpu", "cuda", "mps")
-POLICIES = ("per_asset", "dirichlet", "flat_mlp")
 ROLLOUT = 8192  # transitions between two PPO updates: 256 lanes x 32 steps
 LEARNING_RATE = 1e-3
-
-_CLASSES: dict[str, type[BaseAlgorithm]] = {
-    "ppo": PPO,
-    "a2c": A2C,
-    "sac": SAC,
-    "td3": TD3,
-    "ddpg": DDPG,
-}
-_PER_ASSET: dict[str, type[BasePolicy]] = {
-    "ppo": PerAssetActorCriticPolicy,
-    "a2c": PerAssetActorCriticPolicy,
-    "sac": PerAssetSACPolicy,
-    "td3": PerAssetTD3Policy,
-    "ddpg": PerAssetTD3Policy,
-}
 
 
 def torch_device(name: str) -> th.device:
@@ -69,58 +56,13 @@ def torch_device(name: str) -> th.device:
     return device
 
 
-def algorithm_class(algo: str) -> type[BaseAlgorithm]:
-    """The class of an algorithm by its name, one of ``ALGORITHMS``.
-
-    Raises:
-        ArgumentError: For an unknown name, or ``"tqc"`` without sb3-contrib.
-    """
-    if algo not in ALGORITHMS:
-        raise ArgumentError(
-            f"algo {shortened(algo)} is unknown; choose one of {sorted(ALGORITHMS)}"
-        )
-    if algo != "tqc":
-        return _CLASSES[algo]
-    try:
-        from sb3_contrib import TQC
-    except ModuleNotFoundError as error:
-        raise ArgumentError(
-            f"algo 'tqc' needs the library {error.name}; pip install 'sb3-contrib>=2.9,<2.10'"
-        ) from error
-    return TQC
-
-
-def policy_class(algo: str, policy: str) -> type[BasePolicy]:
-    """The class of a per-asset policy, ``"per_asset"`` or ``"dirichlet"``, for an algorithm.
-
-    Raises:
-        ArgumentError: For an unknown policy, or one that the algorithm cannot train.
-    """
-    if policy not in POLICIES:
-        raise ArgumentError(
-            f"policy {shortened(policy)} is unknown; choose one of {sorted(POLICIES)}"
-        )
-    if policy == "dirichlet":
-        if algo not in ON_POLICY:
-            raise ArgumentError(
-                f"policy 'dirichlet' cannot be trained by {algo!r}, which needs actions in a box; "
-                f"choose one of {sorted(ON_POLICY)}"
-            )
-        return PerAssetDirichletPolicy
-    if algo == "tqc":
-        from agents.policies.quantile import PerAssetTQCPolicy
-
-        return PerAssetTQCPolicy
-    return _PER_ASSET[algo]
-
-
 def make_agent(
-    algo: str,
+    algo: Algorithm,
     venv: VecEnv,
     *,
     policy: str = "per_asset",
     window: int = 1,
-    encoder: str = "per_asset",
+    encoder: str | Maker = "per_asset",
     encoder_kwargs: dict[str, Any] | None = None,
     embedding_kwargs: dict[str, Any] | None = None,
     policy_kwargs: dict[str, Any] | None = None,
@@ -129,12 +71,14 @@ def make_agent(
     """Build an agent for the portfolio environment, bound to its market.
 
     Args:
-        algo: ``"ppo"``, ``"a2c"``, ``"sac"``, ``"td3"``, ``"ddpg"``, or sb3-contrib's ``"tqc"``.
+        algo: ``"ppo"``, ``"a2c"``, ``"sac"``, ``"td3"``, ``"ddpg"``, sb3-contrib's ``"tqc"`` and
+            ``"trpo"``, or a subclass of SB3's on-policy or off-policy algorithms, as
+            ``"module:Class"`` or the class itself, with the defaults of its base class.
         venv: The training environment, see ``make_sb3_vec_env``.
         policy: ``"per_asset"``; ``"dirichlet"`` for PPO and A2C in an environment with
             ``action="weights"``; or ``"flat_mlp"`` for SB3's own network over all assets at once.
         window: Bars the encoder sees, at most the environment's window.
-        encoder: Name of the encoder, see ``agents.networks.ENCODERS``.
+        encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
         embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
             JSON-able.
@@ -149,7 +93,7 @@ def make_agent(
             not suit.
     """
     cls = algorithm_class(algo)
-    settings = _DEFAULTS[algo](venv) | options
+    settings = _defaults(cls, venv) | options
     network = {
         "window": window,
         "encoder": encoder,
@@ -160,29 +104,42 @@ def make_agent(
     recipe = {"algo": algo, "policy": policy, "policy_kwargs": policy_kwargs, **network, **settings}
     recipe = deepcopy(recipe)  # SB3 adds to the options that it is given
     recipe.pop("device", None)
-    settings = _buffers(algo, encoder, venv) | settings
+    settings = _buffers(cls, encoder, venv) | settings
     if policy == "flat_mlp":
-        noise = {"log_std_init": LOG_STD_INIT} if algo in ON_POLICY else {}
-        agent = cls(_flat_mlp(venv), venv, policy_kwargs=noise | policy_kwargs, **settings)
+        noise = {"log_std_init": LOG_STD_INIT} if is_on_policy(algo) else {}
+        agent = _built(algo, _flat_mlp(venv), venv, noise | policy_kwargs, settings)
     else:
         market = market_of(venv)
         extractor = {"n_features": market.n_features, **network}
         policy_kwargs = {"features_extractor_kwargs": extractor} | policy_kwargs
-        if algo in ON_POLICY and encoder != "per_asset":
+        if is_on_policy(algo) and encoder != "per_asset":
             # The critic's loss is the larger one and mostly noise; an encoder that serves both
             # learns that by heart (0.58 captured of a planted signal, 0.80 with one each).
             policy_kwargs.setdefault("share_features_extractor", False)
-        agent = cls(policy_class(algo, policy), venv, policy_kwargs=policy_kwargs, **settings)
+        agent = _built(algo, policy_class(algo, policy), venv, policy_kwargs, settings)
         bind_market(agent, market)
     agent.recipe = recipe  # type: ignore[attr-defined]  # what `agents.saving` writes
     return agent
 
 
-def _buffers(algo: str, encoder: str, venv: VecEnv) -> dict[str, Any]:
+def _built(
+    algo: Algorithm,
+    policy: str | type[BasePolicy],
+    venv: VecEnv,
+    policy_kwargs: dict[str, Any],
+    settings: dict[str, Any],
+) -> BaseAlgorithm:
+    """The agent; what is wrong in a class of the user's is told as theirs."""
+    cls = algorithm_class(algo)
+    with nullcontext() if algo in ALGORITHMS else told_as_theirs(f"algo {algo!r:.60}"):
+        return cls(policy, venv, policy_kwargs=policy_kwargs, **settings)
+
+
+def _buffers(cls: type[BaseAlgorithm], encoder: str | Maker, venv: VecEnv) -> dict[str, Any]:
     """Where transitions are kept, which depends on the mode of observation."""
-    if algo not in ON_POLICY:
+    if issubclass(cls, OffPolicyAlgorithm):
         return {"replay_buffer_class": IndexReplayBuffer if _reads_index(venv) else None}
-    if algo == "ppo" and encoder != "per_asset" and _reads_index(venv):
+    if issubclass(cls, PPO) and encoder != "per_asset" and _reads_index(venv):
         return {"rollout_buffer_class": GroupedRolloutBuffer, "normalize_advantage": False}
     return {}
 
@@ -329,10 +286,20 @@ def _deterministic_defaults(venv: VecEnv) -> dict[str, Any]:
 
 
 _DEFAULTS = {
-    "ppo": _ppo_defaults,
-    "a2c": _a2c_defaults,
-    "sac": _sac_defaults,
-    "td3": _deterministic_defaults,
-    "ddpg": _deterministic_defaults,
-    "tqc": _soft_defaults,
+    "PPO": _ppo_defaults,
+    "A2C": _a2c_defaults,
+    "SAC": _sac_defaults,
+    "TD3": _deterministic_defaults,  # and DDPG
+    "TQC": _soft_defaults,
+    "OnPolicyAlgorithm": _ppo_defaults,  # e.g. TRPO
+    "OffPolicyAlgorithm": _off_policy_defaults,
 }
+_LIBRARIES = ("stable_baselines3", "sb3_contrib")
+
+
+def _defaults(cls: type[BaseAlgorithm], venv: VecEnv) -> dict[str, Any]:
+    """The defaults of the nearest base class that has some, as far as a class takes them."""
+    bases = (base for base in cls.__mro__ if base.__module__.startswith(_LIBRARIES))
+    nearest = next(base.__name__ for base in bases if base.__name__ in _DEFAULTS)
+    taken = parameters_of(cls)
+    return {name: value for name, value in _DEFAULTS[nearest](venv).items() if name in taken}

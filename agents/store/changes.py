@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from agents.removal import is_link, refuse_foreign_files, remove_folder
-from agents.training.records import is_run, member_runs
 from agents.training.run_folder import alone
+from agents.training.run_records import is_run, member_runs
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked
 

@@ -20,7 +20,8 @@ from agents.store.content import check_file, run_files
 from agents.store.conversion import convert
 from agents.training.card_texts import markdown
 from agents.training.cards import TEXT, make_card, renew_card
-from agents.training.records import (
+from agents.training.run_folder import load_checked_market, load_model, read_config
+from agents.training.run_records import (
     MODELS,
     Record,
     find,
@@ -30,7 +31,6 @@ from agents.training.records import (
     read_records,
     refuse_old,
 )
-from agents.training.run_folder import load_checked_market, load_model, read_config
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.files.safe_names import printable
 

@@ -30,11 +30,11 @@ from agents.saving import COUNTERS, give_parameters, load_zip, save_agent
 from agents.sb3.algorithms import policy_for
 from agents.sb3.buffers import restore_buffer
 from agents.sb3.vec_env import make_sb3_vec_env
+from agents.settings.plugins import admit_plugins
 from agents.tensors import SUFFIX, save_tensors
 from agents.training.cards import validate_models, write_card
 from agents.training.config import Range, TrainConfig
 from agents.training.curriculum import KIND as WEIGHTS
-from agents.training.records import MODELS, identity, is_old, member_runs
 from agents.training.run_folder import (
     CHECKPOINTS,
     FORMAT,
@@ -45,6 +45,7 @@ from agents.training.run_folder import (
     check_market,
     load_model,
 )
+from agents.training.run_records import MODELS, identity, is_old, member_runs
 from agents.training.train import new_agent
 from agents.training.training_state import save_training
 from portfolio_env import Market, PortfolioEnv
@@ -113,7 +114,9 @@ def convert(path: Path, *, trust: bool = False) -> Iterator[str]:
 
 
 def _convert_run(path: Path, trust: bool) -> Iterator[str]:
-    config = TrainConfig.from_json(read_json(path / "config.json"))
+    settings = read_json(path / "config.json")
+    admit_plugins(path, settings)
+    config = TrainConfig.from_json(settings)
     market, ranges = config.load_market()
     check_market(path, config, market)
     for name in MODELS:
@@ -148,8 +151,8 @@ def _convert_model(
     if config.algo == "direct":
         content = _loaded(file)
         try:
-            direct = DirectAgent(**json.loads(content["config"]))
-            direct.network.load_state_dict(content["weights"])
+            tree = {"config": json.loads(content["config"]), "weights": content["weights"]}
+            direct = DirectAgent.of_tree(tree, file)
         except _BROKEN as error:
             raise DataError(f"{file} holds no agent ({error!r})") from error
         direct.bind(market)

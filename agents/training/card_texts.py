@@ -40,7 +40,7 @@ def limits(card: Mapping[str, Any]) -> list[str]:
         f"Trained with one seed ({seeds[0]}); others may end elsewhere."
         if len(seeds) == 1
         else f"Trained with {len(seeds)} seeds ({', '.join(map(str, seeds))}).",
-        "Costs are assumed, not measured: " + _costs(rules["costs"]) + ".",
+        "Costs are assumed, not measured: " + _costs(rules) + ".",
         f"Orders are assumed to be filled in full, {_filled(rules['execution'])}.",
         _held(rules["constraints"]),
         f"Its universe is the {len(card['market']['assets'])} assets named here. Whether they were "
@@ -69,6 +69,12 @@ def limits(card: Mapping[str, Any]) -> list[str]:
     return said
 
 
+def _options(model: Mapping[str, Any]) -> str:
+    """Options of the algorithm, where any were given."""
+    given = model.get("algo_options", "{}")
+    return "" if given == "{}" else f" {given}"
+
+
 def markdown(card: Mapping[str, Any]) -> str:
     """A card as a page of Markdown."""
     model, market, selection = card["model"], card["market"], card["selection"]
@@ -79,8 +85,8 @@ def markdown(card: Mapping[str, Any]) -> str:
         "",
         f"- id: {card['id']} ({card['kind']}, {card['state']})",
         f"- started: {card['started']}",
-        f"- model: {model['algo']}, policy {model['policy']}, encoder {model['encoder']} "
-        f"{model['encoder_options']}, curriculum {model['curriculum']}",
+        f"- model: {model['algo']}{_options(model)}, policy {model['policy']}, encoder "
+        f"{model['encoder']} {model['encoder_options']}, curriculum {model['curriculum']}",
         f"- reads: {count} of the set {card['features']['set']}, a window of {model['window']}",
         f"- seeds: {', '.join(map(str, card['seeds']))}",
         f"- training: {card['training']['steps']:,} steps in {card['training']['lanes']} lanes",
@@ -173,7 +179,10 @@ def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [line(head), f"| {' | '.join('-' * width for width in widths)} |", *map(line, rows)]
 
 
-def _costs(costs: Mapping[str, Any]) -> str:
+def _costs(rules: Mapping[str, Any]) -> str:
+    if model := rules.get("cost_model"):
+        return f"those of the cost model {model} {rules['cost_options']}"
+    costs = rules["costs"]
     told = [text.format(_number(costs[key])) for key, text in _COSTS.items() if costs.get(key)]
     return ", ".join(told) or "nothing is charged for a trade"
 

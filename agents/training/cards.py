@@ -10,7 +10,14 @@ from typing import Any
 from agents.direct.training import DirectOptions
 from agents.training.card_texts import limits, markdown, sealed
 from agents.training.config import Range, TrainConfig
-from agents.training.records import (
+from agents.training.run_folder import (
+    FORMAT,
+    WALK_FORWARD,
+    load_checked_market,
+    load_model,
+    read_config,
+)
+from agents.training.run_records import (
     CARD,
     MALFORMED,
     MODELS,
@@ -20,18 +27,11 @@ from agents.training.records import (
     read_record,
     validations,
 )
-from agents.training.run_folder import (
-    FORMAT,
-    WALK_FORWARD,
-    load_checked_market,
-    load_model,
-    read_config,
-)
 from agents.training.validation import Validation, plain
 from portfolio_env import Market
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.evaluation.usage_log import read_looks
-from portfolio_env.files.atomic import read_json, replacing, write_json
+from portfolio_env.files.atomic import parse_json, read_json, replacing, write_json
 
 TEXT = "card.md"
 Card = dict[str, Any]
@@ -178,12 +178,14 @@ def _of_walk_forward(path: Path) -> Card:
 
 def _network(config: Mapping[str, Any]) -> Card:
     keys = ("algo", "policy", "encoder", "encoder_options", "curriculum", "window", "observation")
-    return {key: config[key] for key in keys}
+    options = {key: config[key] for key in ("algo_options",) if key in config}
+    return {key: config[key] for key in keys} | options
 
 
 def _rules(config: Mapping[str, Any]) -> Card:
     keys = ("costs", "constraints", "execution", "adjustment", "initial_value")
-    return {key: config[key] for key in keys}
+    model = {key: config[key] for key in ("cost_model", "cost_options") if config.get("cost_model")}
+    return {key: config[key] for key in keys} | model
 
 
 def _names(market: Mapping[str, Any], features: Mapping[str, Any]) -> list[str] | None:
@@ -195,7 +197,8 @@ def _names(market: Mapping[str, Any], features: Mapping[str, Any]) -> list[str] 
 def _selection(path: Path, config: Mapping[str, Any]) -> Card:
     """How the best model was chosen."""
     if config["algo"] == "direct":
-        size = config["num_envs"] * DirectOptions.steps
+        options = parse_json(config.get("algo_options", "{}"))
+        size = config["num_envs"] * options.get("steps", DirectOptions.steps)
         rounds, every = (max(1, config[name] // size) for name in ("timesteps", "validation_every"))
         return {"by": "growth", "validations": -(-rounds // every), "chosen_at": None}
     given = validations(path)

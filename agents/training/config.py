@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +11,16 @@ from typing import Any, Literal
 import torch as th
 
 from agents.fitting import FitOptions, Schedule
-from agents.networks import make_encoder
-from agents.sb3.algorithms import ON_POLICY, policy_class, torch_device
-from portfolio_env import Market, PortfolioConstraints, TransactionCosts, load_market
+from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
+from agents.sb3.algorithms import torch_device
+from agents.sb3.classes import ALGORITHMS, is_on_policy, policy_class
+from agents.settings.data import DataOptions, json_object
+from portfolio_env import Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import parse_json
+from portfolio_env.features.pipeline import build_market
+from portfolio_env.market.timeline import Timestamps, row_of, split_rows
+from portfolio_env.names import names_plugin, plugin_name, unknown
 
 Range = tuple[int, int]
 NAMES = ("train", "validation", "test")
@@ -37,7 +42,10 @@ PREDICTION_WEIGHT = 0.05
 """Of the likelihood of forecasts in the loss of stage 3, where nothing else is asked for."""
 DEPENDENT = ("timesteps", "num_envs", "window", "validation_every", "checkpoint_every")
 """Settings whose default depends on others; ``TrainConfig.resolved`` fills it in."""
-LATER = ("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight")
+LATER = (
+    *("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight"),
+    *("algo_options", "data", "reward_options", "cost_model", "cost_options"),
+)
 """Settings that the first runs lack."""
 LATER_STAGES = ("epochs", "iterations", "loss", "schedule", "ema")
 
@@ -70,8 +78,11 @@ class Stages:
 class TrainConfig:
     """Settings of a training run; the defaults are the recipe measured to work."""
 
-    algo: Literal["ppo", "a2c", "sac", "td3", "ddpg", "tqc", "direct"] = "ppo"
-    """Learning algorithm; direct climbs the gradient of net growth, without RL."""
+    algo: str = "ppo"
+    """Learning algorithm: ppo, a2c, sac, td3, ddpg, tqc, trpo; direct, which climbs the gradient of
+    net growth, without RL; or a class of your own, my_algos:MyPPO."""
+    algo_options: str = "{}"
+    """Options of the algorithm and its policy as JSON, e.g. '{"gamma": 0.9, "net_arch": [64]}'."""
     market: str = "sp500"
     """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
     assets: str | None = None
@@ -82,6 +93,8 @@ class TrainConfig:
     """Date up to which the data are used, itself excluded; all by default."""
     features: str = "minimal"
     """Feature set; scalers are fitted on the training range only."""
+    data: DataOptions = field(default_factory=DataOptions)
+    """How the data are prepared."""
     train: float | str = 0.6
     """Training range: fraction of the bars, or the date at which it ends."""
     validation: float | str = 0.2
@@ -101,7 +114,8 @@ class TrainConfig:
     """Policy: one scorer shared over assets; the same with draws of the weights themselves from a
     Dirichlet distribution (PPO, A2C); or a flat network (memorises; for comparison)."""
     encoder: str = "per_asset"
-    """Encoder of the market's window: per_asset, tcn_gnn_lstm, tcn_gnn_lstm_small, gat, ..."""
+    """Encoder of the market's window: per_asset, tcn_gnn_lstm, tcn_gnn_lstm_small, gat, ...; or a
+    class of your own, my_nets:MyEncoder."""
     encoder_options: str = "{}"
     """Options of the encoder as JSON, e.g. '{"hidden": 32}'."""
     curriculum: str = "3"
@@ -120,9 +134,12 @@ class TrainConfig:
     observation: Literal["index", "window", "flat"] = "index"
     """Observation mode; index lets the network gather windows itself and keeps buffers small."""
     reward: str = "excess_log_return"
-    """Reward for learning; evaluation always uses the account."""
+    """Reward for learning, or one of your own, my_rewards:calmar; evaluation always uses the
+    account."""
     reward_scale: float = 100.0
     """Factor on the excess_log_return reward."""
+    reward_options: str = "{}"
+    """Options of another reward, or of a class of your own, as JSON."""
     universe: int | None = None
     """Assets drawn per training episode; default 8 where there are more (a flat network takes all),
     0 for always all."""
@@ -137,6 +154,10 @@ class TrainConfig:
     """Money at the start of an episode."""
     costs: TransactionCosts = field(default_factory=TransactionCosts)
     """What trading and holding cost."""
+    cost_model: str | None = None
+    """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
+    cost_options: str = "{}"
+    """Options of the cost model as JSON."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
     """Which portfolios may be held."""
     validation_every: int | None = None
@@ -150,17 +171,24 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check what the environment and the learner do not check themselves."""
+        for name in ("algo", "encoder"):  # in Python they may be given themselves
+            if isinstance(given := getattr(self, name), type):
+                object.__setattr__(self, name, plugin_name(given))
         check_fields(self)
         for name, (low, high) in RANGES.items():
             check_range(name, getattr(self, name), low, high)
-        try:
-            if not isinstance(parse_json(self.encoder_options), dict):
-                raise ValueError("it is no object")
-        except ValueError as error:
+        json_object("encoder_options", self.encoder_options, '{"hidden": 32}')
+        for name in ("algo_options", "reward_options", "cost_options"):
+            json_object(name, getattr(self, name), '{"name": 3}')
+        if self.cost_options != "{}" and self.cost_model is None:
+            raise ArgumentError(f"cost_options are {self.cost_options}: name their cost_model")
+        if self.cost_model is not None and self.costs != TransactionCosts():
             raise ArgumentError(
-                f"encoder_options is {shortened(self.encoder_options)}: give a JSON object such as "
-                f"'{{\"hidden\": 32}}' ({error})"
-            ) from error
+                f"cost_model {shortened(self.cost_model)} stands in place of costs: leave one of "
+                "them out"
+            )
+        if self.algo not in (*ALGORITHMS, "direct") and not names_plugin("algorithm", self.algo):
+            raise unknown("algo", self.algo, (*ALGORITHMS, "direct"))
         if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
             raise ArgumentError(
                 f"curriculum is {shortened(self.curriculum)}: give 3, 1,3, 2,3 or 1,2,3"
@@ -184,7 +212,7 @@ class TrainConfig:
                 f'index observations refer to; choose observation "index", not '
                 f"{self.observation!r}, or prediction_weight 0"
             )
-        if self.policy == "dirichlet" and self.algo != "direct":
+        if self.policy == "dirichlet" and self.algo in ALGORITHMS:
             policy_class(self.algo, self.policy)  # refuses what cannot train it
         if self.algo == "direct" and self.policy != "per_asset":
             raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
@@ -200,6 +228,11 @@ class TrainConfig:
                 f"algo {self.algo} with curriculum {self.curriculum} climbs net growth by its "
                 "gradient, where it has no differentiable twin; use constraints.max_turnover, or "
                 "RL without stage 2"
+            )
+        if self.algo == "trpo" and self.freeze_encoder:
+            raise ArgumentError(
+                f"freeze_encoder is {self.freeze_encoder}: trpo takes gradients of every weight; "
+                "choose ppo, or freeze_encoder 0"
             )
         torch_device(self.device)
         if self.policy == "flat_mlp" and self.observation == "index":
@@ -235,6 +268,9 @@ class TrainConfig:
             for name, kind in (("costs", TransactionCosts), ("constraints", PortfolioConstraints)):
                 if name in settings:
                     parts[name] = from_object(kind, settings[name], name)
+            if "data" in settings:
+                later = [each.name for each in dataclasses.fields(DataOptions)]
+                parts["data"] = from_object(DataOptions, settings["data"], "data", later=later)
             stages = settings.get("stages", {})
             parts["stages"] = from_object(Stages, stages, "stages", later=LATER_STAGES)
             if isinstance(frozen := settings.get("freeze_encoder"), bool):  # once all or nothing
@@ -247,7 +283,7 @@ class TrainConfig:
 
     def resolved(self) -> "TrainConfig":
         """The settings with every dependent default filled in, and the market's path absolute."""
-        on_policy = self.algo in ON_POLICY
+        on_policy = is_on_policy(self.algo)
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)
@@ -256,6 +292,7 @@ class TrainConfig:
         return dataclasses.replace(
             self,
             market=str(path.resolve()) if path.exists() else self.market,
+            data=self.data.resolved(),
             timesteps=timesteps,
             num_envs=self.num_envs or (256 if on_policy else 64),
             window=self.window or (1 if self.encoder == "per_asset" else 60),
@@ -268,24 +305,18 @@ class TrainConfig:
 
     def load_market(self) -> tuple[Market, dict[str, Range]]:
         """The market, scaled on its training range, and the half-open rows of every range."""
-        assets = [name.strip() for name in self.assets.split(",")] if self.assets else None
-        options: dict[str, Any] = {
-            "assets": assets,
-            "start": self.start,
-            "end": self.end,
-            "features": self.features,
-        }
-        unfitted = load_market(self.market, **options)
-        ranges = self._split(unfitted)
-        return load_market(self.market, fit_end=ranges["train"][1], **options), ranges
+        panel = self.data.panel(self.market, self.assets, self.start, self.end)
+        ranges = self._split(panel.timestamps)
+        pipeline = self.data.pipeline(self.features)
+        return build_market(panel, features=pipeline, fit_end=ranges["train"][1]), ranges
 
-    def _split(self, market: Market) -> dict[str, Range]:
-        ranges = dict(zip(NAMES, market.split(self.train, self.validation), strict=True))
+    def _split(self, timestamps: Timestamps) -> dict[str, Range]:
+        ranges = dict(zip(NAMES, split_rows(timestamps, self.train, self.validation), strict=True))
         start, end = ranges["test"]
         if isinstance(self.test, str):
-            end = market.row(self.test)
+            end = row_of(timestamps, self.test)
         elif self.test is not None:
-            end = min(end, start + round(self.test * market.n_bars))
+            end = min(end, start + round(self.test * len(timestamps)))
         if end - start < 2:
             raise ArgumentError(
                 f"train={self.train}, validation={self.validation}, test={self.test} leave "
@@ -307,9 +338,13 @@ class TrainConfig:
     @property
     def observed(self) -> int:
         """Bars of an observation: with ``history="past"`` an encoder reads more than its window."""
-        if not self.has_encoder or "history" not in self.encoder_kwargs:
+        if not self.has_encoder or not issubclass(encoder_class(self.encoder), Encoder):
             return self.bars
-        with th.device("meta"):  # nothing is drawn there
+        built_in = self.encoder in ENCODERS
+        if built_in and "history" not in self.encoder_kwargs:
+            return self.bars
+        # What is built in draws nothing there; a user's own may need numbers.
+        with th.random.fork_rng(devices=[]), th.device("meta") if built_in else nullcontext():
             return make_encoder(self.encoder, 1, self.bars, **self.encoder_kwargs).bars
 
     @property
@@ -318,12 +353,20 @@ class TrainConfig:
         options: dict[str, Any] = json.loads(self.encoder_options)
         return options
 
+    @property
+    def algo_kwargs(self) -> dict[str, Any]:
+        """The options of the algorithm and its policy."""
+        options: dict[str, Any] = json.loads(self.algo_options)
+        return options
+
     def env_options(self) -> dict[str, Any]:
         """Keywords of ``PortfolioEnv`` that define the task, for training and evaluation alike."""
         return {
             "window": self.observed,
             "observation": self.observation,
-            "costs": dataclasses.asdict(self.costs),
+            "costs": dataclasses.asdict(self.costs)
+            if self.cost_model is None
+            else {"model": self.cost_model, **json.loads(self.cost_options)},
             "constraints": dataclasses.asdict(self.constraints),
             "execution": self.execution,
             "adjustment": self.adjustment,
@@ -336,12 +379,12 @@ class TrainConfig:
         drawn = market.n_assets > 8 and self.policy != "flat_mlp"
         universe = self.universe if self.universe is not None else 8 * drawn
         start = max(train[0], market.warmup + self.observed - 1)
-        scaled = self.reward == "excess_log_return"
+        scale = {"scale": self.reward_scale} if self.reward == "excess_log_return" else {}
         return {
             "start": start,
             "end": train[1],
             "random_start": True,
             "episode_length": min(self.episode_length, train[1] - 1 - start),
             "universe": universe or None,
-            "reward": {"name": self.reward, "scale": self.reward_scale} if scaled else self.reward,
+            "reward": {"name": self.reward, **scale, **json.loads(self.reward_options)},
         }

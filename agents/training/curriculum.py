@@ -10,11 +10,11 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
 from agents.direct.agent import DirectAgent, DirectNetwork
-from agents.direct.training import DirectTrainer
+from agents.direct.training import DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
 from agents.market_encoder import Embeddings
-from agents.market_extractor import all_embeddings
+from agents.market_rows import all_embeddings
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
 from agents.sb3.curves import curves, write_points
@@ -67,23 +67,27 @@ def hand_on(weights: Weights | None, network: nn.Module) -> None:
     """Give a policy or network what was pretrained of it.
 
     Every extractor gets the encoder, and the head of forecasts where it has one. The scorer of
-    stage 2 goes where logits are its scores as they are: to PPO and A2C, and to stage 3 without RL.
+    stage 2 goes where logits are its scores as they are: to PPO and A2C, and to stage 3 without RL,
+    unless options of the algorithm make its scorer another one.
     """
     if weights is None:
         return
     for embeddings in all_embeddings(network):
         own = embeddings.state_dict()
         embeddings.load_state_dict({name: weights[name] for name in own})
-    scorer, scores = _scorer(network), {n: w for n, w in weights.items() if n.startswith(_SCORER)}
-    if scorer is not None and scores:
-        scorer.load_state_dict({name.removeprefix(_SCORER): w for name, w in scores.items()})
+    named = {n.removeprefix(_SCORER): w for n, w in weights.items() if n.startswith(_SCORER)}
+    if (scorer := _scorer(network)) is not None and named:
+        own = scorer.state_dict()
+        if {n: w.shape for n, w in own.items()} == {n: w.shape for n, w in named.items()}:
+            scorer.load_state_dict(named)
 
 
 def _scorer(network: nn.Module) -> nn.Module | None:
     """What makes logits of the extractor's rows, without squashing them; None if there is none."""
     if isinstance(network, DirectNetwork):
         return nn.Sequential(network.scorer, network.head)
-    if type(network) is PerAssetActorCriticPolicy:  # a Dirichlet policy makes concentrations
+    same = type(network) is PerAssetActorCriticPolicy  # a Dirichlet policy makes concentrations
+    if same and network.activation_fn is nn.Tanh:
         return nn.Sequential(network.mlp_extractor.policy_net, network.action_net)
     return None
 
@@ -156,6 +160,9 @@ def _growth(
 
 def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> DirectAgent:
     """The agent of the gradient of net growth that settings ask for."""
+    options: dict[str, Any] = {}
+    if config.algo == "direct":
+        options, _ = sorted_direct_options(config.algo_kwargs)
     return DirectAgent(
         market.n_features,
         config.bars,
@@ -164,4 +171,5 @@ def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> Dir
         embedding_kwargs={"forecasts": forecasts},
         seed=config.seed,
         device=get_device(config.device),
+        **options,
     )

@@ -13,7 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
 from agents.market_encoder import Embeddings
-from agents.market_extractor import all_embeddings
+from agents.market_rows import all_embeddings
 from agents.sb3.curves import write_points
 from agents.training.callbacks import PeriodicCallback
 from agents.training.config import Range

@@ -16,6 +16,7 @@ from torch import Tensor
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.market_encoder import Embeddings, market_tensors
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 
@@ -37,8 +38,7 @@ class PretrainingOptions(FitOptions):
         """Check every number."""
         super().__post_init__()
         for name in ("epochs", "batch"):
-            if getattr(self, name) < 1:
-                raise ArgumentError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            check_integer(name, getattr(self, name))
 
 
 class Pretrainer:

@@ -18,12 +18,15 @@ from agents.removal import refuse_links
 from agents.saving import load_agent
 from agents.sb3.algorithms import torch_device
 from agents.sb3.vec_env import make_sb3_vec_env
+from agents.settings.plugins import FILE as PLUGINS
+from agents.settings.plugins import admit_plugins, check_names, write_record
 from agents.tensors import SUFFIX
 from agents.training.config import DEPENDENT, Range, TrainConfig
 from agents.training.training_state import save_training
 from portfolio_env import Market, env_info
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked, read_json, write_json
+from portfolio_env.names import last_name
 
 FORMAT = 2
 IDENTITY = "run.json"  # the first format had none
@@ -37,7 +40,7 @@ CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 LOCK = ".lock"
 _EVALUATIONS = ".evaluation.lock"  # held while others are counted
-_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, "market.json", "features.json")
+_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, PLUGINS, "market.json", "features.json")
 
 
 @dataclass(frozen=True)
@@ -107,16 +110,25 @@ def model_file(path: Path, model: str) -> Path:
     return file
 
 
-def read_config(path: Path) -> TrainConfig:
+def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
     """The settings of a run.
 
+    Args:
+        path: Its folder.
+        importing: The plug-ins that they name are to be imported: their sources are looked for, and
+            a line says which have changed.
+
     Raises:
-        DataError: If the folder is no run, or one of the first format.
+        DataError: If the folder is no run, or one of the first format, or names plug-ins that it
+            may not, see ``portfolio_env.files.plugins.admit``.
+        ArgumentError: If the source of a plug-in is not found.
     """
     try:
-        config = TrainConfig.from_json(read_json(path / "config.json"), path / "config.json")
+        settings = read_json(path / "config.json")
     except FileNotFoundError:
         raise DataError(f"{path} is not a run folder: it has no config.json") from None
+    (admit_plugins if importing else check_names)(path, settings)
+    config = TrainConfig.from_json(settings, path / "config.json")
     for name in DEPENDENT:
         if getattr(config, name) is None:
             raise DataError(
@@ -164,7 +176,8 @@ def new_folder(config: TrainConfig, name: str) -> Path:
     Raises:
         ArgumentError: If the folder exists and is not empty.
     """
-    name = f"{Path(config.market).stem.split('?')[0]}__{config.algo}__{name}"
+    market = last_name(Path(config.market).stem.split("?")[0])
+    name = f"{market}__{last_name(config.algo)}__{name}"
     path = Path(config.out) if config.out else Path(config.runs) / name
     refuse_filled(path)
     return path
@@ -247,6 +260,7 @@ def create_run(
     """
     refuse_filled(path)
     write_json(path / IDENTITY, started(command))
+    write_record(path, config.to_json())
     write_json(path / "market.json", _describe(config, market, ranges))
     write_json(path / "features.json", market.panel.provenance["features"])
     write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run

@@ -13,11 +13,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device
 
-from agents.direct.training import DirectOptions, DirectTrainer
+from agents.direct.training import DirectOptions, DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
 from agents.saving import save_agent
-from agents.sb3.algorithms import ON_POLICY, make_agent
+from agents.sb3.algorithms import make_agent
+from agents.sb3.classes import is_on_policy, sorted_options
 from agents.sb3.curves import curves, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
@@ -46,7 +47,8 @@ from agents.training.run_folder import (
 )
 from agents.training.training_state import restore_training
 from portfolio_env import Market
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.checks import shortened
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
 POINTS = 1000  # of a curve, at most
 _LOGGER = logging.getLogger(__name__)
@@ -131,7 +133,18 @@ def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> 
     assert config.num_envs
     options = config.env_options() | config.training_options(market, ranges["train"])
     venv = make_sb3_vec_env(market, config.num_envs, **options)
-    return make_agent(config.algo, venv, **_agent_options(config))
+    given = config.algo_kwargs
+    own, of_policy = sorted_options(config.algo, config.policy, given)
+    try:
+        options = _agent_options(config) | {"policy_kwargs": of_policy} | own
+        return make_agent(config.algo, venv, **options)
+    except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if not given or isinstance(error, PortfolioError):
+            raise
+        raise ArgumentError(
+            f"algo_options {shortened(config.algo_options)} do not fit {config.algo!r} "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def _run(
@@ -188,7 +201,8 @@ def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range
     """Training by the gradient of net growth; timesteps are lanes x steps x iterations."""
     assert config.timesteps and config.num_envs and config.validation_every
     weight = config.prediction_weight or 0.0
-    size = config.num_envs * DirectOptions.steps
+    _, options = sorted_direct_options(config.algo_kwargs)
+    size = config.num_envs * options.get("steps", DirectOptions.steps)
     return DirectTrainer(
         direct_agent(config, market, forecasts=weight > 0),
         market,
@@ -202,6 +216,7 @@ def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range
         prediction=weight,
         frozen=config.freeze_encoder,
         seed=config.seed,
+        **options,
     )
 
 
@@ -236,7 +251,7 @@ def _agent_options(config: TrainConfig) -> dict[str, Any]:
             "embedding_kwargs": {"forecasts": bool(config.prediction_weight)},
             "window": config.bars,
         }
-    if config.algo not in ON_POLICY:
+    if not is_on_policy(config.algo):
         options["buffer_size"] = min(1_000_000, config.timesteps or 0)
     return options
 

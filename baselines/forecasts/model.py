@@ -6,20 +6,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Every, at_least, rebalancing_dates, rows_of
+from baselines.base import Every, rebalancing_dates, rows_of
 from baselines.forecasts.networks import WINDOW, Network
 from baselines.forecasts.samples import Forecaster
 from baselines.forecasts.trees import Trees
-from baselines.optimisers.base import Problem, one_of
+from baselines.optimisers.base import Problem
 from baselines.optimisers.mean_variance import MeanVariance
+from portfolio_env.checks import check_choice, check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.names import names_plugin
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 TREES = ("gradient_boosting", "random_forest")
 FORECASTERS = (*TREES, "lstm", "mlp", "transformer", "state_space", "gat", "tcn_gnn_lstm_small")
-"""What forecasts, by name: trees of scikit-learn, or encoders of ``agents.networks``."""
+"""What forecasts, by name: trees of scikit-learn, or encoders of ``agents.networks``; users' own
+encoders are names too, see ``agents.networks.make_encoder``."""
 
 
 class ForecastMeanVariance(MeanVariance):
@@ -37,7 +40,7 @@ class ForecastMeanVariance(MeanVariance):
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
         lookback: See ``Optimiser``; the covariance's.
-        forecaster: One of ``FORECASTERS``.
+        forecaster: One of ``FORECASTERS``, or the name of an encoder of one's own.
         horizon: Bars ahead that trees forecast; networks forecast 1. None is 21 and 1.
         refit: When to fit anew: a schedule as that of ``every``, or "year".
         least: Bars to learn from, at least.
@@ -90,7 +93,8 @@ class ForecastMeanVariance(MeanVariance):
             max_weight=max_weight,
             covariance=covariance,
         )
-        self.forecaster = one_of("forecaster", forecaster, FORECASTERS)
+        own = names_plugin("encoder", forecaster)
+        self.forecaster = forecaster if own else check_choice("forecaster", forecaster, FORECASTERS)
         network = forecaster not in TREES
         if network and (horizon not in (None, 1) or not pooled):
             raise ArgumentError(
@@ -98,12 +102,12 @@ class ForecastMeanVariance(MeanVariance):
                 "assets; leave both out, or choose trees."
             )
         self.horizon = (
-            (1 if network else 21) if horizon is None else at_least("horizon", horizon, 1)
+            (1 if network else 21) if horizon is None else check_integer("horizon", horizon, 1)
         )
         self.refit, self.pooled = refit, pooled
-        self.least = at_least("least", least, 1)
-        self.history = None if history is None else at_least("history", history, self.least)
-        self.seed = at_least("seed", seed, 0)
+        self.least = check_integer("least", least, 1)
+        self.history = None if history is None else check_integer("history", history, self.least)
+        self.seed = check_integer("seed", seed, 0)
         self.forecaster_options = dict(forecaster_options or {})
         self._refits = self._fitting_rows()
         self._walked: dict[int, Forecaster] = {}

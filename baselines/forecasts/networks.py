@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from baselines.base import at_least
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
@@ -33,7 +33,7 @@ class Network:
     best weights on it are kept.
 
     Args:
-        encoder: A name of ``agents.networks.ENCODERS``.
+        encoder: A name of an encoder, see ``agents.networks.make_encoder``.
         seed: Of the weights to begin with and of every draw.
         options: ``window`` (20 bars), options of ``PretrainingOptions`` (``epochs``, ``batch``,
             ``learning_rate``, ...; 5 epochs unless given), and all others to the encoder, over
@@ -106,7 +106,7 @@ class Network:
         from agents.networks import make_encoder
 
         options = SIZES.get(self.encoder, {}) | self._sorted_options()[1]
-        self.window = at_least("window", options.pop("window", WINDOW), 1)
+        self.window = check_integer("window", options.pop("window", WINDOW), 1)
         with th.random.fork_rng(devices=[]):
             th.manual_seed(self.seed)
             encoder = make_encoder(self.encoder, n_features, self.window, **options)

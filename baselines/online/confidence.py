@@ -5,11 +5,10 @@ from abc import abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from baselines.base import Weights, within
+from baselines.base import Weights
 from baselines.online.base import FLAT, OnlineModel
 from baselines.simplex import onto_simplex
+from portfolio_env.checks import check_number
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
 
@@ -54,8 +53,8 @@ class ConfidenceWeighted(OnlineModel):
         **options: Any,
     ) -> None:
         super().__init__(market, **options)
-        self.phi = within("phi", phi, 1e-9, np.inf)
-        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+        self.phi = check_number("phi", phi, 1e-9)
+        self.epsilon = check_number("epsilon", epsilon, 0)
 
     @abstractmethod
     def step(self, excess: float, v: float, gain: float) -> tuple[float, float]:

@@ -7,9 +7,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from baselines.base import Weights, at_least, within
+from baselines.base import Weights
 from baselines.online.base import FLAT, OnlineModel
 from baselines.simplex import onto_simplex
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.compiled import kernel
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
@@ -49,7 +50,7 @@ class PAMR(OnlineModel):
 
     def __init__(self, market: Market, *, epsilon: float = 0.5, **options: Any) -> None:
         super().__init__(market, **options)
-        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+        self.epsilon = check_number("epsilon", epsilon, 0)
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
         """One update per bar."""
@@ -71,7 +72,7 @@ class Reversion(OnlineModel):
 
     def __init__(self, market: Market, *, epsilon: float, **options: Any) -> None:
         super().__init__(market, **options)
-        self.epsilon = within("epsilon", epsilon, 0, np.inf)
+        self.epsilon = check_number("epsilon", epsilon, 0)
 
     @abstractmethod
     def forecasts(self, relatives: Iterator[FloatArray]) -> Iterator[FloatArray]:
@@ -106,7 +107,7 @@ class OLMAR2(Reversion):
         self, market: Market, *, epsilon: float = 10.0, alpha: float = 0.5, **options: Any
     ) -> None:
         super().__init__(market, epsilon=epsilon, **options)
-        self.alpha = within("alpha", alpha, 0, 1)
+        self.alpha = check_number("alpha", alpha, 0, 1)
 
     def forecasts(self, relatives: Iterator[FloatArray]) -> Iterator[FloatArray]:
         """Prices' averages over the prices."""
@@ -133,7 +134,7 @@ class WindowReversion(Reversion):
 
     def __init__(self, market: Market, *, epsilon: float, window: int = 5, **options: Any) -> None:
         super().__init__(market, epsilon=epsilon, **options)
-        self.window = at_least("window", window, 2)
+        self.window = check_integer("window", window, 2)
 
     @abstractmethod
     def average(self, prices: FloatArray) -> FloatArray:

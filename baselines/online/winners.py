@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from baselines.base import Weights, within
+from baselines.base import Weights
 from baselines.online.base import OnlineModel
 from baselines.simplex import least_quadratic
+from portfolio_env.checks import check_number
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
 
@@ -34,7 +35,7 @@ class ExponentiatedGradient(OnlineModel):
         **options: Any,
     ) -> None:
         super().__init__(market, **options)
-        self.eta = within("eta", eta, 0, np.inf)
+        self.eta = check_number("eta", eta, 0)
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
         """One multiplicative update per bar."""
@@ -74,9 +75,9 @@ class OnlineNewtonStep(OnlineModel):
         **options: Any,
     ) -> None:
         super().__init__(market, **options)
-        self.eta = within("eta", eta, 0, 1)
-        self.beta = within("beta", beta, 1e-9, np.inf)
-        self.delta = within("delta", delta, 1e-9, np.inf)
+        self.eta = check_number("eta", eta, 0, 1)
+        self.beta = check_number("beta", beta, 1e-9)
+        self.delta = check_number("delta", delta, 1e-9)
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
         """One Newton step per bar."""

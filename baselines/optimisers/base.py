@@ -1,18 +1,17 @@
 """What portfolio optimisers have in common: a window of returns, bounds, who may be held."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Every, PortfolioModel, Weights, at_least, holdable, portfolio
+from baselines.base import Every, PortfolioModel, Weights, holdable, portfolio
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
-from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
@@ -83,7 +82,7 @@ class Optimiser(PortfolioModel):
         lookback: int = 252,
     ) -> None:
         super().__init__(market, constraints=constraints, every=every)
-        self.lookback = at_least("lookback", lookback, 2)
+        self.lookback = check_integer("lookback", lookback, 2)
         self._bound(0.0, 1.0)
 
     def _bound(self, min_weight: float, max_weight: float) -> None:
@@ -173,14 +172,3 @@ def adapter() -> ModuleType:
             "pip install 'portfolio-env[baselines]'."
         ) from error
     return skfolio_adapter
-
-
-def one_of(kind: str, name: str, available: Iterable[str]) -> str:
-    """The name, if it is an available one.
-
-    Raises:
-        ArgumentError: If it is not.
-    """
-    if name not in available:
-        raise unknown(kind, name, available)
-    return name

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from baselines.base import at_least, bar_of
+from baselines.base import bar_of
 from baselines.optimisers.base import Problem, adapter
 from baselines.optimisers.mean_variance import NO_EXCESS, MeanVariance, largest_return, tangency
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, PortfolioError
-from portfolio_env.evaluation.report.inputs import Hindsight
-from portfolio_env.evaluation.task import EvaluationFold
+from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.timeline import Moment
-from portfolio_env.plotting import new_figure, plot_label
+from portfolio_env.plotting.figures import new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ class Frontier:
             Columns ``volatility``, evenly from 0 to the largest on the frontier, and
             ``expected_return``; no rows where there is no tangency portfolio.
         """
-        at_least("points", points, 2)
+        check_integer("points", points, 2)
         slope = self.tangency["sharpe"].to_numpy()
         most = max(self.portfolios["volatility"].max(), self.tangency["volatility"].max())
         volatility = np.linspace(0, most, points) if len(slope) else np.empty(0)
@@ -125,7 +125,7 @@ def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Fron
         ArgumentError: If nothing can be held then, or there is no such bar.
         PortfolioError: If the solver fails.
     """
-    at_least("points", points, 2)
+    check_integer("points", points, 2)
     problem = model.problem(model.market.panel.past(bar_of(model.market, "t", t)))
     if not len(problem.assets):
         raise ArgumentError(
@@ -176,11 +176,12 @@ def _efficient(
     return np.vstack([calmest, between, richest])
 
 
-def hindsight_frontier(fold: EvaluationFold, split: str) -> Hindsight | None:
-    """The portfolios that were efficient in a range, and the capital market line.
+def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
+    """The portfolios that were efficient in a range of a task, and the capital market line.
 
     None where skfolio is not installed, or no asset has all the prices.
     """
+    fold = task.whole
     start, end = fold.rows(split)
     try:
         model = MeanVariance(

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from baselines.base import Every
-from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter, one_of
+from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter
 from baselines.optimisers.mean_variance import MeanVariance
+from portfolio_env.checks import check_choice
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.simulation.constraints import PortfolioConstraints
@@ -58,10 +59,10 @@ class HierarchicalRiskParity(Optimiser):
         covariance: str = "sample",
     ) -> None:
         super().__init__(market, constraints=constraints, every=every, lookback=lookback)
-        self.linkage = one_of("linkage", linkage, LINKAGES)
-        self.distance = one_of("distance", distance, DISTANCES)
+        self.linkage = check_choice("linkage", linkage, LINKAGES)
+        self.distance = check_choice("distance", distance, DISTANCES)
         self.optimal_order = optimal_order
-        self.covariance = one_of("covariance", covariance, COVARIANCES)
+        self.covariance = check_choice("covariance", covariance, COVARIANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
         """The weights (n,) of the recursive bisection."""
@@ -104,9 +105,9 @@ class HierarchicalEqualRisk(Optimiser):
         covariance: str = "sample",
     ) -> None:
         super().__init__(market, constraints=constraints, every=every, lookback=lookback)
-        self.linkage = one_of("linkage", linkage, LINKAGES)
-        self.distance = one_of("distance", distance, DISTANCES)
-        self.covariance = one_of("covariance", covariance, COVARIANCES)
+        self.linkage = check_choice("linkage", linkage, LINKAGES)
+        self.distance = check_choice("distance", distance, DISTANCES)
+        self.covariance = check_choice("covariance", covariance, COVARIANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
         """The weights (n,) down the tree."""
@@ -165,15 +166,15 @@ class NestedClusters(MeanVariance):
             constraints=constraints,
             every=every,
             lookback=lookback,
-            objective=one_of("objective", objective, ("min_variance", "max_sharpe")),
+            objective=check_choice("objective", objective, ("min_variance", "max_sharpe")),
             risk_free_rate=risk_free_rate,
             min_weight=0.0,
             max_weight=1.0,
             mean=mean,
             covariance=covariance,
         )
-        self.linkage = one_of("linkage", linkage, LINKAGES)
-        self.distance = one_of("distance", distance, DISTANCES)
+        self.linkage = check_choice("linkage", linkage, LINKAGES)
+        self.distance = check_choice("distance", distance, DISTANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
         """The weights (n,) of both steps, long-only."""

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from baselines.base import Every, within
-from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter, one_of
+from baselines.base import Every
+from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter
+from portfolio_env.checks import check_choice, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
@@ -76,24 +77,24 @@ class MeanVariance(Optimiser):
         covariance: str = "ledoit_wolf",
     ) -> None:
         super().__init__(market, constraints=constraints, every=every, lookback=lookback)
-        self.objective = one_of("objective", objective, OBJECTIVES)
+        self.objective = check_choice("objective", objective, OBJECTIVES)
         self.target_return = target_return
         if (objective == "target_return") != (target_return is not None):
             raise ArgumentError(
                 f"objective={objective!r} and target_return={target_return!r} do not fit: the "
                 'objective "target_return" takes a target, the others none.'
             )
-        self.risk_free_rate = within("risk_free_rate", risk_free_rate, -1, 1)
-        self.max_weight = within("max_weight", max_weight, 1e-6, 1)
+        self.risk_free_rate = check_number("risk_free_rate", risk_free_rate, -1, 1)
+        self.max_weight = check_number("max_weight", max_weight, 1e-6, 1)
         self.min_weight = min_weight
         if min_weight is None:
             held = min(market.n_assets, self.constraints.top_k or market.n_assets)
             lowest = min(0.05, 0.5 * self._invested / held, self._high, max_weight)
         else:
-            lowest = within("min_weight", min_weight, 0, 1)
+            lowest = check_number("min_weight", min_weight, 0, 1)
         self._bound(lowest, max_weight)
-        self.mean = one_of("mean", mean, MEANS)
-        self.covariance = one_of("covariance", covariance, COVARIANCES)
+        self.mean = check_choice("mean", mean, MEANS)
+        self.covariance = check_choice("covariance", covariance, COVARIANCES)
         self.fallbacks: dict[str, str] = {}
 
     @property

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from baselines.base import Every
-from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter, one_of
+from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter
+from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
@@ -45,7 +46,7 @@ class RiskParity(Optimiser):
         covariance: str = "ledoit_wolf",
     ) -> None:
         super().__init__(market, constraints=constraints, every=every, lookback=lookback)
-        self.covariance = one_of("covariance", covariance, COVARIANCES)
+        self.covariance = check_choice("covariance", covariance, COVARIANCES)
         self.budgets = None if budgets is None else dict(budgets)
         self._budgets = np.ones(market.n_assets)
         if self.budgets is not None:

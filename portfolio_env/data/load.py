@@ -136,6 +136,40 @@ def load_market(
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
             return _cut_market(bars, assets, start, end)
         bars = bars.panel
+    panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous)
+    return build_market(panel, features=features, fit_end=fit_end)
+
+
+market._loaders.append(load_market)
+
+
+def load_panel(
+    source: Source,
+    *,
+    assets: Sequence[str] | None = None,
+    start: Moment | None = None,
+    end: Moment | None = None,
+    timeframe: str | None = None,
+    metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
+    exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
+    repair: Mapping[str, Any] | Repair | None = None,
+) -> PricePanel:
+    """The bars that ``load_market`` computes features of; arguments and errors are its own."""
+    bars = _opened(source, repair)
+    panel = bars.panel if isinstance(bars, Market) else bars
+    return _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+
+
+def _prepared(
+    bars: PricePanel,
+    assets: Sequence[str] | None,
+    start: Moment | None,
+    end: Moment | None,
+    timeframe: str | None,
+    metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None,
+    exogenous: str | os.PathLike[str] | pd.DataFrame | None,
+) -> PricePanel:
+    """The bars that are kept, with what was asked for."""
     if metadata is not None:
         bars = with_categories(bars, metadata)
     panel = _cut_panel(bars, assets, start, end)
@@ -143,10 +177,7 @@ def load_market(
         panel = resample(panel, timeframe)
     if exogenous is not None:
         panel = join(panel, exogenous, others=bars.assets)
-    return build_market(panel, features=features, fit_end=fit_end)
-
-
-market._loaders.append(load_market)
+    return panel
 
 
 def _opened(source: Source, repair: Mapping[str, Any] | Repair | None) -> PricePanel | Market:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.data.bars import typed_frame
-from portfolio_env.data.reports.checks import bar_fields, iso, lacking, order_faults
+from portfolio_env.data.reports.sorted_bars import bar_fields, iso, lacking, order_faults
 from portfolio_env.data.tables import Origin
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market.panel import BAR_FIELDS, bar_faults
@@ -66,10 +67,9 @@ class Repair:
             raise ArgumentError(
                 f"drop_duplicates is {self.drop_duplicates!r}: give 'first', 'last' or None"
             )
-        if self.drop_jumps is not None and not self.drop_jumps > 0:
-            raise ArgumentError(f"drop_jumps is {self.drop_jumps}: give a number above 0, or None")
-        if isinstance(self.fill_gaps, bool) or self.fill_gaps < 0:
-            raise ArgumentError(f"fill_gaps is {self.fill_gaps}: give a number of bars, 0 for none")
+        if self.drop_jumps is not None:
+            check_number("drop_jumps", self.drop_jumps, above=0)
+        check_integer("fill_gaps", self.fill_gaps, 0)
         if self.spacing is not None:
             _spacing(self.spacing)
             if not self.fill_gaps:

@@ -5,11 +5,12 @@ from portfolio_env.evaluation import statistics
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
 from portfolio_env.evaluation.diagnostics.crises import performance_in, windows_around
-from portfolio_env.evaluation.diagnostics.decay import drift_table, signal_decay
+from portfolio_env.evaluation.diagnostics.decay import drift_table, rolling_sharpe, signal_decay
 from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_event, read_events
 from portfolio_env.evaluation.diagnostics.plausibility import RealityCheck, reality_check
 from portfolio_env.evaluation.diagnostics.regimes import detection_scores, fit_regimes, regime_path
 from portfolio_env.evaluation.diagnostics.stress import stress_table, stress_test, stressed
+from portfolio_env.evaluation.evaluation import Evaluation, evaluate, write_evaluation
 from portfolio_env.evaluation.gate import (
     GateDecision,
     GatedPolicy,
@@ -28,21 +29,29 @@ from portfolio_env.evaluation.summary import print_summary
 from portfolio_env.evaluation.task import (
     EvaluationFold,
     EvaluationTask,
+    Hindsight,
     TrainedAgent,
     commissions_of,
 )
-from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look
-from portfolio_env.evaluation.walk_forward import Fold, stitch, walk_forward_folds
+from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
+from portfolio_env.evaluation.walk_forward import (
+    Fold,
+    combinatorial_folds,
+    stitch,
+    walk_forward_folds,
+)
 
 __all__ = [
     "BacktestResult",
     "BacktestRuns",
     "Comparison",
+    "Evaluation",
     "EvaluationFold",
     "EvaluationTask",
     "Fold",
     "GateDecision",
     "GatedPolicy",
+    "Hindsight",
     "Interval",
     "Policy",
     "RealityCheck",
@@ -54,11 +63,13 @@ __all__ = [
     "backtest",
     "backtest_overfitting",
     "check_capital",
+    "combinatorial_folds",
     "commissions_of",
     "compare",
     "detection_scores",
     "drift_table",
     "earlier_sharpes",
+    "evaluate",
     "event_study",
     "fit_regimes",
     "gate_decision",
@@ -75,6 +86,7 @@ __all__ = [
     "record_look",
     "regime_path",
     "report_inputs",
+    "rolling_sharpe",
     "run_backtests",
     "seed_sentences",
     "signal_decay",
@@ -83,8 +95,10 @@ __all__ = [
     "stress_table",
     "stress_test",
     "stressed",
+    "trials",
     "walk_forward_folds",
     "windows_around",
     "write_comparison",
+    "write_evaluation",
     "write_report",
 ]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from portfolio_env.checks import check_number
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
@@ -71,8 +72,7 @@ def passes_gate(
         ArgumentError: If the series differ in shape or are otherwise not finite, or an option is
             out of range.
     """
-    if not 0.5 < confidence < 1:
-        raise ArgumentError(f"confidence={confidence!r} must lie inside (0.5, 1).")
+    check_number("confidence", confidence, above=0.5, below=1)
     if np.isneginf(np.asarray(policy_log_returns, np.float64)).any():
         return GateDecision(passed=False, estimate=-np.inf, low=-np.inf, p_value=1.0)
     estimate, low, _, two_sided = growth_difference(

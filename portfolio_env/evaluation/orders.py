@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.task import EvaluationTask
@@ -51,10 +52,8 @@ def allocate(
     """
     target = np.asarray(weights, np.float64)
     each = np.asarray(prices, np.float64)
-    if not 0 < capital < np.inf:
-        raise ArgumentError(f"capital={capital!r} must be a positive amount of money.")
-    if not 0 <= lot < np.inf:
-        raise ArgumentError(f"lot={lot!r} must be 0 or a positive number of units.")
+    check_number("capital", capital, above=0)
+    check_number("lot", lot, 0)
     held = target[1:] != 0
     if not (each[held] > 0).all():
         missing = [name for name, bad in zip(assets, held & ~(each > 0), strict=True) if bad]

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy
-from portfolio_env.evaluation.diagnostics.crises import Date, Windows
 from portfolio_env.evaluation.diagnostics.events import ALL_ASSETS, read_events
 from portfolio_env.market import Market
+from portfolio_env.market.timeline import Date, Windows
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.cost_models import Costs, made_costs
 from portfolio_env.simulation.costs import TransactionCosts
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 Range: TypeAlias = tuple[int, int]
 """Rows of a market, half-open."""
+
+TRADING = ("costs", "execution", "initial_value")
+"""Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
 
 GATED = "_gated"  # ends the name of an agent behind the validation gate
 
@@ -150,6 +154,21 @@ class EvaluationTask:
         symbols = [symbol for symbol in events["symbol"].unique() if symbol != ALL_ASSETS]
         indices_of("asset of an event", symbols, self.whole.market.assets)
         return events
+
+
+class Hindsight(NamedTuple):
+    """What was efficient in a range, known when it is over; volatilities and returns per year.
+
+    Attributes:
+        frontier: (P, 2) volatility and mean return of efficient portfolios.
+        market_line: (2, 2) the ends of the capital market line; None where nothing earns more than
+            cash.
+        tangency: (2,) the portfolio of largest Sharpe ratio, on that line; None likewise.
+    """
+
+    frontier: NDArray[np.float64]
+    market_line: NDArray[np.float64] | None = None
+    tangency: NDArray[np.float64] | None = None
 
 
 def commissions_of(text: str) -> list[float]:

@@ -7,17 +7,21 @@ can count what was tried before.
 
 import hashlib
 import json
+import math
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from portfolio_env.errors import DataError
-from portfolio_env.evaluation.task import EvaluationTask
+from portfolio_env.evaluation.gate import GatedPolicy
+from portfolio_env.evaluation.runner import BacktestRuns
+from portfolio_env.evaluation.task import TRADING, EvaluationTask
 from portfolio_env.files.atomic import locked, read_json, write_json
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
@@ -64,6 +68,32 @@ class Look:
     last: str
     range_hash: str
     trials: tuple[Trial, ...]
+
+
+def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
+    """What was tried on the range: everything but oracles, and but what repeats an agent."""
+    options = task.whole.options
+    shared = {name: options[name] for name in ("constraints", *TRADING)}
+    found = []
+    for name, result in runs.results.items():
+        policies: list[Any] = runs.policies[name]  # baselines know more than to predict
+        if name in runs.oracles or isinstance(policies[0], GatedPolicy):
+            continue
+        agent = name in task.agents
+        digest = hashlib.sha256()
+        members = getattr(policies[0], "members", {})  # other agents make another mixture
+        for fold in task.folds:
+            for own in [name] if agent else [each for each in task.agents if each in members]:
+                if file := fold.agents[own].file:
+                    digest.update(file.read_bytes())
+        if not agent:
+            infos = [p.model_info() if hasattr(p, "model_info") else name for p in policies]
+            source = policies[0].source_sha256() if hasattr(policies[0], "source_sha256") else None
+            digest.update(json.dumps([*infos, shared, *([source] if source else [])]).encode())
+        sharpe = result.metrics()["sharpe"]
+        known = sharpe if math.isfinite(sharpe) else None
+        found.append(Trial(name, digest.hexdigest(), agent, known))
+    return tuple(found)
 
 
 def range_hash(market: Market, start: int, end: int) -> str:

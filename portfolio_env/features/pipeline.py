@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.features import plugins
 from portfolio_env.features.bars import Bars
@@ -75,8 +76,7 @@ class FeaturePipeline:
             raise unknown("scaler", scaler, SCALERS)
         if scaling not in ("pooled", "asset"):
             raise unknown("scaling", scaling, ("pooled", "asset"))
-        if not 0 < bound < np.inf:
-            raise ArgumentError(f"bound is {bound}: it must be positive and finite")
+        check_number("bound", bound, above=0)
         self.features = features if isinstance(features, str) else tuple(features)
         self.scaler = scaler
         self.scaling = scaling

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+from weakref import WeakSet
 
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector.utils import batch_differing_spaces, batch_space
 
 from portfolio_env.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from portfolio_env.market.market import Market
 
 LIMIT = 2**24  # numbers below it are exact in float32, to which learners cast observations
 _CHANGED = "the observation was scaled or cast on its way"
@@ -25,6 +29,7 @@ _KEEP = (
 )
 _KEPT = 1000
 _descriptions: dict[int, str] = {}  # of the markets of this process, for messages
+_observed: WeakSet[Market] = WeakSet()  # of which observations were made in this process
 
 
 def fingerprint_of(digest: str, description: str) -> int:
@@ -55,6 +60,36 @@ def check_market(observation: Mapping[str, Any], held: int, mend: str) -> None:
     check_fingerprints(np.asarray(fingerprints_in(observation)), held, mend)
 
 
+def remember(market: Market) -> None:
+    """Let ``find_market`` find a market, as long as something else holds it."""
+    _observed.add(market)
+
+
+def find_market(numbers: Any) -> Market:
+    """The market of index observations, among those that environments of this process observed.
+
+    Args:
+        numbers: Fingerprints that were observed, an array or a tensor; the first counts.
+
+    Raises:
+        ArgumentError: If it is none of them, or of two that share its fingerprint.
+    """
+    _check_type(numbers)
+    number = _first(numbers)
+    found = {market.hash: market for market in _observed if market.fingerprint == number}
+    if len(found) == 1:
+        return found.popitem()[1]
+    if not found and not _plausible(number):
+        raise ArgumentError(
+            f"{_CHANGED}: its 'market' is {number:g}, no whole number in [0, {LIMIT}). {_KEEP}"
+        )
+    why = "two markets share it" if found else "no environment of this process is in it"
+    raise ArgumentError(
+        f"the observation belongs to {_named(number)}: {why} (those of SubprocVecEnv are of other "
+        "processes); call agents.bind_market(model, market)"
+    )
+
+
 def fingerprints_in(observation: Mapping[str, Any]) -> Any:
     """The entry ``market`` of an index observation.
 
@@ -81,23 +116,37 @@ def check_fingerprints(numbers: Any, held: int, mend: str) -> None:
     Raises:
         ArgumentError: If one differs.
     """
-    if numbers.dtype.itemsize < 4:
-        raise ArgumentError(f"{_CHANGED}: as {numbers.dtype} it cannot hold a fingerprint. {_KEEP}")
+    _check_type(numbers)
     other = numbers != held
     if not bool(other.any()):
         return
-    number = float(numbers[other].reshape(-1)[0])
-    known = _descriptions.get(int(number)) if number.is_integer() else None
-    # What was scaled and clipped is whole at times, but small, as one fingerprint in 65,536 is.
-    if known is None and not (number.is_integer() and 256 <= number < LIMIT):
+    number = _first(numbers[other])
+    if number not in _descriptions and not _plausible(number):
         raise ArgumentError(
             f"{_CHANGED}: its 'market' is {number:g}, not {held} or another whole number in "
             f"[0, {LIMIT}). {_KEEP}"
         )
     raise ArgumentError(
-        f"the observation belongs to {known or f'market {number:.0f}'}, but "
-        f"{_descriptions.get(held, f'market {held}')} is bound: {mend}"
+        f"the observation belongs to {_named(number)}, but {_named(held)} is bound: {mend}"
     )
+
+
+def _check_type(numbers: Any) -> None:
+    if numbers.dtype.itemsize < 4:
+        raise ArgumentError(f"{_CHANGED}: as {numbers.dtype} it cannot hold a fingerprint. {_KEEP}")
+
+
+def _first(numbers: Any) -> float:
+    return float(numbers.reshape(-1)[0])
+
+
+def _plausible(number: float) -> bool:
+    """What was scaled and clipped is whole at times, but small, as one in 65,536 markets is."""
+    return number.is_integer() and 256 <= number < LIMIT
+
+
+def _named(number: float) -> str:
+    return _descriptions.get(int(number), f"market {number:.0f}")
 
 
 class FingerprintSpace(spaces.Box):
@@ -110,11 +159,24 @@ class FingerprintSpace(spaces.Box):
     Args:
         shape: ``(1,)``, and of batches ``(B, 1)``.
         seed: As in Gymnasium.
+        n_features: Features of the market, for networks that are built by the space alone.
+        window: Bars that the environment asks for before the first of an episode.
     """
 
-    def __init__(self, shape: tuple[int, ...] = (1,), seed: Any = None) -> None:
+    n_features: int | None = None  # of spaces that were pickled before they told
+    window: int | None = None
+
+    def __init__(
+        self,
+        shape: tuple[int, ...] = (1,),
+        seed: Any = None,
+        *,
+        n_features: int | None = None,
+        window: int | None = None,
+    ) -> None:
         """Integers in [0, ``LIMIT``)."""
         super().__init__(0, LIMIT - 1, shape, np.int64, seed)
+        self.n_features, self.window = n_features, window
 
     def __reduce__(self) -> Any:
         return FingerprintSpace, (self.shape,), self.__dict__
@@ -133,7 +195,8 @@ for _function in (spaces.utils.flatdim, spaces.utils.flatten, spaces.utils.flatt
 
 
 def _batch(space: FingerprintSpace, n: int = 1) -> FingerprintSpace:
-    return FingerprintSpace((n, *space.shape), deepcopy(space.np_random))
+    told = {"n_features": space.n_features, "window": space.window}
+    return FingerprintSpace((n, *space.shape), deepcopy(space.np_random), **told)
 
 
 def _batch_of(given: Sequence[FingerprintSpace]) -> FingerprintSpace:

@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.archive import read_arrays, write_arrays
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
-from portfolio_env.market.timeline import Moment, Timestamps, row_of
+from portfolio_env.market.timeline import Moment, Timestamps, row_of, split_rows
 from portfolio_env.names import indices_of
 
 FEATURE_BOUND = 10.0
@@ -78,8 +79,7 @@ class Market(Immutable):
             raise DataError(f"features must be finite and within +-{self.feature_bound}: clip them")
         if self.features[~self.panel.tradable].any():
             raise DataError("features of bars that cannot be traded must be 0: set them to 0")
-        if self.warmup < 0:
-            raise ArgumentError(f"warmup is {self.warmup}: it must be at least 0")
+        check_integer("warmup", self.warmup, 0)
 
     @classmethod
     def from_panel(cls, panel: PricePanel, **options: Any) -> Market:
@@ -256,17 +256,7 @@ class Market(Immutable):
         Returns:
             Three half-open ranges of rows that cover the market.
         """
-        first = round(train * self.n_bars) if isinstance(train, float) else self.row(train)
-        if isinstance(validation, float):
-            second = first + round(validation * self.n_bars)
-        else:
-            second = self.row(validation)
-        if not 0 < first < second < self.n_bars:
-            raise ArgumentError(
-                f"train={train!r}, validation={validation!r} split {self.n_bars} bars at rows "
-                f"{first} and {second}: choose them so that all three parts hold at least one bar"
-            )
-        return (0, first), (first, second), (second, self.n_bars)
+        return split_rows(self.timestamps, train, validation)
 
     def _header(self) -> dict[str, Any]:
         return {

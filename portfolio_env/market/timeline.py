@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +13,19 @@ import pandas as pd
 from portfolio_env.errors import ArgumentError
 
 Timestamps = npt.NDArray[np.datetime64]
-Moment = int | np.integer[Any] | str | date | np.datetime64
-"""A row number (negative from the end), an ISO date or a timestamp (a datetime is a date)."""
+Date: TypeAlias = str | date | np.datetime64
+"""An ISO date or a timestamp (a datetime is a date)."""
+Moment: TypeAlias = int | np.integer[Any] | Date
+"""A row number (negative from the end), an ISO date or a timestamp."""
+Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
+"""First and last day of stretches of time by name, both included, or exact times."""
 
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
 
 
-def as_timestamp(when: str | date | np.datetime64) -> np.datetime64:
+def as_timestamp(when: Date) -> np.datetime64:
     """An ISO date or a timestamp as datetime64[ns]; one with a time zone is converted to UTC."""
     try:
         if not isinstance(when, str | date | np.datetime64):
@@ -64,6 +69,24 @@ def row_of(timestamps: Timestamps, when: Moment) -> int:
             f"{when} is after the last bar {timestamps[-1]}: give an earlier one, or None as an end"
         )
     return row
+
+
+def split_rows(
+    timestamps: Timestamps, train: float | Moment, validation: float | Moment
+) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+    """Chronological ranges for training, validation and test; see ``Market.split``."""
+    n = len(timestamps)
+    first = round(train * n) if isinstance(train, float) else row_of(timestamps, train)
+    if isinstance(validation, float):
+        second = first + round(validation * n)
+    else:
+        second = row_of(timestamps, validation)
+    if not 0 < first < second < n:
+        raise ArgumentError(
+            f"train={train!r}, validation={validation!r} split {n} bars at rows {first} and "
+            f"{second}: choose them so that all three parts hold at least one bar"
+        )
+    return (0, first), (first, second), (second, n)
 
 
 def bar_spacing(timestamps: Timestamps) -> tuple[np.timedelta64, bool]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import check_fields, shortened
+from portfolio_env.checks import check_fields, check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.projection import BOUNDS, project_lane
 
@@ -65,19 +65,18 @@ class PortfolioConstraints:
         check_fields(self)
         for name in ("max_weight", "max_leverage", "max_turnover", "max_period_turnover"):
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ArgumentError(f"{name}={shortened(value)} must be a positive finite number.")
+            if value is not None:
+                check_number(name, value, above=0)
         for name in ("top_k", "turnover_period"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ArgumentError(f"{name}={shortened(value)} must be an integer of 1 or more.")
+            if value is not None:
+                check_integer(name, value)
         if (self.max_period_turnover is None) != (self.turnover_period is None):
             raise ArgumentError(
                 f"max_period_turnover={self.max_period_turnover!r} and "
                 f"turnover_period={self.turnover_period!r} go together; give both or neither."
             )
-        if not 0 <= self.no_trade_band < 1:
-            raise ArgumentError(f"no_trade_band={self.no_trade_band!r} must be in [0, 1).")
+        check_number("no_trade_band", self.no_trade_band, 0, below=1)
         low = 0.0 if self.long_only else -self.max_weight
         if self.min_weight is not None and not low <= self.min_weight <= self.max_weight:
             raise ArgumentError(

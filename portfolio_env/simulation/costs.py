@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.checks import check_fields, shortened
+from portfolio_env.checks import check_fields, check_integer, check_number, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import PricePanel
 from portfolio_env.names import indices_of
@@ -73,15 +73,11 @@ class TransactionCosts:
             if field.name.endswith("_bps") and value is not None:
                 object.__setattr__(self, field.name, _checked_bps(field.name, value))
         for name in ("impact", "fixed_fee"):
-            _check_number(name, getattr(self, name), 0.0, np.inf)
+            check_number(name, getattr(self, name), 0)
         for name in ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual"):
-            _check_number(name, getattr(self, name), -1.0, 10.0)
-        _check_number("delisting_haircut", self.delisting_haircut, 0.0, 1.0)
-        if self.impact_window < 2:
-            raise ArgumentError(
-                f"impact_window={shortened(self.impact_window)} must be an integer of 2 or more "
-                "bars."
-            )
+            check_number(name, getattr(self, name), -1, 10)
+        check_number("delisting_haircut", self.delisting_haircut, 0, 1)
+        check_integer("impact_window", self.impact_window, 2)
 
     def rates(self, assets: int | Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Linear cost per traded notional of each side, commission plus half-spread.
@@ -182,10 +178,3 @@ def _per_asset(name: str, value: Any, assets: int | Sequence[str]) -> NDArray[np
             "per asset, a single number, or numbers by asset's name."
         )
     return np.broadcast_to(array, (n_assets,)).copy()
-
-
-def _check_number(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ArgumentError(
-            f"{name}={shortened(value)} must be a finite number in [{low:g}, {high:g}]."
-        )

@@ -1,7 +1,8 @@
 """The seam between decision and money: a policy decides, an executor carries out.
 
-An environment hands actions to its executor in ``step``, in whatever way that takes them, and shows
-it as ``env.unwrapped.executor``. The simulator is one; an environment that trades with a broker has
+The protocol says how accounts are read and not how they trade: an environment hands the actions to
+its executor in its own ``step``, in whatever way that takes them, and shows it as
+``env.unwrapped.executor``. The simulator is one; an environment that trades with a broker has
 another. ``evaluation.backtest`` acts through the environment and reads the accounts here.
 """
 
@@ -41,7 +42,7 @@ class Account(NamedTuple):
 
 
 class Executor(Protocol):
-    """Carries out what a policy decides.
+    """Carries out what a policy decides, when the ``step`` of its environment asks it to.
 
     Attributes:
         action: Kind of action that it takes, "weights" or "logits".

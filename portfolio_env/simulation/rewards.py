@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.names import find
 from portfolio_env.simulation import dynamics
@@ -121,7 +122,7 @@ class ExcessLogReturn(Reward):
 
     def __init__(self, scale: float = 1.0) -> None:
         """Keep the scale, > 0."""
-        self.scale = _positive("scale", scale)
+        self.scale = float(check_number("scale", scale, above=0))
 
     def __call__(self, step: Transition) -> Float:
         """Return the scaled excess."""
@@ -133,8 +134,8 @@ class RiskAdjusted(Reward):
 
     def __init__(self, risk_aversion: float = 0.5, turnover_penalty: float = 0.01) -> None:
         """Keep the two penalties, >= 0."""
-        self.risk_aversion = _not_negative("risk_aversion", risk_aversion)
-        self.turnover_penalty = _not_negative("turnover_penalty", turnover_penalty)
+        self.risk_aversion = float(check_number("risk_aversion", risk_aversion, 0))
+        self.turnover_penalty = float(check_number("turnover_penalty", turnover_penalty, 0))
 
     def __call__(self, step: Transition) -> Float:
         """Return the penalised simple return."""
@@ -147,7 +148,7 @@ class DrawdownPenalised(Reward):
 
     def __init__(self, penalty: float = 0.1) -> None:
         """Keep the penalty per unit of drawdown and step, >= 0."""
-        self.penalty = _not_negative("penalty", penalty)
+        self.penalty = float(check_number("penalty", penalty, 0))
 
     def __call__(self, step: Transition) -> Float:
         """Return the penalised log return."""
@@ -158,9 +159,7 @@ class _Differential(Reward):
     """Two exponential moving averages of the return, starting from 0 in every episode."""
 
     def __init__(self, eta: float = 0.01) -> None:
-        if not 0 < eta < 1:
-            raise ArgumentError(f"eta={eta!r}, the adaptation rate, must be in (0, 1).")
-        self.eta = float(eta)
+        self.eta = float(check_number("eta", eta, above=0, below=1))
         self._first: Float = np.zeros(0)
         self._second: Float = np.zeros(0)
 
@@ -319,15 +318,3 @@ def _name_of(reward: Any) -> str:
 def _ratio(top: Float, square: Float, power: float) -> Float:
     known = square > 1e-16
     return np.where(known, top / np.where(known, square, 1.0) ** power, 0.0)
-
-
-def _positive(name: str, value: float) -> float:
-    if not 0 < value < np.inf:
-        raise ArgumentError(f"{name}={value!r} must be positive and finite.")
-    return float(value)
-
-
-def _not_negative(name: str, value: float) -> float:
-    if not 0 <= value < np.inf:
-        raise ArgumentError(f"{name}={value!r} must be at least 0 and finite.")
-    return float(value)

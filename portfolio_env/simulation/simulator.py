@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import check_choice, check_integer, check_positive
+from portfolio_env.checks import check_choice, check_integer, check_number
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.names import check_keywords
@@ -101,9 +101,9 @@ class Simulator:
                 check_integer(name, value)
         check_choice("action", action, ("logits", "weights"))
         check_choice("execution", execution, ("close", "next_open"))
-        check_positive("adjustment", adjustment, 1.0)
-        check_positive("initial_value", initial_value, 1e15, LEAST_VALUE)
-        check_positive("logits_scale", logits_scale, 100.0)
+        check_number("adjustment", adjustment, above=0, high=1)
+        check_number("initial_value", initial_value, LEAST_VALUE, 1e15)
+        check_number("logits_scale", logits_scale, above=0, high=100)
         self.market = market
         self.num_lanes, self.window, self.action = num_lanes, window, action
         self.costs = made_costs(costs)

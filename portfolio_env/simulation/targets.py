@@ -183,10 +183,8 @@ def _share_rest(d: Float, a: Float, fixed: Bool) -> float:
     if abs(free) <= SUM_ROUNDING:
         free = 0.0
     scale = free / asked if asked > 1e-12 and free > 0.0 else 0.0
-    rest = free
     for i in range(fixed.shape[0]):
         if not fixed[i]:
             a[i + 1] *= scale
-            rest -= a[i + 1]
-    a[0] = a[0] * scale if scale > 0.0 else rest
+    a[0] = a[0] * scale if scale > 0.0 else free
     return free

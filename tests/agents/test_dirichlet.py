@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import gammaln
@@ -62,7 +63,7 @@ def scramble(policy: Any, size: float = 0.5) -> Any:
 
 
 @given(concentration=CONCENTRATIONS, seed=st.integers(0, 2**16))
-@settings(max_examples=50)
+@examples(50)
 def test_density_entropy_and_mean_are_those_of_scipy(concentration: list[float], seed: int) -> None:
     alpha = np.array(concentration)
     inside = np.random.default_rng(seed).dirichlet(np.ones(len(alpha))) + 1e-3
@@ -91,7 +92,7 @@ def test_draws_have_the_moments_of_the_law() -> None:
 
 
 @given(seed=st.integers(0, 2**16), slots=st.integers(2, 300), level=st.sampled_from([0.02, 1, 40]))
-@settings(max_examples=40)
+@examples(40)
 def test_draws_are_weights_whose_density_survives_the_buffer(
     seed: int, slots: int, level: float
 ) -> None:

@@ -163,8 +163,8 @@ def test_checkpoints_of_other_options_are_refused() -> None:
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"max_grad_norm": -1.0}, "max_grad_norm"),
         ({"schedule": "linear"}, "schedule is 'linear'"),
-        ({"ema": 1.0}, "ema is 1.0"),
-        ({"patience": 0}, "patience is 0"),
+        ({"ema": 1.0}, "ema=1.0"),
+        ({"patience": 0}, "patience=0"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], text: str) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
@@ -156,7 +157,7 @@ def test_each_bar_is_encoded_once_while_weights_stay(market: Any) -> None:
 
 
 @given(st.lists(st.lists(st.integers(WINDOW - 1, BARS - 1), min_size=1, max_size=5), min_size=1))
-@settings(max_examples=25, deadline=None)
+@examples(25)
 def test_reading_ahead_encodes_no_bar_twice_and_the_first_bars_alone(
     asked: list[list[int]],
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from helpers import examples
 from helpers.policy_checks import (
     ASSETS,
     FEATURES,
@@ -20,7 +21,7 @@ from helpers.policy_checks import (
     outputs,
     scramble,
 )
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.utils import polyak_update
 
@@ -56,7 +57,7 @@ def test_window_flat_and_index_observations_give_the_same_numbers(cls: type) -> 
 
 @pytest.mark.parametrize("cls", POLICIES)
 @given(seed=st.integers(0, 2**16))
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_permuting_the_assets_permutes_the_actions(cls: type, seed: int) -> None:
     rng = np.random.default_rng(seed)
     th.manual_seed(seed)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from helpers import examples
 from helpers.payload import Payload
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
@@ -59,7 +60,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(TREES)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_a_tree_comes_back_as_it_was(folder: Path, tree: Any) -> None:
     save_tensors(folder / "tree.safetensors", tree, kind="tree")
     assert same(tree, load_tensors(folder / "tree.safetensors", kind="tree"))

@@ -9,7 +9,6 @@ from helpers.panels import panel_of
 import portfolio_env as pe
 from agents.training.config import TrainConfig
 from baselines import BASELINES, load_baseline, make_baseline, save_baseline, strategies
-from baselines.plugins import source_of
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.runner import run_backtests
@@ -187,10 +186,10 @@ def test_what_was_tried_is_told_by_its_source(mine, own_module, tmp_path):
 
 def test_what_stands_in_no_module_has_a_source_too():
     rules = [make_baseline(lambda past, k=k: k, MARKET) for k in (1, 2)]
-    assert source_of(rules[0]) is not None
-    assert source_of(make_baseline("momentum", MARKET)) is None
+    assert rules[0].source_sha256() is not None
+    assert make_baseline("momentum", MARKET).source_sha256() is None
     other = make_baseline(lambda past: past.close[-1] * 3, MARKET)
-    assert source_of(other) != source_of(rules[0])
+    assert other.source_sha256() != rules[0].source_sha256()
 
 
 def test_saved_by_name(mine, own_module, tmp_path, caplog):

@@ -100,7 +100,7 @@ def test_too_early_and_untrained_and_unknown(planted):
         ({"encoder": "nothing"}, "nothing"),
         ({"window": 0}, "window=0"),
         ({"validation": 0.9}, "validation=0.9"),
-        ({"loss": "profit"}, "choose 'growth' or 'sharpe'"),
+        ({"loss": "profit"}, "loss='profit' must be one of 'growth', 'sharpe'"),
     ):
         with pytest.raises(ArgumentError, match=message):
             DeepPortfolio(planted, **options).fit(planted.panel, (0, 1000))

@@ -102,8 +102,8 @@ def test_order_linkage_and_distance_matter():
         assert abs(other - plain).max() > 1e-4
     for options, message in (
         ({"linkage": "singel"}, "did you mean single"),
-        ({"distance": "euclid"}, "unknown distance"),
-        ({"covariance": "none"}, "unknown covariance"),
+        ({"distance": "euclid"}, "distance=.* must be one of"),
+        ({"covariance": "none"}, "covariance=.* must be one of"),
     ):
         for kind in (HierarchicalRiskParity, HierarchicalEqualRisk):
             with pytest.raises(ArgumentError, match=message):

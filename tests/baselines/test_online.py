@@ -184,9 +184,9 @@ def test_targets_share_out_what_cannot_be_traded():
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("eg", {"eta": -1}, r"eta=-1 must be a number in \[0, inf\]"),
+        ("eg", {"eta": -1}, r"eta=-1 must be a finite number of 0 or more"),
         ("eg", {"start": 120}, "give an earlier bar"),
-        ("ons", {"eta": 1.5}, r"eta=1.5 must be a number in \[0, 1\]"),
+        ("ons", {"eta": 1.5}, r"eta=1.5 must be a finite number in \[0, 1\]"),
         ("ons", {"delta": float("nan")}, "delta=nan"),
         ("olmar1", {"window": 1}, "window=1 must be an integer of 2 or more"),
         ("pamr", {"epsilon": "high"}, "epsilon='high'"),

@@ -103,7 +103,7 @@ def test_proportions_are_restored_and_shared_out():
     ("name", "options", "message"),
     [
         ("momentum", {"lookback": 0}, "lookback=0 must be an integer of 1 or more"),
-        ("momentum", {"top": 0}, r"top=0 must be in \(0, 1\]"),
+        ("momentum", {"top": 0}, r"top=0 must be a finite number in \(0, 1\]"),
         ("inverse_volatility", {"lookback": 1}, "integer of 2 or more"),
         ("random", {"seed": -1}, "seed=-1"),
         ("constant_rebalanced", {"proportions": {"A": 0.5}}, "sum to 0.5"),

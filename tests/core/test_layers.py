@@ -27,10 +27,13 @@ LAYERS = (
     ),
     "portfolio_env.evaluation",
     "agents.networks agents.losses agents.tensors agents.removal",
-    "agents.memory agents.market_encoder agents.market_extractor agents.forecasts agents.fitting",
+    (
+        "agents.memory agents.market_encoder agents.market_rows agents.market_extractor "
+        "agents.actor_critic agents.forecasts agents.fitting"
+    ),
     "agents.inspection agents.policies",
     "agents.direct agents.sb3",
-    "agents.saving",
+    "agents.saving agents.settings",
     "agents.training",
     "agents agents.store",
     "baselines",

@@ -23,7 +23,7 @@ from portfolio_env.data.load import frame_of_panel
 from portfolio_env.data.reports import exploration_plots
 from portfolio_env.files.csv_files import neutral, original, write_csv
 from portfolio_env.files.safe_names import file_name, printable
-from portfolio_env.plotting import plot_label
+from portfolio_env.plotting.figures import plot_label
 from portfolio_env.rendering import render_ansi, render_rgb
 
 STRANGE = (

@@ -219,7 +219,7 @@ def test_refuses_what_cannot_be_fetched(tmp_path, arguments, message):
     [
         ({}, "give either since"),
         ({"since": "2023-01-01", "bars": 5}, "give either since"),
-        ({"bars": 0}, "bars is 0"),
+        ({"bars": 0}, "bars=0"),
         ({"since": "2023-01-01", "until": "2023-01-01"}, "hold no candle of 1d"),
         ({"since": "2025-01-01"}, "hold no candle of 1d"),
         ({"since": "soon"}, "'soon' is no date"),

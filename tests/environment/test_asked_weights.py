@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 from gymnasium.wrappers import ClipAction
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -47,7 +48,7 @@ def same(first, second):
     return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(name=CASES, action=ASKED, wide=st.booleans())
 def test_a_clipped_action_is_the_same_trade_as_the_action_itself(name, action, wide):
     options = {"action": "weights", "observation": "index", "window": 1, "market": MARKET}
@@ -67,7 +68,7 @@ def test_a_clipped_action_is_the_same_trade_as_the_action_itself(name, action, w
     assert all(infos[key][0] == infos[key][1] for key in infos)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(name=CASES, action=ASKED)
 def test_stable_baselines_shell_means_the_same_trade(name, action):
     from agents import make_sb3_vec_env
@@ -82,7 +83,7 @@ def test_stable_baselines_shell_means_the_same_trade(name, action):
     assert np.array_equal(*observation["weights"])
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(name=CASES, asked=ASKED)
 def test_every_portfolio_within_the_constraints_lies_in_the_box(name, asked):
     weights = PortfolioConstraints(**LIMITS[name]).project(asked)

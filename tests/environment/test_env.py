@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 import portfolio_env as pe
@@ -185,7 +186,7 @@ def test_one_asset_alone_is_reachable(n):
 
 
 @given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=6, max_size=6))
-@settings(max_examples=60)
+@examples(60)
 def test_any_finite_action_is_accepted(action):
     for kind in ("logits", "weights"):
         env = PortfolioEnv(pe.load_market(MARKET), window=1, action=kind)

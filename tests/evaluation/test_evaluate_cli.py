@@ -119,6 +119,7 @@ def test_the_report_and_the_curves_are_written(alone):
     assert list((alone[0] / "tb" / "evaluation").glob("events*"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_second_use_of_the_test_range_is_counted_and_said(alone, tmp_path, monkeypatch, capsys):
     home = shutil.copytree(alone[0], tmp_path / "home")
     folder = home / "evaluation" / "test"
@@ -143,6 +144,7 @@ def _looks(home):
     return read_json(home / "looks.json")["looks"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, capsys):
     printed = command(
         monkeypatch, capsys, *QUICK, "--split", "validation", "--baselines", "cash", "--out",
@@ -158,8 +160,11 @@ def test_other_ranges_are_no_looks_at_the_test_range(tmp_path, monkeypatch, caps
     assert not (tmp_path / "looks.json").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, capsys):
     from filelock import FileLock, Timeout
+
+    from portfolio_env.evaluation import evaluation
 
     written = []
 
@@ -169,8 +174,8 @@ def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, cap
         written.append(folder)
         return write(folder, *arguments)
 
-    write = evaluate.evaluation.write_report
-    monkeypatch.setattr(evaluate.evaluation, "write_report", seen)
+    write = evaluation.write_report
+    monkeypatch.setattr(evaluation, "write_report", seen)
     command(monkeypatch, capsys, *QUICK, "--baselines", "cash", "--out", tmp_path)
     assert written == [tmp_path / "evaluation" / "test"]
     with FileLock(tmp_path / "evaluation" / ".test.lock", timeout=0):
@@ -185,8 +190,8 @@ def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, cap
         ([*QUICK, "--baselines", "equal_wait"], "did you mean equal_weight"),
         ([*QUICK, "--commissions", "0;10"], "give numbers such as 0,10,25"),
         ([*QUICK, "--events", "events.csv"], "events.csv"),
-        ([*QUICK, "--resamples", "0"], "resamples is 0"),
-        ([*QUICK, "--capital", "-5"], "capital=-5.0 must be a positive"),
+        ([*QUICK, "--resamples", "0"], "resamples=0 must be"),
+        ([*QUICK, "--capital", "-5"], "capital=-5.0 must be a finite number above 0"),
         ([*QUICK, "--capital", "5", "--lot", "-1"], "lot=-1"),
         ([*QUICK, "--capital", "5", "--costs.fixed-fee", "6"], "fixed fee of 6 eats capital=5"),
         ([*QUICK, "--commissions", "0,-5"], "commission_bps=-5"),
@@ -254,6 +259,7 @@ def test_evaluates_a_run_against_baselines(run, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_another_model_of_the_run_is_another_trial(run, monkeypatch, capsys):
     quick = ("--device", "cpu", "--resamples", 40, "--baselines", "equal_weight")
     command(monkeypatch, capsys, run, *quick)
@@ -269,6 +275,7 @@ def test_another_model_of_the_run_is_another_trial(run, monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_the_training_range_starts_at_its_first_possible_decision(run, monkeypatch, capsys):
     command(monkeypatch, capsys, run, "--split", "train", "--device", "cpu", "--resamples", 40)
     facts = json.loads((run / "evaluation" / "train" / "metrics.json").read_text())

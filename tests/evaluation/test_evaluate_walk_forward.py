@@ -14,8 +14,8 @@ import pytest
 
 import evaluate
 from agents.training.config import TrainConfig
-from agents.training.evaluation import run_task
-from agents.training.walk_forward import out_of_sample, walk_forward
+from agents.training.tasks import run_task
+from agents.training.walk_forward_training import out_of_sample, walk_forward
 from baselines import BASELINES, PortfolioModel, make_baseline
 from portfolio_env import PortfolioEnv, load_market
 from portfolio_env.evaluation import GateDecision, backtest, gate
@@ -196,6 +196,7 @@ def test_folds_cover_the_account_once(path):
     assert not fold.windows and not fold.seeds and fold.agents == ["ppo"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_baselines_alone_take_the_folds_too(path, tmp_path, capsys):
     copy = shutil.copytree(path, tmp_path / "copy")
     judge(copy, "--no-agent")

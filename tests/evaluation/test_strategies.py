@@ -11,6 +11,7 @@ from baselines.ensemble import Ensemble
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.runner import BacktestRuns
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
+from portfolio_env.evaluation.usage_log import trials
 
 MARKET = pe.load_market(panel_of("B", 260, assets=4, seed=3, ragged=False))
 RANGES = {"train": (0, 150), "validation": (150, 200), "test": (200, 260)}
@@ -75,7 +76,7 @@ def test_another_agent_makes_another_trial_of_the_mixture(tmp_path):
         policy = Ensemble(MARKET, members={"ppo": make_baseline("cash", MARKET)})
         account = backtest(policy, pe.PortfolioEnv(**fold.baseline_options("test")))
         runs = BacktestRuns({"ensemble": [policy]}, {"ensemble": account})
-        (trial,) = strategies.trials(EvaluationTask(tmp_path, fold, (fold,)), runs)
+        (trial,) = trials(EvaluationTask(tmp_path, fold, (fold,)), runs)
         return trial.fingerprint
 
     assert fingerprint(b"one") == fingerprint(b"one") != fingerprint(b"other")

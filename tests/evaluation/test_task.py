@@ -6,7 +6,7 @@ import pytest
 
 from agents import load_run
 from agents.training.config import TrainConfig
-from agents.training.evaluation import run_task
+from agents.training.tasks import run_task
 from agents.training.train import train
 from portfolio_env.errors import ArgumentError, DataError
 

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from helpers import examples
 from helpers.panels import closes_only, panel_of, rewritten_after
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_env import DataError, load_market
@@ -34,7 +35,7 @@ def observed(panel, names=EVERYTHING, **options):
     return FeaturePipeline(names, bound=1e30, **options).transform(panel)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(t=st.integers(0, BARS - 1), seed=st.integers(0, 2**16), reference=st.sampled_from([None, 1]))
 def test_nothing_after_t_changes_any_feature_up_to_t(panel, t, seed, reference):
     reference = reference and panel.assets[reference]
@@ -46,7 +47,7 @@ def test_nothing_after_t_changes_any_feature_up_to_t(panel, t, seed, reference):
         assert len(differing(before.features, after.features, before.feature_names)) > 100
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(t=st.integers(0, BARS - 1))
 def test_truncating_at_t_gives_the_same_last_row(panel, t):
     whole = observed(panel)
@@ -55,7 +56,7 @@ def test_truncating_at_t_gives_the_same_last_row(panel, t):
     assert not differing(cut.features[-1], whole.features[t], whole.feature_names)
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(t=st.integers(330, BARS - 1), seed=st.integers(0, 2**16))
 @pytest.mark.parametrize("scaler", ["robust", "standard", "rank"])
 @pytest.mark.parametrize("preset", PRESETS)
@@ -70,7 +71,7 @@ def test_fitted_presets_know_nothing_of_later_rows(preset, scaler, t, seed):
     assert before.past(t).hash == after.past(t).hash
 
 
-@settings(max_examples=10)
+@examples(10)
 @given(t=st.integers(0, BARS - 1), seed=st.integers(0, 2**16))
 def test_closes_alone_know_nothing_of_the_future(t, seed):
     panel = panel_of("D", BARS)

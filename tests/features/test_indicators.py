@@ -7,10 +7,11 @@ from functools import cache
 
 import numpy as np
 import pytest
+from helpers import examples
 from helpers.oracles import indicator_oracle, indicator_oracle_others
 from helpers.oracles.arithmetic import EXPECTED, assets_of, on_longer_bars
 from helpers.panels import panel_of
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_env import PricePanel
@@ -125,7 +126,7 @@ def scaled(panel, names, factor):
     return replace(panel, **{name: factor * getattr(panel, name) for name in names})
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(exponent=st.integers(-20, 20), names=st.sampled_from([PRICES, ("volume",)]))
 def test_units_of_prices_and_volumes_change_nothing_but_levels(exponent, names):
     """Powers of two, so that no bit is rounded; the next test takes other factors."""
@@ -159,7 +160,7 @@ def test_assets_may_have_units_of_their_own(factor):
 
 
 @given(order=st.permutations(range(4)))
-@settings(max_examples=10)
+@examples(10)
 def test_permuted_assets_have_permuted_features(order):
     panel = damaged_panel("D")
     other = panel.subset(columns=order)
@@ -244,7 +245,7 @@ def odd_panel(seed, steps, volumes, absent):
     return PricePanel(times, ("A", "B", "C"), **bars, periods_per_year=365.0)
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(
     seed=st.integers(0, 2**16),
     steps=st.lists(st.sampled_from(sorted(STEPS)), min_size=3, max_size=3),

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import ta
+from helpers import examples
 from helpers.panels import panel_of, rewritten_after
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_env import ArgumentError, DataError
@@ -149,7 +150,7 @@ def bits_differ(first, second):
     return first.tobytes() != second.tobytes()
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(t=st.integers(0, BARS - 2), seed=st.integers(0, 2**16))
 def test_nothing_after_t_changes_any_of_them_up_to_t(t, seed):
     panel = panel_of("D", BARS)
@@ -160,7 +161,7 @@ def test_nothing_after_t_changes_any_of_them_up_to_t(t, seed):
         assert bits_differ(before, after) or t >= BARS - 80
 
 
-@settings(max_examples=15)
+@examples(15)
 @given(t=st.integers(0, BARS - 1))
 def test_truncating_at_t_gives_the_same_rows(t):
     panel = panel_of("D", BARS)

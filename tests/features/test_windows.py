@@ -5,7 +5,8 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_env.features import windows
@@ -121,7 +122,7 @@ def test_short_series_give_nothing(name):
         assert np.isnan(values).all()
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(seed=st.integers(0, 999), w=st.integers(2, 30), t=st.integers(0, ROWS - 1))
 @pytest.mark.parametrize("name", ALL)
 def test_nothing_after_a_row_changes_it(name, seed, w, t):
@@ -136,7 +137,7 @@ def test_nothing_after_a_row_changes_it(name, seed, w, t):
 FORGETFUL = [name for name in ALL if name not in ("ema", "wilder")]
 
 
-@settings(max_examples=30)
+@examples(30)
 @given(seed=st.integers(0, 999), w=st.integers(2, 20), first=st.integers(1, 40))
 @pytest.mark.parametrize("name", FORGETFUL)
 def test_a_window_has_the_same_bits_whatever_came_before(name, seed, w, first):

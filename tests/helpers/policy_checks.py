@@ -6,7 +6,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from agents.market_extractor import MarketExtractor
+from agents.market_rows import MarketRows
 from agents.policies import (
     PerAssetActorCriticPolicy,
     PerAssetDirichletPolicy,
@@ -65,7 +65,7 @@ def scramble(policy: Any) -> Any:
 
 def bind(policy: Any, features: np.ndarray) -> Any:
     for module in policy.modules():
-        if isinstance(module, MarketExtractor):
+        if isinstance(module, MarketRows):
             module.bind(th.tensor(features))
     return policy
 

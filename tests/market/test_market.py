@@ -149,7 +149,7 @@ def test_malformed_panels_are_refused(changes, text):
         ({"features": np.full((3, 2, 1), np.nan)}, "finite"),
         ({"features": np.full((3, 2, 1), 10.1)}, "within"),
         ({"features": np.ones((3, 2, 1))}, "cannot be traded"),
-        ({"warmup": -1}, "warmup is -1"),
+        ({"warmup": -1}, "warmup=-1"),
     ],
 )
 def test_malformed_markets_are_refused(changes, text):

@@ -75,6 +75,17 @@ def test_a_trade_that_breaks_conservation_stops_its_lane(broken, change):
     assert (simulator.t - start).tolist() == [2, 1, 2]
 
 
+@pytest.mark.parametrize("lanes", [(0,), (2,), (0, 1), (1, 2), (0, 1, 2)])
+def test_the_first_of_the_lanes_that_break_is_named(lanes):
+    simulator = Simulator(load_market(f"synthetic?bars={BARS}&assets={ASSETS}"), 3, window=1)
+    simulator.reset(lambda _: None)
+    start = simulator.t.copy()
+    simulator.weights[list(lanes)] *= 0.999
+    with pytest.raises(ConservationError, match=f"lane {lanes[0]}"):
+        simulator.step(np.zeros((3, 5)))
+    assert (simulator.t - start).tolist() == [int(lane not in lanes) for lane in range(3)]
+
+
 def test_a_trade_in_what_cannot_be_traded_stops_its_lane(broken):
     def moved(held, mu, turnover):
         held[3], held[4] = held[3] + held[4], 0.0

@@ -8,7 +8,7 @@ from helpers.oracles.account import Account
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from portfolio_env import Market, PricePanel, TransactionCosts
+from portfolio_env import ArgumentError, Market, PricePanel, TransactionCosts, load_market
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.market_arrays import Benchmark, listed_rows, market_arrays
 from portfolio_env.simulation.simulator import Simulator
@@ -30,10 +30,11 @@ def test_carry_equals_the_fixtures(case):
     assert weights.sum() == pytest.approx(1, abs=1e-15)
 
 
+@pytest.mark.parametrize("size", [0.1, 1.0, -1.0])
 @pytest.mark.parametrize("rate", range(3))
-def test_every_rate_is_charged_whatever_the_others_are(rate):
+def test_every_rate_is_charged_whatever_the_others_are(rate, size):
     """On cash, on debt, and on shorts beside cash, each where the other rates are 0."""
-    rates = tuple(0.1 * (i == rate) for i in range(3))
+    rates = tuple(size * (i == rate) for i in range(3))
     for weights in ([0.5, 0.5, 0.0], [-0.5, 1.5, 0.0], [1.2, 0.1, -0.3]):
         cash, short = weights[0], -min(weights[2], 0.0)
         carry = rates[0] * max(cash, 0.0) + rates[1] * min(cash, 0.0) - rates[2] * short
@@ -41,6 +42,29 @@ def test_every_rate_is_charged_whatever_the_others_are(rate):
         growth, found = dynamics.drift_lane(held, np.ones(2), np.zeros(2, bool), 0.0, rates, held)
         assert found == pytest.approx(carry, abs=1e-15)
         assert growth == pytest.approx(1 + carry, abs=1e-15)
+
+
+def test_all_that_was_lost_is_no_division_by_zero():
+    held = np.array([0.0, 1.0, 0.0])
+    gone = np.array([True, False])
+    growth, _ = dynamics.drift_lane(held, np.ones(2), gone, 1.0, (0.0, 0.0, 0.0), held)
+    assert growth == 0 and held.tolist() == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("lane", range(4))
+@pytest.mark.parametrize("action", ["logits", "weights"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_the_lane_whose_action_is_not_finite_is_named_and_nothing_moves(lane, action, value):
+    made = Simulator(load_market("synthetic?bars=80&assets=2"), 4, window=1, action=action)
+    made.reset(lambda _: None)
+    made.step(np.full((4, 3), 0.3))
+    before = made.ledger.copy(), made.weights.copy(), made.t.copy()
+    actions = np.full((4, 3), 0.3)
+    actions[lane:, 1] = value
+    with pytest.raises(ArgumentError, match=f"lane {lane} is not finite"):
+        made.step(actions)
+    for old, new in zip(before, (made.ledger, made.weights, made.t), strict=True):
+        assert (old == new).all()
 
 
 # ---- moves
@@ -359,6 +383,40 @@ def test_ruin_terminates_and_keeps_the_debt_visible():
     assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(-8000)
     assert reward[0] == pytest.approx(np.log(dynamics.LOG_FLOOR))
     assert simulator.weights[0].tolist() == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("night", [0.4, 2 / 3])  # debts are left, or nothing
+def test_an_account_ruined_overnight_trades_nothing(night):
+    closes = np.array([[1.0, 1.0], [night, 1.0], [1.0, 1.0]])
+    opens = 100 * np.array([[1.0, 1.0], [1.0, 1.0], [night, 1.0], [night, 1.0]])
+    simulator = Simulator(
+        price_market(closes, opens=opens), window=1, action="weights", execution="next_open",
+        costs=TransactionCosts(10, cash_rate_annual=0.05, margin_rate_annual=0.05),
+        constraints={"max_leverage": 3.0, "max_weight": 3.0}, initial=[-2.0, 3.0, 0.0],
+    )  # fmt: skip
+    simulator.reset(lambda _: None)
+    simulator.step(simulator.weights)  # what is held stays
+    value = simulator.ledger[dynamics.VALUE, 0]
+    carry = simulator.ledger[dynamics.CARRY, 0]
+    assert carry < 0
+    simulator.step([[-0.5, 0.0, 1.5]])
+    assert simulator.terminated[0]
+    left = value * (1 + 3 * (night - 1) * 1e4 / value)
+    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(left)
+    assert simulator.ledger[dynamics.TURNOVER, 0] == 0
+    assert simulator.ledger[dynamics.COST, 0] == 0
+    assert simulator.ledger[dynamics.CARRY, 0] == 0
+    assert simulator.held[0].tolist() == simulator.weights[0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_what_inactive_lanes_are_asked_for_does_not_matter():
+    made = Simulator(price_market(np.ones((3, 2))), 4, window=1)
+    made.reset(lambda _: None)
+    for lane in range(4):
+        actions, active = np.zeros((4, 3)), np.arange(4) != lane
+        actions[lane] = np.nan
+        made.step(actions, active)
+        made.reset(lambda _: None)
 
 
 @given(st.floats(0.05, 0.95))

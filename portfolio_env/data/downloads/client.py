@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from portfolio_env.checks import check_integer
 from portfolio_env.data.downloads.store import Times
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market.panel import FloatArray
@@ -48,8 +49,7 @@ class Retry:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.attempts < 1:
-            raise ArgumentError(f"attempts is {self.attempts}: give at least 1")
+        check_integer("attempts", self.attempts)
         if not 0 <= self.base <= self.cap:
             raise ArgumentError(f"base {self.base} is not within [0, cap={self.cap}]: lower it")
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from portfolio_env.checks import check_integer
 from portfolio_env.data.downloads.client import Client, Retry
 from portfolio_env.data.downloads.download import How, SeriesReport, download
 from portfolio_env.data.downloads.store import Range, milliseconds, read_series, stored
@@ -187,8 +188,7 @@ def _range(
     if since is not None and bars is None:
         start = -(-_ms(since) // step) * step
     elif since is None and bars is not None:
-        if isinstance(bars, bool) or bars < 1:
-            raise ArgumentError(f"bars is {bars}: give a number of candles, at least 1")
+        check_integer("bars", bars)
         start = (-(-end // step) - bars) * step
     else:
         raise ArgumentError("give either since, the first candle's date, or bars, their number")

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.market.timeline import Timestamps
@@ -51,11 +52,9 @@ _GAP_SHARE = 0.15  # of a bar's variance between the last close and the open
 
 def check_size(seed: int, bars: int, assets: int, least: int = 2) -> None:
     """Refuse sizes that a generator of ``least`` assets or more cannot give."""
-    if seed < 0 or not 2 <= bars <= 60_000 or assets < least:
-        raise ArgumentError(
-            f"seed={seed}, bars={bars}, assets={assets}: "
-            f"need seed >= 0, bars from 2 to 60,000 and assets >= {least}"
-        )
+    check_integer("seed", seed, 0)
+    check_integer("bars", bars, 2, 60_000)
+    check_integer("assets", assets, least)
 
 
 def daily_timestamps(bars: int, periods_per_year: int) -> Timestamps:

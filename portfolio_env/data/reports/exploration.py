@@ -33,6 +33,7 @@ from portfolio_env.html import (
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import as_timestamp, time_text
 from portfolio_env.names import indices_of
+from portfolio_env.plotting.returns import palette
 
 if TYPE_CHECKING:
     from datetime import date
@@ -248,7 +249,7 @@ def _risk(page: Page, panel: PricePanel, few: PricePanel) -> None:
     """Statistics per asset, risk against return, and covariances."""
     figures = statistics.asset_statistics(panel)
     text = "Yearly mean return against yearly volatility, each asset over its own bars."
-    colors = exploration_plots.palette(panel.assets)
+    colors = palette(panel.assets)
     drawing = page.draw("risk_return", risk_plots.risk_return(figures, colors), text)
     page.add("Risk and return", paragraph(text), drawing)
     note = paragraph(

@@ -12,13 +12,13 @@ import pandas as pd
 
 from portfolio_env.data.bars import frame_of_panel
 from portfolio_env.data.load import Source, resolved
-from portfolio_env.data.reports.checks import ROW_FAULTS, SortedBars, iso
+from portfolio_env.data.reports.sorted_bars import ROW_FAULTS, SortedBars, iso
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import write_json
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import time_text
 from portfolio_env.names import unknown
-from portfolio_env.plotting import DOTS_PER_INCH, date_axis, new_figure, plot_label
+from portfolio_env.plotting.figures import DOTS_PER_INCH, date_axis, new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,7 +138,7 @@ class QualityReport:
             PortfolioError: If matplotlib is not installed.
         """
         from portfolio_env.data.reports.quality import availability
-        from portfolio_env.plotting import save_figure
+        from portfolio_env.plotting.figures import save_figure
 
         save_figure(availability(self), os.fspath(path))
 

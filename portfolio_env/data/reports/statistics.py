@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env import metrics
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.names import unknown
@@ -104,8 +105,7 @@ def covariance(
     """
     if method not in COVARIANCES:
         raise unknown("covariance", method, COVARIANCES)
-    if not 0 < decay < 1:
-        raise ArgumentError(f"decay is {decay}: give a number in (0, 1)")
+    check_number("decay", decay, above=0, below=1)
     rows = returns[np.isfinite(returns).all(axis=1)]
     if len(rows) < 2:
         raise ArgumentError(

@@ -1,8 +1,6 @@
 """How accounts fare in stretches of time that everybody knows: before, in and after crises."""
 
 from collections.abc import Mapping
-from datetime import date
-from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -11,10 +9,7 @@ from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult, FloatArray
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.timeline import as_timestamp
-
-Date: TypeAlias = str | date | np.datetime64
-Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
+from portfolio_env.market.timeline import Date, Windows, as_timestamp
 
 EQUITY_BREAKS: Mapping[str, Date] = {
     "Lehman": "2008-09-15",  # files for bankruptcy

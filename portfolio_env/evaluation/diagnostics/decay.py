@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from portfolio_env import metrics
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult, FloatArray, realised_returns
 from portfolio_env.evaluation.statistics import growth_difference, probabilistic_sharpe_ratio
@@ -18,6 +19,7 @@ from portfolio_env.metrics.arrays import as_pair, as_series
 
 _NORMAL = NormalDist()
 _CONFIDENCE = 0.95
+_NOISE = 1e-12
 
 
 class Drift(NamedTuple):
@@ -60,8 +62,11 @@ def rolling_sharpe(returns: ArrayLike, periods_per_year: float, window: int = 12
         raise ArgumentError(
             f"window={window!r} must be at least 2 and at most the {len(series)} periods there are."
         )
-    windows = np.lib.stride_tricks.sliding_window_view(series, window)
-    return metrics.sharpe(windows.T, periods_per_year)
+    rolling = pd.Series(series).rolling(window)
+    deviation = rolling.std()
+    # The deviation of equal numbers is rounding noise, not risk.
+    ratio = rolling.mean() / deviation.where(deviation > _NOISE) * math.sqrt(periods_per_year)
+    return ratio.to_numpy()[window - 1 :]
 
 
 def sharpe_drift(returns: ArrayLike, periods_per_year: float, split: float = 0.5) -> Drift:
@@ -187,8 +192,7 @@ def signal_decay(
 
 
 def _parts(series: FloatArray, split: float) -> tuple[FloatArray, FloatArray]:
-    if not 0 < split < 1:
-        raise ArgumentError(f"split={split!r} must lie inside (0, 1).")
+    check_number("split", split, above=0, below=1)
     first = round(split * len(series))
     return series[:first], series[first:]
 

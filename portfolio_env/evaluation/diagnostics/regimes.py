@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError
 
 FloatArray: TypeAlias = NDArray[np.float64]
@@ -95,8 +96,7 @@ def regime_path(probabilities: FloatArray, threshold: float = 0.8) -> NDArray[np
     Returns:
         (K,) numbers of regimes; before the first is sure, the likeliest at the first period.
     """
-    if not 0.5 <= threshold < 1:
-        raise ArgumentError(f"threshold={threshold!r} must lie inside [0.5, 1).")
+    check_number("threshold", threshold, 0.5, below=1)
     sure = probabilities.max(axis=1) > threshold
     sure[0] = True
     last = np.maximum.accumulate(np.where(sure, np.arange(len(sure)), 0))

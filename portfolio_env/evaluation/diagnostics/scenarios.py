@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 from portfolio_env.market.timeline import Moment, row_of
@@ -91,8 +92,7 @@ class PriceGap(Scenario):
 
     def __post_init__(self) -> None:
         """Check the size."""
-        if not self.size < 1 or math.isinf(self.size):
-            raise ArgumentError(f"size={self.size!r} must be a finite share below 1.")
+        check_number("size", self.size, below=1)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel with the gap; an asset without a bar there gaps at its next one."""
@@ -114,7 +114,7 @@ class VolatilityShock(Scenario):
 
     def __post_init__(self) -> None:
         """Check the factor."""
-        _positive("factor", self.factor)
+        check_number("factor", self.factor, above=0)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel with log returns ``c + factor r``, c such that simple ones keep their mean.
@@ -146,8 +146,7 @@ class CorrelationShock(Scenario):
 
     def __post_init__(self) -> None:
         """Check the strength."""
-        if not 0 <= self.strength <= 1:
-            raise ArgumentError(f"strength={self.strength!r} must be in [0, 1].")
+        check_number("strength", self.strength, 0, 1)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel with standardised log returns ``strength f + (1 - strength) z_i``.
@@ -198,7 +197,7 @@ class ThinLiquidity(Scenario):
 
     def __post_init__(self) -> None:
         """Check the factor."""
-        _positive("factor", self.factor)
+        check_number("factor", self.factor, above=0)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """The panel with smaller volumes."""
@@ -310,8 +309,3 @@ def _standardised(
     scale = np.sqrt(_mean(np.square(values - mean), known))
     safe = np.where(scale > 0, scale, 1.0)
     return np.where(known, (values - mean) / safe, 0.0), mean, scale
-
-
-def _positive(name: str, value: float) -> None:
-    if not 0 < value < math.inf:
-        raise ArgumentError(f"{name}={value!r} must be a finite number above 0.")

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult
-from portfolio_env.evaluation.diagnostics.crises import Windows, performance_in
+from portfolio_env.evaluation.diagnostics.crises import performance_in
 from portfolio_env.evaluation.diagnostics.regimes import RegimeModel, fit_regimes, regime_path
 from portfolio_env.evaluation.statistics import Interval, seeds_interval
 from portfolio_env.market.panel import PricePanel
+from portfolio_env.market.timeline import Windows
 
 _CALENDARS = {"Y": "%Y", "M": "%Y-%m"}  # units of numpy, how they are written
 _LEAST = 10  # periods in a block, on average, or in a regime: fewer say nothing

@@ -8,8 +8,16 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.evaluation.backtest import BacktestResult
-from portfolio_env.evaluation.report.plots import OTHERS, THIN, WIDTH, Bands, Style
-from portfolio_env.plotting import DOTS_PER_INCH, date_axis, new_figure, plot_label, value_axis
+from portfolio_env.evaluation.diagnostics.decay import rolling_sharpe
+from portfolio_env.evaluation.report.plots import OTHERS, THIN, Bands, Style
+from portfolio_env.plotting.figures import (
+    DOTS_PER_INCH,
+    WIDTH,
+    date_axis,
+    new_figure,
+    plot_label,
+    value_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,14 +79,11 @@ def rolling_measures(
     figure = new_figure((WIDTH, 6), DOTS_PER_INCH)
     upper, lower = figure.subplots(2, 1, sharex=True)
     for name, result in results.items():
-        rolling = pd.Series(result.returns).rolling(window)
-        deviation = rolling.std()
-        # The deviation of equal numbers is rounding noise, not risk.
-        deviation = deviation.where(deviation > 1e-12)
-        year = result.periods_per_year
+        year, times = result.periods_per_year, result.timestamps[window:]
         line = drawn[name].line(THIN)
-        upper.plot(result.timestamps[1:], rolling.mean() / deviation * math.sqrt(year), **line)
-        lower.plot(result.timestamps[1:], 100 * deviation * math.sqrt(year), **line)
+        upper.plot(times, rolling_sharpe(result.returns, year, window), **line)
+        deviation = pd.Series(result.returns).rolling(window).std().to_numpy()[window - 1 :]
+        lower.plot(times, 100 * deviation * math.sqrt(year), **line)
     upper.axhline(0, color="gray", linewidth=0.8)
     upper.set(title=f"Over the last {window} periods", ylabel="Sharpe ratio, per year")
     lower.set_ylabel("volatility, % per year")

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
-from portfolio_env.evaluation.report.inputs import Hindsight
-from portfolio_env.evaluation.report.plots import OTHERS, WIDTH, Style
+from portfolio_env.evaluation.report.plots import OTHERS, Style
+from portfolio_env.evaluation.task import Hindsight
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.plotting import DOTS_PER_INCH, new_figure, plot_label
+from portfolio_env.plotting.figures import DOTS_PER_INCH, WIDTH, new_figure, plot_label
+from portfolio_env.plotting.labels import label_points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,8 +69,6 @@ def risk_return(
     Raises:
         PortfolioError: If matplotlib is not installed.
     """
-    from portfolio_env.data.reports.risk_plots import label_points
-
     figure = new_figure((WIDTH, 6.5), DOTS_PER_INCH)
     axes = figure.subplots()
     known = np.isfinite(panel.close).all(axis=0)

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.evaluation.report.plots import OTHERS, WIDTH, Style
-from portfolio_env.plotting import DOTS_PER_INCH, new_figure, plot_label
+from portfolio_env.evaluation.report.plots import OTHERS, Style
+from portfolio_env.plotting.figures import DOTS_PER_INCH, WIDTH, new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,43 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
-from portfolio_env.evaluation.diagnostics.crises import Windows
 from portfolio_env.evaluation.diagnostics.implementation import practical_figures
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.runner import BacktestRuns
 from portfolio_env.evaluation.summary import caveats, gate_sentences
-from portfolio_env.evaluation.task import EvaluationTask
+from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import Look
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.timeline import as_timestamp
+from portfolio_env.market.timeline import Windows, as_timestamp
 from portfolio_env.simulation.cost_models import Costs
 from portfolio_env.simulation.costs import TransactionCosts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-class Hindsight(NamedTuple):
-    """What was efficient in a range, known when it is over; volatilities and returns per year.
-
-    Attributes:
-        frontier: (P, 2) volatility and mean return of efficient portfolios.
-        market_line: (2, 2) the ends of the capital market line; None where nothing earns more than
-            cash.
-        tangency: (2,) the portfolio of largest Sharpe ratio, on that line; None likewise.
-    """
-
-    frontier: NDArray[np.float64]
-    market_line: NDArray[np.float64] | None = None
-    tangency: NDArray[np.float64] | None = None
 
 
 @dataclass

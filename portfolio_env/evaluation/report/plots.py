@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 from portfolio_env import metrics
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.statistics.bootstrap import resampled
-from portfolio_env.plotting import DOTS_PER_INCH, date_axis, new_figure, plot_label, value_axis
+from portfolio_env.plotting.figures import (
+    DOTS_PER_INCH,
+    WIDTH,
+    date_axis,
+    new_figure,
+    plot_label,
+    value_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +26,6 @@ if TYPE_CHECKING:
 MAX_LEGEND = 24  # more names than this are unreadable beside a plot
 MAX_CURVES = 6  # more lines than this cannot be told apart
 COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf")
-WIDTH = 10.0  # inches, of every picture of a report: one size of letters
 THIN = 0.6  # times as wide are lines that go up and down a lot
 OTHERS = "#b8bec5"  # lines in the background
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.reports import exploration_plots
+from portfolio_env.data.reports.statistics import correlation
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
 from portfolio_env.evaluation.report.inputs import (
@@ -41,7 +41,7 @@ from portfolio_env.html import (
     table,
     write_page,
 )
-from portfolio_env.market.panel import PricePanel
+from portfolio_env.plotting.returns import correlations, distributions
 
 OPEN = 4  # pictures of weights that are not folded away
 SMALL = 12  # accounts with a small picture of their own
@@ -170,32 +170,20 @@ def _risk(
 
 
 def _returns(page: Page, comparison: Comparison) -> None:
-    """Correlation and distributions: the accounts are drawn like the prices of assets."""
     accounts = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
     if len(accounts) < 2:
         return
-    panel = _panel(accounts)
+    names, returns = list(accounts), np.column_stack([r.returns for r in accounts.values()])
     text = "Correlations of the accounts' returns."
-    figure = exploration_plots.correlations(panel)
+    figure = correlations(names, correlation(returns))
     page.add("Correlation", paragraph(text), page.draw("correlation", figure, text))
     if find_spec("scipy") is not None:
         text = (
             "Histogram and density of the returns against the normal density; returns beyond 5 "
             "standard deviations are counted in the titles."
         )
-        few = panel.subset(columns=range(min(SMALL, len(accounts))))
-        figure = exploration_plots.distributions(few)
+        figure = distributions(names[:SMALL], returns[:, :SMALL])
         page.add("Distributions", paragraph(text), page.draw("distributions", figure, text))
-
-
-def _panel(accounts: Mapping[str, Any]) -> PricePanel:
-    first = next(iter(accounts.values()))
-    return PricePanel(
-        timestamps=first.timestamps,
-        assets=tuple(accounts),
-        close=np.column_stack([result.values for result in accounts.values()]),
-        periods_per_year=first.periods_per_year,
-    )
 
 
 def _practice(

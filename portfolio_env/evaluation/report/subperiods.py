@@ -11,8 +11,6 @@ from portfolio_env.errors import PortfolioError
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.diagnostics.crises import (
-    Date,
-    Windows,
     known_dates,
     performance_in,
     windows_around,
@@ -36,7 +34,7 @@ from portfolio_env.evaluation.report.inputs import (
 )
 from portfolio_env.evaluation.statistics import Interval
 from portfolio_env.html import Page, folded, heading, paragraph, table
-from portfolio_env.market.timeline import as_timestamp
+from portfolio_env.market.timeline import Date, Windows, as_timestamp
 
 PATIENCE = 60  # bars after which a break that was not told counts as missed
 REGIMES = ("calm", "turbulent")

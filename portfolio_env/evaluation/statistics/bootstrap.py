@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.errors import ArgumentError
+from portfolio_env.checks import check_integer, check_number
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -120,10 +120,8 @@ def resampled(
     Raises:
         ArgumentError: If an option is out of range.
     """
-    if not mean_block >= 1 or resamples < 1:
-        raise ArgumentError(
-            f"mean_block={mean_block!r} must be at least 1 and resamples={resamples!r} at least 1."
-        )
+    check_number("mean_block", mean_block, 1)
+    check_integer("resamples", resamples)
     n = len(series)
     generator = np.random.default_rng(seed)
     rows = np.ascontiguousarray(np.moveaxis(series, 0, -1))
@@ -155,8 +153,7 @@ def percentile_interval(estimate: float, draws: FloatArray, confidence: float) -
     Raises:
         ArgumentError: If the confidence is out of range.
     """
-    if not 0 < confidence < 1:
-        raise ArgumentError(f"confidence={confidence!r} must lie inside (0, 1).")
+    check_number("confidence", confidence, above=0, below=1)
     if np.isnan(draws).any():
         return Interval(float(estimate), np.nan, np.nan, np.nan)
     tail = (1 - confidence) / 2

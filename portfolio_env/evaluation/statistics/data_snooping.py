@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.statistics.bootstrap import FloatArray, optimal_block_length
 from portfolio_env.names import indices_of
@@ -132,8 +133,7 @@ def model_confidence_set(
             or an option is out of range.
         PortfolioError: If arch is not installed.
     """
-    if not 0 < confidence < 1:
-        raise ArgumentError(f"confidence={confidence!r} must lie inside (0, 1).")
+    check_number("confidence", confidence, above=0, below=1)
     frame = _frame(log_returns)
     block = _block(frame.sub(frame.mean(axis=1), axis=0), mean_block, resamples)
     found = _arch().MCS(
@@ -168,14 +168,11 @@ def _frame(log_returns: Mapping[str, ArrayLike]) -> pd.DataFrame:
 
 
 def _block(differences: pd.DataFrame, mean_block: float | None, resamples: int) -> int:
-    if resamples < 1 or (mean_block is not None and not mean_block >= 1):
-        raise ArgumentError(
-            f"mean_block={mean_block!r} must be at least 1 and resamples={resamples!r} at least 1."
-        )
+    check_integer("resamples", resamples)
     if mean_block is None:
         columns = differences.to_numpy().T
         mean_block = float(np.mean([optimal_block_length(column) for column in columns]))
-    return round(mean_block)
+    return round(check_number("mean_block", mean_block, 1))
 
 
 def _deviations(differences: FloatArray, block: int) -> FloatArray:

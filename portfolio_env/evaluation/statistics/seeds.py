@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.statistics.bootstrap import FloatArray, Interval, percentile_interval
 
@@ -52,8 +53,7 @@ def seeds_interval(
             f"scores of shape {table.shape} must be finite, (seeds,) or (seeds, markets), with at "
             "least 2 seeds."
         )
-    if resamples < 1:
-        raise ArgumentError(f"resamples={resamples!r} must be at least 1.")
+    check_integer("resamples", resamples)
     table = table.reshape(len(table), -1)
     drawn = np.random.default_rng(seed).integers(len(table), size=(resamples, *table.shape))
     draws = np.take_along_axis(table[None], drawn, axis=1).reshape(resamples, -1)

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.metrics import sharpe, standardised_moments
 
@@ -72,8 +73,7 @@ def probabilistic_sharpe_ratio(
         raise ArgumentError(
             f"returns of shape {series.shape} must be one series of at least 3 finite numbers."
         )
-    if not 0 < confidence < 1:
-        raise ArgumentError(f"confidence={confidence!r} must lie inside (0, 1).")
+    check_number("confidence", confidence, above=0, below=1)
     year = sqrt(periods_per_year)
     ratio = float(sharpe(series, periods_per_year, risk_free_annual)) / year
     third, fourth = (float(moment) for moment in standardised_moments(series))

@@ -5,10 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
-from hypothesis import assume, given, settings
+from helpers import examples
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agents.direct.projection import ConstrainedPortfolioLayer
+from agents.direct.differentiable_projection import ConstrainedPortfolioLayer
 from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.constraints import NO_LIMIT
@@ -115,7 +116,7 @@ class Problem:
 
 
 @given(SEEDS)
-@settings(max_examples=300)
+@examples(300)
 def test_held_weights_are_the_environments(seed: int) -> None:
     problem = Problem(seed)
     target, held = problem.environment(problem.asked, problem.drifted)
@@ -125,7 +126,7 @@ def test_held_weights_are_the_environments(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=150)
+@examples(150)
 def test_projection_is_the_environments(seed: int) -> None:
     problem = Problem(seed)
     fixed = ~problem.tradable
@@ -136,7 +137,7 @@ def test_projection_is_the_environments(seed: int) -> None:
 
 
 @given(SEEDS)
-@settings(max_examples=150)
+@examples(150)
 def test_gradient_is_the_derivative_of_the_environment(seed: int) -> None:
     problem = Problem(seed)
     rng = np.random.default_rng(seed)
@@ -208,7 +209,7 @@ def test_more_of_a_capped_asset_changes_nothing_and_below_its_cap_it_is_bought()
 
 
 @given(SEEDS, st.integers(2, 50))
-@settings(max_examples=30)
+@examples(30)
 def test_lanes_are_independent_and_assets_can_be_permuted(seed: int, n: int) -> None:
     rng = np.random.default_rng(seed)
     # not both, as assets that meet at a cap tie for places, which the first ones get

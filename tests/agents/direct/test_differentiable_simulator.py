@@ -5,12 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from helpers import examples
 from helpers.cost_fixtures import FIXTURES, number, numbers
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agents.direct.rebalancing import Costs, remainder_factor, trade
-from agents.direct.simulator import Economics
+from agents.direct.differentiable_rebalancing import Costs, remainder_factor, trade
+from agents.direct.differentiable_simulator import Economics
 from portfolio_env import ArgumentError, PortfolioVectorEnv, load_market
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.simulator import Simulator
@@ -159,7 +160,7 @@ def portfolios(seed: int, lanes: int = 4, n: int = 5) -> list[th.Tensor]:
 
 
 @given(seed=st.integers(0, 2**16), rate=st.floats(0, 0.2))
-@settings(max_examples=25)
+@examples(25)
 def test_the_remainder_factor_has_exact_gradients(seed, rate):
     d, a = portfolios(seed)
     mu = remainder_factor(d, a, rate, rate / 2)

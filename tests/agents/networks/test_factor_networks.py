@@ -275,7 +275,7 @@ def test_bad_options_are_named() -> None:
         (MlpEncoder, {"vocabulary_sizes": [3, 0]}, "vocabulary_size is 0"),
         (MlpEncoder, {"vocabulary_sizes": [3, 2], "embed_dim": [4]}, "1 widths for 2 categories"),
         (ResidualMlpEncoder, {"blocks": 0}, "blocks is 0"),
-        (ResidualMlpEncoder, {"dropout": 1.0}, "dropout is 1.0"),
+        (ResidualMlpEncoder, {"dropout": 1.0}, "dropout=1.0"),
         (FactorEncoder, {"gate_width": 0}, "layer is 0"),
         (BranchEncoder, {"groups": {}}, "groups is 0"),
         (BranchEncoder, {"groups": {"price": []}}, "group 'price' has columns"),

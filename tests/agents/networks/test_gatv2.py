@@ -137,6 +137,7 @@ def test_gradients_by_differences(
         return gatv2._attend(*tensors[:3], adjacency, *rest, 0.2, keep, 1 / 0.6)
 
     assert th.autograd.gradcheck(attend, inputs)
+    assert th.autograd.gradgradcheck(attend, inputs)
 
 
 def test_declared_to_the_compiler_as_it_is() -> None:

@@ -107,8 +107,8 @@ def test_parameters_are_accounted_for() -> None:
 
 def test_bad_sizes_are_named() -> None:
     for make, options, part in [
-        (LstmEncoder, {"dropout": 1.0}, "dropout is 1.0"),
-        (LstmEncoder, {"hidden": 0}, "hidden is 0"),
+        (LstmEncoder, {"dropout": 1.0}, "dropout=1.0"),
+        (LstmEncoder, {"hidden": 0}, "hidden=0"),
         (LstmAttention, {"heads": 7}, "7 heads do not divide 128"),
         (LstmAttention, {"layers": 0}, "layers is 0"),
     ]:

@@ -166,7 +166,7 @@ def test_bad_options_are_named() -> None:
         ({"dt": 0.0}, "dt is 0.0"),
         ({"dt": math.inf}, "dt is inf"),
         ({"buffer": 0}, "buffer is 0"),
-        ({"dropout": -0.1}, "dropout is -0.1"),
+        ({"dropout": -0.1}, "dropout=-0.1"),
     ]:
         with pytest.raises(ArgumentError, match=part):
             StateSpace(3, 4, **options)

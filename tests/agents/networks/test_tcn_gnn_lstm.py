@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 import torch as th
-from hypothesis import given, settings
+from helpers import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -109,7 +110,7 @@ def test_permuting_assets_permutes_vectors(history: Any) -> None:
 
 @pytest.mark.parametrize("history", HISTORIES)
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25)
+@examples(25)
 def test_untradable_assets_get_no_attention_from_others(history: Any, seed: int) -> None:
     encoder = build(history=history)
     windows, tradable = random_windows(encoder, 4, 5, seed)
@@ -186,7 +187,7 @@ def test_attention_is_normalised_and_that_of_forward(history: Any) -> None:
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.booleans())
-@settings(max_examples=25)
+@examples(25)
 def test_a_stretch_gives_the_vectors_of_its_windows(seed: int, n_ends: int, ragged: bool) -> None:
     encoder = build(history="past")
     generator = th.Generator().manual_seed(seed)

@@ -18,9 +18,9 @@ from agents.store.__main__ import main
 from agents.store.archives import export_run
 from agents.store.conversion import convert
 from agents.training.config import TrainConfig
-from agents.training.evaluation import run_task
-from agents.training.records import read_record
 from agents.training.run_folder import load_model
+from agents.training.run_records import read_record
+from agents.training.tasks import run_task
 from agents.training.train import resume
 from portfolio_env.errors import DataError
 from portfolio_env.evaluation import backtest

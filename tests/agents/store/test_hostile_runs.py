@@ -53,14 +53,15 @@ def test_a_run_that_is_evaluated_is_not_removed_or_converted(run, tmp_path, caps
 def test_evaluate_holds_the_run_that_it_judges(run, monkeypatch):
     import evaluate
 
-    def judged(config):
+    def opened(path, *_, **__):
         with pytest.raises(DataError, match="is being evaluated"):
-            list(convert(config.run))
-        return "judged"
+            list(convert(path))
+        raise InterruptedError  # far enough
 
     (run / "command.txt").write_text("left of the first format")
-    monkeypatch.setattr(evaluate, "_evaluate", judged)
-    assert evaluate.evaluate(evaluate.EvaluateConfig(run=run)) == "judged"
+    monkeypatch.setattr(evaluate, "open_task", opened)
+    with pytest.raises(InterruptedError):
+        evaluate.evaluate(evaluate.EvaluateConfig(run=run))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "emptied"])

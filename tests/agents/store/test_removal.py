@@ -12,7 +12,7 @@ from agents.removal import refuse_foreign_files, remove_folder
 from agents.store.conversion import convert
 from agents.training.run_folder import one_process, save_checkpoint
 from agents.training.train import new_agent
-from agents.training.walk_forward import continue_walk_forward, make_plan
+from agents.training.walk_forward_training import continue_walk_forward, make_plan
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import read_json, write_json
 

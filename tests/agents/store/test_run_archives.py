@@ -16,7 +16,7 @@ from helpers.small_runs import made_run
 from agents import load_run
 from agents.store.archives import MANIFEST, export_run, import_run
 from agents.store.content import run_files
-from agents.training.records import read_record
+from agents.training.run_records import read_record
 from portfolio_env.errors import ArgumentError, DataError
 
 

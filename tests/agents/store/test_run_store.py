@@ -10,8 +10,8 @@ from helpers.small_runs import ROOT, made_run
 
 from agents.store.__main__ import main
 from agents.training.cards import write_card
-from agents.training.records import find, read_record, read_records
 from agents.training.run_folder import WALK_FORWARD, one_process, started
+from agents.training.run_records import find, read_record, read_records
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.usage_log import Look, record_look
 from portfolio_env.files.atomic import read_json, write_json

@@ -42,10 +42,10 @@ def test_no_field_takes_what_it_is_not_annotated_with(name: str, value: Any) -> 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"algo": "foo"}, "algo is 'foo'; it must be one of 'ppo'"),
-        ({"timesteps": "16384"}, "timesteps is '16384'; it must be a whole number or None"),
-        ({"num_envs": 10**30}, "num_envs is 1000.*; it must be at most 2147483647"),
-        ({"seed": -1}, "seed is -1; it must be at least 0"),
+        ({"algo": "foo"}, "algo='foo' must be one of 'ppo'"),
+        ({"timesteps": "16384"}, "timesteps='16384' must be a whole number or None"),
+        ({"num_envs": 10**30}, "num_envs=1000.* must be a finite number in"),
+        ({"seed": -1}, "seed=-1 must be a finite number in"),
         ({"seed": 10**30}, "seed is 1000"),
         ({"foo": 3}, "no field 'foo'"),
         ({"costs": {"foo": 1}}, "costs has no field 'foo'"),
@@ -54,7 +54,7 @@ def test_no_field_takes_what_it_is_not_annotated_with(name: str, value: Any) -> 
         ({"stages": {"lambda": 3}}, "stages has no field 'lambda'"),
         ({"stages": {"epochs": "3"}}, "stages.epochs is '3'"),
         ({"device": "meta"}, "device 'meta'"),
-        ({"market": None}, "market is None; it must be a text"),
+        ({"market": None}, "market=None must be a text"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_it_must_be(

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import load_agent, make_agent, make_sb3_vec_env, save_agent
 from agents.forecasts import NextReturns
-from agents.market_extractor import all_embeddings
+from agents.market_rows import all_embeddings
 from agents.training.encoder_callbacks import EncoderFigures, FrozenStart, PredictionLoss
 from portfolio_env import Market
 

@@ -224,7 +224,7 @@ def test_a_training_too_short_for_an_update_says_so(
 
 
 @pytest.mark.parametrize(
-    ("stages", "message"), [({"iterations": 0}, "iterations is 0"), ({"ema": 1.0}, "ema is 1.0")]
+    ("stages", "message"), [({"iterations": 0}, "iterations=0"), ({"ema": 1.0}, "ema is 1.0")]
 )
 def test_bad_stages_are_refused(stages: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):

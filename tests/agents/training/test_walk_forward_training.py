@@ -11,7 +11,7 @@ import pytest
 
 from agents import load_run
 from agents.training.config import TrainConfig
-from agents.training.walk_forward import (
+from agents.training.walk_forward_training import (
     continue_walk_forward,
     make_plan,
     out_of_sample,

@@ -12,11 +12,12 @@ from helpers.accounts import account
 from portfolio_env.evaluation import compare
 from portfolio_env.evaluation.diagnostics.implementation import practical_figures
 from portfolio_env.evaluation.orders import allocate
-from portfolio_env.evaluation.report.inputs import Hindsight, ReportInputs
+from portfolio_env.evaluation.report.inputs import ReportInputs
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.summary import overall, sentence
+from portfolio_env.evaluation.task import Hindsight
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.plotting import new_figure
+from portfolio_env.plotting.figures import new_figure
 
 K = 130
 MARKET = np.random.default_rng(0).normal(0.0005, 0.01, K)

@@ -10,9 +10,9 @@ from helpers.accounts import account
 from portfolio_env.evaluation import compare
 from portfolio_env.evaluation.orders import allocate
 from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
-from portfolio_env.evaluation.report.inputs import Hindsight
 from portfolio_env.evaluation.report.plots import growth_bands
 from portfolio_env.evaluation.statistics.bootstrap import stationary_bootstrap_indices
+from portfolio_env.evaluation.task import Hindsight
 from portfolio_env.market.panel import PricePanel
 
 K = 130

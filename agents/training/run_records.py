@@ -22,6 +22,7 @@ from agents.training.run_folder import (
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.evaluation.usage_log import read_looks
 from portfolio_env.files.atomic import read_json
+from portfolio_env.names import last_name
 
 CARD = "card.json"
 MODELS = ("best", "final")
@@ -186,7 +187,7 @@ def is_finished(path: Path) -> bool:
 
 def market_name(market: str) -> str:
     """The short name of a market that a configuration names."""
-    return Path(market).stem.split("?")[0]
+    return last_name(Path(market).stem.split("?")[0])
 
 
 def _run(path: Path) -> Record:

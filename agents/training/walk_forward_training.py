@@ -18,6 +18,7 @@ from typing import Literal
 
 import pandas as pd
 
+from agents.settings.plugins import admit_plugins, write_record
 from agents.tensors import SUFFIX
 from agents.training.cards import write_card
 from agents.training.config import TrainConfig
@@ -131,6 +132,7 @@ def walk_forward(
     path = new_folder(config, f"walk_forward__{datetime.now():%Y%m%d-%H%M%S}")
     with one_process(path):
         refuse_filled(path)
+        write_record(path, plan.config.to_json())
         write_json(
             path / FILE,
             {
@@ -169,6 +171,7 @@ def read_plan(path: Path) -> Plan:
         seeds, rolling = list(stored["seeds"]), bool(stored["rolling"])
         folds = [Fold(**{name: tuple(rows) for name, rows in one.items()})
                  for one in stored["folds"]]  # fmt: skip
+        admit_plugins(path, stored["config"])
         config = TrainConfig.from_json(stored["config"])
     except (AttributeError, LookupError, TypeError) as error:
         raise DataError(f"{path / FILE} is damaged ({error}); restore it from a copy") from error

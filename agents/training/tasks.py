@@ -14,7 +14,8 @@ from torch import nn
 from agents.direct.agent import DirectAgent
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
-from agents.market_extractor import all_embeddings
+from agents.market_rows import all_embeddings
+from agents.settings.data import DataOptions
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
     Run,
@@ -25,10 +26,11 @@ from agents.training.run_folder import (
     model_file,
     read_config,
 )
-from agents.training.walk_forward import FILE, is_trained, read_plan
+from agents.training.walk_forward_training import FILE, is_trained, read_plan
 from portfolio_env import PortfolioConstraints, TransactionCosts
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
+from portfolio_env.names import last_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,6 +48,10 @@ class MarketConfig:
     """First date of the data to use; all by default."""
     end: str | None = None
     """Date up to which the data are used, itself excluded; all by default."""
+    features: str = TrainConfig.features
+    """Feature set, for baselines that read features."""
+    data: DataOptions = field(default_factory=DataOptions)
+    """How the data are prepared."""
     train: float | str = TrainConfig.train
     """Training range, in which models are fitted: fraction of the bars, or the date of its end."""
     validation: float | str = TrainConfig.validation
@@ -58,6 +64,10 @@ class MarketConfig:
     """Money at the start."""
     costs: TransactionCosts = field(default_factory=TransactionCosts)
     """What trading and holding cost."""
+    cost_model: str | None = None
+    """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
+    cost_options: str = "{}"
+    """Options of the cost model as JSON."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
     """Which portfolios may be held."""
 
@@ -105,7 +115,7 @@ def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationT
     parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
     settings = TrainConfig(**parts).resolved()
     fold = EvaluationFold(*settings.load_market(), settings.env_options())
-    name = f"{Path(settings.market).stem.split('?')[0]}__baselines"
+    name = f"{last_name(Path(settings.market).stem.split('?')[0])}__baselines"
     return EvaluationTask(folder or Path(settings.runs) / name, fold, (fold,))
 
 
@@ -137,9 +147,10 @@ def run_task(
         fold = EvaluationFold(*load_checked_market(path, config), config.env_options())
         return EvaluationTask(path, fold, (fold,), model=model)
     run = load_run(path, model=model, device=device)
-    agents = {run.config["algo"]: trained_agent(run, model)}
+    name = last_name(run.config["algo"])
+    agents = {name: trained_agent(run, model)}
     fold = EvaluationFold(run.market, run.ranges, run.env_options, agents)
-    return EvaluationTask(run.path, fold, (fold,), run.config["algo"], model)
+    return EvaluationTask(run.path, fold, (fold,), name, model)
 
 
 def _walk_forward_task(
@@ -153,7 +164,7 @@ def _walk_forward_task(
             f"{len(lacking)} runs of the walk forward {path} are not trained to their end, the "
             f"first is {lacking[0]}; continue it with train.py --resume {path}"
         )
-    algo, seeds = plan.config.algo, plan.seeds
+    algo, seeds = last_name(plan.config.algo), plan.seeds
     names = [algo] if len(seeds) == 1 else [f"{algo}_seed_{seed}" for seed in seeds]
     folds = []
     for own in zip(*folders.values(), strict=True):  # the runs of one fold share its market

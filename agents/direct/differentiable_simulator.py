@@ -15,8 +15,8 @@ import numpy as np
 import torch as th
 from torch import Tensor
 
-from agents.direct.projection import ConstrainedPortfolioLayer, share_rest
-from agents.direct.rebalancing import Costs, all_cash, trade
+from agents.direct.differentiable_projection import ConstrainedPortfolioLayer, share_rest
+from agents.direct.differentiable_rebalancing import Costs, all_cash, trade
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.dynamics import LOG_FLOOR
 from portfolio_env.simulation.projection import SUM_ROUNDING

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch as th
 from torch import Tensor, nn
 
+from portfolio_env.checks import check_choice, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
 from portfolio_env.simulation.projection import FAR, SUM_ROUNDING, SUM_TOLERANCE
@@ -64,12 +65,9 @@ class ConstrainedPortfolioLayer(nn.Module):
         adjustment: float = 1.0,
     ) -> None:
         super().__init__()
-        if action not in ("weights", "logits"):
-            raise ArgumentError(f"action is {action!r}; choose 'weights' or 'logits'")
-        if not 0 < adjustment <= 1:
-            raise ArgumentError(f"adjustment is {adjustment}; give a fraction in (0, 1]")
-        if not 0 < logits_scale <= 100:
-            raise ArgumentError(f"logits_scale is {logits_scale}; give a number in (0, 100]")
+        check_choice("action", action, ("weights", "logits"))
+        check_number("adjustment", adjustment, above=0, high=1)
+        check_number("logits_scale", logits_scale, above=0, high=100)
         self.constraints = constraints
         self.softmax = action == "logits"
         self.logits_scale = logits_scale

@@ -5,8 +5,9 @@ Matplotlib is imported when a figure is drawn.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+WIDTH = 10.0  # inches, of every picture of a report: one size of letters
 DOTS_PER_INCH = 120
 LONGEST = 32  # characters of a name in a figure
 LOG_FROM = 4  # a logarithmic axis from this ratio of highest to lowest value
@@ -50,6 +52,17 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
     figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def panels_grid(panels: int, height: float = 2.3, **share: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with so many axes, at most 3 beside one another."""
+    columns = 3 if panels > 4 or panels == 3 else min(panels, 2)
+    rows = math.ceil(panels / columns)
+    figure = new_figure((WIDTH, height * rows + 0.5), DOTS_PER_INCH)
+    axes = figure.subplots(rows, columns, squeeze=False, **share).ravel().tolist()
+    for spare in axes[panels:]:
+        spare.remove()
+    return figure, axes[:panels]
 
 
 def plot_label(name: str) -> str:

@@ -1,0 +1,120 @@
+"""An actor and a critic with weights shared over assets, in plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch as th
+from torch import Tensor, nn
+
+from agents.market_rows import MarketRows, Observation
+from agents.networks import AssetHead, RowMlp, masked_mean
+from agents.networks.heads import orthogonal
+
+LOG_STD_INIT = -0.5  # of logits in [-1, 1]: wide, or learning takes far longer
+SCORER = (32, 32)
+
+
+class ActorCriticRows(nn.Module):
+    """What lies behind the rows: hidden rows for the actor, pooled ones for the critic.
+
+    Args:
+        width: Numbers in a row, whose last is the tradable flag.
+        net_arch: Layer widths ``{"pi": [...], "vf": [...]}``.
+        activation: Between layers.
+
+    Attributes:
+        latent_dim_pi: Width of the actor's hidden rows.
+        latent_dim_vf: Width of the critic's pooled rows.
+    """
+
+    def __init__(
+        self, width: int, net_arch: Mapping[str, Sequence[int]], activation: type[nn.Module]
+    ) -> None:
+        super().__init__()
+        self.policy_net = RowMlp(width, list(net_arch["pi"]), activation)
+        self.value_net = RowMlp(width, list(net_arch["vf"]), activation)
+        self.latent_dim_pi = self.policy_net.out_width
+        self.latent_dim_vf = self.value_net.out_width
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what ``forward_actor`` and ``forward_critic`` return."""
+        return self.forward_actor(rows), self.forward_critic(rows)
+
+    def forward_actor(self, rows: Tensor) -> Tensor:
+        """Return (batch, assets, latent_dim_pi) of rows (batch, assets, width)."""
+        latent: Tensor = self.policy_net(rows)
+        return latent
+
+    def forward_critic(self, rows: Tensor) -> Tensor:
+        """Return (batch, latent_dim_vf), the mean over the assets that can be traded."""
+        return masked_mean(self.value_net(rows), rows[..., -1])
+
+
+def noise_parameter(log_std_init: float) -> nn.Parameter:
+    """Log standard deviation of the noise on actions: of cash, and of every asset."""
+    return nn.Parameter(th.full((2,), float(log_std_init)))
+
+
+def noise_of(log_std: Tensor, assets: int) -> Tensor:
+    """The two numbers of ``noise_parameter``, laid out for cash and every asset, (1 + assets,)."""
+    return th.cat([log_std[:1], log_std[1:].expand(assets)])
+
+
+class PerAssetActorCritic(nn.Module):
+    """Means of actions, their noise and a value, from rows of any number of assets.
+
+    The networks of ``agents.PerAssetActorCriticPolicy``, for a training loop of one's own. Means
+    follow the order of the assets; the value is pooled over those that can be traded.
+
+    Args:
+        rows: Makes rows of observations.
+        critic_rows: Those of the critic; default the actor's, whose encoder then learns from both
+            losses. The critic's is the larger and mostly noise: with an encoder, give each its own.
+        net_arch: Layer widths ``{"pi": [...], "vf": [...]}``; default two of 32 each.
+        log_std_init: Log standard deviation of the noise at the start, on logits in [-1, 1].
+        activation: Between layers.
+
+    >>> from portfolio_env import PortfolioVectorEnv
+    >>> env = PortfolioVectorEnv(3, "synthetic?bars=300&assets=4", window=5, observation="index")
+    >>> net = PerAssetActorCritic(MarketRows.of(env))
+    >>> mean, log_std, value = net(env.reset(seed=0)[0])
+    >>> tuple(mean.shape), tuple(log_std.shape), tuple(value.shape)
+    ((3, 5), (3, 5), (3,))
+    """
+
+    def __init__(
+        self,
+        rows: MarketRows,
+        critic_rows: MarketRows | None = None,
+        *,
+        net_arch: Mapping[str, Sequence[int]] | None = None,
+        log_std_init: float = LOG_STD_INIT,
+        activation: type[nn.Module] = nn.Tanh,
+    ) -> None:
+        super().__init__()
+        self.rows = rows
+        self.critic_rows = critic_rows
+        layers = net_arch or {"pi": SCORER, "vf": SCORER}
+        self.mlp_extractor = ActorCriticRows(rows.width, layers, activation)
+        self.action_net = AssetHead(self.mlp_extractor.latent_dim_pi)
+        self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
+        orthogonal(self.value_net, 1.0)
+        self.log_std = noise_parameter(log_std_init)
+
+    def forward(self, observation: Observation) -> tuple[Tensor, Tensor, Tensor]:
+        """Act and judge.
+
+        Args:
+            observation: A batch of any mode, arrays or tensors.
+
+        Returns:
+            Means (batch, 1 + assets), cash first; log standard deviations of the same shape; values
+            (batch,).
+        """
+        rows = self.rows(observation)
+        mean: Tensor = self.action_net(self.mlp_extractor.forward_actor(rows))
+        log_std = noise_of(self.log_std, mean.shape[1] - 1).expand_as(mean)
+        critic_rows = rows if self.critic_rows is None else self.critic_rows(observation)
+        value: Tensor = self.value_net(self.mlp_extractor.forward_critic(critic_rows))
+        return mean, log_std, value.squeeze(-1)

@@ -1,0 +1,212 @@
+"""Encoders that users bring: made to answer as an ``Encoder`` does, and tried out when made."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch as th
+from torch import Tensor, nn
+
+from agents.networks.base import Encoder
+from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env.names import check_keywords
+
+Maker = Callable[..., nn.Module]
+_LOGGER = logging.getLogger(__name__)
+_BATCH, _ASSETS = 3, 4  # of what an encoder is tried out on
+_tried: set[tuple[Any, ...]] = set()
+
+
+class ModuleEncoder(Encoder):
+    """Any module of torch as an ``Encoder``; its width is found by a run.
+
+    Args:
+        module: Its ``forward`` takes windows (B, W, N, F), and, where it has parameters for them,
+            tradable (B, N) and codes, which are None where there are none; it returns (B, N, C).
+        n_features: See ``Encoder``.
+        window: See ``Encoder``.
+    """
+
+    mixes_assets = True  # nothing is known of it
+
+    def __init__(self, module: nn.Module, n_features: int, window: int) -> None:
+        super().__init__(n_features, window)
+        self.module = module
+        parameters = inspect.signature(module.forward).parameters.values()
+        several = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+        placed = [each for each in parameters if each.kind in (0, 1)]  # those given by position
+        self.takes = 3 if several else min(3, len(placed))
+        self.uses_codes = self.takes == 3
+
+    def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """See ``Encoder``."""
+        if codes is not None and not codes.shape[-1]:
+            codes = None
+        out: Tensor = self.module(*(windows, tradable, codes)[: self.takes])
+        return out
+
+
+def brought(
+    maker: Maker, called: str, n_features: int, window: int, options: dict[str, Any]
+) -> Encoder:
+    """The encoder that a user's class or function makes, after it has been tried out.
+
+    Args:
+        maker: Takes ``n_features``, ``window`` and the options.
+        called: Its name in messages.
+        n_features: Features per asset and bar.
+        window: Bars the encoder sees.
+        options: Its options.
+
+    Raises:
+        ArgumentError: If it does not take these, raises an error, or is no encoder; the message
+            says where in the user's file.
+    """
+    check_options(maker, called, n_features, window, options)
+    with told_as_theirs(f"encoder {called}"):
+        network = maker(n_features, window, **options)
+    if not isinstance(network, nn.Module):
+        raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is no torch module")
+    encoder = (
+        network if isinstance(network, Encoder) else ModuleEncoder(network, n_features, window)
+    )
+    encoder.brought_as = called
+    if any(each.device.type == "meta" for each in encoder.parameters()):
+        return encoder  # it holds no numbers
+    key = (maker, n_features, window, repr(sorted(options.items())))
+    with th.random.fork_rng(devices=[]):
+        out = _run(encoder.eval(), *_inputs(encoder, _ASSETS))
+        if isinstance(encoder, ModuleEncoder) and out.ndim:
+            encoder.channels = out.shape[-1]
+        if key not in _tried:
+            _try_out(encoder, called)
+            _tried.add(key)
+    return encoder.train()
+
+
+def check_options(
+    maker: Maker, called: str, n_features: int, window: int, options: dict[str, Any]
+) -> None:
+    """Raise ArgumentError unless a signature takes these options."""
+    try:
+        signature = inspect.signature(maker)
+    except ValueError:  # it has none that Python can tell
+        return
+    try:
+        signature.bind(n_features, window, **options)
+    except TypeError as error:
+        named = [name for name, one in signature.parameters.items() if one.kind in (1, 3)][2:]
+        if not any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values()):
+            check_keywords(f"encoder {called}", "option", options, named)
+        raise ArgumentError(
+            f"encoder {called} does not take {options} ({error}); its class takes n_features, "
+            "window and options by keyword"
+        ) from error
+
+
+@contextmanager
+def told_as_theirs(what: str) -> Iterator[None]:
+    """Tell an error in a user's code as such, with its text and the line of their file."""
+    try:
+        yield
+    except (PortfolioError, MemoryError, th.OutOfMemoryError):
+        raise
+    except Exception as error:
+        where = _place(error)
+        raise ArgumentError(f"{what} raised {type(error).__name__}{where}: {error}") from error
+
+
+def _place(error: Exception) -> str:
+    """File and line of the innermost frame that is neither torch's nor of this package, if any."""
+    ours = tuple(map(str, (Path(__file__).parents[1], Path(th.__file__).parent)))
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [one for one in frames if not one.filename.startswith(ours)]
+    return f" in {theirs[-1].filename}, line {theirs[-1].lineno}" if theirs else ""
+
+
+def _inputs(encoder: Encoder, assets: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Windows, tradable flags and no codes of some assets, drawn the same each time."""
+    device = next(encoder.parameters(), th.empty(0)).device
+    generator = th.Generator().manual_seed(assets)
+    shape = (_BATCH, encoder.bars, assets, encoder.n_features)
+    tradable = th.ones(_BATCH, assets, device=device)
+    tradable[1:, -1] = 0.0
+    return th.randn(shape, generator=generator, device="cpu").to(device), tradable, None
+
+
+def _run(encoder: Encoder, windows: Tensor, tradable: Tensor, codes: Tensor | None) -> Tensor:
+    """(batch, assets, channels) of a batch, without a gradient; what it must be is checked."""
+    called, (batch, _, assets, _) = encoder.brought_as, windows.shape
+    with told_as_theirs(f"encoder {called}"), th.no_grad():
+        out = encoder(windows, tradable, codes)
+    if not isinstance(out, Tensor) or out.ndim != 3 or out.shape[:2] != (batch, assets):
+        given = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"{out!r:.60}"
+        raise ArgumentError(
+            f"encoder {called} makes {given} of windows {tuple(windows.shape)} (batch, bars, "
+            f"assets, features); it must make (batch, assets, channels), ({batch}, {assets}, C)"
+        )
+    channels = getattr(encoder, "channels", out.shape[2])
+    if out.shape[2] != channels or channels < 1 or not out.is_floating_point():
+        raise ArgumentError(
+            f"encoder {called} makes {out.shape[2]} channels of {out.dtype} for {assets} assets; "
+            f"it must make {channels if channels > 0 else 'at least 1'} of float32, for any number "
+            "of assets"
+        )
+    if not bool(out.isfinite().all()):
+        raise ArgumentError(
+            f"encoder {called} makes numbers that are not finite of features around 0, of "
+            f"{assets} asset{'s' * (assets > 1)}"
+        )
+    return out
+
+
+def _try_out(encoder: Encoder, called: str) -> None:
+    """Refuse an encoder that breaks what every encoder promises.
+
+    Raises:
+        ArgumentError: With what is wrong.
+    """
+    if not isinstance(getattr(encoder, "channels", None), int):
+        raise ArgumentError(
+            f"encoder {called} has no channels: set self.channels to the width of its vectors, or "
+            "subclass torch's nn.Module, for which it is found"
+        )
+    for assets in (1, 2 * _ASSETS + 1):
+        _run(encoder, *_inputs(encoder, assets))
+    windows, tradable, codes = _inputs(encoder, _ASSETS)
+    other = windows.clone()
+    other[1:] = 3.0 - 2.0 * other[1:]
+    for training in (False, True):
+        outputs = []
+        for batch in (windows, other):
+            copy = deepcopy(encoder).train(training)
+            th.manual_seed(0)  # for dropout
+            outputs.append(_run(copy, batch, tradable, codes)[0])
+        if not th.allclose(*outputs, rtol=1e-3, atol=1e-4):
+            raise ArgumentError(
+                f"encoder {called}: what it makes of one window depends on the others of its batch"
+                f"{' in training' * training}, as with batch normalisation; normalise within a "
+                "window, e.g. by LayerNorm"
+            )
+    order = th.arange(_ASSETS).roll(1)
+    moved = _run(encoder, windows[:, :, order], tradable[:, order], codes)
+    if not th.allclose(
+        moved, _run(encoder, windows, tradable, codes)[:, order], rtol=1e-3, atol=1e-4
+    ):
+        _say_once(
+            f"encoder {called} makes other vectors where the assets come in another order: it may "
+            "learn which asset stands where, which does not carry over to other markets"
+        )
+
+
+@cache
+def _say_once(message: str) -> None:
+    _LOGGER.warning(message)

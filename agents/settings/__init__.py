@@ -1,0 +1,1 @@
+"""What command lines and settings files say: options of the data, plug-ins, files of settings."""

@@ -1,0 +1,95 @@
+"""How the data of a market are prepared, as settings; see ``portfolio_env.load_market``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from portfolio_env.checks import check_fields, shortened
+from portfolio_env.data.load import load_panel
+from portfolio_env.data.repair import Repair
+from portfolio_env.errors import ArgumentError
+from portfolio_env.features import FeaturePipeline
+from portfolio_env.files.atomic import parse_json
+from portfolio_env.market.panel import PricePanel
+
+PATHS = ("metadata", "exogenous")
+"""Settings that are paths of files."""
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How the data of a market are prepared before anything is learned."""
+
+    timeframe: str | None = None
+    """Make longer bars of those of the market, e.g. 1d or 1w."""
+    metadata: str | None = None
+    """File with labels of the assets, e.g. their sectors."""
+    exogenous: str | None = None
+    """CSV or Parquet file of further channels with times of their own, e.g. sentiment."""
+    repair: str = "{}"
+    """What to mend in a file of bars, as JSON, e.g. '{"drop_duplicates": "last"}'."""
+    reference: str | None = None
+    """Asset that stands for the market in cross-asset features; the mean of all by default."""
+    scaler: Literal["robust", "standard", "rank"] = "robust"
+    """How features are scaled: by median and quartiles, mean and deviation, or ranks."""
+    scaling: Literal["pooled", "asset"] = "pooled"
+    """One scaler for each feature, or one for each asset and feature."""
+
+    def __post_init__(self) -> None:
+        """Check every value before data are read."""
+        check_fields(self, "data.")
+        json_object("data.repair", self.repair, '{"sort": true}')
+        try:
+            Repair.of(self.repairs)
+        except TypeError as error:
+            raise ArgumentError(f"data.repair is {shortened(self.repair)}: {error}") from error
+
+    @property
+    def repairs(self) -> dict[str, Any]:
+        """What to mend."""
+        return json_object("data.repair", self.repair, "{}")
+
+    def panel(
+        self, market: str, assets: str | None, start: str | None, end: str | None
+    ) -> PricePanel:
+        """The bars of a market, prepared; names of assets are separated by commas."""
+        return load_panel(
+            market,
+            assets=[name.strip() for name in assets.split(",")] if assets else None,
+            start=start,
+            end=end,
+            timeframe=self.timeframe,
+            metadata=self.metadata,
+            exogenous=self.exogenous,
+            repair=self.repairs or None,
+        )
+
+    def pipeline(self, features: str) -> FeaturePipeline:
+        """Features, not fitted yet."""
+        return FeaturePipeline(
+            features, scaler=self.scaler, scaling=self.scaling, reference=self.reference
+        )
+
+    def resolved(self) -> DataOptions:
+        """The same with absolute paths."""
+        given = {name: getattr(self, name) for name in PATHS}
+        return replace(self, **{k: str(Path(v).resolve()) for k, v in given.items() if v})
+
+
+def json_object(name: str, text: str, example: str) -> dict[str, Any]:
+    """The object that a setting holds as JSON.
+
+    Raises:
+        ArgumentError: If it is none.
+    """
+    try:
+        value = parse_json(text)
+        if not isinstance(value, dict):
+            raise ValueError("it is no object")
+    except ValueError as error:
+        raise ArgumentError(
+            f"{name} is {shortened(text)}: give a JSON object such as '{example}' ({error})"
+        ) from error
+    return value

@@ -1,0 +1,111 @@
+"""Settings from a file, which stand in for the defaults of a command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from argparse import ArgumentParser
+from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from portfolio_env.checks import fits, shortened
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.atomic import read_json
+from portfolio_env.names import check_keywords
+
+T = TypeVar("T")
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 3e-4, which YAML takes for a text
+
+
+def file_of(arguments: Sequence[str]) -> Path | None:
+    """The file that ``--config`` names among the arguments of a command line."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config", type=Path)
+    found: Path | None = parser.parse_known_args(list(arguments))[0].config
+    return found
+
+
+def read_settings(file: Path) -> dict[str, Any]:
+    """The settings in a YAML or JSON file, by name.
+
+    Raises:
+        DataError: If there is no such file, or it holds something else.
+    """
+    try:
+        if file.suffix == ".json":
+            return read_json(file)
+        if file.suffix not in (".yaml", ".yml"):
+            raise DataError(f"{file} is no file of settings: give one ending in .yaml or .json")
+        try:
+            import yaml
+        except ModuleNotFoundError as error:
+            raise DataError(
+                f"{file} needs the library PyYAML; pip install pyyaml, or write it as JSON"
+            ) from error
+        try:
+            value = _plain(yaml.safe_load(file.read_text(encoding="utf-8")))
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = " ".join(str(error).split())
+            raise DataError(f"{file} is no YAML ({reason:.200}); mend it") from error
+    except OSError as error:
+        raise DataError(f"{file} cannot be read ({error.strerror or error})") from error
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise DataError(f"{file} holds {shortened(value)}; write one setting a line, e.g. seed: 3")
+    return value
+
+
+def settings_of(kind: type[T], values: Mapping[str, Any], name: str | Path) -> T:
+    """A dataclass of settings from those that a file gives; the others keep their defaults.
+
+    Args:
+        kind: The dataclass; its fields that are dataclasses too are objects in the file.
+        values: What the file gives. Lists stand for texts with commas, objects for texts of JSON,
+            dates for texts.
+        name: What they are called in a message.
+
+    Raises:
+        ArgumentError: For an unknown name, with the nearest, or a value that does not fit.
+    """
+    if not isinstance(values, Mapping):
+        raise ArgumentError(f"{name} is {shortened(values)}; it must be an object of settings")
+    hints = get_type_hints(kind)
+    check_keywords(str(name), "setting", map(str, values), hints)
+    parts = {}
+    for key, value in values.items():
+        hint = hints[key]
+        nested = isinstance(hint, type) and is_dataclass(hint)
+        parts[key] = settings_of(hint, value, key) if nested else _fitting(value, hint)
+    return kind(**parts)
+
+
+def _fitting(value: Any, hint: Any) -> Any:
+    """A value as a command line would give it, where a file says it more plainly."""
+    kinds = get_args(hint) or (hint,)
+    if fits(value, hint):
+        return value
+    if str in kinds:
+        if isinstance(value, date):
+            return value.isoformat()
+        if isinstance(value, Mapping):
+            return json.dumps(value, default=str)
+        if isinstance(value, list):
+            return ",".join(map(str, value))
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
+    return Path(value) if Path in kinds and isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    """What YAML gives, with numbers like 3e-4 as such; datetimes lose nothing."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, str) and _EXPONENT.fullmatch(value):
+        return float(value)
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,146 @@
+"""A whole evaluation, from the task to the files: what ``evaluate.py`` runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from portfolio_env.checks import check_integer
+from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
+from portfolio_env.evaluation.gate import ValidationGate
+from portfolio_env.evaluation.orders import check_capital, orders_at_end
+from portfolio_env.evaluation.report.inputs import ReportInputs, report_inputs
+from portfolio_env.evaluation.report.report import write_report
+from portfolio_env.evaluation.report.subperiods import seed_sentences
+from portfolio_env.evaluation.runner import BacktestRuns, Strategy, agent_strategies, run_backtests
+from portfolio_env.evaluation.summary import print_summary
+from portfolio_env.evaluation.task import EvaluationTask, Hindsight
+from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
+from portfolio_env.files.atomic import locked
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What an evaluation found.
+
+    Attributes:
+        task: What was evaluated.
+        split: The range.
+        runs: The backtests.
+        comparison: Every strategy against the benchmark.
+        inputs: What the report says beside it.
+    """
+
+    task: EvaluationTask
+    split: str
+    runs: BacktestRuns
+    comparison: Comparison
+    inputs: ReportInputs
+
+    @property
+    def folder(self) -> Path:
+        """Where ``write_evaluation`` puts its files."""
+        return self.task.folder / "evaluation" / self.split
+
+    @property
+    def seeds(self) -> list[str]:
+        """A sentence on every group of agents that differ by their seed alone."""
+        return seed_sentences(self.comparison, self.inputs.seeds)
+
+    def print(self) -> None:
+        """Print the table, the verdict, what the gate decided, and what a reader must know."""
+        lines = [*self.inputs.gate, *self.seeds, *self.inputs.warnings]
+        print_summary(self.comparison, self.inputs.title, lines)
+
+
+def evaluate(
+    task: EvaluationTask,
+    baselines: Sequence[Strategy],
+    split: str = "test",
+    *,
+    commissions: Sequence[float] = (),
+    capital: float | None = None,
+    lot: float = 1.0,
+    events: Path | None = None,
+    resamples: int = 2000,
+    hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,
+    progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
+) -> Evaluation:
+    """Backtest the agents of a task, each behind the validation gate too, and baselines; compare.
+
+    A use of the test range is counted in the folder of the task; nothing else is written.
+
+    Args:
+        task: Market, folds, rules, and the trained agents.
+        baselines: The baselines, the benchmark first (see ``baselines.strategies``).
+        split: Range to evaluate: "train", "validation" or "test". There is no gate on the
+            validation range, where it would judge what it decides by.
+        commissions: Further commissions of both sides to judge at, in basis points.
+        capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
+        lot: Smallest number of units that can be bought with it; 0 for any fraction.
+        events: CSV file of events for an event study, see ``read_events``.
+        resamples: Number of resamples of every bootstrap, at least 1.
+        hindsight: Gives the efficient portfolios of the range for the report
+            (``baselines.optimisers.frontier.hindsight_frontier``).
+        progress: Hands the strategies on one by one, e.g. ``rich.progress.track``.
+
+    Raises:
+        ArgumentError: If an option is out of range, or an event is about no asset of the market.
+        DataError: If the file of events or the count of looks cannot be read.
+        PortfolioError: If an agent or the benchmark cannot run.
+    """
+    check_integer("resamples", resamples)
+    check_capital(task, capital, lot)
+    told = task.events(events)
+    agents = agent_strategies(task)
+    gated = agents if split != "validation" else []
+    gates = [ValidationGate(agent, fallback=baselines[0]) for agent in gated]
+    strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
+    runs = run_backtests(progress(strategies), task, split, commissions=commissions)
+    look = look_at(task, split, trials(task, runs))
+    earlier = record_look(task.folder, look) if split == "test" else []
+    comparison = compare(
+        runs.results,
+        oracles=runs.oracles,
+        failed=runs.failed,
+        earlier_sharpes=earlier_sharpes(earlier, look.trials),
+        resamples=resamples,
+    )
+    inputs = report_inputs(
+        task,
+        split,
+        runs,
+        comparison,
+        look,
+        earlier,
+        gates,
+        events=told,
+        capital=capital,
+        orders=orders_at_end(task, split, comparison.complete, capital, lot),
+        hindsight=hindsight(task, split),
+    )
+    return Evaluation(task, split, runs, comparison, inputs)
+
+
+def write_evaluation(
+    evaluation: Evaluation, records: Literal["csv", "parquet"] = "csv"
+) -> dict[str, Path]:
+    """Write tables, accounts and the report into the folder of an evaluation.
+
+    Args:
+        evaluation: What ``evaluate`` returned.
+        records: Format of the accounts.
+
+    Returns:
+        The pictures by name.
+
+    Raises:
+        PortfolioError: If matplotlib or, for Parquet, pyarrow is not installed.
+    """
+    folder, inputs = evaluation.folder, evaluation.inputs
+    facts = {**inputs.facts, "gate": inputs.gate, "seeds": evaluation.seeds}
+    with locked(folder.with_name(f".{folder.name}.lock")):  # two would mix their files
+        write_comparison(folder, evaluation.comparison, facts, records)
+        return write_report(folder, evaluation.comparison, inputs)

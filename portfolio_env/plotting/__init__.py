@@ -1,0 +1,1 @@
+"""Figures without a display: axes, labels and saving, and pictures of returns."""

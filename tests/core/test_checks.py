@@ -1,0 +1,68 @@
+"""Checks of arguments: what they let through, and that a refusal names value and bound."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portfolio_env.checks import check_choice, check_integer, check_number
+from portfolio_env.errors import ArgumentError
+
+NUMBERS = st.one_of(st.integers(), st.floats(), st.floats(width=32).map(np.float32))
+
+
+@given(NUMBERS, st.floats(-10, 10), st.floats(-10, 10), st.booleans(), st.booleans())
+def test_numbers_pass_exactly_within_their_bounds(value, low, high, above, below):
+    bounds = {"above" if above else "low": low, "below" if below else "high": high}
+    plain = value.item() if isinstance(value, np.generic) else value  # compared as it is, unrounded
+    inside = (plain > low if above else plain >= low) and (plain < high if below else plain <= high)
+    if inside:
+        found = check_number("x", value, **bounds)
+        assert found == value
+        assert type(found) in (int, float)  # as JSON holds them
+    else:
+        with pytest.raises(ArgumentError, match=r"^x=.* must be a finite number in [\[(]"):
+            check_number("x", value, **bounds)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "text"),
+    [
+        ({}, "a finite number."),
+        ({"low": 0}, "a finite number of 0 or more."),
+        ({"above": 0}, "a finite number above 0."),
+        ({"high": 2.5}, "a finite number of at most 2.5."),
+        ({"below": 1}, "a finite number below 1."),
+        ({"low": 0, "below": 1}, "a finite number in [0, 1)."),
+        ({"above": 0, "high": 2**31 - 1}, "a finite number in (0, 2147483647]."),
+    ],
+)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, True, None, "1", [1]])
+def test_what_is_no_finite_number_is_refused_with_the_bounds(bounds, text, value):
+    with pytest.raises(ArgumentError) as refused:
+        check_number("x", value, **bounds)
+    assert str(refused.value) == f"x={value!r} must be {text}"
+
+
+@given(st.integers(), st.integers(-5, 5), st.none() | st.integers(-5, 5))
+def test_integers_pass_exactly_within_their_bounds(value, low, high):
+    if low <= value and (high is None or value <= high):
+        assert check_integer("x", value, low, high) == value
+    else:
+        with pytest.raises(ArgumentError, match=r"^x=.* must be an integer (of|in) "):
+            check_integer("x", value, low, high)
+
+
+@pytest.mark.parametrize("value", [1.0, True, "1", None, np.float64(1), np.bool_(True)])
+def test_what_is_no_integer_is_refused(value):
+    with pytest.raises(ArgumentError, match="must be an integer of 1 or more"):
+        check_integer("x", value)
+
+
+def test_choices_are_named():
+    assert check_choice("x", "a", ("a", "b")) == "a"
+    for wrong in ("c", None, ["a"]):
+        with pytest.raises(ArgumentError, match=r"^x=.* must be one of 'a', 'b'\.$"):
+            check_choice("x", wrong, ("a", "b"))
