@@ -27,7 +27,7 @@ class FlatSpace(spaces.Box):
     """The space of flat observations: a Box that tells what its numbers are.
 
     Args:
-        space: That of the same observations in mode ``"window"``.
+        space: That of the same observations in mode ``"window"``, of features or of none.
 
     Attributes:
         window: Bars W; 0 without features.
@@ -39,9 +39,10 @@ class FlatSpace(spaces.Box):
         """As Gymnasium flattens the Dict."""
         flat: Any = spaces.flatten_space(space)
         super().__init__(flat.low, flat.high, dtype=flat.dtype)
-        bare = (0, spaces.flatdim(space["tradable"]), 0)  # a market without features
-        shape = space["market"].shape or () if "market" in space.spaces else bare
-        self.window, self.n_assets, self.n_features = shape
+        self.n_assets = spaces.flatdim(space["tradable"])
+        market = space.spaces.get("market")
+        shape = (0, 0, 0) if market is None else market.shape or ()
+        self.window, _, self.n_features = shape
 
 
 class Observer:
@@ -55,10 +56,11 @@ class Observer:
             ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar, ``market`` (1,) int64
             fingerprint of the market that the row is of (see ``market.fingerprints``),
             ``tradable``, ``weights``, and with universe sampling ``assets`` (N,) int64 columns of
-            the market. It is for learners that hold the market themselves; flattened to a vector it
-            would be a row number and nothing of the market, so that is refused wherever Gymnasium's
-            space of ``market`` is still there. It is not behind SB3's ``VecFrameStack``, which
-            builds spaces of its own, nor where a wrapper left ``market`` out: do not flatten those.
+            the market. It is for learners that hold the market
+            themselves; flattened to a vector it would be a row number and nothing of the market, so
+            that is refused wherever Gymnasium's space of ``market`` is still there. It is not
+            behind SB3's ``VecFrameStack``, which builds spaces of its own, nor where a wrapper left
+            ``market`` out: do not flatten those.
 
     Raises:
         ArgumentError: On another mode.
@@ -105,16 +107,17 @@ class Observer:
         if simulator.episodes.universe is not None:
             tradable = np.take_along_axis(tradable, simulator.assets, axis=1)
         if self.mode != "index":
-            seen = {} if simulator.market.n_features == 0 else {"market": self._windows()}
+            featured = simulator.market.n_features > 0
+            seen: dict[str, NDArray[Any]] = {"market": self._windows()} if featured else {}
             if self.mode == "window":
                 return {**seen, "tradable": tradable, "weights": weights}
-            rows = [each.reshape(lanes, -1) for each in (*seen.values(), tradable, weights)]
-            return np.concatenate(rows, axis=1, dtype=np.float32)
+            parts = [*(windows.reshape(lanes, -1) for windows in seen.values()), tradable, weights]
+            return np.concatenate(parts, axis=1, dtype=np.float32)
         remember(simulator.market)
         market = np.full((lanes, 1), simulator.market.fingerprint)
-        where = {"market": market, "t": simulator.t[:, None].copy()}
+        rows = {"market": market, "t": simulator.t[:, None].copy()}
         own = {} if simulator.episodes.universe is None else {"assets": simulator.assets.copy()}
-        return {**own, **where, "tradable": tradable, "weights": weights}
+        return {**own, **rows, "tradable": tradable, "weights": weights}
 
     def _windows(self) -> NDArray[np.float32]:
         """(B, W, N, F) features of the last W bars of every lane."""

@@ -190,7 +190,7 @@ def _try_out(encoder: Encoder, called: str) -> None:
             copy = deepcopy(encoder).train(training)
             th.manual_seed(0)  # for dropout
             outputs.append(_run(copy, batch, tradable, codes)[0])
-        if not th.allclose(*outputs, rtol=1e-3, atol=1e-4):
+        if not th.allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-4):
             raise ArgumentError(
                 f"encoder {called}: what it makes of one window depends on the others of its batch"
                 f"{' in training' * training}, as with batch normalisation; normalise within a "

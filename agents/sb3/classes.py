@@ -182,7 +182,7 @@ def sorted_options(
     """
     cls = algorithm_class(algo)
     aliases = cls.policy_aliases
-    flat = aliases.get("MlpPolicy", aliases.get("MultiInputPolicy", BasePolicy))
+    flat: Any = aliases.get("MlpPolicy", aliases.get("MultiInputPolicy", BasePolicy))
     behind = flat if policy == "flat_mlp" else policy_class(algo, policy)
     own, of_policy = parameters_of(cls) - _OF_SETTINGS, parameters_of(behind) - _OF_POLICY
     check_keywords(f"algo {shortened(algo)}", "option", options, own | of_policy)

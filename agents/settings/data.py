@@ -75,7 +75,8 @@ class DataOptions:
     def resolved(self) -> DataOptions:
         """The same with absolute paths."""
         given = {name: getattr(self, name) for name in PATHS}
-        return replace(self, **{k: str(Path(v).resolve()) for k, v in given.items() if v})
+        paths: dict[str, Any] = {k: str(Path(v).resolve()) for k, v in given.items() if v}
+        return replace(self, **paths)
 
 
 def json_object(name: str, text: str, example: str) -> dict[str, Any]:

@@ -86,8 +86,8 @@ def _scorer(network: nn.Module) -> nn.Module | None:
     """What makes logits of the extractor's rows, without squashing them; None if there is none."""
     if isinstance(network, DirectNetwork):
         return nn.Sequential(network.scorer, network.head)
-    same = type(network) is PerAssetActorCriticPolicy  # a Dirichlet policy makes concentrations
-    if same and network.activation_fn is nn.Tanh:
+    # a Dirichlet policy, which derives from it, makes concentrations
+    if type(network) is PerAssetActorCriticPolicy and network.activation_fn is nn.Tanh:
         return nn.Sequential(network.mlp_extractor.policy_net, network.action_net)
     return None
 
