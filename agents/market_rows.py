@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from agents.market_encoder import Embeddings, market_tensors
 from agents.networks import make_encoder
+from agents.networks.base import NO_FEATURES
 from agents.networks.plugins import Maker
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
