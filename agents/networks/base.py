@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 
-
 NO_FEATURES = (
     "the market has no features, and an encoder reads nothing else: load the market with features, "
     "e.g. features='minimal'"
