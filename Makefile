@@ -16,7 +16,7 @@ KILLS ?= 100
 ECONOMICS := tests/simulation tests/environment
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test test-slow test-plain demo bench learn verdicts fuzz kills mutants clean
+.PHONY: help setup format lint type test test-slow test-plain demo bench learn verdicts fuzz kills mutants docs docs-serve tutorials clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -28,7 +28,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ..."; exit 1; }
 	@echo "Installing into $(VENV); the first time this takes a few minutes."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[rl,contrib,data,yahoo,baselines,evaluation,dev]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[rl,contrib,data,yahoo,baselines,evaluation,docs,dev]'
 	@touch $@
 
 format: setup ## Format the code and mend what ruff can mend
@@ -76,6 +76,15 @@ mutants: setup ## Which small faults would the tests not notice (hours; MUTANTS 
 kills: setup ## Kill trainings, evaluations, downloads and the store at KILLS random moments and compare
 	$(BIN)/python benchmarks/kills.py --count $(KILLS)
 
+docs: setup ## Build the documentation into site/, warnings being errors
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs site
+
+docs-serve: docs ## Build the documentation and serve it on this machine
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory site
+
+tutorials: setup ## Execute the notebooks of docs/tutorials and store what they print
+	$(BIN)/python docs/run_tutorials.py
+
 clean: ## Remove what the tools cache and build; .venv and runs stay
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf build dist site docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

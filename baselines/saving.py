@@ -37,7 +37,7 @@ def save_baseline(model: Baseline, path: str | Path) -> None:
 
     Args:
         model: Any of ``baselines.BASELINES``, or of a module of your own, fitted or not; an
-            ensemble of them and of ``DirectAgent``s too.
+            ensemble of them and of ``DirectAgent`` objects too.
         path: The file, e.g. ``lstm.safetensors``.
 
     Raises:

@@ -55,7 +55,7 @@ class FeaturePipeline:
         scaler: "robust" (median and interquartile range), "standard" (mean and standard deviation)
             or "rank" (distribution function of the fitted rows).
         scaling: "pooled" (one scaler per feature) or "asset" (one per asset and feature).
-        bound: The bound of |features|.
+        bound: The bound of ``|features|``.
         reference: The asset that stands for the market in cross-asset features, e.g. "BTCUSDT";
             None takes the equally weighted mean.
 

@@ -53,7 +53,7 @@ class Market(Immutable):
             bar t. 0 where the asset cannot be traded or the feature is not known yet.
         feature_names: F names.
         warmup: Rows before this one lack the history some feature needs.
-        feature_bound: Bound of |features|.
+        feature_bound: Bound of ``|features|``.
         vocabularies: The labels of every category in the order of their codes; sorted from the
             panel when not given.
     """
