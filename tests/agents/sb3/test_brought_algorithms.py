@@ -98,7 +98,7 @@ def test_off_policy_defaults(market: Market) -> None:
     ("algo", "says"),
     [
         ("ppi", "unknown algorithm 'ppi': did you mean ppo"),
-        ("os:system", "give a subclass"),
+        ("os:system", "a module of Python itself"),
         (f"{__name__}:Net", "give a subclass"),
         (BaseAlgorithm, "give a subclass"),
         (7, "give a subclass"),

@@ -61,7 +61,7 @@ def test_a_file_says_plainly_what_a_command_line_says_as_text(tmp_path: Path) ->
         ("seed: many", "seed='many'"),
         ("data: {scaler: log}", "data.scaler='log'"),
         ("data: {repair: {sorted: true}}", "did you mean sort"),
-        ("data: {repair: {drop_jumps: x}}", "data.repair is"),
+        ("data: {repair: {drop_jumps: x}}", "drop_jumps='x'"),
         ("[1, 2]", "one setting a line"),
         ("seed: [", "is no YAML"),
         ("seed: !!python/object/apply:os.system ['true']", "is no YAML"),
