@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from agents.market_encoder import Embeddings, market_tensors
 from agents.networks import make_encoder
+from agents.networks.base import NO_FEATURES
 from agents.networks.plugins import Maker
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -77,6 +78,8 @@ class MarketRows(nn.Module):
         self.reads_index = told.reads_index
         self.n_assets = _settled("n_assets", n_assets, told.n_assets)
         self.n_features = _settled("n_features", n_features, told.n_features)
+        if self.n_features == 0:
+            raise ArgumentError(NO_FEATURES)
         if not told.reads_index:
             told = told._replace(window=self._bars_of(observation_space))
         if window is None:
