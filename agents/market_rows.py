@@ -243,7 +243,8 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
     """What the space of one lane's observations tells of them.
 
     Raises:
-        ArgumentError: If it is no space of the environment, or one of stacked observations.
+        ArgumentError: If it is no space of the environment, one of stacked observations, or one
+            without features.
     """
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         flat = (getattr(space, name, None) for name in ("n_assets", "n_features", "window"))
@@ -251,6 +252,8 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
     parts = space.spaces if isinstance(space, spaces.Dict) else {}
     shapes = {name: part.shape or () for name, part in parts.items()}
     index = "t" in parts
+    if set(parts) == {"tradable", "weights"}:
+        raise ArgumentError(NO_FEATURES)
     if not index and len(shapes.get("market", ())) != 3:
         raise ArgumentError(
             f"{space} is no space of the environment's observations; give observation_space of an "

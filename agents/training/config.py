@@ -16,11 +16,11 @@ from agents.sb3.algorithms import torch_device
 from agents.sb3.classes import ALGORITHMS, is_on_policy, policy_class
 from agents.settings.data import DataOptions, json_object
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts
-from portfolio_env.checks import check_fields, check_range, from_object, shortened
+from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.pipeline import build_market
 from portfolio_env.market.timeline import Timestamps, row_of, split_rows
-from portfolio_env.names import names_plugin, plugin_name, unknown
+from portfolio_env.names import names_plugin, plugin_name
 
 Range = tuple[int, int]
 NAMES = ("train", "validation", "test")
@@ -187,8 +187,8 @@ class TrainConfig:
                 f"cost_model {shortened(self.cost_model)} stands in place of costs: leave one of "
                 "them out"
             )
-        if self.algo not in (*ALGORITHMS, "direct") and not names_plugin("algorithm", self.algo):
-            raise unknown("algo", self.algo, (*ALGORITHMS, "direct"))
+        if not names_plugin("algorithm", self.algo):
+            check_choice("algo", self.algo, (*ALGORITHMS, "direct"))
         if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
             raise ArgumentError(
                 f"curriculum is {shortened(self.curriculum)}: give 3, 1,3, 2,3 or 1,2,3"

@@ -187,7 +187,7 @@ def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
         model = MeanVariance(
             fold.market,
             lookback=end - 1 - start,
-            risk_free_rate=fold.options["costs"]["cash_rate_annual"],
+            risk_free_rate=task.costs.cash_rate_annual,
             min_weight=0.0,
             max_weight=1.0,
             covariance="sample",

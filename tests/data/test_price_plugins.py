@@ -97,7 +97,11 @@ def test_a_file_of_that_name_comes_first(mine, tmp_path, monkeypatch):
         ("own_prices:load?sede=1", ArgumentError, "did you mean seed"),
         ("own_prices:load?seed=x", ArgumentError, "give a value of type int"),
         ("own_prices:many?rows=1", ArgumentError, "call the function itself"),
-        ("own_prices:pd.read_pickle?filepath_or_buffer=x", ArgumentError, "must be a function that"),
+        (
+            "own_prices:pd.read_pickle?filepath_or_buffer=x",
+            ArgumentError,
+            "must be a function that",
+        ),
         ("own_prices:wrong", DataError, "'own_prices:wrong' returned int"),
         ("own_prices:broken", DataError, r"'own_prices:broken' raised ZeroDivisionError.*line \d+"),
         ("os:system?command=touch here", ArgumentError, "a module of Python itself"),

@@ -159,7 +159,7 @@ def not_a_module(n_features: int, window: int) -> Any:
         (not_a_module, "no torch module"),
         (7, "give a name"),
         (f"{__name__}:not_a_module", "must stand for a class"),
-        ("os:system", "must stand for a class"),
+        ("os:system", "a module of Python itself"),
         ("gta", "did you mean gat"),
     ],
 )

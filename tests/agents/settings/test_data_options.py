@@ -72,7 +72,13 @@ def test_every_option_reaches_the_market(prices: Path, tmp_path: Path) -> None:
     labels, channel = tmp_path / "labels.csv", tmp_path / "mood.csv"
     labels.write_text("symbol,sector\nA,x\nB,y\nC,x\n")
     when = pd.date_range("2019-12-31", periods=125).strftime("%Y-%m-%d")
-    rows = {"symbol": "A", "name": "mood", "value": np.arange(125.0), "known_at": when}
+    rows = {
+        "date": when,
+        "symbol": "A",
+        "name": "mood",
+        "value": np.arange(125.0),
+        "known_at": when,
+    }
     pd.DataFrame(rows).to_csv(channel, index=False)
     data = DataOptions(
         timeframe="1w", metadata=str(labels), exogenous=str(channel),

@@ -30,6 +30,7 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("value", [[3], {"a": 1}, True, float("nan"), "x" * 10**5])
 def test_no_field_takes_what_it_is_not_annotated_with(name: str, value: Any) -> None:
     texts = ("market", "assets", "start", "end", "features", "encoder", "reward", "runs", "out")
+    texts = (*texts, "cost_model")
     if (isinstance(value, str) and name in (*texts, "train", "validation", "test")) or (
         value is True and name == "freeze_encoder"
     ):
@@ -46,13 +47,13 @@ def test_no_field_takes_what_it_is_not_annotated_with(name: str, value: Any) -> 
         ({"timesteps": "16384"}, "timesteps='16384' must be a whole number or None"),
         ({"num_envs": 10**30}, "num_envs=1000.* must be a finite number in"),
         ({"seed": -1}, "seed=-1 must be a finite number in"),
-        ({"seed": 10**30}, "seed is 1000"),
+        ({"seed": 10**30}, "seed=1000"),
         ({"foo": 3}, "no field 'foo'"),
         ({"costs": {"foo": 1}}, "costs has no field 'foo'"),
-        ({"costs": SETTINGS["costs"] | {"commission_bps": None}}, "commission_bps is None"),
-        ({"constraints": SETTINGS["constraints"] | {"max_weight": "x"}}, "max_weight is 'x'"),
+        ({"costs": SETTINGS["costs"] | {"commission_bps": None}}, "commission_bps=None"),
+        ({"constraints": SETTINGS["constraints"] | {"max_weight": "x"}}, "max_weight='x'"),
         ({"stages": {"lambda": 3}}, "stages has no field 'lambda'"),
-        ({"stages": {"epochs": "3"}}, "stages.epochs is '3'"),
+        ({"stages": {"epochs": "3"}}, "stages.epochs='3'"),
         ({"device": "meta"}, "device 'meta'"),
         ({"market": None}, "market=None must be a text"),
     ],

@@ -252,9 +252,12 @@ def test_an_archive_brings_no_code(home: Path, tmp_path: Path) -> None:
         import_run(tmp_path / "own.zip", tmp_path / "store")
 
 
-def test_settings_of_a_run_are_repeated_with_a_change(home: Path) -> None:
+def test_settings_of_a_run_are_repeated_with_a_change(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import train as train_module
 
+    monkeypatch.syspath_prepend(home)
     config = train_module._defaults(home / "runs" / "own")
     assert config.out is None and config.encoder == "my_nets:MyEncoder"
     assert config == train_module._defaults(home / "runs" / "own" / "config.json")
