@@ -86,5 +86,5 @@ tutorials: setup ## Execute the notebooks of docs/tutorials and store what they 
 	$(BIN)/python docs/run_tutorials.py
 
 clean: ## Remove what the tools cache and build; .venv and runs stay
-	rm -rf build dist site docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf build dist site docs/api jupyter_execute *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
