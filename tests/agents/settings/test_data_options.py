@@ -84,7 +84,7 @@ def test_every_option_reaches_the_market(prices: Path, tmp_path: Path) -> None:
         timeframe="1w", metadata=str(labels), exogenous=str(channel),
         repair='{"drop_duplicates": "first"}', reference="A", scaler="rank", scaling="asset",
     )  # fmt: skip
-    features = "return_1,market_return,exogenous"
+    features = "return_1,market_return_5,exogenous"
     market, ranges = TrainConfig(market=str(prices), features=features, data=data).load_market()
     expected = load_market(
         prices, timeframe="1w", metadata=labels, exogenous=channel,

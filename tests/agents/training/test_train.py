@@ -32,6 +32,8 @@ from portfolio_env.evaluation import backtest
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files.atomic import read_json
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PERIOD = PortfolioConstraints(max_period_turnover=1.0, turnover_period=5)
 
 
@@ -182,7 +184,7 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"timesteps": 0}, "at least 1"),
+        ({"timesteps": 0}, "timesteps=0 must be"),
         ({"policy": "flat_mlp"}, "cannot read index"),
         ({"out": "."}, "not empty"),
         ({"test": 0.0}, "an episode needs"),
@@ -190,8 +192,8 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"encoder": "transfromer"}, "did you mean transformer"),
         ({"encoder_options": "[1]"}, "give a JSON object"),
         ({"encoder": "gat", "encoder_options": '{"threshold": 7}'}, "threshold"),
-        ({"encoder": "lstm", "encoder_options": '{"layers": 1}'}, "does not take.*'layers'"),
-        ({"encoder": "mlp", "encoder_options": '{"width": "8"}'}, "does not take.*'width': '8'"),
+        ({"encoder": "lstm", "encoder_options": '{"layers": 1}'}, "no option 'layers'"),
+        ({"encoder": "mlp", "encoder_options": '{"width": "8"}'}, "width='8' must be"),
         ({"encoder": "mlp", "curriculum": "1,3", "reward": "gain"}, "unknown reward 'gain'"),
         ({"encoder": "mlp", "curriculum": "2,3", "universe": 11}, "universe=11"),
         ({"encoder": "mlp", "policy": "flat_mlp", "observation": "flat"}, "has no encoder"),
@@ -199,7 +201,7 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"algo": "direct", "constraints": PERIOD}, "no differentiable twin"),
         ({"encoder": "mlp", "curriculum": "2,3", "constraints": PERIOD}, "no differentiable twin"),
         ({"freeze_encoder": 0.5}, "has none to train"),
-        ({"window": 0}, "window is 0"),
+        ({"window": 0}, "window=0 must be"),
         ({"window": 250, "encoder": "gat"}, "a window of 250 is"),
         ({"window": 250, "algo": "direct"}, "a window of 250 is"),
         ({"device": "gpu"}, "device 'gpu' is none"),
@@ -224,7 +226,7 @@ def test_a_training_too_short_for_an_update_says_so(
 
 
 @pytest.mark.parametrize(
-    ("stages", "message"), [({"iterations": 0}, "iterations=0"), ({"ema": 1.0}, "ema is 1.0")]
+    ("stages", "message"), [({"iterations": 0}, "iterations=0"), ({"ema": 1.0}, "ema=1.0 must be")]
 )
 def test_bad_stages_are_refused(stages: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
