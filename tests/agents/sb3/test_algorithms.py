@@ -295,9 +295,9 @@ print("PerAssetPolicy" in PPO.policy_aliases)
 @pytest.mark.parametrize(
     ("algo", "policy", "message"),
     [
-        ("dqn", "per_asset", "unknown; choose one of"),
+        ("dqn", "per_asset", "unknown algorithm 'dqn'"),
         ("ppo", "linear", "unknown; choose one of"),
-        ("sac", "dirichlet", r"choose one of \['a2c', 'ppo'\]"),
+        ("sac", "dirichlet", r"choose one of \['a2c', 'ppo', 'trpo'\]"),
         ("ppo", "dirichlet", 'action="weights"'),
     ],
 )
