@@ -9,7 +9,7 @@ python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,10,
 
 import sys
 from contextlib import nullcontext
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -28,7 +28,6 @@ from baselines.strategies import baseline_strategies
 from portfolio_env import evaluation
 from portfolio_env.command_line import exit_status, find_own_modules
 from portfolio_env.evaluation import Comparison
-from portfolio_env.names import check_keywords
 
 
 @dataclass(frozen=True)
@@ -98,12 +97,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
 def _defaults(file: Path) -> EvaluateConfig:
     """The settings of a file: those of the evaluation and of its market side by side."""
     given = read_settings(file)
-    own = [field.name for field in fields(EvaluateConfig) if field.name not in ("task", "file")]
-    of_market = [field.name for field in fields(MarketConfig)]
-    check_keywords(str(file), "setting", given, [*own, *of_market])
-    task = {name: value for name, value in given.items() if name in of_market}
-    rest = {name: value for name, value in given.items() if name in own}
-    return settings_of(EvaluateConfig, {**rest, "task": task}, file)
+    return settings_of(EvaluateConfig, given, file, beside="task", without=["file"])
 
 
 def main() -> int:

@@ -59,7 +59,14 @@ def read_settings(file: Path) -> dict[str, Any]:
     return value
 
 
-def settings_of(kind: type[T], values: Mapping[str, Any], name: str | Path) -> T:
+def settings_of(
+    kind: type[T],
+    values: Mapping[str, Any],
+    name: str | Path,
+    *,
+    beside: str | None = None,
+    without: Sequence[str] = (),
+) -> T:
     """A dataclass of settings from those that a file gives; the others keep their defaults.
 
     Args:
@@ -67,14 +74,21 @@ def settings_of(kind: type[T], values: Mapping[str, Any], name: str | Path) -> T
         values: What the file gives. Lists stand for texts with commas, objects for texts of JSON,
             dates for texts.
         name: What they are called in a message.
+        beside: A field that is a dataclass, whose settings stand beside the others in the file.
+        without: Fields that a file cannot give.
 
     Raises:
         ArgumentError: For an unknown name, with the nearest, or a value that does not fit.
     """
     if not isinstance(values, Mapping):
         raise ArgumentError(f"{name} is {shortened(values)}; it must be an object of settings")
-    hints = get_type_hints(kind)
-    check_keywords(str(name), "setting", map(str, values), hints)
+    hints = {key: hint for key, hint in get_type_hints(kind).items() if key not in without}
+    inner = get_type_hints(hints[beside]) if beside else {}
+    known = {key: hint for key, hint in {**hints, **inner}.items() if key != beside}
+    check_keywords(str(name), "setting", map(str, values), known)
+    if beside:
+        own = {key: value for key, value in values.items() if key not in inner}
+        values = own | {beside: {key: values[key] for key in values if key in inner}}
     parts = {}
     for key, value in values.items():
         hint = hints[key]
