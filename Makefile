@@ -15,8 +15,13 @@ KILLS ?= 100
 # What is compiled and what is not must give the same numbers: these run both ways.
 ECONOMICS := tests/simulation tests/environment
 
+# Examples with other libraries: those that are quick to set up, and all.
+EXAMPLES := torchrl skrl
+ALL_EXAMPLES := $(EXAMPLES) tianshou rllib sbx rl_zoo3 minari
+
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test test-slow test-plain demo bench learn verdicts fuzz kills mutants docs docs-serve tutorials clean
+.PHONY: help setup format lint type test test-slow test-plain demo bench learn verdicts fuzz kills mutants docs docs-serve \
+	tutorials examples examples-all clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -85,6 +90,28 @@ docs-serve: docs ## Build the documentation and serve it on this machine
 tutorials: setup ## Execute the notebooks of docs/tutorials and store what they print
 	$(BIN)/python docs/run_tutorials.py
 
+examples: setup ## Train by the examples in plain torch, TorchRL and skrl, each in an environment of its own
+examples: example-cleanrl $(EXAMPLES:%=example-%)
+
+examples-all: examples $(ALL_EXAMPLES:%=example-%) ## Train by all examples, with all libraries of docs/libraries.md
+
+example-cleanrl: setup
+	OMP_NUM_THREADS=1 $(BIN)/python examples/cleanrl_ppo.py
+
+example-%: .examples/%/.installed
+	OMP_NUM_THREADS=1 .examples/$*/bin/python $(firstword $(wildcard examples/$*_*.py examples/$*/run.py))
+
+# An environment of its own over that of the project: what the library wants in other versions comes first in it.
+.PRECIOUS: .examples/%/.installed
+.examples/%/.installed: examples/requirements/%.txt $(STAMP)
+	$(BIN)/python -m venv --clear .examples/$*
+	.examples/$*/bin/python -c 'import pathlib, sysconfig as s; \
+		below = s.get_path("purelib", vars={"base": "$(abspath $(VENV))"}); \
+		pathlib.Path(s.get_path("purelib"), "project.pth").write_text(below + "\n$(CURDIR)\n")'
+	grep '^torch==' constraints.txt > .examples/torch.txt
+	.examples/$*/bin/python -m pip install --quiet -c .examples/torch.txt -r $<
+	@touch $@
+
 clean: ## Remove what the tools cache and build; .venv and runs stay
-	rm -rf build dist site docs/api *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
+	rm -rf build dist site docs/api jupyter_execute *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage htmlcov
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from agents.market_encoder import Embeddings, market_tensors
 from agents.networks import make_encoder
+from agents.networks.base import NO_FEATURES
 from agents.networks.plugins import Maker
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -77,6 +78,8 @@ class MarketRows(nn.Module):
         self.reads_index = told.reads_index
         self.n_assets = _settled("n_assets", n_assets, told.n_assets)
         self.n_features = _settled("n_features", n_features, told.n_features)
+        if self.n_features == 0:
+            raise ArgumentError(NO_FEATURES)
         if not told.reads_index:
             told = told._replace(window=self._bars_of(observation_space))
         if window is None:
@@ -240,7 +243,8 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
     """What the space of one lane's observations tells of them.
 
     Raises:
-        ArgumentError: If it is no space of the environment, or one of stacked observations.
+        ArgumentError: If it is no space of the environment, one of stacked observations, or one
+            without features.
     """
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
         flat = (getattr(space, name, None) for name in ("n_assets", "n_features", "window"))
@@ -248,6 +252,8 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
     parts = space.spaces if isinstance(space, spaces.Dict) else {}
     shapes = {name: part.shape or () for name, part in parts.items()}
     index = "t" in parts
+    if set(parts) == {"tradable", "weights"}:
+        raise ArgumentError(NO_FEATURES)
     if not index and len(shapes.get("market", ())) != 3:
         raise ArgumentError(
             f"{space} is no space of the environment's observations; give observation_space of an "

@@ -18,6 +18,7 @@ from typing import Any
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -244,6 +245,12 @@ def complete(app: Sphinx, page: str, source: list[str]) -> None:
         source[0] = completed(source[0], page)
 
 
+def outdated(app: Sphinx, env: BuildEnvironment, *_: set[str]) -> list[str]:
+    """The pages with tables: what they hold may have changed though they have not."""
+    texts = {page: env.doc2path(page).read_text() for page in env.found_docs}
+    return [page for page, text in texts.items() if "<!-- generated: " in text]
+
+
 def source_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     """A page with the source of every file outside this folder that a page links to."""
     texts = (path.read_text() for path in DOCS.rglob("*.md"))
@@ -278,6 +285,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register all of it with Sphinx."""
     app.add_html_math_renderer("mathml", (inline_formula, None), (block_formula, None))
     app.connect("builder-inited", lambda _: write_api(DOCS / "api"))
+    app.connect("env-get-outdated", outdated)
     app.connect("source-read", complete)
     app.connect("html-collect-pages", source_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 import numpy as np
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.names import check_keywords
+from portfolio_env.names import check_keywords, nearest
 
 T = TypeVar("T")
 _LONGEST = 60  # characters of a value in a message
@@ -103,7 +103,9 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
     known = list(choices)
     if value not in known:
         listed = ", ".join(map(repr, known))
-        raise ArgumentError(f"{name}={shortened(value)} must be one of {listed}.")
+        near = nearest(value, known, 1) if isinstance(value, str) else []
+        hint = f"; did you mean {near[0]}?" if near else "."
+        raise ArgumentError(f"{name}={shortened(value)} must be one of {listed}{hint}")
     return value
 
 

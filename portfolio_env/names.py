@@ -218,7 +218,7 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> ArgumentError:
         available: The names that exist.
     """
     names = list(available)
-    close = _nearest(name, names, 5)
+    close = nearest(name, names, 5)
     hint = f"did you mean {', '.join(close)}?" if close else ""
     listed = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
     return ArgumentError(f"unknown {kind} {name!r}: {hint or f'choose from {listed}'}")
@@ -239,7 +239,7 @@ def check_keywords(owner: str, noun: str, given: Iterable[str], known: Iterable[
     names = list(known)
     for name in given:
         if name not in names:
-            near = _nearest(name, names, 1)
+            near = nearest(name, names, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(names))}."
             raise ArgumentError(f"{owner} has no {noun} {name!r}; {hint}")
 
@@ -257,7 +257,7 @@ def indices_of(kind: str, names: Sequence[str], available: Sequence[str]) -> lis
     return [place[name] for name in names]
 
 
-def _nearest(name: str, names: Sequence[str], count: int) -> list[str]:
+def nearest(name: str, names: Sequence[str], count: int) -> list[str]:
     """Up to so many of the names that are spelt alike, the nearest first."""
     folded = {candidate.casefold(): candidate for candidate in names}
     close = get_close_matches(str(name).casefold(), folded, n=count, cutoff=0.5)

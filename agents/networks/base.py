@@ -8,6 +8,11 @@ from torch import Tensor, nn
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 
+NO_FEATURES = (
+    "the market has no features, and an encoder reads nothing else: load the market with features, "
+    "e.g. features='minimal'"
+)
+
 
 class Encoder(nn.Module):
     """What every encoder answers to: one vector per asset, equivariant to the order of the assets.
@@ -38,10 +43,7 @@ class Encoder(nn.Module):
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__()
         if n_features == 0:
-            raise ArgumentError(
-                "the market has no features, and an encoder reads nothing else: load the market "
-                "with features, e.g. features='minimal'"
-            )
+            raise ArgumentError(NO_FEATURES)
         if n_features < 1 or window < 1:
             raise ArgumentError(
                 f"an encoder needs n_features >= 1 and window >= 1, got {n_features} and {window}"

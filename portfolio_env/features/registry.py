@@ -171,7 +171,8 @@ def indicator(
 def _register(declared: Indicator) -> None:
     """Keep an indicator under its name, unless that is taken by another file's."""
     function: Any = declared.compute
-    module, name = function.__module__, function.__qualname__
+    # What exec() runs, as some notebooks do, stands in no module: it is treated as a notebook's.
+    module, name = function.__module__ or "__main__", function.__qualname__
     if module.startswith(_BUILT_IN):
         known, key = INDICATORS, declared.name
     else:  # a notebook's cell or a function's own may be run again, and nothing names them

@@ -165,17 +165,17 @@ class Market(Immutable):
 
     @property
     def n_bars(self) -> int:
-        """T."""
+        """Number of bars, T."""
         return len(self.panel.timestamps)
 
     @property
     def n_assets(self) -> int:
-        """N."""
+        """Number of assets, N."""
         return len(self.panel.assets)
 
     @property
     def n_features(self) -> int:
-        """F."""
+        """Number of features per asset, F."""
         return len(self.feature_names)
 
     @cached_property

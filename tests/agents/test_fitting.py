@@ -160,9 +160,9 @@ def test_checkpoints_of_other_options_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"max_grad_norm": -1.0}, "max_grad_norm"),
-        ({"schedule": "linear"}, "schedule is 'linear'"),
+        ({"schedule": "linear"}, "schedule='linear'"),
         ({"ema": 1.0}, "ema=1.0"),
         ({"patience": 0}, "patience=0"),
     ],

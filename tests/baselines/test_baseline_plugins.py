@@ -1,6 +1,7 @@
 """Baselines of one's own: classes and functions of past prices, by name or themselves."""
 
 import logging
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.runner import run_backtests
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
+from portfolio_env.evaluation.usage_log import trials
 
 SOURCE = """
 import numpy as np
@@ -175,7 +177,7 @@ def test_what_was_tried_is_told_by_its_source(mine, own_module, tmp_path):
 
     def tried():
         runs = run_backtests(strategies.baseline_strategies("my_rules:half,my_rules:Loud"), whole)
-        return {trial.name: trial.fingerprint for trial in strategies.trials(whole, runs)}
+        return {trial.name: trial.fingerprint for trial in trials(whole, runs)}
 
     first = tried()
     assert first == tried()
@@ -226,7 +228,9 @@ def test_a_file_brings_no_code(own_module, tmp_path):
             load_baseline(file, MARKET)
     hidden = tree | {"baseline": "ensemble", "options": {"members": ["beside:Rule"]}}
     save_tensors(tmp_path / "mix", hidden, kind="baseline")
-    assert "beside:Rule" not in load_baseline(tmp_path / "mix", MARKET).members
+    with pytest.raises(DataError, match="of which it has no record"):
+        load_baseline(tmp_path / "mix", MARKET)
+    assert "beside" not in sys.modules
 
 
 def test_names_of_built_in_ones_stay():

@@ -178,7 +178,7 @@ def test_options_matter_and_are_checked():
     ):
         assert abs(weights_of(returns, **options)[1] - plain).max() > 1e-3
     for options, message in (
-        ({"objective": "target_return"}, "choose from min_variance, max_sharpe"),
+        ({"objective": "target_return"}, "must be one of 'min_variance', 'max_sharpe'"),
         ({"linkage": "singel"}, "did you mean single"),
         ({"distance": "euclid"}, "distance=.* must be one of"),
         ({"covariance": "none"}, "covariance=.* must be one of"),

@@ -66,3 +66,5 @@ def test_choices_are_named():
     for wrong in ("c", None, ["a"]):
         with pytest.raises(ArgumentError, match=r"^x=.* must be one of 'a', 'b'\.$"):
             check_choice("x", wrong, ("a", "b"))
+    with pytest.raises(ArgumentError, match=r"one of 'single', 'ward'; did you mean single\?$"):
+        check_choice("linkage", "singel", ("single", "ward"))

@@ -23,6 +23,7 @@ SHORTER = {
     ".learn(200_000)": ".learn(512)",
     ".learn(20_000)": ".learn(64)",
     "num_envs=256": "num_envs=4",
+    "    env,\n    policy_kwargs": "    env,\n    n_steps=64,\n    policy_kwargs",
 }
 """What the blocks do at length, and the tests in short."""
 LARGEST_NOTEBOOK = 200_000  # bytes
@@ -97,6 +98,11 @@ def test_every_python_block_runs(page, workplace):
         for long, short in SHORTER.items():
             text = text.replace(long, short)
         exec(compile("\n" * line + text, str(page), "exec"), here)
+
+
+def test_what_is_shortened_stands_on_a_page():
+    text = "".join(page.read_text() for page in PAGES)
+    assert all(long in text for long in SHORTER)
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if ">>> " in p.read_text()], ids=name)

@@ -98,7 +98,6 @@ def replaced(line, row):
         ([], "is no CSV table"),
         ([""], "is no CSV table|holds no rows|lacks the columns"),
         ([HEADER], "holds no rows; give"),
-        ([HEADER, ROWS[0], ROWS[2]], "has one asset only, A"),
         ([HEADER, *(row + ",9" for row in ROWS)], "more fields than its header"),
         (replaced(3, ROWS[1] + ",9"), "line 3.*fields"),
         (replaced(4, ROWS[0]), "line 4: a second row for 'A at 2020-01-01.*delete one"),

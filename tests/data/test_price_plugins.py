@@ -44,31 +44,31 @@ def many(rows: list[int] = []) -> PricePanel:
 
 @pytest.fixture
 def mine(own_module):
-    own_module("my_prices", SOURCE)
-    import my_prices
+    own_module("own_prices", SOURCE)
+    import own_prices
 
-    return my_prices
+    return own_prices
 
 
 def test_by_name_and_itself(mine):
     expected = load_market(synthetic_panel(seed=1, bars=120, assets=2))
-    assert load_market("my_prices:load").hash == expected.hash
+    assert load_market("own_prices:load").hash == expected.hash
     assert load_market(mine.load).hash == load_market(mine.bare).hash == expected.hash
-    assert load_market("my_prices:frame", features="return_1").close.shape == (120, 2)
-    kept = load_market("my_prices:market")
+    assert load_market("own_prices:frame", features="return_1").close.shape == (120, 2)
+    kept = load_market("own_prices:market")
     assert (kept.n_bars, kept.feature_names) == (90, ("return_1",))
-    assert PortfolioEnv("my_prices:load", window=1).simulator.market.hash == expected.hash
-    assert len(long_frame("my_prices:load")) == len(long_frame(mine.load)) == 240
+    assert PortfolioEnv("own_prices:load", window=1).simulator.market.hash == expected.hash
+    assert len(long_frame("own_prices:load")) == len(long_frame(mine.load)) == 240
 
 
 def test_options_are_keywords_of_their_types(mine):
-    market = load_market("my_prices:load?seed=7&scale=0.5&tail=true&tag=a:b", end=50)
+    market = load_market("own_prices:load?seed=7&scale=0.5&tail=true&tag=a:b", end=50)
     assert mine.called == [(7, 0.5, True, "a:b")]
     assert market.n_bars == 50
 
 
 def test_an_entry_point(mine, monkeypatch):
-    points = [EntryPoint("market.own", "my_prices:load", names.ENTRY_POINTS)]
+    points = [EntryPoint("market.own", "own_prices:load", names.ENTRY_POINTS)]
     monkeypatch.setattr(names, "entry_points", lambda group: points)
     names._brought.cache_clear()
     try:
@@ -90,16 +90,20 @@ def test_a_file_of_that_name_comes_first(mine, tmp_path, monkeypatch):
     [
         (r"C:\prices.csv", ArgumentError, "nor is there such a file"),
         ("C:/prices.csv", ArgumentError, "nor is there such a file"),
-        ("my_prices:laod", ArgumentError, "did you mean load"),
-        ("my_prices:bare", ArgumentError, "must be a function that says what it returns"),
-        ("my_prices:bare?path=y", ArgumentError, "must be a function that says what it returns"),
-        ("my_prices:called.append", ArgumentError, "must be a function that says"),
-        ("my_prices:load?sede=1", ArgumentError, "did you mean seed"),
-        ("my_prices:load?seed=x", ArgumentError, "give a value of type int"),
-        ("my_prices:many?rows=1", ArgumentError, "call the function itself"),
-        ("my_prices:pd.read_pickle?filepath_or_buffer=x", ArgumentError, "must be a function that"),
-        ("my_prices:wrong", DataError, "'my_prices:wrong' returned int"),
-        ("my_prices:broken", DataError, r"'my_prices:broken' raised ZeroDivisionError.*line \d+"),
+        ("own_prices:laod", ArgumentError, "did you mean load"),
+        ("own_prices:bare", ArgumentError, "must be a function that says what it returns"),
+        ("own_prices:bare?path=y", ArgumentError, "must be a function that says what it returns"),
+        ("own_prices:called.append", ArgumentError, "must be a function that says"),
+        ("own_prices:load?sede=1", ArgumentError, "did you mean seed"),
+        ("own_prices:load?seed=x", ArgumentError, "give a value of type int"),
+        ("own_prices:many?rows=1", ArgumentError, "call the function itself"),
+        (
+            "own_prices:pd.read_pickle?filepath_or_buffer=x",
+            ArgumentError,
+            "must be a function that",
+        ),
+        ("own_prices:wrong", DataError, "'own_prices:wrong' returned int"),
+        ("own_prices:broken", DataError, r"'own_prices:broken' raised ZeroDivisionError.*line \d+"),
         ("os:system?command=touch here", ArgumentError, "a module of Python itself"),
         ("subprocess:run?args=touch", ArgumentError, "a module of Python itself"),
     ],
@@ -111,6 +115,6 @@ def test_what_is_no_source_is_not_called(mine, name, error, says):
 
 
 def test_repair_is_for_files(mine):
-    for source in ("my_prices:load", mine.load):
+    for source in ("own_prices:load", mine.load):
         with pytest.raises(ArgumentError, match="repair is for files"):
             load_market(source, repair={})

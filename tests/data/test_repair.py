@@ -223,7 +223,7 @@ def test_the_missing_hours_of_real_data_are_filled(shared_data: Path) -> None:
     [
         ({"drop_duplicates": "both"}, "'first', 'last' or None"),
         ({"drop_jumps": 0}, "above 0"),
-        ({"fill_gaps": -1}, "number of bars"),
+        ({"fill_gaps": -1}, "fill_gaps=-1 must be an integer of 0 or more"),
         ({"fill_gaps": 1, "spacing": "sometimes"}, "such as '1h'"),
         ({"fill_gaps": 1, "spacing": "-1h"}, "above 0"),
         ({"spacing": "1h"}, "fill_gaps is 0"),

@@ -83,7 +83,7 @@ def test_what_reads_features_says_so(name):
 
 
 @pytest.mark.parametrize("algorithm", ["ppo", "sac"])
-@pytest.mark.parametrize("observation", ["index", "flat"])
+@pytest.mark.parametrize("observation", ["index", "flat", "window"])
 def test_agents(algorithm, observation):
     options = {"window": 1, "random_start": True, "episode_length": 20, "observation": observation}
     bare = pe.load_market("synthetic?assets=3&bars=100", features="none")

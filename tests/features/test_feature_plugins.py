@@ -324,3 +324,12 @@ def test_all_is_public():
         [sys.executable, "-c", "from portfolio_env.features import Bars, indicator"], check=False
     )
     assert done.returncode == 0
+
+
+def test_an_indicator_of_no_module():
+    space = {"indicator": indicator}
+    exec(
+        "@indicator('own', 'r', lookback=lambda w: 1)\ndef mine(bars): return bars.returns", space
+    )  # as notebooks do
+    market = load_market("synthetic?bars=80&assets=3", features=["minimal", space["mine"]])
+    assert market.feature_names[-1].endswith("mine")

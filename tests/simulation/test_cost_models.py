@@ -118,8 +118,8 @@ def test_drawn_assets_pay_their_own_rates(market):
         ({"A00": 1, "B01": 2, "*": 3}, "unknown asset of commission_bps 'B01': did you mean A01"),
         ({"A00": 1, "A01": 2, "A02": 3, "A3": 1}, "unknown asset of commission_bps 'A3'"),
         ({"*": -1}, "basis points"),
-        ({"*": "1"}, "commission_bps is"),
-        ({1: 1}, "commission_bps is"),
+        ({"*": "1"}, "commission_bps="),
+        ({1: 1}, "commission_bps="),
     ],
 )
 def test_what_is_wrong_with_names(market, value, says):

@@ -293,9 +293,9 @@ def test_starts_are_listed_portfolios_of_three_kinds(many):
         ({"lanes": 0}, "lanes"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"patience": 0}, "patience"),
-        ({"loss": "profit"}, "loss is 'profit'"),
-        ({"prediction": -0.1}, "prediction is -0.1"),
-        ({"frozen": 1.5}, "frozen is 1.5"),
+        ({"loss": "profit"}, "loss='profit'"),
+        ({"prediction": -0.1}, "prediction=-0.1"),
+        ({"frozen": 1.5}, "frozen=1.5"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -110,7 +110,7 @@ def test_bad_sizes_are_named() -> None:
         (LstmEncoder, {"dropout": 1.0}, "dropout=1.0"),
         (LstmEncoder, {"hidden": 0}, "hidden=0"),
         (LstmAttention, {"heads": 7}, "7 heads do not divide 128"),
-        (LstmAttention, {"layers": 0}, "layers is 0"),
+        (LstmAttention, {"layers": 0}, "layers=0"),
     ]:
         with pytest.raises(ArgumentError, match=part):
             make(3, 4, **options)

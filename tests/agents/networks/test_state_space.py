@@ -161,11 +161,11 @@ def test_parameters_are_accounted_for() -> None:
 def test_bad_options_are_named() -> None:
     for options, part in [
         ({"state": 5}, "state is 5"),
-        ({"state": 0}, "state is 0"),
+        ({"state": 0}, "state=0"),
         ({"heads": 5}, "5 heads do not divide 64"),
         ({"dt": 0.0}, "dt is 0.0"),
         ({"dt": math.inf}, "dt is inf"),
-        ({"buffer": 0}, "buffer is 0"),
+        ({"buffer": 0}, "buffer=0"),
         ({"dropout": -0.1}, "dropout=-0.1"),
     ]:
         with pytest.raises(ArgumentError, match=part):

@@ -295,7 +295,7 @@ print("PerAssetPolicy" in PPO.policy_aliases)
 @pytest.mark.parametrize(
     ("algo", "policy", "message"),
     [
-        ("dqn", "per_asset", "unknown algorithm 'dqn'"),
+        ("dqn", "per_asset", "unknown algorithm 'dqn': choose from"),
         ("ppo", "linear", "unknown; choose one of"),
         ("sac", "dirichlet", r"choose one of \['a2c', 'ppo', 'trpo'\]"),
         ("ppo", "dirichlet", 'action="weights"'),

@@ -71,6 +71,7 @@ def test_tensorboard_validation_and_checkpoints(algo: str, market: Market, tmp_p
     assert agent.num_timesteps == 768
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("algo", ["ppo", "sac"])
 def test_the_best_model_is_the_one_of_the_best_validation(
     algo: str, market: Market, tmp_path: Path
@@ -87,6 +88,7 @@ def test_the_best_model_is_the_one_of_the_best_validation(
     assert result.turnovers.mean() == pytest.approx(best["turnover"], abs=1e-12)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_validation_leaves_training_as_it_is(market: Market, tmp_path: Path) -> None:
     """Parameters after training are the same whether or not backtests ran in between."""
     options = {"observation": "index", "window": 1}

@@ -47,6 +47,7 @@ def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
     return all(th.allclose(value, second[name], atol=1e-6) for name, value in first.items())
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "dirichlet"])
 def test_the_scorer_goes_where_its_scores_are_the_logits(algo: str, tmp_path: Path) -> None:
     config = replace(CONFIG, curriculum="2,3", stages=Stages(iterations=2)).resolved()
@@ -89,6 +90,7 @@ def events_of(path: Path) -> EventAccumulator:
     return EventAccumulator(str(path)).Reload()
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("algo", "stages"), [("ppo", "1,2,3"), ("sac", "2,3"), ("direct", "1,3")])
 def test_every_stage_starts_from_the_encoder_before(algo: Any, stages: str, tmp_path: Path) -> None:
     config = replace(CONFIG, algo=algo, curriculum=stages, freeze_encoder=1.0)
@@ -152,6 +154,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(replace(AVERAGED, out=str(tmp_path_factory.mktemp("runs") / "whole")))
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize(("stage", "rounds"), [("Pretrainer", 2), ("DirectTrainer", 16)])
 def test_an_interrupted_stage_ends_as_one_that_was_not(
     stage: str, rounds: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -196,6 +199,7 @@ def test_an_interrupted_stage_ends_as_one_that_was_not(
         assert th.equal(one, other)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
     config = replace(CONFIG, curriculum="1,3", timesteps=256, algo="a2c", freeze_encoder=1.0)
     path = train(replace(config, out=str(tmp_path / "run")))
@@ -209,6 +213,7 @@ def test_finished_stages_are_not_repeated(tmp_path: Path) -> None:
         assert same(own, changed)
 
 
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("freeze", [0.0, 0.5])
 def test_the_encoder_learns_in_rl_from_its_share_of_the_steps_on(
     freeze: float, tmp_path: Path
@@ -221,6 +226,7 @@ def test_the_encoder_learns_in_rl_from_its_share_of_the_steps_on(
         assert own.keys() == stored.keys()  # RL trains the forecasts on, by default
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_a_weight_rl_does_not_forecast(tmp_path: Path) -> None:
     config = replace(CONFIG, algo="a2c", curriculum="1,3", timesteps=256, prediction_weight=0.0)
     path = train(replace(config, freeze_encoder=1.0, out=str(tmp_path / "run")))

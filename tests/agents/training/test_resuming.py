@@ -101,6 +101,7 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.filterwarnings("ignore:a flat network")
 @pytest.mark.parametrize("case", CASES)
 def test_a_stopped_run_ends_as_one_that_was_not(

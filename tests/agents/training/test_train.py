@@ -32,6 +32,8 @@ from portfolio_env.evaluation import backtest
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files.atomic import read_json
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PERIOD = PortfolioConstraints(max_period_turnover=1.0, turnover_period=5)
 
 

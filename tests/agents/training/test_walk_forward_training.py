@@ -28,6 +28,8 @@ from train import Command, run
 
 MARKET = "synthetic?bars=200&assets=3"
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def small(out: Path, **changes: Any) -> TrainConfig:
     config = TrainConfig(
