@@ -87,7 +87,8 @@ def main() -> None:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     if arguments.memory:
-        return peak_memory()
+        peak_memory()
+        return
     warnings.simplefilter("ignore")  # ta divides by zero
     panel = synthetic_panel(seed=0, bars=BARS, assets=ASSETS)
     pipeline = FeaturePipeline("full").fit(panel, BARS // 2)

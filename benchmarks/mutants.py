@@ -102,11 +102,11 @@ def idle_lines(code: str) -> set[int]:
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.FunctionDef):
             lines |= set(range(node.lineno, node.body[0].lineno))
-        elif isinstance(node, ast.AnnAssign) and node.value is None:
-            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        elif isinstance(node, ast.Raise | ast.Import | ast.ImportFrom):
-            lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-        elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        elif (
+            isinstance(node, ast.Raise | ast.Import | ast.ImportFrom)
+            or (isinstance(node, ast.AnnAssign) and node.value is None)
+            or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
+        ):
             lines |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     return lines
 

@@ -9,13 +9,14 @@ alone: give them to ``gym.make`` as JSON-able values, a market by its name.
 from __future__ import annotations
 
 import os
+import warnings
 from tempfile import TemporaryDirectory
 
 import gymnasium as gym
 import numpy as np
 from common import OPTIONS, Clock
 
-EPISODES, SEED = 20, 0
+NAME, EPISODES, SEED = "portfolio/planted/random-v0", 20, 0
 
 
 def main() -> None:
@@ -33,13 +34,15 @@ def main() -> None:
             while not ended:
                 _, _, terminated, truncated, _ = env.step(env.action_space.sample())
                 ended = terminated or truncated
-        env.create_dataset("portfolio/planted/random-v0", algorithm_name="random", eval_env=made)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # author and link, for those who publish
+            env.create_dataset(NAME, algorithm_name="random", eval_env=made)
         print(clock.speed(EPISODES * OPTIONS["episode_length"]))
 
-        data = minari.load_dataset("portfolio/planted/random-v0")
+        data = minari.load_dataset(NAME)
         again, steps = data.recover_environment(), 0
         for episode in data.iterate_episodes():
-            observation, _ = again.reset(seed=SEED + episode.id)
+            observation, _ = again.reset(seed=SEED + int(episode.id))
             assert np.array_equal(observation, episode.observations[0])
             for step, action in enumerate(episode.actions):
                 observation, reward, *_ = again.step(action)

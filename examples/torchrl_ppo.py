@@ -84,7 +84,13 @@ def main() -> None:
     optimiser = th.optim.Adam(net.parameters(), LEARNING_RATE)
     env.set_seed(SEED)  # resets; the collector resets again
     batch, record = LANES * STEPS, []
-    collector = Collector(env, actor, frames_per_batch=batch, total_frames=UPDATES * batch)
+    collector = Collector(
+        env,
+        actor,
+        frames_per_batch=batch,
+        total_frames=UPDATES * batch,
+        auto_register_policy_transforms=False,  # the policy needs none
+    )
     clock = Clock()
     for number, data in enumerate(collector):
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * (1 - number / UPDATES)

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields
+from functools import wraps
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -109,6 +110,23 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
     return value
 
 
+def known_fields(kind: type[T]) -> type[T]:
+    """Make a dataclass refuse a keyword that it lacks by the nearest one, with an ArgumentError.
+
+    A decorator, to be written above ``@dataclass``.
+    """
+    built = kind.__init__
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+
+    @wraps(built)
+    def checked_first(self: T, *values: Any, **named: Any) -> None:
+        check_keywords(kind.__name__, "field", named, known)
+        built(self, *values, **named)
+
+    kind.__init__ = checked_first  # type: ignore[assignment, method-assign]
+    return kind
+
+
 def check_fields(settings: Any, owner: str = "") -> None:
     """Refuse a dataclass with a value that is not of its annotated type; call it first of all.
 
@@ -145,6 +163,8 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
         value = value.tolist()
     if not fits(value, annotation):
         raise ArgumentError(f"{name}={shortened(value)} must be {wording(annotation)}.")
+    if isinstance(value, str) and "\0" in value:  # no path and no name of anything holds one
+        raise ArgumentError(f"{name}={shortened(value)} must be a text without null characters.")
     return value
 
 

@@ -10,6 +10,7 @@ from portfolio_env.errors import PortfolioError
 from portfolio_env.files.safe_names import printable
 
 _LONGEST = 2000  # characters of a line
+_NULL = "embedded null"  # what Python says of a path that no system can open
 _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed")
 
 
@@ -27,7 +28,8 @@ def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
     """Do the work of a command line; an error is told in one line on stderr.
 
     Errors in the program itself keep their traceback; a lack of memory is none, whichever library
-    says so: Python and NumPy raise ``MemoryError``, torch a ``RuntimeError`` of its allocator.
+    says so: Python and NumPy raise ``MemoryError``, torch a ``RuntimeError`` of its allocator. Nor
+    is a path with a null character, for which Python raises a ``ValueError``.
 
     Args:
         work: Returns the exit status; None is 0.
@@ -47,6 +49,10 @@ def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
             f"error: there is not enough memory ({_line(error)}); give fewer lanes or bars, a "
             "shorter window or a smaller network"
         )
+    except ValueError as error:
+        if _NULL not in str(error):
+            raise
+        told = f"error: a path or a name holds a null character ({_line(error)}); remove it"
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return 130

@@ -49,7 +49,7 @@ class PerAssetModel(BaseModel):
         """Build the extractor; the number of assets is that of the action space less cash."""
         n_assets = spaces.flatdim(self.action_space) - 1
         kwargs = {"n_assets": n_assets, **self.features_extractor_kwargs}
-        if issubclass(self.features_extractor_class, MarketExtractor):
+        if issubclass(self.features_extractor_class, MarketExtractor):  # noqa: SIM102  # an effect
             if kwargs.setdefault("output", "assets") != "assets":
                 raise ArgumentError(
                     f"output={kwargs['output']!r} is for SB3's own policies; {type(self).__name__} "

@@ -79,12 +79,12 @@ def _check_text(path: Path) -> None:
         raise DataError(f"{path} is damaged: it is no text")
     card = path.with_suffix(".json")
     # Cards of before have no format, and no checksum in their pages.
-    if path.name == "card.md" and card.is_file() and "format" in read_json(card):
-        if not is_intact(text):
-            raise DataError(
-                f"{path} is damaged or edited by hand: its checksum does not fit; write it anew "
-                "with: python -m agents.store card"
-            )
+    sealed = path.name == "card.md" and card.is_file() and "format" in read_json(card)
+    if sealed and not is_intact(text):
+        raise DataError(
+            f"{path} is damaged or edited by hand: its checksum does not fit; write it anew with: "
+            "python -m agents.store card"
+        )
 
 
 def _check_events(path: Path) -> None:

@@ -201,7 +201,7 @@ class _Given(BasePrior):  # type: ignore[misc] # skfolio has no types
     def __init__(self, mean: FloatArray, covariance: FloatArray) -> None:
         self.mean, self.covariance = mean, covariance
 
-    def fit(self, X: FloatArray, y: None = None, **routed: Any) -> _Given:
+    def fit(self, X: FloatArray, y: None = None, **routed: Any) -> _Given:  # noqa: N803  # skfolio's
         self.return_distribution_ = ReturnDistribution(self.mean, self.covariance, X)
         return self
 

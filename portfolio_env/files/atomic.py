@@ -10,7 +10,7 @@ import platform
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """Write a file beside its destination and rename it once it is complete.
 
     A process that dies while writing leaves the old file as it was; what it leaves beside it, the
-    next one that writes this file removes. A missing folder is created.
+    next one that writes this file removes. A machine that loses power leaves the old file or the
+    new one. A missing folder is created.
 
     Args:
         path: The destination.
@@ -48,7 +49,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_strays(path.parent, family, here)
         yield beside
+        # A rename can reach the disk before what was written: after a power cut the file would be
+        # there, and empty. The folder's own entry follows, so that who reads the new file next, and
+        # builds on it, builds on what stays.
+        _to_disk(beside, os.O_RDWR)
         os.replace(beside, path)
+        if os.name == "posix":
+            with suppress(OSError):  # some network file systems have no folders to flush
+                _to_disk(path.parent, os.O_RDONLY)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
         raise DataError(
@@ -56,6 +64,15 @@ def replacing(path: str | Path) -> Iterator[Path]:
         ) from error
     finally:
         _unlink(beside)
+
+
+def _to_disk(path: Path, flags: int) -> None:
+    """Wait until the system has written a file or folder to the disk."""
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _remove_strays(folder: Path, family: str, here: str) -> None:

@@ -83,7 +83,7 @@ def _texts(frame: pd.DataFrame) -> set[str]:
         found += frame.columns.get_level_values(level).tolist()
     if _is_text(frame.index):
         found += frame.index.unique().tolist()
-    for _, column in frame.items():
+    for _, column in frame.items():  # noqa: PERF102  # a frame's values are an array
         found += column.unique().tolist() if _is_text(column) else ()
     return {value for value in found if isinstance(value, str)}
 

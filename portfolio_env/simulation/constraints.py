@@ -7,13 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import check_fields, check_integer, check_number
+from portfolio_env.checks import check_fields, check_integer, check_number, known_fields
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.projection import BOUNDS, project_lane
 
 NO_LIMIT = np.inf
 
 
+@known_fields
 @dataclass(frozen=True)
 class PortfolioConstraints:
     """Which portfolios may be held and how fast they may be reached; frozen, validated, JSON-able.

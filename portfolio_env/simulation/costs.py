@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.checks import check_fields, check_integer, check_number, shortened
+from portfolio_env.checks import check_fields, check_integer, check_number, known_fields, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import PricePanel
 from portfolio_env.names import indices_of
@@ -19,6 +19,7 @@ Bps = float | Sequence[float] | Mapping[str, float]
 OTHERS = "*"  # stands for every asset that a mapping does not name
 
 
+@known_fields
 @dataclass(frozen=True)
 class TransactionCosts:
     r"""Costs of trading and of holding; frozen, validated, JSON-able.

@@ -1,13 +1,19 @@
 """Checks of arguments: what they let through, and that a refusal names value and bound."""
 
+import inspect
 import math
+import pickle
+import re
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from portfolio_env import PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_integer, check_number
+from portfolio_env.command_line import exit_status
 from portfolio_env.errors import ArgumentError
 
 NUMBERS = st.one_of(st.integers(), st.floats(), st.floats(width=32).map(np.float32))
@@ -68,3 +74,31 @@ def test_choices_are_named():
             check_choice("x", wrong, ("a", "b"))
     with pytest.raises(ArgumentError, match=r"one of 'single', 'ward'; did you mean single\?$"):
         check_choice("linkage", "singel", ("single", "ward"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "right"),
+    [
+        (TransactionCosts, "comission_bps", "commission_bps"),
+        (PortfolioConstraints, "maxweight", "max_weight"),
+    ],
+)
+def test_a_misspelt_field_is_refused_with_the_nearest(kind, wrong, right):
+    message = f"{kind.__name__} has no field '{wrong}'; did you mean '{right}'?"
+    with pytest.raises(ArgumentError, match=re.escape(message)):
+        kind(**{wrong: 1})
+    kept = kind(**{right: 0.5})
+    assert pickle.loads(pickle.dumps(kept)) == kept == replace(kind(), **{right: 0.5})
+    assert list(inspect.signature(kind).parameters) == [each.name for each in fields(kind)]
+
+
+def test_a_null_character_ends_in_one_line(tmp_path, capsys):
+    assert exit_status(lambda: open(f"{tmp_path}/a\0b").close(), stopped="") == 1
+    told = capsys.readouterr().err
+    assert "null character" in told and told.count("\n") == 1
+    with pytest.raises(ValueError, match="of the program itself"):
+        exit_status(lambda: int(raised()), stopped="")
+
+
+def raised():
+    raise ValueError("of the program itself")

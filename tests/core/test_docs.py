@@ -116,9 +116,9 @@ def commands() -> list[tuple[str, str]]:
     found = []
     for page in TEXTS:
         for _, text in blocks(page, "sh"):
-            for line in text.replace("\\\n", " ").splitlines():
-                if words := shlex.split(line, comments=True):
-                    found.append((page.name, shlex.join(words)))
+            lines = text.replace("\\\n", " ").splitlines()
+            split = (shlex.split(line, comments=True) for line in lines)
+            found += [(page.name, shlex.join(words)) for words in split if words]
     return found
 
 

@@ -94,10 +94,10 @@ def test_what_another_machine_left_goes_after_a_day(tmp_path):
 def test_a_file_that_the_system_refuses_is_named_and_the_old_one_kept(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
-    with pytest.raises(DataError, match=r"a\.json cannot be written \(No space left"):
-        with replacing(path) as beside:
-            beside.write_text("half")
-            raise OSError(28, "No space left on device")
+    full = pytest.raises(DataError, match=r"a\.json cannot be written \(No space left")
+    with full, replacing(path) as beside:
+        beside.write_text("half")
+        raise OSError(28, "No space left on device")
     assert read_json(path) == {"a": 1}
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot be written \(File exists\)"):
@@ -200,8 +200,8 @@ def test_processes_that_lock_a_file_lose_no_change(tmp_path):
 
 
 def test_a_second_process_may_be_told_instead(tmp_path):
-    with locked(tmp_path / "lock"), pytest.raises(DataError, match="in use"):
-        with locked(tmp_path / "lock", busy="in use"):
-            raise AssertionError
+    told = pytest.raises(DataError, match="in use")
+    with locked(tmp_path / "lock"), told, locked(tmp_path / "lock", busy="in use"):
+        raise AssertionError
     with locked(tmp_path / "lock", busy="in use"):
         pass

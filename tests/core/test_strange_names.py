@@ -222,7 +222,7 @@ def test_no_name_escapes_a_folder(tmp_path, name):
         assert path.resolve() == path and folder in path.parents
         stem = path.name.partition(".")[0].upper()
         assert stem not in {"CON", "NUL", "AUX", "LPT1"} and len(path.name.encode()) < 256
-    assert [path for path in tmp_path.iterdir()] == [folder]
+    assert list(tmp_path.iterdir()) == [folder]
 
 
 def test_long_names_of_files_differ(tmp_path):

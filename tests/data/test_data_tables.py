@@ -75,7 +75,6 @@ def test_two_header_rows_as_yfinance_writes_them(tmp_path, order):
         (["date,A,B", "2020-01-02,1,2", ",,", "2020-01-03,1,2"], "line 3: there is no date"),
         (["date,A,B", "2020-01-02,1,"], "has no price of B; delete its column"),
         (["date,A,A", "2020-01-02,1,2"], r"more than one column called \['A'\]"),
-        (["date,A", "2020-01-02,1"], "has one asset only, A"),
         (["date,Open,Close", "2020-01-02,1,2"], r"lacks the columns \['symbol', 'close'\]"),
         (["date,symbol,close,close", "2020-01-02,A,2,2"], "more than one column called"),
     ],

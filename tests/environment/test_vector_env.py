@@ -142,12 +142,9 @@ def test_make_and_make_vec_truncate_after_the_same_number_of_steps(variant, mode
 def test_a_limit_of_steps_holds_where_lanes_are_reset_one_by_one():
     env = PortfolioVectorEnv(2, MARKET, window=4, autoreset_mode="Disabled", max_episode_steps=3)
     env.reset(seed=0)
-    ends = []
-    for _ in range(2):
-        ends.append(env.step(env.action_space.sample())[3].tolist())
+    ends = [env.step(env.action_space.sample())[3].tolist() for _ in range(2)]
     env.reset(options={"reset_mask": np.array([False, True])})
-    for _ in range(3):
-        ends.append(env.step(env.action_space.sample())[3].tolist())
+    ends += [env.step(env.action_space.sample())[3].tolist() for _ in range(3)]
     assert ends == [[False, False]] * 2 + [[True, False]] * 2 + [[True, True]]
     for steps in (0, -2, 1.5, True):
         with pytest.raises(ArgumentError, match="max_episode_steps"):

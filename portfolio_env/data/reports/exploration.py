@@ -238,6 +238,8 @@ def _explore(page: Page, panel: PricePanel) -> None:
          "Bollinger bands (20 bars, 2 deviations), RSI 14, MACD 12, 26, 9 and volume." + volume),
     ]  # fmt: skip
     for title, name, function, drawn, text in draw:
+        if count == 1 and "correlation" in name:
+            continue
         limited = note if drawn is few and name != "indicators" else []
         page.add(title, paragraph(text), *limited, page.draw(name, function(drawn), text))
         if name == "correlation":

@@ -228,7 +228,7 @@ def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
         rates=th.full((2, 2), 0.01),
         impact=th.zeros(0, 0),
         quiet=False,
-        rules={name: 0.0 for name in dynamics.RULES.names or ()}
+        rules=dict.fromkeys(dynamics.RULES.names or (), 0.0)
         | {"adjustment": 1.0, "softmax": 1.0, "max_turnover": np.inf, "initial_value": 1e4},
     )
     weights = th.tensor([[0.0, 0.4, 0.6], [1.0, 0.0, 0.0]], requires_grad=True)

@@ -21,6 +21,7 @@ from portfolio_env import (
 )
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.evaluation import backtest
+from portfolio_env.market.fingerprints import LIMIT
 
 SHORT: dict[str, Any] = {"iterations": 6, "lanes": 8, "steps": 5, "validation_every": 2}
 
@@ -81,11 +82,21 @@ def test_window_observations_need_no_market(market):
     np.testing.assert_allclose(agent.predict(batch)[0], np.tile(action, (3, 1)), rtol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["index", "flat"])
-def test_what_cannot_be_read_without_a_market_is_refused(market, mode):
-    observation, _ = PortfolioEnv(market, window=2, observation=mode).reset(seed=0)
+def test_flat_observations_cannot_be_read_without_a_market(market):
+    observation, _ = PortfolioEnv(market, window=2, observation="flat").reset(seed=0)
     with pytest.raises(ArgumentError, match="bind"):
         agent_for(market).predict(observation)
+
+
+def test_index_observations_find_the_market_of_their_environment(market):
+    env = PortfolioEnv(market, window=2, observation="index")
+    observation, _ = env.reset(seed=0)
+    unbound, bound = agent_for(market), agent_for(market)
+    bound.bind(market)
+    assert (unbound.predict(observation)[0] == bound.predict(observation)[0]).all()
+    nobody = observation | {"market": (observation["market"] + 1) % LIMIT}
+    with pytest.raises(ArgumentError, match="bind"):
+        agent_for(market).predict(nobody)
 
 
 def test_actions_are_the_logits_of_its_own_weights(market):

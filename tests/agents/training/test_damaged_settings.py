@@ -56,6 +56,8 @@ def test_no_field_takes_what_it_is_not_annotated_with(name: str, value: Any) -> 
         ({"stages": {"epochs": "3"}}, "stages.epochs='3'"),
         ({"device": "meta"}, "device 'meta'"),
         ({"market": None}, "market=None must be a text"),
+        ({"market": "a\0b.csv"}, "market='a.*b.csv' must be a text without null"),
+        ({"encoder_options": '{"a": "\0"}'}, "encoder_options"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_it_must_be(

@@ -155,7 +155,7 @@ def test_log_optimal_weights_agree_with_an_independent_solver(data):
     weights, gaps = log_optimal(expected, shocks)
     assert (weights >= 0).all()
     np.testing.assert_allclose(weights.sum(axis=1), 1, atol=1e-12)
-    assert 0 <= gaps[0] + 1e-15 and gaps[0] <= GAP
+    assert gaps[0] + 1e-15 >= 0 and gaps[0] <= GAP
     oracle = slsqp(expected[0], shocks)
     assert log_growth(weights, expected, shocks)[0] >= (
         log_growth(oracle[None], expected, shocks)[0] - GAP

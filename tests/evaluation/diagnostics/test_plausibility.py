@@ -56,7 +56,7 @@ def run(policy, market=MARKET, **options):
 
 
 @pytest.mark.parametrize(
-    "kind, leak, at_least",
+    ("kind", "leak", "at_least"),
     [
         (Peeking, 1.0, {"sharpe", "timing", "foresight"}),
         (Peeking, 0.5, {"sharpe", "timing"}),

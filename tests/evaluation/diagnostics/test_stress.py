@@ -195,7 +195,7 @@ def test_dates_and_assets_are_understood():
 
 
 @pytest.mark.parametrize(
-    "make, match",
+    ("make", "match"),
     [
         (lambda: PriceGap(size=1.0), "size=1.0"),
         (lambda: stressed(WHOLE, PriceGap(at=150)), "at=150"),

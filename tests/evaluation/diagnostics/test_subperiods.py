@@ -99,7 +99,7 @@ def test_known_dates_are_those_of_the_kind_of_market():
 def test_seeds_have_an_interquartile_mean():
     scores = {f"ppo_{i}": {"growth": value} for i, value in enumerate([0.0, 0.1, 0.2, 0.9])}
     table = pd.DataFrame.from_dict(scores | {"other": {"growth": 5.0}}, orient="index")
-    groups = {"ppo": [name for name in scores]}
+    groups = {"ppo": list(scores)}
     found = seeds_summary(table, groups, ["growth"])["ppo"]["growth"]
     assert found.estimate == pytest.approx(0.15)
     assert found == seeds_interval([0.0, 0.1, 0.2, 0.9])

@@ -185,12 +185,12 @@ def longer(asset, timeframe, length, business):
     rows = {start: [] for start in starts}
     for t, (start, _) in enumerate(periods):
         rows[start].append(t)
-    closed, n_closed = [], []
+    n_closed = []
     for t, (start, end) in enumerate(periods):
         is_over = asset.moments[t] + length >= end
         n_closed.append(starts.index(start) + is_over)
-    for start in starts[: n_closed[-1]]:
-        closed.append([t for t in rows[start] if is_known(asset.c[t])])
+    whole = starts[: n_closed[-1]]
+    closed = [[t for t in rows[start] if is_known(asset.c[t])] for start in whole]
 
     def column(f, x):
         return [f([x[t] for t in some]) if some else NAN for some in closed]
