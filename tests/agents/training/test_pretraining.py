@@ -117,8 +117,8 @@ def test_unlisted_assets_and_missing_bars_do_not_count() -> None:
 def test_bad_options_are_refused(planted: PlantedMarket) -> None:
     market = planted.market
     for call, text in (
-        (lambda: PretrainingOptions(epochs=0), "epochs is 0"),
-        (lambda: PretrainingOptions(learning_rate=0), "learning_rate is 0"),
+        (lambda: PretrainingOptions(epochs=0), "epochs=0 must be"),
+        (lambda: PretrainingOptions(learning_rate=0), "learning_rate=0 must be"),
         (lambda: pretrainer(market, "per_asset"), "no weights"),
         (lambda: NextReturns(market, (0, 3), bars=5), "widen it"),
         (lambda: Embeddings(make_encoder("lstm", 4, 5)).forecast_of(th.zeros(1)), "forecasts=True"),
