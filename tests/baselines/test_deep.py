@@ -29,6 +29,7 @@ def account(model, market, **options):
     return backtest(model, pe.PortfolioEnv(market, **start | options))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", ["growth", "sharpe"])
 def test_it_learns_a_planted_signal(planted, loss):
     """Out of sample it earns, after costs, a good part of what was planted."""
@@ -40,6 +41,7 @@ def test_it_learns_a_planted_signal(planted, loss):
         assert own.metrics()["sharpe"] > equal.metrics()["sharpe"] + 0.5
 
 
+@pytest.mark.slow
 def test_dear_trades_are_learnt_to_be_avoided(planted):
     turnover = {}
     for bps in (0.0, 100.0):

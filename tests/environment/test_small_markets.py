@@ -91,7 +91,8 @@ def test_agents(algorithm, observation):
         make_agent(algorithm, make_sb3_vec_env(bare, num_envs=2, **options))
     one = pe.load_market("synthetic?assets=1&bars=100")
     venv = make_sb3_vec_env(one, num_envs=2, **options)
-    agent = make_agent(algorithm, venv).learn(8)
+    short = {"n_steps": 4, "batch_size": 8} if algorithm == "ppo" else {}
+    agent = make_agent(algorithm, venv, **short).learn(8)
     actions, _ = agent.predict(venv.reset(), deterministic=True)
     assert np.shape(actions) == (2, 2)
 

@@ -332,6 +332,7 @@ def test_environments_it_does_not_suit_are_refused(planted, env_options, message
         )
 
 
+@pytest.mark.slow
 def test_it_learns_a_planted_signal():
     """It beats equal weight far outside what chance allows, on bars it has not seen."""
     market = PlantedMarket.draw(seed=0, bars=4000, assets=5).market
