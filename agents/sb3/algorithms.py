@@ -39,11 +39,15 @@ ROLLOUT = 8192  # transitions between two PPO updates: 256 lanes x 32 steps
 LEARNING_RATE = 1e-3
 
 
-def torch_device(name: str) -> th.device:
+def torch_device(name: str, *, available: bool = True) -> th.device:
     """The device of a name, ``"auto"`` being a GPU where there is one.
 
+    Args:
+        name: "auto", "cpu", "cuda", ...
+        available: False takes the CPU for a GPU that is not there.
+
     Raises:
-        ArgumentError: For what torch cannot compute on.
+        ArgumentError: For what torch cannot compute on here.
     """
     try:
         device = get_device(name)
@@ -52,6 +56,11 @@ def torch_device(name: str) -> th.device:
     if device.type not in DEVICES:  # "meta" among others: it computes nothing
         raise ArgumentError(
             f"device {shortened(name)} is none of torch's here; give auto, cpu or cuda"
+        )
+    if available and device.type == "cpu" and str(name).startswith("cuda"):
+        raise ArgumentError(
+            f"device={shortened(name)} must be a device of this machine: torch finds no GPU here; "
+            "give cpu or auto, or install a build of torch with CUDA"
         )
     return device
 

@@ -234,7 +234,7 @@ class TrainConfig:
                 f"freeze_encoder is {self.freeze_encoder}: trpo takes gradients of every weight; "
                 "choose ppo, or freeze_encoder 0"
             )
-        torch_device(self.device)
+        torch_device(self.device, available=False)  # a run of a GPU is read without one too
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
                 'policy "flat_mlp" cannot read index observations; pass observation "flat"'

@@ -185,6 +185,8 @@ def new_folder(config: TrainConfig, name: str) -> Path:
 
 def refuse_filled(path: Path) -> None:
     """Raise ArgumentError if a folder holds more than a process killed at its start leaves."""
+    if path.is_file():
+        raise ArgumentError(f"out={str(path)!r} must be a folder; it is a file")
     if path.exists() and not all(file.name.startswith(_BEFORE_CONFIG) for file in path.iterdir()):
         raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
 

@@ -31,9 +31,9 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @cache
-def _say_once(message: str) -> None:
+def _say_once(message: str, level: int = logging.WARNING) -> None:
     """Log what a user must know, not what a program does each time it loads a market."""
-    _LOGGER.warning(message)
+    _LOGGER.log(level, message)
 
 
 class FeaturePipeline:
@@ -126,7 +126,9 @@ class FeaturePipeline:
         panel = market.panel if isinstance(market, Market) else market
         chosen, left_out = self._choose(panel)
         if left_out:
-            _say_once("left out, for want of the data they need: " + "; ".join(left_out))
+            _say_once(
+                "features without their data are skipped: " + "; ".join(left_out), logging.INFO
+            )
         bars = Bars(panel, self.reference)
         provenance = {**panel.provenance, "features": self._described(), "left_out": left_out}
         return Market(
