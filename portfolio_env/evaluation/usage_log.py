@@ -1,15 +1,20 @@
-"""The registry of looks: how often a test range was used, and by what.
+"""The log of test-set evaluations: how often a test range was used, and by what.
 
-Whoever looks at a test range, changes something and looks again has begun to train on it. A folder
-keeps ``looks.json``, one entry per look, so that a report can say so and the deflated Sharpe ratio
-can count what was tried before.
+Whoever evaluates on a test range, changes something and evaluates again has begun to train on it.
+Ten runs of a search over hyper-parameters use one test range ten times, so a folder of runs has one
+log for all of them: ``test_set_usage/HASH.json`` for every range, by the hash of its prices. It
+tells reports how often a range was used, and the deflated Sharpe ratio what was tried before. Each
+run keeps the evaluations of itself in ``looks.json`` too; where the log lacks them, as those of
+earlier versions or of a run that was moved, they are added.
 """
 
 import hashlib
 import json
+import logging
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,7 +32,10 @@ from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
 
 FILE = "looks.json"
-LOCK = ".looks.lock"
+LOG = "test_set_usage"
+LOCK = ".lock"
+_PLAN = "walk_forward.json"  # of a walk forward, whose runs are two folders below
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -134,12 +142,64 @@ def look_at(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Look:
 
 
 def read_looks(folder: str | Path) -> list[Look]:
-    """The looks a folder keeps, oldest first.
+    """The evaluations that a run keeps of itself, oldest first.
 
     Raises:
-        DataError: If its file is damaged. It is not started anew: that would forget looks.
+        DataError: If its file is damaged. It is not started anew: that would forget some.
     """
-    file = Path(folder) / FILE
+    return _read(Path(folder) / FILE)
+
+
+def log_of(folder: str | Path, look: Look) -> Path:
+    """The file that logs the evaluations on a range, for the runs that lie beside each other.
+
+    Args:
+        folder: Of a run, of a walk forward or of one of its runs, or of an evaluation without any.
+        look: An evaluation on the range.
+    """
+    folder = Path(folder).absolute()
+    whole = next((each for each in folder.parents[:2] if (each / _PLAN).is_file()), folder)
+    return whole.parent / LOG / f"{look.range_hash[:32]}.json"
+
+
+def record_look(folder: str | Path, look: Look) -> list[Look]:
+    """Log an evaluation; of several processes each waits for the one before.
+
+    Args:
+        folder: See ``log_of``.
+        look: The evaluation.
+
+    Returns:
+        The earlier evaluations on the same range, of all runs of the folder of runs.
+
+    Raises:
+        DataError: If a log is damaged, or the system refuses to write it.
+    """
+    folder, log = Path(folder), log_of(folder, look)
+    with locked(log.with_name(LOCK)):  # of all ranges: a run's own file holds several
+        own, known = read_looks(folder), _read(log)
+        _write(folder / FILE, [*own, look])
+        for each in (own, *_of_others(log.parent.parent, folder)):
+            here = [one for one in each if one.range_hash == look.range_hash]
+            known += (Counter(here) - Counter(known)).elements()
+        _write(log, [*sorted(known, key=lambda one: one.date), look])
+    return known
+
+
+def _of_others(runs: Path, own: Path) -> list[list[Look]]:
+    """What other runs keep of themselves; a damaged one is no reason not to evaluate this one."""
+    found = []
+    for pattern in (f"*/{FILE}", f"*/fold_*/seed_*/{FILE}"):
+        for file in sorted(runs.glob(pattern)):
+            try:
+                if file.parent != own.absolute():
+                    found.append(_read(file))
+            except DataError as error:
+                _LOGGER.warning("evaluations of another run are not counted: %s", error)
+    return found
+
+
+def _read(file: Path) -> list[Look]:
     try:
         return [
             Look(**{**entry, "trials": tuple(Trial(**trial) for trial in entry["trials"])})
@@ -153,24 +213,12 @@ def read_looks(folder: str | Path) -> list[Look]:
         ) from error
 
 
-def record_look(folder: str | Path, look: Look) -> list[Look]:
-    """Add a look to those of a folder; of several processes each waits for the one before.
-
-    Returns:
-        The earlier looks at the same range.
-
-    Raises:
-        DataError: If the registry is damaged, or the system refuses to write it.
-    """
-    folder = Path(folder)
-    with locked(folder / LOCK):
-        looks = read_looks(folder)
-        write_json(folder / FILE, {"looks": [asdict(each) for each in (*looks, look)]})
-    return [each for each in looks if each.range_hash == look.range_hash]
+def _write(file: Path, looks: Sequence[Look]) -> None:
+    write_json(file, {"looks": [asdict(each) for each in looks]})
 
 
 def earlier_sharpes(earlier: Sequence[Look], now: Sequence[Trial]) -> list[float]:
-    """Sharpe ratios of what was tried in earlier looks and is not among what is tried now."""
+    """Sharpe ratios of what was tried in earlier evaluations and is not among what is tried now."""
     seen = {trial.fingerprint for trial in now}
     found = {}
     for look in earlier:
@@ -185,9 +233,9 @@ def looks_warning(earlier: Sequence[Look], look: Look) -> str:
     agents = {
         trial.fingerprint for each in (*earlier, look) for trial in each.trials if trial.agent
     }
-    tried = f", with {len(agents)} different agents so far" if len(agents) > 1 else ""
+    tried = f", of {len(agents)} different agents" if len(agents) > 1 else ""
     return (
-        f"This is look {len(earlier) + 1} at this test range (the first was on "
-        f"{earlier[0].date[:10]}){tried}: what was chosen after an earlier look is no longer "
-        "judged out of sample."
+        f"This is evaluation {len(earlier) + 1} on this test range{tried} (the first was on "
+        f"{earlier[0].date[:10]}): what was chosen after an earlier one is no longer judged out "
+        "of sample."
     )
