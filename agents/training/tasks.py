@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,9 +14,10 @@ from agents.direct.agent import DirectAgent
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
 from agents.market_rows import all_embeddings
-from agents.settings.data import DataOptions
+from agents.settings.market import MarketConfig
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
+    CHECKPOINTS,
     Run,
     check_market,
     load_checked_market,
@@ -27,49 +27,12 @@ from agents.training.run_folder import (
     read_config,
 )
 from agents.training.walk_forward_training import FILE, is_trained, read_plan
-from portfolio_env import PortfolioConstraints, TransactionCosts
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
 from portfolio_env.names import last_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class MarketConfig:
-    """What is traded where there is no run; names and defaults are those of train.py."""
-
-    market: str = TrainConfig.market
-    """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
-    assets: str | None = None
-    """Comma-separated symbols to trade; all of the market's by default."""
-    start: str | None = None
-    """First date of the data to use; all by default."""
-    end: str | None = None
-    """Date up to which the data are used, itself excluded; all by default."""
-    features: str = TrainConfig.features
-    """Feature set, for baselines that read features."""
-    data: DataOptions = field(default_factory=DataOptions)
-    """How the data are prepared."""
-    train: float | str = TrainConfig.train
-    """Training range, in which models are fitted: fraction of the bars, or the date of its end."""
-    validation: float | str = TrainConfig.validation
-    """Validation range that follows it: fraction of the bars, or the date at which it ends."""
-    test: float | str | None = None
-    """Test range that follows: fraction or date likewise; all the rest by default."""
-    execution: Literal["close", "next_open"] = "close"
-    """When trades are filled: at the close that was observed, or at the next open."""
-    initial_value: float = TrainConfig.initial_value
-    """Money at the start."""
-    costs: TransactionCosts = field(default_factory=TransactionCosts)
-    """What trading and holding cost."""
-    cost_model: str | None = None
-    """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
-    cost_options: str = "{}"
-    """Options of the cost model as JSON."""
-    constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
-    """Which portfolios may be held."""
 
 
 def open_task(
@@ -184,9 +147,15 @@ def _walk_forward_task(
 
 def trained_agent(run: Run, model: str) -> TrainedAgent:
     """The agent of a run, as an evaluation takes it."""
-    return TrainedAgent(
-        run.model, model_file(run.path, model), parameter_bytes(run), partial(encoder_pictures, run)
-    )
+    file, note = model_file(run.path, model), ""
+    if file.parent.name == CHECKPOINTS:
+        note = (
+            f"The training of {run.path} is not finished: its checkpoint after "
+            f"{int(file.stem):,} of {run.config['timesteps']:,} steps is evaluated. Continue it "
+            f"with: python train.py --resume {run.path}"
+        )
+    figures = partial(encoder_pictures, run)
+    return TrainedAgent(run.model, file, parameter_bytes(run), figures, note)
 
 
 def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:

@@ -54,7 +54,7 @@ def sp500_panel() -> PricePanel:
     paths = [Path(folder) / "datasets" / "data" / "sp500_dataset.csv.gz" for folder in folders]
     path = next((path for path in paths if path.exists()), None)
     if path is None:
-        raise DataError("the prices of 'sp500' are not here; pip install 'portfolio-env[data]'")
+        raise DataError("the prices of 'sp500' are not here; pip install 'skfolio>=1.12,<1.13'")
     frame = pd.read_csv(path, index_col=0)
     return panel_from_prices(frame, "sp500 (skfolio)")
 

@@ -141,9 +141,7 @@ class BacktestResult:
             PortfolioError: If pyarrow is not installed.
         """
         if find_spec("pyarrow") is None:
-            raise PortfolioError(
-                "Parquet files need pyarrow; pip install 'portfolio-env[data]', or write CSV."
-            )
+            raise PortfolioError("Parquet files need pyarrow; pip install pyarrow, or write CSV.")
         for name, frame in (("account", self.account()), ("holdings", self.holdings())):
             write_parquet(Path(folder) / f"{name}.parquet", frame)
 

@@ -59,7 +59,7 @@ class Comparison:
             - ``deflated_sharpe``: probability that the true Sharpe ratio is above the largest that
               so many trials show by luck alone;
             - ``in_confidence_set``: 1 for strategies that cannot be told from the best, else 0;
-            - ``remark``: "oracle", "ruined", "same as ...", "nothing but cash" or why a strategy
+            - ``remark``: "oracle", "ruined", "same as ...", "never invested" or why a strategy
               could not run.
 
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
@@ -210,7 +210,7 @@ def _remark(
         return "ruined"
     if twins[name] != name:
         return f"same as {twins[name]}"
-    return "nothing but cash" if complete[name].idle else ""
+    return "never invested" if complete[name].idle else ""
 
 
 def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:
@@ -290,17 +290,17 @@ def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -
     return pd.DataFrame({"deflated_sharpe": rows}, dtype=float)
 
 
-def _finite(value: Any) -> Any:
+def plain_numbers(value: Any) -> Any:
     """JSON-able data with None for numbers that are not finite, which JSON cannot say."""
     if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: plain_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [plain_numbers(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _missing(what: str, library: str) -> str:
-    return f"Without {library} {what} is left out: pip install 'portfolio-env[evaluation]'."
+    return f"Without {library} {what} is skipped: pip install {library}"
 
 
 def write_comparison(
@@ -329,7 +329,7 @@ def write_comparison(
         "trials": comparison.trials,
         "superiority": None if found is None else found._asdict(),
     }
-    write_json(folder / "metrics.json", _finite({**facts, **tests, "strategies": measures}))
+    write_json(folder / "metrics.json", plain_numbers({**facts, **tests, "strategies": measures}))
     for name, result in comparison.results.items():
         write = result.to_csv if records == "csv" else result.to_parquet
         own = folder / file_name(name)

@@ -11,11 +11,11 @@ from portfolio_env.checks import check_integer
 from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.orders import check_capital, orders_at_end
+from portfolio_env.evaluation.printing import Format, print_evaluation
 from portfolio_env.evaluation.report.inputs import ReportInputs, report_inputs
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.report.subperiods import seed_sentences
 from portfolio_env.evaluation.runner import BacktestRuns, Strategy, agent_strategies, run_backtests
-from portfolio_env.evaluation.summary import print_summary
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
 from portfolio_env.files.atomic import locked
@@ -49,10 +49,9 @@ class Evaluation:
         """A sentence on every group of agents that differ by their seed alone."""
         return seed_sentences(self.comparison, self.inputs.seeds)
 
-    def print(self) -> None:
-        """Print the table, the verdict, what the gate decided, and what a reader must know."""
-        lines = [*self.inputs.gate, *self.seeds, *self.inputs.warnings]
-        print_summary(self.comparison, self.inputs.title, lines)
+    def print(self, form: Format = "table") -> None:
+        """Print table, verdict, warnings, what the gate decided; see ``print_evaluation``."""
+        print_evaluation(self.comparison, self.inputs, self.seeds, form)
 
 
 def evaluate(

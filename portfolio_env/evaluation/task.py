@@ -41,12 +41,14 @@ class TrainedAgent:
         file: File of its weights, whose content tells it from other agents.
         parameter_bytes: Memory of its parameters.
         figures: Gives figures of its network over a range of rows by name, with a text each.
+        note: What a reader must know of it, e.g. that it is not trained to its end.
     """
 
     policy: Policy
     file: Path | None = None
     parameter_bytes: int = 0
     figures: Callable[[Range], Mapping[str, tuple[Figure, str]]] = lambda rows: {}
+    note: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -206,7 +206,7 @@ def combinatorial_folds(
         from skfolio.model_selection import CombinatorialPurgedCV
     except ImportError as error:
         raise PortfolioError(
-            "combinatorial_folds needs skfolio; pip install 'portfolio-env[baselines]'"
+            "combinatorial_folds needs skfolio; pip install 'skfolio>=1.12,<1.13'"
         ) from error
     if not 0 <= start < end:
         raise ArgumentError(f"start={start}, end={end}: give rows with 0 <= start < end.")

@@ -47,7 +47,7 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PortfolioError(
-            "drawing needs matplotlib, which is not installed; pip install 'portfolio-env[rl]'."
+            "drawing needs matplotlib, which is not installed; pip install matplotlib."
         ) from error
     figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)

@@ -119,9 +119,7 @@ def covariance(
     try:
         from sklearn.covariance import ledoit_wolf
     except ImportError as error:
-        raise PortfolioError(
-            "ledoit_wolf needs scikit-learn; pip install 'portfolio-env[data]'"
-        ) from error
+        raise PortfolioError("ledoit_wolf needs scikit-learn; pip install scikit-learn") from error
     return np.asarray(ledoit_wolf(rows)[0], np.float64) * periods_per_year
 
 
@@ -187,7 +185,7 @@ def scipy_stats() -> Any:
     try:
         from scipy import stats
     except ImportError as error:
-        raise PortfolioError("this needs scipy; pip install 'portfolio-env[data]'") from error
+        raise PortfolioError("this needs scipy; pip install scipy") from error
     return stats
 
 

@@ -178,7 +178,7 @@ def _model(series: FloatArray, regimes: int) -> Any:
         from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
     except ImportError as error:
         raise PortfolioError(
-            "telling regimes needs statsmodels; pip install 'portfolio-env[evaluation]'"
+            "telling regimes needs statsmodels; pip install statsmodels"
         ) from error
     return MarkovRegression(series, k_regimes=regimes, switching_variance=True)
 

@@ -142,6 +142,6 @@ def _linear_model() -> Any:
         from statsmodels.regression import linear_model
     except ImportError as error:
         raise PortfolioError(
-            "growth_difference_test needs statsmodels; pip install 'portfolio-env[evaluation]'"
+            "growth_difference_test needs statsmodels; pip install statsmodels"
         ) from error
     return linear_model
