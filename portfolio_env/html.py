@@ -1,4 +1,4 @@
-"""One HTML page that needs nothing else: no scripts, no requests, pictures inside."""
+"""HTML pages that need no other file: no scripts, no requests, images embedded."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ ul.findings { font-size: 0.9rem; padding-left: 1.2rem; }
 
 
 def escape(text: str) -> str:
-    """A text as HTML shows it, what is invisible written out."""
+    """Return a text escaped for HTML, with invisible characters written out."""
     return html.escape("\n".join(map(printable, text.split("\n"))) if text else "")
 
 
 @dataclass
 class Section:
-    """A part of the page.
+    """Section of the page.
 
     Attributes:
         title: Its heading.
@@ -65,32 +65,32 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The name that links point to."""
+        """Return the name that links point to."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 def paragraph(text: str, style: str = "") -> str:
-    """A paragraph of plain text."""
+    """Return a paragraph of plain text."""
     return f'<p class="{style}">{escape(text)}</p>' if style else f"<p>{escape(text)}</p>"
 
 
 def heading(text: str) -> str:
-    """A heading within a section."""
+    """Return a heading within a section."""
     return f"<h3>{escape(text)}</h3>"
 
 
 def bullets(lines: Sequence[str], style: str = "findings") -> str:
-    """A list of plain text."""
+    """Return a list of plain text."""
     return f'<ul class="{style}">' + "".join(f"<li>{escape(x)}</li>" for x in lines) + "</ul>"
 
 
 def folded(summary: str, content: str) -> str:
-    """HTML that shows when its summary is clicked."""
+    """Return HTML that shows when its summary is clicked."""
     return f"<details><summary>{escape(summary)}</summary>{content}</details>"
 
 
 def table(frame: pd.DataFrame) -> str:
-    """A table of texts, its index as row headings."""
+    """Return a table of texts, its index as row headings."""
     head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in frame.columns)
     rows = "".join(
         f'<tr><th scope="row">{escape(str(name))}</th>'
@@ -104,13 +104,13 @@ def table(frame: pd.DataFrame) -> str:
 
 
 def picture(path: Path, alternative: str) -> str:
-    """A PNG file, inside the page; the alternative says what it shows to who cannot see it."""
+    """Return a PNG file as an embedded image; the alternative text describes it."""
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alternative)}"></figure>'
 
 
 class Page:
-    """The folder of a report, and what its page holds so far.
+    """The folder of a report, and the content of its page so far.
 
     Args:
         path: The folder; created where it is missing.
@@ -127,7 +127,7 @@ class Page:
         self.figures: dict[str, Path] = {}
 
     def draw(self, name: str, figure: Figure, alternative: str) -> str:
-        """Save a figure as a PNG file in the folder, and the HTML that shows it.
+        """Save a figure as a PNG file in the folder, and return the HTML that shows it.
 
         What stands before the last "/" of its name is a folder within.
         """
@@ -139,7 +139,7 @@ class Page:
         return picture(file, alternative)
 
     def add(self, title: str, *parts: str) -> None:
-        """One more section."""
+        """Add a section."""
         self.sections.append(Section(title, list(parts)))
 
 

@@ -1,4 +1,4 @@
-"""Training callbacks: portfolio figures to TensorBoard, validation backtests, checkpoints."""
+"""Training callbacks: portfolio metrics to TensorBoard, validation backtests, checkpoints."""
 
 import json
 import math
@@ -25,7 +25,7 @@ STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
 
 
 class PortfolioMetrics(BaseCallback):
-    """Log what the lanes' accounts do, from `info`: for on-policy and off-policy algorithms alike.
+    """Log metrics of the lanes' accounts from `info`, for on-policy and off-policy algorithms.
 
     ``portfolio/value`` is the mean final value of the episodes that ended since the last log,
     ``portfolio/turnover``, ``cost``, ``drawdown`` and ``concentration`` are means over lanes and
@@ -63,7 +63,7 @@ class PortfolioMetrics(BaseCallback):
 
 
 class PeriodicCallback(BaseCallback):
-    """Acts between updates every so many environment steps, and at the end of the training.
+    """Base of callbacks that act between updates every so many steps, and at the end of training.
 
     A rollout is a bad moment: the data collected so far would be lost to a checkpoint. It acts
     after the first rollout that reaches or passes a multiple of ``every``, which the number of
@@ -79,7 +79,7 @@ class PeriodicCallback(BaseCallback):
         self._done_at = 0
 
     def act(self) -> None:
-        """Do what is due."""
+        """Perform the action of the callback."""
         raise NotImplementedError(f"{type(self).__name__} must define act()")
 
     def _on_training_start(self) -> None:
@@ -111,7 +111,7 @@ class LogCallback(PeriodicCallback):
 
 
 class CheckpointCallback(PeriodicCallback):
-    """Save everything that the training needs to go on; the last in a list of callbacks.
+    """Save everything that the training needs to resume; the last in a list of callbacks.
 
     Args:
         path: Run folder.
@@ -128,7 +128,7 @@ class CheckpointCallback(PeriodicCallback):
 
 
 class ValidationCallback(PeriodicCallback):
-    """Backtest on the validation range, log it, and keep the model that beats equal weight by most.
+    """Backtest on the validation range, log it, and keep the model with the largest edge.
 
     Results (see ``Validation``) go to ``validation.json`` of the run folder, the best model to
     ``best_model.safetensors``.

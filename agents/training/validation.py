@@ -1,4 +1,4 @@
-"""Backtests on the validation range: what chooses the best model, and what its card states."""
+"""Backtests on the validation range, to select the best model and for its card."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from portfolio_env.metrics import annual_log_growth
 
 
 class Validation:
-    """An account on the validation range, beside equal weight.
+    """Backtest on the validation range, and its edge over equal weight.
 
     Args:
         market: With fitted features.
@@ -49,5 +49,5 @@ class Validation:
 
 
 def plain(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Figures as JSON: the growth of a ruined account, minus infinity, is None there."""
+    """Return metrics as JSON: the growth of a ruined account, minus infinity, becomes None."""
     return {name: each if math.isfinite(each) else None for name, each in figures.items()}
