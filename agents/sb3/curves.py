@@ -1,4 +1,4 @@
-"""Curves in TensorBoard: one point per tag and step, in order, after a crash as without one."""
+"""TensorBoard curves with one point per tag and step, in order, also after a crash."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ LAYOUT = {
 
 
 def curves(folder: Path, step: int) -> Logger:
-    """A logger that goes on after a step, or begins at step 0.
+    """Return a logger that continues after a step, or begins at step 0.
 
     Points after that step, which a killed process has left and which come again, are dropped by
     whoever reads the folder. All tags of a folder must count the same steps.
@@ -52,7 +52,7 @@ def curves(folder: Path, step: int) -> Logger:
 
 
 class _Curves(TensorBoardOutputFormat):
-    """SB3's, of which points from a step on replace older ones."""
+    """SB3's TensorBoard writer whose points from a step on replace older ones."""
 
     def __init__(self, folder: Path, first: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -63,7 +63,7 @@ class _Curves(TensorBoardOutputFormat):
 
 
 def write_points(logger: Logger, values: dict[str, Any], step: int) -> None:
-    """Write values under a step at once; what has been recorded waits for its own step.
+    """Write values under a step at once; recorded values wait for their own step.
 
     ``logger.dump`` would write all that waits too, such as the losses of an update whose step is
     still to come.

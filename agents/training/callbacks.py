@@ -1,4 +1,4 @@
-"""Training callbacks: portfolio figures to TensorBoard, validation backtests, checkpoints."""
+"""Training callbacks: portfolio metrics to TensorBoard, validation backtests, checkpoints."""
 
 import json
 import math
@@ -25,7 +25,7 @@ STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
 
 
 class PortfolioMetrics(BaseCallback):
-    """Log the accounts of the rollouts, for on-policy and off-policy algorithms alike.
+    """Log metrics of the lanes' accounts from `info`, for on-policy and off-policy algorithms.
 
     ``rollout/value`` is the mean final value of the episodes that ended since the last log;
     ``rollout/turnover``, ``cost``, ``drawdown`` and ``concentration`` are means over lanes and
@@ -62,7 +62,7 @@ class PortfolioMetrics(BaseCallback):
 
 
 class PeriodicCallback(BaseCallback):
-    """Acts between updates every so many environment steps, and at the end of the training.
+    """Base of callbacks that act between updates every so many steps, and at the end of training.
 
     A rollout is a bad moment: the data collected so far would be lost to a checkpoint. It acts
     after the first rollout that reaches or passes a multiple of ``every``, which the number of
@@ -78,7 +78,7 @@ class PeriodicCallback(BaseCallback):
         self._done_at = 0
 
     def act(self) -> None:
-        """Do what is due."""
+        """Perform the action of the callback."""
         raise NotImplementedError(f"{type(self).__name__} must define act()")
 
     def _on_training_start(self) -> None:
@@ -110,7 +110,7 @@ class LogCallback(PeriodicCallback):
 
 
 class CheckpointCallback(PeriodicCallback):
-    """Save everything that the training needs to go on; the last in a list of callbacks.
+    """Save everything that the training needs to resume; the last in a list of callbacks.
 
     Args:
         path: Run folder.
@@ -152,7 +152,7 @@ class ProbeCallback(PeriodicCallback):
 
 
 class ValidationCallback(PeriodicCallback):
-    """Backtest on the validation range, log it, and keep the model that beats equal weight by most.
+    """Backtest on the validation range, log it, and keep the model with the largest edge.
 
     Results (see ``Validation``) go to ``validation.json`` of the run folder, the best model to
     ``best_model.safetensors``.

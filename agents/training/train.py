@@ -1,4 +1,4 @@
-"""Training: from settings to a finished run folder, and on from where a stopped one left off."""
+"""Training: from settings to a finished run folder, and resuming of a stopped one."""
 
 import logging
 import shlex
@@ -99,7 +99,7 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
 def _learner(
     config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> BaseAlgorithm | DirectTrainer:
-    """What is trained, before its first step."""
+    """Return the trainer of a run, before its first step."""
     assert config.timesteps and config.num_envs  # the settings are resolved
     first, end = market.warmup + config.observed - 1, ranges["train"][1]
     if first >= end - 1:
@@ -125,7 +125,7 @@ def _learner(
 
 
 def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> BaseAlgorithm:
-    """The agent of a run by an algorithm of SB3, before its first step.
+    """Return the agent of a run by an algorithm of SB3, before its first step.
 
     Args:
         config: Resolved settings.
@@ -201,7 +201,7 @@ def _run_rl(
 
 
 def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> DirectTrainer:
-    """Training by the gradient of net growth; timesteps are lanes x steps x iterations."""
+    """Return the trainer of ``direct``; timesteps are lanes x steps x iterations."""
     assert config.timesteps and config.num_envs and config.validation_every
     weight = config.prediction_weight or 0.0
     _, options = sorted_direct_options(config.algo_kwargs)

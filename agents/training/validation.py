@@ -1,4 +1,4 @@
-"""Backtests in training: on the validation range to choose the best model, and for curves."""
+"""Backtests in training: on the validation range to select the best model, and for curves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROBE_BARS = 250  # of each stretch
 
 
 class Validation:
-    """An account on the validation range, beside equal weight.
+    """Backtest on the validation range, and its edge over equal weight.
 
     Args:
         market: With fitted features.
@@ -109,5 +109,5 @@ class Probes:
 
 
 def plain(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Figures as JSON: the growth of a ruined account, minus infinity, is None there."""
+    """Return metrics as JSON: the growth of a ruined account, minus infinity, becomes None."""
     return {name: each if math.isfinite(each) else None for name, each in figures.items()}

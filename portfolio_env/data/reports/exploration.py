@@ -1,4 +1,4 @@
-"""A report of what a source holds: quality, prices, returns, correlation, risk; PNG and HTML."""
+"""Exploration of a source: quality, prices, returns, correlation, risk; PNG and HTML."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _between(frame: pd.DataFrame, start: Any, end: Any) -> pd.DataFrame:
 
 
 def _ordered(panel: PricePanel, reference: str | None) -> PricePanel:
-    """The assets by traded money, the reference first."""
+    """Return the assets by traded money, the reference first."""
     order = list(range(len(panel.assets)))
     if panel.volume is not None:
         money = np.nansum(panel.close * panel.volume, axis=0)
@@ -207,7 +207,7 @@ def _quality_section(page: Page, report: QualityReport, record: dict[str, Any]) 
 
 
 def _explore(page: Page, panel: PricePanel) -> None:
-    """All sections beyond quality."""
+    """Add all sections beyond quality."""
     count = len(panel.assets)
     few = panel.subset(columns=range(min(SHOWN, count)))
     what = "largest by traded money" if panel.volume is not None else "first"
@@ -249,7 +249,7 @@ def _explore(page: Page, panel: PricePanel) -> None:
 
 
 def _risk(page: Page, panel: PricePanel, few: PricePanel) -> None:
-    """Statistics per asset, risk against return, and covariances."""
+    """Add statistics per asset, risk against return, and covariances."""
     figures = statistics.asset_statistics(panel)
     text = "Yearly mean return against yearly volatility, each asset over its own bars."
     colors = palette(panel.assets)
@@ -295,7 +295,7 @@ def _statistics_text(figures: pd.DataFrame) -> pd.DataFrame:
 
 
 def _covariances(panel: PricePanel) -> list[Markup]:
-    """Yearly covariances of the assets that share bars, by every method."""
+    """Return yearly covariances of the assets that share bars, by every method."""
     returns = statistics.simple_returns(panel.close)
     kept = statistics.common_assets(returns)
     if len(kept) < 2:

@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML page that needs no other file, and its pictures as PNG."""
+"""The report of an evaluation: one HTML page that needs no other file, and its figures as PNG."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SMALL = 12  # accounts with a small picture of their own
 def write_report(
     folder: str | Path, comparison: Comparison, inputs: ReportInputs
 ) -> dict[str, Path]:
-    """Write ``report.html`` and its pictures.
+    """Write ``report.html`` and its figures.
 
     Args:
         folder: Receives the page and the PNG files.
@@ -292,7 +292,7 @@ def _details(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
 
 
 def _fact(value: Any) -> str:
-    """A fact as text; one of several parts, as those of folds, part by part."""
+    """Return a fact as text; one of several parts, as those of folds, part by part."""
     if isinstance(value, Mapping):
         return "; ".join(f"{name}: {part}" for name, part in value.items())
     return str(value)
