@@ -45,7 +45,7 @@ class EvaluateConfig:
     model: Literal["final", "best"] = "final"
     """The model at the end of the training, or the best one by validation."""
     commissions: str = ""
-    """Further commissions in basis points to judge at, e.g. 0,10,25."""
+    """Further commissions in basis points to evaluate at, e.g. 0,10,25."""
     capital: float | None = None
     """Capital; the report lists the orders that reach each strategy's weights at the last bar."""
     lot: float = 1.0
@@ -63,7 +63,7 @@ class EvaluateConfig:
     file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """YAML or JSON file of settings; what is given here as well counts."""
     task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
-    """What is traded where there is no run."""
+    """Market of an evaluation without a run."""
 
 
 def evaluate(config: EvaluateConfig) -> Comparison:

@@ -69,7 +69,7 @@ class PerAssetActorCritic(nn.Module):
 
     Args:
         rows: Makes rows of observations.
-        critic_rows: Those of the critic; default the actor's, whose encoder then learns from both
+        critic_rows: Rows of the critic; default the actor's, whose encoder then learns from both
             losses. The critic's is the larger and mostly noise: with an encoder, give each its own.
         net_arch: Layer widths ``{"pi": [...], "vf": [...]}``; default two of 32 each.
         log_std_init: Log standard deviation of the noise at the start, on logits in [-1, 1].

@@ -44,13 +44,13 @@ class MarketRows(nn.Module):
 
     Args:
         observation_space: One lane's, of mode ``"window"``, ``"flat"`` or ``"index"``.
-        n_assets: Risky assets of an observation; default what the space tells.
-        n_features: Features per asset; default what the space tells.
+        n_assets: Risky assets of an observation; by default as the space declares.
+        n_features: Features per asset; by default as the space declares.
         window: Bars the encoder sees, at most the environment's window, which is the default.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further, JSON-able options of the encoder.
-        embedding_kwargs: How the encoder is run: ``frozen``, ``checkpointed`` and ``forecasts``,
-            see ``Embeddings``.
+        embedding_kwargs: Options of the encoder's evaluation: ``frozen``, ``checkpointed`` and
+            ``forecasts``, see ``Embeddings``.
 
     Attributes:
         width: Numbers in a row, C + 2.

@@ -70,7 +70,7 @@ def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
     """Write an agent of ``make_agent`` to one file, which is complete or absent.
 
     Args:
-        agent: What to save; see ``agent_tree``.
+        agent: Agent to save; see ``agent_tree``.
         path: The file; it holds neither code nor market.
 
     Raises:
@@ -111,9 +111,9 @@ def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseA
     trained on 5 assets loads for 20. The features must be those it was trained on.
 
     Args:
-        path: What ``save_agent`` wrote, or a checkpoint of a run; nothing in it is executed.
+        path: File of ``save_agent``, or a checkpoint of a run; nothing in it is executed.
         venv: The environment to act in.
-        device: Where to run.
+        device: Torch device.
 
     Raises:
         ArgumentError: If the network does not fit the environment.
@@ -250,11 +250,11 @@ def load_zip(
 
     Args:
         algo: The algorithm it was saved by.
-        path: Its zip.
+        path: Zip file of the agent.
         venv: An environment of the observations that it was trained on, of any market.
         trust: Its settings are pickles: loading them runs whatever code the author of the file has
             put there. True says that you know where the file comes from.
-        device: Where to run.
+        device: Torch device.
 
     Raises:
         ArgumentError: Without trust.

@@ -88,7 +88,7 @@ class Baseline(ABC):
     def source_sha256(self) -> str | None:
         """Return SHA-256 of the source of a user-defined baseline; None if it is built in.
 
-        What stands in a notebook is told by its compiled code.
+        Code of a notebook is identified by its compiled form.
         """
         thing = self.definition
         if str(getattr(thing, "__module__", "")).partition(".")[0] in ("baselines", "agents"):
@@ -150,13 +150,13 @@ class PortfolioModel(Baseline):
     option of their constructor under its own name, as scikit-learn's estimators do:
     ``model_info`` reads them there.
 
-    On rebalancing dates every lane is told the target. Between them it is told what it holds,
+    On rebalancing dates every lane gets the target. Between them it gets what it holds,
     exactly as observed, which the environment takes for "no trade"; an account of nothing but cash
     is invested at once. Targets are kept by bar: costs, seeds and lanes compute nothing again.
 
     Args:
         market: The market its environments trade.
-        constraints: What its targets keep to; None is any long-only portfolio.
+        constraints: Constraints of the targets; None is any long-only portfolio.
         every: Rebalancing dates: every k-th bar of the market, or the first bar of each calendar
             week (from Monday), month, quarter or year.
 

@@ -53,7 +53,7 @@ def load_baseline(path: str | Path, market: Market) -> Baseline:
     """Load a baseline whose targets equal those of the saved one bit for bit.
 
     Args:
-        path: What ``save_baseline`` wrote.
+        path: File of ``save_baseline``.
         market: The market its environments trade: the one it was fitted on, or one that goes on
             where that ended. One that has learned nothing takes any market.
 

@@ -112,9 +112,9 @@ def growth(act: Act, planted: LeadLagMarket, market: Market, copies: int = 1, **
 
     Args:
         act: Actions (copies * episodes, N + 1) for observations.
-        planted: What the market was made of.
-        market: With the features that are observed.
-        copies: How many policies `act` runs side by side, each on every episode.
+        planted: Process of the market.
+        market: Market with the observed features.
+        copies: Number of policies that `act` runs side by side, each on every episode.
         mode: Keywords of the environment.
     """
     starts = np.tile(np.arange(PAST, market.n_bars - 1, STEPS), copies)

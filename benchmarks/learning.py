@@ -117,8 +117,8 @@ def growth(act: Act, market: Market, copies: int = 1, window: int = 1, **options
 
     Args:
         act: Actions (copies * episodes, N + 1) for observations.
-        market: Its days after the first `PAST` are a multiple of an episode's.
-        copies: How many policies `act` runs side by side, each on every episode.
+        market: Market whose days after the first `PAST` are a multiple of an episode's.
+        copies: Number of policies that `act` runs side by side, each on every episode.
         window: Days that policies look back, at most `PAST`.
         options: Keywords of the environment.
     """

@@ -66,7 +66,7 @@ def check_number(
     """Return the value, a finite number in [low, high]; NumPy's become Python's.
 
     Args:
-        name: What the value is called in the message.
+        name: Name of the value in the message.
         value: The value.
         low: The least that it may be.
         high: The most that it may be.
@@ -134,7 +134,7 @@ def check_fields(settings: Any, owner: str = "") -> None:
 
     Args:
         settings: The instance, frozen or not.
-        owner: What precedes the names of its fields in a message, e.g. ``"stages."``.
+        owner: Prefix of the names of its fields in a message, e.g. ``"stages."``.
 
     Raises:
         ArgumentError: For the first such field, with what it must be.
@@ -149,7 +149,7 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
     """Return the value if it fits an annotation; numbers must be finite, and bools are not numbers.
 
     Args:
-        name: What the value is called in the message.
+        name: Name of the value in the message.
         value: The value; NumPy's numbers and arrays become Python's.
         annotation: A class, None, ``Any``, ``Literal``, ``Sequence``, ``Mapping``, or a union.
 
@@ -179,8 +179,8 @@ def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] =
 
     Args:
         kind: The dataclass.
-        values: What was read.
-        name: What the object is called in a message.
+        values: Object that was read.
+        name: Name of the object in a message.
         later: Fields that what was written earlier lacks; they take their defaults.
 
     Raises:

@@ -33,7 +33,7 @@ def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
 
     Args:
         work: Returns the exit status; None is 0.
-        stopped: What to say when the user interrupts it.
+        stopped: Message when the user interrupts it.
 
     Returns:
         The exit status: that of the work, 1 after an error, 130 after an interruption.

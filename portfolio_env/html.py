@@ -56,7 +56,7 @@ class Section:
     """Section of the page.
 
     Attributes:
-        title: Its heading.
+        title: Heading of the section.
         parts: HTML, in order; see the functions of this module.
     """
 
@@ -116,7 +116,7 @@ class Page:
         path: The folder; created where it is missing.
 
     Attributes:
-        sections: Of the page, in order.
+        sections: Sections of the page, in order.
         figures: The pictures drawn so far, by name.
     """
 

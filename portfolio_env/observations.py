@@ -27,7 +27,7 @@ class FlatSpace(spaces.Box):
     """Space of flat observations: a Box that describes its numbers.
 
     Args:
-        space: That of the same observations in mode ``"window"``, of features or of none.
+        space: Space of the same observations in mode ``"window"``, of features or of none.
 
     Attributes:
         window: Bars W; 0 without features.

@@ -105,7 +105,7 @@ def closed_groups(
 
     Args:
         timestamps: (T,) sorted.
-        periods_per_year: Of the rows.
+        periods_per_year: Bars per year of the rows.
         timeframe: A name in ``TIMEFRAMES``, a multiple of that of the rows.
 
     Returns:

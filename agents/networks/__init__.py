@@ -62,7 +62,7 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
             out on a small batch.
         n_features: Features per asset and bar.
         window: Bars the encoder sees.
-        options: Its further options.
+        options: Further options of the encoder.
 
     Raises:
         ArgumentError: If there is no such encoder, it does not take an option, or it breaks what

@@ -29,8 +29,9 @@ class ModuleEncoder(Encoder):
     """Any torch module as an ``Encoder``; its output width is found by a test run.
 
     Args:
-        module: Its ``forward`` takes windows (B, W, N, F), and, where it has parameters for them,
-            tradable (B, N) and codes, which are None where there are none; it returns (B, N, C).
+        module: Module whose ``forward`` takes windows (B, W, N, F), and, where it has parameters
+            for them, tradable (B, N) and codes, which are None where there are none; it returns (B,
+            N, C).
         n_features: See ``Encoder``.
         window: See ``Encoder``.
     """
@@ -61,10 +62,10 @@ def brought(
 
     Args:
         maker: Takes ``n_features``, ``window`` and the options.
-        called: Its name in messages.
+        called: Name in messages.
         n_features: Features per asset and bar.
         window: Bars the encoder sees.
-        options: Its options.
+        options: Options of the encoder.
 
     Raises:
         ArgumentError: If it does not take these, raises an error, or is no encoder; the message

@@ -95,8 +95,8 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
         concentration_init: Concentration of cash and of every asset at the start, above ``floor``.
         floor: Least concentration, above 0: the smaller, the more of the draws lie on the border of
             the simplex, where densities are steep.
-        scale: How fast concentrations follow the network, as ``logits_scale`` of the environment
-            does for logits.
+        scale: Scale by which concentrations follow the network, as ``logits_scale`` of the
+            environment does for logits.
         kwargs: Further options of ``PerAssetActorCriticPolicy``, except for the noise of logits.
 
     Raises:

@@ -35,7 +35,7 @@ class IndexReplayBuffer(ReplayBuffer):
         observation_space: Dict with ``t``, ``market``, ``tradable``, ``weights`` and, where the
             universe is sampled, ``assets``.
         action_space: Box of logits or weights.
-        device: Where samples go.
+        device: Torch device of the samples.
         n_envs: Number of lanes.
         optimize_memory_usage: SB3's option; there is nothing left to optimise, so it must be False.
         handle_timeout_termination: Bootstrap at time limits.

@@ -22,7 +22,7 @@ def curves(folder: Path, step: int) -> Logger:
     whoever reads the folder. All tags of a folder must count the same steps.
 
     Args:
-        folder: Of the event files.
+        folder: Folder of the event files.
         step: Last step whose points stand.
     """
     return Logger(str(folder), [_Curves(folder, step + 1 if step else 0)])

@@ -71,9 +71,9 @@ def settings_of(
 
     Args:
         kind: The dataclass; its fields that are dataclasses too are objects in the file.
-        values: What the file gives. Lists stand for texts with commas, objects for texts of JSON,
+        values: Values of the file. Lists stand for texts with commas, objects for texts of JSON,
             dates for texts.
-        name: What they are called in a message.
+        name: Name of the settings in a message.
         beside: A field that is a dataclass, whose settings stand beside the others in the file.
         without: Fields that a file cannot give.
 

@@ -49,7 +49,7 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
     The last checkpoint goes with it: a run that was stopped can be resumed from the archive.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         file: The archive; one of that name is replaced.
         events: Write the events of TensorBoard too.
 
@@ -91,9 +91,9 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
     appears under its name.
 
     Args:
-        file: What ``export_run`` wrote, from whomever.
+        file: Archive of ``export_run``, from any source.
         store: The folder of runs.
-        name: Of the new folder; None is the one that it had.
+        name: Name of the new folder; None keeps the old one.
 
     Returns:
         The new folder.

@@ -43,7 +43,7 @@ def delete(path: Path, store: Path) -> None:
     """Remove a run or a walk forward from a store.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         store: The folder of runs that it must lie in.
 
     Raises:

@@ -143,7 +143,7 @@ class Import:
     runs: Path = Path("runs")
     """The folder of runs."""
     name: str | None = None
-    """Of the new folder, instead of the one that it had."""
+    """Name of the new folder; the old one by default."""
 
     def run(self) -> int:
         """Check the archive and import it."""

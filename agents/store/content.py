@@ -53,8 +53,8 @@ def run_files(path: Path, *, events: bool = False) -> Iterator[Path]:
     last. Links and files of unknown kinds are no part of a run.
 
     Args:
-        path: Its folder.
-        events: Those of TensorBoard too.
+        path: Folder of the run.
+        events: Whether TensorBoard's event files are included.
     """
     for file in sorted(path.rglob("*")):
         parts = file.relative_to(path).parts

@@ -82,7 +82,7 @@ def convert(path: Path, *, trust: bool = False) -> Iterator[str]:
     begun again. A training that was stopped can be resumed, with new episodes.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         trust: Compare with what SB3's own loading makes of the old files too. That runs any code
             that their author has put there, so it is for files whose author you know.
 

@@ -54,7 +54,7 @@ def write_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | No
     """Write the card of a run or a walk forward, as JSON and as Markdown.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         models: See ``validate_models``; None keeps those of the card before.
     """
     card = make_card(path, models)

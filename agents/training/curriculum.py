@@ -41,7 +41,7 @@ def pretrained(
             and figures go to ``tb/stage_1`` and ``tb/stage_2``, by the samples (bars, or steps of
             accounts) seen in the stage.
         config: Resolved settings.
-        market: With fitted features.
+        market: Market with fitted features.
         ranges: Rows of each range; nothing after the validation range is read.
     """
     if config.curriculum == "3":

@@ -114,7 +114,7 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
     """Read the settings of a run.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         importing: The plug-ins that they name are to be imported: their sources are looked for, and
             a line says which have changed.
 
@@ -171,7 +171,7 @@ def new_folder(config: TrainConfig, name: str) -> Path:
 
     Args:
         config: Settings.
-        name: Of a folder within ``config.runs``, after market and algorithm.
+        name: Last part of the folder's name, after market and algorithm.
 
     Raises:
         ArgumentError: If the folder exists and is not empty.
@@ -249,7 +249,7 @@ def create_run(
     """Write all that is known of a new run before training.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         config: Resolved settings.
         market: Market with fitted features.
         ranges: Rows of each range.

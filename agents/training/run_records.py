@@ -35,16 +35,16 @@ class Record:
     """One run, or one walk forward with its runs.
 
     Attributes:
-        path: Its folder.
+        path: Folder of the run.
         id: 12 hexadecimal digits that it keeps wherever it is moved; "" in the first format.
-        algo: What trained it.
+        algo: Algorithm.
         market: Name of the market.
-        seeds: Of the runs.
+        seeds: Seeds of the runs.
         started: ISO time, UTC; "" in the first format.
         state: "running", "finished", "stopped 40%", "3 of 6 trained" or "old format".
         excess: Yearly log growth above equal weight on the validation range of the best model, or
             the mean of those of a walk forward; None if it is not known.
-        looks: How often its test range was looked at.
+        looks: Number of evaluations on its test range.
         runs: Folders of the runs of a walk forward.
     """
 

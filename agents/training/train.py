@@ -127,7 +127,7 @@ def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> 
 
     Args:
         config: Resolved settings.
-        market: With fitted features.
+        market: Market with fitted features.
         ranges: Rows of each range.
     """
     assert config.num_envs

@@ -49,7 +49,7 @@ def restore_training(agent: BaseAlgorithm, path: Path) -> None:
 
     Args:
         agent: An agent of ``make_agent`` with its logger, before its first step.
-        path: What ``save_training`` wrote.
+        path: File of ``save_training``.
 
     Raises:
         DataError: If the file is damaged, or of another training.

@@ -19,7 +19,7 @@ class Validation:
     """Backtest on the validation range, and its edge over equal weight.
 
     Args:
-        market: With fitted features.
+        market: Market with fitted features.
         rows: Validation range, half-open; the account always starts at its first bar.
         env_options: Keywords of ``PortfolioEnv``.
     """

@@ -49,7 +49,7 @@ class Plan:
 
     Attributes:
         config: Settings of every run but for ranges, seed and folder.
-        seeds: Of the runs of each fold.
+        seeds: Seeds of the runs of each fold.
         folds: Rows of the market that ``config`` loads.
         runs: Settings of the runs of each fold, without seed and folder.
     """
@@ -71,14 +71,14 @@ def make_plan(
     """Cut the test range of a configuration into folds.
 
     The tests together are the test range that the configuration has by itself, so the result can be
-    held against that of a single run. Validation ranges have its length and lie just before each
+    compared with that of a single run. Validation ranges have its length and lie just before each
     test; training takes all that is before, or its length with ``rolling``. Every fold scales
     features by its own training range.
 
     Args:
         config: Settings of a run.
         folds: Number of folds, at least 1.
-        seeds: Of the runs of each fold; that of the configuration by default.
+        seeds: Seeds of the runs of each fold; that of the configuration by default.
         rolling: Forget the oldest bars instead of keeping all.
 
     Raises:
@@ -191,7 +191,7 @@ def out_of_sample(
 
     Args:
         path: Folder of a walk forward whose runs are trained.
-        model: Of every run, the last one or the best on the validation range of its fold.
+        model: Model of every run: the last one or the best on its fold's validation range.
         device: Torch device of the models.
 
     Returns:

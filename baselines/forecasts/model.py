@@ -46,7 +46,7 @@ class ForecastMeanVariance(MeanVariance):
         least: Bars to learn from, at least.
         history: Bars to learn from, at most; None is all.
         pooled: One model for all assets, or, of trees only, one for each.
-        seed: Of all draws of the forecaster.
+        seed: Seed of all draws of the forecaster.
         forecaster_options: See ``Trees`` and ``Network``.
         objective: See ``MeanVariance``, with everything below.
         target_return: See ``MeanVariance``.

@@ -30,7 +30,7 @@ class Trees:
         kind: One of the two.
         horizon: Bars ahead; the return is divided by them.
         pooled: One model of all assets; otherwise each has its own.
-        seed: Of what is drawn.
+        seed: Seed of all draws.
         options: Scikit-learn's parameters in place of the defaults.
     """
 

@@ -63,7 +63,7 @@ class ConfidenceWeighted(OnlineModel):
         Args:
             excess: ``epsilon - mu' x``.
             v: Variance of the return, ``sum s x^2``.
-            gain: What a multiplier of 1 takes from the return, ``sum s (x - mean_s(x))^2``.
+            gain: Reduction of the return per unit of the multiplier, ``sum s (x - mean_s(x))^2``.
         """
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:

@@ -94,7 +94,7 @@ def minimum_variance(
     """Return minimum-variance weights; with ``least``, of portfolios with that expected return.
 
     Args:
-        problem: Its bounds are kept to.
+        problem: Problem whose bounds apply.
         covariance: (n, n).
         mean: (n,) expected returns; needed with ``least``.
         least: A number, or (k,) of them.

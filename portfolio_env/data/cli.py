@@ -147,7 +147,7 @@ class Report:
     """Explore prices: a page of figures and tables, and the report on their quality."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    """Source for ``load_market``: a file, a folder of a store (data/binance/1d), or a name."""
     out: Path = Path("report")
     """The folder to write to."""
 
@@ -164,7 +164,7 @@ class Convert:
     """Write one file from a source: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    """Source for ``load_market``: a file, a folder of a store (data/binance/1d), or a name."""
     out: Annotated[Path, tyro.conf.Positional]
     """The file to write."""
     timeframe: str | None = None
@@ -180,9 +180,9 @@ class Convert:
     exogenous: Path | None = None
     """Further channels: a file with the columns date, symbol, name, value, known_at."""
     features: str | None = None
-    """Of a market: a preset, or the names of features, comma-separated; minimal if left out."""
+    """Features of a market: a preset, or comma-separated names; minimal if left out."""
     fit_end: str | None = None
-    """Of a market: scalers are fitted before this date."""
+    """Date before which the scalers of a market are fitted."""
     repair: Repair = field(default_factory=Repair)
 
     def run(self) -> int:

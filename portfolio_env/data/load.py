@@ -118,7 +118,7 @@ def load_market(
         timeframe: Make longer bars of those that are kept, e.g. "1d" (see ``resample``).
         metadata: Labels of the assets, a file or a mapping (see ``with_categories``).
         exogenous: Further channels with their own times, a file or a frame (see ``join``).
-        repair: What to mend in the bars of a file or folder before they are checked (see
+        repair: Repairs of the bars of a file or folder before they are checked (see
             ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
 
     Returns:
@@ -128,7 +128,7 @@ def load_market(
 
     Raises:
         ArgumentError: For unknown names, options or dates.
-        DataError: If the data cannot be used; the message names the file, the row and the mend.
+        DataError: If the data cannot be used; the message names file, row and fix.
     """
     bars = _opened(source, repair)
     additions = (timeframe, metadata, exogenous)

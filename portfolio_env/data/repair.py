@@ -35,13 +35,13 @@ class Repair:
     Attributes:
         sort: Put rows in order of date and symbol.
         drop_faulty: Drop bars that cannot be true (``bar_faults``) or lack a field.
-        drop_duplicates: Of rows of one date and symbol keep the "first" or the "last".
+        drop_duplicates: Row to keep of one date and symbol, the "first" or the "last".
         drop_jumps: Drop bars whose close lies more than this many robust sigmas (1.4826 times the
             median absolute log return of the 250 bars before; at least 30) away from the last kept
             close. The bar after a dropped one is kept if it lies within that distance of the last
             kept close (the jump was an error) or of the dropped one (it was news): so a true jump
             loses its first bar, and enters at its second.
-        fill_gaps: Where bars are missing, carry the last close forward for at most this many bars:
+        fill_gaps: Largest number of missing bars over which the last close is carried:
             open, high, low and close are the last close, volume is 0. Bars filled in this way
             cannot be traded (``PricePanel.tradable``). Of a longer gap the rest stays missing, as
             does everything after; an asset that has ended is carried as well, since nobody knew.

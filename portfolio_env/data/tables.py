@@ -1,6 +1,6 @@
 """Tables from files: CSV and Parquet, long and wide, plain and gzip, one or a folder of them.
 
-Files are told apart by their content, not by their names. Nothing is checked here but that a table
+Files are recognised by their content, not by their names. Nothing is checked here but that a table
 can be read.
 """
 
@@ -43,7 +43,7 @@ def read_tables(
         with where its rows come from; and the source and its SHA-256 for the provenance.
 
     Raises:
-        DataError: Naming the file and the mend.
+        DataError: For an unreadable file, with the fix.
     """
     if not Path(path).is_dir():
         frame, origin, about = read_table(path)
@@ -222,7 +222,7 @@ class Origin:
 
     Attributes:
         name: The file.
-        unit: What a row is called.
+        unit: Name of a row.
         first: The number of the row at position 0.
         numbers: (rows,) the number of each row instead, where they are not consecutive.
     """

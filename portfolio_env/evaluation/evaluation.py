@@ -26,11 +26,11 @@ class Evaluation:
     """Results of an evaluation.
 
     Attributes:
-        task: What was evaluated.
+        task: Task that was evaluated.
         split: The range.
         runs: The backtests.
         comparison: Every strategy against the benchmark.
-        inputs: What the report says beside it.
+        inputs: Further inputs of the report.
     """
 
     task: EvaluationTask
@@ -130,7 +130,7 @@ def write_evaluation(
     """Write tables, accounts and the report into the folder of an evaluation.
 
     Args:
-        evaluation: What ``evaluate`` returned.
+        evaluation: Result of ``evaluate``.
         records: Format of the accounts.
 
     Returns:

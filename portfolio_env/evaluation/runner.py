@@ -87,7 +87,7 @@ class BacktestRuns:
     """Results by name of the strategy.
 
     Attributes:
-        policies: What was built, by fold.
+        policies: Policies of each strategy, by fold.
         results: Backtests, over all folds.
         seconds: Time of each decision.
         growth_by_cost: Yearly log growth after costs, by commission in basis points.

@@ -33,7 +33,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     """Return one sentence on a strategy: whether it alone beats the reference.
 
     Args:
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
         strategy: Name of a row of its table.
     """
     if strategy in comparison.failed:
@@ -71,7 +71,7 @@ def beats(comparison: Comparison, strategy: str) -> bool:
     """Return whether the interval of the difference in growth to the reference lies above 0.
 
     Args:
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
         strategy: Name of a row of its table.
     """
     return float(comparison.table["growth_difference_low"][strategy]) > 0
@@ -116,7 +116,7 @@ def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = Fa
 
     Args:
         agent: Name of the agent.
-        decision: Of the gate.
+        decision: Decision of the gate.
         chosen_there: The model was picked on the validation range too, which flatters it.
     """
     flattered = " (the model was chosen on this range, which flatters it)" if chosen_there else ""
@@ -183,7 +183,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
     """Return the table as texts, for a page or a terminal.
 
     Args:
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
     """
     table = comparison.table
     texts = {

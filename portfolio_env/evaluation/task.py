@@ -93,10 +93,10 @@ class EvaluationTask:
         folder: Folder of the run, or of the evaluation without one; it keeps the log of test-set
             evaluations.
         whole: The market from end to end; its test range is that of all folds together.
-        folds: What is evaluated one after the other: ``whole`` itself, or the folds of a walk
+        folds: Folds in the order of evaluation: ``whole`` itself, or the folds of a walk
             forward.
-        algorithm: What the agents were trained by; None without agents.
-        model: Which of their models are evaluated, "final" or "best".
+        algorithm: Algorithm of the agents; None without agents.
+        model: Evaluated model of the agents, "final" or "best".
     """
 
     folder: Path

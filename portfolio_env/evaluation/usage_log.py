@@ -35,10 +35,10 @@ class Trial:
     """Strategy that was evaluated on the range.
 
     Attributes:
-        name: Its name in the report.
+        name: Name of the strategy in the report.
         fingerprint: Hash of what it is (weights, parameters, costs): equal ones are one trial.
         agent: Whether it was trained by interaction.
-        sharpe: Its yearly Sharpe ratio; None where it is undefined.
+        sharpe: Yearly Sharpe ratio; None where it is undefined.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Look:
 
     Attributes:
         date: When, as ISO text.
-        command: What was run.
-        model: Which agent was judged; None for baselines alone.
+        command: Command that was run.
+        model: Evaluated agent; None for baselines alone.
         first: First bar of the range.
         last: Last bar of the range.
-        range_hash: See the function of this name.
+        range_hash: Hash of the range, see ``range_hash``.
         trials: Every ranked strategy of the report.
     """
 
@@ -157,7 +157,7 @@ def record_look(folder: str | Path, look: Look) -> list[Look]:
     """Add a use to those of a folder, which is locked meanwhile.
 
     Returns:
-        The earlier looks at the same range.
+        The earlier uses of the same range.
 
     Raises:
         DataError: If the registry is damaged, or the system refuses to write it.

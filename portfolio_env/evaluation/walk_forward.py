@@ -26,9 +26,9 @@ class Fold:
     """One step of a walk forward, in half-open ranges of rows.
 
     Attributes:
-        train: What is learned from.
-        validation: What is selected on; it may be empty.
-        test: What is judged, once; later than both.
+        train: Range for training.
+        validation: Range for model selection; it may be empty.
+        test: Range that is evaluated once; later than both.
     """
 
     train: Range
@@ -39,8 +39,8 @@ class Fold:
         """Return the bars of an environment that decides at all test rows: the last earns one more.
 
         Args:
-            end: Where the bars end; the last test row before it sees nothing that comes after and
-                makes no decision.
+            end: Row after the last bar; the last test row before it sees nothing that comes after
+                and makes no decision.
         """
         return self.test[0], min(self.test[1] + 1, end)
 

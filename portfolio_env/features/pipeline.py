@@ -146,7 +146,7 @@ class FeaturePipeline:
         thousand.
 
         Args:
-            market: What this pipeline made.
+            market: Market of this pipeline.
             new_bars: (K, N) later bars of the same assets, fields and exogenous channels.
 
         Raises:
@@ -321,8 +321,8 @@ def warn_of_changes(plain: Mapping[str, Any], folder: Path) -> None:
     Nothing is imported; to be asked before a pipeline from a file is used.
 
     Args:
-        plain: What ``to_dict`` gave.
-        folder: Where the file lies.
+        plain: Result of ``to_dict``.
+        folder: Folder of the file.
 
     Raises:
         DataError: If one lies within the folder.

@@ -40,7 +40,7 @@ def of_name(name: str, known: Iterable[str]) -> list[Feature]:
 
     Args:
         name: ``"module:name"``, or that of an entry point, with a window or without.
-        known: What is built in, for the message.
+        known: Built-in names, for the message.
 
     Raises:
         ArgumentError: If it stands for no indicator.

@@ -2,7 +2,7 @@
 
 The file is an ordinary one that ``numpy.load`` reads as well; its members are aligned, which lets
 them be mapped. Nothing in a file is executed, and nothing in it is believed: what it says about
-itself is held against its size, and its bytes against their checksums (the zip's CRC-32).
+itself is compared with its size, and its bytes with their checksums (the zip's CRC-32).
 """
 
 from __future__ import annotations

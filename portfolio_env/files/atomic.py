@@ -119,7 +119,7 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
 
     Args:
         path: The file.
-        value: What JSON can say: texts, finite numbers, truths, None, lists, and objects of these.
+        value: JSON value: strings, finite numbers, bools, None, lists, and objects of these.
 
     Raises:
         ArgumentError: If a number is not finite, or the object has an entry of the checksum's name.
@@ -227,7 +227,7 @@ def locked(path: str | Path, *, busy: str | None = None) -> Iterator[None]:
 
     Args:
         path: The lock's file, created if missing and left in place.
-        busy: What to tell the second process; None lets it wait for the first.
+        busy: Message for the second process; None lets it wait for the first.
 
     Raises:
         DataError: With ``busy``, if another process holds the lock; or if the system refuses one.

@@ -46,7 +46,7 @@ def write_csv(path: str | Path, frame: pd.DataFrame, **options: Any) -> None:
     Args:
         path: The file; one that ends in ".gz" is compressed.
         frame: The table.
-        **options: For ``DataFrame.to_csv``.
+        **options: Options of ``DataFrame.to_csv``.
 
     Raises:
         DataError: If the system refuses to write.

@@ -31,7 +31,7 @@ def write_parquet(path: str | Path, table: pa.Table | pd.DataFrame) -> None:
 
     Args:
         path: The file.
-        table: Of Arrow, or a frame, whose index is left out.
+        table: Arrow table, or a frame, whose index is left out.
 
     Raises:
         DataError: If the system refuses to write, or pyarrow is not installed.
@@ -55,8 +55,8 @@ def read_parquet(
 
     Args:
         source: The file, or its content.
-        name: What errors call it; the source by default.
-        mend: What errors advise.
+        name: Name of the file in errors; the source by default.
+        mend: Fix that errors suggest.
 
     Returns:
         The table; its metadata are without the checksum.

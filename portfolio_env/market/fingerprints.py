@@ -50,9 +50,9 @@ def check_market(observation: Mapping[str, Any], held: int, mend: str) -> None:
     """Reject index observations of another market.
 
     Args:
-        observation: Of one lane or of several, arrays.
+        observation: Observation of one lane or of several, arrays.
         held: Fingerprint of the market that is held.
-        mend: What to do instead, for the message.
+        mend: Fix that the message suggests.
 
     Raises:
         ArgumentError: If one differs, or does not say; it says which markets these are.
@@ -110,7 +110,7 @@ def check_fingerprints(numbers: Any, held: int, mend: str) -> None:
 
     Args:
         numbers: Fingerprints that were observed, an array or a tensor of any shape.
-        held: That of the market that is held.
+        held: Fingerprint of the market that is held.
         mend: See ``check_market``.
 
     Raises:

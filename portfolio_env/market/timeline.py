@@ -18,7 +18,7 @@ Date: TypeAlias = str | date | np.datetime64
 Moment: TypeAlias = int | np.integer[Any] | Date
 """A row number (negative from the end), an ISO date or a timestamp."""
 Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
-"""First and last day of stretches of time by name, both included, or exact times."""
+"""First and last day of named periods, both included, or exact times."""
 
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time

@@ -38,7 +38,7 @@ def checked_weights(
     account that the market moved out of them may go on from where it is.
 
     Args:
-        name: What they were given as, for messages.
+        name: Name of the argument in messages.
         weights: (..., N + 1) weights, cash first.
         shape: The shape they must have.
         bounds: Record of ``constraints.BOUNDS``.

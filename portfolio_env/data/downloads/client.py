@@ -85,7 +85,7 @@ class Client:
 
     Args:
         exchange: An exchange of ccxt; its rate limiter keeps to the exchange's limits.
-        retry: How often and when to repeat requests.
+        retry: Repetition of failed requests.
 
     Attributes:
         retries: Requests that were repeated so far.
@@ -141,7 +141,7 @@ class Client:
             symbol: One of the exchange's.
             timeframe: One of the exchange's.
             since: When the first one opens, ms.
-            count: How many are wanted; more may come, or fewer.
+            count: Number of candles wanted; more may come, or fewer.
         """
         limit = self.limit(symbol)
         if limit is not None and count is not None:

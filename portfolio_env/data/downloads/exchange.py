@@ -66,8 +66,8 @@ def fetch(
         bars: Instead of ``since``: this many candles before ``until``.
         progress: Show a progress bar on stderr.
         clock: The time; None asks the exchange, or takes this computer's if it does not tell.
-        retry: How often requests that failed on the way are repeated.
-        flush_seconds: How long candles may stay unwritten.
+        retry: Number of repetitions of failed requests.
+        flush_seconds: Longest time that candles stay unwritten.
 
     Returns:
         One report per symbol; look at ``error``.

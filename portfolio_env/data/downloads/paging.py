@@ -30,7 +30,7 @@ class Page:
         covered: The range of which nothing is left to download; None if nothing is known.
         reached: Everything before it has been asked for.
         withheld: A range in which there was trade, but no candle is given any more.
-        disorder: How often a candle was followed by one on the wrong side.
+        disorder: Number of candles followed by one on the wrong side.
         incomplete: Candles left out because they lack a number.
     """
 

@@ -44,7 +44,7 @@ class Series:
     """The candles of one symbol.
 
     Attributes:
-        exchange: Its id.
+        exchange: Id of the exchange.
         symbol: As the exchange's markets are called, e.g. "BTC/USDT".
         timeframe: A name in ``portfolio_env.resampling.TIMEFRAMES``.
         times: (n,) when candles open, milliseconds since 1970 (UTC), increasing.
@@ -226,7 +226,7 @@ def add_candles(
 
     Args:
         store: The folder.
-        series: Which one; its candles are those that are stored.
+        series: Series with the stored candles.
         times: As for ``merge``.
         bars: As for ``merge``.
         covered: As for ``merge``.
@@ -254,7 +254,7 @@ def merge(
     """Add candles to a series.
 
     Args:
-        series: What there is.
+        series: Series to extend.
         times: (k,) when candles open, ms, in any order; of several at one time the last counts.
         bars: (k, 5) open, high, low, close, volume.
         covered: Ranges of time of which nothing is left to download now.

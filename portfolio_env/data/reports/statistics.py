@@ -65,7 +65,7 @@ def diversifying_pairs(
     Args:
         returns: (T, N).
         assets: N names.
-        count: How many pairs; None is all.
+        count: Number of pairs; None is all.
 
     Returns:
         Columns first, second, correlation, bars (shared). Pairs that share fewer than 30 bars are

@@ -53,7 +53,7 @@ def known_dates(panel: PricePanel) -> tuple[Windows, Mapping[str, Date]] | None:
     equities. A generated market knows neither.
 
     Args:
-        panel: Its bars.
+        panel: Bars of the market.
     """
     if str(panel.provenance.get("source", "")).startswith(MADE_UP):
         return None

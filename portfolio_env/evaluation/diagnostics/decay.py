@@ -26,8 +26,8 @@ class Drift(NamedTuple):
     """Measure in the earlier and in the later part of a record.
 
     Attributes:
-        early: In the earlier part.
-        late: In the later part.
+        early: Measure in the earlier part.
+        late: Measure in the later part.
         change: Late less early.
         low: Lower bound of the 95 % interval of the change.
         high: Upper bound.
@@ -160,8 +160,8 @@ def signal_decay(
         result: The backtest.
         panel: Prices of the market that it ran on.
         lags: Bars of delay, each at least 0.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
 
     Returns:
         By lag: yearly log ``growth``, its ``edge`` over equal weight with the bounds ``low`` and

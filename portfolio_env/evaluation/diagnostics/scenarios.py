@@ -27,7 +27,7 @@ class Scenario:
     Attributes:
         start: First bar of it, a row or a date; None for the whole record.
         end: The bar after the last, likewise.
-        assets: Which assets it befalls; None is all.
+        assets: Affected assets; None is all.
     """
 
     start: Moment | None = None
@@ -107,7 +107,7 @@ class VolatilityShock(Scenario):
     """Log returns are scaled in volatility; simple ones keep their mean.
 
     Attributes:
-        factor: How many times, above 0.
+        factor: Multiple of the volatility, above 0.
     """
 
     factor: float = 2.0
@@ -189,7 +189,7 @@ class ThinLiquidity(Scenario):
     """Trading costs rise and volumes fall.
 
     Attributes:
-        factor: How many times the costs, above 0; volumes are divided by it. Impact grows as the
+        factor: Multiple of the costs, above 0; volumes are divided by it. Impact grows as the
             root of less volume, on top of its own coefficient.
     """
 
@@ -233,8 +233,8 @@ class Outage(Scenario):
     """No trading for some bars: they are missing, and the next one has the prices of its time.
 
     Attributes:
-        bars: How many, at least 1.
-        at: The first, a row or a date; None draws a stretch within [``start``, ``end``).
+        bars: Number of bars, at least 1.
+        at: First bar, a row or a date; None draws a range within [``start``, ``end``).
     """
 
     bars: int = 5

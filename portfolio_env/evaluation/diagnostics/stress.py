@@ -29,8 +29,8 @@ def stressed(market: Market, scenario: Scenario, *, seed: int = 0) -> Market:
 
     Args:
         market: A market made by a ``FeaturePipeline``, fitted or not.
-        scenario: What goes wrong.
-        seed: Of what the scenario leaves open.
+        scenario: Scenario to apply.
+        seed: Seed of what the scenario draws.
 
     Returns:
         A market with new bars and features; ``panel.provenance["stress"]`` lists the scenarios that
@@ -69,8 +69,8 @@ def stress_test(
             an agent bound to it. What it was fitted to must not be stressed: give scenarios a
             ``start`` after that.
         market: The market.
-        scenarios: By name.
-        seed: Of what the scenarios leave open.
+        scenarios: Scenarios by name.
+        seed: Seed of what the scenarios draw.
         **options: Keywords of ``PortfolioEnv``.
 
     Returns:

@@ -24,7 +24,7 @@ def growth_differences(comparison: Comparison) -> "Figure":
     """Plot yearly growth less that of the reference with its interval, the best at the top.
 
     Args:
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -61,7 +61,7 @@ def risk_return(
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
         panel: The bars of these dates; assets without a gap are shown.
         hindsight: Frontier and capital market line of the assets; a star marks the largest Sharpe
             ratio.
@@ -114,7 +114,7 @@ def growth_by_cost(growth: pd.DataFrame, drawn: Mapping[str, Style]) -> "Figure"
 
     Args:
         growth: One row per strategy, one column per commission in basis points.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

@@ -22,8 +22,8 @@ def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
     """Plot differences by strategy and sub-period, in colours and numbers: blue is ahead.
 
     Args:
-        differences: (strategies, stretches) of log growth; NaN is left blank.
-        title: Of the plot.
+        differences: (strategies, sub-periods) of log growth; NaN is left blank.
+        title: Title of the plot.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -89,8 +89,8 @@ def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -
     """Plot the edge over equal weight that remains where weights are held with a lag.
 
     Args:
-        edges: What ``signal_decay`` returned, by strategy.
-        drawn: How, see ``styles``.
+        edges: Results of ``signal_decay`` by strategy.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -120,7 +120,7 @@ def overfitting_places(logits: NDArray[np.float64], strategies: int) -> "Figure"
 
     Args:
         logits: ``Overfitting.logits``.
-        strategies: How many were ranked.
+        strategies: Number of ranked strategies.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

@@ -56,7 +56,7 @@ def styles(
     Args:
         names: Accounts, the most interesting first.
         reference: The one that the others are compared with.
-        agents: Those that are always shown.
+        agents: Names of accounts that are always shown.
     """
     first = [*(n for n in names if n == reference), *(n for n in names if n in agents)]
     shown = [*first, *(n for n in names if n not in first)][:MAX_CURVES]
@@ -80,7 +80,7 @@ def equity_curves(
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -106,7 +106,7 @@ def drawdown_curves(
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

@@ -54,7 +54,7 @@ def write_report(
 
     Args:
         folder: Receives the page and the PNG files.
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
         inputs: The rest.
 
     Returns:

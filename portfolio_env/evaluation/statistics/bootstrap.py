@@ -20,10 +20,10 @@ class Interval(NamedTuple):
     """Point estimate, bounds of its confidence interval, and a two-sided p-value.
 
     Attributes:
-        estimate: What the data say.
+        estimate: Point estimate in the data.
         low: Lower bound.
         high: Upper bound.
-        p_value: Of the null hypothesis that the true number is 0; for a number that cannot be 0,
+        p_value: p-value of the null hypothesis of 0; for a number that cannot be 0,
             a volatility say, it means nothing.
     """
 

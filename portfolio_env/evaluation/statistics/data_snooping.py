@@ -21,7 +21,7 @@ class SuperiorityTest(NamedTuple):
     Attributes:
         best: Name of the strategy of largest mean difference.
         estimate: Its difference in yearly log growth.
-        p_value: Of the null hypothesis that no strategy outgrows the benchmark.
+        p_value: p-value of the null hypothesis that no strategy outgrows the benchmark.
         p_value_low: The liberal p-value: strategies worse than the benchmark count as left out.
         p_value_high: The conservative one: they count as equal to it (White's reality check).
     """
@@ -38,7 +38,7 @@ class ConfidenceSet(NamedTuple):
 
     Attributes:
         included: Their names.
-        p_values: By name, from the first strategy to be left out on; those at most 1 - confidence
+        p_values: p-values by name, in order of elimination; those at most 1 - confidence
             are left out.
     """
 

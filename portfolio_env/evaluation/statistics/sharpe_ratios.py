@@ -28,7 +28,7 @@ class SharpeTest(NamedTuple):
         high: Upper bound.
         p_value: One-sided, of the null hypothesis that the true ratio is not above the threshold.
         probability: 1 - p_value: the probabilistic (or deflated) Sharpe ratio.
-        threshold: What it is tested against.
+        threshold: Sharpe ratio of the null hypothesis.
     """
 
     estimate: float
