@@ -11,7 +11,7 @@ from agents.market_rows import MarketRows, Observation
 from agents.networks import AssetHead, RowMlp, masked_mean
 from agents.networks.heads import orthogonal
 
-LOG_STD_INIT = -0.5  # of logits in [-1, 1]: wide, or learning takes far longer
+LOG_STD_INIT = -0.5  # noise of logits in [-1, 1]: wide, or learning takes far longer
 SCORER = (32, 32)
 
 

@@ -87,7 +87,7 @@ class Embeddings(nn.Module):
     def train(self, mode: bool = True) -> Embeddings:
         """Set the mode; a frozen encoder stays in evaluation mode."""
         if self.encoder.training and not mode:
-            self.forget()  # some algorithms move weights so that no version tells (TRPO)
+            self.forget()  # some algorithms change weights without a new version (TRPO)
         super().train(mode)
         if self.frozen:
             self.encoder.eval()

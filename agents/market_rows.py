@@ -89,13 +89,13 @@ class MarketRows(nn.Module):
         self.width = network.channels + 2
         self.bars = network.bars
         self.market: Market | None = None
-        self._found: _Tensors | None = None  # of a market that was not bound by hand
+        self._found: _Tensors | None = None  # a market found in observations, not bound by hand
         if not told.reads_index and told.window is not None and told.window < self.bars:
             raise ArgumentError(
                 f"observations hold {told.window} bars, the encoder sees {self.bars}; pass a "
                 f"window <= {told.window}, or give the environment window={self.bars}"
             )
-        self.register_buffer("_home", th.empty(0), persistent=False)  # says where it is
+        self.register_buffer("_home", th.empty(0), persistent=False)  # device of the module
 
     @classmethod
     def of(cls, env: Any, **options: Any) -> Self:

@@ -135,7 +135,7 @@ def agent_of(
         restore_agent(agent, tree, path)
     except PortfolioError:
         raise
-    except Exception as error:  # whatever the libraries make of a recipe that never worked
+    except Exception as error:  # any error of the libraries for a recipe that never worked
         raise DataError(
             f"{path} holds no agent ({reason_of(error)}); restore it from a copy"
         ) from error
@@ -151,7 +151,7 @@ def _named(recipe: Any) -> dict[str, list[str]]:
 
 def _made(recipe: dict[str, Any], venv: VecEnv, path: str | Path, device: str) -> BaseAlgorithm:
     try:
-        with warnings.catch_warnings():  # of what was wanted when it was trained
+        with warnings.catch_warnings():  # warnings about options of training
             warnings.simplefilter("ignore", UserWarning)
             return make_agent(venv=venv, device=device, **recipe)
     except ArgumentError as error:

@@ -20,7 +20,7 @@ from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
 MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
-_SUM = 1e-6  # to which weights sum to 1
+_SUM = 1e-6  # tolerance of the sum of weights
 Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
@@ -34,7 +34,7 @@ class Baseline(ABC):
         market: The market its environments trade.
     """
 
-    action: ClassVar[str] = "weights"  # the kind of action it answers with
+    action: ClassVar[str] = "weights"  # kind of its actions
     preset: ClassVar[tuple[str, ...]] = ()  # options of its parents that it chooses itself
     reads_features: ClassVar[bool] = False  # of the market, beside its prices
 
@@ -166,7 +166,7 @@ class PortfolioModel(Baseline):
     """
 
     source: ClassVar[str] = ""  # where the method was published
-    oracle: ClassVar[bool] = False  # fitted to the very bars it is judged on: not to be ranked
+    oracle: ClassVar[bool] = False  # fitted to the evaluated bars: not to be ranked
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class PortfolioModel(Baseline):
         self.every = every
         self._targets: dict[int, Weights] = {}
         self._due = rebalancing_dates(market.timestamps, every)
-        self.constraints.bounds(market.n_assets)  # refuses what no portfolio can keep to
+        self.constraints.bounds(market.n_assets)  # rejects infeasible constraints
         if self.constraints.max_leverage > 1:
             raise ArgumentError(
                 f"max_leverage={self.constraints.max_leverage:g} is above 1: {type(self).__name__} "

@@ -22,7 +22,7 @@ from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.targets import softmax_numerators
 
-GAP = 1e-9  # to which fitted shares are optimal, in log growth per bar
+GAP = 1e-9  # tolerance of fitted shares, in log growth per bar
 
 
 @dataclass

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
 _LOGGER = logging.getLogger(__name__)
-KIND = "baseline"  # of the file's tensors
+KIND = "baseline"  # kind of the file's tensors
 
 
 def save_baseline(model: Baseline, path: str | Path) -> None:
@@ -137,7 +137,7 @@ def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
     admit(_encoders(options), tree.get("plugins", {}), Path(path))
     if options.get("constraints") is not None:
         options["constraints"] = PortfolioConstraints(**options["constraints"])
-    options.pop("members", None)  # by name alone they would be looked for unchecked
+    options.pop("members", None)  # a name alone would be imported unchecked
     if "members" in tree:
         members = tree["members"].items()
         options["members"] = {name: _built(member, market, path) for name, member in members}

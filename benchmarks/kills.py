@@ -36,12 +36,12 @@ from agents.training.run_folder import latest_checkpoint
 from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import read_json
 
-logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports every restart
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("agent", "direct agent", "fit", "weights")
 INTERVAL = 8192  # steps between two checkpoints, and of a rollout of PPO
-KILLS_PER_WORK = 4  # of one folder; then it is left to end
+KILLS_PER_WORK = 4  # kills of one folder; then it is left to end
 SMALL = ["--market", "synthetic?bars=400&assets=3", "--device", "cpu", "--num-envs", "64"]
 LSTM = ["--encoder", "lstm", "--encoder-options", '{"hidden": 4, "channels": 4}', "--window", "2"]
 STAGES = ["--curriculum", "1,2,3", "--stages.epochs", "8", "--stages.iterations", "30"]

@@ -45,7 +45,7 @@ from cosmic_ray.work_item import MutationSpec
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "benchmarks" / "mutants.toml").read_text())
 MEMORY = ROOT / "runs" / "mutants.json"
-# Asserts stay as they are: to rewrite those of hypothesis anew took most of the time of a mutant.
+# Asserts stay as they are: to rewrite those of hypothesis took most of the time of a mutant.
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--assert=plain"]
 PYTEST += ["--hypothesis-profile=mutants"]
 # One wrong operator in the place of each, the likeliest slip; others fail on floats at once.
@@ -118,7 +118,7 @@ def passed(tests: list[str], limit: float) -> bool:
         out = os.open("pytest.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        # Ends an endless loop; of the processor's time, for a busy machine is no fault.
+        # Ends an endless loop; in processor time, which a busy machine does not affect.
         signal.setitimer(signal.ITIMER_PROF, limit)
         code = 1
         try:

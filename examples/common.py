@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from portfolio_env import PortfolioEnv, PortfolioVectorEnv
 
-MARKET = "synthetic-momentum?seed=0"  # 5 assets, 3,000 days; one of the features tells returns
+MARKET = "synthetic-momentum?seed=0"  # 5 assets, 3,000 days; one of the features predicts returns
 OPTIONS: dict[str, Any] = {
     "market": MARKET,
     "window": 1,

@@ -32,7 +32,7 @@ def shortened(value: Any) -> str:
     >>> shortened("x" * 100)
     "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
     """
-    if isinstance(value, int) and abs(value) >= 10**_LONGEST:  # Python refuses to write some out
+    if isinstance(value, int) and abs(value) >= 10**_LONGEST:  # Python rejects very long integers
         return f"a number of {round(value.bit_length() * math.log10(2))} digits"
     shown = repr(value[:_LONGEST] if isinstance(value, str) else value)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
@@ -163,7 +163,7 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
         value = value.tolist()
     if not fits(value, annotation):
         raise ArgumentError(f"{name}={shortened(value)} must be {wording(annotation)}.")
-    if isinstance(value, str) and "\0" in value:  # no path and no name of anything holds one
+    if isinstance(value, str) and "\0" in value:  # valid in no path and no name
         raise ArgumentError(f"{name}={shortened(value)} must be a text without null characters.")
     return value
 

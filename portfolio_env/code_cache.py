@@ -31,7 +31,7 @@ from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import replacing
 
 _logger = logging.getLogger(__name__)
-# Numba says little about the types of these.
+# Numba has few type annotations for these.
 _config: Any = numba.config
 _rebuild: Any = CompileResult._rebuild
 _dumps: Any = dumps

@@ -10,7 +10,7 @@ from portfolio_env.errors import PortfolioError
 from portfolio_env.files.safe_names import printable
 
 _LONGEST = 2000  # characters of a line
-_NULL = "embedded null"  # what Python says of a path that no system can open
+_NULL = "embedded null"  # Python's message for a path that no system can open
 _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed")
 
 

@@ -171,7 +171,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             for lane, values in enumerate(self._values)
         )
 
-    # ---- all of it, to stop and go on
+    # ---- complete state, to stop and resume
 
     def state(self) -> dict[str, Any]:
         """Return accounts, episodes and random generators: arrays, and numbers that JSON knows."""

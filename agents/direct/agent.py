@@ -264,7 +264,7 @@ class DirectAgent:
         encoder = self.config["encoder"]
         if not isinstance(encoder, str):
             encoder = plugin_name(encoder)
-            encoder_class(encoder)  # a function is none
+            encoder_class(encoder)  # a function is not a class
         config = self.config | {"encoder": encoder}
         plugins = record(_named(config))
         recorded = {"plugins": plugins} if plugins else {}
@@ -290,7 +290,7 @@ class DirectAgent:
             agent.network.load_state_dict(tree["weights"])
         except PortfolioError:
             raise
-        except Exception as error:  # whatever the libraries make of settings that never worked
+        except Exception as error:  # any error of the libraries for settings that never worked
             reason = str(error).partition("\n")[0][:200]
             raise DataError(f"{path} is no saved DirectAgent ({reason})") from error
         if not all(bool(weight.isfinite().all()) for weight in agent.network.state_dict().values()):

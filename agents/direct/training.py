@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
 SMALL_MARKET = 8  # assets that one account trades in training, where there are more
-_SCALE = 100.0  # of the loss: growth per step is about a hundredth
+_SCALE = 100.0  # scale of the loss: growth per step is about a hundredth
 _CONCENTRATION = 0.1  # weight of the penalty that goes with the Sharpe ratio
 
 Loss = Literal["growth", "sharpe"]

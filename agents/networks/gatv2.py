@@ -273,7 +273,7 @@ def _attend_backward(
         flat = d_scores.flatten(2)  # (b, heads, targets * N)
         d_spread += (flat @ hidden.flatten(1, 2)).sum(0)
         d_hidden = (flat.transpose(1, 2) @ spread).view_as(hidden)
-        # The rectifier keeps the sign, so that its result tells its slope.
+        # The rectifier keeps the sign, so that its result determines its slope.
         th.ops.aten.leaky_relu_backward.grad_input(
             d_hidden, hidden, slope, True, grad_input=d_hidden
         )

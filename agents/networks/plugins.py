@@ -21,7 +21,7 @@ from portfolio_env.names import check_keywords
 
 Maker = Callable[..., nn.Module]
 _LOGGER = logging.getLogger(__name__)
-_BATCH, _ASSETS = 3, 4  # of what an encoder is tried out on
+_BATCH, _ASSETS = 3, 4  # sizes of an encoder's test run
 _tried: set[tuple[Any, ...]] = set()
 
 
@@ -99,7 +99,7 @@ def check_options(
     """Raise ArgumentError unless a signature takes these options."""
     try:
         signature = inspect.signature(maker)
-    except ValueError:  # it has none that Python can tell
+    except ValueError:  # without a signature that Python can inspect
         return
     try:
         signature.bind(n_features, window, **options)

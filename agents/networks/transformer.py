@@ -107,7 +107,7 @@ def sinusoids(window: int, channels: int) -> Tensor:
 class Transformer(Encoder):
     """Reference encoder: pre-normalised transformer blocks over time, then over the assets.
 
-    Each asset's window is read by itself, with weights shared over the assets; the vectors of the
+    Each asset's window is read separately, with weights shared over the assets; the vectors of the
     last bar then attend to those of the tradable assets, and to their own.
 
     Args:

@@ -15,7 +15,7 @@ from agents.policies.common import refuse
 from agents.policies.on_policy import PerAssetActorCriticPolicy
 from portfolio_env.errors import ArgumentError
 
-EPSILON = 1e-6  # least weight before the sum is mended: log densities stay finite in float32
+EPSILON = 1e-6  # smallest weight before rescaling to 1: log densities stay finite in float32
 
 
 def onto_simplex(weights: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ def make_agent(
         policy_kwargs = {"features_extractor_kwargs": extractor} | policy_kwargs
         if is_on_policy(algo) and encoder != "per_asset":
             # The critic's loss is the larger one and mostly noise; an encoder that serves both
-            # learns that by heart (0.58 captured of a planted signal, 0.80 with one each).
+            # memorises the noise (0.58 captured of a planted signal, 0.80 with one each).
             policy_kwargs.setdefault("share_features_extractor", False)
         agent = _built(algo, policy_class(algo, policy), venv, policy_kwargs, settings)
         bind_market(agent, market)
@@ -240,7 +240,7 @@ def _off_policy_defaults(venv: VecEnv) -> dict[str, Any]:
         "learning_starts": 10 * venv.num_envs,
         "batch_size": 512,
         "gamma": 0.9,
-        "tau": 0.05,  # some 600 updates in all: slower targets would not get anywhere
+        "tau": 0.05,  # some 600 updates in all: slower targets would hardly move
         # One update for every 64 transitions.
         "train_freq": max(1, 64 // venv.num_envs),
         "gradient_steps": max(1, venv.num_envs // 64),
@@ -253,7 +253,7 @@ def _soft_defaults(venv: VecEnv) -> dict[str, Any]:
 
 
 def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
-    # Fewer samples an update are three times as fast and capture .82 of a planted edge, not .88.
+    # Fewer samples per update are three times as fast and capture .82 of a planted edge, not .88.
     return _soft_defaults(venv) | {"batch_size": 2048}
 
 

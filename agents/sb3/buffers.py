@@ -43,7 +43,7 @@ class IndexReplayBuffer(ReplayBuffer):
 
     observation_space: spaces.Dict
     market: Market | None = None
-    fingerprint: int | None = None  # of the market of what is stored
+    fingerprint: int | None = None  # fingerprint of the stored market
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
             one that is bound.
     """
     pos, full, size = int(state["pos"]), bool(state["full"]), buffer.buffer_size
-    market = state.get("market")  # older states do not say
+    market = state.get("market")  # absent in older states
     if isinstance(buffer, IndexReplayBuffer) and buffer.market is not None:
         held = buffer.market.fingerprint
         if market is not None:
@@ -214,7 +214,7 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
         market = held
     for name, column in _columns(buffer).items():
         stored = state["columns"].get(name, np.empty(0))
-        if full and 0 < len(stored) < size:  # of a shorter training: its oldest rows come first
+        if full and 0 < len(stored) < size:  # of a smaller buffer: its oldest rows come first
             stored = np.roll(stored, -pos, axis=0)
         rows = min(len(stored), size) if full else pos
         if stored.shape != (rows, *column.shape[1:]) or stored.dtype != column.dtype:

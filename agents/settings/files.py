@@ -17,7 +17,7 @@ from portfolio_env.files.atomic import read_json
 from portfolio_env.names import check_keywords
 
 T = TypeVar("T")
-_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 3e-4, which YAML takes for a text
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 3e-4, which YAML reads as a string
 
 
 def file_of(arguments: Sequence[str]) -> Path | None:

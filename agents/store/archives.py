@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 MOST_FILES = 10_000
 MOST_BYTES = 64 << 30
-_PART = re.compile(r"\w[\w@%+=,. -]{0,127}")  # of a path; what begins with a dot is none
+_PART = re.compile(r"\w[\w@%+=,. -]{0,127}")  # part of a path; hidden names are invalid
 _CHUNK = 1 << 20
 _BROKEN = (
     AttributeError,
@@ -197,7 +197,7 @@ def _extract(archive: ZipFile, name: str, expected: dict[str, Any], folder: Path
                     break
                 digest.update(chunk)
                 out.write(chunk)
-    except OSError as error:  # of the disk: the archive was opened
+    except OSError as error:  # error of the disk: the archive was opened
         raise DataError(
             f"{target} cannot be written ({error.strerror or error}); give room or rights"
         ) from error

@@ -17,7 +17,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked
 
 LOCK = ".store.lock"
-_HIDDEN = (".deleted-", ".coming-")  # before the names of folders on their way out and in
+_HIDDEN = (".deleted-", ".coming-")  # prefixes of the names of folders on their way out and in
 
 
 @contextmanager

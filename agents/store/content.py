@@ -15,7 +15,7 @@ from portfolio_env.files.atomic import read_json
 
 _TEXTS = (".md", ".txt")
 _EVENTS = re.compile(r"events\.out\.tfevents\.[\w.+-]+")
-_FIRST_EVENT = b"brain.Event:"  # of every file of TensorBoard, before its numbers
+_FIRST_EVENT = b"brain.Event:"  # prefix of every TensorBoard file, before its numbers
 EVALUATION = "evaluation"  # accounts and reports, which evaluate.py writes again
 
 
@@ -78,7 +78,7 @@ def _check_text(path: Path) -> None:
     if "\0" in text:
         raise DataError(f"{path} is damaged: it is no text")
     card = path.with_suffix(".json")
-    # Cards of before have no format, and no checksum in their pages.
+    # Cards of earlier versions have no format, and no checksum in their pages.
     sealed = path.name == "card.md" and card.is_file() and "format" in read_json(card)
     if sealed and not is_intact(text):
         raise DataError(

@@ -67,7 +67,7 @@ class PeriodicCallback(BaseCallback):
 
     A rollout is a bad moment: the data collected so far would be lost to a checkpoint. It acts
     after the first rollout that reaches or passes a multiple of ``every``, which the number of
-    steps alone tells, so a resumed training acts when an uninterrupted one does.
+    steps alone decides, so a resumed training acts when an uninterrupted one does.
 
     Args:
         every: Environment steps over all lanes between two acts.

@@ -158,7 +158,7 @@ def _of_walk_forward(path: Path) -> Card:
     return {
         "model": _network(config),
         "seeds": plan["seeds"],
-        "market": first["market"] | {"hash": None},  # each fold scales its features by itself
+        "market": first["market"] | {"hash": None},  # each fold scales its features on its own
         "features": first["features"],
         "ranges": {
             f"{name} {part}": card["ranges"][part]

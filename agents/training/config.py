@@ -28,7 +28,7 @@ LARGEST = 2**31 - 1
 RANGES = {
     "timesteps": (1, 2**53),
     "num_envs": (1, LARGEST),
-    "seed": (0, 2**32 - 1),  # what NumPy's legacy generator takes
+    "seed": (0, 2**32 - 1),  # largest seed of NumPy's legacy generator
     "freeze_encoder": (0, 1),
     "prediction_weight": (0, math.inf),
     "window": (1, LARGEST),
@@ -213,7 +213,7 @@ class TrainConfig:
                 f"{self.observation!r}, or prediction_weight 0"
             )
         if self.policy == "dirichlet" and self.algo in ALGORITHMS:
-            policy_class(self.algo, self.policy)  # refuses what cannot train it
+            policy_class(self.algo, self.policy)  # rejects algorithms that cannot train it
         if self.algo == "direct" and self.policy != "per_asset":
             raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
         if self.algo == "direct" and self.reward != TrainConfig.reward:
@@ -273,7 +273,7 @@ class TrainConfig:
                 parts["data"] = from_object(DataOptions, settings["data"], "data", later=later)
             stages = settings.get("stages", {})
             parts["stages"] = from_object(Stages, stages, "stages", later=LATER_STAGES)
-            if isinstance(frozen := settings.get("freeze_encoder"), bool):  # once all or nothing
+            if isinstance(frozen := settings.get("freeze_encoder"), bool):  # a bool in earlier runs
                 parts["freeze_encoder"] = float(frozen)
             return from_object(cls, settings | parts, "it", later=LATER)
         except ArgumentError as error:
@@ -343,7 +343,7 @@ class TrainConfig:
         built_in = self.encoder in ENCODERS
         if built_in and "history" not in self.encoder_kwargs:
             return self.bars
-        # What is built in draws nothing there; a user's own may need numbers.
+        # Built-in encoders draw nothing there; a user's own may need random numbers.
         with th.random.fork_rng(devices=[]), th.device("meta") if built_in else nullcontext():
             return make_encoder(self.encoder, 1, self.bars, **self.encoder_kwargs).bars
 

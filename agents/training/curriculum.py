@@ -26,8 +26,8 @@ from portfolio_env.market import Market
 KIND = "weights"
 Weights = dict[str, Tensor]
 _LOGGER = logging.getLogger(__name__)
-_PREDICTION_WEIGHT = 0.1  # of the likelihood of forecasts beside growth, in stage 2
-_SCORER = "scorer."  # before the names of its weights
+_PREDICTION_WEIGHT = 0.1  # weight of the forecasts' likelihood beside growth, in stage 2
+_SCORER = "scorer."  # prefix of the names of its weights
 
 
 def pretrained(

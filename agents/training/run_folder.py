@@ -30,7 +30,7 @@ from portfolio_env.names import last_name
 
 FORMAT = 2
 IDENTITY = "run.json"  # the first format had none
-OLD_VERSIONS = "versions.json"  # of the first format alone
+OLD_VERSIONS = "versions.json"  # only in the first format
 OLD_FORMAT = (
     "{0} is of the old format, whose files could run code; first: "
     "python -m agents.store convert {0}"

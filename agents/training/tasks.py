@@ -142,7 +142,7 @@ def run_task(
     """
     if (path / FILE).exists():
         return _walk_forward_task(path, model, device, agent)
-    if not agent:  # so that a run without a model yet will do
+    if not agent:  # so that a run without a model is accepted
         config = read_config(path)
         fold = EvaluationFold(*load_checked_market(path, config), config.env_options())
         return EvaluationTask(path, fold, (fold,), model=model)

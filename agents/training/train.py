@@ -50,7 +50,7 @@ from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
-POINTS = 1000  # of a curve, at most
+POINTS = 1000  # points of a curve, at most
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -66,7 +66,7 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     """
     config = config.resolved()
     market, ranges = config.load_market()
-    learner = _learner(config, market, ranges)  # refuses what cannot be before there is a folder
+    learner = _learner(config, market, ranges)  # rejects invalid settings before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = new_folder(config, f"{config.seed}__{stamp}")
     with one_process(path):
@@ -230,7 +230,7 @@ def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer) -> None
     agent.network.load_state_dict(trainer.fit.weights())
     agent.save(path / f"final_model{SUFFIX}")
     best = path / f"best_model{SUFFIX}"
-    if not best.exists():  # the last to be written: a finished run has its figures
+    if not best.exists():  # written last: a finished run has its metrics
         where = (trainer.market, trainer.validation, trainer.returns)
         write_points(logger, encoder_figures(trainer.embeddings, *where), trainer.samples)
     logger.close()

@@ -25,7 +25,7 @@ from agents.tensors import load_tensors, save_tensors
 from portfolio_env.errors import DataError
 from portfolio_env.vector_env import PortfolioVectorEnv
 
-_EPISODE = {"r": np.float32, "l": np.int32, "t": np.float64}  # what VecMonitor says of an episode
+_EPISODE = {"r": np.float32, "l": np.int32, "t": np.float64}  # VecMonitor's record of an episode
 _BROKEN = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
@@ -39,7 +39,7 @@ def save_training(path: Path, agent: BaseAlgorithm) -> None:
     """
     for embeddings in all_embeddings(agent.policy):
         # What is computed in other batches differs by rounding: both sides of a checkpoint, the
-        # training that goes on and the one that resumes, compute it anew.
+        # training that goes on and the one that resumes, recompute it.
         embeddings.forget()
     save_tensors(path, agent_tree(agent) | {"training": _state(agent)}, kind=KIND)
 

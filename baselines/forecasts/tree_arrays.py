@@ -54,7 +54,7 @@ class TreeArrays:
             and self.base.shape == self.divisor.shape == (1,)
             and ((self.starts >= 0) & (self.starts < nodes)).all()
             and (self.children < nodes).all()
-            # children come after their parent, so that every way down ends
+            # children come after their parent, so that every path ends
             and (self.children[inner] > own[inner]).all()
             and (self.children[~inner] == own[~inner]).all()
         ):

@@ -22,7 +22,7 @@ def largest_root(a: float, b: float, c: float) -> float:
     discriminant = b * b - 4 * a * c
     if discriminant <= 0:
         return 0.0
-    larger = -(b + math.copysign(math.sqrt(discriminant), b)) / 2  # no difference of equals
+    larger = -(b + math.copysign(math.sqrt(discriminant), b)) / 2  # rounding noise of equal terms
     return max(larger / a if a != 0 else 0.0, c / larger, 0.0)
 
 

@@ -49,7 +49,7 @@ from portfolio_env.market.panel import FloatArray
 if TYPE_CHECKING:
     from baselines.optimisers.base import Problem
 
-# of the duality gap, in usual variances: now and then rounding keeps the solver from the first
+# tolerances of the duality gap, in usual variances: rounding can keep the solver from the first
 _TOLERANCES = (1e-10, 1e-6)
 _NEAR = 1e-7  # the solver is no more accurate than this
 

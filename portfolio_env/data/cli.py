@@ -124,7 +124,7 @@ class List:
                 problems.append(str(error))
                 continue
             ends = [str(moment(series.times[at])) for at in (0, -1) if len(series.times)]
-            closes = series.exchange == YAHOO  # at weekends: what is a gap is not known
+            closes = series.exchange == YAHOO  # at weekends: gaps are not known
             rows.append(
                 {
                     "exchange": series.exchange,

@@ -20,8 +20,8 @@ from portfolio_env.names import unknown
 
 BoolArray = npt.NDArray[np.bool_]
 
-_HISTORY = 250  # returns before a bar that say what is usual
-_SHORTEST = 30  # with fewer than this, nothing is called a jump
+_HISTORY = 250  # returns before a bar that define usual ones
+_SHORTEST = 30  # with fewer returns, nothing is called a jump
 _NORMAL_MAD = 1.4826  # standard deviation over median absolute deviation
 
 

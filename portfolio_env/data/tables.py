@@ -211,9 +211,9 @@ def _stacked(
     return pd.concat(parts, ignore_index=True), replace(origin, numbers=np.concatenate(numbers))
 
 
-_ZONE = r"[T ].*?(Z|[+-]\d\d(?::?\d\d)?)$"  # of an ISO 8601 time; a date alone has none
+_ZONE = r"[T ].*?(Z|[+-]\d\d(?::?\d\d)?)$"  # time zone of an ISO 8601 time; a date alone has none
 _UTC = dict.fromkeys(("Z", "+00", "+0000", "-00:00", "-0000"), "+00:00")
-_RANGE = np.array(["1678-01-01", "2262-01-01"], "datetime64[us]")  # what datetime64[ns] can hold
+_RANGE = np.array(["1678-01-01", "2262-01-01"], "datetime64[us]")  # range of datetime64[ns]
 
 
 @dataclass(frozen=True)

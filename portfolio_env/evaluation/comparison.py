@@ -30,7 +30,7 @@ REFERENCE = "equal_weight"
 RANKED_BY = "annual_log_growth"  # after costs
 INTERVALS = (RANKED_BY, "sharpe")  # measures with an interval of their own
 ROUNDING = 1e-9  # accounts that differ by less are the same
-MIN_PERIODS = 3  # fewer have no standard error
+MIN_PERIODS = 3  # fewer periods have no standard error
 # Of noise without costs an interval of 1 period lies above 0 in 48 %, of 3 in 11 %, of 10 in 5 %.
 INTERVAL_PERIODS = 10
 # Of 20 strategies of noise the test of the best, at 5 %, finds one in 40 % of records of 10
@@ -66,7 +66,7 @@ class Comparison:
             and of records that are too short. Strategies that could not run are the last rows.
         reference: Name of the strategy that the others are compared with.
         oracles: Names of those fitted to the very bars they are judged on.
-        twins: For every ranked account the name of the first one that is the same, mostly its own;
+        twins: For every ranked account the name of the first equal one, mostly its own;
             the reference is first. A gate that is closed makes an agent the reference.
         trials: Number of different strategies in the deflated Sharpe ratios.
         superiority: Test of "the best is no better than the reference"; None where there is none.

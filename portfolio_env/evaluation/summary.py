@@ -104,7 +104,7 @@ def overall(comparison: Comparison) -> str:
         )
     if beats(comparison, test.best):
         return f"The best of {others}, {test.best}, beats {reference} ({growth}, {chance})."
-    # The test goes by differences over their errors, so that it may be another one it tells of.
+    # The test is of studentised differences, so that its best strategy may be another one.
     return (
         f"One or more of {others} beat {reference} ({chance}), but the best, {test.best}, is not "
         f"shown to: what it made may be luck ({growth})."
@@ -170,7 +170,7 @@ def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> N
     for column in texts.columns:
         printed.add_column(column, no_wrap=column != "remark")
     for name, row in texts.iterrows():
-        printed.add_row(*(Text(part) for part in (str(name), *row)))  # no markup of strangers
+        printed.add_row(*(Text(part) for part in (str(name), *row)))  # no markup from names
     console = Console(width=max(MIN_WIDTH, Console().width))
     console.print(printed)
     for name in texts.index:

@@ -29,7 +29,7 @@ Range: TypeAlias = tuple[int, int]
 TRADING = ("costs", "execution", "initial_value")
 """Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
 
-GATED = "_gated"  # ends the name of an agent behind the validation gate
+GATED = "_gated"  # suffix of the name of an agent with the validation gate
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TrainedAgent:
 
     Attributes:
         policy: The policy.
-        file: File of its weights, whose content tells it from other agents.
+        file: File of its weights, whose content identifies it.
         parameter_bytes: Memory of its parameters.
         figures: Gives figures of its network over a range of rows by name, with a text each.
     """

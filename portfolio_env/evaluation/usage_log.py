@@ -1,6 +1,6 @@
 """Log of test-set evaluations, used to deflate Sharpe ratios.
 
-Whoever looks at a test range, changes something and looks again has begun to train on it. A folder
+Choices made after an evaluation on a test range are fitted to that range. A folder
 keeps ``looks.json``, one entry per look, so that a report can say so and the deflated Sharpe ratio
 can count what was tried before.
 """
@@ -76,12 +76,12 @@ def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
     shared = {name: options[name] for name in ("constraints", *TRADING)}
     found = []
     for name, result in runs.results.items():
-        policies: list[Any] = runs.policies[name]  # baselines know more than to predict
+        policies: list[Any] = runs.policies[name]  # Any: baselines have more than ``predict``
         if name in runs.oracles or isinstance(policies[0], GatedPolicy):
             continue
         agent = name in task.agents
         digest = hashlib.sha256()
-        members = getattr(policies[0], "members", {})  # other agents make another mixture
+        members = getattr(policies[0], "members", {})  # a mixture depends on its agents
         for fold in task.folds:
             for own in [name] if agent else [each for each in task.agents if each in members]:
                 if file := fold.agents[own].file:

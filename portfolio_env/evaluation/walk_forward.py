@@ -187,7 +187,7 @@ def combinatorial_folds(
     Lopez de Prado (2018), ch. 12, by skfolio's ``CombinatorialPurgedCV``: each block is tested in
     ``comb(blocks - 1, tests - 1)`` splits, so its tests recombine to so many paths through all
     rows. Models also learn from what comes after a test: this is for judging how much a method's
-    result depends on the stretch of time, not for pretending to have traded.
+    result depends on the period, not for pretending to have traded.
 
     Args:
         start: First row.

@@ -110,7 +110,7 @@ def _label(function: Any) -> str:
 
 def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> FloatArray:
     """Compute and check a user's function of bars; errors name the feature."""
-    own = Bars(bars.panel, bars.reference)  # what it writes to is no other feature's
+    own = Bars(bars.panel, bars.reference)  # a copy: its writes do not reach other features
     try:
         values = function(own)
     except Exception as error:

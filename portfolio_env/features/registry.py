@@ -172,7 +172,7 @@ def indicator(
 def _register(declared: Indicator) -> None:
     """Register an indicator under its name, unless that is taken by another file's."""
     function: Any = declared.compute
-    # What exec() runs, as some notebooks do, stands in no module: it is treated as a notebook's.
+    # Code run by exec(), as in some notebooks, has no module: it is treated as a notebook's.
     module, name = function.__module__ or "__main__", function.__qualname__
     if module.startswith(_BUILT_IN):
         known, key = INDICATORS, declared.name

@@ -26,8 +26,8 @@ from portfolio_env.files.atomic import replacing
 _ALIGNMENT = 64
 _LOCAL_HEADER = 30  # bytes before name and extra field (APPNOTE.TXT 4.3.7)
 _LARGE = 1 << 30  # members above it need 64-bit sizes
-_KINDS = "biufMU"  # of data types: neither objects nor records of them
-_NPY_HEADER = 10_000  # bytes at most, as for numpy.load
+_KINDS = "biufMU"  # kinds of data types: neither objects nor records of them
+_NPY_HEADER = 10_000  # bytes of a header at most, as for numpy.load
 _INFLATION = (100, 1 << 26)  # compressed members may grow to a file's size x the first + the second
 
 Bytes = npt.NDArray[np.uint8]

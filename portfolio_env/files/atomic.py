@@ -50,12 +50,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _remove_strays(path.parent, family, here)
         yield beside
         # A rename can reach the disk before what was written: after a power cut the file would be
-        # there, and empty. The folder's own entry follows, so that who reads the new file next, and
-        # builds on it, builds on what stays.
+        # there, and empty. The folder's own entry follows, so that a process that reads the
+        # new file can rely on it.
         _to_disk(beside, os.O_RDWR)
         os.replace(beside, path)
         if os.name == "posix":
-            with suppress(OSError):  # some network file systems have no folders to flush
+            with suppress(OSError):  # some network file systems cannot flush folders
                 _to_disk(path.parent, os.O_RDONLY)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
@@ -86,7 +86,7 @@ def _remove_strays(folder: Path, family: str, here: str) -> None:
         try:
             if dead or time.time() - stray.stat().st_mtime > _DAY:
                 _unlink(stray)
-        except FileNotFoundError:  # its writer was done
+        except FileNotFoundError:  # its writer has finished
             continue
 
 

@@ -28,8 +28,8 @@ _KEEP = (
     'norm_obs_keys=["weights"]'
 )
 _KEPT = 1000
-_descriptions: dict[int, str] = {}  # of the markets of this process, for messages
-_observed: WeakSet[Market] = WeakSet()  # of which observations were made in this process
+_descriptions: dict[int, str] = {}  # descriptions of the markets of this process, for messages
+_observed: WeakSet[Market] = WeakSet()  # markets observed in this process
 
 
 def fingerprint_of(digest: str, description: str) -> int:
@@ -163,7 +163,7 @@ class FingerprintSpace(spaces.Box):
         window: Bars that the environment asks for before the first of an episode.
     """
 
-    n_features: int | None = None  # of spaces that were pickled before they told
+    n_features: int | None = None  # None in spaces pickled by earlier versions
     window: int | None = None
 
     def __init__(

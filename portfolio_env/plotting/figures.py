@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 10.0  # inches, of every picture of a report: one size of letters
+WIDTH = 10.0  # inches, of every figure of a report: one font size
 DOTS_PER_INCH = 120
 LONGEST = 32  # characters of a name in a figure
 LOG_FROM = 4  # a logarithmic axis from this ratio of highest to lowest value

@@ -19,8 +19,8 @@ from portfolio_env.names import unknown
 
 T = TypeVar("T")
 
-_LONGEST_WAIT = 600.0  # seconds; an exchange that asks for more is left alone
-_USUAL_LIMIT = 100  # candles per answer where ccxt does not say
+_LONGEST_WAIT = 600.0  # seconds; longer waits end the download
+_USUAL_LIMIT = 100  # candles per answer if ccxt does not state them
 
 
 @dataclass(frozen=True)

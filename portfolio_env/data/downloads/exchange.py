@@ -70,7 +70,7 @@ def fetch(
         flush_seconds: Longest time that candles stay unwritten.
 
     Returns:
-        One report per symbol; look at ``error``.
+        One report per symbol; check ``error``.
 
     Raises:
         ArgumentError: For an unknown exchange or timeframe, and for dates without candles.
@@ -110,7 +110,7 @@ def update(
         flush_seconds: As in ``fetch``.
 
     Returns:
-        One report per series; look at ``error``.
+        One report per series; check ``error``.
 
     Raises:
         ArgumentError: If there is no such series.
@@ -163,7 +163,7 @@ def _connected(name: str, symbols: Sequence[str]) -> Any:
     exchange = getattr(ccxt, name)({"enableRateLimit": True})
     markets = exchange.options.get("fetchMarkets")
     if isinstance(markets, dict) and "types" in markets and not any(":" in s for s in symbols):
-        markets["types"] = ["spot"]  # the lists of derivatives are long, and closed to some places
+        markets["types"] = ["spot"]  # lists of derivatives are long, and blocked in some countries
     return exchange
 
 

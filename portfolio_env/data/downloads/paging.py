@@ -80,7 +80,7 @@ class Pager:
                 continue
             first = int(ahead.min())
             if since < cursor and len(self._ask(since, first)[1]):
-                cursor = since  # it was not as silent as it seemed
+                cursor = since  # the empty page was wrong
                 continue
             cursor = (int(ahead.max()) // step + 1) * step  # a few candles open off the clock
             withheld = (since, first) if self._withholds(since, first, answer.times, end) else None

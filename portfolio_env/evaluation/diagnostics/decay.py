@@ -108,7 +108,7 @@ def correlation_drift(
         raise ArgumentError(f"split={split!r} leaves fewer than 4 of {len(own)} periods in a part.")
     early, late = (float(metrics.correlation(*pair)) for pair in pairs)
     error = math.sqrt(sum(1 / (len(part) - 3) for part, _ in pairs))
-    with np.errstate(divide="ignore", invalid="ignore"):  # that of 1 is infinite
+    with np.errstate(divide="ignore", invalid="ignore"):  # Fisher's z of 1 is infinite
         start, moved = np.arctanh(early), np.arctanh(late) - np.arctanh(early)
         found = _drift(0.0, float(moved), error)
         low, high = (float(np.tanh(start + bound) - early) for bound in (found.low, found.high))

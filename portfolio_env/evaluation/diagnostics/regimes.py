@@ -71,7 +71,7 @@ def fit_regimes(returns: ArrayLike, *, regimes: int = 2) -> RegimeModel:
     if np.ptp(series) == 0:
         raise ArgumentError("the returns are constant: there is nothing to tell regimes by.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of convergence, which is reported; of trial steps
+        warnings.simplefilter("ignore")  # convergence is reported below
         found = _model(series / unit, regimes).fit(cov_type="none", disp=False)
     parameters = np.asarray(found.params, np.float64)
     order = _order(parameters)

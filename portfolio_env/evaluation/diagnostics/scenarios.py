@@ -97,7 +97,7 @@ class PriceGap(Scenario):
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """Return the panel with the gap; an asset without a bar there gaps at its next one."""
         first, _ = self._drawn(panel, self.at, 1, generator)
-        lost = replace(self, start=first, end=None)._where(panel)  # for good
+        lost = replace(self, start=first, end=None)._where(panel)  # for all later bars
         fall = np.where(lost, math.log1p(-self.size), 0.0)
         return _scaled(panel, {name: fall for name in BAR_FIELDS if name != "volume"})
 
@@ -290,7 +290,7 @@ def _in_order(panel: PricePanel) -> PricePanel:
 def _scaled(panel: PricePanel, logs: Mapping[str, FloatArray]) -> PricePanel:
     """Return the panel with fields multiplied by exp(logs)."""
     fields = {name: getattr(panel, name) for name in logs}
-    with np.errstate(over="ignore", under="ignore"):  # refused by the panel, with the bar's name
+    with np.errstate(over="ignore", under="ignore"):  # rejected by the panel, with the bar's name
         made = {k: v * np.exp(logs[k]) for k, v in fields.items() if v is not None}
     return replace(panel, **made)
 

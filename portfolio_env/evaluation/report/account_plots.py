@@ -22,9 +22,9 @@ from portfolio_env.plotting.figures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = 3  # small pictures beside one another
-MAX_NUMBERS = 26  # assets whose average weights fit as numbers
-SLICES = 10  # of a donut; the smaller holdings share one more
+COLUMNS = 3  # small plots side by side
+MAX_NUMBERS = 26  # largest number of assets whose weights are printed
+SLICES = 10  # slices of a donut; the smaller holdings share one more
 
 
 def growth_with_bands(

@@ -93,7 +93,7 @@ def risk_return(
     axes.axhline(0, color="black", linewidth=0.7)
     axes.set(xlabel="volatility, % per year", ylabel="mean simple return, % per year")
     axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
-    if hindsight is not None:  # the market line goes on beyond what there is to see
+    if hindsight is not None:  # the market line continues beyond the visible range
         highest = max(assets[:, 1].max(), points[:, 1].max(), 100 * hindsight.frontier[:, 1].max())
         axes.set_ylim(top=highest + 0.06 * (highest - axes.get_ylim()[0]))
     axes.set_title("Risk and return")

@@ -47,7 +47,7 @@ def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
         for row, column in np.argwhere(np.isfinite(shown)):
             value = shown[row, column]
             color = "white" if abs(norm(value) - 0.5) > 0.35 else "black"
-            number = f"{round(value, 1) + 0.0:+.1f}"  # no zero with a minus
+            number = f"{round(value, 1) + 0.0:+.1f}"  # no negative zero
             axes.text(column, row, number, ha="center", va="center", fontsize=8, color=color)
     axes.spines[:].set_visible(False)
     axes.set_title(title)
@@ -100,7 +100,7 @@ def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -
     others = [name for name in edges if drawn[name].color == OTHERS]
     for name, table in edges.items():
         line = drawn[name].line()
-        if name in others:  # those that are left of the background
+        if name in others:  # the remaining lines of the background
             line["label"] = f"{len(others)} others" if name == others[0] else None
         axes.plot(table.index, 100 * table["edge"], marker=".", **line)
     axes.axhline(0, color="black", linewidth=0.7)

@@ -27,10 +27,10 @@ CHECKS = {
     "participation": ("participation %", "{:.3g}"),
     "capacity": ("capacity", "{:,.0f}"),
 }
-LEAST = 40  # periods below which halves of a record say nothing
+LEAST = 40  # periods below which halves of a record are not informative
 LAGS = (0, 1, 2, 5, 10)
-BLOCKS = 16  # of cross-validation; a quarter of the periods where they are few
-LAG_RESAMPLES = 500  # of the bootstrap of each lag of each strategy
+BLOCKS = 16  # blocks of cross-validation; fewer if there are few periods
+LAG_RESAMPLES = 500  # bootstrap resamples per lag and strategy
 
 
 def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
@@ -118,7 +118,7 @@ def decay_chapter(
     for name, result in others.items():
         try:
             edges[name] = signal_decay(result, inputs.panel, LAGS, resamples=LAG_RESAMPLES)
-        except ArgumentError:  # late weights with debt lose everything
+        except ArgumentError:  # lagged weights with debt lose everything
             continue
     parts = [
         heading("First and second half"),
@@ -187,7 +187,7 @@ def overfitting_chapter(page: Page, comparison: Comparison) -> None:
     returns = np.column_stack([result.returns for result in results.values()])
     try:
         found = backtest_overfitting(returns, blocks=blocks)
-    except ArgumentError:  # one is all in cash for half of the range
+    except ArgumentError:  # some account is all in cash for half of the range
         return
     note = (
         f"The range is cut into {blocks} blocks; each half of them in turn chooses the strategy "

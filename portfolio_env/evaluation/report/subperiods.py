@@ -36,7 +36,7 @@ from portfolio_env.evaluation.statistics import Interval
 from portfolio_env.html import Page, folded, heading, paragraph, table
 from portfolio_env.market.timeline import Date, Windows, as_timestamp
 
-PATIENCE = 60  # bars after which a break that was not told counts as missed
+PATIENCE = 60  # bars after which an undetected break counts as missed
 REGIMES = ("calm", "turbulent")
 SEED_MEASURES = {
     "annual_log_growth": ("growth %", 100, "{:+.1f}"),
@@ -202,7 +202,7 @@ def _told(
     parts = [heading("Regimes as they were told")]
     if growth.loc[reference].notna().all():
         parts += _differences(page, "regimes", growth, reference, note)
-    else:  # all but always the same one: that is all there is to say
+    else:  # almost always the same regime: no table is needed
         parts.append(paragraph(note))
     rows = np.searchsorted(inputs.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
     if breaks:

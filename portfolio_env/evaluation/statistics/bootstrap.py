@@ -73,8 +73,8 @@ def optimal_block_length(series: ArrayLike) -> float:
         Periods, from 1 (no autocorrelation) to the least of ``3 sqrt(K)`` and ``K / 3``, rounded
         up; 1 for a constant series or fewer than 9 periods.
     """
-    # The library arch has it too, but comparisons must run without extras; a test holds the two
-    # against each other.
+    # The library arch has it too, but comparisons must run without extras; a test compares the
+    # two.
     values = np.asarray(series, np.float64)
     n = len(values)
     if n < 9 or np.ptp(values) == 0:
