@@ -1,7 +1,7 @@
 """Evaluate a trained agent against baselines, out of sample and in the same environment.
 
 RUN may be the folder of a walk forward: every fold is evaluated on its own test, with baselines
-fitted anew to its training range, and the tests are joined to one account each.
+fitted again to its training range, and the tests are joined to one account each.
 
 python evaluate.py RUN --baselines all
 python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,10,25

@@ -226,7 +226,7 @@ def take_up(trainer: Trainer, file: Path) -> None:
     try:
         trainer.fit.load_state_dict(state)
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is no checkpoint of this training ({error!r})") from error
+        raise DataError(f"{file} is not a checkpoint of this training ({error!r})") from error
 
 
 def run_rounds(

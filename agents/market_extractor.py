@@ -69,7 +69,7 @@ class MarketExtractor(MarketRows, BaseFeaturesExtractor):
 def _without_padding(observation: dict[str, Tensor]) -> dict[str, Tensor]:
     """Replace the zeros with which RecurrentPPO pads sequences by the first observation.
 
-    What comes of them is ignored there, but as a row of a market they would be refused. Weights sum
+    Their outputs are ignored there, but as a row of a market they would be rejected. Weights sum
     to 1, so that no other observation holds zeros alone.
     """
     if "weights" not in observation:

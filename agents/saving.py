@@ -224,7 +224,7 @@ def check_finite(weights: Any, path: str | Path) -> None:
     if isinstance(weights, th.Tensor):
         if weights.is_floating_point() and not bool(weights.isfinite().all()):
             raise DataError(
-                f"{path} holds weights that are no finite numbers: its training diverged, or it "
+                f"{path} holds weights that are not finite: its training diverged, or it "
                 "was edited; take another model, or train again with a lower learning rate"
             )
     elif isinstance(weights, dict | list | tuple):

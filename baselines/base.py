@@ -161,8 +161,8 @@ class PortfolioModel(Baseline):
             week (from Monday), month, quarter or year.
 
     Raises:
-        ArgumentError: If ``every`` is no schedule, no portfolio of the market's assets keeps to the
-            constraints, or they allow leverage.
+        ArgumentError: If ``every`` is not a schedule, no portfolio of the market's assets keeps to
+            the constraints, or they allow leverage.
     """
 
     source: ClassVar[str] = ""  # where the method was published
@@ -353,7 +353,7 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
     }
     if not isinstance(every, str) or every not in calendars:
         raise ArgumentError(
-            f"every={every!r} is no schedule; give a number of bars of 1 or more, or one of "
+            f"every={every!r} is not a schedule; give a number of bars of 1 or more, or one of "
             f"{', '.join(map(repr, calendars))}."
         )
     return np.diff(calendars[every], prepend=-(10**9)) != 0

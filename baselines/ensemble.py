@@ -162,7 +162,7 @@ class Ensemble(Baseline):
         Args:
             observation: One ``"index"`` observation or a batch of them.
             state: State of the last call; None at the start.
-            episode_start: (B,) lanes that begin anew.
+            episode_start: (B,) lanes that start again.
             deterministic: Passed on to the members.
 
         Returns:

@@ -68,7 +68,7 @@ def load_baseline(path: str | Path, market: Market) -> Baseline:
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"{path} holds no baseline of this version ({reason}); fit it again and save it anew"
+            f"{path} holds no baseline of this version ({reason}); fit it again and save it again"
         ) from error
 
 
@@ -112,8 +112,8 @@ def _named(model: Any, name: str) -> dict[str, Any]:
             f"{name} is of type {type(model).__name__}, which no file can name: {error}"
         ) from error
     raise ArgumentError(
-        f"{name} is of type {type(model).__name__}, which is no baseline and cannot be saved with "
-        "them; keep a trained agent in its run folder, and build an ensemble of it anew"
+        f"{name} is of type {type(model).__name__}, which is not a baseline and cannot be saved "
+        "with them; keep a trained agent in its run folder, and rebuild its ensemble"
     )
 
 

@@ -4,7 +4,7 @@
 
 Training and evaluation: a command does its work in one folder, another goes on after a kill. It is
 run once undisturbed. Then it is killed (SIGKILL) at moments drawn uniformly from the time that this
-took, again and again until it has ended, and anew, until the kills are spent. After every kill no
+took, again and again until it has ended, and again, until the kills are spent. After every kill no
 file may be damaged, and no more may be lost than an interval between two checkpoints; at the end
 everything must equal what the undisturbed process has made, bit for bit.
 
@@ -53,7 +53,7 @@ class Work:
 
     Attributes:
         start: arguments of Python that begin it; "{out}" stands for its folder.
-        again: arguments that go on after a kill; begun anew where nothing is left to go on with.
+        again: arguments that go on after a kill; started again where nothing is left to go on with.
         prepare: makes what the work needs in its folder, before it is begun.
     """
 

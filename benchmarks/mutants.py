@@ -6,7 +6,7 @@
 Every module of ``mutants.toml`` is changed in one place at a time by cosmic-ray (a sign, a
 comparison, a constant, a condition), in a copy of the checkout, and its tests run on the change; a
 mutant that they pass survives. The economics run as plain Python (``NUMBA_DISABLE_JIT``), so that
-nothing is compiled anew and no old machine code answers.
+nothing is compiled again and no old machine code answers.
 
 Killed mutants are remembered in ``runs/mutants.json`` and not run again unless ``--fresh`` is
 given: tests may be added, but a test that is weakened needs a fresh run. Survivors run again.

@@ -81,7 +81,7 @@ def collect(env: PortfolioVectorEnv, net: nn.Module, observation: Any, ended: An
 
     Args:
         env: The environment.
-        net: Acts and judges.
+        net: Actor and critic.
         observation: First observations.
         ended: (B,) lanes whose episode ended in the step before.
     """

@@ -42,7 +42,7 @@ def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) 
     """Return the value as an int, after a check of its bounds.
 
     Raises:
-        ArgumentError: If it is no integer in [low, high].
+        ArgumentError: If it is not an integer in [low, high].
 
     >>> check_integer("window", np.int64(3))
     3
@@ -184,7 +184,7 @@ def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] =
         later: Fields that what was written earlier lacks; they take their defaults.
 
     Raises:
-        ArgumentError: If it is no object, lacks a field or has one too many, or a field is refused.
+        ArgumentError: If it is not an object, lacks a field, or has an unknown or invalid one.
     """
     if not isinstance(values, Mapping):
         raise ArgumentError(f"{name}={shortened(values)} must be a JSON object.")

@@ -157,7 +157,7 @@ def _bar_length(times: Timestamps, per_year: float, timeframe: str) -> np.timede
     is_multiple = bar <= whole and (is_sessions or not whole % bar)
     if not is_multiple and per_year != _BARS_A_YEAR.get(timeframe):
         raise ArgumentError(
-            f"timeframe {timeframe!r} is no multiple of the bars of {_text(bar)}: choose from "
+            f"timeframe {timeframe!r} is not a multiple of the bars of {_text(bar)}: choose from "
             f"{[name for name, step in TIMEFRAMES.items() if step >= bar and not step % bar]}"
         )
     return bar

@@ -184,7 +184,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         }
 
     def restore(self, state: Mapping[str, Any]) -> Any:
-        """Restore a ``state`` of an environment of the same arguments; rendering begins anew.
+        """Restore a ``state`` of an environment of the same arguments; rendering starts again.
 
         Returns:
             The observation at which it was taken.

@@ -102,7 +102,7 @@ class DirectNetwork(nn.Module):
         else:
             if n_assets is None:
                 raise ArgumentError(
-                    "a flat observation does not tell its number of assets; call bind(market)"
+                    "a flat observation does not state its number of assets; call bind(market)"
                 )
             shape = tuple(observation.shape[1:])
             space = spaces.Box(-np.inf, np.inf, shape)
@@ -125,7 +125,7 @@ class DirectAgent:
         embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.Embeddings``,
             JSON-able.
         net_arch: Widths of the scorer's layers; default two of 32.
-        sees_holdings: What it answers depends on what is held, to spare costs; False makes it a
+        sees_holdings: Whether actions depend on the holdings, to spare costs; False makes it a
             function of the market alone.
         logits_scale: Scale of the logits in the environment.
         seed: Seed of the initial weights.
@@ -259,7 +259,7 @@ class DirectAgent:
         """Return settings, weights and plug-ins, for ``save_tensors``.
 
         Raises:
-            ArgumentError: If its encoder is no class that a name finds again.
+            ArgumentError: If its encoder is not a class that a name finds again.
         """
         encoder = self.config["encoder"]
         if not isinstance(encoder, str):
@@ -292,7 +292,7 @@ class DirectAgent:
             raise
         except Exception as error:  # any error of the libraries for settings that never worked
             reason = str(error).partition("\n")[0][:200]
-            raise DataError(f"{path} is no saved DirectAgent ({reason})") from error
+            raise DataError(f"{path} is not a saved DirectAgent ({reason})") from error
         if not all(bool(weight.isfinite().all()) for weight in agent.network.state_dict().values()):
-            raise DataError(f"{path} holds weights that are no finite numbers; train it again")
+            raise DataError(f"{path} holds weights that are not finite; train it again")
         return agent

@@ -100,7 +100,7 @@ class Economics:
         """
         if simulator.constraints.max_period_turnover is not None:
             raise ArgumentError(
-                "max_period_turnover has no differentiable twin; use max_turnover or leave it out"
+                "max_period_turnover is not differentiable here; use max_turnover or leave it out"
             )
         project = ConstrainedPortfolioLayer(simulator.constraints).project
         arrays = simulator.arrays

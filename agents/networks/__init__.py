@@ -86,7 +86,7 @@ def encoder_class(name: str) -> type[nn.Module]:
     """Return the class of an encoder's name, see ``make_encoder``.
 
     Raises:
-        ArgumentError: If there is none of that name, or it is no class of ``nn.Module``: what a
+        ArgumentError: If there is none of that name, or it is not a class of ``nn.Module``: what a
             file names is called for nothing else.
     """
     found: Any = find("encoder", name, ENCODERS)

@@ -73,7 +73,7 @@ class Encoder(nn.Module):
         """Return the attention weights of ``forward``, in evaluation mode; {} without attention.
 
         Returns:
-            weights by name, whose last axis is what is looked at: ``"assets..."``, (batch, [bars],
+            weights by name, whose last axis is attended to: ``"assets..."``, (batch, [bars],
             heads, assets, assets); ``"time..."``, (batch, assets, [heads, bars], bars), in order of
             time; any other, (batch, assets, K).
         """

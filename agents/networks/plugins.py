@@ -68,14 +68,14 @@ def brought(
         options: Options of the encoder.
 
     Raises:
-        ArgumentError: If it does not take these, raises an error, or is no encoder; the message
+        ArgumentError: If it does not take these, raises an error, or is not an encoder; the message
             says where in the user's file.
     """
     check_options(maker, called, n_features, window, options)
     with told_as_theirs(f"encoder {called}"):
         network = maker(n_features, window, **options)
     if not isinstance(network, nn.Module):
-        raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is no torch module")
+        raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is not a torch module")
     encoder = (
         network if isinstance(network, Encoder) else ModuleEncoder(network, n_features, window)
     )

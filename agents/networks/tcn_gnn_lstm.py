@@ -101,8 +101,8 @@ class TcnGnnLstm(Encoder):
         """Return the attention weights of ``forward``.
 
         Returns:
-            ``assets`` (batch, window, heads, assets, assets looked at), summing to 1 over the last
-            axis, and ``time`` (batch, assets, window), summing to 1 over the last axis.
+            ``assets`` (batch, window, heads, assets, assets attended to), summing to 1 over the
+            last axis, and ``time`` (batch, assets, window), summing to 1 over the last axis.
         """
         x, present = self._over_time(windows)
         keys = attended(present, tradable > 0)

@@ -51,7 +51,7 @@ def torch_device(name: str) -> th.device:
         device = th.device("meta")
     if device.type not in DEVICES:  # "meta" among others: it computes nothing
         raise ArgumentError(
-            f"device {shortened(name)} is none of torch's here; give auto, cpu or cuda"
+            f"device {shortened(name)} is not available to torch here; give auto, cpu or cuda"
         )
     return device
 
@@ -188,7 +188,7 @@ def market_of(venv: VecEnv) -> Market:
 def _flat_mlp(venv: VecEnv) -> str:
     if _reads_index(venv):
         raise ArgumentError(
-            "policy 'flat_mlp' cannot read index observations, it would learn dates by heart; "
+            "policy 'flat_mlp' cannot read index observations, it would memorise dates; "
             'build the environment with observation="flat"'
         )
     warnings.warn(

@@ -17,7 +17,7 @@ from portfolio_env.market.fingerprints import check_fingerprints, fingerprints_i
 
 MEND = "call agents.bind_market(agent, market)"
 FORGET = (
-    "the replay buffer holds what was lived in one market; agents.policy_for(agent, venv) gives a "
+    "the replay buffer holds transitions of one market; agents.policy_for(agent, venv) gives a "
     "copy of the policy that acts in the other, agent.replay_buffer.reset() forgets it"
 )
 

@@ -19,7 +19,7 @@ def curves(folder: Path, step: int) -> Logger:
     """Return a logger that continues after a step, or begins at step 0.
 
     Points after that step, which a killed process has left and which come again, are dropped by
-    whoever reads the folder. All tags of a folder must count the same steps.
+    the reader of the folder. All tags of a folder must count the same steps.
 
     Args:
         folder: Folder of the event files.

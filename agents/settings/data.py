@@ -88,7 +88,7 @@ def json_object(name: str, text: str, example: str) -> dict[str, Any]:
     try:
         value = parse_json(text)
         if not isinstance(value, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
     except ValueError as error:
         raise ArgumentError(
             f"{name} is {shortened(text)}: give a JSON object such as '{example}' ({error})"

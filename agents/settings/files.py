@@ -38,7 +38,7 @@ def read_settings(file: Path) -> dict[str, Any]:
         if file.suffix == ".json":
             return read_json(file)
         if file.suffix not in (".yaml", ".yml"):
-            raise DataError(f"{file} is no file of settings: give one ending in .yaml or .json")
+            raise DataError(f"{file} is not a file of settings: give one ending in .yaml or .json")
         try:
             import yaml
         except ModuleNotFoundError as error:
@@ -49,7 +49,7 @@ def read_settings(file: Path) -> dict[str, Any]:
             value = _plain(yaml.safe_load(file.read_text(encoding="utf-8")))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
-            raise DataError(f"{file} is no YAML ({reason:.200}); mend it") from error
+            raise DataError(f"{file} is not valid YAML ({reason:.200}); fix it") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror or error})") from error
     if value is None:

@@ -47,7 +47,7 @@ def delete(path: Path, store: Path) -> None:
         store: The folder of runs that it must lie in.
 
     Raises:
-        ArgumentError: If it lies elsewhere, is a link, is no run, or is a part of a walk forward.
+        ArgumentError: If it lies elsewhere, is a link or no run, or is a part of a walk forward.
         DataError: If a process is at work in it, it holds links or files that no run consists of,
             or the system refuses.
     """
@@ -70,7 +70,7 @@ def refuse_foreign(path: Path, store: Path) -> None:
     if is_link(path):
         raise ArgumentError(f"{path} is a link: delete what it leads to, or the link by hand")
     if not path.is_dir() or not is_run(path):
-        raise ArgumentError(f"{path} is no run folder; nothing is deleted")
+        raise ArgumentError(f"{path} is not a run folder; nothing is deleted")
     real, home = path.resolve(), store.resolve()
     if real.parent != home:
         inside = home in real.parents

@@ -94,7 +94,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Card:
-    """Write the card of a run anew, with backtests on its validation range."""
+    """Rewrite the card of a run, with backtests on its validation range."""
 
     name: Run
     """Its folder, the folder's name, or the beginning of its id."""

@@ -74,15 +74,15 @@ def _check_text(path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is damaged: it is no text ({error})") from error
+        raise DataError(f"{path} is damaged: it is not text ({error})") from error
     if "\0" in text:
-        raise DataError(f"{path} is damaged: it is no text")
+        raise DataError(f"{path} is damaged: it is not text")
     card = path.with_suffix(".json")
     # Cards of earlier versions have no format, and no checksum in their pages.
     sealed = path.name == "card.md" and card.is_file() and "format" in read_json(card)
     if sealed and not is_intact(text):
         raise DataError(
-            f"{path} is damaged or edited by hand: its checksum does not fit; write it anew with: "
+            f"{path} is damaged or edited by hand: its checksum does not fit; renew it with: "
             "python -m agents.store card"
         )
 

@@ -234,7 +234,7 @@ def _loaded(file: Path) -> Any:
 def _reason(error: Exception) -> str:
     """Return the cause of an error; torch's own text advises to load what could run code."""
     if isinstance(error, UnpicklingError) or "weights_only" in str(error):
-        return "something in it is no tensor, and could run code"
+        return "something in it is not a tensor, and could run code"
     return repr(error).partition("\\n")[0]
 
 

@@ -92,7 +92,7 @@ def make_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | Non
         if isinstance(error, PortfolioError):
             raise
         raise DataError(
-            f"{path} is damaged: its files do not hold what a card tells ({error!r:.200})"
+            f"{path} is damaged: its files lack facts of the card ({error!r:.200})"
         ) from error
     return card
 

@@ -215,19 +215,21 @@ class TrainConfig:
         if self.policy == "dirichlet" and self.algo in ALGORITHMS:
             policy_class(self.algo, self.policy)  # rejects algorithms that cannot train it
         if self.algo == "direct" and self.policy != "per_asset":
-            raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
+            raise ArgumentError(
+                f"policy {self.policy!r} is not for direct, which trains 'per_asset' only"
+            )
         if self.algo == "direct" and self.reward != TrainConfig.reward:
             raise ArgumentError(
-                f"reward {shortened(self.reward)} is of RL; direct climbs net growth itself: "
-                "leave it out"
+                f"reward {shortened(self.reward)} has no effect on direct, which maximises net "
+                "growth itself: leave it out"
             )
         climbs = self.algo == "direct" or "2" in self.curriculum
         if climbs and self.constraints.max_period_turnover is not None:
             raise ArgumentError(
                 f"constraints.max_period_turnover is {self.constraints.max_period_turnover}: "
-                f"algo {self.algo} with curriculum {self.curriculum} climbs net growth by its "
-                "gradient, where it has no differentiable twin; use constraints.max_turnover, or "
-                "RL without stage 2"
+                f"algo {self.algo} with curriculum {self.curriculum} follows the gradient "
+                "of net growth, where this limit is not differentiable; use "
+                "constraints.max_turnover, or RL without stage 2"
             )
         if self.algo == "trpo" and self.freeze_encoder:
             raise ArgumentError(

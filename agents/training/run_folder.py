@@ -119,7 +119,7 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
             a line says which have changed.
 
     Raises:
-        DataError: If the folder is no run, or one of the first format, or names plug-ins that it
+        DataError: If the folder is not a run, or one of the first format, or names plug-ins that it
             may not, see ``portfolio_env.files.plugins.admit``.
         ArgumentError: If the source of a plug-in is not found.
     """

@@ -200,8 +200,8 @@ def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
 
 
 _TEXTS = {
-    "attention": "What the encoder looks at, at the last bar of the range.",
-    "calibration": "Whether the uncertainty of the encoder's forecasts is right, over the range.",
+    "attention": "Attention of the encoder at the last bar of the range.",
+    "calibration": "Calibration of the encoder's forecasts over the range.",
 }
 
 

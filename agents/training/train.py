@@ -83,8 +83,8 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
         progress_bar: Show one on the terminal.
 
     Raises:
-        DataError: If the folder is no run, its market has changed since, or another process is at
-            work in it.
+        DataError: If the folder is not a run, its market has changed since, or another process is
+            at work in it.
     """
     path = Path(path)
     config = read_config(path)

@@ -59,7 +59,7 @@ def restore_training(agent: BaseAlgorithm, path: Path) -> None:
         restore_agent(agent, tree, path)
         _restore(agent, tree["training"])
     except _BROKEN as error:
-        raise DataError(f"{path} is no checkpoint of this training ({error!r})") from error
+        raise DataError(f"{path} is not a checkpoint of this training ({error!r})") from error
 
 
 def _state(agent: BaseAlgorithm) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _environment(agent: BaseAlgorithm) -> tuple[VecMonitor, PortfolioVectorEnv]:
         lanes = monitor.venv.venv
         if isinstance(lanes, PortfolioVectorEnv):
             return monitor, lanes
-    raise TypeError("the agent's environment is none of make_sb3_vec_env")
+    raise TypeError("the agent's environment was not made by make_sb3_vec_env")
 
 
 def _random_state(agent: BaseAlgorithm) -> dict[str, Any]:

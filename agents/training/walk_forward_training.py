@@ -164,7 +164,7 @@ def read_plan(path: Path) -> Plan:
     try:
         stored = read_json(path / FILE)
     except FileNotFoundError:
-        raise DataError(f"{path} is no walk forward: it has no {FILE}") from None
+        raise DataError(f"{path} is not a walk forward: it has no {FILE}") from None
     if "id" not in stored:
         raise DataError(OLD_FORMAT.format(path))
     try:
@@ -179,7 +179,7 @@ def read_plan(path: Path) -> Plan:
     if folds != list(plan.folds):
         raise DataError(
             f"the market {config.market!r} gives other folds than it did when {path} was begun; "
-            "restore the data, or begin anew"
+            "restore the data, or start again"
         )
     return plan
 
@@ -198,7 +198,7 @@ def out_of_sample(
         Backtests by seed, each from the first bar of the first test to the last bar of the last.
 
     Raises:
-        DataError: If the folder is no walk forward, or one of its runs holds no model yet.
+        DataError: If the folder is not a walk forward, or one of its runs holds no model yet.
     """
     path = Path(path)
     results = {}

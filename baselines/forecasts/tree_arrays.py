@@ -58,7 +58,7 @@ class TreeArrays:
             and (self.children[inner] > own[inner]).all()
             and (self.children[~inner] == own[~inner]).all()
         ):
-            raise DataError("the arrays are no trees; store the model anew")
+            raise DataError("the arrays are not trees; save the model again")
 
     @classmethod
     def of(cls, model: Any) -> TreeArrays:
@@ -128,7 +128,7 @@ class TreeArrays:
         try:
             return cls(**arrays)
         except TypeError as error:
-            raise DataError(f"the arrays are no trees ({error}); store the model anew") from error
+            raise DataError(f"the arrays are not trees ({error}); save the model again") from error
 
 
 def _forest_tree(tree: Any) -> tuple[NDArray[Any], ...]:

@@ -1,7 +1,7 @@
 """Bars from files and frames, long or wide: unchecked (`read_frame`), or checked (`read_panel`).
 
-Nothing is repaired or filled: whatever cannot be true is refused with an error that names the file,
-the row and the fix.
+Nothing is repaired or filled: whatever cannot be true is rejected with an error that names the
+file, the row and the fix.
 """
 
 from __future__ import annotations

@@ -189,7 +189,9 @@ class Convert:
         """Write the file."""
         is_market = self.out.suffix == ".npz"
         if not is_market and not self.out.name.endswith((".parquet", ".csv", ".csv.gz")):
-            raise ArgumentError(f"{self.out} is no name: end it with .npz, .parquet or .csv.gz")
+            raise ArgumentError(
+                f"{self.out} has no known suffix: end it with .npz, .parquet or .csv.gz"
+            )
         extra = ("features", "fit_end", "metadata", "exogenous")
         given = [name for name in extra if getattr(self, name) is not None]
         lost = [f"--{name.replace('_', '-')}" for name in given]

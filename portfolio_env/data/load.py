@@ -73,7 +73,8 @@ Source: TypeAlias = str | os.PathLike[str] | Bars | Callable[[], Bars]
 """A name that ``load_market`` knows, a path, a frame, a panel, a market, or a function of one."""
 
 _NO_SOURCE = (
-    "{} is no source of bars: give a path, the name of a market, a frame, a PricePanel or a Market"
+    "{} is not a source of bars: give a path, the name of a market, a frame, a PricePanel or a "
+    "Market"
 )
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -345,7 +346,7 @@ def long_frame(source: Source) -> pd.DataFrame:
         as float64, in the order given.
 
     Raises:
-        ArgumentError: If it is no source, or an unknown name.
+        ArgumentError: If it is not a source, or an unknown name.
         DataError: If there are no rows, or one lacks its date or symbol or holds no number.
     """
     bars = resolved(source)

@@ -118,7 +118,7 @@ def _of_mapping(labels: Any, origin: Origin) -> pd.DataFrame:
     if not isinstance(labels, Mapping) or not all(
         isinstance(own, Mapping) for own in labels.values()
     ):
-        origin.fail("is no table of labels; give {symbol: {name: label}}")
+        origin.fail("is not a table of labels; give {symbol: {name: label}}")
     return pd.DataFrame([{"symbol": symbol, **own} for symbol, own in labels.items()])
 
 

@@ -29,7 +29,7 @@ _NORMAL_MAD = 1.4826  # standard deviation over median absolute deviation
 class Repair:
     """Repairs to apply to bars; none by default. Applied in the order given here.
 
-    No repair of a bar looks at later ones: repairing the bars up to the date of any bar that is
+    No repair of a bar uses later ones: repairing the bars up to the date of any bar that is
     kept gives the repaired bars up to that date.
 
     Attributes:

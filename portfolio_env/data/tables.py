@@ -130,7 +130,7 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
         UnicodeDecodeError,
     ) as error:
         origin.fail(
-            f"is no CSV table ({str(error).strip()}); "
+            f"is not a CSV table ({str(error).strip()}); "
             "give a header and rows of as many fields, in UTF-8"
         )
     if not isinstance(frame.index, pd.RangeIndex):
@@ -147,7 +147,7 @@ def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[st
     try:
         frame = table.to_pandas()
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        origin.fail(f"is no Parquet table ({error}); write it anew")
+        origin.fail(f"is not a Parquet table ({error}); write it again")
     said = {
         key.decode(): value.decode(errors="replace")
         for key, value in (table.schema.metadata or {}).items()
@@ -290,5 +290,5 @@ def read_numbers(values: pd.Series[Any], origin: Origin) -> FloatArray:
     """
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     wrong = np.isnan(numbers) & values.notna().to_numpy()
-    origin.refuse(wrong, f"{values.name} is no number:", "correct it", values.iloc.__getitem__)
+    origin.refuse(wrong, f"{values.name} is not a number:", "correct it", values.iloc.__getitem__)
     return numbers

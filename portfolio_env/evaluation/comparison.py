@@ -65,7 +65,7 @@ class Comparison:
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
             and of records that are too short. Strategies that could not run are the last rows.
         reference: Name of the strategy that the others are compared with.
-        oracles: Names of those fitted to the very bars they are judged on.
+        oracles: Names of those fitted to the evaluated bars.
         twins: For every ranked account the name of the first equal one, mostly its own;
             the reference is first. A gate that is closed makes an agent the reference.
         trials: Number of different strategies in the deflated Sharpe ratios.

@@ -76,8 +76,8 @@ def evaluate(
         task: Market, folds, rules, and the trained agents.
         baselines: The baselines, the benchmark first (see ``baselines.strategies``).
         split: Range to evaluate: "train", "validation" or "test". There is no gate on the
-            validation range, where it would judge what it decides by.
-        commissions: Further commissions of both sides to judge at, in basis points.
+            validation range, where it would evaluate its own criterion.
+        commissions: Further commissions of both sides to evaluate at, in basis points.
         capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
         events: CSV file of events for an event study, see ``read_events``.

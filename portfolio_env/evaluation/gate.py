@@ -51,7 +51,7 @@ def passes_gate(
     Being ahead is not enough: of policies that know nothing half are ahead. Here the lower bound of
     the bootstrap interval (see ``growth_difference``) must be positive, which about 1 - confidence
     of those pass that neither gain nor lose by knowing nothing, and fewer of those that pay costs
-    for it. Whoever tries many policies on the same data and keeps one that passes has spent this
+    for it. Trying many policies on the same data and keeping one that passes spends this
     promise: ``superiority_test`` is for that.
 
     Args:
@@ -140,7 +140,7 @@ class GatedPolicy:
 
 @dataclass(frozen=True, eq=False)
 class ValidationGate:
-    """Strategy of an agent with the validation gate, which decides anew in every fold.
+    """Strategy of an agent with the validation gate, which decides separately in every fold.
 
     Attributes:
         agent: The agent.

@@ -14,17 +14,17 @@ SIGNIFICANCE = 0.05
 MIN_WIDTH = 190  # columns of a terminal that hold the table; a narrower one breaks its cells
 LEGEND = (
     "Growth is log growth a year, in %, after costs; strategies are ranked by it. Oracles know the "
-    "future: bounds, not rivals.",
-    "Brackets hold 95 % intervals of a stationary bootstrap of time: chance in this stretch of "
-    "time, not other markets or other times.",
+    "future: upper bounds, not competitors.",
+    "Brackets hold 95 % intervals of a stationary bootstrap of time: sampling variation "
+    "within this period, not other markets or periods.",
     "p is the chance of a difference to the reference as large as this where there is no true one, "
     "for one strategy taken alone: a t-test that allows for autocorrelation (Newey & West 1987).",
     "The deflated Sharpe ratio is the probability that the true Sharpe ratio is above the largest "
     "that as many trials without skill show by luck (Bailey & Lopez de Prado 2014). It compares "
     "with no skill, not with the reference, and strategies that are sure to lose, to costs say, "
     "widen the spread that counts as luck.",
-    "The set of the best are the strategies that cannot be told from the best one (Hansen, Lunde & "
-    "Nason 2011); to stay in it proves nothing.",
+    "Model confidence set: strategies statistically indistinguishable from the best (Hansen, Lunde "
+    "& Nason 2011); membership is not evidence of skill.",
 )
 """How to read the table."""
 
@@ -41,7 +41,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     row, reference = comparison.table.loc[strategy], comparison.reference
     growth = f"{100 * row['annual_log_growth']:+.1f} % log growth a year after costs"
     if strategy in comparison.oracles:
-        return f"{strategy} knows the future: {growth}, a bound and no rival."
+        return f"{strategy} knows the future: {growth}, an upper bound, not a competitor."
     if strategy == reference:
         return f"{strategy} is what the others are compared with: {growth}."
     if strategy not in comparison.complete:
@@ -63,7 +63,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     return (
         f"{strategy}{verb} {reference.replace('_', ' ')}: difference {difference:+.1f} % a year, "
         f"95 % interval {low:+.1f} to {high:+.1f}."
-        + (" It held nothing but cash." if comparison.results[strategy].idle else "")
+        + (" It never invested." if comparison.results[strategy].idle else "")
     )
 
 
@@ -99,15 +99,15 @@ def overall(comparison: Comparison) -> str:
         )
     if not best_beats(comparison):
         return (
-            f"None of {others} is shown to beat {reference}: what the best, {test.best}, made may "
-            f"be luck ({growth}, {chance})."
+            f"None of {others} significantly beats {reference}: the best is {test.best} "
+            f"({growth}, {chance})."
         )
     if beats(comparison, test.best):
         return f"The best of {others}, {test.best}, beats {reference} ({growth}, {chance})."
     # The test is of studentised differences, so that its best strategy may be another one.
     return (
-        f"One or more of {others} beat {reference} ({chance}), but the best, {test.best}, is not "
-        f"shown to: what it made may be luck ({growth})."
+        f"One or more of {others} beat {reference} ({chance}), but the best, {test.best}, does "
+        f"not significantly ({growth})."
     )
 
 

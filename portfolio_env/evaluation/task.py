@@ -175,7 +175,7 @@ def commissions_of(text: str) -> list[float]:
     """Return the commissions in basis points of a comma-separated text.
 
     Raises:
-        ArgumentError: If one is no number, or no commission.
+        ArgumentError: If one is not a number, or no commission.
     """
     try:
         found = [float(part) for part in text.split(",") if part]

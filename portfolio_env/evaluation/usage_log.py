@@ -137,7 +137,7 @@ def read_looks(folder: str | Path) -> list[Look]:
     """Read the uses that a folder records, oldest first.
 
     Raises:
-        DataError: If its file is damaged. It is not started anew: that would forget looks.
+        DataError: If its file is damaged. It is not replaced: that would forget uses.
     """
     file = Path(folder) / FILE
     try:
@@ -187,7 +187,6 @@ def looks_warning(earlier: Sequence[Look], look: Look) -> str:
     }
     tried = f", with {len(agents)} different agents so far" if len(agents) > 1 else ""
     return (
-        f"This is look {len(earlier) + 1} at this test range (the first was on "
-        f"{earlier[0].date[:10]}){tried}: what was chosen after an earlier look is no longer "
-        "judged out of sample."
+        f"This is evaluation {len(earlier) + 1} on this test range (the first was on "
+        f"{earlier[0].date[:10]}){tried}: choices made since then are in-sample."
     )

@@ -103,7 +103,7 @@ def walk_forward_folds(
 def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
     """Join the tests of consecutive folds into one account.
 
-    Returns are chained, not money: each fold started anew, with its own initial value and in cash,
+    Returns are chained, not money: each fold restarted, with its own initial value and in cash,
     so its money is scaled to what the path is worth by then, and every fold pays for buying in. A
     path that is ruined in some fold ends there.
 
@@ -170,7 +170,7 @@ class CombinatorialFold:
 
     Attributes:
         train: Rows to learn from, which may lie before, between and after the tests.
-        tests: Rows to judge.
+        tests: Rows to test on.
         paths: The backtest path that each of the tests belongs to.
     """
 

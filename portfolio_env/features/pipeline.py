@@ -126,7 +126,7 @@ class FeaturePipeline:
         panel = market.panel if isinstance(market, Market) else market
         chosen, left_out = self._choose(panel)
         if left_out:
-            _say_once("left out, for want of the data they need: " + "; ".join(left_out))
+            _say_once("skipped, as their inputs are missing: " + "; ".join(left_out))
         bars = Bars(panel, self.reference)
         provenance = {**panel.provenance, "features": self._described(), "left_out": left_out}
         return Market(
@@ -190,7 +190,7 @@ class FeaturePipeline:
         ):
             raise DataError(
                 f"the pipeline was fitted on features {self.names} of assets "
-                f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit anew"
+                f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit it again"
             )
         for feature in chosen:
             if feature.function is not None:
@@ -311,7 +311,7 @@ class FeaturePipeline:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} is no saved pipeline ({error}): write one with FeaturePipeline.save"
+                f"{path} is not a saved pipeline ({error}): write one with FeaturePipeline.save"
             ) from error
 
 

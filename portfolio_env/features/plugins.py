@@ -64,7 +64,7 @@ def of_function(function: Any) -> list[Feature]:
     """Return a function's features: an ``@indicator`` at its windows, or ``(bars) -> (T, N)``.
 
     Raises:
-        ArgumentError: If it is no function.
+        ArgumentError: If it is not a function.
     """
     if not callable(function):
         raise ArgumentError(f"feature {function!r} must be a name or a function of bars")

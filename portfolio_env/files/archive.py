@@ -87,7 +87,7 @@ def _members(archive: ZipFile, size: int) -> dict[str, ZipInfo]:
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
         if name in members or name == member.filename:
-            raise ValueError(f"the member {member.filename[:40]!r} is no array, or there twice")
+            raise ValueError(f"the member {member.filename[:40]!r} is not an array, or there twice")
         # One bit in the length of a comment would hide the members that follow.
         if member.comment or member.flag_bits & 0x61:  # encrypted or patched
             raise ValueError(f"the member {name[:40]!r} is not as numpy writes it")
@@ -131,7 +131,7 @@ def _layout(
     else:
         raise ValueError(f"it has an array of version {version}")
     if dtype.hasobject or dtype.kind not in _KINDS:
-        raise ValueError(f"{str(dtype)[:40]} is no type of plain numbers or texts")
+        raise ValueError(f"{str(dtype)[:40]} is not a type of plain numbers or texts")
     size = content.nbytes - file.tell()
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"an array of shape {shape} and {dtype} takes not {size} bytes")

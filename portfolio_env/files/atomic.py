@@ -147,7 +147,7 @@ def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        DataError: If it cannot be read, is no JSON object, or is not what was written.
+        DataError: If it cannot be read, is not JSON object, or is not what was written.
     """
     try:
         value = parse_json(Path(path).read_bytes())
@@ -179,7 +179,7 @@ def parse_json(text: str | bytes) -> Any:
         text: The text, or its bytes in UTF-8.
 
     Raises:
-        ValueError: If it is no JSON, names a key twice, nests too deeply, or holds a number that
+        ValueError: If it is not JSON, names a key twice, nests too deeply, or holds a number that
             is not finite or beyond float64.
     """
     try:

@@ -49,7 +49,7 @@ def read_parquet(
     source: str | os.PathLike[str] | BinaryIO,
     name: str | None = None,
     *,
-    mend: str = "write it anew",
+    mend: str = "write it again",
 ) -> pa.Table:
     """Read a table, and check what ``write_parquet`` wrote.
 
@@ -81,7 +81,7 @@ def read_parquet(
         arrow.ArrowException,
     ) as error:  # fmt: skip
         reason = str(error).partition("\n")[0][:200]
-        raise DataError(f"{name} is no readable Parquet file ({reason}); {mend}") from error
+        raise DataError(f"{name} is not a readable Parquet file ({reason}); {mend}") from error
     if not written:
         raise DataError(f"{name} is damaged: its checksum does not fit; {mend}")
     return table

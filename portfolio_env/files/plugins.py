@@ -50,7 +50,7 @@ def admit(named: Named, recorded: Any, file: Path) -> None:
         file: The file, or the folder that was loaded.
 
     Raises:
-        DataError: If a name is refused, or there is no such record.
+        DataError: If a name is rejected, or there is no such record.
         ArgumentError: If the source of one is not found.
     """
     for kind, hashes in check_recorded(named, recorded, file).items():

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 LIMIT = 2**24  # numbers below it are exact in float32, to which learners cast observations
 _CHANGED = "the observation was scaled or cast on its way"
 _KEEP = (
-    "An index observation is to be handed on as it is: VecNormalize(venv, norm_obs=False), or "
+    "Pass an index observation on as it is: VecNormalize(venv, norm_obs=False), or "
     'norm_obs_keys=["weights"]'
 )
 _KEPT = 1000
@@ -100,7 +100,7 @@ def fingerprints_in(observation: Mapping[str, Any]) -> Any:
         raise ArgumentError(
             "the observation lacks 'market', the fingerprint of the market that it belongs to: "
             "without it the row 't' could be of any market. It holds "
-            f"{', '.join(sorted(observation))}; hand on all that the environment gives"
+            f"{', '.join(sorted(observation))}; pass on all that the environment gives"
         )
     return observation["market"]
 

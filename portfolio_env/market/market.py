@@ -298,7 +298,7 @@ class Market(Immutable):
         Args:
             path: The file.
             verify: Hold the features against their checksum, as all the rest always is, so that
-                damaged numbers are refused.
+                damaged numbers are rejected.
 
         Raises:
             DataError: If the file is missing, damaged or no such market.
@@ -329,7 +329,7 @@ class Market(Immutable):
             RecursionError,
         ) as error:
             raise DataError(
-                f"{path} is no saved market ({error}): write one with Market.save"
+                f"{path} is not a saved market ({error}): write one with Market.save"
             ) from error
 
 

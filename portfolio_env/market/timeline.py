@@ -36,10 +36,11 @@ def as_timestamp(when: Date) -> np.datetime64:
         exact: np.datetime64[Any] = stamp.as_unit("ns").to_datetime64()
     except (ValueError, TypeError, AttributeError) as error:
         raise ArgumentError(
-            f"{when!r} is no date: give a row number, an ISO date like '2020-01-31' or a timestamp"
+            f"{when!r} is not a date: give a row number, an ISO date like '2020-01-31' or a "
+            "timestamp"
         ) from error
     if np.isnat(exact):
-        raise ArgumentError(f"{when!r} is no date: give a row number or an ISO date")
+        raise ArgumentError(f"{when!r} is not a date: give a row number or an ISO date")
     return exact
 
 

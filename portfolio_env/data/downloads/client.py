@@ -204,7 +204,7 @@ def _text(error: Exception) -> str:
 def _candid(exchange: Any) -> Iterator[None]:
     """Stop a ccxt exchange from tidying candles, and from taking a broken answer for an empty one.
 
-    ccxt gives the text of an answer that is no JSON in place of its content, in which most
+    ccxt gives the text of an answer that is not JSON in place of its content, in which most
     exchanges' classes then find no candles; and it sorts and cuts the candles, which hides that
     they came in disorder.
     """

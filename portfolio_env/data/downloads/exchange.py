@@ -51,7 +51,7 @@ def fetch(
     """Download candles, or the missing ones, into ``STORE/<exchange>/<timeframe>``.
 
     Nothing that the store covers is asked for again, candles that an exchange lacks included; to
-    download a series anew, delete its file. Only candles that are over are stored. What has been
+    download a series again, delete its file. Only candles that are over are stored. What has been
     fetched is written every so often, at the end, and when the download is interrupted: the next
     call continues. One symbol's failure does not stop the others.
 
@@ -65,7 +65,7 @@ def fetch(
         store: The folder.
         bars: Instead of ``since``: this many candles before ``until``.
         progress: Show a progress bar on stderr.
-        clock: The time; None asks the exchange, or takes this computer's if it does not tell.
+        clock: The time; None asks the exchange, or takes this computer's if it does not state.
         retry: Number of repetitions of failed requests.
         flush_seconds: Longest time that candles stay unwritten.
 
@@ -139,7 +139,7 @@ def _client(
     source = _connected(exchange, symbols) if isinstance(exchange, str) else exchange
     if not hasattr(source, "fetch_ohlcv") or iscoroutinefunction(source.fetch_ohlcv):
         raise ArgumentError(
-            f"{source!r} is no exchange: give an id, or a (synchronous) one of ccxt"
+            f"{source!r} is not an exchange: give an id, or a (synchronous) one of ccxt"
         )
     if not source.has.get("fetchOHLCV"):
         raise ArgumentError(f"{source.id} gives no candles: choose another exchange")

@@ -93,7 +93,7 @@ class QualityReport:
             refuse: Kinds of warnings that are not acceptable either.
 
         Raises:
-            DataError: Listing every fault, and the warnings of the refused kinds.
+            DataError: Listing every fault, and the warnings of the rejected kinds.
         """
         for kind in refuse:
             if kind not in WARNINGS:

@@ -89,7 +89,7 @@ def reality_check(
     Args:
         result: The backtest.
         market: Market of the backtest.
-        costs: Costs of the backtest; with an ``impact`` of 0, capacity is judged at 1.
+        costs: Costs of the backtest; with an ``impact`` of 0, capacity is computed at 1.
         benchmark: Benchmark of ``capacity``.
         bounds: Limits of plausible values.
         capital: Capital to be managed; that of the backtest by default.
@@ -125,7 +125,7 @@ def reality_check(
             largest > bounds.participation,
             "largest trade over the money traded in its bar",
         ),
-        "capacity": (limit, needed, limit < needed, "capital at which impact eats the edge"),
+        "capacity": (limit, needed, limit < needed, "capital at which impact consumes the edge"),
     }
     columns = ["value", "bound", "suspicious", "meaning"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("check")
@@ -168,7 +168,7 @@ def foresight(result: BacktestResult, panel: PricePanel) -> tuple[float, float]:
     """Return the share of perfect foresight's edge over equal weight, before costs.
 
     ``sum_k (w_k r_k - mean_i r_ki) / sum_k (max_i r_ki - mean_i r_ki)``, with cash (0) among what
-    can be chosen: 1 for whoever holds the best at every bar, 0 for equal weight.
+    can be chosen: 1 for an account that holds the best at every bar, 0 for equal weight.
 
     Returns:
         The share and its standard error, with periods as independent; NaN for fewer than 10.
@@ -197,7 +197,7 @@ def largest_participation(
         DataError: If the market has no volumes.
     """
     if panel.volume is None:
-        raise DataError("the market has no volumes: nothing can be said of fills.")
+        raise DataError("the market has no volumes: fills cannot be checked.")
     start, end = decision_rows(result, panel)
     columns = indices_of("asset", result.assets, panel.assets)
     later = int(execution == "next_open")

@@ -69,7 +69,7 @@ def fit_regimes(returns: ArrayLike, *, regimes: int = 2) -> RegimeModel:
     series = _series(returns, 50 * regimes)
     unit = float(series.std())
     if np.ptp(series) == 0:
-        raise ArgumentError("the returns are constant: there is nothing to tell regimes by.")
+        raise ArgumentError("the returns are constant: there are no regimes to detect.")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # convergence is reported below
         found = _model(series / unit, regimes).fit(cov_type="none", disp=False)
@@ -111,7 +111,7 @@ class DetectionScores(NamedTuple):
         detected: Share of the changes that were detected in time.
         detection_lag: Median over all changes (of an even number the larger middle one) of the
             periods until the regime was first another one than before; infinite where most were not
-            told.
+            detected.
         adaptation: Likewise of the periods until it was so for the rest of the time considered.
         false_alarms: Further changes of regime, per year.
     """
@@ -179,7 +179,7 @@ def _model(series: FloatArray, regimes: int) -> Any:
         from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
     except ImportError as error:
         raise PortfolioError(
-            "telling regimes needs statsmodels; pip install 'portfolio-env[evaluation]'"
+            "detecting regimes needs statsmodels; pip install 'portfolio-env[evaluation]'"
         ) from error
     return MarkovRegression(series, k_regimes=regimes, switching_variance=True)
 

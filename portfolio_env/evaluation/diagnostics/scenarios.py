@@ -49,7 +49,7 @@ class Scenario:
         if start >= end:
             raise ArgumentError(
                 f"start={self.start!r} and end={self.end!r} stand for rows {start} and {end}: "
-                "give a stretch of at least one bar."
+                "give a range of at least one bar."
             )
         return start, end
 
@@ -67,7 +67,7 @@ class Scenario:
         start, end = self._rows(panel)
         if bars < 1 or end - start < bars:
             raise ArgumentError(
-                f"bars={bars} must be at least 1 and at most the {end - start} of the stretch."
+                f"bars={bars} must be at least 1 and at most the {end - start} of the range."
             )
         if at is None:
             first = int(generator.integers(start, end - bars + 1))
@@ -104,7 +104,7 @@ class PriceGap(Scenario):
 
 @dataclass(frozen=True, kw_only=True)
 class VolatilityShock(Scenario):
-    """Log returns are scaled in volatility; simple ones keep their mean.
+    """Shock of volatility: log returns are scaled, simple ones keep their mean.
 
     Attributes:
         factor: Multiple of the volatility, above 0.
@@ -136,7 +136,7 @@ class VolatilityShock(Scenario):
 
 @dataclass(frozen=True, kw_only=True)
 class CorrelationShock(Scenario):
-    """Returns move together: diversification vanishes.
+    """Shock of correlation: returns move together, and diversification vanishes.
 
     Attributes:
         strength: 1 makes all correlations 1 (where an asset has bars), 0 changes nothing.
@@ -186,7 +186,7 @@ class _Dearer(CostModel):
 
 @dataclass(frozen=True, kw_only=True)
 class ThinLiquidity(Scenario):
-    """Trading costs rise and volumes fall.
+    """Shock of liquidity: trading costs rise and volumes fall.
 
     Attributes:
         factor: Multiple of the costs, above 0; volumes are divided by it. Impact grows as the

@@ -1,6 +1,6 @@
 """Stress tests: the same strategy on the same market under shocks.
 
-Features are computed anew from the stressed bars, with the scalers that were fitted before.
+Features are computed again from the stressed bars, with the scalers that were fitted before.
 Exogenous channels stay as they were: nobody knows what they would have been.
 """
 

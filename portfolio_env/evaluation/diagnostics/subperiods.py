@@ -94,7 +94,7 @@ def growth_by_regime(
         results: Backtests over the same dates, by name.
         regimes: (K,) number of the filtered regime at each decision.
         names: Names of the regimes, by number. One in force for fewer than 10 periods has NaN: a
-            year of such periods is no number.
+            year of such periods is not a number.
 
     Raises:
         ArgumentError: If there is not one regime per decision.

@@ -105,7 +105,7 @@ def report_inputs(
     title = f"{split}: {look.first} to {look.last}"
     title += f" in {len(windows)} folds" if windows else ""
     title += ", per year, after costs"
-    title += f" (look {len(earlier) + 1} at this range)" if earlier else ""
+    title += f" (evaluation {len(earlier) + 1} on this range)" if earlier else ""
     figures: dict[str, tuple[Figure, str]] = {}
     for name, agent in list(last.agents.items())[:1]:
         of = f" Of {name} in the last fold." if windows else ""

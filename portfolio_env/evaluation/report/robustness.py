@@ -57,9 +57,9 @@ def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
             "Timing is the correlation of trades with the returns right after them (above 0.1 is "
             "suspicious), foresight the share of what knowing every next bar would have earned "
             "over equal weight (above 0.2), participation the largest trade over the money traded "
-            "in its bar (above 5 %). To pass proves nothing."
+            "in its bar (above 5 %). Passing is not evidence of skill."
         ),
-        bullets(flags) if flags else paragraph("Nothing looks too good to be true."),
+        bullets(flags) if flags else paragraph("All strategies pass."),
         table(_check_texts(checks, comparison.reference)),
         paragraph(_capacity_text(inputs, comparison.reference, initial)),
     ]
@@ -98,8 +98,8 @@ def _capacity_text(inputs: ReportInputs, reference: str, initial: float) -> str:
     )
     return (
         f"Participation is that of accounts which begin with {initial:,.0f}. "
-        f"Capacity is the capital at which market impact (square root, {model}) eats the edge over "
-        f"{reference.replace('_', ' ')}; none is given where there is no edge."
+        f"Capacity is the capital at which market impact (square root, {model}) consumes the edge "
+        f"over {reference.replace('_', ' ')}; none is given where there is no edge."
     )
 
 
