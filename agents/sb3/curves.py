@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch as th
 from stable_baselines3.common.logger import (
     Figure,
     HParam,
@@ -13,6 +15,27 @@ from stable_baselines3.common.logger import (
     TensorBoardOutputFormat,
 )
 from torch.utils.tensorboard import SummaryWriter
+
+_PAIR = ["portfolio/train/{}", "portfolio/validation/{}"]
+# What the tab "Custom Scalars" shows: first whether something is learned, then at what price.
+LAYOUT = {
+    "Learning": {
+        title: ["Multiline", [tag.format(name) for tag in _PAIR]]
+        for title, name in {
+            "growth above equal weight, per year": "excess_growth",
+            "final value over initial value": "value",
+        }.items()
+    },
+    "Trading": {
+        title: ["Multiline", [tag.format(name) for tag in _PAIR]]
+        for title, name in {
+            "turnover a step": "turnover",
+            "cost a step, share of the account": "cost",
+            "largest drawdown": "drawdown",
+            "concentration, sum of squared weights": "concentration",
+        }.items()
+    },
+}
 
 
 def curves(folder: Path, step: int) -> Logger:
@@ -34,6 +57,8 @@ class _Curves(TensorBoardOutputFormat):
     def __init__(self, folder: Path, first: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.writer = SummaryWriter(str(folder), purge_step=first)
+        if not first:
+            self.writer.add_custom_scalars(LAYOUT)
         self._is_closed = False
 
 
@@ -45,14 +70,19 @@ def write_points(logger: Logger, values: dict[str, Any], step: int) -> None:
 
     Args:
         logger: The logger.
-        values: Numbers, figures of matplotlib, which are closed, and ``HParam``.
+        values: Numbers, arrays (shown as histograms), figures of matplotlib, which are closed, and
+            ``HParam``.
         step: The step.
     """
     points: dict[str, Any] = {}
     excluded: dict[str, tuple[str, ...]] = {}
     for tag, value in values.items():
         number = isinstance(value, int | float)
-        points[tag] = value if number or isinstance(value, HParam) else Figure(value, close=True)
+        as_is = number or isinstance(value, HParam)
+        if isinstance(value, np.ndarray):
+            points[tag] = th.from_numpy(value)
+        else:
+            points[tag] = value if as_is else Figure(value, close=True)
         excluded[tag] = ("",) if number else ("stdout", "log", "json", "csv")
     for output in logger.output_formats:
         if isinstance(output, KVWriter):

@@ -38,6 +38,7 @@ from portfolio_env.plotting.returns import palette
 if TYPE_CHECKING:
     from datetime import date
 
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 SHOWN = 12  # assets drawn one by one
@@ -140,7 +141,7 @@ def _refusal(error: DataError) -> str:
     )
 
 
-def _intro(name: str, report: QualityReport) -> list[str]:
+def _intro(name: str, report: QualityReport) -> list[Markup]:
     o = report.overall
     text = (
         f"{name}: {o['assets']} assets, {o['rows']:,} rows from {_day(o['first'])} to "
@@ -263,7 +264,7 @@ def _risk(page: Page, panel: PricePanel, few: PricePanel) -> None:
     page.add("Covariance", *_covariances(few))
 
 
-def _pairs(panel: PricePanel) -> list[str]:
+def _pairs(panel: PricePanel) -> list[Markup]:
     returns = statistics.simple_returns(panel.close)
     pairs = statistics.diversifying_pairs(returns, panel.assets, PAIRS)
     if not len(pairs):
@@ -293,7 +294,7 @@ def _statistics_text(figures: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(text, index=figures.index)
 
 
-def _covariances(panel: PricePanel) -> list[str]:
+def _covariances(panel: PricePanel) -> list[Markup]:
     """Return yearly covariances of the assets that share bars, by every method."""
     returns = statistics.simple_returns(panel.close)
     kept = statistics.common_assets(returns)

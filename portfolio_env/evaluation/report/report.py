@@ -31,6 +31,7 @@ from portfolio_env.evaluation.report.subperiods import (
     regimes_chapter,
     seeds_chapter,
 )
+from portfolio_env.evaluation.report.tear_sheet import drawdown_texts, tear_sheet
 from portfolio_env.evaluation.summary import LEGEND, overall, sentence, text_table
 from portfolio_env.html import (
     Page,
@@ -75,6 +76,7 @@ def write_report(
     _weights(page, comparison, inputs)
     _risk(page, comparison, inputs, drawn)
     _returns(page, comparison)
+    _tear_sheets(page, comparison, inputs)
     regimes_chapter(page, comparison, inputs)
     events_chapter(page, comparison, inputs)
     reality_chapter(page, comparison, inputs)
@@ -184,6 +186,29 @@ def _returns(page: Page, comparison: Comparison) -> None:
         )
         figure = distributions(names[:SMALL], returns[:, :SMALL])
         page.add("Distributions", paragraph(text), page.draw("distributions", figure, text))
+
+
+def _tear_sheets(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+    """Add the pages of the agents, the benchmark and the best others, folded."""
+    accounts = drawable(comparison)
+    first = [name for name in (*inputs.agents, comparison.reference) if name in accounts]
+    benchmark = comparison.complete.get(comparison.reference)
+    parts = []
+    for name in list(dict.fromkeys([*first, *accounts]))[:OPEN]:
+        result = accounts[name]
+        note = f"Tear sheet of {name}"
+        figure = tear_sheet(result, name, None if name == comparison.reference else benchmark)
+        listed = drawdown_texts(result)
+        content = page.draw(f"{name}/tear_sheet", figure, note)
+        if len(listed):
+            content += heading("Deepest drawdowns") + table(listed)
+        parts.append(folded(name, content))
+    if parts:
+        text = (
+            "One page per account, for the agents, the benchmark and the best others; grey is the "
+            "benchmark. Months and years are those of the bars' timestamps, in UTC."
+        )
+        page.add("Tear sheets", paragraph(text), *parts)
 
 
 def _practice(

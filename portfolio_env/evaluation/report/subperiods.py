@@ -1,7 +1,10 @@
 """Report sections on seeds and sub-periods: years or folds, crises, regimes, events."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -35,6 +38,9 @@ from portfolio_env.evaluation.report.inputs import (
 from portfolio_env.evaluation.statistics import Interval
 from portfolio_env.html import Page, folded, heading, paragraph, table
 from portfolio_env.market.timeline import Date, Windows, as_timestamp
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 PATIENCE = 60  # bars after which an undetected break counts as missed
 REGIMES = ("calm", "turbulent")
@@ -122,7 +128,7 @@ def blocks_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> 
 
 def _differences(
     page: Page, name: str, growth: pd.DataFrame, reference: str, note: str
-) -> list[str]:
+) -> list[Markup]:
     """Write growth by strategy and sub-period: a map of differences, and the numbers."""
     known = reference.replace("_", " ")
     ahead = growth.drop(index=reference) - growth.loc[reference]
@@ -146,7 +152,7 @@ def regimes_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
     results = drawable(comparison)
     if len(results) < 2 or comparison.reference not in results:
         return
-    parts: list[str] = []
+    parts: list[Markup] = []
     known = known_dates(inputs.panel)
     breaks: Mapping[str, Date] = {}
     if known is not None:
@@ -160,7 +166,7 @@ def regimes_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
 
 def _known(
     page: Page, results: dict[str, BacktestResult], reference: str, windows: Windows
-) -> list[str]:
+) -> list[Markup]:
     """Write every account's performance in windows that are known by name."""
     found = performance_in(results, windows)
     reached = found.loc[(slice(None), reference), "bars"].droplevel("strategy")
@@ -189,7 +195,7 @@ def _told(
     reference: str,
     breaks: Mapping[str, Date],
     inputs: ReportInputs,
-) -> list[str]:
+) -> list[Markup]:
     """Write growth in the filtered regimes of a model that was fitted to the training range."""
     if inputs.train is None or find_spec("statsmodels") is None:
         return []
