@@ -146,7 +146,7 @@ class ProbeCallback(PeriodicCallback):
             self.act()
 
     def act(self) -> None:
-        """Backtest once on both stretches."""
+        """Backtest once on both ranges."""
         self.policy.load_state_dict(self.model.policy.state_dict())
         write_points(self.logger, self.probes.run(self.policy), self.model.num_timesteps)
 

@@ -81,7 +81,7 @@ class Probes:
         self.options = self.validations["validation"].options
 
     def run(self, policy: Policy) -> dict[str, Any]:
-        """Backtest a policy on both.
+        """Backtest a policy on both ranges.
 
         Returns:
             By ``portfolio/train/`` and ``portfolio/validation/``: ``value``, the final value over
