@@ -1,4 +1,4 @@
-"""One HTML page that needs no other file: no scripts, no requests, pictures inside.
+"""HTML pages that need no other file: no scripts, no requests, images embedded.
 
 The look is in ``templates/``: ``page.html``, ``parts.html`` and ``style.css``, for Jinja.
 """
@@ -64,10 +64,10 @@ def _part(name: str, *values: Any) -> Markup:
 
 @dataclass
 class Section:
-    """A part of the page.
+    """Section of the page.
 
     Attributes:
-        title: Its heading.
+        title: Heading of the section.
         parts: HTML, in order; see the functions of this module.
     """
 
@@ -76,7 +76,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The name that links point to."""
+        """Return the name that links point to."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
@@ -111,20 +111,20 @@ def picture(path: Path, alternative: str) -> Markup:
 
     Args:
         path: The file.
-        alternative: What it shows, for those who cannot see it.
+        alternative: Description for readers who cannot see it.
     """
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return _part("picture", data, alternative)
 
 
 class Page:
-    """The folder of a report, and what its page holds so far.
+    """The folder of a report, and the content of its page so far.
 
     Args:
         path: The folder; created where it is missing.
 
     Attributes:
-        sections: Of the page, in order.
+        sections: Sections of the page, in order.
         figures: The pictures drawn so far, by name.
     """
 
@@ -135,7 +135,7 @@ class Page:
         self.figures: dict[str, Path] = {}
 
     def draw(self, name: str, figure: Figure, alternative: str) -> Markup:
-        """Save a figure as a PNG file in the folder, and the HTML that shows it.
+        """Save a figure as a PNG file in the folder, and return the HTML that shows it.
 
         What stands before the last "/" of its name is a folder within.
         """
@@ -147,7 +147,7 @@ class Page:
         return picture(file, alternative)
 
     def add(self, title: str, *parts: Markup) -> None:
-        """One more section."""
+        """Add a section."""
         self.sections.append(Section(title, list(parts)))
 
 

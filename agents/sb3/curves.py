@@ -48,10 +48,10 @@ def curves(folder: Path, step: int, *further: KVWriter) -> Logger:
     """Return a logger that continues after a step, or begins at step 0.
 
     Points after that step, which a killed process has left and which come again, are dropped by
-    whoever reads the folder. All tags of a folder must count the same steps.
+    the reader of the folder. All tags of a folder must count the same steps.
 
     Args:
-        folder: Of the event files.
+        folder: Folder of the event files.
         step: Last step whose points stand.
         *further: Other writers of the same points.
     """

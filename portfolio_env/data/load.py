@@ -73,7 +73,8 @@ Source: TypeAlias = str | os.PathLike[str] | Bars | Callable[[], Bars]
 """A name that ``load_market`` knows, a path, a frame, a panel, a market, or a function of one."""
 
 _NO_SOURCE = (
-    "{} is no source of bars: give a path, the name of a market, a frame, a PricePanel or a Market"
+    "{} is not a source of bars: give a path, the name of a market, a frame, a PricePanel or a "
+    "Market"
 )
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -118,7 +119,7 @@ def load_market(
         timeframe: Make longer bars of those that are kept, e.g. "1d" (see ``resample``).
         metadata: Labels of the assets, a file or a mapping (see ``with_categories``).
         exogenous: Further channels with their own times, a file or a frame (see ``join``).
-        repair: What to mend in the bars of a file or folder before they are checked (see
+        repair: Repairs of the bars of a file or folder before they are checked (see
             ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
 
     Returns:
@@ -128,7 +129,7 @@ def load_market(
 
     Raises:
         ArgumentError: For unknown names, options or dates.
-        DataError: If the data cannot be used; the message names the file, the row and the mend.
+        DataError: If the data cannot be used; the message names file, row and fix.
     """
     bars = _opened(source, repair)
     additions = (timeframe, metadata, exogenous)
@@ -345,7 +346,7 @@ def long_frame(source: Source) -> pd.DataFrame:
         as float64, in the order given.
 
     Raises:
-        ArgumentError: If it is no source, or an unknown name.
+        ArgumentError: If it is not a source, or an unknown name.
         DataError: If there are no rows, or one lacks its date or symbol or holds no number.
     """
     bars = resolved(source)

@@ -28,7 +28,7 @@ from portfolio_env.market.timeline import Moment, Timestamps, row_of, split_rows
 from portfolio_env.names import indices_of
 
 FEATURE_BOUND = 10.0
-# What makes markets of panels and frames: ``data.load`` puts ``load_market`` here, which computes
+# Constructor of markets from panels and frames: ``data.load`` sets ``load_market``, which computes
 # features and so stands above this module.
 _loaders: list[Callable[..., Market]] = []
 
@@ -298,7 +298,7 @@ class Market(Immutable):
         Args:
             path: The file.
             verify: Hold the features against their checksum, as all the rest always is, so that
-                damaged numbers are refused.
+                damaged numbers are rejected.
 
         Raises:
             DataError: If the file is missing, damaged or no such market.
@@ -329,7 +329,7 @@ class Market(Immutable):
             RecursionError,
         ) as error:
             raise DataError(
-                f"{path} is no saved market ({error}): write one with Market.save"
+                f"{path} is not a saved market ({error}): write one with Market.save"
             ) from error
 
 
@@ -359,7 +359,7 @@ class GrowableArray:
     def append(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Write rows after the last one; return all of them."""
         end = self._used + len(rows)
-        self._rows.setflags(write=True)  # nobody holds a view of these rows yet
+        self._rows.setflags(write=True)  # no view of these rows exists yet
         self._rows[self._used : end] = rows
         self._rows.setflags(write=False)
         self._used = end

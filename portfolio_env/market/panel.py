@@ -94,7 +94,7 @@ class PricePanel(Immutable):
         volume: (T, N) units traded, >= 0, or None.
         exogenous: Further channels (T, N) by name, e.g. a sentiment score; NaN where unknown. Row t
             must have been known at the close of bar t.
-        categories: What does not change about an asset: N labels by name, e.g. sector; "" where
+        categories: Static labels of the assets: N labels by name, e.g. sector; "" where
             unknown.
         periods_per_year: Bars per year; worked out from the timestamps when not given.
         provenance: JSON-able record of where the data come from.

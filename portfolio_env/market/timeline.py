@@ -18,7 +18,7 @@ Date: TypeAlias = str | date | np.datetime64
 Moment: TypeAlias = int | np.integer[Any] | Date
 """A row number (negative from the end), an ISO date or a timestamp."""
 Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
-"""First and last day of stretches of time by name, both included, or exact times."""
+"""First and last day of named periods, both included, or exact times."""
 
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
@@ -36,10 +36,11 @@ def as_timestamp(when: Date) -> np.datetime64:
         exact: np.datetime64[Any] = stamp.as_unit("ns").to_datetime64()
     except (ValueError, TypeError, AttributeError) as error:
         raise ArgumentError(
-            f"{when!r} is no date: give a row number, an ISO date like '2020-01-31' or a timestamp"
+            f"{when!r} is not a date: give a row number, an ISO date like '2020-01-31' or a "
+            "timestamp"
         ) from error
     if np.isnat(exact):
-        raise ArgumentError(f"{when!r} is no date: give a row number or an ISO date")
+        raise ArgumentError(f"{when!r} is not a date: give a row number or an ISO date")
     return exact
 
 

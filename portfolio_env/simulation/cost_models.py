@@ -105,7 +105,7 @@ def made_costs(spec: CostSpec) -> Costs:
                 f"costs={named!r} with the options {sorted(options)} raised {raised(error)}."
             ) from error
     elif options:
-        raise ArgumentError(f"costs={named!r} is no class and takes no {sorted(options)}.")
+        raise ArgumentError(f"costs={named!r} is not a class and takes no {sorted(options)}.")
     for name, (low, high) in _NUMBERS.items():
         value = getattr(thing, name, None)
         if not isinstance(value, int | float) or not low <= value <= high or value == np.inf:

@@ -23,7 +23,7 @@ from portfolio_env.names import unknown
 
 COVARIANCES = ("sample", "ledoit_wolf", "ewma")
 _DECAY = 0.94  # of RiskMetrics (1996), for daily returns
-_COMMON = 30  # bars that a pair must share for its correlation to say something
+_COMMON = 30  # bars that a pair must share for a correlation
 
 
 def simple_returns(close: FloatArray) -> FloatArray:
@@ -65,7 +65,7 @@ def diversifying_pairs(
     Args:
         returns: (T, N).
         assets: N names.
-        count: How many pairs; None is all.
+        count: Number of pairs; None is all.
 
     Returns:
         Columns first, second, correlation, bars (shared). Pairs that share fewer than 30 bars are

@@ -67,7 +67,7 @@ def tear_sheet(
 
 
 def drawdown_texts(result: BacktestResult) -> pd.DataFrame:
-    """The five deepest drawdowns as a table of texts."""
+    """Return the five deepest drawdowns as a table of texts."""
     found = metrics.worst_drawdowns(result.values, result.timestamps, DEEPEST)
     texts = {
         "peak": found["peak"].dt.strftime("%Y-%m-%d"),
