@@ -20,6 +20,7 @@ Moment: TypeAlias = int | np.integer[Any] | Date
 Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
 """First and last day of stretches of time by name, both included, or exact times."""
 
+YEAR = np.timedelta64(36_525 * 864, "s")  # 365.25 days, of which interest and growth are per year
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
@@ -123,6 +124,17 @@ def periods_per_year(timestamps: Timestamps) -> float:
         return float(round(per_year)) if per_year >= 1 else per_year
     per_day = np.unique(timestamps.astype("datetime64[D]"), return_counts=True)[1]
     return _TRADING_DAYS * float(np.median(per_day))
+
+
+def years_between(timestamps: Timestamps) -> npt.NDArray[np.float64]:
+    """(T - 1,) time from each bar to the next, in years of 365.25 days.
+
+    >>> days = np.array(["2020-01-03", "2020-01-06"], "datetime64[ns]")
+    >>> (365.25 * years_between(days)).tolist()
+    [3.0]
+    """
+    years: npt.NDArray[np.float64] = np.diff(timestamps) / YEAR
+    return years
 
 
 def time_text(timestamp: np.datetime64) -> str:
