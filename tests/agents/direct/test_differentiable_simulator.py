@@ -229,6 +229,7 @@ def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
         delisted=th.zeros(1, 2, dtype=th.bool),
         rates=th.full((2, 2), 0.01),
         impact=th.zeros(0, 0),
+        interest=th.zeros(1, 3),
         quiet=False,
         rules=dict.fromkeys(dynamics.RULES.names or (), 0.0)
         | {"adjustment": 1.0, "softmax": 1.0, "max_turnover": np.inf, "initial_value": 1e4},
