@@ -183,6 +183,8 @@ class Convert:
     """Of a market: a preset, or the names of features, comma-separated; minimal if left out."""
     fit_end: str | None = None
     """Of a market: scalers are fitted before this date."""
+    periods_per_year: float | None = None
+    """Of a market: bars per year that yearly figures follow from; counted if left out."""
     repair: Repair = field(default_factory=Repair)
 
     def run(self) -> int:
@@ -190,7 +192,7 @@ class Convert:
         is_market = self.out.suffix == ".npz"
         if not is_market and not self.out.name.endswith((".parquet", ".csv", ".csv.gz")):
             raise ArgumentError(f"{self.out} is no name: end it with .npz, .parquet or .csv.gz")
-        extra = ("features", "fit_end", "metadata", "exogenous")
+        extra = ("features", "fit_end", "metadata", "exogenous", "periods_per_year")
         given = [name for name in extra if getattr(self, name) is not None]
         lost = [f"--{name.replace('_', '-')}" for name in given]
         if lost and not is_market:
@@ -209,6 +211,7 @@ class Convert:
             features="minimal" if not names else names[0] if len(names) == 1 else names,
             fit_end=self.fit_end,
             repair=None if self.repair == Repair() else self.repair,
+            periods_per_year=self.periods_per_year,
         )
         if is_market:
             market.save(self.out)

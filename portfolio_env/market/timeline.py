@@ -126,6 +126,24 @@ def periods_per_year(timestamps: Timestamps) -> float:
     return _TRADING_DAYS * float(np.median(per_day))
 
 
+def bars_per_year(timestamps: Timestamps) -> float:
+    """Bars per year of 365.25 days between the first and the last of these bars, as counted.
+
+    Unlike ``periods_per_year``, which names the calendar, it is what yearly figures follow from.
+    One bar alone says nothing and counts as a daily one.
+
+    Args:
+        timestamps: (T,) sorted.
+
+    >>> days = np.arange("2021-01-04", "2021-01-16", dtype="datetime64[D]").astype("M8[ns]")
+    >>> bars_per_year(days), bars_per_year(days[::2])
+    (365.25, 182.625)
+    """
+    if len(timestamps) < 2:
+        return periods_per_year(timestamps)
+    return float((len(timestamps) - 1) / ((timestamps[-1] - timestamps[0]) / YEAR))
+
+
 def years_between(timestamps: Timestamps) -> npt.NDArray[np.float64]:
     """(T - 1,) time from each bar to the next, in years of 365.25 days.
 

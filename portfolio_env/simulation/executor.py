@@ -61,8 +61,8 @@ class Executor(Protocol):
         ...
 
     @property
-    def periods_per_year(self) -> float:
-        """Steps per year."""
+    def periods_per_year(self) -> float | None:
+        """Steps per year where they were stated; None to count them by the timestamps."""
         ...
 
     def account(self) -> Account:

@@ -342,9 +342,10 @@ class Simulator:
         return [tuple(self.market.assets[column] for column in row) for row in self.assets]
 
     @property
-    def periods_per_year(self) -> float:
-        """Bars per year."""
-        return self.market.periods_per_year
+    def periods_per_year(self) -> float | None:
+        """Bars per year where they were stated; None where they are counted."""
+        stated = self.market.panel.stated_periods_per_year
+        return None if np.isnan(stated) else stated
 
     def account(self) -> Account:
         """The accounts as they are now, see ``executor.Executor``; copies."""

@@ -198,7 +198,7 @@ def _told(
     except PortfolioError as error:
         return [paragraph(f"Regimes cannot be told: {error}")]
     growth = growth_by_regime(results, path[:-1], REGIMES)
-    note = _regime_text(model, path, inputs.panel.periods_per_year)
+    note = _regime_text(model, path, inputs.panel.bars_per_year(*inputs.rows))
     parts = [heading("Regimes as they were told")]
     if growth.loc[reference].notna().all():
         parts += _differences(page, "regimes", growth, reference, note)
@@ -207,7 +207,7 @@ def _told(
     rows = np.searchsorted(inputs.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
     if breaks:
         scores = detection_scores(
-            path, sorted(set(rows)), inputs.panel.periods_per_year, patience=PATIENCE
+            path, sorted(set(rows)), inputs.panel.bars_per_year(*inputs.rows), patience=PATIENCE
         )
         parts.append(
             paragraph(
