@@ -135,7 +135,7 @@ def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Fron
         )
     mean, covariance = model.moments(problem)
     names = [model.market.assets[column] for column in problem.assets]
-    rate = model.risk_free(problem) * problem.bars_per_year
+    rate = model.yearly_risk_free(problem)
 
     def table(weights: FloatArray, index: list[str] | None = None) -> pd.DataFrame:
         per_year = problem.bars_per_year

@@ -101,7 +101,11 @@ class MeanVariance(Optimiser):
         self.fallbacks: dict[str, str] = {}
 
     def risk_free(self, problem: Problem) -> float:
-        """The risk-free rate per bar that is known when the problem is set.
+        """The risk-free rate per bar, see ``yearly_risk_free``."""
+        return self.yearly_risk_free(problem) / problem.bars_per_year
+
+    def yearly_risk_free(self, problem: Problem) -> float:
+        """The yearly risk-free rate that is known when the problem is set.
 
         Raises:
             ArgumentError: If it is dated, and not known yet.
@@ -112,7 +116,7 @@ class MeanVariance(Optimiser):
                 f"risk_free_rate is not known at {problem.date}: give earlier rates, or decide "
                 "later."
             )
-        return rate / problem.bars_per_year
+        return rate
 
     def allocate(self, problem: Problem) -> FloatArray:
         """The weights (n,) of the objective."""

@@ -46,10 +46,9 @@ def checked_rate(name: str, value: Any) -> Rate:
     if isinstance(value, str) and value:
         return value
     if isinstance(value, pd.Series | Mapping):
-        return {
-            pd.Timestamp(when).isoformat(): float(rate)
-            for when, rate in _dated(name, value).items()
-        }
+        dated = _dated(name, value)
+        days = pd.DatetimeIndex(dated.index)
+        return {when.isoformat(): float(rate) for when, rate in zip(days, dated, strict=True)}
     return float(check_number(name, value, LOWEST, HIGHEST))
 
 
@@ -57,6 +56,14 @@ def is_zero(rate: Rate) -> bool:
     """Whether a rate is none at any time, as far as is known without reading a file."""
     values = rate.values() if isinstance(rate, Mapping) else [rate]
     return all(value == 0 for value in values)
+
+
+def absolute(rate: Rate) -> Rate:
+    """The rate with the path of its file absolute, as settings keep it."""
+    if not isinstance(rate, str):
+        return rate
+    path, mark, query = rate.partition("?")
+    return f"{Path(path).resolve()}{mark}{query}"
 
 
 def rates_at(name: str, rate: Rate, timestamps: Timestamps) -> FloatArray:
