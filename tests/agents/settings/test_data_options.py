@@ -1,5 +1,6 @@
 """Options of the data: those of ``load_market``, read once, with the results of before."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from agents.settings.data import DataOptions
 from agents.training import config as config_module
 from agents.training.config import TrainConfig
-from portfolio_env import load_market
+from portfolio_env import PortfolioEnv, TransactionCosts, load_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.features import FeaturePipeline
 
