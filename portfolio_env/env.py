@@ -35,7 +35,7 @@ _ELSEWHERE = {  # what one environment takes and the other does not
 
 
 def action_space(simulator: Simulator) -> spaces.Box:
-    """The actions of one lane: scores in [-1, 1], or weights within the constraints, cash first."""
+    """Return the action space of a lane: scores in [-1, 1], or bounded weights, cash first."""
     if simulator.action == "logits":
         return spaces.Box(-1.0, 1.0, (simulator.n_assets + 1,), np.float32)
     return spaces.Box(*simulator.box, dtype=np.float32)
@@ -62,7 +62,7 @@ class EnvOptions(TypedDict, total=False):
 
 
 def check_options(environment: type, options: Mapping[str, Any]) -> None:
-    """Refuse keywords that the environment does not have; ``options`` are those it hands on."""
+    """Reject keywords that the environment does not have; ``options`` are passed on."""
     own = inspect.signature(environment).parameters.values()
     known = [each.name for each in own if each.kind is not each.VAR_KEYWORD]
     for name in options:
@@ -124,7 +124,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
 
     @property
     def executor(self) -> Executor:
-        """What carries out the actions: the simulator."""
+        """Return the executor of the actions: the simulator."""
         return self.simulator
 
     def reset(
@@ -166,7 +166,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
         return dict(zip(dynamics.LEDGER, numbers, strict=True))
 
     def render(self) -> Any:
-        """The account as text (``ansi``) or as a picture (``rgb_array``, (H, W, 3) uint8)."""
+        """Return the account as text (``ansi``) or as an image (``rgb_array``, (H, W, 3) uint8)."""
         if self.render_mode is None:
             gym.logger.warn(
                 "render() needs render_mode='ansi' or 'rgb_array' when the environment is made."
@@ -190,14 +190,14 @@ def render_lane(simulator: Simulator, lane: int, values: Any, mode: str) -> Any:
 
 
 def checked_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
-    """The render mode, if there is such a one."""
+    """Return the render mode, if it exists."""
     if render_mode is not None:
         check_choice("render_mode", render_mode, metadata["render_modes"])
     return render_mode
 
 
 def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
-    """``(t, weights)`` of the reset options; a name that means nothing is an error, not ignored."""
+    """Return ``(t, weights)`` of the reset options; unknown names raise an error."""
     given = dict(options or {})
     t, weights = given.pop("t", None), given.pop("weights", None)
     if given:
@@ -208,13 +208,13 @@ def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
 
 
 def opened_market(market: Market | str) -> Market:
-    """The market itself, or the one of a name or path (see ``load_market``)."""
+    """Return the market itself, or the one of a name or path (see ``load_market``)."""
     return market if isinstance(market, Market) else _named_market(market)
 
 
 @lru_cache(maxsize=8)
 def _named_market(name: str) -> Market:
-    """One copy of a named market per process, however many environments use it."""
+    """Return one copy of a named market per process, however many environments use it."""
     if not isinstance(name, str):
         raise ArgumentError(f"market={name!r} must be a Market, a name or a path.")
     return load_market(name)

@@ -1,4 +1,4 @@
-"""Pictures of an account: as text, and as pixels (which import matplotlib when asked for)."""
+"""Rendering of an account: as text, and as pixels (which import matplotlib on use)."""
 
 from collections.abc import Sequence
 
@@ -21,7 +21,7 @@ def render_ansi(
     weights: NDArray[np.float64],
     drawdown: float,
 ) -> str:
-    """The account as text: date, value, drawdown and one bar per holding.
+    """Return the account as text: date, value, drawdown and one bar per holding.
 
     Args:
         assets: N names, without cash.
@@ -60,7 +60,7 @@ def render_rgb(
     weights: NDArray[np.float64],
     drawdown: float,
 ) -> NDArray[np.uint8]:
-    """The account as a picture: the equity curve of the episode and the present weights.
+    """Return the account as an image: equity curve of the episode and present weights.
 
     Args:
         assets: N names, without cash.

@@ -95,7 +95,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def executor(self) -> Executor:
-        """What carries out the actions: the simulator."""
+        """Return the executor of the actions: the simulator."""
         return self.simulator
 
     def reset(
@@ -130,7 +130,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         return self._observer(), infos
 
     def step(self, actions: Any) -> tuple[Any, NDArray[np.float64], Bool, Bool, dict[str, Any]]:
-        """Step every lane, as ``autoreset_mode`` says."""
+        """Step every lane, with resets according to ``autoreset_mode``."""
         if not self._started:
             raise ArgumentError("call reset() before step().")
         simulator, idle = self.simulator, self._ended
@@ -160,7 +160,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         return self._observer(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
-        """One frame per lane."""
+        """Return one frame per lane."""
         if self.render_mode is None:
             gym.logger.warn(
                 "render() needs render_mode='ansi' or 'rgb_array' when the environment is made."
@@ -174,7 +174,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     # ---- all of it, to stop and go on
 
     def state(self) -> dict[str, Any]:
-        """Accounts, episodes and random generators: arrays, and numbers that JSON knows."""
+        """Return accounts, episodes and random generators: arrays, and numbers that JSON knows."""
         generators = [None if g is None else g.bit_generator.state for g in self._generators]
         return {
             "simulator": simulator_state(self.simulator),
@@ -184,7 +184,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         }
 
     def restore(self, state: Mapping[str, Any]) -> Any:
-        """Go on from a ``state`` of an environment of the same arguments; rendering begins anew.
+        """Restore a ``state`` of an environment of the same arguments; rendering begins anew.
 
         Returns:
             The observation at which it was taken.
@@ -216,7 +216,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             self.simulator.lanes.clock[1, which] = np.minimum(last, now + self._time_limit)
 
     def _final(self, ended: Bool) -> dict[str, Any]:
-        """Last observation and info of the lanes that ended, as Gymnasium gives them."""
+        """Return last observation and info of the lanes that ended, as Gymnasium gives them."""
         rows = self._observer()
         final_obs = np.full(self.num_envs, None, dtype=object)
         for lane in np.flatnonzero(ended):
@@ -269,7 +269,7 @@ def _generator(state: Mapping[str, Any]) -> np.random.Generator:
 
 
 def _info_arrays(ledger: NDArray[np.float64], lanes: Bool | None) -> dict[str, Any]:
-    """The ledger as Gymnasium's dict of arrays, each with the ``_key`` mask of its lanes."""
+    """Return the ledger as Gymnasium's dict of arrays, each with the ``_key`` mask of its lanes."""
     rows = ledger.copy()
     mask = np.ones(rows.shape[1], np.bool_) if lanes is None else lanes.copy()
     infos: dict[str, Any] = {}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Efficient portfolios by a model's own estimates at one bar; figures are per year.
+    """Efficient portfolios by a model's own estimates at one bar; yearly means and volatilities.
 
     Every table of portfolios has the columns ``expected_return``, ``volatility``, ``sharpe`` and
     one per asset, its weight.
@@ -44,7 +44,7 @@ class Frontier:
     risk_free_rate: float
 
     def capital_market_line(self, points: int = 2) -> pd.DataFrame:
-        """Mixtures of the risk-free asset and the tangency portfolio, ``r = f + Sharpe * sigma``.
+        """Return mixtures of risk-free asset and tangency portfolio, ``r = f + Sharpe * sigma``.
 
         Sharpe (1964), "Capital Asset Prices", J. of Finance 19. Beyond the tangency portfolio money
         is borrowed at the risk-free rate.
@@ -64,7 +64,7 @@ class Frontier:
         return pd.DataFrame({"volatility": volatility, "expected_return": line})
 
     def figure(self) -> "Figure":
-        """Frontier, capital market line, tangency portfolio and assets in one plot.
+        """Plot frontier, capital market line, tangency portfolio and assets.
 
         Raises:
             PortfolioError: If matplotlib is not installed.
@@ -111,7 +111,7 @@ class Frontier:
 
 
 def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Frontier:
-    """The portfolios a mean-variance optimiser chooses among at a bar, whatever its objective.
+    """Return the efficient portfolios of a mean-variance optimiser at a bar, for any objective.
 
     They are of the assets it would choose among and within its bounds; where those leave some cash,
     they are the invested part.
@@ -162,7 +162,7 @@ def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Fron
 def _efficient(
     problem: Problem, mean: FloatArray, covariance: FloatArray, points: int
 ) -> FloatArray:
-    """(points or 1, n) weights, from the least variance to the largest return."""
+    """Return (points or 1, n) weights, from the least variance to the largest return."""
     richest = largest_return(problem, mean, covariance)
     if problem.settled:
         return richest[None]
@@ -179,7 +179,7 @@ def _efficient(
 
 
 def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
-    """The portfolios that were efficient in a range of a task, and the capital market line.
+    """Return the portfolios that were efficient in a task's range, and the capital market line.
 
     None where skfolio is not installed, or no asset has all the prices.
     """
@@ -207,5 +207,5 @@ def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
 
 
 def _mean_cash_rate(task: EvaluationTask, decisions: Timestamps) -> float:
-    """The yearly rate that cash earned on average over these decisions."""
+    """Return the yearly rate that cash earned on average over these decisions."""
     return float(rates_at("cash_rate_annual", task.costs.cash_rate_annual, decisions).mean())

@@ -1,4 +1,4 @@
-"""Mean-variance optimisation: the portfolio of largest Sharpe ratio, least variance, ..."""
+"""Mean-variance optimisation: the portfolio of largest Sharpe ratio, minimum variance, ..."""
 
 from collections.abc import Callable
 from typing import Any
@@ -101,11 +101,11 @@ class MeanVariance(Optimiser):
         self.fallbacks: dict[str, str] = {}
 
     def risk_free(self, problem: Problem) -> float:
-        """The risk-free rate per bar, see ``yearly_risk_free``."""
+        """Return the risk-free rate per bar, see ``yearly_risk_free``."""
         return self.yearly_risk_free(problem) / problem.bars_per_year
 
     def yearly_risk_free(self, problem: Problem) -> float:
-        """The yearly risk-free rate that is known when the problem is set.
+        """Return the yearly risk-free rate that is known when the problem is set.
 
         Raises:
             ArgumentError: If it is dated, and not known yet.
@@ -119,19 +119,19 @@ class MeanVariance(Optimiser):
         return rate
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) of the objective."""
+        """Return the weights (n,) of the objective."""
         return OBJECTIVES[self.objective](self, problem)
 
     def moments(self, problem: Problem) -> tuple[FloatArray, FloatArray]:
-        """Expected returns (n,) and covariance (n, n), per bar."""
+        """Return expected returns (n,) and covariance (n, n), per bar."""
         return self.expected_returns(problem), self.expected_covariance(problem)
 
     def expected_returns(self, problem: Problem) -> FloatArray:
-        """(n,) per bar."""
+        """Return expected returns (n,) per bar."""
         return adapter().mean(self.mean, problem.returns)
 
     def expected_covariance(self, problem: Problem) -> FloatArray:
-        """(n, n) per bar."""
+        """Return the expected covariance (n, n) per bar."""
         return adapter().covariance(self.covariance, problem.returns)
 
     def _min_variance(self, problem: Problem) -> FloatArray:
@@ -158,7 +158,7 @@ class MeanVariance(Optimiser):
         return adapter().minimum_variance(problem, covariance, mean, least)
 
     def model_info(self) -> dict[str, Any]:
-        """See ``PortfolioModel``; with ``fallbacks``."""
+        """Return a description, see ``PortfolioModel``; with ``fallbacks``."""
         return super().model_info() | {"fallbacks": self.fallbacks}
 
 
@@ -208,7 +208,7 @@ class MinimumVariance(MeanVariance):
 
 
 def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -> FloatArray:
-    """The weights (n,) of largest ``w' mean``: one asset after another to its upper bound.
+    """Return the weights (n,) of largest ``w' mean``: one asset after another to its upper bound.
 
     Assets of the same expected return come in the order of their variances.
     """
@@ -223,7 +223,7 @@ def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -
 def tangency(
     problem: Problem, mean: FloatArray, covariance: FloatArray, risk_free: float
 ) -> FloatArray | None:
-    """The weights (n,) of the largest Sharpe ratio; None where nothing exceeds the risk-free rate.
+    """Return the weights (n,) of largest Sharpe ratio; None if nothing exceeds the risk-free rate.
 
     Args:
         problem: Its bounds are kept to.
@@ -245,5 +245,5 @@ def tangency(
 def sharpe(
     weights: FloatArray, mean: FloatArray, covariance: FloatArray, risk_free: float
 ) -> float:
-    """``(w' mean - risk_free) / sqrt(w' C w)``, per bar."""
+    """Return ``(w' mean - risk_free) / sqrt(w' C w)``, per bar."""
     return float((weights @ mean - risk_free) / np.sqrt(weights @ covariance @ weights))

@@ -1,4 +1,4 @@
-"""Comparison of backtests over the same dates: one table, best first, with how sure it is."""
+"""Comparison of backtests over the same dates: one table, best first, with intervals."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence
@@ -43,7 +43,7 @@ _CHANCE = tuple(f"growth_difference_{part}" for part in (*_BOUNDS, "p"))  # by b
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Strategies over the same dates, held against a reference.
+    """Comparison of strategies with a reference account over the same dates.
 
     Attributes:
         results: Backtests by name, in the order of the table.
@@ -88,17 +88,17 @@ class Comparison:
 
     @property
     def ranked(self) -> dict[str, BacktestResult]:
-        """The backtests of all but the oracles, best first."""
+        """Return the backtests of all but the oracles, best first."""
         return {name: r for name, r in self.results.items() if name not in self.oracles}
 
     @property
     def complete(self) -> dict[str, BacktestResult]:
-        """Those of the ranked accounts that reached the end."""
+        """Return the ranked accounts that were not ruined."""
         return _complete(self.ranked, len(next(iter(self.results.values())).costs))
 
     @property
     def distinct(self) -> dict[str, BacktestResult]:
-        """The backtests of the ranked that are not the same account under another name."""
+        """Return the ranked backtests without duplicates under another name."""
         return {n: result for n, result in self.ranked.items() if self.twins[n] == n}
 
 
@@ -112,7 +112,7 @@ def compare(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Rank strategies by growth after costs and say how sure their differences are.
+    """Rank strategies by growth after costs, with intervals of their differences.
 
     Args:
         results: Backtests by name, from the same dates; those of ruined accounts may end earlier.
@@ -214,7 +214,7 @@ def _remark(
 
 
 def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:
-    """The accounts with a finite return in every step: those that were not ruined."""
+    """Return the accounts with a finite return in every step: those that were not ruined."""
     return {
         name: result
         for name, result in results.items()
@@ -223,7 +223,7 @@ def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, Ba
 
 
 def _twins(results: Mapping[str, BacktestResult]) -> dict[str, str]:
-    """The first name of the same account, of every name."""
+    """Return for every name the first name of the same account."""
     first: dict[str, str] = {}
     for name, result in results.items():
         same = (other for other in first.values() if _same(result, results[other]))
@@ -237,7 +237,7 @@ def _same(one: BacktestResult, other: BacktestResult) -> bool:
 
 
 def _relative(results: Mapping[str, BacktestResult], reference: str) -> pd.DataFrame:
-    """Measures against the reference, of accounts as long as its own."""
+    """Return measures against the reference, of accounts as long as its own."""
     other = results[reference]
     rows = {
         name: relative_summary(result.values, other.values, other.periods_per_year)
@@ -293,7 +293,7 @@ def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -
 
 
 def _finite(value: Any) -> Any:
-    """JSON-able data with None for numbers that are not finite, which JSON cannot say."""
+    """Return JSON-able data with None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

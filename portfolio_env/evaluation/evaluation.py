@@ -1,4 +1,4 @@
-"""A whole evaluation, from the task to the files: what ``evaluate.py`` runs."""
+"""A whole evaluation, from the task to the files, as run by ``evaluate.py``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from portfolio_env.files.atomic import locked
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What an evaluation found.
+    """Results of an evaluation.
 
     Attributes:
         task: What was evaluated.
@@ -41,16 +41,16 @@ class Evaluation:
 
     @property
     def folder(self) -> Path:
-        """Where ``write_evaluation`` puts its files."""
+        """Return the folder where ``write_evaluation`` puts its files."""
         return self.task.folder / "evaluation" / self.split
 
     @property
     def seeds(self) -> list[str]:
-        """A sentence on every group of agents that differ by their seed alone."""
+        """Return a sentence on every group of agents that differ by their seed alone."""
         return seed_sentences(self.comparison, self.inputs.seeds)
 
     def print(self) -> None:
-        """Print the table, the verdict, what the gate decided, and what a reader must know."""
+        """Print the table, the verdict, the gate's decisions, and caveats."""
         lines = [*self.inputs.gate, *self.seeds, *self.inputs.warnings]
         print_summary(self.comparison, self.inputs.title, lines)
 
@@ -68,7 +68,7 @@ def evaluate(
     hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,
     progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
 ) -> Evaluation:
-    """Backtest the agents of a task, each behind the validation gate too, and baselines; compare.
+    """Backtest a task's agents, each with the validation gate too, and baselines; compare them.
 
     A use of the test range is counted in the folder of the task; nothing else is written.
 

@@ -35,18 +35,18 @@ _loaders: list[Callable[..., Market]] = []
 
 
 def vocabularies_of(panel: PricePanel) -> dict[str, tuple[str, ...]]:
-    """The labels of every category of a panel, sorted."""
+    """Return the labels of every category of a panel, sorted."""
     return {name: tuple(sorted({*labels} - {""})) for name, labels in panel.categories.items()}
 
 
 def _within(values: npt.NDArray[np.float32], bound: float) -> bool:
-    """Whether all values are finite and within +-bound, without a copy of them."""
+    """Return whether all values are finite and within +-bound, without a copy of them."""
     return not values.size or bool(-values.min() <= np.float32(bound) >= values.max())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Market(Immutable):
-    """A price panel together with the features an agent observes.
+    """Price panel together with the features an agent observes.
 
     Attributes:
         panel: The bars.
@@ -84,12 +84,12 @@ class Market(Immutable):
 
     @classmethod
     def from_panel(cls, panel: PricePanel, **options: Any) -> Market:
-        """The market of a panel; ``load_market`` with the same options."""
+        """Return the market of a panel, as ``load_market`` does with the same options."""
         return _loaders[-1](panel, **options)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, **options: Any) -> Market:
-        """The market of a long frame; ``load_market`` with the same options.
+        """Return the market of a long frame, as ``load_market`` does with the same options.
 
         Args:
             frame: Columns date, symbol, close and, where known, open, high, low and volume.
@@ -99,7 +99,7 @@ class Market(Immutable):
 
     @classmethod
     def from_prices(cls, close: pd.DataFrame, **options: Any) -> Market:
-        """The market of closing prices alone; ``load_market`` with the same options.
+        """Return the market of closing prices alone, as ``load_market`` does with the same options.
 
         Args:
             close: Index dates, one column per asset, NaN where there is no bar.
@@ -113,7 +113,7 @@ class Market(Immutable):
         return f"Market({self._summary()}; {year})"
 
     def _summary(self) -> str:
-        """The market in a few words."""
+        """Return the market in a few words."""
         names = ", ".join(self.assets[:3]) + (", ..." if self.n_assets > 3 else "")
         first, last = (str(self.timestamps[row])[:10] for row in (0, -1))
         return (
@@ -123,42 +123,42 @@ class Market(Immutable):
 
     @property
     def timestamps(self) -> Timestamps:
-        """(T,) datetime64[ns]."""
+        """Timestamps, (T,) datetime64[ns]."""
         return self.panel.timestamps
 
     @property
     def assets(self) -> tuple[str, ...]:
-        """N names."""
+        """Names of the N assets."""
         return self.panel.assets
 
     @property
     def open(self) -> FloatArray | None:
-        """(T, N) prices, or None."""
+        """Opening prices (T, N), or None."""
         return self.panel.open
 
     @property
     def high(self) -> FloatArray | None:
-        """(T, N) prices, or None."""
+        """Highest prices (T, N), or None."""
         return self.panel.high
 
     @property
     def low(self) -> FloatArray | None:
-        """(T, N) prices, or None."""
+        """Lowest prices (T, N), or None."""
         return self.panel.low
 
     @property
     def close(self) -> FloatArray:
-        """(T, N) prices; NaN where there is no bar."""
+        """Closing prices (T, N); NaN where there is no bar."""
         return self.panel.close
 
     @property
     def volume(self) -> FloatArray | None:
-        """(T, N) units traded, or None."""
+        """Units traded (T, N), or None."""
         return self.panel.volume
 
     @property
     def tradable(self) -> npt.NDArray[np.bool_]:
-        """(T, N)."""
+        """Flags (T, N): whether each asset trades in each bar."""
         return self.panel.tradable
 
     @property
@@ -168,7 +168,9 @@ class Market(Immutable):
         return self.panel.periods_per_year if math.isnan(stated) else stated
 
     def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
-        """Bars per year of the rows from ``start`` to before ``end``, for yearly figures.
+        """Return the bars per year of the rows from ``start`` to before ``end``.
+
+        Yearly figures follow from it.
 
         What was stated, else the steps there over the years of 365.25 days that they take.
         """
@@ -191,7 +193,7 @@ class Market(Immutable):
 
     @cached_property
     def category_codes(self) -> npt.NDArray[np.int64]:
-        """(N, K) codes of the K categories for embeddings.
+        """Codes (N, K) of the K categories for embeddings.
 
         Code k + 1 is label k of the category's vocabulary; 0 is a label that is unknown or was not
         in the vocabulary when the pipeline was fitted. An embedding needs len(vocabulary) + 1 rows.
@@ -218,21 +220,21 @@ class Market(Immutable):
         return fingerprint_of(self.hash, self._summary())
 
     def row(self, when: Moment) -> int:
-        """The row of a moment: a row number, or the first row at or after a date; see `row_of`."""
+        """Return the row of a moment: a row number, or the first row at or after a date."""
         return row_of(self.timestamps, when)
 
     def past(self, t: int) -> Market:
-        """The market as it was known at the close of bar ``t``: rows 0 to t, as views."""
+        """Return the market as it was known at the close of bar ``t``: rows 0 to t, as views."""
         if not 0 <= t < self.n_bars:
             raise ArgumentError(f"t is {t}: give a row in [0, {self.n_bars - 1}]")
         return self.subset(slice(0, t + 1))
 
     def select(self, assets: Sequence[str]) -> Market:
-        """The market of the named assets, in the given order, with the features they have here."""
+        """Return the market of the named assets, in that order, with the features kept here."""
         return self.subset(columns=indices_of("asset", assets, self.assets))
 
     def subset(self, rows: slice = slice(None), columns: Sequence[int] | None = None) -> Market:
-        """The market of a range of rows (views) and some assets, in the given order."""
+        """Return the market of a range of rows (views) and some assets, in the given order."""
         features = self.features[rows]
         return replace(
             self,
@@ -242,7 +244,7 @@ class Market(Immutable):
         )
 
     def extended(self, panel: PricePanel, features: npt.NDArray[np.float32]) -> Market:
-        """The market continued to the end of a longer panel (see ``FeaturePipeline.update``).
+        """Return the market continued by a longer panel's bars (see ``FeaturePipeline.update``).
 
         Args:
             panel: The panel of this market with K more bars.
@@ -258,7 +260,7 @@ class Market(Immutable):
     def split(
         self, train: float | Moment = 0.7, validation: float | Moment = 0.15
     ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        """Chronological ranges for training, validation and test.
+        """Return chronological ranges for training, validation and test.
 
         Args:
             train: The share of all bars, in (0, 1), or the moment at which training ends.
@@ -363,15 +365,15 @@ class GrowableArray:
         self._rows.setflags(write=False)
 
     def filled(self) -> npt.NDArray[Any]:
-        """The rows so far."""
+        """Return the rows so far."""
         return self._rows[: self._used]
 
     def fits(self, used: int, more: int) -> bool:
-        """Whether it ends after ``used`` rows and has room for ``more``."""
+        """Return whether it ends after ``used`` rows and has space for ``more``."""
         return self._used == used and used + more <= len(self._rows)
 
     def append(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Write rows after the last one; returns all of them."""
+        """Write rows after the last one; return all of them."""
         end = self._used + len(rows)
         self._rows.setflags(write=True)  # nobody holds a view of these rows yet
         self._rows[self._used : end] = rows

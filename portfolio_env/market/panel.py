@@ -21,7 +21,7 @@ BAR_FIELDS = ("open", "high", "low", "close", "volume")
 def bar_faults(
     bars: Mapping[str, FloatArray | None],
 ) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
-    """What cannot be true of price bars, as (mask of the offending bars, description).
+    """Return faults of price bars, as (mask of the offending bars, description).
 
     Args:
         bars: The arrays of ``BAR_FIELDS``, all of one shape; NaN close means that there is no bar.
@@ -51,7 +51,7 @@ def bar_faults(
 
 
 def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A C-contiguous array that nobody can write to; a copy unless the input is one already."""
+    """Return a C-contiguous read-only array; a copy unless the input is one already."""
     array = np.asarray(values, dtype)
     owner = array.base if isinstance(array.base, np.ndarray) else array
     owned = owner.flags.owndata or isinstance(owner.base, mmap)
@@ -64,7 +64,7 @@ def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 
 class Immutable:
-    """Copies are the object itself, and unpickled arrays are read-only again."""
+    """Immutable base: copies are the object itself, and unpickled arrays are read-only again."""
 
     def __copy__(self) -> Self:
         return self
@@ -179,7 +179,9 @@ class PricePanel(Immutable):
                 )
 
     def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
-        """Bars per year of the rows from ``start`` to before ``end``, for yearly figures.
+        """Return the bars per year of the rows from ``start`` to before ``end``.
+
+        Yearly figures follow from it.
 
         What was stated, else the steps there over the years that they take.
         """
@@ -188,7 +190,7 @@ class PricePanel(Immutable):
         return bars_per_year(self.timestamps[start:end])
 
     def extended(self, later: PricePanel) -> PricePanel:
-        """This panel followed by later bars of the same assets, fields and channels.
+        """Return this panel followed by later bars of the same assets, fields and channels.
 
         Raises:
             DataError: If they do not continue it.
@@ -221,7 +223,7 @@ class PricePanel(Immutable):
         )
 
     def past(self, t: int) -> PricePanel:
-        """The panel as it was known at the close of bar ``t``: rows 0 to t, as views.
+        """Return the panel as it was known at the close of bar ``t``: rows 0 to t, as views.
 
         What was checked is not checked again, so this takes the same few microseconds for any t.
         """
@@ -239,7 +241,7 @@ class PricePanel(Immutable):
     def subset(
         self, rows: slice | npt.NDArray[Any] = slice(None), columns: Sequence[int] | None = None
     ) -> PricePanel:
-        """The panel of some rows (a view for slices) and some assets, in the given order."""
+        """Return the panel of some rows (a view for slices) and some assets, in the given order."""
 
         def cut(values: Any) -> Any:
             if values is None:

@@ -31,7 +31,9 @@ _PERCENT = ("pct", "percent", "%")
 
 
 def checked_rate(name: str, value: Any) -> Rate:
-    """A rate in the form that JSON can hold: a Series becomes a mapping; files are read later.
+    """Return a rate in the form that JSON can hold: a Series becomes a mapping.
+
+    Files are read when the rate is used.
 
     Args:
         name: What the rate is called in a message.
@@ -59,7 +61,7 @@ def is_zero(rate: Rate) -> bool:
 
 
 def absolute(rate: Rate) -> Rate:
-    """The rate with the path of its file absolute, as settings keep it."""
+    """Return the rate with the path of its file absolute, as settings keep it."""
     if not isinstance(rate, str):
         return rate
     path, mark, query = rate.partition("?")
@@ -67,7 +69,7 @@ def absolute(rate: Rate) -> Rate:
 
 
 def rates_at(name: str, rate: Rate, timestamps: Timestamps) -> FloatArray:
-    """(T,) the yearly rate known at each bar: the last one dated at or before it.
+    """Return the (T,) yearly rate known at each bar: the last one dated at or before it.
 
     Args:
         name: What the rate is called in a message.
@@ -92,7 +94,7 @@ def rates_at(name: str, rate: Rate, timestamps: Timestamps) -> FloatArray:
 
 
 def _dated(name: str, rates: Any) -> pd.Series[float]:
-    """Checked fractions over datetime64[ns], sorted."""
+    """Return checked fractions over datetime64[ns], sorted."""
     try:
         series = pd.Series(rates, dtype=np.float64).dropna()
     except (TypeError, ValueError) as error:
@@ -120,7 +122,7 @@ def _dated(name: str, rates: Any) -> pd.Series[float]:
 
 
 def _read(name: str, source: str) -> pd.Series[float]:
-    """The rates of a CSV file."""
+    """Return the rates of a CSV file."""
     path, _, query = source.partition("?")
     options = dict(parse_qsl(query, keep_blank_values=True))
     check_keywords(f"{name}={shortened(source)}", "option", options, ("column", "unit"))

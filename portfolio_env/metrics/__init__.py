@@ -28,6 +28,12 @@ from portfolio_env.metrics.paths import (
     simple_returns,
     total_return,
 )
+from portfolio_env.metrics.periods import (
+    CalendarPeriod,
+    calendar_returns,
+    monthly_table,
+    worst_drawdowns,
+)
 from portfolio_env.metrics.records import (
     MEASURES,
     RELATIVE_MEASURES,
@@ -69,11 +75,13 @@ __all__ = [
     "MEASURES",
     "RELATIVE_MEASURES",
     "TAIL",
+    "CalendarPeriod",
     "TrackRecord",
     "annual_log_growth",
     "annual_return",
     "annual_turnover",
     "beta",
+    "calendar_returns",
     "calmar",
     "correlation",
     "correlation_stability",
@@ -87,6 +95,7 @@ __all__ = [
     "kurtosis",
     "max_drawdown",
     "max_drawdown_length",
+    "monthly_table",
     "omega",
     "profit_factor",
     "recovery_time",
@@ -104,4 +113,5 @@ __all__ = [
     "tracking_error",
     "value_at_risk",
     "volatility",
+    "worst_drawdowns",
 ]

@@ -113,7 +113,7 @@ def _window_sums(series: FloatArray, window: int) -> FloatArray:
 
 
 def _spread(series: FloatArray, sums: FloatArray, window: int) -> FloatArray:
-    """Sum of squares around the mean of each window; NaN where only rounding noise is left."""
+    """Return the sum of squares around the mean of each window; NaN for rounding noise alone."""
     spread = _window_sums(np.square(series), window)
     noise = np.maximum(1e-10 * spread.max(axis=0), window * ROUNDING**2)
     spread -= np.square(sums) / window
