@@ -19,6 +19,7 @@ from portfolio_env import Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.pipeline import build_market
+from portfolio_env.market.rates import absolute
 from portfolio_env.market.timeline import Timestamps, row_of, split_rows
 from portfolio_env.names import names_plugin, plugin_name
 
@@ -295,6 +296,9 @@ class TrainConfig:
             self,
             market=str(path.resolve()) if path.exists() else self.market,
             data=self.data.resolved(),
+            costs=dataclasses.replace(
+                self.costs, cash_rate_annual=absolute(self.costs.cash_rate_annual)
+            ),
             timesteps=timesteps,
             num_envs=self.num_envs or (256 if on_policy else 64),
             window=self.window or (1 if self.encoder == "per_asset" else 60),

@@ -283,7 +283,9 @@ def _differences(
 
 def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -> pd.DataFrame:
     rows = {
-        name: deflated_sharpe_ratio(result.returns, result.periods_per_year, trials).probability
+        name: deflated_sharpe_ratio(
+            result.excess_returns, result.periods_per_year, trials
+        ).probability
         for name, result in complete.items()
         if len(trials) > 1 and len(result.costs) >= MIN_PERIODS
     }

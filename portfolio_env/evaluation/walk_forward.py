@@ -124,11 +124,11 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         before = joined[-1]
         if before.values[-1] <= RUIN_FRACTION * before.values[0]:
             break
-        if later.assets != before.assets or later.periods_per_year != before.periods_per_year:
+        years = [each.stated_periods_per_year for each in (later, before)]
+        if later.assets != before.assets or years[0] != years[1]:
             raise ArgumentError(
-                f"result {i} is of {later.assets} with {later.periods_per_year:g} periods a year, "
-                f"the one before of {before.assets} with {before.periods_per_year:g}; stitch "
-                "accounts of one market."
+                f"result {i} is of {later.assets} with {years[0]} stated periods a year, the one "
+                f"before of {before.assets} with {years[1]}; stitch accounts of one market."
             )
         if later.timestamps[0] != before.timestamps[-1]:
             raise ArgumentError(
@@ -161,6 +161,9 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         costs=money("costs"),
         carries=money("carries"),
         last_weights=joined[-1].last_weights,
+        cash_returns=np.concatenate(
+            [np.broadcast_to(each.cash_returns, each.costs.shape) for each in joined]
+        ),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -107,7 +108,9 @@ class Market(Immutable):
         return _loaders[-1](close, **options)
 
     def __repr__(self) -> str:
-        return f"Market({self._summary()})"
+        stated = not math.isnan(self.panel.stated_periods_per_year)
+        year = f"{self.bars_per_year():.6g} bars per year, {'stated' if stated else 'counted'}"
+        return f"Market({self._summary()}; {year})"
 
     def _summary(self) -> str:
         """Return the market in a few words."""
@@ -160,8 +163,18 @@ class Market(Immutable):
 
     @property
     def periods_per_year(self) -> float:
-        """Bars per year."""
-        return self.panel.periods_per_year
+        """Bars per year: what was stated, else those of the calendar (365, 252, 8760, ...)."""
+        stated = self.panel.stated_periods_per_year
+        return self.panel.periods_per_year if math.isnan(stated) else stated
+
+    def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
+        """Return the bars per year of the rows from ``start`` to before ``end``.
+
+        Yearly figures follow from it.
+
+        What was stated, else the steps there over the years of 365.25 days that they take.
+        """
+        return self.panel.bars_per_year(start, end)
 
     @property
     def n_bars(self) -> int:
@@ -259,15 +272,17 @@ class Market(Immutable):
         return split_rows(self.timestamps, train, validation)
 
     def _header(self) -> dict[str, Any]:
+        stated = self.panel.stated_periods_per_year
         return {
             "assets": self.assets,
             "feature_names": self.feature_names,
             "feature_bound": self.feature_bound,
             "warmup": self.warmup,
-            "periods_per_year": self.periods_per_year,
+            "periods_per_year": self.panel.periods_per_year,
             "exogenous": list(self.panel.exogenous),
             "categories": self.panel.categories,
             "vocabularies": self.vocabularies,
+            **({} if math.isnan(stated) else {"stated_periods_per_year": stated}),
         }
 
     def _arrays(self) -> dict[str, Any]:
@@ -314,6 +329,7 @@ class Market(Immutable):
                 },
                 categories=header.get("categories", {}),
                 periods_per_year=header["periods_per_year"],
+                stated_periods_per_year=header.get("stated_periods_per_year", math.nan),
                 provenance=header["provenance"],
                 **{name: arrays[name] for name in BAR_FIELDS if name in arrays},
             )
