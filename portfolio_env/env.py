@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, TypedDict, Unpack
 
@@ -61,16 +61,39 @@ class EnvOptions(TypedDict, total=False):
     logits_scale: float
 
 
+_OPTIONS = {
+    name: each
+    for name, each in inspect.signature(Simulator).parameters.items()
+    if each.kind is each.KEYWORD_ONLY
+}
+
+
+def shows_options(init: Callable[..., None]) -> Callable[..., None]:
+    """Show the keywords of ``EnvOptions``, with their defaults, in the signature of a class."""
+    signature = inspect.signature(init)
+    own = list(signature.parameters.values())[:-1]  # all but **options
+    shown = signature.replace(parameters=[*own, *_OPTIONS.values()])
+    init.__signature__ = shown  # type: ignore[attr-defined]
+    return init
+
+
 def check_options(environment: type, options: Mapping[str, Any]) -> None:
     """Refuse keywords that the environment does not have; ``options`` are those it hands on."""
     own = inspect.signature(environment).parameters.values()
-    known = [each.name for each in own if each.kind is not each.VAR_KEYWORD]
+    named = [each.name for each in own if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    known = list(dict.fromkeys([*named, *_OPTIONS]))
     for name in options:
         if name in _ELSEWHERE and name not in known:
             raise ArgumentError(
                 f"{environment.__name__} has no keyword {name!r}; {_ELSEWHERE[name]}"
             )
-    check_keywords(environment.__name__, "keyword", options, [*known, *EnvOptions.__annotations__])
+    check_keywords(environment.__name__, "keyword", options, known)
+
+
+def all_options(observation: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """What an environment observes, and the keywords of ``EnvOptions`` with their defaults."""
+    defaults = {name: each.default for name, each in _OPTIONS.items()}
+    return {"observation": observation, **defaults, **options}
 
 
 class PortfolioEnv(gym.Env[Any, Any]):
@@ -104,6 +127,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}  # type: ignore[misc]
 
+    @shows_options
     def __init__(
         self,
         market: Market | str = "synthetic",
@@ -115,6 +139,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
         """Build a simulator with one lane."""
         check_options(type(self), options)
         self.simulator = Simulator(opened_market(market), 1, **options)
+        self.env_options = all_options(observation, options)
         self._observer = Observer(self.simulator, observation)
         self.observation_space = self._observer.space
         self.action_space = action_space(self.simulator)

@@ -16,11 +16,13 @@ from portfolio_env.checks import checked
 from portfolio_env.env import (
     EnvOptions,
     action_space,
+    all_options,
     check_options,
     checked_render_mode,
     opened_market,
     read_reset_options,
     render_lane,
+    shows_options,
 )
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -59,6 +61,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}  # type: ignore[misc]
 
+    @shows_options
     def __init__(
         self,
         num_envs: int = 1,
@@ -74,6 +77,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         """Build a simulator with ``num_envs`` lanes."""
         check_options(type(self), options)
         self.simulator = Simulator(opened_market(market), num_envs, **options)
+        self.env_options = all_options(observation, options)
         self.num_envs = num_envs
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         # one dict per object: the class holds none, as two environments may differ in mode

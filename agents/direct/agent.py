@@ -178,6 +178,17 @@ class DirectAgent:
         """Bars an observation must hold."""
         return self.network.extractor.bars
 
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Keywords of the environment that it acts in: what it reads and how it answers."""
+        scale = self.config["logits_scale"]
+        return {
+            "observation": "index",
+            "action": self.action,
+            "window": self.window,
+            "logits_scale": scale,
+        }
+
     def bind(self, market: Market, n_assets: int | None = None) -> None:
         """Give it the market that index observations refer to; it is part of no saved file.
 

@@ -70,13 +70,14 @@ def evaluate(
 ) -> Evaluation:
     """Backtest the agents of a task, each behind the validation gate too, and baselines; compare.
 
-    A use of the test range is counted in the folder of the task; nothing else is written.
+    A use of the test range is counted in the folder of a task that is ``logged``; nothing else is
+    written. ``baselines.evaluate`` makes the task of a market and of strategies by name.
 
     Args:
         task: Market, folds, rules, and the trained agents.
         baselines: The baselines, the benchmark first (see ``baselines.strategies``).
         split: Range to evaluate: "train", "validation" or "test". There is no gate on the
-            validation range, where it would judge what it decides by.
+            validation range, where it would judge what it decides by, nor without one.
         commissions: Further commissions of both sides to judge at, in basis points.
         capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
@@ -95,12 +96,13 @@ def evaluate(
     check_capital(task, capital, lot)
     told = task.events(events)
     agents = agent_strategies(task)
-    gated = agents if split != "validation" else []
+    has_gate = split != "validation" and all("validation" in fold.ranges for fold in task.folds)
+    gated = agents if has_gate else []
     gates = [ValidationGate(agent, fallback=baselines[0]) for agent in gated]
     strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
     runs = run_backtests(progress(strategies), task, split, commissions=commissions)
     look = look_at(task, split, trials(task, runs))
-    earlier = record_look(task.folder, look) if split == "test" else []
+    earlier = record_look(task.folder, look) if split == "test" and task.logged else []
     comparison = compare(
         runs.results,
         oracles=runs.oracles,

@@ -6,6 +6,8 @@ Matplotlib is imported when a figure is drawn.
 from __future__ import annotations
 
 import math
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +37,8 @@ LOG_STEPS = (  # its numbers within a decade, by that ratio
 def new_figure(size: tuple[float, float], dpi: int) -> Figure:
     """A matplotlib figure that draws without a display and that no global state keeps alive.
 
+    As the last line of a notebook's cell it shows itself, whatever the notebook's backend.
+
     Args:
         size: Width and height in inches.
         dpi: Dots per inch.
@@ -51,7 +55,15 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
         ) from error
     figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _png(figure: Figure) -> bytes:
+    """The figure as the bytes of a PNG file."""
+    with BytesIO() as file:
+        figure.savefig(file, format="png")
+        return file.getvalue()
 
 
 def panels_grid(panels: int, height: float = 2.3, **share: Any) -> tuple[Figure, list[Axes]]:
