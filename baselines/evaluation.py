@@ -224,7 +224,7 @@ def _trained(thing: Any, options: dict[str, Any]) -> TrainedAgent:
         from agents.training.tasks import trained_agent
 
         return replace(trained_agent(thing, "final"), options=options)
-    network = getattr(policy, "network", getattr(policy, "policy", None))
+    network: Any = getattr(policy, "network", getattr(policy, "policy", None))
     parts = network.parameters() if hasattr(network, "parameters") else ()
     size = sum(part.numel() * part.element_size() for part in parts)
     return TrainedAgent(policy, parameter_bytes=size, options=options)

@@ -10,11 +10,14 @@ from typing import Any, ClassVar, TypedDict, Unpack
 import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
+from numpy.typing import NDArray
 
-from portfolio_env.checks import check_choice
+from portfolio_env.checks import check_choice, shortened
 from portfolio_env.data import load_market
 from portfolio_env.errors import ArgumentError
+from portfolio_env.html import card
 from portfolio_env.market import Market
+from portfolio_env.market.timeline import time_text
 from portfolio_env.names import check_keywords
 from portfolio_env.observations import Observer
 from portfolio_env.simulation import dynamics
@@ -32,6 +35,39 @@ _ELSEWHERE = {  # what one environment takes and the other does not
     "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",
     "stagger": "lanes are of PortfolioVectorEnv.",
 }
+
+
+def summary(simulator: Simulator, options: Mapping[str, Any]) -> str:
+    """An environment in a few words: its market, and how it is seen and traded."""
+    return (
+        f"{simulator.market!r}; observation {options['observation']!r}, window "
+        f"{simulator.window}, action {simulator.action!r}; {_range(simulator)}"
+    )
+
+
+def facts(
+    simulator: Simulator,
+    options: Mapping[str, Any],
+    observation: spaces.Space[Any],
+    action: spaces.Space[Any],
+) -> dict[str, str]:
+    """What there is to know of an environment at a glance, by name."""
+    defaults = all_options("window", {})
+    changed = {n: value for n, value in options.items() if n in _OPTIONS and value != defaults[n]}
+    parts = observation.spaces.items() if isinstance(observation, spaces.Dict) else ()
+    shapes = ", ".join(f"{name} {part.shape}" for name, part in parts) or f"{observation.shape}"
+    return {
+        "market": repr(simulator.market),
+        "range": _range(simulator),
+        "observation": f"{options['observation']}: {shapes}",
+        "action": f"{simulator.action}: {action.shape}, cash first",
+        "arguments": ", ".join(f"{n}={shortened(v)}" for n, v in changed.items()) or "defaults",
+    }
+
+
+def _range(simulator: Simulator) -> str:
+    episodes, times = simulator.episodes, simulator.market.timestamps
+    return f"{time_text(times[episodes.start])} to {time_text(times[episodes.end - 1])}"
 
 
 def action_space(simulator: Simulator) -> spaces.Box:
@@ -151,6 +187,36 @@ class PortfolioEnv(gym.Env[Any, Any]):
     def executor(self) -> Executor:
         """What carries out the actions: the simulator."""
         return self.simulator
+
+    @property
+    def market(self) -> Market:
+        """The market that is traded."""
+        return self.simulator.market
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """(N + 1,) weights at the last close, as the market left them, cash first; a copy."""
+        return self.simulator.weights[0].copy()
+
+    @property
+    def timestamp(self) -> np.datetime64:
+        """Time of the last closed bar."""
+        now: np.datetime64 = self.market.timestamps[self.simulator.t[0]]
+        return now
+
+    def __repr__(self) -> str:
+        value = self.simulator.ledger[dynamics.VALUE, 0]
+        now = f"; value {value:,.2f} at {time_text(self.timestamp)}" if value else ""
+        return f"{type(self).__name__}({summary(self.simulator, self.env_options)}{now})"
+
+    def __str__(self) -> str:
+        return f"<{self!r}>"  # wrappers of Gymnasium put their own names before it
+
+    def _repr_html_(self) -> str:
+        found = facts(self.simulator, self.env_options, self.observation_space, self.action_space)
+        if value := self.simulator.ledger[dynamics.VALUE, 0]:
+            found |= {"account": f"value {value:,.2f} at {time_text(self.timestamp)}"}
+        return card(type(self).__name__, found)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None

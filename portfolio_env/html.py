@@ -1,11 +1,11 @@
-"""One HTML page that needs nothing else: no scripts, no requests, pictures inside."""
+"""HTML that needs nothing else, no scripts and no requests: pages, and cards in notebooks."""
 
 from __future__ import annotations
 
 import base64
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,6 +101,16 @@ def table(frame: pd.DataFrame) -> str:
     corner = escape(str(frame.index.name or ""))
     head = f'<thead><tr><th scope="col">{corner}</th>{head}</tr></thead>'
     return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
+
+
+def card(title: str, facts: Mapping[str, object], *parts: str) -> str:
+    """What a notebook shows of an object: a title, facts by name, and further HTML."""
+    rows = "".join(
+        f'<tr><th style="text-align: left">{escape(name)}</th>'
+        f'<td style="text-align: left">{escape(str(fact))}</td></tr>'
+        for name, fact in facts.items()
+    )
+    return f"<div><b>{escape(title)}</b><table>{rows}</table>{''.join(parts)}</div>"
 
 
 def picture(path: Path, alternative: str) -> str:

@@ -19,12 +19,15 @@ from portfolio_env.env import (
     all_options,
     check_options,
     checked_render_mode,
+    facts,
     opened_market,
     read_reset_options,
     render_lane,
     shows_options,
+    summary,
 )
 from portfolio_env.errors import ArgumentError
+from portfolio_env.html import card
 from portfolio_env.market import Market
 from portfolio_env.observations import Observer
 from portfolio_env.simulation import dynamics
@@ -101,6 +104,33 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     def executor(self) -> Executor:
         """What carries out the actions: the simulator."""
         return self.simulator
+
+    @property
+    def market(self) -> Market:
+        """The market that is traded."""
+        return self.simulator.market
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """(B, N + 1) weights at the last close, as the market left them, cash first; a copy."""
+        return self.simulator.weights.copy()
+
+    @property
+    def timestamp(self) -> NDArray[np.datetime64]:
+        """(B,) time of the last closed bar of every lane."""
+        return self.market.timestamps[self.simulator.t]
+
+    def __repr__(self) -> str:
+        lanes = f"{self.num_envs} lane{'s' * (self.num_envs != 1)}"
+        mode = self.autoreset_mode.value
+        return (
+            f"{type(self).__name__}({lanes}, {mode}; {summary(self.simulator, self.env_options)})"
+        )
+
+    def _repr_html_(self) -> str:
+        spaces = self.single_observation_space, self.single_action_space
+        lanes = {"lanes": f"{self.num_envs}", "autoreset": self.autoreset_mode.value}
+        return card(type(self).__name__, lanes | facts(self.simulator, self.env_options, *spaces))
 
     def reset(
         self,

@@ -15,13 +15,14 @@ from portfolio_env.evaluation.report.inputs import ReportInputs, report_inputs
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.report.subperiods import seed_sentences
 from portfolio_env.evaluation.runner import BacktestRuns, Strategy, agent_strategies, run_backtests
-from portfolio_env.evaluation.summary import print_summary
+from portfolio_env.evaluation.summary import overall, print_summary, text_table
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
 from portfolio_env.files.atomic import locked
+from portfolio_env.html import bullets, card, table
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """What an evaluation found.
 
@@ -39,6 +40,14 @@ class Evaluation:
     comparison: Comparison
     inputs: ReportInputs
 
+    def __repr__(self) -> str:
+        return f"Evaluation({self.split}; {self.comparison!r})"
+
+    def _repr_html_(self) -> str:
+        lines = [overall(self.comparison), *self.comparison.notes, *self._lines()]
+        title = f"Evaluation, {self.inputs.title}"
+        return card(title, {}, table(text_table(self.comparison)), bullets(lines))
+
     @property
     def folder(self) -> Path:
         """Where ``write_evaluation`` puts its files."""
@@ -51,8 +60,10 @@ class Evaluation:
 
     def print(self) -> None:
         """Print the table, the verdict, what the gate decided, and what a reader must know."""
-        lines = [*self.inputs.gate, *self.seeds, *self.inputs.warnings]
-        print_summary(self.comparison, self.inputs.title, lines)
+        print_summary(self.comparison, self.inputs.title, self._lines())
+
+    def _lines(self) -> list[str]:
+        return [*self.inputs.gate, *self.seeds, *self.inputs.warnings]
 
 
 def evaluate(

@@ -22,6 +22,8 @@ import pandas as pd
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.archive import read_arrays, write_arrays
+from portfolio_env.html import card, table
+from portfolio_env.market import overview
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
 from portfolio_env.market.timeline import Moment, Timestamps, row_of, split_rows
@@ -109,14 +111,19 @@ class Market(Immutable):
     def __repr__(self) -> str:
         return f"Market({self._summary()})"
 
+    def _repr_html_(self) -> str:
+        shown = ", ".join(self.feature_names[:12]) + (", ..." if self.n_features > 12 else "")
+        more = {
+            "features": f"{self.n_features}: {shown}" if shown else "none",
+            "warm-up": f"{self.warmup} bars",
+        }
+        return card(
+            "Market", overview.facts(self.panel) | more, table(overview.by_asset(self.panel))
+        )
+
     def _summary(self) -> str:
         """The market in a few words."""
-        names = ", ".join(self.assets[:3]) + (", ..." if self.n_assets > 3 else "")
-        first, last = (str(self.timestamps[row])[:10] for row in (0, -1))
-        return (
-            f"{self.n_assets} assets {names}; {self.n_bars} bars from {first} to {last}; "
-            f"{self.n_features} features"
-        )
+        return f"{overview.summary(self.panel)}; {self.n_features} features"
 
     @property
     def timestamps(self) -> Timestamps:
@@ -209,6 +216,29 @@ class Market(Immutable):
     def row(self, when: Moment) -> int:
         """The row of a moment: a row number, or the first row at or after a date; see `row_of`."""
         return row_of(self.timestamps, when)
+
+    def status(self, asset: str, when: Moment) -> str:
+        """Why an asset can, or cannot, be traded at a bar; a sentence, see ``PricePanel.status``.
+
+        >>> days = pd.date_range("2024-01-02", periods=3)
+        >>> prices = pd.DataFrame({"A": [1.0, 2, 3], "B": [np.nan, 1, 1]}, days)
+        >>> print(Market.from_prices(prices, features="none").status("B", "2024-01-02"))
+        B cannot be traded at 2024-01-02 (bar 0): it is not listed yet; its first bar is 2024-01-03.
+        """
+        return self.panel.status(asset, when)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Bars and features as a long frame; ``load_market`` reads its bars.
+
+        Returns:
+            Columns date, symbol and the bar fields that are known, then tradable, then every
+            feature; one row per bar, by date and symbol.
+        """
+        rows, columns = np.nonzero(np.isfinite(self.close))
+        more = pd.DataFrame(self.features[rows, columns], columns=list(self.feature_names))
+        more.insert(0, "tradable", self.tradable[rows, columns])
+        bars = self.panel.to_frame()
+        return bars.join(more, rsuffix=" (feature)")
 
     def past(self, t: int) -> Market:
         """The market as it was known at the close of bar ``t``: rows 0 to t, as views."""
