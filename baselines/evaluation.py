@@ -16,7 +16,7 @@ import numpy as np
 from baselines.base import Baseline
 from baselines.plugins import BaselineName
 from baselines.strategies import baseline_strategies
-from portfolio_env.env import all_options, opened_market
+from portfolio_env.arguments import all_options, opened_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import evaluation
 from portfolio_env.evaluation.comparison import REFERENCE
