@@ -96,7 +96,7 @@ class Comparison:
     failed: dict[str, str]
 
     def __repr__(self) -> str:
-        best, rest = next(iter(self.ranked)), len(self.table) - 1
+        best, rest = str(self.table.index[0]), len(self.table) - 1
         growth = 100 * float(self.table[RANKED_BY][best])
         return (
             f"Comparison({best} {growth:+.1f} % a year, {rest} other{'s' * (rest != 1)}; "

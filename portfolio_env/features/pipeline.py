@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from portfolio_env.checks import check_number, shortened
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.features import plugins
 from portfolio_env.features.bars import Bars
@@ -97,7 +97,7 @@ class FeaturePipeline:
         options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         asked = [str(getattr(each, "__name__", each)) for each in separate(self.features)]
         state = "not fitted" if self.names is None else f"fitted on {len(self.names)} features"
-        return f"FeaturePipeline({shortened(', '.join(asked))}, {options}; {state})"
+        return f"FeaturePipeline({', '.join(asked):.60}, {options}; {state})"
 
     def _repr_html_(self) -> str:
         names = ("scaler", "scaling", "bound", "reference")

@@ -232,13 +232,14 @@ class Market(Immutable):
 
         Returns:
             Columns date, symbol and the bar fields that are known, then tradable, then every
-            feature; one row per bar, by date and symbol.
+            feature (one called close, say, is "feature close"); one row per bar, by date and
+            symbol.
         """
         rows, columns = np.nonzero(np.isfinite(self.close))
-        more = pd.DataFrame(self.features[rows, columns], columns=list(self.feature_names))
-        more.insert(0, "tradable", self.tradable[rows, columns])
-        bars = self.panel.to_frame()
-        return bars.join(more, rsuffix=" (feature)")
+        frame = self.panel.to_frame().assign(tradable=self.tradable[rows, columns])
+        names = [f"feature {n}" if n in frame.columns else n for n in self.feature_names]
+        features = pd.DataFrame(self.features[rows, columns], columns=names)
+        return pd.concat([frame, features], axis=1)
 
     def past(self, t: int) -> Market:
         """The market as it was known at the close of bar ``t``: rows 0 to t, as views."""
