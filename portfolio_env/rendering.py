@@ -78,7 +78,7 @@ class History:
         """Add the present state; ``fresh`` forgets what was before it, at a reset."""
         if fresh:
             for notes in (self._rows, self._values, self._weights, self._costs):
-                notes.clear()  # type: ignore[attr-defined]
+                notes.clear()
         ledger = self.simulator.ledger[:, self.lane]
         self._rows.append(int(self.simulator.t[self.lane]))
         self._values.append(float(ledger[dynamics.VALUE]))
@@ -246,8 +246,8 @@ class Window:
 
             figure = new_figure(SIZE_INCHES, DOTS_PER_INCH)
             draw(figure, frame)
-            clear_output(wait=True)
-            display(figure)
+            clear_output(wait=True)  # type: ignore[no-untyped-call]
+            display(figure)  # type: ignore[no-untyped-call]
             return
         if self._closed:
             return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH = 10.0  # inches, of every picture of a report: one size of letters
 DOTS_PER_INCH = 120
+NOTEBOOK_DOTS_PER_INCH = 72  # a notebook stores its pictures
 LONGEST = 32  # characters of a name in a figure
 LOG_FROM = 4  # a logarithmic axis from this ratio of highest to lowest value
 LOG_STEPS = (  # its numbers within a decade, by that ratio
@@ -62,7 +63,7 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
 def _png(figure: Figure) -> bytes:
     """The figure as the bytes of a PNG file."""
     with BytesIO() as file:
-        figure.savefig(file, format="png")
+        figure.savefig(file, format="png", dpi=NOTEBOOK_DOTS_PER_INCH)
         return file.getvalue()
 
 

@@ -299,7 +299,7 @@ def test_the_headline_is_the_table_in_few_columns():
 
 def test_comparisons_introduce_themselves():
     growth = 100 * FOUND.table["annual_log_growth"]["much_better"]
-    assert repr(FOUND).startswith(f"Comparison(much_better {growth:+.1f} % a year, 6 others; ref")
+    assert repr(FOUND).startswith(f"Comparison(much_better {growth:+.1f} % a year, 7 others; ref")
     page = FOUND._repr_html_()
     assert page.count("<tr>") >= len(FOUND.table) and "nan" not in page
     result = RESULTS["worse"]
@@ -317,7 +317,7 @@ def test_plots_are_figures_that_show_themselves():
     assert values.get_title() == "Account value" and losses.get_title() == "Drawdown"
     chosen = FOUND.plot(["seer", "worse"])
     assert [text.get_text() for text in chosen.legends[0].get_texts()] == ["seer", "worse"]
-    with pytest.raises(ArgumentError, match="did you mean worse"):
+    with pytest.raises(ArgumentError, match="unknown strategy 'wors': did you mean"):
         FOUND.plot(["wors"])
     account = RESULTS["worse"].plot("mine")
     assert [axes.get_title() for axes in account.axes] == ["mine", "Drawdown", "Weights"]
