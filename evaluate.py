@@ -67,7 +67,7 @@ class EvaluateConfig:
 
 
 def evaluate(config: EvaluateConfig) -> Comparison:
-    """Run everything, write everything, print the verdict; a run is kept from being removed."""
+    """Run an evaluation, write its files, print the verdict; a run is locked against removal."""
     split = config.split
     with evaluating(config.run) if config.run and is_run(config.run) else nullcontext():
         where = (config.run, config.task, config.out, split)
@@ -95,7 +95,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
 
 
 def _defaults(file: Path) -> EvaluateConfig:
-    """The settings of a file: those of the evaluation and of its market side by side."""
+    """Return the settings of a file: those of the evaluation and of its market side by side."""
     given = read_settings(file)
     return settings_of(EvaluateConfig, given, file, beside="task", without=["file"])
 

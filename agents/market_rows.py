@@ -1,4 +1,4 @@
-"""What a network reads of any observation: one row per asset, in plain torch."""
+"""Rows of a network's input from any observation: one row per asset, in plain torch."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class MarketRows(nn.Module):
 
     @classmethod
     def of(cls, env: Any, **options: Any) -> Self:
-        """Rows for an environment, bound to its market.
+        """Return rows for an environment, bound to its market.
 
         Args:
             env: A ``PortfolioEnv``, a ``PortfolioVectorEnv``, or either behind wrappers, vector
@@ -114,7 +114,7 @@ class MarketRows(nn.Module):
         return rows
 
     def _bars_of(self, space: spaces.Space[Any]) -> int:
-        """Bars of an observation that holds them, all of whose numbers are accounted for."""
+        """Return the bars of an observation that holds them, after a check of its size."""
         if isinstance(space, spaces.Dict):
             return int((space["market"].shape or ())[0])
         n, numbers = self.n_assets, spaces.flatdim(space)
@@ -128,12 +128,12 @@ class MarketRows(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The encoder itself."""
+        """Return the encoder without its cache."""
         return self.embeddings.encoder
 
     @property
     def needs_market(self) -> bool:
-        """Whether it must be bound before it can be used."""
+        """Return whether a market must be bound before use."""
         return self.reads_index or self.embeddings.encoder.uses_codes
 
     def bind(
@@ -143,7 +143,7 @@ class MarketRows(nn.Module):
         codes: Tensor | None = None,
         market: Market | None = None,
     ) -> None:
-        """Give it the market: itself, or tensors of it that are shared and not copied.
+        """Attach the market: itself, or tensors of it that are shared and not copied.
 
         Args:
             features: A market, or (T, all assets, F).
@@ -163,7 +163,7 @@ class MarketRows(nn.Module):
         return asset_rows(*self.parts(observation))
 
     def parts(self, observation: Observation) -> tuple[Tensor, Tensor, Tensor]:
-        """Channels (batch, assets, C), tradable (batch, assets), weights with cash first."""
+        """Return channels (batch, assets, C), tradable (batch, assets), weights with cash first."""
         if not isinstance(observation, Mapping):
             return self._flat_parts(self._tensor(observation).float())
         given = {name: self._tensor(part) for name, part in observation.items()}
@@ -189,7 +189,7 @@ class MarketRows(nn.Module):
         return part if isinstance(part, Tensor) else th.as_tensor(part, device=self._home.device)
 
     def _check(self, observation: dict[str, Tensor]) -> None:
-        """Refuse observations that lack a part, were scaled, or are of another market.
+        """Reject observations that lack a part, were scaled, or belong to another market.
 
         On a GPU the answer would be waited for. Where gradients are kept, what is learnt from was
         acted on before; so only a market that was found is compared there, as it may have changed
@@ -208,7 +208,7 @@ class MarketRows(nn.Module):
             check_numbers(observation)
 
     def _find(self, observation: dict[str, Tensor]) -> None:
-        """Hold the market of an observation, if none was bound by hand."""
+        """Find and attach the market of an observation, if none was bound by hand."""
         numbers = observation.get("market")
         if numbers is None or not len(numbers):
             return
@@ -231,7 +231,7 @@ class MarketRows(nn.Module):
 
 
 class Layout(NamedTuple):
-    """What a space tells of its observations; None where it does not."""
+    """Layout of observations as a space declares it; None where it does not."""
 
     reads_index: bool
     n_assets: int | None
@@ -240,7 +240,7 @@ class Layout(NamedTuple):
 
 
 def layout_of(space: spaces.Space[Any]) -> Layout:
-    """What the space of one lane's observations tells of them.
+    """Return the layout that the space of one lane's observations declares.
 
     Raises:
         ArgumentError: If it is no space of the environment, one of stacked observations, or one
@@ -279,7 +279,7 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
 
 
 def _settled(name: str, given: int | None, told: int | None) -> int:
-    """What is given or what the space tells, which must not differ."""
+    """Return the given value or that of the space, which must not differ."""
     if given is not None and told is not None and given != told:
         raise ArgumentError(f"{name}={given}, but observations are of {told}; leave {name} out")
     value = told if given is None else given
@@ -292,7 +292,7 @@ def _settled(name: str, given: int | None, told: int | None) -> int:
 
 
 def market_of(env: Any) -> Market:
-    """The market that an environment is in, behind wrappers and in vector environments too."""
+    """Return the market of an environment, also behind wrappers and in vector environments."""
     base = env.unwrapped
     simulator = base.simulator if hasattr(base, "simulator") else env.get_attr("simulator")[0]
     market: Market = simulator.market
@@ -300,7 +300,7 @@ def market_of(env: Any) -> Market:
 
 
 def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) -> None:
-    """Refuse an observation that lacks one of these parts, or what every one has.
+    """Reject an observation that lacks one of these parts, or a part that every one has.
 
     Args:
         observation: A Dict of the environment.
@@ -321,7 +321,7 @@ def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) 
 
 
 def check_numbers(observation: Mapping[str, Tensor]) -> None:
-    """Refuse a Dict observation that was scaled on its way, or cast so that numbers are lost.
+    """Reject a Dict observation that was scaled, or cast with loss of precision.
 
     Raises:
         ArgumentError: If a flag is neither 0 nor 1, or a row or an asset no whole number.
@@ -334,7 +334,7 @@ def check_numbers(observation: Mapping[str, Tensor]) -> None:
 
 
 def check_flags(tradable: Tensor) -> None:
-    """Refuse flags other than 0 and 1.
+    """Reject flags other than 0 and 1.
 
     Raises:
         ArgumentError: If there are any.
@@ -344,7 +344,7 @@ def check_flags(tradable: Tensor) -> None:
 
 
 class _Tensors:
-    """A market on a device, for all networks that found it there."""
+    """Tensors of a market on a device, shared by all networks that use it there."""
 
     def __init__(self, market: Market, device: th.device) -> None:
         self.market = market
@@ -364,12 +364,12 @@ def _shared_tensors(market: Market, device: th.device) -> _Tensors:
 
 
 def all_embeddings(network: nn.Module) -> list[Embeddings]:
-    """The embeddings of all extractors of a policy or network, those of target networks too."""
+    """Return the encoders of all extractors of a policy or network, target networks included."""
     return [part.embeddings for part in network.modules() if isinstance(part, MarketRows)]
 
 
 def asset_rows(channels: Tensor, tradable: Tensor, weights: Tensor) -> Tensor:
-    """The rows of a ``MarketRows`` (batch, assets, C + 2).
+    """Return the rows of a ``MarketRows`` (batch, assets, C + 2).
 
     Args:
         channels: (batch, assets, C).

@@ -80,7 +80,7 @@ def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
 
 
 def agent_tree(agent: BaseAlgorithm) -> dict[str, Any]:
-    """Recipe, parameters and counters of an agent, for ``save_tensors``.
+    """Return recipe, parameters and counters of an agent, for ``save_tensors``.
 
     Raises:
         ArgumentError: If ``make_agent`` did not build it, or with an option that is neither JSON
@@ -125,7 +125,7 @@ def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseA
 def agent_of(
     tree: dict[str, Any], venv: VecEnv, path: str | Path, *, device: str = "auto"
 ) -> BaseAlgorithm:
-    """The agent of an ``agent_tree`` that was read from ``path``; see ``load_agent``."""
+    """Return the agent of an ``agent_tree`` that was read from ``path``; see ``load_agent``."""
     device = str(torch_device(device))
     try:
         admit(_named(tree["recipe"]), tree.get("plugins", {}), Path(path))
@@ -143,7 +143,7 @@ def agent_of(
 
 
 def _named(recipe: Any) -> dict[str, list[str]]:
-    """Names in a recipe by kind; whatever else looks like a plug-in's is taken for an encoder's."""
+    """Return the names in a recipe by kind; other names like a plug-in's count as encoders."""
     algo, encoder = recipe["algo"], recipe["encoder"]
     others = {key: value for key, value in recipe.items() if key != "algo"}
     return {"algorithm": [algo], "encoder": [encoder, *plugins_within(others)]}
@@ -159,7 +159,7 @@ def _made(recipe: dict[str, Any], venv: VecEnv, path: str | Path, device: str) -
 
 
 def _check_recipe(recipe: dict[str, Any], path: str | Path) -> None:
-    """Refuse an option that the algorithm does not have, or of a type that it does not take."""
+    """Reject an option that the algorithm does not have, or of a type that it does not take."""
     try:
         cls = algorithm_class(recipe["algo"])
         known = {*parameters_of(cls), *signature(make_agent).parameters}
@@ -175,13 +175,13 @@ def _check_recipe(recipe: dict[str, Any], path: str | Path) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what an error says, in at most 200 characters."""
+    """Return the first line of an error, in at most 200 characters."""
     said = str(error).partition("\n")[0] or type(error).__name__
     return said if len(said) <= 200 else f"{said[:197]}..."
 
 
 def restore_agent(agent: BaseAlgorithm, tree: dict[str, Any], path: str | Path) -> None:
-    """Bring an agent that was built by the same recipe to the state of an ``agent_tree``."""
+    """Restore an agent that was built by the same recipe to the state of an ``agent_tree``."""
     give_parameters(agent, tree["parameters"], tree["variables"], path)
     for name in COUNTERS:
         count = tree["counters"][name]
@@ -193,7 +193,7 @@ def restore_agent(agent: BaseAlgorithm, tree: dict[str, Any], path: str | Path) 
 def give_parameters(
     agent: BaseAlgorithm, parameters: dict[str, Any], variables: dict[str, Any], path: str | Path
 ) -> None:
-    """Give an agent the parameters and optimisers that were read from a file.
+    """Load the parameters and optimisers that were read from a file into an agent.
 
     Raises:
         ArgumentError: If their shapes differ.
@@ -216,7 +216,7 @@ def give_parameters(
 
 
 def check_finite(weights: Any, path: str | Path) -> None:
-    """Refuse weights, in nested dicts and lists, of which one is no finite number.
+    """Reject weights, in nested dicts and lists, with numbers that are not finite.
 
     Raises:
         DataError: With the file they were read from.
@@ -279,7 +279,7 @@ def load_zip(
 
 
 def _described(value: Any, where: str) -> Any:
-    """A recipe in JSON: schedules, noise and torch's classes become objects with one tag."""
+    """Return a recipe as JSON: schedules, noise and torch's classes become objects with one tag."""
     if isinstance(value, dict):
         return {key: _described(item, f"{where}{key} ") for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -303,7 +303,7 @@ def _described(value: Any, where: str) -> Any:
 
 
 def _rebuilt(value: Any, venv: VecEnv) -> Any:
-    """The inverse of ``_described``, for an environment."""
+    """Invert ``_described``, for an environment."""
     if isinstance(value, list | tuple):
         return type(value)(_rebuilt(item, venv) for item in value)
     if not isinstance(value, dict):

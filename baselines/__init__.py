@@ -1,4 +1,4 @@
-"""Baselines: policies that need no training, judged through the same environment as any agent."""
+"""Baselines: policies that need no training, evaluated in the same environment as any agent."""
 
 from baselines.base import BASELINES, Baseline, PortfolioModel
 from baselines.deep import DeepPortfolio, GatPortfolio, TcnGnnLstmPortfolio

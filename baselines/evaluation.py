@@ -1,7 +1,7 @@
 """Evaluation from Python: baselines by name and trained agents over one range of a market.
 
-It makes the task and the strategies that ``evaluate.py`` makes of files, and hands them to the same
-``portfolio_env.evaluation.evaluate``.
+It builds the task and the strategies that ``evaluate.py`` builds from files, and passes them to the
+same ``portfolio_env.evaluation.evaluate``.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def evaluate(
 ) -> Evaluation:
     """Backtest strategies over the same bars, in the same environment, and compare them.
 
-    What each of them observes and how it acts is found out: baselines read the index of the bar and
-    answer with weights, an agent trades in an environment like the one that it was trained in.
+    Baselines read the index of the bar and answer with weights; an agent trades in an environment
+    like the one that it was trained in. Neither needs to be said.
     Costs, constraints, execution and initial value are the same for all: what is given here, else
     those of the agents' environment, else the defaults of ``PortfolioEnv``.
 
@@ -93,10 +93,10 @@ def evaluate(
         resamples: Number of resamples of every bootstrap.
         folder: Keeps the log of uses of the test range, and is where ``write_evaluation`` writes
             its report; None counts nothing, and writes to ``runs/evaluation``.
-        progress: Hands the strategies on one by one, e.g. ``rich.progress.track``.
+        progress: Yields the strategies one by one, e.g. ``rich.progress.track``.
 
     Returns:
-        What was found; its ``comparison`` has the table and the backtests.
+        The evaluation; its ``comparison`` has the table and the backtests.
 
     Raises:
         ArgumentError: If a strategy is none, dates are outside of the market, or the environments
@@ -152,7 +152,7 @@ def evaluate(
 
 
 def _sorted(strategies: Any) -> tuple[dict[str, Any], Any]:
-    """Agents and baselines by name; folders of runs are read."""
+    """Return agents and baselines by name; folders of runs are read."""
     if not isinstance(strategies, Mapping):
         return {}, strategies
     agents, baselines = {}, {}
@@ -177,19 +177,19 @@ def _sorted(strategies: Any) -> tuple[dict[str, Any], Any]:
 
 
 def _is_agent(thing: Any) -> bool:
-    """Whether it is a policy, a trained agent or a run."""
+    """Return whether it is a policy, a trained agent or a run."""
     return isinstance(thing, TrainedAgent) or hasattr(thing, "predict") or hasattr(thing, "model")
 
 
 def _policy(thing: Any) -> Any:
-    """What decides: the policy of a trained agent, the model of a run, or the thing itself."""
+    """Return the policy: that of a trained agent, the model of a run, or the thing itself."""
     if isinstance(thing, TrainedAgent):
         return thing.policy
     return thing if hasattr(thing, "predict") else thing.model
 
 
 def _env_options(name: str, thing: Any) -> dict[str, Any]:
-    """Keywords of the environment that an agent was made for, as far as it tells them."""
+    """Return keywords of the environment of an agent, as far as it says them."""
     if isinstance(thing, TrainedAgent) and thing.options:
         return dict(thing.options)
     if hasattr(thing, "env_options"):
@@ -200,9 +200,9 @@ def _env_options(name: str, thing: Any) -> dict[str, Any]:
     if not hasattr(policy, "get_env"):
         return {"observation": "index", "action": getattr(policy, "action", "weights")}
     venv = policy.get_env()
-    mend = "give TrainedAgent(model, options={...}) with the keywords of its environment"
+    fix = "give TrainedAgent(model, options={...}) with the keywords of its environment"
     if venv is None:
-        raise ArgumentError(f"{name!r} has no environment; call set_env(venv), or {mend}.")
+        raise ArgumentError(f"{name!r} has no environment; call set_env(venv), or {fix}.")
     normalised = policy.get_vec_normalize_env()
     if normalised is not None and normalised.norm_obs:
         raise ArgumentError(
@@ -212,11 +212,11 @@ def _env_options(name: str, thing: Any) -> dict[str, Any]:
     try:
         return dict(venv.get_attr("env_options")[0])
     except AttributeError as error:
-        raise ArgumentError(f"{name!r} was trained in no PortfolioEnv; {mend}.") from error
+        raise ArgumentError(f"{name!r} was trained in no PortfolioEnv; {fix}.") from error
 
 
 def _trained(thing: Any, options: dict[str, Any]) -> TrainedAgent:
-    """The agent as an evaluation takes it."""
+    """Return the agent as an evaluation takes it."""
     if isinstance(thing, TrainedAgent):
         return replace(thing, options=options)
     policy = _policy(thing)
@@ -231,7 +231,7 @@ def _trained(thing: Any, options: dict[str, Any]) -> TrainedAgent:
 
 
 def _rules(given: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What is the same for all strategies, in the form that folds hold."""
+    """Return what is the same for all strategies, in the form that folds hold."""
     defaults, found = all_options("index", {}), {}
     for rule in RULES:
         told = {name: _plain(rule, each[rule]) for name, each in own.items() if rule in each}
@@ -249,7 +249,7 @@ def _rules(given: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def _plain(rule: str, value: Any) -> Any:
-    """Costs and constraints as mappings, all of their fields; anything else as it is."""
+    """Return costs and constraints as mappings of all their fields; others as they are."""
     if rule == "constraints":
         return asdict(PortfolioConstraints(**value) if isinstance(value, Mapping) else value)
     if rule == "costs" and isinstance(value, Mapping) and "model" not in value:
@@ -260,7 +260,7 @@ def _plain(rule: str, value: Any) -> Any:
 def _ranges(
     market: Market, start: Moment, end: Moment | None, validation: Moment | None
 ) -> dict[str, tuple[int, int]]:
-    """Rows for fitting, validation and test."""
+    """Return the rows for fitting, validation and test."""
     first = market.row(start)
     last = market.n_bars if end is None else market.row(end)
     cut = first if validation is None else market.row(validation)
@@ -275,7 +275,7 @@ def _ranges(
 
 
 def _known(name: str, thing: Any, first: np.datetime64) -> list[str]:
-    """A warning if an agent was trained on bars from ``first`` on."""
+    """Return a warning if an agent was trained on bars from ``first`` on."""
     last = _last_seen(thing)
     if last is None or last < first:
         return []
@@ -287,7 +287,7 @@ def _known(name: str, thing: Any, first: np.datetime64) -> list[str]:
 
 
 def _last_seen(thing: Any) -> np.datetime64 | None:
-    """The last bar that an agent was trained on; None if it does not tell."""
+    """Return the last bar that an agent was trained on; None if it does not say."""
     policy, last = _policy(thing), None
     if hasattr(thing, "ranges"):  # a run
         last = thing.market.timestamps[thing.ranges["train"][1] - 1]

@@ -26,7 +26,7 @@ from portfolio_env.names import is_plugin
 def baseline_strategies(
     names: str | Sequence[BaselineName | Baseline] | Mapping[str, BaselineName | Baseline],
 ) -> list[Strategy]:
-    """Baselines, the benchmark first.
+    """Return the baselines of an evaluation, the benchmark first.
 
     Args:
         names: Comma-separated names, or "all" that are built in; or a list of names, classes,
@@ -62,7 +62,7 @@ def baseline_strategies(
 
 
 def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:
-    """A name of each strategy: short where no other has it."""
+    """Return a name of each strategy: short where no other has it."""
     short = [short_name(each) for each in asked]
     labels = []
     for each, label in zip(asked, short, strict=True):
@@ -78,7 +78,7 @@ def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:
 
 
 def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) -> Policy:
-    """A baseline: fitted to the training range, or an oracle to the range it is judged on.
+    """Return a baseline, fitted to the training range, or an oracle fitted to the evaluated range.
 
     It keeps to the constraints of the fold; where it is trained on accounts, they trade by its
     rules. One that is built already answers as it is.
@@ -106,7 +106,7 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
 def _mixture(
     fitted: Callable[[str, EvaluationFold, str], Policy], fold: EvaluationFold, split: str
 ) -> Ensemble:
-    """Equal thirds of an optimiser, a deep network, and the agents; HRP where there are none.
+    """Return equal thirds of an optimiser, a deep network and the agents; HRP if there are none.
 
     Agents that do not read index observations cannot be mixed.
     """

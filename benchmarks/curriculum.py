@@ -1,4 +1,4 @@
-"""How stages 1 and 2 change the samples that stage 3 needs. Prints a table, writes JSON.
+"""Effect of stages 1 and 2 on the samples that stage 3 needs. Prints a table, writes JSON.
 
     python benchmarks/curriculum.py --out runs/curriculum.json
 
@@ -74,7 +74,7 @@ class Growth(BaseCallback):
 
 
 def learn(name: str, seed: int) -> Options:
-    """Go through the stages of a variant; growth at every mark."""
+    """Train the stages of a variant; return the growth at every mark."""
     th.set_num_threads(1)
     variant = VARIANTS[name]
     market = learning.draw(STRENGTH, seed, DAYS + VALIDATION).market
@@ -124,7 +124,7 @@ def learn(name: str, seed: int) -> Options:
 
 
 def table(runs: list[Options], reference: dict[str, float]) -> list[Options]:
-    """Captured share at every mark: the median over seeds and the range."""
+    """Return the captured share at every mark: the median over seeds and the range."""
     rows = []
     edge = reference["reference"] - reference["equal_weight"]
     print(f"{'captured after':<26}" + "".join(f"{mark:>20,}" for mark in MARKS))

@@ -1,4 +1,4 @@
-"""Does every encoder learn? Prints a table as `benchmarks/learning.py` does, and writes JSON.
+"""Learning by every encoder: prints a table as `benchmarks/learning.py` does, and writes JSON.
 
     python benchmarks/encoder_learning.py --out runs/encoder_learning.json
 
@@ -49,7 +49,7 @@ RL = ("tcn_gnn_lstm", "gat", "lstm")
 
 
 def learn(encoder: str, seed: int) -> list[Options]:
-    """Train one encoder, and PPO from it; growth of both on the test."""
+    """Train one encoder, and PPO from it; return the growth of both on the test."""
     network = {"encoder": encoder, "encoder_kwargs": SIZES[encoder] | {"dropout": DROPOUT}}
     market = learning.draw(STRENGTH, seed, 3_000).market
     start = perf_counter()
@@ -65,7 +65,7 @@ def learn(encoder: str, seed: int) -> list[Options]:
 
 
 def measured(name: str, agent: Any, seed: int, seconds: float) -> Options:
-    """Growth of an agent on the test."""
+    """Return the growth of an agent on the test."""
     halves = learning.halves(STRENGTH, learning.TEST_SEED)
     growth = mean(learning.agent_growth(agent, half) for half in halves)
     return {"agent": name, "market": STRENGTH, "seed": seed, "growth": growth, "seconds": seconds}

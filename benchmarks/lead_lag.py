@@ -1,4 +1,4 @@
-"""Do networks that look at other assets earn what only other assets tell? Prints, writes JSON.
+"""Profit of networks with attention over assets from lead-lag signals. Prints, writes JSON.
 
     python benchmarks/lead_lag.py --out runs/lead_lag.json
 
@@ -97,18 +97,18 @@ BAR = 0.70
 
 
 def draw(seed: int, days: int) -> LeadLagMarket:
-    """A market of pairs."""
+    """Return a market of pairs."""
     return LeadLagMarket.draw(seed=seed, bars=days, assets=ASSETS, strength=STRENGTH)
 
 
 @cache
 def test(seed: int) -> LeadLagMarket:
-    """Fresh days, and those before them that networks look back at."""
+    """Return fresh days, and the days before them that networks look back at."""
     return draw(seed, PAST + HALF + 1)
 
 
 def growth(act: Act, planted: LeadLagMarket, market: Market, copies: int = 1, **mode: Any) -> Array:
-    """Log growth per day (copies,) less what the noise brought; see `learning.growth`.
+    """Return log growth per day (copies,) less what the noise brought; see `learning.growth`.
 
     Args:
         act: Actions (copies * episodes, N + 1) for observations.
@@ -135,13 +135,13 @@ def growth(act: Act, planted: LeadLagMarket, market: Market, copies: int = 1, **
 
 
 def scored(planted: LeadLagMarket, score: Array) -> Market:
-    """The market with a score (T, N) of unit variance as what `softmax_family` takes for signal."""
+    """Return the market with a score (T, N) of unit variance as the signal of `softmax_family`."""
     feature = (score / score.std()).astype(np.float32)[..., None]
     return Market(planted.panel, feature, ("signal",))
 
 
 def best_of_family(score: Callable[[LeadLagMarket], Array]) -> Options:
-    """Growth on the test of the best policy on a score, tuned on another draw."""
+    """Return the test growth of the best policy on a score, tuned on another draw."""
 
     def everyone(seed: int) -> Array:
         planted = test(seed)
@@ -155,17 +155,17 @@ def best_of_family(score: Callable[[LeadLagMarket], Array]) -> Options:
 
 
 def of_partner(planted: LeadLagMarket) -> Array:
-    """The reference's score."""
+    """Return the score of the reference: the partner's signal."""
     return planted.signal[:, planted.partner]
 
 
 def of_own_past(planted: LeadLagMarket) -> Array:
-    """The bound's score: the best linear estimate of the partner's signal less the mean of all."""
+    """Return the bound's score: the best estimate of the partner's signal less the mean of all."""
     return planted.filtered - (planted.filtered + planted.signal) / ASSETS
 
 
 def equal_growth() -> float:
-    """Growth of equal weight on the test."""
+    """Return the growth of equal weight on the test."""
     planted = test(TEST_SEED)
     act = equal_weight(planted.market)
     return float(growth(act, planted, planted.market, window=1, **WEIGHTS)[0])

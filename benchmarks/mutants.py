@@ -1,4 +1,4 @@
-"""Which small faults in the code that decides about money and evidence would the tests not notice?
+"""Mutation test: small faults in the code of money and evidence that the tests do not notice.
 
     python benchmarks/mutants.py                        # every module, hours
     python benchmarks/mutants.py portfolio_env/simulation/costs.py --minutes 10
@@ -60,7 +60,7 @@ OPERATORS = re.compile(
 
 
 class Mutant(NamedTuple):
-    """A change of one place, named by what it does and not by where that is."""
+    """Change of one place, named by what it does and not by where that is."""
 
     key: str
     line: int
@@ -68,7 +68,7 @@ class Mutant(NamedTuple):
 
 
 def mutants(module: str, tree: Path) -> Iterator[Mutant]:
-    """The mutants of a module that change what it does."""
+    """Return the mutants of a module that change what it does."""
     code = (tree / module).read_text()
     idle = idle_lines(code)
     with use_db(str(tree / "session.sqlite")) as database:
@@ -90,14 +90,14 @@ def mutants(module: str, tree: Path) -> Iterator[Mutant]:
 
 
 def difference(before: str, after: str) -> str:
-    """The changed lines, without their indentation."""
+    """Return the changed lines, without their indentation."""
     pairs = zip(before.splitlines(), after.splitlines(), strict=False)
     changed = [(a.strip(), b.strip()) for a, b in pairs if a != b]
     return " | ".join(f"{a} -> {b}" for a, b in changed[:1])
 
 
 def idle_lines(code: str) -> set[int]:
-    """Lines of no interest: signatures (annotations, defaults), docstrings, words of errors."""
+    """Return lines of no interest: signatures (annotations, defaults), docstrings, error texts."""
     lines: set[int] = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.FunctionDef):
@@ -112,7 +112,7 @@ def idle_lines(code: str) -> set[int]:
 
 
 def passed(tests: list[str], limit: float) -> bool:
-    """Whether tests pass, in a fork of this process: its libraries need no loading."""
+    """Return whether tests pass, in a fork of this process: its libraries need no loading."""
     child = os.fork()
     if child == 0:
         out = os.open("pytest.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -130,7 +130,7 @@ def passed(tests: list[str], limit: float) -> bool:
 
 
 def judged(module: str, tree: Path, killed: set[str], until: float) -> Iterator[tuple[Mutant, str]]:
-    """Every mutant with what the tests make of it."""
+    """Return every mutant with the verdict of the tests."""
     tests = SETTINGS["tests"][module]
     started = time.monotonic()
     if not passed(tests, 600):
@@ -149,7 +149,7 @@ def judged(module: str, tree: Path, killed: set[str], until: float) -> Iterator[
 
 
 def copied_checkout() -> Path:
-    """What the tests need, in a folder whose sources may be changed."""
+    """Copy what the tests need to a folder whose sources may be changed."""
     tree = Path(tempfile.mkdtemp(prefix="mutants-"))
     for name in ("portfolio_env", "agents", "baselines", "benchmarks", "tests"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -159,7 +159,7 @@ def copied_checkout() -> Path:
 
 
 def main() -> None:
-    """Run the mutants and print the survivors, as they are found, and the score of every module."""
+    """Run the mutants; print the survivors as they are found, and the score of every module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="of mutants.toml; all without")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after as many")

@@ -1,4 +1,4 @@
-"""What the examples share: the task, a replay of what a library recorded, equal weight to beat."""
+"""Shared code of the examples: the task, a replay of recorded steps, comparison of growth."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Numbers = NDArray[Any]
 
 
 class Clock:
-    """Tells how fast something was since it was made."""
+    """Clock that reports steps per second since it was made."""
 
     def __init__(self) -> None:
         self.begun = perf_counter(), process_time()
 
     def speed(self, steps: int) -> str:
-        """A sentence; on a busy machine the processor's time tells more."""
+        """Return a sentence on speed; on a busy machine processor time is the better measure."""
         seconds, processor = perf_counter() - self.begun[0], process_time() - self.begun[1]
         each = f"{steps / processor:,.0f} a second of processor time, {steps / seconds:,.0f} in all"
         return f"{steps:,} steps: {each}"
@@ -45,7 +45,7 @@ def replay(
     next_step: bool = False,
     resets: int = 1,
 ) -> str:
-    """Repeat what one lane did in a single environment and compare every reward.
+    """Repeat one lane's actions in a single environment and compare every reward.
 
     Args:
         actions: (steps, N + 1) that a library recorded for the lane, from its first reset on.
@@ -85,7 +85,7 @@ def replay(
 
 
 def growth(act: Callable[[Any], Any], observation: str = "flat") -> float:
-    """Log growth a year over the whole market, from equal weights, at the costs trained with.
+    """Return yearly log growth over the whole market, from equal weights, at training costs.
 
     Args:
         act: Actions (1, N + 1) for a batch of one observation.
@@ -103,12 +103,12 @@ def growth(act: Callable[[Any], Any], observation: str = "flat") -> float:
 
 
 def equal_weight(_: Any) -> Numbers:
-    """Scores of equal weights: the softmax gives cash e^-10 of what an asset gets."""
+    """Return scores of equal weights: the softmax gives cash e^-10 of what an asset gets."""
     return np.array([[-1.0] + [1.0] * 5], np.float32)
 
 
 def judge(act: Callable[[Any], Any], observation: str = "flat") -> str:
-    """Compare a policy with equal weight where it was trained, and say so.
+    """Compare a policy with equal weight on the training market, and print the result.
 
     Raises:
         AssertionError: If it is no better.

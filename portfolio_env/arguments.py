@@ -1,4 +1,4 @@
-"""What both environments take and tell: keywords, the space of actions, how they are shown."""
+"""Arguments of both environments: keywords, the action space, and descriptions of them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _ELSEWHERE = {  # what one environment takes and the other does not
 
 
 def action_space(simulator: Simulator) -> spaces.Box:
-    """The actions of one lane: scores in [-1, 1], or weights within the constraints, cash first."""
+    """Return the action space of a lane: scores in [-1, 1], or bounded weights, cash first."""
     if simulator.action == "logits":
         return spaces.Box(-1.0, 1.0, (simulator.n_assets + 1,), np.float32)
     return spaces.Box(*simulator.box, dtype=np.float32)
@@ -65,7 +65,7 @@ _OPTIONS = {
 
 
 def shows_options(init: Callable[..., None]) -> Callable[..., None]:
-    """Show the keywords of ``EnvOptions``, with their defaults, in the signature of a class."""
+    """Add the keywords of ``EnvOptions``, with their defaults, to a constructor's signature."""
     signature = inspect.signature(init)
     own = list(signature.parameters.values())[:-1]  # all but **options
     shown = signature.replace(parameters=[*own, *_OPTIONS.values()])
@@ -74,7 +74,7 @@ def shows_options(init: Callable[..., None]) -> Callable[..., None]:
 
 
 def check_options(environment: type, options: Mapping[str, Any]) -> None:
-    """Refuse keywords that the environment does not have; ``options`` are those it hands on."""
+    """Reject keywords that the environment does not have; ``options`` are passed on."""
     own = inspect.signature(environment).parameters.values()
     named = [each.name for each in own if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
     known = list(dict.fromkeys([*named, *_OPTIONS]))
@@ -87,20 +87,20 @@ def check_options(environment: type, options: Mapping[str, Any]) -> None:
 
 
 def all_options(observation: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """What an environment observes, and the keywords of ``EnvOptions`` with their defaults."""
+    """Return the observation mode and all keywords of ``EnvOptions``, with their defaults."""
     defaults = {name: each.default for name, each in _OPTIONS.items()}
     return {"observation": observation, **defaults, **options}
 
 
 def checked_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
-    """The render mode, if there is such a one."""
+    """Return the render mode, if it exists."""
     if render_mode is not None:
         check_choice("render_mode", render_mode, metadata["render_modes"])
     return render_mode
 
 
 def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
-    """``(t, weights)`` of the reset options; a name that means nothing is an error, not ignored."""
+    """Return ``(t, weights)`` of the reset options; unknown names raise an error."""
     given = dict(options or {})
     t, weights = given.pop("t", None), given.pop("weights", None)
     if given:
@@ -111,20 +111,20 @@ def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
 
 
 def opened_market(market: Market | str) -> Market:
-    """The market itself, or the one of a name or path (see ``load_market``)."""
+    """Return the market itself, or the one of a name or path (see ``load_market``)."""
     return market if isinstance(market, Market) else _named_market(market)
 
 
 @lru_cache(maxsize=8)
 def _named_market(name: str) -> Market:
-    """One copy of a named market per process, however many environments use it."""
+    """Return one copy of a named market per process, however many environments use it."""
     if not isinstance(name, str):
         raise ArgumentError(f"market={name!r} must be a Market, a name or a path.")
     return load_market(name)
 
 
 def summary(simulator: Simulator, options: Mapping[str, Any]) -> str:
-    """An environment in a few words: its market, and how it is seen and traded."""
+    """Return an environment in a few words: its market, observations and actions."""
     return (
         f"{simulator.market!r}; observation {options['observation']!r}, window "
         f"{simulator.window}, action {simulator.action!r}; {_range(simulator)}"
@@ -137,7 +137,7 @@ def facts(
     observation: spaces.Space[Any],
     action: spaces.Space[Any],
 ) -> dict[str, str]:
-    """What there is to know of an environment at a glance, by name."""
+    """Return the main facts of an environment by name."""
     defaults = all_options("window", {})
     changed = {n: v for n, v in options.items() if n in _OPTIONS and repr(v) != repr(defaults[n])}
     parts = observation.spaces.items() if isinstance(observation, spaces.Dict) else ()

@@ -27,7 +27,7 @@ _WORDS = {
 
 
 def shortened(value: Any) -> str:
-    """A value as a message shows it, in at most 60 characters.
+    """Return a value as a message shows it, in at most 60 characters.
 
     >>> shortened("x" * 100)
     "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
@@ -39,7 +39,7 @@ def shortened(value: Any) -> str:
 
 
 def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
-    """The value as an int.
+    """Return the value as an int, after a check of its bounds.
 
     Raises:
         ArgumentError: If it is no integer in [low, high].
@@ -63,7 +63,7 @@ def check_number(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """The value, a finite number in [low, high]; NumPy's become Python's.
+    """Return the value, a finite number in [low, high]; NumPy's become Python's.
 
     Args:
         name: What the value is called in the message.
@@ -93,7 +93,7 @@ def check_number(
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
-    """The value, one of a few.
+    """Return the value if it is one of a few.
 
     Raises:
         ArgumentError: If it is none of them.
@@ -111,7 +111,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
 
 
 def known_fields(kind: type[T]) -> type[T]:
-    """Make a dataclass refuse a keyword that it lacks by the nearest one, with an ArgumentError.
+    """Make a dataclass answer an unknown keyword with an ArgumentError and the nearest name.
 
     A decorator, to be written above ``@dataclass``.
     """
@@ -128,7 +128,7 @@ def known_fields(kind: type[T]) -> type[T]:
 
 
 def check_fields(settings: Any, owner: str = "") -> None:
-    """Refuse a dataclass with a value that is not of its annotated type; call it first of all.
+    """Reject a dataclass with a value that is not of its annotated type; call it first of all.
 
     Numbers and arrays of NumPy become Python's own, so that the settings can be written as JSON.
 
@@ -146,7 +146,7 @@ def check_fields(settings: Any, owner: str = "") -> None:
 
 
 def checked(name: str, value: Any, annotation: Any) -> Any:
-    """The value, if it is what an annotation says; numbers must be finite, and truths are none.
+    """Return the value if it fits an annotation; numbers must be finite, and bools are not numbers.
 
     Args:
         name: What the value is called in the message.
@@ -169,13 +169,13 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
 
 
 def check_range(name: str, value: float | None, low: float, high: float = math.inf) -> None:
-    """Refuse a number outside of [low, high], see ``check_number``; None stands for no number."""
+    """Reject a number outside of [low, high], see ``check_number``; None passes."""
     if value is not None:
         check_number(name, value, low, high)
 
 
 def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] = ()) -> T:
-    """A dataclass from the JSON object that it was written as.
+    """Return a dataclass from the JSON object that it was written as.
 
     Args:
         kind: The dataclass.
@@ -197,7 +197,7 @@ def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] =
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value is what an annotation says."""
+    """Return whether a value fits an annotation."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return True
@@ -223,7 +223,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def wording(annotation: Any) -> str:
-    """What a value of an annotation must be, in words.
+    """Return the values that an annotation allows, in words.
 
     >>> wording(int | None)
     'a whole number or None'
@@ -242,7 +242,7 @@ def wording(annotation: Any) -> str:
 
 
 def _bounds(low: float, high: float, above: float | None, below: float | None) -> str:
-    """Bounds in words, as they follow "a finite number"."""
+    """Return bounds in words, as they follow "a finite number"."""
     least = low if above is None else above
     most = high if below is None else below
     if least == -math.inf and most == math.inf:
@@ -256,7 +256,7 @@ def _bounds(low: float, high: float, above: float | None, below: float | None) -
 
 
 def _short(number: float) -> str:
-    """A number with no more digits than it has."""
+    """Return a number with no more digits than it has."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 

@@ -1,4 +1,4 @@
-"""Command lines: whatever goes wrong ends in one line."""
+"""Command lines: every error ends in a one-line message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed"
 
 
 def find_own_modules() -> None:
-    """Let Python find modules in the working directory, after all others: plug-ins may lie there.
+    """Let Python find modules in the working directory, after all others, for plug-ins.
 
     A script finds those beside itself only. Processes that it starts inherit this.
     """
@@ -25,7 +25,7 @@ def find_own_modules() -> None:
 
 
 def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
-    """Do the work of a command line; an error is told in one line on stderr.
+    """Run a command line; print an error in one line on stderr; return the exit status.
 
     Errors in the program itself keep their traceback; a lack of memory is none, whichever library
     says so: Python and NumPy raise ``MemoryError``, torch a ``RuntimeError`` of its allocator. Nor

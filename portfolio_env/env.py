@@ -145,22 +145,22 @@ class PortfolioEnv(gym.Env[Any, Any]):
 
     @property
     def executor(self) -> Executor:
-        """What carries out the actions: the simulator."""
+        """Return the executor of the actions: the simulator."""
         return self.simulator
 
     @property
     def market(self) -> Market:
-        """The market that is traded."""
+        """Return the market that is traded."""
         return self.simulator.market
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """(N + 1,) weights at the last close, as the market left them, cash first; a copy."""
+        """Return a copy of the (N + 1,) weights at the last close, before trading, cash first."""
         return self.simulator.weights[0].copy()
 
     @property
     def timestamp(self) -> np.datetime64:
-        """Time of the last closed bar."""
+        """Return the time of the last closed bar."""
         now: np.datetime64 = self.market.timestamps[self.simulator.t[0]]
         return now
 
@@ -172,7 +172,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
     def __str__(self) -> str:
         return f"<{self!r}>"  # wrappers of Gymnasium put their own names before it
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         found = facts(self.simulator, self.env_options, self.observation_space, self.action_space)
         if value := self.simulator.ledger[dynamics.VALUE, 0]:
             found |= {"account": f"value {value:,.2f} at {time_text(self.timestamp)}"}
@@ -211,15 +211,15 @@ class PortfolioEnv(gym.Env[Any, Any]):
 
     def _info(self, *, fresh: bool = False) -> dict[str, Any]:
         if self.render_mode is not None:
-            self._history.note(fresh=fresh)
+            self._history.record(fresh=fresh)
         if self.render_mode == "human":
             self._window.show(self._history.frame())
         return dict(zip(dynamics.LEDGER, self.simulator.ledger[:, 0].tolist(), strict=True))
 
     def render(self) -> Any:
-        """The account as text (``ansi``) or as a picture (``rgb_array``, (H, W, 3) uint8).
+        """Return the account as text (``ansi``) or as an image (``rgb_array``, (H, W, 3) uint8).
 
-        With ``human`` every reset and step shows itself, and this returns None.
+        With ``human`` every reset and step shows the image, and this returns None.
         """
         if self.render_mode is None:
             gym.logger.warn(

@@ -1,4 +1,4 @@
-"""What a result was computed with: versions, processor, memory, graphics cards."""
+"""Environment of a computation: versions, processor, memory, graphics cards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def env_info() -> dict[str, Any]:
-    """Versions and hardware of this process, JSON-able.
+    """Return versions and hardware of this process, JSON-able.
 
     Returns:
         ``python``, ``platform``, ``packages`` (versions by name, None where not installed),

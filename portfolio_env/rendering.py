@@ -1,4 +1,4 @@
-"""Pictures of an account: as text, as pixels, in a window. Matplotlib is imported when needed."""
+"""Rendering of an account: as text, as pixels, in a window (matplotlib is imported on use)."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ NO_WINDOW = (
 
 @dataclass(frozen=True)
 class Frame:
-    """An account since its reset, K steps ago.
+    """Account from its reset on, K steps ago.
 
     Attributes:
         assets: N names, without cash.
@@ -54,13 +54,13 @@ class Frame:
 
     @property
     def drawdowns(self) -> NDArray[np.float64]:
-        """(K + 1,) fraction lost since the highest value."""
+        """Return the (K + 1,) fractions lost since the highest value."""
         return 1 - self.values / np.maximum.accumulate(self.values)
 
 
 @dataclass
 class History:
-    """Notes what happens to one lane of a simulator, for the pictures of its episode.
+    """Record of one lane of a simulator since its reset, for the images of an episode.
 
     Args:
         simulator: The simulator.
@@ -74,8 +74,8 @@ class History:
     _weights: list[NDArray[np.float64]] = field(default_factory=list)
     _costs: list[float] = field(default_factory=list)
 
-    def note(self, *, fresh: bool = False) -> None:
-        """Add the present state; ``fresh`` forgets what was before it, at a reset."""
+    def record(self, *, fresh: bool = False) -> None:
+        """Record the present state; ``fresh``, at a reset, discards all earlier ones."""
         if fresh:
             for notes in (self._rows, self._values, self._weights, self._costs):
                 notes.clear()
@@ -86,11 +86,11 @@ class History:
         self._costs.append(float(ledger[dynamics.COST]))
 
     def render(self, mode: str) -> Any:
-        """The picture in the mode "ansi" or "rgb_array"; see the functions of this module."""
+        """Return the text of mode "ansi" or the image of mode "rgb_array"."""
         return render_ansi(self.frame()) if mode == "ansi" else render_rgb(self.frame())
 
     def frame(self) -> Frame:
-        """What was noted since the last reset."""
+        """Return the account since the last reset."""
         market, columns = self.simulator.market, self.simulator.assets[self.lane]
         return Frame(
             tuple(market.assets[column] for column in columns),
@@ -103,7 +103,7 @@ class History:
 
 
 def render_ansi(frame: Frame) -> str:
-    """The account as text: date, value, drawdown and one bar per holding.
+    """Return the account as text: date, value, drawdown and one bar per holding.
 
     Args:
         frame: The account.
@@ -133,7 +133,7 @@ def render_ansi(frame: Frame) -> str:
 
 
 def render_rgb(frame: Frame) -> NDArray[np.uint8]:
-    """The account as a picture; see ``draw``.
+    """Return the account as an image; see ``draw``.
 
     Args:
         frame: The account.
@@ -197,7 +197,7 @@ def _line(axes: Axes, times: Any, numbers: NDArray[np.float64], color: str, widt
 
 
 def _bars(axes: Axes, frame: Frame, colors: list[str]) -> None:
-    """The present weights."""
+    """Draw the present weights."""
     names, weights = ["cash", *map(plot_label, frame.assets)], frame.weights[-1]
     axes.barh(range(len(names)), weights, color=[CASH, *colors])
     axes.set(xlim=(min(0.0, *weights), max(1.0, *weights)))
@@ -209,7 +209,7 @@ def _bars(axes: Axes, frame: Frame, colors: list[str]) -> None:
 
 
 def _areas(axes: Axes, frame: Frame, colors: list[str]) -> None:
-    """The weights so far, stacked; short positions and debt hang below zero."""
+    """Draw the weights so far, stacked; short positions and debt lie below zero."""
     times, weights = frame.timestamps, frame.weights.T
     if len(times) == 1:
         times, weights = np.append(times, times + np.timedelta64(1, "D")), np.repeat(weights, 2, 1)
@@ -223,7 +223,7 @@ def _areas(axes: Axes, frame: Frame, colors: list[str]) -> None:
 
 
 class Window:
-    """Shows an episode as it goes: in a window of matplotlib, or below the cell of a notebook.
+    """Display of an episode as it runs: in a matplotlib window, or below a notebook's cell.
 
     Where neither is there it warns once, and shows nothing.
     """
@@ -277,13 +277,13 @@ class Window:
 
 
 def _in_notebook() -> bool:
-    """Whether a notebook's kernel runs this."""
+    """Return whether this runs in the kernel of a notebook."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _opened_window() -> Figure | None:
-    """A new window; None where there cannot be one."""
+    """Return a new window; None where none can be opened."""
     try:
         from matplotlib import pyplot
     except ImportError as error:

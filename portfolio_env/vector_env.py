@@ -142,22 +142,22 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
 
     @property
     def executor(self) -> Executor:
-        """What carries out the actions: the simulator."""
+        """Return the executor of the actions: the simulator."""
         return self.simulator
 
     @property
     def market(self) -> Market:
-        """The market that is traded."""
+        """Return the market that is traded."""
         return self.simulator.market
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """(B, N + 1) weights at the last close, as the market left them, cash first; a copy."""
+        """Return a copy of the (B, N + 1) weights at the last close, before trading, cash first."""
         return self.simulator.weights.copy()
 
     @property
     def timestamp(self) -> NDArray[np.datetime64]:
-        """(B,) time of the last closed bar of every lane."""
+        """Return the (B,) times of the last closed bar of every lane."""
         return self.market.timestamps[self.simulator.t]
 
     def __repr__(self) -> str:
@@ -167,7 +167,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             f"{type(self).__name__}({lanes}, {mode}; {summary(self.simulator, self.env_options)})"
         )
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         spaces = self.single_observation_space, self.single_action_space
         lanes = {"lanes": f"{self.num_envs}", "autoreset": self.autoreset_mode.value}
         return card(type(self).__name__, lanes | facts(self.simulator, self.env_options, *spaces))
@@ -204,7 +204,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         return self._observer(), infos
 
     def step(self, actions: Any) -> tuple[Any, NDArray[np.float64], Bool, Bool, dict[str, Any]]:
-        """Step every lane, as ``autoreset_mode`` says."""
+        """Step every lane, with resets according to ``autoreset_mode``."""
         if not self._started:
             raise ArgumentError("call reset() before step().")
         simulator, idle = self.simulator, self._ended
@@ -234,7 +234,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         return self._observer(), rewards, terminated, truncated, infos
 
     def render(self) -> tuple[Any, ...] | None:
-        """One frame per lane."""
+        """Return one frame per lane."""
         if self.render_mode is None:
             gym.logger.warn(
                 "render() needs render_mode='ansi' or 'rgb_array' when the environment is made."
@@ -245,7 +245,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     # ---- all of it, to stop and go on
 
     def state(self) -> dict[str, Any]:
-        """Accounts, episodes and random generators: arrays, and numbers that JSON knows."""
+        """Return accounts, episodes and random generators: arrays, and numbers that JSON knows."""
         generators = [None if g is None else g.bit_generator.state for g in self._generators]
         return {
             "simulator": simulator_state(self.simulator),
@@ -255,7 +255,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         }
 
     def restore(self, state: Mapping[str, Any]) -> Any:
-        """Go on from a ``state`` of an environment of the same arguments; rendering begins anew.
+        """Restore a ``state`` of an environment of the same arguments; rendering begins anew.
 
         Returns:
             The observation at which it was taken.
@@ -288,7 +288,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             self.simulator.lanes.clock[1, which] = np.minimum(last, now + self._time_limit)
 
     def _final(self, ended: Bool) -> dict[str, Any]:
-        """Last observation and info of the lanes that ended, as Gymnasium gives them."""
+        """Return last observation and info of the lanes that ended, as Gymnasium gives them."""
         rows = self._observer()
         final_obs = np.full(self.num_envs, None, dtype=object)
         for lane in np.flatnonzero(ended):
@@ -327,7 +327,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     def _remember(self, lanes: Bool | None, *, fresh: Bool | None) -> None:
         for lane, history in enumerate(self._histories):
             if lanes is None or lanes[lane]:
-                history.note(fresh=fresh is None or bool(fresh[lane]))
+                history.record(fresh=fresh is None or bool(fresh[lane]))
 
 
 def _generator(state: Mapping[str, Any]) -> np.random.Generator:
@@ -337,7 +337,7 @@ def _generator(state: Mapping[str, Any]) -> np.random.Generator:
 
 
 def _info_arrays(ledger: NDArray[np.float64], lanes: Bool | None) -> dict[str, Any]:
-    """The ledger as Gymnasium's dict of arrays, each with the ``_key`` mask of its lanes."""
+    """Return the ledger as Gymnasium's dict of arrays, each with the ``_key`` mask of its lanes."""
     rows = ledger.copy()
     mask = np.ones(rows.shape[1], np.bool_) if lanes is None else lanes.copy()
     infos: dict[str, Any] = {}

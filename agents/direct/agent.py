@@ -1,4 +1,4 @@
-"""``DirectAgent``: a policy trained by the gradient of net growth itself, without RL.
+"""``DirectAgent``: a policy trained by gradient ascent on net growth, without RL.
 
 The accounting is differentiable (``direct.differentiable_simulator``), so growth after costs over
 short windows can be climbed directly, as in Moody & Saffell (2001), "Learning to Trade via Direct
@@ -33,12 +33,12 @@ _INDEX = spaces.Dict(t=spaces.Box(0, 1, (1,), np.int64))
 
 
 def _named(config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The names of encoders in settings."""
+    """Return the names of the encoders in settings."""
     return {"encoder": [config["encoder"], *plugins_within(dict(config))]}
 
 
 class DirectNetwork(nn.Module):
-    """Encoder, a scorer shared over assets, and a free number for cash; any number of assets.
+    """Encoder, scorer shared over assets and a learned logit for cash; for any number of assets.
 
     Args:
         n_features: Features per asset.
@@ -76,7 +76,7 @@ class DirectNetwork(nn.Module):
         self._readers: dict[tuple[int, ...], MarketRows] = {}
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketRows``).
+        """Return actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketRows``).
 
         A softmax does not see a common shift, so the largest is put at 1; what lies more than 2
         below is cut there, as the environment would.
@@ -87,12 +87,12 @@ class DirectNetwork(nn.Module):
         return (1.0 + scores - scores.amax(1, keepdim=True)).clamp_min(-1.0)
 
     def act(self, observation: Tensor | dict[str, Tensor], n_assets: int | None) -> Tensor:
-        """Actions for observations of any mode; flat ones need the number of assets."""
+        """Return actions for observations of any mode; flat ones need the number of assets."""
         rows: Tensor = self._reader(observation, n_assets)(observation)
         return self(rows)
 
     def _reader(self, observation: Tensor | dict[str, Tensor], n_assets: int | None) -> MarketRows:
-        """The extractor for a mode of observation, around the one encoder."""
+        """Return the extractor for an observation mode, around the one encoder."""
         if isinstance(observation, dict):
             if "t" in observation:
                 return self.extractor
@@ -115,7 +115,7 @@ class DirectNetwork(nn.Module):
 
 
 class DirectAgent:
-    """A deterministic policy that answers ``predict`` like a model of SB3.
+    """Deterministic policy with the ``predict`` method of an SB3 model.
 
     Args:
         n_features: Features per asset of the markets it reads.
@@ -175,12 +175,12 @@ class DirectAgent:
 
     @property
     def window(self) -> int:
-        """Bars an observation must hold."""
+        """Return the number of bars an observation must hold."""
         return self.network.extractor.bars
 
     @property
     def env_options(self) -> dict[str, Any]:
-        """Keywords of the environment that it acts in: what it reads and how it answers."""
+        """Return keywords of its environment: the observation mode, the window and the action."""
         scale = self.config["logits_scale"]
         return {
             "observation": "index",
@@ -190,7 +190,7 @@ class DirectAgent:
         }
 
     def bind(self, market: Market, n_assets: int | None = None) -> None:
-        """Give it the market that index observations refer to; it is part of no saved file.
+        """Attach the market that index observations refer to; it is not saved with the agent.
 
         Args:
             market: With the features it was made for.
@@ -206,7 +206,7 @@ class DirectAgent:
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Any]:
-        """Actions for an observation or a batch of them, of any mode of the environment.
+        """Return actions for an observation or a batch of them, of any mode of the environment.
 
         Args:
             observation: As the environment gives it; ``"index"`` and ``"flat"`` ones need ``bind``.
@@ -267,7 +267,7 @@ class DirectAgent:
         save_tensors(path, self.tree(), kind=KIND)
 
     def tree(self) -> dict[str, Any]:
-        """Settings, weights and plug-ins, for ``save_tensors``.
+        """Return settings, weights and plug-ins, for ``save_tensors``.
 
         Raises:
             ArgumentError: If its encoder is no class that a name finds again.
@@ -294,7 +294,7 @@ class DirectAgent:
     def of_tree(
         cls, tree: Mapping[str, Any], path: str | Path, *, device: th.device | str = "cpu"
     ) -> DirectAgent:
-        """The agent of a ``tree`` that was read from ``path``; see ``load``."""
+        """Return the agent of a ``tree`` that was read from ``path``; see ``load``."""
         try:
             admit(_named(tree["config"]), tree.get("plugins", {}), Path(path))
             agent = cls(**tree["config"], device=device)

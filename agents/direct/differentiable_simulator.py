@@ -1,4 +1,4 @@
-"""The environment's step in torch, differentiable: what a policy is trained on without RL.
+"""Differentiable simulator in torch: the environment's step, for training without RL.
 
 Equal to ``simulation.dynamics.step_lanes``, with gradients to the weights before trading, to the
 target and to the value. Weights put cash first; B lanes, N assets.
@@ -27,7 +27,7 @@ Projection = Callable[[Tensor, Tensor], Tensor]
 
 
 class Step(NamedTuple):
-    """What one step did to B lanes.
+    """Result of one step of B lanes.
 
     Attributes:
         log_growth: (B,) log of the value after over the value before, costs and carry included.
@@ -88,7 +88,7 @@ class Economics:
         dtype: th.dtype = th.float32,
         device: th.device | str = "cpu",
     ) -> Economics:
-        """The economics of a simulator.
+        """Return the differentiable counterpart of a simulator.
 
         Args:
             simulator: Holds the market and the rules.
@@ -129,7 +129,7 @@ class Economics:
         )
 
     def to(self, device: th.device | str) -> Economics:
-        """The same on another device."""
+        """Return a copy on another device."""
         names = ("before", "after", "tradable", "delisted", "rates", "impact")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         moved["box"] = None if self.box is None else self.box.to(device)
@@ -189,7 +189,7 @@ class Economics:
     def _target(
         self, seen: Tensor, d: Tensor, a: Tensor, t: Tensor, assets: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The feasible target, what does not trade and the wealth that the rest shares.
+        """Return the feasible target, the untraded assets and the wealth that the others share.
 
         The twin of ``portfolio_env.simulation.targets.target_lane``.
         """
@@ -225,7 +225,7 @@ class Economics:
     def _drift(
         self, w: Tensor, moves: Tensor, delisted: Tensor | None, carries: bool
     ) -> tuple[Tensor, Tensor]:
-        """Weights and growth (B,) after the market moved weights ``w``.
+        """Return the weights and the growth (B,) after the market moved weights ``w``.
 
         The twin of ``portfolio_env.simulation.dynamics.drift_lane``.
         """

@@ -1,4 +1,4 @@
-"""Training of a `DirectAgent`: windows of days from random starts, climbed by their net growth."""
+"""Training of a `DirectAgent`: gradient ascent on the net growth of windows from random starts."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Loss = Literal["growth", "sharpe"]
 
 @dataclass(frozen=True)
 class DirectOptions(FitOptions):
-    """How a ``DirectAgent`` is trained; the defaults are the recipe measured to work.
+    """Training options of a ``DirectAgent``; the defaults are the recipe measured to work.
 
     Attributes:
         iterations: Gradient steps; each is a round.
@@ -85,7 +85,7 @@ _OF_AGENT = {"net_arch": Sequence[int], "sees_holdings": bool}
 
 
 def sorted_direct_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the direct agent as JSON says them: those of the agent, and of its training.
+    """Sort the options of the direct agent into those of the agent and those of its training.
 
     Args:
         options: ``net_arch`` and ``sees_holdings``, and fields of ``DirectOptions`` but for those
@@ -108,7 +108,7 @@ def sorted_direct_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], d
 
 
 class Rollout(NamedTuple):
-    """What became of accounts, and what their encoder saw; ``lanes`` accounts of ``steps`` bars.
+    """Trajectories of ``lanes`` accounts over ``steps`` bars, with the encoder's inputs.
 
     Attributes:
         growth: (lanes, steps) log growth.
@@ -172,12 +172,12 @@ class DirectTrainer:
 
     @property
     def samples(self) -> int:
-        """Steps that accounts have lived so far."""
+        """Return the number of account steps simulated so far."""
         return self.fit.round * self.options.lanes * self.options.steps
 
     @property
     def best(self) -> float:
-        """Validation growth a bar of the best model so far; minus infinity without any."""
+        """Return the best model's validation growth per bar so far; minus infinity without any."""
         return -self.fit.best
 
     def run(self, callback: Callable[[int, dict[str, float]], None] | None = None) -> None:
@@ -193,7 +193,7 @@ class DirectTrainer:
         self.restore_best()
 
     def advance(self) -> dict[str, float]:
-        """Do one iteration; after every so many a backtest on the validation range.
+        """Run one iteration; every so many iterations, backtest on the validation range.
 
         Returns:
             Numbers by name: ``train/loss``, ``train/growth`` a year, ``train/turnover`` a step,
@@ -232,7 +232,7 @@ class DirectTrainer:
         return numbers
 
     def restore_best(self) -> None:
-        """Give the agent the weights of the best validation; without any those of now."""
+        """Restore the weights of the best validation; without any, keep the present ones."""
         self.agent.network.load_state_dict(self.fit.best_weights())
 
     # ---- details
@@ -266,7 +266,7 @@ class DirectTrainer:
         return float(self.agent.config["logits_scale"])
 
     def _loss(self, rollout: Rollout) -> tuple[Tensor, Tensor | None]:
-        """What is descended, and the likelihood of forecasts where that is part of it."""
+        """Return the loss, and the likelihood of forecasts where that is part of it."""
         if self.options.loss == "growth":
             loss = _SCALE * -rollout.growth.mean()
         else:
@@ -285,7 +285,7 @@ class DirectTrainer:
         return loss + weight * nll, nll
 
     def _rollout(self, rng: np.random.Generator) -> Rollout:
-        """Accounts from random starts to their ends."""
+        """Simulate accounts from random starts to their ends."""
         simulator, device = self.simulator, self.agent.device
         simulator.reset(lambda _: rng)
         steps = simulator.episodes.length or 1
@@ -307,14 +307,14 @@ class DirectTrainer:
         return Rollout(growth, turnover, held, channels, bars, assets)
 
     def _encode(self, bars: Tensor, assets: Tensor, sampled: Tensor | None) -> Tensor:
-        """(lanes, steps, N, channels), each distinct bar encoded once."""
+        """Return encodings (lanes, steps, N, channels), each distinct bar encoded once."""
         lanes, steps = bars.shape
         wanted = None if sampled is None else assets.repeat_interleave(steps, 0)
         channels: Tensor = self.agent.network.extractor.embeddings(bars.flatten(), wanted)
         return channels.view(lanes, steps, *channels.shape[1:])
 
     def _start_weights(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """(lanes, N + 1): half of them uniform on the simplex, the others equal weight or cash."""
+        """Draw (lanes, N + 1): half uniform on the simplex, the others equal weight or cash."""
         simulator = self.simulator
         listed = simulator.episodes.is_listed(simulator.t[:, None], simulator.assets)
         slots = np.concatenate([np.ones((len(listed), 1)), listed], axis=1)
@@ -327,7 +327,7 @@ class DirectTrainer:
         return normal
 
     def _validate(self, within: tuple[int, int]) -> float:
-        """Log growth a bar on the validation range."""
+        """Return the log growth per bar on the validation range."""
         start, end = within
         first = max(start, self.market.warmup + int(self.env_options["window"]) - 1)
         env = PortfolioEnv(

@@ -83,7 +83,7 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
 
 
 def encoder_class(name: str) -> type[nn.Module]:
-    """The class that a name stands for, see ``make_encoder``.
+    """Return the class of an encoder's name, see ``make_encoder``.
 
     Raises:
         ArgumentError: If there is none of that name, or it is no class of ``nn.Module``: what a

@@ -170,7 +170,7 @@ class FactorEncoder(RowEncoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return ``"gates"``: (batch, assets, features), each in (0, 1) by itself."""
+        """Return ``"gates"``: (batch, assets, features), each in (0, 1) on its own."""
         return {"gates": self._gates(self.series(windows), codes)}
 
     def _gates(self, series: Tensor, codes: Tensor | None) -> Tensor:

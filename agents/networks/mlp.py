@@ -42,7 +42,7 @@ def make_activation(name: str) -> nn.Module:
 
 
 def make_norm(norm: Norm, width: int) -> nn.Module:
-    """Build what normalises rows of ``width`` numbers: "layer", "batch" or None.
+    """Build the normalisation of rows of ``width`` numbers: "layer", "batch" or None.
 
     "batch" makes the output of a row depend on the others it is trained with, so that it is for
     supervised training alone, and needs more than one row there.

@@ -1,4 +1,4 @@
-"""A state space with a memory of its past: stable linear dynamics that attention keeps changing."""
+"""State-space encoder with memory: stable linear dynamics, modulated by attention to the past."""
 
 import math
 

@@ -98,7 +98,7 @@ class TcnGnnLstm(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Attention weights of ``forward``.
+        """Return the attention weights of ``forward``.
 
         Returns:
             ``assets`` (batch, window, heads, assets, assets looked at), summing to 1 over the last
@@ -113,7 +113,7 @@ class TcnGnnLstm(Encoder):
         }
 
     def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
-        """Encode the windows that end at ``ends`` of one contiguous stretch of a market.
+        """Encode the windows that end at ``ends`` of one contiguous range of a market.
 
         The same numbers as ``forward`` on those windows (with ``history="past"``), but convolutions
         run once per bar, and attention over assets once per bar and distinct row of ``tradable``;
@@ -157,7 +157,7 @@ class TcnGnnLstm(Encoder):
         return summary[order.argsort()]
 
     def _mix_windows(self, x: Tensor, present: Tensor, tradable: Tensor, rows: Tensor) -> Tensor:
-        """Windows of ``rows`` (window, windows) after attention over assets, all of one mask."""
+        """Return ``rows`` (window, windows) after attention over assets, all of one mask."""
         first, end = int(rows.min()), int(rows.max()) + 1
         if end - first >= rows.numel():  # a few windows far apart
             return self.graph(x[rows], attended(present[rows], tradable))
@@ -165,14 +165,14 @@ class TcnGnnLstm(Encoder):
         return self.graph(x[part], attended(present[part], tradable))[rows - first]
 
     def _over_time(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """TCN outputs (window, batch, assets, width), and where assets are present."""
+        """Return TCN outputs (window, batch, assets, width), and the mask of present assets."""
         x = functional.relu(self.inward(windows)).transpose(0, 1).contiguous()
         out = self.tcn(x, self.padded)
         present = (windows.abs().amax(-1) > 0).transpose(0, 1)
         return out, present[len(present) - len(out) :]
 
     def _states(self, x: Tensor) -> Tensor:
-        """LSTM outputs, normalised: (window, batch, assets, width) -> (..., channels)."""
+        """Return normalised LSTM outputs: (window, batch, assets, width) -> (..., channels)."""
         states = self.lstm(x.flatten(1, 2))[0].view(*x.shape[:3], self.channels)
         out: Tensor = self.norm(states)
         return out

@@ -1,4 +1,4 @@
-"""What the per-asset policies of all algorithms share."""
+"""Base classes of the per-asset policies of all algorithms."""
 
 from typing import Any
 
@@ -34,14 +34,14 @@ def refuse(options: dict[str, Any], *names: str) -> None:
 
 
 def follow(target: nn.Module) -> None:
-    """Let the extractors of a target network see that its weights move."""
+    """Notify the extractors of a target network when its weights change."""
     for module in target.modules():
         if isinstance(module, MarketExtractor):
             module.embeddings.cached = False
 
 
 class PerAssetModel(BaseModel):
-    """How the extractor is built, and saving of every option."""
+    """Mixin that builds the extractor and saves every option."""
 
     share_features_extractor: bool
 
@@ -65,7 +65,7 @@ class PerAssetModel(BaseModel):
 
 
 class OffPolicyModel(PerAssetModel):
-    """What the per-asset policies of SAC, TD3 and TQC share; SB3's class comes after it.
+    """Base of the per-asset policies of SAC, TD3 and TQC; SB3's class comes after it.
 
     Arguments are those of SB3's class. ``net_arch`` defaults to two layers of 32 for the actor and
     of 128 for the critics.

@@ -42,7 +42,7 @@ LEARNING_RATE = 1e-3
 
 
 def torch_device(name: str) -> th.device:
-    """The device of a name, ``"auto"`` being a GPU where there is one.
+    """Return the torch device of a name; ``"auto"`` is a GPU where there is one.
 
     Raises:
         ArgumentError: For what torch cannot compute on.
@@ -133,14 +133,14 @@ def _built(
     policy_kwargs: dict[str, Any],
     settings: dict[str, Any],
 ) -> BaseAlgorithm:
-    """The agent; what is wrong in a class of the user's is told as theirs."""
+    """Build the agent; errors in a user's class are attributed to it."""
     cls = algorithm_class(algo)
     with nullcontext() if algo in ALGORITHMS else told_as_theirs(f"algo {algo!r:.60}"):
         return cls(policy, venv, policy_kwargs=policy_kwargs, **settings)
 
 
 def _buffers(cls: type[BaseAlgorithm], encoder: str | Maker, venv: VecEnv) -> dict[str, Any]:
-    """Where transitions are kept, which depends on the mode of observation."""
+    """Return the buffer class and its options for an observation mode."""
     if issubclass(cls, OffPolicyAlgorithm):
         return {"replay_buffer_class": IndexReplayBuffer if _reads_index(venv) else None}
     if issubclass(cls, PPO) and encoder != "per_asset" and _reads_index(venv):
@@ -149,7 +149,7 @@ def _buffers(cls: type[BaseAlgorithm], encoder: str | Maker, venv: VecEnv) -> di
 
 
 def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
-    """A copy of an agent's policy that acts in another environment, e.g. with more assets.
+    """Return a copy of an agent's policy that acts in another environment, e.g. with more assets.
 
     Training goes on undisturbed; load ``agent.policy.state_dict()`` into the copy to bring it up to
     date.
@@ -164,7 +164,7 @@ def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
 
 
 def bind_market(agent: BaseAlgorithm, market: Market) -> None:
-    """Give the networks and the replay buffer the market that index observations refer to.
+    """Attach the market that index observations refer to, to networks and replay buffer.
 
     The features go once to the agent's device and are shared by all its networks; they are part
     of no checkpoint.
@@ -184,7 +184,7 @@ def _bind_features(policy: BasePolicy, market: Market) -> None:
 
 
 def market_of(venv: VecEnv) -> Market:
-    """The market that an environment of ``make_sb3_vec_env`` is in."""
+    """Return the market of an environment of ``make_sb3_vec_env``."""
     market: Market = venv.get_attr("simulator")[0].market
     return market
 
@@ -209,7 +209,7 @@ def _reads_index(venv: VecEnv) -> bool:
 
 
 def n_actions(venv: VecEnv) -> int:
-    """Numbers in an action, cash included."""
+    """Return the length of an action, cash included."""
     return spaces.flatdim(venv.action_space)
 
 
@@ -302,7 +302,7 @@ _LIBRARIES = ("stable_baselines3", "sb3_contrib")
 
 
 def _defaults(cls: type[BaseAlgorithm], venv: VecEnv) -> dict[str, Any]:
-    """The defaults of the nearest base class that has some, as far as a class takes them."""
+    """Return the defaults of the nearest base class that has some, as far as a class takes them."""
     bases = (base for base in cls.__mro__ if base.__module__.startswith(_LIBRARIES))
     nearest = next(base.__name__ for base in bases if base.__name__ in _DEFAULTS)
     taken = parameters_of(cls)

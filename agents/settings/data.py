@@ -1,4 +1,4 @@
-"""How the data of a market are prepared, as settings; see ``portfolio_env.load_market``."""
+"""Data preparation of a market as settings; see ``portfolio_env.load_market``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATHS = ("metadata", "exogenous")
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How the data of a market are prepared before anything is learned."""
+    """Options of data preparation, applied before anything is learned."""
 
     timeframe: str | None = None
     """Make longer bars of those of the market, e.g. 1d or 1w."""
@@ -48,13 +48,13 @@ class DataOptions:
 
     @property
     def repairs(self) -> dict[str, Any]:
-        """What to mend."""
+        """Return the repairs to apply."""
         return json_object("data.repair", self.repair, "{}")
 
     def panel(
         self, market: str, assets: str | None, start: str | None, end: str | None
     ) -> PricePanel:
-        """The bars of a market, prepared; names of assets are separated by commas."""
+        """Return the prepared bars of a market; names of assets are separated by commas."""
         return load_panel(
             market,
             assets=[name.strip() for name in assets.split(",")] if assets else None,
@@ -67,20 +67,20 @@ class DataOptions:
         )
 
     def pipeline(self, features: str) -> FeaturePipeline:
-        """Features, not fitted yet."""
+        """Return the feature pipeline, not fitted yet."""
         return FeaturePipeline(
             features, scaler=self.scaler, scaling=self.scaling, reference=self.reference
         )
 
     def resolved(self) -> DataOptions:
-        """The same with absolute paths."""
+        """Return the options with absolute paths."""
         given = {name: getattr(self, name) for name in PATHS}
         paths: dict[str, Any] = {k: str(Path(v).resolve()) for k, v in given.items() if v}
         return replace(self, **paths)
 
 
 def json_object(name: str, text: str, example: str) -> dict[str, Any]:
-    """The object that a setting holds as JSON.
+    """Return the object that a setting holds as JSON.
 
     Raises:
         ArgumentError: If it is none.

@@ -1,4 +1,4 @@
-"""The store of runs: python -m agents.store --help."""
+"""Command line of the store of runs: python -m agents.store --help."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Runs in one file, to be handed on: written the same for the same run, read without trust.
+"""Runs in one file for exchange: equal runs give equal files, which are read without trust.
 
 An archive is a zip whose members are stored as they are. So it cannot grow when it is read, and
 equal runs make equal archives. Its first member, ``manifest.json``, names every file with its size
@@ -85,7 +85,7 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
 
 
 def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
-    """Take a run or a walk forward from an archive into a store, whole or not at all.
+    """Import a run or a walk forward from an archive into a store, whole or not at all.
 
     Nothing in it is executed. Every name, size, checksum and content is checked before the folder
     appears under its name.
@@ -132,7 +132,7 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
 
 
 def _manifest(archive: ZipFile, size: int) -> dict[str, Any]:
-    """The manifest of an archive, once every member is known to be harmless.
+    """Return the manifest of an archive, once every member is known to be harmless.
 
     Raises:
         ValueError: With what is wrong.
@@ -161,7 +161,7 @@ def _manifest(archive: ZipFile, size: int) -> dict[str, Any]:
 
 
 def _refuse_odd(member: ZipInfo) -> None:
-    """Refuse what ``export_run`` never writes.
+    """Reject members that ``export_run`` never writes.
 
     Raises:
         ValueError: With what is wrong.
@@ -206,7 +206,7 @@ def _extract(archive: ZipFile, name: str, expected: dict[str, Any], folder: Path
 
 
 def _check_run(folder: Path, manifest: dict[str, Any]) -> None:
-    """Refuse a folder whose files are not what they say, or that is another run.
+    """Reject a folder whose files have other contents than their names say, or that is another run.
 
     Raises:
         DataError: With what is wrong.
@@ -236,7 +236,7 @@ def _summary(file: Path) -> dict[str, Any]:
 
 
 def _member(name: str) -> ZipInfo:
-    """A member of 1980 with usual rights, so that equal runs make equal archives."""
+    """Return a zip member dated 1980 with usual rights, so that equal runs make equal archives."""
     member = ZipInfo(name)
     member.external_attr = (stat.S_IFREG | 0o644) << 16
     return member

@@ -1,4 +1,4 @@
-"""What changes a store: it happens under the store's lock, and whole or not at all.
+"""Changes of a store, made under the store's lock, whole or not at all.
 
 A process that is killed leaves hidden folders at most, which the next change removes.
 """
@@ -22,7 +22,7 @@ _HIDDEN = (".deleted-", ".coming-")  # before the names of folders on their way 
 
 @contextmanager
 def changing(store: Path) -> Iterator[None]:
-    """Keep other changes of a store waiting, and remove what killed ones have left.
+    """Lock a store against other changes, and remove what killed ones have left.
 
     Raises:
         DataError: If the system refuses to write there.
@@ -35,7 +35,7 @@ def changing(store: Path) -> Iterator[None]:
 
 
 def coming(store: Path, name: str) -> Path:
-    """A hidden place for a folder that is on its way into a store."""
+    """Provide a hidden place for a folder that is on its way into a store."""
     return store / f"{_HIDDEN[1]}{name}"
 
 
@@ -62,7 +62,7 @@ def delete(path: Path, store: Path) -> None:
 
 
 def refuse_foreign(path: Path, store: Path) -> None:
-    """Refuse to delete what is not a run that lies in a store itself.
+    """Reject the deletion of a folder that is not a run directly in a store.
 
     Raises:
         ArgumentError: With the reason.

@@ -1,4 +1,4 @@
-"""The files that a run may consist of: which they are, and whether they are what they say."""
+"""Files that a run may consist of: their kinds, and checks of their content."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVALUATION = "evaluation"  # accounts and reports, which evaluate.py writes agai
 
 
 def kind_of(name: str) -> str | None:
-    """What a file is by its name: "tensors", "json", "text" or "events"; None for any other."""
+    """Return the kind of a file by its name: "tensors", "json", "text" or "events"; else None."""
     if _EVENTS.fullmatch(name):
         return "events"
     suffix = Path(name).suffix
@@ -28,7 +28,7 @@ def kind_of(name: str) -> str | None:
 
 
 def check_file(path: Path) -> None:
-    """Read a file as what its name says; checksums are compared.
+    """Read a file according to its name; checksums are compared.
 
     Raises:
         DataError: If it is damaged, or of no known kind.
@@ -47,7 +47,7 @@ def check_file(path: Path) -> None:
 
 
 def run_files(path: Path, *, events: bool = False) -> Iterator[Path]:
-    """The files that make a run or a walk forward, sorted.
+    """Return the files of a run or a walk forward, sorted.
 
     Left out is what can be done without: hidden files, evaluations, and all checkpoints but the
     last. Links and files of unknown kinds are no part of a run.
@@ -88,7 +88,7 @@ def _check_text(path: Path) -> None:
 
 
 def _check_events(path: Path) -> None:
-    """Every record of a file of TensorBoard carries checksums; a crash may have cut the last.
+    """Check every record of a TensorBoard file by its checksums; a crash may have cut the last.
 
     Source: https://www.tensorflow.org/tutorials/load_data/tfrecord
     """

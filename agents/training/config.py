@@ -1,4 +1,4 @@
-"""What a training run is made of: one dataclass, also the command line of train.py."""
+"""Settings of a training run: one dataclass, also the command line of train.py."""
 
 import dataclasses
 import json
@@ -52,7 +52,7 @@ LATER_STAGES = ("epochs", "iterations", "loss", "schedule", "ema")
 
 @dataclass(frozen=True)
 class Stages:
-    """How stages 1 and 2 of a curriculum are trained."""
+    """Options of stages 1 and 2 of a curriculum."""
 
     epochs: int = 20
     """Of stage 1: passes over the training range, at most; 5 without a better forecast end it."""
@@ -170,7 +170,7 @@ class TrainConfig:
     """Run folder itself, instead of a name made of market, algorithm, seed and time."""
 
     def __post_init__(self) -> None:
-        """Check what the environment and the learner do not check themselves."""
+        """Check what neither the environment nor the learner checks."""
         for name in ("algo", "encoder"):  # in Python they may be given themselves
             if isinstance(given := getattr(self, name), type):
                 object.__setattr__(self, name, plugin_name(given))
@@ -246,12 +246,12 @@ class TrainConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON-able values."""
+        """Return the settings as JSON-able values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, settings: Any, source: str | Path = "config.json") -> "TrainConfig":
-        """The inverse of ``to_json``.
+        """Invert ``to_json``.
 
         Args:
             settings: What was read.
@@ -282,7 +282,7 @@ class TrainConfig:
             ) from error
 
     def resolved(self) -> "TrainConfig":
-        """The settings with every dependent default filled in, and the market's path absolute."""
+        """Return the settings with all dependent defaults filled in and an absolute market path."""
         on_policy = is_on_policy(self.algo)
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
@@ -304,7 +304,7 @@ class TrainConfig:
         )
 
     def load_market(self) -> tuple[Market, dict[str, Range]]:
-        """The market, scaled on its training range, and the half-open rows of every range."""
+        """Return the market, scaled on its training range, and the half-open rows of all ranges."""
         panel = self.data.panel(self.market, self.assets, self.start, self.end)
         ranges = self._split(panel.timestamps)
         pipeline = self.data.pipeline(self.features)
@@ -326,18 +326,18 @@ class TrainConfig:
 
     @property
     def has_encoder(self) -> bool:
-        """Whether there is an encoder with weights to train."""
+        """Return whether there is an encoder with weights to train."""
         return self.encoder != "per_asset" and self.policy != "flat_mlp"
 
     @property
     def bars(self) -> int:
-        """Bars of the encoder's window, once the settings are resolved."""
+        """Return the bars of the encoder's window, once the settings are resolved."""
         assert self.window is not None
         return self.window
 
     @property
     def observed(self) -> int:
-        """Bars of an observation: with ``history="past"`` an encoder reads more than its window."""
+        """Return the bars of an observation: more than the window with ``history="past"``."""
         if not self.has_encoder or not issubclass(encoder_class(self.encoder), Encoder):
             return self.bars
         built_in = self.encoder in ENCODERS
@@ -349,18 +349,18 @@ class TrainConfig:
 
     @property
     def encoder_kwargs(self) -> dict[str, Any]:
-        """The options of the encoder."""
+        """Return the options of the encoder."""
         options: dict[str, Any] = json.loads(self.encoder_options)
         return options
 
     @property
     def algo_kwargs(self) -> dict[str, Any]:
-        """The options of the algorithm and its policy."""
+        """Return the options of the algorithm and its policy."""
         options: dict[str, Any] = json.loads(self.algo_options)
         return options
 
     def env_options(self) -> dict[str, Any]:
-        """Keywords of ``PortfolioEnv`` that define the task, for training and evaluation alike."""
+        """Return keywords of ``PortfolioEnv`` for the task, in training and evaluation alike."""
         return {
             "window": self.observed,
             "observation": self.observation,
@@ -375,7 +375,7 @@ class TrainConfig:
         }
 
     def training_options(self, market: Market, train: Range) -> dict[str, Any]:
-        """Further keywords for training: where episodes start, what they hold, the reward."""
+        """Return further keywords for training: starts, starting weights, the reward."""
         drawn = market.n_assets > 8 and self.policy != "flat_mlp"
         universe = self.universe if self.universe is not None else 8 * drawn
         start = max(train[0], market.warmup + self.observed - 1)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MarketConfig:
-    """What is traded where there is no run; names and defaults are those of train.py."""
+    """Market of an evaluation without a run; names and defaults are those of train.py."""
 
     market: str = TrainConfig.market
     """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
@@ -82,7 +82,7 @@ def open_task(
     device: str = "auto",
     agent: bool = True,
 ) -> EvaluationTask:
-    """The task of a run, see ``run_task``; without one that of a market, see ``market_task``.
+    """Return the task of a run (``run_task``), or without one of a market (``market_task``).
 
     Raises:
         ArgumentError: If settings of a market are given beside a run, or the split is not that of
@@ -106,7 +106,7 @@ def open_task(
 
 
 def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationTask:
-    """The task of baselines alone.
+    """Return the task of baselines alone.
 
     Args:
         config: What is traded.
@@ -126,7 +126,7 @@ def run_task(
     device: str = "auto",
     agent: bool = True,
 ) -> EvaluationTask:
-    """The task of a run, or of a walk forward, whose folds are evaluated one after the other.
+    """Return the task of a run, or of a walk forward, whose folds are evaluated in turn.
 
     Agents are called after their algorithm, those of a walk forward with several seeds after their
     seed too. What is evaluated of a walk forward is the test range alone.
@@ -183,14 +183,14 @@ def _walk_forward_task(
 
 
 def trained_agent(run: Run, model: str) -> TrainedAgent:
-    """The agent of a run, as an evaluation takes it."""
+    """Return the agent of a run for an evaluation."""
     return TrainedAgent(
         run.model, model_file(run.path, model), parameter_bytes(run), partial(encoder_pictures, run)
     )
 
 
 def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
-    """Show the figures of a report in TensorBoard too."""
+    """Write the figures of a report to TensorBoard too."""
     from matplotlib.image import imread
     from torch.utils.tensorboard import SummaryWriter
 
@@ -206,17 +206,17 @@ _TEXTS = {
 
 
 def network_of(run: Run) -> nn.Module:
-    """The network that a run's agent decides with."""
+    """Return the network with which a run's agent decides."""
     return run.model.network if isinstance(run.model, DirectAgent) else run.model.policy
 
 
 def parameter_bytes(run: Run) -> int:
-    """Memory of the network's parameters."""
+    """Return the memory of the network's parameters, in bytes."""
     return sum(part.numel() * part.element_size() for part in network_of(run).parameters())
 
 
 def encoder_pictures(run: Run, rows: Range) -> dict[str, tuple[Figure, str]]:
-    """Attention and calibration over some rows, with a text each; empty where there is neither.
+    """Return captioned figures of attention and calibration over some rows; {} without either.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

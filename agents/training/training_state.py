@@ -1,4 +1,4 @@
-"""The whole state of a training by an algorithm of SB3, so that it goes on exactly where it was.
+"""The complete state of a training by an algorithm of SB3, from which it resumes exactly.
 
 A checkpoint is an agent's file with one part more: random states, the lanes with their accounts and
 episodes, what has been collected, and what has not been logged yet. It is taken between updates.
@@ -45,7 +45,7 @@ def save_training(path: Path, agent: BaseAlgorithm) -> None:
 
 
 def restore_training(agent: BaseAlgorithm, path: Path) -> None:
-    """Bring a new agent of the same settings to a checkpoint; call ``learn`` right after it.
+    """Restore a checkpoint into a new agent of the same settings; call ``learn`` right after it.
 
     Args:
         agent: An agent of ``make_agent`` with its logger, before its first step.
@@ -112,7 +112,7 @@ def _environment(agent: BaseAlgorithm) -> tuple[VecMonitor, PortfolioVectorEnv]:
 
 
 def _random_state(agent: BaseAlgorithm) -> dict[str, Any]:
-    """Of every generator that a training draws from."""
+    """Return the state of every generator that a training draws from."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
@@ -132,7 +132,7 @@ def _restore_random(agent: BaseAlgorithm, state: dict[str, Any]) -> None:
 
 
 def _log_state(logger: Logger) -> dict[str, Any]:
-    """Numbers that wait for the next dump of the log."""
+    """Return the numbers that wait for the next dump of the log."""
     values = logger.name_to_value.items()
     numbers = {name: float(value) for name, value in values if isinstance(value, np.ScalarType)}
     return {

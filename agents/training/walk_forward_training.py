@@ -1,4 +1,4 @@
-"""Walk forward with agents: one run per fold and seed, each trained on the past of its test.
+"""Walk forward with agents: one run per fold and seed, trained on the range before its test.
 
 The folder of a walk forward holds ``walk_forward.json`` (settings, seeds, folds) and ``fold_I/
 seed_S``, which are ordinary run folders.
@@ -45,7 +45,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a walk forward consists of.
+    """Plan of a walk forward: its folds, seeds and run folders.
 
     Attributes:
         config: Settings of every run but for ranges, seed and folder.
@@ -60,7 +60,7 @@ class Plan:
     runs: tuple[TrainConfig, ...]
 
     def folders(self, path: Path) -> dict[int, list[Path]]:
-        """Run folders in the order of the folds, by seed."""
+        """Return the run folders in the order of the folds, by seed."""
         folds = range(len(self.folds))
         return {seed: [path / f"fold_{i}" / f"seed_{seed}" for i in folds] for seed in self.seeds}
 
@@ -147,7 +147,7 @@ def walk_forward(
 
 
 def continue_walk_forward(path: str | Path, *, progress_bar: bool = False) -> Path:
-    """Train what a stopped walk forward has left, with its own settings."""
+    """Train the remaining runs of a stopped walk forward, with its own settings."""
     path = Path(path)
     plan = read_plan(path)
     with one_process(path):
@@ -155,7 +155,7 @@ def continue_walk_forward(path: str | Path, *, progress_bar: bool = False) -> Pa
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan that a folder was made by.
+    """Read the plan of a folder.
 
     Raises:
         DataError: If it is no such folder, its plan is damaged, or its market has changed in
@@ -187,7 +187,7 @@ def read_plan(path: Path) -> Plan:
 def out_of_sample(
     path: str | Path, *, model: Literal["final", "best"] = "final", device: str = "auto"
 ) -> dict[int, BacktestResult]:
-    """The account of each seed over all tests, see ``portfolio_env.evaluation.stitch``.
+    """Return the account of each seed over all tests, see ``portfolio_env.evaluation.stitch``.
 
     Args:
         path: Folder of a walk forward whose runs are trained.
@@ -214,7 +214,7 @@ def out_of_sample(
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether a run of a walk forward is over."""
+    """Return whether a run of a walk forward is finished."""
     return all((folder / f"{model}_model{SUFFIX}").exists() for model in ("best", "final"))
 
 
@@ -233,7 +233,7 @@ def _train(path: Path, plan: Plan, progress_bar: bool) -> Path:
 
 
 def _fold_config(config: TrainConfig, market: Market, fold: Fold, end: int) -> TrainConfig:
-    """The settings of the runs of a fold: its ranges as dates."""
+    """Return the settings of the runs of a fold: its ranges as dates."""
 
     def date(row: int) -> str:
         return str(pd.Timestamp(market.timestamps[row]).isoformat())
@@ -249,7 +249,7 @@ def _fold_config(config: TrainConfig, market: Market, fold: Fold, end: int) -> T
 
 
 def _check(config: TrainConfig, whole: Market, fold: Fold, end: int) -> None:
-    """Refuse a fold whose market is not the same rows and assets of the whole one."""
+    """Reject a fold whose market differs in rows or assets from the whole one."""
     market, ranges = config.load_market()
     first = fold.train[0]
 

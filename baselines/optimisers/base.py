@@ -1,4 +1,4 @@
-"""What portfolio optimisers have in common: a window of returns, bounds, who may be held."""
+"""Base classes of portfolio optimisers: a window of returns, bounds, the assets to choose from."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ FULL = 1e-9  # bounds with less room than this leave one portfolio
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What an optimiser is to decide: weights of n assets that sum to 1.
+    """Problem of an optimiser: weights of n assets that sum to 1.
 
     Attributes:
         past: The bars up to the decision.
@@ -42,17 +42,17 @@ class Problem:
 
     @property
     def date(self) -> str:
-        """The bar of the decision."""
+        """Return the bar of the decision."""
         return str(self.past.timestamps[-1])
 
     @property
     def settled(self) -> bool:
-        """Whether the bounds leave one portfolio only, that of equal weights."""
+        """Return whether the bounds leave one portfolio only, that of equal weights."""
         n = len(self.assets)
         return n * self.high <= 1 + FULL or n * self.low >= 1 - FULL
 
     def bounded(self, weights: FloatArray) -> FloatArray:
-        """Weights (n,) of a solver, exactly within the bounds."""
+        """Return weights (n,) of a solver, clipped exactly to the bounds."""
         box = PortfolioConstraints(min_weight=self.low, max_weight=self.high, max_cash=0.0)
         return box.project(np.r_[0.0, weights])[1:]
 
@@ -106,7 +106,7 @@ class Optimiser(PortfolioModel):
 
     @abstractmethod
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) of a problem that leaves a choice, within its bounds but for rounding.
+        """Return the weights (n,) of a problem with a choice, within its bounds but for rounding.
 
         Raises:
             ArgumentError: If a library is missing.
@@ -114,7 +114,7 @@ class Optimiser(PortfolioModel):
         """
 
     def target(self, past: PricePanel) -> Weights:
-        """The optimal weights of the assets with prices for the whole look-back."""
+        """Return the optimal weights of the assets with prices for the whole look-back."""
         problem = self.problem(past)
         out = portfolio(np.zeros(len(past.assets), np.bool_))  # all cash
         if len(problem.assets):
@@ -124,7 +124,7 @@ class Optimiser(PortfolioModel):
         return out
 
     def problem(self, past: PricePanel) -> Problem:
-        """The problem at the last bar of ``past``, after ``top_k`` has chosen; n may be 0."""
+        """Return the problem at the last bar of ``past``, with ``top_k`` applied; n may be 0."""
         assets = np.flatnonzero(holdable(past, self.lookback + 1))
         if len(assets):
             assets = assets[np.ptp(self._returns(past, assets), axis=0) > STALE]
@@ -144,11 +144,11 @@ class Optimiser(PortfolioModel):
         return close[1:] / close[:-1] - 1
 
     def _share(self, n: int) -> float:
-        """What n assets may hold together."""
+        """Return the total weight that n assets may have."""
         return min(self._invested, n * self._high)
 
     def solve(self, problem: Problem) -> FloatArray:
-        """The weights (n,), n >= 1, of a problem, exactly within its bounds.
+        """Return the weights (n,), n >= 1, of a problem, exactly within its bounds.
 
         Raises:
             PortfolioError: See ``allocate``.
@@ -159,7 +159,7 @@ class Optimiser(PortfolioModel):
 
 
 def adapter() -> ModuleType:
-    """The one module that imports skfolio.
+    """Return the one module that imports skfolio.
 
     Raises:
         ArgumentError: If skfolio is not installed.

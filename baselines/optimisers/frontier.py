@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Efficient portfolios by a model's own estimates at one bar; figures are per year.
+    """Efficient portfolios by a model's own estimates at one bar; yearly means and volatilities.
 
     Every table of portfolios has the columns ``expected_return``, ``volatility``, ``sharpe`` and
     one per asset, its weight.
@@ -43,7 +43,7 @@ class Frontier:
     risk_free_rate: float
 
     def capital_market_line(self, points: int = 2) -> pd.DataFrame:
-        """Mixtures of the risk-free asset and the tangency portfolio, ``r = f + Sharpe * sigma``.
+        """Return mixtures of risk-free asset and tangency portfolio, ``r = f + Sharpe * sigma``.
 
         Sharpe (1964), "Capital Asset Prices", J. of Finance 19. Beyond the tangency portfolio money
         is borrowed at the risk-free rate.
@@ -63,7 +63,7 @@ class Frontier:
         return pd.DataFrame({"volatility": volatility, "expected_return": line})
 
     def figure(self) -> "Figure":
-        """Frontier, capital market line, tangency portfolio and assets in one plot.
+        """Plot frontier, capital market line, tangency portfolio and assets.
 
         Raises:
             PortfolioError: If matplotlib is not installed.
@@ -110,7 +110,7 @@ class Frontier:
 
 
 def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Frontier:
-    """The portfolios a mean-variance optimiser chooses among at a bar, whatever its objective.
+    """Return the efficient portfolios of a mean-variance optimiser at a bar, for any objective.
 
     They are of the assets it would choose among and within its bounds; where those leave some cash,
     they are the invested part.
@@ -160,7 +160,7 @@ def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Fron
 def _efficient(
     problem: Problem, mean: FloatArray, covariance: FloatArray, points: int
 ) -> FloatArray:
-    """(points or 1, n) weights, from the least variance to the largest return."""
+    """Return (points or 1, n) weights, from the least variance to the largest return."""
     richest = largest_return(problem, mean, covariance)
     if problem.settled:
         return richest[None]
@@ -177,7 +177,7 @@ def _efficient(
 
 
 def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
-    """The portfolios that were efficient in a range of a task, and the capital market line.
+    """Return the portfolios that were efficient in a task's range, and the capital market line.
 
     None where skfolio is not installed, or no asset has all the prices.
     """

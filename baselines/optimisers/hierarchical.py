@@ -65,7 +65,7 @@ class HierarchicalRiskParity(Optimiser):
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) of the recursive bisection."""
+        """Return the weights (n,) of the recursive bisection."""
         library = adapter()
         covariance = library.covariance(self.covariance, problem.returns)
         return library.hierarchical_risk_parity(
@@ -110,7 +110,7 @@ class HierarchicalEqualRisk(Optimiser):
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) down the tree."""
+        """Return the weights (n,) down the tree."""
         library = adapter()
         covariance = library.covariance(self.covariance, problem.returns)
         return library.hierarchical_equal_risk(problem, covariance, self.distance, self.linkage)
@@ -177,7 +177,7 @@ class NestedClusters(MeanVariance):
         self.distance = check_choice("distance", distance, DISTANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) of both steps, long-only."""
+        """Return the weights (n,) of both steps, long-only."""
         labels = adapter().clusters(problem.returns, self.distance, self.linkage)
         within = np.zeros((len(labels), labels.max() + 1))
         for cluster in range(labels.max() + 1):
@@ -186,7 +186,7 @@ class NestedClusters(MeanVariance):
         return within @ self._optimal(problem, problem.returns @ within)
 
     def _optimal(self, problem: Problem, returns: FloatArray) -> FloatArray:
-        """The long-only optimum (m,) of these returns (lookback, m), a step of the problem."""
+        """Return the long-only optimum (m,) of the returns (lookback, m) of one step."""
         m = returns.shape[1]
         step = replace(problem, assets=np.arange(m), returns=returns, low=0.0, high=1.0)
         return np.ones(1) if m == 1 else super().allocate(step)

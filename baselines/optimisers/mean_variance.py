@@ -1,4 +1,4 @@
-"""Mean-variance optimisation: the portfolio of largest Sharpe ratio, least variance, ..."""
+"""Mean-variance optimisation: the portfolio of largest Sharpe ratio, minimum variance, ..."""
 
 from collections.abc import Callable
 from typing import Any
@@ -99,23 +99,23 @@ class MeanVariance(Optimiser):
 
     @property
     def risk_free(self) -> float:
-        """The risk-free rate per bar."""
+        """Return the risk-free rate per bar."""
         return self.risk_free_rate / self.market.periods_per_year
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) of the objective."""
+        """Return the weights (n,) of the objective."""
         return OBJECTIVES[self.objective](self, problem)
 
     def moments(self, problem: Problem) -> tuple[FloatArray, FloatArray]:
-        """Expected returns (n,) and covariance (n, n), per bar."""
+        """Return expected returns (n,) and covariance (n, n), per bar."""
         return self.expected_returns(problem), self.expected_covariance(problem)
 
     def expected_returns(self, problem: Problem) -> FloatArray:
-        """(n,) per bar."""
+        """Return expected returns (n,) per bar."""
         return adapter().mean(self.mean, problem.returns)
 
     def expected_covariance(self, problem: Problem) -> FloatArray:
-        """(n, n) per bar."""
+        """Return the expected covariance (n, n) per bar."""
         return adapter().covariance(self.covariance, problem.returns)
 
     def _min_variance(self, problem: Problem) -> FloatArray:
@@ -142,7 +142,7 @@ class MeanVariance(Optimiser):
         return adapter().minimum_variance(problem, covariance, mean, least)
 
     def model_info(self) -> dict[str, Any]:
-        """See ``PortfolioModel``; with ``fallbacks``."""
+        """Return a description, see ``PortfolioModel``; with ``fallbacks``."""
         return super().model_info() | {"fallbacks": self.fallbacks}
 
 
@@ -192,7 +192,7 @@ class MinimumVariance(MeanVariance):
 
 
 def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -> FloatArray:
-    """The weights (n,) of largest ``w' mean``: one asset after another to its upper bound.
+    """Return the weights (n,) of largest ``w' mean``: one asset after another to its upper bound.
 
     Assets of the same expected return come in the order of their variances.
     """
@@ -207,7 +207,7 @@ def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -
 def tangency(
     problem: Problem, mean: FloatArray, covariance: FloatArray, risk_free: float
 ) -> FloatArray | None:
-    """The weights (n,) of the largest Sharpe ratio; None where nothing exceeds the risk-free rate.
+    """Return the weights (n,) of largest Sharpe ratio; None if nothing exceeds the risk-free rate.
 
     Args:
         problem: Its bounds are kept to.
@@ -229,5 +229,5 @@ def tangency(
 def sharpe(
     weights: FloatArray, mean: FloatArray, covariance: FloatArray, risk_free: float
 ) -> float:
-    """``(w' mean - risk_free) / sqrt(w' C w)``, per bar."""
+    """Return ``(w' mean - risk_free) / sqrt(w' C w)``, per bar."""
     return float((weights @ mean - risk_free) / np.sqrt(weights @ covariance @ weights))

@@ -49,7 +49,7 @@ class Fetch:
     """Show a progress bar."""
 
     def run(self) -> int:
-        """Download, and print what came of it."""
+        """Download, and print the results."""
         names = _split(self.symbols)
         if self.exchange == YAHOO:
             from portfolio_env.data.downloads.yahoo import fetch_yahoo
@@ -89,7 +89,7 @@ class Update:
     """Show progress bars."""
 
     def run(self) -> int:
-        """Download, and print what came of it."""
+        """Download, and print the results."""
         names = None if self.symbols is None else _split(self.symbols)
         folders = {path.parts[-3] for path in stored(self.store)}
         status = 0
@@ -115,7 +115,7 @@ class List:
     """The folder they were downloaded into."""
 
     def run(self) -> int:
-        """Print a table, and what cannot be read."""
+        """Print a table, and the files that cannot be read."""
         rows, problems = [], []
         for path in stored(self.store):
             try:
@@ -144,7 +144,7 @@ class List:
 
 @dataclass(frozen=True)
 class Report:
-    """Explore prices: a page of pictures and tables, and the report on their quality."""
+    """Explore prices: a page of figures and tables, and the report on their quality."""
 
     source: Annotated[str, tyro.conf.Positional]
     """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
@@ -161,7 +161,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Convert:
-    """Make one file of a source: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
+    """Write one file from a source: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
 
     source: Annotated[str, tyro.conf.Positional]
     """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
@@ -229,7 +229,7 @@ def _write_bars(frame: pd.DataFrame, out: Path) -> None:
 
 
 def _tell(reports: Sequence[SeriesReport]) -> int:
-    """Print what came of downloads; the exit status."""
+    """Print the results of downloads; return the exit status."""
     rows = [
         {
             "exchange": report.exchange,
@@ -257,7 +257,7 @@ def _tell(reports: Sequence[SeriesReport]) -> int:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as text, without the columns of what rarely happens and did not."""
+    """Return rows as text, without the columns of rare events that did not happen."""
     shown = [
         {k: printable(v) if v and isinstance(v, str) else v for k, v in r.items()} for r in rows
     ]
@@ -271,7 +271,7 @@ def _ranges(ranges: Iterable[tuple[Any, Any]]) -> str:
 
 
 def _complain(problems: Iterable[str]) -> int:
-    """Print problems on stderr; the exit status."""
+    """Print problems on stderr; return the exit status."""
     told = 0
     for problem in problems:
         print(f"error: {printable(problem)}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Channels with their own times (sentiment, on-chain figures, fundamentals), joined when known."""
+"""Exogenous channels (sentiment, on-chain metrics, fundamentals), joined when they are known."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def join(
     max_age: Duration | None = None,
     others: Collection[str] = (),
 ) -> PricePanel:
-    """The panel with exogenous channels, in which a value stands only from when it was known.
+    """Return the panel with exogenous channels, whose values stand only from when they were known.
 
     The value in row t is, of the records with known_at <= timestamps[t] + close_offset, that with
     the latest date; of those with the same date, that known last. So a revision replaces its date's
@@ -99,7 +99,7 @@ def _duration(name: str, length: Duration) -> np.timedelta64:
 
 
 def _records(source: str | os.PathLike[str] | pd.DataFrame) -> tuple[pd.DataFrame, Origin]:
-    """The records as dates, names and numbers, in the order of the source."""
+    """Return the records as dates, names and numbers, in the order of the source."""
     if isinstance(source, pd.DataFrame):
         table, origin = source, Origin("the exogenous frame")
     else:
@@ -162,7 +162,7 @@ def _check_names(records: pd.DataFrame, panel: PricePanel, others: Collection[st
 def _channel(
     records: pd.DataFrame, panel: PricePanel, offset: np.timedelta64, oldest: np.timedelta64
 ) -> FloatArray:
-    """(T, N) values of one name, whose records are in order of date and known_at."""
+    """Return (T, N) values of one name, whose records are in order of date and known_at."""
     places = {asset: i for i, asset in enumerate(panel.assets)}
     places[ALL_ASSETS] = n = len(places)
     kept = records[records["symbol"].isin(list(places))]

@@ -1,4 +1,4 @@
-"""Where markets come from: bundled real prices, generators and files."""
+"""Loading of markets: bundled real prices, generators and files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from portfolio_env.resampling import resample
 
 
 def sp500_panel() -> PricePanel:
-    """Adjusted daily closes of 20 large S&P 500 companies, 1990-01-02 to 2022-12-28.
+    """Return adjusted daily closes of 20 large S&P 500 companies, 1990-01-02 to 2022-12-28.
 
     The file is part of the wheel of skfolio (https://skfolio.org), which is found but not imported
     (its import takes seconds). The companies were chosen in hindsight: all of them survived.
@@ -154,7 +154,7 @@ def load_panel(
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
 ) -> PricePanel:
-    """The bars that ``load_market`` computes features of; arguments and errors are its own."""
+    """Return the bars of which ``load_market`` computes features; same arguments and errors."""
     bars = _opened(source, repair)
     panel = bars.panel if isinstance(bars, Market) else bars
     return _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
@@ -169,7 +169,7 @@ def _prepared(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None,
 ) -> PricePanel:
-    """The bars that are kept, with what was asked for."""
+    """Return the bars that are kept, with the requested additions."""
     if metadata is not None:
         bars = with_categories(bars, metadata)
     panel = _cut_panel(bars, assets, start, end)
@@ -181,7 +181,7 @@ def _prepared(
 
 
 def _opened(source: Source, repair: Mapping[str, Any] | Repair | None) -> PricePanel | Market:
-    """The bars of a source, checked; a market if it is one."""
+    """Return the bars of a source, checked; a market if it is one."""
     if isinstance(source, str | os.PathLike):
         return source_of(source, repair)
     if isinstance(source, pd.DataFrame) and repair is not None:
@@ -197,7 +197,7 @@ def _opened(source: Source, repair: Mapping[str, Any] | Repair | None) -> PriceP
 
 
 def _given(bars: Any) -> PricePanel | Market:
-    """Bars in memory, or what a function gives, checked."""
+    """Return bars in memory, or the result of a function, checked."""
     if isinstance(bars, PricePanel | Market):
         return bars
     if isinstance(bars, pd.DataFrame):
@@ -212,7 +212,7 @@ def _is_long(frame: pd.DataFrame) -> bool:
 
 
 def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> PricePanel | Market:
-    """What a user's function of bars returns."""
+    """Return the bars of a user's function."""
     try:
         bars = load(**options)
     except PortfolioError:
@@ -228,7 +228,7 @@ def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> 
 
 
 def _function(name: str) -> Callable[..., Any]:
-    """The function of bars that a name stands for, which says that it is one."""
+    """Return the function of bars of a name, which must declare its return type."""
     load = find("market", name, SOURCES)
     hint = inspect.signature(load).return_annotation if isinstance(load, FunctionType) else None
     told = str(getattr(hint, "__name__", hint)).rpartition(".")[2]
@@ -243,7 +243,7 @@ def _function(name: str) -> Callable[..., Any]:
 def source_of(
     name_or_path: str | os.PathLike[str], repair: Mapping[str, Any] | Repair | None = None
 ) -> PricePanel | Market:
-    """What a name or a path stands for; a market if it is a saved one."""
+    """Return the source of a name or a path; a market if it is a saved one."""
     text = os.fspath(name_or_path)
     name, _, query = text.partition("?")
     is_saved = Path(text).suffix == ".npz"
@@ -264,7 +264,7 @@ def source_of(
 
 
 def _repaired(path: str, options: Mapping[str, Any] | Repair) -> PricePanel:
-    """The panel of a file or folder after repairs, which its provenance records."""
+    """Return the panel of a file or folder after repairs, which its provenance records."""
     frame = read_frame(path)
     source = {str(key): value for key, value in frame.attrs.items()}
     mended, record = repaired_bars(frame, options)
@@ -273,7 +273,7 @@ def _repaired(path: str, options: Mapping[str, Any] | Repair) -> PricePanel:
 
 
 def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
-    """The options of a named source, as its function takes them."""
+    """Return the options of a named source, as its function takes them."""
     parameters = inspect.signature(load).parameters
     options: dict[str, Any] = {}
     for key, text in parse_qsl(query, keep_blank_values=True):
@@ -292,7 +292,7 @@ def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
 def _cut_panel(
     panel: PricePanel, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
 ) -> PricePanel:
-    """The panel of some assets and bars, without rows and assets that have none there."""
+    """Return the panel of some assets and bars, without rows and assets that have none there."""
     if assets is None and start is None and end is None:
         return panel
     panel = panel.subset(
@@ -310,13 +310,13 @@ def _cut_panel(
 def _cut_market(
     market: Market, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
 ) -> Market:
-    """The rows and assets of a saved market, with the features it has."""
+    """Return the rows and assets of a saved market, with the features it has."""
     chosen = market if assets is None else market.select(assets)
     return chosen.subset(_rows(market.panel, start, end))
 
 
 def _rows(panel: PricePanel, start: Moment | None, end: Moment | None) -> slice:
-    """The rows from ``start`` to before ``end``; dates may lie outside the data."""
+    """Return the rows from ``start`` to before ``end``; dates may lie outside the data."""
     first, last = (
         default
         if when is None
@@ -334,7 +334,7 @@ def _rows(panel: PricePanel, start: Moment | None, end: Moment | None) -> slice:
 
 
 def long_frame(source: Source) -> pd.DataFrame:
-    """The bars of a source, as they are: duplicates, disorder and impossible bars included.
+    """Return the bars of a source, unchecked: duplicates, disorder and impossible bars included.
 
     Args:
         source: See ``Source``; frames have columns date, symbol, close and, where known, open,
@@ -353,7 +353,7 @@ def long_frame(source: Source) -> pd.DataFrame:
 
 
 def resolved(source: Source) -> pd.DataFrame | PricePanel:
-    """The bars of a source: a long frame of what has not been checked, else a panel."""
+    """Return the bars of a source: a long frame if unchecked, else a panel."""
     if isinstance(source, Market):
         return source.panel
     if isinstance(source, PricePanel):

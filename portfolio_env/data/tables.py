@@ -33,7 +33,7 @@ _LEVELS = ("Price", "Ticker")  # the two header rows that yfinance writes
 def read_tables(
     path: str | os.PathLike[str],
 ) -> tuple[list[tuple[pd.DataFrame, Origin]], dict[str, Any]]:
-    """The tables of a file, or of a folder with one Parquet file per symbol, in long form.
+    """Return the tables of a file, or of a folder with a Parquet file per symbol, in long form.
 
     Args:
         path: See ``portfolio_env.data.bars.read_frame``.
@@ -74,7 +74,7 @@ def read_tables(
 
 
 def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict[str, str]]:
-    """One CSV or Parquet file as it is.
+    """Read one CSV or Parquet file without changes.
 
     Returns:
         The frame without blank rows at the end (columns date and symbol, and the first one of a
@@ -104,7 +104,7 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
 
 
 def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
-    """The table, and the line of its first row."""
+    """Return the table, and the line of its first row."""
     options: dict[str, Any] = {
         "keep_default_na": False,  # NA and NAN are possible symbols
         "na_values": [""],
@@ -142,7 +142,7 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
 
 
 def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The table, and what it says about its series."""
+    """Return the table, and its metadata on the series."""
     table = read_parquet(io.BytesIO(content), origin.name)
     try:
         frame = table.to_pandas()
@@ -162,13 +162,13 @@ def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[st
 
 
 def is_wide(columns: Iterable[object]) -> bool:
-    """Whether columns are a date and assets, not the fields of bars."""
+    """Return whether columns are a date and assets, not the fields of bars."""
     names = [str(name).casefold() for name in columns]
     return len(names) > 1 and not {"symbol", "close"} & set(names)
 
 
 def _long(frame: pd.DataFrame, origin: Origin) -> tuple[pd.DataFrame, Origin]:
-    """A table in long form; a wide one is turned, and rows of its assets without bars left out."""
+    """Return a table in long form, without rows of assets that have no bar there."""
     if frame.columns.nlevels == 2:
         return _stacked(frame.iloc[:, 0], _by_symbol(frame, origin), origin)
     if not is_wide(frame.columns):
@@ -178,7 +178,7 @@ def _long(frame: pd.DataFrame, origin: Origin) -> tuple[pd.DataFrame, Origin]:
 
 
 def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Series[Any]]]:
-    """The fields of each symbol of a table with two header rows."""
+    """Return the fields of each symbol of a table with two header rows."""
     names = list(frame.columns.names)
     if set(names) != set(_LEVELS):
         origin.fail(f"has two header rows called {names}; name them {list(_LEVELS)}")
@@ -193,7 +193,7 @@ def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Se
 def _stacked(
     dates: pd.Series[Any], fields: Mapping[str, Mapping[str, pd.Series[Any]]], origin: Origin
 ) -> tuple[pd.DataFrame, Origin]:
-    """A long frame of the bars that exist, symbol by symbol."""
+    """Return a long frame of the bars that exist, symbol by symbol."""
     times = read_times(dates, origin)
     parts, numbers = [], []
     for symbol, series in fields.items():
@@ -218,7 +218,7 @@ _RANGE = np.array(["1678-01-01", "2262-01-01"], "datetime64[us]")  # what dateti
 
 @dataclass(frozen=True)
 class Origin:
-    """Where rows come from, to name them in errors.
+    """Origin of rows, to name them in errors.
 
     Attributes:
         name: The file.
@@ -233,7 +233,7 @@ class Origin:
     numbers: npt.NDArray[np.intp] | None = None
 
     def fail(self, problem: str) -> NoReturn:
-        """Refuse the whole source."""
+        """Reject the whole source."""
         raise DataError(f"{self.name}: {problem}")
 
     def refuse(
@@ -243,7 +243,7 @@ class Origin:
         mend: str,
         value: Callable[[int], object] | None = None,
     ) -> None:
-        """Refuse the source if any row is faulty; name the first one, and its value if known."""
+        """Reject the source if any row is faulty; name the first one, and its value if known."""
         positions = np.flatnonzero(faulty)
         if len(positions):
             at = int(positions[0])
@@ -254,7 +254,7 @@ class Origin:
 
 
 def read_times(dates: pd.Series[Any], origin: Origin) -> Timestamps:
-    """Dates as datetime64[ns]; UTC where they carry a zone.
+    """Return dates as datetime64[ns]; UTC where they carry a zone.
 
     Raises:
         DataError: If a date is missing or unreadable, or if some carry another zone.
@@ -283,7 +283,7 @@ def read_times(dates: pd.Series[Any], origin: Origin) -> Timestamps:
 
 
 def read_numbers(values: pd.Series[Any], origin: Origin) -> FloatArray:
-    """Numbers as float64, NaN where the cell is empty.
+    """Return numbers as float64, NaN where the cell is empty.
 
     Raises:
         DataError: If a cell holds anything else.

@@ -1,4 +1,4 @@
-"""Backtest: run a policy through an environment to the end and keep everything that happened."""
+"""Backtest: run a policy through an environment to the end and record every step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 
 class Policy(Protocol):
-    """Anything that answers like a trained SB3 model: SB3's own models, and every baseline."""
+    """Policy protocol: the ``predict`` of a trained SB3 model, which every baseline has too."""
 
     def predict(
         self,
@@ -41,13 +41,13 @@ class Policy(Protocol):
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[NDArray[Any], Any]:
-        """Actions (B, N + 1) for a batch of observations, and the policy's memory."""
+        """Return actions (B, N + 1) for a batch of observations, and the policy's memory."""
         ...
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BacktestResult:
-    """One account over K steps; step k decides at ``timestamps[k]`` and earns to the next one.
+    """Account over K steps; step k decides at ``timestamps[k]`` and earns to the next one.
 
     Attributes:
         assets: N names, without cash.
@@ -81,11 +81,11 @@ class BacktestResult:
         numbers = ", ".join(f"{name} {facts[name]}" for name in list(facts)[2:])
         return f"BacktestResult({facts['decisions']}; {facts['assets']} assets; {numbers})"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         return card("BacktestResult", self._facts())
 
     def _facts(self) -> dict[str, str]:
-        """What there is to know at a glance, by name."""
+        """Return the main facts of the account by name."""
         first, last = (time_text(self.timestamps[place]) for place in (0, -1))
         found = {"decisions": f"{len(self.costs):,} from {first} to {last}"}
         found["assets"] = f"{len(self.assets)}"
@@ -101,7 +101,7 @@ class BacktestResult:
         return found
 
     def plot(self, title: str = "Account value") -> Figure:
-        """Draw value, drawdown and weights.
+        """Plot value, drawdown and weights.
 
         Args:
             title: Title of the figure.
@@ -118,32 +118,32 @@ class BacktestResult:
 
     @property
     def returns(self) -> FloatArray:
-        """(K,) simple returns of the account."""
+        """Return (K,) simple returns of the account."""
         return metrics.simple_returns(self.values)
 
     @property
     def log_returns(self) -> FloatArray:
-        """(K,) log returns of the account; minus infinity where it lost everything."""
+        """Return (K,) log returns of the account; minus infinity where it lost everything."""
         with np.errstate(divide="ignore"):
             return np.diff(np.log(np.maximum(self.values, 0)))
 
     @property
     def idle(self) -> bool:
-        """Whether nothing but cash was ever held, as by a model whose history is too short."""
+        """Return whether only cash was ever held, as by a model whose history is too short."""
         return not self.held[:, 1:].any()
 
     def metrics(self) -> dict[str, float]:
-        """Every performance measure by name, see ``portfolio_env.metrics``."""
+        """Return every performance measure by name, see ``portfolio_env.metrics``."""
         return metrics.summary(
             self.values, self.held, self.turnovers, self.costs, self.periods_per_year
         )
 
     def track_record(self) -> TrackRecord:
-        """What the measures are functions of, see ``portfolio_env.metrics``."""
+        """Return the input of the measures, see ``portfolio_env.metrics``."""
         return metrics.track_record(self.values, self.held, self.turnovers, self.costs)
 
     def account(self) -> pd.DataFrame:
-        """One row per closed bar: value, drawdown, and what the step that ended there did."""
+        """Return one row per closed bar: value, drawdown, and records of the step ending there."""
         return pd.DataFrame(
             {
                 "date": self.timestamps,
@@ -157,7 +157,7 @@ class BacktestResult:
         )
 
     def holdings(self) -> pd.DataFrame:
-        """One row per decision and slot (long format, cash first): the trade, weights around it."""
+        """Return a row per decision and slot, long format, cash first: the trade and weights."""
         names = ["cash", *self.assets]
         return pd.DataFrame(
             {
@@ -265,7 +265,7 @@ def _with_lane_axis(observation: Any) -> Any:
 
 
 class _Recorder:
-    """Reads the accounts around every step; rows of a lane after its end are cut off last."""
+    """Recorder of the accounts around every step; rows after a lane's end are cut off last."""
 
     def __init__(self, executor: Executor) -> None:
         self.executor = executor
@@ -303,7 +303,7 @@ class _Recorder:
 
 
 def decision_rows(result: BacktestResult, panel: PricePanel) -> tuple[int, int]:
-    """The half-open range of the panel's rows at which the backtest decided.
+    """Return the half-open range of the panel's rows at which the backtest decided.
 
     Raises:
         ArgumentError: If the panel does not hold the bars of the backtest.
@@ -319,7 +319,7 @@ def decision_rows(result: BacktestResult, panel: PricePanel) -> tuple[int, int]:
 
 
 def realised_returns(result: BacktestResult, panel: PricePanel) -> FloatArray:
-    """(K, N) simple returns of the account's assets from close to close after each decision.
+    """Return (K, N) simple returns of the account's assets from each decision to the next close.
 
     A bar that is missing takes the last price, as the account does; 0 before the first price.
 

@@ -1,4 +1,4 @@
-"""Comparison of backtests over the same dates: one table, best first, with how sure it is."""
+"""Comparison of backtests over the same dates: one table, best first, with intervals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from portfolio_env.files.atomic import write_json
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.safe_names import file_name
 from portfolio_env.html import card
-from portfolio_env.html import table as html_table
 from portfolio_env.market.timeline import time_text
 from portfolio_env.metrics import RELATIVE_MEASURES, relative_summary
 from portfolio_env.names import unknown
@@ -52,7 +51,7 @@ _CHANCE = tuple(f"growth_difference_{part}" for part in (*_BOUNDS, "p"))  # by b
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """Strategies over the same dates, held against a reference.
+    """Comparison of strategies with a reference account over the same dates.
 
     Attributes:
         results: Backtests by name, in the order of the table.
@@ -103,18 +102,18 @@ class Comparison:
             f"reference {self.reference}; {self._range()})"
         )
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         texts = self.headline().map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) else cell)
         facts = {"range": self._range(), "reference": self.reference, "units": "% a year"}
-        return card("Comparison", facts, html_table(texts.replace("nan", "")))
+        return card("Comparison", facts, texts.replace("nan", ""))
 
     def _range(self) -> str:
-        """From when to when."""
+        """Return the first and the last date."""
         times = self.results[self.reference].timestamps
         return f"{time_text(times[0])} to {time_text(times[-1])}"
 
     def headline(self) -> pd.DataFrame:
-        """The main columns of the table.
+        """Return the main columns of the table.
 
         Returns:
             One row per strategy, the best first: ``growth`` (log growth a year after costs, in %),
@@ -135,7 +134,7 @@ class Comparison:
         return pd.DataFrame(columns).round(2).assign(remark=self.table["remark"])
 
     def plot(self, names: Sequence[str] | None = None) -> Figure:
-        """Draw the values of the accounts and their drawdowns.
+        """Plot the values of the accounts and their drawdowns.
 
         Args:
             names: Strategies to draw; None draws all that ran, the best six with names.
@@ -158,17 +157,17 @@ class Comparison:
 
     @property
     def ranked(self) -> dict[str, BacktestResult]:
-        """The backtests of all but the oracles, best first."""
+        """Return the backtests of all but the oracles, best first."""
         return {name: r for name, r in self.results.items() if name not in self.oracles}
 
     @property
     def complete(self) -> dict[str, BacktestResult]:
-        """Those of the ranked accounts that reached the end."""
+        """Return the ranked accounts that were not ruined."""
         return _complete(self.ranked, len(next(iter(self.results.values())).costs))
 
     @property
     def distinct(self) -> dict[str, BacktestResult]:
-        """The backtests of the ranked that are not the same account under another name."""
+        """Return the ranked backtests without duplicates under another name."""
         return {n: result for n, result in self.ranked.items() if self.twins[n] == n}
 
 
@@ -182,7 +181,7 @@ def compare(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
-    """Rank strategies by growth after costs and say how sure their differences are.
+    """Rank strategies by growth after costs, with intervals of their differences.
 
     Args:
         results: Backtests by name, from the same dates; those of ruined accounts may end earlier.
@@ -284,7 +283,7 @@ def _remark(
 
 
 def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:
-    """The accounts with a finite return in every step: those that were not ruined."""
+    """Return the accounts with a finite return in every step: those that were not ruined."""
     return {
         name: result
         for name, result in results.items()
@@ -293,7 +292,7 @@ def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, Ba
 
 
 def _twins(results: Mapping[str, BacktestResult]) -> dict[str, str]:
-    """The first name of the same account, of every name."""
+    """Return for every name the first name of the same account."""
     first: dict[str, str] = {}
     for name, result in results.items():
         same = (other for other in first.values() if _same(result, results[other]))
@@ -307,7 +306,7 @@ def _same(one: BacktestResult, other: BacktestResult) -> bool:
 
 
 def _relative(results: Mapping[str, BacktestResult], reference: str) -> pd.DataFrame:
-    """Measures against the reference, of accounts as long as its own."""
+    """Return measures against the reference, of accounts as long as its own."""
     other = results[reference]
     rows = {
         name: relative_summary(result.values, other.values, other.periods_per_year)
@@ -361,7 +360,7 @@ def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -
 
 
 def _finite(value: Any) -> Any:
-    """JSON-able data with None for numbers that are not finite, which JSON cannot say."""
+    """Return JSON-able data with None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: _finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

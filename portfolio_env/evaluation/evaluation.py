@@ -1,4 +1,4 @@
-"""A whole evaluation, from the task to the files: what ``evaluate.py`` runs."""
+"""A whole evaluation, from the task to the files, as run by ``evaluate.py``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from portfolio_env.evaluation.summary import overall, print_summary, text_table
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
 from portfolio_env.files.atomic import locked
-from portfolio_env.html import bullets, card, table
+from portfolio_env.html import card
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
-    """What an evaluation found.
+    """Results of an evaluation.
 
     Attributes:
         task: What was evaluated.
@@ -43,23 +43,23 @@ class Evaluation:
     def __repr__(self) -> str:
         return f"Evaluation({self.split}; {self.comparison!r})"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         lines = [overall(self.comparison), *self.comparison.notes, *self._lines()]
         title = f"Evaluation, {self.inputs.title}"
-        return card(title, {}, table(text_table(self.comparison)), bullets(lines))
+        return card(title, {}, text_table(self.comparison), lines)
 
     @property
     def folder(self) -> Path:
-        """Where ``write_evaluation`` puts its files."""
+        """Return the folder where ``write_evaluation`` puts its files."""
         return self.task.folder / "evaluation" / self.split
 
     @property
     def seeds(self) -> list[str]:
-        """A sentence on every group of agents that differ by their seed alone."""
+        """Return a sentence on every group of agents that differ by their seed alone."""
         return seed_sentences(self.comparison, self.inputs.seeds)
 
     def print(self) -> None:
-        """Print the table, the verdict, what the gate decided, and what a reader must know."""
+        """Print the table, the verdict, the gate's decisions, and caveats."""
         print_summary(self.comparison, self.inputs.title, self._lines())
 
     def _lines(self) -> list[str]:
@@ -79,7 +79,7 @@ def evaluate(
     hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,
     progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
 ) -> Evaluation:
-    """Backtest the agents of a task, each behind the validation gate too, and baselines; compare.
+    """Backtest a task's agents, each with the validation gate too, and baselines; compare them.
 
     A use of the test range is counted in the folder of a task that is ``logged``; nothing else is
     written. ``baselines.evaluate`` makes the task of a market and of strategies by name.

@@ -1,4 +1,4 @@
-"""The validation gate: an agent is used only if its validation growth beats the benchmark's."""
+"""Validation gate: agents trade only if they significantly outgrow the benchmark in validation."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from portfolio_env.evaluation.task import GATED, EvaluationFold
 
 
 class GateDecision(NamedTuple):
-    """Whether a policy is to be used; truthy if it is.
+    """Decision of the validation gate; truthy if the policy passed.
 
     Attributes:
         passed: The lower bound is positive.
@@ -46,7 +46,7 @@ def passes_gate(
     resamples: int = 2000,
     seed: int = 0,
 ) -> GateDecision:
-    """Is the growth of a policy over the benchmark's, on validation data, more than chance?
+    """Test whether a policy's growth exceeds the benchmark's significantly on validation data.
 
     Being ahead is not enough: of policies that know nothing half are ahead. Here the lower bound of
     the bootstrap interval (see ``growth_difference``) must be positive, which about 1 - confidence
@@ -91,7 +91,7 @@ def passes_gate(
 
 
 def gate_decision(policy: BacktestResult, benchmark: BacktestResult) -> GateDecision:
-    """``passes_gate`` of two backtests over the validation range.
+    """Return ``passes_gate`` of two backtests over the validation range.
 
     Args:
         policy: Of the policy; an account that was ruined before the end does not pass.
@@ -109,7 +109,7 @@ def gate_decision(policy: BacktestResult, benchmark: BacktestResult) -> GateDeci
 
 
 class GatedPolicy:
-    """Trades like a policy that passed the gate, and like a fallback in the place of any other.
+    """Trade like a policy that passed the gate, else like a fallback.
 
     Args:
         policy: Answers ``predict``.
@@ -134,13 +134,13 @@ class GatedPolicy:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[NDArray[Any], Any]:
-        """The actions of the chosen policy, see ``Policy``."""
+        """Return the actions of the chosen policy, see ``Policy``."""
         return self.chosen.predict(observation, state, episode_start, deterministic)
 
 
 @dataclass(frozen=True, eq=False)
 class ValidationGate:
-    """An agent behind the validation gate, which decides anew in every fold, as a strategy.
+    """Strategy of an agent with the validation gate, which decides anew in every fold.
 
     Attributes:
         agent: The agent.
@@ -153,7 +153,7 @@ class ValidationGate:
     decisions: dict[EvaluationFold, GateDecision] = field(default_factory=dict)
 
     def decide(self, fold: EvaluationFold) -> GateDecision:
-        """The decision in a fold, by backtests on its validation range."""
+        """Return the decision in a fold, by backtests on its validation range."""
         if fold not in self.decisions:
             own, benchmark = (
                 backtest(
@@ -166,15 +166,15 @@ class ValidationGate:
         return self.decisions[fold]
 
     def build(self, fold: EvaluationFold, split: str) -> GatedPolicy:
-        """The agent's policy where it passed, else the fallback's."""
+        """Return the agent's policy if it passed, else the fallback's."""
         agent, fallback = self.agent.build(fold, split), self.fallback.build(fold, split)
         return GatedPolicy(agent, fallback, self.decide(fold))
 
     def options(self, fold: EvaluationFold, split: str) -> dict[str, Any]:
-        """Keywords of the environment of the one that trades."""
+        """Return keywords of the environment for the one that trades."""
         return (self.agent if self.decide(fold) else self.fallback).options(fold, split)
 
     @property
     def strategy(self) -> Strategy:
-        """The strategy to backtest."""
+        """Return the strategy to backtest."""
         return Strategy(f"{self.agent.name}{GATED}", self.build, self.options, required=True)

@@ -1,4 +1,4 @@
-"""What a comparison says: the text table, and plain sentences."""
+"""Summary of a comparison: the text table, and plain sentences."""
 
 import math
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ LEGEND = (
 
 
 def sentence(comparison: Comparison, strategy: str) -> str:
-    """One sentence on a strategy: does it beat the reference, taken alone?
+    """Return one sentence on a strategy: whether it alone beats the reference.
 
     Args:
         comparison: What ``compare`` returned.
@@ -68,7 +68,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
 
 
 def beats(comparison: Comparison, strategy: str) -> bool:
-    """Whether the interval of the difference in growth to the reference lies above 0.
+    """Return whether the interval of the difference in growth to the reference lies above 0.
 
     Args:
         comparison: What ``compare`` returned.
@@ -78,13 +78,13 @@ def beats(comparison: Comparison, strategy: str) -> bool:
 
 
 def best_beats(comparison: Comparison) -> bool:
-    """Whether some strategy, chosen among all, is ahead by Hansen's test, at ``SIGNIFICANCE``."""
+    """Return whether the best of all strategies is ahead by Hansen's test, at ``SIGNIFICANCE``."""
     test = comparison.superiority
     return test is not None and test.p_value <= SIGNIFICANCE and test.estimate > 0
 
 
 def overall(comparison: Comparison) -> str:
-    """The sentence on all strategies together: is the best more than the luckiest?"""
+    """Return the sentence on all strategies: whether the best significantly beats the reference."""
     test, reference = comparison.superiority, comparison.reference.replace("_", " ")
     if test is None:
         return f"No test of the best strategy against {reference}."
@@ -112,7 +112,7 @@ def overall(comparison: Comparison) -> str:
 
 
 def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = False) -> str:
-    """What the gate decided on the validation range.
+    """Return a sentence on the gate's decision on the validation range.
 
     Args:
         agent: Name of the agent.
@@ -134,7 +134,7 @@ def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = Fa
 
 
 def gate_sentences(task: EvaluationTask, gates: Sequence[ValidationGate]) -> list[str]:
-    """What the gates decided, of every agent and in every fold."""
+    """Return sentences on the decisions of the gates, for every agent and every fold."""
     return [
         (f"{window}: " if window else "")
         + gate_sentence(gate.agent.name, gate.decide(fold), chosen_there=task.model == "best")
@@ -144,7 +144,7 @@ def gate_sentences(task: EvaluationTask, gates: Sequence[ValidationGate]) -> lis
 
 
 def caveats(task: EvaluationTask, split: str, look: Look, earlier: Sequence[Look]) -> list[str]:
-    """What a reader must know before the table: that a range was used before, or was fitted to."""
+    """Return caveats of the table: ranges that were used before, and oracles."""
     if split == "train":
         return [
             "This is the training range: agents and baselines were fitted to these very bars, and "
@@ -180,7 +180,7 @@ def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> N
 
 
 def text_table(comparison: Comparison) -> pd.DataFrame:
-    """The table as texts: what people read, of a page or a terminal.
+    """Return the table as texts, for a page or a terminal.
 
     Args:
         comparison: What ``compare`` returned.
@@ -208,7 +208,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def _places(comparison: Comparison) -> pd.Series:
-    """The rank of what is ranked."""
+    """Return the ranks of what is ranked."""
     ranks = comparison.table["rank"].map("{:.0f}".format)
     ranks[list(comparison.oracles)] = "oracle"
     ranks[list(comparison.failed)] = "failed"
@@ -218,7 +218,7 @@ def _places(comparison: Comparison) -> pd.Series:
 def _texts(
     table: pd.DataFrame, form: str, column: str, *, scale: float = 1, bounds: bool = False
 ) -> pd.Series:
-    """Numbers as texts, with their interval in brackets; empty where there is none."""
+    """Return numbers as texts, with their interval in brackets; empty where there is none."""
 
     def text(row: pd.Series) -> str:
         value, *interval = (

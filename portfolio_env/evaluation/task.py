@@ -1,4 +1,4 @@
-"""The task of an evaluation: a market cut into folds, the rules of trading, trained agents."""
+"""Evaluation task: a market cut into folds, the rules of trading, trained agents."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GATED = "_gated"  # ends the name of an agent behind the validation gate
 
 @dataclass(frozen=True)
 class TrainedAgent:
-    """A trained policy, and what an evaluation says about it.
+    """Trained policy, with the facts that an evaluation reports on it.
 
     Attributes:
         policy: The policy.
@@ -54,7 +54,7 @@ class TrainedAgent:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationFold:
-    """A market cut into ranges, and the agents trained there: all of a task, or one fold of it.
+    """Market cut into ranges, and the agents trained there: all of a task, or one fold of it.
 
     Attributes:
         market: The market.
@@ -69,18 +69,18 @@ class EvaluationFold:
     agents: Mapping[str, TrainedAgent] = field(default_factory=dict)
 
     def rows(self, split: str) -> Range:
-        """The rows of a range from the first on that has enough history."""
+        """Return the rows of a range from the first on that has enough history."""
         start, end = self.ranges[split]
         return max(start, self.market.warmup + self.options["window"] - 1), end
 
     def agent_options(self, split: str, name: str | None = None) -> dict[str, Any]:
-        """Keywords of the environment of an agent; None for what all of them have in common."""
+        """Return keywords of the environment of an agent; None for those that all agents share."""
         own = {} if name is None else self.agents[name].options
         start, end = self.rows(split)
         return {**self.options, **own, "market": self.market, "start": start, "end": end}
 
     def baseline_options(self, split: str) -> dict[str, Any]:
-        """Keywords of the environment of a baseline, which trades at once.
+        """Return keywords of the environment of a baseline, which trades at once.
 
         The share of the way to its targets that an account goes at every step, ``adjustment``, is
         part of an agent.
@@ -91,7 +91,7 @@ class EvaluationFold:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationTask:
-    """What all strategies of an evaluation have in common.
+    """Task of an evaluation, shared by all strategies.
 
     Attributes:
         folder: Folder of the run, or of the evaluation without one; it keeps the log of test-set
@@ -116,19 +116,19 @@ class EvaluationTask:
 
     @property
     def agents(self) -> list[str]:
-        """Names of the agents."""
+        """Return the names of the agents."""
         return list(self.folds[0].agents)
 
     @property
     def model_name(self) -> str | None:
-        """Algorithm and model of the agents, or their names; None without agents."""
+        """Return algorithm and model of the agents, or their names; None without agents."""
         if self.agents and self.algorithm is not None:
             return f"{self.algorithm} ({self.model})"
         return ", ".join(self.agents) or None
 
     @property
     def windows(self) -> Windows:
-        """First and last moment of what each fold earned, by name; empty without a walk forward."""
+        """Return first and last moment of each fold's test, by name; {} without a walk forward."""
         if self.folds[0] is self.whole:
             return {}
         found: dict[str, tuple[Date, Date]] = {}
@@ -141,7 +141,7 @@ class EvaluationTask:
 
     @property
     def seeds(self) -> dict[str, list[str]]:
-        """Names of agents that differ by their seed alone, and of the same behind the gate."""
+        """Return names of agents that differ by their seed alone, also with the validation gate."""
         if self.algorithm is None or len(self.agents) < 2:
             return {}
         gated = [f"{name}{GATED}" for name in self.agents]
@@ -149,11 +149,11 @@ class EvaluationTask:
 
     @property
     def costs(self) -> Costs:
-        """What trading costs."""
+        """Return the trading costs."""
         return made_costs(self.whole.options["costs"])
 
     def events(self, path: Path | None) -> pd.DataFrame | None:
-        """The events of a file (see ``read_events``) about assets of the market; None without one.
+        """Return a file's events (see ``read_events``) about assets of the market; None without.
 
         Raises:
             ArgumentError: If an event is about no asset of the market.
@@ -168,7 +168,7 @@ class EvaluationTask:
 
 
 class Hindsight(NamedTuple):
-    """What was efficient in a range, known when it is over; volatilities and returns per year.
+    """Efficient portfolios of a range, in hindsight; volatilities and returns per year.
 
     Attributes:
         frontier: (P, 2) volatility and mean return of efficient portfolios.
@@ -183,7 +183,7 @@ class Hindsight(NamedTuple):
 
 
 def commissions_of(text: str) -> list[float]:
-    """The commissions in basis points of a comma-separated text.
+    """Return the commissions in basis points of a comma-separated text.
 
     Raises:
         ArgumentError: If one is no number, or no commission.

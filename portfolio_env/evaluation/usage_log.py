@@ -1,4 +1,4 @@
-"""The registry of looks: how often a test range was used, and by what.
+"""Log of test-set evaluations, used to deflate Sharpe ratios.
 
 Whoever looks at a test range, changes something and looks again has begun to train on it. A folder
 keeps ``looks.json``, one entry per look, so that a report can say so and the deflated Sharpe ratio
@@ -32,7 +32,7 @@ LOCK = ".looks.lock"
 
 @dataclass(frozen=True)
 class Trial:
-    """A strategy that was judged on the range.
+    """Strategy that was evaluated on the range.
 
     Attributes:
         name: Its name in the report.
@@ -49,7 +49,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Look:
-    """One use of a range.
+    """One evaluation on a range.
 
     Attributes:
         date: When, as ISO text.
@@ -71,7 +71,7 @@ class Look:
 
 
 def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
-    """What was tried on the range: everything but oracles, and but what repeats an agent."""
+    """Return the trials on the range: everything but oracles and duplicates of an agent."""
     options = task.whole.options
     shared = {name: options[name] for name in ("constraints", *TRADING)}
     found = []
@@ -99,12 +99,12 @@ def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
 
 
 def _text(thing: Any) -> str:
-    """JSON; what it cannot say, a cost model in memory say, by its ``repr``."""
+    """Return a value as JSON; what JSON does not know, such as a cost model, as its ``repr``."""
     return json.dumps(thing, default=repr)
 
 
 def range_hash(market: Market, start: int, end: int) -> str:
-    """SHA-256 of the closes, times and names of rows [start, end): of prices, not of features."""
+    """Return SHA-256 of closes, times and names of rows [start, end): of prices, not features."""
     digest = hashlib.sha256(json.dumps(market.assets).encode())
     digest.update(market.timestamps[start:end].tobytes())
     digest.update(np.ascontiguousarray(market.close[start:end]).tobytes())
@@ -121,13 +121,13 @@ def make_look(
     model: str | None,
     trials: Sequence[Trial],
 ) -> Look:
-    """The look at rows [start, end) of a market; the other arguments as in ``Look``."""
+    """Return the record of a use of rows [start, end) of a market; see ``Look`` for the rest."""
     first, last = (time_text(market.timestamps[row]) for row in (start, end - 1))
     return Look(date, command, model, first, last, range_hash(market, start, end), tuple(trials))
 
 
 def look_at(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Look:
-    """The present use of a range of a task, by this command."""
+    """Return the record of this command's evaluation on a range of a task."""
     start, end = task.whole.rows(split)
     return make_look(
         task.whole.market,
@@ -141,7 +141,7 @@ def look_at(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Look:
 
 
 def read_looks(folder: str | Path) -> list[Look]:
-    """The looks a folder keeps, oldest first.
+    """Read the uses that a folder records, oldest first.
 
     Raises:
         DataError: If its file is damaged. It is not started anew: that would forget looks.
@@ -161,7 +161,7 @@ def read_looks(folder: str | Path) -> list[Look]:
 
 
 def record_look(folder: str | Path, look: Look) -> list[Look]:
-    """Add a look to those of a folder; of several processes each waits for the one before.
+    """Add a use to those of a folder, which is locked meanwhile.
 
     Returns:
         The earlier looks at the same range.
@@ -177,7 +177,7 @@ def record_look(folder: str | Path, look: Look) -> list[Look]:
 
 
 def earlier_sharpes(earlier: Sequence[Look], now: Sequence[Trial]) -> list[float]:
-    """Sharpe ratios of what was tried in earlier looks and is not among what is tried now."""
+    """Return Sharpe ratios of earlier trials that are not repeated now."""
     seen = {trial.fingerprint for trial in now}
     found = {}
     for look in earlier:
@@ -188,7 +188,7 @@ def earlier_sharpes(earlier: Sequence[Look], now: Sequence[Trial]) -> list[float
 
 
 def looks_warning(earlier: Sequence[Look], look: Look) -> str:
-    """What to say about a range that was used before."""
+    """Return the warning about a range that was used before."""
     agents = {
         trial.fingerprint for each in (*earlier, look) for trial in each.trials if trial.agent
     }

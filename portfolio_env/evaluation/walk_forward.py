@@ -36,7 +36,7 @@ class Fold:
     test: Range
 
     def test_bars(self, end: int) -> Range:
-        """Bars of an environment that decides at every test row: the last earns into one more.
+        """Return the bars of an environment that decides at all test rows: the last earns one more.
 
         Args:
             end: Where the bars end; the last test row before it sees nothing that comes after and
@@ -56,7 +56,7 @@ def walk_forward_folds(
     purge: int = 0,
     embargo: int = 0,
 ) -> list[Fold]:
-    """Folds whose test ranges cover [first_test, end) once, in order, each after its own past.
+    """Return folds whose tests cover [first_test, end) once, in order, each after its own past.
 
     Args:
         start: First row of the first training range.
@@ -101,7 +101,7 @@ def walk_forward_folds(
 
 
 def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
-    """One account out of the tests of consecutive folds.
+    """Join the tests of consecutive folds into one account.
 
     Returns are chained, not money: each fold started anew, with its own initial value and in cash,
     so its money is scaled to what the path is worth by then, and every fold pays for buying in. A
@@ -182,7 +182,7 @@ class CombinatorialFold:
 def combinatorial_folds(
     start: int, end: int, *, blocks: int = 6, tests: int = 2, purge: int = 0, embargo: int = 0
 ) -> list[CombinatorialFold]:
-    """Every way to test on some blocks of rows and learn from the others.
+    """Return every way to test on some blocks of rows and learn from the others.
 
     Lopez de Prado (2018), ch. 12, by skfolio's ``CombinatorialPurgedCV``: each block is tested in
     ``comb(blocks - 1, tests - 1)`` splits, so its tests recombine to so many paths through all
@@ -229,6 +229,6 @@ def combinatorial_folds(
 
 
 def _ranges(rows: NDArray[np.int64]) -> list[Range]:
-    """Sorted rows as the fewest half-open ranges."""
+    """Return sorted rows as the fewest half-open ranges."""
     pieces = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
     return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces if len(piece)]

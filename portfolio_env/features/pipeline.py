@@ -33,7 +33,7 @@ _LOGGER = logging.getLogger(__name__)
 
 @cache
 def _say_once(message: str) -> None:
-    """Log what a user must know, not what a program does each time it loads a market."""
+    """Log a message once per process, not each time a market is loaded."""
     _LOGGER.warning(message)
 
 
@@ -99,7 +99,7 @@ class FeaturePipeline:
         state = "not fitted" if self.names is None else f"fitted on {len(self.names)} features"
         return f"FeaturePipeline({', '.join(asked):.60}, {options}; {state})"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         names = ("scaler", "scaling", "bound", "reference")
         asked = [str(getattr(each, "__name__", each)) for each in separate(self.features)]
         fitted = "not fitted" if self.names is None else ", ".join(self.names)
@@ -137,7 +137,7 @@ class FeaturePipeline:
         return self
 
     def transform(self, market: Market | PricePanel) -> Market:
-        """The market of a panel, with features."""
+        """Return the market of a panel, with features."""
         panel = market.panel if isinstance(market, Market) else market
         chosen, left_out = self._choose(panel)
         if left_out:
@@ -154,7 +154,7 @@ class FeaturePipeline:
         )
 
     def update(self, market: Market, new_bars: PricePanel) -> Market:
-        """The market with further bars; only their features are computed.
+        """Return the market with further bars; only their features are computed.
 
         The result agrees with a transformation of all bars to 1e-10 (before features are stored as
         float32). Each feature reads as much of the past as it remembers, a few rows to a few
@@ -188,7 +188,7 @@ class FeaturePipeline:
         return market.extended(panel, fresh)
 
     def _choose(self, panel: PricePanel) -> tuple[list[Feature], list[str]]:
-        """The features this panel allows, and a line on each one left out."""
+        """Return the features this panel allows, and a line on each one left out."""
         chosen, left_out = [], []
         for feature in select(self.features, panel):
             lacking = [name for name in feature.inputs if getattr(panel, name) is None]
@@ -218,7 +218,7 @@ class FeaturePipeline:
         bars_of: Callable[[Feature], Bars],
         tradable: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.float32]:
-        """Features as they are observed in the last K rows, (K, N, F).
+        """Return features as they are observed in the last K rows, (K, N, F).
 
         One feature after the other, so that little more than the result is in memory.
 
@@ -244,7 +244,7 @@ class FeaturePipeline:
         return observed
 
     def to_dict(self) -> dict[str, Any]:
-        """The pipeline as JSON-able data, which names features of your own and their source.
+        """Return the pipeline as JSON, with names and sources of user-defined features.
 
         Raises:
             ArgumentError: If one of them has no name by which it is found again.
@@ -256,7 +256,7 @@ class FeaturePipeline:
         return plain
 
     def _described(self) -> dict[str, Any]:
-        """``to_dict``, or what comes nearest to it where a feature has no name."""
+        """Return ``to_dict``, or the nearest to it where a feature has no name."""
         try:
             return self.to_dict()
         except ArgumentError as error:
@@ -279,7 +279,7 @@ class FeaturePipeline:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> FeaturePipeline:
-        """The inverse of ``to_dict``; what it names is imported when it is used.
+        """Invert ``to_dict``; plug-ins are imported when they are used.
 
         Raises:
             ArgumentError: If it describes a pipeline with a feature that has no name.
@@ -311,7 +311,7 @@ class FeaturePipeline:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeaturePipeline:
-        """Read a pipeline that ``save`` wrote; warn where a feature of your own has changed since.
+        """Read a pipeline that ``save`` wrote; warn of user-defined features changed since.
 
         Raises:
             DataError: If the file is missing or no such pipeline, or names code that lies beside
@@ -331,7 +331,7 @@ class FeaturePipeline:
 
 
 def warn_of_changes(plain: Mapping[str, Any], folder: Path) -> None:
-    """Say which features of your own are not what they were when a file named them.
+    """Warn of user-defined features whose source has changed since a file named them.
 
     Nothing is imported; to be asked before a pipeline from a file is used.
 
@@ -354,7 +354,7 @@ def build_market(
     features: str | Sequence[FeatureName] | FeaturePipeline = "minimal",
     fit_end: Moment | None = None,
 ) -> Market:
-    """The market of a panel, with features.
+    """Return the market of a panel, with features.
 
     Args:
         panel: The bars.
@@ -369,7 +369,7 @@ def build_market(
 
 
 def _range(rows: int | slice, bars: int) -> tuple[int, int]:
-    """First and last + 1 of the rows to fit on."""
+    """Return first and last + 1 of the rows to fit on."""
     if isinstance(rows, slice):
         first, end, step = rows.indices(bars)
     else:
@@ -382,10 +382,10 @@ def _range(rows: int | slice, bars: int) -> tuple[int, int]:
 
 
 def _ample(memory: int) -> int:
-    """The memory rounded up to a power of 2, so that features share their bars."""
+    """Return the memory rounded up to a power of 2, so that features share their bars."""
     return max(64, 1 << memory.bit_length())
 
 
 def _values(feature: Feature, bars: Bars) -> FloatArray:
-    """(T, N) float64, NaN where unknown."""
+    """Return (T, N) float64, NaN where unknown."""
     return np.broadcast_to(feature.compute(bars), bars.close.shape)

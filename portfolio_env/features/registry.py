@@ -1,4 +1,4 @@
-"""What a feature is, and how indicators are declared."""
+"""Definition of a feature, and the decorator that declares indicators."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Indicator:
     compute: Callable[..., FloatArray]
 
     def at(self, window: int | None) -> Feature:
-        """The feature of a window, or of none.
+        """Return the feature of a window, or of none.
 
         Raises:
             ArgumentError: If the indicator takes no such window.
@@ -169,7 +169,7 @@ def indicator(
 
 
 def _register(declared: Indicator) -> None:
-    """Keep an indicator under its name, unless that is taken by another file's."""
+    """Register an indicator under its name, unless that is taken by another file's."""
     function: Any = declared.compute
     # What exec() runs, as some notebooks do, stands in no module: it is treated as a notebook's.
     module, name = function.__module__ or "__main__", function.__qualname__
@@ -187,7 +187,7 @@ def _register(declared: Indicator) -> None:
 
 
 def _stands(one: Indicator) -> bool:
-    """Whether its module is still imported as it was."""
+    """Return whether its module is still imported as it was."""
     function: Any = one.compute
     module = sys.modules.get(function.__module__)
     return module is not None and function.__globals__ is vars(module)

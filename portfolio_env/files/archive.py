@@ -49,7 +49,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 def read_arrays(
     path: Path, mapped: str = "", *, verify: bool = True
 ) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of a file, except the one called ``mapped``, which is mapped, read-only.
+    """Read the arrays of a file; the one called ``mapped`` is memory-mapped, read-only.
 
     Args:
         path: The file.
@@ -82,7 +82,7 @@ def read_arrays(
 
 
 def _members(archive: ZipFile, size: int) -> dict[str, ZipInfo]:
-    """The members by the names of their arrays, if they can be what they say they are."""
+    """Return the members by the names of their arrays, after checks of their headers."""
     members: dict[str, ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
@@ -103,7 +103,7 @@ def _members(archive: ZipFile, size: int) -> dict[str, ZipInfo]:
 def _content(
     archive: ZipFile, member: ZipInfo, whole: Bytes, checked: bool
 ) -> tuple[Bytes, int | None]:
-    """The bytes of a member, and where they lie in the file if they are not compressed."""
+    """Return the bytes of a member, and where they lie in the file if they are not compressed."""
     with archive.open(member) as packed:  # which compares the names in both of its headers
         if member.compress_type == ZIP_DEFLATED:
             return np.frombuffer(packed.read(), np.uint8), None  # checks length and checksum
@@ -121,7 +121,7 @@ def _content(
 def _layout(
     content: Bytes,
 ) -> tuple[np.dtype[Any], tuple[int, ...], Literal["F", "C"], int]:
-    """Type, shape, order and offset of the array that fills these bytes to the last one."""
+    """Return type, shape, order and offset of the array that fills these bytes to the last one."""
     file = io.BytesIO(content[: _NPY_HEADER + 12].tobytes())
     version = np.lib.format.read_magic(file)
     if version == (1, 0):

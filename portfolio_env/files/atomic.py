@@ -1,4 +1,4 @@
-"""Files that are never half written, never read damaged, and never written by two at once."""
+"""Atomic and locked files: never half written, never read damaged, one writer at a time."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _remove_strays(folder: Path, family: str, here: str) -> None:
 
 
 def _unlink(path: Path) -> None:
-    """Remove a temporary file, if the system lets it go: a stray one is no reason to fail."""
+    """Remove a temporary file, if the system allows it: a stray one is no reason to fail."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
@@ -99,7 +99,7 @@ def _unlink(path: Path) -> None:
 
 
 def _alive(pid: int) -> bool:
-    """Whether a process may still run; where the system cannot be asked without harm, it may."""
+    """Return whether a process may still run; where the system cannot be asked safely, it may."""
     if os.name != "posix":
         return True
     try:
@@ -173,7 +173,7 @@ def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, read strictly.
+    """Return the value of a JSON text, read strictly.
 
     Args:
         text: The text, or its bytes in UTF-8.
@@ -195,7 +195,7 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def digest(value: Any) -> str:
-    """SHA-256, hexadecimal, of a JSON value however its text is laid out."""
+    """Return SHA-256, hexadecimal, of a JSON value however its text is laid out."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -223,7 +223,7 @@ def _whole(text: str) -> int:
 
 @contextmanager
 def locked(path: str | Path, *, busy: str | None = None) -> Iterator[None]:
-    """Keep other processes out of what ``path`` protects; the lock ends with the process.
+    """Lock what ``path`` protects against other processes; the lock ends with the process.
 
     Args:
         path: The lock's file, created if missing and left in place.

@@ -1,4 +1,4 @@
-"""Parquet files with checksums: of every page, and of all that the file says.
+"""Parquet files with checksums of every page and of the content.
 
 Parquet's own checksums keep damaged pages from the decoder; names, types and numbers of rows stand
 elsewhere in a file. So its metadata hold a SHA-256 of what is read from it in the end. Files that
@@ -88,7 +88,7 @@ def read_parquet(
 
 
 def digest(table: pa.Table) -> str:
-    """SHA-256, hexadecimal, of names, types, metadata and values, however they are encoded."""
+    """Return SHA-256, hexadecimal, of names, types, metadata and values, in any encoding."""
     metadata = sorted((table.schema.metadata or {}).items())
     said = [[key.hex(), value.hex()] for key, value in metadata]
     said += [[field.name, str(field.type)] for field in table.schema]
@@ -100,7 +100,7 @@ def digest(table: pa.Table) -> str:
 
 
 def _bytes_of(column: Any) -> Iterator[bytes]:
-    """What a column says: where it says nothing, and its values elsewhere."""
+    """Return the bytes of a column: where it is null, and its values elsewhere."""
     import pyarrow as pa
 
     yield column.is_null().to_numpy().tobytes()

@@ -1,4 +1,4 @@
-"""Which market an index observation belongs to.
+"""Fingerprints, by which an index observation identifies its market.
 
 Such an observation holds the row of a bar and nothing of the market. Read with another market, the
 row stands for another bar, and nothing would tell: so it carries a number made from its market's
@@ -33,7 +33,7 @@ _observed: WeakSet[Market] = WeakSet()  # of which observations were made in thi
 
 
 def fingerprint_of(digest: str, description: str) -> int:
-    """A number in [0, ``LIMIT``) made from a market's hash; any two share one at odds of 6e-8.
+    """Return a number in [0, ``LIMIT``) from a market's hash; any two share one at odds of 6e-8.
 
     Args:
         digest: The market's SHA-256, hexadecimal.
@@ -47,7 +47,7 @@ def fingerprint_of(digest: str, description: str) -> int:
 
 
 def check_market(observation: Mapping[str, Any], held: int, mend: str) -> None:
-    """Refuse index observations of another market.
+    """Reject index observations of another market.
 
     Args:
         observation: Of one lane or of several, arrays.
@@ -61,12 +61,12 @@ def check_market(observation: Mapping[str, Any], held: int, mend: str) -> None:
 
 
 def remember(market: Market) -> None:
-    """Let ``find_market`` find a market, as long as something else holds it."""
+    """Register a market for ``find_market``, as long as something else holds it."""
     _observed.add(market)
 
 
 def find_market(numbers: Any) -> Market:
-    """The market of index observations, among those that environments of this process observed.
+    """Return the market of index observations, among those of this process's environments.
 
     Args:
         numbers: Fingerprints that were observed, an array or a tensor; the first counts.
@@ -91,7 +91,7 @@ def find_market(numbers: Any) -> Market:
 
 
 def fingerprints_in(observation: Mapping[str, Any]) -> Any:
-    """The entry ``market`` of an index observation.
+    """Return the entry ``market`` of an index observation.
 
     Raises:
         ArgumentError: If there is none.
@@ -106,7 +106,7 @@ def fingerprints_in(observation: Mapping[str, Any]) -> Any:
 
 
 def check_fingerprints(numbers: Any, held: int, mend: str) -> None:
-    """As ``check_market``, of the numbers alone.
+    """Check the numbers alone as ``check_market`` does.
 
     Args:
         numbers: Fingerprints that were observed, an array or a tensor of any shape.
@@ -141,7 +141,7 @@ def _first(numbers: Any) -> float:
 
 
 def _plausible(number: float) -> bool:
-    """What was scaled and clipped is whole at times, but small, as one in 65,536 markets is."""
+    """Return whether a number can be a fingerprint; scaled and clipped ones are small or broken."""
     return number.is_integer() and 256 <= number < LIMIT
 
 
@@ -150,7 +150,7 @@ def _named(number: float) -> str:
 
 
 class FingerprintSpace(spaces.Box):
-    """The space of fingerprints; an observation with one cannot be flattened to a vector.
+    """Space of fingerprints; an observation with one cannot be flattened to a vector.
 
     A network that reads the vector would be fed the number of a row and nothing of the market.
     Gymnasium's ``FlattenObservation`` and SB3's ``CombinedExtractor`` (of ``"MultiInputPolicy"``)
@@ -174,7 +174,7 @@ class FingerprintSpace(spaces.Box):
         n_features: int | None = None,
         window: int | None = None,
     ) -> None:
-        """Integers in [0, ``LIMIT``)."""
+        """Hold the integers in [0, ``LIMIT``)."""
         super().__init__(0, LIMIT - 1, shape, np.int64, seed)
         self.n_features, self.window = n_features, window
 

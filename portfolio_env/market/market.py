@@ -22,7 +22,7 @@ import pandas as pd
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.archive import read_arrays, write_arrays
-from portfolio_env.html import card, table
+from portfolio_env.html import card
 from portfolio_env.market import overview
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
@@ -36,18 +36,18 @@ _loaders: list[Callable[..., Market]] = []
 
 
 def vocabularies_of(panel: PricePanel) -> dict[str, tuple[str, ...]]:
-    """The labels of every category of a panel, sorted."""
+    """Return the labels of every category of a panel, sorted."""
     return {name: tuple(sorted({*labels} - {""})) for name, labels in panel.categories.items()}
 
 
 def _within(values: npt.NDArray[np.float32], bound: float) -> bool:
-    """Whether all values are finite and within +-bound, without a copy of them."""
+    """Return whether all values are finite and within +-bound, without a copy of them."""
     return not values.size or bool(-values.min() <= np.float32(bound) >= values.max())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Market(Immutable):
-    """A price panel together with the features an agent observes.
+    """Price panel together with the features an agent observes.
 
     Attributes:
         panel: The bars.
@@ -85,12 +85,12 @@ class Market(Immutable):
 
     @classmethod
     def from_panel(cls, panel: PricePanel, **options: Any) -> Market:
-        """The market of a panel; ``load_market`` with the same options."""
+        """Return the market of a panel, as ``load_market`` does with the same options."""
         return _loaders[-1](panel, **options)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, **options: Any) -> Market:
-        """The market of a long frame; ``load_market`` with the same options.
+        """Return the market of a long frame, as ``load_market`` does with the same options.
 
         Args:
             frame: Columns date, symbol, close and, where known, open, high, low and volume.
@@ -100,7 +100,7 @@ class Market(Immutable):
 
     @classmethod
     def from_prices(cls, close: pd.DataFrame, **options: Any) -> Market:
-        """The market of closing prices alone; ``load_market`` with the same options.
+        """Return the market of closing prices alone, as ``load_market`` does with the same options.
 
         Args:
             close: Index dates, one column per asset, NaN where there is no bar.
@@ -111,58 +111,56 @@ class Market(Immutable):
     def __repr__(self) -> str:
         return f"Market({self._summary()})"
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         shown = ", ".join(self.feature_names[:12]) + (", ..." if self.n_features > 12 else "")
         more = {
             "features": f"{self.n_features}: {shown}" if shown else "none",
             "warm-up": f"{self.warmup} bars",
         }
-        return card(
-            "Market", overview.facts(self.panel) | more, table(overview.by_asset(self.panel))
-        )
+        return card("Market", overview.facts(self.panel) | more, overview.by_asset(self.panel))
 
     def _summary(self) -> str:
-        """The market in a few words."""
+        """Return the market in a few words."""
         return f"{overview.summary(self.panel)}; {self.n_features} features"
 
     @property
     def timestamps(self) -> Timestamps:
-        """(T,) datetime64[ns]."""
+        """Timestamps, (T,) datetime64[ns]."""
         return self.panel.timestamps
 
     @property
     def assets(self) -> tuple[str, ...]:
-        """N names."""
+        """Names of the N assets."""
         return self.panel.assets
 
     @property
     def open(self) -> FloatArray | None:
-        """(T, N) prices, or None."""
+        """Opening prices (T, N), or None."""
         return self.panel.open
 
     @property
     def high(self) -> FloatArray | None:
-        """(T, N) prices, or None."""
+        """Highest prices (T, N), or None."""
         return self.panel.high
 
     @property
     def low(self) -> FloatArray | None:
-        """(T, N) prices, or None."""
+        """Lowest prices (T, N), or None."""
         return self.panel.low
 
     @property
     def close(self) -> FloatArray:
-        """(T, N) prices; NaN where there is no bar."""
+        """Closing prices (T, N); NaN where there is no bar."""
         return self.panel.close
 
     @property
     def volume(self) -> FloatArray | None:
-        """(T, N) units traded, or None."""
+        """Units traded (T, N), or None."""
         return self.panel.volume
 
     @property
     def tradable(self) -> npt.NDArray[np.bool_]:
-        """(T, N)."""
+        """Flags (T, N): whether each asset trades in each bar."""
         return self.panel.tradable
 
     @property
@@ -187,7 +185,7 @@ class Market(Immutable):
 
     @cached_property
     def category_codes(self) -> npt.NDArray[np.int64]:
-        """(N, K) codes of the K categories for embeddings.
+        """Codes (N, K) of the K categories for embeddings.
 
         Code k + 1 is label k of the category's vocabulary; 0 is a label that is unknown or was not
         in the vocabulary when the pipeline was fitted. An embedding needs len(vocabulary) + 1 rows.
@@ -214,11 +212,11 @@ class Market(Immutable):
         return fingerprint_of(self.hash, self._summary())
 
     def row(self, when: Moment) -> int:
-        """The row of a moment: a row number, or the first row at or after a date; see `row_of`."""
+        """Return the row of a moment: a row number, or the first row at or after a date."""
         return row_of(self.timestamps, when)
 
     def status(self, asset: str, when: Moment) -> str:
-        """Why an asset can, or cannot, be traded at a bar; a sentence, see ``PricePanel.status``.
+        """Return a sentence on whether an asset can be traded at a bar, and why not.
 
         >>> days = pd.date_range("2024-01-02", periods=3)
         >>> prices = pd.DataFrame({"A": [1.0, 2, 3], "B": [np.nan, 1, 1]}, days)
@@ -228,7 +226,7 @@ class Market(Immutable):
         return self.panel.status(asset, when)
 
     def to_frame(self) -> pd.DataFrame:
-        """Bars and features as a long frame; ``load_market`` reads its bars.
+        """Return bars and features as a long frame, whose bars ``load_market`` reads.
 
         Returns:
             Columns date, symbol and the bar fields that are known, then tradable, then every
@@ -242,17 +240,17 @@ class Market(Immutable):
         return pd.concat([frame, features], axis=1)
 
     def past(self, t: int) -> Market:
-        """The market as it was known at the close of bar ``t``: rows 0 to t, as views."""
+        """Return the market as it was known at the close of bar ``t``: rows 0 to t, as views."""
         if not 0 <= t < self.n_bars:
             raise ArgumentError(f"t is {t}: give a row in [0, {self.n_bars - 1}]")
         return self.subset(slice(0, t + 1))
 
     def select(self, assets: Sequence[str]) -> Market:
-        """The market of the named assets, in the given order, with the features they have here."""
+        """Return the market of the named assets, in that order, with the features kept here."""
         return self.subset(columns=indices_of("asset", assets, self.assets))
 
     def subset(self, rows: slice = slice(None), columns: Sequence[int] | None = None) -> Market:
-        """The market of a range of rows (views) and some assets, in the given order."""
+        """Return the market of a range of rows (views) and some assets, in the given order."""
         features = self.features[rows]
         return replace(
             self,
@@ -262,7 +260,7 @@ class Market(Immutable):
         )
 
     def extended(self, panel: PricePanel, features: npt.NDArray[np.float32]) -> Market:
-        """The market continued to the end of a longer panel (see ``FeaturePipeline.update``).
+        """Return the market continued by a longer panel's bars (see ``FeaturePipeline.update``).
 
         Args:
             panel: The panel of this market with K more bars.
@@ -278,7 +276,7 @@ class Market(Immutable):
     def split(
         self, train: float | Moment = 0.7, validation: float | Moment = 0.15
     ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        """Chronological ranges for training, validation and test.
+        """Return chronological ranges for training, validation and test.
 
         Args:
             train: The share of all bars, in (0, 1), or the moment at which training ends.
@@ -380,15 +378,15 @@ class GrowableArray:
         self._rows.setflags(write=False)
 
     def filled(self) -> npt.NDArray[Any]:
-        """The rows so far."""
+        """Return the rows so far."""
         return self._rows[: self._used]
 
     def fits(self, used: int, more: int) -> bool:
-        """Whether it ends after ``used`` rows and has room for ``more``."""
+        """Return whether it ends after ``used`` rows and has space for ``more``."""
         return self._used == used and used + more <= len(self._rows)
 
     def append(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Write rows after the last one; returns all of them."""
+        """Write rows after the last one; return all of them."""
         end = self._used + len(rows)
         self._rows.setflags(write=True)  # nobody holds a view of these rows yet
         self._rows[self._used : end] = rows

@@ -1,4 +1,4 @@
-"""What there is to say of a price panel: a line, a table, why an asset cannot be traded."""
+"""Descriptions of a price panel: a line, a table, why an asset cannot be traded."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ MOST_ASSETS = 10  # of a table
 
 
 def fields_of(panel: PricePanel) -> list[str]:
-    """Names of the bar fields and the channels that a panel has."""
+    """Return the names of the bar fields and channels that a panel has."""
     return [*(name for name in BAR_FIELDS if getattr(panel, name) is not None), *panel.exogenous]
 
 
 def summary(panel: PricePanel) -> str:
-    """Assets and range in a few words."""
+    """Return assets and range in a few words."""
     count, bars = len(panel.assets), len(panel.timestamps)
     names = ", ".join(map(printable, panel.assets[:3])) + (", ..." if count > 3 else "")
     first, last = (str(panel.timestamps[row])[:10] for row in (0, -1))
@@ -33,7 +33,7 @@ def summary(panel: PricePanel) -> str:
 
 
 def facts(panel: PricePanel) -> dict[str, str]:
-    """What there is to know at a glance, by name."""
+    """Return the main facts of a panel by name."""
     first, last = (time_text(panel.timestamps[row]) for row in (0, -1))
     return {
         "assets": f"{len(panel.assets)}",
@@ -47,7 +47,7 @@ def facts(panel: PricePanel) -> dict[str, str]:
 
 
 def by_asset(panel: PricePanel) -> pd.DataFrame:
-    """A row per asset with its first and last bar, as texts; of the first ten assets."""
+    """Return a row of texts for each of the first ten assets: its first and last bar."""
     rows = {}
     for column, asset in enumerate(panel.assets[:MOST_ASSETS]):
         known = np.flatnonzero(np.isfinite(panel.close[:, column]))
@@ -66,7 +66,7 @@ def by_asset(panel: PricePanel) -> pd.DataFrame:
 
 
 def long_frame(panel: PricePanel) -> pd.DataFrame:
-    """The bars as a long frame, by date and symbol; a bar that does not exist has no row."""
+    """Return the bars as a long frame, by date and symbol; a bar that is missing has no row."""
     rows, columns = np.nonzero(np.isfinite(panel.close))
     bars = {name: getattr(panel, name) for name in BAR_FIELDS}
     return pd.DataFrame(
@@ -76,7 +76,7 @@ def long_frame(panel: PricePanel) -> pd.DataFrame:
 
 
 def status(panel: PricePanel, asset: str, when: Moment) -> str:
-    """Why an asset can, or cannot, be traded at a bar; see ``PricePanel.status``."""
+    """Return a sentence on whether an asset can be traded at a bar; see ``PricePanel.status``."""
     (column,) = indices_of("asset", [asset], panel.assets)
     row = row_of(panel.timestamps, when)
     if row == len(panel.timestamps):

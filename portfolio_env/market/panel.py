@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.html import card, table
+from portfolio_env.html import card
 from portfolio_env.market import overview
 from portfolio_env.market.timeline import Moment, Timestamps, periods_per_year
 
@@ -24,7 +24,7 @@ BAR_FIELDS = overview.BAR_FIELDS
 def bar_faults(
     bars: Mapping[str, FloatArray | None],
 ) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
-    """What cannot be true of price bars, as (mask of the offending bars, description).
+    """Return faults of price bars, as (mask of the offending bars, description).
 
     Args:
         bars: The arrays of ``BAR_FIELDS``, all of one shape; NaN close means that there is no bar.
@@ -54,7 +54,7 @@ def bar_faults(
 
 
 def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A C-contiguous array that nobody can write to; a copy unless the input is one already."""
+    """Return a C-contiguous read-only array; a copy unless the input is one already."""
     array = np.asarray(values, dtype)
     owner = array.base if isinstance(array.base, np.ndarray) else array
     owned = owner.flags.owndata or isinstance(owner.base, mmap)
@@ -67,7 +67,7 @@ def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 
 class Immutable:
-    """Copies are the object itself, and unpickled arrays are read-only again."""
+    """Immutable base: copies are the object itself, and unpickled arrays are read-only again."""
 
     def __copy__(self) -> Self:
         return self
@@ -180,11 +180,11 @@ class PricePanel(Immutable):
     def __repr__(self) -> str:
         return f"PricePanel({overview.summary(self)}; {', '.join(overview.fields_of(self))})"
 
-    def _repr_html_(self) -> str:
-        return card("PricePanel", overview.facts(self), table(overview.by_asset(self)))
+    def _repr_html_(self) -> str | None:
+        return card("PricePanel", overview.facts(self), overview.by_asset(self))
 
     def to_frame(self) -> pd.DataFrame:
-        """The bars as a long frame, as ``load_market`` reads it.
+        """Return the bars as a long frame, as ``load_market`` reads it.
 
         Returns:
             Columns date, symbol and the bar fields that are known; one row per bar, by date and
@@ -193,7 +193,7 @@ class PricePanel(Immutable):
         return overview.long_frame(self)
 
     def status(self, asset: str, when: Moment) -> str:
-        """Why an asset can, or cannot, be traded at a bar.
+        """Return a sentence on whether an asset can be traded at a bar, and why not.
 
         Args:
             asset: Its name.
@@ -208,7 +208,7 @@ class PricePanel(Immutable):
         return overview.status(self, asset, when)
 
     def extended(self, later: PricePanel) -> PricePanel:
-        """This panel followed by later bars of the same assets, fields and channels.
+        """Return this panel followed by later bars of the same assets, fields and channels.
 
         Raises:
             DataError: If they do not continue it.
@@ -241,7 +241,7 @@ class PricePanel(Immutable):
         )
 
     def past(self, t: int) -> PricePanel:
-        """The panel as it was known at the close of bar ``t``: rows 0 to t, as views.
+        """Return the panel as it was known at the close of bar ``t``: rows 0 to t, as views.
 
         What was checked is not checked again, so this takes the same few microseconds for any t.
         """
@@ -259,7 +259,7 @@ class PricePanel(Immutable):
     def subset(
         self, rows: slice | npt.NDArray[Any] = slice(None), columns: Sequence[int] | None = None
     ) -> PricePanel:
-        """The panel of some rows (a view for slices) and some assets, in the given order."""
+        """Return the panel of some rows (a view for slices) and some assets, in the given order."""
 
         def cut(values: Any) -> Any:
             if values is None:

@@ -26,7 +26,7 @@ _TRADING_DAYS = 252
 
 
 def as_timestamp(when: Date) -> np.datetime64:
-    """An ISO date or a timestamp as datetime64[ns]; one with a time zone is converted to UTC."""
+    """Return an ISO date or a timestamp as datetime64[ns], converted to UTC from a time zone."""
     try:
         if not isinstance(when, str | date | np.datetime64):
             raise TypeError
@@ -44,7 +44,7 @@ def as_timestamp(when: Date) -> np.datetime64:
 
 
 def row_of(timestamps: Timestamps, when: Moment) -> int:
-    """The row a moment stands for.
+    """Return the row of a moment.
 
     Args:
         timestamps: (T,) sorted.
@@ -74,7 +74,7 @@ def row_of(timestamps: Timestamps, when: Moment) -> int:
 def split_rows(
     timestamps: Timestamps, train: float | Moment, validation: float | Moment
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Chronological ranges for training, validation and test; see ``Market.split``."""
+    """Return chronological ranges for training, validation and test; see ``Market.split``."""
     n = len(timestamps)
     first = round(train * n) if isinstance(train, float) else row_of(timestamps, train)
     if isinstance(validation, float):
@@ -90,7 +90,7 @@ def split_rows(
 
 
 def bar_spacing(timestamps: Timestamps) -> tuple[np.timedelta64, bool]:
-    """The median time between bars, and whether bars follow one another without pause.
+    """Return the median time between bars, and whether bars follow one another without pause.
 
     They do if they cover at least 85 % of the time at that spacing, or if they are more than 4 days
     apart; otherwise the market closes at times. Fewer than two bars say nothing and count as daily
@@ -107,7 +107,7 @@ def bar_spacing(timestamps: Timestamps) -> tuple[np.timedelta64, bool]:
 
 
 def periods_per_year(timestamps: Timestamps) -> float:
-    """Bars per year: 365 for daily bars without weekends off, 252 for business days, 8760 hourly...
+    """Return bars per year: 365 for daily bars with weekends, 252 for business days, 8760 hourly...
 
     Where the bars follow one another without pause (see ``bar_spacing``) it is the number of
     spacings in 365 days, rounded: so weekly bars give 52 and monthly ones 12, and a few missing
@@ -126,7 +126,7 @@ def periods_per_year(timestamps: Timestamps) -> float:
 
 
 def time_text(timestamp: np.datetime64) -> str:
-    """A timestamp to the minute, and without the time of day where that is midnight.
+    """Return a timestamp to the minute, and without the time of day where that is midnight.
 
     >>> time_text(np.datetime64("2020-03-02T00:00")), time_text(np.datetime64("2020-03-02T13:30"))
     ('2020-03-02', '2020-03-02 13:30')

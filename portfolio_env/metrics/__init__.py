@@ -26,6 +26,12 @@ from portfolio_env.metrics.paths import (
     simple_returns,
     total_return,
 )
+from portfolio_env.metrics.periods import (
+    CalendarPeriod,
+    calendar_returns,
+    monthly_table,
+    worst_drawdowns,
+)
 from portfolio_env.metrics.records import (
     MEASURES,
     RELATIVE_MEASURES,
@@ -67,11 +73,13 @@ __all__ = [
     "MEASURES",
     "RELATIVE_MEASURES",
     "TAIL",
+    "CalendarPeriod",
     "TrackRecord",
     "annual_log_growth",
     "annual_return",
     "annual_turnover",
     "beta",
+    "calendar_returns",
     "calmar",
     "correlation",
     "correlation_stability",
@@ -85,6 +93,7 @@ __all__ = [
     "kurtosis",
     "max_drawdown",
     "max_drawdown_length",
+    "monthly_table",
     "omega",
     "profit_factor",
     "recovery_time",
@@ -102,4 +111,5 @@ __all__ = [
     "tracking_error",
     "value_at_risk",
     "volatility",
+    "worst_drawdowns",
 ]

@@ -1,4 +1,4 @@
-"""Series in the form every measure takes them: time on axis 0, lanes behind."""
+"""Conversion of series to the form of all measures: time on axis 0, lanes behind."""
 
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 
 def as_path(values: ArrayLike) -> FloatArray:
-    """Account values (K + 1, ...), K >= 1.
+    """Return account values (K + 1, ...), K >= 1.
 
     Raises:
         ArgumentError: If there are fewer than two values, or the first is not positive.
@@ -27,7 +27,7 @@ def as_path(values: ArrayLike) -> FloatArray:
 
 
 def as_series(periods: ArrayLike) -> FloatArray:
-    """One number per period (K, ...), K >= 1.
+    """Return one number per period (K, ...), K >= 1.
 
     Raises:
         ArgumentError: If there is no period.
@@ -39,7 +39,7 @@ def as_series(periods: ArrayLike) -> FloatArray:
 
 
 def as_pair(returns: ArrayLike, benchmark_returns: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Returns (K, ...) and those of the benchmark over the same periods, made to broadcast.
+    """Return returns (K, ...) and those of the benchmark over the same periods, broadcastable.
 
     Raises:
         ArgumentError: If there is no period, the periods differ in number, or the lanes do not
@@ -61,7 +61,7 @@ def as_pair(returns: ArrayLike, benchmark_returns: ArrayLike) -> tuple[FloatArra
 
 
 def deviation(series: FloatArray) -> FloatArray:
-    """Standard deviation over time, dividing by K - 1; NaN for one period."""
+    """Return the standard deviation over time, dividing by K - 1; NaN for one period."""
     if len(series) < 2:
         return np.full(series.shape[1:], np.nan)
     # The deviation of equal numbers is rounding noise, not risk.
@@ -69,6 +69,6 @@ def deviation(series: FloatArray) -> FloatArray:
 
 
 def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    """Quotient; NaN where the denominator is 0."""
+    """Return the quotient; NaN where the denominator is 0."""
     defined = denominator != 0
     return np.where(defined, numerator, np.nan) / np.where(defined, denominator, 1)

@@ -110,5 +110,5 @@ def profit_factor(values: ArrayLike) -> FloatArray:
 
 
 def _steps(path: NDArray[np.generic]) -> NDArray[np.int64]:
-    """0, 1, ... along time, to be broadcast over the lanes of a path."""
+    """Return 0, 1, ... along time, to be broadcast over the lanes of a path."""
     return np.arange(len(path)).reshape((-1,) + (1,) * (path.ndim - 1))

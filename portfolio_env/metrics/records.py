@@ -11,7 +11,7 @@ from portfolio_env.metrics.arrays import FloatArray, as_series
 
 
 class TrackRecord(NamedTuple):
-    """All that the measures of an account are functions of, with lanes behind the time axis.
+    """Input of all measures of an account, with lanes behind the time axis.
 
     Attributes:
         values: (K + 1, ...) account values.
@@ -72,7 +72,7 @@ RELATIVE_MEASURES: Mapping[str, RelativeMeasure] = {
 def track_record(
     values: ArrayLike, held: ArrayLike, turnovers: ArrayLike, costs: ArrayLike
 ) -> TrackRecord:
-    """The track record of what an account did.
+    """Return the track record of an account.
 
     Args:
         values: (K + 1, ...) account values.
@@ -97,7 +97,7 @@ def summary(
     costs: ArrayLike,
     periods_per_year: float,
 ) -> dict[str, float]:
-    """Every measure of one account, by name.
+    """Return every measure of one account, by name.
 
     Args:
         values: (K + 1,) account values.
@@ -116,7 +116,7 @@ def summary(
 def relative_summary(
     values: ArrayLike, benchmark_values: ArrayLike, periods_per_year: float
 ) -> dict[str, float]:
-    """Every measure of one account against a benchmark, by name.
+    """Return every measure of one account against a benchmark, by name.
 
     Args:
         values: (K + 1,) account values.

@@ -106,7 +106,7 @@ def _window_sums(series: FloatArray, window: int) -> FloatArray:
 
 
 def _spread(series: FloatArray, sums: FloatArray, window: int) -> FloatArray:
-    """Sum of squares around the mean of each window; NaN where only rounding noise is left."""
+    """Return the sum of squares around the mean of each window; NaN for rounding noise alone."""
     spread = _window_sums(np.square(series), window)
     noise = 1e-10 * spread.max(axis=0)
     spread -= np.square(sums) / window

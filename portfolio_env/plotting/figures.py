@@ -1,4 +1,4 @@
-"""Figures: without a display, with labels that can be drawn, saved in one piece.
+"""Figures without a display: layout, drawable labels, saving in one piece.
 
 Matplotlib is imported when a figure is drawn.
 """
@@ -36,7 +36,7 @@ LOG_STEPS = (  # its numbers within a decade, by that ratio
 
 
 def new_figure(size: tuple[float, float], dpi: int) -> Figure:
-    """A matplotlib figure that draws without a display and that no global state keeps alive.
+    """Return a matplotlib figure that needs no display and that no global state keeps alive.
 
     As the last line of a notebook's cell it shows itself, whatever the notebook's backend.
 
@@ -61,14 +61,14 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
 
 
 def _png(figure: Figure) -> bytes:
-    """The figure as the bytes of a PNG file."""
+    """Return the figure as the bytes of a PNG file."""
     with BytesIO() as file:
         figure.savefig(file, format="png", dpi=NOTEBOOK_DOTS_PER_INCH)
         return file.getvalue()
 
 
 def panels_grid(panels: int, height: float = 2.3, **share: Any) -> tuple[Figure, list[Axes]]:
-    """A figure with so many axes, at most 3 beside one another."""
+    """Return a figure with so many axes, at most 3 beside one another."""
     columns = 3 if panels > 4 or panels == 3 else min(panels, 2)
     rows = math.ceil(panels / columns)
     figure = new_figure((WIDTH, height * rows + 0.5), DOTS_PER_INCH)
@@ -79,7 +79,7 @@ def panels_grid(panels: int, height: float = 2.3, **share: Any) -> tuple[Figure,
 
 
 def plot_label(name: str) -> str:
-    r"""A name as matplotlib can draw it anywhere, legends included.
+    r"""Return a name as matplotlib can draw it anywhere, legends included.
 
     Dollars are no formulas, what is invisible or not in the font is written out, names of nothing
     or with an underscore at first (which legends leave out) are shown, long ones are cut.
@@ -100,7 +100,7 @@ def plot_label(name: str) -> str:
 
 
 def value_axis(axes: Axes, values: NDArray[np.float64]) -> None:
-    """An axis that shows these values: logarithmic where they differ much, with readable numbers.
+    """Format an axis for these values: logarithmic where they differ much, with readable numbers.
 
     Args:
         axes: What to give it.
@@ -122,7 +122,7 @@ def value_axis(axes: Axes, values: NDArray[np.float64]) -> None:
 
 
 def date_axis(axes: Axes, *, few: bool = False) -> None:
-    """Dates along the bottom, as short as they can be, and a light grid.
+    """Draw dates along the bottom, as short as they can be, and a light grid.
 
     Args:
         axes: What to give them.
@@ -138,7 +138,7 @@ def date_axis(axes: Axes, *, few: bool = False) -> None:
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Write a figure as a picture, in one piece.
+    """Write a figure as an image, in one piece.
 
     Args:
         figure: The figure.

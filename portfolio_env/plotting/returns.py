@@ -1,4 +1,4 @@
-"""Pictures of returns, of assets or of accounts: colours, distributions, correlations."""
+"""Plots of returns, of assets or of accounts: colours, distributions, correlations."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _VALUES_UP_TO = 20  # assets whose correlations fit as numbers
 
 
 def palette(assets: Sequence[str]) -> list[str]:
-    """A colour per asset; some have one that people know."""
+    """Return a colour per asset; some have one that people know."""
     others = cycle(_OTHERS)
     return [
         next((color for name, color in _KNOWN.items() if asset.startswith(name)), "")
@@ -48,7 +48,7 @@ def palette(assets: Sequence[str]) -> list[str]:
 
 
 def distributions(names: Sequence[str], returns: NDArray[np.float64]) -> Figure:
-    """Histogram, density estimate and normal density of simple returns, one picture per name.
+    """Plot histogram, density estimate and normal density of simple returns, one plot per name.
 
     Shown are the returns within 5 standard deviations of the mean; titles count the others.
 
@@ -99,7 +99,7 @@ def distributions(names: Sequence[str], returns: NDArray[np.float64]) -> Figure:
 
 
 def correlations(names: Sequence[str], matrix: NDArray[np.float64]) -> Figure:
-    """Heat map of the correlations of returns, the lower triangle, from -1 to 1.
+    """Plot the correlations of returns as a heat map, the lower triangle, from -1 to 1.
 
     Args:
         names: N names, of assets or accounts.

@@ -1,4 +1,4 @@
-"""What the economics reads of costs, ``CostModel``, and how ``costs=`` becomes one."""
+"""Cost model protocol, and the conversion of ``costs=`` to a cost model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Float = NDArray[np.float64]
 
 
 class CostModel(Protocol):
-    """What trading and holding cost: ``TransactionCosts``, or a class of your own.
+    """Cost model protocol: the methods that the simulator reads.
 
     Derive from it and write ``rates``; the rest is free until it is overridden. A trade of notional
     q, in units of the wealth V, costs ``(rate + impact coefficient * sqrt(|q| V)) |q|``. Nothing
@@ -50,11 +50,11 @@ class CostModel(Protocol):
     delisting_haircut: float = 0.0
 
     def rates(self, assets: Sequence[str]) -> tuple[Float, Float]:
-        """Cost per traded notional of purchases and of sales, each (N,) in [0, 1)."""
+        """Return the cost per traded notional of purchases and of sales, each (N,) in [0, 1)."""
         raise NotImplementedError(f"{type(self).__name__} must define rates(assets).")
 
     def impact_coefficients(self, panel: PricePanel) -> Float:
-        """(T, N) coefficients of sqrt(money traded), each from bars up to its row; or (0, 0)."""
+        """Return (T, N) coefficients of sqrt(money traded), from bars up to each row; or (0, 0)."""
         return np.zeros((0, 0))
 
 
@@ -72,7 +72,7 @@ CostSpec = Costs | type[CostModel] | Mapping[str, Any] | str
 
 
 def made_costs(spec: CostSpec) -> Costs:
-    """The cost model that a specification stands for.
+    """Return the cost model of a specification.
 
     Args:
         spec: ``TransactionCosts`` or a mapping of its fields; a ``CostModel`` or its class; its
@@ -118,7 +118,7 @@ def made_costs(spec: CostSpec) -> Costs:
 
 
 def checked_rates(costs: Costs, assets: Sequence[str]) -> Float:
-    """(2, N) cost per traded notional of purchases and sales.
+    """Return (2, N) cost per traded notional of purchases and sales.
 
     Raises:
         ArgumentError: If the model gives anything else.
@@ -135,7 +135,7 @@ def checked_rates(costs: Costs, assets: Sequence[str]) -> Float:
 
 
 def checked_impact(costs: Costs, panel: PricePanel) -> Float:
-    """(T, N) impact coefficients, or (0, 0).
+    """Return (T, N) impact coefficients, or (0, 0).
 
     Raises:
         ArgumentError: If the model gives anything else, or what it gives at a bar changes when

@@ -1,4 +1,4 @@
-"""TransactionCosts: what trading and holding cost, as rates the compiled economics can use."""
+"""TransactionCosts: costs of trading and holding, as rates for the compiled simulator."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class TransactionCosts:
         check_integer("impact_window", self.impact_window, 2)
 
     def rates(self, assets: int | Sequence[str]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Linear cost per traded notional of each side, commission plus half-spread.
+        """Return the linear cost per traded notional of each side, commission plus half-spread.
 
         Args:
             assets: Names of the N assets of the market; per-asset fields must have as many. Their
@@ -119,7 +119,7 @@ class TransactionCosts:
         return sides[0], sides[1]
 
     def impact_coefficients(self, panel: PricePanel) -> NDArray[np.float64]:
-        """``b sigma / sqrt(D)`` of the square-root impact, from bars up to and including each row.
+        """Return ``b sigma / sqrt(D)`` of the square-root impact, from bars up to each row.
 
         Args:
             panel: Prices and volumes; ``D`` is the trailing mean of close times volume.

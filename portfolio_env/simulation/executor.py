@@ -1,4 +1,4 @@
-"""The seam between decision and money: a policy decides, an executor carries out.
+"""Interface between decision and money: a policy decides, an executor trades.
 
 The protocol says how accounts are read and not how they trade: an environment hands the actions to
 its executor in its own ``step``, in whatever way that takes them, and shows it as
@@ -42,7 +42,7 @@ class Account(NamedTuple):
 
 
 class Executor(Protocol):
-    """Carries out what a policy decides, when the ``step`` of its environment asks it to.
+    """Executor protocol: trades the decisions of a policy, called by ``step`` of its environment.
 
     Attributes:
         action: Kind of action that it takes, "weights" or "logits".
@@ -63,5 +63,5 @@ class Executor(Protocol):
         ...
 
     def account(self) -> Account:
-        """The accounts as they are now, in arrays that later steps leave alone."""
+        """Return the accounts as they are now, in arrays that later steps do not change."""
         ...

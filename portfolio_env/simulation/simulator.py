@@ -175,47 +175,47 @@ class Simulator:
 
     @property
     def t(self) -> NDArray[np.int64]:
-        """(B,) row of the last closed bar."""
+        """Row (B,) of the last closed bar."""
         return self.lanes.clock[0]
 
     @property
     def assets(self) -> NDArray[np.int64]:
-        """(B, N) columns of the market that each lane trades."""
+        """Columns (B, N) of the market that each lane trades."""
         return self.lanes.assets
 
     @property
     def weights(self) -> Float:
-        """(B, N + 1) drifted weights at bar t, cash first."""
+        """Drifted weights (B, N + 1) at bar t, cash first."""
         return self.lanes.weights
 
     @property
     def held(self) -> Float:
-        """(B, N + 1) weights right after the last trade."""
+        """Weights (B, N + 1) right after the last trade."""
         return self.lanes.held
 
     @property
     def ledger(self) -> Float:
-        """(len(LEDGER), B) what the last step did, in the rows named by ``LEDGER``."""
+        """Ledger (len(LEDGER), B) of the last step, in the rows named by ``LEDGER``."""
         return self.lanes.ledger
 
     @property
     def terminated(self) -> Bool:
-        """(B,) accounts ruined by the last step."""
+        """Accounts (B,) ruined by the last step."""
         return self.lanes.ended[0]
 
     @property
     def truncated(self) -> Bool:
-        """(B,) episodes that reached their length or the end of the range."""
+        """Episodes (B,) that reached their length or the end of the range."""
         return self.lanes.ended[1]
 
     @property
     def levered(self) -> bool:
-        """Whether weights can leave [0, 1]: shorts or leverage are allowed."""
+        """Return whether weights can leave [0, 1]: shorts or leverage are allowed."""
         return bool(not self.bounds["long_only"][0] or self.bounds["max_leverage"][0] > 1)
 
     @property
     def tradable(self) -> Bool:
-        """(B, N) whether each asset traded in bar t."""
+        """Flags (B, N): whether each asset traded in bar t."""
         return self.market.tradable[self.t[:, None], self.assets]
 
     # ---- running
@@ -262,7 +262,7 @@ class Simulator:
             self.reward.reset(self._all if lanes is None else lanes)
 
     def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
-        """(len(which), N + 1) weights to start from, once first bars and assets are known."""
+        """Return (len(which), N + 1) start weights, once first bars and assets are known."""
         shape = (self.num_lanes, self.n_assets + 1)
         if weights is None and isinstance(self.initial, str):
             out = np.zeros((len(which), shape[1]))
@@ -340,7 +340,7 @@ class Simulator:
         return self.market.periods_per_year
 
     def account(self) -> Account:
-        """The accounts as they are now, see ``executor.Executor``; copies."""
+        """Return the accounts as they are now, see ``executor.Executor``; copies."""
         ledger = self.ledger
         flows = (ledger[row].copy() for row in (dynamics.TURNOVER, dynamics.COST, dynamics.CARRY))
         return Account(
@@ -353,7 +353,7 @@ class Simulator:
         )
 
     def _money_before_trading(self) -> Float:
-        """(B, N + 1) money in every slot when trading starts: at the close, or the next open."""
+        """Return (B, N + 1) money per slot when trading starts: at the close, or the next open."""
         money: Float = self.ledger[dynamics.VALUE][:, None] * self.weights
         if self.rules["next_open"]:
             # A lane at the end of the market trades no more: its row stands for none.
@@ -365,7 +365,7 @@ class Simulator:
         return money
 
     def _fault(self, code: int, actions: NDArray[np.floating[Any]]) -> PortfolioError:
-        """The error that ``dynamics.step_lanes`` reports by a code."""
+        """Return the error that ``dynamics.step_lanes`` reports by a code."""
         if code >= 0:
             return ArgumentError(
                 f"the action of lane {code} is not finite: {actions[code].tolist()}; check the "

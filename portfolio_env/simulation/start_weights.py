@@ -1,4 +1,4 @@
-"""The weights that an episode starts from: those that an account under its rules may hold."""
+"""Start weights of an episode: those that an account under its rules may hold."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOLERANCE = 1e-6  # what float32 loses
 
 
 def weights_array(name: str, weights: Any) -> NDArray[np.float64]:
-    """Weights as float64.
+    """Return weights as float64.
 
     Raises:
         ArgumentError: If they are no numbers.
@@ -32,7 +32,7 @@ def weights_array(name: str, weights: Any) -> NDArray[np.float64]:
 def checked_weights(
     name: str, weights: Any, shape: tuple[int, ...], bounds: Any
 ) -> NDArray[np.float64]:
-    """Weights to start from, in float64 and summing to 1.
+    """Return weights to start from, in float64 and summing to 1.
 
     Money that is borrowed, and shorts, are held to the constraints. Other bounds are not asked: an
     account that the market moved out of them may go on from where it is.

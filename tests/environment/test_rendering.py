@@ -92,11 +92,11 @@ def test_a_history_holds_what_the_environment_told():
     history = History(env.simulator)
     for episode in range(2):
         _, info = env.reset(seed=episode)
-        history.note(fresh=True)
+        history.record(fresh=True)
         told = [info]
         for _ in range(5):
             told.append(env.step(np.array([0.1, 0.3, 0.3, 0.3]))[-1])
-            history.note()
+            history.record()
     seen, t = history.frame(), env.simulator.t[0]
     assert seen.values.tolist() == [each["portfolio_value"] for each in told]
     assert seen.costs.tolist() == [each["cost"] for each in told]

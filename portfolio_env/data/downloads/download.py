@@ -1,4 +1,4 @@
-"""One series, downloaded from where it stands to where it should be."""
+"""Download of one series, from its stored end to the requested end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from portfolio_env.errors import PortfolioError
 
 @dataclass(frozen=True)
 class SeriesReport:
-    """What came of downloading one symbol.
+    """Result of downloading one symbol.
 
     Attributes:
         exchange: Its id.
@@ -62,7 +62,7 @@ class SeriesReport:
 
 @dataclass(frozen=True)
 class How:
-    """Where and how series are downloaded."""
+    """Options of a download: from where and how."""
 
     store: Path
     timeframe: str
@@ -71,7 +71,7 @@ class How:
 
 
 class Writer:
-    """A series that grows in memory and, every so often, on disk."""
+    """Series that grows in memory and, at intervals, on disk."""
 
     def __init__(self, how: How, series: Series) -> None:
         self.how = how
@@ -81,7 +81,7 @@ class Writer:
         self._written = time.monotonic()
 
     def add(self, page: Page) -> None:
-        """Take a page."""
+        """Add a page."""
         self._pages.append(page)
         if time.monotonic() - self._written >= self.how.flush_seconds:
             self.flush()
@@ -106,7 +106,7 @@ class Writer:
 
 
 def download(client: Client, how: How, symbol: str, start: int | None, end: int) -> SeriesReport:
-    """Download what a stored series lacks of a range.
+    """Download the parts of a range that a stored series lacks.
 
     What has been fetched is written every so often, at the end, and when it is interrupted.
 
@@ -156,7 +156,7 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
 
 
 def _complete(client: Client, how: How, writer: Writer, start: int, end: int) -> str | None:
-    """Download the parts of [start, end) that a series does not cover; what is withheld, if any."""
+    """Download the parts of [start, end) that a series does not cover; return what is withheld."""
     from tqdm import tqdm
 
     symbol, step = writer.series.symbol, milliseconds(how.timeframe)
@@ -184,7 +184,7 @@ def _complete(client: Client, how: How, writer: Writer, start: int, end: int) ->
 
 
 def _listed(series: Series) -> np.datetime64 | None:
-    """The first candle's time, if the time before it is covered."""
+    """Return the first candle's time, if the time before it is covered."""
     if not len(series.times):
         return None
     first, step = int(series.times[0]), milliseconds(series.timeframe)

@@ -1,4 +1,4 @@
-"""Candles from crypto exchanges, into a store that every download continues.
+"""Candles from crypto exchanges, in a store that every download continues.
 
 >>> from portfolio_env.data.downloads import exchange
 >>> reports = exchange.fetch("binance", ["BTC/USDT"], since="2020-01-01")  # doctest: +SKIP
@@ -48,7 +48,7 @@ def fetch(
     retry: Retry | None = None,
     flush_seconds: float = 30.0,
 ) -> list[SeriesReport]:
-    """Download candles, or what is missing of them, into ``STORE/<exchange>/<timeframe>``.
+    """Download candles, or the missing ones, into ``STORE/<exchange>/<timeframe>``.
 
     Nothing that the store covers is asked for again, candles that an exchange lacks included; to
     download a series anew, delete its file. Only candles that are over are stored. What has been
@@ -97,7 +97,7 @@ def update(
     retry: Retry | None = None,
     flush_seconds: float = 30.0,
 ) -> list[SeriesReport]:
-    """Continue stored series to the present, each from where it ends.
+    """Continue stored series to the present, each from its end.
 
     Args:
         store: The folder.
@@ -133,7 +133,7 @@ def update(
 def _client(
     exchange: str | Any, symbols: Sequence[str], timeframe: str, retry: Retry | None
 ) -> Client:
-    """The client of an exchange that has candles of this timeframe."""
+    """Return the client of an exchange that has candles of this timeframe."""
     if timeframe not in TIMEFRAMES:
         raise unknown("timeframe", timeframe, TIMEFRAMES)
     source = _connected(exchange, symbols) if isinstance(exchange, str) else exchange
@@ -153,7 +153,7 @@ def _client(
 
 
 def _connected(name: str, symbols: Sequence[str]) -> Any:
-    """The exchange that ccxt knows by this name."""
+    """Return the exchange that ccxt knows by this name."""
     try:
         import ccxt
     except ImportError as error:
@@ -168,19 +168,19 @@ def _connected(name: str, symbols: Sequence[str]) -> Any:
 
 
 def _now(client: Client, clock: Clock | None) -> int:
-    """The time, ms."""
+    """Return the time, ms."""
     return client.now() if clock is None else int(clock() * 1000)
 
 
 def _end(timeframe: str, now: int) -> int:
-    """Candles that open before it are over now."""
+    """Return the time before which candles must open to be over now."""
     return now - milliseconds(timeframe) + 1
 
 
 def _range(
     timeframe: str, since: Date | None, until: Date | None, bars: int | None, now: int
 ) -> Range:
-    """The range of candles that are asked for and over."""
+    """Return the range of candles that are requested and over."""
     step = milliseconds(timeframe)
     end = _end(timeframe, now)
     if until is not None:
@@ -209,7 +209,7 @@ def _stored_groups(
     timeframe: str | None,
     symbols: str | Sequence[str] | None,
 ) -> tuple[dict[tuple[str, str], list[str]], list[SeriesReport]]:
-    """Stored symbols by exchange and timeframe, and reports of files that cannot be read."""
+    """Return stored symbols by exchange and timeframe, and reports of unreadable files."""
     wanted = [symbols] if isinstance(symbols, str) else symbols
     groups: dict[tuple[str, str], list[str]] = {}
     broken = []

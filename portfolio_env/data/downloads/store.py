@@ -61,19 +61,19 @@ class Series:
 
     @classmethod
     def empty(cls, exchange: str, symbol: str, timeframe: str) -> Series:
-        """A series without candles."""
+        """Return a series without candles."""
         return cls(exchange, symbol, timeframe, np.empty(0, np.int64), np.empty((0, 5)))
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Columns date (datetime64[ms, UTC]), open, high, low, close and volume."""
+        """Return columns date (datetime64[ms, UTC]), open, high, low, close and volume."""
         dates = pd.DatetimeIndex(self.times.astype("datetime64[ms]")).tz_localize("UTC")
         columns = dict(zip(BAR_FIELDS, self.bars.T, strict=True))
         return pd.DataFrame({"date": dates, **columns})
 
     @property
     def gaps(self) -> list[tuple[np.datetime64, int]]:
-        """Where candles are missing that the exchange does not have, and how many each time.
+        """Return where candles are missing that the exchange lacks, and how many each time.
 
         What is left to download (see ``holes``) is no gap.
         """
@@ -88,7 +88,7 @@ class Series:
 
     @property
     def holes(self) -> list[tuple[np.datetime64, np.datetime64]]:
-        """Ranges, from and to, between those that are covered."""
+        """Return the ranges, from and to, between those that are covered."""
         ends = [end for _, end in self.covered[:-1]]
         starts = [start for start, _ in self.covered[1:]]
         return [(moment(a), moment(b)) for a, b in zip(ends, starts, strict=True)]
@@ -96,7 +96,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Merged:
-    """What ``merge`` met.
+    """Result of ``merge``.
 
     Attributes:
         new: Candles that were not there before.
@@ -110,7 +110,7 @@ class Merged:
 
 
 def milliseconds(timeframe: str) -> int:
-    """The length of a candle in milliseconds.
+    """Return the length of a candle in milliseconds.
 
     Raises:
         ArgumentError: For an unknown timeframe.
@@ -121,7 +121,7 @@ def milliseconds(timeframe: str) -> int:
 
 
 def moment(time: int | np.integer[Any]) -> np.datetime64:
-    """Milliseconds since 1970 as a date, in days, minutes or milliseconds."""
+    """Return milliseconds since 1970 as a date, in days, minutes or milliseconds."""
     stamp = np.datetime64(int(time), "ms")
     for unit in ("D", "m"):
         if stamp == stamp.astype(f"M8[{unit}]"):
@@ -130,7 +130,7 @@ def moment(time: int | np.integer[Any]) -> np.datetime64:
 
 
 def series_path(store: str | os.PathLike[str], exchange: str, symbol: str, timeframe: str) -> Path:
-    """The file of a series. Different symbols have different files.
+    """Return the file of a series. Different symbols have different files.
 
     In its name "/" is "-"; what is unusual in names of files is percent-encoded.
     """
@@ -139,7 +139,7 @@ def series_path(store: str | os.PathLike[str], exchange: str, symbol: str, timef
 
 
 def stored(store: str | os.PathLike[str]) -> list[Path]:
-    """The files of all series of a store, sorted."""
+    """Return the files of all series of a store, sorted."""
     files = Path(store).glob("*/*/*.parquet")
     return sorted(path for path in files if not path.name.startswith("."))
 
@@ -200,7 +200,7 @@ def write_series(store: str | os.PathLike[str], series: Series) -> Path:
 def open_series(
     store: str | os.PathLike[str], exchange: str, symbol: str, timeframe: str
 ) -> Series:
-    """The series as it is stored; an empty one if it is not.
+    """Return the series as it is stored; an empty one if it is not.
 
     Raises:
         DataError: If the file is damaged or that of another series.
@@ -280,7 +280,7 @@ def merge(
 
 
 def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Ranges joined where they touch or overlap; empty ones dropped."""
+    """Return ranges joined where they touch or overlap, without empty ones."""
     joined: list[Range] = []
     for start, end in sorted(ranges):
         if joined and start <= joined[-1][1]:
@@ -291,7 +291,7 @@ def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
 
 
 def uncovered(covered: Iterable[Range], start: int, end: int) -> list[Range]:
-    """The parts of [start, end) outside the ranges."""
+    """Return the parts of [start, end) outside the ranges."""
     parts, position = [], start
     for low, high in union(covered):
         if position < min(low, end):

@@ -1,4 +1,4 @@
-"""How accounts fare in stretches of time that everybody knows: before, in and after crises."""
+"""Performance before, in and after known crises."""
 
 from collections.abc import Mapping
 
@@ -47,7 +47,7 @@ _COLUMNS = ("first", "last", "bars", "growth", "volatility", "max_drawdown", "re
 
 
 def known_dates(panel: PricePanel) -> tuple[Windows, Mapping[str, Date]] | None:
-    """Windows and breaks that everybody knows for a market of this kind.
+    """Return known crisis windows and breaks for a market of this kind.
 
     A market that trades at weekends is taken for one of cryptocurrencies, any other for one of
     equities. A generated market knows neither.
@@ -65,7 +65,7 @@ def known_dates(panel: PricePanel) -> tuple[Windows, Mapping[str, Date]] | None:
 def windows_around(
     breaks: Mapping[str, Date], *, before: int = 90, after: int = 250
 ) -> dict[str, tuple[Date, Date]]:
-    """The days before each date, and those from it on.
+    """Return the windows before each date, and from it on.
 
     Args:
         breaks: Dates by name.
@@ -90,7 +90,7 @@ def windows_around(
 
 
 def performance_in(results: Mapping[str, BacktestResult], windows: Windows) -> pd.DataFrame:
-    """What each account did in each window.
+    """Return the performance of each account in each window.
 
     The return of a bar belongs to the window that holds the bar's time, so it begins with the value
     at the bar before.
@@ -147,7 +147,7 @@ def _performance(
 
 
 def _recovery(values: FloatArray, start: int, end: int) -> float:
-    """Bars from the bottom of the largest fall within [start, end) until its peak is regained."""
+    """Return bars from the trough of the largest drawdown in [start, end) to its recovery."""
     bottom = start + int(metrics.drawdowns(values[start:end]).argmax())
     regained = values[bottom:] >= values[start : bottom + 1].max()
     return float(regained.argmax()) if regained.any() else np.inf

@@ -1,4 +1,4 @@
-"""Does a strategy wear out: its ratio, its signal, its difference from the benchmark over time."""
+"""Performance decay: rolling Sharpe ratio, drift of ratio and correlation, signal decay."""
 
 import math
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ _NOISE = 1e-12
 
 
 class Drift(NamedTuple):
-    """A measure in the earlier and in the later part of a record.
+    """Measure in the earlier and in the later part of a record.
 
     Attributes:
         early: In the earlier part.
@@ -43,7 +43,7 @@ class Drift(NamedTuple):
 
 
 def rolling_sharpe(returns: ArrayLike, periods_per_year: float, window: int = 120) -> FloatArray:
-    """Yearly Sharpe ratio within each window of so many periods in a row.
+    """Return the yearly Sharpe ratio within each window of so many periods in a row.
 
     Args:
         returns: (K,) simple returns.
@@ -70,7 +70,7 @@ def rolling_sharpe(returns: ArrayLike, periods_per_year: float, window: int = 12
 
 
 def sharpe_drift(returns: ArrayLike, periods_per_year: float, split: float = 0.5) -> Drift:
-    """Change of the yearly Sharpe ratio from the earlier to the later part of a record.
+    """Return the change of the yearly Sharpe ratio from the earlier to the later part of a record.
 
     The parts share no period and are taken as independent, each with the standard error of
     ``probabilistic_sharpe_ratio``.
@@ -90,7 +90,7 @@ def sharpe_drift(returns: ArrayLike, periods_per_year: float, split: float = 0.5
 def correlation_drift(
     returns: ArrayLike, benchmark_returns: ArrayLike, split: float = 0.5
 ) -> Drift:
-    """Change of the correlation with a benchmark from the earlier to the later part of a record.
+    """Return the change of correlation with a benchmark from a record's earlier to its later part.
 
     A strategy that comes to move with the market has lost what set it apart. Interval and p-value
     are those of the difference of Fisher's transforms (1915), with error ``sqrt(1 / (K1 - 3) + 1 /
@@ -116,7 +116,7 @@ def correlation_drift(
 
 
 def drift_table(result: BacktestResult, benchmark: BacktestResult) -> pd.DataFrame:
-    """Whether an account's Sharpe ratio falls, and its correlation with a benchmark rises.
+    """Test whether an account's Sharpe ratio falls, and its correlation with a benchmark rises.
 
     Args:
         result: The backtest.
@@ -150,7 +150,7 @@ def signal_decay(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What the weights are worth if they are held so many bars too late.
+    """Return the growth of weights that are held with a lag of so many bars.
 
     A signal that is news loses its edge within bars and needs fast execution; one that loses
     nothing is a tilt; an edge at lag 0 that is gone at lag 1 may be a mistake of one bar. Before
@@ -198,7 +198,7 @@ def _parts(series: FloatArray, split: float) -> tuple[FloatArray, FloatArray]:
 
 
 def _drift(early: float, late: float, error: float) -> Drift:
-    """A change with a normal interval."""
+    """Return a change with a normal interval."""
     change = late - early
     reach = _NORMAL.inv_cdf((1 + _CONFIDENCE) / 2) * error
     score = abs(change) / error if error > 0 else np.nan

@@ -1,4 +1,4 @@
-"""Which regime a market is in, as it could be told then, and how well a detector tells."""
+"""Real-time regime detection (filtered probabilities) and its accuracy."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class RegimeModel:
-    """A Markov chain over R regimes, each with its own mean and variance of returns.
+    """Markov chain over R regimes, each with its own mean and variance of returns.
 
     Attributes:
         means: (R,) mean return per period; the regimes are in order of volatility.
@@ -35,7 +35,7 @@ class RegimeModel:
     unit: float
 
     def filtered(self, returns: ArrayLike) -> FloatArray:
-        """Probabilities (K, R) of the regimes at each period, given the returns up to it.
+        """Return probabilities (K, R) of the regimes at each period, given the returns up to it.
 
         Hamilton's filter; row k does not change when later returns do. (The smoothed probabilities
         that such models are often shown with know the future.)
@@ -87,7 +87,7 @@ def fit_regimes(returns: ArrayLike, *, regimes: int = 2) -> RegimeModel:
 
 
 def regime_path(probabilities: FloatArray, threshold: float = 0.8) -> NDArray[np.int64]:
-    """The regime taken to be in force: the last one whose probability was above a threshold.
+    """Return the regime in force: the last one whose probability exceeded a threshold.
 
     Args:
         probabilities: (K, R), each row known at its period.
@@ -104,7 +104,7 @@ def regime_path(probabilities: FloatArray, threshold: float = 0.8) -> NDArray[np
 
 
 class DetectionScores(NamedTuple):
-    """How well a path of regimes tells known changes.
+    """Accuracy of a path of regimes in detecting known changes.
 
     Attributes:
         detected: Share of the changes that were told in time.
@@ -124,7 +124,7 @@ class DetectionScores(NamedTuple):
 def detection_scores(
     path: ArrayLike, changes: Sequence[int], periods_per_year: float, *, patience: int = 60
 ) -> DetectionScores:
-    """Hold a path of regimes against the times at which the regime truly changed.
+    """Compare a path of regimes with the times at which the regime truly changed.
 
     A change is considered from its period until the next change, ``patience`` periods later or the
     end, whichever is first. It is told in time if the path leaves, within that, the regime that it
@@ -184,7 +184,7 @@ def _model(series: FloatArray, regimes: int) -> Any:
 
 
 def _split(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Means and variances, which follow R (R - 1) transition probabilities."""
+    """Return means and variances, which follow R (R - 1) transition probabilities."""
     regimes = int(np.sqrt(len(parameters) + 0.25) - 0.5)  # R (R - 1) + 2 R = R (R + 1)
     means = parameters[-2 * regimes : -regimes]
     return means, parameters[-regimes:]

@@ -1,4 +1,4 @@
-"""Stretch by stretch: calendar years, folds, regimes; and seed by seed."""
+"""Performance by sub-period (calendar years, folds, regimes) and by seed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ _LEAST = 10  # periods in a block, on average, or in a regime: fewer say nothing
 
 
 def calendar_windows(timestamps: NDArray[np.datetime64]) -> Windows:
-    """The calendar years of a record by name, or its months where it lies within one year.
+    """Return the calendar years of a record by name, or its months where it lies within one year.
 
     Args:
         timestamps: (K + 1,) times of its bars.
@@ -48,7 +48,7 @@ def calendar_windows(timestamps: NDArray[np.datetime64]) -> Windows:
 
 
 def growth_in(results: Mapping[str, BacktestResult], windows: Windows) -> pd.DataFrame:
-    """(strategies, windows) log growth within each window, not per year; NaN outside the record.
+    """Return (strategies, windows) log growth within each window, not per year; NaN if outside.
 
     Args:
         results: Backtests by name.
@@ -61,7 +61,7 @@ def growth_in(results: Mapping[str, BacktestResult], windows: Windows) -> pd.Dat
 def told_regimes(
     panel: PricePanel, train: tuple[int, int], rows: tuple[int, int]
 ) -> tuple[RegimeModel, NDArray[np.int64]]:
-    """Which regime the market was in, as it could be told at every bar of a range.
+    """Return the filtered regime of the market at every bar of a range.
 
     By the mean simple return of the assets (0 where none has two closes in a row).
 
@@ -88,7 +88,7 @@ def told_regimes(
 def growth_by_regime(
     results: Mapping[str, BacktestResult], regimes: NDArray[np.int64], names: Sequence[str]
 ) -> pd.DataFrame:
-    """(strategies, regimes) yearly log growth over the periods that began in each regime.
+    """Return (strategies, regimes) yearly log growth over the periods that began in each regime.
 
     Args:
         results: Backtests over the same dates, by name.
@@ -120,7 +120,7 @@ def seeds_summary(
     *,
     resamples: int = 2000,
 ) -> dict[str, dict[str, Interval]]:
-    """The interquartile mean over seeds of some measures, with its interval.
+    """Return the interquartile mean over seeds of some measures, with its interval.
 
     The interval is of other seeds in this same stretch of time, see ``seeds_interval``; time is
     not resampled.

@@ -1,4 +1,4 @@
-"""Plots of accounts one by one: value with a bootstrap band, rolling measures, allocations."""
+"""Plots of single accounts: value with a bootstrap band, rolling measures, allocations."""
 
 import math
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ SLICES = 10  # of a donut; the smaller holdings share one more
 def growth_with_bands(
     results: Mapping[str, BacktestResult], bands: Bands, reference: str
 ) -> "Figure":
-    """One small picture per account: its value, its band, and the reference in grey.
+    """Plot one small chart per account: its value, its band, and the reference in grey.
 
     Args:
         results: Backtests over the same dates, by the name to show.
@@ -66,7 +66,7 @@ def growth_with_bands(
 def rolling_measures(
     results: Mapping[str, BacktestResult], drawn: Mapping[str, Style], window: int
 ) -> "Figure":
-    """Yearly Sharpe ratio and volatility of the last so many returns.
+    """Plot the yearly Sharpe ratio and volatility of the last so many returns.
 
     Args:
         results: Backtests over the same dates, by the name to show.
@@ -95,7 +95,7 @@ def rolling_measures(
 
 
 def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
-    """Mean weight right after trading of every slot in every account, as a heat map.
+    """Plot the mean weight right after trading of every slot in every account, as a heat map.
 
     Args:
         results: Backtests of the same assets, by the name to show.
@@ -132,7 +132,7 @@ def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
 
 
 def allocation_donut(orders: pd.DataFrame, capital: float, title: str) -> "Figure":
-    """What a capital buys, as a ring with the amount in its middle; small holdings share a slice.
+    """Plot orders of a capital as a ring, the amount in its middle; small holdings share a slice.
 
     Args:
         orders: What ``allocate`` returned; long positions only.

@@ -1,4 +1,4 @@
-"""Plots that hold strategies against each other: differences, risk and return, costs."""
+"""Plots that compare strategies: differences, risk and return, costs."""
 
 import math
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def growth_differences(comparison: Comparison) -> "Figure":
-    """Yearly growth less that of the reference with its interval, the best strategy at the top.
+    """Plot yearly growth less that of the reference with its interval, the best at the top.
 
     Args:
         comparison: What ``compare`` returned.
@@ -57,7 +57,7 @@ def risk_return(
     panel: PricePanel,
     hindsight: Hindsight | None = None,
 ) -> "Figure":
-    """Yearly mean return against yearly volatility: strategies, assets, and the frontier.
+    """Plot yearly mean return against yearly volatility: strategies, assets, and the frontier.
 
     Args:
         results: Backtests over the same dates, by the name to show.
@@ -104,13 +104,13 @@ def risk_return(
 
 
 def _risk_return(returns: NDArray[np.float64], year: float) -> NDArray[np.float64]:
-    """(S, 2) yearly volatility and mean of simple returns (K, S), in %."""
+    """Return (S, 2) yearly volatility and mean of simple returns (K, S), in %."""
     deviation = returns.std(axis=0, ddof=1) * math.sqrt(year)
     return 100 * np.column_stack([deviation, returns.mean(axis=0) * year])
 
 
 def growth_by_cost(growth: pd.DataFrame, drawn: Mapping[str, Style]) -> "Figure":
-    """Yearly growth after costs against the commission.
+    """Plot yearly growth after costs against the commission.
 
     Args:
         growth: One row per strategy, one column per commission in basis points.

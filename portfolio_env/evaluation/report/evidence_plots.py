@@ -1,4 +1,4 @@
-"""Plots of how far a result can be believed: by block of time, around events, by lag, by luck."""
+"""Plots of the strength of evidence: by sub-period, around events, by lag, by chance."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ _WIDEST = 14  # columns that fit with numbers
 
 
 def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
-    """Differences by strategy and stretch of time, in colours and numbers: blue is ahead.
+    """Plot differences by strategy and sub-period, in colours and numbers: blue is ahead.
 
     Args:
         differences: (strategies, stretches) of log growth; NaN is left blank.
@@ -56,7 +56,7 @@ def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
 
 
 def event_paths(path: pd.DataFrame) -> "Figure":
-    """Cumulative abnormal return around events, a line per type with two standard errors.
+    """Plot cumulative abnormal return around events, a line per type with two standard errors.
 
     Args:
         path: ``EventStudy.path``.
@@ -86,7 +86,7 @@ def event_paths(path: pd.DataFrame) -> "Figure":
 
 
 def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -> "Figure":
-    """What is left of the edge over equal weight where weights are held too late.
+    """Plot the edge over equal weight that remains where weights are held with a lag.
 
     Args:
         edges: What ``signal_decay`` returned, by strategy.
@@ -116,7 +116,7 @@ def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -
 
 
 def overfitting_places(logits: NDArray[np.float64], strategies: int) -> "Figure":
-    """Where the strategy that was best on one half of the record ends on the other half.
+    """Plot the out-of-sample rank of the strategy that was best in sample.
 
     Args:
         logits: ``Overfitting.logits``.

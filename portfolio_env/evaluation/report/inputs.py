@@ -1,4 +1,4 @@
-"""The inputs of a report beside the comparison, and what its sections share."""
+"""Inputs of the report beside the comparison, and helpers shared by its sections."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class ReportInputs:
-    """The inputs of a report beside the comparison.
+    """Inputs of a report beside the comparison.
 
     Attributes:
         title: Of the page.
@@ -74,7 +74,7 @@ class ReportInputs:
 
     @property
     def bars(self) -> PricePanel:
-        """The bars of the evaluated range."""
+        """Return the bars of the evaluated range."""
         return self.panel.subset(slice(*self.rows))
 
 
@@ -88,7 +88,7 @@ def report_inputs(
     gates: Sequence[ValidationGate] = (),
     **further: Any,
 ) -> ReportInputs:
-    """The inputs that follow from an evaluation.
+    """Return the inputs that follow from an evaluation.
 
     Args:
         task: Market, folds and rules.
@@ -147,7 +147,7 @@ def report_inputs(
 
 
 def window_texts(windows: Windows) -> dict[str, str]:
-    """From which day to which each window lasts."""
+    """Return the first and last day of each window as text."""
     return {
         name: " to ".join(str(as_timestamp(moment).astype("datetime64[D]")) for moment in ends)
         for name, ends in windows.items()
@@ -155,18 +155,18 @@ def window_texts(windows: Windows) -> dict[str, str]:
 
 
 def drawable(comparison: Comparison) -> dict[str, BacktestResult]:
-    """Accounts that reached the end, each once, best first."""
+    """Return the accounts that were not ruined, without duplicates, best first."""
     complete = comparison.complete
     return {name: result for name, result in comparison.distinct.items() if name in complete}
 
 
 def number_text(form: str) -> Callable[[float], str]:
-    """How a number of a table is written: nothing for none, and no zero with a sign."""
+    """Return a number of a table as text: nothing for none, and no signed zero."""
     return lambda value: "" if np.isnan(value) else form.format(round(value, 9) + 0.0)
 
 
 def with_difference(growth: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Growth in % as text, in brackets less that of the reference in the same column."""
+    """Return growth in % as text, in brackets less that of the reference in the same column."""
     ahead = growth - growth.loc[reference]
     own = (100 * growth).map(number_text("{:+.1f}"))
     return own + (100 * ahead).map(number_text(" [{:+.1f}]"))

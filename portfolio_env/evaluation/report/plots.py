@@ -36,7 +36,7 @@ OTHERS = "#b8bec5"  # lines in the background
 
 @dataclass(frozen=True)
 class Style:
-    """How an account is drawn; one without a label is background to the others."""
+    """Style of an account's line; one without a label is background to the others."""
 
     color: str = OTHERS
     linewidth: float = 0.7
@@ -44,7 +44,7 @@ class Style:
     zorder: float = 1.0
 
     def line(self, width: float = 1.0) -> dict[str, Any]:
-        """Keywords for ``Axes.plot``, the line as many times as wide."""
+        """Return keywords for ``Axes.plot``, the line as many times as wide."""
         shown = None if self.label is None else plot_label(self.label)
         return {**vars(self), "label": shown, "linewidth": width * self.linewidth}
 
@@ -52,7 +52,7 @@ class Style:
 def styles(
     names: Sequence[str], *, reference: str | None = None, agents: Collection[str] = ()
 ) -> dict[str, Style]:
-    """The same line for the same account in every plot, by name.
+    """Return the same line for the same account in every plot, by name.
 
     The reference is black and agents are drawn wider; beyond ``MAX_CURVES`` accounts the last are
     thin and grey.
@@ -80,7 +80,7 @@ def styles(
 def equity_curves(
     results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
 ) -> Figure:
-    """Value of every account, starting at 1, on a logarithmic axis where the values differ much.
+    """Plot the value of every account from 1, on a logarithmic axis where the values differ much.
 
     Args:
         results: Backtests over the same dates, by the name to show.
@@ -110,7 +110,7 @@ def _draw_values(
 def drawdown_curves(
     results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
 ) -> Figure:
-    """Fraction each account has lost since its highest value.
+    """Plot the fraction each account has lost since its highest value.
 
     Args:
         results: Backtests over the same dates, by the name to show.
@@ -143,7 +143,7 @@ def _draw_drawdowns(
 def comparison_figure(
     results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
 ) -> Figure:
-    """Values of accounts, and below them their drawdowns.
+    """Plot the values of accounts and, below, their drawdowns.
 
     Args:
         results: Backtests over the same dates, by the name to show.
@@ -162,7 +162,7 @@ def comparison_figure(
 
 
 def account_figure(result: BacktestResult, title: str = "Account value") -> Figure:
-    """One account: its value, its drawdown, and its weights right after trading.
+    """Plot one account: its value, its drawdown, and its weights after trading.
 
     Args:
         result: One backtest.
@@ -185,7 +185,7 @@ def account_figure(result: BacktestResult, title: str = "Account value") -> Figu
 
 
 def weights_area(result: BacktestResult, title: str = "Weights") -> Figure:
-    """Weights right after trading, stacked over time; short positions and debt hang below zero.
+    """Plot weights after trading, stacked over time; short positions and debt lie below zero.
 
     Args:
         result: One backtest.
@@ -243,7 +243,7 @@ def growth_bands(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Bands:
-    """Where the value of each account could have been, had its periods come in other numbers.
+    """Return pointwise bootstrap intervals of the value of each account.
 
     Stationary resamples of time (Politis & Romano 1994, "The Stationary Bootstrap", JASA 89),
     compounded, and their percentiles at every point on its own: a path may well leave its band
@@ -260,7 +260,7 @@ def growth_bands(
     at = np.unique(np.linspace(0, len(series), POINTS + 1).round().astype(np.int64))
 
     def paths(taken: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(P - 1, S, R) cumulated log returns at all points but the first."""
+        """Return (P - 1, S, R) cumulated log returns at all points but the first."""
         return np.cumsum(np.add.reduceat(taken, at[:-1], axis=0), axis=0)
 
     drawn = resampled(series, paths, mean_block=mean_block, resamples=resamples, seed=seed)

@@ -1,4 +1,4 @@
-"""Sections of a report on doubt: too good to be true, wearing out, chosen by luck."""
+"""Report sections on robustness: plausibility, performance decay, overfitting."""
 
 from collections.abc import Hashable, Mapping
 
@@ -34,7 +34,7 @@ LAG_RESAMPLES = 500  # of the bootstrap of each lag of each strategy
 
 
 def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """What mistakes in backtests look like, and the capital at which impact eats the edge."""
+    """Write the section on plausibility checks, and the capital at which impact takes the edge."""
     results = drawable(comparison)
     benchmark = results.get(comparison.reference)
     checks = {
@@ -67,7 +67,7 @@ def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
 
 
 def _check_texts(checks: Mapping[str, RealityCheck], reference: str) -> pd.DataFrame:
-    """One row per strategy; what is suspicious has an exclamation mark."""
+    """Return one row per strategy; what is suspicious has an exclamation mark."""
     rows: dict[str, dict[str, str]] = {}
     for name, found in checks.items():
         rows[name], measured = {}, found.table.to_dict("index")
@@ -106,7 +106,7 @@ def _capacity_text(inputs: ReportInputs, reference: str, initial: float) -> str:
 def decay_chapter(
     page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, Style]
 ) -> None:
-    """Whether ratios fall, correlations rise, and signals survive a delay."""
+    """Write the section on decay: falling ratios, rising correlations, lagged signals."""
     results = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
     reference = results.get(comparison.reference)
     if reference is None or len(reference.costs) < LEAST:
@@ -159,7 +159,7 @@ def _drift_texts(results: Mapping[str, BacktestResult], reference: BacktestResul
 
 
 def _change(row: Mapping[Hashable, float]) -> str:
-    """A change with its interval; that of a perfect correlation has none."""
+    """Return a change with its interval as text; that of a perfect correlation has none."""
     parts = [row["change"], row["low"], row["high"]]
     if not np.isfinite(parts).all():
         return "no interval"
@@ -178,7 +178,7 @@ def _edge_texts(edges: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def overfitting_chapter(page: Page, comparison: Comparison) -> None:
-    """How likely the choice of the best strategy is overfitted."""
+    """Write the section on the probability that the choice of the best strategy is overfitted."""
     results = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
     periods = len(next(iter(results.values())).costs) if results else 0
     blocks = min(BLOCKS, periods // 4 // 2 * 2)

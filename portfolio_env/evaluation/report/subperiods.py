@@ -1,7 +1,10 @@
-"""Sections of a report on stretches of time: seeds, years or folds, crises, regimes, events."""
+"""Report sections on seeds and sub-periods: years or folds, crises, regimes, events."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -36,6 +39,9 @@ from portfolio_env.evaluation.statistics import Interval
 from portfolio_env.html import Page, folded, heading, paragraph, table
 from portfolio_env.market.timeline import Date, Windows, as_timestamp
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 PATIENCE = 60  # bars after which a break that was not told counts as missed
 REGIMES = ("calm", "turbulent")
 SEED_MEASURES = {
@@ -47,7 +53,7 @@ SEED_MEASURES = {
 
 
 def seeds_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """Every seed, and their interquartile mean."""
+    """Write the section on every seed, and their interquartile mean."""
     groups = inputs.seeds
     if not groups:
         return
@@ -78,7 +84,7 @@ def seeds_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> N
 
 
 def seed_sentences(comparison: Comparison, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """What the seeds say together about each group, against the reference."""
+    """Return sentences on all seeds of each group together, against the reference."""
     summary = seeds_summary(comparison.table, groups, ["growth_difference"])
     known = comparison.reference.replace("_", " ")
     sentences = []
@@ -99,7 +105,7 @@ def _interval(found: Interval, scale: float, form: str) -> str:
 
 
 def blocks_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """Growth against the reference in every fold, or every calendar year."""
+    """Write the section on growth against the reference in every fold, or every calendar year."""
     results, reference = drawable(comparison), comparison.reference
     windows = inputs.folds or calendar_windows(inputs.bars.timestamps)
     if len(results) < 2 or reference not in results or not windows:
@@ -122,8 +128,8 @@ def blocks_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> 
 
 def _differences(
     page: Page, name: str, growth: pd.DataFrame, reference: str, note: str
-) -> list[str]:
-    """Growth by strategy and stretch of time: a map of differences, and the numbers."""
+) -> list[Markup]:
+    """Write growth by strategy and sub-period: a map of differences, and the numbers."""
     known = reference.replace("_", " ")
     ahead = growth.drop(index=reference) - growth.loc[reference]
     figure = evidence_plots.difference_map(ahead, f"Log growth less that of {known}, %")
@@ -142,11 +148,11 @@ def _spans(windows: Windows) -> str:
 
 
 def regimes_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """Known crises, regimes as they could be told, and how well those tell the crises."""
+    """Write the section on known crises, filtered regimes, and how well those detect the crises."""
     results = drawable(comparison)
     if len(results) < 2 or comparison.reference not in results:
         return
-    parts: list[str] = []
+    parts: list[Markup] = []
     known = known_dates(inputs.panel)
     breaks: Mapping[str, Date] = {}
     if known is not None:
@@ -160,8 +166,8 @@ def regimes_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
 
 def _known(
     page: Page, results: dict[str, BacktestResult], reference: str, windows: Windows
-) -> list[str]:
-    """How every account fared in stretches that are known by name."""
+) -> list[Markup]:
+    """Write every account's performance in windows that are known by name."""
     found = performance_in(results, windows)
     reached = found.loc[(slice(None), reference), "bars"].droplevel("strategy")
     inside = {name: windows[name] for name in windows if reached[name] > 0}
@@ -189,8 +195,8 @@ def _told(
     reference: str,
     breaks: Mapping[str, Date],
     inputs: ReportInputs,
-) -> list[str]:
-    """Growth in regimes that a model, fitted to the training range, told from the past alone."""
+) -> list[Markup]:
+    """Write growth in the filtered regimes of a model that was fitted to the training range."""
     if inputs.train is None or find_spec("statsmodels") is None:
         return []
     try:
@@ -239,7 +245,7 @@ def _lag(count: float) -> str:
 
 
 def events_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """What prices did around the events of a file, and what every account made of them."""
+    """Write the section on prices around the events of a file, and every account's profit."""
     if inputs.events is None:
         return
     first, last = inputs.bars.timestamps[[0, -1]]

@@ -1,4 +1,4 @@
-"""The stationary bootstrap: resamples of time that keep neighbours together, and their intervals.
+"""Stationary bootstrap: resamples of time that keep neighbours together, and their intervals.
 
 Politis & Romano (1994), "The Stationary Bootstrap", JASA 89.
 """
@@ -17,7 +17,7 @@ _CHUNK = 2**20  # resampled numbers held at a time: 8 MB, about what caches hold
 
 
 class Interval(NamedTuple):
-    """A point estimate, the bounds of its confidence interval, and a two-sided p-value.
+    """Point estimate, bounds of its confidence interval, and a two-sided p-value.
 
     Attributes:
         estimate: What the data say.
@@ -36,7 +36,7 @@ class Interval(NamedTuple):
 def stationary_bootstrap_indices(
     n_periods: int, mean_block: float, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """One resample of time: blocks of geometric length from random starts, wrapping at the end.
+    """Draw one resample of time: blocks of geometric length, random starts, wrapped at the end.
 
     Keeping neighbours together keeps the autocorrelation and the volatility clusters that drawing
     single periods would destroy.
@@ -57,7 +57,7 @@ def stationary_bootstrap_indices(
 
 
 def optimal_block_length(series: ArrayLike) -> float:
-    """Mean block length with which the resampled mean of a series has the most accurate variance.
+    """Return the mean block length for the most accurate variance of a series' resampled mean.
 
     ``(G^2 / g(0)^2)^(1/3) K^(1/3)`` with ``G = sum_k w(k/M) |k| R(k)`` and ``g(0) = sum_k w(k/M)
     R(k)``, where R are the autocovariances and w the flat-top window, 1 up to half of M and then
@@ -105,7 +105,7 @@ def resampled(
     resamples: int,
     seed: int,
 ) -> FloatArray:
-    """A statistic of every stationary resample of time.
+    """Compute a statistic of every stationary resample of time.
 
     Args:
         series: (K, ...) numbers; whatever stands in one row stays together.
@@ -140,7 +140,7 @@ def resampled(
 
 
 def percentile_interval(estimate: float, draws: FloatArray, confidence: float) -> Interval:
-    """Percentile interval of bootstrap draws, and the p-value at which it would begin to hold 0.
+    """Return the percentile interval of bootstrap draws, and the p-value at which it touches 0.
 
     Efron & Tibshirani (1993), "An Introduction to the Bootstrap", ch. 13 and 15.4. The bounds are
     draws, not interpolated between them.

@@ -1,4 +1,4 @@
-"""Many strategies against one benchmark, or against each other, without picking the lucky one."""
+"""Tests of many strategies, against a benchmark or each other, corrected for data snooping."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ ROUNDING = 1e-9  # a deviation that is less of the largest difference is none
 
 
 class SuperiorityTest(NamedTuple):
-    """Does the best of the strategies truly outgrow the benchmark?
+    """Result of the test whether the best of the strategies outgrows the benchmark.
 
     Attributes:
         best: Name of the strategy of largest mean difference.
@@ -34,7 +34,7 @@ class SuperiorityTest(NamedTuple):
 
 
 class ConfidenceSet(NamedTuple):
-    """The strategies among which the best lies, with the asked confidence.
+    """Model confidence set: it contains the best strategy with the given confidence.
 
     Attributes:
         included: Their names.
@@ -55,7 +55,7 @@ def superiority_test(
     resamples: int = 2000,
     seed: int = 0,
 ) -> SuperiorityTest:
-    """Hansen's test for superior predictive ability, on log growth.
+    """Run Hansen's test for superior predictive ability, on log growth.
 
     Hansen (2005), "A Test for Superior Predictive Ability", Journal of Business & Economic
     Statistics 23: the statistic is the largest mean difference in units of its own standard error,
@@ -114,7 +114,7 @@ def model_confidence_set(
     resamples: int = 2000,
     seed: int = 0,
 ) -> ConfidenceSet:
-    """The strategies that cannot be told from the best one, by log growth.
+    """Return the strategies that are statistically indistinguishable from the best, by log growth.
 
     Hansen, Lunde & Nason (2011), "The Model Confidence Set", Econometrica 79, with the range
     statistic, as in the library arch (stationary bootstrap). The more chance there is in the
@@ -176,7 +176,7 @@ def _block(differences: pd.DataFrame, mean_block: float | None, resamples: int) 
 
 
 def _deviations(differences: FloatArray, block: int) -> FloatArray:
-    """(N,) root of K times the variance of the mean of resamples of (K, N) series.
+    """Return (N,) root of K times the variance of the mean of resamples of (K, N) series.
 
     With the autocovariances R it is ``R(0) + 2 sum_k kappa(k) R(k)``: Politis & Romano (1994), "The
     Stationary Bootstrap", JASA 89, lemma 1; w of Hansen (2005), section 2.4.

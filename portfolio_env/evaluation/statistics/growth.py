@@ -1,4 +1,4 @@
-"""Does one account grow faster than another: a bootstrap interval and a robust t-test."""
+"""Differences in growth between two accounts: a bootstrap interval and a robust t-test."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def growth_difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Difference in yearly log growth between two accounts over the same periods.
+    """Return the difference in yearly log growth between two accounts over the same periods.
 
     Paired: both accounts are resampled at the same times, so what moves both cancels. The bounds
     are percentiles of the resampled differences. The interval describes chance in *this* stretch
@@ -70,7 +70,7 @@ def growth_difference_test(
     lags: int | None = None,
     confidence: float = 0.95,
 ) -> Interval:
-    """Difference in yearly log growth with a t-test that allows for autocorrelation.
+    """Return the difference in yearly log growth with a t-test that allows for autocorrelation.
 
     The variance of the mean difference is that of Newey & West (1987), "A Simple, Positive
     Semi-Definite, Heteroskedasticity and Autocorrelation Consistent Covariance Matrix",
@@ -118,7 +118,7 @@ def growth_difference_test(
 
 
 def paired_difference(log_returns: ArrayLike, benchmark_log_returns: ArrayLike) -> FloatArray:
-    """(K,) differences of two series of log returns over the same periods.
+    """Return (K,) differences of two series of log returns over the same periods.
 
     Raises:
         ArgumentError: If the series differ in shape or are not finite.

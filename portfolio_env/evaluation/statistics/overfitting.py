@@ -1,4 +1,4 @@
-"""How likely a choice among many strategies is overfitted, by combinatorial cross-validation."""
+"""Probability of backtest overfitting, by combinatorially symmetric cross-validation."""
 
 from itertools import combinations
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from portfolio_env.errors import ArgumentError
 
 
 class Overfitting(NamedTuple):
-    """What becomes, on the other half of the record, of the strategy that was best on one half.
+    """Out-of-sample performance of the strategies that were best in sample, over all splits.
 
     Attributes:
         probability: Share of the splits in which it ends in the lower half of all strategies: the
@@ -28,7 +28,7 @@ class Overfitting(NamedTuple):
 
 
 def backtest_overfitting(returns: ArrayLike, *, blocks: int = 16) -> Overfitting:
-    """Combinatorially symmetric cross-validation of the choice by Sharpe ratio.
+    """Cross-validate the choice by Sharpe ratio, combinatorially and symmetrically.
 
     The record is cut into blocks of equal length; each half of them in turn chooses the strategy
     with the best Sharpe ratio, and the other half ranks it: with rank r of N, the logit is
@@ -81,7 +81,7 @@ def backtest_overfitting(returns: ArrayLike, *, blocks: int = 16) -> Overfitting
 
 
 def _sharpes(cut: NDArray[np.float64], picked: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(C, N) Sharpe ratios per period over the picked blocks, from the sums over every block."""
+    """Return (C, N) Sharpe ratios per period over the picked blocks, from sums of every block."""
     periods = picked.sum(axis=1, keepdims=True) * cut.shape[1]
     centre = cut.mean(axis=(0, 1))  # what is summed is small against it otherwise
     around = cut - centre
