@@ -62,7 +62,7 @@ def _seeds(text: str | None) -> list[int]:
         return [int(seed) for seed in text.split(",")] if text else []
     except ValueError as error:
         raise ArgumentError(
-            f"--seeds {text!r} is no list of whole numbers such as 0,1,2"
+            f"--seeds {text!r} is not a list of whole numbers such as 0,1,2"
         ) from error
 
 

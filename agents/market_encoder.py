@@ -44,9 +44,10 @@ class Embeddings(nn.Module):
         forecasts: It has a head that forecasts each asset's next return, see ``forecast``.
 
     Attributes:
-        cached: Whether vectors are kept while weights stay as they are, which a comparison tells.
-            Switched off for target networks, whose weights change with every update; those of a
-            frozen encoder are then kept while its weights are unchanged but for rounding.
+        cached: Whether vectors are kept while weights stay as they are, which is checked by
+            comparison. Switched off for target networks, whose weights change with every update;
+            those of a frozen encoder are then kept while its weights are unchanged but for
+            rounding.
     """
 
     features: Tensor | None
@@ -86,7 +87,7 @@ class Embeddings(nn.Module):
     def train(self, mode: bool = True) -> Embeddings:
         """Set the mode; a frozen encoder stays in evaluation mode."""
         if self.encoder.training and not mode:
-            self.forget()  # some algorithms move weights so that no version tells (TRPO)
+            self.forget()  # some algorithms change weights without a new version (TRPO)
         super().train(mode)
         if self.frozen:
             self.encoder.eval()

@@ -70,7 +70,7 @@ def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
     """Write an agent of ``make_agent`` to one file, which is complete or absent.
 
     Args:
-        agent: What to save; see ``agent_tree``.
+        agent: Agent to save; see ``agent_tree``.
         path: The file; it holds neither code nor market.
 
     Raises:
@@ -111,9 +111,9 @@ def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseA
     trained on 5 assets loads for 20. The features must be those it was trained on.
 
     Args:
-        path: What ``save_agent`` wrote, or a checkpoint of a run; nothing in it is executed.
+        path: File of ``save_agent``, or a checkpoint of a run; nothing in it is executed.
         venv: The environment to act in.
-        device: Where to run.
+        device: Torch device.
 
     Raises:
         ArgumentError: If the network does not fit the environment.
@@ -135,7 +135,7 @@ def agent_of(
         restore_agent(agent, tree, path)
     except PortfolioError:
         raise
-    except Exception as error:  # whatever the libraries make of a recipe that never worked
+    except Exception as error:  # any error of the libraries for a recipe that never worked
         raise DataError(
             f"{path} holds no agent ({reason_of(error)}); restore it from a copy"
         ) from error
@@ -151,7 +151,7 @@ def _named(recipe: Any) -> dict[str, list[str]]:
 
 def _made(recipe: dict[str, Any], venv: VecEnv, path: str | Path, device: str) -> BaseAlgorithm:
     try:
-        with warnings.catch_warnings():  # of what was wanted when it was trained
+        with warnings.catch_warnings():  # warnings about options of training
             warnings.simplefilter("ignore", UserWarning)
             return make_agent(venv=venv, device=device, **recipe)
     except ArgumentError as error:
@@ -224,7 +224,7 @@ def check_finite(weights: Any, path: str | Path) -> None:
     if isinstance(weights, th.Tensor):
         if weights.is_floating_point() and not bool(weights.isfinite().all()):
             raise DataError(
-                f"{path} holds weights that are no finite numbers: its training diverged, or it "
+                f"{path} holds weights that are not finite: its training diverged, or it "
                 "was edited; take another model, or train again with a lower learning rate"
             )
     elif isinstance(weights, dict | list | tuple):
@@ -250,11 +250,11 @@ def load_zip(
 
     Args:
         algo: The algorithm it was saved by.
-        path: Its zip.
+        path: Zip file of the agent.
         venv: An environment of the observations that it was trained on, of any market.
         trust: Its settings are pickles: loading them runs whatever code the author of the file has
             put there. True says that you know where the file comes from.
-        device: Where to run.
+        device: Torch device.
 
     Raises:
         ArgumentError: Without trust.

@@ -81,7 +81,7 @@ BASELINES.update(
         "tcn_gnn_lstm_portfolio": TcnGnnLstmPortfolio,
         # mixtures
         "ensemble": Ensemble,
-        # oracles, fitted to the bars they are judged on
+        # oracles, fitted to the evaluated bars
         "best_asset": BestAsset,
         "best_constant_rebalanced": BestConstantRebalanced,
         # online portfolio selection

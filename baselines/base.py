@@ -22,7 +22,7 @@ from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
 MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
-_SUM = 1e-6  # to which weights sum to 1
+_SUM = 1e-6  # tolerance of the sum of weights
 Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
@@ -36,7 +36,7 @@ class Baseline(ABC):
         market: The market its environments trade.
     """
 
-    action: ClassVar[str] = "weights"  # the kind of action it answers with
+    action: ClassVar[str] = "weights"  # kind of its actions
     preset: ClassVar[tuple[str, ...]] = ()  # options of its parents that it chooses itself
     reads_features: ClassVar[bool] = False  # of the market, beside its prices
 
@@ -116,7 +116,7 @@ class Baseline(ABC):
     def source_sha256(self) -> str | None:
         """Return SHA-256 of the source of a user-defined baseline; None if it is built in.
 
-        What stands in a notebook is told by its compiled code.
+        Code of a notebook is identified by its compiled form.
         """
         thing = self.definition
         if str(getattr(thing, "__module__", "")).partition(".")[0] in ("baselines", "agents"):
@@ -178,23 +178,23 @@ class PortfolioModel(Baseline):
     option of their constructor under its own name, as scikit-learn's estimators do:
     ``model_info`` reads them there.
 
-    On rebalancing dates every lane is told the target. Between them it is told what it holds,
+    On rebalancing dates every lane gets the target. Between them it gets what it holds,
     exactly as observed, which the environment takes for "no trade"; an account of nothing but cash
     is invested at once. Targets are kept by bar: costs, seeds and lanes compute nothing again.
 
     Args:
         market: The market its environments trade.
-        constraints: What its targets keep to; None is any long-only portfolio.
+        constraints: Constraints of the targets; None is any long-only portfolio.
         every: Rebalancing dates: every k-th bar of the market, or the first bar of each calendar
             week (from Monday), month, quarter or year.
 
     Raises:
-        ArgumentError: If ``every`` is no schedule, no portfolio of the market's assets keeps to the
-            constraints, or they allow leverage.
+        ArgumentError: If ``every`` is not a schedule, no portfolio of the market's assets keeps to
+            the constraints, or they allow leverage.
     """
 
     source: ClassVar[str] = ""  # where the method was published
-    oracle: ClassVar[bool] = False  # fitted to the very bars it is judged on: not to be ranked
+    oracle: ClassVar[bool] = False  # fitted to the evaluated bars: not to be ranked
 
     def __init__(
         self,
@@ -208,7 +208,7 @@ class PortfolioModel(Baseline):
         self.every = every
         self._targets: dict[int, Weights] = {}
         self._due = rebalancing_dates(market.timestamps, every)
-        self.constraints.bounds(market.n_assets)  # refuses what no portfolio can keep to
+        self.constraints.bounds(market.n_assets)  # rejects infeasible constraints
         if self.constraints.max_leverage > 1:
             raise ArgumentError(
                 f"max_leverage={self.constraints.max_leverage:g} is above 1: {type(self).__name__} "
@@ -381,7 +381,7 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
     }
     if not isinstance(every, str) or every not in calendars:
         raise ArgumentError(
-            f"every={every!r} is no schedule; give a number of bars of 1 or more, or one of "
+            f"every={every!r} is not a schedule; give a number of bars of 1 or more, or one of "
             f"{', '.join(map(repr, calendars))}."
         )
     return np.diff(calendars[every], prepend=-(10**9)) != 0

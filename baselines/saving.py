@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
 _LOGGER = logging.getLogger(__name__)
-KIND = "baseline"  # of the file's tensors
+KIND = "baseline"  # kind of the file's tensors
 
 
 def save_baseline(model: Baseline, path: str | Path) -> None:
@@ -53,7 +53,7 @@ def load_baseline(path: str | Path, market: Market) -> Baseline:
     """Load a baseline whose targets equal those of the saved one bit for bit.
 
     Args:
-        path: What ``save_baseline`` wrote.
+        path: File of ``save_baseline``.
         market: The market its environments trade: the one it was fitted on, or one that goes on
             where that ended. One that has learned nothing takes any market.
 
@@ -68,7 +68,7 @@ def load_baseline(path: str | Path, market: Market) -> Baseline:
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"{path} holds no baseline of this version ({reason}); fit it again and save it anew"
+            f"{path} holds no baseline of this version ({reason}); fit it again and save it again"
         ) from error
 
 
@@ -112,8 +112,8 @@ def _named(model: Any, name: str) -> dict[str, Any]:
             f"{name} is of type {type(model).__name__}, which no file can name: {error}"
         ) from error
     raise ArgumentError(
-        f"{name} is of type {type(model).__name__}, which is no baseline and cannot be saved with "
-        "them; keep a trained agent in its run folder, and build an ensemble of it anew"
+        f"{name} is of type {type(model).__name__}, which is not a baseline and cannot be saved "
+        "with them; keep a trained agent in its run folder, and rebuild its ensemble"
     )
 
 
@@ -137,7 +137,7 @@ def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
     admit(_encoders(options), tree.get("plugins", {}), Path(path))
     if options.get("constraints") is not None:
         options["constraints"] = PortfolioConstraints(**options["constraints"])
-    options.pop("members", None)  # by name alone they would be looked for unchecked
+    options.pop("members", None)  # a name alone would be imported unchecked
     if "members" in tree:
         members = tree["members"].items()
         options["members"] = {name: _built(member, market, path) for name, member in members}

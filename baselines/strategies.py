@@ -21,6 +21,7 @@ from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.runner import Strategy
 from portfolio_env.evaluation.task import TRADING, EvaluationFold
 from portfolio_env.names import is_plugin
+from portfolio_env.simulation.cost_models import made_costs
 
 
 def baseline_strategies(
@@ -90,6 +91,8 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
     options: dict[str, Any] = {}
     if issubclass(cls, PortfolioModel) and "constraints" in cls._options():
         options["constraints"] = PortfolioConstraints(**fold.options["constraints"])
+    if "risk_free_rate" in cls._options():  # one rate in a report: what cash earns
+        options["risk_free_rate"] = made_costs(fold.options["costs"]).cash_rate_annual
     if issubclass(cls, DeepPortfolio):
         options["environment"] = {name: fold.options[name] for name in TRADING}
     try:

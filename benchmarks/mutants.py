@@ -6,7 +6,7 @@
 Every module of ``mutants.toml`` is changed in one place at a time by cosmic-ray (a sign, a
 comparison, a constant, a condition), in a copy of the checkout, and its tests run on the change; a
 mutant that they pass survives. The economics run as plain Python (``NUMBA_DISABLE_JIT``), so that
-nothing is compiled anew and no old machine code answers.
+nothing is compiled again and no old machine code answers.
 
 Killed mutants are remembered in ``runs/mutants.json`` and not run again unless ``--fresh`` is
 given: tests may be added, but a test that is weakened needs a fresh run. Survivors run again.
@@ -45,7 +45,7 @@ from cosmic_ray.work_item import MutationSpec
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "benchmarks" / "mutants.toml").read_text())
 MEMORY = ROOT / "runs" / "mutants.json"
-# Asserts stay as they are: to rewrite those of hypothesis anew took most of the time of a mutant.
+# Asserts stay as they are: to rewrite those of hypothesis took most of the time of a mutant.
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--assert=plain"]
 PYTEST += ["--hypothesis-profile=mutants"]
 # One wrong operator in the place of each, the likeliest slip; others fail on floats at once.
@@ -118,7 +118,7 @@ def passed(tests: list[str], limit: float) -> bool:
         out = os.open("pytest.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        # Ends an endless loop; of the processor's time, for a busy machine is no fault.
+        # Ends an endless loop; in processor time, which a busy machine does not affect.
         signal.setitimer(signal.ITIMER_PROF, limit)
         code = 1
         try:

@@ -22,7 +22,7 @@ from portfolio_env.simulation.episodes import When
 from portfolio_env.simulation.rewards import RewardSpec
 from portfolio_env.simulation.simulator import Simulator
 
-_ELSEWHERE = {  # what one environment takes and the other does not
+_ELSEWHERE = {  # keywords of one environment that the other lacks
     "num_envs": "lanes are of PortfolioVectorEnv.",
     "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
     "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",

@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from portfolio_env.code_cache import CodeCache
 
-# ``NUMBA_DISABLE_JIT=1`` of the environment: everything runs as plain Python.
+# With ``NUMBA_DISABLE_JIT=1`` in the environment everything runs as plain Python.
 PLAIN = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # numba sets it while it loads
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -67,10 +67,10 @@ def find(kind: str, name: str, known: Mapping[str, T]) -> T:
     """Return the object of a name.
 
     Args:
-        kind: What is looked for in one word, e.g. "encoder".
+        kind: Kind of object in one word, e.g. "encoder".
         name: A name of ``known``, of an installed package's entry point ``kind.name``, or
             ``"module:Name"``, which is imported.
-        known: What is built in.
+        known: Built-in objects by name.
 
     Raises:
         ArgumentError: If there is nothing of that name, or its module cannot be imported.
@@ -166,7 +166,7 @@ def changed_sources(recorded: Mapping[str, str], folder: Path, kind: str = "") -
 
     Args:
         recorded: SHA-256 of each by its name, see ``source_hash``.
-        folder: Where the file that names them lies.
+        folder: Folder of the file that names them.
         kind: See ``find``.
 
     Raises:
@@ -213,7 +213,7 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> ArgumentError:
     """Return the error for a name that is not among the available ones.
 
     Args:
-        kind: What the name stands for, e.g. "asset".
+        kind: Kind of the name, e.g. "asset".
         name: The name that was given.
         available: The names that exist.
     """
@@ -228,8 +228,8 @@ def check_keywords(owner: str, noun: str, given: Iterable[str], known: Iterable[
     """Reject unknown keywords.
 
     Args:
-        owner: What they were given to, e.g. "PortfolioEnv".
-        noun: What it calls them, e.g. "keyword" or "field".
+        owner: Owner of the keywords, e.g. "PortfolioEnv".
+        noun: Noun for them, e.g. "keyword" or "field".
         given: The names that were given.
         known: The names that exist.
 

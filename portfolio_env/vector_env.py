@@ -242,7 +242,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             return None
         return tuple(history.render(self.render_mode) for history in self._histories)
 
-    # ---- all of it, to stop and go on
+    # ---- complete state, to stop and resume
 
     def state(self) -> dict[str, Any]:
         """Return accounts, episodes and random generators: arrays, and numbers that JSON knows."""
@@ -255,7 +255,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         }
 
     def restore(self, state: Mapping[str, Any]) -> Any:
-        """Restore a ``state`` of an environment of the same arguments; rendering begins anew.
+        """Restore a ``state`` of an environment of the same arguments; rendering starts again.
 
         Returns:
             The observation at which it was taken.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
 SMALL_MARKET = 8  # assets that one account trades in training, where there are more
-_SCALE = 100.0  # of the loss: growth per step is about a hundredth
+_SCALE = 100.0  # scale of the loss: growth per step is about a hundredth
 _CONCENTRATION = 0.1  # weight of the penalty that goes with the Sharpe ratio
 
 Loss = Literal["growth", "sharpe"]
@@ -45,7 +45,7 @@ class DirectOptions(FitOptions):
         universe: Assets drawn for an account; None is 8 where the market has more, 0 always all.
         validation_every: Iterations between two backtests on the validation range, which growth
             alone decides.
-        loss: What is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
+        loss: Objective: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
             times the concentration of the weights.
         prediction: Weight of the Gaussian likelihood of the next returns beside it; needs an agent
             whose encoder forecasts.
@@ -131,7 +131,7 @@ class DirectTrainer:
     """Gradient steps on one agent, which can be stopped and resumed exactly.
 
     Args:
-        agent: What is trained, and bound to the market.
+        agent: Agent to train, which is bound to the market.
         market: The market.
         start: First bar of the training range.
         end: Bar after its last one.
@@ -211,7 +211,7 @@ class DirectTrainer:
             network.eval()
         numbers = {
             "train/loss": float(loss.detach()),
-            "train/growth": float(rollout.growth.detach().mean()) * self.market.periods_per_year,
+            "train/growth": float(rollout.growth.detach().mean()) * self._year,
             "train/turnover": float(rollout.turnover.detach().mean()),
             "train/gradient_norm": norm,
             "train/learning_rate": rate,
@@ -227,7 +227,7 @@ class DirectTrainer:
                 if self.returns is not None:
                     rows = self.returns.rows(self.validation)
                     numbers |= self.returns.calibration(self.embeddings, rows).numbers()
-            numbers["validation/growth"] = growth * self.market.periods_per_year
+            numbers["validation/growth"] = growth * self.market.bars_per_year(*self.validation)
         fit.end_round()
         return numbers
 
@@ -262,6 +262,11 @@ class DirectTrainer:
         return simulator
 
     @property
+    def _year(self) -> float:
+        """Bars per year of the range that is learned from."""
+        return self.market.bars_per_year(self.simulator.episodes.start, self.simulator.episodes.end)
+
+    @property
     def _logits_scale(self) -> float:
         return float(self.agent.config["logits_scale"])
 
@@ -271,8 +276,8 @@ class DirectTrainer:
             loss = _SCALE * -rollout.growth.mean()
         else:
             loss = sharpe_loss(
-                rollout.growth.expm1(),
-                self.market.periods_per_year,
+                rollout.growth.expm1() - self.economics.interest[rollout.bars, 0],
+                self._year,
                 weights=rollout.held,
                 concentration=_CONCENTRATION,
             )

@@ -21,7 +21,7 @@ from portfolio_env.names import check_keywords
 
 Maker = Callable[..., nn.Module]
 _LOGGER = logging.getLogger(__name__)
-_BATCH, _ASSETS = 3, 4  # of what an encoder is tried out on
+_BATCH, _ASSETS = 3, 4  # sizes of an encoder's test run
 _tried: set[tuple[Any, ...]] = set()
 
 
@@ -29,8 +29,9 @@ class ModuleEncoder(Encoder):
     """Any torch module as an ``Encoder``; its output width is found by a test run.
 
     Args:
-        module: Its ``forward`` takes windows (B, W, N, F), and, where it has parameters for them,
-            tradable (B, N) and codes, which are None where there are none; it returns (B, N, C).
+        module: Module whose ``forward`` takes windows (B, W, N, F), and, where it has parameters
+            for them, tradable (B, N) and codes, which are None where there are none; it returns (B,
+            N, C).
         n_features: See ``Encoder``.
         window: See ``Encoder``.
     """
@@ -61,20 +62,20 @@ def brought(
 
     Args:
         maker: Takes ``n_features``, ``window`` and the options.
-        called: Its name in messages.
+        called: Name in messages.
         n_features: Features per asset and bar.
         window: Bars the encoder sees.
-        options: Its options.
+        options: Options of the encoder.
 
     Raises:
-        ArgumentError: If it does not take these, raises an error, or is no encoder; the message
+        ArgumentError: If it does not take these, raises an error, or is not an encoder; the message
             says where in the user's file.
     """
     check_options(maker, called, n_features, window, options)
     with told_as_theirs(f"encoder {called}"):
         network = maker(n_features, window, **options)
     if not isinstance(network, nn.Module):
-        raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is no torch module")
+        raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is not a torch module")
     encoder = (
         network if isinstance(network, Encoder) else ModuleEncoder(network, n_features, window)
     )
@@ -98,7 +99,7 @@ def check_options(
     """Raise ArgumentError unless a signature takes these options."""
     try:
         signature = inspect.signature(maker)
-    except ValueError:  # it has none that Python can tell
+    except ValueError:  # without a signature that Python can inspect
         return
     try:
         signature.bind(n_features, window, **options)

@@ -53,7 +53,7 @@ def torch_device(name: str) -> th.device:
         device = th.device("meta")
     if device.type not in DEVICES:  # "meta" among others: it computes nothing
         raise ArgumentError(
-            f"device {shortened(name)} is none of torch's here; give auto, cpu or cuda"
+            f"device {shortened(name)} is not available to torch here; give auto, cpu or cuda"
         )
     return device
 
@@ -82,8 +82,8 @@ def make_agent(
         window: Bars the encoder sees, at most the environment's window.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
-        embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
-            JSON-able.
+        embedding_kwargs: Options of the encoder's evaluation, see
+            ``agents.market_encoder.Embeddings``, JSON-able.
         policy_kwargs: Further options of the policy, e.g. ``net_arch``, ``log_std_init`` or
             ``share_features_extractor`` (default: only without an encoder).
         options: Arguments of SB3's class that replace the defaults (``device``, ``seed``,
@@ -118,7 +118,7 @@ def make_agent(
         policy_kwargs = {"features_extractor_kwargs": extractor} | policy_kwargs
         if is_on_policy(algo) and encoder != "per_asset":
             # The critic's loss is the larger one and mostly noise; an encoder that serves both
-            # learns that by heart (0.58 captured of a planted signal, 0.80 with one each).
+            # memorises the noise (0.58 captured of a planted signal, 0.80 with one each).
             policy_kwargs.setdefault("share_features_extractor", False)
         agent = _built(algo, policy_class(algo, policy), venv, policy_kwargs, settings)
         bind_market(agent, market)
@@ -192,7 +192,7 @@ def market_of(venv: VecEnv) -> Market:
 def _flat_mlp(venv: VecEnv) -> str:
     if _reads_index(venv):
         raise ArgumentError(
-            "policy 'flat_mlp' cannot read index observations, it would learn dates by heart; "
+            "policy 'flat_mlp' cannot read index observations, it would memorise dates; "
             'build the environment with observation="flat"'
         )
     warnings.warn(
@@ -244,7 +244,7 @@ def _off_policy_defaults(venv: VecEnv) -> dict[str, Any]:
         "learning_starts": 10 * venv.num_envs,
         "batch_size": 512,
         "gamma": 0.9,
-        "tau": 0.05,  # some 600 updates in all: slower targets would not get anywhere
+        "tau": 0.05,  # some 600 updates in all: slower targets would hardly move
         # One update for every 64 transitions.
         "train_freq": max(1, 64 // venv.num_envs),
         "gradient_steps": max(1, venv.num_envs // 64),
@@ -257,7 +257,7 @@ def _soft_defaults(venv: VecEnv) -> dict[str, Any]:
 
 
 def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
-    # Fewer samples an update are three times as fast and capture .82 of a planted edge, not .88.
+    # Fewer samples per update are three times as fast and capture .82 of a planted edge, not .88.
     return _soft_defaults(venv) | {"batch_size": 2048}
 
 

@@ -66,7 +66,7 @@ def _within(value: Any) -> list[str]:
     if isinstance(value, str):
         try:
             value = parse_json(value)
-        except ValueError:  # which is told where settings are checked
+        except ValueError:  # reported where settings are checked
             return []
     return list(plugins_within(value))
 

@@ -66,7 +66,7 @@ class PeriodicCallback(BaseCallback):
 
     A rollout is a bad moment: the data collected so far would be lost to a checkpoint. It acts
     after the first rollout that reaches or passes a multiple of ``every``, which the number of
-    steps alone tells, so a resumed training acts when an uninterrupted one does.
+    steps alone decides, so a resumed training acts when an uninterrupted one does.
 
     Args:
         every: Environment steps over all lanes between two acts.
@@ -146,7 +146,7 @@ class ProbeCallback(PeriodicCallback):
             self.act()
 
     def act(self) -> None:
-        """Backtest once on both stretches."""
+        """Backtest once on both ranges."""
         self.policy.load_state_dict(self.model.policy.state_dict())
         write_points(self.logger, self.probes.run(self.policy), self.model.num_timesteps)
 

@@ -26,8 +26,8 @@ from portfolio_env.market import Market
 KIND = "weights"
 Weights = dict[str, Tensor]
 _LOGGER = logging.getLogger(__name__)
-_PREDICTION_WEIGHT = 0.1  # of the likelihood of forecasts beside growth, in stage 2
-_SCORER = "scorer."  # before the names of its weights
+_PREDICTION_WEIGHT = 0.1  # weight of the forecasts' likelihood beside growth, in stage 2
+_SCORER = "scorer."  # prefix of the names of its weights
 
 
 def pretrained(
@@ -41,7 +41,7 @@ def pretrained(
             and figures go to ``tb/stage_1`` and ``tb/stage_2``, by the samples (bars, or steps of
             accounts) seen in the stage.
         config: Resolved settings.
-        market: With fitted features.
+        market: Market with fitted features.
         ranges: Rows of each range; nothing after the validation range is read.
     """
     if config.curriculum == "3":

@@ -32,7 +32,7 @@ from portfolio_env.names import last_name
 
 FORMAT = 2
 IDENTITY = "run.json"  # the first format had none
-OLD_VERSIONS = "versions.json"  # of the first format alone
+OLD_VERSIONS = "versions.json"  # only in the first format
 OLD_FORMAT = (
     "{0} is of the old format, whose files could run code; first: "
     "python -m agents.store convert {0}"
@@ -135,12 +135,12 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
     """Read the settings of a run.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         importing: The plug-ins that they name are to be imported: their sources are looked for, and
             a line says which have changed.
 
     Raises:
-        DataError: If the folder is no run, or one of the first format, or names plug-ins that it
+        DataError: If the folder is not a run, or one of the first format, or names plug-ins that it
             may not, see ``portfolio_env.files.plugins.admit``.
         ArgumentError: If the source of a plug-in is not found.
     """
@@ -192,7 +192,7 @@ def new_folder(config: TrainConfig, name: str) -> Path:
 
     Args:
         config: Settings.
-        name: Of a folder within ``config.runs``, after market and algorithm.
+        name: Last part of the folder's name, after market and algorithm.
 
     Raises:
         ArgumentError: If the folder exists and is not empty.
@@ -270,7 +270,7 @@ def create_run(
     """Write all that is known of a new run before training.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         config: Resolved settings.
         market: Market with fitted features.
         ranges: Rows of each range.

@@ -51,7 +51,7 @@ class MarketConfig:
     features: str = TrainConfig.features
     """Feature set, for baselines that read features."""
     data: DataOptions = field(default_factory=DataOptions)
-    """How the data are prepared."""
+    """Preparation of the data."""
     train: float | str = TrainConfig.train
     """Training range, in which models are fitted: fraction of the bars, or the date of its end."""
     validation: float | str = TrainConfig.validation
@@ -63,13 +63,13 @@ class MarketConfig:
     initial_value: float = TrainConfig.initial_value
     """Money at the start."""
     costs: TransactionCosts = field(default_factory=TransactionCosts)
-    """What trading and holding cost."""
+    """Costs of trading and holding."""
     cost_model: str | None = None
     """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
     cost_options: str = "{}"
     """Options of the cost model as JSON."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
-    """Which portfolios may be held."""
+    """Constraints on portfolios and trades."""
 
 
 def open_task(
@@ -109,8 +109,8 @@ def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationT
     """Return the task of baselines alone.
 
     Args:
-        config: What is traded.
-        folder: Its folder; default runs/MARKET__baselines.
+        config: Market and its options.
+        folder: Folder of the evaluation; default runs/MARKET__baselines.
     """
     parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
     settings = TrainConfig(**parts).resolved()
@@ -133,7 +133,7 @@ def run_task(
 
     Args:
         path: Folder of the run or of the walk forward.
-        model: Which of its models is evaluated, see ``load_run``.
+        model: Model of the run to evaluate, see ``load_run``.
         device: Torch device of the model.
         agent: Include the agent; False takes the market and the rules of the run alone.
 
@@ -142,7 +142,7 @@ def run_task(
     """
     if (path / FILE).exists():
         return _walk_forward_task(path, model, device, agent)
-    if not agent:  # so that a run without a model yet will do
+    if not agent:  # so that a run without a model is accepted
         config = read_config(path)
         fold = EvaluationFold(*load_checked_market(path, config), config.env_options())
         return EvaluationTask(path, fold, (fold,), model=model)
@@ -200,8 +200,8 @@ def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
 
 
 _TEXTS = {
-    "attention": "What the encoder looks at, at the last bar of the range.",
-    "calibration": "Whether the uncertainty of the encoder's forecasts is right, over the range.",
+    "attention": "Attention of the encoder at the last bar of the range.",
+    "calibration": "Calibration of the encoder's forecasts over the range.",
 }
 
 

@@ -51,7 +51,7 @@ from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
-POINTS = 1000  # of a curve, at most
+POINTS = 1000  # points of a curve, at most
 PROBES = 50  # backtests for curves in a training, at most
 _LOGGER = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     """
     config = config.resolved()
     market, ranges = config.load_market()
-    learner = _learner(config, market, ranges)  # refuses what cannot be before there is a folder
+    learner = _learner(config, market, ranges)  # rejects invalid settings before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = new_folder(config, f"{config.seed}__{stamp}")
     with one_process(path):
@@ -85,8 +85,8 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
         progress_bar: Show one on the terminal.
 
     Raises:
-        DataError: If the folder is no run, its market has changed since, or another process is at
-            work in it.
+        DataError: If the folder is not a run, its market has changed since, or another process is
+            at work in it.
     """
     path = Path(path)
     config = read_config(path)
@@ -129,7 +129,7 @@ def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> 
 
     Args:
         config: Resolved settings.
-        market: With fitted features.
+        market: Market with fitted features.
         ranges: Rows of each range.
     """
     assert config.num_envs
@@ -244,7 +244,7 @@ def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer, probes:
     agent.network.load_state_dict(trainer.fit.weights())
     agent.save(path / f"final_model{SUFFIX}")
     best = path / f"best_model{SUFFIX}"
-    if not best.exists():  # the last to be written: a finished run has its figures
+    if not best.exists():  # written last: a finished run has its metrics
         where = (trainer.market, trainer.validation, trainer.returns)
         write_points(logger, encoder_figures(trainer.embeddings, *where), trainer.samples)
     logger.close()

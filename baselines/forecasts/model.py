@@ -16,6 +16,7 @@ from portfolio_env.checks import check_choice, check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.rates import Rate
 from portfolio_env.names import names_plugin
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
@@ -42,11 +43,11 @@ class ForecastMeanVariance(MeanVariance):
         lookback: See ``Optimiser``; the covariance's.
         forecaster: One of ``FORECASTERS``, or the name of an encoder of one's own.
         horizon: Bars ahead that trees forecast; networks forecast 1. None is 21 and 1.
-        refit: When to fit anew: a schedule as that of ``every``, or "year".
+        refit: When to fit it again: a schedule as that of ``every``, or "year".
         least: Bars to learn from, at least.
         history: Bars to learn from, at most; None is all.
         pooled: One model for all assets, or, of trees only, one for each.
-        seed: Of all draws of the forecaster.
+        seed: Seed of all draws of the forecaster.
         forecaster_options: See ``Trees`` and ``Network``.
         objective: See ``MeanVariance``, with everything below.
         target_return: See ``MeanVariance``.
@@ -76,7 +77,7 @@ class ForecastMeanVariance(MeanVariance):
         forecaster_options: Mapping[str, Any] | None = None,
         objective: str = "max_sharpe",
         target_return: float | None = None,
-        risk_free_rate: float = 0.05,
+        risk_free_rate: Rate = 0.0,
         min_weight: float | None = None,
         max_weight: float = 0.4,
         covariance: str = "ledoit_wolf",

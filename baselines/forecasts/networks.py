@@ -34,7 +34,7 @@ class Network:
 
     Args:
         encoder: A name of an encoder, see ``agents.networks.make_encoder``.
-        seed: Of the weights to begin with and of every draw.
+        seed: Seed of the initial weights and of every draw.
         options: ``window`` (20 bars), options of ``PretrainingOptions`` (``epochs``, ``batch``,
             ``learning_rate``, ...; 5 epochs unless given), and all others to the encoder, over
             ``SIZES``.

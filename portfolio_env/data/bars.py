@@ -1,7 +1,7 @@
 """Bars from files and frames, long or wide: unchecked (`read_frame`), or checked (`read_panel`).
 
-Nothing is repaired or filled: whatever cannot be true is refused with an error that names the file,
-the row and the mend.
+Nothing is repaired or filled: whatever cannot be true is rejected with an error that names the
+file, the row and the fix.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
     """Read bars unchecked: duplicates, disorder, impossible and incomplete bars are kept.
 
     Args:
-        path: A CSV or Parquet file, plain or gzip (told by its content, not its name), in one of
+        path: A CSV or Parquet file, plain or gzip (recognised by content, not name), in one of
             these forms, or a folder of Parquet files.
 
             - long: columns date (ISO 8601), symbol, close and, where known, open, high, low and
@@ -38,7 +38,7 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
         fields that the source has; ``attrs`` holds the source and its SHA-256.
 
     Raises:
-        DataError: For what cannot be read, naming the file, the row and the mend.
+        DataError: For unreadable input, with file, row and fix.
     """
     tables, source = read_tables(path)
     frame = pd.concat([typed_frame(table, origin) for table, origin in tables], ignore_index=True)
@@ -54,7 +54,7 @@ def read_panel(path: str | os.PathLike[str]) -> PricePanel:
             bars.
 
     Raises:
-        DataError: Naming the file, the row and the mend.
+        DataError: For impossible bars, with file, row and fix.
     """
     tables, source = read_tables(path)
     parts = [_checked(typed_frame(table, origin), origin) for table, origin in tables]
@@ -66,10 +66,10 @@ def panel_from_frame(frame: pd.DataFrame, source: str = "the frame") -> PricePan
 
     Args:
         frame: Columns date, symbol, close and, where known, open, high, low and volume.
-        source: What errors call the data.
+        source: Name of the data in errors.
 
     Raises:
-        DataError: Naming the row (counted from 1) and the mend.
+        DataError: For impossible bars, with the row (counted from 1) and the fix.
     """
     origin = Origin(source)
     return _panel(_checked(typed_frame(frame, origin), origin), origin, {"source": "frame"})
@@ -80,10 +80,10 @@ def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePa
 
     Args:
         close: Index increasing dates, one column per asset, NaN where an asset has no bar.
-        source: What errors and the provenance call the data.
+        source: Name of the data in errors and in the provenance.
 
     Raises:
-        DataError: Naming the row (counted from 1) or the asset and date, and the mend.
+        DataError: With the row (counted from 1) or the asset and date, and the fix.
     """
     origin = Origin(source)
     times = read_times(close.index.to_series(), origin)

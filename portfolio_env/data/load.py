@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import pandas as pd
 
+from portfolio_env.checks import check_number
 from portfolio_env.data.bars import (
     frame_of_panel,
     panel_from_frame,
@@ -73,7 +74,8 @@ Source: TypeAlias = str | os.PathLike[str] | Bars | Callable[[], Bars]
 """A name that ``load_market`` knows, a path, a frame, a panel, a market, or a function of one."""
 
 _NO_SOURCE = (
-    "{} is no source of bars: give a path, the name of a market, a frame, a PricePanel or a Market"
+    "{} is not a source of bars: give a path, the name of a market, a frame, a PricePanel or a "
+    "Market"
 )
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -96,6 +98,7 @@ def load_market(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
+    periods_per_year: float | None = None,
 ) -> Market:
     """Load a market by name, from a file, or from bars in memory.
 
@@ -118,8 +121,11 @@ def load_market(
         timeframe: Make longer bars of those that are kept, e.g. "1d" (see ``resample``).
         metadata: Labels of the assets, a file or a mapping (see ``with_categories``).
         exogenous: Further channels with their own times, a file or a frame (see ``join``).
-        repair: What to mend in the bars of a file or folder before they are checked (see
+        repair: Repairs of the bars of a file or folder before they are checked (see
             ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
+        periods_per_year: Bars per year that yearly figures follow from, above 0; None for those
+            that are counted in the range they are of, which ``repr(market)`` states for all of it.
+            Interest accrues by the clock either way.
 
     Returns:
         The market, as if its source held nothing but the kept bars: assets and rows without any are
@@ -128,15 +134,17 @@ def load_market(
 
     Raises:
         ArgumentError: For unknown names, options or dates.
-        DataError: If the data cannot be used; the message names the file, the row and the mend.
+        DataError: If the data cannot be used; the message names file, row and fix.
     """
     bars = _opened(source, repair)
     additions = (timeframe, metadata, exogenous)
     if isinstance(bars, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
-            return _cut_market(bars, assets, start, end)
+            kept = _cut_market(bars, assets, start, end)
+            return replace(kept, panel=_stated(kept.panel, periods_per_year))
         bars = bars.panel
     panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous)
+    panel = _stated(panel, periods_per_year)
     return build_market(panel, features=features, fit_end=fit_end)
 
 
@@ -153,11 +161,21 @@ def load_panel(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
+    periods_per_year: float | None = None,
 ) -> PricePanel:
     """Return the bars of which ``load_market`` computes features; same arguments and errors."""
     bars = _opened(source, repair)
     panel = bars.panel if isinstance(bars, Market) else bars
-    return _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    panel = _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    return _stated(panel, periods_per_year)
+
+
+def _stated(panel: PricePanel, periods_per_year: float | None) -> PricePanel:
+    """Return the panel with what was stated of its bars per year."""
+    if periods_per_year is None:
+        return panel
+    check_number("periods_per_year", periods_per_year, above=0)
+    return replace(panel, stated_periods_per_year=float(periods_per_year))
 
 
 def _prepared(
@@ -345,7 +363,7 @@ def long_frame(source: Source) -> pd.DataFrame:
         as float64, in the order given.
 
     Raises:
-        ArgumentError: If it is no source, or an unknown name.
+        ArgumentError: If it is not a source, or an unknown name.
         DataError: If there are no rows, or one lacks its date or symbol or holds no number.
     """
     bars = resolved(source)

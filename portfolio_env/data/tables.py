@@ -1,6 +1,6 @@
 """Tables from files: CSV and Parquet, long and wide, plain and gzip, one or a folder of them.
 
-Files are told apart by their content, not by their names. Nothing is checked here but that a table
+Files are recognised by their content, not by their names. Nothing is checked here but that a table
 can be read.
 """
 
@@ -43,7 +43,7 @@ def read_tables(
         with where its rows come from; and the source and its SHA-256 for the provenance.
 
     Raises:
-        DataError: Naming the file and the mend.
+        DataError: For an unreadable file, with the fix.
     """
     if not Path(path).is_dir():
         frame, origin, about = read_table(path)
@@ -130,7 +130,7 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
         UnicodeDecodeError,
     ) as error:
         origin.fail(
-            f"is no CSV table ({str(error).strip()}); "
+            f"is not a CSV table ({str(error).strip()}); "
             "give a header and rows of as many fields, in UTF-8"
         )
     if not isinstance(frame.index, pd.RangeIndex):
@@ -147,7 +147,7 @@ def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[st
     try:
         frame = table.to_pandas()
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        origin.fail(f"is no Parquet table ({error}); write it anew")
+        origin.fail(f"is not a Parquet table ({error}); write it again")
     said = {
         key.decode(): value.decode(errors="replace")
         for key, value in (table.schema.metadata or {}).items()
@@ -211,9 +211,9 @@ def _stacked(
     return pd.concat(parts, ignore_index=True), replace(origin, numbers=np.concatenate(numbers))
 
 
-_ZONE = r"[T ].*?(Z|[+-]\d\d(?::?\d\d)?)$"  # of an ISO 8601 time; a date alone has none
+_ZONE = r"[T ].*?(Z|[+-]\d\d(?::?\d\d)?)$"  # time zone of an ISO 8601 time; a date alone has none
 _UTC = dict.fromkeys(("Z", "+00", "+0000", "-00:00", "-0000"), "+00:00")
-_RANGE = np.array(["1678-01-01", "2262-01-01"], "datetime64[us]")  # what datetime64[ns] can hold
+_RANGE = np.array(["1678-01-01", "2262-01-01"], "datetime64[us]")  # range of datetime64[ns]
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ class Origin:
 
     Attributes:
         name: The file.
-        unit: What a row is called.
+        unit: Name of a row.
         first: The number of the row at position 0.
         numbers: (rows,) the number of each row instead, where they are not consecutive.
     """
@@ -290,5 +290,5 @@ def read_numbers(values: pd.Series[Any], origin: Origin) -> FloatArray:
     """
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     wrong = np.isnan(numbers) & values.notna().to_numpy()
-    origin.refuse(wrong, f"{values.name} is no number:", "correct it", values.iloc.__getitem__)
+    origin.refuse(wrong, f"{values.name} is not a number:", "correct it", values.iloc.__getitem__)
     return numbers

@@ -20,7 +20,7 @@ from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.parquet import write_parquet
 from portfolio_env.html import card
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.timeline import time_text
+from portfolio_env.market.timeline import bars_per_year, time_text
 from portfolio_env.metrics import TrackRecord
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.executor import Account, Executor
@@ -61,7 +61,8 @@ class BacktestResult:
         costs: (K,) money paid for trading.
         carries: (K,) money earned on cash less interest paid.
         last_weights: (N + 1,) weights at the last bar, as the market left them.
-        periods_per_year: Steps per year.
+        stated_periods_per_year: Steps per year where they were stated; None counts them.
+        cash_returns: (K,) what a unit of cash earned from one bar to the next.
     """
 
     assets: tuple[str, ...]
@@ -74,7 +75,19 @@ class BacktestResult:
     costs: FloatArray
     carries: FloatArray
     last_weights: FloatArray
-    periods_per_year: float
+    stated_periods_per_year: float | None = None
+    cash_returns: FloatArray | float = 0.0
+
+    @property
+    def periods_per_year(self) -> float:
+        """Steps per year: stated, or those of this record over the years that it takes."""
+        stated = self.stated_periods_per_year
+        return bars_per_year(self.timestamps) if stated is None else stated
+
+    @property
+    def excess_returns(self) -> FloatArray:
+        """(K,) simple returns of the account less what cash earned, for ratios over risk."""
+        return self.returns - self.cash_returns
 
     def __repr__(self) -> str:
         facts = self._facts()
@@ -134,13 +147,13 @@ class BacktestResult:
 
     def metrics(self) -> dict[str, float]:
         """Return every performance measure by name, see ``portfolio_env.metrics``."""
-        return metrics.summary(
-            self.values, self.held, self.turnovers, self.costs, self.periods_per_year
-        )
+        parts = (self.values, self.held, self.turnovers, self.costs)
+        return metrics.summary(*parts, self.periods_per_year, self.cash_returns)
 
     def track_record(self) -> TrackRecord:
         """Return the input of the measures, see ``portfolio_env.metrics``."""
-        return metrics.track_record(self.values, self.held, self.turnovers, self.costs)
+        parts = (self.values, self.held, self.turnovers, self.costs)
+        return metrics.track_record(*parts, cash_returns=self.cash_returns)
 
     def account(self) -> pd.DataFrame:
         """Return one row per closed bar: value, drawdown, and records of the step ending there."""
@@ -283,6 +296,7 @@ class _Recorder:
 
     def results(self) -> list[BacktestResult]:
         whole = Account(*(np.array(parts) for parts in zip(*self.accounts, strict=True)))
+        earned = np.broadcast_to(np.asarray(whole.cash_returns).T, whole.values.T.shape)
         trades = np.array(self.trades)
         return [
             BacktestResult(
@@ -296,7 +310,8 @@ class _Recorder:
                 costs=whole.costs[1 : steps + 1, lane],
                 carries=whole.carries[1 : steps + 1, lane],
                 last_weights=whole.weights[-1, lane],  # lanes that have ended stand still
-                periods_per_year=self.executor.periods_per_year,
+                stated_periods_per_year=self.executor.periods_per_year,
+                cash_returns=earned[lane, 1 : steps + 1],
             )
             for lane, steps in enumerate(self.steps)
         ]

@@ -38,7 +38,7 @@ REFERENCE = "equal_weight"
 RANKED_BY = "annual_log_growth"  # after costs
 INTERVALS = (RANKED_BY, "sharpe")  # measures with an interval of their own
 ROUNDING = 1e-9  # accounts that differ by less are the same
-MIN_PERIODS = 3  # fewer have no standard error
+MIN_PERIODS = 3  # fewer periods have no standard error
 # Of noise without costs an interval of 1 period lies above 0 in 48 %, of 3 in 11 %, of 10 in 5 %.
 INTERVAL_PERIODS = 10
 # Of 20 strategies of noise the test of the best, at 5 %, finds one in 40 % of records of 10
@@ -66,20 +66,20 @@ class Comparison:
               ``_high`` and ``_p`` from the paired bootstrap, and ``hac_p`` from the t-test;
             - ``deflated_sharpe``: probability that the true Sharpe ratio is above the largest that
               so many trials show by luck alone;
-            - ``in_confidence_set``: 1 for strategies that cannot be told from the best, else 0;
+            - ``in_confidence_set``: 1 for strategies in the model confidence set, else 0;
             - ``remark``: "oracle", "ruined", "same as ...", "nothing but cash" or why a strategy
               could not run.
 
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
             and of records that are too short. Strategies that could not run are the last rows.
-        reference: Name of the strategy that the others are held against.
-        oracles: Names of those fitted to the very bars they are judged on.
-        twins: For every ranked account the name of the first one that is the same, mostly its own;
+        reference: Name of the strategy that the others are compared with.
+        oracles: Names of those fitted to the evaluated bars.
+        twins: For every ranked account the name of the first equal one, mostly its own;
             the reference is first. A gate that is closed makes an agent the reference.
-        trials: How many different strategies the deflated Sharpe ratios allow for.
+        trials: Number of different strategies in the deflated Sharpe ratios.
         superiority: Test of "the best is no better than the reference"; None where there is none.
-        mean_block: Of the bootstrap, in periods.
-        notes: What could not be computed, and why.
+        mean_block: Mean block length of the bootstrap, in periods.
+        notes: Measures that could not be computed, with the reasons.
         failed: Why a strategy could not run, by name.
     """
 
@@ -185,12 +185,12 @@ def compare(
 
     Args:
         results: Backtests by name, from the same dates; those of ruined accounts may end earlier.
-        reference: Name of the strategy that the others are held against.
+        reference: Name of the strategy that the others are compared with.
         oracles: Names of strategies with knowledge of the evaluation: shown, but in no ranking.
         failed: Why other strategies could not run, by name: they become rows with that remark.
         earlier_sharpes: Yearly Sharpe ratios of other strategies that were tried on these dates.
-        resamples: Of every bootstrap.
-        seed: Of every bootstrap: the same input gives the same table.
+        resamples: Number of resamples of every bootstrap.
+        seed: Seed of every bootstrap: the same input gives the same table.
 
     Raises:
         ArgumentError: If there is no result of the reference, or the dates differ.
@@ -352,7 +352,9 @@ def _differences(
 
 def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -> pd.DataFrame:
     rows = {
-        name: deflated_sharpe_ratio(result.returns, result.periods_per_year, trials).probability
+        name: deflated_sharpe_ratio(
+            result.excess_returns, result.periods_per_year, trials
+        ).probability
         for name, result in complete.items()
         if len(trials) > 1 and len(result.costs) >= MIN_PERIODS
     }
@@ -383,7 +385,7 @@ def write_comparison(
     Args:
         folder: Receives ``table.csv``, ``metrics.json`` and, in a folder per strategy, ``account``
             and ``holdings`` (weights, trades, costs and values of every step).
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
         facts: JSON-able facts for the head of ``metrics.json``.
         records: Format of accounts and holdings; those of the other format, of an earlier
             evaluation, are removed.

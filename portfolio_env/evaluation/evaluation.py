@@ -27,11 +27,11 @@ class Evaluation:
     """Results of an evaluation.
 
     Attributes:
-        task: What was evaluated.
+        task: Task that was evaluated.
         split: The range.
         runs: The backtests.
         comparison: Every strategy against the benchmark.
-        inputs: What the report says beside it.
+        inputs: Further inputs of the report.
     """
 
     task: EvaluationTask
@@ -88,8 +88,8 @@ def evaluate(
         task: Market, folds, rules, and the trained agents.
         baselines: The baselines, the benchmark first (see ``baselines.strategies``).
         split: Range to evaluate: "train", "validation" or "test". There is no gate on the
-            validation range, where it would judge what it decides by, nor without one.
-        commissions: Further commissions of both sides to judge at, in basis points.
+            validation range, where it would evaluate its own criterion, nor without one.
+        commissions: Further commissions of both sides to evaluate at, in basis points.
         capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
         events: CSV file of events for an event study, see ``read_events``.
@@ -143,7 +143,7 @@ def write_evaluation(
     """Write tables, accounts and the report into the folder of an evaluation.
 
     Args:
-        evaluation: What ``evaluate`` returned.
+        evaluation: Result of ``evaluate``.
         records: Format of the accounts.
 
     Returns:

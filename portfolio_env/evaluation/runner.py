@@ -87,7 +87,7 @@ class BacktestRuns:
     """Results by name of the strategy.
 
     Attributes:
-        policies: What was built, by fold.
+        policies: Policies of each strategy, by fold.
         results: Backtests, over all folds.
         seconds: Time of each decision.
         growth_by_cost: Yearly log growth after costs, by commission in basis points.
@@ -120,7 +120,7 @@ def run_backtests(
 ) -> BacktestRuns:
     """Backtest every strategy over all folds of a task, and again at other commissions.
 
-    In every fold a strategy is built anew, and the accounts are stitched to one. One that raises a
+    In every fold a strategy is built again, and the accounts are stitched to one. One that raises a
     ``PortfolioError`` (a missing extra, bounds that nothing can keep to) is written down with the
     reason, and the others go on. What it decided at a bar is kept by the strategy itself, so other
     commissions compute nothing twice.

@@ -29,7 +29,7 @@ Range: TypeAlias = tuple[int, int]
 TRADING = ("costs", "execution", "initial_value")
 """Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
 
-GATED = "_gated"  # ends the name of an agent behind the validation gate
+GATED = "_gated"  # suffix of the name of an agent with the validation gate
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class TrainedAgent:
 
     Attributes:
         policy: The policy.
-        file: File of its weights, whose content tells it from other agents.
+        file: File of its weights, whose content identifies it.
         parameter_bytes: Memory of its parameters.
         figures: Gives figures of its network over a range of rows by name, with a text each.
         options: Keywords of ``PortfolioEnv`` that are its own, what it observes and how it acts, in
@@ -97,12 +97,12 @@ class EvaluationTask:
         folder: Folder of the run, or of the evaluation without one; it keeps the log of test-set
             evaluations.
         whole: The market from end to end; its test range is that of all folds together.
-        folds: What is evaluated one after the other: ``whole`` itself, or the folds of a walk
+        folds: Folds in the order of evaluation: ``whole`` itself, or the folds of a walk
             forward.
-        algorithm: What the agents were trained by; None without agents, or where they differ by
-            more than their seed.
-        model: Which of their models are evaluated, "final" or "best".
-        warnings: What a reader must know before the table.
+        algorithm: Algorithm of the agents; None without agents, or where they differ by more than
+            their seed.
+        model: Evaluated model of the agents, "final" or "best".
+        warnings: Sentences that a reader must know before the table.
         logged: Uses of the test range are counted in the folder.
     """
 
@@ -186,7 +186,7 @@ def commissions_of(text: str) -> list[float]:
     """Return the commissions in basis points of a comma-separated text.
 
     Raises:
-        ArgumentError: If one is no number, or no commission.
+        ArgumentError: If one is not a number, or no commission.
     """
     try:
         found = [float(part) for part in text.split(",") if part]

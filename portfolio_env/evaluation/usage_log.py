@@ -1,6 +1,6 @@
 """Log of test-set evaluations, used to deflate Sharpe ratios.
 
-Whoever looks at a test range, changes something and looks again has begun to train on it. A folder
+Choices made after an evaluation on a test range are fitted to that range. A folder
 keeps ``looks.json``, one entry per look, so that a report can say so and the deflated Sharpe ratio
 can count what was tried before.
 """
@@ -35,10 +35,10 @@ class Trial:
     """Strategy that was evaluated on the range.
 
     Attributes:
-        name: Its name in the report.
+        name: Name of the strategy in the report.
         fingerprint: Hash of what it is (weights, parameters, costs): equal ones are one trial.
         agent: Whether it was trained by interaction.
-        sharpe: Its yearly Sharpe ratio; None where it is undefined.
+        sharpe: Yearly Sharpe ratio; None where it is undefined.
     """
 
     name: str
@@ -53,11 +53,11 @@ class Look:
 
     Attributes:
         date: When, as ISO text.
-        command: What was run.
-        model: Which agent was judged; None for baselines alone.
+        command: Command that was run.
+        model: Evaluated agent; None for baselines alone.
         first: First bar of the range.
         last: Last bar of the range.
-        range_hash: See the function of this name.
+        range_hash: Hash of the range, see ``range_hash``.
         trials: Every ranked strategy of the report.
     """
 
@@ -76,12 +76,12 @@ def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
     shared = {name: options[name] for name in ("constraints", *TRADING)}
     found = []
     for name, result in runs.results.items():
-        policies: list[Any] = runs.policies[name]  # baselines know more than to predict
+        policies: list[Any] = runs.policies[name]  # Any: baselines have more than ``predict``
         if name in runs.oracles or isinstance(policies[0], GatedPolicy):
             continue
         agent = name in task.agents
         digest = hashlib.sha256()
-        members = getattr(policies[0], "members", {})  # other agents make another mixture
+        members = getattr(policies[0], "members", {})  # a mixture depends on its agents
         for fold in task.folds:
             for own in [name] if agent else [each for each in task.agents if each in members]:
                 if file := fold.agents[own].file:
@@ -144,7 +144,7 @@ def read_looks(folder: str | Path) -> list[Look]:
     """Read the uses that a folder records, oldest first.
 
     Raises:
-        DataError: If its file is damaged. It is not started anew: that would forget looks.
+        DataError: If its file is damaged. It is not replaced: that would forget uses.
     """
     file = Path(folder) / FILE
     try:
@@ -164,7 +164,7 @@ def record_look(folder: str | Path, look: Look) -> list[Look]:
     """Add a use to those of a folder, which is locked meanwhile.
 
     Returns:
-        The earlier looks at the same range.
+        The earlier uses of the same range.
 
     Raises:
         DataError: If the registry is damaged, or the system refuses to write it.
@@ -194,7 +194,6 @@ def looks_warning(earlier: Sequence[Look], look: Look) -> str:
     }
     tried = f", with {len(agents)} different agents so far" if len(agents) > 1 else ""
     return (
-        f"This is look {len(earlier) + 1} at this test range (the first was on "
-        f"{earlier[0].date[:10]}){tried}: what was chosen after an earlier look is no longer "
-        "judged out of sample."
+        f"This is evaluation {len(earlier) + 1} on this test range (the first was on "
+        f"{earlier[0].date[:10]}){tried}: choices made since then are in-sample."
     )

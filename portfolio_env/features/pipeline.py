@@ -141,7 +141,7 @@ class FeaturePipeline:
         panel = market.panel if isinstance(market, Market) else market
         chosen, left_out = self._choose(panel)
         if left_out:
-            _say_once("left out, for want of the data they need: " + "; ".join(left_out))
+            _say_once("skipped, as their inputs are missing: " + "; ".join(left_out))
         bars = Bars(panel, self.reference)
         provenance = {**panel.provenance, "features": self._described(), "left_out": left_out}
         return Market(
@@ -161,7 +161,7 @@ class FeaturePipeline:
         thousand.
 
         Args:
-            market: What this pipeline made.
+            market: Market of this pipeline.
             new_bars: (K, N) later bars of the same assets, fields and exogenous channels.
 
         Raises:
@@ -205,7 +205,7 @@ class FeaturePipeline:
         ):
             raise DataError(
                 f"the pipeline was fitted on features {self.names} of assets "
-                f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit anew"
+                f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit it again"
             )
         for feature in chosen:
             if feature.function is not None:
@@ -326,7 +326,7 @@ class FeaturePipeline:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} is no saved pipeline ({error}): write one with FeaturePipeline.save"
+                f"{path} is not a saved pipeline ({error}): write one with FeaturePipeline.save"
             ) from error
 
 
@@ -336,8 +336,8 @@ def warn_of_changes(plain: Mapping[str, Any], folder: Path) -> None:
     Nothing is imported; to be asked before a pipeline from a file is used.
 
     Args:
-        plain: What ``to_dict`` gave.
-        folder: Where the file lies.
+        plain: Result of ``to_dict``.
+        folder: Folder of the file.
 
     Raises:
         DataError: If one lies within the folder.

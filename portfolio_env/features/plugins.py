@@ -40,7 +40,7 @@ def of_name(name: str, known: Iterable[str]) -> list[Feature]:
 
     Args:
         name: ``"module:name"``, or that of an entry point, with a window or without.
-        known: What is built in, for the message.
+        known: Built-in names, for the message.
 
     Raises:
         ArgumentError: If it stands for no indicator.
@@ -64,7 +64,7 @@ def of_function(function: Any) -> list[Feature]:
     """Return a function's features: an ``@indicator`` at its windows, or ``(bars) -> (T, N)``.
 
     Raises:
-        ArgumentError: If it is no function.
+        ArgumentError: If it is not a function.
     """
     if not callable(function):
         raise ArgumentError(f"feature {function!r} must be a name or a function of bars")
@@ -110,7 +110,7 @@ def _label(function: Any) -> str:
 
 def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> FloatArray:
     """Compute and check a user's function of bars; errors name the feature."""
-    own = Bars(bars.panel, bars.reference)  # what it writes to is no other feature's
+    own = Bars(bars.panel, bars.reference)  # a copy: its writes do not reach other features
     try:
         values = function(own)
     except Exception as error:

@@ -127,8 +127,8 @@ def select(names: str | Sequence[FeatureName], panel: PricePanel) -> list[Featur
         names: One or more, also "minimal,liquidity"; "full" is a preset, "liquidity" a group,
             "rsi_9" an indicator at any window, "1w:rsi_9" the same on weekly bars,
             "my_features:skew_20" one of a module of your own, which may also be the function.
-        panel: Its frequency decides which higher timeframes and clock features there are, its
-            exogenous channels can be named too.
+        panel: Panel whose frequency decides which higher timeframes and clock features there are,
+            its exogenous channels can be named too.
 
     Raises:
         ArgumentError: For a name that stands for nothing, or for two different features.

@@ -1,7 +1,7 @@
 """Records of plug-ins in files, and the check which of them may be imported.
 
 A file that names a plug-in records the SHA-256 of its source too. When it is read, every name is
-held against that record before anything is imported.
+compared with that record before anything is imported.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def admit(named: Named, recorded: Any, file: Path) -> None:
 
     Args:
         named: The names that the file holds.
-        recorded: What ``record`` gave when it was written, as it was read.
+        recorded: Result of ``record`` when the file was written, as it was read.
         file: The file, or the folder that was loaded.
 
     Raises:
-        DataError: If a name is refused, or there is no such record.
+        DataError: If a name is rejected, or there is no such record.
         ArgumentError: If the source of one is not found.
     """
     for kind, hashes in check_recorded(named, recorded, file).items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +31,7 @@ from portfolio_env.market.timeline import Moment, Timestamps, row_of, split_rows
 from portfolio_env.names import indices_of
 
 FEATURE_BOUND = 10.0
-# What makes markets of panels and frames: ``data.load`` puts ``load_market`` here, which computes
+# Constructor of markets from panels and frames: ``data.load`` sets ``load_market``, which computes
 # features and so stands above this module.
 _loaders: list[Callable[..., Market]] = []
 
@@ -109,7 +110,9 @@ class Market(Immutable):
         return _loaders[-1](close, **options)
 
     def __repr__(self) -> str:
-        return f"Market({self._summary()})"
+        stated = not math.isnan(self.panel.stated_periods_per_year)
+        year = f"{self.bars_per_year():.6g} bars per year, {'stated' if stated else 'counted'}"
+        return f"Market({self._summary()}; {year})"
 
     def _repr_html_(self) -> str | None:
         shown = ", ".join(self.feature_names[:12]) + (", ..." if self.n_features > 12 else "")
@@ -165,8 +168,18 @@ class Market(Immutable):
 
     @property
     def periods_per_year(self) -> float:
-        """Bars per year."""
-        return self.panel.periods_per_year
+        """Bars per year: what was stated, else those of the calendar (365, 252, 8760, ...)."""
+        stated = self.panel.stated_periods_per_year
+        return self.panel.periods_per_year if math.isnan(stated) else stated
+
+    def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
+        """Return the bars per year of the rows from ``start`` to before ``end``.
+
+        Yearly figures follow from it.
+
+        What was stated, else the steps there over the years of 365.25 days that they take.
+        """
+        return self.panel.bars_per_year(start, end)
 
     @property
     def n_bars(self) -> int:
@@ -288,15 +301,17 @@ class Market(Immutable):
         return split_rows(self.timestamps, train, validation)
 
     def _header(self) -> dict[str, Any]:
+        stated = self.panel.stated_periods_per_year
         return {
             "assets": self.assets,
             "feature_names": self.feature_names,
             "feature_bound": self.feature_bound,
             "warmup": self.warmup,
-            "periods_per_year": self.periods_per_year,
+            "periods_per_year": self.panel.periods_per_year,
             "exogenous": list(self.panel.exogenous),
             "categories": self.panel.categories,
             "vocabularies": self.vocabularies,
+            **({} if math.isnan(stated) else {"stated_periods_per_year": stated}),
         }
 
     def _arrays(self) -> dict[str, Any]:
@@ -327,7 +342,7 @@ class Market(Immutable):
         Args:
             path: The file.
             verify: Hold the features against their checksum, as all the rest always is, so that
-                damaged numbers are refused.
+                damaged numbers are rejected.
 
         Raises:
             DataError: If the file is missing, damaged or no such market.
@@ -343,6 +358,7 @@ class Market(Immutable):
                 },
                 categories=header.get("categories", {}),
                 periods_per_year=header["periods_per_year"],
+                stated_periods_per_year=header.get("stated_periods_per_year", math.nan),
                 provenance=header["provenance"],
                 **{name: arrays[name] for name in BAR_FIELDS if name in arrays},
             )
@@ -358,7 +374,7 @@ class Market(Immutable):
             RecursionError,
         ) as error:
             raise DataError(
-                f"{path} is no saved market ({error}): write one with Market.save"
+                f"{path} is not a saved market ({error}): write one with Market.save"
             ) from error
 
 
@@ -388,7 +404,7 @@ class GrowableArray:
     def append(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Write rows after the last one; return all of them."""
         end = self._used + len(rows)
-        self._rows.setflags(write=True)  # nobody holds a view of these rows yet
+        self._rows.setflags(write=True)  # no view of these rows exists yet
         self._rows[self._used : end] = rows
         self._rows.setflags(write=False)
         self._used = end

@@ -38,7 +38,7 @@ def facts(panel: PricePanel) -> dict[str, str]:
     return {
         "assets": f"{len(panel.assets)}",
         "bars": f"{len(panel.timestamps):,} from {first} to {last}",
-        "bars per year": f"{panel.periods_per_year:g}",
+        "bars per year": f"{panel.bars_per_year():.6g}",
         "fields": ", ".join(fields_of(panel)),
         "missing bars": f"{1 - np.isfinite(panel.close).mean():.1%}",
         "not tradable": f"{1 - panel.tradable.mean():.1%}",

@@ -15,7 +15,7 @@ import pandas as pd
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.html import card
 from portfolio_env.market import overview
-from portfolio_env.market.timeline import Moment, Timestamps, periods_per_year
+from portfolio_env.market.timeline import Moment, Timestamps, bars_per_year, periods_per_year
 
 FloatArray = npt.NDArray[np.float64]
 BAR_FIELDS = overview.BAR_FIELDS
@@ -97,9 +97,12 @@ class PricePanel(Immutable):
         volume: (T, N) units traded, >= 0, or None.
         exogenous: Further channels (T, N) by name, e.g. a sentiment score; NaN where unknown. Row t
             must have been known at the close of bar t.
-        categories: What does not change about an asset: N labels by name, e.g. sector; "" where
+        categories: Static labels of the assets: N labels by name, e.g. sector; "" where
             unknown.
-        periods_per_year: Bars per year; worked out from the timestamps when not given.
+        periods_per_year: Bars per year of the calendar (365, 252, 8760, ...), by which sessions and
+            weekends are told; worked out from the timestamps when not given.
+        stated_periods_per_year: What yearly figures follow from in place of the bars that are
+            counted in a year (``bars_per_year``); NaN where nothing was stated.
         provenance: JSON-able record of where the data come from.
         tradable: (T, N) bool: the bar exists, and volume > 0 where volume is known.
 
@@ -117,6 +120,7 @@ class PricePanel(Immutable):
     exogenous: Mapping[str, FloatArray] = field(default_factory=dict)
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     periods_per_year: float = math.nan
+    stated_periods_per_year: float = math.nan
     provenance: Mapping[str, Any] = field(default_factory=dict)
     tradable: npt.NDArray[np.bool_] = field(init=False)
 
@@ -206,6 +210,17 @@ class PricePanel(Immutable):
             ArgumentError: If there is no such asset or bar.
         """
         return overview.status(self, asset, when)
+
+    def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
+        """Return the bars per year of the rows from ``start`` to before ``end``.
+
+        Yearly figures follow from it.
+
+        What was stated, else the steps there over the years that they take.
+        """
+        if not math.isnan(self.stated_periods_per_year):
+            return self.stated_periods_per_year
+        return bars_per_year(self.timestamps[start:end])
 
     def extended(self, later: PricePanel) -> PricePanel:
         """Return this panel followed by later bars of the same assets, fields and channels.

@@ -18,8 +18,9 @@ Date: TypeAlias = str | date | np.datetime64
 Moment: TypeAlias = int | np.integer[Any] | Date
 """A row number (negative from the end), an ISO date or a timestamp."""
 Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
-"""First and last day of stretches of time by name, both included, or exact times."""
+"""First and last day of named periods, both included, or exact times."""
 
+YEAR = np.timedelta64(36_525 * 864, "s")  # 365.25 days, of which interest and growth are per year
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
@@ -36,10 +37,11 @@ def as_timestamp(when: Date) -> np.datetime64:
         exact: np.datetime64[Any] = stamp.as_unit("ns").to_datetime64()
     except (ValueError, TypeError, AttributeError) as error:
         raise ArgumentError(
-            f"{when!r} is no date: give a row number, an ISO date like '2020-01-31' or a timestamp"
+            f"{when!r} is not a date: give a row number, an ISO date like '2020-01-31' or a "
+            "timestamp"
         ) from error
     if np.isnat(exact):
-        raise ArgumentError(f"{when!r} is no date: give a row number or an ISO date")
+        raise ArgumentError(f"{when!r} is not a date: give a row number or an ISO date")
     return exact
 
 
@@ -123,6 +125,35 @@ def periods_per_year(timestamps: Timestamps) -> float:
         return float(round(per_year)) if per_year >= 1 else per_year
     per_day = np.unique(timestamps.astype("datetime64[D]"), return_counts=True)[1]
     return _TRADING_DAYS * float(np.median(per_day))
+
+
+def bars_per_year(timestamps: Timestamps) -> float:
+    """Return the bars per year of 365.25 days from the first to the last bar, as counted.
+
+    Unlike ``periods_per_year``, which names the calendar, it is what yearly figures follow from.
+    One bar alone says nothing and counts as a daily one.
+
+    Args:
+        timestamps: (T,) sorted.
+
+    >>> days = np.arange("2021-01-04", "2021-01-16", dtype="datetime64[D]").astype("M8[ns]")
+    >>> bars_per_year(days), bars_per_year(days[::2])
+    (365.25, 182.625)
+    """
+    if len(timestamps) < 2:
+        return periods_per_year(timestamps)
+    return float((len(timestamps) - 1) / ((timestamps[-1] - timestamps[0]) / YEAR))
+
+
+def years_between(timestamps: Timestamps) -> npt.NDArray[np.float64]:
+    """Return the (T - 1,) times from each bar to the next, in years of 365.25 days.
+
+    >>> days = np.array(["2020-01-03", "2020-01-06"], "datetime64[ns]")
+    >>> (365.25 * years_between(days)).tolist()
+    [3.0]
+    """
+    years: npt.NDArray[np.float64] = np.diff(timestamps) / YEAR
+    return years
 
 
 def time_text(timestamp: np.datetime64) -> str:

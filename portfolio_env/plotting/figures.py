@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 10.0  # inches, of every picture of a report: one size of letters
+WIDTH = 10.0  # inches, of every figure of a report: one font size
 DOTS_PER_INCH = 120
 NOTEBOOK_DOTS_PER_INCH = 72  # a notebook stores its pictures
 LONGEST = 32  # characters of a name in a figure
@@ -103,8 +103,8 @@ def value_axis(axes: Axes, values: NDArray[np.float64]) -> None:
     """Format an axis for these values: logarithmic where they differ much, with readable numbers.
 
     Args:
-        axes: What to give it.
-        values: What must be in the picture; one of 0 or less keeps the axis linear.
+        axes: Axes to format.
+        values: Values to be shown; one of 0 or less keeps the axis linear.
     """
     from matplotlib.ticker import LogLocator
 
@@ -125,7 +125,7 @@ def date_axis(axes: Axes, *, few: bool = False) -> None:
     """Draw dates along the bottom, as short as they can be, and a light grid.
 
     Args:
-        axes: What to give them.
+        axes: Axes to format.
         few: Three to eight dates, for a small picture; else as many as matplotlib thinks best.
     """
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import PricePanel
+from portfolio_env.market.rates import Rate, checked_rate
 from portfolio_env.names import check_keywords, find
 from portfolio_env.simulation.costs import TransactionCosts
 
@@ -26,8 +27,8 @@ class CostModel(Protocol):
 
     Attributes:
         fixed_fee: Money charged once per rebalancing in which anything is traded, >= 0.
-        cash_rate_annual: Yearly simple rate that positive cash earns, in [-1, 10].
-        margin_rate_annual: Yearly simple rate that negative cash pays, likewise.
+        cash_rate_annual: Yearly simple rate that positive cash earns, as of ``TransactionCosts``.
+        margin_rate_annual: Yearly simple rate that negative cash pays, in [-1, 10].
         borrow_rate_annual: Yearly simple rate paid on the value of short positions, likewise.
         delisting_haircut: Fraction in [0, 1] of the last price lost when a holding is delisted.
 
@@ -44,7 +45,7 @@ class CostModel(Protocol):
     """
 
     fixed_fee: float = 0.0
-    cash_rate_annual: float = 0.0
+    cash_rate_annual: Rate = 0.0
     margin_rate_annual: float = 0.0
     borrow_rate_annual: float = 0.0
     delisting_haircut: float = 0.0
@@ -61,7 +62,6 @@ class CostModel(Protocol):
 _METHODS = ("rates", "impact_coefficients")
 _NUMBERS = {
     "fixed_fee": (0.0, np.inf),
-    "cash_rate_annual": (-1.0, 10.0),
     "margin_rate_annual": (-1.0, 10.0),
     "borrow_rate_annual": (-1.0, 10.0),
     "delisting_haircut": (0.0, 1.0),
@@ -105,7 +105,7 @@ def made_costs(spec: CostSpec) -> Costs:
                 f"costs={named!r} with the options {sorted(options)} raised {raised(error)}."
             ) from error
     elif options:
-        raise ArgumentError(f"costs={named!r} is no class and takes no {sorted(options)}.")
+        raise ArgumentError(f"costs={named!r} is not a class and takes no {sorted(options)}.")
     for name, (low, high) in _NUMBERS.items():
         value = getattr(thing, name, None)
         if not isinstance(value, int | float) or not low <= value <= high or value == np.inf:
@@ -113,6 +113,7 @@ def made_costs(spec: CostSpec) -> Costs:
                 f"{name} of {type(thing).__name__} is {value!r}; it must be a number in "
                 f"[{low:g}, {high:g}]."
             )
+    checked_rate(f"cash_rate_annual of {type(thing).__name__}", thing.cash_rate_annual)
     made: CostModel = thing
     return made
 

@@ -47,7 +47,7 @@ VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMA
 # value.
 RUIN_FRACTION = 1e-3
 LOG_FLOOR = 1e-6
-# What a trade may lose or make by rounding, see ``rebalancing.money_lost``.
+# Tolerance for money lost or made by rounding, see ``rebalancing.money_lost``.
 CONSERVED = 1e-9
 
 # The numbers of one environment that do not change while it runs: a record read by field name.
@@ -59,9 +59,6 @@ RULES = record(
     no_trade_band=np.float64,
     max_turnover=np.float64,
     max_period_turnover=np.float64,
-    cash_rate=np.float64,  # per bar, like the next two
-    margin_rate=np.float64,
-    borrow_rate=np.float64,
     haircut=np.float64,
     fixed_fee=np.float64,
     initial_value=np.float64,
@@ -71,13 +68,14 @@ RULES = record(
 class MarketArrays(NamedTuple):
     """Market arrays of the simulator; row t is the step from close t to close t + 1."""
 
-    before: Float  # (T - 1, N) gross move between the decision and the trade; 1 at the close
-    after: Float  # (T - 1, N) gross move between the trade and the next close
+    before: Float  # (T - 1, N) gross return between the decision and the trade; 1 at the close
+    after: Float  # (T - 1, N) gross return between the trade and the next close
     tradable: Bool  # (T - 1, N) whether the asset can be traded in this step
     delisted: Bool  # (T - 1, N) the asset's last bar is t: what is held becomes cash
     quiet: Bool  # (T - 1,) all assets can be traded and none is delisted
     rates: Float  # (2, N) linear cost per traded notional of purchases and sales
     impact: Float  # (T - 1, N) coefficient of sqrt(money traded), or (0, 0)
+    interest: Float  # (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays
 
 
 class Lanes(NamedTuple):
@@ -215,7 +213,8 @@ def _step_lane(
             lanes.growth[2, b] = lost
             lanes.flags[:2] = False
             return False
-        rates = (rules.cash_rate, rules.margin_rate, rules.borrow_rate)
+        interest = market.interest[row]
+        rates = (interest[0], interest[1], interest[2])
         growth, carry = drift_lane(held, moves, delisted, rules.haircut, rates, d)
     else:  # ruined overnight: there is nothing to trade
         held[:] = 0.0

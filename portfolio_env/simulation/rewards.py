@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.metrics.arrays import ROUNDING
 from portfolio_env.names import find
 from portfolio_env.simulation import dynamics
 
@@ -180,7 +181,7 @@ class DifferentialSharpe(_Differential):
     .. math:: D = \frac{B \, (R - A) - \frac12 A \, (R^2 - B)}{(B - A^2)^{3/2}}
 
     with the moving averages ``A`` of ``R`` and ``B`` of ``R^2`` before the step. 0 while the
-    variance is 0.
+    variance is 0, or no more than rounding of ``B``.
     """
 
     def __call__(self, step: Transition) -> Float:
@@ -188,7 +189,7 @@ class DifferentialSharpe(_Differential):
         r, a, b = step.simple_return, self._first, self._second
         variance = b - a * a
         top = b * (r - a) - 0.5 * a * (r * r - b)
-        out = _ratio(top, variance, 1.5)
+        out = _ratio(top, np.where(variance > ROUNDING * b, variance, 0.0), 1.5)
         self._update(r, r * r)
         return out
 

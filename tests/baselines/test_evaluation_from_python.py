@@ -207,7 +207,7 @@ def test_uses_of_the_range_are_counted_in_a_folder(tmp_path, monkeypatch):
         ("momentum", {"start": 1}, "2 bars or more before"),
         ("momentum", {"end": 301}, "2 or more to judge"),
         ("momentum", {"validation": 350}, "must increase"),
-        ("momentum", {"start": "soon"}, "no date"),
+        ("momentum", {"start": "soon"}, "not a date"),
         ({"equal_weight": TrainedAgent(None)}, {}, "call the agent something else"),
         ("momentum", {"execution": "tomorrow"}, "execution"),
     ],

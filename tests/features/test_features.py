@@ -199,13 +199,13 @@ def test_bad_arguments(panel, tmp_path):
     with pytest.raises(DataError, match=r"no value of \['sma_ratio_20'\] in the rows 0 to 15"):
         FeaturePipeline().fit(panel, 15)
     fitted = FeaturePipeline(scaling="asset").fit(panel, 50)
-    with pytest.raises(DataError, match="fit anew"):
+    with pytest.raises(DataError, match="fit it again"):
         fitted.transform(panel.subset(columns=[1, 0]))
-    with pytest.raises(DataError, match="fit anew"):
+    with pytest.raises(DataError, match="fit it again"):
         fitted.transform(replace(panel, volume=None))
     (tmp_path / "bad.json").write_text('{"features": 3}')
     for name in ("bad.json", "missing.json"):
-        with pytest.raises(DataError, match="is no saved pipeline"):
+        with pytest.raises(DataError, match="is not a saved pipeline"):
             FeaturePipeline.load(tmp_path / name)
 
 

@@ -19,8 +19,8 @@ from portfolio_env.names import unknown
 
 T = TypeVar("T")
 
-_LONGEST_WAIT = 600.0  # seconds; an exchange that asks for more is left alone
-_USUAL_LIMIT = 100  # candles per answer where ccxt does not say
+_LONGEST_WAIT = 600.0  # seconds; longer waits end the download
+_USUAL_LIMIT = 100  # candles per answer if ccxt does not state them
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Client:
 
     Args:
         exchange: An exchange of ccxt; its rate limiter keeps to the exchange's limits.
-        retry: How often and when to repeat requests.
+        retry: Repetition of failed requests.
 
     Attributes:
         retries: Requests that were repeated so far.
@@ -141,7 +141,7 @@ class Client:
             symbol: One of the exchange's.
             timeframe: One of the exchange's.
             since: When the first one opens, ms.
-            count: How many are wanted; more may come, or fewer.
+            count: Number of candles wanted; more may come, or fewer.
         """
         limit = self.limit(symbol)
         if limit is not None and count is not None:
@@ -204,7 +204,7 @@ def _text(error: Exception) -> str:
 def _candid(exchange: Any) -> Iterator[None]:
     """Stop a ccxt exchange from tidying candles, and from taking a broken answer for an empty one.
 
-    ccxt gives the text of an answer that is no JSON in place of its content, in which most
+    ccxt gives the text of an answer that is not JSON in place of its content, in which most
     exchanges' classes then find no candles; and it sorts and cuts the candles, which hides that
     they came in disorder.
     """

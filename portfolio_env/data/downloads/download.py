@@ -26,7 +26,7 @@ class SeriesReport:
     """Result of downloading one symbol.
 
     Attributes:
-        exchange: Its id.
+        exchange: Id of the exchange.
         symbol: The symbol.
         timeframe: The timeframe.
         rows_new: Candles that are new in the store.
@@ -34,7 +34,7 @@ class SeriesReport:
         first: When the first one opens (UTC); None if there is none.
         last: When the last one opens.
         listed: The first candle's time, if the exchange was asked for earlier ones and had none.
-        gaps: Where candles are missing that the exchange does not have, and how many each time.
+        gaps: Times and numbers of missing candles that the exchange does not have.
         duplicates: Candles dropped since an equal one was there.
         out_of_order: Candles that came on the wrong side of the one before.
         conflicts: Candles replaced by a later answer with other values for the same time.
@@ -112,7 +112,7 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
 
     Args:
         client: The exchange, made ready.
-        how: Where and how.
+        how: Options of the download.
         symbol: One of the exchange's, or not (the report then says so).
         start: When the first candle opens, ms; None continues the series where it ends.
         end: All open before it, ms.

@@ -30,7 +30,7 @@ class Page:
         covered: The range of which nothing is left to download; None if nothing is known.
         reached: Everything before it has been asked for.
         withheld: A range in which there was trade, but no candle is given any more.
-        disorder: How often a candle was followed by one on the wrong side.
+        disorder: Number of candles followed by one on the wrong side.
         incomplete: Candles left out because they lack a number.
     """
 
@@ -80,7 +80,7 @@ class Pager:
                 continue
             first = int(ahead.min())
             if since < cursor and len(self._ask(since, first)[1]):
-                cursor = since  # it was not as silent as it seemed
+                cursor = since  # the empty page was wrong
                 continue
             cursor = (int(ahead.max()) // step + 1) * step  # a few candles open off the clock
             withheld = (since, first) if self._withholds(since, first, answer.times, end) else None

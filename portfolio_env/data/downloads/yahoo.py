@@ -36,7 +36,7 @@ ADJUSTMENT = "splits and dividends"
 _CLOSE = BAR_FIELDS.index("close")
 _OVERLAP = 5  # stored bars that are fetched again
 _TOLERANCE = 1e-5  # Yahoo's own rounding is some 1e-7, the smallest dividends are some 1e-4
-_ROUNDING = 1e-9  # of prices that are multiplied by an adjustment
+_ROUNDING = 1e-9  # rounding of prices that are multiplied by an adjustment
 _NOTHING = "Yahoo has no prices of it in this range, or did not answer"
 _LABELS = {
     "sector": "sector",

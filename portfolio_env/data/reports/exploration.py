@@ -78,7 +78,7 @@ def write_report(
     Args:
         source: A name that ``load_market`` knows, a path, a long frame, a panel or a market.
         out: The folder to write to.
-        repair: What to repair first; the page lists what was done.
+        repair: Repairs to apply first; the page lists those done.
         start: Bars before this date are left out.
         end: Bars from this date on are left out, e.g. those after the training range.
         reference: The asset with which the others are compared; the first one by default.
@@ -316,7 +316,7 @@ def _covariances(panel: PricePanel) -> list[Markup]:
         del labels["ledoit_wolf"]
         parts.append(paragraph("The shrunk covariance is left out: it needs scikit-learn."))
     for method, label in labels.items():
-        matrix = statistics.covariance(returns[:, kept], panel.periods_per_year, method)
+        matrix = statistics.covariance(returns[:, kept], panel.bars_per_year(), method)
         shown = pd.DataFrame(matrix, names, names).map("{:.4f}".format)
         parts.append(folded(label, table(shown)))
     return parts

@@ -37,9 +37,9 @@ class Finding:
         severity: "fault" if a panel cannot hold it, else "warning".
         kind: One of ``ROW_FAULTS`` or ``WARNINGS``.
         symbol: The asset.
-        count: How many rows, gaps, runs or jumps.
+        count: Number of rows, gaps, runs or jumps.
         first: When it first occurs, ISO 8601.
-        text: For people.
+        text: Description in words.
     """
 
     severity: Literal["fault", "warning"]
@@ -93,7 +93,7 @@ class QualityReport:
             refuse: Kinds of warnings that are not acceptable either.
 
         Raises:
-            DataError: Listing every fault, and the warnings of the refused kinds.
+            DataError: Listing every fault, and the warnings of the rejected kinds.
         """
         for kind in refuse:
             if kind not in WARNINGS:
@@ -170,7 +170,7 @@ def quality(
         source: See ``Source``.
         jump_sigmas: Log returns further than this many sigmas from their median are jumps.
         stale_bars: More bars than this with the same close are a stale run.
-        periods_per_year: What to report; None is what the panel says, or the dates.
+        periods_per_year: Bars per year to report; None takes the panel's, or the dates'.
 
     Raises:
         ArgumentError: For thresholds that are not positive.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WINDOW = 30  # bars of rolling statistics
-SHOWN = 365  # bars of the picture of indicators
+SHOWN = 365  # bars of the plot of indicators
 _THRESHOLDS = (50, 100)  # % of yearly volatility
 _MANY = 6_000  # bars from which lines are drawn thinner
 
@@ -49,7 +49,7 @@ def rolling_correlation(panel: PricePanel) -> Figure:
 def rolling_volatility(panel: PricePanel) -> Figure:
     """Plot yearly volatility of the last 30 bars, with lines at 50 and 100 % where in range."""
     returns = statistics.simple_returns(panel.close)
-    values = 100 * statistics.rolling_volatility(returns, panel.periods_per_year, WINDOW)
+    values = 100 * statistics.rolling_volatility(returns, panel.bars_per_year(), WINDOW)
     figure, grid = _lines(panel.timestamps, values, panel.assets, palette(panel.assets))
     for axes, name, line in zip(grid, panel.assets, values.T, strict=True):
         known = line[np.isfinite(line)]

@@ -19,11 +19,12 @@ from portfolio_env import metrics
 from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.timeline import bars_per_year
 from portfolio_env.names import unknown
 
 COVARIANCES = ("sample", "ledoit_wolf", "ewma")
 _DECAY = 0.94  # of RiskMetrics (1996), for daily returns
-_COMMON = 30  # bars that a pair must share for its correlation to say something
+_COMMON = 30  # bars that a pair must share for a correlation
 
 
 def simple_returns(close: FloatArray) -> FloatArray:
@@ -65,7 +66,7 @@ def diversifying_pairs(
     Args:
         returns: (T, N).
         assets: N names.
-        count: How many pairs; None is all.
+        count: Number of pairs; None is all.
 
     Returns:
         Columns first, second, correlation, bars (shared). Pairs that share fewer than 30 bars are
@@ -205,12 +206,14 @@ def asset_statistics(panel: PricePanel) -> pd.DataFrame:
         max_drawdown; clustering (lag-1 autocorrelation of absolute returns); arch_lm_p (see
         ``arch_lm``); last_price. NaN where undefined.
     """
-    per_year = panel.periods_per_year
     rows = {}
     for name, close, returns in zip(
         panel.assets, panel.close.T, simple_returns(panel.close).T, strict=True
     ):
-        known, prices = returns[np.isfinite(returns)], close[np.isfinite(close)]
+        own = np.isfinite(close)
+        known, prices = returns[np.isfinite(returns)], close[own]
+        stated = panel.stated_periods_per_year
+        per_year = bars_per_year(panel.timestamps[own]) if np.isnan(stated) else stated
         series = pd.Series(known)
         any_return = len(known) > 0
         rows[name] = {

@@ -1,6 +1,6 @@
 """Stress tests: the same strategy on the same market under shocks.
 
-Features are computed anew from the stressed bars, with the scalers that were fitted before.
+Features are computed again from the stressed bars, with the scalers that were fitted before.
 Exogenous channels stay as they were: nobody knows what they would have been.
 """
 
@@ -29,8 +29,8 @@ def stressed(market: Market, scenario: Scenario, *, seed: int = 0) -> Market:
 
     Args:
         market: A market made by a ``FeaturePipeline``, fitted or not.
-        scenario: What goes wrong.
-        seed: Of what the scenario leaves open.
+        scenario: Scenario to apply.
+        seed: Seed of what the scenario draws.
 
     Returns:
         A market with new bars and features; ``panel.provenance["stress"]`` lists the scenarios that
@@ -69,8 +69,8 @@ def stress_test(
             an agent bound to it. What it was fitted to must not be stressed: give scenarios a
             ``start`` after that.
         market: The market.
-        scenarios: By name.
-        seed: Of what the scenarios leave open.
+        scenarios: Scenarios by name.
+        seed: Seed of what the scenarios draw.
         **options: Keywords of ``PortfolioEnv``.
 
     Returns:

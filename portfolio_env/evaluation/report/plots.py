@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from portfolio_env.evaluation.backtest import BacktestResult
 
 MAX_LEGEND = 24  # more names than this are unreadable beside a plot
-MAX_CURVES = 6  # more lines than this cannot be told apart
+MAX_CURVES = 6  # more lines than this are indistinguishable
 COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf")
-THIN = 0.6  # times as wide are lines that go up and down a lot
+THIN = 0.6  # line width of volatile curves, as a fraction
 OTHERS = "#b8bec5"  # lines in the background
 
 
@@ -60,7 +60,7 @@ def styles(
     Args:
         names: Accounts, the most interesting first.
         reference: The one that the others are compared with.
-        agents: Those that are always shown.
+        agents: Names of accounts that are always shown.
     """
     first = [*(n for n in names if n == reference), *(n for n in names if n in agents)]
     shown = [*first, *(n for n in names if n not in first)][:MAX_CURVES]
@@ -84,7 +84,7 @@ def equity_curves(
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -114,7 +114,7 @@ def drawdown_curves(
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -218,7 +218,7 @@ def _draw_weights(axes: Axes, result: BacktestResult, title: str) -> None:
     date_axis(axes)
 
 
-POINTS = 200  # of a band: more cannot be seen
+POINTS = 200  # points of a band: more cannot be seen
 
 
 class Bands(NamedTuple):
@@ -265,7 +265,7 @@ def growth_bands(
 
     drawn = resampled(series, paths, mean_block=mean_block, resamples=resamples, seed=seed)
     tail = (1 - confidence) / 2
-    # The first value is given: a band starts at 1.
+    # The first value is fixed: a band starts at 1.
     bounds = np.quantile(np.exp(drawn), [tail, 1 - tail], axis=-1)
     low, high = np.pad(bounds, ((0, 0), (1, 0), (0, 0)), constant_values=1.0)
     names = list(log_returns)

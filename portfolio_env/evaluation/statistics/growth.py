@@ -13,6 +13,7 @@ from portfolio_env.evaluation.statistics.bootstrap import (
     percentile_interval,
     resampled,
 )
+from portfolio_env.metrics.arrays import is_constant
 
 
 def growth_difference(
@@ -28,7 +29,7 @@ def growth_difference(
     """Return the difference in yearly log growth between two accounts over the same periods.
 
     Paired: both accounts are resampled at the same times, so what moves both cancels. The bounds
-    are percentiles of the resampled differences. The interval describes chance in *this* stretch
+    are percentiles of the resampled differences. The interval describes chance in *this* period
     of time; it knows nothing of other markets, nor of strategies that were tried and dropped.
 
     Args:
@@ -102,7 +103,7 @@ def growth_difference_test(
             f"{n} periods must be at least 3, lags={lags!r} from 0 to {n - 1} and "
             f"confidence={confidence!r} inside (0, 1)."
         )
-    if np.ptp(difference) == 0:
+    if is_constant(difference / periods_per_year):
         return Interval(float(difference[0]), np.nan, np.nan, np.nan)
     fitted = (
         _linear_model()
