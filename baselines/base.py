@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
+from portfolio_env.html import card
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.panel import PricePanel
@@ -64,6 +66,32 @@ class Baseline(ABC):
         """Return the keywords with which the class builds an unfitted copy."""
         names = (name for name in self._options() if name not in self.preset)
         return {name: getattr(self, name) for name in names}
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        fitted = f"; fitted on {facts['fitted on']}" if "fitted on" in facts else ""
+        name, assets = facts["baseline"], self.market.n_assets
+        return f"{name}({facts['options']}; {assets} asset{'s' * (assets != 1)}{fitted})"
+
+    def _repr_html_(self) -> str | None:
+        return card(type(self).__name__, self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """Return the main facts of the baseline by name."""
+        names = (name for name in self._options() if name not in self.preset)
+        options = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        if options.get("constraints") == PortfolioConstraints():
+            del options["constraints"]
+        told = [f"{name}={shortened(value)}" for name, value in options.items()]
+        facts = {
+            "baseline": getattr(self.definition, "__name__", type(self).__name__),
+            "options": ", ".join(told) or "no options",
+            "market": repr(self.market),
+        }
+        if self._fitted_on is not None:
+            days = (day.partition("T00:00")[0] for day in self._fitted_on)
+            facts["fitted on"] = " to ".join(days)
+        return facts
 
     def state(self) -> dict[str, Any]:
         """Return what was learned: a tree of tensors and JSON (see ``agents.tensors``), or {}.

@@ -178,6 +178,17 @@ class DirectAgent:
         """Return the number of bars an observation must hold."""
         return self.network.extractor.bars
 
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Return keywords of its environment: the observation mode, the window and the action."""
+        scale = self.config["logits_scale"]
+        return {
+            "observation": "index",
+            "action": self.action,
+            "window": self.window,
+            "logits_scale": scale,
+        }
+
     def bind(self, market: Market, n_assets: int | None = None) -> None:
         """Attach the market that index observations refer to; it is not saved with the agent.
 

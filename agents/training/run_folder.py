@@ -26,6 +26,8 @@ from agents.training.training_state import save_training
 from portfolio_env import Market, env_info
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked, read_json, write_json
+from portfolio_env.html import card
+from portfolio_env.market.timeline import time_text
 from portfolio_env.names import last_name
 
 FORMAT = 2
@@ -43,7 +45,7 @@ _EVALUATIONS = ".evaluation.lock"  # held while others are counted
 _BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, PLUGINS, "market.json", "features.json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A training run read back from its folder.
 
@@ -63,6 +65,25 @@ class Run:
     ranges: dict[str, Range]
     env_options: dict[str, Any]
     model: BaseAlgorithm | DirectAgent
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        return f"Run({facts['folder']}: {facts['agent']}; {facts['market']}; test {facts['test']})"
+
+    def _repr_html_(self) -> str | None:
+        return card("Run", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """Return the main facts of the run by name."""
+        names = ("algo", "policy", "encoder", "seed", "timesteps")
+        told = [f"{name} {self.config[name]}" for name in names if name in self.config]
+        times = self.market.timestamps
+        dates = {
+            name: f"{time_text(times[start])} to {time_text(times[end - 1])}"
+            for name, (start, end) in self.ranges.items()
+        }
+        market = f"{self.config.get('market')}, {self.market!r}"
+        return {"folder": str(self.path), "agent": ", ".join(told), "market": market, **dates}
 
 
 def load_run(

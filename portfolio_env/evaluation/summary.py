@@ -155,7 +155,7 @@ def caveats(task: EvaluationTask, split: str, look: Look, earlier: Sequence[Look
             "This is the validation range: it chooses models and settings, which flatters the "
             "agents. Nothing of theirs here is out of sample."
         ]
-    return [looks_warning(earlier, look)] if earlier else []
+    return [*task.warnings, *([looks_warning(earlier, look)] if earlier else [])]
 
 
 def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> None:

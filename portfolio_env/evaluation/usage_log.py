@@ -86,14 +86,21 @@ def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
             for own in [name] if agent else [each for each in task.agents if each in members]:
                 if file := fold.agents[own].file:
                     digest.update(file.read_bytes())
+                else:  # in memory: it is told by what it did
+                    digest.update(runs.results[name].values.tobytes())
         if not agent:
             infos = [p.model_info() if hasattr(p, "model_info") else name for p in policies]
             source = policies[0].source_sha256() if hasattr(policies[0], "source_sha256") else None
-            digest.update(json.dumps([*infos, shared, *([source] if source else [])]).encode())
+            digest.update(_text([*infos, shared, *([source] if source else [])]).encode())
         sharpe = result.metrics()["sharpe"]
         known = sharpe if math.isfinite(sharpe) else None
         found.append(Trial(name, digest.hexdigest(), agent, known))
     return tuple(found)
+
+
+def _text(thing: Any) -> str:
+    """Return a value as JSON; what JSON does not know, such as a cost model, as its ``repr``."""
+    return json.dumps(thing, default=repr)
 
 
 def range_hash(market: Market, start: int, end: int) -> str:

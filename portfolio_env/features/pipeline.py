@@ -22,6 +22,7 @@ from portfolio_env.features.presets import KNOWN, FeatureName, select, separate
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.features.scalers import SCALERS, Scaler
 from portfolio_env.files.atomic import read_json, write_json
+from portfolio_env.html import card
 from portfolio_env.market.market import FEATURE_BOUND, Market, vocabularies_of
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.market.timeline import Moment, row_of
@@ -90,6 +91,20 @@ class FeaturePipeline:
         """A scaler for every fitted feature that is scaled."""
         self.vocabularies: dict[str, tuple[str, ...]] | None = None
         """The labels of every category that were there when it was fitted."""
+
+    def __repr__(self) -> str:
+        names = ("scaler", "scaling", "bound", "reference")
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        asked = [str(getattr(each, "__name__", each)) for each in separate(self.features)]
+        state = "not fitted" if self.names is None else f"fitted on {len(self.names)} features"
+        return f"FeaturePipeline({', '.join(asked):.60}, {options}; {state})"
+
+    def _repr_html_(self) -> str | None:
+        names = ("scaler", "scaling", "bound", "reference")
+        asked = [str(getattr(each, "__name__", each)) for each in separate(self.features)]
+        fitted = "not fitted" if self.names is None else ", ".join(self.names)
+        facts = {"features": ", ".join(asked), **{name: getattr(self, name) for name in names}}
+        return card("FeaturePipeline", facts | {"fitted": fitted})
 
     def fit(self, market: Market | PricePanel, rows: int | slice) -> FeaturePipeline:
         """Fit the scalers, and return this pipeline.

@@ -279,3 +279,13 @@ def test_the_reference_stands_for_the_market():
     mean = FeaturePipeline(names).transform(panel)
     assert (mean.features[60:, 2, 0] < 0.9999).any()
     assert own.panel.provenance["features"]["reference"] == panel.assets[2]
+
+
+def test_a_pipeline_introduces_itself(market):
+    pipeline = FeaturePipeline(("minimal", "rsi_9"), scaler="rank")
+    assert repr(pipeline) == (
+        "FeaturePipeline(minimal, rsi_9, scaler='rank', scaling='pooled', bound=10.0, "
+        "reference=None; not fitted)"
+    )
+    assert repr(pipeline.fit(market, 200)).endswith("; fitted on 6 features)")
+    assert "rsi_9" in pipeline._repr_html_()
