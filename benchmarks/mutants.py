@@ -9,9 +9,9 @@ mutant that they pass survives. The economics run as plain Python (``NUMBA_DISAB
 nothing is compiled anew and no old machine code answers.
 
 Killed mutants are remembered in ``runs/mutants.json`` and not run again unless ``--fresh`` is
-given: tests may be added, but a test that is weakened needs a fresh run. Survivors run again.
-Those that no test can kill are listed in ``mutants.toml`` with the reason. Exit code 1 if others
-survive.
+given: tests may be added, but a test that is weakened needs a fresh run. Those that no test can
+kill are listed in ``mutants.toml`` with the reason, and not run again either, each of them taking
+the time of all tests. Other survivors run again. Exit code 1 if there are any.
 """
 
 from __future__ import annotations
@@ -170,8 +170,10 @@ def passed(tests: list[str], limit: float, module: str | None = None) -> bool:
     return os.waitpid(child, 0)[1] == 0
 
 
-def judged(module: str, tree: Path, killed: set[str], until: float) -> Iterator[tuple[Mutant, str]]:
-    """Every mutant with what the tests make of it."""
+def judged(
+    module: str, tree: Path, known: dict[str, str], until: float
+) -> Iterator[tuple[Mutant, str]]:
+    """Every mutant with what the tests make of it, or are known to."""
     tests = SETTINGS["tests"][module]
     with redirect_stdout(io.StringIO()):
         pytest.main([*PYTEST, "--collect-only", *tests])  # loads them for all forks
@@ -181,8 +183,8 @@ def judged(module: str, tree: Path, killed: set[str], until: float) -> Iterator[
         raise SystemExit(f"{module}: the tests fail without a mutant:\n{log[-3000:]}")
     limit = 10 + 3 * (time.monotonic() - started)
     for mutant in mutants(module, tree):
-        if mutant.key in killed:
-            yield mutant, "killed"
+        if mutant.key in known:
+            yield mutant, known[mutant.key]
         elif time.monotonic() > until:
             yield mutant, "not run"
         else:
@@ -223,12 +225,15 @@ def main() -> None:
         for module in modules:
             killed, count = set(memory.get(module, [])), Counter()
             excused = SETTINGS["explained"].get(module, {})
-            for mutant, outcome in judged(module, tree, killed, until):
-                known = outcome == "survived" and mutant.key in excused
-                count["explained" if known else outcome] += 1
+            known = {} if options.fresh else dict.fromkeys(excused, "explained")
+            known |= dict.fromkeys(killed, "killed")
+            for mutant, outcome in judged(module, tree, known, until):
+                if outcome == "survived" and mutant.key in excused:
+                    outcome = "explained"
+                count[outcome] += 1
                 if outcome == "killed":
                     killed.add(mutant.key)
-                elif outcome == "survived" and not known:
+                elif outcome == "survived":
                     print(f"  line {mutant.line}: {mutant.key}", flush=True)
                 memory[module] = sorted(killed)
                 MEMORY.write_text(json.dumps(memory, indent=1))
