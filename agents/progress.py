@@ -19,9 +19,9 @@ def bar(
     """Show a bar on stderr while the block runs.
 
     Args:
-        name: What stands before it.
-        total: What is to be done, in any unit.
-        done: What of it was done before.
+        name: Text before it.
+        total: Steps to do, in any unit.
+        done: Steps that were done before.
         shown: False shows nothing.
 
     Yields:
@@ -59,8 +59,8 @@ class Outlook:
     It is measured on the first updates: the time of one, times those that are left.
 
     Args:
-        name: What is trained.
-        total: What is to be done, in any unit, e.g. steps.
+        name: Name of the training.
+        total: Steps to do, in any unit.
         ways: Ways to make it shorter.
     """
 

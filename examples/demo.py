@@ -58,7 +58,7 @@ def growth(act: Act, market: Any, **options: Any) -> float:
 
 
 def equal_weight(market: Any) -> Act:
-    """Back to equal weight every day."""
+    """Return the rule that goes back to equal weight every day."""
     import numpy as np
 
     weights = np.r_[0.0, np.full(market.n_assets, 1 / market.n_assets)]
@@ -66,7 +66,7 @@ def equal_weight(market: Any) -> Act:
 
 
 def rule(market: Any) -> Act:
-    """What knows the signal: part of the way to the softmax of the signal, at every bar."""
+    """Return the rule that knows the signal: a part of the way to its softmax at every bar."""
     import numpy as np
 
     signal = market.features[:, :, market.feature_names.index("signal")]

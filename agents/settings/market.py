@@ -1,4 +1,4 @@
-"""What is traded where there is no run, as settings; light, so that wrong ones are told at once."""
+"""Settings of a market without a run; light, so that errors come before torch is imported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portfolio_env.simulation.costs import TransactionCosts
 
 @dataclass(frozen=True)
 class MarketConfig:
-    """What is traded where there is no run; names and defaults are those of train.py."""
+    """Market of an evaluation without a run; names and defaults are those of train.py."""
 
     market: str = "sp500"
     """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
@@ -27,7 +27,7 @@ class MarketConfig:
     features: str = "minimal"
     """Feature set, for baselines that read features."""
     data: DataOptions = field(default_factory=DataOptions)
-    """How the data are prepared."""
+    """Preparation of the data."""
     train: float | str = 0.6
     """Training range, in which models are fitted: fraction of the bars, or the date of its end."""
     validation: float | str = 0.2
@@ -39,13 +39,13 @@ class MarketConfig:
     initial_value: float = 10_000.0
     """Money at the start."""
     costs: TransactionCosts = field(default_factory=TransactionCosts)
-    """What trading and holding cost."""
+    """Costs of trading and holding."""
     cost_model: str | None = None
     """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
     cost_options: str = "{}"
     """Options of the cost model as JSON."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
-    """Which portfolios may be held."""
+    """Constraints on portfolios and trades."""
 
 
 def refuse_no_run(path: Path) -> None:

@@ -45,7 +45,7 @@ def open_task(
     device: str = "auto",
     agent: bool = True,
 ) -> EvaluationTask:
-    """The task of a run, see ``run_task``; without one that of a market, see ``market_task``.
+    """Return the task of a run (``run_task``), or without one of a market (``market_task``).
 
     Raises:
         ArgumentError: If settings of a market are given beside a run, or the split is not that of
@@ -69,11 +69,11 @@ def open_task(
 
 
 def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationTask:
-    """The task of baselines alone.
+    """Return the task of baselines alone.
 
     Args:
-        config: What is traded.
-        folder: Its folder; default runs/MARKET__baselines.
+        config: Market and its options.
+        folder: Folder of the evaluation; default runs/MARKET__baselines.
     """
     parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
     settings = TrainConfig(**parts).resolved()
@@ -89,14 +89,14 @@ def run_task(
     device: str = "auto",
     agent: bool = True,
 ) -> EvaluationTask:
-    """The task of a run, or of a walk forward, whose folds are evaluated one after the other.
+    """Return the task of a run, or of a walk forward, whose folds are evaluated in turn.
 
     Agents are called after their algorithm, those of a walk forward with several seeds after their
     seed too. What is evaluated of a walk forward is the test range alone.
 
     Args:
         path: Folder of the run or of the walk forward.
-        model: Which of its models is evaluated, see ``load_run``.
+        model: Model of the run to evaluate, see ``load_run``.
         device: Torch device of the model.
         agent: Include the agent; False takes the market and the rules of the run alone.
 
@@ -105,7 +105,7 @@ def run_task(
     """
     if (path / FILE).exists():
         return _walk_forward_task(path, model, device, agent)
-    if not agent:  # so that a run without a model yet will do
+    if not agent:  # so that a run without a model is accepted
         config = read_config(path)
         fold = EvaluationFold(*load_checked_market(path, config), config.env_options())
         return EvaluationTask(path, fold, (fold,), model=model)
@@ -113,7 +113,8 @@ def run_task(
     name = last_name(run.config["algo"])
     agents = {name: trained_agent(run, model)}
     fold = EvaluationFold(run.market, run.ranges, run.env_options, agents)
-    return EvaluationTask(run.path, fold, (fold,), name, model)
+    warnings = unfinished(run, model)
+    return EvaluationTask(run.path, fold, (fold,), name, model, warnings=warnings)
 
 
 def _walk_forward_task(
@@ -145,21 +146,26 @@ def _walk_forward_task(
     return EvaluationTask(path, whole, folds, algo if agent else None, model)
 
 
+def unfinished(run: Run, model: str) -> list[str]:
+    """Return a warning where a checkpoint stands for a model that is not trained to its end."""
+    file = model_file(run.path, model)
+    if file.parent.name != CHECKPOINTS:
+        return []
+    return [
+        f"The training of {run.path} is not finished: its checkpoint after {int(file.stem):,} of "
+        f"{run.config['timesteps']:,} steps is evaluated. Continue it with: python train.py "
+        f"--resume {run.path}"
+    ]
+
+
 def trained_agent(run: Run, model: str) -> TrainedAgent:
-    """The agent of a run, as an evaluation takes it."""
-    file, note = model_file(run.path, model), ""
-    if file.parent.name == CHECKPOINTS:
-        note = (
-            f"The training of {run.path} is not finished: its checkpoint after "
-            f"{int(file.stem):,} of {run.config['timesteps']:,} steps is evaluated. Continue it "
-            f"with: python train.py --resume {run.path}"
-        )
-    figures = partial(encoder_pictures, run)
-    return TrainedAgent(run.model, file, parameter_bytes(run), figures, note)
+    """Return the agent of a run for an evaluation."""
+    file = model_file(run.path, model)
+    return TrainedAgent(run.model, file, parameter_bytes(run), partial(encoder_pictures, run))
 
 
 def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
-    """Show the figures of a report in TensorBoard too."""
+    """Write the figures of a report to TensorBoard too."""
     from matplotlib.image import imread
     from torch.utils.tensorboard import SummaryWriter
 
@@ -169,23 +175,23 @@ def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
 
 
 _TEXTS = {
-    "attention": "What the encoder looks at, at the last bar of the range.",
-    "calibration": "Whether the uncertainty of the encoder's forecasts is right, over the range.",
+    "attention": "Attention of the encoder at the last bar of the range.",
+    "calibration": "Calibration of the encoder's forecasts over the range.",
 }
 
 
 def network_of(run: Run) -> nn.Module:
-    """The network that a run's agent decides with."""
+    """Return the network with which a run's agent decides."""
     return run.model.network if isinstance(run.model, DirectAgent) else run.model.policy
 
 
 def parameter_bytes(run: Run) -> int:
-    """Memory of the network's parameters."""
+    """Return the memory of the network's parameters, in bytes."""
     return sum(part.numel() * part.element_size() for part in network_of(run).parameters())
 
 
 def encoder_pictures(run: Run, rows: Range) -> dict[str, tuple[Figure, str]]:
-    """Attention and calibration over some rows, with a text each; empty where there is neither.
+    """Return captioned figures of attention and calibration over some rows; {} without either.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""What an evaluation prints: a table that fits the terminal, sentences; or Markdown, CSV, JSON."""
+"""Printed evaluations: a table that fits the terminal and sentences; or Markdown, CSV, JSON."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> N
 
 
 def narrowed(texts: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
-    """The widest of a table that fits.
+    """Return the widest part of a table that fits.
 
     Args:
         texts: The table, of texts.
@@ -82,8 +82,8 @@ def narrowed(texts: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
     Returns:
         The table without the intervals and columns for which there is no room, and their names.
     """
-    texts, missing = texts.loc[:, (texts != "").any()], []
-    texts, missing = _without(texts, LESS_WANTED[0], width, missing)
+    texts = texts.loc[:, (texts != "").any()]
+    texts, missing = _without(texts, LESS_WANTED[0], width, [])
     if _width(texts) > width:
         short = {name: texts[name].str.partition(" [")[0] for name in INTERVALS if name in texts}
         texts = texts.assign(**short)
@@ -102,7 +102,7 @@ def _without(
 
 
 def _width(texts: pd.DataFrame) -> int:
-    """Of the table on a terminal: a rule before, between and after, a blank beside each text."""
+    """Return the width on a terminal: rules before, between and after, blanks beside each text."""
     columns = [texts.index.to_series(), *(texts[name] for name in texts)]
     names = ["", *texts.columns]
     widths = (
@@ -118,7 +118,8 @@ def _print_table(title: str, texts: pd.DataFrame, *, narrow: bool = False) -> li
     from rich.table import Table
     from rich.text import Text
 
-    console, missing = Console(), []
+    console = Console()
+    missing: list[str] = []
     if narrow:
         texts, missing = narrowed(texts, console.width)
     print(title)  # not as the table's: that would be broken where the table is narrow

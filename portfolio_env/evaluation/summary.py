@@ -1,4 +1,4 @@
-"""What a comparison says: the table as texts, and plain sentences."""
+"""Summary of a comparison: the text table, and plain sentences."""
 
 import math
 from collections.abc import Sequence
@@ -13,27 +13,26 @@ from portfolio_env.evaluation.usage_log import Look, looks_warning
 SIGNIFICANCE = 0.05
 LEGEND = (
     "Growth is log growth a year, in %, after costs; strategies are ranked by it. Oracles know the "
-    "future: they are upper bounds and have no rank.",
-    "Brackets hold 95 % intervals of a stationary bootstrap of time. They reflect sampling "
-    "variation within this period, not other markets or other times.",
-    "p is the probability of a difference to the benchmark as large as this if there is no true "
-    "one, for one strategy taken alone: a t-test that allows for autocorrelation (Newey & West "
-    "1987).",
+    "future: upper bounds, not competitors.",
+    "Brackets hold 95 % intervals of a stationary bootstrap of time: sampling variation "
+    "within this period, not other markets or periods.",
+    "p is the chance of a difference to the reference as large as this where there is no true one, "
+    "for one strategy taken alone: a t-test that allows for autocorrelation (Newey & West 1987).",
     "The deflated Sharpe ratio is the probability that the true Sharpe ratio is above the largest "
     "that as many trials without skill show by luck (Bailey & Lopez de Prado 2014). It compares "
-    "with no skill, not with the benchmark, and strategies that are sure to lose, for example to "
-    "costs, widen the spread that counts as luck.",
-    "The set is the model confidence set: strategies that are statistically indistinguishable from "
-    "the best one (Hansen, Lunde & Nason 2011). Membership is no evidence of skill.",
+    "with no skill, not with the reference, and strategies that are sure to lose, to costs say, "
+    "widen the spread that counts as luck.",
+    "Model confidence set: strategies statistically indistinguishable from the best (Hansen, Lunde "
+    "& Nason 2011); membership is not evidence of skill.",
 )
 """How to read the table."""
 
 
 def sentence(comparison: Comparison, strategy: str) -> str:
-    """One sentence on a strategy: does it beat the reference, taken alone?
+    """Return one sentence on a strategy: whether it alone beats the reference.
 
     Args:
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
         strategy: Name of a row of its table.
     """
     if strategy in comparison.failed:
@@ -41,7 +40,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     row, reference = comparison.table.loc[strategy], comparison.reference
     growth = f"{100 * row['annual_log_growth']:+.1f} % log growth a year after costs"
     if strategy in comparison.oracles:
-        return f"{strategy} knows the future: {growth}, an upper bound."
+        return f"{strategy} knows the future: {growth}, an upper bound, not a competitor."
     if strategy == reference:
         return f"{strategy} is the benchmark: {growth}."
     if strategy not in comparison.complete:
@@ -68,23 +67,23 @@ def sentence(comparison: Comparison, strategy: str) -> str:
 
 
 def beats(comparison: Comparison, strategy: str) -> bool:
-    """Whether the interval of the difference in growth to the reference lies above 0.
+    """Return whether the interval of the difference in growth to the reference lies above 0.
 
     Args:
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
         strategy: Name of a row of its table.
     """
     return float(comparison.table["growth_difference_low"][strategy]) > 0
 
 
 def best_beats(comparison: Comparison) -> bool:
-    """Whether some strategy, chosen among all, is ahead by Hansen's test, at ``SIGNIFICANCE``."""
+    """Return whether the best of all strategies is ahead by Hansen's test, at ``SIGNIFICANCE``."""
     test = comparison.superiority
     return test is not None and test.p_value <= SIGNIFICANCE and test.estimate > 0
 
 
 def overall(comparison: Comparison) -> str:
-    """The sentence on all strategies together: is the best more than the luckiest?"""
+    """Return the sentence on all strategies: whether the best significantly beats the reference."""
     test, reference = comparison.superiority, comparison.reference.replace("_", " ")
     if test is None:
         return f"No test of the best strategy against {reference}."
@@ -111,11 +110,11 @@ def overall(comparison: Comparison) -> str:
 
 
 def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = False) -> str:
-    """What the gate decided on the validation range.
+    """Return a sentence on the gate's decision on the validation range.
 
     Args:
         agent: Name of the agent.
-        decision: Of the gate.
+        decision: Decision of the gate.
         chosen_there: The model was picked on the validation range too, which flatters it.
     """
     account = f"{agent}{GATED}"
@@ -135,7 +134,7 @@ def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = Fa
 
 
 def gate_sentences(task: EvaluationTask, gates: Sequence[ValidationGate]) -> list[str]:
-    """What the gates decided, of every agent and in every fold."""
+    """Return sentences on the decisions of the gates, for every agent and every fold."""
     return [
         (f"{window}: " if window else "")
         + gate_sentence(gate.agent.name, gate.decide(fold), chosen_there=task.model == "best")
@@ -145,7 +144,7 @@ def gate_sentences(task: EvaluationTask, gates: Sequence[ValidationGate]) -> lis
 
 
 def caveats(task: EvaluationTask, split: str, look: Look, earlier: Sequence[Look]) -> list[str]:
-    """What a reader must know before the table: that a range was used before, or was fitted to."""
+    """Return caveats of the table: ranges that were used before, and oracles."""
     if split == "train":
         return [
             "This is the training range: agents and baselines were fitted to these bars, and the "
@@ -156,15 +155,14 @@ def caveats(task: EvaluationTask, split: str, look: Look, earlier: Sequence[Look
             "This is the validation range: it chooses models and settings, which flatters the "
             "agents. Nothing of theirs here is out of sample."
         ]
-    notes = [agent.note for fold in task.folds for agent in fold.agents.values() if agent.note]
-    return [*notes, *([looks_warning(earlier, look)] if earlier else [])]
+    return [*task.warnings, *([looks_warning(earlier, look)] if earlier else [])]
 
 
 def text_table(comparison: Comparison) -> pd.DataFrame:
-    """The table as texts: what people read, of a page or a terminal.
+    """Return the table as texts, for a page or a terminal.
 
     Args:
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
     """
     table = comparison.table
     texts = {
@@ -189,7 +187,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def _places(comparison: Comparison) -> pd.Series:
-    """The rank of what is ranked."""
+    """Return the ranks of what is ranked."""
     ranks = comparison.table["rank"].map("{:.0f}".format)
     ranks[list(comparison.oracles)] = "oracle"
     ranks[list(comparison.failed)] = "failed"
@@ -199,7 +197,7 @@ def _places(comparison: Comparison) -> pd.Series:
 def _texts(
     table: pd.DataFrame, form: str, column: str, *, scale: float = 1, bounds: bool = False
 ) -> pd.Series:
-    """Numbers as texts, with their interval in brackets; empty where there is none."""
+    """Return numbers as texts, with their interval in brackets; empty where there is none."""
 
     def text(row: pd.Series) -> str:
         value, *interval = (

@@ -202,8 +202,8 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"encoder": "mlp", "curriculum": "2,3", "universe": 11}, "universe=11"),
         ({"encoder": "mlp", "policy": "flat_mlp", "observation": "flat"}, "has no encoder"),
         ({"algo": "direct", "reward": "log_return"}, "reward 'log_return' is of RL"),
-        ({"algo": "direct", "constraints": PERIOD}, "no differentiable twin"),
-        ({"encoder": "mlp", "curriculum": "2,3", "constraints": PERIOD}, "no differentiable twin"),
+        ({"algo": "direct", "constraints": PERIOD}, "not differentiable"),
+        ({"encoder": "mlp", "curriculum": "2,3", "constraints": PERIOD}, "not differentiable"),
         ({"freeze_encoder": 0.5}, "has none to train"),
         ({"window": 0}, "window=0 must be"),
         ({"window": 250, "encoder": "gat"}, "a window of 250 is"),
@@ -407,8 +407,8 @@ def test_an_unfinished_run_says_which_checkpoint_is_evaluated(
     run_path: Path, tmp_path: Path
 ) -> None:
     path = shutil.copytree(run_path, tmp_path / "run")
-    assert run_task(path, device="cpu").folds[0].agents["ppo"].note == ""
+    assert run_task(path, device="cpu").warnings == []
     (path / "final_model.safetensors").unlink()
-    (agent,) = run_task(path, device="cpu").folds[0].agents.values()
-    assert "its checkpoint after 8,192 of 8,192 steps is evaluated" in agent.note
-    assert f"--resume {path}" in agent.note
+    (warning,) = run_task(path, device="cpu").warnings
+    assert "its checkpoint after 8,192 of 8,192 steps is evaluated" in warning
+    assert f"--resume {path}" in warning
