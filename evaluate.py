@@ -1,7 +1,7 @@
 """Evaluate a trained agent against baselines, out of sample and in the same environment.
 
 RUN may be the folder of a walk forward: every fold is evaluated on its own test, with baselines
-fitted anew to its training range, and the tests are joined to one account each.
+fitted again to its training range, and the tests are joined to one account each.
 
 python evaluate.py RUN --baselines all
 python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,10,25
@@ -45,7 +45,7 @@ class EvaluateConfig:
     model: Literal["final", "best"] = "final"
     """The model at the end of the training, or the best one by validation."""
     commissions: str = ""
-    """Further commissions in basis points to judge at, e.g. 0,10,25."""
+    """Further commissions in basis points to evaluate at, e.g. 0,10,25."""
     capital: float | None = None
     """Capital; the report lists the orders that reach each strategy's weights at the last bar."""
     lot: float = 1.0
@@ -63,11 +63,11 @@ class EvaluateConfig:
     file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """YAML or JSON file of settings; what is given here as well counts."""
     task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
-    """What is traded where there is no run."""
+    """Market of an evaluation without a run."""
 
 
 def evaluate(config: EvaluateConfig) -> Comparison:
-    """Run everything, write everything, print the verdict; a run is kept from being removed."""
+    """Run an evaluation, write its files, print the verdict; a run is locked against removal."""
     split = config.split
     with evaluating(config.run) if config.run and is_run(config.run) else nullcontext():
         where = (config.run, config.task, config.out, split)
@@ -95,7 +95,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
 
 
 def _defaults(file: Path) -> EvaluateConfig:
-    """The settings of a file: those of the evaluation and of its market side by side."""
+    """Return the settings of a file: those of the evaluation and of its market side by side."""
     given = read_settings(file)
     return settings_of(EvaluateConfig, given, file, beside="task", without=["file"])
 

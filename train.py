@@ -36,7 +36,7 @@ class Command:
 
 
 def run(command: Command, *, progress_bar: bool = True) -> Path:
-    """Do what the command says; the folder of the run or of the walk forward."""
+    """Run the command; return the folder of the run or of the walk forward."""
     if command.resume is not None:
         if command.file is not None:
             raise ArgumentError("--config is for a new run; --resume goes on with its own settings")
@@ -62,12 +62,12 @@ def _seeds(text: str | None) -> list[int]:
         return [int(seed) for seed in text.split(",")] if text else []
     except ValueError as error:
         raise ArgumentError(
-            f"--seeds {text!r} is no list of whole numbers such as 0,1,2"
+            f"--seeds {text!r} is not a list of whole numbers such as 0,1,2"
         ) from error
 
 
 def _defaults(file: Path) -> TrainConfig:
-    """The settings of a file, or those of a run but for its folder."""
+    """Return the settings of a file, or those of a run but for its folder."""
     folder = file if file.is_dir() else file.parent
     if file.is_dir() or file == folder / "config.json":
         return replace(read_config(folder), out=None)

@@ -1,4 +1,4 @@
-"""Which small faults in the code that decides about money and evidence would the tests not notice?
+"""Mutation test: small faults in the code of money and evidence that the tests do not notice.
 
     python benchmarks/mutants.py                        # every module, hours
     python benchmarks/mutants.py portfolio_env/simulation/costs.py --minutes 10
@@ -6,7 +6,7 @@
 Every module of ``mutants.toml`` is changed in one place at a time by cosmic-ray (a sign, a
 comparison, a constant, a condition), in a copy of the checkout, and its tests run on the change; a
 mutant that they pass survives. The economics run as plain Python (``NUMBA_DISABLE_JIT``), so that
-nothing is compiled anew and no old machine code answers.
+nothing is compiled again and no old machine code answers.
 
 Killed mutants are remembered in ``runs/mutants.json`` and not run again unless ``--fresh`` is
 given: tests may be added, but a test that is weakened needs a fresh run. Those that no test can
@@ -50,7 +50,7 @@ from cosmic_ray.work_item import MutationSpec
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "benchmarks" / "mutants.toml").read_text())
 MEMORY = ROOT / "runs" / "mutants.json"
-# Asserts stay as they are: to rewrite those of hypothesis anew took most of the time of a mutant.
+# Asserts stay as they are: to rewrite those of hypothesis took most of the time of a mutant.
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--assert=plain"]
 PYTEST += ["--hypothesis-profile=mutants", "--tb=native"]  # others look for sources everywhere
 # One wrong operator in the place of each, the likeliest slip; others fail on floats at once.
@@ -65,7 +65,7 @@ OPERATORS = re.compile(
 
 
 class Mutant(NamedTuple):
-    """A change of one place, named by what it does and not by where that is."""
+    """Change of one place, named by what it does and not by where that is."""
 
     key: str
     line: int
@@ -73,7 +73,7 @@ class Mutant(NamedTuple):
 
 
 def mutants(module: str, tree: Path) -> Iterator[Mutant]:
-    """The mutants of a module that change what it does."""
+    """Return the mutants of a module that change what it does."""
     code = (tree / module).read_text()
     idle = idle_lines(code)
     with use_db(str(tree / "session.sqlite")) as database:
@@ -95,14 +95,14 @@ def mutants(module: str, tree: Path) -> Iterator[Mutant]:
 
 
 def difference(before: str, after: str) -> str:
-    """The changed lines, without their indentation."""
+    """Return the changed lines, without their indentation."""
     pairs = zip(before.splitlines(), after.splitlines(), strict=False)
     changed = [(a.strip(), b.strip()) for a, b in pairs if a != b]
     return " | ".join(f"{a} -> {b}" for a, b in changed[:1])
 
 
 def idle_lines(code: str) -> set[int]:
-    """Lines of no interest: signatures (annotations, defaults), docstrings, words of errors."""
+    """Return lines of no interest: signatures (annotations, defaults), docstrings, error texts."""
     lines: set[int] = set()
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.FunctionDef):
@@ -117,7 +117,7 @@ def idle_lines(code: str) -> set[int]:
 
 
 def functions(namespace: dict[str, Any], module: str) -> Iterator[tuple[str, FunctionType]]:
-    """The functions and methods that a module defines, by their names."""
+    """Yield the functions and methods that a module defines, with their names."""
     for value in list(namespace.values()):
         if isinstance(value, type) and value.__module__ == module:
             yield from functions(dict(vars(value)), module)
@@ -158,7 +158,7 @@ def passed(tests: list[str], limit: float, module: str | None = None) -> bool:
         out = os.open("pytest.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(out, 1)
         os.dup2(out, 2)
-        # Ends an endless loop; of the processor's time, for a busy machine is no fault.
+        # Ends an endless loop; in processor time, which a busy machine does not affect.
         signal.setitimer(signal.ITIMER_PROF, limit)
         code = 1
         try:
@@ -196,7 +196,7 @@ def judged(
 
 
 def copied_checkout() -> Path:
-    """What the tests need, in a folder whose sources may be changed."""
+    """Copy what the tests need to a folder whose sources may be changed."""
     tree = Path(tempfile.mkdtemp(prefix="mutants-"))
     for name in ("portfolio_env", "agents", "baselines", "benchmarks", "tests"):
         ignored = shutil.ignore_patterns("__pycache__")
@@ -206,7 +206,7 @@ def copied_checkout() -> Path:
 
 
 def main() -> None:
-    """Run the mutants and print the survivors, as they are found, and the score of every module."""
+    """Run the mutants; print the survivors as they are found, and the score of every module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", help="of mutants.toml; all without")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after as many")

@@ -1,4 +1,4 @@
-"""How the hot loops are compiled: decorators, and arrays without reference counts."""
+"""Compilation of the hot loops: decorators, and arrays without reference counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numba.extending import intrinsic
 
 from portfolio_env.code_cache import CodeCache
 
-# ``NUMBA_DISABLE_JIT=1`` of the environment: everything runs as plain Python.
+# With ``NUMBA_DISABLE_JIT=1`` in the environment everything runs as plain Python.
 PLAIN = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # numba sets it while it loads
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -30,7 +30,7 @@ def kernel(function: Function) -> Function:
 
 
 def inlined(function: Function) -> Function:
-    """Like ``kernel``, and copied into its callers: small steps of a loop over lanes."""
+    """Compile like ``kernel``, and copy into callers: for small steps of a loop over lanes."""
     return _compiled(function, inline="always")
 
 
@@ -44,12 +44,12 @@ def _compiled(function: Function, **options: Any) -> Function:
 
 
 def record(**fields: type[np.generic]) -> np.dtype[np.void]:
-    """A type of records whose fields are read as attributes, compiled or not."""
+    """Return a type of records whose fields are read as attributes, compiled or not."""
     return np.dtype((np.record, list(fields.items())))
 
 
 def _borrow(typing_context: Any, arrays: Any) -> Any:
-    """An array, or a named tuple of arrays, without an owner: for arguments of compiled functions.
+    """Return an array or named tuple of arrays without an owner, for compiled code.
 
     Numba counts references to the owner of an array by atomic operations, at every slice and call;
     in a loop over lanes, each a handful of numbers, they took most of the time. The caller keeps

@@ -1,4 +1,4 @@
-"""Stages that come before the algorithm: forecasts, then net growth; see `training.pretraining`."""
+"""Curriculum stages before the algorithm: forecasts, then net growth (`training.pretraining`)."""
 
 import logging
 from functools import partial
@@ -26,14 +26,14 @@ from portfolio_env.market import Market
 KIND = "weights"
 Weights = dict[str, Tensor]
 _LOGGER = logging.getLogger(__name__)
-_PREDICTION_WEIGHT = 0.1  # of the likelihood of forecasts beside growth, in stage 2
-_SCORER = "scorer."  # before the names of its weights
+_PREDICTION_WEIGHT = 0.1  # weight of the forecasts' likelihood beside growth, in stage 2
+_SCORER = "scorer."  # prefix of the names of its weights
 
 
 def pretrained(
     path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> Weights | None:
-    """The weights that the stages before the algorithm hand on, see ``hand_on``; None without any.
+    """Run the stages before the algorithm; return the weights for ``hand_on``, None without any.
 
     Args:
         path: The run folder; ``encoder.safetensors`` keeps the result, ``stage_1.safetensors`` and
@@ -41,7 +41,7 @@ def pretrained(
             and figures go to ``tb/stage_1`` and ``tb/stage_2``, by the samples (bars, or steps of
             accounts) seen in the stage.
         config: Resolved settings.
-        market: With fitted features.
+        market: Market with fitted features.
         ranges: Rows of each range; nothing after the validation range is read.
     """
     if config.curriculum == "3":
@@ -64,7 +64,7 @@ def pretrained(
 
 
 def hand_on(weights: Weights | None, network: nn.Module) -> None:
-    """Give a policy or network what was pretrained of it.
+    """Load pretrained weights into a policy or network.
 
     Every extractor gets the encoder, and the head of forecasts where it has one. The scorer of
     stage 2 goes where logits are its scores as they are: to PPO and A2C, and to stage 3 without RL,
@@ -83,7 +83,7 @@ def hand_on(weights: Weights | None, network: nn.Module) -> None:
 
 
 def _scorer(network: nn.Module) -> nn.Module | None:
-    """What makes logits of the extractor's rows, without squashing them; None if there is none."""
+    """Return the scorer that maps the extractor's rows to logits, unsquashed; None without one."""
     if isinstance(network, DirectNetwork):
         return nn.Sequential(network.scorer, network.head)
     # a Dirichlet policy, which derives from it, makes concentrations
@@ -100,7 +100,7 @@ def _finish(
     trainer: Pretrainer | DirectTrainer,
     every: int,
 ) -> Weights:
-    """Train a stage to its end, from its last checkpoint; what it hands on."""
+    """Train a stage to its end, from its last checkpoint; return its weights."""
     _LOGGER.info("%s: at most %d rounds", stage, trainer.fit.rounds)
     take_up(trainer, file := path / f"{stage}{SUFFIX}")
     logger = curves(path / "tb" / stage, trainer.samples)
@@ -120,7 +120,7 @@ def _finish(
 
 
 def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Pretrainer:
-    """Stage 1."""
+    """Run stage 1, forecasts."""
     with th.random.fork_rng(devices=[]):
         th.manual_seed(config.seed)
         encoder = make_encoder(
@@ -137,7 +137,7 @@ def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) ->
 def _growth(
     config: TrainConfig, market: Market, ranges: dict[str, Range], weights: Weights | None
 ) -> DirectTrainer:
-    """Stage 2."""
+    """Run stage 2, net growth."""
     agent = direct_agent(config, market, forecasts=True)
     hand_on(weights, agent.network)
     stages = config.stages
@@ -159,7 +159,7 @@ def _growth(
 
 
 def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> DirectAgent:
-    """The agent of the gradient of net growth that settings ask for."""
+    """Return the agent of ``direct`` that the settings ask for."""
     options: dict[str, Any] = {}
     if config.algo == "direct":
         options, _ = sorted_direct_options(config.algo_kwargs)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MarketConfig:
-    """What is traded where there is no run; names and defaults are those of train.py."""
+    """Market of an evaluation without a run; names and defaults are those of train.py."""
 
     market: str = TrainConfig.market
     """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
@@ -51,7 +51,7 @@ class MarketConfig:
     features: str = TrainConfig.features
     """Feature set, for baselines that read features."""
     data: DataOptions = field(default_factory=DataOptions)
-    """How the data are prepared."""
+    """Preparation of the data."""
     train: float | str = TrainConfig.train
     """Training range, in which models are fitted: fraction of the bars, or the date of its end."""
     validation: float | str = TrainConfig.validation
@@ -63,13 +63,13 @@ class MarketConfig:
     initial_value: float = TrainConfig.initial_value
     """Money at the start."""
     costs: TransactionCosts = field(default_factory=TransactionCosts)
-    """What trading and holding cost."""
+    """Costs of trading and holding."""
     cost_model: str | None = None
     """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
     cost_options: str = "{}"
     """Options of the cost model as JSON."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
-    """Which portfolios may be held."""
+    """Constraints on portfolios and trades."""
 
 
 def open_task(
@@ -82,7 +82,7 @@ def open_task(
     device: str = "auto",
     agent: bool = True,
 ) -> EvaluationTask:
-    """The task of a run, see ``run_task``; without one that of a market, see ``market_task``.
+    """Return the task of a run (``run_task``), or without one of a market (``market_task``).
 
     Raises:
         ArgumentError: If settings of a market are given beside a run, or the split is not that of
@@ -106,11 +106,11 @@ def open_task(
 
 
 def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationTask:
-    """The task of baselines alone.
+    """Return the task of baselines alone.
 
     Args:
-        config: What is traded.
-        folder: Its folder; default runs/MARKET__baselines.
+        config: Market and its options.
+        folder: Folder of the evaluation; default runs/MARKET__baselines.
     """
     parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
     settings = TrainConfig(**parts).resolved()
@@ -126,14 +126,14 @@ def run_task(
     device: str = "auto",
     agent: bool = True,
 ) -> EvaluationTask:
-    """The task of a run, or of a walk forward, whose folds are evaluated one after the other.
+    """Return the task of a run, or of a walk forward, whose folds are evaluated in turn.
 
     Agents are called after their algorithm, those of a walk forward with several seeds after their
     seed too. What is evaluated of a walk forward is the test range alone.
 
     Args:
         path: Folder of the run or of the walk forward.
-        model: Which of its models is evaluated, see ``load_run``.
+        model: Model of the run to evaluate, see ``load_run``.
         device: Torch device of the model.
         agent: Include the agent; False takes the market and the rules of the run alone.
 
@@ -142,7 +142,7 @@ def run_task(
     """
     if (path / FILE).exists():
         return _walk_forward_task(path, model, device, agent)
-    if not agent:  # so that a run without a model yet will do
+    if not agent:  # so that a run without a model is accepted
         config = read_config(path)
         fold = EvaluationFold(*load_checked_market(path, config), config.env_options())
         return EvaluationTask(path, fold, (fold,), model=model)
@@ -183,14 +183,14 @@ def _walk_forward_task(
 
 
 def trained_agent(run: Run, model: str) -> TrainedAgent:
-    """The agent of a run, as an evaluation takes it."""
+    """Return the agent of a run for an evaluation."""
     return TrainedAgent(
         run.model, model_file(run.path, model), parameter_bytes(run), partial(encoder_pictures, run)
     )
 
 
 def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
-    """Show the figures of a report in TensorBoard too."""
+    """Write the figures of a report to TensorBoard too."""
     from matplotlib.image import imread
     from torch.utils.tensorboard import SummaryWriter
 
@@ -200,23 +200,23 @@ def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
 
 
 _TEXTS = {
-    "attention": "What the encoder looks at, at the last bar of the range.",
-    "calibration": "Whether the uncertainty of the encoder's forecasts is right, over the range.",
+    "attention": "Attention of the encoder at the last bar of the range.",
+    "calibration": "Calibration of the encoder's forecasts over the range.",
 }
 
 
 def network_of(run: Run) -> nn.Module:
-    """The network that a run's agent decides with."""
+    """Return the network with which a run's agent decides."""
     return run.model.network if isinstance(run.model, DirectAgent) else run.model.policy
 
 
 def parameter_bytes(run: Run) -> int:
-    """Memory of the network's parameters."""
+    """Return the memory of the network's parameters, in bytes."""
     return sum(part.numel() * part.element_size() for part in network_of(run).parameters())
 
 
 def encoder_pictures(run: Run, rows: Range) -> dict[str, tuple[Figure, str]]:
-    """Attention and calibration over some rows, with a text each; empty where there is neither.
+    """Return captioned figures of attention and calibration over some rows; {} without either.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

@@ -1,10 +1,9 @@
-"""Training: from settings to a finished run folder, and on from where a stopped one left off."""
+"""Training: from settings to a finished run folder, and resuming of a stopped one."""
 
 import logging
 import shlex
 import sys
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from agents.training.callbacks import (
     CheckpointCallback,
     LogCallback,
     PortfolioMetrics,
+    ProbeCallback,
     ValidationCallback,
 )
 from agents.training.cards import validate_models, write_card
@@ -46,11 +46,13 @@ from agents.training.run_folder import (
     read_config,
 )
 from agents.training.training_state import restore_training
+from agents.training.validation import Probes
 from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
-POINTS = 1000  # of a curve, at most
+POINTS = 1000  # points of a curve, at most
+PROBES = 50  # backtests for curves in a training, at most
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -66,7 +68,7 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     """
     config = config.resolved()
     market, ranges = config.load_market()
-    learner = _learner(config, market, ranges)  # refuses what cannot be before there is a folder
+    learner = _learner(config, market, ranges)  # rejects invalid settings before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = new_folder(config, f"{config.seed}__{stamp}")
     with one_process(path):
@@ -83,8 +85,8 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
         progress_bar: Show one on the terminal.
 
     Raises:
-        DataError: If the folder is no run, its market has changed since, or another process is at
-            work in it.
+        DataError: If the folder is not a run, its market has changed since, or another process is
+            at work in it.
     """
     path = Path(path)
     config = read_config(path)
@@ -97,7 +99,7 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
 def _learner(
     config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> BaseAlgorithm | DirectTrainer:
-    """What is trained, before its first step."""
+    """Return the trainer of a run, before its first step."""
     assert config.timesteps and config.num_envs  # the settings are resolved
     first, end = market.warmup + config.observed - 1, ranges["train"][1]
     if first >= end - 1:
@@ -123,11 +125,11 @@ def _learner(
 
 
 def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> BaseAlgorithm:
-    """The agent of a run by an algorithm of SB3, before its first step.
+    """Return the agent of a run by an algorithm of SB3, before its first step.
 
     Args:
         config: Resolved settings.
-        market: With fitted features.
+        market: Market with fitted features.
         ranges: Rows of each range.
     """
     assert config.num_envs
@@ -159,7 +161,8 @@ def _run(
         weights = pretrained(path, config, market, ranges)
         if isinstance(learner, DirectTrainer):
             hand_on(weights, learner.agent.network)
-            _run_direct(path, config, learner)
+            probes = Probes(market, ranges, config.env_options(), config.observed)
+            _run_direct(path, config, learner, probes)
         else:
             hand_on(weights, learner.policy)
             _run_rl(path, config, market, ranges, learner, progress_bar)
@@ -198,7 +201,7 @@ def _run_rl(
 
 
 def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> DirectTrainer:
-    """Training by the gradient of net growth; timesteps are lanes x steps x iterations."""
+    """Return the trainer of ``direct``; timesteps are lanes x steps x iterations."""
     assert config.timesteps and config.num_envs and config.validation_every
     weight = config.prediction_weight or 0.0
     _, options = sorted_direct_options(config.algo_kwargs)
@@ -220,17 +223,28 @@ def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range
     )
 
 
-def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer) -> None:
+def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer, probes: Probes) -> None:
     assert config.checkpoint_every and trainer.validation
     agent, options = trainer.agent, trainer.options
     take_up(trainer, file := path / CHECKPOINTS / f"direct{SUFFIX}")
     logger = curves(path / "tb", trainer.samples)
     every = max(1, config.checkpoint_every // (options.lanes * options.steps))
-    run_rounds(trainer, file, partial(write_points, logger), every)
+    probe_every = max(1, trainer.fit.rounds // PROBES)
+
+    def record(points: dict[str, Any], samples: int) -> None:
+        done = trainer.fit.round
+        if done % probe_every == 0 or trainer.fit.finished:
+            with trainer.fit.averaged():
+                points = points | probes.run(agent)
+        write_points(logger, points, samples)
+
+    if trainer.fit.round == 0:
+        write_points(logger, probes.run(agent), 0)
+    run_rounds(trainer, file, record, every)
     agent.network.load_state_dict(trainer.fit.weights())
     agent.save(path / f"final_model{SUFFIX}")
     best = path / f"best_model{SUFFIX}"
-    if not best.exists():  # the last to be written: a finished run has its figures
+    if not best.exists():  # written last: a finished run has its metrics
         where = (trainer.market, trainer.validation, trainer.returns)
         write_points(logger, encoder_figures(trainer.embeddings, *where), trainer.samples)
     logger.close()
@@ -264,6 +278,10 @@ def _callbacks(
     callbacks: list[BaseCallback] = [
         PortfolioMetrics(config.to_json()),
         LogCallback(max(1, config.timesteps // POINTS)),
+        ProbeCallback(
+            Probes(market, ranges, config.env_options(), config.observed),
+            max(1, config.timesteps // PROBES),
+        ),
         ValidationCallback(path, market, validation, config.env_options(), every),
     ]
     if config.has_encoder:

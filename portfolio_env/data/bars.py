@@ -1,7 +1,7 @@
-"""Bars from files and frames, long or wide: as they are (`read_frame`), or checked (`read_panel`).
+"""Bars from files and frames, long or wide: unchecked (`read_frame`), or checked (`read_panel`).
 
-Nothing is repaired or filled: whatever cannot be true is refused with an error that names the file,
-the row and the mend.
+Nothing is repaired or filled: whatever cannot be true is rejected with an error that names the
+file, the row and the fix.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _REQUIRED = ("date", "symbol", "close")
 
 
 def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read bars as they are: duplicates, disorder, impossible and incomplete bars are kept.
+    """Read bars unchecked: duplicates, disorder, impossible and incomplete bars are kept.
 
     Args:
-        path: A CSV or Parquet file, plain or gzip (told by its content, not its name), in one of
+        path: A CSV or Parquet file, plain or gzip (recognised by content, not name), in one of
             these forms, or a folder of Parquet files.
 
             - long: columns date (ISO 8601), symbol, close and, where known, open, high, low and
@@ -38,7 +38,7 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
         fields that the source has; ``attrs`` holds the source and its SHA-256.
 
     Raises:
-        DataError: For what cannot be read, naming the file, the row and the mend.
+        DataError: For unreadable input, with file, row and fix.
     """
     tables, source = read_tables(path)
     frame = pd.concat([typed_frame(table, origin) for table, origin in tables], ignore_index=True)
@@ -47,14 +47,14 @@ def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
 
 
 def read_panel(path: str | os.PathLike[str]) -> PricePanel:
-    """Read a file or folder (see ``read_frame``) whose bars can all be true.
+    """Read a file or folder (see ``read_frame``), with a check that its bars are possible.
 
     Args:
         path: Dates increase within each symbol; symbols may be listed late, delisted early or miss
             bars.
 
     Raises:
-        DataError: Naming the file, the row and the mend.
+        DataError: For impossible bars, with file, row and fix.
     """
     tables, source = read_tables(path)
     parts = [_checked(typed_frame(table, origin), origin) for table, origin in tables]
@@ -62,28 +62,28 @@ def read_panel(path: str | os.PathLike[str]) -> PricePanel:
 
 
 def panel_from_frame(frame: pd.DataFrame, source: str = "the frame") -> PricePanel:
-    """A panel from a long frame; columns and rules as for ``read_panel``.
+    """Return a panel from a long frame; columns and rules as for ``read_panel``.
 
     Args:
         frame: Columns date, symbol, close and, where known, open, high, low and volume.
-        source: What errors call the data.
+        source: Name of the data in errors.
 
     Raises:
-        DataError: Naming the row (counted from 1) and the mend.
+        DataError: For impossible bars, with the row (counted from 1) and the fix.
     """
     origin = Origin(source)
     return _panel(_checked(typed_frame(frame, origin), origin), origin, {"source": "frame"})
 
 
 def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePanel:
-    """A panel of closing prices from a wide frame.
+    """Return a panel of closing prices from a wide frame.
 
     Args:
         close: Index increasing dates, one column per asset, NaN where an asset has no bar.
-        source: What errors and the provenance call the data.
+        source: Name of the data in errors and in the provenance.
 
     Raises:
-        DataError: Naming the row (counted from 1) or the asset and date, and the mend.
+        DataError: With the row (counted from 1) or the asset and date, and the fix.
     """
     origin = Origin(source)
     times = read_times(close.index.to_series(), origin)
@@ -101,7 +101,7 @@ def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePa
 
 
 def typed_frame(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """The columns of a long table that mean something, as dates, names and numbers."""
+    """Return the known columns of a long table, as dates, names and numbers."""
     missing = [name for name in _REQUIRED if name not in frame.columns]
     if missing:
         origin.fail(
@@ -118,7 +118,7 @@ def typed_frame(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 
 
 def _checked(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """Refuse bars that cannot be true, duplicates, and dates that do not increase in a symbol."""
+    """Reject impossible bars, duplicates, and dates that do not increase in a symbol."""
     bars = {name: frame[name].to_numpy() if name in frame.columns else None for name in BAR_FIELDS}
     no_close = frame["close"].isna().to_numpy()
     origin.refuse(no_close, "there is no close", "give it, or delete the row if there was no bar")
@@ -137,7 +137,7 @@ def _checked(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 
 
 def _panel(frame: pd.DataFrame, origin: Origin, provenance: dict[str, Any]) -> PricePanel:
-    """Spread a checked frame over dates and symbols."""
+    """Arrange a checked frame by dates and symbols."""
     assets, column = np.unique(frame["symbol"].to_numpy(str), return_inverse=True)
     timestamps, row = np.unique(frame["date"].to_numpy("datetime64[ns]"), return_inverse=True)
     tables: dict[str, Any] = {}
@@ -149,10 +149,5 @@ def _panel(frame: pd.DataFrame, origin: Origin, provenance: dict[str, Any]) -> P
 
 
 def frame_of_panel(panel: PricePanel) -> pd.DataFrame:
-    """A panel as a long frame, by date and symbol; a bar that does not exist has no row."""
-    rows, columns = np.nonzero(np.isfinite(panel.close))
-    fields = {name: getattr(panel, name) for name in BAR_FIELDS}
-    return pd.DataFrame(
-        {"date": panel.timestamps[rows], "symbol": np.array(panel.assets)[columns]}
-        | {name: values[rows, columns] for name, values in fields.items() if values is not None}
-    )
+    """Return a panel as a long frame, by date and symbol; see ``PricePanel.to_frame``."""
+    return panel.to_frame()

@@ -1,4 +1,4 @@
-"""Where markets come from: bundled real prices, generators and files."""
+"""Loading of markets: bundled real prices, generators and files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import pandas as pd
 
+from portfolio_env.checks import check_number
 from portfolio_env.data.bars import (
     frame_of_panel,
     panel_from_frame,
@@ -41,7 +42,7 @@ from portfolio_env.resampling import resample
 
 
 def sp500_panel() -> PricePanel:
-    """Adjusted daily closes of 20 large S&P 500 companies, 1990-01-02 to 2022-12-28.
+    """Return adjusted daily closes of 20 large S&P 500 companies, 1990-01-02 to 2022-12-28.
 
     The file is part of the wheel of skfolio (https://skfolio.org), which is found but not imported
     (its import takes seconds). The companies were chosen in hindsight: all of them survived.
@@ -73,7 +74,8 @@ Source: TypeAlias = str | os.PathLike[str] | Bars | Callable[[], Bars]
 """A name that ``load_market`` knows, a path, a frame, a panel, a market, or a function of one."""
 
 _NO_SOURCE = (
-    "{} is no source of bars: give a path, the name of a market, a frame, a PricePanel or a Market"
+    "{} is not a source of bars: give a path, the name of a market, a frame, a PricePanel or a "
+    "Market"
 )
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -96,6 +98,7 @@ def load_market(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
+    periods_per_year: float | None = None,
 ) -> Market:
     """Load a market by name, from a file, or from bars in memory.
 
@@ -118,8 +121,11 @@ def load_market(
         timeframe: Make longer bars of those that are kept, e.g. "1d" (see ``resample``).
         metadata: Labels of the assets, a file or a mapping (see ``with_categories``).
         exogenous: Further channels with their own times, a file or a frame (see ``join``).
-        repair: What to mend in the bars of a file or folder before they are checked (see
+        repair: Repairs of the bars of a file or folder before they are checked (see
             ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
+        periods_per_year: Bars per year that yearly figures follow from, above 0; None for those
+            that are counted in the range they are of, which ``repr(market)`` states for all of it.
+            Interest accrues by the clock either way.
 
     Returns:
         The market, as if its source held nothing but the kept bars: assets and rows without any are
@@ -128,15 +134,17 @@ def load_market(
 
     Raises:
         ArgumentError: For unknown names, options or dates.
-        DataError: If the data cannot be used; the message names the file, the row and the mend.
+        DataError: If the data cannot be used; the message names file, row and fix.
     """
     bars = _opened(source, repair)
     additions = (timeframe, metadata, exogenous)
     if isinstance(bars, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
-            return _cut_market(bars, assets, start, end)
+            kept = _cut_market(bars, assets, start, end)
+            return replace(kept, panel=_stated(kept.panel, periods_per_year))
         bars = bars.panel
     panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous)
+    panel = _stated(panel, periods_per_year)
     return build_market(panel, features=features, fit_end=fit_end)
 
 
@@ -153,11 +161,21 @@ def load_panel(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
+    periods_per_year: float | None = None,
 ) -> PricePanel:
-    """The bars that ``load_market`` computes features of; arguments and errors are its own."""
+    """Return the bars of which ``load_market`` computes features; same arguments and errors."""
     bars = _opened(source, repair)
     panel = bars.panel if isinstance(bars, Market) else bars
-    return _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    panel = _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    return _stated(panel, periods_per_year)
+
+
+def _stated(panel: PricePanel, periods_per_year: float | None) -> PricePanel:
+    """Return the panel with what was stated of its bars per year."""
+    if periods_per_year is None:
+        return panel
+    check_number("periods_per_year", periods_per_year, above=0)
+    return replace(panel, stated_periods_per_year=float(periods_per_year))
 
 
 def _prepared(
@@ -169,7 +187,7 @@ def _prepared(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None,
 ) -> PricePanel:
-    """The bars that are kept, with what was asked for."""
+    """Return the bars that are kept, with the requested additions."""
     if metadata is not None:
         bars = with_categories(bars, metadata)
     panel = _cut_panel(bars, assets, start, end)
@@ -181,7 +199,7 @@ def _prepared(
 
 
 def _opened(source: Source, repair: Mapping[str, Any] | Repair | None) -> PricePanel | Market:
-    """The bars of a source, checked; a market if it is one."""
+    """Return the bars of a source, checked; a market if it is one."""
     if isinstance(source, str | os.PathLike):
         return source_of(source, repair)
     if isinstance(source, pd.DataFrame) and repair is not None:
@@ -197,7 +215,7 @@ def _opened(source: Source, repair: Mapping[str, Any] | Repair | None) -> PriceP
 
 
 def _given(bars: Any) -> PricePanel | Market:
-    """Bars in memory, or what a function gives, checked."""
+    """Return bars in memory, or the result of a function, checked."""
     if isinstance(bars, PricePanel | Market):
         return bars
     if isinstance(bars, pd.DataFrame):
@@ -212,7 +230,7 @@ def _is_long(frame: pd.DataFrame) -> bool:
 
 
 def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> PricePanel | Market:
-    """What a user's function of bars returns."""
+    """Return the bars of a user's function."""
     try:
         bars = load(**options)
     except PortfolioError:
@@ -228,7 +246,7 @@ def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> 
 
 
 def _function(name: str) -> Callable[..., Any]:
-    """The function of bars that a name stands for, which says that it is one."""
+    """Return the function of bars of a name, which must declare its return type."""
     load = find("market", name, SOURCES)
     hint = inspect.signature(load).return_annotation if isinstance(load, FunctionType) else None
     told = str(getattr(hint, "__name__", hint)).rpartition(".")[2]
@@ -243,7 +261,7 @@ def _function(name: str) -> Callable[..., Any]:
 def source_of(
     name_or_path: str | os.PathLike[str], repair: Mapping[str, Any] | Repair | None = None
 ) -> PricePanel | Market:
-    """What a name or a path stands for; a market if it is a saved one."""
+    """Return the source of a name or a path; a market if it is a saved one."""
     text = os.fspath(name_or_path)
     name, _, query = text.partition("?")
     is_saved = Path(text).suffix == ".npz"
@@ -264,7 +282,7 @@ def source_of(
 
 
 def _repaired(path: str, options: Mapping[str, Any] | Repair) -> PricePanel:
-    """The panel of a file or folder after repairs, which its provenance records."""
+    """Return the panel of a file or folder after repairs, which its provenance records."""
     frame = read_frame(path)
     source = {str(key): value for key, value in frame.attrs.items()}
     mended, record = repaired_bars(frame, options)
@@ -273,7 +291,7 @@ def _repaired(path: str, options: Mapping[str, Any] | Repair) -> PricePanel:
 
 
 def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
-    """The options of a named source, as its function takes them."""
+    """Return the options of a named source, as its function takes them."""
     parameters = inspect.signature(load).parameters
     options: dict[str, Any] = {}
     for key, text in parse_qsl(query, keep_blank_values=True):
@@ -292,7 +310,7 @@ def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
 def _cut_panel(
     panel: PricePanel, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
 ) -> PricePanel:
-    """The panel of some assets and bars, without rows and assets that have none there."""
+    """Return the panel of some assets and bars, without rows and assets that have none there."""
     if assets is None and start is None and end is None:
         return panel
     panel = panel.subset(
@@ -310,13 +328,13 @@ def _cut_panel(
 def _cut_market(
     market: Market, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
 ) -> Market:
-    """The rows and assets of a saved market, with the features it has."""
+    """Return the rows and assets of a saved market, with the features it has."""
     chosen = market if assets is None else market.select(assets)
     return chosen.subset(_rows(market.panel, start, end))
 
 
 def _rows(panel: PricePanel, start: Moment | None, end: Moment | None) -> slice:
-    """The rows from ``start`` to before ``end``; dates may lie outside the data."""
+    """Return the rows from ``start`` to before ``end``; dates may lie outside the data."""
     first, last = (
         default
         if when is None
@@ -334,7 +352,7 @@ def _rows(panel: PricePanel, start: Moment | None, end: Moment | None) -> slice:
 
 
 def long_frame(source: Source) -> pd.DataFrame:
-    """The bars of a source, as they are: duplicates, disorder and impossible bars included.
+    """Return the bars of a source, unchecked: duplicates, disorder and impossible bars included.
 
     Args:
         source: See ``Source``; frames have columns date, symbol, close and, where known, open,
@@ -345,7 +363,7 @@ def long_frame(source: Source) -> pd.DataFrame:
         as float64, in the order given.
 
     Raises:
-        ArgumentError: If it is no source, or an unknown name.
+        ArgumentError: If it is not a source, or an unknown name.
         DataError: If there are no rows, or one lacks its date or symbol or holds no number.
     """
     bars = resolved(source)
@@ -353,7 +371,7 @@ def long_frame(source: Source) -> pd.DataFrame:
 
 
 def resolved(source: Source) -> pd.DataFrame | PricePanel:
-    """The bars of a source: a long frame of what has not been checked, else a panel."""
+    """Return the bars of a source: a long frame if unchecked, else a panel."""
     if isinstance(source, Market):
         return source.panel
     if isinstance(source, PricePanel):

@@ -1,6 +1,6 @@
 """Tables from files: CSV and Parquet, long and wide, plain and gzip, one or a folder of them.
 
-Files are told apart by their content, not by their names. Nothing is checked here but that a table
+Files are recognised by their content, not by their names. Nothing is checked here but that a table
 can be read.
 """
 
@@ -33,7 +33,7 @@ _LEVELS = ("Price", "Ticker")  # the two header rows that yfinance writes
 def read_tables(
     path: str | os.PathLike[str],
 ) -> tuple[list[tuple[pd.DataFrame, Origin]], dict[str, Any]]:
-    """The tables of a file, or of a folder with one Parquet file per symbol, in long form.
+    """Return the tables of a file, or of a folder with a Parquet file per symbol, in long form.
 
     Args:
         path: See ``portfolio_env.data.bars.read_frame``.
@@ -43,7 +43,7 @@ def read_tables(
         with where its rows come from; and the source and its SHA-256 for the provenance.
 
     Raises:
-        DataError: Naming the file and the mend.
+        DataError: For an unreadable file, with the fix.
     """
     if not Path(path).is_dir():
         frame, origin, about = read_table(path)
@@ -74,7 +74,7 @@ def read_tables(
 
 
 def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict[str, str]]:
-    """One CSV or Parquet file as it is.
+    """Read one CSV or Parquet file without changes.
 
     Returns:
         The frame without blank rows at the end (columns date and symbol, and the first one of a
@@ -104,7 +104,7 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
 
 
 def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
-    """The table, and the line of its first row."""
+    """Return the table, and the line of its first row."""
     options: dict[str, Any] = {
         "keep_default_na": False,  # NA and NAN are possible symbols
         "na_values": [""],
@@ -130,7 +130,7 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
         UnicodeDecodeError,
     ) as error:
         origin.fail(
-            f"is no CSV table ({str(error).strip()}); "
+            f"is not a CSV table ({str(error).strip()}); "
             "give a header and rows of as many fields, in UTF-8"
         )
     if not isinstance(frame.index, pd.RangeIndex):
@@ -142,12 +142,12 @@ def _read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
 
 
 def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The table, and what it says about its series."""
+    """Return the table, and its metadata on the series."""
     table = read_parquet(io.BytesIO(content), origin.name)
     try:
         frame = table.to_pandas()
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        origin.fail(f"is no Parquet table ({error}); write it anew")
+        origin.fail(f"is not a Parquet table ({error}); write it again")
     said = {
         key.decode(): value.decode(errors="replace")
         for key, value in (table.schema.metadata or {}).items()
@@ -162,13 +162,13 @@ def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[st
 
 
 def is_wide(columns: Iterable[object]) -> bool:
-    """Whether columns are a date and assets, not the fields of bars."""
+    """Return whether columns are a date and assets, not the fields of bars."""
     names = [str(name).casefold() for name in columns]
     return len(names) > 1 and not {"symbol", "close"} & set(names)
 
 
 def _long(frame: pd.DataFrame, origin: Origin) -> tuple[pd.DataFrame, Origin]:
-    """A table in long form; a wide one is turned, and rows of its assets without bars left out."""
+    """Return a table in long form, without rows of assets that have no bar there."""
     if frame.columns.nlevels == 2:
         return _stacked(frame.iloc[:, 0], _by_symbol(frame, origin), origin)
     if not is_wide(frame.columns):
@@ -178,7 +178,7 @@ def _long(frame: pd.DataFrame, origin: Origin) -> tuple[pd.DataFrame, Origin]:
 
 
 def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Series[Any]]]:
-    """The fields of each symbol of a table with two header rows."""
+    """Return the fields of each symbol of a table with two header rows."""
     names = list(frame.columns.names)
     if set(names) != set(_LEVELS):
         origin.fail(f"has two header rows called {names}; name them {list(_LEVELS)}")
@@ -193,7 +193,7 @@ def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Se
 def _stacked(
     dates: pd.Series[Any], fields: Mapping[str, Mapping[str, pd.Series[Any]]], origin: Origin
 ) -> tuple[pd.DataFrame, Origin]:
-    """A long frame of the bars that exist, symbol by symbol."""
+    """Return a long frame of the bars that exist, symbol by symbol."""
     times = read_times(dates, origin)
     parts, numbers = [], []
     for symbol, series in fields.items():
@@ -211,18 +211,18 @@ def _stacked(
     return pd.concat(parts, ignore_index=True), replace(origin, numbers=np.concatenate(numbers))
 
 
-_ZONE = r"[T ].*?(Z|[+-]\d\d(?::?\d\d)?)$"  # of an ISO 8601 time; a date alone has none
+_ZONE = r"[T ].*?(Z|[+-]\d\d(?::?\d\d)?)$"  # time zone of an ISO 8601 time; a date alone has none
 _UTC = dict.fromkeys(("Z", "+00", "+0000", "-00:00", "-0000"), "+00:00")
-_RANGE = np.array(["1678-01-01", "2262-01-01"], "datetime64[us]")  # what datetime64[ns] can hold
+_RANGE = np.array(["1678-01-01", "2262-01-01"], "datetime64[us]")  # range of datetime64[ns]
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where rows come from, to name them in errors.
+    """Origin of rows, to name them in errors.
 
     Attributes:
         name: The file.
-        unit: What a row is called.
+        unit: Name of a row.
         first: The number of the row at position 0.
         numbers: (rows,) the number of each row instead, where they are not consecutive.
     """
@@ -233,7 +233,7 @@ class Origin:
     numbers: npt.NDArray[np.intp] | None = None
 
     def fail(self, problem: str) -> NoReturn:
-        """Refuse the whole source."""
+        """Reject the whole source."""
         raise DataError(f"{self.name}: {problem}")
 
     def refuse(
@@ -243,7 +243,7 @@ class Origin:
         mend: str,
         value: Callable[[int], object] | None = None,
     ) -> None:
-        """Refuse the source if any row is faulty; name the first one, and its value if known."""
+        """Reject the source if any row is faulty; name the first one, and its value if known."""
         positions = np.flatnonzero(faulty)
         if len(positions):
             at = int(positions[0])
@@ -254,7 +254,7 @@ class Origin:
 
 
 def read_times(dates: pd.Series[Any], origin: Origin) -> Timestamps:
-    """Dates as datetime64[ns]; UTC where they carry a zone.
+    """Return dates as datetime64[ns]; UTC where they carry a zone.
 
     Raises:
         DataError: If a date is missing or unreadable, or if some carry another zone.
@@ -283,12 +283,12 @@ def read_times(dates: pd.Series[Any], origin: Origin) -> Timestamps:
 
 
 def read_numbers(values: pd.Series[Any], origin: Origin) -> FloatArray:
-    """Numbers as float64, NaN where the cell is empty.
+    """Return numbers as float64, NaN where the cell is empty.
 
     Raises:
         DataError: If a cell holds anything else.
     """
     numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     wrong = np.isnan(numbers) & values.notna().to_numpy()
-    origin.refuse(wrong, f"{values.name} is no number:", "correct it", values.iloc.__getitem__)
+    origin.refuse(wrong, f"{values.name} is not a number:", "correct it", values.iloc.__getitem__)
     return numbers

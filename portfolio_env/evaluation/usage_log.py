@@ -1,6 +1,6 @@
-"""The registry of looks: how often a test range was used, and by what.
+"""Log of test-set evaluations, used to deflate Sharpe ratios.
 
-Whoever looks at a test range, changes something and looks again has begun to train on it. A folder
+Choices made after an evaluation on a test range are fitted to that range. A folder
 keeps ``looks.json``, one entry per look, so that a report can say so and the deflated Sharpe ratio
 can count what was tried before.
 """
@@ -32,13 +32,13 @@ LOCK = ".looks.lock"
 
 @dataclass(frozen=True)
 class Trial:
-    """A strategy that was judged on the range.
+    """Strategy that was evaluated on the range.
 
     Attributes:
-        name: Its name in the report.
+        name: Name of the strategy in the report.
         fingerprint: Hash of what it is (weights, parameters, costs): equal ones are one trial.
         agent: Whether it was trained by interaction.
-        sharpe: Its yearly Sharpe ratio; None where it is undefined.
+        sharpe: Yearly Sharpe ratio; None where it is undefined.
     """
 
     name: str
@@ -49,15 +49,15 @@ class Trial:
 
 @dataclass(frozen=True)
 class Look:
-    """One use of a range.
+    """One evaluation on a range.
 
     Attributes:
         date: When, as ISO text.
-        command: What was run.
-        model: Which agent was judged; None for baselines alone.
+        command: Command that was run.
+        model: Evaluated agent; None for baselines alone.
         first: First bar of the range.
         last: Last bar of the range.
-        range_hash: See the function of this name.
+        range_hash: Hash of the range, see ``range_hash``.
         trials: Every ranked strategy of the report.
     """
 
@@ -71,33 +71,40 @@ class Look:
 
 
 def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
-    """What was tried on the range: everything but oracles, and but what repeats an agent."""
+    """Return the trials on the range: everything but oracles and duplicates of an agent."""
     options = task.whole.options
     shared = {name: options[name] for name in ("constraints", *TRADING)}
     found = []
     for name, result in runs.results.items():
-        policies: list[Any] = runs.policies[name]  # baselines know more than to predict
+        policies: list[Any] = runs.policies[name]  # Any: baselines have more than ``predict``
         if name in runs.oracles or isinstance(policies[0], GatedPolicy):
             continue
         agent = name in task.agents
         digest = hashlib.sha256()
-        members = getattr(policies[0], "members", {})  # other agents make another mixture
+        members = getattr(policies[0], "members", {})  # a mixture depends on its agents
         for fold in task.folds:
             for own in [name] if agent else [each for each in task.agents if each in members]:
                 if file := fold.agents[own].file:
                     digest.update(file.read_bytes())
+                else:  # in memory: it is told by what it did
+                    digest.update(runs.results[name].values.tobytes())
         if not agent:
             infos = [p.model_info() if hasattr(p, "model_info") else name for p in policies]
             source = policies[0].source_sha256() if hasattr(policies[0], "source_sha256") else None
-            digest.update(json.dumps([*infos, shared, *([source] if source else [])]).encode())
+            digest.update(_text([*infos, shared, *([source] if source else [])]).encode())
         sharpe = result.metrics()["sharpe"]
         known = sharpe if math.isfinite(sharpe) else None
         found.append(Trial(name, digest.hexdigest(), agent, known))
     return tuple(found)
 
 
+def _text(thing: Any) -> str:
+    """Return a value as JSON; what JSON does not know, such as a cost model, as its ``repr``."""
+    return json.dumps(thing, default=repr)
+
+
 def range_hash(market: Market, start: int, end: int) -> str:
-    """SHA-256 of the closes, times and names of rows [start, end): of prices, not of features."""
+    """Return SHA-256 of closes, times and names of rows [start, end): of prices, not features."""
     digest = hashlib.sha256(json.dumps(market.assets).encode())
     digest.update(market.timestamps[start:end].tobytes())
     digest.update(np.ascontiguousarray(market.close[start:end]).tobytes())
@@ -114,13 +121,13 @@ def make_look(
     model: str | None,
     trials: Sequence[Trial],
 ) -> Look:
-    """The look at rows [start, end) of a market; the other arguments as in ``Look``."""
+    """Return the record of a use of rows [start, end) of a market; see ``Look`` for the rest."""
     first, last = (time_text(market.timestamps[row]) for row in (start, end - 1))
     return Look(date, command, model, first, last, range_hash(market, start, end), tuple(trials))
 
 
 def look_at(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Look:
-    """The present use of a range of a task, by this command."""
+    """Return the record of this command's evaluation on a range of a task."""
     start, end = task.whole.rows(split)
     return make_look(
         task.whole.market,
@@ -134,10 +141,10 @@ def look_at(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Look:
 
 
 def read_looks(folder: str | Path) -> list[Look]:
-    """The looks a folder keeps, oldest first.
+    """Read the uses that a folder records, oldest first.
 
     Raises:
-        DataError: If its file is damaged. It is not started anew: that would forget looks.
+        DataError: If its file is damaged. It is not replaced: that would forget uses.
     """
     file = Path(folder) / FILE
     try:
@@ -154,10 +161,10 @@ def read_looks(folder: str | Path) -> list[Look]:
 
 
 def record_look(folder: str | Path, look: Look) -> list[Look]:
-    """Add a look to those of a folder; of several processes each waits for the one before.
+    """Add a use to those of a folder, which is locked meanwhile.
 
     Returns:
-        The earlier looks at the same range.
+        The earlier uses of the same range.
 
     Raises:
         DataError: If the registry is damaged, or the system refuses to write it.
@@ -170,7 +177,7 @@ def record_look(folder: str | Path, look: Look) -> list[Look]:
 
 
 def earlier_sharpes(earlier: Sequence[Look], now: Sequence[Trial]) -> list[float]:
-    """Sharpe ratios of what was tried in earlier looks and is not among what is tried now."""
+    """Return Sharpe ratios of earlier trials that are not repeated now."""
     seen = {trial.fingerprint for trial in now}
     found = {}
     for look in earlier:
@@ -181,13 +188,12 @@ def earlier_sharpes(earlier: Sequence[Look], now: Sequence[Trial]) -> list[float
 
 
 def looks_warning(earlier: Sequence[Look], look: Look) -> str:
-    """What to say about a range that was used before."""
+    """Return the warning about a range that was used before."""
     agents = {
         trial.fingerprint for each in (*earlier, look) for trial in each.trials if trial.agent
     }
     tried = f", with {len(agents)} different agents so far" if len(agents) > 1 else ""
     return (
-        f"This is look {len(earlier) + 1} at this test range (the first was on "
-        f"{earlier[0].date[:10]}){tried}: what was chosen after an earlier look is no longer "
-        "judged out of sample."
+        f"This is evaluation {len(earlier) + 1} on this test range (the first was on "
+        f"{earlier[0].date[:10]}){tried}: choices made since then are in-sample."
     )

@@ -125,13 +125,13 @@ def test_a_second_use_of_the_test_range_is_counted_and_said(alone, tmp_path, mon
     folder = home / "evaluation" / "test"
     assert json.loads((folder / "metrics.json").read_text())["looks_before"] == 0
     again = command(monkeypatch, capsys, *QUICK, *RANGES, "--baselines", "momentum", "--out", home)
-    assert "(look 2 at this range)" in again
-    assert "This is look 2 at this test range" in again
+    assert "(evaluation 2 on this range)" in again
+    assert "This is evaluation 2 on this test range" in again
     facts = json.loads((folder / "metrics.json").read_text())
     trials = {t["fingerprint"] for look in _looks(home) for t in look["trials"]}
     assert facts["looks_before"] == 1
     assert facts["trials"] == len(trials) - 1  # cash has no Sharpe ratio
-    assert "This is look 2" in (folder / "report.html").read_text()
+    assert "This is evaluation 2" in (folder / "report.html").read_text()
 
 
 def _market():

@@ -45,7 +45,7 @@ def test_looks_at_one_range_are_counted(tmp_path):
 def test_warning_says_how_often_and_how_many_agents():
     earlier = [look()]
     again = looks_warning(earlier, look())
-    assert "look 2 at this test range (the first was on 2030-01-02)" in again
+    assert "evaluation 2 on this test range (the first was on 2030-01-02)" in again
     assert "agents" not in again  # one and the same
     other = look(trials=[replace(AGENT, fingerprint="c")])
     assert "with 2 different agents" in looks_warning(earlier, other)

@@ -199,13 +199,13 @@ def test_bad_arguments(panel, tmp_path):
     with pytest.raises(DataError, match=r"no value of \['sma_ratio_20'\] in the rows 0 to 15"):
         FeaturePipeline().fit(panel, 15)
     fitted = FeaturePipeline(scaling="asset").fit(panel, 50)
-    with pytest.raises(DataError, match="fit anew"):
+    with pytest.raises(DataError, match="fit it again"):
         fitted.transform(panel.subset(columns=[1, 0]))
-    with pytest.raises(DataError, match="fit anew"):
+    with pytest.raises(DataError, match="fit it again"):
         fitted.transform(replace(panel, volume=None))
     (tmp_path / "bad.json").write_text('{"features": 3}')
     for name in ("bad.json", "missing.json"):
-        with pytest.raises(DataError, match="is no saved pipeline"):
+        with pytest.raises(DataError, match="is not a saved pipeline"):
             FeaturePipeline.load(tmp_path / name)
 
 
@@ -279,3 +279,13 @@ def test_the_reference_stands_for_the_market():
     mean = FeaturePipeline(names).transform(panel)
     assert (mean.features[60:, 2, 0] < 0.9999).any()
     assert own.panel.provenance["features"]["reference"] == panel.assets[2]
+
+
+def test_a_pipeline_introduces_itself(market):
+    pipeline = FeaturePipeline(("minimal", "rsi_9"), scaler="rank")
+    assert repr(pipeline) == (
+        "FeaturePipeline(minimal, rsi_9, scaler='rank', scaling='pooled', bound=10.0, "
+        "reference=None; not fitted)"
+    )
+    assert repr(pipeline.fit(market, 200)).endswith("; fitted on 6 features)")
+    assert "rsi_9" in pipeline._repr_html_()

@@ -201,12 +201,11 @@ def ragged_market(rng, bars: int, n: int) -> Market:
 def replay(simulator: Simulator, targets: np.ndarray, next_open: bool) -> tuple[list, list, list]:
     """The same episode by the slow account, from the panel alone."""
     panel, costs = simulator.market.panel, simulator.costs
-    n, year = len(panel.assets), panel.periods_per_year
+    n, seconds = len(panel.assets), panel.timestamps.astype(np.int64) / 1e9
     buy, sell = costs.rates(n)
     account = Account(
         simulator.initial_value, [0.0] * n, buy.tolist(), sell.tolist(), costs.fixed_fee,
-        costs.cash_rate_annual / year, costs.margin_rate_annual / year, costs.borrow_rate_annual /
-        year,
+        costs.cash_rate_annual, costs.margin_rate_annual, costs.borrow_rate_annual,
     )  # fmt: skip
     impact = costs.impact_coefficients(panel)
     values, turnovers, paid = [], [], []
@@ -229,7 +228,7 @@ def replay(simulator: Simulator, targets: np.ndarray, next_open: bool) -> tuple[
         account.rebalance(target.tolist(), marks, panel.tradable[row].tolist(), slope)
         turnovers.append(account.traded / before)
         paid.append(account.paid)
-        account.carry(marks)
+        account.carry(marks, (seconds[t + 1] - seconds[t]) / (365.25 * 24 * 60 * 60))
         for i in range(n):
             if last_bar[i] == t and not next_open:
                 account.liquidate(i, marks[i], costs.delisting_haircut)

@@ -1,4 +1,4 @@
-"""From one page of candles to the next, until a range of time is complete.
+"""Paging: requests page after page of candles, until a range of time is complete.
 
 Exchanges differ in what an answer to "candles since t, at most n" is: the next n there are
 (Binance), those in the n candles' time after t, possibly none (Coinbase, KuCoin), or the last n
@@ -22,7 +22,7 @@ _DAY = 86_400_000
 
 @dataclass(frozen=True)
 class Page:
-    """Some candles of the range, and what is now known of it.
+    """Some candles of the range, and the part of it that is now covered.
 
     Attributes:
         times: (n,) when candles open, ms, as they came.
@@ -30,7 +30,7 @@ class Page:
         covered: The range of which nothing is left to download; None if nothing is known.
         reached: Everything before it has been asked for.
         withheld: A range in which there was trade, but no candle is given any more.
-        disorder: How often a candle was followed by one on the wrong side.
+        disorder: Number of candles followed by one on the wrong side.
         incomplete: Candles left out because they lack a number.
     """
 
@@ -58,7 +58,7 @@ class Pager:
     timeframe: str
 
     def pages(self, start: int, end: int) -> Iterator[Page]:
-        """The candles that open in [start, end), page by page.
+        """Yield the candles that open in [start, end), page by page.
 
         Absent candles are believed to be absent once a later one is there. An empty page is asked
         for twice, and once more when there are candles after it. Silence up to the end is not
@@ -80,7 +80,7 @@ class Pager:
                 continue
             first = int(ahead.min())
             if since < cursor and len(self._ask(since, first)[1]):
-                cursor = since  # it was not as silent as it seemed
+                cursor = since  # the empty page was wrong
                 continue
             cursor = (int(ahead.max()) // step + 1) * step  # a few candles open off the clock
             withheld = (since, first) if self._withholds(since, first, answer.times, end) else None
@@ -97,13 +97,13 @@ class Pager:
             since = cursor
 
     def _ask(self, cursor: int, end: int) -> tuple[Answer, Times]:
-        """An answer, and the times of its candles in [cursor, end)."""
+        """Return an answer, and the times of its candles in [cursor, end)."""
         count = -(-(end - cursor) // milliseconds(self.timeframe))
         answer = self.client.candles(self.symbol, self.timeframe, cursor, count)
         return answer, answer.times[(answer.times >= cursor) & (answer.times < end)]
 
     def _after_silence(self, cursor: int, end: int) -> int:
-        """Where to go on asking after an empty page.
+        """Return where to continue after an empty page.
 
         Raises:
             DataError: If a longer candle at the cursor shows trade all the same.
@@ -129,18 +129,18 @@ class Pager:
         return candle[1]
 
     def _sight(self) -> list[str]:
-        """The longer timeframes, longest first, that tell what follows an empty page."""
+        """Return the longer timeframes, longest first, that show what follows an empty page."""
         wanted = ("1w",) if self.timeframe == "1d" else ("1d", "1h")
         return [name for name in self._longer() if name in wanted]
 
     def _longer(self) -> list[str]:
-        """The exchange's timeframes that are longer than this one, longest first."""
+        """Return the exchange's timeframes that are longer than this one, longest first."""
         names = [name for name in reversed(TIMEFRAMES) if name != "1M"]
         longer = names[: names.index(self.timeframe)]
         return [name for name in longer if self.client.exchange.timeframes.get(name)]
 
     def _traded(self, timeframe: str, start: int, end: int) -> Range | None:
-        """From when to when the first candle with volume lasts that ends after the start."""
+        """Return the span of the first candle with volume that ends after the start."""
         length = milliseconds(timeframe)
         cursor = start - start % min(length, _DAY) - max(0, length - _DAY)
         while cursor < end:
@@ -154,7 +154,7 @@ class Pager:
         return None
 
     def _withholds(self, since: int, first: int, times: Times, end: int) -> bool:
-        """Whether candles before the first one given existed, but are not given any more.
+        """Return whether candles before the first one given existed, but are no longer given.
 
         So it is with exchanges that give their newest candles whatever is asked for. Longer candles
         tell, if any fits twice; else an answer that is full and ends with the newest is taken for

@@ -1,4 +1,4 @@
-"""How the library ``ta`` is called: on each asset's runs of bars without a gap."""
+"""Adapter of the library ``ta``, applied to each asset's runs of bars without a gap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = SimpleNamespace
 
 
 def ta() -> ModuleType:
-    """The library.
+    """Return the library.
 
     Raises:
         DataError: If it is not installed.
@@ -43,7 +43,7 @@ def _by_run(
     lookback: int,
     pad: int,
 ) -> FloatArray:
-    """A computation on each asset's runs of bars without a gap, (T, N); NaN in its first rows.
+    """Apply a computation to each asset's runs of bars without a gap, (T, N); NaN in first rows.
 
     Args:
         bars: The bars.
