@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import gc
 import importlib
 import inspect
 import io
@@ -51,7 +52,7 @@ SETTINGS = tomllib.loads((ROOT / "benchmarks" / "mutants.toml").read_text())
 MEMORY = ROOT / "runs" / "mutants.json"
 # Asserts stay as they are: to rewrite those of hypothesis took most of the time of a mutant.
 PYTEST = ["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", "--assert=plain"]
-PYTEST += ["--hypothesis-profile=mutants"]
+PYTEST += ["--hypothesis-profile=mutants", "--tb=native"]  # others look for sources everywhere
 # One wrong operator in the place of each, the likeliest slip; others fail on floats at once.
 OPERATORS = re.compile(
     r"core/(ReplaceBinaryOperator_(Add_Sub|Sub_Add|Mul_Div|Div_Mul|Mod_Mul|Pow_Mul|FloorDiv_Mul"
@@ -177,6 +178,7 @@ def judged(
     tests = SETTINGS["tests"][module]
     with redirect_stdout(io.StringIO()):
         pytest.main([*PYTEST, "--collect-only", *tests])  # loads them for all forks
+    gc.freeze()  # which look for garbage several times
     started = time.monotonic()
     if not passed(tests, 600):
         log = Path("pytest.log").read_text()

@@ -96,14 +96,14 @@ def test_a_trade_in_what_cannot_be_traded_stops_its_lane(broken):
         held[3], held[4] = held[3] + held[4], 0.0
         return mu, turnover
 
-    simulator = broken(moved)
+    simulator = broken(moved, lane=2)  # the last: others would tidy up
     arrays = simulator.arrays
     arrays.tradable[:, 2:] = False
     arrays.quiet[:] = False
-    with pytest.raises(plain("errors").ConservationError, match="lane 1"):
+    with pytest.raises(plain("errors").ConservationError, match="lane 2"):
         simulator.step(np.zeros((3, 5)))
     arrays.tradable[:] = arrays.quiet[:] = True  # and nothing remembers that it was not
-    simulator.step(np.zeros((3, 5)), np.array([True, False, True]))
+    simulator.step(np.zeros((3, 5)), np.array([True, True, False]))
 
 
 def test_compiled_trades_are_checked_as_well():

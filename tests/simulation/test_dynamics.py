@@ -368,8 +368,11 @@ def test_hand_computed_episode():
     assert not simulator.terminated[0]
 
 
-def test_ruin_terminates_and_keeps_the_debt_visible():
-    market = price_market(np.array([[0.4, 1.0], [1.0, 1.0], [1.0, 1.0]]))
+@pytest.mark.parametrize(
+    ("asked", "move", "left"), [([-2.0, 3.0, 0.0], 0.4, -8000.0), ([-1.0, 2.0, 0.0], 0.5, 0.0)]
+)
+def test_ruin_terminates_and_keeps_the_debt_visible(asked, move, left):
+    market = price_market(np.array([[move, 1.0], [1.0, 1.0], [1.0, 1.0]]))
     simulator = Simulator(
         market,
         window=1,
@@ -378,9 +381,9 @@ def test_ruin_terminates_and_keeps_the_debt_visible():
         constraints={"max_leverage": 3.0, "max_weight": 3.0},
     )
     simulator.reset(lambda _: None)
-    reward = simulator.step([[-2.0, 3.0, 0.0]])
+    reward = simulator.step([asked])
     assert simulator.terminated[0]
-    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(-8000)
+    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(left)
     assert reward[0] == pytest.approx(np.log(dynamics.LOG_FLOOR))
     assert simulator.weights[0].tolist() == [1.0, 0.0, 0.0]
 
