@@ -358,7 +358,7 @@ class Simulator:
             self.held.copy(),
             self._money_before_trading(),
             *flows,
-            self.arrays.interest[np.maximum(self.t - 1, 0), 0],
+            cash_returns=self.arrays.interest[np.maximum(self.t - 1, 0), 0],
         )
 
     def _money_before_trading(self) -> Float:
