@@ -277,7 +277,7 @@ class DirectTrainer:
         else:
             loss = sharpe_loss(
                 rollout.growth.expm1() - self.economics.interest[rollout.bars, 0],
-                self._year,
+                self.market.periods_per_year,
                 weights=rollout.held,
                 concentration=_CONCENTRATION,
             )
