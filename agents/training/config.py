@@ -167,6 +167,9 @@ class TrainConfig:
     """Environment steps between two checkpoints; default a tenth of all."""
     runs: str = "runs"
     """Folder in which the run folder is created."""
+    track: Literal["wandb", "mlflow"] | None = None
+    """Send the curves of the algorithm to Weights & Biases or MLflow too; their own environment
+    variables say where."""
     out: str | None = None
     """Run folder itself, instead of a name made of market, algorithm, seed and time."""
 

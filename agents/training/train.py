@@ -20,7 +20,7 @@ from agents.progress import Outlook, bar, duration
 from agents.saving import save_agent
 from agents.sb3.algorithms import make_agent, torch_device
 from agents.sb3.classes import is_on_policy, sorted_options
-from agents.sb3.curves import curves, write_points
+from agents.sb3.curves import Tracker, check_tracker, curves, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
 from agents.training.callbacks import (
@@ -48,7 +48,7 @@ from agents.training.run_folder import (
     one_process,
     read_config,
 )
-from agents.training.run_records import is_finished
+from agents.training.run_records import id_of, is_finished
 from agents.training.training_state import restore_training
 from agents.training.validation import Probes
 from portfolio_env import Market
@@ -72,6 +72,8 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     """
     config = config.resolved()
     torch_device(config.device)
+    if config.track:
+        check_tracker(config.track)
     market, ranges = config.load_market()
     learner = _learner(config, market, ranges)  # rejects invalid settings before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -201,7 +203,8 @@ def _run_rl(
     assert config.timesteps
     callbacks = _callbacks(path, config, market, ranges)
     checkpoint = latest_checkpoint(path)
-    agent.set_logger(curves(path / "tb", int(checkpoint.stem) if checkpoint else 0))
+    step = int(checkpoint.stem) if checkpoint else 0
+    agent.set_logger(curves(path / "tb", step, *_trackers(path, config)))
     if checkpoint is not None:
         restore_training(agent, checkpoint)
     before, clock = agent.num_timesteps, perf_counter()
@@ -254,7 +257,7 @@ def _run_direct(
     assert config.checkpoint_every and trainer.validation
     agent, options = trainer.agent, trainer.options
     take_up(trainer, file := path / CHECKPOINTS / f"direct{SUFFIX}")
-    logger = curves(path / "tb", trainer.samples)
+    logger = curves(path / "tb", trainer.samples, *_trackers(path, config))
     every = max(1, config.checkpoint_every // (options.lanes * options.steps))
     probe_every = max(1, trainer.fit.rounds // PROBES)
 
@@ -282,6 +285,12 @@ def _run_direct(
     logger.close()
     trainer.restore_best()
     agent.save(best)
+
+
+def _trackers(path: Path, config: TrainConfig) -> list[Tracker]:
+    if config.track is None:
+        return []
+    return [Tracker(config.track, path.name, id_of(path), config.to_json())]
 
 
 def _agent_options(config: TrainConfig) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 import sys
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
 
 from agents.sb3.curves import Tracker, check_tracker, curves, write_points
+from agents.training.config import TrainConfig
+from agents.training.run_records import id_of
+from agents.training.train import train
 from portfolio_env.errors import ArgumentError, PortfolioError
 
 
@@ -61,6 +65,23 @@ def test_numbers_reach_the_client_with_their_steps(name, monkeypatch, tmp_path):
 def test_an_unknown_or_missing_client_is_refused():
     with pytest.raises(ArgumentError, match="track='comet' must be one of 'wandb', 'mlflow'"):
         check_tracker("comet")
-    if "wandb" not in sys.modules:
+    if find_spec("wandb") is None:
         with pytest.raises(PortfolioError, match="needs wandb; pip install wandb"):
             check_tracker("wandb")
+
+
+def test_a_training_sends_its_curves(monkeypatch, tmp_path):
+    _, calls = client("wandb", monkeypatch)
+    config = TrainConfig(
+        market="synthetic?assets=3&bars=300",
+        algo="direct",
+        timesteps=2 * 8 * 30,
+        num_envs=8,
+        track="wandb",
+        out=str(tmp_path / "run"),
+    )
+    path = train(config)
+    assert calls[0][2]["id"] == id_of(path) and calls[0][2]["config"]["algo"] == "direct"
+    sent = {tag for method, values, _ in calls if method == "log" for tag in values[0]}
+    assert {"train/growth", "portfolio/validation/excess_growth", "validation/growth"} <= sent
+    assert calls[-1][0] == "finish"
