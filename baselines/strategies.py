@@ -36,7 +36,7 @@ def baseline_strategies(names: str | Sequence[BaselineName | Baseline]) -> list[
         ArgumentError: If there is no baseline of a name.
     """
     if isinstance(names, str):
-        names = list(BASELINES) if names == "all" else names.split(",")
+        names = list(BASELINES) if names == "all" else [each.strip() for each in names.split(",")]
     asked = list(dict.fromkeys([REFERENCE, *names]))
     for name in asked:
         if not isinstance(name, Baseline):

@@ -32,6 +32,7 @@ from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired_bars
 from portfolio_env.data.tables import Origin
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
+from portfolio_env.features import plugins
 from portfolio_env.features.pipeline import FeaturePipeline, build_market
 from portfolio_env.market import Market, market
 from portfolio_env.market.panel import PricePanel
@@ -259,7 +260,9 @@ def source_of(
         load = _function(name)
         return _called(name, load, _options(name, load, query))
     if is_saved:
-        return Market.load(text)
+        saved = Market.load(text)
+        plugins.say_changes(saved.panel.provenance.get("features"), Path(text))
+        return saved
     return read_panel(text) if repair is None else _repaired(text, repair)
 
 

@@ -205,7 +205,7 @@ def test_saved_by_name(mine, own_module, tmp_path, caplog):
     own_module("my_rules", SOURCE + "\n# another line")
     with caplog.at_level(logging.WARNING):
         load_baseline(tmp_path / "kept" / "model", MARKET)
-    assert "the source of baseline 'my_rules:half' has changed" in caplog.text
+    assert "the source of the baseline my_rules:half has changed" in caplog.text
     with pytest.raises(ArgumentError, match="which no file can name"):
         save_baseline(make_baseline(lambda past: past, MARKET), tmp_path / "kept" / "other")
 
@@ -217,13 +217,16 @@ def test_a_file_brings_no_code(own_module, tmp_path):
     tree = {"options": {}, "fit_period": None, "fitted_on": None, "learned": {}}
     for name, says in (
         ("beside:Rule", "nothing that is loaded can bring code"),
-        ("os:system", "finds no source"),
+        ("os:system", "Python itself"),
         ("subprocess:run", "Python itself"),
         ("numpy:save", "must be a subclass"),
+        ("numpy:load", "of which it has no record"),
     ):
+        recorded = {"baseline": {} if name == "numpy:load" else {name: "0"}}
         options = {} if name == "beside:Rule" else {"args": ["touch", "here"]}
         file = tmp_path / ("own" if name == "beside:Rule" else "kept") / "model"
-        save_tensors(file, tree | {"baseline": name, "options": options}, kind="baseline")
+        content = tree | {"baseline": name, "options": options, "plugins": recorded}
+        save_tensors(file, content, kind="baseline")
         with pytest.raises((ArgumentError, DataError), match=says):
             load_baseline(file, MARKET)
     hidden = tree | {"baseline": "ensemble", "options": {"members": ["beside:Rule"]}}
@@ -231,6 +234,15 @@ def test_a_file_brings_no_code(own_module, tmp_path):
     with pytest.raises(DataError, match="of which it has no record"):
         load_baseline(tmp_path / "mix", MARKET)
     assert "beside" not in sys.modules
+
+
+def test_a_file_beside_its_module(mine, tmp_path):
+    save_baseline(make_baseline("my_rules:half", MARKET), tmp_path / "model")
+    assert load_baseline(tmp_path / "model", MARKET).model_info()["name"] == "half"
+    del sys.modules["my_rules"]
+    with pytest.raises(DataError, match="import it in your program before you load the file"):
+        load_baseline(tmp_path / "model", MARKET)
+    assert "my_rules" not in sys.modules
 
 
 def test_names_of_built_in_ones_stay():
