@@ -229,11 +229,6 @@ class TrainConfig:
                 "gradient, where it has no differentiable twin; use constraints.max_turnover, or "
                 "RL without stage 2"
             )
-        if self.algo == "trpo" and self.freeze_encoder:
-            raise ArgumentError(
-                f"freeze_encoder is {self.freeze_encoder}: trpo takes gradients of every weight; "
-                "choose ppo, or freeze_encoder 0"
-            )
         torch_device(self.device)
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
