@@ -12,10 +12,11 @@ from baselines.plugins import (
     FunctionRule,
     found_baseline,
     full_name,
+    make_baseline,
     short_name,
 )
 from portfolio_env import PortfolioConstraints
-from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Policy
 from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.runner import Strategy
@@ -85,12 +86,7 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
         options["constraints"] = PortfolioConstraints(**fold.options["constraints"])
     if issubclass(cls, DeepPortfolio):
         options["environment"] = {name: fold.options[name] for name in TRADING}
-    try:
-        model = build(fold.market, **options)
-    except PortfolioError:
-        raise
-    except Exception as error:
-        raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
+    model = make_baseline(name, fold.market, **options)
     if not isinstance(model, PortfolioModel):
         return model
     return model.fit(fold.market.panel, fold.rows(split) if model.oracle else fold.ranges["train"])

@@ -114,12 +114,11 @@ def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> Floa
     """What the user's function makes of bars, checked; whatever fails is told by its name."""
     own = Bars(bars.panel, bars.reference)  # what it writes to is no other feature's
     try:
-        values = function(own)
+        array = np.asarray(function(own))
     except Exception as error:
         raise ArgumentError(
             f"feature {name!r} raised {raised(error)}; this is an error of its own function"
         ) from error
-    array = np.asarray(values)
     bars_and_assets = bars.close.shape
     if array.shape not in (bars_and_assets, (bars_and_assets[0], 1)):
         raise ArgumentError(
@@ -131,7 +130,9 @@ def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> Floa
             f"feature {name!r} returned values of type {array.dtype}: they must be numbers, NaN "
             "where unknown"
         )
-    return array.astype(np.float64)
+    known = array.astype(np.float64)
+    known[~np.isfinite(known)] = np.nan
+    return known
 
 
 def plain_names(features: Iterable[Any]) -> list[str]:

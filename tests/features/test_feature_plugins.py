@@ -174,12 +174,48 @@ def test_what_an_indicator_declares_holds(module, panel, declared, says):
         (lambda bars: None, "returned the shape"),
         (lambda bars: bars.nothing, r"'<lambda>' raised AttributeError.*test_feature_plugins.py"),
         (lambda bars: np.random.default_rng().normal(size=bars.close.shape), "not the same twice"),
+        (lambda bars: [[1], [1, 2]], "'<lambda>' raised ValueError"),
         (3, "feature 3 must be a name or a function"),
     ],
 )
 def test_what_is_wrong_with_a_function_is_told_with_its_name(panel, function, says):
     with pytest.raises(ArgumentError, match=says):
         load_market(panel, features=["minimal", function])
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        ({"windows": 5}, r"windows=5 must be a tuple of bars, e.g. \(10, 20\)"),
+        ({"windows": ("a",)}, "must be a tuple of bars"),
+        ({"lookback": 3}, "lookback=3 must be a function of the window"),
+        ({"memory": 3}, "memory=3 must be a function of the window"),
+        ({"inputs": "close volumes"}, "unknown input of an indicator 'volumes': did you mean vol"),
+        ({"lookback": lambda w: "a"}, "lookback of 'mine' at window 5 is 'a'; it must be a number"),
+        ({"lookback": lambda w: w / 2}, "is 2.5; it must be a number of rows"),
+        ({"lookback": lambda w: -1}, "is -1; it must be a number of rows"),
+        ({"memory": lambda w: -2}, "is -2; it must be a number of rows, or ALL"),
+    ],
+)
+def test_what_is_declared_is_checked(panel, declared, says):
+    def mine(bars, w):
+        return bars.close
+
+    with pytest.raises(ArgumentError, match=says):
+        load_market(panel, features=[indicator("own", "x", **{"windows": (5,)} | declared)(mine)])
+
+
+def test_infinite_values_are_unknown(panel):
+    def mine(bars):
+        return np.where(bars.close > np.nanmedian(bars.close[0]), np.inf, bars.close)
+
+    market = load_market(panel, features=mine, fit_end=300)  # one alone is a list of it
+    assert np.isfinite(market.features).all() and market.feature_names == ("mine",)
+
+
+def test_blanks_beside_commas(mine, panel):
+    names = ["return_1", "my_features:skew_15"]
+    assert load_market(panel, features=" , ".join(names)).feature_names == tuple(names)
 
 
 def test_volume_that_is_missing(mine, panel):
