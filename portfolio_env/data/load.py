@@ -287,8 +287,12 @@ def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
         try:
             options[key] = _PARSERS[kind](text)
         except (ValueError, KeyError) as error:
-            wanted = f"type {kind}" if kind in _PARSERS else "no name, but call the function itself"
-            raise ArgumentError(f"{key}={text!r} of {name!r}: give a value of {wanted}") from error
+            wanted = (
+                f"give a value of type {kind}"
+                if kind in _PARSERS
+                else f"by name go options of type {', '.join(_PARSERS)}; call the function itself"
+            )
+            raise ArgumentError(f"{key}={text!r} of {name!r}: {wanted}") from error
     return options
 
 

@@ -40,7 +40,7 @@ def record(named: Named) -> Recorded:
     return {kind: hashes for kind, hashes in found.items() if hashes}
 
 
-def admit(named: Named, recorded: Any, file: Path) -> None:
+def admit(named: Named, recorded: Any, file: Path, *, within: Path | None = None) -> None:
     """Refuse names that a file may not bring; a line says which sources have changed since.
 
     To be called before anything that the file names is imported. A plug-in is the user's own code:
@@ -51,16 +51,18 @@ def admit(named: Named, recorded: Any, file: Path) -> None:
         named: The names that the file holds.
         recorded: What ``record`` gave when it was written, as it was read.
         file: The file, or the folder that was loaded.
+        within: The folder that it came in, where that is a larger one.
 
     Raises:
         DataError: If a name is refused, or there is no such record.
         ArgumentError: If the source of one is not found.
     """
     for kind, hashes in check_recorded(named, recorded, file).items():
-        folder = file if file.is_dir() else file.parent
-        imported = {n for n in hashes if not file.is_dir() and module_of(kind, n) in sys.modules}
+        alone = within is None and not file.is_dir()
+        folder = within or (file.parent if alone else file)
+        imported = {name for name in hashes if alone and module_of(kind, name) in sys.modules}
         fresh = {name: hashes[name] for name in hashes if name not in imported}
-        changed = changed_sources(fresh, folder, kind, mend=MEND if file.is_dir() else MEND_BESIDE)
+        changed = changed_sources(fresh, folder, kind, mend=MEND_BESIDE if alone else MEND)
         changed += [name for name in imported if source_hash(name, kind) != hashes[name]]
         for name in sorted(changed):
             _say_changed(kind, name, file)
