@@ -90,7 +90,10 @@ class Indicator:
                 f"the window of {self.name}_{window} is too short: it must be at least "
                 f"{self.smallest}"
             )
-        rows = {"lookback": self.lookback(window or 0), "memory": self.memory(window or 0)}
+        rows: dict[str, Any] = {
+            "lookback": self.lookback(window or 0),
+            "memory": self.memory(window or 0),
+        }
         for name, value in rows.items():
             if not isinstance(value, Integral) or value < (0 if name == "lookback" else ALL):
                 raise ArgumentError(

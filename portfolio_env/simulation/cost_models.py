@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from numbers import Real
 from typing import Any, Protocol
 
 import numpy as np
@@ -110,7 +109,11 @@ def made_costs(spec: CostSpec) -> Costs:
         raise ArgumentError(f"costs={named!r} is no class and takes no {sorted(options)}.")
     for name, (low, high) in _NUMBERS.items():
         value = getattr(thing, name, None)
-        if not isinstance(value, Real) or not low <= value <= high or value == np.inf:
+        if (
+            not isinstance(value, int | float | np.number)
+            or not low <= value <= high
+            or value == np.inf
+        ):
             raise ArgumentError(
                 f"{name} of {type(thing).__name__} is {value!r}; it must be a finite number in "
                 f"[{low:g}, {high:g}]."
