@@ -3,6 +3,7 @@
 import logging
 import shlex
 import sys
+from contextlib import nullcontext
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,9 +17,10 @@ from stable_baselines3.common.utils import get_device
 from agents.direct.training import DirectOptions, DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
+from agents.networks.plugins import told_as_theirs
 from agents.saving import save_agent
 from agents.sb3.algorithms import make_agent
-from agents.sb3.classes import is_on_policy, sorted_options
+from agents.sb3.classes import ALGORITHMS, is_on_policy, sorted_options
 from agents.sb3.curves import curves, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
@@ -186,13 +188,14 @@ def _run_rl(
     if checkpoint is not None:
         restore_training(agent, checkpoint)
     left = config.timesteps - agent.num_timesteps  # below 0 where the last rollout went beyond
-    agent.learn(
-        left,
-        callback=callbacks,
-        log_interval=sys.maxsize,  # never: LogCallback does
-        reset_num_timesteps=False,
-        progress_bar=progress_bar and left > 0,
-    )
+    with nullcontext() if config.algo in ALGORITHMS else told_as_theirs(f"algo {config.algo!r}"):
+        agent.learn(
+            left,
+            callback=callbacks,
+            log_interval=sys.maxsize,  # never: LogCallback does
+            reset_num_timesteps=False,
+            progress_bar=progress_bar and left > 0,
+        )
     agent.logger.close()
     save_agent(agent, path / f"final_model{SUFFIX}")
 
