@@ -12,7 +12,7 @@ from types import FunctionType
 from typing import Any, TypeAlias
 
 from baselines.base import BASELINES, Baseline, Every, PortfolioModel, Weights
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.names import check_keywords, find
@@ -98,7 +98,20 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
     build = found_baseline(name)
     known = ["constraints", "every"] if isinstance(build, partial) else _keywords(build)
     check_keywords(f"make_baseline({short_name(name)!r}, ...)", "option", options, known)
-    return build(market, **options)
+    try:
+        inspect.signature(build).bind(market, **options)
+    except TypeError as error:
+        raise ArgumentError(
+            f"baseline {short_name(name)} does not take the market and {sorted(options)}: {error}"
+        ) from error
+    if build in BASELINES.values():
+        return build(market, **options)
+    try:
+        return build(market, **options)
+    except PortfolioError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
 
 
 def _keywords(cls: type[Baseline]) -> list[str]:

@@ -12,10 +12,11 @@ from baselines.plugins import (
     FunctionRule,
     found_baseline,
     full_name,
+    make_baseline,
     short_name,
 )
 from portfolio_env import PortfolioConstraints
-from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Policy
 from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.runner import Strategy
@@ -40,7 +41,7 @@ def baseline_strategies(
         ArgumentError: If there is no baseline of a name.
     """
     if isinstance(names, str):
-        names = list(BASELINES) if names == "all" else names.split(",")
+        names = list(BASELINES) if names == "all" else [each.strip() for each in names.split(",")]
     if isinstance(names, Mapping):
         called: Any = {REFERENCE: REFERENCE, **names}
     else:
@@ -95,12 +96,7 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
         options["risk_free_rate"] = made_costs(fold.options["costs"]).cash_rate_annual
     if issubclass(cls, DeepPortfolio):
         options["environment"] = {name: fold.options[name] for name in TRADING}
-    try:
-        model = build(fold.market, **options)
-    except PortfolioError:
-        raise
-    except Exception as error:
-        raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
+    model = make_baseline(name, fold.market, **options)
     if not isinstance(model, PortfolioModel):
         return model
     return model.fit(fold.market.panel, fold.rows(split) if model.oracle else fold.ranges["train"])

@@ -282,21 +282,33 @@ class DirectAgent:
         return {"config": config, **recorded, "weights": self.network.state_dict()}
 
     @classmethod
-    def load(cls, path: str | Path, *, device: th.device | str = "cpu") -> DirectAgent:
+    def load(
+        cls, path: str | Path, *, device: th.device | str = "cpu", within: Path | None = None
+    ) -> DirectAgent:
         """Read what ``save`` wrote; nothing in the file is executed.
+
+        Args:
+            path: The file.
+            device: Where to run.
+            within: The folder that it came in, e.g. that of a run: no code in it is imported.
 
         Raises:
             DataError: If the file is no such agent.
         """
-        return cls.of_tree(load_tensors(path, kind=KIND), path, device=device)
+        return cls.of_tree(load_tensors(path, kind=KIND), path, device=device, within=within)
 
     @classmethod
     def of_tree(
-        cls, tree: Mapping[str, Any], path: str | Path, *, device: th.device | str = "cpu"
+        cls,
+        tree: Mapping[str, Any],
+        path: str | Path,
+        *,
+        device: th.device | str = "cpu",
+        within: Path | None = None,
     ) -> DirectAgent:
         """Return the agent of a ``tree`` that was read from ``path``; see ``load``."""
         try:
-            admit(_named(tree["config"]), tree.get("plugins", {}), Path(path))
+            admit(_named(tree["config"]), tree.get("plugins", {}), Path(path), within=within)
             agent = cls(**tree["config"], device=device)
             agent.network.load_state_dict(tree["weights"])
         except PortfolioError:

@@ -235,11 +235,6 @@ class TrainConfig:
                 "of net growth, where this limit is not differentiable; use "
                 "constraints.max_turnover, or RL without stage 2"
             )
-        if self.algo == "trpo" and self.freeze_encoder:
-            raise ArgumentError(
-                f"freeze_encoder is {self.freeze_encoder}: trpo takes gradients of every weight; "
-                "choose ppo, or freeze_encoder 0"
-            )
         torch_device(self.device, available=False)  # a run of a GPU is read without one too
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(

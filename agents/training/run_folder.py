@@ -113,11 +113,11 @@ def load_model(
     """Return the agent of a run, for the market that the run was trained on; see ``load_run``."""
     file = model_file(path, model)
     if config.algo == "direct":
-        direct = DirectAgent.load(file, device=torch_device(device))
+        direct = DirectAgent.load(file, device=torch_device(device), within=_whole(path))
         direct.bind(market)
         return direct
     venv = make_sb3_vec_env(market, **config.env_options())
-    return load_agent(file, venv, device=device)
+    return load_agent(file, venv, device=device, within=_whole(path))
 
 
 def model_file(path: Path, model: str) -> Path:
@@ -148,7 +148,10 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
         settings = read_json(path / "config.json")
     except FileNotFoundError:
         raise DataError(f"{path} is not a run folder: it has no config.json") from None
-    (admit_plugins if importing else check_names)(path, settings)
+    if importing:
+        admit_plugins(path, settings, within=_whole(path))
+    else:
+        check_names(path, settings)
     config = TrainConfig.from_json(settings, path / "config.json")
     for name in DEPENDENT:
         if getattr(config, name) is None:
@@ -158,6 +161,12 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
     if is_old_run(path):
         raise DataError(OLD_FORMAT.format(path))
     return config
+
+
+def _whole(path: Path) -> Path:
+    """The folder that a run came in: its own, or that of its walk forward."""
+    above = path.resolve().parents[1:2]
+    return above[0] if above and (above[0] / WALK_FORWARD).is_file() else path
 
 
 def is_old_run(path: Path) -> bool:

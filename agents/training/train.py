@@ -3,6 +3,7 @@
 import logging
 import shlex
 import sys
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -16,10 +17,11 @@ from stable_baselines3.common.utils import get_device
 from agents.direct.training import DirectOptions, DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
+from agents.networks.plugins import told_as_theirs
 from agents.progress import Outlook, bar, duration
 from agents.saving import save_agent
 from agents.sb3.algorithms import make_agent, torch_device
-from agents.sb3.classes import is_on_policy, sorted_options
+from agents.sb3.classes import ALGORITHMS, is_on_policy, sorted_options
 from agents.sb3.curves import Tracker, check_tracker, curves, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
@@ -210,7 +212,9 @@ def _run_rl(
     before, clock = agent.num_timesteps, perf_counter()
     left = config.timesteps - before  # below 0 where the last rollout went beyond
     outlook = Outlook("This training", config.timesteps, shorter(config))
-    with bar(config.algo, config.timesteps, before, shown=progress_bar and left > 0) as advance:
+    own = nullcontext() if config.algo in ALGORITHMS else told_as_theirs(f"algo {config.algo!r}")
+    progress = bar(config.algo, config.timesteps, before, shown=progress_bar and left > 0)
+    with own, progress as advance:
         agent.learn(
             left,
             callback=[ProgressCallback(advance, outlook), *callbacks],

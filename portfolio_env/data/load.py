@@ -33,6 +33,7 @@ from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired_bars
 from portfolio_env.data.tables import Origin
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
+from portfolio_env.features import plugins
 from portfolio_env.features.pipeline import FeaturePipeline, build_market
 from portfolio_env.market import Market, market
 from portfolio_env.market.panel import PricePanel
@@ -277,7 +278,9 @@ def source_of(
         load = _function(name)
         return _called(name, load, _options(name, load, query))
     if is_saved:
-        return Market.load(text)
+        saved = Market.load(text)
+        plugins.say_changes(saved.panel.provenance.get("features"), Path(text))
+        return saved
     return read_panel(text) if repair is None else _repaired(text, repair)
 
 
@@ -302,8 +305,12 @@ def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
         try:
             options[key] = _PARSERS[kind](text)
         except (ValueError, KeyError) as error:
-            wanted = f"type {kind}" if kind in _PARSERS else "no name, but call the function itself"
-            raise ArgumentError(f"{key}={text!r} of {name!r}: give a value of {wanted}") from error
+            wanted = (
+                f"give a value of type {kind}"
+                if kind in _PARSERS
+                else f"by name go options of type {', '.join(_PARSERS)}; call the function itself"
+            )
+            raise ArgumentError(f"{key}={text!r} of {name!r}: {wanted}") from error
     return options
 
 

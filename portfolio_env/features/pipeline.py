@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -78,7 +78,7 @@ class FeaturePipeline:
         if scaling not in ("pooled", "asset"):
             raise unknown("scaling", scaling, ("pooled", "asset"))
         check_number("bound", bound, above=0)
-        self.features = features if isinstance(features, str) else tuple(features)
+        self.features = features if isinstance(features, str) else tuple(separate(features))
         self.scaler = scaler
         self.scaling = scaling
         self.bound = bound
@@ -313,14 +313,16 @@ class FeaturePipeline:
     def load(cls, path: str | os.PathLike[str]) -> FeaturePipeline:
         """Read a pipeline that ``save`` wrote; warn of user-defined features changed since.
 
+        A module of your own may lie beside the file if your program has imported it before.
+
         Raises:
-            DataError: If the file is missing or no such pipeline, or names code that lies beside
-                it.
+            DataError: If the file is missing or no such pipeline, or names code of which it has no
+                record, or that lies beside it.
             ArgumentError: If a feature that it names has no source.
         """
         try:
             plain = read_json(os.fspath(path))
-            warn_of_changes(plain, Path(path).parent)
+            plugins.admit(separate(plain["features"]), plain.get("sources", {}), Path(path))
             return cls.from_dict(plain)
         except PortfolioError:
             raise
@@ -328,24 +330,6 @@ class FeaturePipeline:
             raise DataError(
                 f"{path} is not a saved pipeline ({error}): write one with FeaturePipeline.save"
             ) from error
-
-
-def warn_of_changes(plain: Mapping[str, Any], folder: Path) -> None:
-    """Warn of user-defined features whose source has changed since a file named them.
-
-    Nothing is imported; to be asked before a pipeline from a file is used.
-
-    Args:
-        plain: Result of ``to_dict``.
-        folder: Folder of the file.
-
-    Raises:
-        DataError: If one lies within the folder.
-        ArgumentError: If one has no source.
-    """
-    asked, recorded = separate(plain["features"]), dict(plain.get("sources", {}))
-    for name in plugins.changed_sources(asked, recorded, folder):
-        _say_once(f"the source of feature {name!r} has changed since {folder} was written")
 
 
 def build_market(

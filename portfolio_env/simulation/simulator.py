@@ -21,10 +21,10 @@ from portfolio_env.simulation.episodes import Episodes, When
 from portfolio_env.simulation.executor import Account
 from portfolio_env.simulation.market_arrays import Benchmark, market_arrays
 from portfolio_env.simulation.rewards import (
-    Reward,
     RewardSpec,
     Transition,
     check_finite,
+    forget,
     make_reward,
     rewards_of,
 )
@@ -265,8 +265,7 @@ class Simulator:
         fresh[dynamics.CASH] = held[:, 0]
         fresh[dynamics.CONCENTRATION] = (held**2).sum(-1)
         state.ledger[:, which] = fresh
-        if isinstance(self.reward, Reward):
-            self.reward.reset(self._all if lanes is None else lanes)
+        forget(self.reward, self._all if lanes is None else lanes)
 
     def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
         """Return (len(which), N + 1) start weights, once first bars and assets are known."""

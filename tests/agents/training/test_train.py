@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     limits = PortfolioConstraints(max_weight=0.5)
     out = tmp_path_factory.mktemp("runs") / "ppo"
     return train(small(out, costs=costs, constraints=limits, adjustment=0.5))
+
+
+def test_an_own_algorithm_that_fails_in_training_is_told_as_such(
+    own_module: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = "from stable_baselines3 import PPO\nclass Fails(PPO):\n    def train(self): 1 / 0\n"
+    own_module("failing_algos", source)
+    options = {"timesteps": 64, "num_envs": 4, "algo_options": '{"n_steps": 8, "batch_size": 32}'}
+    config = small(tmp_path / "run", algo="failing_algos:Fails", **options)
+    with pytest.raises(ArgumentError, match=r"raised ZeroDivisionError in .*failing_algos.py, l"):
+        train(config, progress_bar=False)
 
 
 def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
