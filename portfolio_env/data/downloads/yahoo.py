@@ -26,7 +26,7 @@ from portfolio_env.data.downloads.store import (
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked
 from portfolio_env.files.csv_files import original, with_texts, write_csv
-from portfolio_env.market.panel import BAR_FIELDS
+from portfolio_env.market.panel import BAR_FIELDS, contained
 from portfolio_env.market.timeline import as_timestamp
 
 Day = str | date | np.datetime64
@@ -36,7 +36,6 @@ ADJUSTMENT = "splits and dividends"
 _CLOSE = BAR_FIELDS.index("close")
 _OVERLAP = 5  # stored bars that are fetched again
 _TOLERANCE = 1e-5  # Yahoo's own rounding is some 1e-7, the smallest dividends are some 1e-4
-_ROUNDING = 1e-9  # of prices that are multiplied by an adjustment
 _NOTHING = "Yahoo has no prices of it in this range, or did not answer"
 _LABELS = {
     "sector": "sector",
@@ -235,13 +234,7 @@ def _bars_of(table: pd.DataFrame | None, name: str, start: int, end: int) -> pd.
 
 def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
     """Highs and lows that contain open and close, where only rounding says otherwise."""
-    prices = frame.drop(columns="volume")
-    highest, lowest = prices.max(axis=1), prices.min(axis=1)
-    is_high = highest <= frame["high"] * (1 + _ROUNDING)
-    is_low = lowest >= frame["low"] * (1 - _ROUNDING)
-    return frame.assign(
-        high=frame["high"].mask(is_high, highest), low=frame["low"].mask(is_low, lowest)
-    )
+    return frame.assign(**contained({name: frame[name].to_numpy() for name in BAR_FIELDS})[0])
 
 
 def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:
