@@ -27,6 +27,7 @@ from portfolio_env.market.panel import BAR_FIELDS, PricePanel, bar_faults, conta
 
 _LOGGER = logging.getLogger(__name__)
 _DROP = "correct the bar, or drop it with repair={'drop_faulty': True}"
+_BLANKS = " \u00a0"
 _SHOWN = 5  # jumps that are listed
 
 
@@ -171,7 +172,7 @@ def _typed(
     if not len(frame):
         origin.fail("holds no rows; give at least two symbols with bars")
     dates = as_dates(frame["date"], origin)
-    symbols = frame["symbol"].astype(str).str.strip()
+    symbols = frame["symbol"].astype(str).str.strip(_BLANKS)
     no_symbol = (frame["symbol"].isna() | (symbols == "")).to_numpy()
     origin.refuse(no_symbol, "there is no symbol", "name the asset")
     names = symbols.to_numpy(object)
@@ -254,6 +255,11 @@ def _told(
         jumps = _suspicions(frame)
         notes += jumps
         weighty.update(jumps)
+    idle = _without_volume(frame)
+    if idle:
+        text = f"{', '.join(idle[:_SHOWN])} ({len(idle)}) never had volume and cannot be traded"
+        notes.append(f"{text}; leave the column volume out if they can")
+        weighty.add(notes[-1])
     if notes:
         made["notes"] = notes
     for level, wanted in ((logging.WARNING, True), (logging.INFO, False)):
@@ -261,6 +267,14 @@ def _told(
         if told:
             _LOGGER.log(level, "%s: %s", about["source"], "; ".join(told))
     return made
+
+
+def _without_volume(frame: pd.DataFrame) -> list[str]:
+    """The assets that have a volume of 0 on all of their bars."""
+    if "volume" not in frame or (frame["volume"] > 0).all():
+        return []
+    traded = (frame["volume"] != 0).groupby(frame["symbol"]).any()
+    return [str(symbol) for symbol in traded.index[~traded]]
 
 
 def _suspicions(frame: pd.DataFrame) -> list[str]:

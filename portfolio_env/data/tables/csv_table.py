@@ -93,12 +93,19 @@ def _layout(lines: Sequence[str]) -> tuple[str, int]:
 def _header_row(rows: Sequence[Sequence[str]], width: int) -> int:
     """Which row is the header: the first one, if none that is as wide as the data looks like it."""
     if len(rows[0]) == width and any(cell.strip() for cell in rows[0][1:]):
-        return 0
+        if not _is_prose(rows[0]):
+            return 0
     for at, row in enumerate(rows):
         blank = sum(not cell.strip() for cell in row)
+        if _is_prose(row):
+            continue
         if len(row) == width and blank <= 1 and not any(map(_NUMBER.fullmatch, row)):
             return at
     return 0
+
+
+def _is_prose(row: Sequence[str]) -> bool:
+    return any(len(cell.split()) > 4 for cell in row)
 
 
 def _rows(text: str, sep: str, skip: int, count: int) -> tuple[list[list[str]], list[int]]:
@@ -206,7 +213,12 @@ def _read(
         decimal = decimal_of(cells, plain)
         if decimal == ",":
             origin.note("decimals are written with commas")
-            return read(decimal=",", thousands=".")
+            frame = read(decimal=",", thousands=".")
+            for at in odd:
+                if frame[at].dtype.kind not in "ifb":  # a sign or blank stands beside the digits
+                    plain_texts = frame[at].str.replace(".", "", regex=False)
+                    frame[at] = plain_texts.str.replace(",", ".", regex=False)
+            return frame
         if decimal == "." and any("," in cell for cell in cells):
             origin.note("thousands are separated by commas")
             return read(thousands=",")

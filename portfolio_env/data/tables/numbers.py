@@ -18,6 +18,7 @@ NOTHING = (
 )  # fmt: skip
 """What stands in a cell without a number."""
 
+_SIGNS = re.compile(r"[\s\u00a0\u202f'$€£¥]")
 _UNITS = {"K": "e3", "M": "e6", "B": "e9", "T": "e12"}
 _SIGN = r"[+-]?"
 _COMMAS_GROUP = re.compile(_SIGN + r"(\d{1,3}(,\d{3})+\.\d+|\d{1,3}(,\d{3}){2,})")
@@ -36,7 +37,7 @@ def decimal_of(texts: Iterable[str], plain: Iterable[str] = ()) -> str | None:
     """
     comma = point = False
     for text in texts:
-        text = text.strip()
+        text = _SIGNS.sub("", text)
         comma |= bool(_COMMA_DECIMAL.fullmatch(text) or _COMMA_AFTER_ZERO.fullmatch(text))
         point |= bool(_COMMAS_GROUP.fullmatch(text))
     point |= any(_POINT_DECIMAL.fullmatch(text.strip()) for text in plain)
