@@ -91,7 +91,8 @@ def fetch_yahoo(
     so is everything. Days that Yahoo lacked, or gave without numbers, are asked for again until
     they are 30 days older than the last stored bar. Dates are those of the exchange; a day that is
     not over everywhere (in UTC) is left out. STORE/yahoo/metadata.csv holds sector, industry, asset
-    class, region, currency and exchange (for ``portfolio_env.data.metadata.with_categories``), as they are known today.
+    class, region, currency and exchange (for ``portfolio_env.data.metadata.with_categories``), as
+    they are known today.
 
     Args:
         symbols: Yahoo's names, e.g. "AAPL", "HSBA.L", "^GSPC"; one or several.

@@ -7,8 +7,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -92,9 +91,9 @@ def _layout(lines: Sequence[str]) -> tuple[str, int]:
 
 def _header_row(rows: Sequence[Sequence[str]], width: int) -> int:
     """Which row is the header: the first one, if none that is as wide as the data looks like it."""
-    if len(rows[0]) == width and any(cell.strip() for cell in rows[0][1:]):
-        if not _is_prose(rows[0]):
-            return 0
+    named = any(cell.strip() for cell in rows[0][1:])
+    if len(rows[0]) == width and named and not _is_prose(rows[0]):
+        return 0
     for at, row in enumerate(rows):
         blank = sum(not cell.strip() for cell in row)
         if _is_prose(row):
@@ -175,20 +174,19 @@ def _read(
 ) -> pd.DataFrame:
     """The rows below the header; columns are numbered."""
 
-    def read(**options: Any) -> pd.DataFrame:
+    def read(kinds: Mapping[int, type]) -> pd.DataFrame:
         frame = pd.read_csv(
             io.StringIO(text, newline=""),
             sep=sep,
             header=None,
             names=list(range(width)),
             skiprows=skip,
-            dtype=dict.fromkeys(texts, str),
+            dtype=kinds,
             keep_default_na=False,  # NA and NAN are possible symbols
             na_values=[""],
             skip_blank_lines=False,  # else line numbers would be wrong
             skipinitialspace=True,
             low_memory=False,
-            **options,
         )
         if not isinstance(frame.index, pd.RangeIndex):
             origin.fail("its rows have more fields than its header; name every column")
@@ -200,7 +198,7 @@ def _read(
     sample = [line for _, line in zip(range(_SAMPLE), below, strict=False)]
     if not sample:
         return pd.DataFrame(columns=list(range(width)))
-    frame = read()
+    frame = read(dict.fromkeys(texts, str))
     odd = [at for at in set(range(width)) - texts if frame[at].dtype.kind not in "ifb"]
     if odd:
         cells = {cell for at in odd for cell in frame[at].dropna().astype(str).unique()}
@@ -211,15 +209,13 @@ def _read(
             if at not in texts
         ]
         decimal = decimal_of(cells, plain)
-        if decimal == ",":
-            origin.note("decimals are written with commas")
-            frame = read(decimal=",", thousands=".")
-            for at in odd:
-                if frame[at].dtype.kind not in "ifb":  # a sign or blank stands beside the digits
-                    plain_texts = frame[at].str.replace(".", "", regex=False)
-                    frame[at] = plain_texts.str.replace(",", ".", regex=False)
-            return frame
-        if decimal == "." and any("," in cell for cell in cells):
-            origin.note("thousands are separated by commas")
-            return read(thousands=",")
+        if decimal == "," or (decimal == "." and any("," in cell for cell in cells)):
+            # As text: the parser of pandas loses the last bit where it skips thousands.
+            is_comma = decimal == ","
+            what = "decimals are written with" if is_comma else "thousands are separated by"
+            origin.note(f"{what} commas")
+            frame = read(dict.fromkeys(range(width), str))
+            for at in set(range(width)) - texts:
+                cells_of = frame[at].str.replace("." if is_comma else ",", "", regex=False)
+                frame[at] = cells_of.str.replace(",", ".", regex=False)
     return frame

@@ -73,7 +73,7 @@ def test_adjustments_that_cannot_be_made_are_refused():
         load_panel(frame, adjust="some")
     with pytest.raises(ArgumentError, match="adjust is for files"):
         load_market("synthetic", adjust="all")
-    with pytest.raises(DataError, match="row 3: the adjusted close is not positive; .*'none'"):
+    with pytest.raises(DataError, match=r"row 3: the adjusted close is not positive; .*'none'"):
         load_panel(frame.assign(adj_close=np.where(np.arange(12) == 2, -1.0, 1.0)))
 
 
@@ -91,7 +91,7 @@ def test_rounding_is_mended_and_noted_for_all_sources(price, error):
         np.testing.assert_allclose(made.high, high, rtol=1e-9)
     if high[0, 0] < price:
         assert "by rounding" in panel.provenance["notes"][0]
-    with pytest.raises(DataError, match="close is above high; .*drop_faulty"):
+    with pytest.raises(DataError, match=r"close is above high; .*drop_faulty"):
         read_panel(frame.assign(high=frame["close"] * (1 - 2e-9), low=frame["close"] * 0.9))
 
 
