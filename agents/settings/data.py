@@ -30,6 +30,8 @@ class DataOptions:
     """CSV or Parquet file of further channels with times of their own, e.g. sentiment."""
     repair: str = "{}"
     """What to mend in a file of bars, as JSON, e.g. '{"drop_duplicates": "last"}'."""
+    adjust: Literal["auto", "none", "splits", "all"] = "auto"
+    """Which prices of a file are meant: adjusted as far as it tells how, or for what."""
     reference: str | None = None
     """Asset that stands for the market in cross-asset features; the mean of all by default."""
     scaler: Literal["robust", "standard", "rank"] = "robust"
@@ -64,6 +66,7 @@ class DataOptions:
             metadata=self.metadata,
             exogenous=self.exogenous,
             repair=self.repairs or None,
+            adjust=self.adjust,
         )
 
     def pipeline(self, features: str) -> FeaturePipeline:
