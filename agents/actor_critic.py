@@ -11,12 +11,12 @@ from agents.market_rows import MarketRows, Observation
 from agents.networks import AssetHead, RowMlp, masked_mean
 from agents.networks.heads import orthogonal
 
-LOG_STD_INIT = -0.5  # of logits in [-1, 1]: wide, or learning takes far longer
+LOG_STD_INIT = -0.5  # noise of logits in [-1, 1]: wide, or learning takes far longer
 SCORER = (32, 32)
 
 
 class ActorCriticRows(nn.Module):
-    """What lies behind the rows: hidden rows for the actor, pooled ones for the critic.
+    """Hidden layers over per-asset rows: separate rows for the actor, pooled rows for the critic.
 
     Args:
         width: Numbers in a row, whose last is the tradable flag.
@@ -42,34 +42,34 @@ class ActorCriticRows(nn.Module):
         return self.forward_actor(rows), self.forward_critic(rows)
 
     def forward_actor(self, rows: Tensor) -> Tensor:
-        """Return (batch, assets, latent_dim_pi) of rows (batch, assets, width)."""
+        """Return the actor's rows (batch, assets, latent_dim_pi) of rows (batch, assets, width)."""
         latent: Tensor = self.policy_net(rows)
         return latent
 
     def forward_critic(self, rows: Tensor) -> Tensor:
-        """Return (batch, latent_dim_vf), the mean over the assets that can be traded."""
+        """Return the critic's vector (batch, latent_dim_vf), the mean over the tradable assets."""
         return masked_mean(self.value_net(rows), rows[..., -1])
 
 
 def noise_parameter(log_std_init: float) -> nn.Parameter:
-    """Log standard deviation of the noise on actions: of cash, and of every asset."""
+    """Return the log standard deviations of the action noise: of cash, and of every asset."""
     return nn.Parameter(th.full((2,), float(log_std_init)))
 
 
 def noise_of(log_std: Tensor, assets: int) -> Tensor:
-    """The two numbers of ``noise_parameter``, laid out for cash and every asset, (1 + assets,)."""
+    """Return the numbers of ``noise_parameter`` for cash and every asset, (1 + assets,)."""
     return th.cat([log_std[:1], log_std[1:].expand(assets)])
 
 
 class PerAssetActorCritic(nn.Module):
-    """Means of actions, their noise and a value, from rows of any number of assets.
+    """Actor-critic over rows of any number of assets: means of actions, their noise and a value.
 
     The networks of ``agents.PerAssetActorCriticPolicy``, for a training loop of one's own. Means
     follow the order of the assets; the value is pooled over those that can be traded.
 
     Args:
         rows: Makes rows of observations.
-        critic_rows: Those of the critic; default the actor's, whose encoder then learns from both
+        critic_rows: Rows of the critic; default the actor's, whose encoder then learns from both
             losses. The critic's is the larger and mostly noise: with an encoder, give each its own.
         net_arch: Layer widths ``{"pi": [...], "vf": [...]}``; default two of 32 each.
         log_std_init: Log standard deviation of the noise at the start, on logits in [-1, 1].
@@ -103,7 +103,7 @@ class PerAssetActorCritic(nn.Module):
         self.log_std = noise_parameter(log_std_init)
 
     def forward(self, observation: Observation) -> tuple[Tensor, Tensor, Tensor]:
-        """Act and judge.
+        """Return means of actions, their log standard deviations and values.
 
         Args:
             observation: A batch of any mode, arrays or tensors.

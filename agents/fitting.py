@@ -1,4 +1,4 @@
-"""Fitting a network by plain gradients, so that it can be stopped at any round and resumed exactly.
+"""Fitting of a network by gradient steps, in rounds that can be stopped and resumed exactly.
 
 What forecasts (``training.pretraining``) and net growth (``agents.direct.training``) are trained
 with: Adam with clipped gradients, a schedule of the learning rate, an average of the weights, and
@@ -8,7 +8,7 @@ the weights that were best on validation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -31,18 +31,18 @@ Schedule = Literal["cosine", "plateau"]
 
 @dataclass(frozen=True)
 class FitOptions:
-    """How a network is fitted.
+    """Options of fitting a network.
 
     Attributes:
         learning_rate: Adam's, at the start.
         max_grad_norm: Gradients are clipped to this norm.
-        schedule: Of the learning rate: "cosine" decays it to 0 by half a cosine over all rounds,
-            "plateau" halves it after every third validation in a row without a better one.
+        schedule: Schedule of the learning rate: "cosine" decays it to 0 by half a cosine over all
+            rounds, "plateau" halves it after every third validation in a row without a better one.
         ema: Decay per step of an exponential moving average of the weights, which is validated and
             kept in their place; 0 keeps none.
         patience: Validations in a row without a better one after which fitting stops; None never
             stops.
-        seed: Of all draws.
+        seed: Seed of all draws.
     """
 
     learning_rate: float = 1e-3
@@ -63,10 +63,10 @@ class FitOptions:
 
 
 class Fit:
-    """The state of a network that is being fitted in rounds of gradient steps.
+    """State of a network that is being fitted in rounds of gradient steps.
 
     Args:
-        network: What is fitted.
+        network: Network to fit.
         options: See ``FitOptions``.
         rounds: After which it is finished.
 
@@ -89,25 +89,25 @@ class Fit:
 
     @property
     def finished(self) -> bool:
-        """Whether all rounds are done, or patience is over."""
+        """Return whether all rounds are done, or patience is over."""
         patience = self.options.patience
         return self.round >= self.rounds or (patience is not None and self.stale >= patience)
 
     @property
     def learning_rate(self) -> float:
-        """That of the next step."""
+        """Return the learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @contextmanager
     def draws(self) -> Iterator[None]:
-        """Within it torch draws by the seed and the round alone, and nobody else's draws change."""
+        """Within this context torch draws from seed and round; other draws stay as they are."""
         device = next(self.network.parameters()).device
         with th.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             th.manual_seed(self.options.seed + 1_000_003 * self.round)
             yield
 
     def step(self, loss: Tensor) -> float:
-        """Take one gradient step; returns the norm of the gradient before it was clipped."""
+        """Take one gradient step; return the norm of the gradient before it was clipped."""
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # torch
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.max_grad_norm)
@@ -123,7 +123,7 @@ class Fit:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the network has the averaged weights, where an average is kept."""
+        """Within this context the network has the averaged weights, where an average is kept."""
         if not self._average:
             yield
             return
@@ -135,7 +135,7 @@ class Fit:
             self._give(own)
 
     def judge(self, loss: float) -> None:
-        """Take in a loss on validation, of the network ``averaged``."""
+        """Record a validation loss of the network in ``averaged``."""
         self.stale += 1
         if loss < self.best or not self._best_weights:
             self.best, self.stale, self._best_weights = loss, 0, self.weights()
@@ -143,22 +143,22 @@ class Fit:
             self.schedule.step(loss)
 
     def end_round(self) -> None:
-        """Count a round, after its steps and its validation."""
+        """End a round, after its steps and its validation."""
         self.round += 1
         if isinstance(self.schedule, CosineAnnealingLR):
             self.schedule.step()
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the weights to use now: averaged ones where an average is kept."""
+        """Return a copy of the weights to use now: averaged ones where an average is kept."""
         with self.averaged():
             return {name: value.clone() for name, value in self.network.state_dict().items()}
 
     def best_weights(self) -> dict[str, Tensor]:
-        """The weights of the best validation; without any those of now."""
+        """Return the weights of the best validation; without any, the present ones."""
         return self._best_weights or self.weights()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on, copied: tensors and numbers, for ``save_tensors``.
+        """Return everything needed to resume, copied: tensors and numbers, for ``save_tensors``.
 
         Draws depend on the seed and the round alone, so there is no generator to save.
         """
@@ -176,7 +176,7 @@ class Fit:
         return deepcopy(state)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a ``state_dict``.
+        """Resume from a ``state_dict``.
 
         Raises:
             ArgumentError: If it was made with other options.
@@ -201,20 +201,20 @@ class Fit:
 
 
 class Trainer(Protocol):
-    """Who fits a network round by round."""
+    """Trainer protocol: the members of an object that fits a network round by round."""
 
     fit: Fit
 
     @property
     def samples(self) -> int:
-        """What was seen so far, in bars or in steps of accounts."""
+        """Return the number of samples seen so far, in bars or in steps of accounts."""
 
     def advance(self) -> dict[str, float]:
-        """Do one round; returns its numbers by name."""
+        """Run one round; return its numbers by name."""
 
 
 def take_up(trainer: Trainer, file: Path) -> None:
-    """Bring a new trainer to where a stopped training left off, if there is a checkpoint.
+    """Restore a new trainer from the last checkpoint of a stopped training, if there is one.
 
     Raises:
         DataError: If the checkpoint is damaged.
@@ -226,22 +226,29 @@ def take_up(trainer: Trainer, file: Path) -> None:
     try:
         trainer.fit.load_state_dict(state)
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is no checkpoint of this training ({error!r})") from error
+        raise DataError(f"{file} is not a checkpoint of this training ({error!r})") from error
 
 
 def run_rounds(
-    trainer: Trainer, file: Path, record: Callable[[dict[str, float], int], None], every: int = 1
+    trainer: Trainer,
+    file: Path,
+    record: Callable[[dict[str, float], int], None],
+    every: int = 1,
+    watches: Sequence[Callable[[int], None]] = (),
 ) -> None:
     """Train to the end.
 
     Args:
         trainer: New, or after ``take_up``.
-        file: Its checkpoint, complete or absent.
+        file: File of the checkpoint, complete or absent.
         record: Called after every round with its numbers and the samples seen so far.
         every: Rounds between two checkpoints; the last is always one.
+        watches: Called after every round with the number of rounds so far, e.g. a bar.
     """
     fit = trainer.fit
     while not fit.finished:
         record(trainer.advance(), trainer.samples)
+        for watch in watches:
+            watch(fit.round)
         if fit.finished or fit.round % every == 0:
             save_tensors(file, fit.state_dict(), kind=KIND)

@@ -1,4 +1,4 @@
-"""What is forecast of a market: each asset's next return, its likelihood, and the calibration."""
+"""Forecast targets of a market: each asset's next return, its likelihood, and the calibration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class NextReturns:
-    """Simple returns from close t to close t + 1, in units of their training range's deviation.
+    """Simple returns from close t to close t + 1, divided by their deviation in the training range.
 
     In these units the bounds of a ``PredictionHead``'s sigma mean the same in every market. A bar
     counts for the assets that trade at t and have a bar at t + 1.
@@ -30,8 +30,8 @@ class NextReturns:
     Args:
         market: The market.
         train: Half-open range of bars whose returns give the unit; no later bar has a say in it.
-        bars: Of the window that a forecast reads, the current bar included.
-        device: Where the tensors are.
+        bars: Bars of the window that a forecast reads, the current one included.
+        device: Device of the tensors.
 
     Attributes:
         scale: The unit.
@@ -59,7 +59,7 @@ class NextReturns:
         self.mask = th.tensor(counts, device=device)
 
     def rows(self, within: tuple[int, int]) -> NDArray[np.int64]:
-        """Bars of a half-open range that have a whole window, and a next bar in that range.
+        """Return the bars of a half-open range with a whole window and a next bar in that range.
 
         Raises:
             ArgumentError: If there is none.
@@ -74,7 +74,7 @@ class NextReturns:
         return rows
 
     def nll(self, mean: Tensor, sigma: Tensor, t: Tensor, assets: Tensor | None = None) -> Tensor:
-        """Gaussian negative log likelihood of forecasts, less its constant.
+        """Return the Gaussian negative log likelihood of forecasts, less its constant.
 
         Args:
             mean: (B, N) forecast at bars t.
@@ -86,7 +86,7 @@ class NextReturns:
         return gaussian_nll(self.target[at], mean, sigma, self.mask[at])
 
     def calibration(self, embeddings: Embeddings, rows: NDArray[np.int64]) -> Calibration:
-        """The calibration of an encoder's forecasts, in evaluation mode, at some rows."""
+        """Return the calibration of an encoder's forecasts, in evaluation mode, at some rows."""
         t = th.as_tensor(rows, device=self.mask.device)
         with th.no_grad():
             mean, sigma = embeddings.forecast(t)
@@ -102,7 +102,7 @@ _BINS = 10
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Errors of Gaussian forecasts beside the deviations that were forecast.
+    """Errors of Gaussian forecasts and the standard deviations that were forecast.
 
     Attributes:
         error: (M,) realised less mean, M >= 1.
@@ -127,20 +127,20 @@ class Calibration:
             raise ArgumentError(f"the least sigma is {self.sigma.min()}: it must be positive")
 
     def coverage(self, levels: ArrayLike) -> NDArray[np.float64]:
-        """Share of errors within the central interval of each level in (0, 1)."""
+        """Return the share of errors within the central interval of each level in (0, 1)."""
         quantiles = [NormalDist().inv_cdf((1 + float(p)) / 2) for p in np.ravel(levels)]
         size = np.sort(np.abs(self.error / self.sigma))
         return np.searchsorted(size, quantiles, side="right") / len(size)
 
     @property
     def mean_square(self) -> float:
-        """Mean squared standardised error: 1 if sigma is right, more if it is too small."""
+        """Return the mean squared standardised error: 1 if sigma is right, more if too small."""
         return float(np.mean(np.square(self.error / self.sigma)))
 
     def by_sigma(self, bins: int = _BINS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Root mean square (bins,) of sigma and of the error, in bins of equally many, by sigma.
+        """Return the RMS (bins,) of sigma and of the error, in bins of equal size sorted by sigma.
 
-        The two are equal where sigma tells large errors from small ones as it should.
+        The two are equal where sigma is calibrated.
         """
         parts = np.array_split(np.argsort(self.sigma, kind="stable"), min(bins, len(self.sigma)))
         squares = np.square(self.sigma), np.square(self.error)
@@ -148,13 +148,13 @@ class Calibration:
         return sigma, error
 
     def numbers(self) -> dict[str, float]:
-        """``calibration/coverage_50``, ... for all `LEVELS`, and ``calibration/mean_square_z``."""
+        """Return ``calibration/coverage_50``, ... (`LEVELS`), and ``calibration/mean_square_z``."""
         shares = zip(LEVELS, self.coverage(LEVELS), strict=True)
         coverage = {f"calibration/coverage_{100 * p:.0f}": float(share) for p, share in shares}
         return coverage | {"calibration/mean_square_z": self.mean_square}
 
     def figure(self) -> Figure:
-        """Two plots: coverage against level, and size of errors against sigma, with diagonals.
+        """Plot coverage against level and size of errors against sigma, with diagonals.
 
         Raises:
             PortfolioError: If matplotlib is not installed.

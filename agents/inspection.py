@@ -23,11 +23,11 @@ _MAX_LABELS = 30  # more names than this are unreadable along an axis
 
 
 def attention_maps(encoder: Encoder, market: Market, t: int) -> dict[str, NDArray[np.float32]]:
-    """Attention at bar t, the mean over heads.
+    """Return the attention at bar t, averaged over heads.
 
     Args:
         encoder: Whose, see ``Encoder.attention``; it is left in its mode.
-        market: With the features it reads.
+        market: Market with the encoder's features.
         t: Row, with ``encoder.bars`` bars up to it.
 
     Returns:
@@ -50,7 +50,7 @@ def attention_maps(encoder: Encoder, market: Market, t: int) -> dict[str, NDArra
 
 
 def _at_last_bar(name: str, weights: Tensor) -> Tensor:
-    """(N, K) of one window's weights in the shapes of ``Encoder.attention``."""
+    """Return (N, K) of one window's weights in the shapes of ``Encoder.attention``."""
     if name.startswith("assets"):
         last = weights[-1] if weights.ndim == 4 else weights
         return last.mean(0)
@@ -60,7 +60,7 @@ def _at_last_bar(name: str, weights: Tensor) -> Tensor:
 
 
 def attention_figure(name: str, weights: NDArray[np.float32], market: Market, t: int) -> Figure:
-    """One map of ``attention_maps`` as a picture, brighter where more is taken.
+    """Plot one map of ``attention_maps``; brighter cells have larger weights.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -89,7 +89,7 @@ def attention_figure(name: str, weights: NDArray[np.float32], market: Market, t:
 def encoder_figures(
     embeddings: Embeddings, market: Market, rows: tuple[int, int], returns: NextReturns | None
 ) -> dict[str, Figure]:
-    """Attention at the last bar of a range and, with returns, calibration over the range, by name.
+    """Return figures of attention at a range's last bar and, with returns, of calibration, by name.
 
     The embeddings are in evaluation mode.
     """

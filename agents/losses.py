@@ -17,7 +17,7 @@ def sharpe_loss(
     concentration: float = 0.0,
     eps: float = 1e-4,
 ) -> Tensor:
-    r"""Minus the Sharpe ratio a year, plus a penalty on concentrated weights.
+    r"""Return minus the yearly Sharpe ratio, plus a penalty on concentrated weights.
 
     .. math:: -\sqrt{P} \, \frac{\bar r}{\sqrt{s^2 + \epsilon^2}} + c \, \overline{\sum_i w_i^2}
 
@@ -61,12 +61,12 @@ def sharpe_loss(
 def gaussian_nll(
     realised: Tensor, mean: Tensor, sigma: Tensor, mask: Tensor, eps: float = 1e-4
 ) -> Tensor:
-    """Mean negative log likelihood of Gaussian forecasts, less its constant; 0 of no forecast.
+    """Return the mean Gaussian negative log likelihood, less its constant; 0 without forecasts.
 
     Args:
-        realised: What happened, of any shape.
+        realised: Realised values, of any shape.
         mean: Forecast, same shape.
-        sigma: Its standard deviation, same shape; below ``eps`` it counts as ``eps``.
+        sigma: Standard deviation, same shape; below ``eps`` it counts as ``eps``.
         mask: Same shape, 1 or True where a forecast counts; what happened may be NaN elsewhere.
         eps: Lower bound of ``sigma``.
     """

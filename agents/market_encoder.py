@@ -1,4 +1,4 @@
-"""An encoder over a market that it holds: each bar's window is encoded once, not once per sample.
+"""Encoder with its market attached: each bar's window is encoded once, not once per sample.
 
 All lanes that stand at bar t share one window of the market. So the encoder runs once per distinct
 t in a batch; while its weights stay as they are (in a rollout, in evaluation, or because they are
@@ -26,14 +26,14 @@ _CHUNK = 64  # windows encoded at once where no gradient is kept: more leave a p
 
 
 def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Tensor, Tensor]:
-    """What ``Embeddings.bind`` takes: features, tradable flags and codes of a market."""
+    """Return the arguments of ``Embeddings.bind``: features, tradable flags, codes of a market."""
     arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
     features, tradable, codes = (th.tensor(array, device=device) for array in arrays)
     return features, tradable, codes
 
 
 class Embeddings(nn.Module):
-    """One vector per asset at bar t, from the market's features up to t.
+    """Encoder that returns one vector per asset at bar t, from the market's features up to t.
 
     Args:
         encoder: Makes the vectors.
@@ -44,9 +44,10 @@ class Embeddings(nn.Module):
         forecasts: It has a head that forecasts each asset's next return, see ``forecast``.
 
     Attributes:
-        cached: Whether vectors are kept while weights stay as they are, which a comparison tells.
-            Switched off for target networks, whose weights change with every update; those of a
-            frozen encoder are then kept while its weights are unchanged but for rounding.
+        cached: Whether vectors are kept while weights stay as they are, which is checked by
+            comparison. Switched off for target networks, whose weights change with every update;
+            those of a frozen encoder are then kept while its weights are unchanged but for
+            rounding.
     """
 
     features: Tensor | None
@@ -78,7 +79,7 @@ class Embeddings(nn.Module):
         self.freeze(frozen)
 
     def freeze(self, frozen: bool = True) -> None:
-        """Stop the encoder from learning, or let it."""
+        """Freeze or unfreeze the encoder's weights."""
         self.frozen = frozen
         self.encoder.requires_grad_(not frozen)
         self.train(self.training)
@@ -86,7 +87,7 @@ class Embeddings(nn.Module):
     def train(self, mode: bool = True) -> Embeddings:
         """Set the mode; a frozen encoder stays in evaluation mode."""
         if self.encoder.training and not mode:
-            self.forget()  # some algorithms move weights so that no version tells (TRPO)
+            self.forget()  # some algorithms change weights without a new version (TRPO)
         super().train(mode)
         if self.frozen:
             self.encoder.eval()
@@ -95,7 +96,7 @@ class Embeddings(nn.Module):
     def bind(
         self, features: Tensor, tradable: Tensor | None = None, codes: Tensor | None = None
     ) -> None:
-        """Give it the market, see ``MarketRows.bind``."""
+        """Attach the market, see ``MarketRows.bind``."""
         if features.ndim != 3 or features.shape[2] != self.encoder.n_features:
             raise ArgumentError(
                 f"the market's features have shape {tuple(features.shape)}, the network reads "
@@ -107,11 +108,11 @@ class Embeddings(nn.Module):
         self._fitting = None
 
     def forget(self) -> None:
-        """Drop the vectors that are kept of bars; they are computed again when they are needed."""
+        """Drop the cached vectors of bars; they are computed again when they are needed."""
         self._cache = _Cache()
 
     def forward(self, t: Tensor, assets: Tensor | None = None) -> Tensor:
-        """Encode bars.
+        """Return the vectors of bars.
 
         Args:
             t: (batch,) rows of the market, each at least ``encoder.bars - 1``.
@@ -132,11 +133,11 @@ class Embeddings(nn.Module):
         return rows if assets is None else rows[_lanes(t), assets]
 
     def forecast(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (batch, N) of every asset's next return, see ``forecast_of``."""
+        """Return mean and deviation (batch, N) of all assets' next returns, see ``forecast_of``."""
         return self.forecast_of(self(t))
 
     def forecast_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The same of rows (..., N, channels) that are encoded already.
+        """Return the forecast of rows (..., N, channels) that are encoded already.
 
         The unit is that of the returns it was trained on, see ``agents.forecasts.NextReturns``.
         """
@@ -164,7 +165,7 @@ class Embeddings(nn.Module):
     def _without_weights(
         self, t: Tensor, assets: Tensor | None, features: Tensor, tradable: Tensor
     ) -> Tensor:
-        """An encoder that only rearranges its input: nothing to share, so fewer bars are read."""
+        """Encode windows by an encoder without weights, for which nothing can be shared."""
         bars = self._bars(t)
         if assets is None:
             return self.encode(features[bars], tradable[t])
@@ -172,11 +173,11 @@ class Embeddings(nn.Module):
         return self.encode(windows, tradable[t[:, None], assets])
 
     def _bars(self, t: Tensor) -> Tensor:
-        """(batch, bars) rows of the windows that end at t."""
+        """Return the rows (batch, bars) of the windows that end at t."""
         return t[:, None] + th.arange(1 - self.encoder.bars, 1, device=t.device)
 
     def _encode_bars(self, t: Tensor) -> Tensor:
-        """(batch, N, channels) of distinct, increasing t."""
+        """Return vectors (batch, N, channels) of distinct, increasing t."""
         features, tradable = self._market()
         if len(t) and int(t[0]) < self.encoder.bars - 1:
             raise ArgumentError(
@@ -191,7 +192,7 @@ class Embeddings(nn.Module):
         return self.encode(features[self._bars(t)], tradable[t], codes)
 
     def _encode_all(self, t: Tensor) -> Tensor:
-        """The same without gradients, in chunks."""
+        """Return vectors (batch, N, channels) without gradients, encoded in chunks."""
         with th.no_grad():
             return th.cat([self._encode_bars(part) for part in th.split(t, _CHUNK)])
 
@@ -215,13 +216,13 @@ class Embeddings(nn.Module):
         return self._fitting
 
     def _state(self) -> object:
-        """Unequal to that of before whenever a weight has changed."""
+        """Return a value that changes whenever a weight changes."""
         weights = [*self.encoder.parameters(), *self.encoder.buffers()]
         return _Numbers(weights, averaged=not self.cached)
 
 
 class _Numbers:
-    """Weights by what they are: changes through ``.data`` leave no other trace.
+    """Weights compared by value: changes through ``.data`` leave no other trace.
 
     Args:
         weights: Any tensors.
@@ -242,7 +243,7 @@ class _Numbers:
 
 
 class _Cache:
-    """Vectors of the bars asked for so far, at one state of the weights.
+    """Cache of the vectors of bars requested so far, for one state of the weights.
 
     Lanes walk from bar to bar, and a few windows at a time cost several times what many do. So
     wherever bars are missing again at the same weights, the bars that follow them are encoded too,
@@ -255,7 +256,7 @@ class _Cache:
     def rows(
         self, t: Tensor, bars: int, state: object, encode: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """(batch, N, channels), of which only those not stored yet are encoded."""
+        """Return vectors (batch, N, channels); only those not stored yet are encoded."""
         if state != self._state:
             self._state, self._used, self._ahead = state, 0, 0
             self._slot = th.full((bars,), -1, device=t.device)

@@ -1,4 +1,4 @@
-"""What a network reads of any observation: one row per asset, in plain torch."""
+"""Rows of a network's input from any observation: one row per asset, in plain torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MEND = (
     "agents.policy_for(agent, venv) gives a copy of the policy that acts in another environment"
 )
 _SCALED = (
-    "the observation's {0!r} should hold {1} alone: it was scaled on its way. Hand on observations "
+    "the observation's {0!r} should hold {1} alone: it was scaled on its way. Pass on observations "
     'as they are: VecNormalize(venv, norm_obs=False), or of a Dict norm_obs_keys=["weights"]'
 )
 Observation = Tensor | NDArray[Any] | Mapping[str, Tensor] | Mapping[str, NDArray[Any]]
@@ -35,28 +35,28 @@ class MarketRows(nn.Module):
 
     The three observation modes give the same rows. With ``"index"`` observations the market stays
     on the device and each of its bars is encoded once (see ``Embeddings``); ``t`` is never a
-    feature, or the network could learn dates by heart. Where the universe is sampled, the encoder
+    feature, or the network could memorise dates. Where the universe is sampled, the encoder
     sees the whole market and each lane takes its own assets.
 
     The market is the one that was bound, or else the one whose fingerprint an observation carries,
-    among those that environments of this process are in; another's observations are refused, or
+    among those that environments of this process are in; another's observations are rejected, or
     make it take that market. Market and features are part of no state dict.
 
     Args:
         observation_space: One lane's, of mode ``"window"``, ``"flat"`` or ``"index"``.
-        n_assets: Risky assets of an observation; default what the space tells.
-        n_features: Features per asset; default what the space tells.
+        n_assets: Risky assets of an observation; by default as the space declares.
+        n_features: Features per asset; by default as the space declares.
         window: Bars the encoder sees, at most the environment's window, which is the default.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further, JSON-able options of the encoder.
-        embedding_kwargs: How the encoder is run: ``frozen``, ``checkpointed`` and ``forecasts``,
-            see ``Embeddings``.
+        embedding_kwargs: Options of the encoder's evaluation: ``frozen``, ``checkpointed`` and
+            ``forecasts``, see ``Embeddings``.
 
     Attributes:
         width: Numbers in a row, C + 2.
 
     Raises:
-        ArgumentError: If the space is none of the environment's, or does not tell what is not
+        ArgumentError: If the space is none of the environment's, or does not state what is not
             given.
     """
 
@@ -89,17 +89,17 @@ class MarketRows(nn.Module):
         self.width = network.channels + 2
         self.bars = network.bars
         self.market: Market | None = None
-        self._found: _Tensors | None = None  # of a market that was not bound by hand
+        self._found: _Tensors | None = None  # a market found in observations, not bound by hand
         if not told.reads_index and told.window is not None and told.window < self.bars:
             raise ArgumentError(
                 f"observations hold {told.window} bars, the encoder sees {self.bars}; pass a "
                 f"window <= {told.window}, or give the environment window={self.bars}"
             )
-        self.register_buffer("_home", th.empty(0), persistent=False)  # says where it is
+        self.register_buffer("_home", th.empty(0), persistent=False)  # device of the module
 
     @classmethod
     def of(cls, env: Any, **options: Any) -> Self:
-        """Rows for an environment, bound to its market.
+        """Return rows for an environment, bound to its market.
 
         Args:
             env: A ``PortfolioEnv``, a ``PortfolioVectorEnv``, or either behind wrappers, vector
@@ -114,7 +114,7 @@ class MarketRows(nn.Module):
         return rows
 
     def _bars_of(self, space: spaces.Space[Any]) -> int:
-        """Bars of an observation that holds them, all of whose numbers are accounted for."""
+        """Return the bars of an observation that holds them, after a check of its size."""
         if isinstance(space, spaces.Dict):
             return int((space["market"].shape or ())[0])
         n, numbers = self.n_assets, spaces.flatdim(space)
@@ -128,12 +128,12 @@ class MarketRows(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The encoder itself."""
+        """Return the encoder without its cache."""
         return self.embeddings.encoder
 
     @property
     def needs_market(self) -> bool:
-        """Whether it must be bound before it can be used."""
+        """Return whether a market must be bound before use."""
         return self.reads_index or self.embeddings.encoder.uses_codes
 
     def bind(
@@ -143,13 +143,13 @@ class MarketRows(nn.Module):
         codes: Tensor | None = None,
         market: Market | None = None,
     ) -> None:
-        """Give it the market: itself, or tensors of it that are shared and not copied.
+        """Attach the market: itself, or tensors of it that are shared and not copied.
 
         Args:
             features: A market, or (T, all assets, F).
             tradable: (T, all assets), 1 or 0; None if all are, always.
             codes: (all assets, K) static categories.
-            market: Whose tensors these are: index observations of another are then refused.
+            market: Whose tensors these are: index observations of another are then rejected.
         """
         if isinstance(features, Market):
             market = features
@@ -163,7 +163,7 @@ class MarketRows(nn.Module):
         return asset_rows(*self.parts(observation))
 
     def parts(self, observation: Observation) -> tuple[Tensor, Tensor, Tensor]:
-        """Channels (batch, assets, C), tradable (batch, assets), weights with cash first."""
+        """Return channels (batch, assets, C), tradable (batch, assets), weights with cash first."""
         if not isinstance(observation, Mapping):
             return self._flat_parts(self._tensor(observation).float())
         given = {name: self._tensor(part) for name, part in observation.items()}
@@ -189,7 +189,7 @@ class MarketRows(nn.Module):
         return part if isinstance(part, Tensor) else th.as_tensor(part, device=self._home.device)
 
     def _check(self, observation: dict[str, Tensor]) -> None:
-        """Refuse observations that lack a part, were scaled, or are of another market.
+        """Reject observations that lack a part, were scaled, or belong to another market.
 
         On a GPU the answer would be waited for. Where gradients are kept, what is learnt from was
         acted on before; so only a market that was found is compared there, as it may have changed
@@ -208,7 +208,7 @@ class MarketRows(nn.Module):
             check_numbers(observation)
 
     def _find(self, observation: dict[str, Tensor]) -> None:
-        """Hold the market of an observation, if none was bound by hand."""
+        """Find and attach the market of an observation, if none was bound by hand."""
         numbers = observation.get("market")
         if numbers is None or not len(numbers):
             return
@@ -231,7 +231,7 @@ class MarketRows(nn.Module):
 
 
 class Layout(NamedTuple):
-    """What a space tells of its observations; None where it does not."""
+    """Layout of observations as a space declares it; None where it does not."""
 
     reads_index: bool
     n_assets: int | None
@@ -240,10 +240,10 @@ class Layout(NamedTuple):
 
 
 def layout_of(space: spaces.Space[Any]) -> Layout:
-    """What the space of one lane's observations tells of them.
+    """Return the layout that the space of one lane's observations declares.
 
     Raises:
-        ArgumentError: If it is no space of the environment, one of stacked observations, or one
+        ArgumentError: If it is not a space of the environment, one of stacked observations, or one
             without features.
     """
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
@@ -256,8 +256,8 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
         raise ArgumentError(NO_FEATURES)
     if not index and len(shapes.get("market", ())) != 3:
         raise ArgumentError(
-            f"{space} is no space of the environment's observations; give observation_space of an "
-            "environment, single_observation_space of a vector environment, and stack no frames"
+            f"{space} is not a space of the environment's observations; give observation_space of "
+            "an environment, single_observation_space of a vector environment, and stack no frames"
         )
     if index:
         n = shapes["weights"][0] - 1 if "weights" in shapes else None
@@ -279,20 +279,20 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
 
 
 def _settled(name: str, given: int | None, told: int | None) -> int:
-    """What is given or what the space tells, which must not differ."""
+    """Return the given value or that of the space, which must not differ."""
     if given is not None and told is not None and given != told:
         raise ArgumentError(f"{name}={given}, but observations are of {told}; leave {name} out")
     value = told if given is None else given
     if value is None:
         raise ArgumentError(
-            f"the space of the observations does not tell {name}, as that of the environment does "
+            f"the space of the observations does not state {name}, as that of the environment does "
             f"where no wrapper makes another; pass {name}=..."
         )
     return value
 
 
 def market_of(env: Any) -> Market:
-    """The market that an environment is in, behind wrappers and in vector environments too."""
+    """Return the market of an environment, also behind wrappers and in vector environments."""
     base = env.unwrapped
     simulator = base.simulator if hasattr(base, "simulator") else env.get_attr("simulator")[0]
     market: Market = simulator.market
@@ -300,7 +300,7 @@ def market_of(env: Any) -> Market:
 
 
 def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) -> None:
-    """Refuse an observation that lacks one of these parts, or what every one has.
+    """Reject an observation that lacks one of these parts, or a part that every one has.
 
     Args:
         observation: A Dict of the environment.
@@ -316,12 +316,12 @@ def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) 
     if lacking:
         raise ArgumentError(
             f"the observation lacks {', '.join(map(repr, lacking))}, it holds "
-            f"{', '.join(sorted(observation))}; hand on all that the environment gives"
+            f"{', '.join(sorted(observation))}; pass on all that the environment gives"
         )
 
 
 def check_numbers(observation: Mapping[str, Tensor]) -> None:
-    """Refuse a Dict observation that was scaled on its way, or cast so that numbers are lost.
+    """Reject a Dict observation that was scaled, or cast with loss of precision.
 
     Raises:
         ArgumentError: If a flag is neither 0 nor 1, or a row or an asset no whole number.
@@ -334,7 +334,7 @@ def check_numbers(observation: Mapping[str, Tensor]) -> None:
 
 
 def check_flags(tradable: Tensor) -> None:
-    """Refuse flags other than 0 and 1.
+    """Reject flags other than 0 and 1.
 
     Raises:
         ArgumentError: If there are any.
@@ -344,7 +344,7 @@ def check_flags(tradable: Tensor) -> None:
 
 
 class _Tensors:
-    """A market on a device, for all networks that found it there."""
+    """Tensors of a market on a device, shared by all networks that use it there."""
 
     def __init__(self, market: Market, device: th.device) -> None:
         self.market = market
@@ -364,12 +364,12 @@ def _shared_tensors(market: Market, device: th.device) -> _Tensors:
 
 
 def all_embeddings(network: nn.Module) -> list[Embeddings]:
-    """The embeddings of all extractors of a policy or network, those of target networks too."""
+    """Return the encoders of all extractors of a policy or network, target networks included."""
     return [part.embeddings for part in network.modules() if isinstance(part, MarketRows)]
 
 
 def asset_rows(channels: Tensor, tradable: Tensor, weights: Tensor) -> Tensor:
-    """The rows of a ``MarketRows`` (batch, assets, C + 2).
+    """Return the rows of a ``MarketRows`` (batch, assets, C + 2).
 
     Args:
         channels: (batch, assets, C).

@@ -1,4 +1,4 @@
-"""How many windows of a market an encoder can be trained on at once within some memory."""
+"""Memory of training an encoder, and the largest batch that fits a budget."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fitting_batch(
     device: th.device | str = "cpu",
     codes: Tensor | None = None,
 ) -> int:
-    """The largest power of two of windows whose training fits a budget.
+    """Return the largest power of two of windows whose training fits a memory budget.
 
     It is reckoned from ``training_bytes`` of one window. Weights that are counted with it make that
     too much for many, never too little. On a GPU the answer is tried, and halved while the device
@@ -27,9 +27,9 @@ def fitting_batch(
 
     Args:
         encoder: It stays as it is.
-        n_assets: Of the market.
+        n_assets: Number of assets of the market.
         budget: Bytes.
-        device: Where it is to be trained.
+        device: Device of the training.
         codes: (assets, K) static categories, for an encoder that reads them.
 
     Raises:
@@ -61,7 +61,7 @@ def training_bytes(
     device: th.device,
     codes: Tensor | None = None,
 ) -> int:
-    """Bytes that training a copy of an encoder on so many windows takes, in full precision.
+    """Return the bytes that training a copy of an encoder on so many windows takes, in float32.
 
     On a GPU the peak of forward and backward pass, beyond the weights. Elsewhere what the forward
     pass keeps for the backward pass, windows included, each piece of memory counted once; beside it
@@ -77,7 +77,7 @@ def training_bytes(
 
 
 def memory_of(device: th.device) -> int:
-    """Bytes that are free on a GPU; elsewhere all that the machine has."""
+    """Return the bytes that are free on a GPU; elsewhere all memory of the machine."""
     if device.type == "cuda":
         return int(th.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

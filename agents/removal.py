@@ -1,4 +1,4 @@
-"""What may be removed: files that a run consists of, and never by way of a link."""
+"""Removal of runs: only files that a run consists of, and never through a link."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ _RUN_FILES = re.compile(
 
 
 def is_link(path: Path) -> bool:
-    """Whether a path leads elsewhere: a symbolic link, or a junction of Windows."""
+    """Return whether a path leads elsewhere: a symbolic link, or a junction of Windows."""
     return path.is_symlink() or getattr(path, "is_junction", bool)()
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a folder that holds a link at any depth: what is behind one is not its own.
+    """Reject a folder that holds a link at any depth, whose target lies elsewhere.
 
     Raises:
         DataError: With the link.
@@ -44,19 +44,19 @@ def refuse_links(folder: Path) -> None:
 
 
 def refuse_foreign_files(folder: Path) -> None:
-    """Refuse to remove a folder that is a link, or holds links or files that no run consists of.
+    """Reject a folder that is a link, or holds links or files that do not belong to a run.
 
     Raises:
         DataError: With the first of them.
     """
     if is_link(folder) or not folder.is_dir():
-        raise DataError(f"{folder} is no folder of its own; nothing was removed")
+        raise DataError(f"{folder} is not a folder of its own; nothing was removed")
     refuse_links(folder)
     for path in _below(folder):
         name = path.relative_to(folder).as_posix()
         if not path.is_dir() and not (path.is_file() and _RUN_FILES.fullmatch(name)):
             raise DataError(
-                f"{path} is no file that a run consists of, so {folder} is not removed; "
+                f"{path} is not a file that a run consists of, so {folder} is not removed; "
                 "move it elsewhere first"
             )
 
@@ -75,7 +75,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Everything in a folder and its folders; what is behind links is left out."""
+    """Return everything in a folder and its subfolders, without following links."""
     for root, folders, files in os.walk(folder):
         for name in (*folders, *files):
             yield Path(root, name)

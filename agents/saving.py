@@ -70,7 +70,7 @@ def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
     """Write an agent of ``make_agent`` to one file, which is complete or absent.
 
     Args:
-        agent: What to save; see ``agent_tree``.
+        agent: Agent to save; see ``agent_tree``.
         path: The file; it holds neither code nor market.
 
     Raises:
@@ -80,7 +80,7 @@ def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
 
 
 def agent_tree(agent: BaseAlgorithm) -> dict[str, Any]:
-    """Recipe, parameters and counters of an agent, for ``save_tensors``.
+    """Return recipe, parameters and counters of an agent, for ``save_tensors``.
 
     Raises:
         ArgumentError: If ``make_agent`` did not build it, or with an option that is neither JSON
@@ -111,9 +111,9 @@ def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseA
     trained on 5 assets loads for 20. The features must be those it was trained on.
 
     Args:
-        path: What ``save_agent`` wrote, or a checkpoint of a run; nothing in it is executed.
+        path: File of ``save_agent``, or a checkpoint of a run; nothing in it is executed.
         venv: The environment to act in.
-        device: Where to run.
+        device: Torch device.
 
     Raises:
         ArgumentError: If the network does not fit the environment.
@@ -125,7 +125,7 @@ def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseA
 def agent_of(
     tree: dict[str, Any], venv: VecEnv, path: str | Path, *, device: str = "auto"
 ) -> BaseAlgorithm:
-    """The agent of an ``agent_tree`` that was read from ``path``; see ``load_agent``."""
+    """Return the agent of an ``agent_tree`` that was read from ``path``; see ``load_agent``."""
     device = str(torch_device(device))
     try:
         admit(_named(tree["recipe"]), tree.get("plugins", {}), Path(path))
@@ -135,7 +135,7 @@ def agent_of(
         restore_agent(agent, tree, path)
     except PortfolioError:
         raise
-    except Exception as error:  # whatever the libraries make of a recipe that never worked
+    except Exception as error:  # any error of the libraries for a recipe that never worked
         raise DataError(
             f"{path} holds no agent ({reason_of(error)}); restore it from a copy"
         ) from error
@@ -143,7 +143,7 @@ def agent_of(
 
 
 def _named(recipe: Any) -> dict[str, list[str]]:
-    """Names in a recipe by kind; whatever else looks like a plug-in's is taken for an encoder's."""
+    """Return the names in a recipe by kind; other names like a plug-in's count as encoders."""
     algo, encoder = recipe["algo"], recipe["encoder"]
     others = {key: value for key, value in recipe.items() if key != "algo"}
     return {"algorithm": [algo], "encoder": [encoder, *plugins_within(others)]}
@@ -151,7 +151,7 @@ def _named(recipe: Any) -> dict[str, list[str]]:
 
 def _made(recipe: dict[str, Any], venv: VecEnv, path: str | Path, device: str) -> BaseAlgorithm:
     try:
-        with warnings.catch_warnings():  # of what was wanted when it was trained
+        with warnings.catch_warnings():  # warnings about options of training
             warnings.simplefilter("ignore", UserWarning)
             return make_agent(venv=venv, device=device, **recipe)
     except ArgumentError as error:
@@ -159,7 +159,7 @@ def _made(recipe: dict[str, Any], venv: VecEnv, path: str | Path, device: str) -
 
 
 def _check_recipe(recipe: dict[str, Any], path: str | Path) -> None:
-    """Refuse an option that the algorithm does not have, or of a type that it does not take."""
+    """Reject an option that the algorithm does not have, or of a type that it does not take."""
     try:
         cls = algorithm_class(recipe["algo"])
         known = {*parameters_of(cls), *signature(make_agent).parameters}
@@ -175,13 +175,13 @@ def _check_recipe(recipe: dict[str, Any], path: str | Path) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """The first line of what an error says, in at most 200 characters."""
+    """Return the first line of an error, in at most 200 characters."""
     said = str(error).partition("\n")[0] or type(error).__name__
     return said if len(said) <= 200 else f"{said[:197]}..."
 
 
 def restore_agent(agent: BaseAlgorithm, tree: dict[str, Any], path: str | Path) -> None:
-    """Bring an agent that was built by the same recipe to the state of an ``agent_tree``."""
+    """Restore an agent that was built by the same recipe to the state of an ``agent_tree``."""
     give_parameters(agent, tree["parameters"], tree["variables"], path)
     for name in COUNTERS:
         count = tree["counters"][name]
@@ -193,7 +193,7 @@ def restore_agent(agent: BaseAlgorithm, tree: dict[str, Any], path: str | Path) 
 def give_parameters(
     agent: BaseAlgorithm, parameters: dict[str, Any], variables: dict[str, Any], path: str | Path
 ) -> None:
-    """Give an agent the parameters and optimisers that were read from a file.
+    """Load the parameters and optimisers that were read from a file into an agent.
 
     Raises:
         ArgumentError: If their shapes differ.
@@ -216,7 +216,7 @@ def give_parameters(
 
 
 def check_finite(weights: Any, path: str | Path) -> None:
-    """Refuse weights, in nested dicts and lists, of which one is no finite number.
+    """Reject weights, in nested dicts and lists, with numbers that are not finite.
 
     Raises:
         DataError: With the file they were read from.
@@ -224,7 +224,7 @@ def check_finite(weights: Any, path: str | Path) -> None:
     if isinstance(weights, th.Tensor):
         if weights.is_floating_point() and not bool(weights.isfinite().all()):
             raise DataError(
-                f"{path} holds weights that are no finite numbers: its training diverged, or it "
+                f"{path} holds weights that are not finite: its training diverged, or it "
                 "was edited; take another model, or train again with a lower learning rate"
             )
     elif isinstance(weights, dict | list | tuple):
@@ -250,11 +250,11 @@ def load_zip(
 
     Args:
         algo: The algorithm it was saved by.
-        path: Its zip.
+        path: Zip file of the agent.
         venv: An environment of the observations that it was trained on, of any market.
         trust: Its settings are pickles: loading them runs whatever code the author of the file has
             put there. True says that you know where the file comes from.
-        device: Where to run.
+        device: Torch device.
 
     Raises:
         ArgumentError: Without trust.
@@ -279,7 +279,7 @@ def load_zip(
 
 
 def _described(value: Any, where: str) -> Any:
-    """A recipe in JSON: schedules, noise and torch's classes become objects with one tag."""
+    """Return a recipe as JSON: schedules, noise and torch's classes become objects with one tag."""
     if isinstance(value, dict):
         return {key: _described(item, f"{where}{key} ") for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -303,7 +303,7 @@ def _described(value: Any, where: str) -> Any:
 
 
 def _rebuilt(value: Any, venv: VecEnv) -> Any:
-    """The inverse of ``_described``, for an environment."""
+    """Invert ``_described``, for an environment."""
     if isinstance(value, list | tuple):
         return type(value)(_rebuilt(item, venv) for item in value)
     if not isinstance(value, dict):

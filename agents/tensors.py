@@ -1,4 +1,4 @@
-"""Trees of tensors in one file, which holds numbers and JSON and nothing that could run.
+"""Trees of tensors in one file of numbers and JSON, which cannot run code.
 
 The file is an ordinary safetensors file: the tensors under flattened names, and in its header's
 metadata the tree as JSON, its kind, and a checksum of it all. Equal trees make equal files.
@@ -34,7 +34,7 @@ def save_tensors(path: str | Path, tree: Any, *, kind: str) -> None:
         tree: Nested dicts, lists and tuples of tensors, NumPy arrays, and what JSON knows: numbers
             (infinite ones and whole ones of any size too), text, True, False and None. Keys are
             text or whole numbers.
-        kind: What the tree is, which ``load_tensors`` asks for.
+        kind: Kind of the tree, which ``load_tensors`` checks.
 
     Raises:
         ArgumentError: If the tree holds anything else; the message says where.
@@ -81,7 +81,7 @@ def load_tensors(path: str | Path, *, kind: str | None) -> Any:
 
     Args:
         path: The file.
-        kind: What the tree must be; None takes any.
+        kind: Required kind of the tree; None takes any.
 
     Raises:
         DataError: If there is no such file, it is of another kind, or it is damaged: a single
@@ -109,7 +109,7 @@ def load_tensors(path: str | Path, *, kind: str | None) -> Any:
 
 
 def _plain(value: Tensor | np.ndarray[Any, Any], where: str) -> Tensor:
-    """Values on the CPU, in memory of their own."""
+    """Return values on the CPU, in memory of their own."""
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             raise ArgumentError(f"{where} is an array of {value.dtype}; give numbers or booleans")
@@ -121,7 +121,7 @@ def _plain(value: Tensor | np.ndarray[Any, Any], where: str) -> Tensor:
 
 
 def _pack_dict(value: dict[Any, Any], where: str, pack: _Convert) -> Any:
-    """A JSON object; a list of pairs where keys are numbers or could be taken for a tag."""
+    """Pack a dict as a JSON object; as a list of pairs if keys are numbers or look like a tag."""
     for key in value:
         if type(key) not in (str, int):
             raise ArgumentError(f"{where or 'the tree'} has the key {key!r}; give text or integers")
@@ -132,7 +132,7 @@ def _pack_dict(value: dict[Any, Any], where: str, pack: _Convert) -> Any:
 
 
 def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
-    """The inverse of packing, of checked JSON."""
+    """Invert packing, of checked JSON."""
     if isinstance(node, list):
         return [_unpack(item, tensors) for item in node]
     if not isinstance(node, dict):
@@ -150,7 +150,7 @@ def _unpack(node: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _digest(kind: str, text: str, tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of the tree and of name, type, shape and bytes of every tensor."""
+    """Return SHA-256 of the tree and of name, type, shape and bytes of every tensor."""
     digest = hashlib.sha256(json.dumps([kind, text]).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())

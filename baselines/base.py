@@ -1,4 +1,4 @@
-"""What every baseline answers: the ``predict`` of a trained SB3 model, over any number of lanes."""
+"""Base classes of baselines: the ``predict`` of a trained SB3 model, over any number of lanes."""
 
 import inspect
 from abc import ABC, abstractmethod
@@ -10,7 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
+from portfolio_env.html import card
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.panel import PricePanel
@@ -20,7 +22,7 @@ from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
 MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
-_SUM = 1e-6  # to which weights sum to 1
+_SUM = 1e-6  # tolerance of the sum of weights
 Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
@@ -34,7 +36,7 @@ class Baseline(ABC):
         market: The market its environments trade.
     """
 
-    action: ClassVar[str] = "weights"  # the kind of action it answers with
+    action: ClassVar[str] = "weights"  # kind of its actions
     preset: ClassVar[tuple[str, ...]] = ()  # options of its parents that it chooses itself
     reads_features: ClassVar[bool] = False  # of the market, beside its prices
 
@@ -51,7 +53,7 @@ class Baseline(ABC):
 
     @classmethod
     def _options(cls) -> list[str]:
-        """Names of the constructor's options; where it hands on others, of its parents' too."""
+        """Return the names of the constructor's options, those passed on to parents included."""
         names: dict[str, None] = {}
         for kind in cls.__mro__:
             own = inspect.signature(kind).parameters.values()
@@ -61,19 +63,45 @@ class Baseline(ABC):
         return list(names)
 
     def options(self) -> dict[str, Any]:
-        """Keywords with which its class builds the same again, unfitted."""
+        """Return the keywords with which the class builds an unfitted copy."""
         names = (name for name in self._options() if name not in self.preset)
         return {name: getattr(self, name) for name in names}
 
+    def __repr__(self) -> str:
+        facts = self._facts()
+        fitted = f"; fitted on {facts['fitted on']}" if "fitted on" in facts else ""
+        name, assets = facts["baseline"], self.market.n_assets
+        return f"{name}({facts['options']}; {assets} asset{'s' * (assets != 1)}{fitted})"
+
+    def _repr_html_(self) -> str | None:
+        return card(type(self).__name__, self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """Return the main facts of the baseline by name."""
+        names = (name for name in self._options() if name not in self.preset)
+        options = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        if options.get("constraints") == PortfolioConstraints():
+            del options["constraints"]
+        told = [f"{name}={shortened(value)}" for name, value in options.items()]
+        facts = {
+            "baseline": getattr(self.definition, "__name__", type(self).__name__),
+            "options": ", ".join(told) or "no options",
+            "market": repr(self.market),
+        }
+        if self._fitted_on is not None:
+            days = (day.partition("T00:00")[0] for day in self._fitted_on)
+            facts["fitted on"] = " to ".join(days)
+        return facts
+
     def state(self) -> dict[str, Any]:
-        """What it has learned: a tree of tensors and JSON (see ``agents.tensors``); {} for nothing.
+        """Return what was learned: a tree of tensors and JSON (see ``agents.tensors``), or {}.
 
         ``baselines.saving`` keeps it in a file.
         """
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what ``state`` of a model of the same options returned, unless empty.
+        """Restore what ``state`` of a model of the same options returned, unless empty.
 
         Raises:
             DataError: If a model of this kind learns nothing.
@@ -82,13 +110,13 @@ class Baseline(ABC):
 
     @property
     def definition(self) -> Any:
-        """The class or function by which it is known."""
+        """Return the class or function that identifies the baseline."""
         return type(self)
 
     def source_sha256(self) -> str | None:
-        """SHA-256 of the source of a baseline that is not built in; None of one that is.
+        """Return SHA-256 of the source of a user-defined baseline; None if it is built in.
 
-        What stands in a notebook is told by its compiled code.
+        Code of a notebook is identified by its compiled form.
         """
         thing = self.definition
         if str(getattr(thing, "__module__", "")).partition(".")[0] in ("baselines", "agents"):
@@ -101,7 +129,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
-        """Target weights for a batch of lanes.
+        """Return target weights for a batch of lanes.
 
         Args:
             observation: The entries of the observation, each with the lanes first: ``tradable``
@@ -118,7 +146,7 @@ class Baseline(ABC):
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[Weights, Any]:
-        """Target weights, as SB3's ``predict`` returns actions.
+        """Return target weights, as SB3's ``predict`` returns actions.
 
         Args:
             observation: One observation or a batch of them.
@@ -144,29 +172,29 @@ class Baseline(ABC):
 
 
 class PortfolioModel(Baseline):
-    """A baseline that decides from prices: a pure function of the bars up to the last closed one.
+    """Baseline that decides from prices: a pure function of the bars up to the last closed one.
 
     Subclasses write ``target``, and ``_fit`` where there is something to fit. They keep every
     option of their constructor under its own name, as scikit-learn's estimators do:
     ``model_info`` reads them there.
 
-    On rebalancing dates every lane is told the target. Between them it is told what it holds,
+    On rebalancing dates every lane gets the target. Between them it gets what it holds,
     exactly as observed, which the environment takes for "no trade"; an account of nothing but cash
     is invested at once. Targets are kept by bar: costs, seeds and lanes compute nothing again.
 
     Args:
         market: The market its environments trade.
-        constraints: What its targets keep to; None is any long-only portfolio.
+        constraints: Constraints of the targets; None is any long-only portfolio.
         every: Rebalancing dates: every k-th bar of the market, or the first bar of each calendar
             week (from Monday), month, quarter or year.
 
     Raises:
-        ArgumentError: If ``every`` is no schedule, no portfolio of the market's assets keeps to the
-            constraints, or they allow leverage.
+        ArgumentError: If ``every`` is not a schedule, no portfolio of the market's assets keeps to
+            the constraints, or they allow leverage.
     """
 
     source: ClassVar[str] = ""  # where the method was published
-    oracle: ClassVar[bool] = False  # fitted to the very bars it is judged on: not to be ranked
+    oracle: ClassVar[bool] = False  # fitted to the evaluated bars: not to be ranked
 
     def __init__(
         self,
@@ -180,7 +208,7 @@ class PortfolioModel(Baseline):
         self.every = every
         self._targets: dict[int, Weights] = {}
         self._due = rebalancing_dates(market.timestamps, every)
-        self.constraints.bounds(market.n_assets)  # refuses what no portfolio can keep to
+        self.constraints.bounds(market.n_assets)  # rejects infeasible constraints
         if self.constraints.max_leverage > 1:
             raise ArgumentError(
                 f"max_leverage={self.constraints.max_leverage:g} is above 1: {type(self).__name__} "
@@ -189,7 +217,7 @@ class PortfolioModel(Baseline):
 
     @abstractmethod
     def target(self, past: PricePanel) -> Weights:
-        """The weights to hold from the last bar of ``past`` on; nothing but ``past`` is read.
+        """Return the weights to hold from the last bar of ``past`` on; only ``past`` is read.
 
         Args:
             past: The bars up to the decision, of the market's assets; see ``PricePanel.past``.
@@ -200,7 +228,7 @@ class PortfolioModel(Baseline):
         """
 
     def fit(self, panel: PricePanel, fit_period: tuple[Moment, Moment]) -> Self:
-        """Fit what is fitted, on the bars of a period and no others.
+        """Fit the model on the bars of a period and no others.
 
         Args:
             panel: Bars of the market's assets.
@@ -233,7 +261,7 @@ class PortfolioModel(Baseline):
         """Fit to these bars; most models have nothing to fit."""
 
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
-        """Target weights for a batch of lanes: of the bar where it is due, else what is held.
+        """Return target weights for a batch of lanes: new ones where due, else those that are held.
 
         Raises:
             ArgumentError: If the observation does not say which bar it is, or is of another market,
@@ -258,7 +286,7 @@ class PortfolioModel(Baseline):
         return out
 
     def predict_weights(self, t: Moment) -> pd.Series:
-        """The target decided at a bar, whether or not it is a rebalancing date.
+        """Return the target decided at a bar, whether or not it is a rebalancing date.
 
         Args:
             t: A row of the market, or a date: the first bar at or after it.
@@ -273,7 +301,7 @@ class PortfolioModel(Baseline):
         return pd.Series(weights.copy(), ["cash", *self.market.assets])
 
     def _decided(self, row: int) -> Weights:
-        """(N + 1,) the target of a bar within the constraints, computed once."""
+        """Return (N + 1,) the target of a bar within the constraints, computed once."""
         if row not in self._targets:
             untradable = ~self.market.tradable[row]
             built_in = type(self) in BASELINES.values()
@@ -282,7 +310,7 @@ class PortfolioModel(Baseline):
         return self._targets[row]
 
     def _checked_target(self, row: int) -> Weights:
-        """What a model that is not built in answers at a bar; whatever is wrong is told."""
+        """Return the target of a user-defined model at a bar, after checks."""
         try:
             target: Weights = np.array(self._target_at(row), np.float64)
         except PortfolioError:
@@ -309,7 +337,7 @@ class PortfolioModel(Baseline):
         return self.target(self.market.panel.past(row))
 
     def model_info(self) -> dict[str, Any]:
-        """What the model is, JSON-able: name, parameters, fitting period, source."""
+        """Return a JSON-able description of the model: name, parameters, fitting period, source."""
         values = {name: getattr(self, name) for name in self._options()}
         return {
             "name": type(self).__name__,
@@ -327,7 +355,7 @@ class PortfolioModel(Baseline):
 
 
 def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]:
-    """Which bars are rebalancing dates; each is known from its own bar and the one before.
+    """Return which bars are rebalancing dates; each is known from its own bar and the one before.
 
     Args:
         timestamps: (T,) sorted.
@@ -354,14 +382,14 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
     }
     if not isinstance(every, str) or every not in calendars:
         raise ArgumentError(
-            f"every={every!r} is no schedule; give a number of bars of 1 or more, or one of "
+            f"every={every!r} is not a schedule; give a number of bars of 1 or more, or one of "
             f"{', '.join(map(repr, calendars))}."
         )
     return np.diff(calendars[every], prepend=-(10**9)) != 0
 
 
 def bar_of(market: Market, name: str, when: Moment) -> int:
-    """The row of an option that names a bar.
+    """Return the row of an option that names a bar.
 
     Raises:
         ArgumentError: If the market has no such bar.
@@ -373,7 +401,7 @@ def bar_of(market: Market, name: str, when: Moment) -> int:
 
 
 def rows_of(market: Market, bars: PricePanel) -> tuple[int, int]:
-    """The first and the last row of bars of a market; models that read its features need them.
+    """Return the first and the last row of bars of a market, which models that read features need.
 
     Raises:
         ArgumentError: If these are no bars of the market.
@@ -392,7 +420,7 @@ def rows_of(market: Market, bars: PricePanel) -> tuple[int, int]:
 
 
 def holdable(past: PricePanel, bars: int) -> NDArray[np.bool_]:
-    """Assets that can be traded at the last bar and have known prices for this many bars.
+    """Return the assets that can be traded at the last bar and have prices for so many bars.
 
     Args:
         past: The bars up to the decision.
@@ -407,7 +435,7 @@ def holdable(past: PricePanel, bars: int) -> NDArray[np.bool_]:
 
 
 def portfolio(chosen: NDArray[np.bool_], weights: Any = None) -> Weights:
-    """The weights of all slots, from those of some assets.
+    """Return the weights of all slots, from those of some assets.
 
     Args:
         chosen: (N,) bool, the assets that may be held.

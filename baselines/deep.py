@@ -1,4 +1,4 @@
-"""Networks trained end to end, from windows of features to weights, on what trading leaves."""
+"""Networks trained end to end, from windows of features to weights, on net growth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TRAINING = {
 
 
 class DeepPortfolio(PortfolioModel):
-    """A network that answers with weights, trained by the gradient of what trading leaves.
+    """Network that returns weights, trained by gradient ascent on net growth.
 
     An encoder of ``agents.networks`` reads a window of the market's features, a scorer shared over
     assets gives each a score, and a softmax over the scores and a free one for cash the weights. It
@@ -47,16 +47,17 @@ class DeepPortfolio(PortfolioModel):
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
         encoder: A name of an encoder, see ``agents.networks.make_encoder``.
-        encoder_kwargs: Its options; None drops a fifth of the units in training, where it can.
+        encoder_kwargs: Options of the encoder; None drops a fifth of the units in training, where
+            it can.
         window: Bars the encoder sees.
         net_arch: Widths of the scorer's layers.
-        loss: What is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
+        loss: Objective: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
             times the concentration of the weights.
         environment: Keywords of ``PortfolioEnv`` for the accounts it is trained on, JSON-able:
             ``costs``, ``execution``, ``initial_value``.
         validation: Share of the fitting period, at its end, that says which weights are kept.
         training: Options of ``agents.direct.training.DirectOptions``.
-        seed: Of the first weights and of every draw.
+        seed: Seed of the initial weights and of every draw.
 
     Raises:
         ArgumentError: If torch is not installed, or an option is none.
@@ -89,7 +90,7 @@ class DeepPortfolio(PortfolioModel):
             from agents.networks import encoder_class
         except ImportError as error:
             raise ArgumentError(
-                "networks need torch, which is not installed; pip install 'portfolio-env[rl]'."
+                "networks need torch, which is not installed; pip install torch safetensors."
             ) from error
         kind = encoder_class(encoder)
         if encoder_kwargs is None:
@@ -106,7 +107,7 @@ class DeepPortfolio(PortfolioModel):
         self._agent: DirectAgent | None = None
 
     def target(self, past: PricePanel) -> Weights:
-        """See ``PortfolioModel``; all cash before there is a whole window."""
+        """Return target weights, see ``PortfolioModel``; all cash before the first whole window."""
         if self._agent is None:
             raise ArgumentError(
                 f"{type(self).__name__} is not trained; call fit(panel, fit_period) first."
@@ -131,11 +132,11 @@ class DeepPortfolio(PortfolioModel):
         return weights / weights.sum()
 
     def state(self) -> dict[str, Any]:
-        """The weights of the network."""
+        """Return the weights of the network."""
         return {} if self._agent is None else {"weights": dict(self._agent.network.state_dict())}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See ``Baseline``."""
+        """Restore the weights of the network, see ``Baseline``."""
         agent = self._new_agent()
         agent.network.load_state_dict(state["weights"])
         self._agent = agent

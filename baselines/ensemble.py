@@ -22,12 +22,12 @@ from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.targets import softmax_numerators
 
-GAP = 1e-9  # to which fitted shares are optimal, in log growth per bar
+GAP = 1e-9  # tolerance of fitted shares, in log growth per bar
 
 
 @dataclass
 class Accounts:
-    """What an ensemble remembers from step to step, of B lanes and M members.
+    """State of an ensemble between steps, of B lanes and M members.
 
     Attributes:
         t: (B,) rows of the last decision.
@@ -57,12 +57,13 @@ class Ensemble(Baseline):
         members: Policies by name: baselines, or anything else with SB3's ``predict`` that reads
             ``"index"`` observations and answers with weights or logits. Names alone are baselines
             with their defaults.
-        shares: By member, 0 or more and summing to 1; None is equal ones.
+        shares: Shares by member, at least 0 and summing to 1; None is equal shares.
         paces: The share of the way to its target that a member goes each step, in (0, 1], as the
             ``adjustment`` of an environment; None, and members not named, go all of it.
-        logits_scale: That of the environment in which members that answer with logits were trained.
-        constraints: To which the answers of members are brought, as their environment would; None
-            leaves them as they are.
+        logits_scale: Scale of the environment in which members that answer with logits were
+            trained.
+        constraints: Constraints onto which members' weights are projected, as their environment
+            would; None leaves them as they are.
 
     Raises:
         ArgumentError: If there are no members, the shares are none, or a pace is.
@@ -108,11 +109,11 @@ class Ensemble(Baseline):
         self._marks = pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy()
 
     def options(self) -> dict[str, Any]:
-        """See ``Baseline``; members are stored as what they are."""
+        """Return the keywords of the ensemble, see ``Baseline``; members are stored as they are."""
         return {name: value for name, value in super().options().items() if name != "members"}
 
     def fit_shares(self, period: tuple[Moment, Moment], **environment: Any) -> Self:
-        """Give the members the shares of largest growth on a validation range.
+        """Set the members' shares to those of largest growth on a validation range.
 
         With x_m the growth of member m's account over a bar, after its costs, the shares maximise
         ``sum_t log(sum_m share_m x_tm)``: the log-optimal portfolio of the members, a concave
@@ -121,7 +122,7 @@ class Ensemble(Baseline):
 
         Args:
             period: Half-open range of rows or dates, after what the members were fitted on.
-            **environment: Of the ``PortfolioEnv``: costs, constraints, execution, window.
+            **environment: Options of the ``PortfolioEnv``: costs, constraints, execution, window.
 
         Returns:
             The ensemble itself.
@@ -147,7 +148,7 @@ class Ensemble(Baseline):
         return self
 
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
-        """(B, N + 1) the mixture of a first step."""
+        """Return (B, N + 1) the mixture at a first step."""
         return self._mixed(observation, None, None, True)[0]
 
     def predict(
@@ -157,13 +158,13 @@ class Ensemble(Baseline):
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[Weights, Accounts]:
-        """The mixture of the members' weights, as SB3's ``predict`` returns actions.
+        """Return the mixture of the members' weights, as SB3's ``predict`` returns actions.
 
         Args:
             observation: One ``"index"`` observation or a batch of them.
-            state: What the last call returned; None at the start.
-            episode_start: (B,) lanes that begin anew.
-            deterministic: Handed on to the members.
+            state: State of the last call; None at the start.
+            episode_start: (B,) lanes that start again.
+            deterministic: Passed on to the members.
 
         Returns:
             ``(weights, state)``: weights (N + 1,) for one observation, (B, N + 1) for a batch.
@@ -238,7 +239,7 @@ class Ensemble(Baseline):
         return out, Accounts(t.copy(), held, states)
 
     def _drifted(self, state: Accounts, t: NDArray[np.int64], gone: NDArray[np.bool_]) -> Weights:
-        """(M, B, N + 1) the members' weights now; what is gone from the account became cash."""
+        """Return (M, B, N + 1) the members' weights now; assets gone from the account are cash."""
         money = state.held.copy()
         money[..., 1:] *= self._marks[t] / self._marks[state.t]
         money[..., 0] += np.where(gone, money[..., 1:], 0.0).sum(axis=-1)
@@ -246,7 +247,7 @@ class Ensemble(Baseline):
         return money / money.sum(axis=-1, keepdims=True)
 
     def model_info(self) -> dict[str, Any]:
-        """What the ensemble is, JSON-able: members, shares, the period they were fitted on."""
+        """Return a description, JSON-able: members, shares, the period they were fitted on."""
         return {
             "name": type(self).__name__,
             "members": {
@@ -262,7 +263,7 @@ class Ensemble(Baseline):
 
 
 def _answers_logits(policy: Policy) -> bool:
-    """Whether a policy says so, or was trained by SB3 in the space of logits, [-1, 1]."""
+    """Return whether a policy's actions are logits in [-1, 1], as declared or trained by SB3."""
     if hasattr(policy, "action"):
         return bool(policy.action == "logits")
     space = getattr(policy, "action_space", None)
@@ -270,7 +271,7 @@ def _answers_logits(policy: Policy) -> bool:
 
 
 def _within_reach(asked: Weights, own: Weights, stuck: NDArray[np.bool_]) -> Weights:
-    """What can be held instead: untradable assets keep their weight, the rest is split as asked."""
+    """Return holdable weights: untradable assets keep theirs, the rest is split as asked."""
     fixed = np.hstack([np.zeros((len(stuck), 1), np.bool_), stuck])
     free = 1 - np.where(fixed, own, 0.0).sum(axis=1, keepdims=True)
     wanted = np.where(fixed, 0.0, asked)

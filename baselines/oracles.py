@@ -1,4 +1,4 @@
-"""Oracles: the best that could have been held, fitted to the very bars it is judged on."""
+"""Oracles: the best portfolios in hindsight, fitted to the bars they are evaluated on."""
 
 from abc import abstractmethod
 from typing import Any
@@ -14,7 +14,7 @@ from portfolio_env.market.panel import FloatArray, PricePanel
 
 
 class Hindsight(PortfolioModel):
-    """A portfolio chosen with knowledge of the evaluation: a bound for others, not a rival.
+    """Portfolio chosen with knowledge of the evaluation: an upper bound, not a competitor.
 
     ``fit(panel, (start, end))`` gives it the bars of the evaluation. It chooses among the assets
     with a price at all of them.
@@ -23,7 +23,7 @@ class Hindsight(PortfolioModel):
     oracle = True
 
     def target(self, past: PricePanel) -> Weights:
-        """The portfolio that was fitted, of what can be traded now."""
+        """Return the fitted portfolio, restricted to what can be traded now."""
         if self.fit_period is None:
             raise ArgumentError(
                 f"{type(self).__name__} is chosen in hindsight: call fit(panel, (start, end)) with "
@@ -43,28 +43,28 @@ class Hindsight(PortfolioModel):
         self.chosen[known] = self.best(np.array(list(relatives(bars.close[:, known]))))
 
     def state(self) -> dict[str, Any]:
-        """What was chosen."""
+        """Return the chosen portfolio."""
         return {"chosen": self.chosen} if self.fit_period else {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See ``Baseline``."""
+        """Restore the chosen portfolio, see ``Baseline``."""
         self.chosen = state["chosen"]
 
     @abstractmethod
     def best(self, relatives: FloatArray) -> Weights:
-        """(N,) weights, from the (T, N) relatives of the evaluation."""
+        """Return (N,) weights, from the (T, N) relatives of the evaluation."""
 
 
 class BestAsset(Hindsight):
     """The asset that rose most, from the first bar to the last."""
 
     def best(self, relatives: FloatArray) -> Weights:
-        """All on the asset with the largest product of relatives; the first of equals."""
+        """Return all on the asset with the largest product of relatives; the first of equals."""
         return np.eye(relatives.shape[1])[relatives.prod(axis=0).argmax()]
 
 
 class BestConstantRebalanced(Hindsight):
-    """BCRP: of all portfolios restored at every bar, the one that grew most without costs.
+    """BCRP: the constant rebalanced portfolio of largest growth without costs, in hindsight.
 
     Cover (1991), "Universal Portfolios", Mathematical Finance 1.
     """
@@ -72,5 +72,5 @@ class BestConstantRebalanced(Hindsight):
     source = 'Cover (1991), "Universal Portfolios", Mathematical Finance 1'
 
     def best(self, relatives: FloatArray) -> Weights:
-        """The log-optimal weights, to an excess of 1e-12."""
+        """Return the log-optimal weights, to an excess of 1e-12."""
         return log_optimal(relatives)

@@ -1,4 +1,4 @@
-"""Baselines of your own: subclasses of ``Baseline``, and functions of past prices.
+"""User-defined baselines: subclasses of ``Baseline``, and functions of past prices.
 
 By name, options reach subclasses of ``Baseline`` and nothing else; a function is given the past.
 """
@@ -15,7 +15,7 @@ from baselines.base import BASELINES, Baseline, Every, PortfolioModel, Weights
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.names import find
+from portfolio_env.names import check_keywords, find
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 KIND = "baseline"
@@ -24,7 +24,7 @@ BaselineName: TypeAlias = str | type[Baseline] | Callable[[PricePanel], Any]
 
 
 class FunctionRule(PortfolioModel):
-    """The rule of a function: what ``(past: PricePanel) -> weights`` answers is held.
+    """Baseline of a function ``(past: PricePanel) -> weights``, whose weights are held.
 
     Args:
         market: The market its environments trade.
@@ -45,22 +45,22 @@ class FunctionRule(PortfolioModel):
         self.function = function
 
     def target(self, past: PricePanel) -> Weights:
-        """What the function answers."""
+        """Return the function's weights."""
         answer: Weights = self.function(past)
         return answer
 
     @property
     def definition(self) -> Any:
-        """The function."""
+        """Return the function."""
         return self.function
 
     def model_info(self) -> dict[str, Any]:
-        """See ``PortfolioModel``; the name is the function's."""
+        """Return a description, see ``PortfolioModel``; the name is the function's."""
         return super().model_info() | {"name": short_name(self)}
 
 
 def found_baseline(name: BaselineName) -> type[Baseline] | partial[FunctionRule]:
-    """What builds a baseline, ``(market, **options)``.
+    """Return the constructor of a baseline, ``(market, **options)``.
 
     Raises:
         ArgumentError: If there is no baseline of that name.
@@ -96,13 +96,20 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
         ArgumentError: If there is no baseline of that name, or it takes no such option.
     """
     build = found_baseline(name)
-    if isinstance(build, partial) and (odd := sorted({*options} - {"constraints", "every"})):
-        raise ArgumentError(f"baseline {name!r} is a function and takes no {odd}.")
+    known = ["constraints", "every"] if isinstance(build, partial) else _keywords(build)
+    check_keywords(f"make_baseline({short_name(name)!r}, ...)", "option", options, known)
     return build(market, **options)
 
 
+def _keywords(cls: type[Baseline]) -> list[str]:
+    """Return the options of a baseline's constructor, those of its parents included."""
+    own = inspect.signature(cls).parameters.values()
+    named = [each.name for each in own if each.kind is each.POSITIONAL_OR_KEYWORD][1:]
+    return [*named, *(name for name in cls._options() if name not in cls.preset)]
+
+
 def short_name(thing: Any) -> str:
-    """The last part of the name of a baseline, its class or function.
+    """Return the last part of the name of a baseline, its class or function.
 
     >>> short_name("my_rules:TrendRule")
     'TrendRule'
@@ -111,7 +118,7 @@ def short_name(thing: Any) -> str:
 
 
 def full_name(thing: Any) -> str:
-    """``"module:Name"`` of a baseline, its class or function; a name stays."""
+    """Return ``"module:Name"`` of a baseline, its class or function; a name stays as it is."""
     if isinstance(thing, str):
         return thing
     known = thing.definition if isinstance(thing, Baseline) else thing

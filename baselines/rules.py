@@ -1,4 +1,4 @@
-"""The simple rules: equal weight, buy and hold, cash, momentum, inverse volatility, random."""
+"""Simple rules: equal weight, buy and hold, cash, momentum, inverse volatility, random."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,6 +11,7 @@ from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
+from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
@@ -22,7 +23,7 @@ class EqualWeight(Baseline):
     """
 
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Target weights for a batch of lanes; all cash where nothing can be traded."""
+        """Return target weights for a batch of lanes; all cash where nothing can be traded."""
         tradable = np.asarray(observation["tradable"], np.float64)  # (B, N)
         count = tradable.sum(axis=1, keepdims=True)
         return np.hstack([count == 0, tradable / np.maximum(count, 1)])
@@ -32,7 +33,7 @@ class BuyAndHold(EqualWeight):
     """Buys equal weights of the tradable assets out of an all-cash account, then never trades."""
 
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Target weights for a batch of lanes: the drifted ones once anything is held."""
+        """Return target weights for a batch of lanes: the drifted ones once anything is held."""
         drifted = np.asarray(observation["weights"], np.float64)  # (B, N + 1)
         invested = (drifted[:, 1:] != 0).any(axis=1, keepdims=True)
         return np.where(invested, drifted, super().weights(observation))
@@ -42,7 +43,7 @@ class Cash(Baseline):
     """Holds cash only."""
 
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.float64]:
-        """Target weights for a batch of lanes: 1 in cash."""
+        """Return target weights for a batch of lanes: 1 in cash."""
         target = np.zeros(np.shape(observation["weights"]))
         target[:, 0] = 1
         return target
@@ -88,7 +89,7 @@ class ConstantRebalanced(PortfolioModel):
             )
 
     def target(self, past: PricePanel) -> Weights:
-        """The proportions, of what can be traded now."""
+        """Return the proportions, restricted to what can be traded now."""
         cash, tradable = self._weights[0], past.tradable[-1]
         out = (1 - cash) * portfolio(tradable, self._weights[1:][tradable])
         out[0] += cash
@@ -125,7 +126,7 @@ class Momentum(PortfolioModel):
         self.top = check_number("top", top, above=0, high=1)
 
     def target(self, past: PricePanel) -> Weights:
-        """Equal weights on the top share of the assets with prices for the whole look-back."""
+        """Return equal weights on the top share of assets with prices for the whole look-back."""
         known = np.flatnonzero(holdable(past, self.lookback + 1))
         held = np.zeros(len(past.assets), np.bool_)
         if len(known):
@@ -162,14 +163,14 @@ class InverseVolatility(PortfolioModel):
         self.lookback = check_integer("lookback", lookback, 2)
 
     def target(self, past: PricePanel) -> Weights:
-        """Weights on the assets with prices for the whole look-back that have moved in it."""
+        """Return weights on assets with prices for the whole look-back that have moved in it."""
         known = holdable(past, self.lookback + 1)
+        if not known.any():
+            return portfolio(known)
         logs = np.log(past.close[-self.lookback - 1 :, known])
-        volatility = np.diff(logs, axis=0).std(axis=0, ddof=1) if known.any() else logs[0]
-        # a price that never moved is stale, not free of risk
-        moved = volatility > 0
-        known[known] = moved
-        return portfolio(known, 1 / volatility[moved])
+        # a price that never moved, or grew at one rate, is stale and not free of risk
+        known[known] = moved = ~is_constant(np.diff(logs, axis=0))
+        return portfolio(known, 1 / np.diff(logs[:, moved], axis=0).std(axis=0, ddof=1))
 
 
 class RandomWeights(PortfolioModel):
@@ -196,7 +197,7 @@ class RandomWeights(PortfolioModel):
         self.seed = check_integer("seed", seed, 0)
 
     def target(self, past: PricePanel) -> Weights:
-        """Exponential draws, normalised over what can be traded."""
+        """Return exponential draws, normalised over what can be traded."""
         tradable = past.tradable[-1]
         draws = np.random.default_rng([self.seed, len(past.timestamps)]).exponential(
             size=len(tradable)

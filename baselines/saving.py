@@ -1,4 +1,4 @@
-"""Baselines in files: name, options and what was learned, as tensors and JSON.
+"""Baselines in files: name, options and fitted state, as tensors and JSON.
 
 Nothing in such a file can run code. What a model computes from the market alone, and what it fits
 again on schedule, is not stored: it is computed again, with the same result.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
 _LOGGER = logging.getLogger(__name__)
-KIND = "baseline"  # of the file's tensors
+KIND = "baseline"  # kind of the file's tensors
 
 
 def save_baseline(model: Baseline, path: str | Path) -> None:
@@ -50,10 +50,10 @@ def save_baseline(model: Baseline, path: str | Path) -> None:
 
 
 def load_baseline(path: str | Path, market: Market) -> Baseline:
-    """Build a baseline again that gives the targets it gave when it was saved, bit for bit.
+    """Load a baseline whose targets equal those of the saved one bit for bit.
 
     Args:
-        path: What ``save_baseline`` wrote.
+        path: File of ``save_baseline``.
         market: The market its environments trade: the one it was fitted on, or one that goes on
             where that ended. One that has learned nothing takes any market.
 
@@ -68,12 +68,12 @@ def load_baseline(path: str | Path, market: Market) -> Baseline:
     except (LookupError, TypeError, AttributeError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise DataError(
-            f"{path} holds no baseline of this version ({reason}); fit it again and save it anew"
+            f"{path} holds no baseline of this version ({reason}); fit it again and save it again"
         ) from error
 
 
 def _described(model: Any, name: str = "the model") -> dict[str, Any]:
-    """The tree of a model, with those of its members."""
+    """Return the tree of a model, with those of its members."""
     from agents.direct.agent import DirectAgent
 
     if isinstance(model, DirectAgent):
@@ -100,7 +100,7 @@ def _described(model: Any, name: str = "the model") -> dict[str, Any]:
 
 
 def _named(model: Any, name: str) -> dict[str, Any]:
-    """By what name a model is found again, and of what source it is if it is not built in."""
+    """Return the name of a model, and the hash of its source if it is not built in."""
     known = [key for key, kind in BASELINES.items() if kind is type(model)]
     if known:
         return {"baseline": known[0]}
@@ -112,13 +112,13 @@ def _named(model: Any, name: str) -> dict[str, Any]:
             f"{name} is of type {type(model).__name__}, which no file can name: {error}"
         ) from error
     raise ArgumentError(
-        f"{name} is of type {type(model).__name__}, which is no baseline and cannot be saved with "
-        "them; keep a trained agent in its run folder, and build an ensemble of it anew"
+        f"{name} is of type {type(model).__name__}, which is not a baseline and cannot be saved "
+        "with them; keep a trained agent in its run folder, and rebuild its ensemble"
     )
 
 
 def _checked_name(tree: Mapping[str, Any], path: str) -> str:
-    """The name of a model; that of a user's own only if it lies where Python finds modules."""
+    """Check the name of a model; a user's own must lie where Python finds modules."""
     name = str(tree["baseline"])
     if name not in BASELINES:
         recorded = {name: str(tree.get("source"))}
@@ -130,14 +130,14 @@ def _checked_name(tree: Mapping[str, Any], path: str) -> str:
 
 
 def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
-    """The model of a tree."""
+    """Return the model of a tree."""
     if "direct" in tree:
         return _direct_agent(tree, market, path)
     options = dict(tree["options"])
     admit(_encoders(options), tree.get("plugins", {}), Path(path))
     if options.get("constraints") is not None:
         options["constraints"] = PortfolioConstraints(**options["constraints"])
-    options.pop("members", None)  # by name alone they would be looked for unchecked
+    options.pop("members", None)  # a name alone would be imported unchecked
     if "members" in tree:
         members = tree["members"].items()
         options["members"] = {name: _built(member, market, path) for name, member in members}
@@ -150,13 +150,13 @@ def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
 
 
 def _encoders(options: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The encoders that options name; whatever looks like a plug-in's name is taken for one."""
+    """Return the encoders that options name; other names like a plug-in's count as encoders."""
     named = (options.get("encoder"), options.get("forecaster"))
     return {"encoder": [*named, *plugins_within(dict(options))]}
 
 
 def _direct_agent(tree: Mapping[str, Any], market: Market, path: str) -> DirectAgent:
-    """A member that was trained by the gradient of net growth."""
+    """Return a member that was trained by the gradient of net growth."""
     from agents.direct.agent import DirectAgent
 
     own = {"config": tree["direct"], "plugins": tree.get("plugins", {})}
@@ -166,7 +166,7 @@ def _direct_agent(tree: Mapping[str, Any], market: Market, path: str) -> DirectA
 
 
 def _plain(value: Any) -> Any:
-    """Settings as JSON; tensors and arrays as they are."""
+    """Return settings as JSON; tensors and arrays stay as they are."""
     if is_dataclass(value) and not isinstance(value, type):
         return _plain(asdict(value))
     if isinstance(value, Mapping):
@@ -177,7 +177,7 @@ def _plain(value: Any) -> Any:
 
 
 def _fingerprint(market: Market, model: Baseline) -> dict[str, Any]:
-    """Assets, features and data of the bars on which a model was fitted."""
+    """Return assets, features and data of the bars on which a model was fitted."""
     digest = hashlib.sha256()
     if model._fitted_on is not None:
         first, last = (np.datetime64(when) for when in model._fitted_on)
@@ -189,7 +189,7 @@ def _fingerprint(market: Market, model: Baseline) -> dict[str, Any]:
 
 
 def _check_market(fitted: Mapping[str, Any], given: Mapping[str, Any], path: str) -> None:
-    """Refuse a market of other assets, features or data."""
+    """Reject a market of other assets, features or data."""
     for what in ("assets", "features"):
         if fitted[what] != given[what]:
             raise DataError(

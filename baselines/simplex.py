@@ -11,12 +11,12 @@ _NO_CASH = PortfolioConstraints(max_cash=0.0)
 
 
 def onto_simplex(point: Vector) -> Vector:
-    """The nearest point of the simplex, (N,)."""
+    """Return the nearest point of the simplex, (N,)."""
     return _NO_CASH.project(np.concatenate([[0.0], point]))[1:]
 
 
 def least_quadratic(hessian: Vector, linear: Vector, start: Vector) -> Vector:
-    """The minimiser of ``w' H w / 2 - c' w`` over the simplex.
+    """Return the minimiser of ``w' H w / 2 - c' w`` over the simplex.
 
     Primal active-set method, Nocedal & Wright (2006), "Numerical Optimization", algorithm 16.3:
     solves with the free coordinates alone, and lets one more go or come at a time. It ends on the
@@ -56,7 +56,7 @@ def least_quadratic(hessian: Vector, linear: Vector, start: Vector) -> Vector:
 
 
 def log_optimal(relatives: Vector, gap: float = 1e-12) -> Vector:
-    """The constant rebalanced portfolio of the highest growth, ``max mean_t log(x_t' b)``.
+    """Return the constant rebalanced portfolio of the highest growth, ``max mean_t log(x_t' b)``.
 
     Newton's method with the damped steps of self-concordant functions: Nesterov (2004),
     "Introductory Lectures on Convex Optimization", section 4.1.5. By Cover (1984), "An Algorithm

@@ -1,6 +1,6 @@
 """Baselines as strategies of an evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -21,24 +21,32 @@ from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.runner import Strategy
 from portfolio_env.evaluation.task import TRADING, EvaluationFold
 from portfolio_env.names import is_plugin
+from portfolio_env.simulation.cost_models import made_costs
 
 
-def baseline_strategies(names: str | Sequence[BaselineName | Baseline]) -> list[Strategy]:
-    """Baselines, the benchmark first.
+def baseline_strategies(
+    names: str | Sequence[BaselineName | Baseline] | Mapping[str, BaselineName | Baseline],
+) -> list[Strategy]:
+    """Return the baselines of an evaluation, the benchmark first.
 
     Args:
         names: Comma-separated names, or "all" that are built in; or a list of names, classes,
-            functions (see ``make_baseline``) and baselines that are built already. The benchmark
-            (``REFERENCE``) is always among them. ``"my_rules:TrendRule"`` becomes the strategy
-            ``TrendRule``, unless another is called so.
+            functions (see ``make_baseline``) and baselines that are built already; or a mapping to
+            these from what the strategies are called. The benchmark (``REFERENCE``) is always
+            among them. In a list, ``"my_rules:TrendRule"`` becomes the strategy ``TrendRule``,
+            unless another is called so.
 
     Raises:
         ArgumentError: If there is no baseline of a name.
     """
     if isinstance(names, str):
         names = list(BASELINES) if names == "all" else names.split(",")
-    asked = list(dict.fromkeys([REFERENCE, *names]))
-    for name in asked:
+    if isinstance(names, Mapping):
+        called: Any = {REFERENCE: REFERENCE, **names}
+    else:
+        asked = list(dict.fromkeys([REFERENCE, *names]))
+        called = dict(zip(_labels(asked), asked, strict=True))
+    for name in called.values():
         if not isinstance(name, Baseline):
             found_baseline(name)
     fitted = cache(baseline)  # members of the ensemble are fitted once
@@ -46,16 +54,16 @@ def baseline_strategies(names: str | Sequence[BaselineName | Baseline]) -> list[
     return [
         Strategy(
             label,
-            mixed if name == "ensemble" else partial(fitted, name),
+            mixed if isinstance(name, str) and name == "ensemble" else partial(fitted, name),
             EvaluationFold.baseline_options,
-            required=name == REFERENCE,
+            required=label == REFERENCE,
         )
-        for name, label in zip(asked, _labels(asked), strict=True)
+        for label, name in called.items()
     ]
 
 
 def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:
-    """A name of each strategy: short where no other has it."""
+    """Return a name of each strategy: short where no other has it."""
     short = [short_name(each) for each in asked]
     labels = []
     for each, label in zip(asked, short, strict=True):
@@ -71,7 +79,7 @@ def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:
 
 
 def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) -> Policy:
-    """A baseline: fitted to the training range, or an oracle to the range it is judged on.
+    """Return a baseline, fitted to the training range, or an oracle fitted to the evaluated range.
 
     It keeps to the constraints of the fold; where it is trained on accounts, they trade by its
     rules. One that is built already answers as it is.
@@ -83,6 +91,8 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
     options: dict[str, Any] = {}
     if issubclass(cls, PortfolioModel) and "constraints" in cls._options():
         options["constraints"] = PortfolioConstraints(**fold.options["constraints"])
+    if "risk_free_rate" in cls._options():  # one rate in a report: what cash earns
+        options["risk_free_rate"] = made_costs(fold.options["costs"]).cash_rate_annual
     if issubclass(cls, DeepPortfolio):
         options["environment"] = {name: fold.options[name] for name in TRADING}
     try:
@@ -99,11 +109,12 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
 def _mixture(
     fitted: Callable[[str, EvaluationFold, str], Policy], fold: EvaluationFold, split: str
 ) -> Ensemble:
-    """Equal thirds of an optimiser, a deep network, and the agents; HRP where there are none.
+    """Return equal thirds of an optimiser, a deep network and the agents; HRP if there are none.
 
     Agents that do not read index observations cannot be mixed.
     """
-    agents = fold.agents if fold.options["observation"] == "index" else {}
+    options = {name: fold.agent_options(split, name) for name in fold.agents}
+    agents = {n: a for n, a in fold.agents.items() if options[n]["observation"] == "index"}
     members = {name: fitted(name, fold, split) for name in ("mean_variance", "deep_portfolio")}
     last: dict[str, Policy] = {name: agent.policy for name, agent in agents.items()}
     last = last or {"hrp": fitted("hrp", fold, split)}
@@ -111,6 +122,6 @@ def _mixture(
         fold.market,
         members=members | last,
         shares=dict.fromkeys(members, 1 / 3) | dict.fromkeys(last, 1 / 3 / len(last)),
-        paces=dict.fromkeys(agents, fold.options["adjustment"]),
+        paces={name: options[name]["adjustment"] for name in agents},
         constraints=PortfolioConstraints(**fold.options["constraints"]),
     )

@@ -1,12 +1,12 @@
-"""How stages 1 and 2 change the samples that stage 3 needs. Prints a table, writes JSON.
+"""Effect of stages 1 and 2 on the samples that stage 3 needs. Prints a table, writes JSON.
 
     python benchmarks/curriculum.py --out runs/curriculum.json
 
 The planted medium market of `benchmarks/learning.py`, which says what *captured* means: 3,000 days
 of training, 500 of validation for stages 1 and 2, an LSTM over windows of 8 bars, of which only the
-last tells anything. PPO takes 200,000 steps in every row, with one schedule of its learning rate,
+last is informative. PPO takes 200,000 steps in every row, with one schedule of its learning rate,
 and is measured on the way after the first update that brings it to so many steps. Stages 1 and 2
-hand on the encoder, stage 2 its scorer, too; "encoder only" leaves that out. They cost no steps of
+pass on the encoder, stage 2 its scorer, too; "encoder only" leaves that out. They cost no steps of
 PPO: at most 60,000 bars in stage 1, and 288,000 steps of accounts in stage 2.
 """
 
@@ -74,7 +74,7 @@ class Growth(BaseCallback):
 
 
 def learn(name: str, seed: int) -> Options:
-    """Go through the stages of a variant; growth at every mark."""
+    """Train the stages of a variant; return the growth at every mark."""
     th.set_num_threads(1)
     variant = VARIANTS[name]
     market = learning.draw(STRENGTH, seed, DAYS + VALIDATION).market
@@ -124,7 +124,7 @@ def learn(name: str, seed: int) -> Options:
 
 
 def table(runs: list[Options], reference: dict[str, float]) -> list[Options]:
-    """Captured share at every mark: the median over seeds and the range."""
+    """Return the captured share at every mark: the median over seeds and the range."""
     rows = []
     edge = reference["reference"] - reference["equal_weight"]
     print(f"{'captured after':<26}" + "".join(f"{mark:>20,}" for mark in MARKS))

@@ -1,8 +1,8 @@
-"""Does every encoder learn? Prints a table as `benchmarks/learning.py` does, and writes JSON.
+"""Learning by every encoder: prints a table as `benchmarks/learning.py` does, and writes JSON.
 
     python benchmarks/encoder_learning.py --out runs/encoder_learning.json
 
-The planted medium market and windows of 8 bars, of which only the last tells anything: the bars
+The planted medium market and windows of 8 bars, of which only the last is informative: the bars
 before it and the other assets are chances to learn noise by heart. So sizes are small and dropout
 is on. All encoders are trained by the gradient of net growth; those of `RL` then go frozen into
 PPO, as `--curriculum 2,3 --freeze-encoder 1` does it.
@@ -49,7 +49,7 @@ RL = ("tcn_gnn_lstm", "gat", "lstm")
 
 
 def learn(encoder: str, seed: int) -> list[Options]:
-    """Train one encoder, and PPO from it; growth of both on the test."""
+    """Train one encoder, and PPO from it; return the growth of both on the test."""
     network = {"encoder": encoder, "encoder_kwargs": SIZES[encoder] | {"dropout": DROPOUT}}
     market = learning.draw(STRENGTH, seed, 3_000).market
     start = perf_counter()
@@ -65,7 +65,7 @@ def learn(encoder: str, seed: int) -> list[Options]:
 
 
 def measured(name: str, agent: Any, seed: int, seconds: float) -> Options:
-    """Growth of an agent on the test."""
+    """Return the growth of an agent on the test."""
     halves = learning.halves(STRENGTH, learning.TEST_SEED)
     growth = mean(learning.agent_growth(agent, half) for half in halves)
     return {"agent": name, "market": STRENGTH, "seed": seed, "growth": growth, "seconds": seconds}

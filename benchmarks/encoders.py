@@ -64,14 +64,14 @@ Row = dict[str, Any]
 
 
 def market(assets: int = 5) -> Market:
-    """Synthetic bars with the first features of two groups."""
+    """Return synthetic bars with the first features of two groups."""
     panel = load_market(f"synthetic?assets={assets}&bars={BARS + WINDOW + 200}").panel
     names = FeaturePipeline("technical,liquidity").transform(panel).feature_names[:FEATURES]
     return FeaturePipeline(names).fit(panel, 600).transform(panel)
 
 
 def seconds(run: Callable[[], Any]) -> float:
-    """Of the processor with one thread, else of the wall clock."""
+    """Return seconds of the processor with one thread, else of the wall clock."""
     clock = process_time if th.get_num_threads() == 1 else perf_counter
     start = clock()
     run()
@@ -79,7 +79,7 @@ def seconds(run: Callable[[], Any]) -> float:
 
 
 def spread(values: list[float]) -> Row:
-    """Median and range."""
+    """Return median and range."""
     return {"median": median(values), "range": [min(values), max(values)]}
 
 
@@ -96,7 +96,7 @@ def ppo(
     encoder: str = SMALL,
     **extractor: Any,
 ) -> PPO:
-    """PPO bound to the market, warmed up by one rollout and one epoch."""
+    """Return PPO bound to the market, warmed up by one rollout and one epoch."""
     options: Row = {
         "window": WINDOW,
         "start": data.n_bars - BARS,
@@ -124,7 +124,7 @@ def ppo(
 
 
 def side_by_side(data: Market, rounds: int) -> dict[str, Row]:
-    """Steps per second of each way to train, and their ratio to plain wiring round by round."""
+    """Return steps per second of each way to train, and their ratio to the plain one, by round."""
     agents = {
         "plain wiring": ppo(data, LANES, 8, fast=False),
         "fast path": ppo(data, LANES, 256),
@@ -153,7 +153,7 @@ def side_by_side(data: Market, rounds: int) -> dict[str, Row]:
 
 
 def epoch(data: Market, threads: int, rounds: int) -> Row:
-    """Seconds of one pass over 1,000 windows."""
+    """Return the seconds of one pass over 1,000 windows."""
     first = data.warmup + WINDOW - 1
     train = (first, first + BARS + 1)  # the last bar has a next one in the range
     th.manual_seed(0)
@@ -184,13 +184,13 @@ def epoch(data: Market, threads: int, rounds: int) -> Row:
 
 
 def resident() -> int | None:
-    """Bytes of memory the process has, where the system tells."""
+    """Return the memory of the process in bytes, where the system states it."""
     file = Path("/proc/self/statm")
     return int(file.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if file.exists() else None
 
 
 def replay(data: Market, size: int) -> Row:
-    """What an agent's replay takes in memory once it is full."""
+    """Return the memory of an agent's replay buffer once it is full."""
     venv = make_sb3_vec_env(
         data, LANES, observation="index", window=WINDOW, episode_length=250, random_start=True
     )
@@ -233,7 +233,7 @@ def replay(data: Market, size: int) -> Row:
 
 
 def on_gpu(data: Market, device: str) -> Row:
-    """Steps per second, utilisation and peak memory of PPO with the full preset."""
+    """Return steps per second, utilisation and peak memory of PPO with the full preset."""
     cuda = th.device(device).type == "cuda"
     lanes, steps = (1024, 32) if cuda else (8, 8)
     agent = ppo(data, lanes, steps, device=device, encoder=FULL)
@@ -264,7 +264,7 @@ def _nothing() -> Iterator[None]:
 
 @contextmanager
 def _sampled(into: list[float]) -> Iterator[None]:
-    """Within it, the GPU's utilisation in percent is read five times a second, if it can be."""
+    """Within this context, sample the GPU's utilisation in percent five times a second."""
     done = threading.Event()
 
     def read() -> None:

@@ -33,7 +33,7 @@ ASSETS, BARS, UPDATES = 20, 8000, 40
 
 
 def seconds(work: Callable[[], object], times: int) -> float:
-    """Median time of some runs after a first one."""
+    """Return the median time of some runs after a first one."""
     taken = []
     for _ in range(times + 1):
         start = perf_counter()
@@ -43,14 +43,14 @@ def seconds(work: Callable[[], object], times: int) -> float:
 
 
 def whole_by_ta(panel: PricePanel) -> None:
-    """Every indicator of ta for every asset."""
+    """Compute every indicator of ta for every asset."""
     for i in range(ASSETS):
         frame = pd.DataFrame({name: getattr(panel, name)[:, i] for name in BAR_FIELDS})
         ta.add_all_ta_features(frame, *BAR_FIELDS)
 
 
 def updates(panel: PricePanel, pipeline: FeaturePipeline) -> float:
-    """Median time to append a bar to a market and compute its features."""
+    """Return the median time to append a bar to a market and compute its features."""
     market = pipeline.transform(panel.subset(slice(0, BARS - UPDATES)))
     taken = []
     for t in range(BARS - UPDATES, BARS):
@@ -62,7 +62,7 @@ def updates(panel: PricePanel, pipeline: FeaturePipeline) -> float:
 
 
 def kilobytes(field: str) -> int:
-    """Memory of this process now (VmRSS) or at its peak (VmHWM); Linux only."""
+    """Return the memory of this process now (VmRSS) or at its peak (VmHWM) in kB; Linux only."""
     status = Path("/proc/self/status").read_text()
     return int(next(line.split()[1] for line in status.splitlines() if line.startswith(field)))
 

@@ -77,7 +77,7 @@ CASES = (
 
 
 def market(case: Case) -> tuple[Tensor, Graph]:
-    """Windows of features, the first of which is the return, and their graph."""
+    """Return windows of features, the first of which is the return, and their graph."""
     th.manual_seed(0)
     windows = th.randn(case.batch, BARS, case.assets, FEATURES)
     factor = th.randn(case.batch, BARS, 1)
@@ -88,7 +88,7 @@ def market(case: Case) -> tuple[Tensor, Graph]:
 
 
 def stacks() -> tuple[nn.ModuleList, nn.ModuleList]:
-    """Ours and theirs, on equal weights."""
+    """Return our layers and PyTorch Geometric's, with equal weights."""
     width = HEADS * PER_HEAD
     theirs = nn.ModuleList(
         GATv2Conv(width, PER_HEAD, HEADS, edge_dim=EDGE_DIM, add_self_loops=False)
@@ -105,14 +105,14 @@ def stacks() -> tuple[nn.ModuleList, nn.ModuleList]:
 
 
 def edge_list(graph: Graph) -> tuple[Tensor, Tensor]:
-    """The samples' graphs side by side, as PyTorch Geometric batches them."""
+    """Return the samples' graphs side by side, as PyTorch Geometric batches them."""
     n = graph.adjacency.shape[1]
     sample, target, source = graph.adjacency.nonzero(as_tuple=True)
     return th.stack([sample * n + source, sample * n + target]), graph.edges[graph.adjacency]
 
 
 def timed(run: Callable[[], Tensor], upstream: Tensor) -> tuple[float, float]:
-    """Seconds of the forward and of the backward pass."""
+    """Return the seconds of the forward and of the backward pass."""
     start = process_time()
     out = run()
     middle = process_time()
@@ -121,14 +121,14 @@ def timed(run: Callable[[], Tensor], upstream: Tensor) -> tuple[float, float]:
 
 
 def through(layers: nn.ModuleList, nodes: Tensor, *graph: Tensor) -> Tensor:
-    """The nodes after all layers."""
+    """Return the nodes after all layers."""
     for layer in layers:
         nodes = layer(nodes, *graph)
     return nodes
 
 
 def measure(case: Case, turns: int, least: float) -> dict[str, Any]:
-    """One row of the table, of so many turns and processor seconds at least."""
+    """Return one row of the table, of so many turns and processor seconds at least."""
     windows, graph = market(case)
     nodes = th.randn(case.batch, case.assets, HEADS * PER_HEAD)
     upstream = th.randn_like(nodes)

@@ -1,10 +1,10 @@
-"""Kill processes at random moments and look at what becomes of their work.
+"""Kill processes at random moments and check the files that they leave.
 
     python benchmarks/kills.py --count 100 --scenarios ppo,sac,direct
 
 Training and evaluation: a command does its work in one folder, another goes on after a kill. It is
 run once undisturbed. Then it is killed (SIGKILL) at moments drawn uniformly from the time that this
-took, again and again until it has ended, and anew, until the kills are spent. After every kill no
+took, again and again until it has ended, and again, until the kills are spent. After every kill no
 file may be damaged, and no more may be lost than an interval between two checkpoints; at the end
 everything must equal what the undisturbed process has made, bit for bit.
 
@@ -36,12 +36,12 @@ from agents.training.run_folder import latest_checkpoint
 from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import read_json
 
-logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports every restart
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("agent", "direct agent", "fit", "weights")
 INTERVAL = 8192  # steps between two checkpoints, and of a rollout of PPO
-KILLS_PER_WORK = 4  # of one folder; then it is left to end
+KILLS_PER_WORK = 4  # kills of one folder; then it is left to end
 SMALL = ["--market", "synthetic?bars=400&assets=3", "--device", "cpu", "--num-envs", "64"]
 LSTM = ["--encoder", "lstm", "--encoder-options", '{"hidden": 4, "channels": 4}', "--window", "2"]
 STAGES = ["--curriculum", "1,2,3", "--stages.epochs", "8", "--stages.iterations", "30"]
@@ -53,7 +53,7 @@ class Work:
 
     Attributes:
         start: arguments of Python that begin it; "{out}" stands for its folder.
-        again: arguments that go on after a kill; begun anew where nothing is left to go on with.
+        again: arguments that go on after a kill; started again where nothing is left to go on with.
         prepare: makes what the work needs in its folder, before it is begun.
     """
 
@@ -63,7 +63,7 @@ class Work:
 
 
 def trained(*options: str) -> Work:
-    """A training."""
+    """Return the work of a training."""
     every = ["--checkpoint-every", str(INTERVAL), "--validation-every", str(INTERVAL)]
     return Work(
         ["train.py", *SMALL, *every, *options, "--out", "{out}"], ["train.py", "--resume", "{out}"]
@@ -71,7 +71,7 @@ def trained(*options: str) -> Work:
 
 
 def _finished_run(out: Path) -> None:
-    """A trained agent to judge."""
+    """Train an agent to evaluate."""
     ended(run(["train.py", *SMALL, "--algo", "a2c", "--timesteps", "1024", "--out", "{out}"], out))
 
 
@@ -101,7 +101,7 @@ def run(arguments: list[str], out: Path) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> None:
-    """Wait for the end of a process, which must be a good one."""
+    """Wait for the end of a process, which must succeed."""
     _, errors = process.communicate()
     if process.returncode:
         raise RuntimeError(f"{process.args} ended with {process.returncode}: {errors[-2000:]}")
@@ -117,7 +117,7 @@ def check(out: Path) -> None:
 
 
 def tensors_of(file: Path) -> Any:
-    """The tree of a file of any kind."""
+    """Return the tree of a file of any kind."""
     for kind in KINDS:
         try:
             return load_tensors(file, kind=kind)
@@ -128,7 +128,7 @@ def tensors_of(file: Path) -> Any:
 
 
 def curves(out: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
-    """The points of every curve but those of speed, by folder and tag."""
+    """Return the points of every curve but those of speed, by folder and tag."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found: dict[str, dict[str, list[tuple[int, float]]]] = {}
@@ -141,7 +141,7 @@ def curves(out: Path) -> dict[str, dict[str, list[tuple[int, float]]]]:
 
 
 def result(out: Path) -> dict[str, Any]:
-    """What must not depend on kills: models, validations, curves, the figures of an evaluation."""
+    """Return what must not depend on kills: models, validations, curves, metrics of evaluations."""
     names = (f"*_model{SUFFIX}", f"encoder{SUFFIX}", "validation.json", "metrics.csv")
     files = {file for name in names for file in out.rglob(name)}
     digests = {
@@ -152,7 +152,7 @@ def result(out: Path) -> dict[str, Any]:
 
 
 def lost(out: Path) -> int:
-    """Steps that were shown and are not in a checkpoint, at most over all runs of a folder."""
+    """Return the most steps shown but not in a checkpoint, over all runs of a folder."""
     most = 0
     for config in out.rglob("config.json"):
         path = config.parent
@@ -168,7 +168,7 @@ def lost(out: Path) -> int:
 
 
 def undisturbed(work: Work, folder: Path) -> tuple[dict[str, Any], float]:
-    """The result of a work and the seconds that it takes."""
+    """Return the result of an undisturbed run and the seconds that it takes."""
     work.prepare(folder / "whole")
     begun = time.monotonic()
     ended(run(work.start, folder / "whole"))
@@ -176,7 +176,7 @@ def undisturbed(work: Work, folder: Path) -> tuple[dict[str, Any], float]:
 
 
 def kill(work: Work, folder: Path, count: int, rng: random.Random) -> dict[str, float]:
-    """Kill a work so many times; raises if anything is damaged, lost or different.
+    """Kill a process so many times; raise if anything is damaged, lost or different.
 
     Args:
         work: what is killed.
@@ -221,7 +221,7 @@ def kill(work: Work, folder: Path, count: int, rng: random.Random) -> dict[str, 
 
 
 def differences(first: Any, second: Any, where: str = "") -> list[str]:
-    """Where two results differ."""
+    """Return the differences between two results."""
     if isinstance(first, dict) and isinstance(second, dict):
         keys = sorted({*first, *second})
         parts = (differences(first.get(k), second.get(k), f"{where}/{k}") for k in keys)

@@ -1,4 +1,4 @@
-"""Do networks that look at other assets earn what only other assets tell? Prints, writes JSON.
+"""Profit of networks with attention over assets from lead-lag signals. Prints, writes JSON.
 
     python benchmarks/lead_lag.py --out runs/lead_lag.json
 
@@ -22,7 +22,7 @@ on the best linear estimate of how an asset's expected return differs from the m
 The first term is the Kalman filter of past returns. The second comes from the softmax, which knows
 all assets: to sell an asset is to buy its partner, among others. So this bounds scores that are
 linear in own features. As returns are not Gaussian, a nonlinear filter may be a little better; and
-the drifted weight, which tells a little of the others' returns, is left out.
+the drifted weight, which reveals a little of the others' returns, is left out.
 """
 
 import argparse
@@ -97,24 +97,24 @@ BAR = 0.70
 
 
 def draw(seed: int, days: int) -> LeadLagMarket:
-    """A market of pairs."""
+    """Return a market of pairs."""
     return LeadLagMarket.draw(seed=seed, bars=days, assets=ASSETS, strength=STRENGTH)
 
 
 @cache
 def test(seed: int) -> LeadLagMarket:
-    """Fresh days, and those before them that networks look back at."""
+    """Return fresh days, and the days before them that networks look back at."""
     return draw(seed, PAST + HALF + 1)
 
 
 def growth(act: Act, planted: LeadLagMarket, market: Market, copies: int = 1, **mode: Any) -> Array:
-    """Log growth per day (copies,) less what the noise brought; see `learning.growth`.
+    """Return log growth per day (copies,) less what the noise brought; see `learning.growth`.
 
     Args:
         act: Actions (copies * episodes, N + 1) for observations.
-        planted: What the market was made of.
-        market: With the features that are observed.
-        copies: How many policies `act` runs side by side, each on every episode.
+        planted: Process of the market.
+        market: Market with the observed features.
+        copies: Number of policies that `act` runs side by side, each on every episode.
         mode: Keywords of the environment.
     """
     starts = np.tile(np.arange(PAST, market.n_bars - 1, STEPS), copies)
@@ -135,13 +135,13 @@ def growth(act: Act, planted: LeadLagMarket, market: Market, copies: int = 1, **
 
 
 def scored(planted: LeadLagMarket, score: Array) -> Market:
-    """The market with a score (T, N) of unit variance as what `softmax_family` takes for signal."""
+    """Return the market with a score (T, N) of unit variance as the signal of `softmax_family`."""
     feature = (score / score.std()).astype(np.float32)[..., None]
     return Market(planted.panel, feature, ("signal",))
 
 
 def best_of_family(score: Callable[[LeadLagMarket], Array]) -> Options:
-    """Growth on the test of the best policy on a score, tuned on another draw."""
+    """Return the test growth of the best policy on a score, tuned on another draw."""
 
     def everyone(seed: int) -> Array:
         planted = test(seed)
@@ -155,17 +155,17 @@ def best_of_family(score: Callable[[LeadLagMarket], Array]) -> Options:
 
 
 def of_partner(planted: LeadLagMarket) -> Array:
-    """The reference's score."""
+    """Return the score of the reference: the partner's signal."""
     return planted.signal[:, planted.partner]
 
 
 def of_own_past(planted: LeadLagMarket) -> Array:
-    """The bound's score: the best linear estimate of the partner's signal less the mean of all."""
+    """Return the bound's score: the best estimate of the partner's signal less the mean of all."""
     return planted.filtered - (planted.filtered + planted.signal) / ASSETS
 
 
 def equal_growth() -> float:
-    """Growth of equal weight on the test."""
+    """Return the growth of equal weight on the test."""
     planted = test(TEST_SEED)
     act = equal_weight(planted.market)
     return float(growth(act, planted, planted.market, window=1, **WEIGHTS)[0])
@@ -175,7 +175,7 @@ def learn(name: str, seed: int) -> Options:
     """Train one agent and measure its growth on the test."""
     panel = draw(seed, DAYS).panel
     pipeline = FeaturePipeline(FEATURES).fit(panel, DAYS)
-    start = process_time()  # of one thread, whoever else is busy
+    start = process_time()  # processor seconds of one thread
     agent = trained(RECIPES[name], pipeline.transform(panel), seed)
     seconds = process_time() - start
     planted = test(TEST_SEED)

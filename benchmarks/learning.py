@@ -1,4 +1,4 @@
-"""Do agents learn what there is to learn, and nothing from noise? Prints tables, writes JSON.
+"""Learning of planted signals, and of nothing from noise. Prints tables, writes JSON.
 
     python benchmarks/learning.py --out runs/learning.json
 
@@ -21,7 +21,7 @@ is the log-optimal portfolio, which is the optimum, and growth is expected growt
 
 On markets of pure noise there is nothing to capture; what is reported is growth a year less that of
 equal weight: on the 1,000 days after the training, as one would see it, and on the long test, which
-tells what to expect.
+shows what to expect.
 """
 
 import argparse
@@ -100,25 +100,25 @@ BARS = {
 
 
 def draw(strength: str, seed: int, bars: int, assets: int = 5) -> PlantedMarket:
-    """A planted market; "null" has no signal."""
+    """Return a planted market; "null" has no signal."""
     planted: Options = {"kappa": 0.0} if strength == "null" else {"strength": strength}
     return PlantedMarket.draw(seed=seed, bars=bars, assets=assets, **planted)
 
 
 @cache
 def halves(strength: str, seed: int) -> tuple[Market, Market]:
-    """18,000 days and the same with the opposite noise."""
+    """Return 18,000 days and the same with the opposite noise."""
     planted = draw(strength, seed, PAST + HALF + 1)
     return planted.market, planted.mirrored().market
 
 
 def growth(act: Act, market: Market, copies: int = 1, window: int = 1, **options: Any) -> Array:
-    """Log growth per day (copies,) over a market cut into episodes, lanes of one environment.
+    """Return log growth per day (copies,) over a market cut into episodes, lanes of one env.
 
     Args:
         act: Actions (copies * episodes, N + 1) for observations.
-        market: Its days after the first `PAST` are a multiple of an episode's.
-        copies: How many policies `act` runs side by side, each on every episode.
+        market: Market whose days after the first `PAST` are a multiple of an episode's.
+        copies: Number of policies that `act` runs side by side, each on every episode.
         window: Days that policies look back, at most `PAST`.
         options: Keywords of the environment.
     """
@@ -140,7 +140,7 @@ def growth(act: Act, market: Market, copies: int = 1, window: int = 1, **options
 
 
 def softmax_family(market: Market) -> Act:
-    """Every parameter setting of the grid, side by side."""
+    """Return a policy that plays every parameter setting of the grid, side by side."""
     grid = np.repeat(GRID, (market.n_bars - 1 - PAST) // STEPS, axis=0)
     rate, beta, cash = grid.T[:, :, None]
     signal = market.features[:, :, market.feature_names.index("signal")]
@@ -155,13 +155,13 @@ def softmax_family(market: Market) -> Act:
 
 
 def equal_weight(market: Market) -> Act:
-    """Back to equal weight every day."""
+    """Return a policy that restores equal weight every day."""
     weights = np.r_[0.0, np.full(market.n_assets, 1 / market.n_assets)]
     return lambda observation: np.tile(weights, (len(observation["t"]), 1))
 
 
 def references(strength: str) -> dict[str, float]:
-    """Growth per day on the test: equal weight, and the reference tuned on another draw."""
+    """Return test growth per day of equal weight, and of the reference tuned on another draw."""
 
     def everyone(seed: int) -> Array:
         return np.mean(
@@ -183,7 +183,7 @@ def references(strength: str) -> dict[str, float]:
 def trained(
     recipe: Options, market: Market, seed: int, pretrained: dict[str, th.Tensor] | None = None
 ) -> Any:
-    """An agent after its training; PPO and SAC may start from the weights of an encoder."""
+    """Return a trained agent; PPO and SAC may start from the weights of an encoder."""
     th.set_num_threads(1)
     names = ("window", "encoder", "encoder_kwargs", "embedding_kwargs")
     network = {name: recipe[name] for name in names if name in recipe}
@@ -205,7 +205,7 @@ def trained(
         costs=recipe.get("costs", {}),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a flat network memorises is the point
+        warnings.simplefilter("ignore", UserWarning)  # a flat network memorises, which is the point
         policy = recipe.get("policy", "per_asset")
         agent = make_agent(
             recipe["algo"],
@@ -222,7 +222,7 @@ def trained(
 
 
 def agent_growth(agent: Any, market: Market) -> float:
-    """Log growth per day of an agent in a market."""
+    """Return the log growth per day of an agent in a market."""
     if isinstance(agent, DirectAgent):
         agent.bind(market)
         mode: Options = {"observation": "index", "window": agent.window}
@@ -246,7 +246,7 @@ def learn(name: str, recipe: Options, strength: str, seed: int) -> Options:
 
 
 def learn_without_costs(strength: str, seed: int) -> Options:
-    """Train one agent without costs; its expected growth, the largest and equal weight's."""
+    """Train an agent without costs; return expected growth: its own, the largest, equal weight."""
     agent = trained(FREE, draw(strength, seed, 3_000).market, seed)
     test = draw(strength, TEST_SEED, FREE_DAYS + 1)
     options: Options = {"observation": "index", "window": 1, "costs": FREE["costs"]}
@@ -266,7 +266,7 @@ def learn_without_costs(strength: str, seed: int) -> Options:
 
 
 def learn_from_noise(seed: int) -> Options:
-    """Train on pure noise; growth a year less that of equal weight, after costs."""
+    """Train on pure noise; return yearly growth less that of equal weight, after costs."""
     days = 3_000
     planted = draw("null", seed, days + 2 * STEPS + 1)
     agent = trained(PPO, planted.market.past(days - 1), seed)
@@ -281,7 +281,7 @@ def learn_from_noise(seed: int) -> Options:
 
 
 def table(runs: list[Options], reference: dict[str, dict[str, float]]) -> list[Options]:
-    """Captured share of every agent and market: the seeds, their median and range."""
+    """Return the captured share of every agent and market: the seeds, their median and range."""
     rows = []
     for agent, strength in dict.fromkeys((run["agent"], run["market"]) for run in runs):
         own = [run for run in runs if (run["agent"], run["market"]) == (agent, strength)]
@@ -311,7 +311,7 @@ def table(runs: list[Options], reference: dict[str, dict[str, float]]) -> list[O
 
 
 def null_summary(runs: list[Options]) -> Options:
-    """How often and by how much agents are behind equal weight where there is nothing to learn."""
+    """Return how often and by how much agents trail equal weight where nothing can be learned."""
     summary: Options = {"markets": len(runs), "runs": runs}
     for key in ("next_1000_days", "expected"):
         values = [run[key] for run in runs]
@@ -328,7 +328,7 @@ def null_summary(runs: list[Options]) -> Options:
 
 
 def facts() -> dict[str, str]:
-    """The machine and the versions that the figures come from."""
+    """Return the machine and the versions that the measurements come from."""
     names = ("torch", "stable-baselines3", "numpy", "numba")
     own = {"python": platform.python_version(), "machine": platform.platform()}
     return own | {name: version(name) for name in names}

@@ -4,7 +4,7 @@
 
 Every line runs blocks of about half a second and reports their median. Actions are drawn before;
 resets at the end of episodes, from random starts, are part of the time. Costs are 10 bp, solved
-exactly, and the markets are synthetic. Gymnasium's CartPoleVectorEnv in the same run tells how
+exactly, and the markets are synthetic. Gymnasium's CartPoleVectorEnv in the same run shows how
 fast the machine is.
 """
 
@@ -36,7 +36,7 @@ Step = Callable[[Any], Any]
 
 
 def single_env(**options: Any) -> tuple[Step, spaces.Space[Any], int]:
-    """A PortfolioEnv that resets when an episode ends."""
+    """Return a stepping function of a PortfolioEnv that resets when an episode ends."""
     env = PortfolioEnv(MARKETS[5], **options, **EPISODE)
     env.reset(seed=0)
 
@@ -51,18 +51,18 @@ def single_env(**options: Any) -> tuple[Step, spaces.Space[Any], int]:
 def vector_env(
     env: gym.vector.VectorEnv[Any, Any, Any],
 ) -> tuple[Step, spaces.Space[Any], int]:
-    """A vector environment, which resets by itself."""
+    """Return the stepping function of a vector environment, which resets by itself."""
     env.reset(seed=0)
     return env.step, env.action_space, env.num_envs
 
 
 def portfolio_lanes(num_envs: int, assets: int, **options: Any) -> tuple[Step, Any, int]:
-    """PortfolioVectorEnv."""
+    """Return a stepping function of a PortfolioVectorEnv."""
     return vector_env(PortfolioVectorEnv(num_envs, MARKETS[assets], **options, **EPISODE))
 
 
 def sb3_lanes(num_envs: int) -> tuple[Step, Any, int]:
-    """The SB3 VecEnv, episode statistics included."""
+    """Return a stepping function of the SB3 VecEnv, episode statistics included."""
     venv = make_sb3_vec_env(MARKETS[5], num_envs, seed=0, observation="index", **EPISODE)
     venv.reset()
     return venv.step, gym.vector.utils.batch_space(venv.action_space, num_envs), num_envs
@@ -81,7 +81,7 @@ CASES: dict[str, Callable[[], tuple[Step, Any, int]]] = {
 
 
 def steps_per_second(step: Step, action_space: spaces.Space[Any], lanes: int) -> float:
-    """Median over blocks of lane-steps per second."""
+    """Return the median over blocks of lane-steps per second."""
     action_space.seed(0)
     actions = cycle([action_space.sample() for _ in range(64)])
     rates = []
@@ -97,7 +97,7 @@ def steps_per_second(step: Step, action_space: spaces.Space[Any], lanes: int) ->
 
 
 def stored_bytes() -> float:
-    """Memory per transition of the replay buffer of index observations, 30 assets, window 50."""
+    """Return memory per transition of the index replay buffer, 30 assets, window 50."""
     env = PortfolioEnv(MARKETS[30], window=50, observation="index")
     buffer = IndexReplayBuffer(1000, env.observation_space, env.action_space)  # type: ignore[arg-type]
     return bytes_per_transition(buffer)

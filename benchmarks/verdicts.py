@@ -1,4 +1,4 @@
-"""Do the verdicts hold? How often baselines are said to beat equal weight where the truth is known.
+"""Error rates of verdicts: how often baselines are said to beat equal weight, where truth is known.
 
     python benchmarks/verdicts.py --out runs/verdicts.json
 
@@ -6,9 +6,9 @@ Markets of 5 assets and 3,000 daily bars (`data.generators.planted`): 200 of pur
 ("synthetic-null"), and 100 of each strength of "synthetic-momentum", whose signal makes returns
 persist. Baselines with their registered defaults (the least weight that mean-variance takes by
 itself is feasible for 5 assets) are backtested over 500 bars, on which the gate decides, and over
-the 1,100 that follow, which `compare` judges as in every report. In noise every "beats" is a false
-positive. After costs hardly any strategy could earn one there, as it is sure to lose; so noise is
-judged without costs too, where a strategy loses its variance drain only.
+the 1,100 that follow, which `compare` evaluates as in every report. In noise every "beats" is a
+false positive. After costs hardly any strategy could earn one there, as it is sure to lose; so
+noise is evaluated without costs too, where a strategy loses its variance drain only.
 
 Of every account the true expected growth is known: that of the weights it held, by the process, and
 what it paid. Its mean over all markets is the *truth* that an interval of 95 % should hold; its
@@ -56,7 +56,7 @@ BAR = 0.08
 
 
 class LogOptimal:
-    """The portfolio of largest expected log growth, by the true signal."""
+    """Portfolio of largest expected log growth, by the true signal."""
 
     action = "weights"
 
@@ -70,12 +70,12 @@ class LogOptimal:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[NDArray[Any], Any]:
-        """Target weights (B, N + 1)."""
+        """Return target weights (B, N + 1)."""
         return self.targets[observation["t"][:, 0] - VALIDATION[0]], state
 
 
 def draw(kind: str, seed: int) -> PlantedMarket:
-    """A market of a kind."""
+    """Return a market of a kind."""
     planted: Row = {"kappa": 0.0} if kind == "null" else {"strength": kind}
     return PlantedMarket.draw(seed=seed, bars=BARS, **planted)
 
@@ -83,7 +83,7 @@ def draw(kind: str, seed: int) -> PlantedMarket:
 def account(
     policy: Policy, planted: PlantedMarket, rows: tuple[int, int], commission: float
 ) -> BacktestResult:
-    """What a policy makes of a range."""
+    """Return the account of a policy over a range."""
     return backtest(
         policy,
         PortfolioEnv(
@@ -100,7 +100,7 @@ def account(
 
 
 def expected_growth(planted: PlantedMarket, result: BacktestResult) -> float:
-    """Log growth a year that the process makes one expect of the weights held, less what was paid.
+    """Return the expected yearly log growth of the weights held, by the true process, less costs.
 
     Args:
         planted: The market.
@@ -112,7 +112,7 @@ def expected_growth(planted: PlantedMarket, result: BacktestResult) -> float:
 
 
 def judged(kind: str, seed: int) -> list[Row]:
-    """What is said of every strategy on one market, at every commission."""
+    """Return the verdict on every strategy on one market, at every commission."""
     planted = draw(kind, seed)
     policies: dict[str, Policy] = {
         name: make_baseline(name, planted.market) for name in (REFERENCE, *STRATEGIES)
@@ -154,7 +154,7 @@ def judged(kind: str, seed: int) -> list[Row]:
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
-    """Shares of the markets, by kind of market, commission and strategy; growth per year."""
+    """Return shares of the markets, by kind of market, commission and strategy; growth per year."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         key = (row["market"], row["commission"], row["strategy"])
@@ -192,7 +192,7 @@ COLUMNS = {
 
 
 def print_tables(found: list[Row]) -> None:
-    """A table in Markdown for every kind of market and commission, and what Hansen's test says."""
+    """Print a table in Markdown for every kind of market and commission, and Hansen's test."""
     for kind, commission in dict.fromkeys((row["market"], row["commission"]) for row in found):
         own = [row for row in found if (row["market"], row["commission"]) == (kind, commission)]
         print(f"\n{kind}, {own[0]['markets']} markets, {commission:g} bp; growth in % a year\n")
@@ -207,7 +207,7 @@ def print_tables(found: list[Row]) -> None:
 
 
 def study(markets: int, workers: int) -> list[Row]:
-    """Everything that is said, of as many null markets and half as many of each other kind."""
+    """Return all verdicts, of so many null markets and half as many of each other kind."""
     number = {kind: markets if kind == "null" else -(-markets // 2) for kind in COMMISSIONS}
     tasks = [(kind, seed) for kind in COMMISSIONS for seed in range(number[kind])]
     kinds, seeds = zip(*tasks, strict=True)
@@ -218,7 +218,7 @@ def study(markets: int, workers: int) -> list[Row]:
 
 
 def main() -> None:
-    """Judge everything, print, write."""
+    """Evaluate everything, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--markets", type=int, default=200, help="of noise")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")

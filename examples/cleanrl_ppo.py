@@ -27,7 +27,7 @@ OBSERVATION = {"flat": "flat", "per_asset": "index"}
 
 
 class FlatActorCritic(nn.Module):
-    """One network over all assets at once; it has more to find out than one per asset."""
+    """One network over all assets at once, which needs more samples than one per asset."""
 
     def __init__(self, inputs: int, actions: int) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class FlatActorCritic(nn.Module):
         self.log_std = nn.Parameter(th.full((actions,), -0.5))
 
     def forward(self, observation: Any) -> tuple[th.Tensor, th.Tensor, th.Tensor]:
-        """Means, log standard deviations and values of a batch."""
+        """Return means, log standard deviations and values of a batch."""
         x = th.as_tensor(observation)
         return self.actor(x), self.log_std.expand(len(x), -1), self.critic(x).squeeze(-1)
 
 
 def network(env: PortfolioVectorEnv, policy: str) -> nn.Module:
-    """The actor and critic of a name."""
+    """Return the actor and critic of a name."""
     if policy == "per_asset":
         return PerAssetActorCritic(MarketRows.of(env))
     inputs, actions = env.single_observation_space.shape[0], env.single_action_space.shape[0]
@@ -50,7 +50,7 @@ def network(env: PortfolioVectorEnv, policy: str) -> nn.Module:
 
 
 def mapped(function: Any, *observations: Any) -> Any:
-    """A function of arrays, of every part of observations that are Dicts."""
+    """Apply a function of arrays to every part of observations that are Dicts."""
     if isinstance(observations[0], dict):
         return {key: function(*(each[key] for each in observations)) for key in observations[0]}
     return function(*observations)
@@ -77,12 +77,12 @@ def stepped(env: PortfolioVectorEnv, action: Any) -> tuple[Any, Any, Any, Any, A
 
 @th.no_grad()
 def collect(env: PortfolioVectorEnv, net: nn.Module, observation: Any, ended: Any) -> Any:
-    """``STEPS`` steps of all lanes as tensors (STEPS, B, ...), and the two arguments to go on with.
+    """Return ``STEPS`` steps of all lanes as tensors (STEPS, B, ...), and where to continue.
 
     Args:
         env: The environment.
-        net: Acts and judges.
-        observation: What to act on.
+        net: Actor and critic.
+        observation: First observations.
         ended: (B,) lanes whose episode ended in the step before.
     """
     resets_next = env.autoreset_mode is AutoresetMode.NEXT_STEP
@@ -111,7 +111,7 @@ def collect(env: PortfolioVectorEnv, net: nn.Module, observation: Any, ended: An
 
 
 def advantages(kept: dict[str, th.Tensor], following: th.Tensor) -> th.Tensor:
-    """Generalised advantage estimates (Schulman et al. 2016); only ruin is worth nothing after."""
+    """Return generalised advantages (Schulman et al. 2016); the value is 0 only after ruin."""
     errors = kept["reward"] + GAMMA * following * ~kept["terminated"] - kept["value"]
     out, carried = th.empty_like(errors), th.zeros_like(errors[0])
     for step in reversed(range(STEPS)):
@@ -121,7 +121,7 @@ def advantages(kept: dict[str, th.Tensor], following: th.Tensor) -> th.Tensor:
 
 
 def update(net: nn.Module, optimiser: th.optim.Optimizer, kept: dict[str, Any]) -> None:
-    """The epochs of PPO over one collection, without the steps that only reset a lane."""
+    """Run the epochs of PPO over one collection, without the steps that only reset a lane."""
     valid = kept.pop("valid").flatten()
     data = {name: mapped(lambda x: x.flatten(0, 1)[valid], part) for name, part in kept.items()}
     for _ in range(EPOCHS):
@@ -143,7 +143,7 @@ def update(net: nn.Module, optimiser: th.optim.Optimizer, kept: dict[str, Any]) 
 def train(
     env: PortfolioVectorEnv, net: nn.Module, updates: int, seed: int, lane: int
 ) -> tuple[Any, ...]:
-    """Train, and give actions, rewards and ends of one lane as they were learnt from."""
+    """Train; return actions, rewards and ends of one lane as they were learnt from."""
     optimiser = th.optim.Adam(net.parameters(), LEARNING_RATE)
     observation, _ = env.reset(seed=seed)
     ended, record = np.zeros(env.num_envs, bool), []

@@ -1,4 +1,4 @@
-"""What the examples share: the task, a replay of what a library recorded, equal weight to beat."""
+"""Shared code of the examples: the task, a replay of recorded steps, comparison of growth."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from portfolio_env import PortfolioEnv, PortfolioVectorEnv
 
-MARKET = "synthetic-momentum?seed=0"  # 5 assets, 3,000 days; one of the features tells returns
+MARKET = "synthetic-momentum?seed=0"  # 5 assets, 3,000 days; one of the features predicts returns
 OPTIONS: dict[str, Any] = {
     "market": MARKET,
     "window": 1,
@@ -24,13 +24,13 @@ Numbers = NDArray[Any]
 
 
 class Clock:
-    """Tells how fast something was since it was made."""
+    """Clock that reports steps per second since it was made."""
 
     def __init__(self) -> None:
         self.begun = perf_counter(), process_time()
 
     def speed(self, steps: int) -> str:
-        """A sentence; on a busy machine the processor's time tells more."""
+        """Return a sentence on speed; on a busy machine processor time is the better measure."""
         seconds, processor = perf_counter() - self.begun[0], process_time() - self.begun[1]
         each = f"{steps / processor:,.0f} a second of processor time, {steps / seconds:,.0f} in all"
         return f"{steps:,} steps: {each}"
@@ -45,16 +45,16 @@ def replay(
     next_step: bool = False,
     resets: int = 1,
 ) -> str:
-    """Repeat what one lane did in a single environment and compare every reward.
+    """Repeat one lane's actions in a single environment and compare every reward.
 
     Args:
         actions: (steps, N + 1) that a library recorded for the lane, from its first reset on.
         rewards: (steps,) that it recorded.
         ended: (steps,) whether the lane's episode ended there. A first episode may have been
             shorter than those of ``OPTIONS``, which is ``stagger=True``.
-        seed: That of the lane: the environment's seed plus the lane's number.
+        seed: Seed of the lane: the environment's seed plus the lane's number.
         next_step: The lane was reset in the step after an end, whose action counts for nothing.
-        resets: How often the library reset the environment before its first step.
+        resets: Number of resets before the library's first step.
 
     Returns:
         A sentence that says how much was compared.
@@ -85,11 +85,11 @@ def replay(
 
 
 def growth(act: Callable[[Any], Any], observation: str = "flat") -> float:
-    """Log growth a year over the whole market, from equal weights, at the costs trained with.
+    """Return yearly log growth over the whole market, from equal weights, at training costs.
 
     Args:
         act: Actions (1, N + 1) for a batch of one observation.
-        observation: What it reads.
+        observation: Observation mode of the policy.
     """
     options = OPTIONS | {"random_start": False, "episode_length": None, "initial": "equal_weight"}
     env = PortfolioVectorEnv(1, **options, observation=observation, autoreset_mode="Disabled")
@@ -99,16 +99,16 @@ def growth(act: Callable[[Any], Any], observation: str = "flat") -> float:
         shown, _, terminated, truncated, info = env.step(np.asarray(act(shown)))
         total, steps = total + float(info["log_return"][0]), steps + 1
         running = not (terminated[0] or truncated[0])
-    return total / steps * env.simulator.market.periods_per_year
+    return total / steps * env.simulator.market.bars_per_year()
 
 
 def equal_weight(_: Any) -> Numbers:
-    """Scores of equal weights: the softmax gives cash e^-10 of what an asset gets."""
+    """Return scores of equal weights: the softmax gives cash e^-10 of what an asset gets."""
     return np.array([[-1.0] + [1.0] * 5], np.float32)
 
 
 def judge(act: Callable[[Any], Any], observation: str = "flat") -> str:
-    """Compare a policy with equal weight where it was trained, and say so.
+    """Compare a policy with equal weight on the training market, and print the result.
 
     Raises:
         AssertionError: If it is no better.

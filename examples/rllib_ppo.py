@@ -26,7 +26,7 @@ TASK = OPTIONS | {"observation": "flat", "random_start": False}
 
 
 def arrays_of(episode: Any) -> tuple[Any, Any]:
-    """Actions and rewards, copied: the learner appends an artificial step to every episode."""
+    """Return copies of actions and rewards: the learner appends an artificial step to episodes."""
     assert episode.is_done
     return np.array(episode.actions), np.array(episode.rewards)
 

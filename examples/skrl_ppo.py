@@ -27,7 +27,7 @@ LANES, STEPS, UPDATES, SEED, LANE = 256, 32, 25, 0, 85
 
 
 class PerAsset(GaussianMixin, DeterministicMixin, Model):
-    """Policy and value in one model; both are asked for the same observations, one by one."""
+    """Policy and value in one model; skrl calls it once for each with the same observations."""
 
     def __init__(self, env: PortfolioVectorEnv) -> None:
         space, actions = env.single_observation_space, env.single_action_space
@@ -38,12 +38,12 @@ class PerAsset(GaussianMixin, DeterministicMixin, Model):
         self._judged: tuple[Any, Any] = (None, None)
 
     def act(self, inputs: dict[str, Any], *, role: str = "") -> tuple[th.Tensor, dict[str, Any]]:
-        """Sampled actions for the role of the policy, values for that of the value."""
+        """Return sampled actions for the role of the policy, values for that of the value."""
         kind = GaussianMixin if role == "policy" else DeterministicMixin
         return kind.act(self, inputs, role=role)
 
     def compute(self, inputs: dict[str, Any], role: str = "") -> tuple[th.Tensor, dict[str, Any]]:
-        """Means and log standard deviations, or values (batch, 1)."""
+        """Return means and log standard deviations, or values (batch, 1)."""
         observations = inputs["observations"]
         if role == "value" and self._judged[0] is observations:
             return self._judged[1], {}
@@ -53,7 +53,7 @@ class PerAsset(GaussianMixin, DeterministicMixin, Model):
 
 
 class RecordingPPO(PPO):
-    """PPO that keeps what it is given of one lane, before it adds bootstrapped values to it."""
+    """PPO that records one lane's transitions, before it adds bootstrapped values to them."""
 
     def record_transition(self, **given: Any) -> None:
         """Record a transition of all lanes."""

@@ -35,7 +35,7 @@ class Actor(nn.Module):
         self.net = net
 
     def forward(self, obs: Any, state: Any = None, info: Any = None) -> tuple[Any, Any]:
-        """((batch, N + 1), (batch, N + 1)) and the state as it was."""
+        """Return ((batch, N + 1), (batch, N + 1)) and the state as it was."""
         mean, log_std, _ = self.net(obs)
         return (mean, log_std.exp()), state
 
@@ -48,7 +48,7 @@ class Critic(nn.Module):
         self.net = net
 
     def forward(self, obs: Any) -> th.Tensor:
-        """Judge a batch."""
+        """Return the values of a batch."""
         return self.net(obs)[2].unsqueeze(-1)
 
 

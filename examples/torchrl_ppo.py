@@ -34,7 +34,7 @@ class Side(nn.Module):
         self.net = net
 
     def both(self, observation: th.Tensor) -> tuple[th.Tensor, ...]:
-        """Means, log standard deviations and values."""
+        """Return means, log standard deviations and values."""
         shape = observation.shape[:-1]
         parts = self.net(observation.reshape(-1, observation.shape[-1]))
         return tuple(part.unflatten(0, shape) for part in parts)
@@ -44,7 +44,7 @@ class Actor(Side):
     """Means and standard deviations of actions."""
 
     def forward(self, observation: th.Tensor) -> tuple[th.Tensor, th.Tensor]:
-        """Both, (..., N + 1)."""
+        """Return means and standard deviations, each (..., N + 1)."""
         mean, log_std, _ = self.both(observation)
         return mean, log_std.exp()
 
@@ -53,7 +53,7 @@ class Critic(Side):
     """Values."""
 
     def forward(self, observation: th.Tensor) -> th.Tensor:
-        """Values (..., 1)."""
+        """Return values (..., 1)."""
         return self.both(observation)[2].unsqueeze(-1)
 
 
@@ -71,7 +71,7 @@ def main() -> None:
         return_log_prob=True,
     )
     critic = TensorDictModule(Critic(net), ["observation"], ["state_value"])
-    # no vmap: the network looks at the numbers that it is given
+    # no vmap: the network branches on its inputs
     estimate = GAE(gamma=0.9, lmbda=0.95, value_network=critic, deactivate_vmap=True)
     loss_of = ClipPPOLoss(
         actor,

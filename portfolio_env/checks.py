@@ -27,22 +27,22 @@ _WORDS = {
 
 
 def shortened(value: Any) -> str:
-    """A value as a message shows it, in at most 60 characters.
+    """Return a value as a message shows it, in at most 60 characters.
 
     >>> shortened("x" * 100)
     "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
     """
-    if isinstance(value, int) and abs(value) >= 10**_LONGEST:  # Python refuses to write some out
+    if isinstance(value, int) and abs(value) >= 10**_LONGEST:  # Python rejects very long integers
         return f"a number of {round(value.bit_length() * math.log10(2))} digits"
     shown = repr(value[:_LONGEST] if isinstance(value, str) else value)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
 
 
 def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) -> int:
-    """The value as an int.
+    """Return the value as an int, after a check of its bounds.
 
     Raises:
-        ArgumentError: If it is no integer in [low, high].
+        ArgumentError: If it is not an integer in [low, high].
 
     >>> check_integer("window", np.int64(3))
     3
@@ -63,10 +63,10 @@ def check_number(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """The value, a finite number in [low, high]; NumPy's become Python's.
+    """Return the value, a finite number in [low, high]; NumPy's become Python's.
 
     Args:
-        name: What the value is called in the message.
+        name: Name of the value in the message.
         value: The value.
         low: The least that it may be.
         high: The most that it may be.
@@ -93,7 +93,7 @@ def check_number(
 
 
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
-    """The value, one of a few.
+    """Return the value if it is one of a few.
 
     Raises:
         ArgumentError: If it is none of them.
@@ -111,7 +111,7 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> Any:
 
 
 def known_fields(kind: type[T]) -> type[T]:
-    """Make a dataclass refuse a keyword that it lacks by the nearest one, with an ArgumentError.
+    """Make a dataclass answer an unknown keyword with an ArgumentError and the nearest name.
 
     A decorator, to be written above ``@dataclass``.
     """
@@ -128,13 +128,13 @@ def known_fields(kind: type[T]) -> type[T]:
 
 
 def check_fields(settings: Any, owner: str = "") -> None:
-    """Refuse a dataclass with a value that is not of its annotated type; call it first of all.
+    """Reject a dataclass with a value that is not of its annotated type; call it first of all.
 
     Numbers and arrays of NumPy become Python's own, so that the settings can be written as JSON.
 
     Args:
         settings: The instance, frozen or not.
-        owner: What precedes the names of its fields in a message, e.g. ``"stages."``.
+        owner: Prefix of the names of its fields in a message, e.g. ``"stages."``.
 
     Raises:
         ArgumentError: For the first such field, with what it must be.
@@ -146,10 +146,10 @@ def check_fields(settings: Any, owner: str = "") -> None:
 
 
 def checked(name: str, value: Any, annotation: Any) -> Any:
-    """The value, if it is what an annotation says; numbers must be finite, and truths are none.
+    """Return the value if it fits an annotation; numbers must be finite, and bools are not numbers.
 
     Args:
-        name: What the value is called in the message.
+        name: Name of the value in the message.
         value: The value; NumPy's numbers and arrays become Python's.
         annotation: A class, None, ``Any``, ``Literal``, ``Sequence``, ``Mapping``, or a union.
 
@@ -163,28 +163,28 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
         value = value.tolist()
     if not fits(value, annotation):
         raise ArgumentError(f"{name}={shortened(value)} must be {wording(annotation)}.")
-    if isinstance(value, str) and "\0" in value:  # no path and no name of anything holds one
+    if isinstance(value, str) and "\0" in value:  # valid in no path and no name
         raise ArgumentError(f"{name}={shortened(value)} must be a text without null characters.")
     return value
 
 
 def check_range(name: str, value: float | None, low: float, high: float = math.inf) -> None:
-    """Refuse a number outside of [low, high], see ``check_number``; None stands for no number."""
+    """Reject a number outside of [low, high], see ``check_number``; None passes."""
     if value is not None:
         check_number(name, value, low, high)
 
 
 def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] = ()) -> T:
-    """A dataclass from the JSON object that it was written as.
+    """Return a dataclass from the JSON object that it was written as.
 
     Args:
         kind: The dataclass.
-        values: What was read.
-        name: What the object is called in a message.
+        values: Object that was read.
+        name: Name of the object in a message.
         later: Fields that what was written earlier lacks; they take their defaults.
 
     Raises:
-        ArgumentError: If it is no object, lacks a field or has one too many, or a field is refused.
+        ArgumentError: If it is not an object, lacks a field, or has an unknown or invalid one.
     """
     if not isinstance(values, Mapping):
         raise ArgumentError(f"{name}={shortened(values)} must be a JSON object.")
@@ -197,7 +197,7 @@ def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] =
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether a value is what an annotation says."""
+    """Return whether a value fits an annotation."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if annotation is Any:
         return True
@@ -223,7 +223,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def wording(annotation: Any) -> str:
-    """What a value of an annotation must be, in words.
+    """Return the values that an annotation allows, in words.
 
     >>> wording(int | None)
     'a whole number or None'
@@ -242,7 +242,7 @@ def wording(annotation: Any) -> str:
 
 
 def _bounds(low: float, high: float, above: float | None, below: float | None) -> str:
-    """Bounds in words, as they follow "a finite number"."""
+    """Return bounds in words, as they follow "a finite number"."""
     least = low if above is None else above
     most = high if below is None else below
     if least == -math.inf and most == math.inf:
@@ -256,7 +256,7 @@ def _bounds(low: float, high: float, above: float | None, below: float | None) -
 
 
 def _short(number: float) -> str:
-    """A number with no more digits than it has."""
+    """Return a number with no more digits than it has."""
     return f"{number:g}" if float(f"{number:g}") == number else repr(number)
 
 

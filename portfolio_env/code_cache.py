@@ -1,4 +1,4 @@
-"""Machine code that one process compiled and the next ones find.
+"""Cache of compiled machine code that processes share.
 
 Numba's own cache compares the one source file that a function stands in: after a change in
 ``projection.py`` the step of ``dynamics.py`` goes on with the old projection. It numbers its
@@ -31,7 +31,7 @@ from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import replacing
 
 _logger = logging.getLogger(__name__)
-# Numba says little about the types of these.
+# Numba has few type annotations for these.
 _config: Any = numba.config
 _rebuild: Any = CompileResult._rebuild
 _dumps: Any = dumps
@@ -65,11 +65,11 @@ class CodeCache(FunctionCache):
 
     @property
     def cache_path(self) -> str:
-        """The folder that is looked into first."""
+        """Return the folder that is searched first."""
         return str(self._folders[0])
 
     def flush(self) -> None:
-        """Forget nothing: files of other sources are never read."""
+        """Do nothing: files of other sources are never read."""
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         if not self._enabled:
@@ -96,7 +96,7 @@ class CodeCache(FunctionCache):
         _report_once(", ".join(map(str, self._folders)))
 
     def _file_name(self, sig: Any, codegen: Any) -> str:
-        """Says all that the code depends on: source, signature, processor, compiler, Python."""
+        """Return a name that depends on source, signature, processor, compiler and Python."""
         settings = [os.environ.get(name) for name in _SETTINGS]
         index_key: Any = self._index_key
         versions = (numba.__version__, llvmlite.__version__, sys.version)
@@ -112,7 +112,7 @@ class CodeCache(FunctionCache):
 
 @cache
 def source_stamp(source: Path) -> str:
-    """The SHA-256 of a source file with kernels and of those whose kernels it may call.
+    """Return SHA-256 of a source file with kernels and of those whose kernels it may call.
 
     These are the modules beside this one, of the simulation and of the features: numba compiles
     what a function calls, and the constants that it reads, into the function.
@@ -125,7 +125,7 @@ def source_stamp(source: Path) -> str:
 
 
 def cache_folders(source: Path) -> list[Path]:
-    """Where code of a folder of sources is kept, in the order of numba.
+    """Return the folders of code compiled from a folder of sources, in numba's order.
 
     That is ``NUMBA_CACHE_DIR``, ``__pycache__`` beside the sources, and the user's own cache.
     """
@@ -138,7 +138,7 @@ def cache_folders(source: Path) -> list[Path]:
 @cache
 def _report_once(folders: str) -> None:
     _logger.info(
-        "machine code is compiled anew by every process, as none of these folders can be written: "
+        "machine code is compiled again by every process, as none of these folders can be written: "
         "%s; set NUMBA_CACHE_DIR to one that can",
         folders,
     )

@@ -1,4 +1,4 @@
-"""Command lines: whatever goes wrong ends in one line."""
+"""Command lines: every error ends in a one-line message."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from portfolio_env.errors import PortfolioError
 from portfolio_env.files.safe_names import printable
 
 _LONGEST = 2000  # characters of a line
-_NULL = "embedded null"  # what Python says of a path that no system can open
+_NULL = "embedded null"  # Python's message for a path that no system can open
 _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed")
 
 
 def find_own_modules() -> None:
-    """Let Python find modules in the working directory, after all others: plug-ins may lie there.
+    """Let Python find modules in the working directory, after all others, for plug-ins.
 
     A script finds those beside itself only. Processes that it starts inherit this.
     """
@@ -25,7 +25,7 @@ def find_own_modules() -> None:
 
 
 def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
-    """Do the work of a command line; an error is told in one line on stderr.
+    """Run a command line; print an error in one line on stderr; return the exit status.
 
     Errors in the program itself keep their traceback; a lack of memory is none, whichever library
     says so: Python and NumPy raise ``MemoryError``, torch a ``RuntimeError`` of its allocator. Nor
@@ -33,7 +33,7 @@ def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
 
     Args:
         work: Returns the exit status; None is 0.
-        stopped: What to say when the user interrupts it.
+        stopped: Message when the user interrupts it.
 
     Returns:
         The exit status: that of the work, 1 after an error, 130 after an interruption.

@@ -1,4 +1,4 @@
-"""The errors this package raises; each message names the value, the bound and the mend."""
+"""Errors of this package; each message names the value, the bound and the fix."""
 
 import traceback
 from pathlib import Path
@@ -13,7 +13,7 @@ class ArgumentError(PortfolioError):
 
 
 class DataError(PortfolioError):
-    """Market data that cannot be used as they are; the message names file, row and mend."""
+    """Market data that cannot be used; the message names file, row and fix."""
 
 
 class ConservationError(PortfolioError):
@@ -21,7 +21,7 @@ class ConservationError(PortfolioError):
 
 
 def raised(error: Exception) -> str:
-    """What a user's own code raised and where, for a message: type, text, file and line.
+    """Return the type, text, file and line of an error in a user's own code, for a message.
 
     The place is where the user's code stood, not the library that it called.
     """

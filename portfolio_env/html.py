@@ -1,122 +1,154 @@
-"""One HTML page that needs nothing else: no scripts, no requests, pictures inside."""
+"""HTML that needs no other file: pages with embedded images, and cards for notebooks.
+
+The look is in ``templates/``: ``page.html``, ``parts.html`` and ``style.css``, for Jinja.
+"""
 
 from __future__ import annotations
 
 import base64
-import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from portfolio_env.errors import PortfolioError
 from portfolio_env.files.atomic import replacing
 from portfolio_env.files.safe_names import file_name, printable
 from portfolio_env.plotting.figures import save_figure
 
 if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-_STYLE = """
-:root { color-scheme: light; }
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 84rem; padding: 1rem clamp(0.75rem, 3vw, 2rem) 3rem;
-  font: 1rem/1.5 system-ui, sans-serif; color: #1b1f24; background: #fff; }
-h1 { font-size: 1.6rem; line-height: 1.2; margin: 0.5rem 0; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 0.5rem; padding-top: 0.5rem;
-  border-top: 1px solid #d0d7de; }
-h3 { font-size: 1rem; margin: 1.25rem 0 0.25rem; }
-nav ul { columns: 16rem; padding-left: 1.2rem; margin: 0.5rem 0; }
-a { color: #0550ae; }
-p, li { overflow-wrap: anywhere; }
-figure { margin: 0.75rem 0; overflow-x: auto; }
-img { display: block; min-width: 36rem; max-width: min(100%, 70rem); height: auto; }
-.wide { overflow-x: auto; margin: 0.75rem 0; }
-table { border-collapse: collapse; font-size: 0.85rem; font-variant-numeric: tabular-nums; }
-th, td { padding: 0.2rem 0.45rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid #e4e8ec; }
-thead th { vertical-align: bottom; border-bottom: 2px solid #8c959f; }
-tbody th { text-align: left; position: sticky; left: 0; background: #fff; }
-summary { cursor: pointer; color: #0550ae; }
-.fault { color: #a40e26; }
-ul.findings { font-size: 0.9rem; padding-left: 1.2rem; }
-"""
+
+@cache
+def _templates() -> Environment:
+    """Return the templates; every value that is not markup is escaped, what is invisible shown.
+
+    Raises:
+        PortfolioError: If Jinja is not installed.
+    """
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+        from markupsafe import Markup
+    except ImportError as error:
+        raise PortfolioError(
+            "reports need jinja2, which is not installed; pip install jinja2."
+        ) from error
+
+    def shown(value: Any) -> Any:
+        if isinstance(value, Markup):
+            return value
+        return "\n".join(map(printable, str(value).split("\n")))
+
+    return Environment(
+        loader=PackageLoader("portfolio_env"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
-def escape(text: str) -> str:
-    """A text as HTML shows it, what is invisible written out."""
-    return html.escape("\n".join(map(printable, text.split("\n"))) if text else "")
+def _part(name: str, *values: Any) -> Markup:
+    """Return a part of a page by the macro of that name."""
+    part: Markup = getattr(_templates().get_template("parts.html").module, name)(*values)
+    return part
 
 
 @dataclass
 class Section:
-    """A part of the page.
+    """Section of the page.
 
     Attributes:
-        title: Its heading.
+        title: Heading of the section.
         parts: HTML, in order; see the functions of this module.
     """
 
     title: str
-    parts: list[str] = field(default_factory=list)
+    parts: list[Markup] = field(default_factory=list)
 
     @property
     def anchor(self) -> str:
-        """The name that links point to."""
+        """Return the name that links point to."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
-def paragraph(text: str, style: str = "") -> str:
-    """A paragraph of plain text."""
-    return f'<p class="{style}">{escape(text)}</p>' if style else f"<p>{escape(text)}</p>"
+def paragraph(text: str, style: str = "") -> Markup:
+    """Return a paragraph of plain text."""
+    return _part("paragraph", text, style)
 
 
-def heading(text: str) -> str:
-    """A heading within a section."""
-    return f"<h3>{escape(text)}</h3>"
+def heading(text: str) -> Markup:
+    """Return a heading within a section."""
+    return _part("heading", text)
 
 
-def bullets(lines: Sequence[str], style: str = "findings") -> str:
-    """A list of plain text."""
-    return f'<ul class="{style}">' + "".join(f"<li>{escape(x)}</li>" for x in lines) + "</ul>"
+def bullets(lines: Sequence[str], style: str = "findings") -> Markup:
+    """Return a list of plain text."""
+    return _part("bullets", lines, style)
 
 
-def folded(summary: str, content: str) -> str:
-    """HTML that shows when its summary is clicked."""
-    return f"<details><summary>{escape(summary)}</summary>{content}</details>"
+def folded(summary: str, content: Markup) -> Markup:
+    """Return HTML that shows when its summary is clicked."""
+    return _part("folded", summary, content)
 
 
-def table(frame: pd.DataFrame) -> str:
-    """A table of texts, its index as row headings."""
-    head = "".join(f'<th scope="col">{escape(str(name))}</th>' for name in frame.columns)
-    rows = "".join(
-        f'<tr><th scope="row">{escape(str(name))}</th>'
-        + "".join(f"<td>{escape(str(value))}</td>" for value in values)
-        + "</tr>"
-        for name, values in zip(frame.index, frame.to_numpy(), strict=True)
-    )
-    corner = escape(str(frame.index.name or ""))
-    head = f'<thead><tr><th scope="col">{corner}</th>{head}</tr></thead>'
-    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
+def table(frame: pd.DataFrame) -> Markup:
+    """Return a table of texts, its index as row headings."""
+    rows = zip(frame.index, frame.to_numpy(), strict=True)
+    return _part("table", frame.index.name or "", frame.columns, rows)
 
 
-def picture(path: Path, alternative: str) -> str:
-    """A PNG file, inside the page; the alternative says what it shows to who cannot see it."""
+def card(
+    title: str,
+    facts: Mapping[str, object],
+    frame: pd.DataFrame | None = None,
+    lines: Sequence[str] = (),
+) -> str | None:
+    """Return the HTML by which a notebook shows an object.
+
+    Args:
+        title: Name of the object.
+        facts: Facts by name.
+        frame: Table of texts below them.
+        lines: Sentences below that.
+
+    Returns:
+        The HTML; None without Jinja, so that the notebook shows the object's ``repr``.
+    """
+    if find_spec("jinja2") is None:
+        return None
+    shown = "" if frame is None else table(frame)
+    return str(_part("card", title, facts.items(), shown, bullets(lines) if lines else ""))
+
+
+def picture(path: Path, alternative: str) -> Markup:
+    """Return a PNG file as part of the page.
+
+    Args:
+        path: The file.
+        alternative: Description for readers who cannot see it.
+    """
     data = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{escape(alternative)}"></figure>'
+    return _part("picture", data, alternative)
 
 
 class Page:
-    """The folder of a report, and what its page holds so far.
+    """The folder of a report, and the content of its page so far.
 
     Args:
         path: The folder; created where it is missing.
 
     Attributes:
-        sections: Of the page, in order.
+        sections: Sections of the page, in order.
         figures: The pictures drawn so far, by name.
     """
 
@@ -126,8 +158,8 @@ class Page:
         self.sections: list[Section] = []
         self.figures: dict[str, Path] = {}
 
-    def draw(self, name: str, figure: Figure, alternative: str) -> str:
-        """Save a figure as a PNG file in the folder, and the HTML that shows it.
+    def draw(self, name: str, figure: Figure, alternative: str) -> Markup:
+        """Save a figure as a PNG file in the folder, and return the HTML that shows it.
 
         What stands before the last "/" of its name is a folder within.
         """
@@ -138,34 +170,17 @@ class Page:
         self.figures[name] = file
         return picture(file, alternative)
 
-    def add(self, title: str, *parts: str) -> None:
-        """One more section."""
+    def add(self, title: str, *parts: Markup) -> None:
+        """Add a section."""
         self.sections.append(Section(title, list(parts)))
 
 
-def write_page(path: Path, title: str, intro: Sequence[str], sections: Sequence[Section]) -> None:
+def write_page(
+    path: Path, title: str, intro: Sequence[Markup], sections: Sequence[Section]
+) -> None:
     """Write the page in one piece, with a table of contents."""
-    links = "".join(f'<li><a href="#{s.anchor}">{escape(s.title)}</a></li>' for s in sections)
-    body = "".join(
-        f'<section id="{s.anchor}"><h2>{escape(s.title)}</h2>{"".join(s.parts)}</section>\n'
-        for s in sections
+    html = (
+        _templates().get_template("page.html").render(title=title, intro=intro, sections=sections)
     )
-    page = f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{escape(title)}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-<header><h1>{escape(title)}</h1>{"".join(intro)}</header>
-<nav aria-label="Contents"><ul>{links}</ul></nav>
-<main>
-{body}</main>
-</body>
-</html>
-"""
     with replacing(path) as beside:
-        beside.write_text(page, encoding="utf-8")
+        beside.write_text(html, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a result was computed with: versions, processor, memory, graphics cards."""
+"""Environment of a computation: versions, processor, memory, graphics cards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PACKAGES = (
 
 
 def env_info() -> dict[str, Any]:
-    """Versions and hardware of this process, JSON-able.
+    """Return versions and hardware of this process, JSON-able.
 
     Returns:
         ``python``, ``platform``, ``packages`` (versions by name, None where not installed),
@@ -55,7 +55,7 @@ def _version(package: str) -> str | None:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # no Linux
+    except OSError:  # not Linux
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""Names, looked up: what is built in, what a package brings, and ``"module:Name"``.
+"""Lookup of names: built in, brought by a package, or ``"module:Name"``.
 
 What is chosen by name, be it an encoder, a feature, a reward or a baseline, is found by ``find``.
 """
@@ -25,12 +25,12 @@ _PLUGIN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*
 
 
 def is_plugin(name: object) -> bool:
-    """Whether a name is of the form ``"module:Name"``."""
+    """Return whether a name is of the form ``"module:Name"``."""
     return isinstance(name, str) and _PLUGIN.fullmatch(name) is not None
 
 
 def names_plugin(kind: str, name: object) -> bool:
-    """Whether a name, if it is not built in, is of a plug-in: of an entry point, or "module:Name".
+    """Return whether a name that is not built in is an entry point's or "module:Name".
 
     Args:
         kind: See ``find``.
@@ -40,7 +40,7 @@ def names_plugin(kind: str, name: object) -> bool:
 
 
 def module_of(kind: str, name: str) -> str:
-    """The module that a plug-in is in; nothing is imported.
+    """Return the module of a plug-in; nothing is imported.
 
     Args:
         kind: See ``find``.
@@ -50,7 +50,7 @@ def module_of(kind: str, name: str) -> str:
 
 
 def last_name(name: str) -> str:
-    """A name as folders and tables show it: of a plug-in the last part.
+    """Return a name as folders and tables show it: of a plug-in the last part.
 
     >>> last_name("my_algos:MyPPO")
     'MyPPO'
@@ -59,18 +59,18 @@ def last_name(name: str) -> str:
 
 
 def is_brought(kind: str, name: str) -> bool:
-    """Whether an installed package brings an entry point ``kind.name``."""
+    """Return whether an installed package brings an entry point ``kind.name``."""
     return name in _brought(kind)
 
 
 def find(kind: str, name: str, known: Mapping[str, T]) -> T:
-    """What a name stands for.
+    """Return the object of a name.
 
     Args:
-        kind: What is looked for in one word, e.g. "encoder".
+        kind: Kind of object in one word, e.g. "encoder".
         name: A name of ``known``, of an installed package's entry point ``kind.name``, or
             ``"module:Name"``, which is imported.
-        known: What is built in.
+        known: Built-in objects by name.
 
     Raises:
         ArgumentError: If there is nothing of that name, or its module cannot be imported.
@@ -89,7 +89,7 @@ def find(kind: str, name: str, known: Mapping[str, T]) -> T:
 
 @cache
 def _brought(kind: str) -> dict[str, str]:
-    """``"module:Name"`` of what installed packages bring, by its name."""
+    """Return ``"module:Name"`` of installed packages' entry points, by name."""
     prefix = f"{kind}."
     found = (point for point in entry_points(group=ENTRY_POINTS) if point.name.startswith(prefix))
     return {point.name.removeprefix(prefix): point.value.replace(" ", "") for point in found}
@@ -127,7 +127,7 @@ def _broken(kind: str, name: str, module: str, error: Exception) -> ArgumentErro
 
 
 def plugin_name(thing: Any) -> str:
-    """The ``"module:Name"`` by which ``find`` finds a class or function again.
+    """Return the ``"module:Name"`` by which ``find`` finds a class or function again.
 
     Raises:
         ArgumentError: If it cannot be found by a name: it stands in a notebook, a script, or a
@@ -146,7 +146,7 @@ def plugin_name(thing: Any) -> str:
 
 
 def source_hash(name: str, kind: str = "") -> str:
-    """SHA-256 of the file in which a plug-in is written, which is found without running anything.
+    """Return SHA-256 of the file of a plug-in, which is found without running anything.
 
     Args:
         name: ``"module:Name"``, or the name of an entry point of ``kind``.
@@ -159,14 +159,14 @@ def source_hash(name: str, kind: str = "") -> str:
 
 
 def changed_sources(recorded: Mapping[str, str], folder: Path, kind: str = "") -> list[str]:
-    """The plug-ins whose source is not what it was when a file named them.
+    """Return the plug-ins whose source is not what it was when a file named them.
 
     To be asked before anything that a file names is imported: a plug-in is the user's own code,
     found where Python looks for code, and never part of what was loaded.
 
     Args:
         recorded: SHA-256 of each by its name, see ``source_hash``.
-        folder: Where the file that names them lies.
+        folder: Folder of the file that names them.
         kind: See ``find``.
 
     Raises:
@@ -187,7 +187,7 @@ def changed_sources(recorded: Mapping[str, str], folder: Path, kind: str = "") -
 
 
 def _source(name: str) -> Path:
-    """The file of the module of ``"module:Name"``; no module is imported."""
+    """Return the file of the module of ``"module:Name"``; no module is imported."""
     module = name.partition(":")[0]
     found: ModuleSpec | None = None
     path: Sequence[str] | None = None
@@ -210,10 +210,10 @@ def _source(name: str) -> Path:
 
 
 def unknown(kind: str, name: str, available: Iterable[str]) -> ArgumentError:
-    """The error for a name that is not among the available ones.
+    """Return the error for a name that is not among the available ones.
 
     Args:
-        kind: What the name stands for, e.g. "asset".
+        kind: Kind of the name, e.g. "asset".
         name: The name that was given.
         available: The names that exist.
     """
@@ -225,11 +225,11 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> ArgumentError:
 
 
 def check_keywords(owner: str, noun: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse keywords that mean nothing, instead of ignoring them.
+    """Reject unknown keywords.
 
     Args:
-        owner: What they were given to, e.g. "PortfolioEnv".
-        noun: What it calls them, e.g. "keyword" or "field".
+        owner: Owner of the keywords, e.g. "PortfolioEnv".
+        noun: Noun for them, e.g. "keyword" or "field".
         given: The names that were given.
         known: The names that exist.
 
@@ -245,7 +245,7 @@ def check_keywords(owner: str, noun: str, given: Iterable[str], known: Iterable[
 
 
 def indices_of(kind: str, names: Sequence[str], available: Sequence[str]) -> list[int]:
-    """Where each name stands among the available ones.
+    """Return the index of each name among the available ones.
 
     Raises:
         ArgumentError: For a name that is not there, with its near matches.
@@ -258,7 +258,7 @@ def indices_of(kind: str, names: Sequence[str], available: Sequence[str]) -> lis
 
 
 def nearest(name: str, names: Sequence[str], count: int) -> list[str]:
-    """Up to so many of the names that are spelt alike, the nearest first."""
+    """Return up to so many of the names that are spelt alike, the nearest first."""
     folded = {candidate.casefold(): candidate for candidate in names}
     close = get_close_matches(str(name).casefold(), folded, n=count, cutoff=0.5)
     return [folded[match] for match in close]

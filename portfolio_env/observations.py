@@ -1,4 +1,4 @@
-"""What an agent sees: three modes over the same state, gathered for all lanes at once.
+"""Observations of an agent: three modes over the same state, gathered for all lanes at once.
 
 An observation at bar t holds features of bars up to and including t, the drifted weights at close
 t, and which assets traded in bar t. Its arrays are fresh memory, never views of the market.
@@ -24,10 +24,10 @@ DRIFT_ROOM = 10.0
 
 
 class FlatSpace(spaces.Box):
-    """The space of flat observations: a Box that tells what its numbers are.
+    """Space of flat observations: a Box that describes its numbers.
 
     Args:
-        space: That of the same observations in mode ``"window"``, of features or of none.
+        space: Space of the same observations in mode ``"window"``, of features or of none.
 
     Attributes:
         window: Bars W; 0 without features.
@@ -36,7 +36,7 @@ class FlatSpace(spaces.Box):
     """
 
     def __init__(self, space: spaces.Dict) -> None:
-        """As Gymnasium flattens the Dict."""
+        """Lay out the numbers as Gymnasium flattens the Dict."""
         flat: Any = spaces.flatten_space(space)
         super().__init__(flat.low, flat.high, dtype=flat.dtype)
         self.n_assets = spaces.flatdim(space["tradable"])
@@ -46,7 +46,7 @@ class FlatSpace(spaces.Box):
 
 
 class Observer:
-    """Builds the observations of a simulator's lanes.
+    """Builder of the observations of a simulator's lanes.
 
     Args:
         simulator: The simulator.
@@ -58,7 +58,7 @@ class Observer:
             ``tradable``, ``weights``, and with universe sampling ``assets`` (N,) int64 columns of
             the market. It is for learners that hold the market
             themselves; flattened to a vector it would be a row number and nothing of the market, so
-            that is refused wherever Gymnasium's space of ``market`` is still there. It is not
+            that is rejected wherever Gymnasium's space of ``market`` is still there. It is not
             behind SB3's ``VecFrameStack``, which builds spaces of its own, nor where a wrapper left
             ``market`` out: do not flatten those.
 
@@ -97,7 +97,7 @@ class Observer:
         return space if self.mode == "window" else FlatSpace(space)
 
     def __call__(self) -> dict[str, NDArray[Any]] | NDArray[np.float32]:
-        """Observations of all lanes: arrays with the lanes in front, in fresh memory."""
+        """Return observations of all lanes: arrays with the lanes in front, in fresh memory."""
         simulator = self.simulator
         lanes = simulator.num_lanes
         weights = simulator.weights.astype(np.float32)
@@ -120,7 +120,7 @@ class Observer:
         return {**own, **rows, "tradable": tradable, "weights": weights}
 
     def _windows(self) -> NDArray[np.float32]:
-        """(B, W, N, F) features of the last W bars of every lane."""
+        """Return (B, W, N, F) features of the last W bars of every lane."""
         simulator, features = self.simulator, self.simulator.market.features
         window = simulator.window
         if simulator.episodes.universe is None:

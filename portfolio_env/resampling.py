@@ -1,4 +1,4 @@
-"""Longer bars from shorter ones, labelled by when they are known.
+"""Resampling of bars to longer ones, labelled by when they are known.
 
 Periods are those of the calendar in UTC: hours and days from midnight, weeks that end with Sunday,
 months. Where a market has business days (``periods_per_year`` is a multiple of 252), weeks end with
@@ -40,7 +40,7 @@ _BARS_A_YEAR = {"1w": 52.0, "1M": 12.0}
 
 
 def resample(panel: PricePanel, timeframe: str) -> PricePanel:
-    """The panel with longer bars.
+    """Return the panel with longer bars.
 
     A bar opens with the first and closes with the last of the asset's bars in the period; it has
     their highest high, lowest low and total volume. An asset without any has none. A period is
@@ -97,7 +97,7 @@ def resample(panel: PricePanel, timeframe: str) -> PricePanel:
 def closed_groups(
     timestamps: Timestamps, periods_per_year: float, timeframe: str
 ) -> tuple[Ordinals, Ordinals]:
-    """The period that each row belongs to, and the last one that is over at its close.
+    """Return the period that each row belongs to, and the last one that is over at its close.
 
     A period is over at the row whose label plus the length of a bar reaches its end, or at the
     first row of a later one. The length is 365 days / periods_per_year, or a day where it is 252;
@@ -105,7 +105,7 @@ def closed_groups(
 
     Args:
         timestamps: (T,) sorted.
-        periods_per_year: Of the rows.
+        periods_per_year: Bars per year of the rows.
         timeframe: A name in ``TIMEFRAMES``, a multiple of that of the rows.
 
     Returns:
@@ -133,17 +133,17 @@ def closed_groups(
 
 
 def has_weekends(per_year: float) -> bool:
-    """Whether the market pauses at weekends; half bars a day come from medians."""
+    """Return whether the market pauses at weekends; half bars a day come from medians."""
     return per_year >= 252 and per_year % 126 == 0
 
 
 def _has_sessions(per_year: float) -> bool:
-    """Whether days hold several bars and a pause."""
+    """Return whether days hold several bars and a pause."""
     return has_weekends(per_year) and per_year > 252
 
 
 def _bar_length(times: Timestamps, per_year: float, timeframe: str) -> np.timedelta64:
-    """The length of the given bars, of which the timeframe must be a multiple."""
+    """Return the length of the given bars, of which the timeframe must be a multiple."""
     if timeframe not in TIMEFRAMES:
         raise unknown("timeframe", timeframe, TIMEFRAMES)
     is_sessions = _has_sessions(per_year)
@@ -157,7 +157,7 @@ def _bar_length(times: Timestamps, per_year: float, timeframe: str) -> np.timede
     is_multiple = bar <= whole and (is_sessions or not whole % bar)
     if not is_multiple and per_year != _BARS_A_YEAR.get(timeframe):
         raise ArgumentError(
-            f"timeframe {timeframe!r} is no multiple of the bars of {_text(bar)}: choose from "
+            f"timeframe {timeframe!r} is not a multiple of the bars of {_text(bar)}: choose from "
             f"{[name for name, step in TIMEFRAMES.items() if step >= bar and not step % bar]}"
         )
     return bar
@@ -169,7 +169,7 @@ def _text(length: np.timedelta64) -> str:
 
 
 def _period_ends(times: Timestamps, timeframe: str, weekends: bool) -> Timestamps:
-    """(T,) the end, exclusive, of the period that each moment lies in."""
+    """Return (T,) the end, exclusive, of the period that each moment lies in."""
     if timeframe not in _BARS_A_YEAR:
         step = TIMEFRAMES[timeframe]
         return times - (times - np.datetime64(0, "ns")) % step + step
@@ -184,7 +184,7 @@ def _period_ends(times: Timestamps, timeframe: str, weekends: bool) -> Timestamp
 
 
 def _month_ends(days: Timestamps, weekends: bool) -> Timestamps:
-    """The first day after the month of each day; after its last weekday if there are weekends."""
+    """Return the first day after each day's month; after its last weekday if there are weekends."""
     following = (days.astype("datetime64[M]") + 1).astype("datetime64[D]")
     if not weekends:
         return following
@@ -192,12 +192,12 @@ def _month_ends(days: Timestamps, weekends: bool) -> Timestamps:
 
 
 def _last_slot(ends: Timestamps, first: np.datetime64, bar: np.timedelta64) -> Timestamps:
-    """(P,) the labels of the last bars before the ends, on the grid of the first label."""
+    """Return (P,) the labels of the last bars before the ends, on the grid of the first label."""
     return ends - bar + (first - (ends - bar)) % bar
 
 
 def _periods_per_year(per_year: float, timeframe: str) -> float:
-    """Of the longer bars; NaN, to be worked out, for those within sessions."""
+    """Return the periods per year of the longer bars; NaN, to be inferred, for intraday ones."""
     if timeframe in _BARS_A_YEAR:
         return _BARS_A_YEAR[timeframe]
     if not has_weekends(per_year):
@@ -206,7 +206,7 @@ def _periods_per_year(per_year: float, timeframe: str) -> float:
 
 
 def _bars(panel: PricePanel, rows: int, starts: Ordinals) -> dict[str, Any]:
-    """The bars of periods that start at the given rows, the last one ending before ``rows``."""
+    """Return the bars of periods that start at the given rows, the last ending before ``rows``."""
     close = panel.close[:rows]
     present = ~np.isnan(close)
     row = np.arange(rows)[:, None]

@@ -1,4 +1,4 @@
-"""``DirectAgent``: a policy trained by the gradient of net growth itself, without RL.
+"""``DirectAgent``: a policy trained by gradient ascent on net growth, without RL.
 
 The accounting is differentiable (``direct.differentiable_simulator``), so growth after costs over
 short windows can be climbed directly, as in Moody & Saffell (2001), "Learning to Trade via Direct
@@ -33,19 +33,19 @@ _INDEX = spaces.Dict(t=spaces.Box(0, 1, (1,), np.int64))
 
 
 def _named(config: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The names of encoders in settings."""
+    """Return the names of the encoders in settings."""
     return {"encoder": [config["encoder"], *plugins_within(dict(config))]}
 
 
 class DirectNetwork(nn.Module):
-    """Encoder, a scorer shared over assets, and a free number for cash; any number of assets.
+    """Encoder, scorer shared over assets and a learned logit for cash; for any number of assets.
 
     Args:
         n_features: Features per asset.
         window: Bars the encoder sees.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
-        encoder_kwargs: Its further options.
-        embedding_kwargs: How it is run, see ``agents.market_encoder.Embeddings``.
+        encoder_kwargs: Further options of the encoder.
+        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.Embeddings``.
         net_arch: Widths of the scorer's tanh layers.
         sees_holdings: The scorer reads the weights held.
     """
@@ -76,7 +76,7 @@ class DirectNetwork(nn.Module):
         self._readers: dict[tuple[int, ...], MarketRows] = {}
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketRows``).
+        """Return actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketRows``).
 
         A softmax does not see a common shift, so the largest is put at 1; what lies more than 2
         below is cut there, as the environment would.
@@ -87,12 +87,12 @@ class DirectNetwork(nn.Module):
         return (1.0 + scores - scores.amax(1, keepdim=True)).clamp_min(-1.0)
 
     def act(self, observation: Tensor | dict[str, Tensor], n_assets: int | None) -> Tensor:
-        """Actions for observations of any mode; flat ones need the number of assets."""
+        """Return actions for observations of any mode; flat ones need the number of assets."""
         rows: Tensor = self._reader(observation, n_assets)(observation)
         return self(rows)
 
     def _reader(self, observation: Tensor | dict[str, Tensor], n_assets: int | None) -> MarketRows:
-        """The extractor for a mode of observation, around the one encoder."""
+        """Return the extractor for an observation mode, around the one encoder."""
         if isinstance(observation, dict):
             if "t" in observation:
                 return self.extractor
@@ -102,7 +102,7 @@ class DirectNetwork(nn.Module):
         else:
             if n_assets is None:
                 raise ArgumentError(
-                    "a flat observation does not tell its number of assets; call bind(market)"
+                    "a flat observation does not state its number of assets; call bind(market)"
                 )
             shape = tuple(observation.shape[1:])
             space = spaces.Box(-np.inf, np.inf, shape)
@@ -115,21 +115,21 @@ class DirectNetwork(nn.Module):
 
 
 class DirectAgent:
-    """A deterministic policy that answers ``predict`` like a model of SB3.
+    """Deterministic policy with the ``predict`` method of an SB3 model.
 
     Args:
         n_features: Features per asset of the markets it reads.
         window: Bars the encoder sees, at most the environment's window.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
-        embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
+        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.Embeddings``,
             JSON-able.
         net_arch: Widths of the scorer's layers; default two of 32.
-        sees_holdings: What it answers depends on what is held, to spare costs; False makes it a
+        sees_holdings: Whether actions depend on the holdings, to spare costs; False makes it a
             function of the market alone.
-        logits_scale: That of the environment.
-        seed: Of the first weights.
-        device: Where it runs.
+        logits_scale: Scale of the logits in the environment.
+        seed: Seed of the initial weights.
+        device: Torch device.
     """
 
     action: ClassVar[str] = "logits"
@@ -175,14 +175,25 @@ class DirectAgent:
 
     @property
     def window(self) -> int:
-        """Bars an observation must hold."""
+        """Return the number of bars an observation must hold."""
         return self.network.extractor.bars
 
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Return keywords of its environment: the observation mode, the window and the action."""
+        scale = self.config["logits_scale"]
+        return {
+            "observation": "index",
+            "action": self.action,
+            "window": self.window,
+            "logits_scale": scale,
+        }
+
     def bind(self, market: Market, n_assets: int | None = None) -> None:
-        """Give it the market that index observations refer to; it is part of no saved file.
+        """Attach the market that index observations refer to; it is not saved with the agent.
 
         Args:
-            market: With the features it was made for.
+            market: Market with the features of the agent.
             n_assets: Assets of flat observations; default all of the market's.
         """
         self.network.extractor.bind(*market_tensors(market, self.device), market)
@@ -195,7 +206,7 @@ class DirectAgent:
         episode_start: Any = None,
         deterministic: bool = True,
     ) -> tuple[np.ndarray[Any, np.dtype[np.float32]], Any]:
-        """Actions for an observation or a batch of them, of any mode of the environment.
+        """Return actions for an observation or a batch of them, of any mode of the environment.
 
         Args:
             observation: As the environment gives it; ``"index"`` and ``"flat"`` ones need ``bind``.
@@ -242,7 +253,7 @@ class DirectAgent:
             validation: Bars on which growth is measured in between; the best model is restored.
                 None keeps the last.
             callback: Called with the iteration and its numbers.
-            options: Of ``agents.direct.training.DirectTrainer``.
+            options: Options of ``agents.direct.training.DirectTrainer``.
 
         Returns:
             The trainer, at its end.
@@ -256,15 +267,15 @@ class DirectAgent:
         save_tensors(path, self.tree(), kind=KIND)
 
     def tree(self) -> dict[str, Any]:
-        """Settings, weights and plug-ins, for ``save_tensors``.
+        """Return settings, weights and plug-ins, for ``save_tensors``.
 
         Raises:
-            ArgumentError: If its encoder is no class that a name finds again.
+            ArgumentError: If its encoder is not a class that a name finds again.
         """
         encoder = self.config["encoder"]
         if not isinstance(encoder, str):
             encoder = plugin_name(encoder)
-            encoder_class(encoder)  # a function is none
+            encoder_class(encoder)  # a function is not a class
         config = self.config | {"encoder": encoder}
         plugins = record(_named(config))
         recorded = {"plugins": plugins} if plugins else {}
@@ -283,16 +294,16 @@ class DirectAgent:
     def of_tree(
         cls, tree: Mapping[str, Any], path: str | Path, *, device: th.device | str = "cpu"
     ) -> DirectAgent:
-        """The agent of a ``tree`` that was read from ``path``; see ``load``."""
+        """Return the agent of a ``tree`` that was read from ``path``; see ``load``."""
         try:
             admit(_named(tree["config"]), tree.get("plugins", {}), Path(path))
             agent = cls(**tree["config"], device=device)
             agent.network.load_state_dict(tree["weights"])
         except PortfolioError:
             raise
-        except Exception as error:  # whatever the libraries make of settings that never worked
+        except Exception as error:  # any error of the libraries for settings that never worked
             reason = str(error).partition("\n")[0][:200]
-            raise DataError(f"{path} is no saved DirectAgent ({reason})") from error
+            raise DataError(f"{path} is not a saved DirectAgent ({reason})") from error
         if not all(bool(weight.isfinite().all()) for weight in agent.network.state_dict().values()):
-            raise DataError(f"{path} holds weights that are no finite numbers; train it again")
+            raise DataError(f"{path} holds weights that are not finite; train it again")
         return agent

@@ -1,4 +1,4 @@
-"""The environment's way from an action to feasible weights, differentiable, for batches.
+"""Differentiable map from actions to feasible weights as in the environment, for batches.
 
 The numbers are those of ``simulation.targets`` and ``simulation.projection``. Away from kinks
 the gradients are the exact derivative: the map is piecewise smooth, which piece applies is found
@@ -33,7 +33,7 @@ class Bounds(NamedTuple):
 
 
 class Target(NamedTuple):
-    """Where a rebalancing goes, before costs and turnover limits.
+    """Target of a rebalancing, before costs and turnover limits.
 
     Attributes:
         weights: (batch, 1 + N) feasible weights, cash first.
@@ -47,7 +47,7 @@ class Target(NamedTuple):
 
 
 class ConstrainedPortfolioLayer(nn.Module):
-    """Actions to the weights that the environment would hold where trading is free of cost.
+    """Map actions to the weights that the environment would hold if trading were free of cost.
 
     Args:
         constraints: The environment's, all of them are followed.
@@ -80,7 +80,7 @@ class ConstrainedPortfolioLayer(nn.Module):
         tradable: Tensor | None = None,
         used: Tensor | None = None,
     ) -> Tensor:
-        """Weights held after a free trade towards the actions, turnover limits included.
+        """Return the weights after a cost-free trade towards the actions, within turnover limits.
 
         Args:
             actions: (batch, 1 + N) scores or weights, cash first, finite.
@@ -116,7 +116,7 @@ class ConstrainedPortfolioLayer(nn.Module):
         return (before + cut[:, None] * way).to(actions.dtype)
 
     def target(self, actions: Tensor, drifted: Tensor, tradable: Tensor | None = None) -> Target:
-        """The feasible target, before costs and turnover limits; arguments as in ``forward``.
+        """Return the feasible target before costs and turnover limits; arguments as in ``forward``.
 
         An asset whose asked weight is the drifted one to the last bit of float32 is not traded,
         as in the environment. Such points are isolated; the gradient there is that around them.
@@ -146,9 +146,9 @@ class ConstrainedPortfolioLayer(nn.Module):
         return Target(around.weights + mend, exact.fixed, exact.free)
 
     def project(self, weights: Tensor, fixed: Tensor | None = None) -> Tensor:
-        """Nearest weights that satisfy all constraints but the turnover limits.
+        """Return the nearest weights that satisfy all constraints but the turnover limits.
 
-        The twin of ``PortfolioConstraints.project``.
+        The counterpart of ``PortfolioConstraints.project``.
 
         Args:
             weights: (batch, 1 + N) asked weights, cash first, finite, any sum.
@@ -194,7 +194,7 @@ def _bounds(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
 
 
 def share_rest(d: Tensor, a: Tensor, fixed: Tensor, borrows: bool) -> tuple[Tensor, Tensor]:
-    """Fixed assets keep ``d``; the rest of the wealth is split as asked, or else held in cash.
+    """Keep ``d`` of fixed assets; split the rest of the wealth as asked, or else hold it in cash.
 
     Where an account ``borrows``, the others are as asked, and cash makes up for the difference.
 
@@ -217,7 +217,7 @@ def share_rest(d: Tensor, a: Tensor, fixed: Tensor, borrows: bool) -> tuple[Tens
 
 
 def _project(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
-    """Twin of ``simulation.projection.project_lane``."""
+    """Project as ``simulation.projection.project_lane`` does, for batches and with gradients."""
     n = w.shape[1] - 1
     if bounds.top_k < n:
         keep = fixed | _largest(w.detach()[:, 1:], fixed, bounds.top_k)
@@ -233,7 +233,7 @@ def _project(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
 
 
 def _largest(weights: Tensor, fixed: Tensor, k: int) -> Tensor:
-    """Tradable assets of largest weight; fixed holdings use up places first."""
+    """Return the tradable assets of largest weight; fixed holdings use up places first."""
     places = k - (fixed & (weights != 0)).sum(1, keepdim=True)
     size = th.where(fixed, -1.0, weights.abs())
     rank = size.argsort(dim=1, descending=True, stable=True).argsort(1)
@@ -241,7 +241,7 @@ def _largest(weights: Tensor, fixed: Tensor, k: int) -> Tensor:
 
 
 def _nearest_sum(w: Tensor, moves: Tensor, bounds: Bounds, total: Tensor) -> Tensor:
-    """Euclidean projection of the moving slots onto ``{sum = total, low <= w <= high}``.
+    """Project the moving slots onto ``{sum = total, low <= w <= high}``, in the Euclidean norm.
 
     It is ``clip(w - tau, low, high)``: which slots end at a bound is found without gradients, the
     sum of the others then gives tau, differentiably.
@@ -270,7 +270,7 @@ def _nearest_sum(w: Tensor, moves: Tensor, bounds: Bounds, total: Tensor) -> Ten
 def _shift(
     w: Tensor, low: Tensor, high: Tensor, moves: Tensor, total: Tensor, high_sum: Tensor
 ) -> Tensor:
-    """The tau at which `sum clip(w - tau, low, high)` over the moving slots is `total`, (batch, 1).
+    """Return tau (batch, 1) where `sum clip(w - tau, low, high)` over the moving slots is `total`.
 
     The sum falls piecewise linearly in tau, from ``high_sum``; slots start to fall at ``w - high``
     and stop at ``w - low``.
@@ -286,7 +286,7 @@ def _shift(
 
 
 def _fill_to_bounds(moves: Tensor, bounds: Bounds, total: Tensor, upper: Tensor) -> Tensor:
-    """Where no weights meet bounds and sum: all assets at one bound, cash takes the rest."""
+    """Put all assets at one bound where no weights meet bounds and sum; cash takes the rest."""
     count = moves[:, 1:].sum(1, keepdim=True).to(total.dtype)
     low, high = count * bounds.min_weight, count * bounds.max_weight
     short = ~upper & (low > 0) & (total - low < bounds.min_cash)
@@ -297,7 +297,7 @@ def _fill_to_bounds(moves: Tensor, bounds: Bounds, total: Tensor, upper: Tensor)
 
 
 def _limit_leverage(w: Tensor, fixed: Tensor, bounds: Bounds) -> Tensor:
-    """Twin of ``simulation.projection._limit_leverage``."""
+    """Limit the gross exposure as ``simulation.projection._limit_leverage`` does, for batches."""
     free = th.where(fixed, 0.0, w[:, 1:])
     stuck = th.where(fixed, w[:, 1:], 0.0).abs().sum(1, keepdim=True)
     longs, shorts = (side.clamp(min=0.0).sum(1, keepdim=True) for side in (free, -free))

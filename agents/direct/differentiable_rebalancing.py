@@ -1,8 +1,8 @@
-"""What a rebalancing costs and what is held after it, in torch, with gradients.
+"""Cost of a rebalancing and the weights after it, in torch, with gradients.
 
-The twin of ``simulation.rebalancing``: its solver solves the cost equation, the implicit function
-theorem differentiates it. Everything is in units of the wealth before trading; weights put cash
-first; B lanes, N assets.
+The counterpart of ``simulation.rebalancing``: its solver solves the cost equation, the implicit
+function theorem differentiates it. Everything is in units of the wealth before trading; weights put
+cash first; B lanes, N assets.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def _numpy(values: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 class Costs(NamedTuple):
-    """What trading costs in one step: per lane, in units of the wealth before trading.
+    """Trading costs of one step: per lane, in units of the wealth before trading.
 
     Attributes:
         buy: (B, N) or (1, N) cost of purchases per traded notional.
@@ -104,9 +104,9 @@ class Costs(NamedTuple):
 
 
 def remainder_factor(drifted: Tensor, target: Tensor, buy: Any, sell: Any) -> Tensor:
-    """Wealth left by rebalancing, as a fraction of the wealth before, with gradients.
+    """Return the fraction of wealth left after a rebalancing, with gradients.
 
-    The twin of ``portfolio_env.simulation.rebalancing.remainder_factor``.
+    The counterpart of ``portfolio_env.simulation.rebalancing.remainder_factor``.
 
     Args:
         drifted: (B, N + 1) weights before trading, summing to 1.
@@ -132,7 +132,7 @@ def _solve(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, cost
 
 
 class Trade(NamedTuple):
-    """A rebalancing: ``mu`` (B,), ``turnover`` (B,) and the weights ``held`` after it."""
+    """Result of a rebalancing: ``mu`` (B,), ``turnover`` (B,) and the weights ``held`` after it."""
 
     mu: Tensor
     turnover: Tensor
@@ -140,14 +140,14 @@ class Trade(NamedTuple):
 
 
 def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs: Costs) -> Trade:
-    """Trade from ``d`` towards ``a``; the twin of ``simulation.rebalancing.trade_lane``.
+    """Trade from ``d`` towards ``a`` as ``simulation.rebalancing.trade_lane`` does, for batches.
 
     Args:
         d: (B, N + 1) drifted weights.
         a: (B, N + 1) feasible target; fixed assets have their drifted weight in it.
         fixed: (B, N) assets that are not traded; None if all are.
         free: (B,) wealth that is not tied up in them; None where ``fixed`` is.
-        costs: What trading costs.
+        costs: Trading costs.
     """
     x = _solve(d, a, fixed, free, costs)
     mu, held = x, a
@@ -182,12 +182,12 @@ def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs
 
 
 def _nothing(d: Tensor) -> Trade:
-    """No trade at all."""
+    """Return trades in which nothing is traded."""
     return Trade(th.ones_like(d[:, 0]), th.zeros_like(d[:, 0]), d)
 
 
 def _where(lanes: Tensor, one: Trade, other: Trade) -> Trade:
-    """One trade in the given lanes, the other elsewhere."""
+    """Return one trade in the given lanes, the other elsewhere."""
     return Trade(
         one.mu.where(lanes, other.mu),
         one.turnover.where(lanes, other.turnover),
@@ -196,15 +196,15 @@ def _where(lanes: Tensor, one: Trade, other: Trade) -> Trade:
 
 
 def _cut(whole: Trade, d: Tensor, a: Tensor, q: Tensor, turnover: Tensor, costs: Costs) -> Trade:
-    """The trades of lanes beyond the turnover limit, cut; the twin of ``trade_part``.
+    """Cut the trades of lanes beyond the turnover limit, as ``rebalancing.trade_part`` does.
 
     Args:
-        whole: What is done where the limit does not bind.
+        whole: Trades where the limit does not bind.
         d: (B, N + 1) drifted weights.
         a: (B, N + 1) target.
         q: (B, N) trades beyond the limit.
         turnover: (B,) theirs.
-        costs: What trading costs.
+        costs: Trading costs.
     """
     over = turnover > costs.limit
     if not bool(over.any()):
@@ -233,7 +233,7 @@ def _cut(whole: Trade, d: Tensor, a: Tensor, q: Tensor, turnover: Tensor, costs:
 
 
 def _price(q: Tensor, costs: Costs) -> Tensor:
-    """(B, N) what trades cost, fees aside."""
+    """Return the trading costs (B, N), without fees."""
     rate = th.where(q > 0, costs.buy, costs.sell)
     if costs.impact is not None:
         rate = rate + costs.impact * q.abs().clamp_min(1e-30).sqrt()
@@ -241,5 +241,5 @@ def _price(q: Tensor, costs: Costs) -> Tensor:
 
 
 def all_cash(like: Tensor) -> Tensor:
-    """Weights of nothing but cash."""
+    """Return weights that hold nothing but cash."""
     return th.eye(1, like.shape[1], dtype=like.dtype, device=like.device).expand_as(like)

@@ -1,4 +1,4 @@
-"""Training of a `DirectAgent`: windows of days from random starts, climbed by their net growth."""
+"""Training of a `DirectAgent`: gradient ascent on the net growth of windows from random starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
 SMALL_MARKET = 8  # assets that one account trades in training, where there are more
-_SCALE = 100.0  # of the loss: growth per step is about a hundredth
+_SCALE = 100.0  # scale of the loss: growth per step is about a hundredth
 _CONCENTRATION = 0.1  # weight of the penalty that goes with the Sharpe ratio
 
 Loss = Literal["growth", "sharpe"]
@@ -36,7 +36,7 @@ Loss = Literal["growth", "sharpe"]
 
 @dataclass(frozen=True)
 class DirectOptions(FitOptions):
-    """How a ``DirectAgent`` is trained; the defaults are the recipe measured to work.
+    """Training options of a ``DirectAgent``; the defaults are the recipe measured to work.
 
     Attributes:
         iterations: Gradient steps; each is a round.
@@ -45,7 +45,7 @@ class DirectOptions(FitOptions):
         universe: Assets drawn for an account; None is 8 where the market has more, 0 always all.
         validation_every: Iterations between two backtests on the validation range, which growth
             alone decides.
-        loss: What is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
+        loss: Objective: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
             times the concentration of the weights.
         prediction: Weight of the Gaussian likelihood of the next returns beside it; needs an agent
             whose encoder forecasts.
@@ -85,7 +85,7 @@ _OF_AGENT = {"net_arch": Sequence[int], "sees_holdings": bool}
 
 
 def sorted_direct_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the direct agent as JSON says them: those of the agent, and of its training.
+    """Sort the options of the direct agent into those of the agent and those of its training.
 
     Args:
         options: ``net_arch`` and ``sees_holdings``, and fields of ``DirectOptions`` but for those
@@ -108,7 +108,7 @@ def sorted_direct_options(options: Mapping[str, Any]) -> tuple[dict[str, Any], d
 
 
 class Rollout(NamedTuple):
-    """What became of accounts, and what their encoder saw; ``lanes`` accounts of ``steps`` bars.
+    """Trajectories of ``lanes`` accounts over ``steps`` bars, with the encoder's inputs.
 
     Attributes:
         growth: (lanes, steps) log growth.
@@ -131,7 +131,7 @@ class DirectTrainer:
     """Gradient steps on one agent, which can be stopped and resumed exactly.
 
     Args:
-        agent: What is trained, and bound to the market.
+        agent: Agent to train, which is bound to the market.
         market: The market.
         start: First bar of the training range.
         end: Bar after its last one.
@@ -172,12 +172,12 @@ class DirectTrainer:
 
     @property
     def samples(self) -> int:
-        """Steps that accounts have lived so far."""
+        """Return the number of account steps simulated so far."""
         return self.fit.round * self.options.lanes * self.options.steps
 
     @property
     def best(self) -> float:
-        """Validation growth a bar of the best model so far; minus infinity without any."""
+        """Return the best model's validation growth per bar so far; minus infinity without any."""
         return -self.fit.best
 
     def run(self, callback: Callable[[int, dict[str, float]], None] | None = None) -> None:
@@ -193,7 +193,7 @@ class DirectTrainer:
         self.restore_best()
 
     def advance(self) -> dict[str, float]:
-        """Do one iteration; after every so many a backtest on the validation range.
+        """Run one iteration; every so many iterations, backtest on the validation range.
 
         Returns:
             Numbers by name: ``train/loss``, ``train/growth`` a year, ``train/turnover`` a step,
@@ -211,7 +211,7 @@ class DirectTrainer:
             network.eval()
         numbers = {
             "train/loss": float(loss.detach()),
-            "train/growth": float(rollout.growth.detach().mean()) * self.market.periods_per_year,
+            "train/growth": float(rollout.growth.detach().mean()) * self._year,
             "train/turnover": float(rollout.turnover.detach().mean()),
             "train/gradient_norm": norm,
             "train/learning_rate": rate,
@@ -227,12 +227,12 @@ class DirectTrainer:
                 if self.returns is not None:
                     rows = self.returns.rows(self.validation)
                     numbers |= self.returns.calibration(self.embeddings, rows).numbers()
-            numbers["validation/growth"] = growth * self.market.periods_per_year
+            numbers["validation/growth"] = growth * self.market.bars_per_year(*self.validation)
         fit.end_round()
         return numbers
 
     def restore_best(self) -> None:
-        """Give the agent the weights of the best validation; without any those of now."""
+        """Restore the weights of the best validation; without any, keep the present ones."""
         self.agent.network.load_state_dict(self.fit.best_weights())
 
     # ---- details
@@ -262,16 +262,21 @@ class DirectTrainer:
         return simulator
 
     @property
+    def _year(self) -> float:
+        """Bars per year of the range that is learned from."""
+        return self.market.bars_per_year(self.simulator.episodes.start, self.simulator.episodes.end)
+
+    @property
     def _logits_scale(self) -> float:
         return float(self.agent.config["logits_scale"])
 
     def _loss(self, rollout: Rollout) -> tuple[Tensor, Tensor | None]:
-        """What is descended, and the likelihood of forecasts where that is part of it."""
+        """Return the loss, and the likelihood of forecasts where that is part of it."""
         if self.options.loss == "growth":
             loss = _SCALE * -rollout.growth.mean()
         else:
             loss = sharpe_loss(
-                rollout.growth.expm1(),
+                rollout.growth.expm1() - self.economics.interest[rollout.bars, 0],
                 self.market.periods_per_year,
                 weights=rollout.held,
                 concentration=_CONCENTRATION,
@@ -285,7 +290,7 @@ class DirectTrainer:
         return loss + weight * nll, nll
 
     def _rollout(self, rng: np.random.Generator) -> Rollout:
-        """Accounts from random starts to their ends."""
+        """Simulate accounts from random starts to their ends."""
         simulator, device = self.simulator, self.agent.device
         simulator.reset(lambda _: rng)
         steps = simulator.episodes.length or 1
@@ -307,14 +312,14 @@ class DirectTrainer:
         return Rollout(growth, turnover, held, channels, bars, assets)
 
     def _encode(self, bars: Tensor, assets: Tensor, sampled: Tensor | None) -> Tensor:
-        """(lanes, steps, N, channels), each distinct bar encoded once."""
+        """Return encodings (lanes, steps, N, channels), each distinct bar encoded once."""
         lanes, steps = bars.shape
         wanted = None if sampled is None else assets.repeat_interleave(steps, 0)
         channels: Tensor = self.agent.network.extractor.embeddings(bars.flatten(), wanted)
         return channels.view(lanes, steps, *channels.shape[1:])
 
     def _start_weights(self, rng: np.random.Generator) -> NDArray[np.float64]:
-        """(lanes, N + 1): half of them uniform on the simplex, the others equal weight or cash."""
+        """Draw (lanes, N + 1): half uniform on the simplex, the others equal weight or cash."""
         simulator = self.simulator
         listed = simulator.episodes.is_listed(simulator.t[:, None], simulator.assets)
         slots = np.concatenate([np.ones((len(listed), 1)), listed], axis=1)
@@ -327,7 +332,7 @@ class DirectTrainer:
         return normal
 
     def _validate(self, within: tuple[int, int]) -> float:
-        """Log growth a bar on the validation range."""
+        """Return the log growth per bar on the validation range."""
         start, end = within
         first = max(start, self.market.warmup + int(self.env_options["window"]) - 1)
         env = PortfolioEnv(

@@ -62,7 +62,7 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
             out on a small batch.
         n_features: Features per asset and bar.
         window: Bars the encoder sees.
-        options: Its further options.
+        options: Further options of the encoder.
 
     Raises:
         ArgumentError: If there is no such encoder, it does not take an option, or it breaks what
@@ -83,10 +83,10 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
 
 
 def encoder_class(name: str) -> type[nn.Module]:
-    """The class that a name stands for, see ``make_encoder``.
+    """Return the class of an encoder's name, see ``make_encoder``.
 
     Raises:
-        ArgumentError: If there is none of that name, or it is no class of ``nn.Module``: what a
+        ArgumentError: If there is none of that name, or it is not a class of ``nn.Module``: what a
             file names is called for nothing else.
     """
     found: Any = find("encoder", name, ENCODERS)

@@ -15,7 +15,7 @@ NO_FEATURES = (
 
 
 class Encoder(nn.Module):
-    """What every encoder answers to: one vector per asset, equivariant to the order of the assets.
+    """Base class of encoders: one vector per asset, equivariant to the order of the assets.
 
     The number of assets is never a parameter: the same weights serve any number of them.
 
@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         uses_codes: Whether it reads the static codes of the assets.
         padded: Whether a window is encoded as if nothing had been before it. If not, what is
             computed for a bar is the same in every window, and ``encode_stretch`` shares it.
-        brought_as: What a user's encoder is called in messages; "" of those built in.
+        brought_as: Name of a user's encoder in messages; "" if built in.
     """
 
     channels: int
@@ -70,21 +70,21 @@ class Encoder(nn.Module):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """What ``forward`` looks at, in evaluation mode; empty where it has no attention.
+        """Return the attention weights of ``forward``, in evaluation mode; {} without attention.
 
         Returns:
-            weights by name, whose last axis is what is looked at: ``"assets..."``, (batch, [bars],
+            weights by name, whose last axis is attended to: ``"assets..."``, (batch, [bars],
             heads, assets, assets); ``"time..."``, (batch, assets, [heads, bars], bars), in order of
             time; any other, (batch, assets, K).
         """
         return {}
 
     def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
-        """Encode windows of one contiguous stretch of a market, as ``forward`` does, but faster.
+        """Encode windows of one contiguous range of a market, as ``forward`` does, but faster.
 
         Args:
-            features: (bars of the stretch, assets, features).
-            tradable: (bars of the stretch, assets), 1 or 0.
+            features: (bars of the range, assets, features).
+            tradable: (bars of the range, assets), 1 or 0.
             ends: (windows,) last bars, each at least ``bars - 1``.
 
         Returns:
@@ -94,7 +94,7 @@ class Encoder(nn.Module):
 
 
 class PerAsset(Encoder):
-    """The window of each asset laid out in one row, without weights of its own.
+    """Encoder without weights that lays out the window of each asset in one row.
 
     The shared scorer behind it is then a small network per asset, which is the recommended
     default: it has too few parameters to memorise a training history.
@@ -128,7 +128,7 @@ def check_heads(width: int, heads: int) -> None:
 
 
 class CodeEmbedding(nn.Module):
-    """A vector for each static category of an asset, side by side.
+    """Learned vectors of the static categories of an asset, concatenated.
 
     Code 0, unknown, starts as zeros: it adds nothing until assets without a label were learned
     from.
@@ -138,7 +138,7 @@ class CodeEmbedding(nn.Module):
         embed_dim: Width of the vectors, one for all or one per category.
 
     Attributes:
-        width: Of all vectors together.
+        width: Width of all vectors together.
     """
 
     def __init__(self, vocabulary_sizes: Sequence[int], embed_dim: int | Sequence[int]) -> None:
@@ -169,7 +169,7 @@ class CodeEmbedding(nn.Module):
 
 
 class RowEncoder(Encoder):
-    """What factor networks share: one row per asset, of features and of embedded categories.
+    """Base class of factor networks: one row per asset, of features and of embedded categories.
 
     Args:
         n_features: Features per asset and bar.

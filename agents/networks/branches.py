@@ -19,7 +19,7 @@ _OTHER_BRANCH = (32, 16)
 
 
 class BranchEncoder(RowEncoder):
-    """A perceptron for each group of features, attention over the groups, and what joins them.
+    """A perceptron for each group of features, attention over the groups, and an output layer.
 
     ``y = join([K a_1 b_1, ..., K a_K b_K])``, b_k the branch of group k, `a = softmax(linear([b_1,
     ..., b_K]))`, so that equal attention changes nothing.

@@ -40,7 +40,7 @@ class WindowSummary(nn.Module):
         )
 
     def forward(self, windows: Tensor) -> Tensor:
-        """(batch, window, assets, features) -> (batch, assets, channels)."""
+        """Map (batch, window, assets, features) to (batch, assets, channels)."""
         averages = th.unflatten(self.averages @ windows.flatten(2), 2, windows.shape[2:])
         rows = th.cat([windows[:, -1:].to(averages.dtype), averages], dim=1)
         out: Tensor = self.mlp(rows.transpose(1, 2).flatten(2))
@@ -68,7 +68,7 @@ class GAT(Encoder):
         filters: Learned averages over the window.
         threshold: Least size of a correlation for an edge, in [0, 1].
         neighbours: Instead of the threshold, edges from so many assets of the largest ones.
-        return_feature: Which feature is the return that correlations are taken of.
+        return_feature: Index of the return feature, of which correlations are taken.
         dropout: Share of attention weights and of what a layer adds that is dropped in training.
 
     Raises:
@@ -116,7 +116,7 @@ class GAT(Encoder):
         self.final_norm = nn.LayerNorm(hidden)
 
     def graph(self, windows: Tensor, tradable: Tensor) -> Graph:
-        """Return who attends to whom."""
+        """Return the graph of the assets: which of them attend to which."""
         returns = windows[..., self.return_feature]
         return correlation_graph(returns, tradable, self.threshold, self.neighbours)
 

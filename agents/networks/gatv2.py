@@ -32,7 +32,7 @@ class GATv2Layer(nn.Module):
         edge_dim: Attributes of an edge; None without attributes.
         concat: The heads side by side; otherwise their mean.
         dropout: Share of the attention weights that are dropped in training.
-        negative_slope: Of the leaky rectifier, at least 0.
+        negative_slope: Slope of the leaky rectifier, at least 0.
         residual: Add a linear map of the nodes.
         self_loops: Every node attends to itself, too; loops in the graph given are replaced.
         fill: Attributes of these loops: a number, or "mean", those of the edges that come in.
@@ -119,7 +119,7 @@ class GATv2Layer(nn.Module):
     def _pairs(
         self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
-        """What the attention is made of, in the order of ``_Pairs``."""
+        """Return the inputs of the attention, in the order of ``_Pairs``."""
         if (edges is None) != (self.edge is None):
             raise ArgumentError(
                 "this layer needs edges" if edges is None else "this layer was built without edges"
@@ -151,7 +151,7 @@ def with_self_loops(
 
 
 class _Chunk(NamedTuple):
-    """Some samples and some of their targets."""
+    """A chunk of the computation: some samples and some of their targets."""
 
     batch: slice
     targets: slice
@@ -180,7 +180,7 @@ class _Pairs(NamedTuple):
                 yield _Chunk(slice(first, first + samples), slice(row, row + targets))
 
     def spread(self) -> Tensor:
-        """(heads, inner) attention vectors, each on the channels of its head alone."""
+        """Return (heads, inner) attention vectors, each on the channels of its head alone."""
         heads = len(self.attention)
         own = th.eye(heads, dtype=self.attention.dtype, device=self.attention.device)
         return (own.unsqueeze(-1) * self.attention).flatten(1)
@@ -217,7 +217,7 @@ def _attend(
     keep: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """Mean of the sources under the attention, of which ``keep`` survives, times ``scale``."""
+    """Return the attention-weighted mean of the sources, times ``scale``; ``keep`` is a mask."""
     pairs = _Pairs(source, target, attention, adjacency, edges, weight)
     out, spread = th.empty_like(source, memory_format=th.contiguous_format), pairs.spread()
     for at in pairs.chunks():
@@ -248,7 +248,7 @@ def _attend_backward(
     scale: float,
     edges_too: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of source, target, attention, edges and weight (the last two empty if not due)."""
+    """Return gradients of source, target, attention, edges and weight (None for unused inputs)."""
     pairs = _Pairs(source, target, attention, adjacency, edges, weight)
     heads, inner = attention.shape[0], pairs.inner
     spread = pairs.spread()
@@ -273,7 +273,7 @@ def _attend_backward(
         flat = d_scores.flatten(2)  # (b, heads, targets * N)
         d_spread += (flat @ hidden.flatten(1, 2)).sum(0)
         d_hidden = (flat.transpose(1, 2) @ spread).view_as(hidden)
-        # The rectifier keeps the sign, so that its result tells its slope.
+        # The rectifier keeps the sign, so that its result determines its slope.
         th.ops.aten.leaky_relu_backward.grad_input(
             d_hidden, hidden, slope, True, grad_input=d_hidden
         )
@@ -354,7 +354,7 @@ def _differentiable(
     keep: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """What ``_attend`` computes, of one piece and in operations that torch differentiates."""
+    """Compute a chunk of ``_attend`` by operations that torch differentiates."""
     hidden = source.unsqueeze(1) + target.unsqueeze(2)  # (b, targets, sources, heads, channels)
     if edges is not None and weight is not None:
         hidden = hidden + (edges @ weight).view_as(hidden)
@@ -372,7 +372,7 @@ def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _second_gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients of ``_attend_backward``, for algorithms that ask for them, as TRPO does."""
+    """Return gradients of ``_attend_backward``, for algorithms that need them, such as TRPO."""
     given, source, target, attention, adjacency, edges, weight, keep = ctx.saved_tensors
     names = ("given", "source", "target", "attention", "edges", "weight")
     values = (given, source, target, attention, edges, weight)

@@ -1,4 +1,4 @@
-"""Graphs of assets from their correlations, and attention across assets at every bar by itself."""
+"""Graphs of assets from their correlations, and attention across assets within every bar."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from portfolio_env.errors import ArgumentError
 
 
 def attended(present: Tensor, tradable: Tensor) -> Tensor:
-    """Which assets the others may look at, never none, as every softmax needs an entry.
+    """Return the mask of assets to attend to; never empty, as every softmax needs an entry.
 
     Args:
         present: (..., assets) bool, assets with any feature at the bar.
@@ -50,11 +50,11 @@ class GraphAttention(nn.Module):
         self.norm = nn.LayerNorm(channels)
 
     def forward(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Let each asset look at the others.
+        """Let each asset attend to the others.
 
         Args:
             x: (..., assets, channels).
-            keys: (..., assets) bool, the assets that are looked at, one at least.
+            keys: (..., assets) bool, the assets to attend to, one at least.
 
         Returns:
             (..., assets, channels)
@@ -71,7 +71,7 @@ class GraphAttention(nn.Module):
         return out
 
     def weights(self, x: Tensor, keys: Tensor) -> Tensor:
-        """Attention of ``forward`` before dropout, (..., heads, assets, assets looked at)."""
+        """Return the attention before dropout, (..., heads, assets, assets attended to)."""
         query, key, _ = self._heads(x)
         logits = query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
         hidden = ~keys.flatten(0, -2)[:, None, None]
@@ -79,7 +79,7 @@ class GraphAttention(nn.Module):
         return out.view(*x.shape[:-2], *out.shape[1:])
 
     def _heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, (rows, heads, assets, channels / heads) each."""
+        """Return queries, keys and values, each (rows, heads, assets, channels / heads)."""
         split = self.project(x).view(-1, x.shape[-2], 3, self.heads, x.shape[-1] // self.heads)
         query, key, value = split.transpose(1, 3).unbind(2)
         return query, key, value
@@ -90,7 +90,7 @@ _SMALL = 1e-10  # share of variance in the mean square under which a series coun
 
 
 class Graph(NamedTuple):
-    """Who attends to whom; every asset to itself.
+    """Adjacency and edge features of a graph of assets, with self-loops.
 
     Attributes:
         adjacency: (batch, assets, assets) bool, [i, j] whether i attends to j.
@@ -102,7 +102,7 @@ class Graph(NamedTuple):
 
 
 def correlations(returns: Tensor) -> Tensor:
-    """Pearson's correlation over the bars, without gradient.
+    """Return Pearson's correlation over the bars, without gradient.
 
     Args:
         returns: (batch, bars, assets).

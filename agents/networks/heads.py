@@ -1,4 +1,4 @@
-"""Heads for any number of assets: weights shared over them, pooling where one value is due."""
+"""Output heads for any number of assets: weights shared over them, pooling for a single value."""
 
 import math
 
@@ -15,7 +15,7 @@ def orthogonal(module: nn.Module, gain: float) -> None:
 
 
 def masked_mean(rows: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `rows` (batch, assets, channels) where `mask` (batch, assets) is 1; 0 without any."""
+    """Return the mean of `rows` (batch, assets, channels) where `mask` (batch, assets) is 1."""
     weights = mask.unsqueeze(-1)
     return (rows * weights).sum(1) / weights.sum(1).clamp(min=1.0)
 
@@ -34,7 +34,7 @@ class RowMlp(nn.Sequential):
 
 
 class AssetHead(nn.Module):
-    """One number per asset from its row, and a free, learned number for cash in front of them.
+    """One number per asset from its row, preceded by a free, learned number for cash.
 
     Cash has no features, so its number is a parameter. Shapes: (batch, assets, width) -> (batch,
     1 + assets).
@@ -53,7 +53,7 @@ class AssetHead(nn.Module):
 
 
 class PooledCritic(nn.Module):
-    """Action value: each asset's row sees its own action, the pooled rows give one number.
+    """Action value: each row is joined with its own action, and the pooled rows give one number.
 
     Logits are invariant to a common shift, so actions enter centred on the mean over cash and the
     tradable assets. Shapes: rows (batch, assets, width) with the tradable flag in the last column,
@@ -80,7 +80,7 @@ SIGMA_MIN, SIGMA_MAX = 0.01, 10.0
 
 
 def bounded_sigma(raw: Tensor) -> Tensor:
-    """Any number to a standard deviation in [SIGMA_MIN, SIGMA_MAX], smoothly.
+    """Map any number to a standard deviation in [SIGMA_MIN, SIGMA_MAX], smoothly.
 
     Its logarithm is ``centre + half * tanh((raw - centre) / half)``, with the centre and half the
     width of the range of logarithms: about ``exp(raw)`` well inside the range, and with a gradient

@@ -10,7 +10,7 @@ from agents.networks.base import Encoder, check_heads, check_share, check_sizes
 
 
 class LstmEncoder(Encoder):
-    """Two recurrent layers, then what the last bar recalls of all by attention.
+    """Two recurrent layers, then attention of the last bar over all bars.
 
     LSTM, dropout, LayerNorm, LSTM, dropout; the output of the last bar asks, that of every bar
     answers: ``y = LayerNorm(h_T + sum_t a_t h_t)``, ``a = softmax(query(h_T) . key(h_t) /
@@ -54,12 +54,12 @@ class LstmEncoder(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return ``"time"``: (batch, assets, window), what the last bar takes from each bar."""
+        """Return ``"time"``: (batch, assets, window), the weight of each bar for the last bar."""
         weights = self._recall(windows)[1]
         return {"time": _by_asset(weights, windows)}
 
     def _recall(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs of the second layer (window, rows, channels), their weights (rows, window)."""
+        """Return the second layer's outputs (window, rows, channels), weights (rows, window)."""
         states = self.norm(self.dropout(self.first(_rows(windows))[0]))
         states = self.dropout(self.second(states)[0])
         scores = th.einsum("rc,trc->rt", self.query(states[-1]), self.key(states))
@@ -67,7 +67,7 @@ class LstmEncoder(Encoder):
 
 
 class LstmAttention(Encoder):
-    """Stacked LSTM, self-attention of several heads over time, the last bar of the result.
+    """Stacked LSTM and multi-head self-attention over time; returns the last bar's vector.
 
     Each output depends on its asset's window alone.
 
@@ -117,7 +117,7 @@ class LstmAttention(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Return ``"time"``: (batch, assets, heads, window, window), [t, s] what t takes from s."""
+        """Return ``"time"``: (batch, assets, heads, window, window), [t, s] t's weight on s."""
         query, key, _ = self._split(self.recurrent(_rows(windows))[0])
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1])
         if self.causal:
@@ -127,17 +127,17 @@ class LstmAttention(Encoder):
         return {"time": _by_asset(scores.softmax(-1), windows)}
 
     def _split(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, each (rows, heads, window, channels / heads)."""
+        """Return queries, keys and values, each (rows, heads, window, channels / heads)."""
         parts = self.project(states).unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
         query, key, value = parts.unbind(0)
         return query, key, value
 
 
 def _rows(windows: Tensor) -> Tensor:
-    """(batch, window, assets, features) -> (window, batch * assets, features)."""
+    """Map (batch, window, assets, features) to (window, batch * assets, features)."""
     return windows.transpose(0, 1).flatten(1, 2)
 
 
 def _by_asset(rows: Tensor, windows: Tensor) -> Tensor:
-    """(batch * assets, ...) -> (batch, assets, ...), as many of each as ``windows`` has."""
+    """Map (batch * assets, ...) to (batch, assets, ...), with the sizes of ``windows``."""
     return rows.reshape(windows.shape[0], windows.shape[2], *rows.shape[1:])

@@ -42,7 +42,7 @@ def make_activation(name: str) -> nn.Module:
 
 
 def make_norm(norm: Norm, width: int) -> nn.Module:
-    """Build what normalises rows of ``width`` numbers: "layer", "batch" or None.
+    """Build the normalisation of rows of ``width`` numbers: "layer", "batch" or None.
 
     "batch" makes the output of a row depend on the others it is trained with, so that it is for
     supervised training alone, and needs more than one row there.
@@ -145,10 +145,10 @@ class ResidualMLP(nn.Sequential):
     Args:
         width: Numbers per row.
         hidden: Width of the blocks.
-        blocks: How many.
+        blocks: Number of blocks.
         out: Numbers returned; None returns the last block.
         activation: One of ``ACTIVATIONS``.
-        first_activation: That of the hidden layer; None takes the same.
+        first_activation: Activation of the hidden layer; None takes the same.
         norm: "layer", "batch" or None.
         dropout: Share dropped in training.
     """

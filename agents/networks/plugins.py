@@ -1,4 +1,4 @@
-"""Encoders that users bring: made to answer as an ``Encoder`` does, and tried out when made."""
+"""User-defined encoders: wrapped as an ``Encoder``, and tested when they are built."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from portfolio_env.names import check_keywords
 
 Maker = Callable[..., nn.Module]
 _LOGGER = logging.getLogger(__name__)
-_BATCH, _ASSETS = 3, 4  # of what an encoder is tried out on
+_BATCH, _ASSETS = 3, 4  # sizes of an encoder's test run
 _tried: set[tuple[Any, ...]] = set()
 
 
 class ModuleEncoder(Encoder):
-    """Any module of torch as an ``Encoder``; its width is found by a run.
+    """Any torch module as an ``Encoder``; its output width is found by a test run.
 
     Args:
-        module: Its ``forward`` takes windows (B, W, N, F), and, where it has parameters for them,
-            tradable (B, N) and codes, which are None where there are none; it returns (B, N, C).
+        module: Module whose ``forward`` takes windows (B, W, N, F), and, where it has parameters
+            for them, tradable (B, N) and codes, which are None where there are none; it returns (B,
+            N, C).
         n_features: See ``Encoder``.
         window: See ``Encoder``.
     """
@@ -47,7 +48,7 @@ class ModuleEncoder(Encoder):
         self.uses_codes = self.takes == 3
 
     def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
-        """See ``Encoder``."""
+        """Encode windows; see ``Encoder``."""
         if codes is not None and not codes.shape[-1]:
             codes = None
         out: Tensor = self.module(*(windows, tradable, codes)[: self.takes])
@@ -57,24 +58,24 @@ class ModuleEncoder(Encoder):
 def brought(
     maker: Maker, called: str, n_features: int, window: int, options: dict[str, Any]
 ) -> Encoder:
-    """The encoder that a user's class or function makes, after it has been tried out.
+    """Return the encoder that a user's class or function makes, after a test run.
 
     Args:
         maker: Takes ``n_features``, ``window`` and the options.
-        called: Its name in messages.
+        called: Name in messages.
         n_features: Features per asset and bar.
         window: Bars the encoder sees.
-        options: Its options.
+        options: Options of the encoder.
 
     Raises:
-        ArgumentError: If it does not take these, raises an error, or is no encoder; the message
+        ArgumentError: If it does not take these, raises an error, or is not an encoder; the message
             says where in the user's file.
     """
     check_options(maker, called, n_features, window, options)
     with told_as_theirs(f"encoder {called}"):
         network = maker(n_features, window, **options)
     if not isinstance(network, nn.Module):
-        raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is no torch module")
+        raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is not a torch module")
     encoder = (
         network if isinstance(network, Encoder) else ModuleEncoder(network, n_features, window)
     )
@@ -98,7 +99,7 @@ def check_options(
     """Raise ArgumentError unless a signature takes these options."""
     try:
         signature = inspect.signature(maker)
-    except ValueError:  # it has none that Python can tell
+    except ValueError:  # without a signature that Python can inspect
         return
     try:
         signature.bind(n_features, window, **options)
@@ -114,7 +115,7 @@ def check_options(
 
 @contextmanager
 def told_as_theirs(what: str) -> Iterator[None]:
-    """Tell an error in a user's code as such, with its text and the line of their file."""
+    """Attribute an error in a user's code to it, with its text and the line of their file."""
     try:
         yield
     except (PortfolioError, MemoryError, th.OutOfMemoryError):
@@ -125,7 +126,7 @@ def told_as_theirs(what: str) -> Iterator[None]:
 
 
 def _place(error: Exception) -> str:
-    """File and line of the innermost frame that is neither torch's nor of this package, if any."""
+    """Return file and line of the innermost frame outside torch and this package, if any."""
     ours = tuple(map(str, (Path(__file__).parents[1], Path(th.__file__).parent)))
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [one for one in frames if not one.filename.startswith(ours)]
@@ -133,7 +134,7 @@ def _place(error: Exception) -> str:
 
 
 def _inputs(encoder: Encoder, assets: int) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Windows, tradable flags and no codes of some assets, drawn the same each time."""
+    """Return windows, tradable flags and no codes of some assets, drawn the same each time."""
     device = next(encoder.parameters(), th.empty(0)).device
     generator = th.Generator().manual_seed(assets)
     shape = (_BATCH, encoder.bars, assets, encoder.n_features)
@@ -143,7 +144,7 @@ def _inputs(encoder: Encoder, assets: int) -> tuple[Tensor, Tensor, Tensor | Non
 
 
 def _run(encoder: Encoder, windows: Tensor, tradable: Tensor, codes: Tensor | None) -> Tensor:
-    """(batch, assets, channels) of a batch, without a gradient; what it must be is checked."""
+    """Return (batch, assets, channels) of a batch, without a gradient; the shape is checked."""
     called, (batch, _, assets, _) = encoder.brought_as, windows.shape
     with told_as_theirs(f"encoder {called}"), th.no_grad():
         out = encoder(windows, tradable, codes)
@@ -169,7 +170,7 @@ def _run(encoder: Encoder, windows: Tensor, tradable: Tensor, codes: Tensor | No
 
 
 def _try_out(encoder: Encoder, called: str) -> None:
-    """Refuse an encoder that breaks what every encoder promises.
+    """Reject an encoder that violates the contract of ``Encoder``.
 
     Raises:
         ArgumentError: With what is wrong.

@@ -16,7 +16,7 @@ class TcnGnnLstm(Encoder):
     """Windows to one vector per asset: projection, TCN, attention over assets, LSTM, pooling.
 
     An asset is *present* at a bar where any of its features is not 0: a market's features are 0
-    wherever an asset cannot be traded. At each bar assets look at those that are present and trade
+    wherever an asset cannot be traded. At each bar assets attend to those present that trade
     at the window's last bar; pooling over time skips the bars where the asset itself is absent.
 
     Args:
@@ -25,7 +25,7 @@ class TcnGnnLstm(Encoder):
         width: Channels of convolutions and graph.
         layers: TCN blocks, of dilation 1, 2, 4, ...
         kernel: Bars of one convolution.
-        heads: Of the attention over assets.
+        heads: Heads of the attention over assets.
         lstm_hidden: Width of the recurrent state, per direction.
         lstm_layers: Stacked recurrent layers.
         bidirectional: The LSTM also runs backwards within the window, which ends at the decision;
@@ -98,11 +98,11 @@ class TcnGnnLstm(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Attention weights of ``forward``.
+        """Return the attention weights of ``forward``.
 
         Returns:
-            ``assets`` (batch, window, heads, assets, assets looked at), summing to 1 over the last
-            axis, and ``time`` (batch, assets, window), summing to 1 over the last axis.
+            ``assets`` (batch, window, heads, assets, assets attended to), summing to 1 over the
+            last axis, and ``time`` (batch, assets, window), summing to 1 over the last axis.
         """
         x, present = self._over_time(windows)
         keys = attended(present, tradable > 0)
@@ -113,22 +113,22 @@ class TcnGnnLstm(Encoder):
         }
 
     def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
-        """Encode the windows that end at ``ends`` of one contiguous stretch of a market.
+        """Encode the windows that end at ``ends`` of one contiguous range of a market.
 
         The same numbers as ``forward`` on those windows (with ``history="past"``), but convolutions
         run once per bar, and attention over assets once per bar and distinct row of ``tradable``;
         the recurrent summary alone runs once per window.
 
         Args:
-            features: (bars of the stretch, assets, features).
-            tradable: (bars of the stretch, assets), 1 or 0.
+            features: (bars of the range, assets, features).
+            tradable: (bars of the range, assets), 1 or 0.
             ends: (windows,) last bars, int64, each at least ``bars - 1``; one or more.
 
         Returns:
             (windows, assets, channels)
 
         Raises:
-            ArgumentError: With ``history="window"``, or where a window begins before the stretch.
+            ArgumentError: With ``history="window"``, or where a window begins before the range.
         """
         if self.padded:
             raise ArgumentError(
@@ -157,7 +157,7 @@ class TcnGnnLstm(Encoder):
         return summary[order.argsort()]
 
     def _mix_windows(self, x: Tensor, present: Tensor, tradable: Tensor, rows: Tensor) -> Tensor:
-        """Windows of ``rows`` (window, windows) after attention over assets, all of one mask."""
+        """Return ``rows`` (window, windows) after attention over assets, all of one mask."""
         first, end = int(rows.min()), int(rows.max()) + 1
         if end - first >= rows.numel():  # a few windows far apart
             return self.graph(x[rows], attended(present[rows], tradable))
@@ -165,14 +165,14 @@ class TcnGnnLstm(Encoder):
         return self.graph(x[part], attended(present[part], tradable))[rows - first]
 
     def _over_time(self, windows: Tensor) -> tuple[Tensor, Tensor]:
-        """TCN outputs (window, batch, assets, width), and where assets are present."""
+        """Return TCN outputs (window, batch, assets, width), and the mask of present assets."""
         x = functional.relu(self.inward(windows)).transpose(0, 1).contiguous()
         out = self.tcn(x, self.padded)
         present = (windows.abs().amax(-1) > 0).transpose(0, 1)
         return out, present[len(present) - len(out) :]
 
     def _states(self, x: Tensor) -> Tensor:
-        """LSTM outputs, normalised: (window, batch, assets, width) -> (..., channels)."""
+        """Return normalised LSTM outputs: (window, batch, assets, width) -> (..., channels)."""
         states = self.lstm(x.flatten(1, 2))[0].view(*x.shape[:3], self.channels)
         out: Tensor = self.norm(states)
         return out

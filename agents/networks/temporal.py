@@ -15,7 +15,7 @@ from portfolio_env.errors import ArgumentError
 
 
 def dilations(layers: int) -> list[int]:
-    """Dilation of each block: 1, 2, 4, ..."""
+    """Return the dilation of each block: 1, 2, 4, ..."""
     return [2**layer for layer in range(layers)]
 
 
@@ -85,7 +85,7 @@ class _ShiftedProducts(th.autograd.Function):
 def _taps(
     x: Tensor, weight: Tensor, dilation: int, missing: int
 ) -> Iterator[tuple[int, slice, slice]]:
-    """Taps before the last, the rows of ``x`` each reads and the rows of the output it adds to."""
+    """Return the taps before the last, the rows of ``x`` each reads and the rows it adds to."""
     bars, rows = x.shape[:2]
     for k in range(len(weight) - 1):
         shift = (len(weight) - 1 - k) * dilation
@@ -169,10 +169,10 @@ class TemporalPooling(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.logit = nn.Linear(channels, 1, bias=False)  # a softmax takes no notice of a bias
+        self.logit = nn.Linear(channels, 1, bias=False)  # a softmax ignores a bias
 
     def weights(self, x: Tensor, seen: Tensor) -> Tensor:
-        """Weight of each bar of ``x`` (bars, ..., channels), (bars, ...), summing to 1 over bars.
+        """Return the weights (bars, ...) of the bars of ``x`` (bars, ..., channels), summing to 1.
 
         Bars where ``seen`` (bars, ...) is false weigh 0, unless all are.
         """

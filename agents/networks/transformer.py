@@ -46,8 +46,8 @@ class AttentionBlock(nn.Module):
 
         Args:
             x: (batch, rows, channels).
-            seen: Bool, broadcast to (batch, rows, rows): [i, j] whether row i looks at row j. Each
-                looks at one at least. None: at all.
+            seen: Bool, broadcast to (batch, rows, rows): [i, j] whether row i attends to row j.
+                Each attends to one at least. None: to all.
             last: Return the last row alone, which costs little.
 
         Returns:
@@ -66,7 +66,7 @@ class AttentionBlock(nn.Module):
         return x + self._dropped(self.mlp(x))
 
     def weights(self, x: Tensor, seen: Tensor | None = None, last: bool = False) -> Tensor:
-        """Attention of ``forward`` before dropout, (batch, heads, rows or 1, rows looked at)."""
+        """Return the attention before dropout, (batch, heads, rows or 1, rows attended to)."""
         query, key, _ = self._heads(x, last)
         logits = (query @ key.transpose(2, 3) / math.sqrt(query.shape[-1])).float()
         mask = _rows(seen, last)
@@ -75,7 +75,7 @@ class AttentionBlock(nn.Module):
         return logits.softmax(-1)
 
     def _heads(self, x: Tensor, last: bool) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values, (batch, heads, rows, channels / heads)."""
+        """Return queries, keys and values, each (batch, heads, rows, channels / heads)."""
         rows = self.norm(x)
         split = (self.heads, x.shape[-1] // self.heads)
         query = th.unflatten(self.query(rows[:, -1:] if last else rows), -1, split)
@@ -87,14 +87,14 @@ class AttentionBlock(nn.Module):
 
 
 def _rows(seen: Tensor | None, last: bool) -> Tensor | None:
-    """The mask for all heads, and for the rows asked for."""
+    """Return the mask for all heads, and for the requested rows."""
     if seen is None:
         return None
     return seen[..., -1:, :].unsqueeze(-3) if last else seen.unsqueeze(-3)
 
 
 def sinusoids(window: int, channels: int) -> Tensor:
-    """Positions by age, the last bar's first, (window, channels).
+    """Return sinusoidal encodings of age, the last bar's first, (window, channels).
 
     Source: Vaswani et al., Attention is all you need, NeurIPS 2017, section 3.5.
     """
@@ -105,10 +105,10 @@ def sinusoids(window: int, channels: int) -> Tensor:
 
 
 class Transformer(Encoder):
-    """A reference: pre-normalised transformer blocks over time, then over the assets.
+    """Reference encoder: pre-normalised transformer blocks over time, then over the assets.
 
-    Each asset's window is read by itself, with weights shared over the assets; the vectors of the
-    last bar then look at those of the assets that trade, and each at its own.
+    Each asset's window is read separately, with weights shared over the assets; the vectors of the
+    last bar then attend to those of the tradable assets, and to their own.
 
     Args:
         n_features: Features per asset and bar.
@@ -119,7 +119,7 @@ class Transformer(Encoder):
         asset_layers: Blocks over the assets; 0 keeps them apart.
         feedforward: Width inside the perceptrons.
         positions: "sinusoidal" or "learned", added to the bars.
-        causal: Bars look at earlier ones and themselves only. Nothing is later than the last bar,
+        causal: Bars attend to earlier ones and themselves only. Nothing is later than the last bar,
             so this is about what the blocks can compute, not about look-ahead.
         dropout: Share dropped in training.
 
@@ -176,7 +176,7 @@ class Transformer(Encoder):
     def attention(
         self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Attention weights before dropout; the last axis is what is looked at, and sums to 1.
+        """Return attention weights before dropout; the last axis is attended to, and sums to 1.
 
         Returns:
             "time_0", ...: (batch, assets, heads, window, window), of the last block the last bar
@@ -200,7 +200,7 @@ class Transformer(Encoder):
             x = block(x, seen)
 
     def _series(self, windows: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Rows (batch * assets, window, width), and (window, window) which bars see which."""
+        """Return rows (batch * assets, window, width), and the mask (window, window) over time."""
         x = self.inward(windows.transpose(1, 2)) + self.positions
         if not self.causal:
             return x.flatten(0, 1), None
@@ -209,6 +209,6 @@ class Transformer(Encoder):
 
 
 def _seen(tradable: Tensor) -> Tensor:
-    """(batch, assets, assets): the assets that trade, and each its own."""
+    """Return (batch, assets, assets): each asset attends to the tradable ones and to itself."""
     own = th.eye(tradable.shape[1], dtype=th.bool, device=tradable.device)
     return (tradable > 0).unsqueeze(1) | own

@@ -1,4 +1,4 @@
-"""Per-asset policies: a scorer shared over assets, a cash number of its own, a pooled critic.
+"""Per-asset policies: a scorer shared over assets, a separate logit for cash, a pooled critic.
 
 A flat network over all assets memorises the training history; sharing one small scorer over the
 assets makes the policy permutation-equivariant and its parameters independent of the number of

@@ -19,7 +19,7 @@ PER_ASSET, DIRICHLET = "PerAssetPolicy", "PerAssetDirichletPolicy"
 
 
 def _refused(reason: str) -> type[BasePolicy]:
-    """A policy that says what to use instead."""
+    """Return a policy that raises an error naming what to use instead."""
 
     class Refused(BasePolicy):
         def __new__(cls, *args: Any, **kwargs: Any) -> Self:

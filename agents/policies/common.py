@@ -1,4 +1,4 @@
-"""What the per-asset policies of all algorithms share."""
+"""Base classes of the per-asset policies of all algorithms."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ __all__ = [
     "refuse",
 ]
 
-CRITIC = (128, 128)  # of action values, where narrower ones were less reliable over seeds
+CRITIC = (128, 128)  # widths for action values, where narrower ones were less reliable over seeds
 
 
 def refuse(options: dict[str, Any], *names: str) -> None:
@@ -34,14 +34,14 @@ def refuse(options: dict[str, Any], *names: str) -> None:
 
 
 def follow(target: nn.Module) -> None:
-    """Let the extractors of a target network see that its weights move."""
+    """Notify the extractors of a target network when its weights change."""
     for module in target.modules():
         if isinstance(module, MarketExtractor):
             module.embeddings.cached = False
 
 
 class PerAssetModel(BaseModel):
-    """How the extractor is built, and saving of every option."""
+    """Mixin that builds the extractor and saves every option."""
 
     share_features_extractor: bool
 
@@ -58,14 +58,14 @@ class PerAssetModel(BaseModel):
         return self.features_extractor_class(self.observation_space, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # SB3 forgets this one, and `policy.load` would then share what was trained apart.
+        # SB3 omits this option, and `policy.load` would then share what was trained apart.
         return super()._get_constructor_parameters() | {
             "share_features_extractor": self.share_features_extractor
         }
 
 
 class OffPolicyModel(PerAssetModel):
-    """What the per-asset policies of SAC, TD3 and TQC share; SB3's class comes after it.
+    """Base of the per-asset policies of SAC, TD3 and TQC; SB3's class comes after it.
 
     Arguments are those of SB3's class. ``net_arch`` defaults to two layers of 32 for the actor and
     of 128 for the critics.

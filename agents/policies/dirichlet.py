@@ -1,4 +1,4 @@
-"""The Dirichlet policy of PPO and A2C: target weights themselves, drawn on the simplex."""
+"""Dirichlet policy of PPO and A2C: target weights drawn on the simplex."""
 
 import math
 from typing import Any
@@ -15,17 +15,17 @@ from agents.policies.common import refuse
 from agents.policies.on_policy import PerAssetActorCriticPolicy
 from portfolio_env.errors import ArgumentError
 
-EPSILON = 1e-6  # least weight before the sum is mended: log densities stay finite in float32
+EPSILON = 1e-6  # smallest weight before rescaling to 1: log densities stay finite in float32
 
 
 def onto_simplex(weights: Tensor) -> Tensor:
-    """Weights (..., slots) of at least ``EPSILON`` each, scaled to the sum 1."""
+    """Return weights (..., slots) of at least ``EPSILON`` each, scaled to the sum 1."""
     weights = weights.clamp(min=EPSILON)
     return weights / weights.sum(-1, keepdim=True)
 
 
 class DirichletDistribution(Distribution):
-    """Dirichlet distribution over cash and assets, in the form that SB3 asks of a distribution.
+    """Dirichlet distribution over cash and assets, as an SB3 distribution.
 
     The methods of torch's ``Dirichlet`` that it calls are not typed.
 
@@ -40,23 +40,23 @@ class DirichletDistribution(Distribution):
         super().__init__()  # type: ignore[no-untyped-call]  # SB3 leaves it untyped
 
     def proba_distribution_net(self, latent_dim: int) -> AssetHead:
-        """Layer from rows (batch, assets, latent_dim) to numbers (batch, 1 + assets)."""
+        """Return the layer from rows (batch, assets, latent_dim) to numbers (batch, 1 + assets)."""
         return AssetHead(latent_dim)
 
     def proba_distribution(self, concentration: Tensor) -> "DirichletDistribution":
-        """Take concentrations (batch, 1 + assets), each above 0."""
+        """Set the concentrations (batch, 1 + assets), each above 0."""
         # Its own check of actions is stricter than float32 sums over many assets allow.
         self.distribution = Dirichlet(concentration, validate_args=False)
         return self
 
     def log_prob(self, actions: Tensor) -> Tensor:
-        """Log densities (batch,) of weights (batch, 1 + assets) on the simplex."""
+        """Return log densities (batch,) of weights (batch, 1 + assets) on the simplex."""
         weights = onto_simplex(actions)
         density: Tensor = self.distribution.log_prob(weights)  # type: ignore[no-untyped-call]  # torch
         return density
 
     def entropy(self) -> Tensor:
-        """Differential entropies (batch,): at most that of the uniform, -lgamma(1 + assets)."""
+        """Return entropies (batch,): at most that of the uniform, -lgamma(1 + assets)."""
         entropy: Tensor = self.distribution.entropy()  # type: ignore[no-untyped-call]  # torch
         return entropy
 
@@ -65,16 +65,16 @@ class DirichletDistribution(Distribution):
         return onto_simplex(self.distribution.rsample())
 
     def mode(self) -> Tensor:
-        """The mean (batch, 1 + assets)."""
+        """Return the mean (batch, 1 + assets)."""
         mean: Tensor = self.distribution.mean
         return mean
 
     def actions_from_params(self, concentration: Tensor, deterministic: bool = False) -> Tensor:
-        """Weights for concentrations."""
+        """Return weights for concentrations."""
         return self.proba_distribution(concentration).get_actions(deterministic)
 
     def log_prob_from_params(self, concentration: Tensor) -> tuple[Tensor, Tensor]:
-        """Drawn weights for concentrations, and their log densities."""
+        """Return drawn weights for concentrations, and their log densities."""
         actions = self.actions_from_params(concentration)
         return actions, self.log_prob(actions)
 
@@ -95,8 +95,8 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
         concentration_init: Concentration of cash and of every asset at the start, above ``floor``.
         floor: Least concentration, above 0: the smaller, the more of the draws lie on the border of
             the simplex, where densities are steep.
-        scale: How fast concentrations follow the network, as ``logits_scale`` of the environment
-            does for logits.
+        scale: Scale by which concentrations follow the network, as ``logits_scale`` of the
+            environment does for logits.
         kwargs: Further options of ``PerAssetActorCriticPolicy``, except for the noise of logits.
 
     Raises:

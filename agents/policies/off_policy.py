@@ -33,7 +33,7 @@ class PerAssetActor(Actor):
 
 
 class PerAssetDeterministicActor(DeterministicActor):
-    """TD3's actor: one logit in (-1, 1) per asset from rows shared over assets, and cash's own."""
+    """TD3's actor: a logit in (-1, 1) per asset from rows shared over assets, and one for cash."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -42,7 +42,7 @@ class PerAssetDeterministicActor(DeterministicActor):
 
 
 class PerAssetCritic(ContinuousCritic):
-    """Critics of SAC and TD3 on per-asset rows that see their weight and their action."""
+    """Critics of SAC and TD3 on per-asset rows joined with their weight and their action."""
 
     def __init__(
         self,

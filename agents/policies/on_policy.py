@@ -59,7 +59,7 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
 
     @staticmethod
     def init_weights(module: nn.Module, gain: float = 1) -> None:
-        """Leave every layer its own start; SB3's would replace that of an encoder, too."""
+        """Keep every layer's own initialisation; SB3's would replace that of an encoder, too."""
 
     def _build_mlp_extractor(self) -> None:
         rows = ActorCriticRows(self.features_dim, self.net_arch, self.activation_fn)

@@ -22,7 +22,7 @@ class PerAssetTQCActor(Actor):
 
 
 class QuantileCritic(Critic):
-    """TQC's critics on per-asset rows that see their weight and their action, pooled once."""
+    """TQC's critics on per-asset rows joined with their weight and their action, pooled once."""
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 import warnings
 from contextlib import nullcontext
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -33,17 +34,22 @@ from agents.sb3.classes import (
 from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError
+from portfolio_env.names import check_keywords
 
 DEVICES = ("cpu", "cuda", "mps")
 ROLLOUT = 8192  # transitions between two PPO updates: 256 lanes x 32 steps
 LEARNING_RATE = 1e-3
 
 
-def torch_device(name: str) -> th.device:
-    """The device of a name, ``"auto"`` being a GPU where there is one.
+def torch_device(name: str, *, available: bool = True) -> th.device:
+    """Return the torch device of a name; ``"auto"`` is a GPU where there is one.
+
+    Args:
+        name: "auto", "cpu", "cuda", ...
+        available: False takes the CPU for a GPU that is not there.
 
     Raises:
-        ArgumentError: For what torch cannot compute on.
+        ArgumentError: For what torch cannot compute on here.
     """
     try:
         device = get_device(name)
@@ -51,7 +57,12 @@ def torch_device(name: str) -> th.device:
         device = th.device("meta")
     if device.type not in DEVICES:  # "meta" among others: it computes nothing
         raise ArgumentError(
-            f"device {shortened(name)} is none of torch's here; give auto, cpu or cuda"
+            f"device {shortened(name)} is not available to torch here; give auto, cpu or cuda"
+        )
+    if available and device.type == "cpu" and str(name).startswith("cuda"):
+        raise ArgumentError(
+            f"device={shortened(name)} must be a device of this machine: torch finds no GPU here; "
+            "give cpu or auto, or install a build of torch with CUDA"
         )
     return device
 
@@ -80,19 +91,21 @@ def make_agent(
         window: Bars the encoder sees, at most the environment's window.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
-        embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
-            JSON-able.
+        embedding_kwargs: Options of the encoder's evaluation, see
+            ``agents.market_encoder.Embeddings``, JSON-able.
         policy_kwargs: Further options of the policy, e.g. ``net_arch``, ``log_std_init`` or
             ``share_features_extractor`` (default: only without an encoder).
         options: Arguments of SB3's class that replace the defaults (``device``, ``seed``,
-            ``gamma``,
-            ...).
+            ``gamma``, ...).
 
     Raises:
-        ArgumentError: For an unknown algorithm or policy, or a policy that the observations do
-            not suit.
+        ArgumentError: For an unknown algorithm, policy or option, or a policy that the
+            observations do not suit.
     """
     cls = algorithm_class(algo)
+    own = signature(make_agent).parameters.keys() - {"venv", "options"}
+    known = {*own, *parameters_of(cls)} - {"env", "_init_setup_model"}
+    check_keywords(f"make_agent({shortened(algo)}, ...)", "keyword", options, sorted(known))
     settings = _defaults(cls, venv) | options
     network = {
         "window": window,
@@ -114,7 +127,7 @@ def make_agent(
         policy_kwargs = {"features_extractor_kwargs": extractor} | policy_kwargs
         if is_on_policy(algo) and encoder != "per_asset":
             # The critic's loss is the larger one and mostly noise; an encoder that serves both
-            # learns that by heart (0.58 captured of a planted signal, 0.80 with one each).
+            # memorises the noise (0.58 captured of a planted signal, 0.80 with one each).
             policy_kwargs.setdefault("share_features_extractor", False)
         agent = _built(algo, policy_class(algo, policy), venv, policy_kwargs, settings)
         bind_market(agent, market)
@@ -129,14 +142,14 @@ def _built(
     policy_kwargs: dict[str, Any],
     settings: dict[str, Any],
 ) -> BaseAlgorithm:
-    """The agent; what is wrong in a class of the user's is told as theirs."""
+    """Build the agent; errors in a user's class are attributed to it."""
     cls = algorithm_class(algo)
     with nullcontext() if algo in ALGORITHMS else told_as_theirs(f"algo {algo!r:.60}"):
         return cls(policy, venv, policy_kwargs=policy_kwargs, **settings)
 
 
 def _buffers(cls: type[BaseAlgorithm], encoder: str | Maker, venv: VecEnv) -> dict[str, Any]:
-    """Where transitions are kept, which depends on the mode of observation."""
+    """Return the buffer class and its options for an observation mode."""
     if issubclass(cls, OffPolicyAlgorithm):
         return {"replay_buffer_class": IndexReplayBuffer if _reads_index(venv) else None}
     if issubclass(cls, PPO) and encoder != "per_asset" and _reads_index(venv):
@@ -145,7 +158,7 @@ def _buffers(cls: type[BaseAlgorithm], encoder: str | Maker, venv: VecEnv) -> di
 
 
 def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
-    """A copy of an agent's policy that acts in another environment, e.g. with more assets.
+    """Return a copy of an agent's policy that acts in another environment, e.g. with more assets.
 
     Training goes on undisturbed; load ``agent.policy.state_dict()`` into the copy to bring it up to
     date.
@@ -160,7 +173,7 @@ def policy_for(agent: BaseAlgorithm, venv: VecEnv) -> BasePolicy:
 
 
 def bind_market(agent: BaseAlgorithm, market: Market) -> None:
-    """Give the networks and the replay buffer the market that index observations refer to.
+    """Attach the market that index observations refer to, to networks and replay buffer.
 
     The features go once to the agent's device and are shared by all its networks; they are part
     of no checkpoint.
@@ -180,7 +193,7 @@ def _bind_features(policy: BasePolicy, market: Market) -> None:
 
 
 def market_of(venv: VecEnv) -> Market:
-    """The market that an environment of ``make_sb3_vec_env`` is in."""
+    """Return the market of an environment of ``make_sb3_vec_env``."""
     market: Market = venv.get_attr("simulator")[0].market
     return market
 
@@ -188,7 +201,7 @@ def market_of(venv: VecEnv) -> Market:
 def _flat_mlp(venv: VecEnv) -> str:
     if _reads_index(venv):
         raise ArgumentError(
-            "policy 'flat_mlp' cannot read index observations, it would learn dates by heart; "
+            "policy 'flat_mlp' cannot read index observations, it would memorise dates; "
             'build the environment with observation="flat"'
         )
     warnings.warn(
@@ -205,7 +218,7 @@ def _reads_index(venv: VecEnv) -> bool:
 
 
 def n_actions(venv: VecEnv) -> int:
-    """Numbers in an action, cash included."""
+    """Return the length of an action, cash included."""
     return spaces.flatdim(venv.action_space)
 
 
@@ -240,7 +253,7 @@ def _off_policy_defaults(venv: VecEnv) -> dict[str, Any]:
         "learning_starts": 10 * venv.num_envs,
         "batch_size": 512,
         "gamma": 0.9,
-        "tau": 0.05,  # some 600 updates in all: slower targets would not get anywhere
+        "tau": 0.05,  # some 600 updates in all: slower targets would hardly move
         # One update for every 64 transitions.
         "train_freq": max(1, 64 // venv.num_envs),
         "gradient_steps": max(1, venv.num_envs // 64),
@@ -253,7 +266,7 @@ def _soft_defaults(venv: VecEnv) -> dict[str, Any]:
 
 
 def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
-    # Fewer samples an update are three times as fast and capture .82 of a planted edge, not .88.
+    # Fewer samples per update are three times as fast and capture .82 of a planted edge, not .88.
     return _soft_defaults(venv) | {"batch_size": 2048}
 
 
@@ -298,7 +311,7 @@ _LIBRARIES = ("stable_baselines3", "sb3_contrib")
 
 
 def _defaults(cls: type[BaseAlgorithm], venv: VecEnv) -> dict[str, Any]:
-    """The defaults of the nearest base class that has some, as far as a class takes them."""
+    """Return the defaults of the nearest base class that has some, as far as a class takes them."""
     bases = (base for base in cls.__mro__ if base.__module__.startswith(_LIBRARIES))
     nearest = next(base.__name__ for base in bases if base.__name__ in _DEFAULTS)
     taken = parameters_of(cls)

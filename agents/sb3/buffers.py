@@ -17,7 +17,7 @@ from portfolio_env.market.fingerprints import check_fingerprints, fingerprints_i
 
 MEND = "call agents.bind_market(agent, market)"
 FORGET = (
-    "the replay buffer holds what was lived in one market; agents.policy_for(agent, venv) gives a "
+    "the replay buffer holds transitions of one market; agents.policy_for(agent, venv) gives a "
     "copy of the policy that acts in the other, agent.replay_buffer.reset() forgets it"
 )
 
@@ -35,7 +35,7 @@ class IndexReplayBuffer(ReplayBuffer):
         observation_space: Dict with ``t``, ``market``, ``tradable``, ``weights`` and, where the
             universe is sampled, ``assets``.
         action_space: Box of logits or weights.
-        device: Where samples go.
+        device: Torch device of the samples.
         n_envs: Number of lanes.
         optimize_memory_usage: SB3's option; there is nothing left to optimise, so it must be False.
         handle_timeout_termination: Bootstrap at time limits.
@@ -43,7 +43,7 @@ class IndexReplayBuffer(ReplayBuffer):
 
     observation_space: spaces.Dict
     market: Market | None = None
-    fingerprint: int | None = None  # of the market of what is stored
+    fingerprint: int | None = None  # fingerprint of the stored market
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class IndexReplayBuffer(ReplayBuffer):
             self.columns["assets"] = np.zeros((*lanes, spaces.flatdim(space)), dtype)
 
     def bind(self, market: Market) -> None:
-        """Give the buffer the market of its transitions, shared, not copied.
+        """Attach the market of the transitions, shared, not copied.
 
         Raises:
             ArgumentError: If it holds transitions of another.
@@ -98,7 +98,7 @@ class IndexReplayBuffer(ReplayBuffer):
         self.market = market
 
     def reset(self) -> None:
-        """Forget what is stored, and of which market it is."""
+        """Forget what is stored, and the market it belongs to."""
         super().reset()
         self.fingerprint = None
 
@@ -165,7 +165,7 @@ class IndexReplayBuffer(ReplayBuffer):
     def _observation(
         self, row: dict[str, npt.NDArray[Any]], t: npt.NDArray[np.int64], weights: str
     ) -> dict[str, npt.NDArray[Any]]:
-        """The observation at bar ``t``, as the environment gave it."""
+        """Return the observation at bar ``t``, as the environment gave it."""
         if self.market is None:
             raise ArgumentError(
                 "the replay buffer does not know the market; call agents.bind_market(model, market)"
@@ -188,7 +188,7 @@ class IndexReplayBuffer(ReplayBuffer):
 
 
 def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
-    """What has been stored so far, not copied: an array for every column, and the place to write.
+    """Return what has been stored so far, not copied: an array per column, and the position.
 
     Args:
         buffer: An ``IndexReplayBuffer`` or one of SB3's own.
@@ -199,14 +199,14 @@ def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
 
 
 def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
-    """Take back a ``buffer_state``.
+    """Restore a ``buffer_state``.
 
     Raises:
         ArgumentError: If it is of a buffer of another size or shape, or of another market than the
             one that is bound.
     """
     pos, full, size = int(state["pos"]), bool(state["full"]), buffer.buffer_size
-    market = state.get("market")  # older states do not say
+    market = state.get("market")  # absent in older states
     if isinstance(buffer, IndexReplayBuffer) and buffer.market is not None:
         held = buffer.market.fingerprint
         if market is not None:
@@ -214,7 +214,7 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
         market = held
     for name, column in _columns(buffer).items():
         stored = state["columns"].get(name, np.empty(0))
-        if full and 0 < len(stored) < size:  # of a shorter training: its oldest rows come first
+        if full and 0 < len(stored) < size:  # of a smaller buffer: its oldest rows come first
             stored = np.roll(stored, -pos, axis=0)
         rows = min(len(stored), size) if full else pos
         if stored.shape != (rows, *column.shape[1:]) or stored.dtype != column.dtype:
@@ -230,13 +230,13 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
 
 
 def bytes_per_transition(buffer: ReplayBuffer) -> float:
-    """Bytes that one transition occupies in an `IndexReplayBuffer` or one of SB3's own buffers."""
+    """Return the bytes per transition of an `IndexReplayBuffer` or of one of SB3's buffers."""
     lanes = buffer.buffer_size * buffer.n_envs
     return sum(column.nbytes for column in _columns(buffer).values()) / lanes
 
 
 def _columns(buffer: ReplayBuffer) -> dict[str, npt.NDArray[Any]]:
-    """The arrays (steps, lanes, ...) of an ``IndexReplayBuffer`` or one of SB3's own, by name."""
+    """Return the arrays (steps, lanes, ...) of an ``IndexReplayBuffer`` or SB3's, by name."""
     if isinstance(buffer, IndexReplayBuffer):
         return buffer.columns
     columns: dict[str, npt.NDArray[Any]] = {}
@@ -269,7 +269,7 @@ class GroupedRolloutBuffer(DictRolloutBuffer):
     observation_space: spaces.Dict
 
     def reset(self) -> None:
-        """Empty the buffer, and check what it is for."""
+        """Empty the buffer, and check the spaces."""
         if "t" not in self.observation_space.spaces:
             raise ArgumentError(
                 f"GroupedRolloutBuffer groups index observations, got {self.observation_space}; "
@@ -280,7 +280,7 @@ class GroupedRolloutBuffer(DictRolloutBuffer):
     def compute_returns_and_advantage(
         self, last_values: th.Tensor, dones: npt.NDArray[np.bool_]
     ) -> None:
-        """As SB3 does, then bring the advantages to mean 0 and standard deviation 1."""
+        """Compute advantages as SB3 does, then bring them to mean 0 and standard deviation 1."""
         super().compute_returns_and_advantage(last_values, dones)
         self.advantages -= self.advantages.mean()
         self.advantages /= self.advantages.std() + 1e-8

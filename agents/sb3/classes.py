@@ -1,4 +1,4 @@
-"""Which classes stand behind the names of algorithms, and which options these take."""
+"""Classes of the algorithms by name, and the options that they take."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ _NAMED_IN_TORCH = {
 
 
 def algorithm_class(algo: Algorithm) -> type[BaseAlgorithm]:
-    """The class of an algorithm.
+    """Return the class of an algorithm.
 
     Args:
         algo: One of ``ALGORITHMS``, the name of an installed package's entry point
@@ -108,14 +108,14 @@ def _of_contrib(algo: str) -> type[BaseAlgorithm]:
 
 
 def is_on_policy(algo: Algorithm) -> bool:
-    """Whether an algorithm learns from what its present policy does alone; "direct" does not."""
+    """Return whether an algorithm is on-policy; False for "direct"."""
     if isinstance(algo, str) and (algo in ALGORITHMS or algo == "direct"):
         return algo in ON_POLICY
     return issubclass(algorithm_class(algo), OnPolicyAlgorithm)
 
 
 def policy_class(algo: Algorithm, policy: str) -> type[BasePolicy]:
-    """The class of a per-asset policy, ``"per_asset"`` or ``"dirichlet"``, for an algorithm.
+    """Return the class of a per-asset policy, ``"per_asset"`` or ``"dirichlet"``, for an algorithm.
 
     Raises:
         ArgumentError: For an unknown policy, or one that the algorithm cannot train.
@@ -146,7 +146,7 @@ def policy_class(algo: Algorithm, policy: str) -> type[BasePolicy]:
 
 
 def parameters_of(cls: type) -> set[str]:
-    """Names of what a constructor takes, those included that it hands on to its base classes."""
+    """Return the names of a constructor's parameters, those passed on to base classes included."""
     names: set[str] = set()
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -165,7 +165,7 @@ def parameters_of(cls: type) -> set[str]:
 def sorted_options(
     algo: Algorithm, policy: str, options: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of an algorithm as JSON says them, and of these those of its policy.
+    """Sort options of an algorithm, as JSON, into its own and those of its policy.
 
     Args:
         algo: See ``algorithm_class``.
@@ -203,7 +203,7 @@ def sorted_options(
 
 
 def _from_json(name: str, value: Any) -> Any:
-    """What JSON cannot say: classes of torch, and pairs."""
+    """Convert JSON values to what JSON cannot express: classes of torch, and pairs."""
     if name in _NAMED_IN_TORCH:
         module, base = _NAMED_IN_TORCH[name]
         found = vars(module).get(value) if isinstance(value, str) else None
@@ -216,12 +216,12 @@ def _from_json(name: str, value: Any) -> Any:
 
 
 def _hints(cls: type) -> dict[str, Any]:
-    """Types of what a constructor takes, as far as they can be told."""
+    """Return the types of a constructor's parameters, as far as they are known."""
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         if "__init__" in vars(base):
             try:
                 found |= get_type_hints(vars(base)["__init__"])
-            except (NameError, TypeError):  # names for annotations alone
+            except (NameError, TypeError):  # names imported only for annotations
                 continue
     return found

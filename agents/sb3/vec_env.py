@@ -77,12 +77,12 @@ class SB3VecEnv(VecEnv):
         self.venv.close()
 
     def get_images(self) -> Sequence[np.ndarray | None]:
-        """One RGB array per lane where ``render_mode="rgb_array"``."""
+        """Return one RGB array per lane where ``render_mode="rgb_array"``."""
         frames: Any = self.venv.render()
         return [None] * self.num_envs if frames is None else list(frames)
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Attribute of each lane: its element of a per-lane array, else what all lanes share."""
+        """Return each lane's attribute: its element of a per-lane array, else the shared value."""
         if attr_name in ("observation_space", "action_space"):
             attr_name = f"single_{attr_name}"
         value = getattr(self.venv, attr_name)
@@ -106,18 +106,18 @@ class SB3VecEnv(VecEnv):
         indices: VecEnvIndices = None,
         **method_kwargs: Any,
     ) -> list[Any]:
-        """Call a method of the environment once and hand each lane its part of the result."""
+        """Call a method of the environment once and return each lane's part of the result."""
         result = getattr(self.venv, method_name)(*method_args, **method_kwargs)
         per_lane = isinstance(result, np.ndarray | tuple | list) and len(result) == self.num_envs
         return [result[lane] if per_lane else result for lane in self._get_indices(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: VecEnvIndices = None) -> list[bool]:
-        """No lane is wrapped: lanes are rows of arrays."""
+        """Return False for each lane: lanes are rows of arrays, which no wrapper can wrap."""
         return [False for _ in self._get_indices(indices)]
 
 
 def _rows(infos: Info, time_limit: list[bool] | None = None) -> list[Info]:
-    """A vector environment's info arrays as one dict per lane, in plain Python numbers."""
+    """Return a vector environment's info arrays as one dict per lane, in plain Python numbers."""
     keys = [
         key for key in infos if not key.startswith("_") and key not in ("final_obs", "final_info")
     ]
@@ -130,7 +130,7 @@ def _rows(infos: Info, time_limit: list[bool] | None = None) -> list[Info]:
 
 @cache
 def _row_builder(keys: tuple[str, ...]) -> Callable[[list[list[Any]]], list[Info]]:
-    """Compile columns -> one dict per row, written out as dataclasses write out their methods.
+    """Compile a function from columns to one dict per row, as dataclasses generate their methods.
 
     A dict display with fixed keys takes half the time of ``dict(zip(keys, row))``, and these dicts
     are most of what a step costs.

@@ -1,1 +1,1 @@
-"""What command lines and settings files say: options of the data, plug-ins, files of settings."""
+"""Settings of command lines and files: options of the data, plug-ins, files of settings."""

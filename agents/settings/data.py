@@ -1,4 +1,4 @@
-"""How the data of a market are prepared, as settings; see ``portfolio_env.load_market``."""
+"""Data preparation of a market as settings; see ``portfolio_env.load_market``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from portfolio_env.checks import check_fields, shortened
+from portfolio_env.checks import check_fields, check_number, shortened
 from portfolio_env.data.load import load_panel
 from portfolio_env.data.repair import Repair
 from portfolio_env.errors import ArgumentError
@@ -20,7 +20,7 @@ PATHS = ("metadata", "exogenous")
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How the data of a market are prepared before anything is learned."""
+    """Options of data preparation, applied before anything is learned."""
 
     timeframe: str | None = None
     """Make longer bars of those of the market, e.g. 1d or 1w."""
@@ -29,20 +29,25 @@ class DataOptions:
     exogenous: str | None = None
     """CSV or Parquet file of further channels with times of their own, e.g. sentiment."""
     repair: str = "{}"
-    """What to mend in a file of bars, as JSON, e.g. '{"drop_duplicates": "last"}'."""
+    """Repairs of a file of bars, as JSON, e.g. '{"drop_duplicates": "last"}'."""
     adjust: Literal["auto", "none", "splits", "all"] = "auto"
-    """Which prices of a file are meant: adjusted as far as it tells how, or for what."""
+    """Which prices of a file are meant: adjusted as far as it says how, or for what."""
     reference: str | None = None
     """Asset that stands for the market in cross-asset features; the mean of all by default."""
     scaler: Literal["robust", "standard", "rank"] = "robust"
-    """How features are scaled: by median and quartiles, mean and deviation, or ranks."""
+    """Scaling of features: by median and quartiles, mean and deviation, or ranks."""
     scaling: Literal["pooled", "asset"] = "pooled"
     """One scaler for each feature, or one for each asset and feature."""
+
+    periods_per_year: float | None = None
+    """Bars per year that yearly figures follow from; by default those counted in a range."""
 
     def __post_init__(self) -> None:
         """Check every value before data are read."""
         check_fields(self, "data.")
         json_object("data.repair", self.repair, '{"sort": true}')
+        if self.periods_per_year is not None:
+            check_number("data.periods_per_year", self.periods_per_year, above=0)
         try:
             Repair.of(self.repairs)
         except TypeError as error:
@@ -50,13 +55,13 @@ class DataOptions:
 
     @property
     def repairs(self) -> dict[str, Any]:
-        """What to mend."""
+        """Return the repairs to apply."""
         return json_object("data.repair", self.repair, "{}")
 
     def panel(
         self, market: str, assets: str | None, start: str | None, end: str | None
     ) -> PricePanel:
-        """The bars of a market, prepared; names of assets are separated by commas."""
+        """Return the prepared bars of a market; names of assets are separated by commas."""
         return load_panel(
             market,
             assets=[name.strip() for name in assets.split(",")] if assets else None,
@@ -67,23 +72,24 @@ class DataOptions:
             exogenous=self.exogenous,
             repair=self.repairs or None,
             adjust=self.adjust,
+            periods_per_year=self.periods_per_year,
         )
 
     def pipeline(self, features: str) -> FeaturePipeline:
-        """Features, not fitted yet."""
+        """Return the feature pipeline, not fitted yet."""
         return FeaturePipeline(
             features, scaler=self.scaler, scaling=self.scaling, reference=self.reference
         )
 
     def resolved(self) -> DataOptions:
-        """The same with absolute paths."""
+        """Return the options with absolute paths."""
         given = {name: getattr(self, name) for name in PATHS}
         paths: dict[str, Any] = {k: str(Path(v).resolve()) for k, v in given.items() if v}
         return replace(self, **paths)
 
 
 def json_object(name: str, text: str, example: str) -> dict[str, Any]:
-    """The object that a setting holds as JSON.
+    """Return the object that a setting holds as JSON.
 
     Raises:
         ArgumentError: If it is none.
@@ -91,7 +97,7 @@ def json_object(name: str, text: str, example: str) -> dict[str, Any]:
     try:
         value = parse_json(text)
         if not isinstance(value, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
     except ValueError as error:
         raise ArgumentError(
             f"{name} is {shortened(text)}: give a JSON object such as '{example}' ({error})"

@@ -1,4 +1,4 @@
-"""Settings from a file, which stand in for the defaults of a command line."""
+"""Settings from a file, which replace the defaults of a command line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from portfolio_env.files.atomic import read_json
 from portfolio_env.names import check_keywords
 
 T = TypeVar("T")
-_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 3e-4, which YAML takes for a text
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 3e-4, which YAML reads as a string
 
 
 def file_of(arguments: Sequence[str]) -> Path | None:
-    """The file that ``--config`` names among the arguments of a command line."""
+    """Return the file that ``--config`` names among the arguments of a command line."""
     parser = ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config", type=Path)
     found: Path | None = parser.parse_known_args(list(arguments))[0].config
@@ -29,7 +29,7 @@ def file_of(arguments: Sequence[str]) -> Path | None:
 
 
 def read_settings(file: Path) -> dict[str, Any]:
-    """The settings in a YAML or JSON file, by name.
+    """Read the settings in a YAML or JSON file, by name.
 
     Raises:
         DataError: If there is no such file, or it holds something else.
@@ -38,7 +38,7 @@ def read_settings(file: Path) -> dict[str, Any]:
         if file.suffix == ".json":
             return read_json(file)
         if file.suffix not in (".yaml", ".yml"):
-            raise DataError(f"{file} is no file of settings: give one ending in .yaml or .json")
+            raise DataError(f"{file} is not a file of settings: give one ending in .yaml or .json")
         try:
             import yaml
         except ModuleNotFoundError as error:
@@ -49,7 +49,7 @@ def read_settings(file: Path) -> dict[str, Any]:
             value = _plain(yaml.safe_load(file.read_text(encoding="utf-8")))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
-            raise DataError(f"{file} is no YAML ({reason:.200}); mend it") from error
+            raise DataError(f"{file} is not valid YAML ({reason:.200}); fix it") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror or error})") from error
     if value is None:
@@ -67,13 +67,13 @@ def settings_of(
     beside: str | None = None,
     without: Sequence[str] = (),
 ) -> T:
-    """A dataclass of settings from those that a file gives; the others keep their defaults.
+    """Return a dataclass of settings from those of a file; the others keep their defaults.
 
     Args:
         kind: The dataclass; its fields that are dataclasses too are objects in the file.
-        values: What the file gives. Lists stand for texts with commas, objects for texts of JSON,
+        values: Values of the file. Lists stand for texts with commas, objects for texts of JSON,
             dates for texts.
-        name: What they are called in a message.
+        name: Name of the settings in a message.
         beside: A field that is a dataclass, whose settings stand beside the others in the file.
         without: Fields that a file cannot give.
 
@@ -98,7 +98,7 @@ def settings_of(
 
 
 def _fitting(value: Any, hint: Any) -> Any:
-    """A value as a command line would give it, where a file says it more plainly."""
+    """Convert a value that a file writes more plainly to the form of the command line."""
     kinds = get_args(hint) or (hint,)
     if fits(value, hint):
         return value
@@ -115,7 +115,7 @@ def _fitting(value: Any, hint: Any) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """What YAML gives, with numbers like 3e-4 as such; datetimes lose nothing."""
+    """Convert YAML values to plain ones: numbers like 3e-4 to floats, datetimes without loss."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Which plug-ins the settings of a run name, and the record of them in its folder."""
+"""Plug-ins that the settings of a run name, and the record of them in its folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FILE = "plugins.json"
 
 
 def named_plugins(settings: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """The names in settings by kind, of what may be a plug-in.
+    """Return the names in settings that may be plug-ins, by kind.
 
     Args:
         settings: Fields of ``TrainConfig``, whatever their values are: those of a file are checked
@@ -45,7 +45,7 @@ def named_plugins(settings: Mapping[str, Any]) -> dict[str, list[Any]]:
 
 
 def _features(names: Any) -> list[str]:
-    """Features by name, without timeframe and, of an installed package, without window."""
+    """Return features by name, without timeframe and, of an installed package, without window."""
     if not isinstance(names, str):
         return []
     bare = [split_timeframe(name.strip())[1] for name in names.split(",")]
@@ -53,7 +53,7 @@ def _features(names: Any) -> list[str]:
 
 
 def _market(name: Any) -> list[str]:
-    """What a market is called where it is no file."""
+    """Return the name of a market that is not a file."""
     if not isinstance(name, str):
         return []
     text = name.partition("?")[0]
@@ -62,11 +62,11 @@ def _market(name: Any) -> list[str]:
 
 
 def _within(value: Any) -> list[str]:
-    """Plug-ins among the values of an object, or of one in a text of JSON."""
+    """Return the plug-ins among the values of an object, or of one in a JSON text."""
     if isinstance(value, str):
         try:
             value = parse_json(value)
-        except ValueError:  # which is told where settings are checked
+        except ValueError:  # reported where settings are checked
             return []
     return list(plugins_within(value))
 
@@ -82,12 +82,12 @@ def write_record(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def admit_plugins(path: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a folder that name what may not be imported; see ``admit``."""
+    """Reject settings of a folder that name plug-ins which may not be imported; see ``admit``."""
     admit(named_plugins(settings), _recorded(path), path)
 
 
 def check_names(path: Path, settings: Mapping[str, Any]) -> None:
-    """Refuse settings of a folder that name plug-ins of which it has no record.
+    """Reject settings of a folder that name plug-ins of which it has no record.
 
     Their sources need not be there.
     """

@@ -1,1 +1,1 @@
-"""The store of runs: a folder of run folders, known by what they hold and not by their names."""
+"""The store of runs: a folder of run folders, identified by their content, not their names."""

@@ -1,4 +1,4 @@
-"""What changes a store: it happens under the store's lock, and whole or not at all.
+"""Changes of a store, made under the store's lock, whole or not at all.
 
 A process that is killed leaves hidden folders at most, which the next change removes.
 """
@@ -17,12 +17,12 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked
 
 LOCK = ".store.lock"
-_HIDDEN = (".deleted-", ".coming-")  # before the names of folders on their way out and in
+_HIDDEN = (".deleted-", ".coming-")  # prefixes of the names of folders on their way out and in
 
 
 @contextmanager
 def changing(store: Path) -> Iterator[None]:
-    """Keep other changes of a store waiting, and remove what killed ones have left.
+    """Lock a store against other changes, and remove what killed ones have left.
 
     Raises:
         DataError: If the system refuses to write there.
@@ -35,7 +35,7 @@ def changing(store: Path) -> Iterator[None]:
 
 
 def coming(store: Path, name: str) -> Path:
-    """A hidden place for a folder that is on its way into a store."""
+    """Provide a hidden place for a folder that is on its way into a store."""
     return store / f"{_HIDDEN[1]}{name}"
 
 
@@ -43,11 +43,11 @@ def delete(path: Path, store: Path) -> None:
     """Remove a run or a walk forward from a store.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         store: The folder of runs that it must lie in.
 
     Raises:
-        ArgumentError: If it lies elsewhere, is a link, is no run, or is a part of a walk forward.
+        ArgumentError: If it lies elsewhere, is a link or no run, or is a part of a walk forward.
         DataError: If a process is at work in it, it holds links or files that no run consists of,
             or the system refuses.
     """
@@ -62,7 +62,7 @@ def delete(path: Path, store: Path) -> None:
 
 
 def refuse_foreign(path: Path, store: Path) -> None:
-    """Refuse to delete what is not a run that lies in a store itself.
+    """Reject the deletion of a folder that is not a run directly in a store.
 
     Raises:
         ArgumentError: With the reason.
@@ -70,7 +70,7 @@ def refuse_foreign(path: Path, store: Path) -> None:
     if is_link(path):
         raise ArgumentError(f"{path} is a link: delete what it leads to, or the link by hand")
     if not path.is_dir() or not is_run(path):
-        raise ArgumentError(f"{path} is no run folder; nothing is deleted")
+        raise ArgumentError(f"{path} is not a run folder; nothing is deleted")
     real, home = path.resolve(), store.resolve()
     if real.parent != home:
         inside = home in real.parents

@@ -51,7 +51,7 @@ class List:
     """Only those of this market."""
 
     def run(self) -> int:
-        """Print a table, and what cannot be read."""
+        """Print a table, and the folders that cannot be read."""
         records, problems = read_records(self.runs)
         shown = [
             record
@@ -94,7 +94,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Card:
-    """Write the card of a run anew, with backtests on its validation range."""
+    """Rewrite the card of a run, with backtests on its validation range."""
 
     name: Run
     """Its folder, the folder's name, or the beginning of its id."""
@@ -143,17 +143,17 @@ class Import:
     runs: Path = Path("runs")
     """The folder of runs."""
     name: str | None = None
-    """Of the new folder, instead of the one that it had."""
+    """Name of the new folder; the old one by default."""
 
     def run(self) -> int:
-        """Check the archive and take it in."""
+        """Check the archive and import it."""
         print(import_run(self.file, self.runs, name=self.name))
         return 0
 
 
 @dataclass(frozen=True)
 class Delete:
-    """Delete a run of a store, for good."""
+    """Delete a run of a store permanently."""
 
     name: Run
     """Its folder, the folder's name, or the beginning of its id."""
@@ -163,7 +163,7 @@ class Delete:
     """Do not ask."""
 
     def run(self) -> int:
-        """Ask, and delete."""
+        """Ask for confirmation, and delete."""
         path = find(self.name, self.runs)
         refuse_foreign(path, self.runs)
         if not self.yes and not _agreed(f"delete {path} for good? [y/N] "):
@@ -176,7 +176,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Convert:
-    """Bring a run of the old format, whose files could run code, to tensors and JSON."""
+    """Convert a run of the old format, whose files could run code, to tensors and JSON."""
 
     name: Run
     """Its folder, or the folder's name."""
@@ -187,7 +187,7 @@ class Convert:
     put there, and compare what both do."""
 
     def run(self) -> int:
-        """Convert, and say what was done."""
+        """Convert, and print what was done."""
         for line in convert(find(self.name, self.runs), trust=self.trust):
             print(printable(line))
         return 0
@@ -218,7 +218,7 @@ def _print_table(records: list[Record]) -> None:
 
 
 def _print_files(path: Path) -> list[str]:
-    """Print every file of a run with its size; what is wrong with them."""
+    """Print every file of a run with its size; return the problems found in them."""
     problems, total = [], 0
     try:
         refuse_links(path)
@@ -240,7 +240,7 @@ def _print_files(path: Path) -> list[str]:
 
 
 def _load(path: Path) -> list[str]:
-    """Load the market and the models of a run; what is wrong with them."""
+    """Load the market and the models of a run; return the problems found in them."""
     try:
         config = read_config(path)
         market, _ = load_checked_market(path, config)

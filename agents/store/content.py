@@ -1,4 +1,4 @@
-"""The files that a run may consist of: which they are, and whether they are what they say."""
+"""Files that a run may consist of: their kinds, and checks of their content."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from portfolio_env.files.atomic import read_json
 
 _TEXTS = (".md", ".txt")
 _EVENTS = re.compile(r"events\.out\.tfevents\.[\w.+-]+")
-_FIRST_EVENT = b"brain.Event:"  # of every file of TensorBoard, before its numbers
+_FIRST_EVENT = b"brain.Event:"  # prefix of every TensorBoard file, before its numbers
 EVALUATION = "evaluation"  # accounts and reports, which evaluate.py writes again
 
 
 def kind_of(name: str) -> str | None:
-    """What a file is by its name: "tensors", "json", "text" or "events"; None for any other."""
+    """Return the kind of a file by its name: "tensors", "json", "text" or "events"; else None."""
     if _EVENTS.fullmatch(name):
         return "events"
     suffix = Path(name).suffix
@@ -28,7 +28,7 @@ def kind_of(name: str) -> str | None:
 
 
 def check_file(path: Path) -> None:
-    """Read a file as what its name says; checksums are compared.
+    """Read a file according to its name; checksums are compared.
 
     Raises:
         DataError: If it is damaged, or of no known kind.
@@ -47,14 +47,14 @@ def check_file(path: Path) -> None:
 
 
 def run_files(path: Path, *, events: bool = False) -> Iterator[Path]:
-    """The files that make a run or a walk forward, sorted.
+    """Return the files of a run or a walk forward, sorted.
 
     Left out is what can be done without: hidden files, evaluations, and all checkpoints but the
     last. Links and files of unknown kinds are no part of a run.
 
     Args:
-        path: Its folder.
-        events: Those of TensorBoard too.
+        path: Folder of the run.
+        events: Whether TensorBoard's event files are included.
     """
     for file in sorted(path.rglob("*")):
         parts = file.relative_to(path).parts
@@ -74,21 +74,21 @@ def _check_text(path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is damaged: it is no text ({error})") from error
+        raise DataError(f"{path} is damaged: it is not text ({error})") from error
     if "\0" in text:
-        raise DataError(f"{path} is damaged: it is no text")
+        raise DataError(f"{path} is damaged: it is not text")
     card = path.with_suffix(".json")
-    # Cards of before have no format, and no checksum in their pages.
+    # Cards of earlier versions have no format, and no checksum in their pages.
     sealed = path.name == "card.md" and card.is_file() and "format" in read_json(card)
     if sealed and not is_intact(text):
         raise DataError(
-            f"{path} is damaged or edited by hand: its checksum does not fit; write it anew with: "
+            f"{path} is damaged or edited by hand: its checksum does not fit; renew it with: "
             "python -m agents.store card"
         )
 
 
 def _check_events(path: Path) -> None:
-    """Every record of a file of TensorBoard carries checksums; a crash may have cut the last.
+    """Check every record of a TensorBoard file by its checksums; a crash may have cut the last.
 
     Source: https://www.tensorflow.org/tutorials/load_data/tfrecord
     """

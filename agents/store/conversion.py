@@ -1,4 +1,4 @@
-"""Runs of the first format brought to this one.
+"""Conversion of runs of the first format to the present one.
 
 The first format kept agents in zips of Stable-Baselines3, whose settings are pickles: loading them
 runs any code that their author has put there. Here the settings are taken from ``config.json``, and
@@ -75,14 +75,14 @@ _BROKEN = (
 
 
 def convert(path: Path, *, trust: bool = False) -> Iterator[str]:
-    """Bring a run or a walk forward of the first format to this one.
+    """Convert a run or a walk forward of the first format to the present one.
 
     The new files are written, read back and compared: over the validation range the agent must act
     as before, bit for bit. Only then are the old files removed. A conversion that was killed is
     begun again. A training that was stopped can be resumed, with new episodes.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         trust: Compare with what SB3's own loading makes of the old files too. That runs any code
             that their author has put there, so it is for files whose author you know.
 
@@ -147,7 +147,7 @@ def _convert_run(path: Path, trust: bool) -> Iterator[str]:
 def _convert_model(
     file: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> Policy:
-    """Write the agent of a zip anew; the agent as it was read, for all of the market."""
+    """Rewrite the agent of a zip; return the agent as it was read, for all of the market."""
     if config.algo == "direct":
         content = _loaded(file)
         try:
@@ -167,7 +167,7 @@ def _convert_model(
 def _read_zip(
     file: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> BaseAlgorithm:
-    """The agent of a zip of SB3; of its pickles none is read."""
+    """Return the agent of an SB3 zip; none of its pickles is read."""
     agent = new_agent(config, market, ranges)
     try:
         _, parameters, variables = load_from_zip_file(file, device="cpu", load_data=False)
@@ -186,7 +186,7 @@ def _read_zip(
 def _convert_checkpoint(
     folder: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> None:
-    """Write a checkpoint anew; the first format kept no episodes, so that new ones begin."""
+    """Rewrite a checkpoint; the first format kept no episodes, so that new ones begin."""
     agent = _read_zip(folder / "model.zip", config, market, ranges)
     agent.set_random_seed(config.seed + agent.num_timesteps)
     file = folder / "replay_buffer.npz"
@@ -206,7 +206,7 @@ def _convert_checkpoint(
 def _compare(
     policies: list[Policy], file: Path, config: TrainConfig, market: Market, rows: Range
 ) -> None:
-    """Refuse policies that do not all act the same, bit for bit, on a range."""
+    """Reject policies that do not all act the same, bit for bit, on a range."""
     start = max(rows[0], market.warmup + config.observed - 1)
     accounts = [
         backtest(policy, PortfolioEnv(market, start=start, end=rows[1], **config.env_options()))
@@ -222,7 +222,7 @@ def _compare(
 
 
 def _loaded(file: Path) -> Any:
-    """A file of torch that holds tensors and plain values; torch refuses anything else."""
+    """Load a torch file of tensors and plain values; torch rejects anything else."""
     try:
         return th.load(file, map_location="cpu", weights_only=True)
     except _BROKEN as error:
@@ -232,14 +232,14 @@ def _loaded(file: Path) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong; torch's own words advise to load what could run code."""
+    """Return the cause of an error; torch's own text advises to load what could run code."""
     if isinstance(error, UnpicklingError) or "weights_only" in str(error):
-        return "something in it is no tensor, and could run code"
+        return "something in it is not a tensor, and could run code"
     return repr(error).partition("\\n")[0]
 
 
 def _identity(path: Path) -> dict[str, Any]:
-    """What the first format kept in two files."""
+    """Return the identity that the first format kept in two files."""
     command, versions = path / "command.txt", read_json(path / OLD_VERSIONS)
     started = datetime.fromtimestamp(command.stat().st_mtime, UTC)
     known = {name: versions.pop(name) for name in ("python", "platform")}
@@ -258,6 +258,6 @@ def _checkpoints(path: Path) -> list[Path]:
 
 
 def _old_files(path: Path) -> list[Path]:
-    """What is left of the first format."""
+    """Return the files that are left of the first format."""
     names = [OLD_VERSIONS, "command.txt", *_TREES, *(f"{name}_model.zip" for name in MODELS)]
     return [file for name in names if (file := path / name).is_file()] + _checkpoints(path)

@@ -1,7 +1,8 @@
-"""Training callbacks: portfolio figures to TensorBoard, validation backtests, checkpoints."""
+"""Training callbacks: portfolio metrics to TensorBoard, validation backtests, checkpoints."""
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam
 
+from agents.progress import Outlook
 from agents.saving import save_agent
 from agents.sb3.algorithms import policy_for
 from agents.sb3.curves import write_points
@@ -16,7 +18,7 @@ from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
 from agents.training.config import Range
 from agents.training.run_folder import save_checkpoint
-from agents.training.validation import Validation, plain
+from agents.training.validation import Probes, Validation, plain
 from portfolio_env import Market
 from portfolio_env.evaluation.report.plots import equity_curves
 from portfolio_env.files.atomic import read_json, write_json
@@ -25,11 +27,12 @@ STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
 
 
 class PortfolioMetrics(BaseCallback):
-    """Log what the lanes' accounts do, from `info`: for on-policy and off-policy algorithms alike.
+    """Log metrics of the lanes' accounts from `info`, for on-policy and off-policy algorithms.
 
-    ``portfolio/value`` is the mean final value of the episodes that ended since the last log,
-    ``portfolio/turnover``, ``cost``, ``drawdown`` and ``concentration`` are means over lanes and
-    steps.
+    ``rollout/value`` is the mean final value of the episodes that ended since the last log;
+    ``rollout/turnover``, ``cost``, ``drawdown`` and ``concentration`` are means over lanes and
+    steps. They depend on the age and the dates of the episodes; ``ProbeCallback`` logs curves that
+    depend on the policy alone.
 
     Args:
         hparams: Settings of the run, shown in TensorBoard's HPARAMS tab.
@@ -45,8 +48,8 @@ class PortfolioMetrics(BaseCallback):
     def _on_training_start(self) -> None:
         metrics = {
             "validation/excess_growth": 0.0,
-            "portfolio/turnover": 0.0,
-            "portfolio/value": 0.0,
+            "portfolio/validation/turnover": 0.0,
+            "portfolio/validation/value": 0.0,
         }
         if self.model.num_timesteps == 0:
             write_points(self.logger, {"hparams": HParam(self.hparams, metrics)}, 0)
@@ -54,20 +57,18 @@ class PortfolioMetrics(BaseCallback):
     def _on_step(self) -> bool:
         infos = self.locals["infos"]
         for key in STEP_MEANS:
-            self.logger.record_mean(
-                f"portfolio/{key}", float(np.mean([info[key] for info in infos]))
-            )
+            self.logger.record_mean(f"rollout/{key}", float(np.mean([info[key] for info in infos])))
         for lane in np.flatnonzero(self.locals["dones"]):
-            self.logger.record_mean("portfolio/value", infos[lane]["portfolio_value"])
+            self.logger.record_mean("rollout/value", infos[lane]["portfolio_value"])
         return True
 
 
 class PeriodicCallback(BaseCallback):
-    """Acts between updates every so many environment steps, and at the end of the training.
+    """Base of callbacks that act between updates every so many steps, and at the end of training.
 
     A rollout is a bad moment: the data collected so far would be lost to a checkpoint. It acts
     after the first rollout that reaches or passes a multiple of ``every``, which the number of
-    steps alone tells, so a resumed training acts when an uninterrupted one does.
+    steps alone decides, so a resumed training acts when an uninterrupted one does.
 
     Args:
         every: Environment steps over all lanes between two acts.
@@ -79,7 +80,7 @@ class PeriodicCallback(BaseCallback):
         self._done_at = 0
 
     def act(self) -> None:
-        """Do what is due."""
+        """Perform the action of the callback."""
         raise NotImplementedError(f"{type(self).__name__} must define act()")
 
     def _on_training_start(self) -> None:
@@ -98,6 +99,32 @@ class PeriodicCallback(BaseCallback):
             self.act()
 
 
+class ProgressCallback(BaseCallback):
+    """Show a bar, and say after the first update if the training will take hours.
+
+    Args:
+        advance: Takes the steps so far, see ``agents.progress.bar``.
+        outlook: Likewise, at the beginning of every rollout that follows an update.
+    """
+
+    def __init__(self, advance: Callable[[int], None], outlook: Outlook) -> None:
+        super().__init__()
+        self.advance, self.outlook = advance, outlook
+        self._seen = False
+
+    def _on_rollout_start(self) -> None:
+        if self._seen and self.num_timesteps > getattr(self.model, "learning_starts", 0):
+            self.outlook.look(self.num_timesteps)
+
+    def _on_step(self) -> bool:
+        if not self._seen:
+            self._seen = True  # the first step may have compiled: time counts from its end
+            if self.num_timesteps > getattr(self.model, "learning_starts", 0):
+                self.outlook.look(self.num_timesteps)
+        self.advance(self.num_timesteps)
+        return True
+
+
 class LogCallback(PeriodicCallback):
     """Write what was recorded: of the rollouts since the last time, and of the last update.
 
@@ -111,7 +138,7 @@ class LogCallback(PeriodicCallback):
 
 
 class CheckpointCallback(PeriodicCallback):
-    """Save everything that the training needs to go on; the last in a list of callbacks.
+    """Save everything that the training needs to resume; the last in a list of callbacks.
 
     Args:
         path: Run folder.
@@ -127,8 +154,33 @@ class CheckpointCallback(PeriodicCallback):
         save_checkpoint(self.path, self.model)
 
 
+class ProbeCallback(PeriodicCallback):
+    """Log the accounts of ``Probes`` before the first update and every so many steps.
+
+    Args:
+        probes: The backtests.
+        every: Environment steps between two of them.
+    """
+
+    def __init__(self, probes: Probes, every: int) -> None:
+        super().__init__(every)
+        self.probes = probes
+
+    def _on_training_start(self) -> None:
+        super()._on_training_start()
+        market = self.probes.market
+        self.policy = policy_for(self.model, make_sb3_vec_env(market, **self.probes.options))
+        if self.model.num_timesteps == 0:
+            self.act()
+
+    def act(self) -> None:
+        """Backtest once on both ranges."""
+        self.policy.load_state_dict(self.model.policy.state_dict())
+        write_points(self.logger, self.probes.run(self.policy), self.model.num_timesteps)
+
+
 class ValidationCallback(PeriodicCallback):
-    """Backtest on the validation range, log it, and keep the model that beats equal weight by most.
+    """Backtest on the validation range, log it, and keep the model with the largest edge.
 
     Results (see ``Validation``) go to ``validation.json`` of the run folder, the best model to
     ``best_model.safetensors``.

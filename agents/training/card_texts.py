@@ -1,4 +1,4 @@
-"""The words of a model card."""
+"""Texts of a model card."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _SEAL = "<!-- sha256 of what is above: {} -->\n"
 
 
 def sealed(text: str) -> str:
-    """A page with its checksum in a comment at its end."""
+    """Return a page with its checksum in a comment at its end."""
     return text + _SEAL.format(sha256(text.encode()).hexdigest())
 
 
 def is_intact(page: str) -> bool:
-    """Whether a page is as it was sealed."""
+    """Return whether a page is as it was sealed."""
     text = page[: -len(_SEAL.format("0" * 64))]
     return page == sealed(text)
 
 
 def limits(card: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before trusting a model, from the facts of its card."""
+    """Return the limitations of a model, from the facts of its card."""
     seeds, rules, looks = card["seeds"], card["rules"], card["looks"]["count"]
     models, selection = card["validation"]["models"], card["selection"]
     said = [
@@ -61,22 +61,22 @@ def limits(card: Mapping[str, Any]) -> list[str]:
     if card["state"] != "finished":
         said.append(f"Its training has not come to its end: {card['state']}.")
     said.append(
-        "Its test range has not been looked at."
+        "Its test range has not been used."
         if not looks
-        else f"Its test range has been looked at {looks} time{'s' * (looks > 1)}: what is chosen "
-        "after a look is no longer judged out of sample."
+        else f"Its test range has been used {looks} time{'s' * (looks > 1)}: choices made since "
+        "then are in-sample."
     )
     return said
 
 
 def _options(model: Mapping[str, Any]) -> str:
-    """Options of the algorithm, where any were given."""
+    """Return the options of the algorithm, where any were given."""
     given = model.get("algo_options", "{}")
     return "" if given == "{}" else f" {given}"
 
 
 def markdown(card: Mapping[str, Any]) -> str:
-    """A card as a page of Markdown."""
+    """Return a card as a page of Markdown."""
     model, market, selection = card["model"], card["market"], card["selection"]
     names = card["features"]["names"]
     count = f"{len(names)} features" if names else "features"
@@ -170,7 +170,7 @@ def _made_with(card: Mapping[str, Any]) -> list[str]:
 
 
 def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """A Markdown table whose columns are aligned as text too."""
+    """Return a Markdown table whose columns are aligned as text too."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: tuple[str, ...]) -> str:

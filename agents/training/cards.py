@@ -1,4 +1,4 @@
-"""Model cards: what a trained model is, from the files of its run; facts, and nothing else."""
+"""Model cards: the facts on a trained model, from the files of its run."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Card = dict[str, Any]
 def validate_models(
     path: Path, config: TrainConfig, market: Market, ranges: Mapping[str, Range]
 ) -> dict[str, dict[str, float | None]]:
-    """The figures of both models of a finished run on its validation range; {} of another."""
+    """Return the validation metrics of both models of a finished run; {} of another."""
     if not is_finished(path):
         return {}
     validation, found = Validation(market, ranges["validation"], config.env_options()), {}
@@ -54,7 +54,7 @@ def write_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | No
     """Write the card of a run or a walk forward, as JSON and as Markdown.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         models: See ``validate_models``; None keeps those of the card before.
     """
     card = make_card(path, models)
@@ -65,7 +65,7 @@ def write_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | No
 
 
 def renew_card(path: Path) -> Card:
-    """Write a card anew, with backtests of the models on the validation range.
+    """Rewrite a card, with backtests of the models on the validation range.
 
     Raises:
         DataError: If the market has changed since the run was trained.
@@ -80,7 +80,7 @@ def renew_card(path: Path) -> Card:
 
 
 def make_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | None = None) -> Card:
-    """The card of a run or a walk forward as it stands now; nothing is written.
+    """Return the card of a run or a walk forward as it stands now; nothing is written.
 
     Raises:
         DataError: If the run's files hold other things than a training writes.
@@ -92,7 +92,7 @@ def make_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | Non
         if isinstance(error, PortfolioError):
             raise
         raise DataError(
-            f"{path} is damaged: its files do not hold what a card tells ({error!r:.200})"
+            f"{path} is damaged: its files lack facts of the card ({error!r:.200})"
         ) from error
     return card
 
@@ -158,7 +158,7 @@ def _of_walk_forward(path: Path) -> Card:
     return {
         "model": _network(config),
         "seeds": plan["seeds"],
-        "market": first["market"] | {"hash": None},  # each fold scales its features by itself
+        "market": first["market"] | {"hash": None},  # each fold scales its features on its own
         "features": first["features"],
         "ranges": {
             f"{name} {part}": card["ranges"][part]
@@ -189,13 +189,13 @@ def _rules(config: Mapping[str, Any]) -> Card:
 
 
 def _names(market: Mapping[str, Any], features: Mapping[str, Any]) -> list[str] | None:
-    """Names of the features; runs of the first format keep them with the scalers alone."""
+    """Return the features' names; runs of the first format keep them with the scalers alone."""
     names: list[str] | None = market.get("feature_names") or features.get("names")
     return names
 
 
 def _selection(path: Path, config: Mapping[str, Any]) -> Card:
-    """How the best model was chosen."""
+    """Return how the best model was selected."""
     if config["algo"] == "direct":
         options = parse_json(config.get("algo_options", "{}"))
         size = config["num_envs"] * options.get("steps", DirectOptions.steps)

@@ -1,4 +1,4 @@
-"""What a training run is made of: one dataclass, also the command line of train.py."""
+"""Settings of a training run: one dataclass, also the command line of train.py."""
 
 import dataclasses
 import json
@@ -19,6 +19,7 @@ from portfolio_env import Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.pipeline import build_market
+from portfolio_env.market.rates import absolute
 from portfolio_env.market.timeline import Timestamps, row_of, split_rows
 from portfolio_env.names import names_plugin, plugin_name
 
@@ -28,7 +29,7 @@ LARGEST = 2**31 - 1
 RANGES = {
     "timesteps": (1, 2**53),
     "num_envs": (1, LARGEST),
-    "seed": (0, 2**32 - 1),  # what NumPy's legacy generator takes
+    "seed": (0, 2**32 - 1),  # largest seed of NumPy's legacy generator
     "freeze_encoder": (0, 1),
     "prediction_weight": (0, math.inf),
     "window": (1, LARGEST),
@@ -52,18 +53,18 @@ LATER_STAGES = ("epochs", "iterations", "loss", "schedule", "ema")
 
 @dataclass(frozen=True)
 class Stages:
-    """How stages 1 and 2 of a curriculum are trained."""
+    """Options of stages 1 and 2 of a curriculum."""
 
     epochs: int = 20
-    """Of stage 1: passes over the training range, at most; 5 without a better forecast end it."""
+    """Largest number of passes over the training range in stage 1; 5 without progress end it."""
     iterations: int = 150
-    """Of stage 2: gradient steps."""
+    """Gradient steps of stage 2."""
     loss: Literal["growth", "sharpe"] = "growth"
-    """Of stage 2: net log growth, or the net Sharpe ratio less a penalty on concentration."""
+    """Objective of stage 2: net log growth, or net Sharpe ratio less a concentration penalty."""
     schedule: Schedule = "cosine"
-    """Of the learning rate: down to 0 by half a cosine, or halved where validation stalls."""
+    """Learning rate: down to 0 by half a cosine, or halved where validation stalls."""
     ema: float = 0.0
-    """Decay of an average of the weights that is validated and handed on in their place, e.g. 0.99;
+    """Decay of an average of the weights that is validated and used in their place, e.g. 0.99;
     0 takes the weights themselves."""
 
     def __post_init__(self) -> None:
@@ -79,8 +80,8 @@ class TrainConfig:
     """Settings of a training run; the defaults are the recipe measured to work."""
 
     algo: str = "ppo"
-    """Learning algorithm: ppo, a2c, sac, td3, ddpg, tqc, trpo; direct, which climbs the gradient of
-    net growth, without RL; or a class of your own, my_algos:MyPPO."""
+    """Learning algorithm: ppo, a2c, sac, td3, ddpg, tqc, trpo; direct, gradient ascent on
+    net growth without RL; or a class of your own, my_algos:MyPPO."""
     algo_options: str = "{}"
     """Options of the algorithm and its policy as JSON, e.g. '{"gamma": 0.9, "net_arch": [64]}'."""
     market: str = "sp500"
@@ -94,7 +95,7 @@ class TrainConfig:
     features: str = "minimal"
     """Feature set; scalers are fitted on the training range only."""
     data: DataOptions = field(default_factory=DataOptions)
-    """How the data are prepared."""
+    """Preparation of the data."""
     train: float | str = 0.6
     """Training range: fraction of the bars, or the date at which it ends."""
     validation: float | str = 0.2
@@ -122,7 +123,7 @@ class TrainConfig:
     """Stages of training: 1 forecasts of the next bar, 2 the gradient of net growth, 3 the
     algorithm, e.g. 1,2,3; each starts from what the one before has learned."""
     stages: Stages = field(default_factory=Stages)
-    """How stages 1 and 2 are trained."""
+    """Training of stages 1 and 2."""
     freeze_encoder: float = 0.0
     """Share of stage 3, at its start, that leaves the encoder as it is: 0 none, 1 all of it."""
     prediction_weight: float | None = None
@@ -153,13 +154,13 @@ class TrainConfig:
     initial_value: float = 10_000.0
     """Money at the start of an episode."""
     costs: TransactionCosts = field(default_factory=TransactionCosts)
-    """What trading and holding cost."""
+    """Costs of trading and holding."""
     cost_model: str | None = None
     """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
     cost_options: str = "{}"
     """Options of the cost model as JSON."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
-    """Which portfolios may be held."""
+    """Constraints on portfolios and trades."""
     validation_every: int | None = None
     """Environment steps between two backtests on the validation range; default a tenth of all."""
     checkpoint_every: int | None = None
@@ -170,7 +171,7 @@ class TrainConfig:
     """Run folder itself, instead of a name made of market, algorithm, seed and time."""
 
     def __post_init__(self) -> None:
-        """Check what the environment and the learner do not check themselves."""
+        """Check what neither the environment nor the learner checks."""
         for name in ("algo", "encoder"):  # in Python they may be given themselves
             if isinstance(given := getattr(self, name), type):
                 object.__setattr__(self, name, plugin_name(given))
@@ -213,28 +214,30 @@ class TrainConfig:
                 f"{self.observation!r}, or prediction_weight 0"
             )
         if self.policy == "dirichlet" and self.algo in ALGORITHMS:
-            policy_class(self.algo, self.policy)  # refuses what cannot train it
+            policy_class(self.algo, self.policy)  # rejects algorithms that cannot train it
         if self.algo == "direct" and self.policy != "per_asset":
-            raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
+            raise ArgumentError(
+                f"policy {self.policy!r} is not for direct, which trains 'per_asset' only"
+            )
         if self.algo == "direct" and self.reward != TrainConfig.reward:
             raise ArgumentError(
-                f"reward {shortened(self.reward)} is of RL; direct climbs net growth itself: "
-                "leave it out"
+                f"reward {shortened(self.reward)} has no effect on direct, which maximises net "
+                "growth itself: leave it out"
             )
         climbs = self.algo == "direct" or "2" in self.curriculum
         if climbs and self.constraints.max_period_turnover is not None:
             raise ArgumentError(
                 f"constraints.max_period_turnover is {self.constraints.max_period_turnover}: "
-                f"algo {self.algo} with curriculum {self.curriculum} climbs net growth by its "
-                "gradient, where it has no differentiable twin; use constraints.max_turnover, or "
-                "RL without stage 2"
+                f"algo {self.algo} with curriculum {self.curriculum} follows the gradient "
+                "of net growth, where this limit is not differentiable; use "
+                "constraints.max_turnover, or RL without stage 2"
             )
         if self.algo == "trpo" and self.freeze_encoder:
             raise ArgumentError(
                 f"freeze_encoder is {self.freeze_encoder}: trpo takes gradients of every weight; "
                 "choose ppo, or freeze_encoder 0"
             )
-        torch_device(self.device)
+        torch_device(self.device, available=False)  # a run of a GPU is read without one too
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
                 'policy "flat_mlp" cannot read index observations; pass observation "flat"'
@@ -246,16 +249,16 @@ class TrainConfig:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The settings as JSON-able values."""
+        """Return the settings as JSON-able values."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, settings: Any, source: str | Path = "config.json") -> "TrainConfig":
-        """The inverse of ``to_json``.
+        """Invert ``to_json``.
 
         Args:
-            settings: What was read.
-            source: Where from, for the message.
+            settings: Settings that were read.
+            source: Origin of the settings, for messages.
 
         Raises:
             DataError: If it lacks a field or has one too many, or a value is of another type or
@@ -273,7 +276,7 @@ class TrainConfig:
                 parts["data"] = from_object(DataOptions, settings["data"], "data", later=later)
             stages = settings.get("stages", {})
             parts["stages"] = from_object(Stages, stages, "stages", later=LATER_STAGES)
-            if isinstance(frozen := settings.get("freeze_encoder"), bool):  # once all or nothing
+            if isinstance(frozen := settings.get("freeze_encoder"), bool):  # a bool in earlier runs
                 parts["freeze_encoder"] = float(frozen)
             return from_object(cls, settings | parts, "it", later=LATER)
         except ArgumentError as error:
@@ -282,7 +285,7 @@ class TrainConfig:
             ) from error
 
     def resolved(self) -> "TrainConfig":
-        """The settings with every dependent default filled in, and the market's path absolute."""
+        """Return the settings with all dependent defaults filled in and an absolute market path."""
         on_policy = is_on_policy(self.algo)
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
@@ -293,6 +296,9 @@ class TrainConfig:
             self,
             market=str(path.resolve()) if path.exists() else self.market,
             data=self.data.resolved(),
+            costs=dataclasses.replace(
+                self.costs, cash_rate_annual=absolute(self.costs.cash_rate_annual)
+            ),
             timesteps=timesteps,
             num_envs=self.num_envs or (256 if on_policy else 64),
             window=self.window or (1 if self.encoder == "per_asset" else 60),
@@ -304,7 +310,7 @@ class TrainConfig:
         )
 
     def load_market(self) -> tuple[Market, dict[str, Range]]:
-        """The market, scaled on its training range, and the half-open rows of every range."""
+        """Return the market, scaled on its training range, and the half-open rows of all ranges."""
         panel = self.data.panel(self.market, self.assets, self.start, self.end)
         ranges = self._split(panel.timestamps)
         pipeline = self.data.pipeline(self.features)
@@ -326,41 +332,41 @@ class TrainConfig:
 
     @property
     def has_encoder(self) -> bool:
-        """Whether there is an encoder with weights to train."""
+        """Return whether there is an encoder with weights to train."""
         return self.encoder != "per_asset" and self.policy != "flat_mlp"
 
     @property
     def bars(self) -> int:
-        """Bars of the encoder's window, once the settings are resolved."""
+        """Return the bars of the encoder's window, once the settings are resolved."""
         assert self.window is not None
         return self.window
 
     @property
     def observed(self) -> int:
-        """Bars of an observation: with ``history="past"`` an encoder reads more than its window."""
+        """Return the bars of an observation: more than the window with ``history="past"``."""
         if not self.has_encoder or not issubclass(encoder_class(self.encoder), Encoder):
             return self.bars
         built_in = self.encoder in ENCODERS
         if built_in and "history" not in self.encoder_kwargs:
             return self.bars
-        # What is built in draws nothing there; a user's own may need numbers.
+        # Built-in encoders draw nothing there; a user's own may need random numbers.
         with th.random.fork_rng(devices=[]), th.device("meta") if built_in else nullcontext():
             return make_encoder(self.encoder, 1, self.bars, **self.encoder_kwargs).bars
 
     @property
     def encoder_kwargs(self) -> dict[str, Any]:
-        """The options of the encoder."""
+        """Return the options of the encoder."""
         options: dict[str, Any] = json.loads(self.encoder_options)
         return options
 
     @property
     def algo_kwargs(self) -> dict[str, Any]:
-        """The options of the algorithm and its policy."""
+        """Return the options of the algorithm and its policy."""
         options: dict[str, Any] = json.loads(self.algo_options)
         return options
 
     def env_options(self) -> dict[str, Any]:
-        """Keywords of ``PortfolioEnv`` that define the task, for training and evaluation alike."""
+        """Return keywords of ``PortfolioEnv`` for the task, in training and evaluation alike."""
         return {
             "window": self.observed,
             "observation": self.observation,
@@ -375,7 +381,7 @@ class TrainConfig:
         }
 
     def training_options(self, market: Market, train: Range) -> dict[str, Any]:
-        """Further keywords for training: where episodes start, what they hold, the reward."""
+        """Return further keywords for training: starts, starting weights, the reward."""
         drawn = market.n_assets > 8 and self.policy != "flat_mlp"
         universe = self.universe if self.universe is not None else 8 * drawn
         start = max(train[0], market.warmup + self.observed - 1)

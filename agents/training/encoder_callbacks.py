@@ -1,4 +1,4 @@
-"""What training of an encoder within RL adds: forecasts beside it, a frozen start, its pictures."""
+"""Callbacks for encoders within RL: forecasts as an auxiliary loss, a frozen start, figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class FrozenStart(BaseCallback):
-    """Keeps the encoder as it is at first; from the first rollout after some timesteps it learns.
+    """Freeze the encoder at first; it learns from the first rollout after some timesteps on.
 
     What is frozen follows from the number of timesteps alone, so a resumed training needs no more.
 
@@ -47,7 +47,7 @@ class FrozenStart(BaseCallback):
 
 
 class PredictionLoss(BaseCallback):
-    """Makes forecasts of the next bar a part of the algorithm's loss, with a weight.
+    """Add forecasts of the next bar to the algorithm's loss, with a weight.
 
     Before each step of an optimiser that trains an encoder, the gradient of the weighted negative
     log likelihood on some bars of the training range joins that of the algorithm. A training of its
@@ -55,11 +55,11 @@ class PredictionLoss(BaseCallback):
     frozen encoder is left alone.
 
     Args:
-        weight: Of the likelihood of returns in units of their deviation.
+        weight: Weight of the likelihood of returns in units of their deviation.
         market: The market the encoder is bound to.
         train: Half-open range of bars.
-        seed: Of the choice of bars, with the number of steps so far, so that a resumed training
-            chooses the same.
+        seed: Seed of the choice of bars, with the number of steps so far, so that a resumed
+            training chooses the same.
         batch: Bars per step.
     """
 
@@ -110,7 +110,7 @@ def _trains(optimizer: Optimizer, embeddings: Embeddings) -> bool:
 
 
 class EncoderFigures(PeriodicCallback):
-    """Shows what the encoder looks at and whether its forecasts' uncertainty is right.
+    """Log figures of the encoder's attention and of the calibration of its forecasts.
 
     Args:
         market: The market.
@@ -124,7 +124,7 @@ class EncoderFigures(PeriodicCallback):
         self.market, self.train, self.validation = market, train, validation
 
     def act(self) -> None:
-        """Look once."""
+        """Draw and log the figures."""
         self.model.policy.set_training_mode(False)
         (embeddings, *_) = all_embeddings(self.model.policy)
         returns = None

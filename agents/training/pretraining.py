@@ -23,7 +23,7 @@ from portfolio_env.market import Market
 
 @dataclass(frozen=True)
 class PretrainingOptions(FitOptions):
-    """How an encoder is pretrained.
+    """Options of pretraining an encoder.
 
     Attributes:
         epochs: Passes over the training range, at most; a round is an epoch.
@@ -42,13 +42,13 @@ class PretrainingOptions(FitOptions):
 
 
 class Pretrainer:
-    """Fits an encoder and its head by the Gaussian likelihood of simple returns t -> t + 1.
+    """Fit an encoder and its head by the Gaussian likelihood of simple returns t -> t + 1.
 
     Targets never reach beyond the range they belong to, see ``NextReturns``.
 
     Args:
         embeddings: An encoder with a head for forecasts; it is bound to the market.
-        market: With the features the encoder reads.
+        market: Market with the encoder's features.
         train: Half-open range of bars.
         validation: Half-open range on which training is stopped.
         options: See ``PretrainingOptions``.
@@ -81,11 +81,11 @@ class Pretrainer:
 
     @property
     def samples(self) -> int:
-        """Bars seen so far."""
+        """Return the number of bars seen so far."""
         return self.fit.round * len(self.train)
 
     def advance(self) -> dict[str, float]:
-        """Do one epoch.
+        """Run one epoch.
 
         Returns:
             ``train/nll`` (in standardised returns), ``train/learning_rate``, ``validation/nll``,
@@ -111,7 +111,7 @@ class Pretrainer:
         return numbers | calibration.numbers()
 
     def restore_best(self) -> None:
-        """Give encoder and head the weights of the best validation, for use: nothing is dropped."""
+        """Restore the weights of the best validation of encoder and head, in evaluation mode."""
         self.embeddings.load_state_dict(self.fit.best_weights())
         self.embeddings.eval()  # a training that was resumed at its end has not been
 

@@ -26,11 +26,13 @@ from agents.training.training_state import save_training
 from portfolio_env import Market, env_info
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked, read_json, write_json
+from portfolio_env.html import card
+from portfolio_env.market.timeline import time_text
 from portfolio_env.names import last_name
 
 FORMAT = 2
 IDENTITY = "run.json"  # the first format had none
-OLD_VERSIONS = "versions.json"  # of the first format alone
+OLD_VERSIONS = "versions.json"  # only in the first format
 OLD_FORMAT = (
     "{0} is of the old format, whose files could run code; first: "
     "python -m agents.store convert {0}"
@@ -43,7 +45,7 @@ _EVALUATIONS = ".evaluation.lock"  # held while others are counted
 _BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, PLUGINS, "market.json", "features.json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A training run read back from its folder.
 
@@ -63,6 +65,25 @@ class Run:
     ranges: dict[str, Range]
     env_options: dict[str, Any]
     model: BaseAlgorithm | DirectAgent
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        return f"Run({facts['folder']}: {facts['agent']}; {facts['market']}; test {facts['test']})"
+
+    def _repr_html_(self) -> str | None:
+        return card("Run", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """Return the main facts of the run by name."""
+        names = ("algo", "policy", "encoder", "seed", "timesteps")
+        told = [f"{name} {self.config[name]}" for name in names if name in self.config]
+        times = self.market.timestamps
+        dates = {
+            name: f"{time_text(times[start])} to {time_text(times[end - 1])}"
+            for name, (start, end) in self.ranges.items()
+        }
+        market = f"{self.config.get('market')}, {self.market!r}"
+        return {"folder": str(self.path), "agent": ", ".join(told), "market": market, **dates}
 
 
 def load_run(
@@ -89,7 +110,7 @@ def load_run(
 def load_model(
     path: Path, config: TrainConfig, market: Market, *, model: str, device: str
 ) -> BaseAlgorithm | DirectAgent:
-    """The agent of a run, for the market that the run was trained on; see ``load_run``."""
+    """Return the agent of a run, for the market that the run was trained on; see ``load_run``."""
     file = model_file(path, model)
     if config.algo == "direct":
         direct = DirectAgent.load(file, device=torch_device(device))
@@ -100,7 +121,7 @@ def load_model(
 
 
 def model_file(path: Path, model: str) -> Path:
-    """The file of the final or best model of a run, or its latest checkpoint without one."""
+    """Return the file of a run's final or best model, or its latest checkpoint without one."""
     file = path / f"{model}_model{SUFFIX}"
     if not file.exists():
         checkpoint = latest_checkpoint(path)
@@ -111,15 +132,15 @@ def model_file(path: Path, model: str) -> Path:
 
 
 def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
-    """The settings of a run.
+    """Read the settings of a run.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         importing: The plug-ins that they name are to be imported: their sources are looked for, and
             a line says which have changed.
 
     Raises:
-        DataError: If the folder is no run, or one of the first format, or names plug-ins that it
+        DataError: If the folder is not a run, or one of the first format, or names plug-ins that it
             may not, see ``portfolio_env.files.plugins.admit``.
         ArgumentError: If the source of a plug-in is not found.
     """
@@ -140,19 +161,19 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
 
 
 def is_old_run(path: Path) -> bool:
-    """Whether a run is of the first format, which kept pickles."""
+    """Return whether a run is of the first format, which kept pickles."""
     return not (path / IDENTITY).exists() and (path / OLD_VERSIONS).exists()
 
 
 def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[str, Range]]:
-    """The market of a run and its ranges, refused when it is not the one the run was trained on."""
+    """Load the market of a run and its ranges; reject another market than it was trained on."""
     market, ranges = config.load_market()
     check_market(path, config, market)
     return market, ranges
 
 
 def check_market(path: Path, config: TrainConfig, market: Market) -> None:
-    """Refuse a market that is not the one the run was trained on."""
+    """Reject a market that is not the one the run was trained on."""
     try:
         recorded = read_json(path / "market.json")
         known, bars, assets = recorded["hash"], recorded["n_bars"], recorded["assets"]
@@ -167,11 +188,11 @@ def check_market(path: Path, config: TrainConfig, market: Market) -> None:
 
 
 def new_folder(config: TrainConfig, name: str) -> Path:
-    """The folder for something new: ``config.out``, or one within ``config.runs``.
+    """Return the folder for a new run: ``config.out``, or one within ``config.runs``.
 
     Args:
         config: Settings.
-        name: Of a folder within ``config.runs``, after market and algorithm.
+        name: Last part of the folder's name, after market and algorithm.
 
     Raises:
         ArgumentError: If the folder exists and is not empty.
@@ -185,13 +206,15 @@ def new_folder(config: TrainConfig, name: str) -> Path:
 
 def refuse_filled(path: Path) -> None:
     """Raise ArgumentError if a folder holds more than a process killed at its start leaves."""
+    if path.is_file():
+        raise ArgumentError(f"out={str(path)!r} must be a folder; it is a file")
     if path.exists() and not all(file.name.startswith(_BEFORE_CONFIG) for file in path.iterdir()):
         raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
 
 
 @contextmanager
 def one_process(path: Path) -> Iterator[None]:
-    """Keep other processes from writing to a folder, which is created if missing.
+    """Lock a folder, which is created if missing, against other processes that write to it.
 
     Raises:
         DataError: On entering, if another process writes to it, or something in it is a link.
@@ -204,7 +227,7 @@ def one_process(path: Path) -> Iterator[None]:
 
 @contextmanager
 def evaluating(path: Path) -> Iterator[None]:
-    """Keep others from removing or converting a run while it is evaluated; several may do so.
+    """Lock a run against removal and conversion while it is evaluated; several may do so.
 
     Raises:
         DataError: On entering, if something in the folder is a link.
@@ -219,7 +242,7 @@ def evaluating(path: Path) -> Iterator[None]:
 
 @contextmanager
 def alone(path: Path) -> Iterator[None]:
-    """Keep all other processes out of a folder, trainings and evaluations alike.
+    """Lock a folder against all other processes, trainings and evaluations alike.
 
     Raises:
         DataError: On entering, if another is at work there, or something in it is a link.
@@ -231,7 +254,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def is_locked(lock: Path) -> bool:
-    """Whether a process holds a lock."""
+    """Return whether a process holds a lock."""
     if not lock.exists():
         return False
     try:
@@ -249,7 +272,7 @@ def create_run(
     """Write all that is known of a new run before training.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         config: Resolved settings.
         market: Market with fitted features.
         ranges: Rows of each range.
@@ -267,7 +290,7 @@ def create_run(
 
 
 def save_checkpoint(path: Path, agent: BaseAlgorithm) -> Path:
-    """Save everything that a training needs to go on exactly, and remove older checkpoints."""
+    """Save everything that a training needs to resume exactly, and remove older checkpoints."""
     file = path / CHECKPOINTS / f"{agent.num_timesteps:012d}{SUFFIX}"
     save_training(file, agent)
     for old in _checkpoints(path)[:-KEPT_CHECKPOINTS]:
@@ -276,7 +299,7 @@ def save_checkpoint(path: Path, agent: BaseAlgorithm) -> Path:
 
 
 def latest_checkpoint(path: Path) -> Path | None:
-    """The newest checkpoint of a run, if it has one."""
+    """Return the newest checkpoint of a run, if it has one."""
     return next(reversed(_checkpoints(path)), None)
 
 
@@ -286,7 +309,7 @@ def _checkpoints(path: Path) -> list[Path]:
 
 
 def started(command: str) -> dict[str, Any]:
-    """What tells a run or a walk forward from every other one, and what it is made with.
+    """Return a new run's unique id, start, command and environment.
 
     Args:
         command: The command that starts it.

@@ -1,4 +1,4 @@
-"""What the store knows of a run or a walk forward, read from its own files."""
+"""Records of runs and walk forwards in the store, read from their own files."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Record:
     """One run, or one walk forward with its runs.
 
     Attributes:
-        path: Its folder.
+        path: Folder of the run.
         id: 12 hexadecimal digits that it keeps wherever it is moved; "" in the first format.
-        algo: What trained it.
+        algo: Algorithm.
         market: Name of the market.
-        seeds: Of the runs.
+        seeds: Seeds of the runs.
         started: ISO time, UTC; "" in the first format.
         state: "running", "finished", "stopped 40%", "3 of 6 trained" or "old format".
         excess: Yearly log growth above equal weight on the validation range of the best model, or
             the mean of those of a walk forward; None if it is not known.
-        looks: How often its test range was looked at.
+        looks: Number of evaluations on its test range.
         runs: Folders of the runs of a walk forward.
     """
 
@@ -60,25 +60,27 @@ class Record:
     runs: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse what a stranger may have written in place of texts."""
+        """Reject values that are not texts, which a foreign file may hold."""
         for name in ("id", "algo", "market", "started"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name}, which is {getattr(self, name)!r:.60} and no text")
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds a run or a walk forward."""
+    """Return whether a folder holds a run or a walk forward."""
     return (path / "config.json").is_file() or (path / WALK_FORWARD).is_file()
 
 
 def read_record(path: Path) -> Record:
-    """The record of a folder.
+    """Return the record of a folder.
 
     Raises:
         DataError: If it is none of a run, or a file of it is damaged.
     """
     if not is_run(path):
-        raise DataError(f"{path} is no run folder: it has neither config.json nor {WALK_FORWARD}")
+        raise DataError(
+            f"{path} is not a run folder: it has neither config.json nor {WALK_FORWARD}"
+        )
     try:
         if (path / WALK_FORWARD).is_file():
             return _walk_forward(path)
@@ -90,7 +92,7 @@ def read_record(path: Path) -> Record:
 
 
 def read_records(store: Path) -> tuple[list[Record], list[str]]:
-    """Every run of a store, the oldest first, and what is wrong with those that cannot be read."""
+    """Return every run of a store, the oldest first, and the errors of unreadable ones."""
     found, problems = [], []
     for path in folders(store):
         try:
@@ -101,7 +103,7 @@ def read_records(store: Path) -> tuple[list[Record], list[str]]:
 
 
 def folders(store: Path) -> Iterator[Path]:
-    """The folders of a store that hold runs; those of unfinished operations are hidden."""
+    """Return the folders of a store that hold runs; those of unfinished operations are hidden."""
     if store.is_dir():
         for path in sorted(store.iterdir()):
             if not path.name.startswith(".") and path.is_dir() and is_run(path):
@@ -109,7 +111,7 @@ def folders(store: Path) -> Iterator[Path]:
 
 
 def find(name: str, store: Path) -> Path:
-    """The folder that is meant by a path, a folder's name, or the beginning of an id.
+    """Return the folder of a path, a folder's name, or the beginning of an id.
 
     Raises:
         ArgumentError: If there is none, or several ids begin so.
@@ -130,19 +132,19 @@ def find(name: str, store: Path) -> Path:
             f"{', '.join(path.name for path in begun)}; give more of it, or the folder"
         )
     raise ArgumentError(
-        f"{name!r} is no run: neither a folder, nor a name or the beginning of an id in {store}; "
-        "see: python -m agents.store list"
+        f"{name!r} is not a run: neither a folder, nor a name or the beginning of an id in "
+        f"{store}; see: python -m agents.store list"
     )
 
 
 def identity(path: Path) -> dict[str, Any]:
-    """Id, start, command and environment of a run; {} in the first format."""
+    """Return id, start, command and environment of a run; {} in the first format."""
     file = path / (WALK_FORWARD if (path / WALK_FORWARD).is_file() else IDENTITY)
     return read_json(file) if file.is_file() else {}
 
 
 def id_of(path: Path) -> str:
-    """The id of a run; "" of one whose files do not tell it."""
+    """Return the id of a run; "" if its files do not state it."""
     try:
         return str(identity(path).get("id", ""))
     except DataError:
@@ -150,14 +152,14 @@ def id_of(path: Path) -> str:
 
 
 def is_old(path: Path) -> bool:
-    """Whether a run, or a walk forward by one of its runs, is of the first format."""
+    """Return whether a run, or a walk forward by one of its runs, is of the first format."""
     if (path / WALK_FORWARD).is_file():
         return "id" not in identity(path) or any(map(is_old, member_runs(path)))
     return is_old_run(path)
 
 
 def refuse_old(path: Path) -> None:
-    """Refuse a run or a walk forward of the first format.
+    """Reject a run or a walk forward of the first format.
 
     Raises:
         DataError: With the command that converts it.
@@ -167,7 +169,7 @@ def refuse_old(path: Path) -> None:
 
 
 def member_runs(path: Path) -> list[Path]:
-    """The folders of the runs of a walk forward; what is behind links is none of them."""
+    """Return the folders of the runs of a walk forward, without following links."""
     return [
         folder
         for folder in sorted(path.glob("fold_[0-9]*/seed_[0-9]*"))
@@ -176,17 +178,17 @@ def member_runs(path: Path) -> list[Path]:
 
 
 def is_running(path: Path) -> bool:
-    """Whether a process is at work in a folder."""
+    """Return whether a process is at work in a folder."""
     return is_locked(path / LOCK)
 
 
 def is_finished(path: Path) -> bool:
-    """Whether a run is trained to its end."""
+    """Return whether a run is trained to its end."""
     return all((path / f"{model}_model{SUFFIX}").is_file() for model in MODELS)
 
 
 def market_name(market: str) -> str:
-    """The short name of a market that a configuration names."""
+    """Return the short name of a market that a configuration names."""
     return last_name(Path(market).stem.split("?")[0])
 
 
@@ -242,7 +244,7 @@ def _state(path: Path, config: dict[str, Any]) -> str:
 
 
 def _excess(path: Path) -> float | None:
-    """Of the best model on validation."""
+    """Return the best model's edge on validation."""
     if (path / CARD).is_file():
         best = read_json(path / CARD)["validation"]["models"].get("best", {})
         if best.get("excess_growth") is not None:
@@ -252,7 +254,7 @@ def _excess(path: Path) -> float | None:
 
 
 def validations(path: Path) -> list[dict[str, Any]]:
-    """The backtests on the validation range that were made while a run was trained by RL."""
+    """Return the validation backtests that were made while a run was trained by RL."""
     file = path / "validation.json"
     if not file.is_file():
         return []

@@ -1,11 +1,11 @@
-"""Training: from settings to a finished run folder, and on from where a stopped one left off."""
+"""Training: from settings to a finished run folder, and resuming of a stopped one."""
 
 import logging
 import shlex
 import sys
 from datetime import datetime
-from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch as th
@@ -16,8 +16,9 @@ from stable_baselines3.common.utils import get_device
 from agents.direct.training import DirectOptions, DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
+from agents.progress import Outlook, bar, duration
 from agents.saving import save_agent
-from agents.sb3.algorithms import make_agent
+from agents.sb3.algorithms import make_agent, torch_device
 from agents.sb3.classes import is_on_policy, sorted_options
 from agents.sb3.curves import curves, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
@@ -26,11 +27,13 @@ from agents.training.callbacks import (
     CheckpointCallback,
     LogCallback,
     PortfolioMetrics,
+    ProbeCallback,
+    ProgressCallback,
     ValidationCallback,
 )
 from agents.training.cards import validate_models, write_card
 from agents.training.config import Range, TrainConfig
-from agents.training.curriculum import direct_agent, hand_on, pretrained
+from agents.training.curriculum import direct_agent, hand_on, pretrained, shorter
 from agents.training.encoder_callbacks import (
     EncoderFigures,
     FrozenStart,
@@ -45,12 +48,15 @@ from agents.training.run_folder import (
     one_process,
     read_config,
 )
+from agents.training.run_records import is_finished
 from agents.training.training_state import restore_training
+from agents.training.validation import Probes
 from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
-POINTS = 1000  # of a curve, at most
+POINTS = 1000  # points of a curve, at most
+PROBES = 50  # backtests for curves in a training, at most
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -65,8 +71,9 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
         The run folder.
     """
     config = config.resolved()
+    torch_device(config.device)
     market, ranges = config.load_market()
-    learner = _learner(config, market, ranges)  # refuses what cannot be before there is a folder
+    learner = _learner(config, market, ranges)  # rejects invalid settings before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
     path = new_folder(config, f"{config.seed}__{stamp}")
     with one_process(path):
@@ -83,21 +90,32 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
         progress_bar: Show one on the terminal.
 
     Raises:
-        DataError: If the folder is no run, its market has changed since, or another process is at
-            work in it.
+        DataError: If the folder is not a run, its market has changed since, or another process is
+            at work in it.
     """
     path = Path(path)
     config = read_config(path)
     with one_process(path):
+        if is_over(path, config):
+            _LOGGER.info("%s is trained to its end already; nothing is left to do", path)
+        elif config.device.startswith("cuda") and not th.cuda.is_available():
+            _LOGGER.warning("torch finds no GPU: %s continues on the CPU", path)
         market, ranges = load_checked_market(path, config)
         learner = _learner(config, market, ranges)
         return _run(path, config, market, ranges, learner, progress_bar)
 
 
+def is_over(path: Path, config: TrainConfig) -> bool:
+    """Return whether a run has both models and no step of its settings is left."""
+    checkpoint = latest_checkpoint(path)  # none of the algorithm "direct"
+    steps = int(checkpoint.stem) if checkpoint is not None else config.timesteps
+    return is_finished(path) and (steps or 0) >= (config.timesteps or 0)
+
+
 def _learner(
     config: TrainConfig, market: Market, ranges: dict[str, Range]
 ) -> BaseAlgorithm | DirectTrainer:
-    """What is trained, before its first step."""
+    """Return the trainer of a run, before its first step."""
     assert config.timesteps and config.num_envs  # the settings are resolved
     first, end = market.warmup + config.observed - 1, ranges["train"][1]
     if first >= end - 1:
@@ -123,11 +141,11 @@ def _learner(
 
 
 def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> BaseAlgorithm:
-    """The agent of a run by an algorithm of SB3, before its first step.
+    """Return the agent of a run by an algorithm of SB3, before its first step.
 
     Args:
         config: Resolved settings.
-        market: With fitted features.
+        market: Market with fitted features.
         ranges: Rows of each range.
     """
     assert config.num_envs
@@ -156,10 +174,11 @@ def _run(
     progress_bar: bool,
 ) -> Path:
     try:
-        weights = pretrained(path, config, market, ranges)
+        weights = pretrained(path, config, market, ranges, progress_bar)
         if isinstance(learner, DirectTrainer):
             hand_on(weights, learner.agent.network)
-            _run_direct(path, config, learner)
+            probes = Probes(market, ranges, config.env_options(), config.observed)
+            _run_direct(path, config, learner, probes, progress_bar)
         else:
             hand_on(weights, learner.policy)
             _run_rl(path, config, market, ranges, learner, progress_bar)
@@ -185,20 +204,23 @@ def _run_rl(
     agent.set_logger(curves(path / "tb", int(checkpoint.stem) if checkpoint else 0))
     if checkpoint is not None:
         restore_training(agent, checkpoint)
-    left = config.timesteps - agent.num_timesteps  # below 0 where the last rollout went beyond
-    agent.learn(
-        left,
-        callback=callbacks,
-        log_interval=sys.maxsize,  # never: LogCallback does
-        reset_num_timesteps=False,
-        progress_bar=progress_bar and left > 0,
-    )
+    before, clock = agent.num_timesteps, perf_counter()
+    left = config.timesteps - before  # below 0 where the last rollout went beyond
+    outlook = Outlook("This training", config.timesteps, shorter(config))
+    with bar(config.algo, config.timesteps, before, shown=progress_bar and left > 0) as advance:
+        agent.learn(
+            left,
+            callback=[ProgressCallback(advance, outlook), *callbacks],
+            log_interval=sys.maxsize,  # never: LogCallback does
+            reset_num_timesteps=False,
+        )
+    _tell_pace(agent.num_timesteps - before, perf_counter() - clock)
     agent.logger.close()
     save_agent(agent, path / f"final_model{SUFFIX}")
 
 
 def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> DirectTrainer:
-    """Training by the gradient of net growth; timesteps are lanes x steps x iterations."""
+    """Return the trainer of ``direct``; timesteps are lanes x steps x iterations."""
     assert config.timesteps and config.num_envs and config.validation_every
     weight = config.prediction_weight or 0.0
     _, options = sorted_direct_options(config.algo_kwargs)
@@ -220,17 +242,41 @@ def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range
     )
 
 
-def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer) -> None:
+def _tell_pace(steps: int, seconds: float) -> None:
+    if steps > 0:
+        pace = f"{steps / seconds:,.0f} steps a second, validation included"
+        _LOGGER.info("trained %s steps in %s: %s", f"{steps:,}", duration(seconds), pace)
+
+
+def _run_direct(
+    path: Path, config: TrainConfig, trainer: DirectTrainer, probes: Probes, progress_bar: bool
+) -> None:
     assert config.checkpoint_every and trainer.validation
     agent, options = trainer.agent, trainer.options
     take_up(trainer, file := path / CHECKPOINTS / f"direct{SUFFIX}")
     logger = curves(path / "tb", trainer.samples)
     every = max(1, config.checkpoint_every // (options.lanes * options.steps))
-    run_rounds(trainer, file, partial(write_points, logger), every)
+    probe_every = max(1, trainer.fit.rounds // PROBES)
+
+    def record(points: dict[str, Any], samples: int) -> None:
+        done = trainer.fit.round
+        if done % probe_every == 0 or trainer.fit.finished:
+            with trainer.fit.averaged():
+                points = points | probes.run(agent)
+        write_points(logger, points, samples)
+
+    if trainer.fit.round == 0:
+        write_points(logger, probes.run(agent), 0)
+    fit, before, clock = trainer.fit, trainer.samples, perf_counter()
+    outlook = Outlook("This training", fit.rounds, shorter(config))
+    left = not fit.finished
+    with bar(config.algo, fit.rounds, fit.round, shown=progress_bar and left) as advance:
+        run_rounds(trainer, file, record, every, [advance, outlook.look])
+    _tell_pace(trainer.samples - before, perf_counter() - clock)
     agent.network.load_state_dict(trainer.fit.weights())
     agent.save(path / f"final_model{SUFFIX}")
     best = path / f"best_model{SUFFIX}"
-    if not best.exists():  # the last to be written: a finished run has its figures
+    if not best.exists():  # written last: a finished run has its metrics
         where = (trainer.market, trainer.validation, trainer.returns)
         write_points(logger, encoder_figures(trainer.embeddings, *where), trainer.samples)
     logger.close()
@@ -264,6 +310,10 @@ def _callbacks(
     callbacks: list[BaseCallback] = [
         PortfolioMetrics(config.to_json()),
         LogCallback(max(1, config.timesteps // POINTS)),
+        ProbeCallback(
+            Probes(market, ranges, config.env_options(), config.observed),
+            max(1, config.timesteps // PROBES),
+        ),
         ValidationCallback(path, market, validation, config.env_options(), every),
     ]
     if config.has_encoder:

@@ -1,4 +1,4 @@
-"""Backtests on the validation range: what chooses the best model, and what its card states."""
+"""Backtests in training: on the validation range to select the best model, and for curves."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from gymnasium.wrappers import RecordEpisodeStatistics
 
 from agents.training.config import Range
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.backtest import Policy
-from portfolio_env.metrics import annual_log_growth
+from portfolio_env.metrics import annual_log_growth, max_drawdown
+
+PROBE_BARS = 250  # of each stretch
 
 
 class Validation:
-    """An account on the validation range, beside equal weight.
+    """Backtest on the validation range, and its edge over equal weight.
 
     Args:
-        market: With fitted features.
+        market: Market with fitted features.
         rows: Validation range, half-open; the account always starts at its first bar.
         env_options: Keywords of ``PortfolioEnv``.
     """
@@ -48,6 +51,63 @@ class Validation:
         }
 
 
+class Probes:
+    """Deterministic backtests on the same bars every time, so that curves show learning alone.
+
+    The account trades the last bars of the training range and the first bars of the validation
+    range, at most ``PROBE_BARS`` of each.
+
+    Args:
+        market: Market with fitted features.
+        ranges: Rows of each range.
+        env_options: Keywords of ``PortfolioEnv``.
+        bars: Bars a decision observes.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        ranges: Mapping[str, Range],
+        env_options: Mapping[str, Any],
+        bars: int,
+    ) -> None:
+        self.market = market
+        (start, end), (first, last) = ranges["train"], ranges["validation"]
+        start = max(start, market.warmup + bars - 1, end - PROBE_BARS)
+        rows = {"train": (start, end), "validation": (first, min(last, first + PROBE_BARS))}
+        self.validations = {
+            name: Validation(market, within, env_options) for name, within in rows.items()
+        }
+        self.options = self.validations["validation"].options
+
+    def run(self, policy: Policy) -> dict[str, Any]:
+        """Backtest a policy on both ranges.
+
+        Returns:
+            By ``portfolio/train/`` and ``portfolio/validation/``: ``value``, the final value over
+            the initial one; ``excess_growth`` of ``Validation``; ``turnover`` and ``cost`` (share
+            of the account's value) a step; ``drawdown``, the largest; ``concentration``, the mean
+            sum of squared weights; and ``weights``, those held of the assets, as an array.
+        """
+        points: dict[str, Any] = {}
+        for name, validation in self.validations.items():
+            result, figures = validation.run(policy)
+            held = result.held
+            points |= {
+                f"portfolio/{name}/{key}": value
+                for key, value in {
+                    "value": float(result.values[-1] / result.values[0]),
+                    "excess_growth": figures["excess_growth"],
+                    "turnover": figures["turnover"],
+                    "cost": float(np.mean(result.costs / result.values[:-1])),
+                    "drawdown": float(max_drawdown(result.values)),
+                    "concentration": float((held**2).sum(axis=1).mean()),
+                    "weights": held[:, 1:],
+                }.items()
+            }
+        return points
+
+
 def plain(figures: Mapping[str, float]) -> dict[str, float | None]:
-    """Figures as JSON: the growth of a ruined account, minus infinity, is None there."""
+    """Return metrics as JSON: the growth of a ruined account, minus infinity, becomes None."""
     return {name: each if math.isfinite(each) else None for name, each in figures.items()}

@@ -1,4 +1,4 @@
-"""Walk forward with agents: one run per fold and seed, each trained on the past of its test.
+"""Walk forward with agents: one run per fold and seed, trained on the range before its test.
 
 The folder of a walk forward holds ``walk_forward.json`` (settings, seeds, folds) and ``fold_I/
 seed_S``, which are ordinary run folders.
@@ -45,11 +45,11 @@ _LOGGER = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """What a walk forward consists of.
+    """Plan of a walk forward: its folds, seeds and run folders.
 
     Attributes:
         config: Settings of every run but for ranges, seed and folder.
-        seeds: Of the runs of each fold.
+        seeds: Seeds of the runs of each fold.
         folds: Rows of the market that ``config`` loads.
         runs: Settings of the runs of each fold, without seed and folder.
     """
@@ -60,7 +60,7 @@ class Plan:
     runs: tuple[TrainConfig, ...]
 
     def folders(self, path: Path) -> dict[int, list[Path]]:
-        """Run folders in the order of the folds, by seed."""
+        """Return the run folders in the order of the folds, by seed."""
         folds = range(len(self.folds))
         return {seed: [path / f"fold_{i}" / f"seed_{seed}" for i in folds] for seed in self.seeds}
 
@@ -71,14 +71,14 @@ def make_plan(
     """Cut the test range of a configuration into folds.
 
     The tests together are the test range that the configuration has by itself, so the result can be
-    held against that of a single run. Validation ranges have its length and lie just before each
+    compared with that of a single run. Validation ranges have its length and lie just before each
     test; training takes all that is before, or its length with ``rolling``. Every fold scales
     features by its own training range.
 
     Args:
         config: Settings of a run.
         folds: Number of folds, at least 1.
-        seeds: Of the runs of each fold; that of the configuration by default.
+        seeds: Seeds of the runs of each fold; that of the configuration by default.
         rolling: Forget the oldest bars instead of keeping all.
 
     Raises:
@@ -147,7 +147,7 @@ def walk_forward(
 
 
 def continue_walk_forward(path: str | Path, *, progress_bar: bool = False) -> Path:
-    """Train what a stopped walk forward has left, with its own settings."""
+    """Train the remaining runs of a stopped walk forward, with its own settings."""
     path = Path(path)
     plan = read_plan(path)
     with one_process(path):
@@ -155,7 +155,7 @@ def continue_walk_forward(path: str | Path, *, progress_bar: bool = False) -> Pa
 
 
 def read_plan(path: Path) -> Plan:
-    """The plan that a folder was made by.
+    """Read the plan of a folder.
 
     Raises:
         DataError: If it is no such folder, its plan is damaged, or its market has changed in
@@ -164,7 +164,7 @@ def read_plan(path: Path) -> Plan:
     try:
         stored = read_json(path / FILE)
     except FileNotFoundError:
-        raise DataError(f"{path} is no walk forward: it has no {FILE}") from None
+        raise DataError(f"{path} is not a walk forward: it has no {FILE}") from None
     if "id" not in stored:
         raise DataError(OLD_FORMAT.format(path))
     try:
@@ -179,7 +179,7 @@ def read_plan(path: Path) -> Plan:
     if folds != list(plan.folds):
         raise DataError(
             f"the market {config.market!r} gives other folds than it did when {path} was begun; "
-            "restore the data, or begin anew"
+            "restore the data, or start again"
         )
     return plan
 
@@ -187,18 +187,18 @@ def read_plan(path: Path) -> Plan:
 def out_of_sample(
     path: str | Path, *, model: Literal["final", "best"] = "final", device: str = "auto"
 ) -> dict[int, BacktestResult]:
-    """The account of each seed over all tests, see ``portfolio_env.evaluation.stitch``.
+    """Return the account of each seed over all tests, see ``portfolio_env.evaluation.stitch``.
 
     Args:
         path: Folder of a walk forward whose runs are trained.
-        model: Of every run, the last one or the best on the validation range of its fold.
+        model: Model of every run: the last one or the best on its fold's validation range.
         device: Torch device of the models.
 
     Returns:
         Backtests by seed, each from the first bar of the first test to the last bar of the last.
 
     Raises:
-        DataError: If the folder is no walk forward, or one of its runs holds no model yet.
+        DataError: If the folder is not a walk forward, or one of its runs holds no model yet.
     """
     path = Path(path)
     results = {}
@@ -214,7 +214,7 @@ def out_of_sample(
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether a run of a walk forward is over."""
+    """Return whether a run of a walk forward is finished."""
     return all((folder / f"{model}_model{SUFFIX}").exists() for model in ("best", "final"))
 
 
@@ -233,7 +233,7 @@ def _train(path: Path, plan: Plan, progress_bar: bool) -> Path:
 
 
 def _fold_config(config: TrainConfig, market: Market, fold: Fold, end: int) -> TrainConfig:
-    """The settings of the runs of a fold: its ranges as dates."""
+    """Return the settings of the runs of a fold: its ranges as dates."""
 
     def date(row: int) -> str:
         return str(pd.Timestamp(market.timestamps[row]).isoformat())
@@ -249,7 +249,7 @@ def _fold_config(config: TrainConfig, market: Market, fold: Fold, end: int) -> T
 
 
 def _check(config: TrainConfig, whole: Market, fold: Fold, end: int) -> None:
-    """Refuse a fold whose market is not the same rows and assets of the whole one."""
+    """Reject a fold whose market differs in rows or assets from the whole one."""
     market, ranges = config.load_market()
     first = fold.train[0]
 

@@ -1,4 +1,4 @@
-"""Mean-variance optimisation with expected returns that are forecast, "traditional + ML"."""
+"""Mean-variance optimisation with forecast expected returns, "traditional + ML"."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +16,7 @@ from portfolio_env.checks import check_choice, check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.rates import Rate
 from portfolio_env.names import names_plugin
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
@@ -42,11 +43,11 @@ class ForecastMeanVariance(MeanVariance):
         lookback: See ``Optimiser``; the covariance's.
         forecaster: One of ``FORECASTERS``, or the name of an encoder of one's own.
         horizon: Bars ahead that trees forecast; networks forecast 1. None is 21 and 1.
-        refit: When to fit anew: a schedule as that of ``every``, or "year".
+        refit: When to fit it again: a schedule as that of ``every``, or "year".
         least: Bars to learn from, at least.
         history: Bars to learn from, at most; None is all.
         pooled: One model for all assets, or, of trees only, one for each.
-        seed: Of all draws of the forecaster.
+        seed: Seed of all draws of the forecaster.
         forecaster_options: See ``Trees`` and ``Network``.
         objective: See ``MeanVariance``, with everything below.
         target_return: See ``MeanVariance``.
@@ -76,7 +77,7 @@ class ForecastMeanVariance(MeanVariance):
         forecaster_options: Mapping[str, Any] | None = None,
         objective: str = "max_sharpe",
         target_return: float | None = None,
-        risk_free_rate: float = 0.05,
+        risk_free_rate: Rate = 0.0,
         min_weight: float | None = None,
         max_weight: float = 0.4,
         covariance: str = "ledoit_wolf",
@@ -114,7 +115,7 @@ class ForecastMeanVariance(MeanVariance):
         self._fitted: Forecaster | None = None
 
     def expected_returns(self, problem: Problem) -> FloatArray:
-        """(n,) forecast simple returns per bar."""
+        """Return (n,) forecast simple returns per bar."""
         forecasts = self.forecasts(problem.past)
         if forecasts is None:
             raise ArgumentError(
@@ -124,7 +125,7 @@ class ForecastMeanVariance(MeanVariance):
         return forecasts[problem.assets]
 
     def forecasts(self, past: PricePanel) -> FloatArray | None:
-        """(N,) forecast simple returns per bar after the last bar of ``past``.
+        """Return (N,) forecast simple returns per bar after the last bar of ``past``.
 
         None before the first fit, and before there are all bars that a forecaster sees.
 
@@ -137,14 +138,14 @@ class ForecastMeanVariance(MeanVariance):
         return self._forecaster(row).forecast(self.market.past(row))
 
     def problem(self, past: PricePanel) -> Problem:
-        """See ``Optimiser``; without assets before there is a forecast."""
+        """Return the problem, see ``Optimiser``; without assets before there is a forecast."""
         if rows_of(self.market, past)[1] < self._earliest:
             return self._problem(past, np.empty(0, np.int64), 0.0)
         return super().problem(past)
 
     @property
     def _earliest(self) -> int:
-        """The first row at which something can be forecast."""
+        """Return the first row at which a forecast is possible."""
         seen = 1 if self.forecaster in TREES else self.forecaster_options.get("window", WINDOW)
         complete = self.market.warmup + int(seen) - 1
         return complete if self._fitted is not None else max(complete, int(self._refits[0]))
@@ -155,16 +156,16 @@ class ForecastMeanVariance(MeanVariance):
         self._fitted.fit(self.market.past(last), first)
 
     def state(self) -> dict[str, Any]:
-        """The forecaster of ``fit``; those of a schedule are fitted again from the past."""
+        """Return the state of the forecaster of ``fit``; those of a schedule are refitted."""
         return self._fitted.state() if self._fitted is not None else {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See ``Baseline``."""
+        """Restore the forecaster, see ``Baseline``."""
         self._fitted = self._new()
         self._fitted.restore(state)
 
     def _forecaster(self, row: int) -> Forecaster:
-        """That of the last fit up to a row."""
+        """Return the forecaster of the last fit up to a row."""
         if self._fitted is not None:
             return self._fitted
         at = int(self._refits[np.searchsorted(self._refits, row, side="right") - 1])
@@ -176,7 +177,7 @@ class ForecastMeanVariance(MeanVariance):
         return self._walked[at]
 
     def _fitting_rows(self) -> NDArray[np.int64]:
-        """Rows at which the forecaster is fitted anew; the first may lie beyond the market."""
+        """Return rows of the forecaster's fits, increasing; the first may lie beyond the market."""
         first = self.market.warmup + self.horizon + self.least - 1
         due = np.flatnonzero(rebalancing_dates(self.market.timestamps, self.refit))
         return np.r_[first, due[due > first]]

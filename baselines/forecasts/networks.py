@@ -26,7 +26,7 @@ WINDOW = 20  # bars that a network sees
 
 
 class Network:
-    """An encoder of windows, with a head for the mean and deviation of each next return.
+    """Encoder of windows, with a head for the mean and deviation of each next return.
 
     Trained by the Gaussian likelihood of the next bar's return
     (``training.pretraining.Pretrainer``): the last fifth of the bars says when to stop, and the
@@ -34,7 +34,7 @@ class Network:
 
     Args:
         encoder: A name of an encoder, see ``agents.networks.make_encoder``.
-        seed: Of the weights to begin with and of every draw.
+        seed: Seed of the initial weights and of every draw.
         options: ``window`` (20 bars), options of ``PretrainingOptions`` (``epochs``, ``batch``,
             ``learning_rate``, ...; 5 epochs unless given), and all others to the encoder, over
             ``SIZES``.
@@ -49,12 +49,12 @@ class Network:
         except ImportError as error:
             raise ArgumentError(
                 "forecasts by networks need torch, which is not installed; "
-                "pip install 'portfolio-env[rl]'."
+                "pip install torch safetensors."
             ) from error
         self.encoder, self.seed, self.options = encoder, seed, dict(options)
 
     def fit(self, known: Market, first: int) -> None:
-        """Learn; see ``Forecaster``."""
+        """Fit the network; see ``Forecaster``."""
         from agents.training.pretraining import Pretrainer, PretrainingOptions
 
         own, _ = self._sorted_options()
@@ -73,7 +73,7 @@ class Network:
         self._scale = trainer.returns.scale
 
     def forecast(self, known: Market) -> FloatArray:
-        """(N,) expected simple returns of the next bar."""
+        """Return (N,) expected simple returns of the next bar."""
         import torch as th
 
         from agents.market_encoder import market_tensors
@@ -86,7 +86,7 @@ class Network:
         return self._scale * mean[0].double().numpy()
 
     def state(self) -> dict[str, Any]:
-        """See ``Forecaster``."""
+        """Return the weights; see ``Forecaster``."""
         return {
             "features": self._embeddings.encoder.n_features,
             "weights": dict(self._embeddings.state_dict()),
@@ -94,7 +94,7 @@ class Network:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See ``Forecaster``."""
+        """Restore the weights; see ``Forecaster``."""
         embeddings = self._new_embeddings(state["features"])
         embeddings.load_state_dict(state["weights"])
         self._embeddings, self._scale = embeddings.eval(), state["scale"]
@@ -113,7 +113,7 @@ class Network:
             return Embeddings(encoder, forecasts=True)
 
     def _sorted_options(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Those of the training, and the others."""
+        """Return the options of the training, and the others."""
         from dataclasses import fields
 
         from agents.training.pretraining import PretrainingOptions

@@ -1,4 +1,4 @@
-"""What a forecaster learns from: features beside the returns that followed, all in the past."""
+"""Training samples of forecasters: features and the returns that followed, all in the past."""
 
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,10 +11,10 @@ from portfolio_env.market.panel import FloatArray
 
 
 class Forecaster(Protocol):
-    """Forecasts every asset's simple return per bar."""
+    """Forecaster protocol: forecasts every asset's simple return per bar."""
 
     def fit(self, known: Market, first: int) -> None:
-        """Learn.
+        """Fit the forecaster.
 
         Args:
             known: The market up to the bar of fitting, and nothing later.
@@ -25,13 +25,13 @@ class Forecaster(Protocol):
         """
 
     def forecast(self, known: Market) -> FloatArray:
-        """(N,) expected simple returns per bar after the last bar of ``known``."""
+        """Return (N,) expected simple returns per bar after the last bar of ``known``."""
 
     def state(self) -> dict[str, Any]:
-        """What it has learned: a tree of arrays and JSON, see ``agents.tensors``."""
+        """Return what was learned: a tree of arrays and JSON, see ``agents.tensors``."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take back what ``state`` returned, in one of the same options.
+        """Restore what ``state`` returned, in a forecaster of the same options.
 
         Raises:
             DataError: If that is not what such a forecaster learns.
@@ -48,7 +48,7 @@ class Samples:
 
 
 def samples(known: Market, first: int, horizon: int) -> Samples:
-    """The samples whose returns are complete at the last bar of a market.
+    """Return the samples whose returns are complete at the last bar of a market.
 
     The features are of bar s, the return is from close s to close s + ``horizon``, divided by the
     number of bars. The last s is ``horizon`` bars before the last bar, so that nothing later is

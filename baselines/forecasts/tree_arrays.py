@@ -1,4 +1,4 @@
-"""Regression trees as plain arrays: what scikit-learn has fitted, without its objects.
+"""Regression trees of scikit-learn as plain arrays, without its objects.
 
 Arrays can be stored without pickles, which run code when they are read.
 """
@@ -43,7 +43,7 @@ class TreeArrays:
     divisor: FloatArray
 
     def __post_init__(self) -> None:
-        """Refuse arrays that are no trees: they may come from a file."""
+        """Reject arrays that are not trees: they may come from a file."""
         nodes = len(self.feature)
         lengths = {len(self.threshold), len(self.children), len(self.missing_left), len(self.value)}
         inner = self.feature >= 0
@@ -54,15 +54,15 @@ class TreeArrays:
             and self.base.shape == self.divisor.shape == (1,)
             and ((self.starts >= 0) & (self.starts < nodes)).all()
             and (self.children < nodes).all()
-            # children come after their parent, so that every way down ends
+            # children come after their parent, so that every path ends
             and (self.children[inner] > own[inner]).all()
             and (self.children[~inner] == own[~inner]).all()
         ):
-            raise DataError("the arrays are no trees; store the model anew")
+            raise DataError("the arrays are not trees; save the model again")
 
     @classmethod
     def of(cls, model: Any) -> TreeArrays:
-        """The trees of a fitted ``RandomForestRegressor`` or ``HistGradientBoostingRegressor``.
+        """Return the trees of a ``RandomForestRegressor`` or ``HistGradientBoostingRegressor``.
 
         Raises:
             ArgumentError: If its forecasts are no plain sums of leaves.
@@ -102,7 +102,7 @@ class TreeArrays:
         )
 
     def predict(self, features: NDArray[np.float32]) -> FloatArray:
-        """(M,) forecasts for (M, F) features, as scikit-learn makes them, bit for bit."""
+        """Return (M,) forecasts for (M, F) features, bit-equal to scikit-learn's."""
         node = np.repeat(self.starts[:, None], len(features), axis=1)  # (trees, M)
         samples = np.arange(len(features))
         while (inner := self.feature[node] >= 0).any():
@@ -115,12 +115,12 @@ class TreeArrays:
         return out / self.divisor.item()
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays by name."""
+        """Return the arrays by name."""
         return dict(vars(self))
 
     @classmethod
     def of_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> TreeArrays:
-        """The inverse of ``arrays``.
+        """Invert ``arrays``.
 
         Raises:
             DataError: If one is missing, or they are no trees.
@@ -128,11 +128,11 @@ class TreeArrays:
         try:
             return cls(**arrays)
         except TypeError as error:
-            raise DataError(f"the arrays are no trees ({error}); store the model anew") from error
+            raise DataError(f"the arrays are not trees ({error}); save the model again") from error
 
 
 def _forest_tree(tree: Any) -> tuple[NDArray[Any], ...]:
-    """Features, thresholds, children, ways of the missing and values of one tree of a forest."""
+    """Return features, thresholds, children, ways of NaN and values of one tree of a forest."""
     leaf = tree.children_left < 0
     return (
         np.where(leaf, -1, tree.feature),
@@ -144,7 +144,7 @@ def _forest_tree(tree: Any) -> tuple[NDArray[Any], ...]:
 
 
 def _boosted_tree(nodes: NDArray[Any]) -> tuple[NDArray[Any], ...]:
-    """The same of one boosted tree."""
+    """Return the arrays of ``_forest_tree`` of one boosted tree."""
     leaf = nodes["is_leaf"].astype(np.bool_)
     return (
         np.where(leaf, -1, nodes["feature_idx"].astype(np.int64)),

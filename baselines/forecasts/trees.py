@@ -1,4 +1,4 @@
-"""Forecasts by ensembles of trees, of scikit-learn."""
+"""Forecasts by scikit-learn's ensembles of trees."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,11 +11,11 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
 
-FEWEST = 20  # samples; fewer say nothing about the next
+FEWEST = 20  # samples per asset; fewer give no forecast
 
 
 class Trees:
-    """A forest or boosted trees from the features of a bar to the return that follows.
+    """Forest or boosted trees from the features of a bar to the return that follows.
 
     Returns are nearly all noise, so that trees are kept small. The defaults, in place of
     scikit-learn's:
@@ -30,7 +30,7 @@ class Trees:
         kind: One of the two.
         horizon: Bars ahead; the return is divided by them.
         pooled: One model of all assets; otherwise each has its own.
-        seed: Of what is drawn.
+        seed: Seed of all draws.
         options: Scikit-learn's parameters in place of the defaults.
     """
 
@@ -39,10 +39,10 @@ class Trees:
     ) -> None:
         self.kind, self.horizon, self.pooled, self.seed = kind, horizon, pooled, seed
         self.options = dict(options)
-        self._models: list[TreeArrays | None] = []  # of each asset; of all together where pooled
+        self._models: list[TreeArrays | None] = []  # trees per asset; one for all where pooled
 
     def fit(self, known: Market, first: int) -> None:
-        """Learn; see ``Forecaster``. An asset of too few samples is forecast to return nothing."""
+        """Fit the trees; see ``Forecaster``. An asset of too few samples gets the forecast 0."""
         given = samples(known, first, self.horizon)
         if len(given.returns) < FEWEST:
             raise ArgumentError(
@@ -61,7 +61,7 @@ class Trees:
             self._models.append(self._fitted(part) if own.sum() >= FEWEST else None)
 
     def forecast(self, known: Market) -> FloatArray:
-        """(N,) expected simple returns per bar."""
+        """Return (N,) expected simple returns per bar."""
         out = np.zeros(known.n_assets)
         features = known.features[-1]
         for asset, model in enumerate(self._models):
@@ -71,11 +71,11 @@ class Trees:
         return out
 
     def state(self) -> dict[str, Any]:
-        """See ``Forecaster``."""
+        """Return the trees; see ``Forecaster``."""
         return {"models": [model and model.arrays() for model in self._models]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """See ``Forecaster``."""
+        """Restore the trees; see ``Forecaster``."""
         self._models = [own and TreeArrays.of_arrays(own) for own in state["models"]]
 
     def _fitted(self, given: Samples) -> TreeArrays:
@@ -85,7 +85,7 @@ class Trees:
         except ImportError as error:
             raise ArgumentError(
                 "forecasts by trees need scikit-learn, which is not installed; "
-                "pip install 'portfolio-env[baselines]'."
+                "pip install scikit-learn."
             ) from error
         if self.kind == "random_forest":
             drawn = min(-(-count // 4), 5_000)

@@ -1,4 +1,4 @@
-"""What online portfolio selection has in common: a recursion over price relatives, bar by bar."""
+"""Base class of online portfolio selection: a recursion over price relatives, bar by bar."""
 
 from abc import abstractmethod
 from collections import deque
@@ -18,7 +18,7 @@ FLAT = 1e-24
 
 
 class OnlineModel(PortfolioModel):
-    """An algorithm that turns one portfolio into the next when a bar closes.
+    """Algorithm that turns one portfolio into the next when a bar closes.
 
     Its first portfolio, at bar ``start``, is uniform. The recursion runs over all assets: one that
     has no price yet, or no longer, has the relative 1. The target is the recursion's portfolio
@@ -49,7 +49,7 @@ class OnlineModel(PortfolioModel):
 
     @abstractmethod
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
-        """The portfolios of the recursion, the first before any relative is taken.
+        """Return the portfolios of the recursion, the first before any relative is taken.
 
         Each one is given away before the next relative is taken: that makes it blind to the future.
 
@@ -61,11 +61,11 @@ class OnlineModel(PortfolioModel):
         """
 
     def uniform(self) -> Weights:
-        """(N,) the portfolio to begin with."""
+        """Return (N,) the initial, uniform portfolio."""
         return np.full(self.market.n_assets, 1 / self.market.n_assets)
 
     def target(self, past: PricePanel) -> Weights:
-        """The portfolio after the last bar; the recursion is run from its start."""
+        """Return the portfolio after the last bar; the recursion is run from its start."""
         first = min(self.start, len(past.timestamps) - 1)
         b = deque(self.portfolios(relatives(past.close[first:])), maxlen=1)[0]
         return portfolio(past.tradable[-1], b[past.tradable[-1]])
@@ -88,7 +88,7 @@ class OnlineModel(PortfolioModel):
 
 
 def relatives(close: FloatArray) -> Iterator[FloatArray]:
-    """Closes over the last known closes, bar by bar; 1 where either is unknown.
+    """Return closes over the last known closes, bar by bar; 1 where either is unknown.
 
     Args:
         close: (T, N) closes, NaN where there is no bar.

@@ -14,7 +14,7 @@ from portfolio_env.market.panel import FloatArray
 
 
 def largest_root(a: float, b: float, c: float) -> float:
-    """The largest root of ``a y^2 + b y + c`` if it is positive, else 0; also 0 if there is none.
+    """Return the largest root of ``a y^2 + b y + c`` if it is real and positive, else 0.
 
     >>> largest_root(1.0, -3.0, 2.0), largest_root(0.0, 2.0, -1.0), largest_root(1.0, 0.0, 1.0)
     (2.0, 0.5, 0.0)
@@ -22,7 +22,7 @@ def largest_root(a: float, b: float, c: float) -> float:
     discriminant = b * b - 4 * a * c
     if discriminant <= 0:
         return 0.0
-    larger = -(b + math.copysign(math.sqrt(discriminant), b)) / 2  # no difference of equals
+    larger = -(b + math.copysign(math.sqrt(discriminant), b)) / 2  # rounding noise of equal terms
     return max(larger / a if a != 0 else 0.0, c / larger, 0.0)
 
 
@@ -58,16 +58,16 @@ class ConfidenceWeighted(OnlineModel):
 
     @abstractmethod
     def step(self, excess: float, v: float, gain: float) -> tuple[float, float]:
-        """The multiplier of the constraint, and what ``x^2`` adds to the inverse covariance.
+        """Return the multiplier of the constraint, and what ``x^2`` adds to the inverse covariance.
 
         Args:
             excess: ``epsilon - mu' x``.
             v: Variance of the return, ``sum s x^2``.
-            gain: What a multiplier of 1 takes from the return, ``sum s (x - mean_s(x))^2``.
+            gain: Reduction of the return per unit of the multiplier, ``sum s (x - mean_s(x))^2``.
         """
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
-        """One update of the distribution per bar."""
+        """Return the portfolios after one update of the distribution per bar."""
         mu = self.uniform()
         s = mu / len(mu)
         yield mu
@@ -86,7 +86,7 @@ class CWMRStdev(ConfidenceWeighted):
     """CWMR whose constraint is linear in the standard deviation of the return."""
 
     def step(self, excess: float, v: float, gain: float) -> tuple[float, float]:
-        """Where the constraint holds with equality: a quadratic in the multiplier."""
+        """Solve the constraint with equality: a quadratic in the multiplier."""
         square = self.phi**2 * v
         multiplier = largest_root(
             gain * (gain + square), 2 * excess * (gain + square / 2), excess**2 - square
@@ -100,7 +100,7 @@ class CWMRVar(ConfidenceWeighted):
     """CWMR whose constraint is linear in the variance of the return."""
 
     def step(self, excess: float, v: float, gain: float) -> tuple[float, float]:
-        """Where the constraint holds with equality: a quadratic in the multiplier."""
+        """Solve the constraint with equality: a quadratic in the multiplier."""
         multiplier = largest_root(
             2 * self.phi * v * gain, 2 * self.phi * v * excess + gain, excess - self.phi * v
         )

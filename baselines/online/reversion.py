@@ -17,7 +17,7 @@ from portfolio_env.market.panel import FloatArray
 
 
 def passive_aggressive(b: Weights, direction: FloatArray, loss: float) -> Weights:
-    """The nearest portfolio whose product with ``direction`` is greater by ``loss``.
+    """Return the nearest portfolio whose product with ``direction`` is greater by ``loss``.
 
     ``b + loss / |d - mean(d)|^2 (d - mean(d))``, projected onto the simplex afterwards. Crammer et
     al. (2006), "Online Passive-Aggressive Algorithms", JMLR 7.
@@ -35,7 +35,7 @@ def passive_aggressive(b: Weights, direction: FloatArray, loss: float) -> Weight
 
 
 class PAMR(OnlineModel):
-    """Passive-aggressive mean reversion: away from what brought more than ``epsilon``.
+    """Passive-aggressive mean reversion: away from assets that brought more than ``epsilon``.
 
     Li, Zhao, Hoi & Gopalkrishnan (2012), "PAMR: Passive Aggressive Mean Reversion Strategy for
     Portfolio Selection", Machine Learning 87.
@@ -53,7 +53,7 @@ class PAMR(OnlineModel):
         self.epsilon = check_number("epsilon", epsilon, 0)
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
-        """One update per bar."""
+        """Return the portfolios, one update per bar."""
         b = self.uniform()
         yield b
         for x in relatives:
@@ -62,7 +62,7 @@ class PAMR(OnlineModel):
 
 
 class Reversion(OnlineModel):
-    """To the nearest portfolio that a forecast promises ``epsilon``, where it promises less.
+    """Move to the nearest portfolio with a forecast of ``epsilon``, where the forecast is less.
 
     Args:
         market: The market its environments trade.
@@ -76,10 +76,10 @@ class Reversion(OnlineModel):
 
     @abstractmethod
     def forecasts(self, relatives: Iterator[FloatArray]) -> Iterator[FloatArray]:
-        """Forecasts (N,) of the next relatives, one after each that is taken; all 1 is none."""
+        """Return forecasts (N,) of the next relatives, one per relative taken; all 1 is none."""
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
-        """One forecast and one update per bar."""
+        """Return the portfolios, one forecast and one update per bar."""
         b = self.uniform()
         yield b
         for forecast in self.forecasts(relatives):
@@ -110,7 +110,7 @@ class OLMAR2(Reversion):
         self.alpha = check_number("alpha", alpha, 0, 1)
 
     def forecasts(self, relatives: Iterator[FloatArray]) -> Iterator[FloatArray]:
-        """Prices' averages over the prices."""
+        """Return averages of prices over the last prices."""
         forecast = np.ones(self.market.n_assets)
         for x in relatives:
             forecast = self.alpha + (1 - self.alpha) * forecast / x
@@ -138,10 +138,10 @@ class WindowReversion(Reversion):
 
     @abstractmethod
     def average(self, prices: FloatArray) -> FloatArray:
-        """(N,) what (window, N) prices are expected to return to."""
+        """Return (N,) the prices that (window, N) prices are expected to revert to."""
 
     def forecasts(self, relatives: Iterator[FloatArray]) -> Iterator[FloatArray]:
-        """Averages of the last prices over the last."""
+        """Return averages of the last prices over the last."""
         price = none = np.ones(self.market.n_assets)
         prices: deque[FloatArray] = deque(maxlen=self.window)
         for seen, x in enumerate(relatives, 1):
@@ -169,7 +169,7 @@ class OLMAR1(WindowReversion):
         super().__init__(market, epsilon=epsilon, **options)
 
     def average(self, prices: FloatArray) -> FloatArray:
-        """(N,) means."""
+        """Return (N,) means."""
         return prices.mean(axis=0)
 
 
@@ -192,13 +192,13 @@ class RMR(WindowReversion):
         super().__init__(market, epsilon=epsilon, **options)
 
     def average(self, prices: FloatArray) -> FloatArray:
-        """(N,) the geometric median."""
+        """Return (N,) the geometric median."""
         return geometric_median(prices, np.median(prices, axis=0))
 
 
 @kernel
 def geometric_median(points: FloatArray, start: FloatArray) -> FloatArray:
-    """The point whose distances to the given ones have the least sum.
+    """Return the point whose distances to the given ones have the least sum.
 
     Vardi & Zhang (2000), "The multivariate L1-median and associated data depth", PNAS 97,
     until a step is below 1e-9 of the point, or 200 are done.

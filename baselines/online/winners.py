@@ -38,7 +38,7 @@ class ExponentiatedGradient(OnlineModel):
         self.eta = check_number("eta", eta, 0)
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
-        """One multiplicative update per bar."""
+        """Return the portfolios, one multiplicative update per bar."""
         b = self.uniform()
         yield b
         for x in relatives:
@@ -80,7 +80,7 @@ class OnlineNewtonStep(OnlineModel):
         self.delta = check_number("delta", delta, 1e-9)
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:
-        """One Newton step per bar."""
+        """Return the portfolios, one Newton step per bar."""
         uniform = b = projected = self.uniform()
         squares, gradients = np.eye(len(b)), np.zeros(len(b))
         yield b

@@ -1,4 +1,4 @@
-"""What portfolio optimisers have in common: a window of returns, bounds, who may be held."""
+"""Base classes of portfolio optimisers: a window of returns, bounds, the assets to choose from."""
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
@@ -19,13 +20,12 @@ COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
 (2010), IEEE Trans. Signal Processing 58; Gerber et al. (2022), J. Portfolio Management 48.
 "exponential" has a half-life of a quarter of the window and takes the mean for 0."""
 
-STALE = 1e-12  # returns that differ by less differ by rounding
 FULL = 1e-9  # bounds with less room than this leave one portfolio
 
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """What an optimiser is to decide: weights of n assets that sum to 1.
+    """Problem of an optimiser: weights of n assets that sum to 1.
 
     Attributes:
         past: The bars up to the decision.
@@ -42,17 +42,22 @@ class Problem:
 
     @property
     def date(self) -> str:
-        """The bar of the decision."""
+        """Return the bar of the decision."""
         return str(self.past.timestamps[-1])
 
     @property
+    def bars_per_year(self) -> float:
+        """Bars per year of the window of returns, by which rates per year become rates per bar."""
+        return self.past.bars_per_year(-len(self.returns) - 1)
+
+    @property
     def settled(self) -> bool:
-        """Whether the bounds leave one portfolio only, that of equal weights."""
+        """Return whether the bounds leave one portfolio only, that of equal weights."""
         n = len(self.assets)
         return n * self.high <= 1 + FULL or n * self.low >= 1 - FULL
 
     def bounded(self, weights: FloatArray) -> FloatArray:
-        """Weights (n,) of a solver, exactly within the bounds."""
+        """Return weights (n,) of a solver, clipped exactly to the bounds."""
         box = PortfolioConstraints(min_weight=self.low, max_weight=self.high, max_cash=0.0)
         return box.project(np.r_[0.0, weights])[1:]
 
@@ -106,7 +111,7 @@ class Optimiser(PortfolioModel):
 
     @abstractmethod
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) of a problem that leaves a choice, within its bounds but for rounding.
+        """Return the weights (n,) of a problem with a choice, within its bounds but for rounding.
 
         Raises:
             ArgumentError: If a library is missing.
@@ -114,7 +119,7 @@ class Optimiser(PortfolioModel):
         """
 
     def target(self, past: PricePanel) -> Weights:
-        """The optimal weights of the assets with prices for the whole look-back."""
+        """Return the optimal weights of the assets with prices for the whole look-back."""
         problem = self.problem(past)
         out = portfolio(np.zeros(len(past.assets), np.bool_))  # all cash
         if len(problem.assets):
@@ -124,10 +129,10 @@ class Optimiser(PortfolioModel):
         return out
 
     def problem(self, past: PricePanel) -> Problem:
-        """The problem at the last bar of ``past``, after ``top_k`` has chosen; n may be 0."""
+        """Return the problem at the last bar of ``past``, with ``top_k`` applied; n may be 0."""
         assets = np.flatnonzero(holdable(past, self.lookback + 1))
         if len(assets):
-            assets = assets[np.ptp(self._returns(past, assets), axis=0) > STALE]
+            assets = assets[~is_constant(self._returns(past, assets))]
         if len(assets) > self._top:
             weights = self.solve(self._problem(past, assets, 0.0))
             largest = np.argsort(-weights, kind="stable")[: self._top]
@@ -144,11 +149,11 @@ class Optimiser(PortfolioModel):
         return close[1:] / close[:-1] - 1
 
     def _share(self, n: int) -> float:
-        """What n assets may hold together."""
+        """Return the total weight that n assets may have."""
         return min(self._invested, n * self._high)
 
     def solve(self, problem: Problem) -> FloatArray:
-        """The weights (n,), n >= 1, of a problem, exactly within its bounds.
+        """Return the weights (n,), n >= 1, of a problem, exactly within its bounds.
 
         Raises:
             PortfolioError: See ``allocate``.
@@ -159,7 +164,7 @@ class Optimiser(PortfolioModel):
 
 
 def adapter() -> ModuleType:
-    """The one module that imports skfolio.
+    """Return the one module that imports skfolio.
 
     Raises:
         ArgumentError: If skfolio is not installed.
@@ -168,7 +173,6 @@ def adapter() -> ModuleType:
         from baselines.optimisers import skfolio_adapter
     except ImportError as error:
         raise ArgumentError(
-            "optimisers need skfolio, which is not installed; "
-            "pip install 'portfolio-env[baselines]'."
+            "optimisers need skfolio, which is not installed; pip install 'skfolio>=1.12,<1.13'."
         ) from error
     return skfolio_adapter

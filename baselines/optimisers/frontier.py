@@ -13,7 +13,8 @@ from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.market.timeline import Moment
+from portfolio_env.market.rates import rates_at
+from portfolio_env.market.timeline import Moment, Timestamps
 from portfolio_env.plotting.figures import new_figure, plot_label
 
 if TYPE_CHECKING:
@@ -22,18 +23,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Frontier:
-    """Efficient portfolios by a model's own estimates at one bar; figures are per year.
+    """Efficient portfolios by a model's own estimates at one bar; yearly means and volatilities.
 
     Every table of portfolios has the columns ``expected_return``, ``volatility``, ``sharpe`` and
     one per asset, its weight.
 
     Attributes:
         date: The bar.
-        portfolios: From the least variance to the largest return, evenly spaced in return.
+        portfolios: Portfolios from least variance to largest return, evenly spaced in return.
         tangency: The portfolio of largest Sharpe ratio, one row; none where no portfolio returns
             more than the risk-free rate.
         assets: Every asset alone, whether or not the bounds allow it.
-        risk_free_rate: The model's.
+        risk_free_rate: The model's at that bar.
     """
 
     date: str
@@ -43,7 +44,7 @@ class Frontier:
     risk_free_rate: float
 
     def capital_market_line(self, points: int = 2) -> pd.DataFrame:
-        """Mixtures of the risk-free asset and the tangency portfolio, ``r = f + Sharpe * sigma``.
+        """Return mixtures of risk-free asset and tangency portfolio, ``r = f + Sharpe * sigma``.
 
         Sharpe (1964), "Capital Asset Prices", J. of Finance 19. Beyond the tangency portfolio money
         is borrowed at the risk-free rate.
@@ -63,7 +64,7 @@ class Frontier:
         return pd.DataFrame({"volatility": volatility, "expected_return": line})
 
     def figure(self) -> "Figure":
-        """Frontier, capital market line, tangency portfolio and assets in one plot.
+        """Plot frontier, capital market line, tangency portfolio and assets.
 
         Raises:
             PortfolioError: If matplotlib is not installed.
@@ -110,7 +111,7 @@ class Frontier:
 
 
 def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Frontier:
-    """The portfolios a mean-variance optimiser chooses among at a bar, whatever its objective.
+    """Return the efficient portfolios of a mean-variance optimiser at a bar, for any objective.
 
     They are of the assets it would choose among and within its bounds; where those leave some cash,
     they are the invested part.
@@ -134,33 +135,34 @@ def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Fron
         )
     mean, covariance = model.moments(problem)
     names = [model.market.assets[column] for column in problem.assets]
+    rate = model.yearly_risk_free(problem)
 
     def table(weights: FloatArray, index: list[str] | None = None) -> pd.DataFrame:
-        per_year = model.market.periods_per_year
+        per_year = problem.bars_per_year
         returns = weights @ mean * per_year
         volatility = np.sqrt(np.einsum("ki,ij,kj->k", weights, covariance, weights) * per_year)
         columns = {
             "expected_return": returns,
             "volatility": volatility,
-            "sharpe": (returns - model.risk_free_rate) / volatility,
+            "sharpe": (returns - rate) / volatility,
         }
         own = pd.DataFrame(weights, columns=names, index=index)
         return pd.concat([pd.DataFrame(columns, index=index), own], axis=1)
 
-    best = tangency(problem, mean, covariance, model.risk_free)
+    best = tangency(problem, mean, covariance, model.risk_free(problem))
     return Frontier(
         problem.date,
         table(_efficient(problem, mean, covariance, points)),
         table(np.empty((0, len(names))) if best is None else best[None]),
         table(np.eye(len(names)), names),
-        model.risk_free_rate,
+        rate,
     )
 
 
 def _efficient(
     problem: Problem, mean: FloatArray, covariance: FloatArray, points: int
 ) -> FloatArray:
-    """(points or 1, n) weights, from the least variance to the largest return."""
+    """Return (points or 1, n) weights, from the least variance to the largest return."""
     richest = largest_return(problem, mean, covariance)
     if problem.settled:
         return richest[None]
@@ -177,7 +179,7 @@ def _efficient(
 
 
 def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
-    """The portfolios that were efficient in a range of a task, and the capital market line.
+    """Return the portfolios that were efficient in a task's range, and the capital market line.
 
     None where skfolio is not installed, or no asset has all the prices.
     """
@@ -187,7 +189,7 @@ def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
         model = MeanVariance(
             fold.market,
             lookback=end - 1 - start,
-            risk_free_rate=task.costs.cash_rate_annual,
+            risk_free_rate=_mean_cash_rate(task, fold.market.timestamps[start : end - 1]),
             min_weight=0.0,
             max_weight=1.0,
             covariance="sample",
@@ -202,3 +204,8 @@ def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
         market_line=line.to_numpy() if len(line) else None,
         tangency=best.to_numpy()[0] if len(best) else None,
     )
+
+
+def _mean_cash_rate(task: EvaluationTask, decisions: Timestamps) -> float:
+    """Return the yearly rate that cash earned on average over these decisions."""
+    return float(rates_at("cash_rate_annual", task.costs.cash_rate_annual, decisions).mean())

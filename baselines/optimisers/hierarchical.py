@@ -10,6 +10,7 @@ from baselines.optimisers.mean_variance import MeanVariance
 from portfolio_env.checks import check_choice
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
+from portfolio_env.market.rates import Rate
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 LINKAGES = ("single", "complete", "average", "weighted", "centroid", "median", "ward")
@@ -65,7 +66,7 @@ class HierarchicalRiskParity(Optimiser):
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) of the recursive bisection."""
+        """Return the weights (n,) of the recursive bisection."""
         library = adapter()
         covariance = library.covariance(self.covariance, problem.returns)
         return library.hierarchical_risk_parity(
@@ -110,7 +111,7 @@ class HierarchicalEqualRisk(Optimiser):
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) down the tree."""
+        """Return the weights (n,) down the tree."""
         library = adapter()
         covariance = library.covariance(self.covariance, problem.returns)
         return library.hierarchical_equal_risk(problem, covariance, self.distance, self.linkage)
@@ -133,9 +134,9 @@ class NestedClusters(MeanVariance):
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
         lookback: See ``Optimiser``.
-        objective: Of both steps, "min_variance" or "max_sharpe", see ``MeanVariance``; a cluster of
-            which nothing exceeds the risk-free rate is given its least variance.
-        risk_free_rate: Per year; for "max_sharpe".
+        objective: Objective of both steps, "min_variance" or "max_sharpe", see ``MeanVariance``; a
+            cluster of which nothing exceeds the risk-free rate is given its least variance.
+        risk_free_rate: See ``MeanVariance``; for "max_sharpe".
         linkage: One of ``LINKAGES``.
         distance: One of ``DISTANCES``.
         mean: One of ``MEANS``; for "max_sharpe".
@@ -155,7 +156,7 @@ class NestedClusters(MeanVariance):
         every: Every = "month",
         lookback: int = 756,
         objective: str = "min_variance",
-        risk_free_rate: float = 0.05,
+        risk_free_rate: Rate = 0.0,
         linkage: str = "ward",
         distance: str = "correlation",
         mean: str = "sample",
@@ -177,7 +178,7 @@ class NestedClusters(MeanVariance):
         self.distance = check_choice("distance", distance, DISTANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) of both steps, long-only."""
+        """Return the weights (n,) of both steps, long-only."""
         labels = adapter().clusters(problem.returns, self.distance, self.linkage)
         within = np.zeros((len(labels), labels.max() + 1))
         for cluster in range(labels.max() + 1):
@@ -186,7 +187,7 @@ class NestedClusters(MeanVariance):
         return within @ self._optimal(problem, problem.returns @ within)
 
     def _optimal(self, problem: Problem, returns: FloatArray) -> FloatArray:
-        """The long-only optimum (m,) of these returns (lookback, m), a step of the problem."""
+        """Return the long-only optimum (m,) of the returns (lookback, m) of one step."""
         m = returns.shape[1]
         step = replace(problem, assets=np.arange(m), returns=returns, low=0.0, high=1.0)
         return np.ones(1) if m == 1 else super().allocate(step)

@@ -1,4 +1,4 @@
-"""Mean-variance optimisation: the portfolio of largest Sharpe ratio, least variance, ..."""
+"""Mean-variance optimisation: the portfolio of largest Sharpe ratio, minimum variance, ..."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +11,7 @@ from portfolio_env.checks import check_choice, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
+from portfolio_env.market.rates import Rate, checked_rate, rates_at
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 MEANS = ("sample", "exponential", "james_stein")
@@ -44,7 +45,8 @@ class MeanVariance(Optimiser):
         lookback: See ``Optimiser``.
         objective: One of ``OBJECTIVES``.
         target_return: The target of ``target_return``, per year.
-        risk_free_rate: Per year, divided by the bars of a year.
+        risk_free_rate: Yearly, a number or a dated rate as ``cash_rate_annual`` of the costs, which
+            it is in an evaluation; spread over the bars that a year of the window has.
         min_weight: Lower bound of every asset that may be held; None is 0.05, or half of an equal
             share of all assets where that is less.
         max_weight: Upper bound of every asset, in (0, 1].
@@ -52,7 +54,7 @@ class MeanVariance(Optimiser):
         covariance: One of ``COVARIANCES``.
 
     Attributes:
-        fallbacks: What was taken instead of the objective, by bar; of the targets decided so far.
+        fallbacks: Objectives used as a fallback, by bar; of the targets decided so far.
 
     Raises:
         ArgumentError: If no portfolio of all the market's assets keeps to the bounds, or an option
@@ -70,7 +72,7 @@ class MeanVariance(Optimiser):
         lookback: int = 252,
         objective: str = "max_sharpe",
         target_return: float | None = None,
-        risk_free_rate: float = 0.05,
+        risk_free_rate: Rate = 0.0,
         min_weight: float | None = None,
         max_weight: float = 0.4,
         mean: str = "sample",
@@ -84,7 +86,8 @@ class MeanVariance(Optimiser):
                 f"objective={objective!r} and target_return={target_return!r} do not fit: the "
                 'objective "target_return" takes a target, the others none.'
             )
-        self.risk_free_rate = check_number("risk_free_rate", risk_free_rate, -1, 1)
+        self.risk_free_rate = checked_rate("risk_free_rate", risk_free_rate)
+        self._rates = rates_at("risk_free_rate", self.risk_free_rate, market.timestamps)
         self.max_weight = check_number("max_weight", max_weight, 1e-6, 1)
         self.min_weight = min_weight
         if min_weight is None:
@@ -97,25 +100,38 @@ class MeanVariance(Optimiser):
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
         self.fallbacks: dict[str, str] = {}
 
-    @property
-    def risk_free(self) -> float:
-        """The risk-free rate per bar."""
-        return self.risk_free_rate / self.market.periods_per_year
+    def risk_free(self, problem: Problem) -> float:
+        """Return the risk-free rate per bar, see ``yearly_risk_free``."""
+        return self.yearly_risk_free(problem) / problem.bars_per_year
+
+    def yearly_risk_free(self, problem: Problem) -> float:
+        """Return the yearly risk-free rate that is known when the problem is set.
+
+        Raises:
+            ArgumentError: If it is dated, and not known yet.
+        """
+        rate = float(self._rates[len(problem.past.timestamps) - 1])
+        if np.isnan(rate):
+            raise ArgumentError(
+                f"risk_free_rate is not known at {problem.date}: give earlier rates, or decide "
+                "later."
+            )
+        return rate
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) of the objective."""
+        """Return the weights (n,) of the objective."""
         return OBJECTIVES[self.objective](self, problem)
 
     def moments(self, problem: Problem) -> tuple[FloatArray, FloatArray]:
-        """Expected returns (n,) and covariance (n, n), per bar."""
+        """Return expected returns (n,) and covariance (n, n), per bar."""
         return self.expected_returns(problem), self.expected_covariance(problem)
 
     def expected_returns(self, problem: Problem) -> FloatArray:
-        """(n,) per bar."""
+        """Return expected returns (n,) per bar."""
         return adapter().mean(self.mean, problem.returns)
 
     def expected_covariance(self, problem: Problem) -> FloatArray:
-        """(n, n) per bar."""
+        """Return the expected covariance (n, n) per bar."""
         return adapter().covariance(self.covariance, problem.returns)
 
     def _min_variance(self, problem: Problem) -> FloatArray:
@@ -126,7 +142,7 @@ class MeanVariance(Optimiser):
 
     def _max_sharpe(self, problem: Problem) -> FloatArray:
         mean, covariance = self.moments(problem)
-        weights = tangency(problem, mean, covariance, self.risk_free)
+        weights = tangency(problem, mean, covariance, self.risk_free(problem))
         if weights is None:
             self.fallbacks[problem.date] = "min_variance: nothing exceeds the risk-free rate"
             return adapter().minimum_variance(problem, covariance)
@@ -134,7 +150,7 @@ class MeanVariance(Optimiser):
 
     def _target_return(self, problem: Problem) -> FloatArray:
         mean, covariance = self.moments(problem)
-        least = (self.target_return or 0.0) / self.market.periods_per_year
+        least = (self.target_return or 0.0) / problem.bars_per_year
         richest = largest_return(problem, mean, covariance)
         if sharpe(richest, mean, covariance, least) <= NO_EXCESS:
             self.fallbacks[problem.date] = "max_return: nothing exceeds the target return"
@@ -142,7 +158,7 @@ class MeanVariance(Optimiser):
         return adapter().minimum_variance(problem, covariance, mean, least)
 
     def model_info(self) -> dict[str, Any]:
-        """See ``PortfolioModel``; with ``fallbacks``."""
+        """Return a description, see ``PortfolioModel``; with ``fallbacks``."""
         return super().model_info() | {"fallbacks": self.fallbacks}
 
 
@@ -192,7 +208,7 @@ class MinimumVariance(MeanVariance):
 
 
 def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -> FloatArray:
-    """The weights (n,) of largest ``w' mean``: one asset after another to its upper bound.
+    """Return the weights (n,) of largest ``w' mean``: one asset after another to its upper bound.
 
     Assets of the same expected return come in the order of their variances.
     """
@@ -207,10 +223,10 @@ def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -
 def tangency(
     problem: Problem, mean: FloatArray, covariance: FloatArray, risk_free: float
 ) -> FloatArray | None:
-    """The weights (n,) of the largest Sharpe ratio; None where nothing exceeds the risk-free rate.
+    """Return the weights (n,) of largest Sharpe ratio; None if nothing exceeds the risk-free rate.
 
     Args:
-        problem: Its bounds are kept to.
+        problem: Problem whose bounds apply.
         mean: (n,) expected returns per bar.
         covariance: (n, n) per bar.
         risk_free: Per bar.
@@ -229,5 +245,5 @@ def tangency(
 def sharpe(
     weights: FloatArray, mean: FloatArray, covariance: FloatArray, risk_free: float
 ) -> float:
-    """``(w' mean - risk_free) / sqrt(w' C w)``, per bar."""
+    """Return ``(w' mean - risk_free) / sqrt(w' C w)``, per bar."""
     return float((weights @ mean - risk_free) / np.sqrt(weights @ covariance @ weights))

@@ -60,7 +60,7 @@ class RiskParity(Optimiser):
             self._budgets = given
 
     def allocate(self, problem: Problem) -> FloatArray:
-        """The weights (n,) at which contributions are as budgeted."""
+        """Return the weights (n,) at which contributions are as budgeted."""
         library = adapter()
         covariance = library.covariance(self.covariance, problem.returns)
         budgets = self._budgets[problem.assets]

@@ -1,4 +1,4 @@
-"""skfolio, for arrays: all that the optimisers take from it goes through this module.
+"""Adapter of skfolio for arrays: everything that the optimisers take from it.
 
 Its modules move between minor versions; this is the one place that follows them. Returns are
 (T, n), moments are per bar, weights are (n,) and sum to 1.
@@ -49,7 +49,7 @@ from portfolio_env.market.panel import FloatArray
 if TYPE_CHECKING:
     from baselines.optimisers.base import Problem
 
-# of the duality gap, in usual variances: now and then rounding keeps the solver from the first
+# tolerances of the duality gap, in usual variances: rounding can keep the solver from the first
 _TOLERANCES = (1e-10, 1e-6)
 _NEAR = 1e-7  # the solver is no more accurate than this
 
@@ -63,7 +63,7 @@ DISTANCES: dict[str, type[BaseDistance]] = {
 
 
 def mean(name: str, returns: FloatArray) -> FloatArray:
-    """(n,) expected returns by an estimator of ``MEANS``."""
+    """Return (n,) expected returns by an estimator of ``MEANS``."""
     estimators = {
         "sample": EmpiricalMu(),
         "exponential": EWMu(half_life=len(returns) / 4, min_observations=1),
@@ -74,7 +74,7 @@ def mean(name: str, returns: FloatArray) -> FloatArray:
 
 
 def covariance(name: str, returns: FloatArray) -> FloatArray:
-    """(n, n) covariance by an estimator of ``COVARIANCES``."""
+    """Return (n, n) covariance by an estimator of ``COVARIANCES``."""
     estimators = {
         "sample": EmpiricalCovariance(nearest=False),
         "ledoit_wolf": LedoitWolf(nearest=False),
@@ -91,10 +91,10 @@ def minimum_variance(
     mean: FloatArray | None = None,
     least: ArrayLike | None = None,
 ) -> FloatArray:
-    """Least variance, where ``least`` is given among the portfolios that return so much.
+    """Return minimum-variance weights; with ``least``, of portfolios with that expected return.
 
     Args:
-        problem: Its bounds are kept to.
+        problem: Problem whose bounds apply.
         covariance: (n, n).
         mean: (n,) expected returns; needed with ``least``.
         least: A number, or (k,) of them.
@@ -118,7 +118,7 @@ def minimum_variance(
 def maximum_sharpe(
     problem: Problem, mean: FloatArray, covariance: FloatArray, risk_free: float
 ) -> FloatArray:
-    """The largest ``(w' mean - risk_free) / sqrt(w' C w)``; some portfolio must exceed that rate.
+    """Return the weights of largest ``(w' mean - risk_free) / sqrt(w' C w)``, some above that rate.
 
     Charnes & Cooper (1962), "Programming with linear fractional functionals": the ratio's convex
     equivalent.
@@ -139,7 +139,7 @@ def maximum_sharpe(
 
 
 def risk_budgeting(problem: Problem, covariance: FloatArray, budgets: FloatArray) -> FloatArray:
-    """Contributions to the variance in proportion to the budgets (n,), as far as bounds allow."""
+    """Return weights with risk contributions proportional to the budgets (n,), within bounds."""
     unit = _unit(covariance)
     return _solve(
         problem,
@@ -155,7 +155,7 @@ def risk_budgeting(problem: Problem, covariance: FloatArray, budgets: FloatArray
 def hierarchical_risk_parity(
     problem: Problem, covariance: FloatArray, distance: str, linkage: str, optimal_order: bool
 ) -> FloatArray:
-    """Recursive bisection of the leaves of a tree of the assets."""
+    """Return the weights by recursive bisection of the leaves of a tree of the assets."""
     return _fit(
         problem,
         HierarchicalRiskParity(
@@ -173,7 +173,7 @@ def hierarchical_risk_parity(
 def hierarchical_equal_risk(
     problem: Problem, covariance: FloatArray, distance: str, linkage: str
 ) -> FloatArray:
-    """Risk parity between the clusters of a tree, inverse variances within each."""
+    """Return risk parity between the clusters of a tree, inverse variances within each."""
     return _fit(
         problem,
         HierarchicalEqualRiskContribution(
@@ -187,7 +187,7 @@ def hierarchical_equal_risk(
 
 
 def clusters(returns: FloatArray, distance: str, linkage: str) -> NDArray[np.int64]:
-    """(n,) which cluster of a tree each asset belongs to, counted from 0.
+    """Return (n,) the cluster of a tree that each asset belongs to, counted from 0.
 
     How many there are is where the second difference of the gap statistic is largest.
     """
@@ -211,12 +211,12 @@ def _tree(linkage: str) -> HierarchicalClustering:
 
 
 def _unit(covariance: FloatArray) -> float:
-    """A usual deviation: in its units the solver's absolute tolerances are small."""
+    """Return a typical deviation: in its units the solver's absolute tolerances are small."""
     return float(np.sqrt(np.median(np.diag(covariance))))
 
 
 def _solve(problem: Problem, estimator: BaseOptimization) -> FloatArray:
-    """Weights of an interior-point method, which ends near the bounds, not on them."""
+    """Return the weights of an interior-point method, which ends near the bounds, not on them."""
     for tolerance in _TOLERANCES:
         estimator.set_params(solver_params={"tol_gap_abs": tolerance, "tol_gap_rel": tolerance})
         try:

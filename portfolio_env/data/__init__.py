@@ -1,4 +1,4 @@
-"""Where markets come from: bundled prices, files, frames, downloads and generators."""
+"""Sources of markets: bundled prices, files, frames, downloads and generators."""
 
 from portfolio_env.data.load import SOURCES, load_market
 

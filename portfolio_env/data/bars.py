@@ -1,7 +1,7 @@
 """Bars from files and frames of any shape: as they are (`read_frame`), or checked (`read_panel`).
 
 Nothing is repaired or filled: whatever cannot be true is refused with an error that names the file,
-the row and the mend. What was decided while reading stands in the provenance, and is logged.
+the row and the fix. What was decided while reading stands in the provenance, and is logged.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def read_frame(source: Any, adjust: Adjust = "auto") -> pd.DataFrame:
         fields that the source has; ``attrs`` holds the source, its SHA-256, and what was decided.
 
     Raises:
-        DataError: For what cannot be read, naming the file, the row and the mend.
+        DataError: For what cannot be read, with file, row and fix.
     """
     parts, about = _typed_tables(source, adjust)
     frame = pd.concat([part for part, _, _ in parts], ignore_index=True)
@@ -73,7 +73,7 @@ def read_panel(source: Any, adjust: Adjust = "auto") -> PricePanel:
         adjust: Which prices are meant, see ``portfolio_env.data.adjust.adjusted``.
 
     Raises:
-        DataError: Naming the file, the row and the mend.
+        DataError: With file, row and fix.
     """
     parts, about = _typed_tables(source, adjust)
     checked = [(_checked(frame, origin, said), origin, said) for frame, origin, said in parts]
@@ -97,7 +97,7 @@ def panel_from_frame(
         adjust: Which prices are meant, see ``portfolio_env.data.adjust.adjusted``.
 
     Raises:
-        DataError: Naming the row (counted from 1) and the mend.
+        DataError: With the row (counted from 1) and the fix.
     """
     table = table_of(frame, Origin(source))
     if table.shape == "wide":
@@ -116,7 +116,7 @@ def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePa
         source: What errors and the provenance call the data.
 
     Raises:
-        DataError: Naming the row (counted from 1) or the asset and date, and the mend.
+        DataError: With the row (counted from 1) or the asset and date, and the fix.
     """
     origin = Origin(source)
     table = table_of(close, origin)

@@ -49,7 +49,7 @@ class Fetch:
     """Show a progress bar."""
 
     def run(self) -> int:
-        """Download, and print what came of it."""
+        """Download, and print the results."""
         names = _split(self.symbols)
         if self.exchange == YAHOO:
             from portfolio_env.data.downloads.yahoo import fetch_yahoo
@@ -89,7 +89,7 @@ class Update:
     """Show progress bars."""
 
     def run(self) -> int:
-        """Download, and print what came of it."""
+        """Download, and print the results."""
         names = None if self.symbols is None else _split(self.symbols)
         folders = {path.parts[-3] for path in stored(self.store)}
         status = 0
@@ -115,7 +115,7 @@ class List:
     """The folder they were downloaded into."""
 
     def run(self) -> int:
-        """Print a table, and what cannot be read."""
+        """Print a table, and the files that cannot be read."""
         rows, problems = [], []
         for path in stored(self.store):
             try:
@@ -124,7 +124,7 @@ class List:
                 problems.append(str(error))
                 continue
             ends = [str(moment(series.times[at])) for at in (0, -1) if len(series.times)]
-            closes = series.exchange == YAHOO  # at weekends: what is a gap is not known
+            closes = series.exchange == YAHOO  # at weekends: gaps are not known
             rows.append(
                 {
                     "exchange": series.exchange,
@@ -144,10 +144,10 @@ class List:
 
 @dataclass(frozen=True)
 class Report:
-    """Explore prices: a page of pictures and tables, and the report on their quality."""
+    """Explore prices: a page of figures and tables, and the report on their quality."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    """Source for ``load_market``: a file, a folder of a store (data/binance/1d), or a name."""
     out: Path = Path("report")
     """The folder to write to."""
 
@@ -161,10 +161,10 @@ class Report:
 
 @dataclass(frozen=True)
 class Convert:
-    """Make one file of a source: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
+    """Write one file from a source: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    """Source for ``load_market``: a file, a folder of a store (data/binance/1d), or a name."""
     out: Annotated[Path, tyro.conf.Positional]
     """The file to write."""
     timeframe: str | None = None
@@ -180,17 +180,21 @@ class Convert:
     exogenous: Path | None = None
     """Further channels: a file with the columns date, symbol, name, value, known_at."""
     features: str | None = None
-    """Of a market: a preset, or the names of features, comma-separated; minimal if left out."""
+    """Features of a market: a preset, or comma-separated names; minimal if left out."""
     fit_end: str | None = None
-    """Of a market: scalers are fitted before this date."""
+    """Date before which the scalers of a market are fitted."""
+    periods_per_year: float | None = None
+    """Bars per year of a market, for yearly figures; counted if left out."""
     repair: Repair = field(default_factory=Repair)
 
     def run(self) -> int:
         """Write the file."""
         is_market = self.out.suffix == ".npz"
         if not is_market and not self.out.name.endswith((".parquet", ".csv", ".csv.gz")):
-            raise ArgumentError(f"{self.out} is no name: end it with .npz, .parquet or .csv.gz")
-        extra = ("features", "fit_end", "metadata", "exogenous")
+            raise ArgumentError(
+                f"{self.out} has no known suffix: end it with .npz, .parquet or .csv.gz"
+            )
+        extra = ("features", "fit_end", "metadata", "exogenous", "periods_per_year")
         given = [name for name in extra if getattr(self, name) is not None]
         lost = [f"--{name.replace('_', '-')}" for name in given]
         if lost and not is_market:
@@ -209,6 +213,7 @@ class Convert:
             features="minimal" if not names else names[0] if len(names) == 1 else names,
             fit_end=self.fit_end,
             repair=None if self.repair == Repair() else self.repair,
+            periods_per_year=self.periods_per_year,
         )
         if is_market:
             market.save(self.out)
@@ -229,7 +234,7 @@ def _write_bars(frame: pd.DataFrame, out: Path) -> None:
 
 
 def _tell(reports: Sequence[SeriesReport]) -> int:
-    """Print what came of downloads; the exit status."""
+    """Print the results of downloads; return the exit status."""
     rows = [
         {
             "exchange": report.exchange,
@@ -257,7 +262,7 @@ def _tell(reports: Sequence[SeriesReport]) -> int:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as text, without the columns of what rarely happens and did not."""
+    """Return rows as text, without the columns of rare events that did not happen."""
     shown = [
         {k: printable(v) if v and isinstance(v, str) else v for k, v in r.items()} for r in rows
     ]
@@ -271,7 +276,7 @@ def _ranges(ranges: Iterable[tuple[Any, Any]]) -> str:
 
 
 def _complain(problems: Iterable[str]) -> int:
-    """Print problems on stderr; the exit status."""
+    """Print problems on stderr; return the exit status."""
     told = 0
     for problem in problems:
         print(f"error: {printable(problem)}", file=sys.stderr)

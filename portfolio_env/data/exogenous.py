@@ -1,4 +1,4 @@
-"""Channels with their own times (sentiment, on-chain figures, fundamentals), joined when known."""
+"""Exogenous channels (sentiment, on-chain metrics, fundamentals), joined when they are known."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def join(
     max_age: Duration | None = None,
     others: Collection[str] = (),
 ) -> PricePanel:
-    """The panel with exogenous channels, in which a value stands only from when it was known.
+    """Return the panel with exogenous channels, whose values stand only from when they were known.
 
     The value in row t is, of the records with known_at <= timestamps[t] + close_offset, that with
     the latest date; of those with the same date, that known last. So a revision replaces its date's
@@ -44,16 +44,16 @@ def join(
     carried until the next one.
 
     Args:
-        panel: Its timestamps label the bars.
+        panel: Panel whose timestamps label the bars.
         source: A CSV or Parquet file or a frame with columns date (what the value is about), symbol
             ("*": all assets), name (of the channel), value (empty: withdrawn, nothing is known from
             then on) and known_at (when it was published, at or after date). Times with a zone are
             converted to UTC; a date alone is its first instant. A forecast's date is the day on
             which it was made.
-        close_offset: How long after its label a bar closes. 0 is safe wherever labels are not later
-            than closes: with a label at the opening, it ignores what becomes known during the bar.
-            A negative one delays the data.
-        max_age: How long after known_at a value is carried; None carries it for ever.
+        close_offset: Time from the label of a bar to its close. 0 is safe wherever labels are not
+            later than closes: with a label at the opening, it ignores what becomes known during the
+            bar. A negative one delays the data.
+        max_age: Time after known_at for which a value is carried; None carries it for ever.
         others: Symbols that may occur although the panel does not hold them.
 
     Returns:
@@ -61,7 +61,7 @@ def join(
 
     Raises:
         ArgumentError: For unknown symbols, channels that exist already, or no lengths of time.
-        DataError: For records that cannot be, naming the file, the row and the mend.
+        DataError: For impossible records, with file, row and fix.
     """
     offset = _duration("close_offset", close_offset)
     oldest = _NEVER if max_age is None else _duration("max_age", max_age)
@@ -102,7 +102,7 @@ def _duration(name: str, length: Duration) -> np.timedelta64:
 
 
 def _records(source: str | os.PathLike[str] | pd.DataFrame) -> tuple[pd.DataFrame, Origin]:
-    """The records as dates, names and numbers, in the order of the source."""
+    """Return the records as dates, names and numbers, in the order of the source."""
     if isinstance(source, pd.DataFrame):
         table, origin = source, Origin("the exogenous frame")
     else:
@@ -165,7 +165,7 @@ def _check_names(records: pd.DataFrame, panel: PricePanel, others: Collection[st
 def _channel(
     records: pd.DataFrame, panel: PricePanel, offset: np.timedelta64, oldest: np.timedelta64
 ) -> FloatArray:
-    """(T, N) values of one name, whose records are in order of date and known_at."""
+    """Return (T, N) values of one name, whose records are in order of date and known_at."""
     places = {asset: i for i, asset in enumerate(panel.assets)}
     places[ALL_ASSETS] = n = len(places)
     kept = records[records["symbol"].isin(list(places))]

@@ -1,4 +1,4 @@
-"""Where markets come from: bundled real prices, generators and files."""
+"""Loading of markets: bundled real prices, generators and files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import pandas as pd
 
+from portfolio_env.checks import check_number
 from portfolio_env.data.adjust import Adjust, check_adjust
 from portfolio_env.data.bars import (
     frame_of_panel,
@@ -41,7 +42,7 @@ from portfolio_env.resampling import resample
 
 
 def sp500_panel() -> PricePanel:
-    """Adjusted daily closes of 20 large S&P 500 companies, 1990-01-02 to 2022-12-28.
+    """Return adjusted daily closes of 20 large S&P 500 companies, 1990-01-02 to 2022-12-28.
 
     The file is part of the wheel of skfolio (https://skfolio.org), which is found but not imported
     (its import takes seconds). The companies were chosen in hindsight: all of them survived.
@@ -54,7 +55,7 @@ def sp500_panel() -> PricePanel:
     paths = [Path(folder) / "datasets" / "data" / "sp500_dataset.csv.gz" for folder in folders]
     path = next((path for path in paths if path.exists()), None)
     if path is None:
-        raise DataError("the prices of 'sp500' are not here; pip install 'portfolio-env[data]'")
+        raise DataError("the prices of 'sp500' are not here; pip install 'skfolio>=1.12,<1.13'")
     frame = pd.read_csv(path, index_col=0)
     return panel_from_prices(frame, "sp500 (skfolio)")
 
@@ -76,7 +77,8 @@ Source: TypeAlias = (
 several files or frames, as a list or by asset; or a table of another library."""
 
 _NO_SOURCE = (
-    "{} is no source of bars: give a path, the name of a market, a frame, a PricePanel or a Market"
+    "{} is not a source of bars: give a path, the name of a market, a frame, a PricePanel or a "
+    "Market"
 )
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -100,6 +102,7 @@ def load_market(
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
+    periods_per_year: float | None = None,
 ) -> Market:
     """Load a market by name, from a file, or from bars in memory.
 
@@ -124,11 +127,14 @@ def load_market(
         timeframe: Make longer bars of those that are kept, e.g. "1d" (see ``resample``).
         metadata: Labels of the assets, a file or a mapping (see ``with_categories``).
         exogenous: Further channels with their own times, a file or a frame (see ``join``).
-        repair: What to mend in the bars of a file or folder before they are checked (see
+        repair: Repairs of the bars of a file or folder before they are checked (see
             ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
         adjust: Which prices of a file or frame are meant: "all", adjusted for splits and dividends;
             "splits"; "none", as they are; "auto", adjusted as far as the source tells how (see
             ``portfolio_env.data.adjust``). What was done stands in ``provenance["adjust"]``.
+        periods_per_year: Bars per year that yearly figures follow from, above 0; None for those
+            that are counted in the range they are of, which ``repr(market)`` states for all of it.
+            Interest accrues by the clock either way.
 
     Returns:
         The market, as if its source held nothing but the kept bars: assets and rows without any are
@@ -137,15 +143,17 @@ def load_market(
 
     Raises:
         ArgumentError: For unknown names, options or dates.
-        DataError: If the data cannot be used; the message names the file, the row and the mend.
+        DataError: If the data cannot be used; the message names file, row and fix.
     """
     bars = _opened(source, repair, adjust)
     additions = (timeframe, metadata, exogenous)
     if isinstance(bars, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
-            return _cut_market(bars, assets, start, end)
+            kept = _cut_market(bars, assets, start, end)
+            return replace(kept, panel=_stated(kept.panel, periods_per_year))
         bars = bars.panel
     panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous)
+    panel = _stated(panel, periods_per_year)
     return build_market(panel, features=features, fit_end=fit_end)
 
 
@@ -163,11 +171,21 @@ def load_panel(
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
+    periods_per_year: float | None = None,
 ) -> PricePanel:
-    """The bars that ``load_market`` computes features of; arguments and errors are its own."""
+    """Return the bars of which ``load_market`` computes features; same arguments and errors."""
     bars = _opened(source, repair, adjust)
     panel = bars.panel if isinstance(bars, Market) else bars
-    return _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    panel = _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    return _stated(panel, periods_per_year)
+
+
+def _stated(panel: PricePanel, periods_per_year: float | None) -> PricePanel:
+    """Return the panel with what was stated of its bars per year."""
+    if periods_per_year is None:
+        return panel
+    check_number("periods_per_year", periods_per_year, above=0)
+    return replace(panel, stated_periods_per_year=float(periods_per_year))
 
 
 def _prepared(
@@ -179,7 +197,7 @@ def _prepared(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None,
 ) -> PricePanel:
-    """The bars that are kept, with what was asked for."""
+    """Return the bars that are kept, with the requested additions."""
     if metadata is not None:
         bars = with_categories(bars, metadata)
     panel = _cut_panel(bars, assets, start, end)
@@ -215,7 +233,7 @@ def _is_table(source: Any) -> bool:
 
 
 def _given(bars: Any) -> PricePanel | Market:
-    """Bars in memory, or what a function gives, checked."""
+    """Return bars in memory, or the result of a function, checked."""
     if isinstance(bars, PricePanel | Market):
         return bars
     if _is_table(bars):
@@ -242,7 +260,7 @@ def _read(source: Any, repair: Mapping[str, Any] | Repair | None, adjust: Adjust
 
 
 def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> PricePanel | Market:
-    """What a user's function of bars returns."""
+    """Return the bars of a user's function."""
     try:
         bars = load(**options)
     except PortfolioError:
@@ -258,7 +276,7 @@ def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> 
 
 
 def _function(name: str) -> Callable[..., Any]:
-    """The function of bars that a name stands for, which says that it is one."""
+    """Return the function of bars of a name, which must declare its return type."""
     load = find("market", name, SOURCES)
     hint = inspect.signature(load).return_annotation if isinstance(load, FunctionType) else None
     told = str(getattr(hint, "__name__", hint)).rpartition(".")[2]
@@ -275,7 +293,7 @@ def source_of(
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
 ) -> PricePanel | Market:
-    """What a name or a path stands for; a market if it is a saved one."""
+    """Return the source of a name or a path; a market if it is a saved one."""
     text = os.fspath(name_or_path)
     name, _, query = text.partition("?")
     is_saved = Path(text).suffix == ".npz"
@@ -297,7 +315,7 @@ def source_of(
 
 
 def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
-    """The options of a named source, as its function takes them."""
+    """Return the options of a named source, as its function takes them."""
     parameters = inspect.signature(load).parameters
     options: dict[str, Any] = {}
     for key, text in parse_qsl(query, keep_blank_values=True):
@@ -316,7 +334,7 @@ def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
 def _cut_panel(
     panel: PricePanel, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
 ) -> PricePanel:
-    """The panel of some assets and bars, without rows and assets that have none there."""
+    """Return the panel of some assets and bars, without rows and assets that have none there."""
     if assets is None and start is None and end is None:
         return panel
     panel = panel.subset(
@@ -334,13 +352,13 @@ def _cut_panel(
 def _cut_market(
     market: Market, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
 ) -> Market:
-    """The rows and assets of a saved market, with the features it has."""
+    """Return the rows and assets of a saved market, with the features it has."""
     chosen = market if assets is None else market.select(assets)
     return chosen.subset(_rows(market.panel, start, end))
 
 
 def _rows(panel: PricePanel, start: Moment | None, end: Moment | None) -> slice:
-    """The rows from ``start`` to before ``end``; dates may lie outside the data."""
+    """Return the rows from ``start`` to before ``end``; dates may lie outside the data."""
     first, last = (
         default
         if when is None
@@ -358,7 +376,7 @@ def _rows(panel: PricePanel, start: Moment | None, end: Moment | None) -> slice:
 
 
 def long_frame(source: Source) -> pd.DataFrame:
-    """The bars of a source, as they are: duplicates, disorder and impossible bars included.
+    """Return the bars of a source, unchecked: duplicates, disorder and impossible bars included.
 
     Args:
         source: See ``Source``; frames have columns date, symbol, close and, where known, open,
@@ -369,7 +387,7 @@ def long_frame(source: Source) -> pd.DataFrame:
         as float64, in the order given.
 
     Raises:
-        ArgumentError: If it is no source, or an unknown name.
+        ArgumentError: If it is not a source, or an unknown name.
         DataError: If there are no rows, or one lacks its date or symbol or holds no number.
     """
     bars = resolved(source)
@@ -377,7 +395,7 @@ def long_frame(source: Source) -> pd.DataFrame:
 
 
 def resolved(source: Source) -> pd.DataFrame | PricePanel:
-    """The bars of a source: a long frame of what has not been checked, else a panel."""
+    """Return the bars of a source: a long frame if unchecked, else a panel."""
     if isinstance(source, Market):
         return source.panel
     if isinstance(source, PricePanel):

@@ -1,4 +1,4 @@
-"""What does not change about an asset: sector, region, currency and the like."""
+"""Static properties of assets: sector, region, currency and the like."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def with_categories(
     *,
     columns: Sequence[str] | None = None,
 ) -> PricePanel:
-    """The panel with labels of its assets as categories.
+    """Return the panel with labels of its assets as categories.
 
     Args:
-        panel: Its assets are looked up by name; "" is the label of those that the source lacks,
-            which ``provenance["metadata"]["unlabelled"]`` lists.
+        panel: Panel whose assets are looked up by name; "" is the label of those that the source
+            lacks, which ``provenance["metadata"]["unlabelled"]`` lists.
         source: A CSV or Parquet file with a column symbol and columns of labels, a JSON file that
             holds such rows (a list of objects) or ``{symbol: {name: label}}``, or such a mapping.
             Symbols that are not in the panel mean nothing.
@@ -86,7 +86,7 @@ def with_categories(
 
 
 def _table(source: str | os.PathLike[str] | Labels) -> tuple[pd.DataFrame, Origin]:
-    """Rows of labels by symbol, and what errors call them."""
+    """Return rows of labels by symbol, and their name in errors."""
     origin = Origin("the metadata")
     if isinstance(source, str | os.PathLike):
         path = Path(source)
@@ -119,11 +119,11 @@ def _of_mapping(labels: Any, origin: Origin) -> pd.DataFrame:
     if not isinstance(labels, Mapping) or not all(
         isinstance(own, Mapping) for own in labels.values()
     ):
-        origin.fail("is no table of labels; give {symbol: {name: label}}")
+        origin.fail("is not a table of labels; give {symbol: {name: label}}")
     return pd.DataFrame([{"symbol": symbol, **own} for symbol, own in labels.items()])
 
 
 def _is_text(values: pd.Series[Any]) -> bool:
-    """Whether a column holds nothing but texts, and at least one."""
+    """Return whether a column holds nothing but texts, and at least one."""
     known = values.dropna()
     return len(known) > 0 and all(isinstance(value, str) for value in known)

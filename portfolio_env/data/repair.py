@@ -1,4 +1,4 @@
-"""Repairs of bars: each one asked for, and each one recorded."""
+"""Repairs of bars: each one requested, and each one recorded."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from portfolio_env.names import unknown
 
 BoolArray = npt.NDArray[np.bool_]
 
-_HISTORY = 250  # returns before a bar that say what is usual
-_SHORTEST = 30  # with fewer than this, nothing is called a jump
+_HISTORY = 250  # returns before a bar that define usual ones
+_SHORTEST = 30  # with fewer returns, nothing is called a jump
 _NORMAL_MAD = 1.4826  # standard deviation over median absolute deviation
 
 
 @dataclass(frozen=True)
 class Repair:
-    """What may be changed about bars; by default nothing. Applied in the order given here.
+    """Repairs to apply to bars; none by default. Applied in the order given here.
 
-    No repair of a bar looks at later ones: repairing the bars up to the date of any bar that is
+    No repair of a bar uses later ones: repairing the bars up to the date of any bar that is
     kept gives the repaired bars up to that date.
 
     Attributes:
         sort: Put rows in order of date and symbol.
         drop_faulty: Drop bars that cannot be true (``bar_faults``) or lack a field.
-        drop_duplicates: Of rows of one date and symbol keep the "first" or the "last".
+        drop_duplicates: Row to keep of one date and symbol, the "first" or the "last".
         drop_jumps: Drop bars whose close lies more than this many robust sigmas (1.4826 times the
             median absolute log return of the 250 bars before; at least 30) away from the last kept
             close. The bar after a dropped one is kept if it lies within that distance of the last
             kept close (the jump was an error) or of the dropped one (it was news): so a true jump
             loses its first bar, and enters at its second.
-        fill_gaps: Where bars are missing, carry the last close forward for at most this many bars:
+        fill_gaps: Largest number of missing bars over which the last close is carried:
             open, high, low and close are the last close, volume is 0. Bars filled in this way
             cannot be traded (``PricePanel.tradable``). Of a longer gap the rest stays missing, as
             does everything after; an asset that has ended is carried as well, since nobody knew.
@@ -79,7 +79,7 @@ class Repair:
 
     @classmethod
     def of(cls, options: Repair | Mapping[str, Any] | None) -> Repair:
-        """The options themselves, or from a mapping of them; None repairs nothing.
+        """Return the options, also from a mapping of them; None repairs nothing.
 
         Raises:
             ArgumentError: For unknown options, and values out of range.
@@ -134,7 +134,7 @@ def repair(
 
 
 def _keys(frame: pd.DataFrame) -> tuple[npt.NDArray[np.datetime64], npt.NDArray[np.intp]]:
-    """Dates, and which asset."""
+    """Return dates, and the asset of each row."""
     codes, _ = pd.factorize(frame["symbol"], sort=True)
     return frame["date"].to_numpy("datetime64[ns]"), codes
 
@@ -153,13 +153,13 @@ def _touched(rows: pd.DataFrame) -> dict[str, Any]:
 
 
 def _faulty(frame: pd.DataFrame) -> BoolArray:
-    """Which rows break a rule of ``bar_faults`` or lack a field."""
+    """Return which rows break a rule of ``bar_faults`` or lack a field."""
     bars = bar_fields(frame)
     return np.logical_or.reduce([lacking(bars), *(mask for mask, _ in bar_faults(bars))])
 
 
 def _in_order(frame: pd.DataFrame, need: str) -> npt.NDArray[np.intp]:
-    """The order by asset and time of rows that have one."""
+    """Return the order by asset and time of rows that have one."""
     duplicates, disorder, order = order_faults(*_keys(frame))
     for faulty, problem, mend in (
         (duplicates, "repeats a date", "drop_duplicates='first'"),
@@ -175,7 +175,7 @@ def _in_order(frame: pd.DataFrame, need: str) -> npt.NDArray[np.intp]:
 
 
 def _jumps(frame: pd.DataFrame, sigmas: float) -> BoolArray:
-    """Which rows ``Repair.drop_jumps`` drops."""
+    """Return which rows ``Repair.drop_jumps`` drops."""
     order = _in_order(frame, "drop_jumps")
     codes = _keys(frame)[1][order]
     close = frame["close"].to_numpy()[order]
@@ -201,7 +201,7 @@ def _jumps(frame: pd.DataFrame, sigmas: float) -> BoolArray:
 
 
 def _filled(frame: pd.DataFrame, limit: int, spacing: str | None) -> pd.DataFrame:
-    """The bars that ``Repair.fill_gaps`` adds."""
+    """Return the bars that ``Repair.fill_gaps`` adds."""
     if "volume" not in frame.columns:
         raise ArgumentError(
             "fill_gaps needs volume: without it nothing would tell that a filled bar cannot be "
@@ -231,7 +231,7 @@ def _filled(frame: pd.DataFrame, limit: int, spacing: str | None) -> pd.DataFram
 def _with_regular(
     calendar: npt.NDArray[np.datetime64], spacing: np.timedelta64, limit: int
 ) -> npt.NDArray[np.datetime64]:
-    """The dates and those missing between them, up to ``limit`` in a row."""
+    """Return the dates and those missing between them, up to ``limit`` in a row."""
     missing = np.minimum(-(-np.diff(calendar) // spacing) - 1, limit)
     begin = np.repeat(calendar[:-1], missing)
     step = np.arange(len(begin)) - np.repeat(np.cumsum(missing) - missing, missing) + 1

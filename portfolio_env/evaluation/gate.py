@@ -1,4 +1,4 @@
-"""The validation gate: an agent is used only if its validation growth beats the benchmark's."""
+"""Validation gate: agents trade only if they significantly outgrow the benchmark in validation."""
 
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ from portfolio_env.evaluation.task import GATED, EvaluationFold
 
 
 class GateDecision(NamedTuple):
-    """Whether a policy is to be used; truthy if it is.
+    """Decision of the validation gate; truthy if the policy passed.
 
     Attributes:
         passed: The lower bound is positive.
         estimate: Yearly log growth ahead of the benchmark.
-        low: Its one-sided lower confidence bound; minus infinity for a ruined policy, and where
+        low: One-sided lower confidence bound; minus infinity for a ruined policy, and where
             periods are too few.
         p_value: One-sided, of the null hypothesis that the policy is not ahead.
     """
@@ -46,12 +46,12 @@ def passes_gate(
     resamples: int = 2000,
     seed: int = 0,
 ) -> GateDecision:
-    """Is the growth of a policy over the benchmark's, on validation data, more than chance?
+    """Test whether a policy's growth exceeds the benchmark's significantly on validation data.
 
     Being ahead is not enough: of policies that know nothing half are ahead. Here the lower bound of
     the bootstrap interval (see ``growth_difference``) must be positive, which about 1 - confidence
     of those pass that neither gain nor lose by knowing nothing, and fewer of those that pay costs
-    for it. Whoever tries many policies on the same data and keeps one that passes has spent this
+    for it. Trying many policies on the same data and keeping one that passes spends this
     promise: ``superiority_test`` is for that.
 
     Args:
@@ -59,7 +59,7 @@ def passes_gate(
         benchmark_log_returns: (K,) those of the benchmark, equal weight as a rule, over the same
             periods.
         periods_per_year: Periods per year.
-        confidence: Of the one-sided bound, in (0.5, 1).
+        confidence: Confidence level of the one-sided bound, in (0.5, 1).
         mean_block: Mean block length in periods, at least 1; None for the ``optimal_block_length``.
         resamples: Number of resamples.
         seed: Seed of the resampling: the same input gives the same decision.
@@ -91,11 +91,11 @@ def passes_gate(
 
 
 def gate_decision(policy: BacktestResult, benchmark: BacktestResult) -> GateDecision:
-    """``passes_gate`` of two backtests over the validation range.
+    """Return ``passes_gate`` of two backtests over the validation range.
 
     Args:
-        policy: Of the policy; an account that was ruined before the end does not pass.
-        benchmark: Of the benchmark, which reached the end.
+        policy: Backtest of the policy; a ruined account does not pass.
+        benchmark: Backtest of the benchmark, which must not be ruined.
 
     Raises:
         ArgumentError: If they ran over different dates.
@@ -109,12 +109,12 @@ def gate_decision(policy: BacktestResult, benchmark: BacktestResult) -> GateDeci
 
 
 class GatedPolicy:
-    """Trades like a policy that passed the gate, and like a fallback in the place of any other.
+    """Trade like a policy that passed the gate, else like a fallback.
 
     Args:
         policy: Answers ``predict``.
         fallback: Takes its place if it did not pass, equal weight as a rule.
-        decision: Of the gate, on data that are not those of the evaluation.
+        decision: Decision of the gate, on other data than those of the evaluation.
 
     Attributes:
         chosen: The one of the two that trades. The environment must be one for it: policies may
@@ -134,17 +134,17 @@ class GatedPolicy:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[NDArray[Any], Any]:
-        """The actions of the chosen policy, see ``Policy``."""
+        """Return the actions of the chosen policy, see ``Policy``."""
         return self.chosen.predict(observation, state, episode_start, deterministic)
 
 
 @dataclass(frozen=True, eq=False)
 class ValidationGate:
-    """An agent behind the validation gate, which decides anew in every fold, as a strategy.
+    """Strategy of an agent with the validation gate, which decides separately in every fold.
 
     Attributes:
         agent: The agent.
-        fallback: What trades where the agent does not pass, and what it is compared with.
+        fallback: Strategy that trades if the agent fails, and the benchmark of the gate.
         decisions: Decisions so far, by fold.
     """
 
@@ -153,7 +153,7 @@ class ValidationGate:
     decisions: dict[EvaluationFold, GateDecision] = field(default_factory=dict)
 
     def decide(self, fold: EvaluationFold) -> GateDecision:
-        """The decision in a fold, by backtests on its validation range."""
+        """Return the decision in a fold, by backtests on its validation range."""
         if fold not in self.decisions:
             own, benchmark = (
                 backtest(
@@ -166,15 +166,15 @@ class ValidationGate:
         return self.decisions[fold]
 
     def build(self, fold: EvaluationFold, split: str) -> GatedPolicy:
-        """The agent's policy where it passed, else the fallback's."""
+        """Return the agent's policy if it passed, else the fallback's."""
         agent, fallback = self.agent.build(fold, split), self.fallback.build(fold, split)
         return GatedPolicy(agent, fallback, self.decide(fold))
 
     def options(self, fold: EvaluationFold, split: str) -> dict[str, Any]:
-        """Keywords of the environment of the one that trades."""
+        """Return keywords of the environment for the one that trades."""
         return (self.agent if self.decide(fold) else self.fallback).options(fold, split)
 
     @property
     def strategy(self) -> Strategy:
-        """The strategy to backtest."""
+        """Return the strategy to backtest."""
         return Strategy(f"{self.agent.name}{GATED}", self.build, self.options, required=True)

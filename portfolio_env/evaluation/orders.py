@@ -1,4 +1,4 @@
-"""What a given capital buys: from weights to amounts, whole units and the cash that is left."""
+"""Orders of a given capital: from weights to amounts, whole units and remaining cash."""
 
 from collections.abc import Mapping, Sequence
 
@@ -89,7 +89,7 @@ def allocate(
 
 
 def _whole(units: NDArray[np.float64], lot: float) -> NDArray[np.float64]:
-    """Cut to lots, towards 0; a billionth of a lot short of a whole one is rounding."""
+    """Round to lots, towards 0; a billionth of a lot short of a whole one is rounding."""
     if lot == 0:
         return units
     return np.sign(units) * np.floor(np.abs(units) / lot + 1e-9) * lot
@@ -102,7 +102,7 @@ def orders_at_end(
     capital: float | None,
     lot: float = 1.0,
 ) -> dict[str, pd.DataFrame]:
-    """What a capital buys, as every strategy holds it at the last bar, see ``allocate``.
+    """Return the orders of a capital by every strategy's weights at the last bar, see ``allocate``.
 
     Args:
         task: Gives the prices and the costs.

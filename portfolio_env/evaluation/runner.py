@@ -1,4 +1,4 @@
-"""Backtests of many strategies over the same folds, each through its own environment."""
+"""Backtests of many strategies over the same folds, each in its own environment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from portfolio_env.simulation.costs import TransactionCosts
 
 @dataclass(frozen=True)
 class Strategy:
-    """A strategy to backtest: an agent, a baseline, or an agent behind the validation gate.
+    """Strategy to backtest: an agent, a baseline, or an agent with the validation gate.
 
     Attributes:
         name: Name of the strategy.
@@ -40,12 +40,12 @@ class Strategy:
 
 
 def agent_strategies(task: EvaluationTask) -> list[Strategy]:
-    """The trained agents of a task, each of them as it was trained in every fold."""
+    """Return the trained agents of a task as strategies, each as it was trained in every fold."""
     return [
         Strategy(
             name,
             lambda fold, split, name=name: fold.agents[name].policy,  # type: ignore[misc]
-            EvaluationFold.agent_options,
+            lambda fold, split, name=name: fold.agent_options(split, name),  # type: ignore[misc]
             required=True,
         )
         for name in task.agents
@@ -53,7 +53,7 @@ def agent_strategies(task: EvaluationTask) -> list[Strategy]:
 
 
 class Stopwatch:
-    """Answers like a policy and keeps how long each answer took.
+    """Wrap a policy and record the time of every decision.
 
     Args:
         policy: The policy that is timed.
@@ -75,7 +75,7 @@ class Stopwatch:
         episode_start: NDArray[np.bool_] | None = None,
         deterministic: bool = True,
     ) -> tuple[NDArray[Any], Any]:
-        """The policy's own answer, see ``Policy``."""
+        """Return the policy's own answer, see ``Policy``."""
         start = perf_counter()
         answer = self.policy.predict(observation, state, episode_start, deterministic)
         self.seconds.append(perf_counter() - start)
@@ -87,7 +87,7 @@ class BacktestRuns:
     """Results by name of the strategy.
 
     Attributes:
-        policies: What was built, by fold.
+        policies: Policies of each strategy, by fold.
         results: Backtests, over all folds.
         seconds: Time of each decision.
         growth_by_cost: Yearly log growth after costs, by commission in basis points.
@@ -102,11 +102,11 @@ class BacktestRuns:
 
     @property
     def oracles(self) -> list[str]:
-        """Names of the strategies that are fitted to the very bars they are judged on."""
+        """Return the names of the strategies that are fitted to the bars they are evaluated on."""
         return [n for n, own in self.policies.items() if getattr(own[0], "oracle", False)]
 
     def cost_table(self) -> pd.DataFrame | None:
-        """One row per strategy, one column per commission; None if no other was tried."""
+        """Return a row per strategy, a column per commission; None if no other was tried."""
         frame = pd.DataFrame.from_dict(self.growth_by_cost, orient="index")
         return frame.sort_index(axis=1) if len(frame.columns) else None
 
@@ -120,7 +120,7 @@ def run_backtests(
 ) -> BacktestRuns:
     """Backtest every strategy over all folds of a task, and again at other commissions.
 
-    In every fold a strategy is built anew, and the accounts are stitched to one. One that raises a
+    In every fold a strategy is built again, and the accounts are stitched to one. One that raises a
     ``PortfolioError`` (a missing extra, bounds that nothing can keep to) is written down with the
     reason, and the others go on. What it decided at a bar is kept by the strategy itself, so other
     commissions compute nothing twice.
@@ -161,7 +161,7 @@ def run_backtests(
 def _account(
     policies: Sequence[Policy], options: Sequence[dict[str, Any]], **changes: Any
 ) -> BacktestResult:
-    """The account of a policy per fold over all folds."""
+    """Return the account of one policy per fold over all folds."""
     return stitch(
         [
             backtest(policy, PortfolioEnv(**{**own, **changes}))
@@ -176,7 +176,7 @@ def _growth(
     options: Sequence[dict[str, Any]],
     result: BacktestResult,
 ) -> float:
-    """Yearly growth at another commission of both sides; the result's where that is its own."""
+    """Return yearly growth at another commission of both sides, or of the result at its own."""
     costs = made_costs(options[0].get("costs", {}))
     if not isinstance(costs, TransactionCosts):
         raise ArgumentError(

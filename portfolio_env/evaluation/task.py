@@ -1,4 +1,4 @@
-"""The task of an evaluation: a market cut into folds, the rules of trading, trained agents."""
+"""Evaluation task: a market cut into folds, the rules of trading, trained agents."""
 
 from __future__ import annotations
 
@@ -29,29 +29,32 @@ Range: TypeAlias = tuple[int, int]
 TRADING = ("costs", "execution", "initial_value")
 """Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
 
-GATED = "_gated"  # ends the name of an agent behind the validation gate
+GATED = "_gated"  # suffix of the name of an agent with the validation gate
 
 
 @dataclass(frozen=True)
 class TrainedAgent:
-    """A trained policy, and what an evaluation says about it.
+    """Trained policy, with the facts that an evaluation reports on it.
 
     Attributes:
         policy: The policy.
-        file: File of its weights, whose content tells it from other agents.
+        file: File of its weights, whose content identifies it.
         parameter_bytes: Memory of its parameters.
         figures: Gives figures of its network over a range of rows by name, with a text each.
+        options: Keywords of ``PortfolioEnv`` that are its own, what it observes and how it acts, in
+            place of those of the fold.
     """
 
     policy: Policy
     file: Path | None = None
     parameter_bytes: int = 0
     figures: Callable[[Range], Mapping[str, tuple[Figure, str]]] = lambda rows: {}
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class EvaluationFold:
-    """A market cut into ranges, and the agents trained there: all of a task, or one fold of it.
+    """Market cut into ranges, and the agents trained there: all of a task, or one fold of it.
 
     Attributes:
         market: The market.
@@ -66,17 +69,18 @@ class EvaluationFold:
     agents: Mapping[str, TrainedAgent] = field(default_factory=dict)
 
     def rows(self, split: str) -> Range:
-        """The rows of a range from the first on that has enough history."""
+        """Return the rows of a range from the first on that has enough history."""
         start, end = self.ranges[split]
         return max(start, self.market.warmup + self.options["window"] - 1), end
 
-    def agent_options(self, split: str) -> dict[str, Any]:
-        """Keywords of the environment of an agent."""
+    def agent_options(self, split: str, name: str | None = None) -> dict[str, Any]:
+        """Return keywords of the environment of an agent; None for those that all agents share."""
+        own = {} if name is None else self.agents[name].options
         start, end = self.rows(split)
-        return {**self.options, "market": self.market, "start": start, "end": end}
+        return {**self.options, **own, "market": self.market, "start": start, "end": end}
 
     def baseline_options(self, split: str) -> dict[str, Any]:
-        """Keywords of the environment of a baseline, which trades at once.
+        """Return keywords of the environment of a baseline, which trades at once.
 
         The share of the way to its targets that an account goes at every step, ``adjustment``, is
         part of an agent.
@@ -87,16 +91,19 @@ class EvaluationFold:
 
 @dataclass(frozen=True, eq=False)
 class EvaluationTask:
-    """What all strategies of an evaluation have in common.
+    """Task of an evaluation, shared by all strategies.
 
     Attributes:
         folder: Folder of the run, or of the evaluation without one; it keeps the log of test-set
             evaluations.
         whole: The market from end to end; its test range is that of all folds together.
-        folds: What is evaluated one after the other: ``whole`` itself, or the folds of a walk
+        folds: Folds in the order of evaluation: ``whole`` itself, or the folds of a walk
             forward.
-        algorithm: What the agents were trained by; None without agents.
-        model: Which of their models are evaluated, "final" or "best".
+        algorithm: Algorithm of the agents; None without agents, or where they differ by more than
+            their seed.
+        model: Evaluated model of the agents, "final" or "best".
+        warnings: Sentences that a reader must know before the table.
+        logged: Uses of the test range are counted in the folder.
     """
 
     folder: Path
@@ -104,20 +111,24 @@ class EvaluationTask:
     folds: Sequence[EvaluationFold]
     algorithm: str | None = None
     model: str = "final"
+    warnings: Sequence[str] = ()
+    logged: bool = True
 
     @property
     def agents(self) -> list[str]:
-        """Names of the agents."""
+        """Return the names of the agents."""
         return list(self.folds[0].agents)
 
     @property
     def model_name(self) -> str | None:
-        """Algorithm and model of the agents; None without agents."""
-        return f"{self.algorithm} ({self.model})" if self.agents else None
+        """Return algorithm and model of the agents, or their names; None without agents."""
+        if self.agents and self.algorithm is not None:
+            return f"{self.algorithm} ({self.model})"
+        return ", ".join(self.agents) or None
 
     @property
     def windows(self) -> Windows:
-        """First and last moment of what each fold earned, by name; empty without a walk forward."""
+        """Return first and last moment of each fold's test, by name; {} without a walk forward."""
         if self.folds[0] is self.whole:
             return {}
         found: dict[str, tuple[Date, Date]] = {}
@@ -130,7 +141,7 @@ class EvaluationTask:
 
     @property
     def seeds(self) -> dict[str, list[str]]:
-        """Names of agents that differ by their seed alone, and of the same behind the gate."""
+        """Return names of agents that differ by their seed alone, also with the validation gate."""
         if self.algorithm is None or len(self.agents) < 2:
             return {}
         gated = [f"{name}{GATED}" for name in self.agents]
@@ -138,11 +149,11 @@ class EvaluationTask:
 
     @property
     def costs(self) -> Costs:
-        """What trading costs."""
+        """Return the trading costs."""
         return made_costs(self.whole.options["costs"])
 
     def events(self, path: Path | None) -> pd.DataFrame | None:
-        """The events of a file (see ``read_events``) about assets of the market; None without one.
+        """Return a file's events (see ``read_events``) about assets of the market; None without.
 
         Raises:
             ArgumentError: If an event is about no asset of the market.
@@ -157,7 +168,7 @@ class EvaluationTask:
 
 
 class Hindsight(NamedTuple):
-    """What was efficient in a range, known when it is over; volatilities and returns per year.
+    """Efficient portfolios of a range, in hindsight; volatilities and returns per year.
 
     Attributes:
         frontier: (P, 2) volatility and mean return of efficient portfolios.
@@ -172,10 +183,10 @@ class Hindsight(NamedTuple):
 
 
 def commissions_of(text: str) -> list[float]:
-    """The commissions in basis points of a comma-separated text.
+    """Return the commissions in basis points of a comma-separated text.
 
     Raises:
-        ArgumentError: If one is no number, or no commission.
+        ArgumentError: If one is not a number, or no commission.
     """
     try:
         found = [float(part) for part in text.split(",") if part]

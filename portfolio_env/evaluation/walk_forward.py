@@ -26,9 +26,9 @@ class Fold:
     """One step of a walk forward, in half-open ranges of rows.
 
     Attributes:
-        train: What is learned from.
-        validation: What is selected on; it may be empty.
-        test: What is judged, once; later than both.
+        train: Range for training.
+        validation: Range for model selection; it may be empty.
+        test: Range that is evaluated once; later than both.
     """
 
     train: Range
@@ -36,11 +36,11 @@ class Fold:
     test: Range
 
     def test_bars(self, end: int) -> Range:
-        """Bars of an environment that decides at every test row: the last earns into one more.
+        """Return the bars of an environment that decides at all test rows: the last earns one more.
 
         Args:
-            end: Where the bars end; the last test row before it sees nothing that comes after and
-                makes no decision.
+            end: Row after the last bar; the last test row before it sees nothing that comes after
+                and makes no decision.
         """
         return self.test[0], min(self.test[1] + 1, end)
 
@@ -56,7 +56,7 @@ def walk_forward_folds(
     purge: int = 0,
     embargo: int = 0,
 ) -> list[Fold]:
-    """Folds whose test ranges cover [first_test, end) once, in order, each after its own past.
+    """Return folds whose tests cover [first_test, end) once, in order, each after its own past.
 
     Args:
         start: First row of the first training range.
@@ -101,9 +101,9 @@ def walk_forward_folds(
 
 
 def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
-    """One account out of the tests of consecutive folds.
+    """Join the tests of consecutive folds into one account.
 
-    Returns are chained, not money: each fold started anew, with its own initial value and in cash,
+    Returns are chained, not money: each fold restarted, with its own initial value and in cash,
     so its money is scaled to what the path is worth by then, and every fold pays for buying in. A
     path that is ruined in some fold ends there.
 
@@ -124,11 +124,11 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         before = joined[-1]
         if before.values[-1] <= RUIN_FRACTION * before.values[0]:
             break
-        if later.assets != before.assets or later.periods_per_year != before.periods_per_year:
+        years = [each.stated_periods_per_year for each in (later, before)]
+        if later.assets != before.assets or years[0] != years[1]:
             raise ArgumentError(
-                f"result {i} is of {later.assets} with {later.periods_per_year:g} periods a year, "
-                f"the one before of {before.assets} with {before.periods_per_year:g}; stitch "
-                "accounts of one market."
+                f"result {i} is of {later.assets} with {years[0]} stated periods a year, the one "
+                f"before of {before.assets} with {years[1]}; stitch accounts of one market."
             )
         if later.timestamps[0] != before.timestamps[-1]:
             raise ArgumentError(
@@ -161,6 +161,9 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         costs=money("costs"),
         carries=money("carries"),
         last_weights=joined[-1].last_weights,
+        cash_returns=np.concatenate(
+            [np.broadcast_to(each.cash_returns, each.costs.shape) for each in joined]
+        ),
     )
 
 
@@ -170,7 +173,7 @@ class CombinatorialFold:
 
     Attributes:
         train: Rows to learn from, which may lie before, between and after the tests.
-        tests: Rows to judge.
+        tests: Rows to test on.
         paths: The backtest path that each of the tests belongs to.
     """
 
@@ -182,12 +185,12 @@ class CombinatorialFold:
 def combinatorial_folds(
     start: int, end: int, *, blocks: int = 6, tests: int = 2, purge: int = 0, embargo: int = 0
 ) -> list[CombinatorialFold]:
-    """Every way to test on some blocks of rows and learn from the others.
+    """Return every way to test on some blocks of rows and learn from the others.
 
     Lopez de Prado (2018), ch. 12, by skfolio's ``CombinatorialPurgedCV``: each block is tested in
     ``comb(blocks - 1, tests - 1)`` splits, so its tests recombine to so many paths through all
     rows. Models also learn from what comes after a test: this is for judging how much a method's
-    result depends on the stretch of time, not for pretending to have traded.
+    result depends on the period, not for pretending to have traded.
 
     Args:
         start: First row.
@@ -206,7 +209,7 @@ def combinatorial_folds(
         from skfolio.model_selection import CombinatorialPurgedCV
     except ImportError as error:
         raise PortfolioError(
-            "combinatorial_folds needs skfolio; pip install 'portfolio-env[baselines]'"
+            "combinatorial_folds needs skfolio; pip install 'skfolio>=1.12,<1.13'"
         ) from error
     if not 0 <= start < end:
         raise ArgumentError(f"start={start}, end={end}: give rows with 0 <= start < end.")
@@ -229,6 +232,6 @@ def combinatorial_folds(
 
 
 def _ranges(rows: NDArray[np.int64]) -> list[Range]:
-    """Sorted rows as the fewest half-open ranges."""
+    """Return sorted rows as the fewest half-open ranges."""
     pieces = np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1)
     return [(int(piece[0]), int(piece[-1]) + 1) for piece in pieces if len(piece)]

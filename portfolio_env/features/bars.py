@@ -1,4 +1,4 @@
-"""The bars an indicator reads: fields of a panel, and the series that many indicators share."""
+"""Bars for indicators: fields of a panel, and the series that many indicators share."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Bars:
         return self._field("volume")
 
     def at(self, timeframe: str) -> Bars | None:
-        """The closed bars of a higher timeframe; None before the first one closes."""
+        """Return the closed bars of a higher timeframe; None before the first one closes."""
         if timeframe not in self._higher:
             closed = closed_groups(self.timestamps, self.panel.periods_per_year, timeframe)[1]
             some = bool(len(closed)) and closed[-1] >= 0
@@ -110,7 +110,7 @@ class Bars:
 
 
 def across(x: FloatArray) -> FloatArray:
-    """Mean over the assets that have a value, (T, N) -> (T, 1); NaN where none has."""
+    """Return the mean over the assets that have a value, (T, N) -> (T, 1); NaN where none has."""
     known = ~np.isnan(x)
     count = known.sum(axis=1, keepdims=True)
     total = np.where(known, x, 0.0).sum(axis=1, keepdims=True)

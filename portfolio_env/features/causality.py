@@ -1,4 +1,4 @@
-"""Whether a feature of your own knows the future, tried out by changing the future.
+"""Look-ahead test of user-defined features, which changes the future and compares.
 
 No proof: a leak must show within some hundred bars of some dozen assets.
 """
@@ -17,16 +17,16 @@ from portfolio_env.features.bars import Bars
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 
-BARS = 300  # beside twice what the feature remembers
+BARS = 300  # bars beside twice the feature's memory
 MOST_BARS = 3000
 ASSETS = 32
 CUTS = 5  # bars after which the future is changed
-_ROUNDING = 1e-7  # running sums of a library drift by so much
+_ROUNDING = 1e-7  # running sums of a library drift by this much
 _checked: set[tuple[str, Callable[..., Any] | None, int]] = set()
 
 
 def check_once(feature: Feature, panel: PricePanel, reference: str | None) -> None:
-    """Check a feature the first time that it is used, and again while there are few bars.
+    """Check a feature at its first use, and again while there are few bars.
 
     Args:
         feature: One that is not built in.
@@ -46,7 +46,7 @@ def check_once(feature: Feature, panel: PricePanel, reference: str | None) -> No
 
 
 def _sample(panel: PricePanel, bars: int, reference: str | None) -> PricePanel:
-    """The last bars of the assets that have most of them, in their order."""
+    """Return the last bars of the assets that have most of them, in their order."""
     stretch = panel.subset(slice(len(panel.timestamps) - bars, None))
     most = np.argsort(-np.isfinite(stretch.close).sum(0), kind="stable")[:ASSETS]
     own = {panel.assets.index(reference)} if reference in panel.assets else set()
@@ -105,7 +105,7 @@ def _check(feature: Feature, panel: PricePanel, reference: str | None, offset: i
 
 
 def _check_lookback(feature: Feature, panel: PricePanel, whole: FloatArray) -> None:
-    """Refuse a value that comes later than declared where no bar is missing."""
+    """Reject a value that comes later than declared where no bar is missing."""
     complete = panel.tradable.all(0)
     rows = np.flatnonzero(np.isfinite(whole[:, complete]).any(1))
     undeclared = feature.memory == ALL and feature.lookback == 0
@@ -118,13 +118,13 @@ def _check_lookback(feature: Feature, panel: PricePanel, whole: FloatArray) -> N
 
 
 def _usual(values: FloatArray) -> float:
-    """The size of a usual value, against which rounding is small."""
+    """Return the size of a usual value, against which rounding is small."""
     known = np.abs(values[np.isfinite(values)])
     return float(np.median(known)) if known.any() else 1.0
 
 
 def _differing(before: FloatArray, now: FloatArray, usual: float) -> npt.NDArray[np.bool_]:
-    """Where two arrays of values differ by more than rounding, (T, N)."""
+    """Return where two arrays of values differ by more than rounding, (T, N)."""
     with np.errstate(invalid="ignore"):
         close = np.abs(now - before) <= _ROUNDING * np.maximum(np.abs(before), usual)
     same: npt.NDArray[np.bool_] = close | (now == before) | (np.isnan(now) & np.isnan(before))
@@ -132,7 +132,7 @@ def _differing(before: FloatArray, now: FloatArray, usual: float) -> npt.NDArray
 
 
 def _with_gaps(panel: PricePanel) -> PricePanel:
-    """The panel without every tenth bar or so."""
+    """Return the panel without every tenth bar or so."""
     drawn = np.random.default_rng(1).random(panel.close.shape) < 0.1
     kept = np.where(drawn, np.nan, 1.0)
     bars = {name: _later(getattr(panel, name), -1, kept) for name in BAR_FIELDS}
@@ -140,7 +140,7 @@ def _with_gaps(panel: PricePanel) -> PricePanel:
 
 
 def _futures(panel: PricePanel, lookback: int) -> Iterator[tuple[int, str, PricePanel]]:
-    """Rows, and panels that differ after them, with what happened in words."""
+    """Yield rows, panels that differ after them, and the difference in words."""
     rng = np.random.default_rng(0)
     end = len(panel.timestamps) - 1
     first = min(lookback, end // 2)
@@ -163,7 +163,7 @@ def _rewritten(panel: PricePanel, t: int, rng: np.random.Generator) -> PricePane
 
 
 def _halted(panel: PricePanel, t: int) -> PricePanel:
-    """Every second asset has no bars after a row, the others trade nothing."""
+    """Return a panel in which every second asset ends at a row and the others stop trading."""
     gone = np.where(np.arange(len(panel.assets)) % 2, 1.0, np.nan)
     factors = dict.fromkeys(BAR_FIELDS, gone) | {"volume": 0 * gone}
     bars = {name: _later(getattr(panel, name), t, factors[name]) for name in BAR_FIELDS}
@@ -171,7 +171,7 @@ def _halted(panel: PricePanel, t: int) -> PricePanel:
 
 
 def _later(values: FloatArray | None, t: int, factor: FloatArray) -> Any:
-    """A copy whose rows after t are multiplied; None stays."""
+    """Return a copy whose rows after t are multiplied; None stays."""
     if values is None:
         return None
     changed = values.copy()

@@ -22,6 +22,7 @@ from portfolio_env.features.presets import KNOWN, FeatureName, select, separate
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.features.scalers import SCALERS, Scaler
 from portfolio_env.files.atomic import read_json, write_json
+from portfolio_env.html import card
 from portfolio_env.market.market import FEATURE_BOUND, Market, vocabularies_of
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.market.timeline import Moment, row_of
@@ -31,9 +32,9 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @cache
-def _say_once(message: str) -> None:
-    """Log what a user must know, not what a program does each time it loads a market."""
-    _LOGGER.warning(message)
+def _say_once(message: str, level: int = logging.WARNING) -> None:
+    """Log a message once per process, not each time a market is loaded."""
+    _LOGGER.log(level, message)
 
 
 class FeaturePipeline:
@@ -91,6 +92,20 @@ class FeaturePipeline:
         self.vocabularies: dict[str, tuple[str, ...]] | None = None
         """The labels of every category that were there when it was fitted."""
 
+    def __repr__(self) -> str:
+        names = ("scaler", "scaling", "bound", "reference")
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        asked = [str(getattr(each, "__name__", each)) for each in separate(self.features)]
+        state = "not fitted" if self.names is None else f"fitted on {len(self.names)} features"
+        return f"FeaturePipeline({', '.join(asked):.60}, {options}; {state})"
+
+    def _repr_html_(self) -> str | None:
+        names = ("scaler", "scaling", "bound", "reference")
+        asked = [str(getattr(each, "__name__", each)) for each in separate(self.features)]
+        fitted = "not fitted" if self.names is None else ", ".join(self.names)
+        facts = {"features": ", ".join(asked), **{name: getattr(self, name) for name in names}}
+        return card("FeaturePipeline", facts | {"fitted": fitted})
+
     def fit(self, market: Market | PricePanel, rows: int | slice) -> FeaturePipeline:
         """Fit the scalers, and return this pipeline.
 
@@ -122,11 +137,11 @@ class FeaturePipeline:
         return self
 
     def transform(self, market: Market | PricePanel) -> Market:
-        """The market of a panel, with features."""
+        """Return the market of a panel, with features."""
         panel = market.panel if isinstance(market, Market) else market
         chosen, left_out = self._choose(panel)
         if left_out:
-            _say_once("left out, for want of the data they need: " + "; ".join(left_out))
+            _say_once("features without inputs are skipped: " + "; ".join(left_out), logging.INFO)
         bars = Bars(panel, self.reference)
         provenance = {**panel.provenance, "features": self._described(), "left_out": left_out}
         return Market(
@@ -139,14 +154,14 @@ class FeaturePipeline:
         )
 
     def update(self, market: Market, new_bars: PricePanel) -> Market:
-        """The market with further bars; only their features are computed.
+        """Return the market with further bars; only their features are computed.
 
         The result agrees with a transformation of all bars to 1e-10 (before features are stored as
         float32). Each feature reads as much of the past as it remembers, a few rows to a few
         thousand.
 
         Args:
-            market: What this pipeline made.
+            market: Market of this pipeline.
             new_bars: (K, N) later bars of the same assets, fields and exogenous channels.
 
         Raises:
@@ -173,7 +188,7 @@ class FeaturePipeline:
         return market.extended(panel, fresh)
 
     def _choose(self, panel: PricePanel) -> tuple[list[Feature], list[str]]:
-        """The features this panel allows, and a line on each one left out."""
+        """Return the features this panel allows, and a line on each one left out."""
         chosen, left_out = [], []
         for feature in select(self.features, panel):
             lacking = [name for name in feature.inputs if getattr(panel, name) is None]
@@ -190,7 +205,7 @@ class FeaturePipeline:
         ):
             raise DataError(
                 f"the pipeline was fitted on features {self.names} of assets "
-                f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit anew"
+                f"{self.assets or 'any'}, here are {names} of {panel.assets}: fit it again"
             )
         for feature in chosen:
             if feature.function is not None:
@@ -203,7 +218,7 @@ class FeaturePipeline:
         bars_of: Callable[[Feature], Bars],
         tradable: npt.NDArray[np.bool_],
     ) -> npt.NDArray[np.float32]:
-        """Features as they are observed in the last K rows, (K, N, F).
+        """Return features as they are observed in the last K rows, (K, N, F).
 
         One feature after the other, so that little more than the result is in memory.
 
@@ -229,7 +244,7 @@ class FeaturePipeline:
         return observed
 
     def to_dict(self) -> dict[str, Any]:
-        """The pipeline as JSON-able data, which names features of your own and their source.
+        """Return the pipeline as JSON, with names and sources of user-defined features.
 
         Raises:
             ArgumentError: If one of them has no name by which it is found again.
@@ -241,7 +256,7 @@ class FeaturePipeline:
         return plain
 
     def _described(self) -> dict[str, Any]:
-        """``to_dict``, or what comes nearest to it where a feature has no name."""
+        """Return ``to_dict``, or the nearest to it where a feature has no name."""
         try:
             return self.to_dict()
         except ArgumentError as error:
@@ -264,7 +279,7 @@ class FeaturePipeline:
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> FeaturePipeline:
-        """The inverse of ``to_dict``; what it names is imported when it is used.
+        """Invert ``to_dict``; plug-ins are imported when they are used.
 
         Raises:
             ArgumentError: If it describes a pipeline with a feature that has no name.
@@ -296,7 +311,7 @@ class FeaturePipeline:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> FeaturePipeline:
-        """Read a pipeline that ``save`` wrote; warn where a feature of your own has changed since.
+        """Read a pipeline that ``save`` wrote; warn of user-defined features changed since.
 
         Raises:
             DataError: If the file is missing or no such pipeline, or names code that lies beside
@@ -311,18 +326,18 @@ class FeaturePipeline:
             raise
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} is no saved pipeline ({error}): write one with FeaturePipeline.save"
+                f"{path} is not a saved pipeline ({error}): write one with FeaturePipeline.save"
             ) from error
 
 
 def warn_of_changes(plain: Mapping[str, Any], folder: Path) -> None:
-    """Say which features of your own are not what they were when a file named them.
+    """Warn of user-defined features whose source has changed since a file named them.
 
     Nothing is imported; to be asked before a pipeline from a file is used.
 
     Args:
-        plain: What ``to_dict`` gave.
-        folder: Where the file lies.
+        plain: Result of ``to_dict``.
+        folder: Folder of the file.
 
     Raises:
         DataError: If one lies within the folder.
@@ -339,7 +354,7 @@ def build_market(
     features: str | Sequence[FeatureName] | FeaturePipeline = "minimal",
     fit_end: Moment | None = None,
 ) -> Market:
-    """The market of a panel, with features.
+    """Return the market of a panel, with features.
 
     Args:
         panel: The bars.
@@ -354,7 +369,7 @@ def build_market(
 
 
 def _range(rows: int | slice, bars: int) -> tuple[int, int]:
-    """First and last + 1 of the rows to fit on."""
+    """Return first and last + 1 of the rows to fit on."""
     if isinstance(rows, slice):
         first, end, step = rows.indices(bars)
     else:
@@ -367,10 +382,10 @@ def _range(rows: int | slice, bars: int) -> tuple[int, int]:
 
 
 def _ample(memory: int) -> int:
-    """The memory rounded up to a power of 2, so that features share their bars."""
+    """Return the memory rounded up to a power of 2, so that features share their bars."""
     return max(64, 1 << memory.bit_length())
 
 
 def _values(feature: Feature, bars: Bars) -> FloatArray:
-    """(T, N) float64, NaN where unknown."""
+    """Return (T, N) float64, NaN where unknown."""
     return np.broadcast_to(feature.compute(bars), bars.close.shape)

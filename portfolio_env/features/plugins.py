@@ -1,4 +1,4 @@
-"""Features of your own: found by ``"module:name"`` or an entry point, or given as functions.
+"""User-defined features: found by ``"module:name"`` or an entry point, or given as functions.
 
 By name only what ``@indicator`` declares is called: no name in a file can run anything else.
 """
@@ -25,7 +25,7 @@ _DECLARE = "declare it with @indicator of portfolio_env.features, at the top of 
 
 
 def split_timeframe(name: str) -> tuple[str, str]:
-    """The timeframe before a name, or "", and the rest.
+    """Return the timeframe before a name, or "", and the rest.
 
     >>> split_timeframe("1w:my_features:skew_20")
     ('1w', 'my_features:skew_20')
@@ -36,11 +36,11 @@ def split_timeframe(name: str) -> tuple[str, str]:
 
 
 def of_name(name: str, known: Iterable[str]) -> list[Feature]:
-    """The features of a name that is not built in.
+    """Return the features of a name that is not built in.
 
     Args:
         name: ``"module:name"``, or that of an entry point, with a window or without.
-        known: What is built in, for the message.
+        known: Built-in names, for the message.
 
     Raises:
         ArgumentError: If it stands for no indicator.
@@ -61,10 +61,10 @@ def of_name(name: str, known: Iterable[str]) -> list[Feature]:
 
 
 def of_function(function: Any) -> list[Feature]:
-    """The features of a function: an ``@indicator`` at its own windows, or ``(bars) -> (T, N)``.
+    """Return a function's features: an ``@indicator`` at its windows, or ``(bars) -> (T, N)``.
 
     Raises:
-        ArgumentError: If it is no function.
+        ArgumentError: If it is not a function.
     """
     if not callable(function):
         raise ArgumentError(f"feature {function!r} must be a name or a function of bars")
@@ -88,7 +88,7 @@ def _with_window(name: str) -> tuple[str, int | None]:
 
 
 def _at_windows(label: str, declared: Indicator, window: int | None) -> list[Feature]:
-    """The features of an indicator at a window, or at its own."""
+    """Return the features of an indicator at a window, or at its own."""
     if window is None and declared.windows == ():
         raise ArgumentError(f"feature {label!r} takes a window: name it {label}_20, say")
     windows = (window,) if window is not None else declared.windows or (None,)
@@ -109,8 +109,8 @@ def _label(function: Any) -> str:
 
 
 def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> FloatArray:
-    """What the user's function makes of bars, checked; whatever fails is told by its name."""
-    own = Bars(bars.panel, bars.reference)  # what it writes to is no other feature's
+    """Compute and check a user's function of bars; errors name the feature."""
+    own = Bars(bars.panel, bars.reference)  # a copy: its writes do not reach other features
     try:
         values = function(own)
     except Exception as error:
@@ -133,7 +133,7 @@ def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> Floa
 
 
 def plain_names(features: Iterable[Any]) -> list[str]:
-    """Names by which the same features are found again, for a file.
+    """Return names by which the same features are found again, for a file.
 
     Raises:
         ArgumentError: For a function that has none.
@@ -156,7 +156,7 @@ def plain_names(features: Iterable[Any]) -> list[str]:
 
 
 def sources(features: Iterable[Any]) -> dict[str, str]:
-    """SHA-256 of the source of each plug-in among names of features; none is imported.
+    """Return SHA-256 of the source of each plug-in among names of features; none is imported.
 
     Raises:
         ArgumentError: If one has no source.
@@ -167,13 +167,13 @@ def sources(features: Iterable[Any]) -> dict[str, str]:
 def changed_sources(
     features: Iterable[Any], recorded: Mapping[str, str], folder: Path
 ) -> list[str]:
-    """The plug-ins whose source is not the recorded one; see ``names.changed_sources``."""
+    """Return plug-ins whose source is not the recorded one; see ``names.changed_sources``."""
     asked = {name: str(recorded.get(name, "")) for name in _plugins(features)}
     return names.changed_sources(asked, folder, _KIND)
 
 
 def _plugins(features: Iterable[Any]) -> list[str]:
-    """Names of plug-ins among names of features, as their sources are looked up."""
+    """Return names of plug-ins among names of features, as their sources are looked up."""
     found = []
     for each in features:
         if isinstance(each, str):

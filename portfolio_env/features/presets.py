@@ -1,4 +1,4 @@
-"""Which features exist: names, groups and presets, and what stands behind each."""
+"""Catalogue of features: names, groups and presets, and the features of each."""
 
 from __future__ import annotations
 
@@ -121,14 +121,14 @@ FeatureName: TypeAlias = str | Callable[..., Any]
 
 
 def select(names: str | Sequence[FeatureName], panel: PricePanel) -> list[Feature]:
-    """The features that names of features, groups and presets stand for, each once, in order.
+    """Return the features of names of features, groups and presets, each once, in order.
 
     Args:
         names: One or more, also "minimal,liquidity"; "full" is a preset, "liquidity" a group,
             "rsi_9" an indicator at any window, "1w:rsi_9" the same on weekly bars,
             "my_features:skew_20" one of a module of your own, which may also be the function.
-        panel: Its frequency decides which higher timeframes and clock features there are, its
-            exogenous channels can be named too.
+        panel: Panel whose frequency decides which higher timeframes and clock features there are,
+            its exogenous channels can be named too.
 
     Raises:
         ArgumentError: For a name that stands for nothing, or for two different features.
@@ -145,7 +145,7 @@ def select(names: str | Sequence[FeatureName], panel: PricePanel) -> list[Featur
 
 
 def separate(names: str | Sequence[FeatureName]) -> list[FeatureName]:
-    """The names of a list, or of a text in which commas separate them."""
+    """Return the names of a list, or of a comma-separated text."""
     return [*names.split(",")] if isinstance(names, str) else [*names]
 
 
@@ -162,7 +162,7 @@ def describe(names: str | Sequence[FeatureName] = "full", panel: PricePanel | No
 def table(
     names: str | Sequence[FeatureName] = "full", panel: PricePanel | None = None
 ) -> pd.DataFrame:
-    """The table that ``describe`` prints, as a frame with a few columns more."""
+    """Return the table that ``describe`` prints, as a frame with a few columns more."""
     rows = select(names, _daily() if panel is None else panel)
     columns = ("name", "group", "inputs", "window", "lookback", "formula", "source")
     frame = pd.DataFrame(
@@ -179,7 +179,7 @@ def _daily() -> PricePanel:
 
 
 def _expanded(names: Sequence[FeatureName], panel: PricePanel) -> Iterator[FeatureName]:
-    """Names of features, and functions, only."""
+    """Return names of features, and functions, only."""
     for name in names:
         if not isinstance(name, str):
             yield name
@@ -197,7 +197,7 @@ def _expanded(names: Sequence[FeatureName], panel: PricePanel) -> Iterator[Featu
 
 
 def _members(group: str, panel: PricePanel) -> Iterator[str]:
-    """The features of a group of indicators."""
+    """Return the features of a group of indicators."""
     for one in INDICATORS.values():
         if one.group != group or one.alias_of is not None:
             continue
@@ -210,7 +210,7 @@ def _members(group: str, panel: PricePanel) -> Iterator[str]:
 
 
 def _features(name: FeatureName, panel: PricePanel) -> list[Feature]:
-    """The feature of a name; more where a name of your own stands for several windows."""
+    """Return the feature of a name; more if a user-defined name has several windows."""
     if not isinstance(name, str):
         return plugins.of_function(name)
     if name in panel.exogenous:
@@ -238,7 +238,7 @@ def _everything(panel: PricePanel) -> list[str]:
 
 
 def _flat(name: str, group: str, formula: str, compute: Callable[[Bars], FloatArray]) -> Feature:
-    """A feature without window or history."""
+    """Return a feature without window or history."""
     return Feature(
         name, group, (), None, formula, "by definition", 0, 0, group == "exogenous", compute
     )
@@ -249,5 +249,5 @@ def _exogenous(bars: Bars, name: str) -> FloatArray:
 
 
 def _all_known(bars: Bars) -> FloatArray:
-    """The start of ``KNOWN``, which the pipeline lowers for every feature that is not known."""
+    """Return the start of ``KNOWN``, which the pipeline lowers for each feature that is unknown."""
     return np.ones_like(bars.close)

@@ -1,4 +1,4 @@
-"""What a feature is, and how indicators are declared."""
+"""Definition of a feature, and the decorator that declares indicators."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ class Feature:
     """One causal channel: an indicator at a window, on the bars of one timeframe.
 
     Attributes:
-        name: Its name among ``Market.feature_names``.
+        name: Name among ``Market.feature_names``.
         group: The group that switches it on.
         inputs: The bar fields it reads.
-        window: Its window in bars, or None.
-        formula: What it computes, w being the window.
-        source: Where the formula comes from.
-        lookback: How many rows before t must exist for the value at t to be known.
-        memory: How many rows before t give the value at t to 1e-12; ``ALL`` where only all do.
+        window: Window in bars, or None.
+        formula: Formula, w being the window.
+        source: Source of the formula.
+        lookback: Number of rows before t that must exist for a known value at t.
+        memory: Number of rows before t that give the value at t to 1e-12; ``ALL`` where only all
+            do.
         scaled: Whether scalers apply; flags, ranks and angles are bounded by nature.
         compute: Bars -> (T, N) float64 or what broadcasts to it; row t uses rows <= t only, NaN
             where unknown.
@@ -75,7 +76,7 @@ class Indicator:
     compute: Callable[..., FloatArray]
 
     def at(self, window: int | None) -> Feature:
-        """The feature of a window, or of none.
+        """Return the feature of a window, or of none.
 
         Raises:
             ArgumentError: If the indicator takes no such window.
@@ -169,9 +170,9 @@ def indicator(
 
 
 def _register(declared: Indicator) -> None:
-    """Keep an indicator under its name, unless that is taken by another file's."""
+    """Register an indicator under its name, unless that is taken by another file's."""
     function: Any = declared.compute
-    # What exec() runs, as some notebooks do, stands in no module: it is treated as a notebook's.
+    # Code run by exec(), as in some notebooks, has no module: it is treated as a notebook's.
     module, name = function.__module__ or "__main__", function.__qualname__
     if module.startswith(_BUILT_IN):
         known, key = INDICATORS, declared.name
@@ -187,7 +188,7 @@ def _register(declared: Indicator) -> None:
 
 
 def _stands(one: Indicator) -> bool:
-    """Whether its module is still imported as it was."""
+    """Return whether its module is still imported as it was."""
     function: Any = one.compute
     module = sys.modules.get(function.__module__)
     return module is not None and function.__globals__ is vars(module)

@@ -15,7 +15,7 @@ _RANKS = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True, eq=False)
 class Scaler:
-    """How the values of one feature are brought to one scale.
+    """Scaling of the values of one feature.
 
     Attributes:
         kind: "robust": (x - median) / max(interquartile range, a tenth of the range from the 1st to
@@ -33,7 +33,7 @@ class Scaler:
 
     @classmethod
     def fit(cls, kind: str, values: FloatArray, per_asset: bool) -> Scaler:
-        """Fit on values (T, N), ignoring NaN; an asset without any takes the pooled numbers."""
+        """Fit on values (T, N), ignoring NaN; an asset without any takes the pooled parameters."""
         pooled = _numbers(kind, values)
         if not per_asset:
             return cls(kind, pooled[None])
@@ -49,19 +49,19 @@ class Scaler:
         return 2 * np.stack(columns, axis=1) - 1
 
     def to_dict(self) -> dict[str, Any]:
-        """The scaler as JSON-able data, to the last bit."""
+        """Return the scaler as JSON-able data, to the last bit."""
         numbers = self.numbers.astype(object)
         numbers[np.isnan(self.numbers)] = None  # JSON has no NaN
         return {"kind": self.kind, "numbers": numbers.tolist()}
 
     @classmethod
     def from_dict(cls, plain: dict[str, Any]) -> Scaler:
-        """The inverse of ``to_dict``."""
+        """Invert ``to_dict``."""
         return cls(str(plain["kind"]), np.array(plain["numbers"], np.float64))
 
 
 def _numbers(kind: str, values: FloatArray) -> FloatArray:
-    """The numbers of a scaler of one feature, NaN without any value."""
+    """Return the parameters of a scaler of one feature, NaN without any value."""
     known = values[~np.isnan(values)]
     if kind == "rank":
         return np.quantile(known, _RANKS) if len(known) else np.full(len(_RANKS), np.nan)
@@ -76,7 +76,7 @@ def _numbers(kind: str, values: FloatArray) -> FloatArray:
 
 
 def _share_below(x: FloatArray, percentiles: FloatArray) -> FloatArray:
-    """F(x) by interpolation; averaged from both sides, which splits ties evenly."""
+    """Return F(x) by interpolation, averaged from both sides, which splits ties evenly."""
     from_left = np.interp(x, percentiles, _RANKS)
     from_right = 1 - np.interp(-x, -percentiles[::-1], _RANKS)
     return (from_left + from_right) / 2

@@ -18,18 +18,18 @@ _USUAL = ((48, ("1h", "4h")), (12, ("4h", "1d")), (2, ("1d", "1w")), (0.9, ("1w"
 
 
 def bars_per_day(periods_per_year: float) -> float:
-    """Bars on a day on which there are any."""
+    """Return the bars on a day on which there are any."""
     return periods_per_year / (252 if has_weekends(periods_per_year) else 365)
 
 
 def higher(periods_per_year: float) -> tuple[str, ...]:
-    """The two timeframes above bars of this frequency that the group "timeframes" stands for."""
+    """Return the two timeframes of the group "timeframes" above bars of this frequency."""
     per_day = bars_per_day(periods_per_year)
     return next((names for least, names in _USUAL if per_day >= least), ())
 
 
 def on_timeframe(feature: Feature, timeframe: str, periods_per_year: float) -> Feature:
-    """The feature on the closed bars of a timeframe, held until the next one closes."""
+    """Return the feature on the closed bars of a timeframe, held until the next one closes."""
     days = 31 if timeframe == "1M" else TIMEFRAMES[timeframe] / _DAY
     rows = math.ceil(days * max(1.0, bars_per_day(periods_per_year)))
 
@@ -48,7 +48,7 @@ def on_timeframe(feature: Feature, timeframe: str, periods_per_year: float) -> F
 
 
 def _held(bars: Bars, feature: Feature, timeframe: str) -> FloatArray:
-    """Values at the last bar of the timeframe that is closed at each row, (T, N)."""
+    """Return values at the last bar of the timeframe that is closed at each row, (T, N)."""
     upper = bars.at(timeframe)
     if upper is None:
         return np.full_like(bars.close, np.nan)

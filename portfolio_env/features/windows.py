@@ -2,8 +2,8 @@
 
 Each value is computed from its own window alone, not updated from the one before: it is the same
 to the last bit whatever came earlier, so that a market that grows by a bar agrees with one that is
-computed anew, and an outlier leaves no rounding errors behind. A missing bar (NaN) in a window
-makes the value NaN; recursive averages start anew after it.
+computed again, and an outlier leaves no rounding errors behind. A missing bar (NaN) in a window
+makes the value NaN; recursive averages restart after it.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from portfolio_env.market.panel import FloatArray
 
 @inlined
 def cleared(squares: float, center: float, w: int) -> float:
-    """A sum of w squared deviations, 0 where rounding explains it, as for a constant."""
+    """Return a sum of w squared deviations, 0 where rounding explains it, as for a constant."""
     return 0.0 if squares <= w * (1e-14 * center) ** 2 else squares
 
 
 @kernel
 def total(x: FloatArray, w: int) -> FloatArray:
-    """Sum of the last w rows, (T, N)."""
+    """Return the sum of the last w rows, (T, N)."""
     bars, lanes = x.shape
     out = np.full((bars, lanes), np.nan)
     for i in range(lanes):
@@ -37,7 +37,7 @@ def total(x: FloatArray, w: int) -> FloatArray:
 
 @kernel
 def deviation(x: FloatArray, w: int, ddof: int) -> FloatArray:
-    """Standard deviation of the last w rows, divisor w - ddof, (T, N)."""
+    """Return the standard deviation of the last w rows, divisor w - ddof, (T, N)."""
     bars, lanes = x.shape
     out = np.full((bars, lanes), np.nan)
     for i in range(lanes):
@@ -56,7 +56,7 @@ def deviation(x: FloatArray, w: int, ddof: int) -> FloatArray:
 
 @kernel
 def highest(x: FloatArray, w: int) -> FloatArray:
-    """Maximum of the last w rows, (T, N)."""
+    """Return the maximum of the last w rows, (T, N)."""
     bars, lanes = x.shape
     out = np.full((bars, lanes), np.nan)
     for i in range(lanes):
@@ -72,7 +72,7 @@ def highest(x: FloatArray, w: int) -> FloatArray:
 
 @kernel
 def covariance(x: FloatArray, y: FloatArray, w: int) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Covariance of x and y, variance of x, variance of y over the last w rows, each (T, N)."""
+    """Return covariance of x and y, variances of x and of y over the last w rows, each (T, N)."""
     bars, lanes = x.shape
     out = np.full((3, bars, lanes), np.nan)
     for i in range(lanes):
@@ -95,7 +95,7 @@ def covariance(x: FloatArray, y: FloatArray, w: int) -> tuple[FloatArray, FloatA
 
 @kernel
 def standing(x: FloatArray, w: int) -> FloatArray:
-    """Share of the w - 1 rows before that are smaller, ties counting half, (T, N) in [0, 1]."""
+    """Return the share of the w - 1 rows before that are smaller, ties half, (T, N) in [0, 1]."""
     bars, lanes = x.shape
     out = np.full((bars, lanes), np.nan)
     for i in range(lanes):
@@ -115,7 +115,7 @@ def standing(x: FloatArray, w: int) -> FloatArray:
 
 @kernel
 def smoothed(x: FloatArray, alpha: float, seed: int, ready: int) -> FloatArray:
-    """Exponential average e_t = e_(t-1) + alpha (x_t - e_(t-1)), (T, N).
+    """Return the exponential average e_t = e_(t-1) + alpha (x_t - e_(t-1)), (T, N).
 
     It starts as the mean of ``seed`` rows and counts as known once it has seen ``ready`` rows.
     """
@@ -142,39 +142,39 @@ def smoothed(x: FloatArray, alpha: float, seed: int, ready: int) -> FloatArray:
 
 
 def mean(x: FloatArray, w: int) -> FloatArray:
-    """Mean of the last w rows, (T, N)."""
+    """Return the mean of the last w rows, (T, N)."""
     return total(x, w) / w
 
 
 def lowest(x: FloatArray, w: int) -> FloatArray:
-    """Minimum of the last w rows, (T, N)."""
+    """Return the minimum of the last w rows, (T, N)."""
     return -highest(-x, w)
 
 
 def ema(x: FloatArray, w: int) -> FloatArray:
-    """Exponential moving average of span w: alpha = 2 / (w + 1), from the first row on, (T, N)."""
+    """Return the exponential moving average of span w, alpha = 2 / (w + 1), from row 0, (T, N)."""
     return smoothed(x, 2 / (w + 1), 1, w)
 
 
 def wilder(x: FloatArray, w: int) -> FloatArray:
-    """Wilder's average: alpha = 1 / w, started by the mean of w rows, (T, N)."""
+    """Return Wilder's average: alpha = 1 / w, started by the mean of w rows, (T, N)."""
     return smoothed(x, 1 / w, w, w)
 
 
 def lagged(x: FloatArray, periods: int) -> FloatArray:
-    """The values ``periods`` rows before, (T, N)."""
+    """Return the values ``periods`` rows before, (T, N)."""
     out = np.full_like(x, np.nan)
     out[periods:] = x[: max(0, len(x) - periods)]
     return out
 
 
 def change(x: FloatArray, periods: int) -> FloatArray:
-    """x_t / x_(t - periods) - 1, (T, N)."""
+    """Return x_t / x_(t - periods) - 1, (T, N)."""
     return x / lagged(x, periods) - 1
 
 
 def correlation(x: FloatArray, y: FloatArray, w: int) -> FloatArray:
-    """Pearson correlation over the last w rows, (T, N) in [-1, 1]; NaN where either is constant."""
+    """Return Pearson's correlation over w rows, (T, N) in [-1, 1]; NaN if either is constant."""
     both, own, other = covariance(x, y, w)
     spread = np.sqrt(own * other)
     return np.clip(both / np.where(spread > 0, spread, np.nan), -1, 1)

@@ -1,1 +1,1 @@
-"""Files that are written whole, checked when read, and hold nothing that could run."""
+"""Files that are written whole, checked when read, and contain no code."""

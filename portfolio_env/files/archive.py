@@ -2,7 +2,7 @@
 
 The file is an ordinary one that ``numpy.load`` reads as well; its members are aligned, which lets
 them be mapped. Nothing in a file is executed, and nothing in it is believed: what it says about
-itself is held against its size, and its bytes against their checksums (the zip's CRC-32).
+itself is compared with its size, and its bytes with their checksums (the zip's CRC-32).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from portfolio_env.files.atomic import replacing
 _ALIGNMENT = 64
 _LOCAL_HEADER = 30  # bytes before name and extra field (APPNOTE.TXT 4.3.7)
 _LARGE = 1 << 30  # members above it need 64-bit sizes
-_KINDS = "biufMU"  # of data types: neither objects nor records of them
-_NPY_HEADER = 10_000  # bytes at most, as for numpy.load
+_KINDS = "biufMU"  # kinds of data types: neither objects nor records of them
+_NPY_HEADER = 10_000  # bytes of a header at most, as for numpy.load
 _INFLATION = (100, 1 << 26)  # compressed members may grow to a file's size x the first + the second
 
 Bytes = npt.NDArray[np.uint8]
@@ -49,7 +49,7 @@ def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
 def read_arrays(
     path: Path, mapped: str = "", *, verify: bool = True
 ) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of a file, except the one called ``mapped``, which is mapped, read-only.
+    """Read the arrays of a file; the one called ``mapped`` is memory-mapped, read-only.
 
     Args:
         path: The file.
@@ -82,12 +82,12 @@ def read_arrays(
 
 
 def _members(archive: ZipFile, size: int) -> dict[str, ZipInfo]:
-    """The members by the names of their arrays, if they can be what they say they are."""
+    """Return the members by the names of their arrays, after checks of their headers."""
     members: dict[str, ZipInfo] = {}
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
         if name in members or name == member.filename:
-            raise ValueError(f"the member {member.filename[:40]!r} is no array, or there twice")
+            raise ValueError(f"the member {member.filename[:40]!r} is not an array, or there twice")
         # One bit in the length of a comment would hide the members that follow.
         if member.comment or member.flag_bits & 0x61:  # encrypted or patched
             raise ValueError(f"the member {name[:40]!r} is not as numpy writes it")
@@ -103,7 +103,7 @@ def _members(archive: ZipFile, size: int) -> dict[str, ZipInfo]:
 def _content(
     archive: ZipFile, member: ZipInfo, whole: Bytes, checked: bool
 ) -> tuple[Bytes, int | None]:
-    """The bytes of a member, and where they lie in the file if they are not compressed."""
+    """Return the bytes of a member, and where they lie in the file if they are not compressed."""
     with archive.open(member) as packed:  # which compares the names in both of its headers
         if member.compress_type == ZIP_DEFLATED:
             return np.frombuffer(packed.read(), np.uint8), None  # checks length and checksum
@@ -121,7 +121,7 @@ def _content(
 def _layout(
     content: Bytes,
 ) -> tuple[np.dtype[Any], tuple[int, ...], Literal["F", "C"], int]:
-    """Type, shape, order and offset of the array that fills these bytes to the last one."""
+    """Return type, shape, order and offset of the array that fills these bytes to the last one."""
     file = io.BytesIO(content[: _NPY_HEADER + 12].tobytes())
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
@@ -131,7 +131,7 @@ def _layout(
     else:
         raise ValueError(f"it has an array of version {version}")
     if dtype.hasobject or dtype.kind not in _KINDS:
-        raise ValueError(f"{str(dtype)[:40]} is no type of plain numbers or texts")
+        raise ValueError(f"{str(dtype)[:40]} is not a type of plain numbers or texts")
     size = content.nbytes - file.tell()
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"an array of shape {shape} and {dtype} takes not {size} bytes")

@@ -1,4 +1,4 @@
-"""CSV files that a spreadsheet shows and does not run.
+"""CSV files whose texts a spreadsheet does not run as formulas.
 
 A spreadsheet takes a cell that begins with one of ``= + - @``, a tab or a line's end for a formula,
 and formulas can send what is beside them elsewhere. Texts from strangers, as names of assets are,
@@ -23,7 +23,7 @@ _NEUTRAL = re.compile(r"'+[=+\-@\t\r\n]")
 
 
 def neutral(text: str) -> str:
-    """A text that is no formula.
+    """Return a text that is no formula.
 
     >>> neutral("=1+1"), neutral("A-B")
     ("'=1+1", 'A-B')
@@ -32,7 +32,7 @@ def neutral(text: str) -> str:
 
 
 def original(text: str) -> str:
-    """The inverse of ``neutral``.
+    """Invert ``neutral``.
 
     >>> original("'=1+1"), original("'tis"), original(original(neutral(neutral("-"))))
     ('=1+1', "'tis", '-')
@@ -41,25 +41,25 @@ def original(text: str) -> str:
 
 
 def write_csv(path: str | Path, frame: pd.DataFrame, **options: Any) -> None:
-    """Write a table in one piece, no text of which is a formula: cells, headers and index.
+    """Write a table in one piece, without formulas in cells, headers and index.
 
     Args:
         path: The file; one that ends in ".gz" is compressed.
         frame: The table.
-        **options: For ``DataFrame.to_csv``.
+        **options: Options of ``DataFrame.to_csv``.
 
     Raises:
         DataError: If the system refuses to write.
     """
     options.setdefault("quoting", csv.QUOTE_MINIMAL)
-    if any("\r" in text for text in _texts(frame)):  # which QUOTE_MINIMAL takes for no line's end
+    if any("\r" in text for text in _texts(frame)):  # no line end to QUOTE_MINIMAL
         options["quoting"] = csv.QUOTE_NONNUMERIC
     with replacing(path) as beside:
         with_texts(frame, neutral).to_csv(beside, **options)
 
 
 def with_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """A table with its texts changed by a function: of cells, headers and index."""
+    """Return a table with its texts changed by a function: cells, headers and index."""
     changes = {text: change(text) for text in _texts(frame)}
     changes = {text: changed for text, changed in changes.items() if text != changed}
     if not changes:
@@ -77,7 +77,7 @@ def with_texts(frame: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
 
 
 def _texts(frame: pd.DataFrame) -> set[str]:
-    """Every text of a table."""
+    """Return every text of a table."""
     found: list[Any] = [*frame.index.names, *frame.columns.names]
     for level in range(frame.columns.nlevels):
         found += frame.columns.get_level_values(level).tolist()

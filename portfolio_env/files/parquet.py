@@ -1,4 +1,4 @@
-"""Parquet files with checksums: of every page, and of all that the file says.
+"""Parquet files with checksums of every page and of the content.
 
 Parquet's own checksums keep damaged pages from the decoder; names, types and numbers of rows stand
 elsewhere in a file. So its metadata hold a SHA-256 of what is read from it in the end. Files that
@@ -31,7 +31,7 @@ def write_parquet(path: str | Path, table: pa.Table | pd.DataFrame) -> None:
 
     Args:
         path: The file.
-        table: Of Arrow, or a frame, whose index is left out.
+        table: Arrow table, or a frame, whose index is left out.
 
     Raises:
         DataError: If the system refuses to write, or pyarrow is not installed.
@@ -49,14 +49,14 @@ def read_parquet(
     source: str | os.PathLike[str] | BinaryIO,
     name: str | None = None,
     *,
-    mend: str = "write it anew",
+    mend: str = "write it again",
 ) -> pa.Table:
     """Read a table, and check what ``write_parquet`` wrote.
 
     Args:
         source: The file, or its content.
-        name: What errors call it; the source by default.
-        mend: What errors advise.
+        name: Name of the file in errors; the source by default.
+        mend: Fix that errors suggest.
 
     Returns:
         The table; its metadata are without the checksum.
@@ -81,14 +81,14 @@ def read_parquet(
         arrow.ArrowException,
     ) as error:  # fmt: skip
         reason = str(error).partition("\n")[0][:200]
-        raise DataError(f"{name} is no readable Parquet file ({reason}); {mend}") from error
+        raise DataError(f"{name} is not a readable Parquet file ({reason}); {mend}") from error
     if not written:
         raise DataError(f"{name} is damaged: its checksum does not fit; {mend}")
     return table
 
 
 def digest(table: pa.Table) -> str:
-    """SHA-256, hexadecimal, of names, types, metadata and values, however they are encoded."""
+    """Return SHA-256, hexadecimal, of names, types, metadata and values, in any encoding."""
     metadata = sorted((table.schema.metadata or {}).items())
     said = [[key.hex(), value.hex()] for key, value in metadata]
     said += [[field.name, str(field.type)] for field in table.schema]
@@ -100,7 +100,7 @@ def digest(table: pa.Table) -> str:
 
 
 def _bytes_of(column: Any) -> Iterator[bytes]:
-    """What a column says: where it says nothing, and its values elsewhere."""
+    """Return the bytes of a column: where it is null, and its values elsewhere."""
     import pyarrow as pa
 
     yield column.is_null().to_numpy().tobytes()
@@ -118,5 +118,5 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError("Parquet needs pyarrow; pip install 'portfolio-env[data]'") from error
+        raise DataError("Parquet needs pyarrow; pip install pyarrow") from error
     return pyarrow, pyarrow.parquet

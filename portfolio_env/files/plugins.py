@@ -1,7 +1,7 @@
-"""What files say of the plug-ins that they name, and which of them may be imported.
+"""Records of plug-ins in files, and the check which of them may be imported.
 
 A file that names a plug-in records the SHA-256 of its source too. When it is read, every name is
-held against that record before anything is imported.
+compared with that record before anything is imported.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def record(named: Named) -> Recorded:
-    """The SHA-256 of the source of every plug-in among some names; {} without any.
+    """Return SHA-256 of the source of every plug-in among some names; {} without any.
 
     Raises:
         ArgumentError: If the source of one is not found.
@@ -38,7 +38,7 @@ def record(named: Named) -> Recorded:
 
 
 def admit(named: Named, recorded: Any, file: Path) -> None:
-    """Refuse names that a file may not bring; a line says which sources have changed since.
+    """Reject names that a file may not bring; log the sources that have changed since.
 
     To be called before anything that the file names is imported. A plug-in is the user's own code:
     found where Python looks for modules, but not in Python's own, and not in the folder that was
@@ -46,11 +46,11 @@ def admit(named: Named, recorded: Any, file: Path) -> None:
 
     Args:
         named: The names that the file holds.
-        recorded: What ``record`` gave when it was written, as it was read.
+        recorded: Result of ``record`` when the file was written, as it was read.
         file: The file, or the folder that was loaded.
 
     Raises:
-        DataError: If a name is refused, or there is no such record.
+        DataError: If a name is rejected, or there is no such record.
         ArgumentError: If the source of one is not found.
     """
     for kind, hashes in check_recorded(named, recorded, file).items():
@@ -67,7 +67,7 @@ def admit(named: Named, recorded: Any, file: Path) -> None:
 
 
 def check_recorded(named: Named, recorded: Any, file: Path) -> Recorded:
-    """What a file has recorded of the plug-ins that it names; their sources need not be there.
+    """Check a file's record of its plug-ins; their sources need not be there.
 
     Args:
         named: See ``admit``.
@@ -96,7 +96,7 @@ def check_recorded(named: Named, recorded: Any, file: Path) -> Recorded:
 
 
 def plugins_within(value: Any) -> Iterator[str]:
-    """Every text of the form ``"module:Name"`` among the values of nested dicts and lists."""
+    """Return every text of the form ``"module:Name"`` among values of nested dicts and lists."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -107,7 +107,7 @@ def plugins_within(value: Any) -> Iterator[str]:
 
 
 def _checked(recorded: Any, file: Path) -> Recorded:
-    """A record as it was read, if it is one."""
+    """Return a record as it was read, if it is one."""
     kinds = recorded.values() if isinstance(recorded, Mapping) else [None]
     for hashes in kinds:
         if not isinstance(hashes, Mapping) or not all(

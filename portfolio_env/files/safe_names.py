@@ -1,4 +1,4 @@
-"""Names made safe to show and to store: those of assets, events and labels may hold anything."""
+"""Safe forms of names for display and storage: those of assets, events and labels hold anything."""
 
 import hashlib
 from urllib.parse import quote
@@ -14,7 +14,7 @@ _DEVICES = {
 
 
 def printable(text: str) -> str:
-    r"""A text in one line, with control and invisible characters written out; "(empty)" if it is.
+    r"""Return a text in one line, with invisible characters escaped; "(empty)" if it is.
 
     >>> print(printable("a\tb\x1b[31m"))
     a\tb\x1b[31m
@@ -26,9 +26,9 @@ def printable(text: str) -> str:
 
 
 def file_name(name: str, safe: str = " ()+,=@") -> str:
-    """The name of a file or folder for a name: it stays where it is put, on every system.
+    """Return a file or folder name for a name, valid on every system, without path separators.
 
-    Different names have different files, as far as a system tells upper from lower case. What is
+    Different names have different files, on systems that distinguish upper and lower case. What is
     unusual in names of files is percent-encoded; names beyond 200 characters end in their SHA-256.
 
     Args:

@@ -1,4 +1,4 @@
-"""Which market an index observation belongs to.
+"""Fingerprints, by which an index observation identifies its market.
 
 Such an observation holds the row of a bar and nothing of the market. Read with another market, the
 row stands for another bar, and nothing would tell: so it carries a number made from its market's
@@ -24,16 +24,16 @@ if TYPE_CHECKING:
 LIMIT = 2**24  # numbers below it are exact in float32, to which learners cast observations
 _CHANGED = "the observation was scaled or cast on its way"
 _KEEP = (
-    "An index observation is to be handed on as it is: VecNormalize(venv, norm_obs=False), or "
+    "Pass an index observation on as it is: VecNormalize(venv, norm_obs=False), or "
     'norm_obs_keys=["weights"]'
 )
 _KEPT = 1000
-_descriptions: dict[int, str] = {}  # of the markets of this process, for messages
-_observed: WeakSet[Market] = WeakSet()  # of which observations were made in this process
+_descriptions: dict[int, str] = {}  # descriptions of the markets of this process, for messages
+_observed: WeakSet[Market] = WeakSet()  # markets observed in this process
 
 
 def fingerprint_of(digest: str, description: str) -> int:
-    """A number in [0, ``LIMIT``) made from a market's hash; any two share one at odds of 6e-8.
+    """Return a number in [0, ``LIMIT``) from a market's hash; any two share one at odds of 6e-8.
 
     Args:
         digest: The market's SHA-256, hexadecimal.
@@ -47,12 +47,12 @@ def fingerprint_of(digest: str, description: str) -> int:
 
 
 def check_market(observation: Mapping[str, Any], held: int, mend: str) -> None:
-    """Refuse index observations of another market.
+    """Reject index observations of another market.
 
     Args:
-        observation: Of one lane or of several, arrays.
+        observation: Observation of one lane or of several, arrays.
         held: Fingerprint of the market that is held.
-        mend: What to do instead, for the message.
+        mend: Fix that the message suggests.
 
     Raises:
         ArgumentError: If one differs, or does not say; it says which markets these are.
@@ -61,12 +61,12 @@ def check_market(observation: Mapping[str, Any], held: int, mend: str) -> None:
 
 
 def remember(market: Market) -> None:
-    """Let ``find_market`` find a market, as long as something else holds it."""
+    """Register a market for ``find_market``, as long as something else holds it."""
     _observed.add(market)
 
 
 def find_market(numbers: Any) -> Market:
-    """The market of index observations, among those that environments of this process observed.
+    """Return the market of index observations, among those of this process's environments.
 
     Args:
         numbers: Fingerprints that were observed, an array or a tensor; the first counts.
@@ -91,7 +91,7 @@ def find_market(numbers: Any) -> Market:
 
 
 def fingerprints_in(observation: Mapping[str, Any]) -> Any:
-    """The entry ``market`` of an index observation.
+    """Return the entry ``market`` of an index observation.
 
     Raises:
         ArgumentError: If there is none.
@@ -100,17 +100,17 @@ def fingerprints_in(observation: Mapping[str, Any]) -> Any:
         raise ArgumentError(
             "the observation lacks 'market', the fingerprint of the market that it belongs to: "
             "without it the row 't' could be of any market. It holds "
-            f"{', '.join(sorted(observation))}; hand on all that the environment gives"
+            f"{', '.join(sorted(observation))}; pass on all that the environment gives"
         )
     return observation["market"]
 
 
 def check_fingerprints(numbers: Any, held: int, mend: str) -> None:
-    """As ``check_market``, of the numbers alone.
+    """Check the numbers alone as ``check_market`` does.
 
     Args:
         numbers: Fingerprints that were observed, an array or a tensor of any shape.
-        held: That of the market that is held.
+        held: Fingerprint of the market that is held.
         mend: See ``check_market``.
 
     Raises:
@@ -141,7 +141,7 @@ def _first(numbers: Any) -> float:
 
 
 def _plausible(number: float) -> bool:
-    """What was scaled and clipped is whole at times, but small, as one in 65,536 markets is."""
+    """Return whether a number can be a fingerprint; scaled and clipped ones are small or broken."""
     return number.is_integer() and 256 <= number < LIMIT
 
 
@@ -150,7 +150,7 @@ def _named(number: float) -> str:
 
 
 class FingerprintSpace(spaces.Box):
-    """The space of fingerprints; an observation with one cannot be flattened to a vector.
+    """Space of fingerprints; an observation with one cannot be flattened to a vector.
 
     A network that reads the vector would be fed the number of a row and nothing of the market.
     Gymnasium's ``FlattenObservation`` and SB3's ``CombinedExtractor`` (of ``"MultiInputPolicy"``)
@@ -163,7 +163,7 @@ class FingerprintSpace(spaces.Box):
         window: Bars that the environment asks for before the first of an episode.
     """
 
-    n_features: int | None = None  # of spaces that were pickled before they told
+    n_features: int | None = None  # None in spaces pickled by earlier versions
     window: int | None = None
 
     def __init__(
@@ -174,7 +174,7 @@ class FingerprintSpace(spaces.Box):
         n_features: int | None = None,
         window: int | None = None,
     ) -> None:
-        """Integers in [0, ``LIMIT``)."""
+        """Hold the integers in [0, ``LIMIT``)."""
         super().__init__(0, LIMIT - 1, shape, np.int64, seed)
         self.n_features, self.window = n_features, window
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,30 +23,32 @@ import pandas as pd
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.archive import read_arrays, write_arrays
+from portfolio_env.html import card
+from portfolio_env.market import overview
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
 from portfolio_env.market.timeline import Moment, Timestamps, row_of, split_rows
 from portfolio_env.names import indices_of
 
 FEATURE_BOUND = 10.0
-# What makes markets of panels and frames: ``data.load`` puts ``load_market`` here, which computes
+# Constructor of markets from panels and frames: ``data.load`` sets ``load_market``, which computes
 # features and so stands above this module.
 _loaders: list[Callable[..., Market]] = []
 
 
 def vocabularies_of(panel: PricePanel) -> dict[str, tuple[str, ...]]:
-    """The labels of every category of a panel, sorted."""
+    """Return the labels of every category of a panel, sorted."""
     return {name: tuple(sorted({*labels} - {""})) for name, labels in panel.categories.items()}
 
 
 def _within(values: npt.NDArray[np.float32], bound: float) -> bool:
-    """Whether all values are finite and within +-bound, without a copy of them."""
+    """Return whether all values are finite and within +-bound, without a copy of them."""
     return not values.size or bool(-values.min() <= np.float32(bound) >= values.max())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Market(Immutable):
-    """A price panel together with the features an agent observes.
+    """Price panel together with the features an agent observes.
 
     Attributes:
         panel: The bars.
@@ -83,12 +86,12 @@ class Market(Immutable):
 
     @classmethod
     def from_panel(cls, panel: PricePanel, **options: Any) -> Market:
-        """The market of a panel; ``load_market`` with the same options."""
+        """Return the market of a panel, as ``load_market`` does with the same options."""
         return _loaders[-1](panel, **options)
 
     @classmethod
     def from_frame(cls, frame: pd.DataFrame, **options: Any) -> Market:
-        """The market of a long frame; ``load_market`` with the same options.
+        """Return the market of a long frame, as ``load_market`` does with the same options.
 
         Args:
             frame: Columns date, symbol, close and, where known, open, high, low and volume.
@@ -98,7 +101,7 @@ class Market(Immutable):
 
     @classmethod
     def from_prices(cls, close: pd.DataFrame, **options: Any) -> Market:
-        """The market of closing prices alone; ``load_market`` with the same options.
+        """Return the market of closing prices alone, as ``load_market`` does with the same options.
 
         Args:
             close: Index dates, one column per asset, NaN where there is no bar.
@@ -107,61 +110,76 @@ class Market(Immutable):
         return _loaders[-1](close, **options)
 
     def __repr__(self) -> str:
-        return f"Market({self._summary()})"
+        stated = not math.isnan(self.panel.stated_periods_per_year)
+        year = f"{self.bars_per_year():.6g} bars per year, {'stated' if stated else 'counted'}"
+        return f"Market({self._summary()}; {year})"
+
+    def _repr_html_(self) -> str | None:
+        shown = ", ".join(self.feature_names[:12]) + (", ..." if self.n_features > 12 else "")
+        more = {
+            "features": f"{self.n_features}: {shown}" if shown else "none",
+            "warm-up": f"{self.warmup} bars",
+        }
+        return card("Market", overview.facts(self.panel) | more, overview.by_asset(self.panel))
 
     def _summary(self) -> str:
-        """The market in a few words."""
-        names = ", ".join(self.assets[:3]) + (", ..." if self.n_assets > 3 else "")
-        first, last = (str(self.timestamps[row])[:10] for row in (0, -1))
-        return (
-            f"{self.n_assets} assets {names}; {self.n_bars} bars from {first} to {last}; "
-            f"{self.n_features} features"
-        )
+        """Return the market in a few words."""
+        return f"{overview.summary(self.panel)}; {self.n_features} features"
 
     @property
     def timestamps(self) -> Timestamps:
-        """(T,) datetime64[ns]."""
+        """Timestamps, (T,) datetime64[ns]."""
         return self.panel.timestamps
 
     @property
     def assets(self) -> tuple[str, ...]:
-        """N names."""
+        """Names of the N assets."""
         return self.panel.assets
 
     @property
     def open(self) -> FloatArray | None:
-        """(T, N) prices, or None."""
+        """Opening prices (T, N), or None."""
         return self.panel.open
 
     @property
     def high(self) -> FloatArray | None:
-        """(T, N) prices, or None."""
+        """Highest prices (T, N), or None."""
         return self.panel.high
 
     @property
     def low(self) -> FloatArray | None:
-        """(T, N) prices, or None."""
+        """Lowest prices (T, N), or None."""
         return self.panel.low
 
     @property
     def close(self) -> FloatArray:
-        """(T, N) prices; NaN where there is no bar."""
+        """Closing prices (T, N); NaN where there is no bar."""
         return self.panel.close
 
     @property
     def volume(self) -> FloatArray | None:
-        """(T, N) units traded, or None."""
+        """Units traded (T, N), or None."""
         return self.panel.volume
 
     @property
     def tradable(self) -> npt.NDArray[np.bool_]:
-        """(T, N)."""
+        """Flags (T, N): whether each asset trades in each bar."""
         return self.panel.tradable
 
     @property
     def periods_per_year(self) -> float:
-        """Bars per year."""
-        return self.panel.periods_per_year
+        """Bars per year: what was stated, else those of the calendar (365, 252, 8760, ...)."""
+        stated = self.panel.stated_periods_per_year
+        return self.panel.periods_per_year if math.isnan(stated) else stated
+
+    def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
+        """Return the bars per year of the rows from ``start`` to before ``end``.
+
+        Yearly figures follow from it.
+
+        What was stated, else the steps there over the years of 365.25 days that they take.
+        """
+        return self.panel.bars_per_year(start, end)
 
     @property
     def n_bars(self) -> int:
@@ -180,7 +198,7 @@ class Market(Immutable):
 
     @cached_property
     def category_codes(self) -> npt.NDArray[np.int64]:
-        """(N, K) codes of the K categories for embeddings.
+        """Codes (N, K) of the K categories for embeddings.
 
         Code k + 1 is label k of the category's vocabulary; 0 is a label that is unknown or was not
         in the vocabulary when the pipeline was fitted. An embedding needs len(vocabulary) + 1 rows.
@@ -207,21 +225,45 @@ class Market(Immutable):
         return fingerprint_of(self.hash, self._summary())
 
     def row(self, when: Moment) -> int:
-        """The row of a moment: a row number, or the first row at or after a date; see `row_of`."""
+        """Return the row of a moment: a row number, or the first row at or after a date."""
         return row_of(self.timestamps, when)
 
+    def status(self, asset: str, when: Moment) -> str:
+        """Return a sentence on whether an asset can be traded at a bar, and why not.
+
+        >>> days = pd.date_range("2024-01-02", periods=3)
+        >>> prices = pd.DataFrame({"A": [1.0, 2, 3], "B": [np.nan, 1, 1]}, days)
+        >>> print(Market.from_prices(prices, features="none").status("B", "2024-01-02"))
+        B cannot be traded at 2024-01-02 (bar 0): it is not listed yet; its first bar is 2024-01-03.
+        """
+        return self.panel.status(asset, when)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return bars and features as a long frame, whose bars ``load_market`` reads.
+
+        Returns:
+            Columns date, symbol and the bar fields that are known, then tradable, then every
+            feature (one called close, say, is "feature close"); one row per bar, by date and
+            symbol.
+        """
+        rows, columns = np.nonzero(np.isfinite(self.close))
+        frame = self.panel.to_frame().assign(tradable=self.tradable[rows, columns])
+        names = [f"feature {n}" if n in frame.columns else n for n in self.feature_names]
+        features = pd.DataFrame(self.features[rows, columns], columns=names)
+        return pd.concat([frame, features], axis=1)
+
     def past(self, t: int) -> Market:
-        """The market as it was known at the close of bar ``t``: rows 0 to t, as views."""
+        """Return the market as it was known at the close of bar ``t``: rows 0 to t, as views."""
         if not 0 <= t < self.n_bars:
             raise ArgumentError(f"t is {t}: give a row in [0, {self.n_bars - 1}]")
         return self.subset(slice(0, t + 1))
 
     def select(self, assets: Sequence[str]) -> Market:
-        """The market of the named assets, in the given order, with the features they have here."""
+        """Return the market of the named assets, in that order, with the features kept here."""
         return self.subset(columns=indices_of("asset", assets, self.assets))
 
     def subset(self, rows: slice = slice(None), columns: Sequence[int] | None = None) -> Market:
-        """The market of a range of rows (views) and some assets, in the given order."""
+        """Return the market of a range of rows (views) and some assets, in the given order."""
         features = self.features[rows]
         return replace(
             self,
@@ -231,7 +273,7 @@ class Market(Immutable):
         )
 
     def extended(self, panel: PricePanel, features: npt.NDArray[np.float32]) -> Market:
-        """The market continued to the end of a longer panel (see ``FeaturePipeline.update``).
+        """Return the market continued by a longer panel's bars (see ``FeaturePipeline.update``).
 
         Args:
             panel: The panel of this market with K more bars.
@@ -247,7 +289,7 @@ class Market(Immutable):
     def split(
         self, train: float | Moment = 0.7, validation: float | Moment = 0.15
     ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-        """Chronological ranges for training, validation and test.
+        """Return chronological ranges for training, validation and test.
 
         Args:
             train: The share of all bars, in (0, 1), or the moment at which training ends.
@@ -259,15 +301,17 @@ class Market(Immutable):
         return split_rows(self.timestamps, train, validation)
 
     def _header(self) -> dict[str, Any]:
+        stated = self.panel.stated_periods_per_year
         return {
             "assets": self.assets,
             "feature_names": self.feature_names,
             "feature_bound": self.feature_bound,
             "warmup": self.warmup,
-            "periods_per_year": self.periods_per_year,
+            "periods_per_year": self.panel.periods_per_year,
             "exogenous": list(self.panel.exogenous),
             "categories": self.panel.categories,
             "vocabularies": self.vocabularies,
+            **({} if math.isnan(stated) else {"stated_periods_per_year": stated}),
         }
 
     def _arrays(self) -> dict[str, Any]:
@@ -298,7 +342,7 @@ class Market(Immutable):
         Args:
             path: The file.
             verify: Hold the features against their checksum, as all the rest always is, so that
-                damaged numbers are refused.
+                damaged numbers are rejected.
 
         Raises:
             DataError: If the file is missing, damaged or no such market.
@@ -314,6 +358,7 @@ class Market(Immutable):
                 },
                 categories=header.get("categories", {}),
                 periods_per_year=header["periods_per_year"],
+                stated_periods_per_year=header.get("stated_periods_per_year", math.nan),
                 provenance=header["provenance"],
                 **{name: arrays[name] for name in BAR_FIELDS if name in arrays},
             )
@@ -329,7 +374,7 @@ class Market(Immutable):
             RecursionError,
         ) as error:
             raise DataError(
-                f"{path} is no saved market ({error}): write one with Market.save"
+                f"{path} is not a saved market ({error}): write one with Market.save"
             ) from error
 
 
@@ -349,17 +394,17 @@ class GrowableArray:
         self._rows.setflags(write=False)
 
     def filled(self) -> npt.NDArray[Any]:
-        """The rows so far."""
+        """Return the rows so far."""
         return self._rows[: self._used]
 
     def fits(self, used: int, more: int) -> bool:
-        """Whether it ends after ``used`` rows and has room for ``more``."""
+        """Return whether it ends after ``used`` rows and has space for ``more``."""
         return self._used == used and used + more <= len(self._rows)
 
     def append(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Write rows after the last one; returns all of them."""
+        """Write rows after the last one; return all of them."""
         end = self._used + len(rows)
-        self._rows.setflags(write=True)  # nobody holds a view of these rows yet
+        self._rows.setflags(write=True)  # no view of these rows exists yet
         self._rows[self._used : end] = rows
         self._rows.setflags(write=False)
         self._used = end

@@ -10,12 +10,15 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.market.timeline import Timestamps, periods_per_year
+from portfolio_env.html import card
+from portfolio_env.market import overview
+from portfolio_env.market.timeline import Moment, Timestamps, bars_per_year, periods_per_year
 
 FloatArray = npt.NDArray[np.float64]
-BAR_FIELDS = ("open", "high", "low", "close", "volume")
+BAR_FIELDS = overview.BAR_FIELDS
 ROUNDING = 1e-9
 """Prices that differ by this share are equal but for rounding, as after an adjustment."""
 _UP = 1 + ROUNDING
@@ -24,7 +27,7 @@ _UP = 1 + ROUNDING
 def bar_faults(
     bars: Mapping[str, FloatArray | None],
 ) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
-    """What cannot be true of price bars, as (mask of the offending bars, description).
+    """Return faults of price bars, as (mask of the offending bars, description).
 
     A high or low that is wrong by ``ROUNDING`` at most is none of it; see ``contained``.
 
@@ -80,7 +83,7 @@ def contained(
 
 
 def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A C-contiguous array that nobody can write to; a copy unless the input is one already."""
+    """Return a C-contiguous read-only array; a copy unless the input is one already."""
     array = np.asarray(values, dtype)
     owner = array.base if isinstance(array.base, np.ndarray) else array
     owned = owner.flags.owndata or isinstance(owner.base, mmap)
@@ -93,7 +96,7 @@ def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 
 class Immutable:
-    """Copies are the object itself, and unpickled arrays are read-only again."""
+    """Immutable base: copies are the object itself, and unpickled arrays are read-only again."""
 
     def __copy__(self) -> Self:
         return self
@@ -111,7 +114,7 @@ class Immutable:
         self.__dict__.update(state)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PricePanel(Immutable):
     """Aligned price bars of several assets; a bar is complete or absent, never filled.
 
@@ -125,9 +128,12 @@ class PricePanel(Immutable):
         volume: (T, N) units traded, >= 0, or None.
         exogenous: Further channels (T, N) by name, e.g. a sentiment score; NaN where unknown. Row t
             must have been known at the close of bar t.
-        categories: What does not change about an asset: N labels by name, e.g. sector; "" where
+        categories: Static labels of the assets: N labels by name, e.g. sector; "" where
             unknown.
-        periods_per_year: Bars per year; worked out from the timestamps when not given.
+        periods_per_year: Bars per year of the calendar (365, 252, 8760, ...), by which sessions and
+            weekends are told; worked out from the timestamps when not given.
+        stated_periods_per_year: What yearly figures follow from in place of the bars that are
+            counted in a year (``bars_per_year``); NaN where nothing was stated.
         provenance: JSON-able record of where the data come from.
         tradable: (T, N) bool: the bar exists, and volume > 0 where volume is known.
 
@@ -145,6 +151,7 @@ class PricePanel(Immutable):
     exogenous: Mapping[str, FloatArray] = field(default_factory=dict)
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     periods_per_year: float = math.nan
+    stated_periods_per_year: float = math.nan
     provenance: Mapping[str, Any] = field(default_factory=dict)
     tradable: npt.NDArray[np.bool_] = field(init=False)
 
@@ -208,8 +215,49 @@ class PricePanel(Immutable):
                     "or set all its fields to NaN if it does not exist"
                 )
 
+    def __repr__(self) -> str:
+        return f"PricePanel({overview.summary(self)}; {', '.join(overview.fields_of(self))})"
+
+    def _repr_html_(self) -> str | None:
+        return card("PricePanel", overview.facts(self), overview.by_asset(self))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the bars as a long frame, as ``load_market`` reads it.
+
+        Returns:
+            Columns date, symbol and the bar fields that are known; one row per bar, by date and
+            symbol. A bar that does not exist has no row.
+        """
+        return overview.long_frame(self)
+
+    def status(self, asset: str, when: Moment) -> str:
+        """Return a sentence on whether an asset can be traded at a bar, and why not.
+
+        Args:
+            asset: Its name.
+            when: A row, or a date: the first bar at or after it.
+
+        Returns:
+            A sentence.
+
+        Raises:
+            ArgumentError: If there is no such asset or bar.
+        """
+        return overview.status(self, asset, when)
+
+    def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
+        """Return the bars per year of the rows from ``start`` to before ``end``.
+
+        Yearly figures follow from it.
+
+        What was stated, else the steps there over the years that they take.
+        """
+        if not math.isnan(self.stated_periods_per_year):
+            return self.stated_periods_per_year
+        return bars_per_year(self.timestamps[start:end])
+
     def extended(self, later: PricePanel) -> PricePanel:
-        """This panel followed by later bars of the same assets, fields and channels.
+        """Return this panel followed by later bars of the same assets, fields and channels.
 
         Raises:
             DataError: If they do not continue it.
@@ -242,7 +290,7 @@ class PricePanel(Immutable):
         )
 
     def past(self, t: int) -> PricePanel:
-        """The panel as it was known at the close of bar ``t``: rows 0 to t, as views.
+        """Return the panel as it was known at the close of bar ``t``: rows 0 to t, as views.
 
         What was checked is not checked again, so this takes the same few microseconds for any t.
         """
@@ -260,7 +308,7 @@ class PricePanel(Immutable):
     def subset(
         self, rows: slice | npt.NDArray[Any] = slice(None), columns: Sequence[int] | None = None
     ) -> PricePanel:
-        """The panel of some rows (a view for slices) and some assets, in the given order."""
+        """Return the panel of some rows (a view for slices) and some assets, in the given order."""
 
         def cut(values: Any) -> Any:
             if values is None:

@@ -18,8 +18,9 @@ Date: TypeAlias = str | date | np.datetime64
 Moment: TypeAlias = int | np.integer[Any] | Date
 """A row number (negative from the end), an ISO date or a timestamp."""
 Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
-"""First and last day of stretches of time by name, both included, or exact times."""
+"""First and last day of named periods, both included, or exact times."""
 
+YEAR = np.timedelta64(36_525 * 864, "s")  # 365.25 days, of which interest and growth are per year
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
@@ -27,7 +28,7 @@ _WEEK = np.timedelta64(7, "D").astype("timedelta64[ns]")
 
 
 def as_timestamp(when: Date) -> np.datetime64:
-    """An ISO date or a timestamp as datetime64[ns]; one with a time zone is converted to UTC."""
+    """Return an ISO date or a timestamp as datetime64[ns], converted to UTC from a time zone."""
     try:
         if not isinstance(when, str | date | np.datetime64):
             raise TypeError
@@ -37,15 +38,16 @@ def as_timestamp(when: Date) -> np.datetime64:
         exact: np.datetime64[Any] = stamp.as_unit("ns").to_datetime64()
     except (ValueError, TypeError, AttributeError) as error:
         raise ArgumentError(
-            f"{when!r} is no date: give a row number, an ISO date like '2020-01-31' or a timestamp"
+            f"{when!r} is not a date: give a row number, an ISO date like '2020-01-31' or a "
+            "timestamp"
         ) from error
     if np.isnat(exact):
-        raise ArgumentError(f"{when!r} is no date: give a row number or an ISO date")
+        raise ArgumentError(f"{when!r} is not a date: give a row number or an ISO date")
     return exact
 
 
 def row_of(timestamps: Timestamps, when: Moment, *, end: bool = False) -> int:
-    """The row a moment stands for.
+    """Return the row of a moment.
 
     Args:
         timestamps: (T,) sorted.
@@ -82,7 +84,7 @@ def _latest_end(timestamps: Timestamps) -> np.datetime64:
 def split_rows(
     timestamps: Timestamps, train: float | Moment, validation: float | Moment
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
-    """Chronological ranges for training, validation and test; see ``Market.split``."""
+    """Return chronological ranges for training, validation and test; see ``Market.split``."""
     n = len(timestamps)
     first = round(train * n) if isinstance(train, float) else row_of(timestamps, train)
     if isinstance(validation, float):
@@ -98,7 +100,7 @@ def split_rows(
 
 
 def bar_spacing(timestamps: Timestamps) -> tuple[np.timedelta64, bool]:
-    """The median time between bars, and whether bars follow one another without pause.
+    """Return the median time between bars, and whether bars follow one another without pause.
 
     They do if they cover at least 85 % of the time at that spacing, or if they are more than 4 days
     apart; otherwise the market closes at times. Fewer than two bars say nothing and count as daily
@@ -115,7 +117,7 @@ def bar_spacing(timestamps: Timestamps) -> tuple[np.timedelta64, bool]:
 
 
 def periods_per_year(timestamps: Timestamps) -> float:
-    """Bars per year: 365 for daily bars without weekends off, 252 for business days, 8760 hourly...
+    """Return bars per year: 365 for daily bars with weekends, 252 for business days, 8760 hourly...
 
     Where the bars follow one another without pause (see ``bar_spacing``) it is the number of
     spacings in 365 days, rounded: so weekly bars give 52 and monthly ones 12, and a few missing
@@ -133,8 +135,37 @@ def periods_per_year(timestamps: Timestamps) -> float:
     return _TRADING_DAYS * float(np.median(per_day))
 
 
+def bars_per_year(timestamps: Timestamps) -> float:
+    """Return the bars per year of 365.25 days from the first to the last bar, as counted.
+
+    Unlike ``periods_per_year``, which names the calendar, it is what yearly figures follow from.
+    One bar alone says nothing and counts as a daily one.
+
+    Args:
+        timestamps: (T,) sorted.
+
+    >>> days = np.arange("2021-01-04", "2021-01-16", dtype="datetime64[D]").astype("M8[ns]")
+    >>> bars_per_year(days), bars_per_year(days[::2])
+    (365.25, 182.625)
+    """
+    if len(timestamps) < 2:
+        return periods_per_year(timestamps)
+    return float((len(timestamps) - 1) / ((timestamps[-1] - timestamps[0]) / YEAR))
+
+
+def years_between(timestamps: Timestamps) -> npt.NDArray[np.float64]:
+    """Return the (T - 1,) times from each bar to the next, in years of 365.25 days.
+
+    >>> days = np.array(["2020-01-03", "2020-01-06"], "datetime64[ns]")
+    >>> (365.25 * years_between(days)).tolist()
+    [3.0]
+    """
+    years: npt.NDArray[np.float64] = np.diff(timestamps) / YEAR
+    return years
+
+
 def time_text(timestamp: np.datetime64) -> str:
-    """A timestamp to the minute, and without the time of day where that is midnight.
+    """Return a timestamp to the minute, and without the time of day where that is midnight.
 
     >>> time_text(np.datetime64("2020-03-02T00:00")), time_text(np.datetime64("2020-03-02T13:30"))
     ('2020-03-02', '2020-03-02 13:30')

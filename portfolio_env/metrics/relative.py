@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.metrics.arrays import FloatArray, as_pair, deviation, ratio
+from portfolio_env.metrics.arrays import (
+    ROUNDING,
+    FloatArray,
+    as_pair,
+    deviation,
+    is_constant,
+    ratio,
+)
 
 WINDOW = 60
 """Periods that one rolling correlation looks back on."""
@@ -18,7 +25,7 @@ def beta(returns: ArrayLike, benchmark_returns: ArrayLike) -> FloatArray:
     own, other = as_pair(returns, benchmark_returns)
     centred = other - other.mean(axis=0)
     together = ((own - own.mean(axis=0)) * centred).sum(axis=0)
-    alone = np.where(deviation(other) == 0, 0.0, np.square(centred).sum(axis=0))
+    alone = np.where(is_constant(other), 0.0, np.square(centred).sum(axis=0))
     return ratio(together, alone)
 
 
@@ -70,7 +77,7 @@ def rolling_correlation(
         raise ArgumentError(
             f"window={window!r} must be at least 2 and at most the {len(own)} periods there are."
         )
-    # Sums over windows are differences of running sums; around the mean little is cancelled.
+    # Sums over windows are differences of running sums; centring limits cancellation.
     own, other = own - own.mean(axis=0), other - other.mean(axis=0)
     x, y = _window_sums(own, window), _window_sums(other, window)
     together = _window_sums(own * other, window)
@@ -106,9 +113,9 @@ def _window_sums(series: FloatArray, window: int) -> FloatArray:
 
 
 def _spread(series: FloatArray, sums: FloatArray, window: int) -> FloatArray:
-    """Sum of squares around the mean of each window; NaN where only rounding noise is left."""
+    """Return the sum of squares around the mean of each window; NaN for rounding noise alone."""
     spread = _window_sums(np.square(series), window)
-    noise = 1e-10 * spread.max(axis=0)
+    noise = np.maximum(1e-10 * spread.max(axis=0), window * ROUNDING**2)
     spread -= np.square(sums) / window
     spread[spread <= noise] = np.nan
     return spread

@@ -1,4 +1,4 @@
-"""Measures of what an account held and what its trading cost."""
+"""Measures of an account's holdings and trading costs."""
 
 import numpy as np
 from numpy.typing import ArrayLike

@@ -1,1 +1,1 @@
-"""Figures without a display: axes, labels and saving, and pictures of returns."""
+"""Figures without a display: axes, labels and saving, and plots of returns."""

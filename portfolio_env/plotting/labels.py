@@ -1,4 +1,4 @@
-"""Names beside the points of a scatter plot, so that they cover one another least."""
+"""Labels beside the points of a scatter plot, with little overlap."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def label_points(figure: Figure, axes: Axes, points: NDArray[np.float64], names:
 
     Args:
         figure: The figure.
-        axes: Its axes, with all else drawn.
+        axes: Axes of the plot, with all else drawn.
         points: (S, 2) in the units of the axes; one that is not finite gets no name.
         names: S names.
     """
@@ -42,7 +42,7 @@ def label_points(figure: Figure, axes: Axes, points: NDArray[np.float64], names:
     ]
 
     def cost(box: _Box) -> int:
-        """How many dots and names a box covers; leaving the axes is worse than any."""
+        """Return how many dots and labels a box covers; leaving the axes is worse than any."""
         outside = box[0] < frame[0] or box[2] > frame[2] or box[1] < frame[1] or box[3] > frame[3]
         return 1_000 * bool(outside) + sum(
             box[0] < x1 and x0 < box[2] and box[1] < y1 and y0 < box[3] for x0, y0, x1, y1 in taken

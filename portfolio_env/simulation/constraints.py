@@ -17,7 +17,7 @@ NO_LIMIT = np.inf
 @known_fields
 @dataclass(frozen=True)
 class PortfolioConstraints:
-    """Which portfolios may be held and how fast they may be reached; frozen, validated, JSON-able.
+    """Constraints on holdings and on trading; frozen, validated, JSON-able.
 
     The asked weights are projected: the ``top_k`` largest targets are kept, then the Euclidean
     projection onto ``{sum w = 1, min <= w_i <= max, min_cash <= w_0 <= max_cash}`` (exact), then
@@ -91,7 +91,7 @@ class PortfolioConstraints:
             )
 
     def bounds(self, n_assets: int) -> NDArray[np.void]:
-        """The numbers compiled code needs, once the number of assets is known.
+        """Return the numbers for compiled code, once the number of assets is known.
 
         Args:
             n_assets: Assets a lane trades.
@@ -115,7 +115,7 @@ class PortfolioConstraints:
             raise ArgumentError(
                 f"min_cash={min_cash:g} exceeds max_cash={max_cash:g}; swap or widen them."
             )
-        if self.long_only:  # what is not invested is cash: the same limit, said of cash
+        if self.long_only:  # the same limit in terms of cash
             min_cash = max(min_cash, 1.0 - self.max_leverage)
         if held * low + min_cash > 1 + 1e-12:
             raise ArgumentError(
@@ -153,7 +153,7 @@ class PortfolioConstraints:
         return record
 
     def box(self, n_assets: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """The least box of float32 numbers that holds every portfolio within the constraints.
+        """Return the least float32 box that holds every portfolio within the constraints.
 
         It is the action space of an environment with ``action="weights"``: such an action is
         clipped to it and then projected, so that it means the same whoever clips it first.
@@ -180,7 +180,7 @@ class PortfolioConstraints:
         return _rounded(low, -np.inf), _rounded(high, np.inf)
 
     def project(self, weights: ArrayLike, fixed: ArrayLike | None = None) -> NDArray[np.float64]:
-        """Nearest weights that satisfy all constraints but the turnover limits.
+        """Return the nearest weights that satisfy all constraints but the turnover limits.
 
         Args:
             weights: (..., N + 1) asked weights, cash first, finite, any sum.
@@ -212,7 +212,7 @@ class PortfolioConstraints:
 
 
 def _rounded(values: NDArray[np.float64], towards: float) -> NDArray[np.float32]:
-    """The nearest float32 numbers on one side, so that no weight within bounds is cut off."""
+    """Return the nearest float32 numbers on one side, so that no valid weight is cut off."""
     out = values.astype(np.float32)
     short = out < values if towards > 0 else out > values
     return np.where(short, np.nextafter(out, np.float32(towards)), out)

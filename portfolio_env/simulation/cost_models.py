@@ -1,4 +1,4 @@
-"""What the economics reads of costs, ``CostModel``, and how ``costs=`` becomes one."""
+"""Cost model protocol, and the conversion of ``costs=`` to a cost model."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import PricePanel
+from portfolio_env.market.rates import Rate, checked_rate
 from portfolio_env.names import check_keywords, find
 from portfolio_env.simulation.costs import TransactionCosts
 
@@ -18,7 +19,7 @@ Float = NDArray[np.float64]
 
 
 class CostModel(Protocol):
-    """What trading and holding cost: ``TransactionCosts``, or a class of your own.
+    """Cost model protocol: the methods that the simulator reads.
 
     Derive from it and write ``rates``; the rest is free until it is overridden. A trade of notional
     q, in units of the wealth V, costs ``(rate + impact coefficient * sqrt(|q| V)) |q|``. Nothing
@@ -26,8 +27,8 @@ class CostModel(Protocol):
 
     Attributes:
         fixed_fee: Money charged once per rebalancing in which anything is traded, >= 0.
-        cash_rate_annual: Yearly simple rate that positive cash earns, in [-1, 10].
-        margin_rate_annual: Yearly simple rate that negative cash pays, likewise.
+        cash_rate_annual: Yearly simple rate that positive cash earns, as of ``TransactionCosts``.
+        margin_rate_annual: Yearly simple rate that negative cash pays, in [-1, 10].
         borrow_rate_annual: Yearly simple rate paid on the value of short positions, likewise.
         delisting_haircut: Fraction in [0, 1] of the last price lost when a holding is delisted.
 
@@ -44,24 +45,23 @@ class CostModel(Protocol):
     """
 
     fixed_fee: float = 0.0
-    cash_rate_annual: float = 0.0
+    cash_rate_annual: Rate = 0.0
     margin_rate_annual: float = 0.0
     borrow_rate_annual: float = 0.0
     delisting_haircut: float = 0.0
 
     def rates(self, assets: Sequence[str]) -> tuple[Float, Float]:
-        """Cost per traded notional of purchases and of sales, each (N,) in [0, 1)."""
+        """Return the cost per traded notional of purchases and of sales, each (N,) in [0, 1)."""
         raise NotImplementedError(f"{type(self).__name__} must define rates(assets).")
 
     def impact_coefficients(self, panel: PricePanel) -> Float:
-        """(T, N) coefficients of sqrt(money traded), each from bars up to its row; or (0, 0)."""
+        """Return (T, N) coefficients of sqrt(money traded), from bars up to each row; or (0, 0)."""
         return np.zeros((0, 0))
 
 
 _METHODS = ("rates", "impact_coefficients")
 _NUMBERS = {
     "fixed_fee": (0.0, np.inf),
-    "cash_rate_annual": (-1.0, 10.0),
     "margin_rate_annual": (-1.0, 10.0),
     "borrow_rate_annual": (-1.0, 10.0),
     "delisting_haircut": (0.0, 1.0),
@@ -72,7 +72,7 @@ CostSpec = Costs | type[CostModel] | Mapping[str, Any] | str
 
 
 def made_costs(spec: CostSpec) -> Costs:
-    """The cost model that a specification stands for.
+    """Return the cost model of a specification.
 
     Args:
         spec: ``TransactionCosts`` or a mapping of its fields; a ``CostModel`` or its class; its
@@ -105,7 +105,7 @@ def made_costs(spec: CostSpec) -> Costs:
                 f"costs={named!r} with the options {sorted(options)} raised {raised(error)}."
             ) from error
     elif options:
-        raise ArgumentError(f"costs={named!r} is no class and takes no {sorted(options)}.")
+        raise ArgumentError(f"costs={named!r} is not a class and takes no {sorted(options)}.")
     for name, (low, high) in _NUMBERS.items():
         value = getattr(thing, name, None)
         if not isinstance(value, int | float) or not low <= value <= high or value == np.inf:
@@ -113,12 +113,13 @@ def made_costs(spec: CostSpec) -> Costs:
                 f"{name} of {type(thing).__name__} is {value!r}; it must be a number in "
                 f"[{low:g}, {high:g}]."
             )
+    checked_rate(f"cash_rate_annual of {type(thing).__name__}", thing.cash_rate_annual)
     made: CostModel = thing
     return made
 
 
 def checked_rates(costs: Costs, assets: Sequence[str]) -> Float:
-    """(2, N) cost per traded notional of purchases and sales.
+    """Return (2, N) cost per traded notional of purchases and sales.
 
     Raises:
         ArgumentError: If the model gives anything else.
@@ -135,7 +136,7 @@ def checked_rates(costs: Costs, assets: Sequence[str]) -> Float:
 
 
 def checked_impact(costs: Costs, panel: PricePanel) -> Float:
-    """(T, N) impact coefficients, or (0, 0).
+    """Return (T, N) impact coefficients, or (0, 0).
 
     Raises:
         ArgumentError: If the model gives anything else, or what it gives at a bar changes when

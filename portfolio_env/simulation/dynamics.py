@@ -1,4 +1,4 @@
-"""The economics: compiled pure functions over lanes, and the only place where money moves.
+"""Compiled account dynamics over lanes: the only place where money moves.
 
 Weights put cash first. ``drifted`` weights ``d`` are what the market left, ``target`` weights ``a``
 what is asked for, ``held`` weights what is owned right after trading. Everything is in units of the
@@ -47,7 +47,7 @@ VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMA
 # value.
 RUIN_FRACTION = 1e-3
 LOG_FLOOR = 1e-6
-# What a trade may lose or make by rounding, see ``rebalancing.money_lost``.
+# Tolerance for money lost or made by rounding, see ``rebalancing.money_lost``.
 CONSERVED = 1e-9
 
 # The numbers of one environment that do not change while it runs: a record read by field name.
@@ -59,9 +59,6 @@ RULES = record(
     no_trade_band=np.float64,
     max_turnover=np.float64,
     max_period_turnover=np.float64,
-    cash_rate=np.float64,  # per bar, like the next two
-    margin_rate=np.float64,
-    borrow_rate=np.float64,
     haircut=np.float64,
     fixed_fee=np.float64,
     initial_value=np.float64,
@@ -69,15 +66,16 @@ RULES = record(
 
 
 class MarketArrays(NamedTuple):
-    """What the economics reads of a market; row t is the step from close t to close t + 1."""
+    """Market arrays of the simulator; row t is the step from close t to close t + 1."""
 
-    before: Float  # (T - 1, N) gross move between the decision and the trade; 1 at the close
-    after: Float  # (T - 1, N) gross move between the trade and the next close
+    before: Float  # (T - 1, N) gross return between the decision and the trade; 1 at the close
+    after: Float  # (T - 1, N) gross return between the trade and the next close
     tradable: Bool  # (T - 1, N) whether the asset can be traded in this step
     delisted: Bool  # (T - 1, N) the asset's last bar is t: what is held becomes cash
     quiet: Bool  # (T - 1,) all assets can be traded and none is delisted
     rates: Float  # (2, N) linear cost per traded notional of purchases and sales
     impact: Float  # (T - 1, N) coefficient of sqrt(money traded), or (0, 0)
+    interest: Float  # (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays
 
 
 class Lanes(NamedTuple):
@@ -108,7 +106,7 @@ def drift_lane(
     rates: tuple[float, float, float],
     out: Float,
 ) -> tuple[float, float]:
-    """Let the market move weights ``w`` to ``out``; returns (growth, carry), per wealth.
+    """Let the market move weights ``w`` to ``out``; return (growth, carry), per wealth.
 
     Cash earns ``rates[0]`` (or pays ``rates[1]`` when negative), shorts pay ``rates[2]`` of their
     value before the move. A delisted holding becomes cash at its last price less the haircut.
@@ -172,7 +170,7 @@ def step_lanes(
 
 @inlined
 def _first_not_finite(actions: Float, active: Bool) -> int:
-    """The first active lane with an action that is not finite, or -1."""
+    """Return the first active lane with an action that is not finite, or -1."""
     not_finite = 0
     for value in actions.flat:  # counting is vectorised, leaving early is not
         not_finite += not abs(value) < np.inf
@@ -188,7 +186,7 @@ def _first_not_finite(actions: Float, active: Bool) -> int:
 def _step_lane(
     b: int, wanted: Float, lanes: Lanes, market: MarketArrays, rules: Any, bounds: Any
 ) -> bool:
-    """Step one lane; returns whether its trade conserved money."""
+    """Step one lane; return whether its trade conserved money."""
     row, n = lanes.clock[0, b], lanes.assets.shape[1]
     d, held, ledger = lanes.weights[b], lanes.held[b], lanes.ledger
     quiet = market.quiet[row]
@@ -215,7 +213,8 @@ def _step_lane(
             lanes.growth[2, b] = lost
             lanes.flags[:2] = False
             return False
-        rates = (rules.cash_rate, rules.margin_rate, rules.borrow_rate)
+        interest = market.interest[row]
+        rates = (interest[0], interest[1], interest[2])
         growth, carry = drift_lane(held, moves, delisted, rules.haircut, rates, d)
     else:  # ruined overnight: there is nothing to trade
         held[:] = 0.0
@@ -254,7 +253,7 @@ def _step_lane(
 
 @inlined
 def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) -> Float:
-    """The lane's columns of a market row: copied to ``out``, or the row where it trades all."""
+    """Return the lane's columns of a market row: copied to ``out``, or the row if it trades all."""
     if not sampled:
         return row
     for i in range(columns.shape[0]):
@@ -268,7 +267,7 @@ def _rebalance(
         Any,
     bounds: Any,
 ) -> tuple[float, float, float]:  # fmt: skip
-    """Steps 1 and 2 of the lane: feasible target, trade; returns (mu, turnover, money lost)."""
+    """Do steps 1 and 2 of a lane: feasible target, trade; return (mu, turnover, money lost)."""
     row, columns, a, fixed = lanes.clock[0, b], lanes.assets[b], lanes.scratch[1], lanes.flags[2]
     buy = _columns(market.rates[0], columns, rules.sampled, lanes.scratch[2, 1:])
     sell = _columns(market.rates[1], columns, rules.sampled, lanes.scratch[3, 1:])
@@ -290,7 +289,7 @@ def _rebalance(
 
 @inlined
 def _used_turnover(ring: Float, row: int) -> float:
-    """Sum of the last P - 1 turnovers: the oldest of the ring is about to be overwritten."""
+    """Return the sum of the last P - 1 turnovers: the ring's oldest is about to be overwritten."""
     used = 0.0
     for k in range(ring.shape[0]):
         if k != row % ring.shape[0]:

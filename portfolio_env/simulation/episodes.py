@@ -1,4 +1,4 @@
-"""Episodes: which stretches of a market, and which assets, an environment can start in."""
+"""Episodes: the ranges of a market, and the assets, that an environment can start in."""
 
 from __future__ import annotations
 
@@ -92,29 +92,29 @@ class Episodes:
 
     @property
     def fixed(self) -> bool:
-        """Whether every episode is the same, so that nothing is drawn."""
+        """Return whether every episode is the same, so that nothing is drawn."""
         return len(self.starts) == 1 and self.universe is None
 
     def last_bar(self, t: int | NDArray[np.int64]) -> NDArray[np.int64]:
-        """The bar of the last observation of an episode that starts at bar t."""
+        """Return the bar of the last observation of an episode that starts at bar t."""
         steps = self.end if self.length is None else self.length
         return np.minimum(np.asarray(t) + steps, self.end - 1)
 
     def listed(self, t: int) -> NDArray[np.int64]:
-        """Columns of the assets listed throughout an episode that starts at bar t."""
+        """Return columns of the assets listed throughout an episode that starts at bar t."""
         return np.flatnonzero((self._first <= t) & (self._last >= self.last_bar(t)))
 
     def is_listed(self, t: int | NDArray[np.int64], assets: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of the assets have had their first bar by t and not yet their last before it."""
+        """Return which assets are listed at t: from their first bar to their last one."""
         return (self._first[assets] <= t) & (self._last[assets] >= t)
 
     def draw_start(self, generator: np.random.Generator) -> int:
-        """First bar of a new episode, uniform over the possible ones."""
+        """Draw the first bar of a new episode, uniform over the possible ones."""
         # ten times as fast as generator.integers, and lanes that end together reset together
         return int(self.starts[int(generator.random() * len(self.starts))])
 
     def draw_assets(self, t: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """``universe`` columns in random order, drawn from those listed throughout the episode."""
+        """Draw ``universe`` columns in random order from those listed throughout the episode."""
         listed = self.listed(t)
         if self.universe is None or len(listed) < self.universe:
             raise ArgumentError(
@@ -124,7 +124,7 @@ class Episodes:
         return generator.permutation(listed)[: self.universe]
 
     def check_starts(self, t: Any, num_lanes: int) -> NDArray[np.int64]:
-        """(num_lanes,) first bars from the reset option ``t``: a row, a date, or one row per lane.
+        """Return (num_lanes,) first bars of the reset option ``t``: a row, a date, or one per lane.
 
         Raises:
             ArgumentError: If one lies outside the range.

@@ -1,4 +1,4 @@
-"""The seam between decision and money: a policy decides, an executor carries out.
+"""Interface between decision and money: a policy decides, an executor trades.
 
 The protocol says how accounts are read and not how they trade: an environment hands the actions to
 its executor in its own ``step``, in whatever way that takes them, and shows it as
@@ -29,6 +29,8 @@ class Account(NamedTuple):
         turnovers: (B,) traded notional of the last trade over wealth.
         costs: (B,) money that it cost.
         carries: (B,) money earned on cash less interest paid, in the last step.
+        cash_returns: (B,) what a unit of cash earned in the last step; ratios of reward over risk
+            are of returns in excess of it.
     """
 
     timestamps: NDArray[np.datetime64]
@@ -39,10 +41,11 @@ class Account(NamedTuple):
     turnovers: Float
     costs: Float
     carries: Float
+    cash_returns: Float | float = 0.0
 
 
 class Executor(Protocol):
-    """Carries out what a policy decides, when the ``step`` of its environment asks it to.
+    """Executor protocol: trades the decisions of a policy, called by ``step`` of its environment.
 
     Attributes:
         action: Kind of action that it takes, "weights" or "logits".
@@ -58,10 +61,10 @@ class Executor(Protocol):
         ...
 
     @property
-    def periods_per_year(self) -> float:
-        """Steps per year."""
+    def periods_per_year(self) -> float | None:
+        """Steps per year where they were stated; None to count them by the timestamps."""
         ...
 
     def account(self) -> Account:
-        """The accounts as they are now, in arrays that later steps leave alone."""
+        """Return the accounts as they are now, in arrays that later steps do not change."""
         ...

@@ -1,4 +1,4 @@
-"""From a price panel to what the economics reads: moves, tradability, delistings and rates."""
+"""Market arrays from a price panel: gross returns, tradability, delistings and rates."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import PricePanel
+from portfolio_env.market.rates import rates_at
+from portfolio_env.market.timeline import years_between
 from portfolio_env.simulation.cost_models import Costs, checked_impact, checked_rates
 from portfolio_env.simulation.dynamics import MarketArrays
 
 
 def listed_rows(panel: PricePanel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(N,) rows of the first and the last bar of each asset; (T, -1) for one that has none."""
+    """Return (N,) rows of the first and the last bar of each asset; (T, -1) if it has none."""
     bars = np.isfinite(panel.close)
     first = np.where(bars.any(0), bars.argmax(0), len(bars))
     last = np.where(bars.any(0), len(bars) - 1 - bars[::-1].argmax(0), -1)
@@ -20,7 +22,7 @@ def listed_rows(panel: PricePanel) -> tuple[NDArray[np.int64], NDArray[np.int64]
 
 
 def market_arrays(panel: PricePanel, costs: Costs, next_open: bool) -> MarketArrays:
-    """Describe each step from close t to close t + 1.
+    """Return the arrays of each step from close t to close t + 1.
 
     Where an asset has no bar its latest price stands, for valuation alone: it cannot be traded.
     With
@@ -56,14 +58,27 @@ def market_arrays(panel: PricePanel, costs: Costs, next_open: bool) -> MarketArr
         quiet=(tradable & ~delisted).all(-1),
         rates=checked_rates(costs, panel.assets),
         impact=np.ascontiguousarray(checked_impact(costs, panel)[:steps]),
+        interest=interest(panel, costs),
     )
+
+
+def interest(panel: PricePanel, costs: Costs) -> NDArray[np.float64]:
+    """Return (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays until t + 1.
+
+    The yearly rate known at the close of bar t, times the years until t + 1 by the clock: simple
+    interest within a step, compounded from step to step. NaN where a rate is not known yet.
+    """
+    times = panel.timestamps
+    names = ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual")
+    rates = [rates_at(name, getattr(costs, name), times[:-1]) for name in names]
+    return np.ascontiguousarray(np.stack(rates, axis=1) * years_between(times)[:, None])
 
 
 class Benchmark:
     """Equal weight in the assets that can be traded, rebalanced at every bar, without costs."""
 
     def __init__(self, market: MarketArrays, haircut: float) -> None:
-        """Take what each asset makes of a step, and leave out those that cannot be traded."""
+        """Compute each asset's return of a step, without assets that cannot be traded."""
         self._counts = market.tradable | market.delisted
         whole = np.where(market.delisted, 1.0 - haircut, market.before * market.after)
         self._moves = np.where(self._counts, whole, 0.0)
@@ -77,7 +92,7 @@ class Benchmark:
     def log_return(
         self, t: NDArray[np.int64], assets: NDArray[np.int64] | None
     ) -> NDArray[np.float64]:
-        """(B,) log returns of the steps that end at bars ``t``; (B, N) columns, None is all."""
+        """Return (B,) log returns of the steps that end at bars ``t``, of all columns or (B, N)."""
         if assets is None:
             return self._all.take(t)
         pick = (t[:, None] - 1, assets)

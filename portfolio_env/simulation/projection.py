@@ -1,4 +1,4 @@
-"""The projection of one lane's weights onto the constraints, and by how much they are broken."""
+"""Projection of one lane's weights onto the constraints, and their violation."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Bool = NDArray[np.bool_]
 # Sums this close to 1 come from rounding (float32 weights): they are rescaled, which keeps zeros
 # zero.
 SUM_TOLERANCE = 1e-6
-SUM_ROUNDING = 1e-13  # and these need no mending at all
-SUM_GAP = 1e-12  # what a projection may be off: arithmetic on weights of usual size is not
+SUM_ROUNDING = 1e-13  # and these need no rescaling at all
+SUM_GAP = 1e-12  # tolerance of a projection, above the rounding of usual weights
 # So far below the largest, an asked weight is at its lower bound whatever it is exactly.
 FAR = 1e6
 
@@ -115,7 +115,7 @@ def _inside(w: Float, fixed: Bool, bounds: Any) -> bool:
 
 @kernel
 def _nearest_sum(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
-    """Euclidean projection of the free slots onto ``{sum = total, low <= w <= high}``, in place.
+    """Project the free slots onto ``{sum = total, low <= w <= high}``, in place.
 
     The projection is ``clip(w - tau, low, high)`` for the one ``tau`` that meets the sum, which
     falls piecewise linearly in ``tau``: Newton inside a bracket ends exactly, as it solves each
@@ -180,7 +180,7 @@ def _nearest_sum(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
 
 @kernel
 def _close_gap(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
-    """Share what rounding left of the sum among the slots between their bounds.
+    """Distribute what rounding left of the sum among the slots between their bounds.
 
     Where the largest are at their bounds the others are asked for from as far below as ``FAR``,
     where numbers are 1e-10 apart.
@@ -206,7 +206,7 @@ def _close_gap(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
 
 @kernel
 def _fill_to_bounds(w: Float, fixed: Bool, bounds: Any, total: float, upper: bool) -> None:
-    """Where no weights meet both bounds and sum: all assets at one bound, cash takes the rest.
+    """Put all assets at one bound if no weights meet both bounds and sum; cash takes the rest.
 
     Lower bounds are scaled down where even they exceed the wealth.
     """
@@ -261,7 +261,7 @@ def _limit_leverage(w: Float, fixed: Bool, bounds: Any) -> None:
 
 @kernel
 def violation_lane(w: Float, bounds: Any, sizes: Float) -> float:
-    """Largest amount by which held weights break a bound; 0 within rounding (1e-12).
+    """Return the largest violation of a bound by held weights; 0 within rounding (1e-12).
 
     Args:
         w: (N + 1,) weights, cash first.
@@ -284,7 +284,7 @@ def violation_lane(w: Float, bounds: Any, sizes: Float) -> float:
 
 @kernel
 def _sum_of_smallest(w: Float, count: int, sizes: Float) -> float:
-    """Sum of the ``count`` smallest sizes of what is held, sorted by insertion into ``sizes``."""
+    """Return the sum of the ``count`` smallest holdings by size, insertion-sorted in ``sizes``."""
     held = 0
     for i in range(1, w.shape[0]):
         if w[i] == 0:

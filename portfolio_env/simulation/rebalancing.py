@@ -1,4 +1,4 @@
-"""What a rebalancing costs, solved exactly, and what is held after it.
+"""Exact cost of a rebalancing and the weights after it.
 
 Everything is in units of the wealth before trading; weights put cash first.
 """
@@ -18,7 +18,7 @@ Bool = NDArray[np.bool_]
 
 # Cash this close to its bound, in units of the wealth, is at it.
 CASH_ROUNDING = 1e-15
-# So little of the wealth is no trade, for which no fee is due, and no wealth that is tied up.
+# Smaller fractions of the wealth are no trade (no fee is due) and no wealth that is tied up.
 NO_TRADE = 1e-12
 
 
@@ -29,7 +29,7 @@ def remainder_factor(
     sell_rate: ArrayLike,
     fixed_fee: float = 0.0,
 ) -> Float:
-    r"""Wealth left by rebalancing, as a fraction of the wealth before: the exact solution.
+    r"""Return the fraction of wealth left after a rebalancing, by the exact solution.
 
     The largest ``mu`` in (0, 1] with
 
@@ -93,7 +93,7 @@ def remainder_factor(
 def solve_trades(
     d: Float, a: Float, fixed: Bool, free: Float, buy: Float, sell: Float, impact: Float, fee: Float
 ) -> Float:
-    """``solve_trade`` for lanes: (B, N + 1) weights, (B,) ``free`` and ``fee``, else (B, N).
+    """Solve ``solve_trade`` for lanes: (B, N + 1) weights, (B,) ``free`` and ``fee``, else (B, N).
 
     ``impact`` may be (B, 0) for none; of the others but the weights, one row serves all lanes.
     """
@@ -111,7 +111,7 @@ def solve_trades(
 def solve_trade(
     d: Float, a: Float, fixed: Bool, free: float, buy: Float, sell: Float, impact: Float, fee: float
 ) -> float:
-    r"""Fraction ``x`` of the tradable wealth that is left after trading from ``d`` to ``x a``.
+    r"""Return the fraction ``x`` of tradable wealth left after trading from ``d`` to ``x a``.
 
     Solves ``free (1 - x) = fee + sum_i c_i(|x a_i - d_i|)`` over the assets that are not fixed,
     where
@@ -133,7 +133,7 @@ def solve_trade(
             rate = bought if q > 0.0 else sold
             marginal = rate
             if impact.shape[0] > 0:
-                push = math.copysign(impact[i] * math.sqrt(abs(q)), rate if q == 0.0 else q)
+                push = math.copysign(impact[i] * math.sqrt(abs(q)), q)
                 rate, marginal = rate + push, marginal + 1.5 * push
             spent += rate * q
             slope += marginal * a[i + 1]
@@ -163,7 +163,7 @@ def trade_lane(
     limits: tuple[float, float],
     held: Float,
 ) -> tuple[float, float]:
-    """Trade from ``d`` towards ``a``; returns (mu, turnover) and writes the weights after trading.
+    """Trade from ``d`` towards ``a``; return (mu, turnover) and write the weights after trading.
 
     A target that is met already but for rounding is no trade, and charged no fee. A trade that
     costs all the wealth there is, frozen shorts counted, ruins the account: mu is 0
@@ -230,7 +230,7 @@ def trade_part(
     part: tuple[float, float, float, float],
     held: Float,
 ) -> tuple[float, float]:
-    """Make a part of every trade from ``d`` to ``way a``; arguments and results of ``trade_lane``.
+    """Trade a part of the way from ``d`` to ``way a``; arguments and results of ``trade_lane``.
 
     A fee is charged whole for a part of a trade. Where cash would fall below its lower bound, or
     below where it was or was to go if that is less, all purchases are cut by one more factor;
@@ -277,7 +277,7 @@ def trade_part(
     held[0] = d[0] - net - spent
     for i in range(held.shape[0]):
         held[i] /= mu
-    held[0] = max(held[0], least)  # rounding alone is left between them
+    held[0] = max(held[0], least)  # only rounding differs between them
     return mu, turnover if fits < 1.0 else cut * part[1]
 
 
@@ -290,7 +290,7 @@ def money_lost(
     mu: float,
     turnover: float,
 ) -> float:
-    """By how much a trade breaks the conservation of money; 0 but for rounding.
+    """Return the violation of conservation of money by a trade; 0 but for rounding.
 
     The sum of: what the held weights are off 1; what the wealth before is off the wealth after
     plus the costs of the trades that lead from ``d`` to ``held``; the value of trades in assets
@@ -316,6 +316,6 @@ def money_lost(
             cost += impact[i] * abs(q) * math.sqrt(abs(q))
         left -= q + cost
         forbidden += abs(q) if frozen[i] else 0.0
-    if mu == 0.0:  # costs took all there is, whatever they would have been
+    if mu == 0.0:  # costs are capped at all the wealth
         left, forbidden = 0.0, 0.0
     return (abs(total - 1.0) + abs(left) + forbidden) / max(gross, 1.0)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.metrics.arrays import ROUNDING
 from portfolio_env.names import find
 from portfolio_env.simulation import dynamics
 
@@ -25,7 +26,7 @@ Float = NDArray[np.float64]
 
 
 class Transition:
-    """What one step did, lane by lane: the argument of a reward. Do not change its arrays.
+    """Record of one step, lane by lane: the argument of a reward. Do not change its arrays.
 
     Attributes:
         held: (B, N + 1) weights right after trading, cash first.
@@ -82,15 +83,15 @@ class Reward:
     """Base of rewards that keep state per lane."""
 
     def reset(self, lanes: NDArray[np.bool_]) -> None:
-        """Forget the lanes marked in the (B,) mask; called before every episode."""
+        """Clear the state of the lanes marked in the (B,) mask; called before every episode."""
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """What is remembered of the episodes so far, copied: every attribute that is an array."""
+        """Return a copy of the state of the episodes so far: every attribute that is an array."""
         arrays = vars(self).items()
         return {name: value.copy() for name, value in arrays if isinstance(value, np.ndarray)}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from a ``state``."""
+        """Restore a ``state``."""
         for name, value in state.items():
             if not isinstance(vars(self).get(name), np.ndarray):
                 raise ArgumentError(f"{type(self).__name__} has no array {name!r} to restore.")
@@ -104,12 +105,12 @@ class Reward:
 
 
 def log_return(step: Transition) -> Float:
-    """``log V' - log V``: its sum over an episode is log(final / initial value)."""
+    """Return ``log V' - log V``: its sum over an episode is log(final / initial value)."""
     return step.log_return
 
 
 def simple_return(step: Transition) -> Float:
-    """``V' / V - 1``."""
+    """Return ``V' / V - 1``."""
     return step.simple_return
 
 
@@ -180,7 +181,7 @@ class DifferentialSharpe(_Differential):
     .. math:: D = \frac{B \, (R - A) - \frac12 A \, (R^2 - B)}{(B - A^2)^{3/2}}
 
     with the moving averages ``A`` of ``R`` and ``B`` of ``R^2`` before the step. 0 while the
-    variance is 0.
+    variance is 0, or no more than rounding of ``B``.
     """
 
     def __call__(self, step: Transition) -> Float:
@@ -188,7 +189,7 @@ class DifferentialSharpe(_Differential):
         r, a, b = step.simple_return, self._first, self._second
         variance = b - a * a
         top = b * (r - a) - 0.5 * a * (r * r - b)
-        out = _ratio(top, variance, 1.5)
+        out = _ratio(top, np.where(variance > ROUNDING * b, variance, 0.0), 1.5)
         self._update(r, r * r)
         return out
 
@@ -226,7 +227,7 @@ RewardSpec = str | Mapping[str, Any] | Callable[..., Any]
 
 
 def make_reward(spec: RewardSpec) -> Callable[[Transition], Float]:
-    """A reward from its name, ``{"name": ..., **parameters}``, or a callable (returned as it is).
+    """Return a reward from its name, ``{"name": ..., **parameters}``, or a callable unchanged.
 
     A subclass of ``Reward``, given itself or as ``"module:Name"``, becomes an instance of its own
     for every environment.
@@ -260,7 +261,7 @@ def _is_reward_class(thing: Any) -> bool:
 
 
 def _plain(name: str, reward: Any, options: Mapping[str, Any]) -> Callable[[Transition], Float]:
-    """A function found by its name, which takes a step and nothing else."""
+    """Return a function of a step found by its name, which has no parameters."""
     if not isinstance(reward, FunctionType) or len(inspect.signature(reward).parameters) != 1:
         raise ArgumentError(
             f"reward {name!r} must be a subclass of portfolio_env.simulation.rewards.Reward, or a "
@@ -275,7 +276,7 @@ def _plain(name: str, reward: Any, options: Mapping[str, Any]) -> Callable[[Tran
 
 
 def rewards_of(reward: Callable[[Transition], Any], step: Transition) -> Float:
-    """The (B,) rewards of a step, fresh memory; those of a user's own are checked.
+    """Return the (B,) rewards of a step in fresh memory; those of a user's own are checked.
 
     Raises:
         ArgumentError: If it fails, or returns another shape, or no finite numbers for a lane.
@@ -298,7 +299,7 @@ def rewards_of(reward: Callable[[Transition], Any], step: Transition) -> Float:
 
 
 def check_finite(reward: Callable[[Transition], Any], rewards: Float) -> None:
-    """Refuse rewards of a user's own that are not finite.
+    """Reject rewards of a user's own that are not finite.
 
     Raises:
         ArgumentError: With the first such lane.

@@ -34,7 +34,7 @@ from portfolio_env.simulation.targets import checked_actions, clipped_weights, s
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
 Draw = Callable[[int], np.random.Generator]
-LEAST_VALUE = 1e-9  # of a new account: what is left of it at ruin is a number still
+LEAST_VALUE = 1e-9  # smallest initial value, whose remainder at ruin is not subnormal
 
 
 class Simulator:
@@ -123,6 +123,7 @@ class Simulator:
         self.logits_scale = float(logits_scale)
         self.rules = self._rules(execution, adjustment)
         self.arrays = market_arrays(self.market.panel, self.costs, execution == "next_open")
+        self._check_interest()
         self._benchmark = Benchmark(self.arrays, self.costs.delisting_haircut)
         self._allocate()
         self.initial = self._checked_initial(initial)
@@ -131,7 +132,7 @@ class Simulator:
     # ---- construction
 
     def _rules(self, execution: str, adjustment: float) -> NDArray[np.void]:
-        limits, costs, year = self.constraints, self.costs, self.market.periods_per_year
+        limits, costs = self.constraints, self.costs
         rules = np.zeros(1, dynamics.RULES)
         rules["softmax"] = self.action == "logits"
         rules["next_open"] = execution == "next_open"
@@ -140,13 +141,19 @@ class Simulator:
         rules["no_trade_band"] = limits.no_trade_band
         rules["max_turnover"] = limits.max_turnover or NO_LIMIT
         rules["max_period_turnover"] = limits.max_period_turnover or NO_LIMIT
-        rules["cash_rate"] = costs.cash_rate_annual / year
-        rules["margin_rate"] = costs.margin_rate_annual / year
-        rules["borrow_rate"] = costs.borrow_rate_annual / year
         rules["haircut"] = costs.delisting_haircut
         rules["fixed_fee"] = costs.fixed_fee
         rules["initial_value"] = self.initial_value
         return rules
+
+    def _check_interest(self) -> None:
+        """Refuse a range that begins before a dated rate of interest."""
+        start = self.episodes.start
+        if np.isnan(self.arrays.interest[start]).any():  # once known, a rate holds until the next
+            raise ArgumentError(
+                f"the range starts at {self.market.timestamps[start]}, before the first of the "
+                "dated rates of interest in costs: give earlier rates, or a later start."
+            )
 
     def _allocate(self) -> None:
         b, n = self.num_lanes, self.n_assets
@@ -175,47 +182,47 @@ class Simulator:
 
     @property
     def t(self) -> NDArray[np.int64]:
-        """(B,) row of the last closed bar."""
+        """Row (B,) of the last closed bar."""
         return self.lanes.clock[0]
 
     @property
     def assets(self) -> NDArray[np.int64]:
-        """(B, N) columns of the market that each lane trades."""
+        """Columns (B, N) of the market that each lane trades."""
         return self.lanes.assets
 
     @property
     def weights(self) -> Float:
-        """(B, N + 1) drifted weights at bar t, cash first."""
+        """Drifted weights (B, N + 1) at bar t, cash first."""
         return self.lanes.weights
 
     @property
     def held(self) -> Float:
-        """(B, N + 1) weights right after the last trade."""
+        """Weights (B, N + 1) right after the last trade."""
         return self.lanes.held
 
     @property
     def ledger(self) -> Float:
-        """(len(LEDGER), B) what the last step did, in the rows named by ``LEDGER``."""
+        """Ledger (len(LEDGER), B) of the last step, in the rows named by ``LEDGER``."""
         return self.lanes.ledger
 
     @property
     def terminated(self) -> Bool:
-        """(B,) accounts ruined by the last step."""
+        """Accounts (B,) ruined by the last step."""
         return self.lanes.ended[0]
 
     @property
     def truncated(self) -> Bool:
-        """(B,) episodes that reached their length or the end of the range."""
+        """Episodes (B,) that reached their length or the end of the range."""
         return self.lanes.ended[1]
 
     @property
     def levered(self) -> bool:
-        """Whether weights can leave [0, 1]: shorts or leverage are allowed."""
+        """Return whether weights can leave [0, 1]: shorts or leverage are allowed."""
         return bool(not self.bounds["long_only"][0] or self.bounds["max_leverage"][0] > 1)
 
     @property
     def tradable(self) -> Bool:
-        """(B, N) whether each asset traded in bar t."""
+        """Flags (B, N): whether each asset traded in bar t."""
         return self.market.tradable[self.t[:, None], self.assets]
 
     # ---- running
@@ -262,7 +269,7 @@ class Simulator:
             self.reward.reset(self._all if lanes is None else lanes)
 
     def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
-        """(len(which), N + 1) weights to start from, once first bars and assets are known."""
+        """Return (len(which), N + 1) start weights, once first bars and assets are known."""
         shape = (self.num_lanes, self.n_assets + 1)
         if weights is None and isinstance(self.initial, str):
             out = np.zeros((len(which), shape[1]))
@@ -335,28 +342,31 @@ class Simulator:
         return [tuple(self.market.assets[column] for column in row) for row in self.assets]
 
     @property
-    def periods_per_year(self) -> float:
-        """Bars per year."""
-        return self.market.periods_per_year
+    def periods_per_year(self) -> float | None:
+        """Bars per year where they were stated; None where they are counted."""
+        stated = self.market.panel.stated_periods_per_year
+        return None if np.isnan(stated) else stated
 
     def account(self) -> Account:
-        """The accounts as they are now, see ``executor.Executor``; copies."""
+        """Return the accounts as they are now, see ``executor.Executor``; copies."""
         ledger = self.ledger
-        flows = (ledger[row].copy() for row in (dynamics.TURNOVER, dynamics.COST, dynamics.CARRY))
         return Account(
             self.market.timestamps[self.t],
             ledger[dynamics.VALUE].copy(),
             self.weights.copy(),
             self.held.copy(),
             self._money_before_trading(),
-            *flows,
+            ledger[dynamics.TURNOVER].copy(),
+            ledger[dynamics.COST].copy(),
+            ledger[dynamics.CARRY].copy(),
+            self.arrays.interest[np.maximum(self.t - 1, 0), 0],
         )
 
     def _money_before_trading(self) -> Float:
-        """(B, N + 1) money in every slot when trading starts: at the close, or the next open."""
+        """Return (B, N + 1) money per slot when trading starts: at the close, or the next open."""
         money: Float = self.ledger[dynamics.VALUE][:, None] * self.weights
         if self.rules["next_open"]:
-            # A lane at the end of the market trades no more: its row stands for none.
+            # A lane at the end of the market no longer trades: its row is unused.
             at = (np.minimum(self.t, len(self.arrays.before) - 1)[:, None], self.assets)
             money[:, 1:] *= self.arrays.before[at]
             delisted = np.where(self.arrays.delisted[at], money[:, 1:], 0.0)
@@ -365,7 +375,7 @@ class Simulator:
         return money
 
     def _fault(self, code: int, actions: NDArray[np.floating[Any]]) -> PortfolioError:
-        """The error that ``dynamics.step_lanes`` reports by a code."""
+        """Return the error that ``dynamics.step_lanes`` reports by a code."""
         if code >= 0:
             return ArgumentError(
                 f"the action of lane {code} is not finite: {actions[code].tolist()}; check the "

@@ -1,4 +1,4 @@
-"""The weights that an episode starts from: those that an account under its rules may hold."""
+"""Start weights of an episode: those that an account under its rules may hold."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
 
-TOLERANCE = 1e-6  # what float32 loses
+TOLERANCE = 1e-6  # rounding of float32
 
 
 def weights_array(name: str, weights: Any) -> NDArray[np.float64]:
-    """Weights as float64.
+    """Return weights as float64.
 
     Raises:
         ArgumentError: If they are no numbers.
@@ -25,20 +25,20 @@ def weights_array(name: str, weights: Any) -> NDArray[np.float64]:
         ValueError,
         RuntimeError,
         OverflowError,
-    ) as error:  # of a tensor, among others
+    ) as error:  # raised by a tensor, among others
         raise ArgumentError(f"{name}={weights!r} must be numbers, cash first ({error}).") from None
 
 
 def checked_weights(
     name: str, weights: Any, shape: tuple[int, ...], bounds: Any
 ) -> NDArray[np.float64]:
-    """Weights to start from, in float64 and summing to 1.
+    """Return weights to start from, in float64 and summing to 1.
 
     Money that is borrowed, and shorts, are held to the constraints. Other bounds are not asked: an
     account that the market moved out of them may go on from where it is.
 
     Args:
-        name: What they were given as, for messages.
+        name: Name of the argument in messages.
         weights: (..., N + 1) weights, cash first.
         shape: The shape they must have.
         bounds: Record of ``constraints.BOUNDS``.

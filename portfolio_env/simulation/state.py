@@ -1,4 +1,4 @@
-"""All that the steps of a simulator depend on, taken as arrays, so that it can go on from there."""
+"""Complete state of a simulator as arrays, from which it continues exactly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ State = Mapping[str, Mapping[str, NDArray[Any]]]
 
 
 def simulator_state(simulator: Simulator) -> dict[str, dict[str, NDArray[Any]]]:
-    """The arrays of the lanes and of the reward by name, copied.
+    """Return the arrays of the lanes and of the reward by name, copied.
 
     A reward that is no ``Reward`` must remember nothing.
     """
@@ -26,7 +26,7 @@ def simulator_state(simulator: Simulator) -> dict[str, dict[str, NDArray[Any]]]:
 
 
 def restore_simulator(simulator: Simulator, state: State) -> None:
-    """Go on from the state of a simulator with the same market, lanes and rules.
+    """Restore the state of a simulator with the same market, lanes and rules.
 
     Raises:
         ArgumentError: If it is of another one.

@@ -16,7 +16,7 @@ Bool = NDArray[np.bool_]
 
 
 def numbers(actions: ArrayLike) -> NDArray[Any]:
-    """Actions as an array; rows of different lengths become one of objects, to be refused.
+    """Return actions as an array; ragged rows become an array of objects, to be rejected.
 
     Raises:
         ArgumentError: If it is a tensor that gives no numbers.
@@ -25,12 +25,12 @@ def numbers(actions: ArrayLike) -> NDArray[Any]:
         return np.asarray(actions)
     except ValueError:
         return np.array(actions, dtype=object)
-    except RuntimeError as error:  # of a tensor that keeps gradients
+    except RuntimeError as error:  # raised by a tensor that keeps gradients
         raise ArgumentError(f"the action cannot be read as numbers ({error}).") from None
 
 
 def checked_actions(actions: ArrayLike, shape: tuple[int, int]) -> NDArray[np.floating[Any]]:
-    """Actions as float32 or float64, the precisions that compiled code knows.
+    """Return actions as float32 or float64, the precisions of compiled code.
 
     Raises:
         ArgumentError: If they have another shape or are no numbers.
@@ -43,18 +43,18 @@ def checked_actions(actions: ArrayLike, shape: tuple[int, int]) -> NDArray[np.fl
         )
     if array.dtype in (np.float32, np.float64):
         return array
-    with np.errstate(over="ignore"):  # what is beyond float64 becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # numbers beyond float64 become infinite, and are rejected
         return array.astype(np.float64)
 
 
 def clipped_weights(weights: NDArray[np.floating[Any]], box: tuple[Any, Any]) -> Float:
-    """Asked weights clipped to the box of actions; what is not finite stays, to be refused."""
+    """Return weights clipped to the box of actions; non-finite ones stay, to be rejected later."""
     out: Float = np.array(weights, dtype=np.float64, order="C")
     return np.clip(out, *box, out=out, where=np.isfinite(out))
 
 
 def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float:
-    """``exp(scale * clip(scores, -1, 1))`` in float64; ``target_lane`` divides by their sum.
+    """Return ``exp(scale * clip(scores, -1, 1))`` in float64; ``target_lane`` divides by the sum.
 
     What is not finite becomes NaN.
 
@@ -76,7 +76,7 @@ def _scale_clipped(scores: NDArray[np.floating[Any]], scale: float, out: Float) 
             clipped = 1.0
         elif score < -1.0:
             clipped = -1.0
-        # NaN stays NaN, and what is infinite becomes it, to be refused
+        # NaN stays NaN, and infinity becomes NaN, to be rejected
         out[i] = scale * clipped + (score - score)
 
 
@@ -153,13 +153,13 @@ def target_lane(
 
 @inlined
 def may_borrow(bounds: Any) -> bool:
-    """Whether cash may be negative, or proceeds of short sales."""
+    """Return whether cash may be negative, or proceeds of short sales."""
     return not bounds.long_only or bounds.min_cash < 0.0
 
 
 @inlined
 def _leave_rest_to_cash(d: Float, a: Float, fixed: Bool) -> None:
-    """Fixed assets keep ``d``, the others what was asked, and cash makes up for the difference.
+    """Keep ``d`` of fixed assets and the asked weights of others; cash balances the sum.
 
     Proportions mean nothing here: what is not fixed may sum to 0 or less.
     """
@@ -172,7 +172,7 @@ def _leave_rest_to_cash(d: Float, a: Float, fixed: Bool) -> None:
 
 @inlined
 def _share_rest(d: Float, a: Float, fixed: Bool) -> float:
-    """Fixed assets keep ``d``; the rest of the wealth is split as asked, or else held in cash."""
+    """Keep ``d`` of fixed assets; split the rest of the wealth as asked, or hold it in cash."""
     free, asked = 1.0, a[0]
     for i in range(fixed.shape[0]):
         if fixed[i]:

@@ -130,14 +130,14 @@ def test_a_sampled_universe_is_told_too(small: Market) -> None:
 def test_what_a_space_does_not_tell_is_asked_for_by_name(small: Market) -> None:
     window = PortfolioEnv(small, observation="window", window=WINDOW)
     flat = FlattenObservation(window).observation_space
-    with pytest.raises(ArgumentError, match="does not tell n_assets"):
+    with pytest.raises(ArgumentError, match="does not state n_assets"):
         MarketRows(flat)
-    with pytest.raises(ArgumentError, match="does not tell n_features"):
+    with pytest.raises(ArgumentError, match="does not state n_features"):
         MarketRows(flat, 4)
     assert MarketRows(flat, 4, small.n_features).bars == WINDOW
     with pytest.raises(ArgumentError, match="n_assets=3, but observations are of 4"):
         MarketRows(window.observation_space, 3)
     other = (spaces.Discrete(3), spaces.Box(0, 1, (3, 3)), spaces.Dict(a=spaces.Box(0, 1, (3,))))
     for space in other:
-        with pytest.raises(ArgumentError, match="no space of the environment's observations"):
+        with pytest.raises(ArgumentError, match="not a space of the environment's observations"):
             MarketRows(space)

@@ -121,7 +121,11 @@ def test_functions_keep_to_constraints(mine):
         ("my_rules:TrendRul", {}, "did you mean TrendRule"),
         ("my_rules:NoBaseline", {"x": 1}, "must be a subclass of baselines.Baseline"),
         ("my_rules:options", {"more": 2}, "must be a subclass of baselines.Baseline"),
-        ("my_rules:half", {"bars": 2}, r"is a function and takes no \['bars'\]"),
+        (
+            "my_rules:half",
+            {"bars": 2},
+            r"'half', ...\) has no option 'bars'; it has constraints, e",
+        ),
         ("my_rules:np.save", {"file": "x"}, "must be a subclass"),
         ("os:system", {"command": "touch x"}, "a module of Python itself"),
         ("subprocess:run", {"args": ["touch", "x"]}, "a module of Python itself"),

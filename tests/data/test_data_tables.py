@@ -73,7 +73,7 @@ def test_two_header_rows_as_yfinance_writes_them(tmp_path, order):
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        (["date,A,B", "2020-01-01,1,2", "2020-01-02,x,3"], "line 3: A is no number: 'x'"),
+        (["date,A,B", "2020-01-01,1,2", "2020-01-02,x,3"], "line 3: A is not a number: 'x'"),
         (["date,A,B", "2020-01-01,1,2", "2020-01-02,1,0"], "line 3: close is not positive"),
         (["date,A,B", "2020-01-02,1,2", "2020-01-02,,2"], "line 3: a second row for 'B at"),
         (["date,A,B", "2020-01-02,1,2", ",,", "2020-01-03,1,2"], "line 3: there is no date"),
@@ -127,5 +127,5 @@ def test_folders_without_bars(tmp_path):
     with pytest.raises(DataError, match="holds no Parquet files and no CSV files; give a folder"):
         read_panel(tmp_path)
     (tmp_path / "A.parquet").write_bytes(b"PAR1 and no more")
-    with pytest.raises(DataError, match=r"A.parquet is no readable Parquet file"):
+    with pytest.raises(DataError, match=r"A.parquet is not a readable Parquet file"):
         read_panel(tmp_path)

@@ -226,7 +226,7 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
         quality(bars().iloc[:0])
     with pytest.raises(DataError, match="lacks the columns"):
         quality(bars().drop(columns="close"))
-    with pytest.raises(ArgumentError, match="no source of bars"):
+    with pytest.raises(ArgumentError, match="not a source of bars"):
         quality(3)  # type: ignore[arg-type]  # what is refused
     with pytest.raises(ArgumentError, match="nothing"):
         quality(tmp_path / "nothing")

@@ -208,11 +208,11 @@ def test_row():
         (4, "outside the 3 bars"),
         (-4, "outside the 3 bars"),
         ("2020-01-04", "after the last bar"),
-        ("soon", "no date"),
-        ("", "no date"),
-        (None, "no date"),
+        ("soon", "not a date"),
+        ("", "not a date"),
+        (None, "not a date"),
         (True, "neither a row nor a date"),
-        (1.5, "no date"),
+        (1.5, "not a date"),
     ):
         with pytest.raises(ArgumentError, match=text):
             market.row(bad)
@@ -288,7 +288,7 @@ def test_saving_refuses_other_suffixes_and_loading_other_files(market, tmp_path)
     market.save(tmp_path / "whole.npz")
     (tmp_path / "half.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:5000])
     for name in ("text", "empty", "other", "pickled", "half", "missing"):
-        with pytest.raises(DataError, match=rf"{name}\.npz is no saved market"):
+        with pytest.raises(DataError, match=rf"{name}\.npz is not a saved market"):
             Market.load(tmp_path / f"{name}.npz")
 
 
@@ -380,7 +380,7 @@ def test_the_short_forms_of_load_market_make_the_same_market():
 
 
 def test_what_is_no_source_of_bars_is_named():
-    with pytest.raises(ArgumentError, match="int is no source of bars"):
+    with pytest.raises(ArgumentError, match="int is not a source of bars"):
         load_market(3)
     with pytest.raises(ArgumentError, match="repair is for files and frames"):
         load_market(make_panel(), repair={"sort": True})

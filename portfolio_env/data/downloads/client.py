@@ -1,4 +1,4 @@
-"""Candles from one exchange, with patience: what fails on the way is asked for again."""
+"""Client of one exchange that retries failed requests for candles."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from portfolio_env.names import unknown
 
 T = TypeVar("T")
 
-_LONGEST_WAIT = 600.0  # seconds; an exchange that asks for more is left alone
-_USUAL_LIMIT = 100  # candles per answer where ccxt does not say
+_LONGEST_WAIT = 600.0  # seconds; longer waits end the download
+_USUAL_LIMIT = 100  # candles per answer if ccxt does not state them
 
 
 @dataclass(frozen=True)
 class Retry:
-    """How often and when a request that failed on the way is made again.
+    """Number and delays of the repetitions of a failed request.
 
     The k-th repetition waits ``base * 2**k`` seconds, at most ``cap``, times a random factor in
     [0.5, 1); longer if the exchange says so (Retry-After).
@@ -54,14 +54,14 @@ class Retry:
             raise ArgumentError(f"base {self.base} is not within [0, cap={self.cap}]: lower it")
 
     def seconds(self, repetition: int, asked: float = 0.0) -> float:
-        """How long to wait before a repetition, counted from 0."""
+        """Return the seconds to wait before a repetition, counted from 0."""
         backoff = min(self.cap, self.base * 2.0 ** min(repetition, 60))
         return max(backoff * (0.5 + 0.5 * self.random()), asked)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Candles as the exchange sent them: in its order, with whatever it repeats.
+    """Candles as the exchange sent them: in its order, with repetitions.
 
     Attributes:
         times: (n,) when candles open, ms.
@@ -77,17 +77,17 @@ class Answer:
 
     @property
     def disorder(self) -> int:
-        """How often a candle is followed by one on the wrong side (newest first is an order)."""
+        """Return how many candles follow one on the wrong side; newest first is an order."""
         steps = np.diff(self.times)
         return int(min((steps < 0).sum(), (steps > 0).sum()))
 
 
 class Client:
-    """One exchange, asked for candles.
+    """Client that downloads candles from one exchange.
 
     Args:
         exchange: An exchange of ccxt; its rate limiter keeps to the exchange's limits.
-        retry: How often and when to repeat requests.
+        retry: Repetition of failed requests.
 
     Attributes:
         retries: Requests that were repeated so far.
@@ -101,7 +101,7 @@ class Client:
 
     @contextmanager
     def ready(self) -> Iterator[None]:
-        """Have the markets loaded, and broken answers refused, for a while.
+        """Within this context the markets are loaded, and broken answers raise an error.
 
         Raises:
             DataError: If the exchange does not answer.
@@ -111,7 +111,7 @@ class Client:
             yield
 
     def check(self, symbol: str) -> None:
-        """Refuse a symbol that the exchange does not have.
+        """Reject a symbol that the exchange does not have.
 
         Raises:
             ArgumentError: With its near matches.
@@ -120,7 +120,7 @@ class Client:
             raise unknown(f"symbol of {self.name}", symbol, sorted(self.exchange.markets))
 
     def now(self) -> int:
-        """The exchange's own time where it tells it, else this computer's; ms."""
+        """Return the exchange's time where it states it, else this computer's; ms."""
         if self.exchange.has.get("fetchTime"):
             told = self.ask(self.exchange.fetch_time)
             if told is not None:
@@ -128,22 +128,22 @@ class Client:
         return int(time.time() * 1000)
 
     def limit(self, symbol: str) -> int | None:
-        """The most candles that one answer holds, if known."""
+        """Return the most candles that one answer holds, if known."""
         found = self.exchange.feature_value(symbol, "fetchOHLCV", "limit")
         return None if found is None else int(found)
 
     def window(self, symbol: str) -> int:
-        """The candles that an empty answer can be about."""
+        """Return the number of candles that an empty answer can cover."""
         return self.limit(symbol) or _USUAL_LIMIT
 
     def candles(self, symbol: str, timeframe: str, since: int, count: int | None = None) -> Answer:
-        """One page of candles.
+        """Return one page of candles.
 
         Args:
             symbol: One of the exchange's.
             timeframe: One of the exchange's.
             since: When the first one opens, ms.
-            count: How many are wanted; more may come, or fewer.
+            count: Number of candles wanted; more may come, or fewer.
         """
         limit = self.limit(symbol)
         if limit is not None and count is not None:
@@ -163,7 +163,7 @@ class Client:
         self.retry.sleep(self.retry.seconds(repetition, asked))
 
     def ask(self, request: Callable[[], T]) -> T:
-        """Make a request, again and again if need be.
+        """Make a request, repeated after failures.
 
         Raises:
             DataError: If the exchange refuses it, or does not answer.
@@ -188,7 +188,7 @@ class Client:
         ) from failure
 
     def _asked_to_wait(self, error: Exception) -> float:
-        """The seconds of Retry-After, if the exchange complains about too many requests."""
+        """Return the seconds of Retry-After, if the exchange complains about too many requests."""
         import ccxt
 
         headers = self.exchange.last_response_headers or {}
@@ -199,16 +199,16 @@ class Client:
 
 
 def _text(error: Exception) -> str:
-    """An error of ccxt in one line, without a whole page of HTML."""
+    """Return an error of ccxt in one line, without a whole page of HTML."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 @contextmanager
 def _candid(exchange: Any) -> Iterator[None]:
-    """Let a ccxt exchange neither tidy candles nor take a broken answer for an empty one.
+    """Stop a ccxt exchange from tidying candles, and from taking a broken answer for an empty one.
 
-    ccxt gives the text of an answer that is no JSON in place of its content, in which most
+    ccxt gives the text of an answer that is not JSON in place of its content, in which most
     exchanges' classes then find no candles; and it sorts and cuts the candles, which hides that
     they came in disorder.
     """

@@ -1,4 +1,4 @@
-"""One series, downloaded from where it stands to where it should be."""
+"""Download of one series, from its stored end to the requested end."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from portfolio_env.errors import PortfolioError
 
 @dataclass(frozen=True)
 class SeriesReport:
-    """What came of downloading one symbol.
+    """Result of downloading one symbol.
 
     Attributes:
-        exchange: Its id.
+        exchange: Id of the exchange.
         symbol: The symbol.
         timeframe: The timeframe.
         rows_new: Candles that are new in the store.
@@ -34,7 +34,7 @@ class SeriesReport:
         first: When the first one opens (UTC); None if there is none.
         last: When the last one opens.
         listed: The first candle's time, if the exchange was asked for earlier ones and had none.
-        gaps: Where candles are missing that the exchange does not have, and how many each time.
+        gaps: Times and numbers of missing candles that the exchange does not have.
         duplicates: Candles dropped since an equal one was there.
         out_of_order: Candles that came on the wrong side of the one before.
         conflicts: Candles replaced by a later answer with other values for the same time.
@@ -62,7 +62,7 @@ class SeriesReport:
 
 @dataclass(frozen=True)
 class How:
-    """Where and how series are downloaded."""
+    """Options of a download: from where and how."""
 
     store: Path
     timeframe: str
@@ -71,7 +71,7 @@ class How:
 
 
 class Writer:
-    """A series that grows in memory and, every so often, on disk."""
+    """Series that grows in memory and, at intervals, on disk."""
 
     def __init__(self, how: How, series: Series) -> None:
         self.how = how
@@ -82,7 +82,7 @@ class Writer:
         self._written = time.monotonic()
 
     def add(self, page: Page) -> None:
-        """Take a page."""
+        """Add a page."""
         self._pages.append(page)
         if time.monotonic() - self._written >= self.how.flush_seconds:
             self.flush()
@@ -108,13 +108,13 @@ class Writer:
 
 
 def download(client: Client, how: How, symbol: str, start: int | None, end: int) -> SeriesReport:
-    """Download what a stored series lacks of a range.
+    """Download the parts of a range that a stored series lacks.
 
     What has been fetched is written every so often, at the end, and when it is interrupted.
 
     Args:
         client: The exchange, made ready.
-        how: Where and how.
+        how: Options of the download.
         symbol: One of the exchange's, or not (the report then says so).
         start: When the first candle opens, ms; None continues the series where it ends, and asks
             again for what it lacks of the 30 days before.
@@ -167,7 +167,7 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
 
 
 def _complete(client: Client, how: How, writer: Writer, start: int, end: int) -> str | None:
-    """Download the parts of [start, end) that a series does not cover; what is withheld, if any."""
+    """Download the parts of [start, end) that a series does not cover; return what is withheld."""
     from tqdm import tqdm
 
     symbol, step = writer.series.symbol, milliseconds(how.timeframe)
@@ -195,7 +195,7 @@ def _complete(client: Client, how: How, writer: Writer, start: int, end: int) ->
 
 
 def _listed(series: Series) -> np.datetime64 | None:
-    """The first candle's time, if the time before it is covered."""
+    """Return the first candle's time, if the time before it is covered."""
     if not len(series.times):
         return None
     first, step = int(series.times[0]), milliseconds(series.timeframe)

@@ -1,4 +1,4 @@
-"""Candles from crypto exchanges, into a store that every download continues.
+"""Candles from crypto exchanges, in a store that every download continues.
 
 >>> from portfolio_env.data.downloads import exchange
 >>> reports = exchange.fetch("binance", ["BTC/USDT"], since="2020-01-01")  # doctest: +SKIP
@@ -48,10 +48,10 @@ def fetch(
     retry: Retry | None = None,
     flush_seconds: float = 30.0,
 ) -> list[SeriesReport]:
-    """Download candles, or what is missing of them, into ``STORE/<exchange>/<timeframe>``.
+    """Download candles, or the missing ones, into ``STORE/<exchange>/<timeframe>``.
 
     Nothing that the store covers is asked for again, candles that an exchange lacks included; to
-    download a series anew, delete its file. Only candles that are over are stored. What has been
+    download a series again, delete its file. Only candles that are over are stored. What has been
     fetched is written every so often, at the end, and when the download is interrupted: the next
     call continues. One symbol's failure does not stop the others.
 
@@ -65,12 +65,12 @@ def fetch(
         store: The folder.
         bars: Instead of ``since``: this many candles before ``until``.
         progress: Show a progress bar on stderr.
-        clock: The time; None asks the exchange, or takes this computer's if it does not tell.
-        retry: How often requests that failed on the way are repeated.
-        flush_seconds: How long candles may stay unwritten.
+        clock: The time; None asks the exchange, or takes this computer's if it does not state.
+        retry: Number of repetitions of failed requests.
+        flush_seconds: Longest time that candles stay unwritten.
 
     Returns:
-        One report per symbol; look at ``error``.
+        One report per symbol; check ``error``.
 
     Raises:
         ArgumentError: For an unknown exchange or timeframe, and for dates without candles.
@@ -97,7 +97,7 @@ def update(
     retry: Retry | None = None,
     flush_seconds: float = 30.0,
 ) -> list[SeriesReport]:
-    """Continue stored series to the present, each from where it ends.
+    """Continue stored series to the present, each from its end.
 
     Args:
         store: The folder.
@@ -110,7 +110,7 @@ def update(
         flush_seconds: As in ``fetch``.
 
     Returns:
-        One report per series; look at ``error``.
+        One report per series; check ``error``.
 
     Raises:
         ArgumentError: If there is no such series.
@@ -133,13 +133,13 @@ def update(
 def _client(
     exchange: str | Any, symbols: Sequence[str], timeframe: str, retry: Retry | None
 ) -> Client:
-    """The client of an exchange that has candles of this timeframe."""
+    """Return the client of an exchange that has candles of this timeframe."""
     if timeframe not in TIMEFRAMES:
         raise unknown("timeframe", timeframe, TIMEFRAMES)
     source = _connected(exchange, symbols) if isinstance(exchange, str) else exchange
     if not hasattr(source, "fetch_ohlcv") or iscoroutinefunction(source.fetch_ohlcv):
         raise ArgumentError(
-            f"{source!r} is no exchange: give an id, or a (synchronous) one of ccxt"
+            f"{source!r} is not an exchange: give an id, or a (synchronous) one of ccxt"
         )
     if not source.has.get("fetchOHLCV"):
         raise ArgumentError(f"{source.id} gives no candles: choose another exchange")
@@ -153,34 +153,34 @@ def _client(
 
 
 def _connected(name: str, symbols: Sequence[str]) -> Any:
-    """The exchange that ccxt knows by this name."""
+    """Return the exchange that ccxt knows by this name."""
     try:
         import ccxt
     except ImportError as error:
-        raise DataError("exchanges need ccxt; pip install 'portfolio-env[data]'") from error
+        raise DataError("exchanges need ccxt; pip install ccxt pyarrow") from error
     if name not in ccxt.exchanges:
         raise unknown("exchange", name, ccxt.exchanges)
     exchange = getattr(ccxt, name)({"enableRateLimit": True})
     markets = exchange.options.get("fetchMarkets")
     if isinstance(markets, dict) and "types" in markets and not any(":" in s for s in symbols):
-        markets["types"] = ["spot"]  # the lists of derivatives are long, and closed to some places
+        markets["types"] = ["spot"]  # lists of derivatives are long, and blocked in some countries
     return exchange
 
 
 def _now(client: Client, clock: Clock | None) -> int:
-    """The time, ms."""
+    """Return the time, ms."""
     return client.now() if clock is None else int(clock() * 1000)
 
 
 def _end(timeframe: str, now: int) -> int:
-    """Candles that open before it are over now."""
+    """Return the time before which candles must open to be over now."""
     return now - milliseconds(timeframe) + 1
 
 
 def _range(
     timeframe: str, since: Date | None, until: Date | None, bars: int | None, now: int
 ) -> Range:
-    """The range of candles that are asked for and over."""
+    """Return the range of candles that are requested and over."""
     step = milliseconds(timeframe)
     end = _end(timeframe, now)
     if until is not None:
@@ -209,7 +209,7 @@ def _stored_groups(
     timeframe: str | None,
     symbols: str | Sequence[str] | None,
 ) -> tuple[dict[tuple[str, str], list[str]], list[SeriesReport]]:
-    """Stored symbols by exchange and timeframe, and reports of files that cannot be read."""
+    """Return stored symbols by exchange and timeframe, and reports of unreadable files."""
     wanted = [symbols] if isinstance(symbols, str) else symbols
     groups: dict[tuple[str, str], list[str]] = {}
     broken = []

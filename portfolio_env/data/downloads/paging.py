@@ -1,4 +1,4 @@
-"""From one page of candles to the next, until a range of time is complete.
+"""Paging: requests page after page of candles, until a range of time is complete.
 
 Exchanges differ in what an answer to "candles since t, at most n" is: the next n there are
 (Binance), those in the n candles' time after t, possibly none (Coinbase, KuCoin), or the last n
@@ -26,7 +26,7 @@ HORIZON = 30 * _DAY
 
 @dataclass(frozen=True)
 class Page:
-    """Some candles of the range, and what is now known of it.
+    """Some candles of the range, and the part of it that is now covered.
 
     Attributes:
         times: (n,) when candles open, ms, as they came.
@@ -34,7 +34,7 @@ class Page:
         covered: The ranges of which nothing is left to download.
         reached: Everything before it has been asked for.
         withheld: A range in which there was trade, but no candle is given any more.
-        disorder: How often a candle was followed by one on the wrong side.
+        disorder: Number of candles followed by one on the wrong side.
         incomplete: Candles left out because they lack a number.
         without_volume: How many of those lack nothing but their volume.
     """
@@ -64,7 +64,7 @@ class Pager:
     timeframe: str
 
     def pages(self, start: int, end: int) -> Iterator[Page]:
-        """The candles that open in [start, end), page by page.
+        """Yield the candles that open in [start, end), page by page.
 
         Absent candles are believed to be absent once a later one is there. An empty page is asked
         for twice, and once more when there are candles after it. Silence up to the end is not
@@ -87,7 +87,7 @@ class Pager:
                 continue
             first = int(ahead.min())
             if since < cursor and len(self._ask(since, first)[1]):
-                cursor = since  # it was not as silent as it seemed
+                cursor = since  # the empty page was wrong
                 continue
             cursor = (int(ahead.max()) // step + 1) * step  # a few candles open off the clock
             seen = np.append(answer.times, answer.lacking)
@@ -108,14 +108,14 @@ class Pager:
             since = cursor
 
     def _ask(self, cursor: int, end: int) -> tuple[Answer, Times]:
-        """An answer, and the times of its candles in [cursor, end)."""
+        """Return an answer, and the times of its candles in [cursor, end)."""
         count = -(-(end - cursor) // milliseconds(self.timeframe))
         answer = self.client.candles(self.symbol, self.timeframe, cursor, count)
         times = np.append(answer.times, answer.lacking)
         return answer, times[(times >= cursor) & (times < end)]
 
     def _after_silence(self, cursor: int, end: int) -> int:
-        """Where to go on asking after an empty page.
+        """Return where to continue after an empty page.
 
         Raises:
             DataError: If a longer candle at the cursor shows trade all the same.
@@ -141,18 +141,18 @@ class Pager:
         return candle[1]
 
     def _sight(self) -> list[str]:
-        """The longer timeframes, longest first, that tell what follows an empty page."""
+        """Return the longer timeframes, longest first, that show what follows an empty page."""
         wanted = ("1w",) if self.timeframe == "1d" else ("1d", "1h")
         return [name for name in self._longer() if name in wanted]
 
     def _longer(self) -> list[str]:
-        """The exchange's timeframes that are longer than this one, longest first."""
+        """Return the exchange's timeframes that are longer than this one, longest first."""
         names = [name for name in reversed(TIMEFRAMES) if name != "1M"]
         longer = names[: names.index(self.timeframe)]
         return [name for name in longer if self.client.exchange.timeframes.get(name)]
 
     def _traded(self, timeframe: str, start: int, end: int) -> Range | None:
-        """From when to when the first candle with volume lasts that ends after the start."""
+        """Return the span of the first candle with volume that ends after the start."""
         length = milliseconds(timeframe)
         cursor = start - start % min(length, _DAY) - max(0, length - _DAY)
         while cursor < end:
@@ -166,7 +166,7 @@ class Pager:
         return None
 
     def _withholds(self, since: int, first: int, times: Times, end: int) -> bool:
-        """Whether candles before the first one given existed, but are not given any more.
+        """Return whether candles before the first one given existed, but are no longer given.
 
         So it is with exchanges that give their newest candles whatever is asked for. Longer candles
         tell, if any fits twice; else an answer that is full and ends with the newest is taken for

@@ -44,7 +44,7 @@ class Series:
     """The candles of one symbol.
 
     Attributes:
-        exchange: Its id.
+        exchange: Id of the exchange.
         symbol: As the exchange's markets are called, e.g. "BTC/USDT".
         timeframe: A name in ``portfolio_env.resampling.TIMEFRAMES``.
         times: (n,) when candles open, milliseconds since 1970 (UTC), increasing.
@@ -61,19 +61,19 @@ class Series:
 
     @classmethod
     def empty(cls, exchange: str, symbol: str, timeframe: str) -> Series:
-        """A series without candles."""
+        """Return a series without candles."""
         return cls(exchange, symbol, timeframe, np.empty(0, np.int64), np.empty((0, 5)))
 
     @property
     def frame(self) -> pd.DataFrame:
-        """Columns date (datetime64[ms, UTC]), open, high, low, close and volume."""
+        """Return columns date (datetime64[ms, UTC]), open, high, low, close and volume."""
         dates = pd.DatetimeIndex(self.times.astype("datetime64[ms]")).tz_localize("UTC")
         columns = dict(zip(BAR_FIELDS, self.bars.T, strict=True))
         return pd.DataFrame({"date": dates, **columns})
 
     @property
     def gaps(self) -> list[tuple[np.datetime64, int]]:
-        """Where candles are missing that the exchange does not have, and how many each time.
+        """Return where candles are missing that the exchange lacks, and how many each time.
 
         What is left to download (see ``holes``) is no gap.
         """
@@ -88,7 +88,7 @@ class Series:
 
     @property
     def holes(self) -> list[tuple[np.datetime64, np.datetime64]]:
-        """Ranges, from and to, between those that are covered."""
+        """Return the ranges, from and to, between those that are covered."""
         ends = [end for _, end in self.covered[:-1]]
         starts = [start for start, _ in self.covered[1:]]
         return [(moment(a), moment(b)) for a, b in zip(ends, starts, strict=True)]
@@ -96,7 +96,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Merged:
-    """What ``merge`` met.
+    """Result of ``merge``.
 
     Attributes:
         new: Candles that were not there before.
@@ -110,7 +110,7 @@ class Merged:
 
 
 def milliseconds(timeframe: str) -> int:
-    """The length of a candle in milliseconds.
+    """Return the length of a candle in milliseconds.
 
     Raises:
         ArgumentError: For an unknown timeframe.
@@ -121,7 +121,7 @@ def milliseconds(timeframe: str) -> int:
 
 
 def moment(time: int | np.integer[Any]) -> np.datetime64:
-    """Milliseconds since 1970 as a date, in days, minutes or milliseconds."""
+    """Return milliseconds since 1970 as a date, in days, minutes or milliseconds."""
     stamp = np.datetime64(int(time), "ms")
     for unit in ("D", "m"):
         if stamp == stamp.astype(f"M8[{unit}]"):
@@ -130,7 +130,7 @@ def moment(time: int | np.integer[Any]) -> np.datetime64:
 
 
 def series_path(store: str | os.PathLike[str], exchange: str, symbol: str, timeframe: str) -> Path:
-    """The file of a series. Different symbols have different files.
+    """Return the file of a series. Different symbols have different files.
 
     In its name "/" is "-"; what is unusual in names of files is percent-encoded.
     """
@@ -139,7 +139,7 @@ def series_path(store: str | os.PathLike[str], exchange: str, symbol: str, timef
 
 
 def stored(store: str | os.PathLike[str]) -> list[Path]:
-    """The files of all series of a store, sorted."""
+    """Return the files of all series of a store, sorted."""
     files = Path(store).glob("*/*/*.parquet")
     return sorted(path for path in files if not path.name.startswith("."))
 
@@ -158,13 +158,13 @@ def read_series(path: str | os.PathLike[str]) -> Series:
         for key, value in (table.schema.metadata or {}).items()
     }
     if table.schema.names != ["date", *BAR_FIELDS] or not {*_NAMES, "covered"} <= metadata.keys():
-        raise DataError(f"{path} is no file of downloaded candles; move it out of the store")
+        raise DataError(f"{path} is not a file of downloaded candles; move it out of the store")
     try:
         ranges = tuple((int(start), int(end)) for start, end in parse_json(metadata["covered"]))
         times = table["date"].cast(pa.timestamp("ms", "UTC")).to_numpy()
         bars = np.stack([table[name].to_numpy() for name in BAR_FIELDS], axis=1).astype(np.float64)
     except (TypeError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} holds what is no candle ({error}); {_MEND}") from error
+        raise DataError(f"{path} holds an invalid candle ({error}); {_MEND}") from error
     exchange, symbol, timeframe = (metadata[name] for name in _NAMES)
     times = times.astype("M8[ms]").astype(np.int64)
     series = Series(exchange, symbol, timeframe, times, bars, ranges)
@@ -200,7 +200,7 @@ def write_series(store: str | os.PathLike[str], series: Series) -> Path:
 def open_series(
     store: str | os.PathLike[str], exchange: str, symbol: str, timeframe: str
 ) -> Series:
-    """The series as it is stored; an empty one if it is not.
+    """Return the series as it is stored; an empty one if it is not.
 
     Raises:
         DataError: If the file is damaged or that of another series.
@@ -226,7 +226,7 @@ def add_candles(
 
     Args:
         store: The folder.
-        series: Which one; its candles are those that are stored.
+        series: Series with the stored candles.
         times: As for ``merge``.
         bars: As for ``merge``.
         covered: As for ``merge``.
@@ -254,7 +254,7 @@ def merge(
     """Add candles to a series.
 
     Args:
-        series: What there is.
+        series: Series to extend.
         times: (k,) when candles open, ms, in any order; of several at one time the last counts.
         bars: (k, 5) open, high, low, close, volume.
         covered: Ranges of time of which nothing is left to download now.
@@ -280,7 +280,7 @@ def merge(
 
 
 def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
-    """Ranges joined where they touch or overlap; empty ones dropped."""
+    """Return ranges joined where they touch or overlap, without empty ones."""
     joined: list[Range] = []
     for start, end in sorted(ranges):
         if joined and start <= joined[-1][1]:
@@ -291,7 +291,7 @@ def union(ranges: Iterable[Range]) -> tuple[Range, ...]:
 
 
 def uncovered(covered: Iterable[Range], start: int, end: int) -> list[Range]:
-    """The parts of [start, end) outside the ranges."""
+    """Return the parts of [start, end) outside the ranges."""
     parts, position = [], start
     for low, high in union(covered):
         if position < min(low, end):

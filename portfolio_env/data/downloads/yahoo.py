@@ -1,4 +1,4 @@
-"""Daily bars of equities, funds and indices from Yahoo, with what Yahoo says about them."""
+"""Daily bars of equities, funds and indices from Yahoo, with Yahoo's metadata on them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _LABELS = {
 
 @dataclass(frozen=True)
 class YahooReport:
-    """What came of a download.
+    """Result of a download.
 
     Attributes:
         added: Bars that are new in the store, by symbol.
@@ -84,7 +84,7 @@ def fetch_yahoo(
     store: Store = "data",
     timeframe: str = "1d",
 ) -> YahooReport:
-    """Download daily bars, or what is missing of them, into STORE/yahoo/1d/SYMBOL.parquet.
+    """Download daily bars, or the missing ones, into STORE/yahoo/1d/SYMBOL.parquet.
 
     Prices are adjusted for splits and dividends (total return), so that every dividend changes the
     whole history: the last stored bars are fetched again, and if they differ by more than rounding,
@@ -128,7 +128,7 @@ def fetch_yahoo(
 
 
 def update_yahoo(symbols: str | Iterable[str] | None = None, store: Store = "data") -> YahooReport:
-    """Continue what ``fetch_yahoo`` has stored to the present.
+    """Continue the series stored by ``fetch_yahoo`` to the present.
 
     Args:
         symbols: None continues all that are stored.
@@ -158,7 +158,7 @@ def update_yahoo(symbols: str | Iterable[str] | None = None, store: Store = "dat
 
 
 def _sole(store: Store) -> AbstractContextManager[None]:
-    """Keeps other downloads from Yahoo waiting: what is fetched replaces whole histories."""
+    """Lock out other downloads from Yahoo: what is fetched replaces whole histories."""
     return locked(Path(store) / "yahoo" / LOCK)
 
 
@@ -204,7 +204,7 @@ def _fetch_whole(starts: Mapping[str, int], end: int, store: Store, report: Yaho
 
 
 def _download(starts: Mapping[str, int], end: int, report: YahooReport) -> dict[str, pd.DataFrame]:
-    """Bars by symbol, index milliseconds; without rows for symbols that Yahoo does not give."""
+    """Return bars by symbol, index milliseconds; no rows for symbols that Yahoo does not give."""
     yfinance = _yfinance()
     found: dict[str, pd.DataFrame] = {}
     for start in sorted(set(starts.values())):
@@ -229,7 +229,7 @@ def _download(starts: Mapping[str, int], end: int, report: YahooReport) -> dict[
 
 
 def _bars_of(table: pd.DataFrame | None, name: str, start: int, end: int) -> pd.DataFrame:
-    """The rows of one symbol of what yfinance returns: columns (Field, SYMBOL), index dates."""
+    """Return the rows of one symbol of yfinance's table: columns (Field, SYMBOL), index dates."""
     columns = [(field.capitalize(), name) for field in BAR_FIELDS]
     if table is None or not len(table) or not set(columns) <= set(table.columns):
         return pd.DataFrame(columns=list(BAR_FIELDS), dtype=float)
@@ -247,7 +247,7 @@ def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:
-    """Add what Yahoo says about symbols that are not in STORE/yahoo/metadata.csv yet."""
+    """Add Yahoo's metadata on symbols that are not in STORE/yahoo/metadata.csv yet."""
     from yfinance.exceptions import YFException
 
     path = Path(store) / "yahoo" / "metadata.csv"
@@ -277,7 +277,7 @@ def _yfinance() -> Any:
     try:
         import yfinance
     except ImportError as error:
-        raise DataError("Yahoo needs yfinance; pip install 'portfolio-env[yahoo]'") from error
+        raise DataError("Yahoo needs yfinance; pip install yfinance pyarrow") from error
     return yfinance
 
 
@@ -295,5 +295,5 @@ def _today() -> int:
 
 
 def _last_day(until: Day | None) -> int:
-    """The day before which bars are taken: days are over everywhere once they are over in UTC."""
+    """Return the day before which bars are taken: days are over everywhere once over in UTC."""
     return _today() if until is None else min(_today(), _milliseconds(until))

@@ -8,7 +8,7 @@ the simple return of asset i from close t to close t + 1 is
 The noise of two partners is correlated, that of different pairs independent: correlations of past
 returns show who is whose partner. Who is, is drawn, so that the order of assets says nothing.
 
-What an asset's own past tells about its partner's signal is ``LeadLagMarket.filtered``: little, and
+The estimate of the partner's signal from own past is ``LeadLagMarket.filtered``: little, and
 the best that is linear in returns.
 """
 
@@ -31,12 +31,12 @@ from portfolio_env.market.panel import FloatArray, PricePanel
 
 @dataclass(frozen=True, eq=False)
 class LeadLagMarket(PlantedMarket):
-    """A market drawn from the process above; what the attributes of ``PlantedMarket`` leave open.
+    """Market drawn from the process above; attributes beyond those of ``PlantedMarket`` below.
 
     Attributes:
         partner: (N,) the asset whose signal moves the returns of each; ``partner[partner]`` is
             0, 1, ..., N - 1.
-        correlation: Of the noise of two partners.
+        correlation: Correlation of the noise of two partners.
     """
 
     partner: npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ class LeadLagMarket(PlantedMarket):
             strength: As for ``PlantedMarket.draw``.
             kappa: As for ``PlantedMarket.draw``.
             phi: As for ``PlantedMarket.draw``.
-            correlation: Of the noise of two partners, in (-1, 1).
+            correlation: Correlation of the noise of two partners, in (-1, 1).
         """
         if assets < 4 or assets % 2:
             raise ArgumentError(f"assets={assets}: pairs need an even number of at least 4")
@@ -92,23 +92,23 @@ class LeadLagMarket(PlantedMarket):
 
     @property
     def expected(self) -> FloatArray:
-        """Expected simple returns (T, N) from close t to close t + 1, given what is known at t."""
+        """Return expected simple returns (T, N) from close t to close t + 1, given data up to t."""
         return self.kappa * self.signal[:, self.partner]
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Of the panel."""
+        """Return the provenance of the panel."""
         structure = {"correlation": self.correlation, "partner": self.partner.tolist()}
         return super().provenance | {"source": "planted lead and lag"} | structure
 
     @cached_property
     def market(self) -> Market:
-        """The market with the last return and the four channels as features, unscaled."""
+        """Return the market with the last return and the four channels as features, unscaled."""
         return build_market(self.panel, features=("return_1", "exogenous"))
 
     @cached_property
     def filtered(self) -> FloatArray:
-        """The best linear estimate (T, N) of the partner's signal from an asset's own past returns.
+        """Return the best linear estimate (T, N) of the partner's signal from own past returns.
 
         The Kalman filter of the state s_t = phi s_(t-1) + sqrt(1 - phi^2) u_t, observed as
         r_(t+1) = kappa s_t + sigma e_(t+1) and known at t from r_1 ... r_t. It would be the best
@@ -130,7 +130,7 @@ class LeadLagMarket(PlantedMarket):
 
 
 def _mixing(partner: npt.NDArray[np.int64], correlation: float) -> FloatArray:
-    """The symmetric root (N, N) of the noise's covariance: both partners have the same law."""
+    """Return the symmetric root (N, N) of the noise's covariance: partners have the same law."""
     up, down = np.sqrt(1 + correlation), np.sqrt(1 - correlation)
     own = np.eye(len(partner))
     return (up + down) / 2 * own + (up - down) / 2 * own[partner]
@@ -146,7 +146,7 @@ def lead_lag_panel(
     phi: float | None = None,
     correlation: float = 0.7,
 ) -> PricePanel:
-    """The panel of ``LeadLagMarket.draw``."""
+    """Return the panel of ``LeadLagMarket.draw``."""
     return LeadLagMarket.draw(
         seed=seed,
         bars=bars,

@@ -26,7 +26,7 @@ def _derivatives(
     gradient: FloatArray,
     curvature: FloatArray,
 ) -> None:
-    """Gradient and minus the Hessian of f, with cash as slot 0."""
+    """Return gradient and minus the Hessian of f, with cash as slot 0."""
     n = len(expected)
     gradient[:] = 0.0
     curvature[:] = 0.0
@@ -50,7 +50,7 @@ def _derivatives(
 
 @kernel
 def _model_maximum(weights: FloatArray, gradient: FloatArray, curvature: FloatArray) -> FloatArray:
-    """The maximum over the simplex of the quadratic model around ``weights``."""
+    """Return the maximum over the simplex of the quadratic model around ``weights``."""
     target, slope = weights.copy(), gradient.copy()
     for _ in range(_SWAPS):
         best, worst = 0, -1
@@ -95,7 +95,7 @@ def _solve(expected: FloatArray, shocks: FloatArray, weights: FloatArray, gaps: 
 
 
 def log_optimal(expected: FloatArray, shocks: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Weights of largest expected log growth, and how far they may be from it.
+    """Return weights of largest expected log growth, and how far they may be from it.
 
     Args:
         expected: (M, N) expected simple returns of M decisions.
@@ -122,7 +122,7 @@ def log_optimal(expected: FloatArray, shocks: FloatArray) -> tuple[FloatArray, F
 
 
 def log_growth(weights: FloatArray, expected: FloatArray, shocks: FloatArray) -> FloatArray:
-    """Expected log growth (M,) of weights (M, N + 1), cash first, under the same scenarios."""
+    """Return expected log growth (M,) of weights (M, N + 1), cash first, by these scenarios."""
     growth = np.empty(len(weights))
     for rows in np.array_split(np.arange(len(weights)), len(weights) // 512 + 1):
         mean = (weights[rows, 1:] * expected[rows]).sum(axis=1)

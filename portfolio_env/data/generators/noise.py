@@ -22,7 +22,7 @@ def _distribution(theta: FloatArray) -> FloatArray:
 
 
 def _cut_deviation() -> float:
-    """The standard deviation of the cut t variable, from its inner part and its two atoms."""
+    """Return the standard deviation of the cut t variable, from its inner part and two atoms."""
     edge = np.arctan(_CUT / np.sqrt(_FREEDOM))
     inner = 10 / (3 * np.pi) * (edge - np.sin(4 * edge) / 4)
     atoms = 2 * _CUT**2 * (1 - _distribution(edge))
@@ -35,12 +35,12 @@ LARGEST = _CUT / _DEVIATION
 
 
 def draw(rng: np.random.Generator, shape: tuple[int, ...]) -> FloatArray:
-    """Independent noise of mean 0 and variance 1."""
+    """Draw independent noise of mean 0 and variance 1."""
     return np.clip(rng.standard_t(_FREEDOM, shape), -_CUT, _CUT) / _DEVIATION
 
 
 def quantile(probability: npt.ArrayLike) -> FloatArray:
-    """The noise below which lies a probability in (0, 1), by bisection to the last bit."""
+    """Return the quantile of a probability in (0, 1), by bisection to the last bit."""
     wanted = np.asarray(probability, np.float64)
     low = np.full(wanted.shape, -np.pi / 2)
     high = -low
@@ -53,7 +53,7 @@ def quantile(probability: npt.ArrayLike) -> FloatArray:
 
 
 def scenarios(assets: int, pairs: int = 2048) -> FloatArray:
-    """Equally likely joint values of independent noises: a fixed quadrature of their law.
+    """Return equally likely joint values of independent noises: a fixed quadrature of their law.
 
     A Latin hypercube (McKay et al. 1979, Technometrics 21): every noise takes the same evenly
     spaced quantiles, in an order shuffled by a fixed seed. The mirror image of every point is

@@ -1,4 +1,4 @@
-"""Markets whose truth is known: ``PlantedMarket``, with a planted signal or with none.
+"""Markets with a known data-generating process: ``PlantedMarket``, with or without a signal.
 
 Per asset, independently of the others, the signal s is a unit-variance AR(1) process of coefficient
 phi, and the simple return from close t to close t + 1 is kappa * s_t + sigma * e_(t+1), with the
@@ -34,7 +34,7 @@ Rows = int | slice | npt.NDArray[np.integer[Any]] | None
 
 @dataclass(frozen=True, eq=False)
 class PlantedMarket:
-    """A market drawn from a known process, and what can be said about it exactly.
+    """Market drawn from a known process, with its exact expected returns and optimal growth.
 
     Attributes:
         channels: The features (T, N) by name, ``"signal"`` first.
@@ -90,17 +90,17 @@ class PlantedMarket:
 
     @property
     def signal(self) -> FloatArray:
-        """(T, N)."""
+        """Return the signal (T, N)."""
         return self.channels["signal"]
 
     @property
     def expected(self) -> FloatArray:
-        """Expected simple returns (T, N) from close t to close t + 1, given what is known at t."""
+        """Return expected simple returns (T, N) from close t to close t + 1, given data up to t."""
         return self.kappa * self.signal
 
     @cached_property
     def returns(self) -> FloatArray:
-        """Simple returns (T, N) from close t - 1 to close t; 0 in the first row."""
+        """Return simple returns (T, N) from close t - 1 to close t; 0 in the first row."""
         returns = self.sigma * self.noise
         returns[1:] += self.expected[:-1]
         returns[0] = 0.0
@@ -108,13 +108,13 @@ class PlantedMarket:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Of the panel."""
+        """Return the provenance of the panel."""
         parameters = {name: getattr(self, name) for name in ("kappa", "phi", "sigma", "seed")}
         return {"source": "planted", **parameters}
 
     @cached_property
     def panel(self) -> PricePanel:
-        """The closing prices, with the features as exogenous channels."""
+        """Return the closing prices, with the features as exogenous channels."""
         return PricePanel(
             daily_timestamps(len(self.returns), 252),
             asset_names(self.returns.shape[1]),
@@ -126,18 +126,18 @@ class PlantedMarket:
 
     @cached_property
     def market(self) -> Market:
-        """The market with the four channels as features, unscaled."""
+        """Return the market with the four channels as features, unscaled."""
         return build_market(self.panel, features="exogenous")
 
     def mirrored(self) -> Self:
-        """The market with the same features and the opposite noise.
+        """Return the market with the same features and the opposite noise.
 
         The mean of a policy's growth over both is free of the noise to first order.
         """
         return replace(self, noise=-self.noise)
 
     def log_optimal_weights(self, rows: Rows = None) -> FloatArray:
-        """The weights (M, N + 1), cash first, of largest expected log growth at M rows (None: all).
+        """Return log-optimal weights (M, N + 1), cash first, at M rows (None: all).
 
         Without costs they are the best policy for any horizon, as the choice at t changes nothing
         but the wealth at t + 1. The optimisation is exact to 1e-13 of log growth per bar; the
@@ -146,11 +146,11 @@ class PlantedMarket:
         return log_optimal(self._at(rows), self._shocks)[0]
 
     def log_optimal_growth(self, rows: Rows = None) -> FloatArray:
-        """Expected log growth (M,) per bar of the log-optimal weights, by the same quadrature."""
+        """Return expected log growth (M,) per bar of the log-optimal weights, same quadrature."""
         return self.growth(self.log_optimal_weights(rows), rows)
 
     def growth(self, weights: FloatArray, rows: Rows = None) -> FloatArray:
-        """Expected log growth (M,) of weights (M, N + 1) at rows (None: all), costs apart."""
+        """Return expected log growth (M,) of weights (M, N + 1) at rows (None: all), cost-free."""
         expected = self._at(rows)
         shape = (len(expected), expected.shape[1] + 1)
         if np.shape(weights) != shape:
@@ -169,7 +169,7 @@ class PlantedMarket:
 def _autoregressive(
     rng: np.random.Generator, bars: int, assets: int, phi: FloatArray
 ) -> FloatArray:
-    """(T, K, N) stationary AR(1) processes of unit variance with coefficients phi (K,)."""
+    """Return (T, K, N) stationary AR(1) processes of unit variance with coefficients phi (K,)."""
     values = rng.standard_normal((bars, len(phi), assets))
     carried, fresh = phi[:, None], np.sqrt(1 - phi[:, None] ** 2)
     for t in range(1, bars):
@@ -186,12 +186,12 @@ def momentum_panel(
     kappa: float | None = None,
     phi: float | None = None,
 ) -> PricePanel:
-    """The panel of ``PlantedMarket.draw``."""
+    """Return the panel of ``PlantedMarket.draw``."""
     return PlantedMarket.draw(
         seed=seed, bars=bars, assets=assets, strength=strength, kappa=kappa, phi=phi
     ).panel
 
 
 def null_panel(*, seed: int = 0, bars: int = 3_000, assets: int = 5) -> PricePanel:
-    """The panel of ``PlantedMarket.draw`` with kappa = 0."""
+    """Return the panel of ``PlantedMarket.draw`` with kappa = 0."""
     return PlantedMarket.draw(seed=seed, bars=bars, assets=assets, kappa=0.0).panel

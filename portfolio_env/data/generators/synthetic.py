@@ -44,21 +44,21 @@ REGIMES = (
     Regime("bear", -0.10, 0.22, 120),
     Regime("crisis", -0.60, 0.50, 25),
 )
-_NEXT = np.array([[0.0, 0.75, 0.25], [0.7, 0.0, 0.3], [0.5, 0.5, 0.0]])  # where a regime leads
+_NEXT = np.array([[0.0, 0.75, 0.25], [0.7, 0.0, 0.3], [0.5, 0.5, 0.0]])  # successors of each regime
 _ALPHA, _BETA = 0.08, 0.90  # GARCH(1,1) with unit mean variance
 _FREEDOM = 5  # degrees of freedom of the t shocks
-_GAP_SHARE = 0.15  # of a bar's variance between the last close and the open
+_GAP_SHARE = 0.15  # share of a bar's variance between the last close and the open
 
 
 def check_size(seed: int, bars: int, assets: int, least: int = 2) -> None:
-    """Refuse sizes that a generator of ``least`` assets or more cannot give."""
+    """Reject sizes that a generator of ``least`` assets or more cannot give."""
     check_integer("seed", seed, 0)
     check_integer("bars", bars, 2, 60_000)
     check_integer("assets", assets, least)
 
 
 def daily_timestamps(bars: int, periods_per_year: int) -> Timestamps:
-    """Days from 2010-01-04 on: all of them for 365, Monday to Friday for 252.
+    """Return days from 2010-01-04 on: all of them for 365, Monday to Friday for 252.
 
     Raises:
         ArgumentError: For other frequencies.
@@ -74,7 +74,7 @@ def daily_timestamps(bars: int, periods_per_year: int) -> Timestamps:
 
 
 def asset_names(assets: int) -> tuple[str, ...]:
-    """A00, A01, ..."""
+    """Return the names A00, A01, ..."""
     return tuple(f"A{i:02d}" for i in range(assets))
 
 
@@ -126,7 +126,7 @@ def synthetic_panel(
 
 
 def _regimes(rng: np.random.Generator, bars: int) -> npt.NDArray[np.int64]:
-    """(T,) indices of a Markov chain over ``REGIMES``, started in the first."""
+    """Return (T,) indices of a Markov chain over ``REGIMES``, started in the first."""
     leave = 1 / np.array([regime.stay for regime in REGIMES])
     transition = np.diag(1 - leave) + leave[:, None] * _NEXT
     cumulative = transition.cumsum(axis=1)
@@ -137,7 +137,7 @@ def _regimes(rng: np.random.Generator, bars: int) -> npt.NDArray[np.int64]:
 
 
 def _garch(rng: np.random.Generator, bars: int, series: int) -> tuple[FloatArray, FloatArray]:
-    """(T, K) shocks of mean 0 and variance 1, and their conditional standard deviations."""
+    """Return (T, K) shocks of mean 0 and variance 1, and their conditional standard deviations."""
     unit = rng.standard_t(_FREEDOM, (bars, series)) / np.sqrt(_FREEDOM / (_FREEDOM - 2))
     variance = np.ones((bars, series))
     for t in range(1, bars):
@@ -149,7 +149,7 @@ def _garch(rng: np.random.Generator, bars: int, series: int) -> tuple[FloatArray
 def _bars(
     rng: np.random.Generator, returns: FloatArray, scale: FloatArray
 ) -> dict[str, FloatArray]:
-    """Open, high, low, close and volume (T, N) for close-to-close log returns and their scale."""
+    """Return open, high, low, close, volume (T, N) for log returns of closes and their scale."""
     bars, assets = returns.shape
     start = rng.uniform(20, 200, assets)
     close = np.log(start) + np.cumsum(returns, axis=0)
@@ -178,7 +178,7 @@ def _bars(
 
 
 def _listed(rng: np.random.Generator, bars: int, assets: int) -> npt.NDArray[np.bool_]:
-    """(T, N) which assets have a bar; the first two always do."""
+    """Return (T, N) which assets have a bar; the first two always do."""
     late, early = rng.random((2, assets)) < np.array([[0.5], [0.25]])
     first = np.where(late, rng.integers(1, max(2, bars // 2), assets), 0)
     last = np.where(early, rng.integers(bars * 3 // 4, bars, assets), bars)

@@ -1,1 +1,1 @@
-"""What is in a source of bars: a report on its quality, and an exploration in pictures."""
+"""Reports on a source of bars: data quality, and an exploration in figures."""

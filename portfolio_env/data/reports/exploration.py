@@ -1,4 +1,4 @@
-"""A report of what a source holds: quality, prices, returns, correlation, risk; PNG and HTML."""
+"""Exploration of a source: quality, prices, returns, correlation, risk; PNG and HTML."""
 
 from __future__ import annotations
 
@@ -38,6 +38,7 @@ from portfolio_env.plotting.returns import palette
 if TYPE_CHECKING:
     from datetime import date
 
+    from markupsafe import Markup
     from matplotlib.figure import Figure
 
 SHOWN = 12  # assets drawn one by one
@@ -77,7 +78,7 @@ def write_report(
     Args:
         source: A name that ``load_market`` knows, a path, a long frame, a panel or a market.
         out: The folder to write to.
-        repair: What to repair first; the page lists what was done.
+        repair: Repairs to apply first; the page lists those done.
         start: Bars before this date are left out.
         end: Bars from this date on are left out, e.g. those after the training range.
         reference: The asset with which the others are compared; the first one by default.
@@ -122,7 +123,7 @@ def _between(frame: pd.DataFrame, start: Any, end: Any) -> pd.DataFrame:
 
 
 def _ordered(panel: PricePanel, reference: str | None) -> PricePanel:
-    """The assets by traded money, the reference first."""
+    """Return the assets by traded money, the reference first."""
     order = list(range(len(panel.assets)))
     if panel.volume is not None:
         money = np.nansum(panel.close * panel.volume, axis=0)
@@ -140,7 +141,7 @@ def _refusal(error: DataError) -> str:
     )
 
 
-def _intro(name: str, report: QualityReport) -> list[str]:
+def _intro(name: str, report: QualityReport) -> list[Markup]:
     o = report.overall
     text = (
         f"{name}: {o['assets']} assets, {o['rows']:,} rows from {_day(o['first'])} to "
@@ -206,7 +207,7 @@ def _quality_section(page: Page, report: QualityReport, record: dict[str, Any]) 
 
 
 def _explore(page: Page, panel: PricePanel) -> None:
-    """All sections beyond quality."""
+    """Add all sections beyond quality."""
     count = len(panel.assets)
     few = panel.subset(columns=range(min(SHOWN, count)))
     what = "largest by traded money" if panel.volume is not None else "first"
@@ -248,7 +249,7 @@ def _explore(page: Page, panel: PricePanel) -> None:
 
 
 def _risk(page: Page, panel: PricePanel, few: PricePanel) -> None:
-    """Statistics per asset, risk against return, and covariances."""
+    """Add statistics per asset, risk against return, and covariances."""
     figures = statistics.asset_statistics(panel)
     text = "Yearly mean return against yearly volatility, each asset over its own bars."
     colors = palette(panel.assets)
@@ -263,7 +264,7 @@ def _risk(page: Page, panel: PricePanel, few: PricePanel) -> None:
     page.add("Covariance", *_covariances(few))
 
 
-def _pairs(panel: PricePanel) -> list[str]:
+def _pairs(panel: PricePanel) -> list[Markup]:
     returns = statistics.simple_returns(panel.close)
     pairs = statistics.diversifying_pairs(returns, panel.assets, PAIRS)
     if not len(pairs):
@@ -293,8 +294,8 @@ def _statistics_text(figures: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(text, index=figures.index)
 
 
-def _covariances(panel: PricePanel) -> list[str]:
-    """Yearly covariances of the assets that share bars, by every method."""
+def _covariances(panel: PricePanel) -> list[Markup]:
+    """Return yearly covariances of the assets that share bars, by every method."""
     returns = statistics.simple_returns(panel.close)
     kept = statistics.common_assets(returns)
     if len(kept) < 2:
@@ -315,7 +316,7 @@ def _covariances(panel: PricePanel) -> list[str]:
         del labels["ledoit_wolf"]
         parts.append(paragraph("The shrunk covariance is left out: it needs scikit-learn."))
     for method, label in labels.items():
-        matrix = statistics.covariance(returns[:, kept], panel.periods_per_year, method)
+        matrix = statistics.covariance(returns[:, kept], panel.bars_per_year(), method)
         shown = pd.DataFrame(matrix, names, names).map("{:.4f}".format)
         parts.append(folded(label, table(shown)))
     return parts

@@ -1,4 +1,4 @@
-"""Pictures of price histories as matplotlib figures; matplotlib is imported when one is drawn.
+"""Plots of price histories as matplotlib figures; matplotlib is imported when one is drawn.
 
 Every function takes a panel and draws all of its assets: cut it before to those that matter.
 """
@@ -26,12 +26,12 @@ from portfolio_env.plotting.returns import palette
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RECENT = 730  # bars of the pictures of prices one by one
+RECENT = 730  # bars of the plots of single assets
 AVERAGES = {20: "#e6007e", 50: "#00838f"}  # moving averages: bars and colour
 
 
 def prices(panel: PricePanel) -> Figure:
-    """The last 730 bars of each asset: close, the band from low to high, and moving averages."""
+    """Plot the last 730 bars of each asset: close, low-high band, and moving averages."""
     figure, grid = panels_grid(len(panel.assets))
     for i, (axes, name, color) in enumerate(
         zip(grid, panel.assets, palette(panel.assets), strict=True)
@@ -56,13 +56,13 @@ def prices(panel: PricePanel) -> Figure:
 
 
 def base_row(close: FloatArray) -> int | None:
-    """The first row in which every asset has a bar, if any."""
+    """Return the first row in which every asset has a bar, if any."""
     rows = np.flatnonzero(np.isfinite(close).all(axis=1))
     return int(rows[0]) if len(rows) else None
 
 
 def growth(panel: PricePanel) -> Figure:
-    """Prices on a logarithmic axis, and prices that start at 100.
+    """Plot prices on a logarithmic axis, and prices that start at 100.
 
     They start at the first bar that all assets have, or where there is none each at its own.
     """
@@ -86,11 +86,11 @@ def growth(panel: PricePanel) -> Figure:
 
 
 def distributions(panel: PricePanel) -> Figure:
-    """Histogram, density estimate and normal density of the simple returns, per asset."""
+    """Plot histogram, density estimate and normal density of the simple returns, per asset."""
     return returns.distributions(panel.assets, statistics.simple_returns(panel.close))
 
 
 def correlations(panel: PricePanel) -> Figure:
-    """Heat map of the correlations of simple returns, the lower triangle, from -1 to 1."""
+    """Plot the correlations of simple returns, the lower triangle, from -1 to 1."""
     matrix = statistics.correlation(statistics.simple_returns(panel.close))
     return returns.correlations(panel.assets, matrix)

@@ -1,4 +1,4 @@
-"""What is wrong, or odd, with the bars of a source. Nothing is repaired here; see `data.repair`."""
+"""Data quality of a source: faults and oddities. Nothing is repaired; see `data.repair`."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _LISTED = 50  # events of a kind and asset written to JSON, the largest ones
 
 @dataclass(frozen=True)
 class Finding:
-    """One kind of trouble of one asset.
+    """One kind of fault or oddity of one asset.
 
     Attributes:
         severity: "fault" if a panel cannot hold it, else "warning".
         kind: One of ``ROW_FAULTS`` or ``WARNINGS``.
         symbol: The asset.
-        count: How many rows, gaps, runs or jumps.
+        count: Number of rows, gaps, runs or jumps.
         first: When it first occurs, ISO 8601.
-        text: For people.
+        text: Description in words.
     """
 
     severity: Literal["fault", "warning"]
@@ -81,22 +81,22 @@ class QualityReport:
 
     @property
     def faults(self) -> tuple[Finding, ...]:
-        """What a ``PricePanel`` cannot hold."""
+        """Return the findings that a ``PricePanel`` cannot hold."""
         return tuple(finding for finding in self.findings if finding.severity == "fault")
 
     @property
     def warnings(self) -> tuple[Finding, ...]:
-        """What may be true, and should be looked at."""
+        """Return the findings that may be genuine and deserve a look."""
         return tuple(finding for finding in self.findings if finding.severity == "warning")
 
     def check(self, *, refuse: Collection[str] = ()) -> Self:
-        """The report itself, if the data may be used.
+        """Return the report itself if it has no faults.
 
         Args:
             refuse: Kinds of warnings that are not acceptable either.
 
         Raises:
-            DataError: Listing every fault, and the warnings of the refused kinds.
+            DataError: Listing every fault, and the warnings of the rejected kinds.
         """
         for kind in refuse:
             if kind not in WARNINGS:
@@ -108,7 +108,7 @@ class QualityReport:
         return self
 
     def table(self) -> pd.DataFrame:
-        """The assets' rows with dates as text and without columns that say nothing."""
+        """Return the assets' rows with dates as text and without empty columns."""
         shown = self.assets.drop(columns="ends_early").dropna(axis=1, how="all")
         return shown.assign(**{name: shown[name].map(_text) for name in ("first", "last")})
 
@@ -119,7 +119,7 @@ class QualityReport:
         return "\n".join([*lines, "", table, "", *(found or ["no faults, no warnings"])])
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as JSON can say it; of each asset's gaps, runs, jumps the 50 largest."""
+        """Return everything as JSON; of each asset's gaps, runs and jumps the 50 largest."""
         sizes = {"gaps": "bars", "stale": "bars", "jumps": "sigmas", "zero_volume": None}
         sizes["splits"] = None
         return {
@@ -136,7 +136,7 @@ class QualityReport:
         write_json(os.fspath(path), self.to_dict())
 
     def plot(self, path: str | os.PathLike[str]) -> None:
-        """Draw when each asset has bars, and where what was found lies.
+        """Plot when each asset has bars, and where the findings lie.
 
         Raises:
             PortfolioError: If matplotlib is not installed.
@@ -154,7 +154,7 @@ def quality(
     stale_bars: int = 5,
     periods_per_year: float | None = None,
 ) -> QualityReport:
-    """Look at every bar of a source.
+    """Check every bar of a source.
 
     The columns of the table, per asset: rows; first, last; gaps, missing_bars (that other assets
     have within the asset's life), missing_regular (against the median spacing of all dates, where
@@ -175,7 +175,7 @@ def quality(
         source: See ``Source``.
         jump_sigmas: Log returns further than this many sigmas from their median are jumps.
         stale_bars: More bars than this with the same close are a stale run.
-        periods_per_year: What to report; None is what the panel says, or the dates.
+        periods_per_year: Bars per year to report; None takes the panel's, or the dates'.
 
     Raises:
         ArgumentError: For thresholds that are not positive.
@@ -211,7 +211,7 @@ def quality(
 
 
 def _asset_table(bars: SortedBars, tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """The columns that ``quality`` lists."""
+    """Return a row per asset, with the columns that ``quality`` lists."""
     life = bars.life()
     events = {name: table.groupby("symbol") for name, table in tables.items()}
 
@@ -295,7 +295,7 @@ def _warnings(assets: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[Fin
 
 
 def _largest(events: pd.DataFrame, by: str | None, listed: int = _LISTED) -> pd.DataFrame:
-    """The largest events of each asset, or the first ones, in order of asset and time."""
+    """Return the largest events of each asset, or the first ones, in order of asset and time."""
     if by is not None:
         order = events[by].abs().sort_values(ascending=False, kind="stable").index
         events = events.loc[order]
@@ -303,7 +303,7 @@ def _largest(events: pd.DataFrame, by: str | None, listed: int = _LISTED) -> pd.
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """The rows as JSON can say them: dates as text, what is not finite as None."""
+    """Return the rows as JSON: dates as text, numbers that are not finite as None."""
     return [
         {str(name): _plain(value) for name, value in row.items()}
         for row in frame.to_dict("records")
@@ -327,7 +327,7 @@ _LIFE, _GAP, _STALE, _IDLE, _JUMP = "#c6dbef", "#d62728", "#9467bd", "#ff7f0e", 
 
 
 def availability(report: QualityReport) -> Figure:
-    """When each asset has bars, and where gaps, stale runs, bars without volume and jumps lie.
+    """Plot when each asset has bars, and where gaps, stale runs, bars without volume and jumps lie.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Pictures of risk over time, of one asset's indicators, and of risk against return."""
+"""Plots of risk over time, of one asset's indicators, and of risk against return."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WINDOW = 30  # bars of rolling statistics
-SHOWN = 365  # bars of the picture of indicators
+SHOWN = 365  # bars of the plot of indicators
 _THRESHOLDS = (50, 100)  # % of yearly volatility
 _MANY = 6_000  # bars from which lines are drawn thinner
 
 
 def rolling_correlation(panel: PricePanel) -> Figure:
-    """Correlation over the last 30 bars with the first asset, one picture per other asset."""
+    """Plot the correlation over the last 30 bars with the first asset, one plot per other asset."""
     returns = statistics.simple_returns(panel.close)
     values = statistics.rolling_correlation(returns, 0, WINDOW)[:, 1:]
     names, colors = panel.assets[1:], palette(panel.assets)[1:]
@@ -47,9 +47,9 @@ def rolling_correlation(panel: PricePanel) -> Figure:
 
 
 def rolling_volatility(panel: PricePanel) -> Figure:
-    """Yearly volatility of the last 30 bars, with lines at 50 and 100 % where they are in range."""
+    """Plot yearly volatility of the last 30 bars, with lines at 50 and 100 % where in range."""
     returns = statistics.simple_returns(panel.close)
-    values = 100 * statistics.rolling_volatility(returns, panel.periods_per_year, WINDOW)
+    values = 100 * statistics.rolling_volatility(returns, panel.bars_per_year(), WINDOW)
     figure, grid = _lines(panel.timestamps, values, panel.assets, palette(panel.assets))
     for axes, name, line in zip(grid, panel.assets, values.T, strict=True):
         known = line[np.isfinite(line)]
@@ -80,7 +80,7 @@ def _lines(
 
 
 def indicators(panel: PricePanel, asset: int = 0) -> Figure:
-    """Bollinger bands, RSI, MACD and volume of one asset over its last 365 bars.
+    """Plot Bollinger bands, RSI, MACD and volume of one asset over its last 365 bars.
 
     Without volume in the panel its picture is left out.
     """
@@ -120,12 +120,12 @@ def indicators(panel: PricePanel, asset: int = 0) -> Figure:
 
 
 def _bars(axes: Axes, times: Any, heights: FloatArray, label: str) -> None:
-    """Bars from 0, as an area: far quicker to draw than so many bars."""
+    """Draw bars from 0 as an area: far quicker than so many bars."""
     axes.fill_between(times, heights, 0, step="mid", color="gray", alpha=0.5, label=label)
 
 
 def risk_return(table: pd.DataFrame, colors: list[str]) -> Figure:
-    """Yearly mean return against yearly volatility, one dot per row of ``asset_statistics``."""
+    """Plot yearly mean return against yearly volatility, a dot per row of ``asset_statistics``."""
     figure = new_figure((WIDTH, 6), DOTS_PER_INCH)
     axes = figure.subplots()
     risk, mean = 100 * table["volatility"].to_numpy(), 100 * table["mean"].to_numpy()

@@ -1,4 +1,4 @@
-"""The measurements behind ``quality``: bars in order of asset and time, and what they show."""
+"""Measurements behind ``quality``, on bars in order of asset and time."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SortedBars:
         codes: (M,) which asset.
         close: (M,).
         volume: (M,), or None.
-        marks: By kind of ``ROW_FAULTS``, (K,) which rows of the source show it.
+        marks: Flags (K,) of faulty rows of the source, by kind of ``ROW_FAULTS``.
         fault_texts: (K,) masks by description, of ``bar_faults``.
         row_times, row_codes: (K,) of the source's rows, in its order.
     """
@@ -74,26 +74,26 @@ class SortedBars:
 
     @cached_property
     def calendar(self) -> Timestamps:
-        """(T,) every date on which any asset has a bar."""
+        """Return (T,) every date on which any asset has a bar."""
         return np.unique(self.times)
 
     @cached_property
     def spacing(self) -> tuple[np.timedelta64, bool]:
-        """Median spacing of the calendar, and whether the market never closes."""
+        """Return the median spacing of the calendar, and whether the market never closes."""
         return bar_spacing(self.calendar)
 
     @cached_property
     def starts(self) -> IntArray:
-        """(N,) where each asset's bars begin."""
+        """Return (N,) where each asset's bars begin."""
         return np.searchsorted(self.codes, np.arange(len(self.symbols)))
 
     @cached_property
     def ends(self) -> IntArray:
-        """(N,) each asset's last bar."""
+        """Return (N,) each asset's last bar."""
         return np.append(self.starts[1:], len(self.codes)) - 1
 
     def overall(self) -> dict[str, Any]:
-        """Ranges and calendar; see ``QualityReport.overall``."""
+        """Return ranges and calendar; see ``QualityReport.overall``."""
         times, (spacing, unbroken) = self.calendar, self.spacing
         first, last = self.times[self.starts].max(), self.times[self.ends].min()
         shared = first <= last
@@ -117,7 +117,7 @@ class SortedBars:
         }
 
     def life(self) -> pd.DataFrame:
-        """First and last bar and the range of closing prices, per asset."""
+        """Return first and last bar and the range of closing prices, per asset."""
         first, last = self.times[self.starts], self.times[self.ends]
         prices = pd.Series(self.close).groupby(self.codes).agg(["min", "max"])
         return self.table(
@@ -131,11 +131,11 @@ class SortedBars:
         )
 
     def table(self, **columns: npt.NDArray[Any]) -> pd.DataFrame:
-        """A frame with a row per asset."""
+        """Return a frame with a row per asset."""
         return pd.DataFrame(columns, index=pd.Index(self.symbols, name="symbol"))
 
     def gaps(self) -> pd.DataFrame:
-        """Holes within assets' lives: symbol, after, before, missing_bars, missing_regular, bars.
+        """Return gaps in assets' lives: symbol, after, before, missing_bars, missing_regular, bars.
 
         ``missing_bars`` counts the dates between on which other assets have bars;
         ``missing_regular`` those that the median spacing lets expect if the market never closes
@@ -161,7 +161,7 @@ class SortedBars:
         )
 
     def stale(self, longer_than: int) -> pd.DataFrame:
-        """Runs of more than so many bars with one close: symbol, first, last, bars."""
+        """Return runs of more than so many bars with one close: symbol, first, last, bars."""
         fresh = np.append(True, (np.diff(self.close) != 0) | (np.diff(self.codes) != 0))
         begin = np.flatnonzero(fresh)
         length = np.diff(np.append(begin, len(fresh)))
@@ -177,7 +177,7 @@ class SortedBars:
         )
 
     def jumps(self, sigmas: float) -> pd.DataFrame:
-        """Log returns of more than so many robust sigmas: symbol, date, log_return, sigmas."""
+        """Return log returns beyond so many robust sigmas: symbol, date, log_return, sigmas."""
         priced = np.flatnonzero(np.isfinite(self.close) & (self.close > 0))
         moves = np.diff(np.log(self.close[priced]))
         within = np.flatnonzero(np.diff(self.codes[priced]) == 0)
@@ -198,13 +198,13 @@ class SortedBars:
         )
 
     def zero_volume(self) -> pd.DataFrame:
-        """Bars in which nothing was traded: symbol, date."""
+        """Return bars in which nothing was traded: symbol, date."""
         idle = self.volume == 0 if self.volume is not None else np.zeros(len(self.codes), bool)
         at = np.flatnonzero(idle)
         return pd.DataFrame({"symbol": self._names(at), "date": self.times[at]})
 
     def faults(self) -> list[tuple[str, str, IntArray, str]]:
-        """(kind, symbol, rows, description) of whatever a panel cannot hold, by asset and kind."""
+        """Return (kind, symbol, rows, description) of faults, by asset and kind."""
         texts = {"duplicates": "a second row of a date", "disorder": "dated before the last row"}
         found = []
         for kind, mask in self.marks.items():
@@ -222,7 +222,7 @@ class SortedBars:
 
 
 def order_faults(times: Timestamps, codes: IntArray) -> tuple[BoolArray, BoolArray, IntArray]:
-    """Which rows repeat a date of their asset, which are dated before its row above.
+    """Return which rows repeat a date of their asset, and which are dated before the row above.
 
     Args:
         times: (K,).
@@ -243,7 +243,7 @@ def order_faults(times: Timestamps, codes: IntArray) -> tuple[BoolArray, BoolArr
 
 
 def bar_fields(frame: pd.DataFrame) -> dict[str, FloatArray | None]:
-    """The columns of ``BAR_FIELDS`` as arrays, None where the frame has none."""
+    """Return the columns of ``BAR_FIELDS`` as arrays, None where the frame has none."""
     return {
         name: frame[name].to_numpy(np.float64) if name in frame.columns else None
         for name in BAR_FIELDS
@@ -251,17 +251,17 @@ def bar_fields(frame: pd.DataFrame) -> dict[str, FloatArray | None]:
 
 
 def lacking(fields: dict[str, FloatArray | None]) -> BoolArray:
-    """Which rows lack a field that the source has."""
+    """Return which rows lack a field that the source has."""
     return np.logical_or.reduce([np.isnan(v) for v in fields.values() if v is not None])
 
 
 def iso(when: np.datetime64) -> str:
-    """ISO 8601 to the second."""
+    """Return ISO 8601 to the second."""
     return str(when.astype("datetime64[s]"))
 
 
 def _kind(text: str) -> str:
-    """The kind of row fault that a description of ``bar_faults`` belongs to."""
+    """Return the kind of row fault that a description of ``bar_faults`` belongs to."""
     if text.endswith("is not positive"):
         return "non_positive"
     return "missing" if "missing" in text else "impossible"

@@ -19,32 +19,33 @@ from portfolio_env import metrics
 from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.timeline import bars_per_year
 from portfolio_env.names import unknown
 
 COVARIANCES = ("sample", "ledoit_wolf", "ewma")
 _DECAY = 0.94  # of RiskMetrics (1996), for daily returns
-_COMMON = 30  # bars that a pair must share for its correlation to say something
+_COMMON = 30  # bars that a pair must share for a correlation
 
 
 def simple_returns(close: FloatArray) -> FloatArray:
-    """Returns (T, N) from the bar before; NaN in the first row and beside missing bars."""
+    """Return returns (T, N) from the bar before; NaN in row 0 and beside missing bars."""
     returns = np.full(np.shape(close), np.nan)
     returns[1:] = close[1:] / close[:-1] - 1
     return returns
 
 
 def log_returns(close: FloatArray) -> FloatArray:
-    """Log returns (T, N) from the bar before; NaN in the first row and beside missing bars."""
+    """Return log returns (T, N) from the bar before; NaN in row 0 and beside missing bars."""
     return np.log1p(simple_returns(close))
 
 
 def correlation(returns: FloatArray) -> FloatArray:
-    """Correlations (N, N) over the bars that a pair shares; NaN where it shares fewer than 30."""
+    """Return correlations (N, N) over the bars that a pair shares; NaN below 30 shared bars."""
     return pd.DataFrame(returns).corr(min_periods=_COMMON).to_numpy()
 
 
 def rolling_correlation(returns: FloatArray, reference: int = 0, window: int = 30) -> FloatArray:
-    """Correlation (T, N) of each asset with a reference asset over the last ``window`` bars."""
+    """Return the correlation (T, N) of each asset with a reference asset over ``window`` bars."""
     frame = pd.DataFrame(returns)
     together = frame.rolling(window).corr(frame[reference])
     return together.replace([np.inf, -np.inf], np.nan).clip(-1, 1).to_numpy()
@@ -53,19 +54,19 @@ def rolling_correlation(returns: FloatArray, reference: int = 0, window: int = 3
 def rolling_volatility(
     returns: FloatArray, periods_per_year: float, window: int = 30
 ) -> FloatArray:
-    """Yearly standard deviation (T, N) of the last ``window`` returns."""
+    """Return the yearly standard deviation (T, N) of the last ``window`` returns."""
     return pd.DataFrame(returns).rolling(window).std().to_numpy() * np.sqrt(periods_per_year)
 
 
 def diversifying_pairs(
     returns: FloatArray, assets: Sequence[str], count: int | None = None
 ) -> pd.DataFrame:
-    """Pairs of assets from the least correlated on.
+    """Return pairs of assets from the least correlated on.
 
     Args:
         returns: (T, N).
         assets: N names.
-        count: How many pairs; None is all.
+        count: Number of pairs; None is all.
 
     Returns:
         Columns first, second, correlation, bars (shared). Pairs that share fewer than 30 bars are
@@ -89,7 +90,7 @@ def diversifying_pairs(
 def covariance(
     returns: FloatArray, periods_per_year: float, method: str = "sample", decay: float = _DECAY
 ) -> FloatArray:
-    """Yearly covariance (N, N) of the returns, over the bars that every asset has.
+    """Return the yearly covariance (N, N) of the returns, over the bars that every asset has.
 
     Args:
         returns: (T, N).
@@ -119,14 +120,12 @@ def covariance(
     try:
         from sklearn.covariance import ledoit_wolf
     except ImportError as error:
-        raise PortfolioError(
-            "ledoit_wolf needs scikit-learn; pip install 'portfolio-env[data]'"
-        ) from error
+        raise PortfolioError("ledoit_wolf needs scikit-learn; pip install scikit-learn") from error
     return np.asarray(ledoit_wolf(rows)[0], np.float64) * periods_per_year
 
 
 def common_assets(returns: FloatArray, least: int = 60) -> list[int]:
-    """Assets that share at least so many bars: all, but for those that shorten the range most.
+    """Return assets that share at least so many bars, without those that shorten the range most.
 
     Args:
         returns: (T, N).
@@ -145,7 +144,7 @@ def common_assets(returns: FloatArray, least: int = 60) -> list[int]:
 
 
 def arch_lm(returns: npt.ArrayLike, lags: int = 5) -> tuple[float, float]:
-    """Engle's test for volatility clustering (1982, Econometrica 50): statistic and p-value.
+    """Return Engle's test for volatility clustering (1982, Econometrica 50): statistic and p-value.
 
     The squared deviations from the mean are regressed on their own ``lags`` last values; K R^2 of
     that regression is chi-squared with ``lags`` degrees of freedom where volatility does not
@@ -179,7 +178,7 @@ def arch_lm(returns: npt.ArrayLike, lags: int = 5) -> tuple[float, float]:
 
 
 def scipy_stats() -> Any:
-    """The module ``scipy.stats``.
+    """Return the module ``scipy.stats``.
 
     Raises:
         PortfolioError: If scipy is not installed.
@@ -187,17 +186,17 @@ def scipy_stats() -> Any:
     try:
         from scipy import stats
     except ImportError as error:
-        raise PortfolioError("this needs scipy; pip install 'portfolio-env[data]'") from error
+        raise PortfolioError("this needs scipy; pip install scipy") from error
     return stats
 
 
 def autocorrelation(values: npt.ArrayLike, lag: int = 1) -> float:
-    """Correlation of a series (K,) with itself ``lag`` bars before; NaN where it is undefined."""
+    """Return the correlation of a series (K,) with itself ``lag`` bars before; NaN if undefined."""
     return float(pd.Series(np.asarray(values, np.float64)).autocorr(lag))
 
 
 def asset_statistics(panel: PricePanel) -> pd.DataFrame:
-    """One row per asset, over its own bars.
+    """Return one row per asset, over its own bars.
 
     Returns:
         Columns bars; mean, volatility (yearly, of simple returns); sharpe (yearly, risk-free rate
@@ -205,12 +204,14 @@ def asset_statistics(panel: PricePanel) -> pd.DataFrame:
         max_drawdown; clustering (lag-1 autocorrelation of absolute returns); arch_lm_p (see
         ``arch_lm``); last_price. NaN where undefined.
     """
-    per_year = panel.periods_per_year
     rows = {}
     for name, close, returns in zip(
         panel.assets, panel.close.T, simple_returns(panel.close).T, strict=True
     ):
-        known, prices = returns[np.isfinite(returns)], close[np.isfinite(close)]
+        own = np.isfinite(close)
+        known, prices = returns[np.isfinite(returns)], close[own]
+        stated = panel.stated_periods_per_year
+        per_year = bars_per_year(panel.timestamps[own]) if np.isnan(stated) else stated
         series = pd.Series(known)
         any_return = len(known) > 0
         rows[name] = {
@@ -233,14 +234,14 @@ def asset_statistics(panel: PricePanel) -> pd.DataFrame:
 def bollinger(
     close: FloatArray, window: int = 20, width: float = 2.0
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Lower band, moving average and upper band (T,), ``width`` population deviations apart."""
+    """Return lower band, average and upper band (T,), ``width`` population deviations apart."""
     rolling = pd.Series(close).rolling(window)
     middle, deviation = rolling.mean().to_numpy(), rolling.std(ddof=0).to_numpy()
     return middle - width * deviation, middle, middle + width * deviation
 
 
 def rsi(close: FloatArray, window: int = 14) -> FloatArray:
-    """Relative strength index (T,) in [0, 100] (Wilder 1978), averages weighted by 1 / window."""
+    """Return the relative strength index (T,) in [0, 100] (Wilder 1978), averaged by 1 / window."""
     change = pd.Series(close).diff()
 
     def smooth(moves: pd.Series[float]) -> pd.Series[float]:
@@ -253,7 +254,7 @@ def rsi(close: FloatArray, window: int = 14) -> FloatArray:
 def macd(
     close: FloatArray, fast: int = 12, slow: int = 26, signal: int = 9
 ) -> tuple[FloatArray, FloatArray]:
-    """MACD (T,), the difference of two exponential averages (Appel), and its own average."""
+    """Return MACD (T,), the difference of two exponential averages (Appel), and its own average."""
     series = pd.Series(close)
     line = series.ewm(span=fast, adjust=False, min_periods=fast).mean()
     line -= series.ewm(span=slow, adjust=False, min_periods=slow).mean()

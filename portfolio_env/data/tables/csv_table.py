@@ -43,7 +43,7 @@ def read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
         frame = _read(text, sep, lines[used - 1], len(names), _texts(header), origin)
     except (csv.Error, pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeError) as error:
         origin.fail(
-            f"is no CSV table ({str(error).strip()}); "
+            f"is not a CSV table ({str(error).strip()}); "
             "give a header and rows of as many fields, in UTF-8"
         )
     frame.columns = pd.Index(header) if isinstance(header, list) else header

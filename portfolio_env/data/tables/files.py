@@ -53,7 +53,7 @@ def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[st
     try:
         frame = table.to_pandas()
     except (ValueError, TypeError, LookupError, ArithmeticError) as error:
-        origin.fail(f"is no Parquet table ({error}); write it anew")
+        origin.fail(f"is not a Parquet table ({error}); write it again")
     said = {
         key.decode(): value.decode(errors="replace")
         for key, value in (table.schema.metadata or {}).items()

@@ -76,5 +76,5 @@ def read_numbers(values: pd.Series[Any], origin: Origin) -> FloatArray:
                 if doubtful
                 else "correct it"
             )
-            origin.refuse(wrong, f"{values.name} is no number:", mend, values.iloc.__getitem__)
+            origin.refuse(wrong, f"{values.name} is not a number:", mend, values.iloc.__getitem__)
     return numbers

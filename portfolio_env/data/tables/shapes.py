@@ -55,7 +55,7 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
     """Find out the shape of a table.
 
     Raises:
-        DataError: If columns are neither fields nor assets for certain; it says the mend.
+        DataError: If columns are neither fields nor assets for certain, with the fix.
     """
     frame = _flat_index(_plain_columns(frame, origin), origin)
     if frame.columns.nlevels == 2:

@@ -31,7 +31,7 @@ def tables_of(source: Any) -> tuple[list[LongTable], dict[str, Any]]:
 
     Raises:
         ArgumentError: If it is none.
-        DataError: Naming the file and the mend.
+        DataError: For unreadable input, with file and fix.
     """
     if isinstance(source, str | os.PathLike):
         path = Path(source)

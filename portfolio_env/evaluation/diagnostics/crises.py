@@ -1,4 +1,4 @@
-"""How accounts fare in stretches of time that everybody knows: before, in and after crises."""
+"""Performance before, in and after known crises."""
 
 from collections.abc import Mapping
 
@@ -40,20 +40,20 @@ CRYPTO_WINDOWS: Windows = {
     "thin holidays": ("2022-12-23", "2022-12-26"),
 }
 
-MADE_UP = "synthetic"  # what the source of a generated market begins with
+MADE_UP = "synthetic"  # prefix of the source of a generated market
 
 _DAY = np.timedelta64(86_400 * 10**9, "ns")
 _COLUMNS = ("first", "last", "bars", "growth", "volatility", "max_drawdown", "recovery")
 
 
 def known_dates(panel: PricePanel) -> tuple[Windows, Mapping[str, Date]] | None:
-    """Windows and breaks that everybody knows for a market of this kind.
+    """Return known crisis windows and breaks for a market of this kind.
 
     A market that trades at weekends is taken for one of cryptocurrencies, any other for one of
     equities. A generated market knows neither.
 
     Args:
-        panel: Its bars.
+        panel: Bars of the market.
     """
     if str(panel.provenance.get("source", "")).startswith(MADE_UP):
         return None
@@ -65,7 +65,7 @@ def known_dates(panel: PricePanel) -> tuple[Windows, Mapping[str, Date]] | None:
 def windows_around(
     breaks: Mapping[str, Date], *, before: int = 90, after: int = 250
 ) -> dict[str, tuple[Date, Date]]:
-    """The days before each date, and those from it on.
+    """Return the windows before each date, and from it on.
 
     Args:
         breaks: Dates by name.
@@ -90,7 +90,7 @@ def windows_around(
 
 
 def performance_in(results: Mapping[str, BacktestResult], windows: Windows) -> pd.DataFrame:
-    """What each account did in each window.
+    """Return the performance of each account in each window.
 
     The return of a bar belongs to the window that holds the bar's time, so it begins with the value
     at the bar before.
@@ -113,7 +113,7 @@ def performance_in(results: Mapping[str, BacktestResult], windows: Windows) -> p
     rows = {}
     for window, (start, end) in windows.items():
         first, last = as_timestamp(start), as_timestamp(end)
-        if last == last.astype("datetime64[D]"):  # a day is meant to its end
+        if last == last.astype("datetime64[D]"):  # a day includes its end
             last = last + _DAY - np.timedelta64(1, "ns")
         if last < first:
             raise ArgumentError(f"window {window!r} ends on {end}, before {start}; swap them.")
@@ -147,7 +147,7 @@ def _performance(
 
 
 def _recovery(values: FloatArray, start: int, end: int) -> float:
-    """Bars from the bottom of the largest fall within [start, end) until its peak is regained."""
+    """Return bars from the trough of the largest drawdown in [start, end) to its recovery."""
     bottom = start + int(metrics.drawdowns(values[start:end]).argmax())
     regained = values[bottom:] >= values[start : bottom + 1].max()
     return float(regained.argmax()) if regained.any() else np.inf

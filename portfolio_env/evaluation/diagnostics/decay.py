@@ -1,4 +1,4 @@
-"""Does a strategy wear out: its ratio, its signal, its difference from the benchmark over time."""
+"""Performance decay: rolling Sharpe ratio, drift of ratio and correlation, signal decay."""
 
 import math
 from collections.abc import Sequence
@@ -19,15 +19,14 @@ from portfolio_env.metrics.arrays import as_pair, as_series
 
 _NORMAL = NormalDist()
 _CONFIDENCE = 0.95
-_NOISE = 1e-12
 
 
 class Drift(NamedTuple):
-    """A measure in the earlier and in the later part of a record.
+    """Measure in the earlier and in the later part of a record.
 
     Attributes:
-        early: In the earlier part.
-        late: In the later part.
+        early: Measure in the earlier part.
+        late: Measure in the later part.
         change: Late less early.
         low: Lower bound of the 95 % interval of the change.
         high: Upper bound.
@@ -43,10 +42,10 @@ class Drift(NamedTuple):
 
 
 def rolling_sharpe(returns: ArrayLike, periods_per_year: float, window: int = 120) -> FloatArray:
-    """Yearly Sharpe ratio within each window of so many periods in a row.
+    """Return the yearly Sharpe ratio within each window of so many periods in a row.
 
     Args:
-        returns: (K,) simple returns.
+        returns: (K,) simple returns, in excess of cash where it earns anything.
         periods_per_year: Periods per year.
         window: Periods, from 2 to K. The ratio of W periods is uncertain by about
             ``sqrt(periods_per_year / W)``: much of what moves is chance, see ``sharpe_drift``.
@@ -62,15 +61,12 @@ def rolling_sharpe(returns: ArrayLike, periods_per_year: float, window: int = 12
         raise ArgumentError(
             f"window={window!r} must be at least 2 and at most the {len(series)} periods there are."
         )
-    rolling = pd.Series(series).rolling(window)
-    deviation = rolling.std()
-    # The deviation of equal numbers is rounding noise, not risk.
-    ratio = rolling.mean() / deviation.where(deviation > _NOISE) * math.sqrt(periods_per_year)
-    return ratio.to_numpy()[window - 1 :]
+    windows = np.lib.stride_tricks.sliding_window_view(series, window)
+    return metrics.sharpe(windows.T, periods_per_year)
 
 
 def sharpe_drift(returns: ArrayLike, periods_per_year: float, split: float = 0.5) -> Drift:
-    """Change of the yearly Sharpe ratio from the earlier to the later part of a record.
+    """Return the change of the yearly Sharpe ratio from the earlier to the later part of a record.
 
     The parts share no period and are taken as independent, each with the standard error of
     ``probabilistic_sharpe_ratio``.
@@ -90,7 +86,7 @@ def sharpe_drift(returns: ArrayLike, periods_per_year: float, split: float = 0.5
 def correlation_drift(
     returns: ArrayLike, benchmark_returns: ArrayLike, split: float = 0.5
 ) -> Drift:
-    """Change of the correlation with a benchmark from the earlier to the later part of a record.
+    """Return the change of correlation with a benchmark from a record's earlier to its later part.
 
     A strategy that comes to move with the market has lost what set it apart. Interval and p-value
     are those of the difference of Fisher's transforms (1915), with error ``sqrt(1 / (K1 - 3) + 1 /
@@ -108,7 +104,7 @@ def correlation_drift(
         raise ArgumentError(f"split={split!r} leaves fewer than 4 of {len(own)} periods in a part.")
     early, late = (float(metrics.correlation(*pair)) for pair in pairs)
     error = math.sqrt(sum(1 / (len(part) - 3) for part, _ in pairs))
-    with np.errstate(divide="ignore", invalid="ignore"):  # that of 1 is infinite
+    with np.errstate(divide="ignore", invalid="ignore"):  # Fisher's z of 1 is infinite
         start, moved = np.arctanh(early), np.arctanh(late) - np.arctanh(early)
         found = _drift(0.0, float(moved), error)
         low, high = (float(np.tanh(start + bound) - early) for bound in (found.low, found.high))
@@ -116,7 +112,7 @@ def correlation_drift(
 
 
 def drift_table(result: BacktestResult, benchmark: BacktestResult) -> pd.DataFrame:
-    """Whether an account's Sharpe ratio falls, and its correlation with a benchmark rises.
+    """Test whether an account's Sharpe ratio falls, and its correlation with a benchmark rises.
 
     Args:
         result: The backtest.
@@ -132,7 +128,7 @@ def drift_table(result: BacktestResult, benchmark: BacktestResult) -> pd.DataFra
     if not np.array_equal(result.timestamps, benchmark.timestamps):
         raise ArgumentError("account and benchmark ran over different dates; use one range.")
     drifts = {
-        "sharpe": sharpe_drift(result.returns, result.periods_per_year),
+        "sharpe": sharpe_drift(result.excess_returns, result.periods_per_year),
         "correlation": correlation_drift(result.returns, benchmark.returns),
     }
     table = pd.DataFrame.from_dict(
@@ -150,7 +146,7 @@ def signal_decay(
     resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """What the weights are worth if they are held so many bars too late.
+    """Return the growth of weights that are held with a lag of so many bars.
 
     A signal that is news loses its edge within bars and needs fast execution; one that loses
     nothing is a tilt; an edge at lag 0 that is gone at lag 1 may be a mistake of one bar. Before
@@ -160,8 +156,8 @@ def signal_decay(
         result: The backtest.
         panel: Prices of the market that it ran on.
         lags: Bars of delay, each at least 0.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
 
     Returns:
         By lag: yearly log ``growth``, its ``edge`` over equal weight with the bounds ``low`` and
@@ -198,7 +194,7 @@ def _parts(series: FloatArray, split: float) -> tuple[FloatArray, FloatArray]:
 
 
 def _drift(early: float, late: float, error: float) -> Drift:
-    """A change with a normal interval."""
+    """Return a change with a normal interval."""
     change = late - early
     reach = _NORMAL.inv_cdf((1 + _CONFIDENCE) / 2) * error
     score = abs(change) / error if error > 0 else np.nan

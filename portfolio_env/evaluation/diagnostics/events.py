@@ -1,4 +1,4 @@
-"""Event studies: what prices do around dated events, and what a strategy makes of them.
+"""Event studies: abnormal returns around dated events, and a strategy's profit from them.
 
 MacKinlay (1997), "Event Studies in Economics and Finance", Journal of Economic Literature 35.
 """
@@ -27,7 +27,7 @@ _SIGNIFICANT = 1.96  # standard errors; a smaller reaction has no time
 
 
 def read_events(source: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
-    """Dated events.
+    """Read dated events.
 
     Args:
         source: A CSV or Parquet file, or a frame, with columns date (when it became known; UTC
@@ -39,7 +39,7 @@ def read_events(source: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
         once.
 
     Raises:
-        DataError: Naming the file, the row and the mend.
+        DataError: For an unusable file, with the row and the fix.
     """
     if isinstance(source, pd.DataFrame):
         table, origin = source, Origin("the frame of events")
@@ -81,13 +81,13 @@ class EventStudy:
     """Abnormal returns around events.
 
     Attributes:
-        path: By type and offset in bars (0: the first bar that knows of the event): mean
+        path: Rows by type and offset in bars (0: the first bar that knows of the event): mean
             ``abnormal_return`` with ``standard_error``, and its sum from the first offset on,
             ``cumulative`` with ``cumulative_error``.
-        summary: By type: number of ``events``, ``cumulative`` abnormal return over all offsets with
-            ``standard_error`` and ``t``, and ``reaction_time``: the first offset at which the sum
-            from 0 on has reached 90 % of its last value, NaN if that is not significantly different
-            from 0 (5 %).
+        summary: Rows by type: number of ``events``, ``cumulative`` abnormal return over all offsets
+            with ``standard_error`` and ``t``, and ``reaction_time``: the first offset at which the
+            sum from 0 on has reached 90 % of its last value, NaN if that is not significantly
+            different from 0 (5 %).
         events: One row per event studied: date, type, symbols, bar, its own ``cumulative`` and
             ``standard_error``.
         left_out: Events that could not be studied, with the reason.
@@ -108,7 +108,7 @@ def event_study(
     after: int = 10,
     estimation: int = 120,
 ) -> EventStudy:
-    """Abnormal returns: simple returns less those to be expected from what was before.
+    """Compute abnormal returns: simple returns less those expected from the estimation window.
 
     Expected is ``a + b R_m``, where R_m is the mean return of all assets the event is not about
     (market model), or the mean return (events about all assets, and ``model="mean"``), fitted by
@@ -122,7 +122,7 @@ def event_study(
     Args:
         panel: Prices.
         events: See ``read_events``; symbols are assets of the panel.
-        model: What returns are to be expected.
+        model: Model of expected returns.
         before: Bars of the window before the event, at least 0.
         after: Bars after the first that knows of it, at least 0.
         estimation: Bars before the window, at least 10.
@@ -175,7 +175,7 @@ def event_study(
 
 
 def _abnormal(own: FloatArray, regressors: FloatArray, width: int) -> tuple[FloatArray, FloatArray]:
-    """Abnormal returns (width,) of the last rows and their covariance, fitted to the rows before.
+    """Return abnormal returns (width,) of the last rows and their covariance, by earlier rows.
 
     A market that does not move is left out of the fit by the pseudo-inverse.
     """
@@ -188,7 +188,7 @@ def _abnormal(own: FloatArray, regressors: FloatArray, width: int) -> tuple[Floa
 
 
 def _means(studied: list[_Studied], before: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Path and summary over the events of each type."""
+    """Return path and summary over the events of each type."""
     paths, summary = {}, {}
     for kind in sorted({event.type for event, _, _ in studied}):
         own = [(found, covariance) for event, found, covariance in studied if event.type == kind]
@@ -211,7 +211,7 @@ def _means(studied: list[_Studied], before: int) -> tuple[pd.DataFrame, pd.DataF
 
 
 def _reaction_time(abnormal: FloatArray, error: float) -> float:
-    """Bars from the event until most of the reaction (sum of the abnormal returns) is in."""
+    """Return bars from the event until most of the reaction (sum of the abnormal returns) is in."""
     reaction = abnormal.cumsum()
     if abs(reaction[-1]) <= _SIGNIFICANT * error:
         return np.nan
@@ -225,7 +225,7 @@ def profit_per_event(
     after: int = 5,
     benchmark: BacktestResult | None = None,
 ) -> pd.DataFrame:
-    """What an account made in the bars from each event on.
+    """Return an account's profit in the bars from each event on.
 
     The window begins with the bar in which the event becomes known: an account that only reacts
     earns nothing extraordinary in it, one that was positioned does.
@@ -292,7 +292,7 @@ def _profits(rows: Mapping[tuple[str, int], tuple[float, float, float]]) -> pd.D
 
 
 def _placed(events: pd.DataFrame, panel: PricePanel) -> list[_Event]:
-    """Events at the first bar at or after their date; those of one type at one bar are one."""
+    """Place events at the first bar at or after their date; merge those of one type and bar."""
     for symbol in events["symbol"].unique():
         if symbol not in (ALL_ASSETS, *panel.assets):
             raise unknown(f"asset of an event (or {ALL_ASSETS!r})", symbol, panel.assets)

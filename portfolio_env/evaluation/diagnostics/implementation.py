@@ -1,4 +1,4 @@
-"""What a strategy costs to run: time per decision, memory, money per trade."""
+"""Implementation metrics of a strategy: time per decision, memory, cost per trade."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,7 +7,7 @@ import pandas as pd
 
 from portfolio_env.evaluation.backtest import BacktestResult
 
-ROUNDING = 1e-9  # of the account's value: less is not traded
+ROUNDING = 1e-9  # smallest trade, as a fraction of the account's value
 
 
 def practical_figures(
@@ -15,7 +15,7 @@ def practical_figures(
     seconds: Mapping[str, Sequence[float]],
     parameter_bytes: Mapping[str, int],
 ) -> pd.DataFrame:
-    """Latency, memory, and what trading cost, one row per strategy.
+    """Return latency, memory, and trading costs, one row per strategy.
 
     Args:
         results: Backtests by name.

@@ -1,4 +1,4 @@
-"""Is a result too good to be true? Checks that a mistake fails and skill passes."""
+"""Plausibility checks of a backtest, which look-ahead, illiquidity and other mistakes fail."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ _ERRORS = 3.0  # standard errors that a measure of timing must be above its boun
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is still plausible.
+    """Limits of plausible values.
 
     Attributes:
         sharpe: Yearly Sharpe ratio.
@@ -45,23 +45,24 @@ class Bounds:
 
 @dataclass(frozen=True, eq=False)
 class RealityCheck:
-    """What was measured, and what cannot be believed.
+    """Measurements of a backtest, and the checks that it failed.
 
     Attributes:
-        table: By check: ``value``, ``bound``, ``suspicious`` and ``meaning``. A check that cannot
-            be made (too few trades, no volumes, no edge) has the value NaN and is not suspicious.
+        table: Rows by check: ``value``, ``bound``, ``suspicious`` and ``meaning``. A check that
+            cannot be made (too few trades, no volumes, no edge) has the value NaN and is not
+            suspicious.
     """
 
     table: pd.DataFrame
 
     @property
     def suspicious(self) -> tuple[str, ...]:
-        """The checks that failed."""
+        """Return the checks that failed."""
         return tuple(str(name) for name in self.table.index[self.table["suspicious"]])
 
     @property
     def plausible(self) -> bool:
-        """Whether all passed.
+        """Return whether all passed.
 
         A result can pass and be wrong: what is fitted in hindsight to the test range and hardly
         trades is beyond these checks.
@@ -79,7 +80,7 @@ def reality_check(
     capital: float | None = None,
     execution: Literal["close", "next_open"] = "close",
 ) -> RealityCheck:
-    """Look for what mistakes in backtests look like.
+    """Check a backtest for the signs of common mistakes.
 
     ``sharpe``: the Sharpe ratio. ``timing`` and ``foresight``: see the functions of these names;
     each must be three standard errors above its bound to be suspicious. ``participation``: see
@@ -87,16 +88,16 @@ def reality_check(
 
     Args:
         result: The backtest.
-        market: What it ran on.
-        costs: Those of the backtest; with an ``impact`` of 0, capacity is judged at 1.
-        benchmark: For the capacity, see there.
-        bounds: What is still plausible.
-        capital: To be managed; that of the backtest by default.
+        market: Market of the backtest.
+        costs: Costs of the backtest; with an ``impact`` of 0, capacity is computed at 1.
+        benchmark: Benchmark of ``capacity``.
+        bounds: Limits of plausible values.
+        capital: Capital to be managed; that of the backtest by default.
         execution: When trades were filled.
     """
     bounds = bounds or Bounds()
     panel = market.panel if isinstance(market, Market) else market
-    sharpe = float(metrics.sharpe(result.returns, result.periods_per_year))
+    sharpe = float(metrics.sharpe(result.excess_returns, result.periods_per_year))
     next_bar, error, last_bar = timing(result, panel)
     share, share_error = foresight(result, panel)
     volumes = panel.volume is not None
@@ -124,7 +125,7 @@ def reality_check(
             largest > bounds.participation,
             "largest trade over the money traded in its bar",
         ),
-        "capacity": (limit, needed, limit < needed, "capital at which impact eats the edge"),
+        "capacity": (limit, needed, limit < needed, "capital at which impact consumes the edge"),
     }
     columns = ["value", "bound", "suspicious", "meaning"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("check")
@@ -132,7 +133,7 @@ def reality_check(
 
 
 def timing(result: BacktestResult, panel: PricePanel) -> tuple[float, float, float]:
-    """Correlation of trades with the returns of their assets right after and right before.
+    """Return correlations of trades with their assets' returns right after and right before.
 
     Over all assets and all steps with trades, in weights. What is known at a bar can explain a
     correlation with the returns before, also a strong one: rebalancing sells what rose. With the
@@ -154,7 +155,7 @@ def timing(result: BacktestResult, panel: PricePanel) -> tuple[float, float, flo
 
 
 def _clustered_correlation(first: FloatArray, second: FloatArray) -> tuple[float, float]:
-    """Correlation over all entries of (K, N) series, and its error if only rows are independent."""
+    """Return the correlation of (K, N) series, and its error if only rows are independent."""
     x, y = first - first.mean(), second - second.mean()
     size = np.sqrt(np.square(x).sum() * np.square(y).sum())
     if size == 0:
@@ -164,10 +165,10 @@ def _clustered_correlation(first: FloatArray, second: FloatArray) -> tuple[float
 
 
 def foresight(result: BacktestResult, panel: PricePanel) -> tuple[float, float]:
-    """Share of what perfect foresight would have earned over equal weight, before costs.
+    """Return the share of perfect foresight's edge over equal weight, before costs.
 
     ``sum_k (w_k r_k - mean_i r_ki) / sum_k (max_i r_ki - mean_i r_ki)``, with cash (0) among what
-    can be chosen: 1 for whoever holds the best at every bar, 0 for equal weight.
+    can be chosen: 1 for an account that holds the best at every bar, 0 for equal weight.
 
     Returns:
         The share and its standard error, with periods as independent; NaN for fewer than 10.
@@ -187,16 +188,16 @@ def foresight(result: BacktestResult, panel: PricePanel) -> tuple[float, float]:
 def largest_participation(
     result: BacktestResult, panel: PricePanel, execution: Literal["close", "next_open"] = "close"
 ) -> float:
-    """Largest trade in an asset over the money that was traded in it in the bar of the trade.
+    """Return the largest trade in an asset over the money traded in it in the bar of the trade.
 
     Money is close times volume; a trade in a bar without volume is infinite. Trades filled at the
-    next open are held against the bar that opens so.
+    next open are compared with the bar that opens so.
 
     Raises:
         DataError: If the market has no volumes.
     """
     if panel.volume is None:
-        raise DataError("the market has no volumes: nothing can be said of fills.")
+        raise DataError("the market has no volumes: fills cannot be checked.")
     start, end = decision_rows(result, panel)
     columns = indices_of("asset", result.assets, panel.assets)
     later = int(execution == "next_open")
@@ -215,7 +216,7 @@ def capacity(
     *,
     benchmark: BacktestResult | None = None,
 ) -> float:
-    """The capital at which the market impact of the strategy's trades eats its edge.
+    """Return the capital at which the market impact of the strategy's trades consumes its edge.
 
     Impact is that of ``TransactionCosts``: a trade of share q of a capital C costs
     ``b sigma sqrt(q C / D) q`` of it, so impact takes ``A sqrt(C)`` of yearly growth, with A the
@@ -225,10 +226,10 @@ def capacity(
 
     Args:
         result: The backtest.
-        panel: What it ran on, with volumes.
-        costs: Those of the backtest. Impact it has paid is added to the edge; without any (an
+        panel: Bars of the backtest, with volumes.
+        costs: Costs of the backtest. Impact it has paid is added to the edge; without any (an
             ``impact`` of 0), the coefficient b is taken to be 1.
-        benchmark: What the strategy must stay ahead of, over the same dates; None is cash.
+        benchmark: Account that the strategy must outgrow, over the same dates; None is cash.
 
     Returns:
         Money; 0 without an edge, infinite without trades.
@@ -253,7 +254,7 @@ def capacity(
     shares = np.abs(result.trades[:, 1:]) / values
 
     def drag(capital: FloatArray | float) -> float:
-        """Yearly growth that impact takes from such a capital."""
+        """Return the yearly growth that impact takes from such a capital."""
         return float((coefficients * shares**1.5 * np.sqrt(capital)).sum(axis=1).mean() * year)
 
     edge = float(metrics.annual_log_growth(result.values, year)) + (drag(values) if paid else 0.0)
@@ -266,7 +267,7 @@ def capacity(
 
 
 def reality_sentences(checks: Mapping[str, RealityCheck]) -> list[str]:
-    """One sentence per check that a strategy failed, with its numbers."""
+    """Return one sentence per check that a strategy failed, with its numbers."""
     return [
         f"{name}: {check} is {row['value']:.4g}, plausible is "
         f"{'at least' if check == 'capacity' else 'at most'} {row['bound']:.4g} ({row['meaning']})"

@@ -1,4 +1,4 @@
-"""Which regime a market is in, as it could be told then, and how well a detector tells."""
+"""Real-time regime detection (filtered probabilities) and its accuracy."""
 
 import warnings
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ FloatArray: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class RegimeModel:
-    """A Markov chain over R regimes, each with its own mean and variance of returns.
+    """Markov chain over R regimes, each with its own mean and variance of returns.
 
     Attributes:
         means: (R,) mean return per period; the regimes are in order of volatility.
         volatilities: (R,) standard deviation per period.
         stays: (R,) expected periods that a regime lasts.
         converged: Whether the likelihood was maximised to the optimiser's tolerance.
-        parameters: Of the library's model, in units of ``unit``.
+        parameters: Parameters of the library's model, in units of ``unit``.
         unit: Standard deviation of the returns that it was fitted to.
     """
 
@@ -35,7 +35,7 @@ class RegimeModel:
     unit: float
 
     def filtered(self, returns: ArrayLike) -> FloatArray:
-        """Probabilities (K, R) of the regimes at each period, given the returns up to it.
+        """Return probabilities (K, R) of the regimes at each period, given the returns up to it.
 
         Hamilton's filter; row k does not change when later returns do. (The smoothed probabilities
         that such models are often shown with know the future.)
@@ -69,9 +69,9 @@ def fit_regimes(returns: ArrayLike, *, regimes: int = 2) -> RegimeModel:
     series = _series(returns, 50 * regimes)
     unit = float(series.std())
     if np.ptp(series) == 0:
-        raise ArgumentError("the returns are constant: there is nothing to tell regimes by.")
+        raise ArgumentError("the returns are constant: there are no regimes to detect.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of convergence, which is reported; of trial steps
+        warnings.simplefilter("ignore")  # convergence is reported below
         found = _model(series / unit, regimes).fit(cov_type="none", disp=False)
     parameters = np.asarray(found.params, np.float64)
     order = _order(parameters)
@@ -87,11 +87,12 @@ def fit_regimes(returns: ArrayLike, *, regimes: int = 2) -> RegimeModel:
 
 
 def regime_path(probabilities: FloatArray, threshold: float = 0.8) -> NDArray[np.int64]:
-    """The regime taken to be in force: the last one whose probability was above a threshold.
+    """Return the regime in force: the last one whose probability exceeded a threshold.
 
     Args:
         probabilities: (K, R), each row known at its period.
-        threshold: In [0.5, 1): the higher, the fewer false alarms and the later the true ones.
+        threshold: Probability in [0.5, 1): the higher, the fewer false alarms and the later the
+            true ones.
 
     Returns:
         (K,) numbers of regimes; before the first is sure, the likeliest at the first period.
@@ -104,13 +105,13 @@ def regime_path(probabilities: FloatArray, threshold: float = 0.8) -> NDArray[np
 
 
 class DetectionScores(NamedTuple):
-    """How well a path of regimes tells known changes.
+    """Accuracy of a path of regimes in detecting known changes.
 
     Attributes:
-        detected: Share of the changes that were told in time.
+        detected: Share of the changes that were detected in time.
         detection_lag: Median over all changes (of an even number the larger middle one) of the
             periods until the regime was first another one than before; infinite where most were not
-            told.
+            detected.
         adaptation: Likewise of the periods until it was so for the rest of the time considered.
         false_alarms: Further changes of regime, per year.
     """
@@ -124,11 +125,11 @@ class DetectionScores(NamedTuple):
 def detection_scores(
     path: ArrayLike, changes: Sequence[int], periods_per_year: float, *, patience: int = 60
 ) -> DetectionScores:
-    """Hold a path of regimes against the times at which the regime truly changed.
+    """Compare a path of regimes with the times at which the regime truly changed.
 
     A change is considered from its period until the next change, ``patience`` periods later or the
-    end, whichever is first. It is told in time if the path leaves, within that, the regime that it
-    was in before. Every other change of the path is a false alarm, also one back and forth.
+    end, whichever is first. It is detected in time if the path leaves, within that, the regime that
+    it was in before. Every other change of the path is a false alarm, also one back and forth.
 
     Args:
         path: (K,) regimes, see ``regime_path``.
@@ -178,13 +179,13 @@ def _model(series: FloatArray, regimes: int) -> Any:
         from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
     except ImportError as error:
         raise PortfolioError(
-            "telling regimes needs statsmodels; pip install 'portfolio-env[evaluation]'"
+            "detecting regimes needs statsmodels; pip install statsmodels"
         ) from error
     return MarkovRegression(series, k_regimes=regimes, switching_variance=True)
 
 
 def _split(parameters: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Means and variances, which follow R (R - 1) transition probabilities."""
+    """Return means and variances, which follow R (R - 1) transition probabilities."""
     regimes = int(np.sqrt(len(parameters) + 0.25) - 0.5)  # R (R - 1) + 2 R = R (R + 1)
     means = parameters[-2 * regimes : -regimes]
     return means, parameters[-regimes:]

@@ -1,4 +1,4 @@
-"""Scenarios: what prices and costs would have been, had something gone wrong."""
+"""Scenarios: prices and costs changed by a hypothetical shock."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ BoolArray: TypeAlias = NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class Scenario:
-    """What goes wrong, when, and for which assets.
+    """Base of shocks: what changes, when, and for which assets.
 
     Attributes:
         start: First bar of it, a row or a date; None for the whole record.
         end: The bar after the last, likewise.
-        assets: Which assets it befalls; None is all.
+        assets: Affected assets; None is all.
     """
 
     start: Moment | None = None
@@ -35,11 +35,11 @@ class Scenario:
     assets: Sequence[str] | None = None
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
-        """The panel as it would have been."""
+        """Return the shocked panel."""
         return panel
 
     def costs(self, costs: Costs) -> Costs:
-        """The costs as they would have been, over the whole backtest."""
+        """Return the shocked costs, for the whole backtest."""
         return costs
 
     def _rows(self, panel: PricePanel) -> tuple[int, int]:
@@ -49,12 +49,12 @@ class Scenario:
         if start >= end:
             raise ArgumentError(
                 f"start={self.start!r} and end={self.end!r} stand for rows {start} and {end}: "
-                "give a stretch of at least one bar."
+                "give a range of at least one bar."
             )
         return start, end
 
     def _where(self, panel: PricePanel) -> BoolArray:
-        """(T, N) the bars that it befalls."""
+        """Return (T, N) the affected bars."""
         names = panel.assets if self.assets is None else self.assets
         where = np.zeros(panel.close.shape, np.bool_)
         where[slice(*self._rows(panel)), indices_of("asset", names, panel.assets)] = True
@@ -63,11 +63,11 @@ class Scenario:
     def _drawn(
         self, panel: PricePanel, at: Moment | None, bars: int, generator: np.random.Generator
     ) -> tuple[int, int]:
-        """So many bars from a moment on, or from one that is drawn so that they fit the stretch."""
+        """Return so many bars from a moment on, or from one drawn so that they fit the range."""
         start, end = self._rows(panel)
         if bars < 1 or end - start < bars:
             raise ArgumentError(
-                f"bars={bars} must be at least 1 and at most the {end - start} of the stretch."
+                f"bars={bars} must be at least 1 and at most the {end - start} of the range."
             )
         if at is None:
             first = int(generator.integers(start, end - bars + 1))
@@ -80,7 +80,7 @@ class Scenario:
 
 @dataclass(frozen=True, kw_only=True)
 class PriceGap(Scenario):
-    """All prices from one bar on are lower (or higher): they fell while nobody could trade.
+    """Gap: all prices from one bar on are lower (or higher), with no trading in between.
 
     Attributes:
         size: Share of the price that is lost, below 1; negative for a rise.
@@ -95,19 +95,19 @@ class PriceGap(Scenario):
         check_number("size", self.size, below=1)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
-        """The panel with the gap; an asset without a bar there gaps at its next one."""
+        """Return the panel with the gap; an asset without a bar there gaps at its next one."""
         first, _ = self._drawn(panel, self.at, 1, generator)
-        lost = replace(self, start=first, end=None)._where(panel)  # for good
+        lost = replace(self, start=first, end=None)._where(panel)  # for all later bars
         fall = np.where(lost, math.log1p(-self.size), 0.0)
         return _scaled(panel, {name: fall for name in BAR_FIELDS if name != "volume"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolatilityShock(Scenario):
-    """Log returns are so many times as volatile; simple ones are what they were on average.
+    """Shock of volatility: log returns are scaled, simple ones keep their mean.
 
     Attributes:
-        factor: How many times, above 0.
+        factor: Multiple of the volatility, above 0.
     """
 
     factor: float = 2.0
@@ -117,7 +117,7 @@ class VolatilityShock(Scenario):
         check_number("factor", self.factor, above=0)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
-        """The panel with log returns ``c + factor r``, c such that simple ones keep their mean.
+        """Return the panel with log returns ``c + factor r``; c keeps the mean of simple ones.
 
         With the mean of the logs kept instead, a portfolio would gain by volatility. Opens, highs
         and lows move from the close before them in the same way.
@@ -136,7 +136,7 @@ class VolatilityShock(Scenario):
 
 @dataclass(frozen=True, kw_only=True)
 class CorrelationShock(Scenario):
-    """Returns move together: nothing is left of diversification.
+    """Shock of correlation: returns move together, and diversification vanishes.
 
     Attributes:
         strength: 1 makes all correlations 1 (where an asset has bars), 0 changes nothing.
@@ -149,7 +149,7 @@ class CorrelationShock(Scenario):
         check_number("strength", self.strength, 0, 1)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
-        """The panel with standardised log returns ``strength f + (1 - strength) z_i``.
+        """Return the panel with standardised log returns ``strength f + (1 - strength) z_i``.
 
         f is their mean over the assets; the sum is standardised again, so that every asset keeps
         its mean and its volatility over the bars. Opens, highs and lows move with the close.
@@ -166,7 +166,7 @@ class CorrelationShock(Scenario):
 
 
 class _Dearer(CostModel):
-    """A cost model whose trades cost a factor more."""
+    """Cost model whose trades cost a factor more."""
 
     def __init__(self, costs: Costs, factor: float) -> None:
         self._costs, self._factor = costs, factor
@@ -186,10 +186,10 @@ class _Dearer(CostModel):
 
 @dataclass(frozen=True, kw_only=True)
 class ThinLiquidity(Scenario):
-    """Trading is dear and little is traded.
+    """Shock of liquidity: trading costs rise and volumes fall.
 
     Attributes:
-        factor: How many times the costs, above 0; volumes are divided by it. Impact grows as the
+        factor: Multiple of the costs, above 0; volumes are divided by it. Impact grows as the
             root of less volume, on top of its own coefficient.
     """
 
@@ -200,11 +200,11 @@ class ThinLiquidity(Scenario):
         check_number("factor", self.factor, above=0)
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
-        """The panel with smaller volumes."""
+        """Return the panel with smaller volumes."""
         return _scaled(panel, {"volume": np.where(self._where(panel), -math.log(self.factor), 0.0)})
 
     def costs(self, costs: Costs) -> Costs:
-        """All costs of trading, times the factor; rates of interest stay.
+        """Return all costs of trading, times the factor; rates of interest stay.
 
         Costs do not vary over time, so these hold for the whole backtest: give it the range of the
         scenario.
@@ -222,7 +222,7 @@ class ThinLiquidity(Scenario):
         )
 
     def _times(self, rate: Any) -> Any:
-        """A rate, one per asset or none, times the factor."""
+        """Return a rate, one per asset or none, times the factor."""
         if isinstance(rate, Mapping):
             return {asset: self.factor * each for asset, each in rate.items()}
         return rate if rate is None else (self.factor * np.asarray(rate)).tolist()
@@ -230,18 +230,18 @@ class ThinLiquidity(Scenario):
 
 @dataclass(frozen=True, kw_only=True)
 class Outage(Scenario):
-    """No trading for some bars: there are none, and the next one finds prices where they went.
+    """No trading for some bars: they are missing, and the next one has the prices of its time.
 
     Attributes:
-        bars: How many, at least 1.
-        at: The first, a row or a date; None draws a stretch within [``start``, ``end``).
+        bars: Number of bars, at least 1.
+        at: First bar, a row or a date; None draws a range within [``start``, ``end``).
     """
 
     bars: int = 5
     at: Moment | None = None
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
-        """The panel without the bars."""
+        """Return the panel without the bars."""
         first, end = self._drawn(panel, self.at, self.bars, generator)
         gone = replace(self, start=first, end=end)._where(panel)
         bars = {name: getattr(panel, name) for name in BAR_FIELDS}
@@ -253,7 +253,7 @@ class Outage(Scenario):
 
 
 def _log_moves(panel: PricePanel) -> tuple[FloatArray, FloatArray]:
-    """(T, N) log returns of each bar since the asset's bar before, and the log close before it.
+    """Return (T, N) log returns since each asset's bar before, and the log close before it.
 
     NaN where there is no bar, and at an asset's first.
     """
@@ -263,7 +263,7 @@ def _log_moves(panel: PricePanel) -> tuple[FloatArray, FloatArray]:
 
 
 def _moved(panel: PricePanel, slope: FloatArray, shift: FloatArray) -> PricePanel:
-    """The panel whose bars' log distances x from the close before become ``slope x + shift``.
+    """Return the panel whose bars' log distances x from the close before are ``slope x + shift``.
 
     An increasing map keeps a bar's prices in order; what it adds to closes stays in all later ones.
     """
@@ -280,7 +280,7 @@ def _moved(panel: PricePanel, slope: FloatArray, shift: FloatArray) -> PricePane
 
 
 def _in_order(panel: PricePanel) -> PricePanel:
-    """The panel with highs and lows that rounding has not moved past opens and closes."""
+    """Return the panel with highs and lows that rounding has not moved past opens and closes."""
     inner = [prices for prices in (panel.open, panel.close) if prices is not None]
     bounds = {"high": np.maximum.reduce, "low": np.minimum.reduce}
     known = {name: getattr(panel, name) for name in bounds if getattr(panel, name) is not None}
@@ -288,15 +288,15 @@ def _in_order(panel: PricePanel) -> PricePanel:
 
 
 def _scaled(panel: PricePanel, logs: Mapping[str, FloatArray]) -> PricePanel:
-    """The panel with fields multiplied by exp(logs)."""
+    """Return the panel with fields multiplied by exp(logs)."""
     fields = {name: getattr(panel, name) for name in logs}
-    with np.errstate(over="ignore", under="ignore"):  # refused by the panel, with the bar's name
+    with np.errstate(over="ignore", under="ignore"):  # rejected by the panel, with the bar's name
         made = {k: v * np.exp(logs[k]) for k, v in fields.items() if v is not None}
     return replace(panel, **made)
 
 
 def _mean(values: FloatArray, where: BoolArray) -> FloatArray:
-    """(N,) means of the finite values in the chosen bars; 0 where there are none."""
+    """Return (N,) means of the finite values in the chosen bars; 0 where there are none."""
     known = where & np.isfinite(values)
     return np.where(known, values, 0.0).sum(axis=0) / np.maximum(known.sum(axis=0), 1)
 
@@ -304,7 +304,7 @@ def _mean(values: FloatArray, where: BoolArray) -> FloatArray:
 def _standardised(
     values: FloatArray, known: BoolArray
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(T, N) values of mean 0 and deviation 1 over the known bars, with (N,) both as they were."""
+    """Return (T, N) values standardised over the known bars, their means and deviations (N,)."""
     mean = _mean(values, known)
     scale = np.sqrt(_mean(np.square(values - mean), known))
     safe = np.where(scale > 0, scale, 1.0)

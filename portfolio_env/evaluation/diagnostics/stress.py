@@ -1,6 +1,6 @@
-"""Stress tests: the same strategy on the same market with something gone wrong.
+"""Stress tests: the same strategy on the same market under shocks.
 
-Features are computed anew from the stressed bars, with the scalers that were fitted before.
+Features are computed again from the stressed bars, with the scalers that were fitted before.
 Exogenous channels stay as they were: nobody knows what they would have been.
 """
 
@@ -25,12 +25,12 @@ NONE = "none"
 
 
 def stressed(market: Market, scenario: Scenario, *, seed: int = 0) -> Market:
-    """The market as it would have been.
+    """Return the market under a scenario.
 
     Args:
         market: A market made by a ``FeaturePipeline``, fitted or not.
-        scenario: What goes wrong.
-        seed: Of what the scenario leaves open.
+        scenario: Scenario to apply.
+        seed: Seed of what the scenario draws.
 
     Returns:
         A market with new bars and features; ``panel.provenance["stress"]`` lists the scenarios that
@@ -62,15 +62,15 @@ def stress_test(
     seed: int = 0,
     **options: Any,
 ) -> dict[str, BacktestResult]:
-    """Backtest a strategy on the market as it is and in every scenario.
+    """Backtest a strategy on the original market and in every scenario.
 
     Args:
         make: Gives the strategy for a market, e.g. ``lambda m: make_baseline("momentum", m)``, or
             an agent bound to it. What it was fitted to must not be stressed: give scenarios a
             ``start`` after that.
         market: The market.
-        scenarios: By name.
-        seed: Of what the scenarios leave open.
+        scenarios: Scenarios by name.
+        seed: Seed of what the scenarios draw.
         **options: Keywords of ``PortfolioEnv``.
 
     Returns:
@@ -91,7 +91,7 @@ def stress_test(
 
 
 def stress_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
-    """What each scenario does to an account.
+    """Return the effect of each scenario on an account.
 
     Args:
         results: See ``stress_test``.
@@ -116,7 +116,7 @@ def stress_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
 
 
 def _plain(value: Any) -> Any:
-    """A setting as JSON-able data."""
+    """Return a setting as JSON-able data."""
     if value is None or isinstance(value, str | int | float):
         return value
     if isinstance(value, Sequence):

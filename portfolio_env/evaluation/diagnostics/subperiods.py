@@ -1,4 +1,4 @@
-"""Stretch by stretch: calendar years, folds, regimes; and seed by seed."""
+"""Performance by sub-period (calendar years, folds, regimes) and by seed."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,7 @@ _LEAST = 10  # periods in a block, on average, or in a regime: fewer say nothing
 
 
 def calendar_windows(timestamps: NDArray[np.datetime64]) -> Windows:
-    """The calendar years of a record by name, or its months where it lies within one year.
+    """Return the calendar years of a record by name, or its months where it lies within one year.
 
     Args:
         timestamps: (K + 1,) times of its bars.
@@ -48,7 +48,7 @@ def calendar_windows(timestamps: NDArray[np.datetime64]) -> Windows:
 
 
 def growth_in(results: Mapping[str, BacktestResult], windows: Windows) -> pd.DataFrame:
-    """(strategies, windows) log growth within each window, not per year; NaN outside the record.
+    """Return (strategies, windows) log growth within each window, not per year; NaN if outside.
 
     Args:
         results: Backtests by name.
@@ -61,7 +61,7 @@ def growth_in(results: Mapping[str, BacktestResult], windows: Windows) -> pd.Dat
 def told_regimes(
     panel: PricePanel, train: tuple[int, int], rows: tuple[int, int]
 ) -> tuple[RegimeModel, NDArray[np.int64]]:
-    """Which regime the market was in, as it could be told at every bar of a range.
+    """Return the filtered regime of the market at every bar of a range.
 
     By the mean simple return of the assets (0 where none has two closes in a row).
 
@@ -71,7 +71,7 @@ def told_regimes(
         rows: Half-open range of rows, from 1 on.
 
     Returns:
-        The model, and for each of the rows the regime told from what was known at its close.
+        The model, and for each of the rows the regime filtered from what was known at its close.
 
     Raises:
         ArgumentError: As of ``fit_regimes``.
@@ -88,13 +88,13 @@ def told_regimes(
 def growth_by_regime(
     results: Mapping[str, BacktestResult], regimes: NDArray[np.int64], names: Sequence[str]
 ) -> pd.DataFrame:
-    """(strategies, regimes) yearly log growth over the periods that began in each regime.
+    """Return (strategies, regimes) yearly log growth over the periods that began in each regime.
 
     Args:
         results: Backtests over the same dates, by name.
-        regimes: (K,) number of the regime that was told at each decision.
-        names: Of the regimes, by number. One that was told of fewer than 10 periods has NaN: a year
-            of such periods is no number.
+        regimes: (K,) number of the filtered regime at each decision.
+        names: Names of the regimes, by number. One in force for fewer than 10 periods has NaN: a
+            year of such periods is not a number.
 
     Raises:
         ArgumentError: If there is not one regime per decision.
@@ -120,16 +120,16 @@ def seeds_summary(
     *,
     resamples: int = 2000,
 ) -> dict[str, dict[str, Interval]]:
-    """The interquartile mean over seeds of some measures, with its interval.
+    """Return the interquartile mean over seeds of some measures, with its interval.
 
-    The interval is of other seeds in this same stretch of time, see ``seeds_interval``; time is
+    The interval is of other seeds in this same period, see ``seeds_interval``; time is
     not resampled.
 
     Args:
         table: One row per strategy, of ``Comparison``.
         groups: Rows that differ by their seed alone, at least 2, by name.
         measures: Columns.
-        resamples: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         Intervals by group and measure; NaN where a seed has no number, as that of a ruined account.

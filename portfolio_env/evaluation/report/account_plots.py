@@ -1,4 +1,4 @@
-"""Plots of accounts one by one: value with a bootstrap band, rolling measures, allocations."""
+"""Plots of single accounts: value with a bootstrap band, rolling measures, allocations."""
 
 import math
 from collections.abc import Mapping
@@ -22,19 +22,19 @@ from portfolio_env.plotting.figures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = 3  # small pictures beside one another
-MAX_NUMBERS = 26  # assets whose average weights fit as numbers
-SLICES = 10  # of a donut; the smaller holdings share one more
+COLUMNS = 3  # small plots side by side
+MAX_NUMBERS = 26  # largest number of assets whose weights are printed
+SLICES = 10  # slices of a donut; the smaller holdings share one more
 
 
 def growth_with_bands(
     results: Mapping[str, BacktestResult], bands: Bands, reference: str
 ) -> "Figure":
-    """One small picture per account: its value, its band, and the reference in grey.
+    """Plot one small chart per account: its value, its band, and the reference in grey.
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        bands: Of every account, see ``growth_bands``.
+        bands: Bands of every account, see ``growth_bands``.
         reference: Name of the account that is drawn with every other.
 
     Raises:
@@ -66,11 +66,11 @@ def growth_with_bands(
 def rolling_measures(
     results: Mapping[str, BacktestResult], drawn: Mapping[str, Style], window: int
 ) -> "Figure":
-    """Yearly Sharpe ratio and volatility of the last so many returns.
+    """Plot the yearly Sharpe ratio and volatility of the last so many returns.
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
         window: Periods, at least 2 and at most as many as there are.
 
     Raises:
@@ -81,7 +81,7 @@ def rolling_measures(
     for name, result in results.items():
         year, times = result.periods_per_year, result.timestamps[window:]
         line = drawn[name].line(THIN)
-        upper.plot(times, rolling_sharpe(result.returns, year, window), **line)
+        upper.plot(times, rolling_sharpe(result.excess_returns, year, window), **line)
         deviation = pd.Series(result.returns).rolling(window).std().to_numpy()[window - 1 :]
         lower.plot(times, 100 * deviation * math.sqrt(year), **line)
     upper.axhline(0, color="gray", linewidth=0.8)
@@ -95,7 +95,7 @@ def rolling_measures(
 
 
 def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
-    """Mean weight right after trading of every slot in every account, as a heat map.
+    """Plot the mean weight right after trading of every slot in every account, as a heat map.
 
     Args:
         results: Backtests of the same assets, by the name to show.
@@ -132,10 +132,10 @@ def average_weights(results: Mapping[str, BacktestResult]) -> "Figure":
 
 
 def allocation_donut(orders: pd.DataFrame, capital: float, title: str) -> "Figure":
-    """What a capital buys, as a ring with the amount in its middle; small holdings share a slice.
+    """Plot orders of a capital as a ring, the amount in its middle; small holdings share a slice.
 
     Args:
-        orders: What ``allocate`` returned; long positions only.
+        orders: Result of ``allocate``; long positions only.
         capital: The amount.
         title: Title of the picture.
 

@@ -1,4 +1,4 @@
-"""Plots that hold strategies against each other: differences, risk and return, costs."""
+"""Plots that compare strategies: differences, risk and return, costs."""
 
 import math
 from collections.abc import Mapping
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def growth_differences(comparison: Comparison) -> "Figure":
-    """Yearly growth less that of the reference with its interval, the best strategy at the top.
+    """Plot yearly growth less that of the reference with its interval, the best at the top.
 
     Args:
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -57,11 +57,11 @@ def risk_return(
     panel: PricePanel,
     hindsight: Hindsight | None = None,
 ) -> "Figure":
-    """Yearly mean return against yearly volatility: strategies, assets, and the frontier.
+    """Plot yearly mean return against yearly volatility: strategies, assets, and the frontier.
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
         panel: The bars of these dates; assets without a gap are shown.
         hindsight: Frontier and capital market line of the assets; a star marks the largest Sharpe
             ratio.
@@ -73,7 +73,7 @@ def risk_return(
     axes = figure.subplots()
     known = np.isfinite(panel.close).all(axis=0)
     moves = panel.close[1:, known] / panel.close[:-1, known] - 1
-    assets = _risk_return(moves, panel.periods_per_year)
+    assets = _risk_return(moves, panel.bars_per_year())
     axes.scatter(assets[:, 0], assets[:, 1], s=14, color=OTHERS, label="assets", zorder=1)
     if hindsight is not None:
         line: dict[str, Any] = {"color": "#57606a", "linewidth": 1.2}
@@ -93,7 +93,7 @@ def risk_return(
     axes.axhline(0, color="black", linewidth=0.7)
     axes.set(xlabel="volatility, % per year", ylabel="mean simple return, % per year")
     axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
-    if hindsight is not None:  # the market line goes on beyond what there is to see
+    if hindsight is not None:  # the market line continues beyond the visible range
         highest = max(assets[:, 1].max(), points[:, 1].max(), 100 * hindsight.frontier[:, 1].max())
         axes.set_ylim(top=highest + 0.06 * (highest - axes.get_ylim()[0]))
     axes.set_title("Risk and return")
@@ -104,17 +104,17 @@ def risk_return(
 
 
 def _risk_return(returns: NDArray[np.float64], year: float) -> NDArray[np.float64]:
-    """(S, 2) yearly volatility and mean of simple returns (K, S), in %."""
+    """Return (S, 2) yearly volatility and mean of simple returns (K, S), in %."""
     deviation = returns.std(axis=0, ddof=1) * math.sqrt(year)
     return 100 * np.column_stack([deviation, returns.mean(axis=0) * year])
 
 
 def growth_by_cost(growth: pd.DataFrame, drawn: Mapping[str, Style]) -> "Figure":
-    """Yearly growth after costs against the commission.
+    """Plot yearly growth after costs against the commission.
 
     Args:
         growth: One row per strategy, one column per commission in basis points.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Plots of how far a result can be believed: by block of time, around events, by lag, by luck."""
+"""Plots of the strength of evidence: by sub-period, around events, by lag, by chance."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -19,11 +19,11 @@ _WIDEST = 14  # columns that fit with numbers
 
 
 def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
-    """Differences by strategy and stretch of time, in colours and numbers: blue is ahead.
+    """Plot differences by strategy and sub-period, in colours and numbers: blue is ahead.
 
     Args:
-        differences: (strategies, stretches) of log growth; NaN is left blank.
-        title: Of the plot.
+        differences: (strategies, sub-periods) of log growth; NaN is left blank.
+        title: Title of the plot.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -47,7 +47,7 @@ def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
         for row, column in np.argwhere(np.isfinite(shown)):
             value = shown[row, column]
             color = "white" if abs(norm(value) - 0.5) > 0.35 else "black"
-            number = f"{round(value, 1) + 0.0:+.1f}"  # no zero with a minus
+            number = f"{round(value, 1) + 0.0:+.1f}"  # no negative zero
             axes.text(column, row, number, ha="center", va="center", fontsize=8, color=color)
     axes.spines[:].set_visible(False)
     axes.set_title(title)
@@ -56,7 +56,7 @@ def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
 
 
 def event_paths(path: pd.DataFrame) -> "Figure":
-    """Cumulative abnormal return around events, a line per type with two standard errors.
+    """Plot cumulative abnormal return around events, a line per type with two standard errors.
 
     Args:
         path: ``EventStudy.path``.
@@ -86,11 +86,11 @@ def event_paths(path: pd.DataFrame) -> "Figure":
 
 
 def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -> "Figure":
-    """What is left of the edge over equal weight where weights are held too late.
+    """Plot the edge over equal weight that remains where weights are held with a lag.
 
     Args:
-        edges: What ``signal_decay`` returned, by strategy.
-        drawn: How, see ``styles``.
+        edges: Results of ``signal_decay`` by strategy.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -100,7 +100,7 @@ def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -
     others = [name for name in edges if drawn[name].color == OTHERS]
     for name, table in edges.items():
         line = drawn[name].line()
-        if name in others:  # those that are left of the background
+        if name in others:  # the remaining lines of the background
             line["label"] = f"{len(others)} others" if name == others[0] else None
         axes.plot(table.index, 100 * table["edge"], marker=".", **line)
     axes.axhline(0, color="black", linewidth=0.7)
@@ -116,11 +116,11 @@ def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -
 
 
 def overfitting_places(logits: NDArray[np.float64], strategies: int) -> "Figure":
-    """Where the strategy that was best on one half of the record ends on the other half.
+    """Plot the out-of-sample rank of the strategy that was best in sample.
 
     Args:
         logits: ``Overfitting.logits``.
-        strategies: How many were ranked.
+        strategies: Number of ranked strategies.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

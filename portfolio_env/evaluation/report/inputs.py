@@ -1,4 +1,4 @@
-"""The inputs of a report beside the comparison, and what its sections share."""
+"""Inputs of the report beside the comparison, and helpers shared by its sections."""
 
 from __future__ import annotations
 
@@ -28,28 +28,28 @@ if TYPE_CHECKING:
 
 @dataclass
 class ReportInputs:
-    """The inputs of a report beside the comparison.
+    """Inputs of a report beside the comparison.
 
     Attributes:
-        title: Of the page.
+        title: Title of the page.
         panel: The bars of the market, from before the evaluated range to its end.
         rows: The evaluated range in it, half-open.
         train: The range that was learned from first; None where there is none.
         agents: Names of trained agents.
         seeds: Names of strategies that differ by their seed alone, by what they have in common.
         folds: First and last moment of each fold of a walk forward by name; empty without.
-        warnings: What a reader must know before the table, e.g. that a test range was used twice.
-        gate: What the gate decided, a sentence per agent and fold.
-        practical: What ``practical_figures`` returned.
+        warnings: Caveats above the table, e.g. that a test range was used twice.
+        gate: Decisions of the gate, a sentence per agent and fold.
+        practical: Result of ``practical_figures``.
         growth_by_cost: One row per strategy, one column per commission; None without.
-        orders: What ``allocate`` returned, by strategy.
-        capital: That was allocated; None without.
-        costs: Of the backtests.
+        orders: Results of ``allocate`` by strategy.
+        capital: Allocated capital; None without.
+        costs: Trading costs of the backtests.
         execution: When their trades were filled.
-        events: What ``read_events`` returned; None without.
+        events: Result of ``read_events``; None without.
         hindsight: The efficient portfolios of the range; None without.
         pictures: Further figures by name, with what they show.
-        facts: How to repeat the evaluation, by name.
+        facts: Facts needed to repeat the evaluation, by name.
     """
 
     title: str
@@ -74,7 +74,7 @@ class ReportInputs:
 
     @property
     def bars(self) -> PricePanel:
-        """The bars of the evaluated range."""
+        """Return the bars of the evaluated range."""
         return self.panel.subset(slice(*self.rows))
 
 
@@ -88,15 +88,15 @@ def report_inputs(
     gates: Sequence[ValidationGate] = (),
     **further: Any,
 ) -> ReportInputs:
-    """The inputs that follow from an evaluation.
+    """Return the inputs that follow from an evaluation.
 
     Args:
         task: Market, folds and rules.
         split: The evaluated range.
-        runs: What ``run_backtests`` returned.
-        comparison: What ``compare`` returned.
+        runs: Result of ``run_backtests``.
+        comparison: Result of ``compare``.
         look: The present use of the range.
-        earlier: Its earlier uses.
+        earlier: Earlier uses of the test range.
         gates: The validation gates of the agents.
         **further: Other fields of ``ReportInputs``: orders and capital, events, hindsight.
     """
@@ -105,7 +105,7 @@ def report_inputs(
     title = f"{split}: {look.first} to {look.last}"
     title += f" in {len(windows)} folds" if windows else ""
     title += ", per year, after costs"
-    title += f" (look {len(earlier) + 1} at this range)" if earlier else ""
+    title += f" (evaluation {len(earlier) + 1} on this range)" if earlier else ""
     figures: dict[str, tuple[Figure, str]] = {}
     for name, agent in list(last.agents.items())[:1]:
         of = f" Of {name} in the last fold." if windows else ""
@@ -137,7 +137,7 @@ def report_inputs(
             "first_decision": look.first,
             "last_bar": look.last,
             "steps": len(comparison.results[comparison.reference].costs),
-            "periods_per_year": whole.market.periods_per_year,
+            "periods_per_year": comparison.results[comparison.reference].periods_per_year,
             "market_hash": whole.market.hash,
             "looks_before": len(earlier),
             "command": look.command,
@@ -147,7 +147,7 @@ def report_inputs(
 
 
 def window_texts(windows: Windows) -> dict[str, str]:
-    """From which day to which each window lasts."""
+    """Return the first and last day of each window as text."""
     return {
         name: " to ".join(str(as_timestamp(moment).astype("datetime64[D]")) for moment in ends)
         for name, ends in windows.items()
@@ -155,18 +155,18 @@ def window_texts(windows: Windows) -> dict[str, str]:
 
 
 def drawable(comparison: Comparison) -> dict[str, BacktestResult]:
-    """Accounts that reached the end, each once, best first."""
+    """Return the accounts that were not ruined, without duplicates, best first."""
     complete = comparison.complete
     return {name: result for name, result in comparison.distinct.items() if name in complete}
 
 
 def number_text(form: str) -> Callable[[float], str]:
-    """How a number of a table is written: nothing for none, and no zero with a sign."""
+    """Return a number of a table as text: nothing for none, and no signed zero."""
     return lambda value: "" if np.isnan(value) else form.format(round(value, 9) + 0.0)
 
 
 def with_difference(growth: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Growth in % as text, in brackets less that of the reference in the same column."""
+    """Return growth in % as text, in brackets less that of the reference in the same column."""
     ahead = growth - growth.loc[reference]
     own = (100 * growth).map(number_text("{:+.1f}"))
     return own + (100 * ahead).map(number_text(" [{:+.1f}]"))

@@ -1,5 +1,7 @@
 """Plots of backtests as matplotlib figures; matplotlib is imported when one is drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -9,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env import metrics
-from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.statistics.bootstrap import resampled
 from portfolio_env.plotting.figures import (
     DOTS_PER_INCH,
@@ -21,18 +22,21 @@ from portfolio_env.plotting.figures import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from portfolio_env.evaluation.backtest import BacktestResult
+
 MAX_LEGEND = 24  # more names than this are unreadable beside a plot
-MAX_CURVES = 6  # more lines than this cannot be told apart
+MAX_CURVES = 6  # more lines than this are indistinguishable
 COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf")
-THIN = 0.6  # times as wide are lines that go up and down a lot
+THIN = 0.6  # line width of volatile curves, as a fraction
 OTHERS = "#b8bec5"  # lines in the background
 
 
 @dataclass(frozen=True)
 class Style:
-    """How an account is drawn; one without a label is background to the others."""
+    """Style of an account's line; one without a label is background to the others."""
 
     color: str = OTHERS
     linewidth: float = 0.7
@@ -40,7 +44,7 @@ class Style:
     zorder: float = 1.0
 
     def line(self, width: float = 1.0) -> dict[str, Any]:
-        """Keywords for ``Axes.plot``, the line as many times as wide."""
+        """Return keywords for ``Axes.plot``, the line as many times as wide."""
         shown = None if self.label is None else plot_label(self.label)
         return {**vars(self), "label": shown, "linewidth": width * self.linewidth}
 
@@ -48,7 +52,7 @@ class Style:
 def styles(
     names: Sequence[str], *, reference: str | None = None, agents: Collection[str] = ()
 ) -> dict[str, Style]:
-    """The same line for the same account in every plot, by name.
+    """Return the same line for the same account in every plot, by name.
 
     The reference is black and agents are drawn wider; beyond ``MAX_CURVES`` accounts the last are
     thin and grey.
@@ -56,7 +60,7 @@ def styles(
     Args:
         names: Accounts, the most interesting first.
         reference: The one that the others are compared with.
-        agents: Those that are always shown.
+        agents: Names of accounts that are always shown.
     """
     first = [*(n for n in names if n == reference), *(n for n in names if n in agents)]
     shown = [*first, *(n for n in names if n not in first)][:MAX_CURVES]
@@ -75,19 +79,25 @@ def styles(
 
 def equity_curves(
     results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
-) -> "Figure":
-    """Value of every account, starting at 1, on a logarithmic axis where the values differ much.
+) -> Figure:
+    """Plot the value of every account from 1, on a logarithmic axis where the values differ much.
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
     """
     figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
-    axes = figure.subplots()
-    drawn = drawn or styles(list(results))
+    _draw_values(figure.subplots(), results, drawn or styles(list(results)))
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _draw_values(
+    axes: Axes, results: Mapping[str, BacktestResult], drawn: Mapping[str, Style]
+) -> None:
     growth = {name: result.values / result.values[0] for name, result in results.items()}
     for name, values in growth.items():
         axes.plot(results[name].timestamps, values, **drawn[name].line())
@@ -95,25 +105,29 @@ def equity_curves(
     axes.set(title="Account value", ylabel="value / initial value")
     value_axis(axes, np.concatenate([growth[n] for n, s in drawn.items() if s.label == n]))
     date_axis(axes)
-    figure.legend(loc="outside right upper", fontsize="small")
-    return figure
 
 
 def drawdown_curves(
     results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
-) -> "Figure":
-    """Fraction each account has lost since its highest value.
+) -> Figure:
+    """Plot the fraction each account has lost since its highest value.
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
     """
     figure = new_figure((WIDTH, 3.8), DOTS_PER_INCH)
-    axes = figure.subplots()
-    drawn = drawn or styles(list(results))
+    _draw_drawdowns(figure.subplots(), results, drawn or styles(list(results)))
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _draw_drawdowns(
+    axes: Axes, results: Mapping[str, BacktestResult], drawn: Mapping[str, Style]
+) -> None:
     deepest = 0.0
     for name, result in results.items():
         losses, style = -100 * metrics.drawdowns(result.values), drawn[name]
@@ -124,12 +138,54 @@ def drawdown_curves(
     axes.set(title="Drawdown", ylabel="below the highest value, %")
     axes.set_ylim(1.05 * deepest or -1, 0)
     date_axis(axes)
+
+
+def comparison_figure(
+    results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
+) -> Figure:
+    """Plot the values of accounts and, below, their drawdowns.
+
+    Args:
+        results: Backtests over the same dates, by the name to show.
+        drawn: How, see ``styles``.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((WIDTH, 6.0), DOTS_PER_INCH)
+    values, losses = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    drawn = drawn or styles(list(results))
+    _draw_values(values, results, drawn)
     figure.legend(loc="outside right upper", fontsize="small")
+    _draw_drawdowns(losses, results, drawn)
     return figure
 
 
-def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
-    """Weights right after trading, stacked over time; short positions and debt hang below zero.
+def account_figure(result: BacktestResult, title: str = "Account value") -> Figure:
+    """Plot one account: its value, its drawdown, and its weights after trading.
+
+    Args:
+        result: One backtest.
+        title: Title of the figure.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((WIDTH, 7.5), DOTS_PER_INCH)
+    values, losses, weights = figure.subplots(3, sharex=True, height_ratios=(3, 2, 3))
+    style = {title: Style("#1f77b4", 1.5, label=title, zorder=3)}
+    _draw_values(values, {title: result}, style)
+    _draw_drawdowns(losses, {title: result}, style)
+    values.set_title(plot_label(title))
+    _draw_weights(weights, result, "Weights")
+    if len(result.assets) < MAX_LEGEND:
+        handles, labels = weights.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right lower", fontsize="small")
+    return figure
+
+
+def weights_area(result: BacktestResult, title: str = "Weights") -> Figure:
+    """Plot weights after trading, stacked over time; short positions and debt lie below zero.
 
     Args:
         result: One backtest.
@@ -139,9 +195,15 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
         PortfolioError: If matplotlib is not installed.
     """
     figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
+    _draw_weights(figure.subplots(), result, title)
+    if len(result.assets) < MAX_LEGEND:
+        figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _draw_weights(axes: Axes, result: BacktestResult, title: str) -> None:
     from matplotlib import color_sequences
 
-    axes = figure.subplots()
     palette = cycle(color_sequences["tab20"])
     colors = ["whitesmoke", *(next(palette) for _ in result.assets)]
     dates = result.timestamps[:-1]
@@ -154,12 +216,9 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
     axes.set(title=plot_label(title), ylabel="weight after trading", xlim=(dates[0], dates[-1]))
     axes.margins(y=0)
     date_axis(axes)
-    if len(names) <= MAX_LEGEND:
-        figure.legend(loc="outside right upper", fontsize="small")
-    return figure
 
 
-POINTS = 200  # of a band: more cannot be seen
+POINTS = 200  # points of a band: more cannot be seen
 
 
 class Bands(NamedTuple):
@@ -184,7 +243,7 @@ def growth_bands(
     resamples: int = 2000,
     seed: int = 0,
 ) -> Bands:
-    """Where the value of each account could have been, had its periods come in other numbers.
+    """Return pointwise bootstrap intervals of the value of each account.
 
     Stationary resamples of time (Politis & Romano 1994, "The Stationary Bootstrap", JASA 89),
     compounded, and their percentiles at every point on its own: a path may well leave its band
@@ -201,12 +260,12 @@ def growth_bands(
     at = np.unique(np.linspace(0, len(series), POINTS + 1).round().astype(np.int64))
 
     def paths(taken: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(P - 1, S, R) cumulated log returns at all points but the first."""
+        """Return (P - 1, S, R) cumulated log returns at all points but the first."""
         return np.cumsum(np.add.reduceat(taken, at[:-1], axis=0), axis=0)
 
     drawn = resampled(series, paths, mean_block=mean_block, resamples=resamples, seed=seed)
     tail = (1 - confidence) / 2
-    # The first value is given: a band starts at 1.
+    # The first value is fixed: a band starts at 1.
     bounds = np.quantile(np.exp(drawn), [tail, 1 - tail], axis=-1)
     low, high = np.pad(bounds, ((0, 0), (1, 0), (0, 0)), constant_values=1.0)
     names = list(log_returns)

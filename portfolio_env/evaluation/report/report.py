@@ -1,4 +1,4 @@
-"""The report of an evaluation: one HTML page that needs no other file, and its pictures as PNG."""
+"""The report of an evaluation: one HTML page that needs no other file, and its figures as PNG."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from portfolio_env.evaluation.report.subperiods import (
     regimes_chapter,
     seeds_chapter,
 )
+from portfolio_env.evaluation.report.tear_sheet import drawdown_texts, tear_sheet
 from portfolio_env.evaluation.summary import LEGEND, overall, sentence, text_table
 from portfolio_env.html import (
     Page,
@@ -41,20 +42,21 @@ from portfolio_env.html import (
     table,
     write_page,
 )
+from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.plotting.returns import correlations, distributions
 
-OPEN = 4  # pictures of weights that are not folded away
-SMALL = 12  # accounts with a small picture of their own
+OPEN = 4  # plots of weights that are not collapsed
+SMALL = 12  # accounts with a small plot of their own
 
 
 def write_report(
     folder: str | Path, comparison: Comparison, inputs: ReportInputs
 ) -> dict[str, Path]:
-    """Write ``report.html`` and its pictures.
+    """Write ``report.html`` and its figures.
 
     Args:
         folder: Receives the page and the PNG files.
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
         inputs: The rest.
 
     Returns:
@@ -75,6 +77,7 @@ def write_report(
     _weights(page, comparison, inputs)
     _risk(page, comparison, inputs, drawn)
     _returns(page, comparison)
+    _tear_sheets(page, comparison, inputs)
     regimes_chapter(page, comparison, inputs)
     events_chapter(page, comparison, inputs)
     reality_chapter(page, comparison, inputs)
@@ -170,7 +173,7 @@ def _risk(
 
 
 def _returns(page: Page, comparison: Comparison) -> None:
-    accounts = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
+    accounts = {n: r for n, r in drawable(comparison).items() if not is_constant(r.returns)}
     if len(accounts) < 2:
         return
     names, returns = list(accounts), np.column_stack([r.returns for r in accounts.values()])
@@ -184,6 +187,29 @@ def _returns(page: Page, comparison: Comparison) -> None:
         )
         figure = distributions(names[:SMALL], returns[:, :SMALL])
         page.add("Distributions", paragraph(text), page.draw("distributions", figure, text))
+
+
+def _tear_sheets(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+    """Add the pages of the agents, the benchmark and the best others, folded."""
+    accounts = drawable(comparison)
+    first = [name for name in (*inputs.agents, comparison.reference) if name in accounts]
+    benchmark = comparison.complete.get(comparison.reference)
+    parts = []
+    for name in list(dict.fromkeys([*first, *accounts]))[:OPEN]:
+        result = accounts[name]
+        note = f"Tear sheet of {name}"
+        figure = tear_sheet(result, name, None if name == comparison.reference else benchmark)
+        listed = drawdown_texts(result)
+        content = page.draw(f"{name}/tear_sheet", figure, note)
+        if len(listed):
+            content += heading("Deepest drawdowns") + table(listed)
+        parts.append(folded(name, content))
+    if parts:
+        text = (
+            "One page per account, for the agents, the benchmark and the best others; grey is the "
+            "benchmark. Months and years are those of the bars' timestamps, in UTC."
+        )
+        page.add("Tear sheets", paragraph(text), *parts)
 
 
 def _practice(
@@ -233,7 +259,7 @@ def _allocation(page: Page, inputs: ReportInputs, capital: float) -> None:
         )
     ]
     for place, (name, orders) in enumerate(inputs.orders.items()):
-        last = np.arange(len(orders)) >= len(orders) - 2  # costs and cash, as assets may be called
+        last = np.arange(len(orders)) >= len(orders) - 2  # assets may be named "costs" or "cash"
         held = orders[(orders["invested"] != 0) | last]
         forms = {"weight": "{:.4f}", "amount": "{:,.2f}", "price": "{:,.6g}", "units": "{:,.6g}"}
         forms["invested"] = "{:,.2f}"
@@ -267,7 +293,7 @@ def _details(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
 
 
 def _fact(value: Any) -> str:
-    """A fact as text; one of several parts, as those of folds, part by part."""
+    """Return a fact as text; one of several parts, as those of folds, part by part."""
     if isinstance(value, Mapping):
         return "; ".join(f"{name}: {part}" for name, part in value.items())
     return str(value)

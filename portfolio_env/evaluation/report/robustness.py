@@ -1,4 +1,4 @@
-"""Sections of a report on doubt: too good to be true, wearing out, chosen by luck."""
+"""Report sections on robustness: plausibility, performance decay, overfitting."""
 
 from collections.abc import Hashable, Mapping
 
@@ -19,6 +19,7 @@ from portfolio_env.evaluation.report.inputs import ReportInputs, drawable, numbe
 from portfolio_env.evaluation.report.plots import Style
 from portfolio_env.evaluation.statistics.overfitting import backtest_overfitting
 from portfolio_env.html import Page, bullets, folded, heading, paragraph, table
+from portfolio_env.metrics.arrays import is_constant
 
 CHECKS = {
     "sharpe": ("Sharpe", "{:.2f}"),
@@ -27,14 +28,14 @@ CHECKS = {
     "participation": ("participation %", "{:.3g}"),
     "capacity": ("capacity", "{:,.0f}"),
 }
-LEAST = 40  # periods below which halves of a record say nothing
+LEAST = 40  # periods below which halves of a record are not informative
 LAGS = (0, 1, 2, 5, 10)
-BLOCKS = 16  # of cross-validation; a quarter of the periods where they are few
-LAG_RESAMPLES = 500  # of the bootstrap of each lag of each strategy
+BLOCKS = 16  # blocks of cross-validation; fewer if there are few periods
+LAG_RESAMPLES = 500  # bootstrap resamples per lag and strategy
 
 
 def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """What mistakes in backtests look like, and the capital at which impact eats the edge."""
+    """Write the section on plausibility checks, and the capital at which impact takes the edge."""
     results = drawable(comparison)
     benchmark = results.get(comparison.reference)
     checks = {
@@ -57,9 +58,9 @@ def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
             "Timing is the correlation of trades with the returns right after them (above 0.1 is "
             "suspicious), foresight the share of what knowing every next bar would have earned "
             "over equal weight (above 0.2), participation the largest trade over the money traded "
-            "in its bar (above 5 %). To pass proves nothing."
+            "in its bar (above 5 %). Passing is not evidence of skill."
         ),
-        bullets(flags) if flags else paragraph("Nothing looks too good to be true."),
+        bullets(flags) if flags else paragraph("All strategies pass."),
         table(_check_texts(checks, comparison.reference)),
         paragraph(_capacity_text(inputs, comparison.reference, initial)),
     ]
@@ -67,7 +68,7 @@ def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
 
 
 def _check_texts(checks: Mapping[str, RealityCheck], reference: str) -> pd.DataFrame:
-    """One row per strategy; what is suspicious has an exclamation mark."""
+    """Return one row per strategy; what is suspicious has an exclamation mark."""
     rows: dict[str, dict[str, str]] = {}
     for name, found in checks.items():
         rows[name], measured = {}, found.table.to_dict("index")
@@ -98,16 +99,16 @@ def _capacity_text(inputs: ReportInputs, reference: str, initial: float) -> str:
     )
     return (
         f"Participation is that of accounts which begin with {initial:,.0f}. "
-        f"Capacity is the capital at which market impact (square root, {model}) eats the edge over "
-        f"{reference.replace('_', ' ')}; none is given where there is no edge."
+        f"Capacity is the capital at which market impact (square root, {model}) consumes the edge "
+        f"over {reference.replace('_', ' ')}; none is given where there is no edge."
     )
 
 
 def decay_chapter(
     page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, Style]
 ) -> None:
-    """Whether ratios fall, correlations rise, and signals survive a delay."""
-    results = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
+    """Write the section on decay: falling ratios, rising correlations, lagged signals."""
+    results = {n: r for n, r in drawable(comparison).items() if not is_constant(r.returns)}
     reference = results.get(comparison.reference)
     if reference is None or len(reference.costs) < LEAST:
         return
@@ -118,7 +119,7 @@ def decay_chapter(
     for name, result in others.items():
         try:
             edges[name] = signal_decay(result, inputs.panel, LAGS, resamples=LAG_RESAMPLES)
-        except ArgumentError:  # late weights with debt lose everything
+        except ArgumentError:  # lagged weights with debt lose everything
             continue
     parts = [
         heading("First and second half"),
@@ -159,7 +160,7 @@ def _drift_texts(results: Mapping[str, BacktestResult], reference: BacktestResul
 
 
 def _change(row: Mapping[Hashable, float]) -> str:
-    """A change with its interval; that of a perfect correlation has none."""
+    """Return a change with its interval as text; that of a perfect correlation has none."""
     parts = [row["change"], row["low"], row["high"]]
     if not np.isfinite(parts).all():
         return "no interval"
@@ -178,16 +179,17 @@ def _edge_texts(edges: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def overfitting_chapter(page: Page, comparison: Comparison) -> None:
-    """How likely the choice of the best strategy is overfitted."""
-    results = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
+    """Write the section on the probability that the choice of the best strategy is overfitted."""
+    drawn = drawable(comparison).items()
+    results = {n: r for n, r in drawn if not is_constant(r.excess_returns)}
     periods = len(next(iter(results.values())).costs) if results else 0
     blocks = min(BLOCKS, periods // 4 // 2 * 2)
     if len(results) < 2 or blocks < 4:
         return
-    returns = np.column_stack([result.returns for result in results.values()])
+    returns = np.column_stack([result.excess_returns for result in results.values()])
     try:
         found = backtest_overfitting(returns, blocks=blocks)
-    except ArgumentError:  # one is all in cash for half of the range
+    except ArgumentError:  # some account is all in cash for half of the range
         return
     note = (
         f"The range is cut into {blocks} blocks; each half of them in turn chooses the strategy "

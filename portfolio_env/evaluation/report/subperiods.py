@@ -1,7 +1,10 @@
-"""Sections of a report on stretches of time: seeds, years or folds, crises, regimes, events."""
+"""Report sections on seeds and sub-periods: years or folds, crises, regimes, events."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -36,7 +39,10 @@ from portfolio_env.evaluation.statistics import Interval
 from portfolio_env.html import Page, folded, heading, paragraph, table
 from portfolio_env.market.timeline import Date, Windows, as_timestamp
 
-PATIENCE = 60  # bars after which a break that was not told counts as missed
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+PATIENCE = 60  # bars after which an undetected break counts as missed
 REGIMES = ("calm", "turbulent")
 SEED_MEASURES = {
     "annual_log_growth": ("growth %", 100, "{:+.1f}"),
@@ -47,7 +53,7 @@ SEED_MEASURES = {
 
 
 def seeds_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """Every seed, and their interquartile mean."""
+    """Write the section on every seed, and their interquartile mean."""
     groups = inputs.seeds
     if not groups:
         return
@@ -70,7 +76,7 @@ def seeds_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> N
         paragraph(
             "What differs by the seed of the training alone. The mean leaves out the best and the "
             "worst quarter of the seeds, rounded down; its 95 % interval is that of other seeds in "
-            "this same stretch of time. It does not say how the agents fare in other times: for "
+            "this same period. It does not say how the agents fare in other times: for "
             "that see the intervals of the verdict."
         ),
         table(pd.DataFrame.from_dict(rows, orient="index")),
@@ -78,7 +84,7 @@ def seeds_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> N
 
 
 def seed_sentences(comparison: Comparison, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """What the seeds say together about each group, against the reference."""
+    """Return sentences on all seeds of each group together, against the reference."""
     summary = seeds_summary(comparison.table, groups, ["growth_difference"])
     known = comparison.reference.replace("_", " ")
     sentences = []
@@ -99,7 +105,7 @@ def _interval(found: Interval, scale: float, form: str) -> str:
 
 
 def blocks_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """Growth against the reference in every fold, or every calendar year."""
+    """Write the section on growth against the reference in every fold, or every calendar year."""
     results, reference = drawable(comparison), comparison.reference
     windows = inputs.folds or calendar_windows(inputs.bars.timestamps)
     if len(results) < 2 or reference not in results or not windows:
@@ -122,8 +128,8 @@ def blocks_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> 
 
 def _differences(
     page: Page, name: str, growth: pd.DataFrame, reference: str, note: str
-) -> list[str]:
-    """Growth by strategy and stretch of time: a map of differences, and the numbers."""
+) -> list[Markup]:
+    """Write growth by strategy and sub-period: a map of differences, and the numbers."""
     known = reference.replace("_", " ")
     ahead = growth.drop(index=reference) - growth.loc[reference]
     figure = evidence_plots.difference_map(ahead, f"Log growth less that of {known}, %")
@@ -142,11 +148,11 @@ def _spans(windows: Windows) -> str:
 
 
 def regimes_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """Known crises, regimes as they could be told, and how well those tell the crises."""
+    """Write the section on known crises, filtered regimes, and how well those detect the crises."""
     results = drawable(comparison)
     if len(results) < 2 or comparison.reference not in results:
         return
-    parts: list[str] = []
+    parts: list[Markup] = []
     known = known_dates(inputs.panel)
     breaks: Mapping[str, Date] = {}
     if known is not None:
@@ -160,15 +166,15 @@ def regimes_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
 
 def _known(
     page: Page, results: dict[str, BacktestResult], reference: str, windows: Windows
-) -> list[str]:
-    """How every account fared in stretches that are known by name."""
+) -> list[Markup]:
+    """Write every account's performance in windows that are known by name."""
     found = performance_in(results, windows)
     reached = found.loc[(slice(None), reference), "bars"].droplevel("strategy")
     inside = {name: windows[name] for name in windows if reached[name] > 0}
     if not inside:
         return []
     note = (
-        "Log growth within stretches that were named in hindsight, not per year. Before and after "
+        "Log growth within known periods, named in hindsight, not per year. Before and after "
         "are the 90 days before and the 250 days from a break on, as far as they lie in the range. "
         f"{_spans(inside)}."
     )
@@ -177,7 +183,7 @@ def _known(
     back = found["recovery"].unstack("window").loc[list(results), list(inside)]
     deep = losses.map("{:.1f}".format) + back.map(lambda bars: f" [{_bars(bars)}]")
     return [
-        heading("Known stretches"),
+        heading("Known periods"),
         *_differences(page, "stretches", growth, reference, note),
         folded("Largest drawdown within, %, in brackets until it was made good", table(deep)),
     ]
@@ -189,29 +195,29 @@ def _told(
     reference: str,
     breaks: Mapping[str, Date],
     inputs: ReportInputs,
-) -> list[str]:
-    """Growth in regimes that a model, fitted to the training range, told from the past alone."""
+) -> list[Markup]:
+    """Write growth in the filtered regimes of a model that was fitted to the training range."""
     if inputs.train is None or find_spec("statsmodels") is None:
         return []
     try:
         model, path = told_regimes(inputs.panel, inputs.train, inputs.rows)
     except PortfolioError as error:
-        return [paragraph(f"Regimes cannot be told: {error}")]
+        return [paragraph(f"Regimes cannot be detected: {error}")]
     growth = growth_by_regime(results, path[:-1], REGIMES)
-    note = _regime_text(model, path, inputs.panel.periods_per_year)
-    parts = [heading("Regimes as they were told")]
+    note = _regime_text(model, path, inputs.panel.bars_per_year(*inputs.rows))
+    parts = [heading("Filtered regimes")]
     if growth.loc[reference].notna().all():
         parts += _differences(page, "regimes", growth, reference, note)
-    else:  # all but always the same one: that is all there is to say
+    else:  # almost always the same regime: no table is needed
         parts.append(paragraph(note))
     rows = np.searchsorted(inputs.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
     if breaks:
         scores = detection_scores(
-            path, sorted(set(rows)), inputs.panel.periods_per_year, patience=PATIENCE
+            path, sorted(set(rows)), inputs.panel.bars_per_year(*inputs.rows), patience=PATIENCE
         )
         parts.append(
             paragraph(
-                f"Of {len(breaks)} known breaks ({', '.join(breaks)}) it told "
+                f"Of {len(breaks)} known breaks ({', '.join(breaks)}) it detected "
                 f"{100 * scores.detected:.0f} % within {PATIENCE} bars; the median lag is "
                 f"{_lag(scores.detection_lag)}, until it stayed so {_lag(scores.adaptation)}; "
                 f"{scores.false_alarms:.1f} other changes of regime a year."
@@ -224,8 +230,8 @@ def _regime_text(model: RegimeModel, path: NDArray[np.int64], year: float) -> st
     calm, turbulent = (f"{100 * sigma * np.sqrt(year):.0f} %" for sigma in model.volatilities)
     return (
         f"A Markov chain of two regimes, fitted to the mean return of the assets in the training "
-        f"range: volatility {calm} a year in calm and {turbulent} in turbulent times. Which one is "
-        "in force was told at every bar from what was known by then: turbulence at "
+        f"range: volatility {calm} a year in calm and {turbulent} in turbulent times. The one "
+        "in force was filtered at every bar from data up to it: turbulence at "
         f"{100 * np.mean(path):.0f} % of the bars. Log growth per year over the bars of each."
     )
 
@@ -239,7 +245,7 @@ def _lag(count: float) -> str:
 
 
 def events_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """What prices did around the events of a file, and what every account made of them."""
+    """Write the section on prices around the events of a file, and every account's profit."""
     if inputs.events is None:
         return
     first, last = inputs.bars.timestamps[[0, -1]]

@@ -1,4 +1,4 @@
-"""How sure results are: intervals, tests of differences, corrections for many trials, seeds.
+"""Statistical inference: intervals, tests of differences, corrections for many trials, seeds.
 
 - How sure is a measure, or its difference between accounts? ``resample_measures``.
 - Does one account outgrow another? ``growth_difference`` (bootstrap), ``growth_difference_test``.

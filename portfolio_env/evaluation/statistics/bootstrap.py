@@ -1,4 +1,4 @@
-"""The stationary bootstrap: resamples of time that keep neighbours together, and their intervals.
+"""Stationary bootstrap: resamples of time that keep neighbours together, and their intervals.
 
 Politis & Romano (1994), "The Stationary Bootstrap", JASA 89.
 """
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.checks import check_integer, check_number
+from portfolio_env.metrics.arrays import ROUNDING
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -17,13 +18,13 @@ _CHUNK = 2**20  # resampled numbers held at a time: 8 MB, about what caches hold
 
 
 class Interval(NamedTuple):
-    """A point estimate, the bounds of its confidence interval, and a two-sided p-value.
+    """Point estimate, bounds of its confidence interval, and a two-sided p-value.
 
     Attributes:
-        estimate: What the data say.
+        estimate: Point estimate in the data.
         low: Lower bound.
         high: Upper bound.
-        p_value: Of the null hypothesis that the true number is 0; for a number that cannot be 0,
+        p_value: p-value of the null hypothesis of 0; for a number that cannot be 0,
             a volatility say, it means nothing.
     """
 
@@ -36,7 +37,7 @@ class Interval(NamedTuple):
 def stationary_bootstrap_indices(
     n_periods: int, mean_block: float, generator: np.random.Generator
 ) -> NDArray[np.int64]:
-    """One resample of time: blocks of geometric length from random starts, wrapping at the end.
+    """Draw one resample of time: blocks of geometric length, random starts, wrapped at the end.
 
     Keeping neighbours together keeps the autocorrelation and the volatility clusters that drawing
     single periods would destroy.
@@ -57,7 +58,7 @@ def stationary_bootstrap_indices(
 
 
 def optimal_block_length(series: ArrayLike) -> float:
-    """Mean block length with which the resampled mean of a series has the most accurate variance.
+    """Return the mean block length for the most accurate variance of a series' resampled mean.
 
     ``(G^2 / g(0)^2)^(1/3) K^(1/3)`` with ``G = sum_k w(k/M) |k| R(k)`` and ``g(0) = sum_k w(k/M)
     R(k)``, where R are the autocovariances and w the flat-top window, 1 up to half of M and then
@@ -73,11 +74,11 @@ def optimal_block_length(series: ArrayLike) -> float:
         Periods, from 1 (no autocorrelation) to the least of ``3 sqrt(K)`` and ``K / 3``, rounded
         up; 1 for a constant series or fewer than 9 periods.
     """
-    # The library arch has it too, but comparisons must run without extras; a test holds the two
-    # against each other.
+    # The library arch has it too, but comparisons must run without extras; a test compares the
+    # two.
     values = np.asarray(series, np.float64)
     n = len(values)
-    if n < 9 or np.ptp(values) == 0:
+    if n < 9 or np.ptp(values) <= ROUNDING * np.abs(values).max():
         return 1.0
     run = max(5, int(np.log10(n)))
     last = int(np.ceil(np.sqrt(n))) + run  # less than n, which is 9 or more
@@ -105,7 +106,7 @@ def resampled(
     resamples: int,
     seed: int,
 ) -> FloatArray:
-    """A statistic of every stationary resample of time.
+    """Compute a statistic of every stationary resample of time.
 
     Args:
         series: (K, ...) numbers; whatever stands in one row stays together.
@@ -140,7 +141,7 @@ def resampled(
 
 
 def percentile_interval(estimate: float, draws: FloatArray, confidence: float) -> Interval:
-    """Percentile interval of bootstrap draws, and the p-value at which it would begin to hold 0.
+    """Return the percentile interval of bootstrap draws, and the p-value at which it touches 0.
 
     Efron & Tibshirani (1993), "An Introduction to the Bootstrap", ch. 13 and 15.4. The bounds are
     draws, not interpolated between them.

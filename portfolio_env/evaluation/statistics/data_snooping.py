@@ -1,4 +1,4 @@
-"""Many strategies against one benchmark, or against each other, without picking the lucky one."""
+"""Tests of many strategies, against a benchmark or each other, corrected for data snooping."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,16 +12,16 @@ from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.statistics.bootstrap import FloatArray, optimal_block_length
 from portfolio_env.names import indices_of
 
-ROUNDING = 1e-9  # a deviation that is less of the largest difference is none
+ROUNDING = 1e-9  # smaller deviations, relative to the largest difference, are rounding noise
 
 
 class SuperiorityTest(NamedTuple):
-    """Does the best of the strategies truly outgrow the benchmark?
+    """Result of the test whether the best of the strategies outgrows the benchmark.
 
     Attributes:
         best: Name of the strategy of largest mean difference.
         estimate: Its difference in yearly log growth.
-        p_value: Of the null hypothesis that no strategy outgrows the benchmark.
+        p_value: p-value of the null hypothesis that no strategy outgrows the benchmark.
         p_value_low: The liberal p-value: strategies worse than the benchmark count as left out.
         p_value_high: The conservative one: they count as equal to it (White's reality check).
     """
@@ -34,11 +34,11 @@ class SuperiorityTest(NamedTuple):
 
 
 class ConfidenceSet(NamedTuple):
-    """The strategies among which the best lies, with the asked confidence.
+    """Model confidence set: it contains the best strategy with the given confidence.
 
     Attributes:
         included: Their names.
-        p_values: By name, from the first strategy to be left out on; those at most 1 - confidence
+        p_values: p-values by name, in order of elimination; those at most 1 - confidence
             are left out.
     """
 
@@ -55,7 +55,7 @@ def superiority_test(
     resamples: int = 2000,
     seed: int = 0,
 ) -> SuperiorityTest:
-    """Hansen's test for superior predictive ability, on log growth.
+    """Run Hansen's test for superior predictive ability, on log growth.
 
     Hansen (2005), "A Test for Superior Predictive Ability", Journal of Business & Economic
     Statistics 23: the statistic is the largest mean difference in units of its own standard error,
@@ -85,7 +85,7 @@ def superiority_test(
     differences = others.sub(frame[benchmark], axis=0)
     block = _block(differences, mean_block, resamples)
     # arch compares losses: the smaller the better. It takes the largest mean as it is, whatever
-    # ``studentize`` says, and the wildest strategy would hide all others.
+    # ``studentize`` says, and the most volatile strategy would hide all others.
     losses = -differences.to_numpy() / _deviations(differences.to_numpy(), block)
     test = _arch().SPA(
         np.zeros(len(losses)),
@@ -114,7 +114,7 @@ def model_confidence_set(
     resamples: int = 2000,
     seed: int = 0,
 ) -> ConfidenceSet:
-    """The strategies that cannot be told from the best one, by log growth.
+    """Return the strategies that are statistically indistinguishable from the best, by log growth.
 
     Hansen, Lunde & Nason (2011), "The Model Confidence Set", Econometrica 79, with the range
     statistic, as in the library arch (stationary bootstrap). The more chance there is in the
@@ -176,7 +176,7 @@ def _block(differences: pd.DataFrame, mean_block: float | None, resamples: int) 
 
 
 def _deviations(differences: FloatArray, block: int) -> FloatArray:
-    """(N,) root of K times the variance of the mean of resamples of (K, N) series.
+    """Return (N,) root of K times the variance of the mean of resamples of (K, N) series.
 
     With the autocovariances R it is ``R(0) + 2 sum_k kappa(k) R(k)``: Politis & Romano (1994), "The
     Stationary Bootstrap", JASA 89, lemma 1; w of Hansen (2005), section 2.4.
@@ -188,7 +188,7 @@ def _deviations(differences: FloatArray, block: int) -> FloatArray:
     lags, stays = np.arange(1, n), 1 - 1 / block
     kappa = (1 - lags / n) * stays**lags + lags / n * stays ** (n - lags)
     variances = covariances[0] + 2 * kappa @ covariances[1:]
-    least = ROUNDING * np.abs(differences).max(axis=0)  # of one that never changes
+    least = ROUNDING * np.abs(differences).max(axis=0)  # deviation of a constant series
     return np.maximum(np.sqrt(np.maximum(variances, 0.0)), least)
 
 
@@ -196,7 +196,5 @@ def _arch() -> Any:
     try:
         from arch import bootstrap
     except ImportError as error:
-        raise PortfolioError(
-            "this needs the library arch; pip install 'portfolio-env[evaluation]'"
-        ) from error
+        raise PortfolioError("this needs the library arch; pip install arch") from error
     return bootstrap

@@ -1,4 +1,4 @@
-"""Does one account grow faster than another: a bootstrap interval and a robust t-test."""
+"""Differences in growth between two accounts: a bootstrap interval and a robust t-test."""
 
 from typing import Any
 
@@ -13,6 +13,7 @@ from portfolio_env.evaluation.statistics.bootstrap import (
     percentile_interval,
     resampled,
 )
+from portfolio_env.metrics.arrays import is_constant
 
 
 def growth_difference(
@@ -25,10 +26,10 @@ def growth_difference(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Difference in yearly log growth between two accounts over the same periods.
+    """Return the difference in yearly log growth between two accounts over the same periods.
 
     Paired: both accounts are resampled at the same times, so what moves both cancels. The bounds
-    are percentiles of the resampled differences. The interval describes chance in *this* stretch
+    are percentiles of the resampled differences. The interval describes chance in *this* period
     of time; it knows nothing of other markets, nor of strategies that were tried and dropped.
 
     Args:
@@ -70,7 +71,7 @@ def growth_difference_test(
     lags: int | None = None,
     confidence: float = 0.95,
 ) -> Interval:
-    """Difference in yearly log growth with a t-test that allows for autocorrelation.
+    """Return the difference in yearly log growth with a t-test that allows for autocorrelation.
 
     The variance of the mean difference is that of Newey & West (1987), "A Simple, Positive
     Semi-Definite, Heteroskedasticity and Autocorrelation Consistent Covariance Matrix",
@@ -102,7 +103,7 @@ def growth_difference_test(
             f"{n} periods must be at least 3, lags={lags!r} from 0 to {n - 1} and "
             f"confidence={confidence!r} inside (0, 1)."
         )
-    if np.ptp(difference) == 0:
+    if is_constant(difference / periods_per_year):
         return Interval(float(difference[0]), np.nan, np.nan, np.nan)
     fitted = (
         _linear_model()
@@ -118,7 +119,7 @@ def growth_difference_test(
 
 
 def paired_difference(log_returns: ArrayLike, benchmark_log_returns: ArrayLike) -> FloatArray:
-    """(K,) differences of two series of log returns over the same periods.
+    """Return (K,) differences of two series of log returns over the same periods.
 
     Raises:
         ArgumentError: If the series differ in shape or are not finite.
@@ -142,6 +143,6 @@ def _linear_model() -> Any:
         from statsmodels.regression import linear_model
     except ImportError as error:
         raise PortfolioError(
-            "growth_difference_test needs statsmodels; pip install 'portfolio-env[evaluation]'"
+            "growth_difference_test needs statsmodels; pip install statsmodels"
         ) from error
     return linear_model

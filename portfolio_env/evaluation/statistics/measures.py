@@ -16,7 +16,14 @@ from portfolio_env.evaluation.statistics.bootstrap import (
 from portfolio_env.metrics import MEASURES, RELATIVE_MEASURES, TrackRecord
 from portfolio_env.names import indices_of
 
-_RESAMPLED = ("returns", "turnovers", "cost_shares", "effective_numbers", "exposures")
+_RESAMPLED = (
+    "returns",
+    "excess_returns",
+    "turnovers",
+    "cost_shares",
+    "effective_numbers",
+    "exposures",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +45,7 @@ class ResampledMeasures:
     mean_block: float
 
     def interval(self, strategy: str, measure: str, confidence: float = 0.95) -> Interval:
-        """A measure of one account with its percentile interval.
+        """Return a measure of one account with its percentile interval.
 
         Raises:
             ArgumentError: For unknown names, or a confidence outside (0, 1).
@@ -49,13 +56,13 @@ class ResampledMeasures:
     def difference(
         self, strategy: str, reference: str, measure: str, confidence: float = 0.95
     ) -> Interval:
-        """A measure of one account less that of another, paired: what moves both cancels.
+        """Return a measure of one account less that of another, paired: what moves both cancels.
 
         Raises:
             ArgumentError: For unknown names, or a confidence outside (0, 1).
         """
         own, other = self._place(strategy, measure), self._place(reference, measure)
-        with np.errstate(invalid="ignore"):  # infinite in both is no difference that is known
+        with np.errstate(invalid="ignore"):  # infinity minus infinity is undefined
             estimate = self.estimates[own] - self.estimates[other]
             draws = self.draws[own] - self.draws[other]
         return percentile_interval(estimate, draws, confidence)
@@ -76,7 +83,7 @@ def resample_measures(
     resamples: int = 2000,
     seed: int = 0,
 ) -> ResampledMeasures:
-    """Measures of accounts over the same periods, in the data and in resamples of time.
+    """Compute measures of accounts over the same periods, in the data and in resamples of time.
 
     A period is drawn whole: the returns, trades and holdings of all accounts in it stay together.
     Measures of the path (drawdowns, recovery, Calmar ratio, profit factor) are those of the path
@@ -120,7 +127,7 @@ def resample_measures(
         raise ArgumentError("measures is empty; name one, or leave it out for all.")
 
     def evaluate(record: TrackRecord) -> FloatArray:
-        """(M, S, ...) measures of a record with the accounts on the first lane axis."""
+        """Return (M, S, ...) measures of a record with the accounts on the first lane axis."""
         found = []
         for name in names:
             if name in MEASURES:
@@ -164,7 +171,7 @@ def _stacked_returns(records: Mapping[str, TrackRecord]) -> FloatArray:
 
 
 def _compounded(taken: FloatArray) -> TrackRecord:
-    """The track records (K, S, R) of resampled series (K, 5, S, R)."""
+    """Return the track records (K, S, R) of resampled series (K, 6, S, R)."""
     fields = dict(zip(_RESAMPLED, np.moveaxis(taken, 1, 0), strict=True))
     returns = fields["returns"]
     # Laid out like the resamples, time contiguous.

@@ -1,4 +1,4 @@
-"""How likely a choice among many strategies is overfitted, by combinatorial cross-validation."""
+"""Probability of backtest overfitting, by combinatorially symmetric cross-validation."""
 
 from itertools import combinations
 from typing import NamedTuple
@@ -7,10 +7,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.errors import ArgumentError
+from portfolio_env.metrics.arrays import ROUNDING
 
 
 class Overfitting(NamedTuple):
-    """What becomes, on the other half of the record, of the strategy that was best on one half.
+    """Out-of-sample performance of the strategies that were best in sample, over all splits.
 
     Attributes:
         probability: Share of the splits in which it ends in the lower half of all strategies: the
@@ -28,7 +29,7 @@ class Overfitting(NamedTuple):
 
 
 def backtest_overfitting(returns: ArrayLike, *, blocks: int = 16) -> Overfitting:
-    """Combinatorially symmetric cross-validation of the choice by Sharpe ratio.
+    """Cross-validate the choice by Sharpe ratio, combinatorially and symmetrically.
 
     The record is cut into blocks of equal length; each half of them in turn chooses the strategy
     with the best Sharpe ratio, and the other half ranks it: with rank r of N, the logit is
@@ -37,7 +38,8 @@ def backtest_overfitting(returns: ArrayLike, *, blocks: int = 16) -> Overfitting
     of Computational Finance 20, sections 2 and 3.
 
     Args:
-        returns: (K, N) simple returns of N >= 2 strategies: all that were tried, not the good ones.
+        returns: (K, N) simple returns, in excess of cash where it earns anything, of N >= 2
+            strategies: all that were tried, not the good ones.
         blocks: Even number of blocks, from 4 to 20; up to ``blocks - 1`` periods at the start are
             left out so that all are equally long.
 
@@ -81,14 +83,14 @@ def backtest_overfitting(returns: ArrayLike, *, blocks: int = 16) -> Overfitting
 
 
 def _sharpes(cut: NDArray[np.float64], picked: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(C, N) Sharpe ratios per period over the picked blocks, from the sums over every block."""
+    """Return (C, N) Sharpe ratios per period over the picked blocks, from sums of every block."""
     periods = picked.sum(axis=1, keepdims=True) * cut.shape[1]
-    centre = cut.mean(axis=(0, 1))  # what is summed is small against it otherwise
+    centre = cut.mean(axis=(0, 1))  # otherwise rounding dominates the sum
     around = cut - centre
     means = picked @ around.sum(axis=1) / periods
     squares = picked @ np.square(around).sum(axis=1) / periods
     spread = squares - np.square(means)
-    if (spread <= 1e-12 * squares.max(axis=0)).any():
+    if (spread <= np.maximum(1e-12 * squares.max(axis=0), ROUNDING**2)).any():
         raise ArgumentError(
             "a strategy has no risk on some half of the record (it stays in cash?); leave it out."
         )

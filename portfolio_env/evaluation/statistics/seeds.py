@@ -1,4 +1,4 @@
-"""What a learner does over its seeds, without the luck of the best and the worst of them."""
+"""Performance of a learner over its seeds, by robust means."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -9,7 +9,7 @@ from portfolio_env.evaluation.statistics.bootstrap import FloatArray, Interval, 
 
 
 def interquartile_mean(scores: ArrayLike) -> FloatArray:
-    """Mean of the middle half: a quarter of the scores, rounded down, is left out at either end.
+    """Return the mean of the middle half: a quarter, rounded down, is cut at either end.
 
     Args:
         scores: (n, ...) scores, n >= 1.
@@ -28,10 +28,10 @@ def interquartile_mean(scores: ArrayLike) -> FloatArray:
 def seeds_interval(
     scores: ArrayLike, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Interquartile mean over seeds and markets, with a stratified bootstrap interval.
+    """Return the interquartile mean over seeds and markets, with a stratified bootstrap interval.
 
     Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
-    NeurIPS, sections 4.1 and 4.3: seeds are drawn anew within each market, and the mean is taken
+    NeurIPS, sections 4.1 and 4.3: seeds are drawn again within each market, and the mean is taken
     over all scores. The interval describes other seeds on the *same* markets and periods. Seeds
     are no independent samples of a market: how a strategy fares in other times is the business of
     intervals over time.

@@ -1,7 +1,7 @@
-"""How sure a Sharpe ratio is: given its sample, and given how many were tried to find it.
+"""Tests of Sharpe ratios: probabilistic, and deflated for the number of trials.
 
 Periods are taken as independent draws of one distribution, skewed and fat-tailed as it may be; with
-autocorrelation the bootstrap is the better judge.
+autocorrelation the bootstrap is more reliable.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ _NORMAL = NormalDist()
 
 
 class SharpeTest(NamedTuple):
-    """A yearly Sharpe ratio against a threshold.
+    """Test of a yearly Sharpe ratio against a threshold.
 
     Attributes:
         estimate: Sharpe ratio.
@@ -28,7 +28,7 @@ class SharpeTest(NamedTuple):
         high: Upper bound.
         p_value: One-sided, of the null hypothesis that the true ratio is not above the threshold.
         probability: 1 - p_value: the probabilistic (or deflated) Sharpe ratio.
-        threshold: What it is tested against.
+        threshold: Sharpe ratio of the null hypothesis.
     """
 
     estimate: float
@@ -47,7 +47,7 @@ def probabilistic_sharpe_ratio(
     risk_free_annual: float = 0.0,
     confidence: float = 0.95,
 ) -> SharpeTest:
-    """Is the true Sharpe ratio above a threshold (Bailey & Lopez de Prado 2012)?
+    """Test whether the true Sharpe ratio exceeds a threshold (Bailey & Lopez de Prado 2012).
 
     ``Z[(SR - SR*) sqrt(K - 1) / sqrt(1 - g3 SR + (g4 - 1) / 4 SR^2)]`` with the normal distribution
     Z, ratios per period, and skewness g3 and kurtosis g4 (3 for normal returns) from moments that
@@ -102,11 +102,11 @@ def deflated_sharpe_ratio(
     risk_free_annual: float = 0.0,
     confidence: float = 0.95,
 ) -> SharpeTest:
-    """Is the Sharpe ratio of the best of many trials above what the best of as many draws shows?
+    """Test whether the best of many Sharpe ratios exceeds the expected best of as many draws.
 
     The probabilistic Sharpe ratio with ``expected_maximum_sharpe`` as the threshold (Bailey & Lopez
     de Prado 2014, "The Deflated Sharpe Ratio", Journal of Portfolio Management 40). It is only as
-    honest as the count: every variant that was looked at is a trial.
+    honest as the count: every variant that was evaluated is a trial.
 
     Args:
         returns: (K,) simple returns of the chosen strategy, K >= 3.
@@ -140,7 +140,7 @@ def deflated_sharpe_ratio(
 
 
 def expected_maximum_sharpe(n_trials: float, deviation: float) -> float:
-    """About the largest of N independent normal Sharpe ratios around 0, in their own unit.
+    """Return the expected largest of N independent normal Sharpe ratios around 0, approximately.
 
     ``s ((1 - g) Z^-1[1 - 1 / N] + g Z^-1[1 - 1 / (N e)])`` with Euler's constant g (Bailey & Lopez
     de Prado 2014).

@@ -1,4 +1,4 @@
-"""Calendar: what the clock says at bar t, the same for every asset.
+"""Calendar features: functions of the time of bar t, the same for every asset.
 
 Angles come as sine and cosine, so that midnight is near midnight and December near January. Labels
 are read as UTC, or as the exchange's date.
@@ -19,22 +19,22 @@ _TURN = 2 * np.pi
 
 
 def _hour(bars: Bars) -> FloatArray:
-    """Share of a day since midnight, (T,)."""
+    """Return the share of a day since midnight, (T,)."""
     return np.mod(bars.timestamps.astype(np.int64) / 86_400e9, 1)
 
 
 def _weekday(bars: Bars) -> FloatArray:
-    """Share of a week since Monday, by days, (T,)."""
+    """Return the share of a week since Monday, by days, (T,)."""
     return pd.DatetimeIndex(bars.timestamps).day_of_week.to_numpy() / 7
 
 
 def _monthday(bars: Bars) -> FloatArray:
-    """Share of the longest month since its first day, (T,)."""
+    """Return the share of the longest month since its first day, (T,)."""
     return (pd.DatetimeIndex(bars.timestamps).day.to_numpy() - 1) / 31
 
 
 def _yearday(bars: Bars) -> FloatArray:
-    """Share of the longest year since 1 January, (T,)."""
+    """Return the share of the longest year since 1 January, (T,)."""
     return (pd.DatetimeIndex(bars.timestamps).day_of_year.to_numpy() - 1) / 366
 
 
@@ -68,7 +68,7 @@ def bar_gap(bars: Bars) -> FloatArray:
 
 
 def _session(bars: Bars, zone: str, opens: float, closes: float) -> FloatArray:
-    """1 where a bar is labelled within the hours of an exchange on a weekday, else 0, (T, N)."""
+    """Return 1 where a bar is labelled within an exchange's hours on a weekday, else 0, (T, N)."""
     local = pd.DatetimeIndex(bars.timestamps).tz_localize("UTC").tz_convert(zone)
     hour = local.hour.to_numpy() + local.minute.to_numpy() / 60
     open_now = (hour >= opens) & (hour < closes) & (local.day_of_week.to_numpy() < 5)

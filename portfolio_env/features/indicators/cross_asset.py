@@ -1,4 +1,4 @@
-"""Cross-asset: an asset against the others, and what all of them do together."""
+"""Cross-asset features: an asset relative to the others, and aggregates of all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from portfolio_env.market.panel import FloatArray
 
 
 def ranked(x: FloatArray) -> FloatArray:
-    """Rank among the assets that have a value, ties sharing theirs, (T, N) in [-1, 1]."""
+    """Return ranks among the assets that have a value, ties sharing theirs, (T, N) in [-1, 1]."""
     rank = pd.DataFrame(x).rank(axis=1).to_numpy()
     count = (~np.isnan(x)).sum(axis=1, keepdims=True)
     return np.where(count > 1, 2 * (rank - 1) / np.maximum(count - 1, 1) - 1, 0.0 * rank)
@@ -46,7 +46,7 @@ def market_beta(bars: Bars, w: int) -> FloatArray:
     lookback=lambda w: w + 1,
 )
 def lead_lag_corr(bars: Bars, w: int) -> FloatArray:
-    """Correlation with the reference one bar earlier, in [-1, 1]: does it follow?"""
+    """Correlation with the reference one bar earlier, in [-1, 1]."""
     return correlation(bars.returns, lagged(bars.market_returns, 1), w)
 
 
@@ -69,7 +69,7 @@ def market_return(bars: Bars, w: int) -> FloatArray:
     lookback=lambda w: w,
 )
 def return_dispersion(bars: Bars, w: int) -> FloatArray:
-    """How far the assets go apart in one bar, the same for every asset."""
+    """Dispersion of the assets' returns in one bar, the same for every asset."""
     off = (bars.returns - across(bars.returns)) ** 2
     count = (~np.isnan(off)).sum(axis=1, keepdims=True)
     spread = np.sqrt(across(off) * count / np.where(count > 1, count - 1, np.nan))

@@ -1,4 +1,4 @@
-"""Levels: indicators in the units of prices and volumes, for those who want them raw.
+"""Levels: indicators in the units of prices and volumes, not stationary.
 
 They wander with the price, so that a network trained on one range has never seen the next: the
 other groups hold the same indicators relative to the close, to their average or to their past.

@@ -1,4 +1,4 @@
-"""The group "ta": further indicators of the library ``ta``, by its own code, made stationary.
+"""Group "ta": further indicators of the library ``ta``, by its own code, made stationary.
 
 They are no part of the preset "full": switch them on by name ("ta", "cci_20"). ``ta`` is called on
 each asset's runs of bars without a gap, and what it writes before an indicator has seen enough of

@@ -1,4 +1,4 @@
-"""How the library ``ta`` is called: on each asset's runs of bars without a gap."""
+"""Adapter of the library ``ta``, applied to each asset's runs of bars without a gap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = SimpleNamespace
 
 
 def ta() -> ModuleType:
-    """The library.
+    """Return the library.
 
     Raises:
         DataError: If it is not installed.
@@ -29,8 +29,7 @@ def ta() -> ModuleType:
         import ta as library
     except ImportError as error:
         raise DataError(
-            "the features of the group 'ta' need the library ta, which is missing: "
-            "pip install 'portfolio-env[data]'"
+            "the features of the group 'ta' need the library ta, which is missing: pip install ta"
         ) from error
     module: ModuleType = library
     return module
@@ -43,7 +42,7 @@ def _by_run(
     lookback: int,
     pad: int,
 ) -> FloatArray:
-    """A computation on each asset's runs of bars without a gap, (T, N); NaN in its first rows.
+    """Apply a computation to each asset's runs of bars without a gap, (T, N); NaN in first rows.
 
     Args:
         bars: The bars.

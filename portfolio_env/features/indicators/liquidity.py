@@ -1,4 +1,4 @@
-"""Liquidity: what trading an asset costs and how much it bears."""
+"""Liquidity: cost of trading an asset and its capacity."""
 
 from __future__ import annotations
 
@@ -112,5 +112,5 @@ def variance_ratio(bars: Bars, w: int) -> FloatArray:
     smallest=1,
 )
 def liquidity_resilience(bars: Bars, w: int) -> FloatArray:
-    """How much of the volume of a bar was still there in the w bars after it."""
+    """Share of the volume of a bar that was still there in the w bars after it."""
     return np.log(positive(mean(bars.volume, w)) / positive(lagged(bars.volume, w)))

@@ -13,7 +13,7 @@ _LANE = "Lane 1984, Lane's Stochastics"
 
 
 def share(part: FloatArray, whole: FloatArray) -> FloatArray:
-    """The part of a whole, and 1/2 where both are 0."""
+    """Return the part of a whole, and 1/2 where both are 0."""
     return np.where(whole == 0, 0.5, part / np.where(whole == 0, 1.0, whole))
 
 

@@ -11,7 +11,7 @@ from portfolio_env.market.panel import FloatArray
 
 
 def flag(difference: FloatArray) -> FloatArray:
-    """1 where the difference is positive, 0 where not, NaN where it is unknown."""
+    """Return 1 where the difference is positive, 0 where not, NaN where it is unknown."""
     return np.where(np.isnan(difference), np.nan, (difference > 0).astype(np.float64))
 
 
@@ -55,7 +55,7 @@ def composite_regime(bars: Bars) -> FloatArray:
     smallest=3,
 )
 def volatility_tercile(bars: Bars, w: int) -> FloatArray:
-    """How high volatility is for this asset."""
+    """Tercile of volatility relative to the asset's own past."""
     return np.minimum(np.floor(3 * standing(deviation(bars.returns, 20, 1), w)), 2) / 2
 
 

@@ -1,4 +1,4 @@
-"""Volume: how much is traded, and with which sign."""
+"""Volume: its size, changes and direction."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from portfolio_env.market.panel import FloatArray
 
 
 def positive(x: FloatArray) -> FloatArray:
-    """The values that are > 0, NaN elsewhere."""
+    """Return the values that are > 0, NaN elsewhere."""
     return np.where(x > 0, x, np.nan)
 
 
 def balance(bars: Bars, w: int) -> FloatArray:
-    """Volume of rising less that of falling bars over w bars, as a share of all, in [-1, 1]."""
+    """Return volume of rising less that of falling bars over w bars, per total, in [-1, 1]."""
     return total(bars.signed_volume, w) / positive(total(bars.volume, w))
 
 

@@ -156,7 +156,7 @@ def not_a_module(n_features: int, window: int) -> Any:
         (WidthOfAssets, "for any number of assets"),
         (NoChannels, "set self.channels"),
         (NoWindow, r"makes shape \(3, 7, 4, 7\)"),
-        (not_a_module, "no torch module"),
+        (not_a_module, "not a torch module"),
         (7, "give a name"),
         (f"{__name__}:not_a_module", "must stand for a class"),
         ("os:system", "a module of Python itself"),

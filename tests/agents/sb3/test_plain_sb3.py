@@ -248,7 +248,7 @@ def test_no_part_of_an_index_observation_is_scaled_unseen(key: str, markets: lis
 @pytest.mark.parametrize("mode", MODES)
 def test_stacked_frames_are_refused(mode: str, markets: list[Market]) -> None:
     venv = VecFrameStack(DummyVecEnv([lambda: environment(markets[0], mode)]), 3)
-    with pytest.raises(ArgumentError, match=r"stack no|does not tell"):
+    with pytest.raises(ArgumentError, match=r"stack no|does not state"):
         agent(PPO, venv, mode)
 
 

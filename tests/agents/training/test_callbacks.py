@@ -15,14 +15,19 @@ from agents.training.callbacks import (
     CheckpointCallback,
     LogCallback,
     PortfolioMetrics,
+    ProbeCallback,
     ValidationCallback,
 )
 from agents.training.run_folder import latest_checkpoint
+from agents.training.validation import Probes
+from baselines import make_baseline
 from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.evaluation import backtest
 from portfolio_env.files.atomic import read_json
 
-SCALARS = {f"portfolio/{key}" for key in ("value", "turnover", "cost", "drawdown", "concentration")}
+ACCOUNT = ("value", "turnover", "cost", "drawdown", "concentration")
+PROBED = [f"portfolio/{of}/{key}" for of in ("train", "validation") for key in ACCOUNT]
+SCALARS = {f"rollout/{key}" for key in ACCOUNT} | set(PROBED)
 SCALARS |= {"validation/growth", "validation/excess_growth", "validation/turnover"}
 ROWS = (200, 260)
 
@@ -43,6 +48,7 @@ def trained(algo: str, market: Market, path: Path) -> Any:
     callbacks = [
         PortfolioMetrics({"algo": algo, "gamma": 0.9, "costs": {"commission_bps": 10}}),
         LogCallback(1),
+        ProbeCallback(Probes(market, {"train": (0, 200), "validation": ROWS}, options, 1), 256),
         ValidationCallback(path, market, ROWS, options, 256),
         CheckpointCallback(path, 256),
     ]
@@ -59,6 +65,10 @@ def test_tensorboard_validation_and_checkpoints(algo: str, market: Market, tmp_p
     tags = events.Tags()
     assert set(tags["scalars"]) >= SCALARS
     assert tags["images"] == ["validation/equity"]
+    assert set(tags["histograms"]) == {"portfolio/train/weights", "portfolio/validation/weights"}
+    for tag in PROBED:  # before the first update, and in every interval
+        assert [point.step for point in events.Scalars(tag)] == [0, 256, 512, 768]
+    assert "custom_scalars__config__" in events.summary_metadata
     assert "_hparams_/session_start_info" in tags["scalars"] + list(events.summary_metadata)
     results = read_json(tmp_path / "validation.json")["validations"]
     assert [result["timesteps"] for result in results] == [256, 512, 768]
@@ -82,7 +92,7 @@ def test_the_best_model_is_the_one_of_the_best_validation(
     options = {"observation": "index", "window": 1, "start": ROWS[0], "end": ROWS[1]}
     model = load_agent(tmp_path / "best_model.safetensors", make_sb3_vec_env(market, **options))
     result = backtest(model, PortfolioEnv(market, **options))
-    years = (ROWS[1] - 1 - ROWS[0]) / market.periods_per_year
+    years = (ROWS[1] - 1 - ROWS[0]) / market.bars_per_year(*ROWS)
     growth = np.log(result.values[-1] / result.values[0]) / years
     assert growth == pytest.approx(best["growth"], abs=1e-12)
     assert result.turnovers.mean() == pytest.approx(best["turnover"], abs=1e-12)
@@ -103,3 +113,22 @@ def test_validation_leaves_training_as_it_is(market: Market, tmp_path: Path) -> 
         return agent.policy.parameters_to_vector()
 
     assert np.array_equal(parameters(128), parameters(10_000))
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_probes_are_backtests_of_the_same_bars(market: Market) -> None:
+    options = {"observation": "index", "action": "weights", "window": 1}
+    policy = make_baseline("inverse_volatility", market, lookback=20)
+    probes = Probes(market, {"train": (0, 200), "validation": ROWS}, options, 1)
+    points = probes.run(policy)
+    for name, (start, end) in {"train": (market.warmup, 200), "validation": ROWS}.items():
+        result = backtest(policy, PortfolioEnv(market, **options, start=start, end=end))
+        found = {key: points[f"portfolio/{name}/{key}"] for key in (*ACCOUNT, "weights")}
+        account = result.account()
+        assert found["value"] == pytest.approx(result.values[-1] / result.values[0], abs=1e-12)
+        assert found["turnover"] == pytest.approx(account["turnover"][1:].mean(), abs=1e-12)
+        assert found["cost"] == pytest.approx((result.costs / result.values[:-1]).mean(), abs=1e-12)
+        assert found["drawdown"] == pytest.approx(account["drawdown"].max(), abs=1e-12)
+        assert np.array_equal(found["weights"], result.held[:, 1:])
+    again = probes.run(policy)
+    assert all(np.array_equal(points[tag], again[tag]) for tag in points)

@@ -140,7 +140,7 @@ def test_every_shape_is_the_same_market(tmp_path_factory, seed):
 @pytest.mark.parametrize(
     ("lines", "text"),
     [
-        (["Date;A;B", "2024-01-02;1,234;2"], "line 2: A is no number: '1,234'; .*the comma"),
+        (["Date;A;B", "2024-01-02;1,234;2"], "line 2: A is not a number: '1,234'; .*the comma"),
         (["Date,A", "01/02/2024,1", "02/03/2024,1"], "line 2 .*day or the month may come first"),
         (["2024-01-02,1,2", "2024-01-03,1,2"], "has no header"),
         (["Date,A,B,volume", "2024-01-02,1,2,3"], r"\['volume'\] are fields of bars, not assets"),
@@ -153,7 +153,7 @@ def test_every_shape_is_the_same_market(tmp_path_factory, seed):
         (["date,symbol,close,high", "2024-01-02,A,1,0.9"], r"line 2: .*repair=\{'drop_faulty'"),
     ],
 )  # fmt: skip
-def test_what_is_doubtful_is_refused_with_its_mend(write, lines, text):
+def test_what_is_doubtful_is_refused_with_its_fix(write, lines, text):
     with pytest.raises(DataError, match=text):
         if "adj_close" in lines[0]:
             lines = [*lines, "2024-01-03,A,1,1"]

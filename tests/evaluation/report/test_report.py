@@ -120,7 +120,8 @@ def test_every_figure_is_there(written):
         "blocks", "overfitting", "signal_decay", "stretches",
     }  # fmt: skip
     weights = {f"{name}/weights" for name in found.results}
-    assert set(figures) == expected | weights
+    sheets = {f"{name}/tear_sheet" for name in ("ppo", "equal_weight", "<odd & name>", "cash")}
+    assert set(figures) == expected | weights | sheets
     assert (folder / "ppo" / "weights.png").exists()
 
 
@@ -130,7 +131,7 @@ def test_short_and_lonely(tmp_path):
     figures = write_report(tmp_path, found, ReportInputs(title="short", panel=bars(4), rows=(0, 5)))
     assert set(figures) == {
         "equity", "equity_bands", "drawdown", "average_weights", "risk_return",
-        "equal_weight/weights",
+        "equal_weight/weights", "equal_weight/tear_sheet",
     }  # fmt: skip
 
 

@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 from helpers.accounts import account
 
+from portfolio_env import metrics
 from portfolio_env.evaluation import compare
+from portfolio_env.evaluation.diagnostics.decay import rolling_sharpe
 from portfolio_env.evaluation.orders import allocate
 from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
 from portfolio_env.evaluation.report.plots import growth_bands
+from portfolio_env.evaluation.report.tear_sheet import drawdown_texts, tear_sheet
 from portfolio_env.evaluation.statistics.bootstrap import stationary_bootstrap_indices
 from portfolio_env.evaluation.task import Hindsight
 from portfolio_env.market.panel import PricePanel
@@ -186,3 +189,38 @@ def test_growth_by_cost():
     (axes,) = comparison_plots.growth_by_cost(growth, DRAWN).axes
     assert axes.lines[0].get_xdata().tolist() == [0, 25]
     assert axes.lines[0].get_ydata() == pytest.approx([10, 5])
+
+
+def texts(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def test_a_tear_sheet_shows_months_years_and_drawdowns():
+    result = account(np.random.default_rng(1).normal(0, 0.02, 900))
+    growth, drawdown, months, years, sharpe, volatility, quantiles = tear_sheet(
+        result, "own", RESULTS["equal_weight"]
+    ).axes
+    table = 100 * metrics.monthly_table(result.values, result.timestamps).to_numpy()
+    shown = [f"{value:.1f}" for value in table.ravel() if np.isfinite(value)]
+    assert texts(months) == shown
+    heights = 100 * metrics.calendar_returns(result.values, result.timestamps, "year")
+    assert [bar.get_height() for bar in years.patches][: len(heights)] == pytest.approx(heights)
+    deepest = metrics.worst_drawdowns(result.values, result.timestamps)["depth"]
+    marks = [f"{place}: -{100 * depth:.1f} %" for place, depth in enumerate(deepest, 1)]
+    assert texts(drawdown) == marks
+    assert drawdown_texts(result)["depth, %"].tolist() == [f"{100 * d:.1f}" for d in deepest]
+    assert len(growth.lines) == 3 and growth.get_ylabel() == "value / initial value"
+    (line, *_) = sharpe.lines
+    assert line.get_ydata() == pytest.approx(rolling_sharpe(result.returns, 252, 225))
+    assert volatility.get_title().endswith("volatility, %")
+    names = [label.get_text() for label in quantiles.get_xticklabels()]
+    assert names == ["bar", "week", "month", "quarter"]  # three years make no box
+
+
+@pytest.mark.parametrize(
+    "returns", [[0.01], [0.0] * 30, [0.02] * 400, [0.01, -30.0], np.r_[MARKET, -30.0]]
+)
+def test_any_account_has_a_tear_sheet(returns, tmp_path):
+    figure = tear_sheet(account(np.array(returns)), "$x^$")
+    figure.savefig(tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").stat().st_size > 1000
