@@ -147,7 +147,7 @@ def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        DataError: If it cannot be read, is not JSON object, or is not what was written.
+        DataError: If it cannot be read, is not a JSON object, or is not what was written.
     """
     try:
         value = parse_json(Path(path).read_bytes())
