@@ -185,12 +185,10 @@ def _of_texts(
 ) -> tuple[Timestamps, Timestamps, bool]:
     """``_parsed`` of the distinct texts."""
     label = texts.to_numpy(object)[codes].__getitem__
-    special = _numbers(texts)
-    zoned = special is not None and special[1]
-    if special is None:
-        special = (_periods(texts), False)
-    if special[0] is not None:
-        exact = special[0][codes]
+    numbers = _numbers(texts)
+    special, zoned = (_periods(texts), False) if numbers is None else numbers
+    if special is not None:
+        exact = special[codes]
         return exact, exact, zoned
     texts = texts.str.replace(r"^(\d{4})([./])(\d{1,2})\2(\d{1,2})(?!\d)", r"\1-\3-\4", regex=True)
     zones = texts.str.extract(_ZONE)[0]
