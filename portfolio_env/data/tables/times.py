@@ -123,9 +123,10 @@ def _may_begin_periods(times: Timestamps) -> bool:
 
 
 def _last_days(following: npt.NDArray[Any]) -> Timestamps:
-    """The day before each month."""
-    days: Timestamps = following.astype("datetime64[M]").astype("datetime64[D]") - _DAY
-    return days.astype("datetime64[ns]")
+    """Return the day before each month."""
+    days = following.astype("datetime64[M]").astype("datetime64[D]") - _DAY
+    last: Timestamps = days.astype("datetime64[ns]")
+    return last
 
 
 def _exchange_days(times: Timestamps, origin: Origin) -> Timestamps:
