@@ -350,15 +350,16 @@ class Simulator:
     def account(self) -> Account:
         """Return the accounts as they are now, see ``executor.Executor``; copies."""
         ledger = self.ledger
-        flows = (ledger[row].copy() for row in (dynamics.TURNOVER, dynamics.COST, dynamics.CARRY))
         return Account(
             self.market.timestamps[self.t],
             ledger[dynamics.VALUE].copy(),
             self.weights.copy(),
             self.held.copy(),
             self._money_before_trading(),
-            *flows,
-            cash_returns=self.arrays.interest[np.maximum(self.t - 1, 0), 0],
+            ledger[dynamics.TURNOVER].copy(),
+            ledger[dynamics.COST].copy(),
+            ledger[dynamics.CARRY].copy(),
+            self.arrays.interest[np.maximum(self.t - 1, 0), 0],
         )
 
     def _money_before_trading(self) -> Float:
