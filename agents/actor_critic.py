@@ -11,7 +11,7 @@ from agents.market_rows import MarketRows, Observation
 from agents.networks import AssetHead, RowMlp, masked_mean
 from agents.networks.heads import orthogonal
 
-LOG_STD_INIT = -0.5  # of logits in [-1, 1]: wide, or learning takes far longer
+LOG_STD_INIT = -0.5  # noise of logits in [-1, 1]: wide, or learning takes far longer
 SCORER = (32, 32)
 
 
@@ -69,7 +69,7 @@ class PerAssetActorCritic(nn.Module):
 
     Args:
         rows: Makes rows of observations.
-        critic_rows: Those of the critic; default the actor's, whose encoder then learns from both
+        critic_rows: Rows of the critic; default the actor's, whose encoder then learns from both
             losses. The critic's is the larger and mostly noise: with an encoder, give each its own.
         net_arch: Layer widths ``{"pi": [...], "vf": [...]}``; default two of 32 each.
         log_std_init: Log standard deviation of the noise at the start, on logits in [-1, 1].

@@ -8,7 +8,7 @@ the weights that were best on validation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -36,13 +36,13 @@ class FitOptions:
     Attributes:
         learning_rate: Adam's, at the start.
         max_grad_norm: Gradients are clipped to this norm.
-        schedule: Of the learning rate: "cosine" decays it to 0 by half a cosine over all rounds,
-            "plateau" halves it after every third validation in a row without a better one.
+        schedule: Schedule of the learning rate: "cosine" decays it to 0 by half a cosine over all
+            rounds, "plateau" halves it after every third validation in a row without a better one.
         ema: Decay per step of an exponential moving average of the weights, which is validated and
             kept in their place; 0 keeps none.
         patience: Validations in a row without a better one after which fitting stops; None never
             stops.
-        seed: Of all draws.
+        seed: Seed of all draws.
     """
 
     learning_rate: float = 1e-3
@@ -66,7 +66,7 @@ class Fit:
     """State of a network that is being fitted in rounds of gradient steps.
 
     Args:
-        network: What is fitted.
+        network: Network to fit.
         options: See ``FitOptions``.
         rounds: After which it is finished.
 
@@ -226,22 +226,29 @@ def take_up(trainer: Trainer, file: Path) -> None:
     try:
         trainer.fit.load_state_dict(state)
     except (RuntimeError, LookupError, TypeError, AttributeError) as error:
-        raise DataError(f"{file} is no checkpoint of this training ({error!r})") from error
+        raise DataError(f"{file} is not a checkpoint of this training ({error!r})") from error
 
 
 def run_rounds(
-    trainer: Trainer, file: Path, record: Callable[[dict[str, float], int], None], every: int = 1
+    trainer: Trainer,
+    file: Path,
+    record: Callable[[dict[str, float], int], None],
+    every: int = 1,
+    watches: Sequence[Callable[[int], None]] = (),
 ) -> None:
     """Train to the end.
 
     Args:
         trainer: New, or after ``take_up``.
-        file: Its checkpoint, complete or absent.
+        file: File of the checkpoint, complete or absent.
         record: Called after every round with its numbers and the samples seen so far.
         every: Rounds between two checkpoints; the last is always one.
+        watches: Called after every round with the number of rounds so far, e.g. a bar.
     """
     fit = trainer.fit
     while not fit.finished:
         record(trainer.advance(), trainer.samples)
+        for watch in watches:
+            watch(fit.round)
         if fit.finished or fit.round % every == 0:
             save_tensors(file, fit.state_dict(), kind=KIND)

@@ -30,8 +30,8 @@ class NextReturns:
     Args:
         market: The market.
         train: Half-open range of bars whose returns give the unit; no later bar has a say in it.
-        bars: Of the window that a forecast reads, the current bar included.
-        device: Where the tensors are.
+        bars: Bars of the window that a forecast reads, the current one included.
+        device: Device of the tensors.
 
     Attributes:
         scale: The unit.
@@ -140,7 +140,7 @@ class Calibration:
     def by_sigma(self, bins: int = _BINS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the RMS (bins,) of sigma and of the error, in bins of equal size sorted by sigma.
 
-        The two are equal where sigma tells large errors from small ones as it should.
+        The two are equal where sigma is calibrated.
         """
         parts = np.array_split(np.argsort(self.sigma, kind="stable"), min(bins, len(self.sigma)))
         squares = np.square(self.sigma), np.square(self.error)

@@ -27,7 +27,7 @@ def attention_maps(encoder: Encoder, market: Market, t: int) -> dict[str, NDArra
 
     Args:
         encoder: Whose, see ``Encoder.attention``; it is left in its mode.
-        market: With the features it reads.
+        market: Market with the encoder's features.
         t: Row, with ``encoder.bars`` bars up to it.
 
     Returns:

@@ -64,9 +64,9 @@ def gaussian_nll(
     """Return the mean Gaussian negative log likelihood, less its constant; 0 without forecasts.
 
     Args:
-        realised: What happened, of any shape.
+        realised: Realised values, of any shape.
         mean: Forecast, same shape.
-        sigma: Its standard deviation, same shape; below ``eps`` it counts as ``eps``.
+        sigma: Standard deviation, same shape; below ``eps`` it counts as ``eps``.
         mask: Same shape, 1 or True where a forecast counts; what happened may be NaN elsewhere.
         eps: Lower bound of ``sigma``.
     """

@@ -51,7 +51,7 @@ class MarketExtractor(MarketRows, BaseFeaturesExtractor):
         n, channels = self.n_assets, self.width - 2
         widths = {"flat": n * self.width + 1, "pooled": channels + n + 1, "assets": self.width}
         self.output = output
-        # What SB3's constructor would set, which would empty the module once more.
+        # Set here because SB3's constructor would empty the module once more.
         self._observation_space, self._features_dim = observation_space, widths[output]
 
     def forward(self, observation: Observation) -> Tensor:
@@ -69,7 +69,7 @@ class MarketExtractor(MarketRows, BaseFeaturesExtractor):
 def _without_padding(observation: dict[str, Tensor]) -> dict[str, Tensor]:
     """Replace the zeros with which RecurrentPPO pads sequences by the first observation.
 
-    What comes of them is ignored there, but as a row of a market they would be refused. Weights sum
+    Their outputs are ignored there, but as a row of a market they would be rejected. Weights sum
     to 1, so that no other observation holds zeros alone.
     """
     if "weights" not in observation:

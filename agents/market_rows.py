@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.market_encoder import Embeddings, market_tensors
+from agents.market_encoder import Embeddings, is_traced, market_tensors
 from agents.networks import make_encoder
 from agents.networks.base import NO_FEATURES
 from agents.networks.plugins import Maker
@@ -24,7 +24,7 @@ MEND = (
     "agents.policy_for(agent, venv) gives a copy of the policy that acts in another environment"
 )
 _SCALED = (
-    "the observation's {0!r} should hold {1} alone: it was scaled on its way. Hand on observations "
+    "the observation's {0!r} should hold {1} alone: it was scaled on its way. Pass on observations "
     'as they are: VecNormalize(venv, norm_obs=False), or of a Dict norm_obs_keys=["weights"]'
 )
 Observation = Tensor | NDArray[Any] | Mapping[str, Tensor] | Mapping[str, NDArray[Any]]
@@ -35,28 +35,28 @@ class MarketRows(nn.Module):
 
     The three observation modes give the same rows. With ``"index"`` observations the market stays
     on the device and each of its bars is encoded once (see ``Embeddings``); ``t`` is never a
-    feature, or the network could learn dates by heart. Where the universe is sampled, the encoder
+    feature, or the network could memorise dates. Where the universe is sampled, the encoder
     sees the whole market and each lane takes its own assets.
 
     The market is the one that was bound, or else the one whose fingerprint an observation carries,
-    among those that environments of this process are in; another's observations are refused, or
+    among those that environments of this process are in; another's observations are rejected, or
     make it take that market. Market and features are part of no state dict.
 
     Args:
         observation_space: One lane's, of mode ``"window"``, ``"flat"`` or ``"index"``.
-        n_assets: Risky assets of an observation; default what the space tells.
-        n_features: Features per asset; default what the space tells.
+        n_assets: Risky assets of an observation; by default as the space declares.
+        n_features: Features per asset; by default as the space declares.
         window: Bars the encoder sees, at most the environment's window, which is the default.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further, JSON-able options of the encoder.
-        embedding_kwargs: How the encoder is run: ``frozen``, ``checkpointed`` and ``forecasts``,
-            see ``Embeddings``.
+        embedding_kwargs: Options of the encoder's evaluation: ``frozen``, ``checkpointed`` and
+            ``forecasts``, see ``Embeddings``.
 
     Attributes:
         width: Numbers in a row, C + 2.
 
     Raises:
-        ArgumentError: If the space is none of the environment's, or does not tell what is not
+        ArgumentError: If the space is none of the environment's, or does not state what is not
             given.
     """
 
@@ -89,13 +89,13 @@ class MarketRows(nn.Module):
         self.width = network.channels + 2
         self.bars = network.bars
         self.market: Market | None = None
-        self._found: _Tensors | None = None  # of a market that was not bound by hand
+        self._found: _Tensors | None = None  # a market found in observations, not bound by hand
         if not told.reads_index and told.window is not None and told.window < self.bars:
             raise ArgumentError(
                 f"observations hold {told.window} bars, the encoder sees {self.bars}; pass a "
                 f"window <= {told.window}, or give the environment window={self.bars}"
             )
-        self.register_buffer("_home", th.empty(0), persistent=False)  # says where it is
+        self.register_buffer("_home", th.empty(0), persistent=False)  # device of the module
 
     @classmethod
     def of(cls, env: Any, **options: Any) -> Self:
@@ -149,7 +149,7 @@ class MarketRows(nn.Module):
             features: A market, or (T, all assets, F).
             tradable: (T, all assets), 1 or 0; None if all are, always.
             codes: (all assets, K) static categories.
-            market: Whose tensors these are: index observations of another are then refused.
+            market: Whose tensors these are: index observations of another are then rejected.
         """
         if isinstance(features, Market):
             market = features
@@ -181,7 +181,7 @@ class MarketRows(nn.Module):
         n = self.n_assets
         windows = numbers[:, : -2 * n - 1].reshape(len(numbers), -1, n, self.n_features)
         tradable, weights = numbers[:, -2 * n - 1 : -n - 1], numbers[:, -n - 1 :]
-        if not (numbers.is_cuda and th.is_grad_enabled()):
+        if not (is_traced(numbers) or (numbers.is_cuda and th.is_grad_enabled())):
             check_flags(tradable)
         return self._encode(windows, tradable), tradable, weights
 
@@ -193,14 +193,18 @@ class MarketRows(nn.Module):
 
         On a GPU the answer would be waited for. Where gradients are kept, what is learnt from was
         acted on before; so only a market that was found is compared there, as it may have changed
-        since.
+        since. Where code is traced (``torch.vmap``, ``torch.compile``) nobody knows the numbers:
+        the market is the one that is bound, or that was found before.
         """
+        traced = any(map(is_traced, observation.values()))
         if not self.reads_index:
             check_parts(observation, "market", fingerprint=False)
         else:
-            if self._found is not None or self.embeddings.features is None:
+            if not traced and (self._found is not None or self.embeddings.features is None):
                 self._find(observation)
             check_parts(observation, "t", fingerprint=self.market is not None)
+        if traced:
+            return
         learning = observation["weights"].is_cuda and th.is_grad_enabled()
         if self.reads_index and self.market is not None and not (learning and self._found is None):
             check_fingerprints(observation["market"], self.market.fingerprint, MEND)
@@ -243,7 +247,7 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
     """Return the layout that the space of one lane's observations declares.
 
     Raises:
-        ArgumentError: If it is no space of the environment, one of stacked observations, or one
+        ArgumentError: If it is not a space of the environment, one of stacked observations, or one
             without features.
     """
     if isinstance(space, spaces.Box) and len(space.shape) == 1:
@@ -256,8 +260,8 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
         raise ArgumentError(NO_FEATURES)
     if not index and len(shapes.get("market", ())) != 3:
         raise ArgumentError(
-            f"{space} is no space of the environment's observations; give observation_space of an "
-            "environment, single_observation_space of a vector environment, and stack no frames"
+            f"{space} is not a space of the environment's observations; give observation_space of "
+            "an environment, single_observation_space of a vector environment, and stack no frames"
         )
     if index:
         n = shapes["weights"][0] - 1 if "weights" in shapes else None
@@ -285,7 +289,7 @@ def _settled(name: str, given: int | None, told: int | None) -> int:
     value = told if given is None else given
     if value is None:
         raise ArgumentError(
-            f"the space of the observations does not tell {name}, as that of the environment does "
+            f"the space of the observations does not state {name}, as that of the environment does "
             f"where no wrapper makes another; pass {name}=..."
         )
     return value
@@ -316,7 +320,7 @@ def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) 
     if lacking:
         raise ArgumentError(
             f"the observation lacks {', '.join(map(repr, lacking))}, it holds "
-            f"{', '.join(sorted(observation))}; hand on all that the environment gives"
+            f"{', '.join(sorted(observation))}; pass on all that the environment gives"
         )
 
 

@@ -27,9 +27,9 @@ def fitting_batch(
 
     Args:
         encoder: It stays as it is.
-        n_assets: Of the market.
+        n_assets: Number of assets of the market.
         budget: Bytes.
-        device: Where it is to be trained.
+        device: Device of the training.
         codes: (assets, K) static categories, for an encoder that reads them.
 
     Raises:

@@ -50,13 +50,13 @@ def refuse_foreign_files(folder: Path) -> None:
         DataError: With the first of them.
     """
     if is_link(folder) or not folder.is_dir():
-        raise DataError(f"{folder} is no folder of its own; nothing was removed")
+        raise DataError(f"{folder} is not a folder of its own; nothing was removed")
     refuse_links(folder)
     for path in _below(folder):
         name = path.relative_to(folder).as_posix()
         if not path.is_dir() and not (path.is_file() and _RUN_FILES.fullmatch(name)):
             raise DataError(
-                f"{path} is no file that a run consists of, so {folder} is not removed; "
+                f"{path} is not a file that a run consists of, so {folder} is not removed; "
                 "move it elsewhere first"
             )
 

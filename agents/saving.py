@@ -70,7 +70,7 @@ def save_agent(agent: BaseAlgorithm, path: str | Path) -> None:
     """Write an agent of ``make_agent`` to one file, which is complete or absent.
 
     Args:
-        agent: What to save; see ``agent_tree``.
+        agent: Agent to save; see ``agent_tree``.
         path: The file; it holds neither code nor market.
 
     Raises:
@@ -104,38 +104,47 @@ def agent_tree(agent: BaseAlgorithm) -> dict[str, Any]:
     }
 
 
-def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseAlgorithm:
+def load_agent(
+    path: str | Path, venv: VecEnv, *, device: str = "auto", within: Path | None = None
+) -> BaseAlgorithm:
     """Load a saved agent for ``venv``, which may hold another market, universe or observation mode.
 
     The per-asset policies have no parameter that depends on the number of assets, so a model
     trained on 5 assets loads for 20. The features must be those it was trained on.
 
     Args:
-        path: What ``save_agent`` wrote, or a checkpoint of a run; nothing in it is executed.
+        path: File of ``save_agent``, or a checkpoint of a run; nothing in it is executed.
         venv: The environment to act in.
-        device: Where to run.
+        device: Torch device.
+        within: Folder that the file came in, e.g. that of a run: no code in it is imported.
 
     Raises:
         ArgumentError: If the network does not fit the environment.
         DataError: If the file is damaged, or holds no agent.
     """
-    return agent_of(load_tensors(path, kind=KIND), venv, path, device=device)
+    tree = load_tensors(path, kind=KIND)
+    return agent_of(tree, venv, path, device=device, within=within)
 
 
 def agent_of(
-    tree: dict[str, Any], venv: VecEnv, path: str | Path, *, device: str = "auto"
+    tree: dict[str, Any],
+    venv: VecEnv,
+    path: str | Path,
+    *,
+    device: str = "auto",
+    within: Path | None = None,
 ) -> BaseAlgorithm:
     """Return the agent of an ``agent_tree`` that was read from ``path``; see ``load_agent``."""
     device = str(torch_device(device))
     try:
-        admit(_named(tree["recipe"]), tree.get("plugins", {}), Path(path))
+        admit(_named(tree["recipe"]), tree.get("plugins", {}), Path(path), within=within)
         recipe = _rebuilt(tree["recipe"], venv)
         _check_recipe(recipe, path)
         agent = _made(recipe, venv, path, device)
         restore_agent(agent, tree, path)
     except PortfolioError:
         raise
-    except Exception as error:  # whatever the libraries make of a recipe that never worked
+    except Exception as error:  # any error of the libraries for a recipe that never worked
         raise DataError(
             f"{path} holds no agent ({reason_of(error)}); restore it from a copy"
         ) from error
@@ -151,7 +160,7 @@ def _named(recipe: Any) -> dict[str, list[str]]:
 
 def _made(recipe: dict[str, Any], venv: VecEnv, path: str | Path, device: str) -> BaseAlgorithm:
     try:
-        with warnings.catch_warnings():  # of what was wanted when it was trained
+        with warnings.catch_warnings():  # warnings about options of training
             warnings.simplefilter("ignore", UserWarning)
             return make_agent(venv=venv, device=device, **recipe)
     except ArgumentError as error:
@@ -224,7 +233,7 @@ def check_finite(weights: Any, path: str | Path) -> None:
     if isinstance(weights, th.Tensor):
         if weights.is_floating_point() and not bool(weights.isfinite().all()):
             raise DataError(
-                f"{path} holds weights that are no finite numbers: its training diverged, or it "
+                f"{path} holds weights that are not finite: its training diverged, or it "
                 "was edited; take another model, or train again with a lower learning rate"
             )
     elif isinstance(weights, dict | list | tuple):
@@ -250,11 +259,11 @@ def load_zip(
 
     Args:
         algo: The algorithm it was saved by.
-        path: Its zip.
+        path: Zip file of the agent.
         venv: An environment of the observations that it was trained on, of any market.
         trust: Its settings are pickles: loading them runs whatever code the author of the file has
             put there. True says that you know where the file comes from.
-        device: Where to run.
+        device: Torch device.
 
     Raises:
         ArgumentError: Without trust.

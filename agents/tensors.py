@@ -34,7 +34,7 @@ def save_tensors(path: str | Path, tree: Any, *, kind: str) -> None:
         tree: Nested dicts, lists and tuples of tensors, NumPy arrays, and what JSON knows: numbers
             (infinite ones and whole ones of any size too), text, True, False and None. Keys are
             text or whole numbers.
-        kind: What the tree is, which ``load_tensors`` asks for.
+        kind: Kind of the tree, which ``load_tensors`` checks.
 
     Raises:
         ArgumentError: If the tree holds anything else; the message says where.
@@ -81,7 +81,7 @@ def load_tensors(path: str | Path, *, kind: str | None) -> Any:
 
     Args:
         path: The file.
-        kind: What the tree must be; None takes any.
+        kind: Required kind of the tree; None takes any.
 
     Raises:
         DataError: If there is no such file, it is of another kind, or it is damaged: a single

@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
+from baselines.checks import DECISIONS, check_sum, checked_answer, checked_decision
+from portfolio_env.checks import shortened
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.html import card
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.panel import PricePanel
@@ -20,7 +23,6 @@ from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
 MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
-_SUM = 1e-6  # to which weights sum to 1
 Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
@@ -34,7 +36,7 @@ class Baseline(ABC):
         market: The market its environments trade.
     """
 
-    action: ClassVar[str] = "weights"  # the kind of action it answers with
+    action: ClassVar[str] = "weights"  # kind of its actions
     preset: ClassVar[tuple[str, ...]] = ()  # options of its parents that it chooses itself
     reads_features: ClassVar[bool] = False  # of the market, beside its prices
 
@@ -60,10 +62,40 @@ class Baseline(ABC):
                 break
         return list(names)
 
+    @property
+    def _built_in(self) -> bool:
+        return type(self) in BASELINES.values()
+
     def options(self) -> dict[str, Any]:
         """Return the keywords with which the class builds an unfitted copy."""
         names = (name for name in self._options() if name not in self.preset)
         return {name: getattr(self, name) for name in names}
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        fitted = f"; fitted on {facts['fitted on']}" if "fitted on" in facts else ""
+        name, assets = facts["baseline"], self.market.n_assets
+        return f"{name}({facts['options']}; {assets} asset{'s' * (assets != 1)}{fitted})"
+
+    def _repr_html_(self) -> str | None:
+        return card(type(self).__name__, self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """Return the main facts of the baseline by name."""
+        names = (name for name in self._options() if name not in self.preset)
+        options = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        if options.get("constraints") == PortfolioConstraints():
+            del options["constraints"]
+        told = [f"{name}={shortened(value)}" for name, value in options.items()]
+        facts = {
+            "baseline": getattr(self.definition, "__name__", type(self).__name__),
+            "options": ", ".join(told) or "no options",
+            "market": repr(self.market),
+        }
+        if self._fitted_on is not None:
+            days = (day.partition("T00:00")[0] for day in self._fitted_on)
+            facts["fitted on"] = " to ".join(days)
+        return facts
 
     def state(self) -> dict[str, Any]:
         """Return what was learned: a tree of tensors and JSON (see ``agents.tensors``), or {}.
@@ -88,7 +120,7 @@ class Baseline(ABC):
     def source_sha256(self) -> str | None:
         """Return SHA-256 of the source of a user-defined baseline; None if it is built in.
 
-        What stands in a notebook is told by its compiled code.
+        Code of a notebook is identified by its compiled form.
         """
         thing = self.definition
         if str(getattr(thing, "__module__", "")).partition(".")[0] in ("baselines", "agents"):
@@ -130,7 +162,8 @@ class Baseline(ABC):
             ``(weights, state)``: weights (N + 1,) for one observation, (B, N + 1) for a batch.
 
         Raises:
-            ArgumentError: If the observation is not of the ``"index"`` or ``"window"`` kind.
+            ArgumentError: If the observation is not of the ``"index"`` or ``"window"`` kind, or a
+                baseline of your own fails or answers with another shape.
         """
         if not isinstance(observation, Mapping) or not {"tradable", "weights"} <= set(observation):
             raise ArgumentError(
@@ -139,8 +172,18 @@ class Baseline(ABC):
             )
         if np.ndim(observation["weights"]) == 1:
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
-            return self.weights(batch)[0], state
-        return self.weights(observation), state
+            return self._answer(batch)[0], state
+        return self._answer(observation), state
+
+    def _answer(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
+        """The weights of a batch; of a baseline that is not built in whatever is wrong is told."""
+        if self._built_in or isinstance(self, PortfolioModel):
+            return self.weights(observation)
+        return checked_answer(
+            lambda: self.weights(observation),
+            np.shape(observation["weights"]),
+            lambda: type(self).__name__,
+        )
 
 
 class PortfolioModel(Baseline):
@@ -150,23 +193,23 @@ class PortfolioModel(Baseline):
     option of their constructor under its own name, as scikit-learn's estimators do:
     ``model_info`` reads them there.
 
-    On rebalancing dates every lane is told the target. Between them it is told what it holds,
+    On rebalancing dates every lane gets the target. Between them it gets what it holds,
     exactly as observed, which the environment takes for "no trade"; an account of nothing but cash
     is invested at once. Targets are kept by bar: costs, seeds and lanes compute nothing again.
 
     Args:
         market: The market its environments trade.
-        constraints: What its targets keep to; None is any long-only portfolio.
+        constraints: Constraints of the targets; None is any long-only portfolio.
         every: Rebalancing dates: every k-th bar of the market, or the first bar of each calendar
             week (from Monday), month, quarter or year.
 
     Raises:
-        ArgumentError: If ``every`` is no schedule, no portfolio of the market's assets keeps to the
-            constraints, or they allow leverage.
+        ArgumentError: If ``every`` is not a schedule, no portfolio of the market's assets keeps to
+            the constraints, or they allow leverage.
     """
 
     source: ClassVar[str] = ""  # where the method was published
-    oracle: ClassVar[bool] = False  # fitted to the very bars it is judged on: not to be ranked
+    oracle: ClassVar[bool] = False  # fitted to the evaluated bars: not to be ranked
 
     def __init__(
         self,
@@ -180,7 +223,7 @@ class PortfolioModel(Baseline):
         self.every = every
         self._targets: dict[int, Weights] = {}
         self._due = rebalancing_dates(market.timestamps, every)
-        self.constraints.bounds(market.n_assets)  # refuses what no portfolio can keep to
+        self.constraints.bounds(market.n_assets)  # rejects infeasible constraints
         if self.constraints.max_leverage > 1:
             raise ArgumentError(
                 f"max_leverage={self.constraints.max_leverage:g} is above 1: {type(self).__name__} "
@@ -217,7 +260,8 @@ class PortfolioModel(Baseline):
                 f"the panel has the assets {panel.assets}, the market {self.market.assets}: "
                 "fit on the same."
             )
-        start, end = (row_of(panel.timestamps, when) for when in fit_period)
+        times = panel.timestamps
+        start, end = row_of(times, fit_period[0]), row_of(times, fit_period[1], end=True)
         if end - start < 2:
             raise ArgumentError(
                 f"fit_period={fit_period!r} stands for rows {start} to {end}: give two bars or more"
@@ -275,30 +319,23 @@ class PortfolioModel(Baseline):
         """Return (N + 1,) the target of a bar within the constraints, computed once."""
         if row not in self._targets:
             untradable = ~self.market.tradable[row]
-            built_in = type(self) in BASELINES.values()
-            target = self._target_at(row) if built_in else self._checked_target(row)
+            target = self._target_at(row) if self._built_in else self._tried_target(row)
             self._targets[row] = self.constraints.project(target, untradable)
         return self._targets[row]
 
+    def _tried_target(self, row: int) -> Weights:
+        """What a model that is not built in answers at a bar, at first tried for look-ahead."""
+        if self.oracle or len(self._targets) >= DECISIONS:
+            return self._checked_target(row)
+        return checked_decision(
+            self, self.market, row, lambda model: model._checked_target(row), self._at(row)
+        )
+
     def _checked_target(self, row: int) -> Weights:
         """Return the target of a user-defined model at a bar, after checks."""
-        try:
-            target: Weights = np.array(self._target_at(row), np.float64)
-        except PortfolioError:
-            raise
-        except Exception as error:
-            raise ArgumentError(f"{self._at(row)} raised {raised(error)}") from error
         slots = self.market.n_assets + 1
-        if target.shape != (slots,):
-            raise ArgumentError(
-                f"{self._at(row)} answered with the shape {target.shape}: it must be "
-                f"({slots},), a weight for cash and one per asset"
-            )
-        if not np.isfinite(target).all() or abs(target.sum() - 1) > _SUM:
-            raise ArgumentError(
-                f"{self._at(row)} answered with weights of sum {target.sum():g}: they must "
-                "be finite and sum to 1, cash included"
-            )
+        target = checked_answer(lambda: self._target_at(row), (slots,), lambda: self._at(row))
+        check_sum(target, lambda: self._at(row))
         return target
 
     def _at(self, row: int) -> str:
@@ -353,7 +390,7 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
     }
     if not isinstance(every, str) or every not in calendars:
         raise ArgumentError(
-            f"every={every!r} is no schedule; give a number of bars of 1 or more, or one of "
+            f"every={every!r} is not a schedule; give a number of bars of 1 or more, or one of "
             f"{', '.join(map(repr, calendars))}."
         )
     return np.diff(calendars[every], prepend=-(10**9)) != 0

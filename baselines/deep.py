@@ -47,16 +47,17 @@ class DeepPortfolio(PortfolioModel):
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
         encoder: A name of an encoder, see ``agents.networks.make_encoder``.
-        encoder_kwargs: Its options; None drops a fifth of the units in training, where it can.
+        encoder_kwargs: Options of the encoder; None drops a fifth of the units in training, where
+            it can.
         window: Bars the encoder sees.
         net_arch: Widths of the scorer's layers.
-        loss: What is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
+        loss: Objective: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
             times the concentration of the weights.
         environment: Keywords of ``PortfolioEnv`` for the accounts it is trained on, JSON-able:
             ``costs``, ``execution``, ``initial_value``.
         validation: Share of the fitting period, at its end, that says which weights are kept.
         training: Options of ``agents.direct.training.DirectOptions``.
-        seed: Of the first weights and of every draw.
+        seed: Seed of the initial weights and of every draw.
 
     Raises:
         ArgumentError: If torch is not installed, or an option is none.
@@ -89,7 +90,7 @@ class DeepPortfolio(PortfolioModel):
             from agents.networks import encoder_class
         except ImportError as error:
             raise ArgumentError(
-                "networks need torch, which is not installed; pip install 'portfolio-env[rl]'."
+                "networks need torch, which is not installed; pip install torch safetensors."
             ) from error
         kind = encoder_class(encoder)
         if encoder_kwargs is None:

@@ -22,7 +22,7 @@ from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.targets import softmax_numerators
 
-GAP = 1e-9  # to which fitted shares are optimal, in log growth per bar
+GAP = 1e-9  # tolerance of fitted shares, in log growth per bar
 
 
 @dataclass
@@ -57,12 +57,13 @@ class Ensemble(Baseline):
         members: Policies by name: baselines, or anything else with SB3's ``predict`` that reads
             ``"index"`` observations and answers with weights or logits. Names alone are baselines
             with their defaults.
-        shares: By member, 0 or more and summing to 1; None is equal ones.
+        shares: Shares by member, at least 0 and summing to 1; None is equal shares.
         paces: The share of the way to its target that a member goes each step, in (0, 1], as the
             ``adjustment`` of an environment; None, and members not named, go all of it.
-        logits_scale: That of the environment in which members that answer with logits were trained.
-        constraints: To which the answers of members are brought, as their environment would; None
-            leaves them as they are.
+        logits_scale: Scale of the environment in which members that answer with logits were
+            trained.
+        constraints: Constraints onto which members' weights are projected, as their environment
+            would; None leaves them as they are.
 
     Raises:
         ArgumentError: If there are no members, the shares are none, or a pace is.
@@ -121,12 +122,13 @@ class Ensemble(Baseline):
 
         Args:
             period: Half-open range of rows or dates, after what the members were fitted on.
-            **environment: Of the ``PortfolioEnv``: costs, constraints, execution, window.
+            **environment: Options of the ``PortfolioEnv``: costs, constraints, execution, window.
 
         Returns:
             The ensemble itself.
         """
-        start, end = (row_of(self.market.timestamps, when) for when in period)
+        times = self.market.timestamps
+        start, end = row_of(times, period[0]), row_of(times, period[1], end=True)
         given = {"window": 1} | environment | {"observation": "index", "action": "weights"}
         growths = []
         for name, policy in self.members.items():
@@ -160,9 +162,9 @@ class Ensemble(Baseline):
 
         Args:
             observation: One ``"index"`` observation or a batch of them.
-            state: What the last call returned; None at the start.
-            episode_start: (B,) lanes that begin anew.
-            deterministic: Handed on to the members.
+            state: State of the last call; None at the start.
+            episode_start: (B,) lanes that start again.
+            deterministic: Passed on to the members.
 
         Returns:
             ``(weights, state)``: weights (N + 1,) for one observation, (B, N + 1) for a batch.

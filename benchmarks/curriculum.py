@@ -4,9 +4,9 @@
 
 The planted medium market of `benchmarks/learning.py`, which says what *captured* means: 3,000 days
 of training, 500 of validation for stages 1 and 2, an LSTM over windows of 8 bars, of which only the
-last tells anything. PPO takes 200,000 steps in every row, with one schedule of its learning rate,
+last is informative. PPO takes 200,000 steps in every row, with one schedule of its learning rate,
 and is measured on the way after the first update that brings it to so many steps. Stages 1 and 2
-hand on the encoder, stage 2 its scorer, too; "encoder only" leaves that out. They cost no steps of
+pass on the encoder, stage 2 its scorer, too; "encoder only" leaves that out. They cost no steps of
 PPO: at most 60,000 bars in stage 1, and 288,000 steps of accounts in stage 2.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/encoder_learning.py --out runs/encoder_learning.json
 
-The planted medium market and windows of 8 bars, of which only the last tells anything: the bars
+The planted medium market and windows of 8 bars, of which only the last is informative: the bars
 before it and the other assets are chances to learn noise by heart. So sizes are small and dropout
 is on. All encoders are trained by the gradient of net growth; those of `RL` then go frozen into
 PPO, as `--curriculum 2,3 --freeze-encoder 1` does it.

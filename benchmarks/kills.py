@@ -4,7 +4,7 @@
 
 Training and evaluation: a command does its work in one folder, another goes on after a kill. It is
 run once undisturbed. Then it is killed (SIGKILL) at moments drawn uniformly from the time that this
-took, again and again until it has ended, and anew, until the kills are spent. After every kill no
+took, again and again until it has ended, and again, until the kills are spent. After every kill no
 file may be damaged, and no more may be lost than an interval between two checkpoints; at the end
 everything must equal what the undisturbed process has made, bit for bit.
 
@@ -36,12 +36,12 @@ from agents.training.run_folder import latest_checkpoint
 from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import read_json
 
-logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of every restart
+logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports every restart
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("agent", "direct agent", "fit", "weights")
 INTERVAL = 8192  # steps between two checkpoints, and of a rollout of PPO
-KILLS_PER_WORK = 4  # of one folder; then it is left to end
+KILLS_PER_WORK = 4  # kills of one folder; then it is left to end
 SMALL = ["--market", "synthetic?bars=400&assets=3", "--device", "cpu", "--num-envs", "64"]
 LSTM = ["--encoder", "lstm", "--encoder-options", '{"hidden": 4, "channels": 4}', "--window", "2"]
 STAGES = ["--curriculum", "1,2,3", "--stages.epochs", "8", "--stages.iterations", "30"]
@@ -53,7 +53,7 @@ class Work:
 
     Attributes:
         start: arguments of Python that begin it; "{out}" stands for its folder.
-        again: arguments that go on after a kill; begun anew where nothing is left to go on with.
+        again: arguments that go on after a kill; started again where nothing is left to go on with.
         prepare: makes what the work needs in its folder, before it is begun.
     """
 

@@ -22,7 +22,7 @@ on the best linear estimate of how an asset's expected return differs from the m
 The first term is the Kalman filter of past returns. The second comes from the softmax, which knows
 all assets: to sell an asset is to buy its partner, among others. So this bounds scores that are
 linear in own features. As returns are not Gaussian, a nonlinear filter may be a little better; and
-the drifted weight, which tells a little of the others' returns, is left out.
+the drifted weight, which reveals a little of the others' returns, is left out.
 """
 
 import argparse
@@ -112,9 +112,9 @@ def growth(act: Act, planted: LeadLagMarket, market: Market, copies: int = 1, **
 
     Args:
         act: Actions (copies * episodes, N + 1) for observations.
-        planted: What the market was made of.
-        market: With the features that are observed.
-        copies: How many policies `act` runs side by side, each on every episode.
+        planted: Process of the market.
+        market: Market with the observed features.
+        copies: Number of policies that `act` runs side by side, each on every episode.
         mode: Keywords of the environment.
     """
     starts = np.tile(np.arange(PAST, market.n_bars - 1, STEPS), copies)
@@ -175,7 +175,7 @@ def learn(name: str, seed: int) -> Options:
     """Train one agent and measure its growth on the test."""
     panel = draw(seed, DAYS).panel
     pipeline = FeaturePipeline(FEATURES).fit(panel, DAYS)
-    start = process_time()  # of one thread, whoever else is busy
+    start = process_time()  # processor seconds of one thread
     agent = trained(RECIPES[name], pipeline.transform(panel), seed)
     seconds = process_time() - start
     planted = test(TEST_SEED)

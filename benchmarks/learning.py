@@ -21,7 +21,7 @@ is the log-optimal portfolio, which is the optimum, and growth is expected growt
 
 On markets of pure noise there is nothing to capture; what is reported is growth a year less that of
 equal weight: on the 1,000 days after the training, as one would see it, and on the long test, which
-tells what to expect.
+shows what to expect.
 """
 
 import argparse
@@ -117,8 +117,8 @@ def growth(act: Act, market: Market, copies: int = 1, window: int = 1, **options
 
     Args:
         act: Actions (copies * episodes, N + 1) for observations.
-        market: Its days after the first `PAST` are a multiple of an episode's.
-        copies: How many policies `act` runs side by side, each on every episode.
+        market: Market whose days after the first `PAST` are a multiple of an episode's.
+        copies: Number of policies that `act` runs side by side, each on every episode.
         window: Days that policies look back, at most `PAST`.
         options: Keywords of the environment.
     """
@@ -205,7 +205,7 @@ def trained(
         costs=recipe.get("costs", {}),
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that a flat network memorises is the point
+        warnings.simplefilter("ignore", UserWarning)  # a flat network memorises, which is the point
         policy = recipe.get("policy", "per_asset")
         agent = make_agent(
             recipe["algo"],

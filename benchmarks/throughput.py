@@ -4,7 +4,7 @@
 
 Every line runs blocks of about half a second and reports their median. Actions are drawn before;
 resets at the end of episodes, from random starts, are part of the time. Costs are 10 bp, solved
-exactly, and the markets are synthetic. Gymnasium's CartPoleVectorEnv in the same run tells how
+exactly, and the markets are synthetic. Gymnasium's CartPoleVectorEnv in the same run shows how
 fast the machine is.
 """
 

@@ -6,9 +6,9 @@ Markets of 5 assets and 3,000 daily bars (`data.generators.planted`): 200 of pur
 ("synthetic-null"), and 100 of each strength of "synthetic-momentum", whose signal makes returns
 persist. Baselines with their registered defaults (the least weight that mean-variance takes by
 itself is feasible for 5 assets) are backtested over 500 bars, on which the gate decides, and over
-the 1,100 that follow, which `compare` judges as in every report. In noise every "beats" is a false
-positive. After costs hardly any strategy could earn one there, as it is sure to lose; so noise is
-judged without costs too, where a strategy loses its variance drain only.
+the 1,100 that follow, which `compare` evaluates as in every report. In noise every "beats" is a
+false positive. After costs hardly any strategy could earn one there, as it is sure to lose; so
+noise is evaluated without costs too, where a strategy loses its variance drain only.
 
 Of every account the true expected growth is known: that of the weights it held, by the process, and
 what it paid. Its mean over all markets is the *truth* that an interval of 95 % should hold; its

@@ -81,8 +81,8 @@ def collect(env: PortfolioVectorEnv, net: nn.Module, observation: Any, ended: An
 
     Args:
         env: The environment.
-        net: Acts and judges.
-        observation: What to act on.
+        net: Actor and critic.
+        observation: First observations.
         ended: (B,) lanes whose episode ended in the step before.
     """
     resets_next = env.autoreset_mode is AutoresetMode.NEXT_STEP

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from portfolio_env import PortfolioEnv, PortfolioVectorEnv
 
-MARKET = "synthetic-momentum?seed=0"  # 5 assets, 3,000 days; one of the features tells returns
+MARKET = "synthetic-momentum?seed=0"  # 5 assets, 3,000 days; one of the features predicts returns
 OPTIONS: dict[str, Any] = {
     "market": MARKET,
     "window": 1,
@@ -52,9 +52,9 @@ def replay(
         rewards: (steps,) that it recorded.
         ended: (steps,) whether the lane's episode ended there. A first episode may have been
             shorter than those of ``OPTIONS``, which is ``stagger=True``.
-        seed: That of the lane: the environment's seed plus the lane's number.
+        seed: Seed of the lane: the environment's seed plus the lane's number.
         next_step: The lane was reset in the step after an end, whose action counts for nothing.
-        resets: How often the library reset the environment before its first step.
+        resets: Number of resets before the library's first step.
 
     Returns:
         A sentence that says how much was compared.
@@ -89,7 +89,7 @@ def growth(act: Callable[[Any], Any], observation: str = "flat") -> float:
 
     Args:
         act: Actions (1, N + 1) for a batch of one observation.
-        observation: What it reads.
+        observation: Observation mode of the policy.
     """
     options = OPTIONS | {"random_start": False, "episode_length": None, "initial": "equal_weight"}
     env = PortfolioVectorEnv(1, **options, observation=observation, autoreset_mode="Disabled")

@@ -32,7 +32,7 @@ def shortened(value: Any) -> str:
     >>> shortened("x" * 100)
     "'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx..."
     """
-    if isinstance(value, int) and abs(value) >= 10**_LONGEST:  # Python refuses to write some out
+    if isinstance(value, int) and abs(value) >= 10**_LONGEST:  # Python rejects very long integers
         return f"a number of {round(value.bit_length() * math.log10(2))} digits"
     shown = repr(value[:_LONGEST] if isinstance(value, str) else value)
     return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
@@ -42,7 +42,7 @@ def check_integer(name: str, value: Any, low: int = 1, high: int | None = None) 
     """Return the value as an int, after a check of its bounds.
 
     Raises:
-        ArgumentError: If it is no integer in [low, high].
+        ArgumentError: If it is not an integer in [low, high].
 
     >>> check_integer("window", np.int64(3))
     3
@@ -66,7 +66,7 @@ def check_number(
     """Return the value, a finite number in [low, high]; NumPy's become Python's.
 
     Args:
-        name: What the value is called in the message.
+        name: Name of the value in the message.
         value: The value.
         low: The least that it may be.
         high: The most that it may be.
@@ -134,7 +134,7 @@ def check_fields(settings: Any, owner: str = "") -> None:
 
     Args:
         settings: The instance, frozen or not.
-        owner: What precedes the names of its fields in a message, e.g. ``"stages."``.
+        owner: Prefix of the names of its fields in a message, e.g. ``"stages."``.
 
     Raises:
         ArgumentError: For the first such field, with what it must be.
@@ -149,7 +149,7 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
     """Return the value if it fits an annotation; numbers must be finite, and bools are not numbers.
 
     Args:
-        name: What the value is called in the message.
+        name: Name of the value in the message.
         value: The value; NumPy's numbers and arrays become Python's.
         annotation: A class, None, ``Any``, ``Literal``, ``Sequence``, ``Mapping``, or a union.
 
@@ -163,7 +163,7 @@ def checked(name: str, value: Any, annotation: Any) -> Any:
         value = value.tolist()
     if not fits(value, annotation):
         raise ArgumentError(f"{name}={shortened(value)} must be {wording(annotation)}.")
-    if isinstance(value, str) and "\0" in value:  # no path and no name of anything holds one
+    if isinstance(value, str) and "\0" in value:  # valid in no path and no name
         raise ArgumentError(f"{name}={shortened(value)} must be a text without null characters.")
     return value
 
@@ -179,12 +179,12 @@ def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] =
 
     Args:
         kind: The dataclass.
-        values: What was read.
-        name: What the object is called in a message.
+        values: Object that was read.
+        name: Name of the object in a message.
         later: Fields that what was written earlier lacks; they take their defaults.
 
     Raises:
-        ArgumentError: If it is no object, lacks a field or has one too many, or a field is refused.
+        ArgumentError: If it is not an object, lacks a field, or has an unknown or invalid one.
     """
     if not isinstance(values, Mapping):
         raise ArgumentError(f"{name}={shortened(values)} must be a JSON object.")

@@ -31,7 +31,7 @@ from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import replacing
 
 _logger = logging.getLogger(__name__)
-# Numba says little about the types of these.
+# Numba has few type annotations for these.
 _config: Any = numba.config
 _rebuild: Any = CompileResult._rebuild
 _dumps: Any = dumps
@@ -138,7 +138,7 @@ def cache_folders(source: Path) -> list[Path]:
 @cache
 def _report_once(folders: str) -> None:
     _logger.info(
-        "machine code is compiled anew by every process, as none of these folders can be written: "
+        "machine code is compiled again by every process, as none of these folders can be written: "
         "%s; set NUMBA_CACHE_DIR to one that can",
         folders,
     )

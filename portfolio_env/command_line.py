@@ -10,7 +10,7 @@ from portfolio_env.errors import PortfolioError
 from portfolio_env.files.safe_names import printable
 
 _LONGEST = 2000  # characters of a line
-_NULL = "embedded null"  # what Python says of a path that no system can open
+_NULL = "embedded null"  # Python's message for a path that no system can open
 _ALLOCATOR = ("allocate", "out of memory", "Storage size calculation overflowed")
 
 
@@ -33,7 +33,7 @@ def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
 
     Args:
         work: Returns the exit status; None is 0.
-        stopped: What to say when the user interrupts it.
+        stopped: Message when the user interrupts it.
 
     Returns:
         The exit status: that of the work, 1 after an error, 130 after an interruption.

@@ -1,4 +1,4 @@
-"""One HTML page that needs no other file: no scripts, no requests, pictures inside.
+"""HTML that needs no other file: pages with embedded images, and cards for notebooks.
 
 The look is in ``templates/``: ``page.html``, ``parts.html`` and ``style.css``, for Jinja.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +65,10 @@ def _part(name: str, *values: Any) -> Markup:
 
 @dataclass
 class Section:
-    """A part of the page.
+    """Section of the page.
 
     Attributes:
-        title: Its heading.
+        title: Heading of the section.
         parts: HTML, in order; see the functions of this module.
     """
 
@@ -76,7 +77,7 @@ class Section:
 
     @property
     def anchor(self) -> str:
-        """The name that links point to."""
+        """Return the name that links point to."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
@@ -106,25 +107,48 @@ def table(frame: pd.DataFrame) -> Markup:
     return _part("table", frame.index.name or "", frame.columns, rows)
 
 
+def card(
+    title: str,
+    facts: Mapping[str, object],
+    frame: pd.DataFrame | None = None,
+    lines: Sequence[str] = (),
+) -> str | None:
+    """Return the HTML by which a notebook shows an object.
+
+    Args:
+        title: Name of the object.
+        facts: Facts by name.
+        frame: Table of texts below them.
+        lines: Sentences below that.
+
+    Returns:
+        The HTML; None without Jinja, so that the notebook shows the object's ``repr``.
+    """
+    if find_spec("jinja2") is None:
+        return None
+    shown = "" if frame is None else table(frame)
+    return str(_part("card", title, facts.items(), shown, bullets(lines) if lines else ""))
+
+
 def picture(path: Path, alternative: str) -> Markup:
     """Return a PNG file as part of the page.
 
     Args:
         path: The file.
-        alternative: What it shows, for those who cannot see it.
+        alternative: Description for readers who cannot see it.
     """
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return _part("picture", data, alternative)
 
 
 class Page:
-    """The folder of a report, and what its page holds so far.
+    """The folder of a report, and the content of its page so far.
 
     Args:
         path: The folder; created where it is missing.
 
     Attributes:
-        sections: Of the page, in order.
+        sections: Sections of the page, in order.
         figures: The pictures drawn so far, by name.
     """
 
@@ -135,7 +159,7 @@ class Page:
         self.figures: dict[str, Path] = {}
 
     def draw(self, name: str, figure: Figure, alternative: str) -> Markup:
-        """Save a figure as a PNG file in the folder, and the HTML that shows it.
+        """Save a figure as a PNG file in the folder, and return the HTML that shows it.
 
         What stands before the last "/" of its name is a folder within.
         """
@@ -147,7 +171,7 @@ class Page:
         return picture(file, alternative)
 
     def add(self, title: str, *parts: Markup) -> None:
-        """One more section."""
+        """Add a section."""
         self.sections.append(Section(title, list(parts)))
 
 

@@ -27,7 +27,7 @@ class FlatSpace(spaces.Box):
     """Space of flat observations: a Box that describes its numbers.
 
     Args:
-        space: That of the same observations in mode ``"window"``, of features or of none.
+        space: Space of the same observations in mode ``"window"``, of features or of none.
 
     Attributes:
         window: Bars W; 0 without features.
@@ -58,7 +58,7 @@ class Observer:
             ``tradable``, ``weights``, and with universe sampling ``assets`` (N,) int64 columns of
             the market. It is for learners that hold the market
             themselves; flattened to a vector it would be a row number and nothing of the market, so
-            that is refused wherever Gymnasium's space of ``market`` is still there. It is not
+            that is rejected wherever Gymnasium's space of ``market`` is still there. It is not
             behind SB3's ``VecFrameStack``, which builds spaces of its own, nor where a wrapper left
             ``market`` out: do not flatten those.
 

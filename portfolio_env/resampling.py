@@ -105,7 +105,7 @@ def closed_groups(
 
     Args:
         timestamps: (T,) sorted.
-        periods_per_year: Of the rows.
+        periods_per_year: Bars per year of the rows.
         timeframe: A name in ``TIMEFRAMES``, a multiple of that of the rows.
 
     Returns:
@@ -157,7 +157,7 @@ def _bar_length(times: Timestamps, per_year: float, timeframe: str) -> np.timede
     is_multiple = bar <= whole and (is_sessions or not whole % bar)
     if not is_multiple and per_year != _BARS_A_YEAR.get(timeframe):
         raise ArgumentError(
-            f"timeframe {timeframe!r} is no multiple of the bars of {_text(bar)}: choose from "
+            f"timeframe {timeframe!r} is not a multiple of the bars of {_text(bar)}: choose from "
             f"{[name for name, step in TIMEFRAMES.items() if step >= bar and not step % bar]}"
         )
     return bar

@@ -44,8 +44,8 @@ class DirectNetwork(nn.Module):
         n_features: Features per asset.
         window: Bars the encoder sees.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
-        encoder_kwargs: Its further options.
-        embedding_kwargs: How it is run, see ``agents.market_encoder.Embeddings``.
+        encoder_kwargs: Further options of the encoder.
+        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.Embeddings``.
         net_arch: Widths of the scorer's tanh layers.
         sees_holdings: The scorer reads the weights held.
     """
@@ -102,7 +102,7 @@ class DirectNetwork(nn.Module):
         else:
             if n_assets is None:
                 raise ArgumentError(
-                    "a flat observation does not tell its number of assets; call bind(market)"
+                    "a flat observation does not state its number of assets; call bind(market)"
                 )
             shape = tuple(observation.shape[1:])
             space = spaces.Box(-np.inf, np.inf, shape)
@@ -122,14 +122,14 @@ class DirectAgent:
         window: Bars the encoder sees, at most the environment's window.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
-        embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
+        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.Embeddings``,
             JSON-able.
         net_arch: Widths of the scorer's layers; default two of 32.
-        sees_holdings: What it answers depends on what is held, to spare costs; False makes it a
+        sees_holdings: Whether actions depend on the holdings, to spare costs; False makes it a
             function of the market alone.
-        logits_scale: That of the environment.
-        seed: Of the first weights.
-        device: Where it runs.
+        logits_scale: Scale of the logits in the environment.
+        seed: Seed of the initial weights.
+        device: Torch device.
     """
 
     action: ClassVar[str] = "logits"
@@ -178,11 +178,22 @@ class DirectAgent:
         """Return the number of bars an observation must hold."""
         return self.network.extractor.bars
 
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Return keywords of its environment: the observation mode, the window and the action."""
+        scale = self.config["logits_scale"]
+        return {
+            "observation": "index",
+            "action": self.action,
+            "window": self.window,
+            "logits_scale": scale,
+        }
+
     def bind(self, market: Market, n_assets: int | None = None) -> None:
         """Attach the market that index observations refer to; it is not saved with the agent.
 
         Args:
-            market: With the features it was made for.
+            market: Market with the features of the agent.
             n_assets: Assets of flat observations; default all of the market's.
         """
         self.network.extractor.bind(*market_tensors(market, self.device), market)
@@ -242,7 +253,7 @@ class DirectAgent:
             validation: Bars on which growth is measured in between; the best model is restored.
                 None keeps the last.
             callback: Called with the iteration and its numbers.
-            options: Of ``agents.direct.training.DirectTrainer``.
+            options: Options of ``agents.direct.training.DirectTrainer``.
 
         Returns:
             The trainer, at its end.
@@ -259,40 +270,52 @@ class DirectAgent:
         """Return settings, weights and plug-ins, for ``save_tensors``.
 
         Raises:
-            ArgumentError: If its encoder is no class that a name finds again.
+            ArgumentError: If its encoder is not a class that a name finds again.
         """
         encoder = self.config["encoder"]
         if not isinstance(encoder, str):
             encoder = plugin_name(encoder)
-            encoder_class(encoder)  # a function is none
+            encoder_class(encoder)  # a function is not a class
         config = self.config | {"encoder": encoder}
         plugins = record(_named(config))
         recorded = {"plugins": plugins} if plugins else {}
         return {"config": config, **recorded, "weights": self.network.state_dict()}
 
     @classmethod
-    def load(cls, path: str | Path, *, device: th.device | str = "cpu") -> DirectAgent:
+    def load(
+        cls, path: str | Path, *, device: th.device | str = "cpu", within: Path | None = None
+    ) -> DirectAgent:
         """Read what ``save`` wrote; nothing in the file is executed.
+
+        Args:
+            path: The file.
+            device: Where to run.
+            within: The folder that it came in, e.g. that of a run: no code in it is imported.
 
         Raises:
             DataError: If the file is no such agent.
         """
-        return cls.of_tree(load_tensors(path, kind=KIND), path, device=device)
+        return cls.of_tree(load_tensors(path, kind=KIND), path, device=device, within=within)
 
     @classmethod
     def of_tree(
-        cls, tree: Mapping[str, Any], path: str | Path, *, device: th.device | str = "cpu"
+        cls,
+        tree: Mapping[str, Any],
+        path: str | Path,
+        *,
+        device: th.device | str = "cpu",
+        within: Path | None = None,
     ) -> DirectAgent:
         """Return the agent of a ``tree`` that was read from ``path``; see ``load``."""
         try:
-            admit(_named(tree["config"]), tree.get("plugins", {}), Path(path))
+            admit(_named(tree["config"]), tree.get("plugins", {}), Path(path), within=within)
             agent = cls(**tree["config"], device=device)
             agent.network.load_state_dict(tree["weights"])
         except PortfolioError:
             raise
-        except Exception as error:  # whatever the libraries make of settings that never worked
+        except Exception as error:  # any error of the libraries for settings that never worked
             reason = str(error).partition("\n")[0][:200]
-            raise DataError(f"{path} is no saved DirectAgent ({reason})") from error
+            raise DataError(f"{path} is not a saved DirectAgent ({reason})") from error
         if not all(bool(weight.isfinite().all()) for weight in agent.network.state_dict().values()):
-            raise DataError(f"{path} holds weights that are no finite numbers; train it again")
+            raise DataError(f"{path} holds weights that are not finite; train it again")
         return agent

@@ -148,7 +148,7 @@ class ConstrainedPortfolioLayer(nn.Module):
     def project(self, weights: Tensor, fixed: Tensor | None = None) -> Tensor:
         """Return the nearest weights that satisfy all constraints but the turnover limits.
 
-        The twin of ``PortfolioConstraints.project``.
+        The counterpart of ``PortfolioConstraints.project``.
 
         Args:
             weights: (batch, 1 + N) asked weights, cash first, finite, any sum.

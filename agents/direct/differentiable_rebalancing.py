@@ -1,8 +1,8 @@
 """Cost of a rebalancing and the weights after it, in torch, with gradients.
 
-The twin of ``simulation.rebalancing``: its solver solves the cost equation, the implicit function
-theorem differentiates it. Everything is in units of the wealth before trading; weights put cash
-first; B lanes, N assets.
+The counterpart of ``simulation.rebalancing``: its solver solves the cost equation, the implicit
+function theorem differentiates it. Everything is in units of the wealth before trading; weights put
+cash first; B lanes, N assets.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Costs(NamedTuple):
 def remainder_factor(drifted: Tensor, target: Tensor, buy: Any, sell: Any) -> Tensor:
     """Return the fraction of wealth left after a rebalancing, with gradients.
 
-    The twin of ``portfolio_env.simulation.rebalancing.remainder_factor``.
+    The counterpart of ``portfolio_env.simulation.rebalancing.remainder_factor``.
 
     Args:
         drifted: (B, N + 1) weights before trading, summing to 1.
@@ -147,7 +147,7 @@ def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs
         a: (B, N + 1) feasible target; fixed assets have their drifted weight in it.
         fixed: (B, N) assets that are not traded; None if all are.
         free: (B,) wealth that is not tied up in them; None where ``fixed`` is.
-        costs: What trading costs.
+        costs: Trading costs.
     """
     x = _solve(d, a, fixed, free, costs)
     mu, held = x, a
@@ -199,12 +199,12 @@ def _cut(whole: Trade, d: Tensor, a: Tensor, q: Tensor, turnover: Tensor, costs:
     """Cut the trades of lanes beyond the turnover limit, as ``rebalancing.trade_part`` does.
 
     Args:
-        whole: What is done where the limit does not bind.
+        whole: Trades where the limit does not bind.
         d: (B, N + 1) drifted weights.
         a: (B, N + 1) target.
         q: (B, N) trades beyond the limit.
         turnover: (B,) theirs.
-        costs: What trading costs.
+        costs: Trading costs.
     """
     over = turnover > costs.limit
     if not bool(over.any()):

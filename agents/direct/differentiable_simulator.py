@@ -96,15 +96,15 @@ class Economics:
 
         Args:
             simulator: Holds the market and the rules.
-            dtype: Of everything.
-            device: Where the tensors are.
+            dtype: Floating-point type of all tensors.
+            device: Device of the tensors.
 
         Raises:
             ArgumentError: On a limit on the turnover of several steps, which is left out here.
         """
         if simulator.constraints.max_period_turnover is not None:
             raise ArgumentError(
-                "max_period_turnover has no differentiable twin; use max_turnover or leave it out"
+                "max_period_turnover is not differentiable here; use max_turnover or leave it out"
             )
         project = ConstrainedPortfolioLayer(simulator.constraints).project
         arrays = simulator.arrays
@@ -199,7 +199,7 @@ class Economics:
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Return the feasible target, the untraded assets and the wealth that the others share.
 
-        The twin of ``portfolio_env.simulation.targets.target_lane``.
+        The counterpart of ``portfolio_env.simulation.targets.target_lane``.
         """
         if self.box is not None:
             a = a.clamp(*self.box)
@@ -235,7 +235,7 @@ class Economics:
     ) -> tuple[Tensor, Tensor]:
         """Return the weights and the growth (B,) after the market moved weights ``w``.
 
-        The twin of ``portfolio_env.simulation.dynamics.drift_lane``.
+        The counterpart of ``portfolio_env.simulation.dynamics.drift_lane``.
         """
         cash = w[:, :1]
         if interest is not None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
 SMALL_MARKET = 8  # assets that one account trades in training, where there are more
-_SCALE = 100.0  # of the loss: growth per step is about a hundredth
+_SCALE = 100.0  # scale of the loss: growth per step is about a hundredth
 _CONCENTRATION = 0.1  # weight of the penalty that goes with the Sharpe ratio
 
 Loss = Literal["growth", "sharpe"]
@@ -45,7 +45,7 @@ class DirectOptions(FitOptions):
         universe: Assets drawn for an account; None is 8 where the market has more, 0 always all.
         validation_every: Iterations between two backtests on the validation range, which growth
             alone decides.
-        loss: What is climbed: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
+        loss: Objective: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
             times the concentration of the weights.
         prediction: Weight of the Gaussian likelihood of the next returns beside it; needs an agent
             whose encoder forecasts.
@@ -131,7 +131,7 @@ class DirectTrainer:
     """Gradient steps on one agent, which can be stopped and resumed exactly.
 
     Args:
-        agent: What is trained, and bound to the market.
+        agent: Agent to train, which is bound to the market.
         market: The market.
         start: First bar of the training range.
         end: Bar after its last one.

@@ -62,7 +62,7 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
             out on a small batch.
         n_features: Features per asset and bar.
         window: Bars the encoder sees.
-        options: Its further options.
+        options: Further options of the encoder.
 
     Raises:
         ArgumentError: If there is no such encoder, it does not take an option, or it breaks what
@@ -70,6 +70,11 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
     """
     maker = encoder_class(encoder) if isinstance(encoder, str) else encoder
     called = repr(encoder) if isinstance(encoder, str) else getattr(encoder, "__name__", "")
+    if isinstance(maker, nn.Module):
+        raise ArgumentError(
+            f"encoder is a {type(maker).__name__} that is made already; give the class, or a "
+            "function (n_features, window) that makes one"
+        )
     if not callable(maker):
         raise ArgumentError(f"encoder is {encoder!r:.60}; give a name, or a class of nn.Module")
     if maker not in ENCODERS.values():
@@ -86,7 +91,7 @@ def encoder_class(name: str) -> type[nn.Module]:
     """Return the class of an encoder's name, see ``make_encoder``.
 
     Raises:
-        ArgumentError: If there is none of that name, or it is no class of ``nn.Module``: what a
+        ArgumentError: If there is none of that name, or it is not a class of ``nn.Module``: what a
             file names is called for nothing else.
     """
     found: Any = find("encoder", name, ENCODERS)

@@ -30,7 +30,7 @@ class Encoder(nn.Module):
         uses_codes: Whether it reads the static codes of the assets.
         padded: Whether a window is encoded as if nothing had been before it. If not, what is
             computed for a bar is the same in every window, and ``encode_stretch`` shares it.
-        brought_as: What a user's encoder is called in messages; "" of those built in.
+        brought_as: Name of a user's encoder in messages; "" if built in.
     """
 
     channels: int
@@ -73,7 +73,7 @@ class Encoder(nn.Module):
         """Return the attention weights of ``forward``, in evaluation mode; {} without attention.
 
         Returns:
-            weights by name, whose last axis is what is looked at: ``"assets..."``, (batch, [bars],
+            weights by name, whose last axis is attended to: ``"assets..."``, (batch, [bars],
             heads, assets, assets); ``"time..."``, (batch, assets, [heads, bars], bars), in order of
             time; any other, (batch, assets, K).
         """
@@ -83,8 +83,8 @@ class Encoder(nn.Module):
         """Encode windows of one contiguous range of a market, as ``forward`` does, but faster.
 
         Args:
-            features: (bars of the stretch, assets, features).
-            tradable: (bars of the stretch, assets), 1 or 0.
+            features: (bars of the range, assets, features).
+            tradable: (bars of the range, assets), 1 or 0.
             ends: (windows,) last bars, each at least ``bars - 1``.
 
         Returns:
@@ -138,7 +138,7 @@ class CodeEmbedding(nn.Module):
         embed_dim: Width of the vectors, one for all or one per category.
 
     Attributes:
-        width: Of all vectors together.
+        width: Width of all vectors together.
     """
 
     def __init__(self, vocabulary_sizes: Sequence[int], embed_dim: int | Sequence[int]) -> None:

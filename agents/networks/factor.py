@@ -20,7 +20,7 @@ class MlpEncoder(RowEncoder):
         window: Bars it may look back.
         architecture: A name of ``ARCHITECTURES``, or the widths of the layers.
         depth: Layers, in place of an architecture; 3 if only ``width`` is given.
-        width: Of each of these layers; 128 if only ``depth`` is given.
+        width: Width of each of these layers; 128 if only ``depth`` is given.
         activation: One of ``agents.networks.mlp.ACTIVATIONS``.
         norm: "layer", "batch" (for supervised training alone) or None.
         dropout: Share dropped in training.
@@ -79,7 +79,7 @@ class ResidualMlpEncoder(RowEncoder):
         n_features: Features per asset and bar.
         window: Bars it may look back.
         channels: Width of the blocks and of the output.
-        blocks: How many.
+        blocks: Number of blocks.
         activation: One of ``agents.networks.mlp.ACTIVATIONS``.
         norm: "layer", "batch" (for supervised training alone) or None.
         dropout: Share dropped in training.
@@ -128,7 +128,7 @@ class FactorEncoder(RowEncoder):
         channels: Width of the blocks and of the output.
         blocks: Residual blocks.
         gate_width: Hidden width of the network of the gates.
-        activation: Of the blocks, one of ``agents.networks.mlp.ACTIVATIONS``.
+        activation: Activation of the blocks, one of ``agents.networks.mlp.ACTIVATIONS``.
         norm: "layer", "batch" (for supervised training alone) or None.
         dropout: Share dropped in training.
         **options: ``flatten``, ``vocabulary_sizes`` and ``embed_dim``, see ``RowEncoder``.

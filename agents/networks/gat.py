@@ -68,7 +68,7 @@ class GAT(Encoder):
         filters: Learned averages over the window.
         threshold: Least size of a correlation for an edge, in [0, 1].
         neighbours: Instead of the threshold, edges from so many assets of the largest ones.
-        return_feature: Which feature is the return that correlations are taken of.
+        return_feature: Index of the return feature, of which correlations are taken.
         dropout: Share of attention weights and of what a layer adds that is dropped in training.
 
     Raises:

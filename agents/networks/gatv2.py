@@ -32,7 +32,7 @@ class GATv2Layer(nn.Module):
         edge_dim: Attributes of an edge; None without attributes.
         concat: The heads side by side; otherwise their mean.
         dropout: Share of the attention weights that are dropped in training.
-        negative_slope: Of the leaky rectifier, at least 0.
+        negative_slope: Slope of the leaky rectifier, at least 0.
         residual: Add a linear map of the nodes.
         self_loops: Every node attends to itself, too; loops in the graph given are replaced.
         fill: Attributes of these loops: a number, or "mean", those of the edges that come in.
@@ -273,7 +273,7 @@ def _attend_backward(
         flat = d_scores.flatten(2)  # (b, heads, targets * N)
         d_spread += (flat @ hidden.flatten(1, 2)).sum(0)
         d_hidden = (flat.transpose(1, 2) @ spread).view_as(hidden)
-        # The rectifier keeps the sign, so that its result tells its slope.
+        # The rectifier keeps the sign, so that its result determines its slope.
         th.ops.aten.leaky_relu_backward.grad_input(
             d_hidden, hidden, slope, True, grad_input=d_hidden
         )

@@ -54,7 +54,7 @@ class GraphAttention(nn.Module):
 
         Args:
             x: (..., assets, channels).
-            keys: (..., assets) bool, the assets that are looked at, one at least.
+            keys: (..., assets) bool, the assets to attend to, one at least.
 
         Returns:
             (..., assets, channels)

@@ -145,10 +145,10 @@ class ResidualMLP(nn.Sequential):
     Args:
         width: Numbers per row.
         hidden: Width of the blocks.
-        blocks: How many.
+        blocks: Number of blocks.
         out: Numbers returned; None returns the last block.
         activation: One of ``ACTIVATIONS``.
-        first_activation: That of the hidden layer; None takes the same.
+        first_activation: Activation of the hidden layer; None takes the same.
         norm: "layer", "batch" or None.
         dropout: Share dropped in training.
     """

@@ -11,7 +11,7 @@ from portfolio_env.errors import ArgumentError
 
 _SLOWEST = 0.1  # least decay per unit of time
 _GATE_BIAS = -2.0  # gates start one eighth open, or a bar would wipe out most of what went before
-_NORM_EPS = 0.01  # a state that has hardly moved yet is not blown up
+_NORM_EPS = 0.01  # a state that has hardly moved yet is not amplified
 
 
 class Dynamics(nn.Module):
@@ -182,7 +182,7 @@ class StateSpace(Encoder):
         past = hidden.unsqueeze(1)  # normalised states before the next bar, the oldest first
         maps: list[Tensor] = []
         for drive in drives:
-            if maps:  # what the bar before has left; nobody recalls that of the last bar
+            if maps:  # state of the bar before; that of the last bar is not recalled
                 past = th.cat([past, self.norm(hidden).unsqueeze(1)], 1)[:, -self.buffer :]
             hidden = self.dynamics(hidden, memory, drive)
             seen = self.norm(hidden)

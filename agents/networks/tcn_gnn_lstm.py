@@ -16,7 +16,7 @@ class TcnGnnLstm(Encoder):
     """Windows to one vector per asset: projection, TCN, attention over assets, LSTM, pooling.
 
     An asset is *present* at a bar where any of its features is not 0: a market's features are 0
-    wherever an asset cannot be traded. At each bar assets look at those that are present and trade
+    wherever an asset cannot be traded. At each bar assets attend to those present that trade
     at the window's last bar; pooling over time skips the bars where the asset itself is absent.
 
     Args:
@@ -25,7 +25,7 @@ class TcnGnnLstm(Encoder):
         width: Channels of convolutions and graph.
         layers: TCN blocks, of dilation 1, 2, 4, ...
         kernel: Bars of one convolution.
-        heads: Of the attention over assets.
+        heads: Heads of the attention over assets.
         lstm_hidden: Width of the recurrent state, per direction.
         lstm_layers: Stacked recurrent layers.
         bidirectional: The LSTM also runs backwards within the window, which ends at the decision;
@@ -101,8 +101,8 @@ class TcnGnnLstm(Encoder):
         """Return the attention weights of ``forward``.
 
         Returns:
-            ``assets`` (batch, window, heads, assets, assets looked at), summing to 1 over the last
-            axis, and ``time`` (batch, assets, window), summing to 1 over the last axis.
+            ``assets`` (batch, window, heads, assets, assets attended to), summing to 1 over the
+            last axis, and ``time`` (batch, assets, window), summing to 1 over the last axis.
         """
         x, present = self._over_time(windows)
         keys = attended(present, tradable > 0)
@@ -120,15 +120,15 @@ class TcnGnnLstm(Encoder):
         the recurrent summary alone runs once per window.
 
         Args:
-            features: (bars of the stretch, assets, features).
-            tradable: (bars of the stretch, assets), 1 or 0.
+            features: (bars of the range, assets, features).
+            tradable: (bars of the range, assets), 1 or 0.
             ends: (windows,) last bars, int64, each at least ``bars - 1``; one or more.
 
         Returns:
             (windows, assets, channels)
 
         Raises:
-            ArgumentError: With ``history="window"``, or where a window begins before the stretch.
+            ArgumentError: With ``history="window"``, or where a window begins before the range.
         """
         if self.padded:
             raise ArgumentError(

@@ -169,7 +169,7 @@ class TemporalPooling(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.logit = nn.Linear(channels, 1, bias=False)  # a softmax takes no notice of a bias
+        self.logit = nn.Linear(channels, 1, bias=False)  # a softmax ignores a bias
 
     def weights(self, x: Tensor, seen: Tensor) -> Tensor:
         """Return the weights (bars, ...) of the bars of ``x`` (bars, ..., channels), summing to 1.

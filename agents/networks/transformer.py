@@ -46,8 +46,8 @@ class AttentionBlock(nn.Module):
 
         Args:
             x: (batch, rows, channels).
-            seen: Bool, broadcast to (batch, rows, rows): [i, j] whether row i looks at row j. Each
-                looks at one at least. None: at all.
+            seen: Bool, broadcast to (batch, rows, rows): [i, j] whether row i attends to row j.
+                Each attends to one at least. None: to all.
             last: Return the last row alone, which costs little.
 
         Returns:
@@ -107,8 +107,8 @@ def sinusoids(window: int, channels: int) -> Tensor:
 class Transformer(Encoder):
     """Reference encoder: pre-normalised transformer blocks over time, then over the assets.
 
-    Each asset's window is read by itself, with weights shared over the assets; the vectors of the
-    last bar then look at those of the assets that trade, and each at its own.
+    Each asset's window is read separately, with weights shared over the assets; the vectors of the
+    last bar then attend to those of the tradable assets, and to their own.
 
     Args:
         n_features: Features per asset and bar.
@@ -119,7 +119,7 @@ class Transformer(Encoder):
         asset_layers: Blocks over the assets; 0 keeps them apart.
         feedforward: Width inside the perceptrons.
         positions: "sinusoidal" or "learned", added to the bars.
-        causal: Bars look at earlier ones and themselves only. Nothing is later than the last bar,
+        causal: Bars attend to earlier ones and themselves only. Nothing is later than the last bar,
             so this is about what the blocks can compute, not about look-ahead.
         dropout: Share dropped in training.
 

@@ -22,7 +22,7 @@ __all__ = [
     "refuse",
 ]
 
-CRITIC = (128, 128)  # of action values, where narrower ones were less reliable over seeds
+CRITIC = (128, 128)  # widths for action values, where narrower ones were less reliable over seeds
 
 
 def refuse(options: dict[str, Any], *names: str) -> None:
@@ -58,7 +58,7 @@ class PerAssetModel(BaseModel):
         return self.features_extractor_class(self.observation_space, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # SB3 forgets this one, and `policy.load` would then share what was trained apart.
+        # SB3 omits this option, and `policy.load` would then share what was trained apart.
         return super()._get_constructor_parameters() | {
             "share_features_extractor": self.share_features_extractor
         }

@@ -15,7 +15,7 @@ from agents.policies.common import refuse
 from agents.policies.on_policy import PerAssetActorCriticPolicy
 from portfolio_env.errors import ArgumentError
 
-EPSILON = 1e-6  # least weight before the sum is mended: log densities stay finite in float32
+EPSILON = 1e-6  # smallest weight before rescaling to 1: log densities stay finite in float32
 
 
 def onto_simplex(weights: Tensor) -> Tensor:
@@ -95,8 +95,8 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
         concentration_init: Concentration of cash and of every asset at the start, above ``floor``.
         floor: Least concentration, above 0: the smaller, the more of the draws lie on the border of
             the simplex, where densities are steep.
-        scale: How fast concentrations follow the network, as ``logits_scale`` of the environment
-            does for logits.
+        scale: Scale by which concentrations follow the network, as ``logits_scale`` of the
+            environment does for logits.
         kwargs: Further options of ``PerAssetActorCriticPolicy``, except for the noise of logits.
 
     Raises:

@@ -3,6 +3,7 @@
 import warnings
 from contextlib import nullcontext
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -33,17 +34,22 @@ from agents.sb3.classes import (
 from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError
+from portfolio_env.names import check_keywords
 
 DEVICES = ("cpu", "cuda", "mps")
 ROLLOUT = 8192  # transitions between two PPO updates: 256 lanes x 32 steps
 LEARNING_RATE = 1e-3
 
 
-def torch_device(name: str) -> th.device:
+def torch_device(name: str, *, available: bool = True) -> th.device:
     """Return the torch device of a name; ``"auto"`` is a GPU where there is one.
 
+    Args:
+        name: "auto", "cpu", "cuda", ...
+        available: False takes the CPU for a GPU that is not there.
+
     Raises:
-        ArgumentError: For what torch cannot compute on.
+        ArgumentError: For what torch cannot compute on here.
     """
     try:
         device = get_device(name)
@@ -51,7 +57,12 @@ def torch_device(name: str) -> th.device:
         device = th.device("meta")
     if device.type not in DEVICES:  # "meta" among others: it computes nothing
         raise ArgumentError(
-            f"device {shortened(name)} is none of torch's here; give auto, cpu or cuda"
+            f"device {shortened(name)} is not available to torch here; give auto, cpu or cuda"
+        )
+    if available and device.type == "cpu" and str(name).startswith("cuda"):
+        raise ArgumentError(
+            f"device={shortened(name)} must be a device of this machine: torch finds no GPU here; "
+            "give cpu or auto, or install a build of torch with CUDA"
         )
     return device
 
@@ -80,19 +91,21 @@ def make_agent(
         window: Bars the encoder sees, at most the environment's window.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
-        embedding_kwargs: How the encoder is run, see ``agents.market_encoder.Embeddings``,
-            JSON-able.
+        embedding_kwargs: Options of the encoder's evaluation, see
+            ``agents.market_encoder.Embeddings``, JSON-able.
         policy_kwargs: Further options of the policy, e.g. ``net_arch``, ``log_std_init`` or
             ``share_features_extractor`` (default: only without an encoder).
         options: Arguments of SB3's class that replace the defaults (``device``, ``seed``,
-            ``gamma``,
-            ...).
+            ``gamma``, ...).
 
     Raises:
-        ArgumentError: For an unknown algorithm or policy, or a policy that the observations do
-            not suit.
+        ArgumentError: For an unknown algorithm, policy or option, or a policy that the
+            observations do not suit.
     """
     cls = algorithm_class(algo)
+    own = signature(make_agent).parameters.keys() - {"venv", "options"}
+    known = {*own, *parameters_of(cls)} - {"env", "_init_setup_model"}
+    check_keywords(f"make_agent({shortened(algo)}, ...)", "keyword", options, sorted(known))
     settings = _defaults(cls, venv) | options
     network = {
         "window": window,
@@ -114,7 +127,7 @@ def make_agent(
         policy_kwargs = {"features_extractor_kwargs": extractor} | policy_kwargs
         if is_on_policy(algo) and encoder != "per_asset":
             # The critic's loss is the larger one and mostly noise; an encoder that serves both
-            # learns that by heart (0.58 captured of a planted signal, 0.80 with one each).
+            # memorises the noise (0.58 captured of a planted signal, 0.80 with one each).
             policy_kwargs.setdefault("share_features_extractor", False)
         agent = _built(algo, policy_class(algo, policy), venv, policy_kwargs, settings)
         bind_market(agent, market)
@@ -188,7 +201,7 @@ def market_of(venv: VecEnv) -> Market:
 def _flat_mlp(venv: VecEnv) -> str:
     if _reads_index(venv):
         raise ArgumentError(
-            "policy 'flat_mlp' cannot read index observations, it would learn dates by heart; "
+            "policy 'flat_mlp' cannot read index observations, it would memorise dates; "
             'build the environment with observation="flat"'
         )
     warnings.warn(
@@ -240,7 +253,7 @@ def _off_policy_defaults(venv: VecEnv) -> dict[str, Any]:
         "learning_starts": 10 * venv.num_envs,
         "batch_size": 512,
         "gamma": 0.9,
-        "tau": 0.05,  # some 600 updates in all: slower targets would not get anywhere
+        "tau": 0.05,  # some 600 updates in all: slower targets would hardly move
         # One update for every 64 transitions.
         "train_freq": max(1, 64 // venv.num_envs),
         "gradient_steps": max(1, venv.num_envs // 64),
@@ -253,7 +266,7 @@ def _soft_defaults(venv: VecEnv) -> dict[str, Any]:
 
 
 def _sac_defaults(venv: VecEnv) -> dict[str, Any]:
-    # Fewer samples an update are three times as fast and capture .82 of a planted edge, not .88.
+    # Fewer samples per update are three times as fast and capture .82 of a planted edge, not .88.
     return _soft_defaults(venv) | {"batch_size": 2048}
 
 

@@ -17,7 +17,7 @@ from portfolio_env.market.fingerprints import check_fingerprints, fingerprints_i
 
 MEND = "call agents.bind_market(agent, market)"
 FORGET = (
-    "the replay buffer holds what was lived in one market; agents.policy_for(agent, venv) gives a "
+    "the replay buffer holds transitions of one market; agents.policy_for(agent, venv) gives a "
     "copy of the policy that acts in the other, agent.replay_buffer.reset() forgets it"
 )
 
@@ -35,7 +35,7 @@ class IndexReplayBuffer(ReplayBuffer):
         observation_space: Dict with ``t``, ``market``, ``tradable``, ``weights`` and, where the
             universe is sampled, ``assets``.
         action_space: Box of logits or weights.
-        device: Where samples go.
+        device: Torch device of the samples.
         n_envs: Number of lanes.
         optimize_memory_usage: SB3's option; there is nothing left to optimise, so it must be False.
         handle_timeout_termination: Bootstrap at time limits.
@@ -43,7 +43,7 @@ class IndexReplayBuffer(ReplayBuffer):
 
     observation_space: spaces.Dict
     market: Market | None = None
-    fingerprint: int | None = None  # of the market of what is stored
+    fingerprint: int | None = None  # fingerprint of the stored market
 
     def __init__(
         self,
@@ -206,7 +206,7 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
             one that is bound.
     """
     pos, full, size = int(state["pos"]), bool(state["full"]), buffer.buffer_size
-    market = state.get("market")  # older states do not say
+    market = state.get("market")  # absent in older states
     if isinstance(buffer, IndexReplayBuffer) and buffer.market is not None:
         held = buffer.market.fingerprint
         if market is not None:
@@ -214,7 +214,7 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
         market = held
     for name, column in _columns(buffer).items():
         stored = state["columns"].get(name, np.empty(0))
-        if full and 0 < len(stored) < size:  # of a shorter training: its oldest rows come first
+        if full and 0 < len(stored) < size:  # of a smaller buffer: its oldest rows come first
             stored = np.roll(stored, -pos, axis=0)
         rows = min(len(stored), size) if full else pos
         if stored.shape != (rows, *column.shape[1:]) or stored.dtype != column.dtype:

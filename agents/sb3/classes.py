@@ -222,6 +222,6 @@ def _hints(cls: type) -> dict[str, Any]:
         if "__init__" in vars(base):
             try:
                 found |= get_type_hints(vars(base)["__init__"])
-            except (NameError, TypeError):  # names for annotations alone
+            except (NameError, TypeError):  # names imported only for annotations
                 continue
     return found

@@ -29,11 +29,13 @@ class DataOptions:
     exogenous: str | None = None
     """CSV or Parquet file of further channels with times of their own, e.g. sentiment."""
     repair: str = "{}"
-    """What to mend in a file of bars, as JSON, e.g. '{"drop_duplicates": "last"}'."""
+    """Repairs of a file of bars, as JSON, e.g. '{"drop_duplicates": "last"}'."""
+    adjust: Literal["auto", "none", "splits", "all"] = "auto"
+    """Which prices of a file are meant: adjusted as far as it says how, or for what."""
     reference: str | None = None
     """Asset that stands for the market in cross-asset features; the mean of all by default."""
     scaler: Literal["robust", "standard", "rank"] = "robust"
-    """How features are scaled: by median and quartiles, mean and deviation, or ranks."""
+    """Scaling of features: by median and quartiles, mean and deviation, or ranks."""
     scaling: Literal["pooled", "asset"] = "pooled"
     """One scaler for each feature, or one for each asset and feature."""
 
@@ -69,6 +71,7 @@ class DataOptions:
             metadata=self.metadata,
             exogenous=self.exogenous,
             repair=self.repairs or None,
+            adjust=self.adjust,
             periods_per_year=self.periods_per_year,
         )
 
@@ -94,7 +97,7 @@ def json_object(name: str, text: str, example: str) -> dict[str, Any]:
     try:
         value = parse_json(text)
         if not isinstance(value, dict):
-            raise ValueError("it is no object")
+            raise ValueError("it is not an object")
     except ValueError as error:
         raise ArgumentError(
             f"{name} is {shortened(text)}: give a JSON object such as '{example}' ({error})"

@@ -17,7 +17,7 @@ from portfolio_env.files.atomic import read_json
 from portfolio_env.names import check_keywords
 
 T = TypeVar("T")
-_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 3e-4, which YAML takes for a text
+_EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 3e-4, which YAML reads as a string
 
 
 def file_of(arguments: Sequence[str]) -> Path | None:
@@ -38,7 +38,7 @@ def read_settings(file: Path) -> dict[str, Any]:
         if file.suffix == ".json":
             return read_json(file)
         if file.suffix not in (".yaml", ".yml"):
-            raise DataError(f"{file} is no file of settings: give one ending in .yaml or .json")
+            raise DataError(f"{file} is not a file of settings: give one ending in .yaml or .json")
         try:
             import yaml
         except ModuleNotFoundError as error:
@@ -49,7 +49,7 @@ def read_settings(file: Path) -> dict[str, Any]:
             value = _plain(yaml.safe_load(file.read_text(encoding="utf-8")))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
-            raise DataError(f"{file} is no YAML ({reason:.200}); mend it") from error
+            raise DataError(f"{file} is not valid YAML ({reason:.200}); fix it") from error
     except OSError as error:
         raise DataError(f"{file} cannot be read ({error.strerror or error})") from error
     if value is None:
@@ -71,9 +71,9 @@ def settings_of(
 
     Args:
         kind: The dataclass; its fields that are dataclasses too are objects in the file.
-        values: What the file gives. Lists stand for texts with commas, objects for texts of JSON,
+        values: Values of the file. Lists stand for texts with commas, objects for texts of JSON,
             dates for texts.
-        name: What they are called in a message.
+        name: Name of the settings in a message.
         beside: A field that is a dataclass, whose settings stand beside the others in the file.
         without: Fields that a file cannot give.
 

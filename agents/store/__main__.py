@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: Those of the command line if None.
+        arguments: Arguments; those of the command line if None.
 
     Returns:
         The exit status: 0, or 1 if something went wrong (2 for a wrong usage).

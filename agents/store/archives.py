@@ -29,7 +29,7 @@ MANIFEST = "manifest.json"
 FORMAT = 1
 MOST_FILES = 10_000
 MOST_BYTES = 64 << 30
-_PART = re.compile(r"\w[\w@%+=,. -]{0,127}")  # of a path; what begins with a dot is none
+_PART = re.compile(r"\w[\w@%+=,. -]{0,127}")  # part of a path; hidden names are invalid
 _CHUNK = 1 << 20
 _BROKEN = (
     AttributeError,
@@ -49,7 +49,7 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
     The last checkpoint goes with it: a run that was stopped can be resumed from the archive.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         file: The archive; one of that name is replaced.
         events: Write the events of TensorBoard too.
 
@@ -62,7 +62,7 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
     refuse_old(path)
     record = read_record(path)
     if not record.id:
-        raise DataError(f"{path} has lost its {IDENTITY}, which tells it from others; restore it")
+        raise DataError(f"{path} has lost its {IDENTITY}, which identifies it; restore it")
     with ExitStack() as locks:
         for folder in (path, *member_runs(path)):
             locks.enter_context(one_process(folder))
@@ -91,9 +91,9 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
     appears under its name.
 
     Args:
-        file: What ``export_run`` wrote, from whomever.
+        file: Archive of ``export_run``, from any source.
         store: The folder of runs.
-        name: Of the new folder; None is the one that it had.
+        name: Name of the new folder; None keeps the old one.
 
     Returns:
         The new folder.
@@ -107,7 +107,7 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
             manifest = _manifest(archive, file.stat().st_size)
             name = name or manifest["name"]
             if not isinstance(name, str) or not _PART.fullmatch(name):
-                raise ArgumentError(f"{name!r} is no name for a folder; give another --name")
+                raise ArgumentError(f"{name!r} is not a name for a folder; give another --name")
             with changing(store):
                 _refuse_known(manifest["id"], store)
                 beside = coming(store, name)
@@ -127,7 +127,7 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
     except PortfolioError:
         raise
     except (*_BROKEN, OSError) as error:
-        raise DataError(f"{file} is no archive of a run, or damaged ({error})") from error
+        raise DataError(f"{file} is not an archive of a run, or damaged ({error})") from error
     return store / name
 
 
@@ -168,7 +168,7 @@ def _refuse_odd(member: ZipInfo) -> None:
     """
     name, mode = member.filename, member.external_attr >> 16
     if not all(_PART.fullmatch(part) for part in name.split("/")):
-        raise ValueError(f"{name[:80]!r} is no name within a folder")
+        raise ValueError(f"{name[:80]!r} is not a name within a folder")
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise ValueError(f"{name!r} is a link, a folder or a device")
     if kind_of(Path(name).name) is None:
@@ -197,7 +197,7 @@ def _extract(archive: ZipFile, name: str, expected: dict[str, Any], folder: Path
                     break
                 digest.update(chunk)
                 out.write(chunk)
-    except OSError as error:  # of the disk: the archive was opened
+    except OSError as error:  # error of the disk: the archive was opened
         raise DataError(
             f"{target} cannot be written ({error.strerror or error}); give room or rights"
         ) from error
@@ -215,7 +215,7 @@ def _check_run(folder: Path, manifest: dict[str, Any]) -> None:
         check_file(folder / name)
     record = read_record(folder)
     if is_old(folder) or record.id != manifest["id"]:
-        raise DataError(f"{folder} is no archive of the run {manifest['id']}")
+        raise DataError(f"{folder} is not an archive of the run {manifest['id']}")
     for run in record.runs or [folder] * (not (folder / WALK_FORWARD).is_file()):
         read_config(run, importing=False)
         make_card(run)

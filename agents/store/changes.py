@@ -17,7 +17,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked
 
 LOCK = ".store.lock"
-_HIDDEN = (".deleted-", ".coming-")  # before the names of folders on their way out and in
+_HIDDEN = (".deleted-", ".coming-")  # prefixes of the names of folders on their way out and in
 
 
 @contextmanager
@@ -43,11 +43,11 @@ def delete(path: Path, store: Path) -> None:
     """Remove a run or a walk forward from a store.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         store: The folder of runs that it must lie in.
 
     Raises:
-        ArgumentError: If it lies elsewhere, is a link, is no run, or is a part of a walk forward.
+        ArgumentError: If it lies elsewhere, is a link or no run, or is a part of a walk forward.
         DataError: If a process is at work in it, it holds links or files that no run consists of,
             or the system refuses.
     """
@@ -70,7 +70,7 @@ def refuse_foreign(path: Path, store: Path) -> None:
     if is_link(path):
         raise ArgumentError(f"{path} is a link: delete what it leads to, or the link by hand")
     if not path.is_dir() or not is_run(path):
-        raise ArgumentError(f"{path} is no run folder; nothing is deleted")
+        raise ArgumentError(f"{path} is not a run folder; nothing is deleted")
     real, home = path.resolve(), store.resolve()
     if real.parent != home:
         inside = home in real.parents

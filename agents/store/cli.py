@@ -94,7 +94,7 @@ class Show:
 
 @dataclass(frozen=True)
 class Card:
-    """Write the card of a run anew, with backtests on its validation range."""
+    """Rewrite the card of a run, with backtests on its validation range."""
 
     name: Run
     """Its folder, the folder's name, or the beginning of its id."""
@@ -143,7 +143,7 @@ class Import:
     runs: Path = Path("runs")
     """The folder of runs."""
     name: str | None = None
-    """Of the new folder, instead of the one that it had."""
+    """Name of the new folder; the old one by default."""
 
     def run(self) -> int:
         """Check the archive and import it."""

@@ -15,7 +15,7 @@ from portfolio_env.files.atomic import read_json
 
 _TEXTS = (".md", ".txt")
 _EVENTS = re.compile(r"events\.out\.tfevents\.[\w.+-]+")
-_FIRST_EVENT = b"brain.Event:"  # of every file of TensorBoard, before its numbers
+_FIRST_EVENT = b"brain.Event:"  # prefix of every TensorBoard file, before its numbers
 EVALUATION = "evaluation"  # accounts and reports, which evaluate.py writes again
 
 
@@ -53,8 +53,8 @@ def run_files(path: Path, *, events: bool = False) -> Iterator[Path]:
     last. Links and files of unknown kinds are no part of a run.
 
     Args:
-        path: Its folder.
-        events: Those of TensorBoard too.
+        path: Folder of the run.
+        events: Whether TensorBoard's event files are included.
     """
     for file in sorted(path.rglob("*")):
         parts = file.relative_to(path).parts
@@ -74,15 +74,15 @@ def _check_text(path: Path) -> None:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is damaged: it is no text ({error})") from error
+        raise DataError(f"{path} is damaged: it is not text ({error})") from error
     if "\0" in text:
-        raise DataError(f"{path} is damaged: it is no text")
+        raise DataError(f"{path} is damaged: it is not text")
     card = path.with_suffix(".json")
-    # Cards of before have no format, and no checksum in their pages.
+    # Cards of earlier versions have no format, and no checksum in their pages.
     sealed = path.name == "card.md" and card.is_file() and "format" in read_json(card)
     if sealed and not is_intact(text):
         raise DataError(
-            f"{path} is damaged or edited by hand: its checksum does not fit; write it anew with: "
+            f"{path} is damaged or edited by hand: its checksum does not fit; renew it with: "
             "python -m agents.store card"
         )
 

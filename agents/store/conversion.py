@@ -82,7 +82,7 @@ def convert(path: Path, *, trust: bool = False) -> Iterator[str]:
     begun again. A training that was stopped can be resumed, with new episodes.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         trust: Compare with what SB3's own loading makes of the old files too. That runs any code
             that their author has put there, so it is for files whose author you know.
 
@@ -234,7 +234,7 @@ def _loaded(file: Path) -> Any:
 def _reason(error: Exception) -> str:
     """Return the cause of an error; torch's own text advises to load what could run code."""
     if isinstance(error, UnpicklingError) or "weights_only" in str(error):
-        return "something in it is no tensor, and could run code"
+        return "something in it is not a tensor, and could run code"
     return repr(error).partition("\\n")[0]
 
 

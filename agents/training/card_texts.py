@@ -61,10 +61,10 @@ def limits(card: Mapping[str, Any]) -> list[str]:
     if card["state"] != "finished":
         said.append(f"Its training has not come to its end: {card['state']}.")
     said.append(
-        "Its test range has not been looked at."
+        "Its test range has not been used."
         if not looks
-        else f"Its test range has been looked at {looks} time{'s' * (looks > 1)}: what is chosen "
-        "after a look is no longer judged out of sample."
+        else f"Its test range has been used {looks} time{'s' * (looks > 1)}: choices made since "
+        "then are in-sample."
     )
     return said
 

@@ -54,7 +54,7 @@ def write_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | No
     """Write the card of a run or a walk forward, as JSON and as Markdown.
 
     Args:
-        path: Its folder.
+        path: Folder of the run.
         models: See ``validate_models``; None keeps those of the card before.
     """
     card = make_card(path, models)
@@ -92,7 +92,7 @@ def make_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | Non
         if isinstance(error, PortfolioError):
             raise
         raise DataError(
-            f"{path} is damaged: its files do not hold what a card tells ({error!r:.200})"
+            f"{path} is damaged: its files lack facts of the card ({error!r:.200})"
         ) from error
     return card
 
@@ -158,7 +158,7 @@ def _of_walk_forward(path: Path) -> Card:
     return {
         "model": _network(config),
         "seeds": plan["seeds"],
-        "market": first["market"] | {"hash": None},  # each fold scales its features by itself
+        "market": first["market"] | {"hash": None},  # each fold scales its features on its own
         "features": first["features"],
         "ranges": {
             f"{name} {part}": card["ranges"][part]

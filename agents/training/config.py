@@ -29,7 +29,7 @@ LARGEST = 2**31 - 1
 RANGES = {
     "timesteps": (1, 2**53),
     "num_envs": (1, LARGEST),
-    "seed": (0, 2**32 - 1),  # what NumPy's legacy generator takes
+    "seed": (0, 2**32 - 1),  # largest seed of NumPy's legacy generator
     "freeze_encoder": (0, 1),
     "prediction_weight": (0, math.inf),
     "window": (1, LARGEST),
@@ -56,15 +56,15 @@ class Stages:
     """Options of stages 1 and 2 of a curriculum."""
 
     epochs: int = 20
-    """Of stage 1: passes over the training range, at most; 5 without a better forecast end it."""
+    """Largest number of passes over the training range in stage 1; 5 without progress end it."""
     iterations: int = 150
-    """Of stage 2: gradient steps."""
+    """Gradient steps of stage 2."""
     loss: Literal["growth", "sharpe"] = "growth"
-    """Of stage 2: net log growth, or the net Sharpe ratio less a penalty on concentration."""
+    """Objective of stage 2: net log growth, or net Sharpe ratio less a concentration penalty."""
     schedule: Schedule = "cosine"
-    """Of the learning rate: down to 0 by half a cosine, or halved where validation stalls."""
+    """Learning rate: down to 0 by half a cosine, or halved where validation stalls."""
     ema: float = 0.0
-    """Decay of an average of the weights that is validated and handed on in their place, e.g. 0.99;
+    """Decay of an average of the weights that is validated and used in their place, e.g. 0.99;
     0 takes the weights themselves."""
 
     def __post_init__(self) -> None:
@@ -80,8 +80,8 @@ class TrainConfig:
     """Settings of a training run; the defaults are the recipe measured to work."""
 
     algo: str = "ppo"
-    """Learning algorithm: ppo, a2c, sac, td3, ddpg, tqc, trpo; direct, which climbs the gradient of
-    net growth, without RL; or a class of your own, my_algos:MyPPO."""
+    """Learning algorithm: ppo, a2c, sac, td3, ddpg, tqc, trpo; direct, gradient ascent on
+    net growth without RL; or a class of your own, my_algos:MyPPO."""
     algo_options: str = "{}"
     """Options of the algorithm and its policy as JSON, e.g. '{"gamma": 0.9, "net_arch": [64]}'."""
     market: str = "sp500"
@@ -95,7 +95,7 @@ class TrainConfig:
     features: str = "minimal"
     """Feature set; scalers are fitted on the training range only."""
     data: DataOptions = field(default_factory=DataOptions)
-    """How the data are prepared."""
+    """Preparation of the data."""
     train: float | str = 0.6
     """Training range: fraction of the bars, or the date at which it ends."""
     validation: float | str = 0.2
@@ -123,7 +123,7 @@ class TrainConfig:
     """Stages of training: 1 forecasts of the next bar, 2 the gradient of net growth, 3 the
     algorithm, e.g. 1,2,3; each starts from what the one before has learned."""
     stages: Stages = field(default_factory=Stages)
-    """How stages 1 and 2 are trained."""
+    """Training of stages 1 and 2."""
     freeze_encoder: float = 0.0
     """Share of stage 3, at its start, that leaves the encoder as it is: 0 none, 1 all of it."""
     prediction_weight: float | None = None
@@ -154,19 +154,22 @@ class TrainConfig:
     initial_value: float = 10_000.0
     """Money at the start of an episode."""
     costs: TransactionCosts = field(default_factory=TransactionCosts)
-    """What trading and holding cost."""
+    """Costs of trading and holding."""
     cost_model: str | None = None
     """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
     cost_options: str = "{}"
     """Options of the cost model as JSON."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
-    """Which portfolios may be held."""
+    """Constraints on portfolios and trades."""
     validation_every: int | None = None
     """Environment steps between two backtests on the validation range; default a tenth of all."""
     checkpoint_every: int | None = None
     """Environment steps between two checkpoints; default a tenth of all."""
     runs: str = "runs"
     """Folder in which the run folder is created."""
+    track: Literal["wandb", "mlflow"] | None = None
+    """Send the curves of the algorithm to Weights & Biases or MLflow too; their own environment
+    variables say where."""
     out: str | None = None
     """Run folder itself, instead of a name made of market, algorithm, seed and time."""
 
@@ -214,28 +217,25 @@ class TrainConfig:
                 f"{self.observation!r}, or prediction_weight 0"
             )
         if self.policy == "dirichlet" and self.algo in ALGORITHMS:
-            policy_class(self.algo, self.policy)  # refuses what cannot train it
+            policy_class(self.algo, self.policy)  # rejects algorithms that cannot train it
         if self.algo == "direct" and self.policy != "per_asset":
-            raise ArgumentError(f"policy {self.policy!r} is of RL; direct trains 'per_asset' only")
+            raise ArgumentError(
+                f"policy {self.policy!r} is not for direct, which trains 'per_asset' only"
+            )
         if self.algo == "direct" and self.reward != TrainConfig.reward:
             raise ArgumentError(
-                f"reward {shortened(self.reward)} is of RL; direct climbs net growth itself: "
-                "leave it out"
+                f"reward {shortened(self.reward)} has no effect on direct, which maximises net "
+                "growth itself: leave it out"
             )
         climbs = self.algo == "direct" or "2" in self.curriculum
         if climbs and self.constraints.max_period_turnover is not None:
             raise ArgumentError(
                 f"constraints.max_period_turnover is {self.constraints.max_period_turnover}: "
-                f"algo {self.algo} with curriculum {self.curriculum} climbs net growth by its "
-                "gradient, where it has no differentiable twin; use constraints.max_turnover, or "
-                "RL without stage 2"
+                f"algo {self.algo} with curriculum {self.curriculum} follows the gradient "
+                "of net growth, where this limit is not differentiable; use "
+                "constraints.max_turnover, or RL without stage 2"
             )
-        if self.algo == "trpo" and self.freeze_encoder:
-            raise ArgumentError(
-                f"freeze_encoder is {self.freeze_encoder}: trpo takes gradients of every weight; "
-                "choose ppo, or freeze_encoder 0"
-            )
-        torch_device(self.device)
+        torch_device(self.device, available=False)  # a run of a GPU is read without one too
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
                 'policy "flat_mlp" cannot read index observations; pass observation "flat"'
@@ -255,8 +255,8 @@ class TrainConfig:
         """Invert ``to_json``.
 
         Args:
-            settings: What was read.
-            source: Where from, for the message.
+            settings: Settings that were read.
+            source: Origin of the settings, for messages.
 
         Raises:
             DataError: If it lacks a field or has one too many, or a value is of another type or
@@ -274,7 +274,7 @@ class TrainConfig:
                 parts["data"] = from_object(DataOptions, settings["data"], "data", later=later)
             stages = settings.get("stages", {})
             parts["stages"] = from_object(Stages, stages, "stages", later=LATER_STAGES)
-            if isinstance(frozen := settings.get("freeze_encoder"), bool):  # once all or nothing
+            if isinstance(frozen := settings.get("freeze_encoder"), bool):  # a bool in earlier runs
                 parts["freeze_encoder"] = float(frozen)
             return from_object(cls, settings | parts, "it", later=LATER)
         except ArgumentError as error:
@@ -318,7 +318,7 @@ class TrainConfig:
         ranges = dict(zip(NAMES, split_rows(timestamps, self.train, self.validation), strict=True))
         start, end = ranges["test"]
         if isinstance(self.test, str):
-            end = row_of(timestamps, self.test)
+            end = row_of(timestamps, self.test, end=True)
         elif self.test is not None:
             end = min(end, start + round(self.test * len(timestamps)))
         if end - start < 2:
@@ -347,7 +347,7 @@ class TrainConfig:
         built_in = self.encoder in ENCODERS
         if built_in and "history" not in self.encoder_kwargs:
             return self.bars
-        # What is built in draws nothing there; a user's own may need numbers.
+        # Built-in encoders draw nothing there; a user's own may need random numbers.
         with th.random.fork_rng(devices=[]), th.device("meta") if built_in else nullcontext():
             return make_encoder(self.encoder, 1, self.bars, **self.encoder_kwargs).bars
 

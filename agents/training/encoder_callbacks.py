@@ -55,11 +55,11 @@ class PredictionLoss(BaseCallback):
     frozen encoder is left alone.
 
     Args:
-        weight: Of the likelihood of returns in units of their deviation.
+        weight: Weight of the likelihood of returns in units of their deviation.
         market: The market the encoder is bound to.
         train: Half-open range of bars.
-        seed: Of the choice of bars, with the number of steps so far, so that a resumed training
-            chooses the same.
+        seed: Seed of the choice of bars, with the number of steps so far, so that a resumed
+            training chooses the same.
         batch: Bars per step.
     """
 

@@ -48,7 +48,7 @@ class Pretrainer:
 
     Args:
         embeddings: An encoder with a head for forecasts; it is bound to the market.
-        market: With the features the encoder reads.
+        market: Market with the encoder's features.
         train: Half-open range of bars.
         validation: Half-open range on which training is stopped.
         options: See ``PretrainingOptions``.

@@ -35,16 +35,16 @@ class Record:
     """One run, or one walk forward with its runs.
 
     Attributes:
-        path: Its folder.
+        path: Folder of the run.
         id: 12 hexadecimal digits that it keeps wherever it is moved; "" in the first format.
-        algo: What trained it.
+        algo: Algorithm.
         market: Name of the market.
-        seeds: Of the runs.
+        seeds: Seeds of the runs.
         started: ISO time, UTC; "" in the first format.
         state: "running", "finished", "stopped 40%", "3 of 6 trained" or "old format".
         excess: Yearly log growth above equal weight on the validation range of the best model, or
             the mean of those of a walk forward; None if it is not known.
-        looks: How often its test range was looked at.
+        looks: Number of evaluations on its test range.
         runs: Folders of the runs of a walk forward.
     """
 
@@ -78,7 +78,9 @@ def read_record(path: Path) -> Record:
         DataError: If it is none of a run, or a file of it is damaged.
     """
     if not is_run(path):
-        raise DataError(f"{path} is no run folder: it has neither config.json nor {WALK_FORWARD}")
+        raise DataError(
+            f"{path} is not a run folder: it has neither config.json nor {WALK_FORWARD}"
+        )
     try:
         if (path / WALK_FORWARD).is_file():
             return _walk_forward(path)
@@ -130,8 +132,8 @@ def find(name: str, store: Path) -> Path:
             f"{', '.join(path.name for path in begun)}; give more of it, or the folder"
         )
     raise ArgumentError(
-        f"{name!r} is no run: neither a folder, nor a name or the beginning of an id in {store}; "
-        "see: python -m agents.store list"
+        f"{name!r} is not a run: neither a folder, nor a name or the beginning of an id in "
+        f"{store}; see: python -m agents.store list"
     )
 
 

@@ -25,7 +25,7 @@ from agents.tensors import load_tensors, save_tensors
 from portfolio_env.errors import DataError
 from portfolio_env.vector_env import PortfolioVectorEnv
 
-_EPISODE = {"r": np.float32, "l": np.int32, "t": np.float64}  # what VecMonitor says of an episode
+_EPISODE = {"r": np.float32, "l": np.int32, "t": np.float64}  # VecMonitor's record of an episode
 _BROKEN = (ValueError, LookupError, TypeError, AttributeError, RuntimeError)
 
 
@@ -39,7 +39,7 @@ def save_training(path: Path, agent: BaseAlgorithm) -> None:
     """
     for embeddings in all_embeddings(agent.policy):
         # What is computed in other batches differs by rounding: both sides of a checkpoint, the
-        # training that goes on and the one that resumes, compute it anew.
+        # training that goes on and the one that resumes, recompute it.
         embeddings.forget()
     save_tensors(path, agent_tree(agent) | {"training": _state(agent)}, kind=KIND)
 
@@ -49,7 +49,7 @@ def restore_training(agent: BaseAlgorithm, path: Path) -> None:
 
     Args:
         agent: An agent of ``make_agent`` with its logger, before its first step.
-        path: What ``save_training`` wrote.
+        path: File of ``save_training``.
 
     Raises:
         DataError: If the file is damaged, or of another training.
@@ -59,7 +59,7 @@ def restore_training(agent: BaseAlgorithm, path: Path) -> None:
         restore_agent(agent, tree, path)
         _restore(agent, tree["training"])
     except _BROKEN as error:
-        raise DataError(f"{path} is no checkpoint of this training ({error!r})") from error
+        raise DataError(f"{path} is not a checkpoint of this training ({error!r})") from error
 
 
 def _state(agent: BaseAlgorithm) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def _environment(agent: BaseAlgorithm) -> tuple[VecMonitor, PortfolioVectorEnv]:
         lanes = monitor.venv.venv
         if isinstance(lanes, PortfolioVectorEnv):
             return monitor, lanes
-    raise TypeError("the agent's environment is none of make_sb3_vec_env")
+    raise TypeError("the agent's environment was not made by make_sb3_vec_env")
 
 
 def _random_state(agent: BaseAlgorithm) -> dict[str, Any]:

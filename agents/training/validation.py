@@ -22,7 +22,7 @@ class Validation:
     """Backtest on the validation range, and its edge over equal weight.
 
     Args:
-        market: With fitted features.
+        market: Market with fitted features.
         rows: Validation range, half-open; the account always starts at its first bar.
         env_options: Keywords of ``PortfolioEnv``.
     """
@@ -81,7 +81,7 @@ class Probes:
         self.options = self.validations["validation"].options
 
     def run(self, policy: Policy) -> dict[str, Any]:
-        """Backtest a policy on both.
+        """Backtest a policy on both ranges.
 
         Returns:
             By ``portfolio/train/`` and ``portfolio/validation/``: ``value``, the final value over

@@ -49,7 +49,7 @@ class Plan:
 
     Attributes:
         config: Settings of every run but for ranges, seed and folder.
-        seeds: Of the runs of each fold.
+        seeds: Seeds of the runs of each fold.
         folds: Rows of the market that ``config`` loads.
         runs: Settings of the runs of each fold, without seed and folder.
     """
@@ -71,14 +71,14 @@ def make_plan(
     """Cut the test range of a configuration into folds.
 
     The tests together are the test range that the configuration has by itself, so the result can be
-    held against that of a single run. Validation ranges have its length and lie just before each
+    compared with that of a single run. Validation ranges have its length and lie just before each
     test; training takes all that is before, or its length with ``rolling``. Every fold scales
     features by its own training range.
 
     Args:
         config: Settings of a run.
         folds: Number of folds, at least 1.
-        seeds: Of the runs of each fold; that of the configuration by default.
+        seeds: Seeds of the runs of each fold; that of the configuration by default.
         rolling: Forget the oldest bars instead of keeping all.
 
     Raises:
@@ -164,7 +164,7 @@ def read_plan(path: Path) -> Plan:
     try:
         stored = read_json(path / FILE)
     except FileNotFoundError:
-        raise DataError(f"{path} is no walk forward: it has no {FILE}") from None
+        raise DataError(f"{path} is not a walk forward: it has no {FILE}") from None
     if "id" not in stored:
         raise DataError(OLD_FORMAT.format(path))
     try:
@@ -179,7 +179,7 @@ def read_plan(path: Path) -> Plan:
     if folds != list(plan.folds):
         raise DataError(
             f"the market {config.market!r} gives other folds than it did when {path} was begun; "
-            "restore the data, or begin anew"
+            "restore the data, or start again"
         )
     return plan
 
@@ -191,14 +191,14 @@ def out_of_sample(
 
     Args:
         path: Folder of a walk forward whose runs are trained.
-        model: Of every run, the last one or the best on the validation range of its fold.
+        model: Model of every run: the last one or the best on its fold's validation range.
         device: Torch device of the models.
 
     Returns:
         Backtests by seed, each from the first bar of the first test to the last bar of the last.
 
     Raises:
-        DataError: If the folder is no walk forward, or one of its runs holds no model yet.
+        DataError: If the folder is not a walk forward, or one of its runs holds no model yet.
     """
     path = Path(path)
     results = {}

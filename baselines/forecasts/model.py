@@ -43,11 +43,11 @@ class ForecastMeanVariance(MeanVariance):
         lookback: See ``Optimiser``; the covariance's.
         forecaster: One of ``FORECASTERS``, or the name of an encoder of one's own.
         horizon: Bars ahead that trees forecast; networks forecast 1. None is 21 and 1.
-        refit: When to fit anew: a schedule as that of ``every``, or "year".
+        refit: When to fit it again: a schedule as that of ``every``, or "year".
         least: Bars to learn from, at least.
         history: Bars to learn from, at most; None is all.
         pooled: One model for all assets, or, of trees only, one for each.
-        seed: Of all draws of the forecaster.
+        seed: Seed of all draws of the forecaster.
         forecaster_options: See ``Trees`` and ``Network``.
         objective: See ``MeanVariance``, with everything below.
         target_return: See ``MeanVariance``.

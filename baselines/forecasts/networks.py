@@ -34,7 +34,7 @@ class Network:
 
     Args:
         encoder: A name of an encoder, see ``agents.networks.make_encoder``.
-        seed: Of the weights to begin with and of every draw.
+        seed: Seed of the initial weights and of every draw.
         options: ``window`` (20 bars), options of ``PretrainingOptions`` (``epochs``, ``batch``,
             ``learning_rate``, ...; 5 epochs unless given), and all others to the encoder, over
             ``SIZES``.
@@ -49,7 +49,7 @@ class Network:
         except ImportError as error:
             raise ArgumentError(
                 "forecasts by networks need torch, which is not installed; "
-                "pip install 'portfolio-env[rl]'."
+                "pip install torch safetensors."
             ) from error
         self.encoder, self.seed, self.options = encoder, seed, dict(options)
 

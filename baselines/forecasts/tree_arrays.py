@@ -54,11 +54,11 @@ class TreeArrays:
             and self.base.shape == self.divisor.shape == (1,)
             and ((self.starts >= 0) & (self.starts < nodes)).all()
             and (self.children < nodes).all()
-            # children come after their parent, so that every way down ends
+            # children come after their parent, so that every path ends
             and (self.children[inner] > own[inner]).all()
             and (self.children[~inner] == own[~inner]).all()
         ):
-            raise DataError("the arrays are no trees; store the model anew")
+            raise DataError("the arrays are not trees; save the model again")
 
     @classmethod
     def of(cls, model: Any) -> TreeArrays:
@@ -128,7 +128,7 @@ class TreeArrays:
         try:
             return cls(**arrays)
         except TypeError as error:
-            raise DataError(f"the arrays are no trees ({error}); store the model anew") from error
+            raise DataError(f"the arrays are not trees ({error}); save the model again") from error
 
 
 def _forest_tree(tree: Any) -> tuple[NDArray[Any], ...]:

@@ -11,7 +11,7 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
 
-FEWEST = 20  # samples; fewer say nothing about the next
+FEWEST = 20  # samples per asset; fewer give no forecast
 
 
 class Trees:
@@ -30,7 +30,7 @@ class Trees:
         kind: One of the two.
         horizon: Bars ahead; the return is divided by them.
         pooled: One model of all assets; otherwise each has its own.
-        seed: Of what is drawn.
+        seed: Seed of all draws.
         options: Scikit-learn's parameters in place of the defaults.
     """
 
@@ -39,7 +39,7 @@ class Trees:
     ) -> None:
         self.kind, self.horizon, self.pooled, self.seed = kind, horizon, pooled, seed
         self.options = dict(options)
-        self._models: list[TreeArrays | None] = []  # of each asset; of all together where pooled
+        self._models: list[TreeArrays | None] = []  # trees per asset; one for all where pooled
 
     def fit(self, known: Market, first: int) -> None:
         """Fit the trees; see ``Forecaster``. An asset of too few samples gets the forecast 0."""
@@ -85,7 +85,7 @@ class Trees:
         except ImportError as error:
             raise ArgumentError(
                 "forecasts by trees need scikit-learn, which is not installed; "
-                "pip install 'portfolio-env[baselines]'."
+                "pip install scikit-learn."
             ) from error
         if self.kind == "random_forest":
             drawn = min(-(-count // 4), 5_000)

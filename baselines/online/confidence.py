@@ -22,7 +22,7 @@ def largest_root(a: float, b: float, c: float) -> float:
     discriminant = b * b - 4 * a * c
     if discriminant <= 0:
         return 0.0
-    larger = -(b + math.copysign(math.sqrt(discriminant), b)) / 2  # no difference of equals
+    larger = -(b + math.copysign(math.sqrt(discriminant), b)) / 2  # rounding noise of equal terms
     return max(larger / a if a != 0 else 0.0, c / larger, 0.0)
 
 
@@ -63,7 +63,7 @@ class ConfidenceWeighted(OnlineModel):
         Args:
             excess: ``epsilon - mu' x``.
             v: Variance of the return, ``sum s x^2``.
-            gain: What a multiplier of 1 takes from the return, ``sum s (x - mean_s(x))^2``.
+            gain: Reduction of the return per unit of the multiplier, ``sum s (x - mean_s(x))^2``.
         """
 
     def portfolios(self, relatives: Iterator[FloatArray]) -> Iterator[Weights]:

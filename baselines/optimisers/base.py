@@ -173,7 +173,6 @@ def adapter() -> ModuleType:
         from baselines.optimisers import skfolio_adapter
     except ImportError as error:
         raise ArgumentError(
-            "optimisers need skfolio, which is not installed; "
-            "pip install 'portfolio-env[baselines]'."
+            "optimisers need skfolio, which is not installed; pip install 'skfolio>=1.12,<1.13'."
         ) from error
     return skfolio_adapter

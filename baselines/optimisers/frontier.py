@@ -30,7 +30,7 @@ class Frontier:
 
     Attributes:
         date: The bar.
-        portfolios: From the least variance to the largest return, evenly spaced in return.
+        portfolios: Portfolios from least variance to largest return, evenly spaced in return.
         tangency: The portfolio of largest Sharpe ratio, one row; none where no portfolio returns
             more than the risk-free rate.
         assets: Every asset alone, whether or not the bounds allow it.

@@ -134,8 +134,8 @@ class NestedClusters(MeanVariance):
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
         lookback: See ``Optimiser``.
-        objective: Of both steps, "min_variance" or "max_sharpe", see ``MeanVariance``; a cluster of
-            which nothing exceeds the risk-free rate is given its least variance.
+        objective: Objective of both steps, "min_variance" or "max_sharpe", see ``MeanVariance``; a
+            cluster of which nothing exceeds the risk-free rate is given its least variance.
         risk_free_rate: See ``MeanVariance``; for "max_sharpe".
         linkage: One of ``LINKAGES``.
         distance: One of ``DISTANCES``.

@@ -54,7 +54,7 @@ class MeanVariance(Optimiser):
         covariance: One of ``COVARIANCES``.
 
     Attributes:
-        fallbacks: What was taken instead of the objective, by bar; of the targets decided so far.
+        fallbacks: Objectives used as a fallback, by bar; of the targets decided so far.
 
     Raises:
         ArgumentError: If no portfolio of all the market's assets keeps to the bounds, or an option
@@ -226,7 +226,7 @@ def tangency(
     """Return the weights (n,) of largest Sharpe ratio; None if nothing exceeds the risk-free rate.
 
     Args:
-        problem: Its bounds are kept to.
+        problem: Problem whose bounds apply.
         mean: (n,) expected returns per bar.
         covariance: (n, n) per bar.
         risk_free: Per bar.

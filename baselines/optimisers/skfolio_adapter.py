@@ -49,7 +49,7 @@ from portfolio_env.market.panel import FloatArray
 if TYPE_CHECKING:
     from baselines.optimisers.base import Problem
 
-# of the duality gap, in usual variances: now and then rounding keeps the solver from the first
+# tolerances of the duality gap, in usual variances: rounding can keep the solver from the first
 _TOLERANCES = (1e-10, 1e-6)
 _NEAR = 1e-7  # the solver is no more accurate than this
 
@@ -94,7 +94,7 @@ def minimum_variance(
     """Return minimum-variance weights; with ``least``, of portfolios with that expected return.
 
     Args:
-        problem: Its bounds are kept to.
+        problem: Problem whose bounds apply.
         covariance: (n, n).
         mean: (n,) expected returns; needed with ``least``.
         least: A number, or (k,) of them.

@@ -12,14 +12,14 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "tyro":
         raise
-    sys.exit("error: the command line needs tyro; pip install 'portfolio-env[data]'")
+    sys.exit("error: the command line needs tyro; pip install tyro tqdm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Args:
-        arguments: Those of the command line if None.
+        arguments: Arguments; those of the command line if None.
 
     Returns:
         The exit status: 0, or 1 if something went wrong (2 for a wrong usage).

@@ -124,7 +124,7 @@ class List:
                 problems.append(str(error))
                 continue
             ends = [str(moment(series.times[at])) for at in (0, -1) if len(series.times)]
-            closes = series.exchange == YAHOO  # at weekends: what is a gap is not known
+            closes = series.exchange == YAHOO  # at weekends: gaps are not known
             rows.append(
                 {
                     "exchange": series.exchange,
@@ -147,7 +147,7 @@ class Report:
     """Explore prices: a page of figures and tables, and the report on their quality."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    """Source for ``load_market``: a file, a folder of a store (data/binance/1d), or a name."""
     out: Path = Path("report")
     """The folder to write to."""
 
@@ -164,7 +164,7 @@ class Convert:
     """Write one file from a source: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
 
     source: Annotated[str, tyro.conf.Positional]
-    """What ``load_market`` takes: a file, a folder of a store (data/binance/1d), or a name."""
+    """Source for ``load_market``: a file, a folder of a store (data/binance/1d), or a name."""
     out: Annotated[Path, tyro.conf.Positional]
     """The file to write."""
     timeframe: str | None = None
@@ -180,18 +180,20 @@ class Convert:
     exogenous: Path | None = None
     """Further channels: a file with the columns date, symbol, name, value, known_at."""
     features: str | None = None
-    """Of a market: a preset, or the names of features, comma-separated; minimal if left out."""
+    """Features of a market: a preset, or comma-separated names; minimal if left out."""
     fit_end: str | None = None
-    """Of a market: scalers are fitted before this date."""
+    """Date before which the scalers of a market are fitted."""
     periods_per_year: float | None = None
-    """Of a market: bars per year that yearly figures follow from; counted if left out."""
+    """Bars per year of a market, for yearly figures; counted if left out."""
     repair: Repair = field(default_factory=Repair)
 
     def run(self) -> int:
         """Write the file."""
         is_market = self.out.suffix == ".npz"
         if not is_market and not self.out.name.endswith((".parquet", ".csv", ".csv.gz")):
-            raise ArgumentError(f"{self.out} is no name: end it with .npz, .parquet or .csv.gz")
+            raise ArgumentError(
+                f"{self.out} has no known suffix: end it with .npz, .parquet or .csv.gz"
+            )
         extra = ("features", "fit_end", "metadata", "exogenous", "periods_per_year")
         given = [name for name in extra if getattr(self, name) is not None]
         lost = [f"--{name.replace('_', '-')}" for name in given]

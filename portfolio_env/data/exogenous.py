@@ -10,7 +10,10 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.tables import Origin, read_numbers, read_table, read_times
+from portfolio_env.data.tables.files import read_table
+from portfolio_env.data.tables.numbers import read_numbers
+from portfolio_env.data.tables.origin import Origin
+from portfolio_env.data.tables.times import read_times
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 from portfolio_env.market.timeline import Timestamps
@@ -41,16 +44,16 @@ def join(
     carried until the next one.
 
     Args:
-        panel: Its timestamps label the bars.
+        panel: Panel whose timestamps label the bars.
         source: A CSV or Parquet file or a frame with columns date (what the value is about), symbol
             ("*": all assets), name (of the channel), value (empty: withdrawn, nothing is known from
             then on) and known_at (when it was published, at or after date). Times with a zone are
             converted to UTC; a date alone is its first instant. A forecast's date is the day on
             which it was made.
-        close_offset: How long after its label a bar closes. 0 is safe wherever labels are not later
-            than closes: with a label at the opening, it ignores what becomes known during the bar.
-            A negative one delays the data.
-        max_age: How long after known_at a value is carried; None carries it for ever.
+        close_offset: Time from the label of a bar to its close. 0 is safe wherever labels are not
+            later than closes: with a label at the opening, it ignores what becomes known during the
+            bar. A negative one delays the data.
+        max_age: Time after known_at for which a value is carried; None carries it for ever.
         others: Symbols that may occur although the panel does not hold them.
 
     Returns:
@@ -58,7 +61,7 @@ def join(
 
     Raises:
         ArgumentError: For unknown symbols, channels that exist already, or no lengths of time.
-        DataError: For records that cannot be, naming the file, the row and the mend.
+        DataError: For impossible records, with file, row and fix.
     """
     offset = _duration("close_offset", close_offset)
     oldest = _NEVER if max_age is None else _duration("max_age", max_age)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from portfolio_env.data.tables import Origin, read_table
+from portfolio_env.data.tables.files import read_table
+from portfolio_env.data.tables.origin import Origin
 from portfolio_env.files.atomic import parse_json
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.names import unknown
@@ -40,8 +41,8 @@ def with_categories(
     """Return the panel with labels of its assets as categories.
 
     Args:
-        panel: Its assets are looked up by name; "" is the label of those that the source lacks,
-            which ``provenance["metadata"]["unlabelled"]`` lists.
+        panel: Panel whose assets are looked up by name; "" is the label of those that the source
+            lacks, which ``provenance["metadata"]["unlabelled"]`` lists.
         source: A CSV or Parquet file with a column symbol and columns of labels, a JSON file that
             holds such rows (a list of objects) or ``{symbol: {name: label}}``, or such a mapping.
             Symbols that are not in the panel mean nothing.
@@ -118,7 +119,7 @@ def _of_mapping(labels: Any, origin: Origin) -> pd.DataFrame:
     if not isinstance(labels, Mapping) or not all(
         isinstance(own, Mapping) for own in labels.values()
     ):
-        origin.fail("is no table of labels; give {symbol: {name: label}}")
+        origin.fail("is not a table of labels; give {symbol: {name: label}}")
     return pd.DataFrame([{"symbol": symbol, **own} for symbol, own in labels.items()])
 
 

@@ -13,15 +13,15 @@ import pandas as pd
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.data.bars import typed_frame
 from portfolio_env.data.reports.sorted_bars import bar_fields, iso, lacking, order_faults
-from portfolio_env.data.tables import Origin
+from portfolio_env.data.tables.origin import Origin
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market.panel import BAR_FIELDS, bar_faults
 from portfolio_env.names import unknown
 
 BoolArray = npt.NDArray[np.bool_]
 
-_HISTORY = 250  # returns before a bar that say what is usual
-_SHORTEST = 30  # with fewer than this, nothing is called a jump
+_HISTORY = 250  # returns before a bar that define usual ones
+_SHORTEST = 30  # with fewer returns, nothing is called a jump
 _NORMAL_MAD = 1.4826  # standard deviation over median absolute deviation
 
 
@@ -29,19 +29,19 @@ _NORMAL_MAD = 1.4826  # standard deviation over median absolute deviation
 class Repair:
     """Repairs to apply to bars; none by default. Applied in the order given here.
 
-    No repair of a bar looks at later ones: repairing the bars up to the date of any bar that is
+    No repair of a bar uses later ones: repairing the bars up to the date of any bar that is
     kept gives the repaired bars up to that date.
 
     Attributes:
         sort: Put rows in order of date and symbol.
         drop_faulty: Drop bars that cannot be true (``bar_faults``) or lack a field.
-        drop_duplicates: Of rows of one date and symbol keep the "first" or the "last".
+        drop_duplicates: Row to keep of one date and symbol, the "first" or the "last".
         drop_jumps: Drop bars whose close lies more than this many robust sigmas (1.4826 times the
             median absolute log return of the 250 bars before; at least 30) away from the last kept
             close. The bar after a dropped one is kept if it lies within that distance of the last
             kept close (the jump was an error) or of the dropped one (it was news): so a true jump
             loses its first bar, and enters at its second.
-        fill_gaps: Where bars are missing, carry the last close forward for at most this many bars:
+        fill_gaps: Largest number of missing bars over which the last close is carried:
             open, high, low and close are the last close, volume is 0. Bars filled in this way
             cannot be traded (``PricePanel.tradable``). Of a longer gap the rest stays missing, as
             does everything after; an asset that has ended is carried as well, since nobody knew.

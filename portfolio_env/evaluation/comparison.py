@@ -1,11 +1,13 @@
 """Comparison of backtests over the same dates: one table, best first, with intervals."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,13 +26,19 @@ from portfolio_env.evaluation.statistics import (
 from portfolio_env.files.atomic import write_json
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.safe_names import file_name
+from portfolio_env.html import card
+from portfolio_env.market.timeline import time_text
 from portfolio_env.metrics import RELATIVE_MEASURES, relative_summary
+from portfolio_env.names import unknown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REFERENCE = "equal_weight"
 RANKED_BY = "annual_log_growth"  # after costs
 INTERVALS = (RANKED_BY, "sharpe")  # measures with an interval of their own
 ROUNDING = 1e-9  # accounts that differ by less are the same
-MIN_PERIODS = 3  # fewer have no standard error
+MIN_PERIODS = 3  # fewer periods have no standard error
 # Of noise without costs an interval of 1 period lies above 0 in 48 %, of 3 in 11 %, of 10 in 5 %.
 INTERVAL_PERIODS = 10
 # Of 20 strategies of noise the test of the best, at 5 %, finds one in 40 % of records of 10
@@ -41,7 +49,7 @@ _BOUNDS = ("low", "high")
 _CHANCE = tuple(f"growth_difference_{part}" for part in (*_BOUNDS, "p"))  # by bootstrap
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Comparison of strategies with a reference account over the same dates.
 
@@ -58,20 +66,20 @@ class Comparison:
               ``_high`` and ``_p`` from the paired bootstrap, and ``hac_p`` from the t-test;
             - ``deflated_sharpe``: probability that the true Sharpe ratio is above the largest that
               so many trials show by luck alone;
-            - ``in_confidence_set``: 1 for strategies that cannot be told from the best, else 0;
-            - ``remark``: "oracle", "ruined", "same as ...", "nothing but cash" or why a strategy
+            - ``in_confidence_set``: 1 for strategies in the model confidence set, else 0;
+            - ``remark``: "oracle", "ruined", "same as ...", "never invested" or why a strategy
               could not run.
 
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
             and of records that are too short. Strategies that could not run are the last rows.
-        reference: Name of the strategy that the others are held against.
-        oracles: Names of those fitted to the very bars they are judged on.
-        twins: For every ranked account the name of the first one that is the same, mostly its own;
+        reference: Name of the strategy that the others are compared with.
+        oracles: Names of those fitted to the evaluated bars.
+        twins: For every ranked account the name of the first equal one, mostly its own;
             the reference is first. A gate that is closed makes an agent the reference.
-        trials: How many different strategies the deflated Sharpe ratios allow for.
+        trials: Number of different strategies in the deflated Sharpe ratios.
         superiority: Test of "the best is no better than the reference"; None where there is none.
-        mean_block: Of the bootstrap, in periods.
-        notes: What could not be computed, and why.
+        mean_block: Mean block length of the bootstrap, in periods.
+        notes: Measures that could not be computed, with the reasons.
         failed: Why a strategy could not run, by name.
     """
 
@@ -85,6 +93,67 @@ class Comparison:
     mean_block: float
     notes: tuple[str, ...]
     failed: dict[str, str]
+
+    def __repr__(self) -> str:
+        best, rest = str(self.table.index[0]), len(self.table) - 1
+        growth = 100 * float(self.table[RANKED_BY][best])
+        return (
+            f"Comparison({best} {growth:+.1f} % a year, {rest} other{'s' * (rest != 1)}; "
+            f"reference {self.reference}; {self._range()})"
+        )
+
+    def _repr_html_(self) -> str | None:
+        texts = self.headline().map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) else cell)
+        facts = {"range": self._range(), "reference": self.reference, "units": "% a year"}
+        return card("Comparison", facts, texts.replace("nan", ""))
+
+    def _range(self) -> str:
+        """Return the first and the last date."""
+        times = self.results[self.reference].timestamps
+        return f"{time_text(times[0])} to {time_text(times[-1])}"
+
+    def headline(self) -> pd.DataFrame:
+        """Return the main columns of the table.
+
+        Returns:
+            One row per strategy, the best first: ``growth`` (log growth a year after costs, in %),
+            ``sharpe``, ``drawdown`` (the largest, in %), ``turnover`` a year, ``cost`` (% a year),
+            ``difference`` of growth to the reference with its 95 % interval ``low`` and ``high``
+            (% a year), and ``remark``.
+        """
+        columns = {
+            "growth": 100 * self.table[RANKED_BY],
+            "sharpe": self.table["sharpe"],
+            "drawdown": 100 * self.table["max_drawdown"],
+            "turnover": self.table["annual_turnover"],
+            "cost": 100 * self.table["cost_drag"],
+            "difference": 100 * self.table["growth_difference"],
+            "low": 100 * self.table["growth_difference_low"],
+            "high": 100 * self.table["growth_difference_high"],
+        }
+        return pd.DataFrame(columns).round(2).assign(remark=self.table["remark"])
+
+    def plot(self, names: Sequence[str] | None = None) -> Figure:
+        """Plot the values of the accounts and their drawdowns.
+
+        Args:
+            names: Strategies to draw; None draws all that ran, the best six with names.
+
+        Returns:
+            A matplotlib figure, which needs no display: a notebook shows it, ``savefig`` writes it.
+
+        Raises:
+            ArgumentError: If there is no backtest of a name.
+            PortfolioError: If matplotlib is not installed.
+        """
+        from portfolio_env.evaluation.report.plots import comparison_figure, styles
+
+        chosen = list(self.distinct) if names is None else list(names)
+        for name in chosen:
+            if name not in self.results:
+                raise unknown("strategy", name, self.results)
+        drawn = styles(chosen, reference=self.reference)
+        return comparison_figure({name: self.results[name] for name in chosen}, drawn)
 
     @property
     def ranked(self) -> dict[str, BacktestResult]:
@@ -116,12 +185,12 @@ def compare(
 
     Args:
         results: Backtests by name, from the same dates; those of ruined accounts may end earlier.
-        reference: Name of the strategy that the others are held against.
+        reference: Name of the strategy that the others are compared with.
         oracles: Names of strategies with knowledge of the evaluation: shown, but in no ranking.
         failed: Why other strategies could not run, by name: they become rows with that remark.
         earlier_sharpes: Yearly Sharpe ratios of other strategies that were tried on these dates.
-        resamples: Of every bootstrap.
-        seed: Of every bootstrap: the same input gives the same table.
+        resamples: Number of resamples of every bootstrap.
+        seed: Seed of every bootstrap: the same input gives the same table.
 
     Raises:
         ArgumentError: If there is no result of the reference, or the dates differ.
@@ -210,7 +279,7 @@ def _remark(
         return "ruined"
     if twins[name] != name:
         return f"same as {twins[name]}"
-    return "nothing but cash" if complete[name].idle else ""
+    return "never invested" if complete[name].idle else ""
 
 
 def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:
@@ -292,17 +361,17 @@ def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -
     return pd.DataFrame({"deflated_sharpe": rows}, dtype=float)
 
 
-def _finite(value: Any) -> Any:
+def plain_numbers(value: Any) -> Any:
     """Return JSON-able data with None for numbers that are not finite."""
     if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: plain_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [plain_numbers(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _missing(what: str, library: str) -> str:
-    return f"Without {library} {what} is left out: pip install 'portfolio-env[evaluation]'."
+    return f"Without {library} {what} is skipped: pip install {library}"
 
 
 def write_comparison(
@@ -316,7 +385,7 @@ def write_comparison(
     Args:
         folder: Receives ``table.csv``, ``metrics.json`` and, in a folder per strategy, ``account``
             and ``holdings`` (weights, trades, costs and values of every step).
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
         facts: JSON-able facts for the head of ``metrics.json``.
         records: Format of accounts and holdings; those of the other format, of an earlier
             evaluation, are removed.
@@ -331,7 +400,7 @@ def write_comparison(
         "trials": comparison.trials,
         "superiority": None if found is None else found._asdict(),
     }
-    write_json(folder / "metrics.json", _finite({**facts, **tests, "strategies": measures}))
+    write_json(folder / "metrics.json", plain_numbers({**facts, **tests, "strategies": measures}))
     for name, result in comparison.results.items():
         write = result.to_csv if records == "csv" else result.to_parquet
         own = folder / file_name(name)

@@ -22,7 +22,7 @@ class GateDecision(NamedTuple):
     Attributes:
         passed: The lower bound is positive.
         estimate: Yearly log growth ahead of the benchmark.
-        low: Its one-sided lower confidence bound; minus infinity for a ruined policy, and where
+        low: One-sided lower confidence bound; minus infinity for a ruined policy, and where
             periods are too few.
         p_value: One-sided, of the null hypothesis that the policy is not ahead.
     """
@@ -51,7 +51,7 @@ def passes_gate(
     Being ahead is not enough: of policies that know nothing half are ahead. Here the lower bound of
     the bootstrap interval (see ``growth_difference``) must be positive, which about 1 - confidence
     of those pass that neither gain nor lose by knowing nothing, and fewer of those that pay costs
-    for it. Whoever tries many policies on the same data and keeps one that passes has spent this
+    for it. Trying many policies on the same data and keeping one that passes spends this
     promise: ``superiority_test`` is for that.
 
     Args:
@@ -59,7 +59,7 @@ def passes_gate(
         benchmark_log_returns: (K,) those of the benchmark, equal weight as a rule, over the same
             periods.
         periods_per_year: Periods per year.
-        confidence: Of the one-sided bound, in (0.5, 1).
+        confidence: Confidence level of the one-sided bound, in (0.5, 1).
         mean_block: Mean block length in periods, at least 1; None for the ``optimal_block_length``.
         resamples: Number of resamples.
         seed: Seed of the resampling: the same input gives the same decision.
@@ -94,8 +94,8 @@ def gate_decision(policy: BacktestResult, benchmark: BacktestResult) -> GateDeci
     """Return ``passes_gate`` of two backtests over the validation range.
 
     Args:
-        policy: Of the policy; an account that was ruined before the end does not pass.
-        benchmark: Of the benchmark, which reached the end.
+        policy: Backtest of the policy; a ruined account does not pass.
+        benchmark: Backtest of the benchmark, which must not be ruined.
 
     Raises:
         ArgumentError: If they ran over different dates.
@@ -114,7 +114,7 @@ class GatedPolicy:
     Args:
         policy: Answers ``predict``.
         fallback: Takes its place if it did not pass, equal weight as a rule.
-        decision: Of the gate, on data that are not those of the evaluation.
+        decision: Decision of the gate, on other data than those of the evaluation.
 
     Attributes:
         chosen: The one of the two that trades. The environment must be one for it: policies may
@@ -140,11 +140,11 @@ class GatedPolicy:
 
 @dataclass(frozen=True, eq=False)
 class ValidationGate:
-    """Strategy of an agent with the validation gate, which decides anew in every fold.
+    """Strategy of an agent with the validation gate, which decides separately in every fold.
 
     Attributes:
         agent: The agent.
-        fallback: What trades where the agent does not pass, and what it is compared with.
+        fallback: Strategy that trades if the agent fails, and the benchmark of the gate.
         decisions: Decisions so far, by fold.
     """
 

@@ -45,7 +45,7 @@ def agent_strategies(task: EvaluationTask) -> list[Strategy]:
         Strategy(
             name,
             lambda fold, split, name=name: fold.agents[name].policy,  # type: ignore[misc]
-            EvaluationFold.agent_options,
+            lambda fold, split, name=name: fold.agent_options(split, name),  # type: ignore[misc]
             required=True,
         )
         for name in task.agents
@@ -87,7 +87,7 @@ class BacktestRuns:
     """Results by name of the strategy.
 
     Attributes:
-        policies: What was built, by fold.
+        policies: Policies of each strategy, by fold.
         results: Backtests, over all folds.
         seconds: Time of each decision.
         growth_by_cost: Yearly log growth after costs, by commission in basis points.
@@ -120,7 +120,7 @@ def run_backtests(
 ) -> BacktestRuns:
     """Backtest every strategy over all folds of a task, and again at other commissions.
 
-    In every fold a strategy is built anew, and the accounts are stitched to one. One that raises a
+    In every fold a strategy is built again, and the accounts are stitched to one. One that raises a
     ``PortfolioError`` (a missing extra, bounds that nothing can keep to) is written down with the
     reason, and the others go on. What it decided at a bar is kept by the strategy itself, so other
     commissions compute nothing twice.

@@ -26,9 +26,9 @@ class Fold:
     """One step of a walk forward, in half-open ranges of rows.
 
     Attributes:
-        train: What is learned from.
-        validation: What is selected on; it may be empty.
-        test: What is judged, once; later than both.
+        train: Range for training.
+        validation: Range for model selection; it may be empty.
+        test: Range that is evaluated once; later than both.
     """
 
     train: Range
@@ -39,8 +39,8 @@ class Fold:
         """Return the bars of an environment that decides at all test rows: the last earns one more.
 
         Args:
-            end: Where the bars end; the last test row before it sees nothing that comes after and
-                makes no decision.
+            end: Row after the last bar; the last test row before it sees nothing that comes after
+                and makes no decision.
         """
         return self.test[0], min(self.test[1] + 1, end)
 
@@ -103,7 +103,7 @@ def walk_forward_folds(
 def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
     """Join the tests of consecutive folds into one account.
 
-    Returns are chained, not money: each fold started anew, with its own initial value and in cash,
+    Returns are chained, not money: each fold restarted, with its own initial value and in cash,
     so its money is scaled to what the path is worth by then, and every fold pays for buying in. A
     path that is ruined in some fold ends there.
 
@@ -173,7 +173,7 @@ class CombinatorialFold:
 
     Attributes:
         train: Rows to learn from, which may lie before, between and after the tests.
-        tests: Rows to judge.
+        tests: Rows to test on.
         paths: The backtest path that each of the tests belongs to.
     """
 
@@ -190,7 +190,7 @@ def combinatorial_folds(
     Lopez de Prado (2018), ch. 12, by skfolio's ``CombinatorialPurgedCV``: each block is tested in
     ``comb(blocks - 1, tests - 1)`` splits, so its tests recombine to so many paths through all
     rows. Models also learn from what comes after a test: this is for judging how much a method's
-    result depends on the stretch of time, not for pretending to have traded.
+    result depends on the period, not for pretending to have traded.
 
     Args:
         start: First row.
@@ -209,7 +209,7 @@ def combinatorial_folds(
         from skfolio.model_selection import CombinatorialPurgedCV
     except ImportError as error:
         raise PortfolioError(
-            "combinatorial_folds needs skfolio; pip install 'portfolio-env[baselines]'"
+            "combinatorial_folds needs skfolio; pip install 'skfolio>=1.12,<1.13'"
         ) from error
     if not 0 <= start < end:
         raise ArgumentError(f"start={start}, end={end}: give rows with 0 <= start < end.")

@@ -17,11 +17,11 @@ from portfolio_env.features.bars import Bars
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 
-BARS = 300  # beside twice what the feature remembers
+BARS = 300  # bars beside twice the feature's memory
 MOST_BARS = 3000
 ASSETS = 32
 CUTS = 5  # bars after which the future is changed
-_ROUNDING = 1e-7  # running sums of a library drift by so much
+_ROUNDING = 1e-7  # running sums of a library drift by this much
 _checked: set[tuple[str, Callable[..., Any] | None, int]] = set()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -127,8 +127,8 @@ def select(names: str | Sequence[FeatureName], panel: PricePanel) -> list[Featur
         names: One or more, also "minimal,liquidity"; "full" is a preset, "liquidity" a group,
             "rsi_9" an indicator at any window, "1w:rsi_9" the same on weekly bars,
             "my_features:skew_20" one of a module of your own, which may also be the function.
-        panel: Its frequency decides which higher timeframes and clock features there are, its
-            exogenous channels can be named too.
+        panel: Panel whose frequency decides which higher timeframes and clock features there are,
+            its exogenous channels can be named too.
 
     Raises:
         ArgumentError: For a name that stands for nothing, or for two different features.
@@ -145,8 +145,10 @@ def select(names: str | Sequence[FeatureName], panel: PricePanel) -> list[Featur
 
 
 def separate(names: str | Sequence[FeatureName]) -> list[FeatureName]:
-    """Return the names of a list, or of a comma-separated text."""
-    return [*names.split(",")] if isinstance(names, str) else [*names]
+    """Return the names of a list, of a comma-separated text, or of one function."""
+    if isinstance(names, str):
+        return [name.strip() for name in names.split(",")]
+    return [*names] if isinstance(names, Iterable) else [names]
 
 
 def describe(names: str | Sequence[FeatureName] = "full", panel: PricePanel | None = None) -> None:

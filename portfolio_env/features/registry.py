@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
+from numbers import Integral
 from typing import Any
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.features.bars import Bars
-from portfolio_env.market.panel import FloatArray
+from portfolio_env.market.panel import BAR_FIELDS, FloatArray
+from portfolio_env.names import unknown
 
 ALL = -1
 """Memory of a feature that depends on every bar before."""
@@ -22,14 +24,15 @@ class Feature:
     """One causal channel: an indicator at a window, on the bars of one timeframe.
 
     Attributes:
-        name: Its name among ``Market.feature_names``.
+        name: Name among ``Market.feature_names``.
         group: The group that switches it on.
         inputs: The bar fields it reads.
-        window: Its window in bars, or None.
-        formula: What it computes, w being the window.
-        source: Where the formula comes from.
-        lookback: How many rows before t must exist for the value at t to be known.
-        memory: How many rows before t give the value at t to 1e-12; ``ALL`` where only all do.
+        window: Window in bars, or None.
+        formula: Formula, w being the window.
+        source: Source of the formula.
+        lookback: Number of rows before t that must exist for a known value at t.
+        memory: Number of rows before t that give the value at t to 1e-12; ``ALL`` where only all
+            do.
         scaled: Whether scalers apply; flags, ranks and angles are bounded by nature.
         compute: Bars -> (T, N) float64 or what broadcasts to it; row t uses rows <= t only, NaN
             where unknown.
@@ -88,6 +91,16 @@ class Indicator:
                 f"the window of {self.name}_{window} is too short: it must be at least "
                 f"{self.smallest}"
             )
+        rows: dict[str, Any] = {
+            "lookback": self.lookback(window or 0),
+            "memory": self.memory(window or 0),
+        }
+        for name, value in rows.items():
+            if not isinstance(value, Integral) or value < (0 if name == "lookback" else ALL):
+                raise ArgumentError(
+                    f"{name} of {self.name!r} at window {window} is {value!r}; it must be a number "
+                    f"of rows{', or ALL' * (name == 'memory')}"
+                )
         bound = {} if window is None else {"w": window}
         return Feature(
             self.name if window is None else f"{self.name}_{window}",
@@ -96,8 +109,8 @@ class Indicator:
             window,
             self.formula,
             self.source,
-            self.lookback(window or 0),
-            self.memory(window or 0),
+            rows["lookback"],
+            rows["memory"],
             self.scaled,
             partial(self.compute, **bound),
         )
@@ -140,8 +153,10 @@ def indicator(
         alias_of: The indicator it repeats.
 
     Raises:
-        ArgumentError: If another file has declared an indicator of that name.
+        ArgumentError: If another file has declared an indicator of that name, or what is declared
+            is of another kind than it must be.
     """
+    _check_declared(inputs, windows, {"lookback": lookback, "memory": memory})
 
     def declare(function: Callable[..., FloatArray]) -> Callable[..., FloatArray]:
         name: Any = function.__name__
@@ -168,10 +183,25 @@ def indicator(
     return declare
 
 
+def _check_declared(inputs: Any, windows: Any, functions: dict[str, Any]) -> None:
+    for name in inputs.split():
+        if name not in BAR_FIELDS:
+            raise unknown("input of an indicator", name, BAR_FIELDS)
+    if windows is not None and not (
+        isinstance(windows, tuple) and all(isinstance(window, Integral) for window in windows)
+    ):
+        raise ArgumentError(f"windows={windows!r} must be a tuple of bars, e.g. (10, 20)")
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ArgumentError(
+                f"{name}={function!r} must be a function of the window, e.g. lambda w: 20"
+            )
+
+
 def _register(declared: Indicator) -> None:
     """Register an indicator under its name, unless that is taken by another file's."""
     function: Any = declared.compute
-    # What exec() runs, as some notebooks do, stands in no module: it is treated as a notebook's.
+    # Code run by exec(), as in some notebooks, has no module: it is treated as a notebook's.
     module, name = function.__module__ or "__main__", function.__qualname__
     if module.startswith(_BUILT_IN):
         known, key = INDICATORS, declared.name

@@ -2,8 +2,8 @@
 
 Each value is computed from its own window alone, not updated from the one before: it is the same
 to the last bit whatever came earlier, so that a market that grows by a bar agrees with one that is
-computed anew, and an outlier leaves no rounding errors behind. A missing bar (NaN) in a window
-makes the value NaN; recursive averages start anew after it.
+computed again, and an outlier leaves no rounding errors behind. A missing bar (NaN) in a window
+makes the value NaN; recursive averages restart after it.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The file is an ordinary one that ``numpy.load`` reads as well; its members are aligned, which lets
 them be mapped. Nothing in a file is executed, and nothing in it is believed: what it says about
-itself is held against its size, and its bytes against their checksums (the zip's CRC-32).
+itself is compared with its size, and its bytes with their checksums (the zip's CRC-32).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from portfolio_env.files.atomic import replacing
 _ALIGNMENT = 64
 _LOCAL_HEADER = 30  # bytes before name and extra field (APPNOTE.TXT 4.3.7)
 _LARGE = 1 << 30  # members above it need 64-bit sizes
-_KINDS = "biufMU"  # of data types: neither objects nor records of them
-_NPY_HEADER = 10_000  # bytes at most, as for numpy.load
+_KINDS = "biufMU"  # kinds of data types: neither objects nor records of them
+_NPY_HEADER = 10_000  # bytes of a header at most, as for numpy.load
 _INFLATION = (100, 1 << 26)  # compressed members may grow to a file's size x the first + the second
 
 Bytes = npt.NDArray[np.uint8]
@@ -87,7 +87,7 @@ def _members(archive: ZipFile, size: int) -> dict[str, ZipInfo]:
     for member in archive.infolist():
         name = member.filename.removesuffix(".npy")
         if name in members or name == member.filename:
-            raise ValueError(f"the member {member.filename[:40]!r} is no array, or there twice")
+            raise ValueError(f"the member {member.filename[:40]!r} is not an array, or there twice")
         # One bit in the length of a comment would hide the members that follow.
         if member.comment or member.flag_bits & 0x61:  # encrypted or patched
             raise ValueError(f"the member {name[:40]!r} is not as numpy writes it")
@@ -131,7 +131,7 @@ def _layout(
     else:
         raise ValueError(f"it has an array of version {version}")
     if dtype.hasobject or dtype.kind not in _KINDS:
-        raise ValueError(f"{str(dtype)[:40]} is no type of plain numbers or texts")
+        raise ValueError(f"{str(dtype)[:40]} is not a type of plain numbers or texts")
     size = content.nbytes - file.tell()
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"an array of shape {shape} and {dtype} takes not {size} bytes")

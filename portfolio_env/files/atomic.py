@@ -50,12 +50,12 @@ def replacing(path: str | Path) -> Iterator[Path]:
         _remove_strays(path.parent, family, here)
         yield beside
         # A rename can reach the disk before what was written: after a power cut the file would be
-        # there, and empty. The folder's own entry follows, so that who reads the new file next, and
-        # builds on it, builds on what stays.
+        # there, and empty. The folder's own entry follows, so that a process that reads the
+        # new file can rely on it.
         _to_disk(beside, os.O_RDWR)
         os.replace(beside, path)
         if os.name == "posix":
-            with suppress(OSError):  # some network file systems have no folders to flush
+            with suppress(OSError):  # some network file systems cannot flush folders
                 _to_disk(path.parent, os.O_RDONLY)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else error
@@ -86,7 +86,7 @@ def _remove_strays(folder: Path, family: str, here: str) -> None:
         try:
             if dead or time.time() - stray.stat().st_mtime > _DAY:
                 _unlink(stray)
-        except FileNotFoundError:  # its writer was done
+        except FileNotFoundError:  # its writer has finished
             continue
 
 
@@ -119,7 +119,7 @@ def write_json(path: str | Path, value: Mapping[str, Any]) -> None:
 
     Args:
         path: The file.
-        value: What JSON can say: texts, finite numbers, truths, None, lists, and objects of these.
+        value: JSON value: strings, finite numbers, bools, None, lists, and objects of these.
 
     Raises:
         ArgumentError: If a number is not finite, or the object has an entry of the checksum's name.
@@ -147,7 +147,7 @@ def read_json(path: str | Path, *, bare: str | None = None) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        DataError: If it cannot be read, is no JSON object, or is not what was written.
+        DataError: If it cannot be read, is not a JSON object, or is not what was written.
     """
     try:
         value = parse_json(Path(path).read_bytes())
@@ -179,7 +179,7 @@ def parse_json(text: str | bytes) -> Any:
         text: The text, or its bytes in UTF-8.
 
     Raises:
-        ValueError: If it is no JSON, names a key twice, nests too deeply, or holds a number that
+        ValueError: If it is not JSON, names a key twice, nests too deeply, or holds a number that
             is not finite or beyond float64.
     """
     try:
@@ -227,7 +227,7 @@ def locked(path: str | Path, *, busy: str | None = None) -> Iterator[None]:
 
     Args:
         path: The lock's file, created if missing and left in place.
-        busy: What to tell the second process; None lets it wait for the first.
+        busy: Message for the second process; None lets it wait for the first.
 
     Raises:
         DataError: With ``busy``, if another process holds the lock; or if the system refuses one.

@@ -46,13 +46,13 @@ def write_csv(path: str | Path, frame: pd.DataFrame, **options: Any) -> None:
     Args:
         path: The file; one that ends in ".gz" is compressed.
         frame: The table.
-        **options: For ``DataFrame.to_csv``.
+        **options: Options of ``DataFrame.to_csv``.
 
     Raises:
         DataError: If the system refuses to write.
     """
     options.setdefault("quoting", csv.QUOTE_MINIMAL)
-    if any("\r" in text for text in _texts(frame)):  # which QUOTE_MINIMAL takes for no line's end
+    if any("\r" in text for text in _texts(frame)):  # no line end to QUOTE_MINIMAL
         options["quoting"] = csv.QUOTE_NONNUMERIC
     with replacing(path) as beside:
         with_texts(frame, neutral).to_csv(beside, **options)

@@ -31,7 +31,7 @@ def write_parquet(path: str | Path, table: pa.Table | pd.DataFrame) -> None:
 
     Args:
         path: The file.
-        table: Of Arrow, or a frame, whose index is left out.
+        table: Arrow table, or a frame, whose index is left out.
 
     Raises:
         DataError: If the system refuses to write, or pyarrow is not installed.
@@ -49,14 +49,14 @@ def read_parquet(
     source: str | os.PathLike[str] | BinaryIO,
     name: str | None = None,
     *,
-    mend: str = "write it anew",
+    mend: str = "write it again",
 ) -> pa.Table:
     """Read a table, and check what ``write_parquet`` wrote.
 
     Args:
         source: The file, or its content.
-        name: What errors call it; the source by default.
-        mend: What errors advise.
+        name: Name of the file in errors; the source by default.
+        mend: Fix that errors suggest.
 
     Returns:
         The table; its metadata are without the checksum.
@@ -81,7 +81,7 @@ def read_parquet(
         arrow.ArrowException,
     ) as error:  # fmt: skip
         reason = str(error).partition("\n")[0][:200]
-        raise DataError(f"{name} is no readable Parquet file ({reason}); {mend}") from error
+        raise DataError(f"{name} is not a readable Parquet file ({reason}); {mend}") from error
     if not written:
         raise DataError(f"{name} is damaged: its checksum does not fit; {mend}")
     return table
@@ -118,5 +118,5 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError("Parquet needs pyarrow; pip install 'portfolio-env[data]'") from error
+        raise DataError("Parquet needs pyarrow; pip install pyarrow") from error
     return pyarrow, pyarrow.parquet

@@ -28,7 +28,7 @@ def printable(text: str) -> str:
 def file_name(name: str, safe: str = " ()+,=@") -> str:
     """Return a file or folder name for a name, valid on every system, without path separators.
 
-    Different names have different files, as far as a system tells upper from lower case. What is
+    Different names have different files, on systems that distinguish upper and lower case. What is
     unusual in names of files is percent-encoded; names beyond 200 characters end in their SHA-256.
 
     Args:

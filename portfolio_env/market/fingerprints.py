@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 LIMIT = 2**24  # numbers below it are exact in float32, to which learners cast observations
 _CHANGED = "the observation was scaled or cast on its way"
 _KEEP = (
-    "An index observation is to be handed on as it is: VecNormalize(venv, norm_obs=False), or "
+    "Pass an index observation on as it is: VecNormalize(venv, norm_obs=False), or "
     'norm_obs_keys=["weights"]'
 )
 _KEPT = 1000
-_descriptions: dict[int, str] = {}  # of the markets of this process, for messages
-_observed: WeakSet[Market] = WeakSet()  # of which observations were made in this process
+_descriptions: dict[int, str] = {}  # descriptions of the markets of this process, for messages
+_observed: WeakSet[Market] = WeakSet()  # markets observed in this process
 
 
 def fingerprint_of(digest: str, description: str) -> int:
@@ -50,9 +50,9 @@ def check_market(observation: Mapping[str, Any], held: int, mend: str) -> None:
     """Reject index observations of another market.
 
     Args:
-        observation: Of one lane or of several, arrays.
+        observation: Observation of one lane or of several, arrays.
         held: Fingerprint of the market that is held.
-        mend: What to do instead, for the message.
+        mend: Fix that the message suggests.
 
     Raises:
         ArgumentError: If one differs, or does not say; it says which markets these are.
@@ -100,7 +100,7 @@ def fingerprints_in(observation: Mapping[str, Any]) -> Any:
         raise ArgumentError(
             "the observation lacks 'market', the fingerprint of the market that it belongs to: "
             "without it the row 't' could be of any market. It holds "
-            f"{', '.join(sorted(observation))}; hand on all that the environment gives"
+            f"{', '.join(sorted(observation))}; pass on all that the environment gives"
         )
     return observation["market"]
 
@@ -110,7 +110,7 @@ def check_fingerprints(numbers: Any, held: int, mend: str) -> None:
 
     Args:
         numbers: Fingerprints that were observed, an array or a tensor of any shape.
-        held: That of the market that is held.
+        held: Fingerprint of the market that is held.
         mend: See ``check_market``.
 
     Raises:
@@ -163,7 +163,7 @@ class FingerprintSpace(spaces.Box):
         window: Bars that the environment asks for before the first of an episode.
     """
 
-    n_features: int | None = None  # of spaces that were pickled before they told
+    n_features: int | None = None  # None in spaces pickled by earlier versions
     window: int | None = None
 
     def __init__(

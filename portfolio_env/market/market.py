@@ -23,13 +23,15 @@ import pandas as pd
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.archive import read_arrays, write_arrays
+from portfolio_env.html import card
+from portfolio_env.market import overview
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
 from portfolio_env.market.timeline import Moment, Timestamps, row_of, split_rows
 from portfolio_env.names import indices_of
 
 FEATURE_BOUND = 10.0
-# What makes markets of panels and frames: ``data.load`` puts ``load_market`` here, which computes
+# Constructor of markets from panels and frames: ``data.load`` sets ``load_market``, which computes
 # features and so stands above this module.
 _loaders: list[Callable[..., Market]] = []
 
@@ -112,14 +114,17 @@ class Market(Immutable):
         year = f"{self.bars_per_year():.6g} bars per year, {'stated' if stated else 'counted'}"
         return f"Market({self._summary()}; {year})"
 
+    def _repr_html_(self) -> str | None:
+        shown = ", ".join(self.feature_names[:12]) + (", ..." if self.n_features > 12 else "")
+        more = {
+            "features": f"{self.n_features}: {shown}" if shown else "none",
+            "warm-up": f"{self.warmup} bars",
+        }
+        return card("Market", overview.facts(self.panel) | more, overview.by_asset(self.panel))
+
     def _summary(self) -> str:
         """Return the market in a few words."""
-        names = ", ".join(self.assets[:3]) + (", ..." if self.n_assets > 3 else "")
-        first, last = (str(self.timestamps[row])[:10] for row in (0, -1))
-        return (
-            f"{self.n_assets} assets {names}; {self.n_bars} bars from {first} to {last}; "
-            f"{self.n_features} features"
-        )
+        return f"{overview.summary(self.panel)}; {self.n_features} features"
 
     @property
     def timestamps(self) -> Timestamps:
@@ -223,6 +228,30 @@ class Market(Immutable):
         """Return the row of a moment: a row number, or the first row at or after a date."""
         return row_of(self.timestamps, when)
 
+    def status(self, asset: str, when: Moment) -> str:
+        """Return a sentence on whether an asset can be traded at a bar, and why not.
+
+        >>> days = pd.date_range("2024-01-02", periods=3)
+        >>> prices = pd.DataFrame({"A": [1.0, 2, 3], "B": [np.nan, 1, 1]}, days)
+        >>> print(Market.from_prices(prices, features="none").status("B", "2024-01-02"))
+        B cannot be traded at 2024-01-02 (bar 0): it is not listed yet; its first bar is 2024-01-03.
+        """
+        return self.panel.status(asset, when)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return bars and features as a long frame, whose bars ``load_market`` reads.
+
+        Returns:
+            Columns date, symbol and the bar fields that are known, then tradable, then every
+            feature (one called close, say, is "feature close"); one row per bar, by date and
+            symbol.
+        """
+        rows, columns = np.nonzero(np.isfinite(self.close))
+        frame = self.panel.to_frame().assign(tradable=self.tradable[rows, columns])
+        names = [f"feature {n}" if n in frame.columns else n for n in self.feature_names]
+        features = pd.DataFrame(self.features[rows, columns], columns=names)
+        return pd.concat([frame, features], axis=1)
+
     def past(self, t: int) -> Market:
         """Return the market as it was known at the close of bar ``t``: rows 0 to t, as views."""
         if not 0 <= t < self.n_bars:
@@ -313,7 +342,7 @@ class Market(Immutable):
         Args:
             path: The file.
             verify: Hold the features against their checksum, as all the rest always is, so that
-                damaged numbers are refused.
+                damaged numbers are rejected.
 
         Raises:
             DataError: If the file is missing, damaged or no such market.
@@ -345,7 +374,7 @@ class Market(Immutable):
             RecursionError,
         ) as error:
             raise DataError(
-                f"{path} is no saved market ({error}): write one with Market.save"
+                f"{path} is not a saved market ({error}): write one with Market.save"
             ) from error
 
 
@@ -375,7 +404,7 @@ class GrowableArray:
     def append(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Write rows after the last one; return all of them."""
         end = self._used + len(rows)
-        self._rows.setflags(write=True)  # nobody holds a view of these rows yet
+        self._rows.setflags(write=True)  # no view of these rows exists yet
         self._rows[self._used : end] = rows
         self._rows.setflags(write=False)
         self._used = end

@@ -10,18 +10,26 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.market.timeline import Timestamps, bars_per_year, periods_per_year
+from portfolio_env.html import card
+from portfolio_env.market import overview
+from portfolio_env.market.timeline import Moment, Timestamps, bars_per_year, periods_per_year
 
 FloatArray = npt.NDArray[np.float64]
-BAR_FIELDS = ("open", "high", "low", "close", "volume")
+BAR_FIELDS = overview.BAR_FIELDS
+ROUNDING = 1e-9
+"""Prices that differ by this share are equal but for rounding, as after an adjustment."""
+_UP = 1 + ROUNDING
 
 
 def bar_faults(
     bars: Mapping[str, FloatArray | None],
 ) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
     """Return faults of price bars, as (mask of the offending bars, description).
+
+    A high or low that is wrong by ``ROUNDING`` at most is none of it; see ``contained``.
 
     Args:
         bars: The arrays of ``BAR_FIELDS``, all of one shape; NaN close means that there is no bar.
@@ -42,12 +50,36 @@ def bar_faults(
             yield values <= 0, f"{name} is not positive"
     high, low = known.get("high"), known.get("low")
     if high is not None and low is not None:
-        yield high < low, "high is below low"
+        yield high * _UP < low, "high is below low"
     for name in ("open", "close"):
         if name in known and high is not None:
-            yield known[name] > high, f"{name} is above high"
+            yield known[name] > high * _UP, f"{name} is above high"
         if name in known and low is not None:
-            yield known[name] < low, f"{name} is below low"
+            yield known[name] * _UP < low, f"{name} is below low"
+
+
+def contained(
+    bars: Mapping[str, FloatArray | None],
+) -> tuple[dict[str, FloatArray], npt.NDArray[np.bool_]]:
+    """Highs and lows that contain open and close, where only rounding says otherwise.
+
+    Args:
+        bars: The arrays of ``BAR_FIELDS``, all of one shape.
+
+    Returns:
+        New arrays by name, of those that change; and the mask of the bars that do.
+    """
+    prices = [bars[name] for name in BAR_FIELDS[:4] if bars.get(name) is not None]
+    changed: npt.NDArray[np.bool_] = np.zeros(np.shape(bars["close"]), np.bool_)
+    made: dict[str, FloatArray] = {}
+    for name, outer in (("high", np.fmax.reduce(prices)), ("low", np.fmin.reduce(prices))):
+        own = bars.get(name)
+        if own is not None:
+            near = (own != outer) & (own * _UP >= outer) & (own <= outer * _UP)
+            if near.any():
+                made[name] = np.where(near, outer, own)
+                changed |= near
+    return made, changed
 
 
 def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -82,9 +114,11 @@ class Immutable:
         self.__dict__.update(state)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PricePanel(Immutable):
     """Aligned price bars of several assets; a bar is complete or absent, never filled.
+
+    A high or low that misses open or close by rounding (a share of 1e-9) is moved to contain them.
 
     Attributes:
         timestamps: (T,) datetime64[ns], strictly increasing; UTC, or the exchange's date.
@@ -94,7 +128,7 @@ class PricePanel(Immutable):
         volume: (T, N) units traded, >= 0, or None.
         exogenous: Further channels (T, N) by name, e.g. a sentiment score; NaN where unknown. Row t
             must have been known at the close of bar t.
-        categories: What does not change about an asset: N labels by name, e.g. sector; "" where
+        categories: Static labels of the assets: N labels by name, e.g. sector; "" where
             unknown.
         periods_per_year: Bars per year of the calendar (365, 252, 8760, ...), by which sessions and
             weekends are told; worked out from the timestamps when not given.
@@ -133,6 +167,9 @@ class PricePanel(Immutable):
         put(self, "categories", {k: tuple(map(str, v)) for k, v in self.categories.items()})
         put(self, "provenance", dict(self.provenance))
         self._check()
+        rounded, _ = contained({name: getattr(self, name) for name in BAR_FIELDS})
+        for name, values in rounded.items():
+            put(self, name, frozen(values, np.float64))
         tradable = np.isfinite(self.close)
         if self.volume is not None:
             tradable &= np.nan_to_num(self.volume) > 0
@@ -177,6 +214,36 @@ class PricePanel(Immutable):
                     f"{self.assets[i]} at {times[t]}: {text}; correct the bar, "
                     "or set all its fields to NaN if it does not exist"
                 )
+
+    def __repr__(self) -> str:
+        return f"PricePanel({overview.summary(self)}; {', '.join(overview.fields_of(self))})"
+
+    def _repr_html_(self) -> str | None:
+        return card("PricePanel", overview.facts(self), overview.by_asset(self))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the bars as a long frame, as ``load_market`` reads it.
+
+        Returns:
+            Columns date, symbol and the bar fields that are known; one row per bar, by date and
+            symbol. A bar that does not exist has no row.
+        """
+        return overview.long_frame(self)
+
+    def status(self, asset: str, when: Moment) -> str:
+        """Return a sentence on whether an asset can be traded at a bar, and why not.
+
+        Args:
+            asset: Its name.
+            when: A row, or a date: the first bar at or after it.
+
+        Returns:
+            A sentence.
+
+        Raises:
+            ArgumentError: If there is no such asset or bar.
+        """
+        return overview.status(self, asset, when)
 
     def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
         """Return the bars per year of the rows from ``start`` to before ``end``.

@@ -18,7 +18,7 @@ _FREQUENCIES = {"week": "W-SUN", "month": "M", "quarter": "Q-DEC", "year": "Y-DE
 def calendar_returns(
     values: ArrayLike, timestamps: ArrayLike, period: CalendarPeriod = "month"
 ) -> pd.Series:
-    """Compound returns of an account in each calendar period.
+    """Return the compound returns of an account in each calendar period.
 
     A bar belongs to the period that holds its timestamp, in UTC. The first and the last period
     may be cut short by the ends of the record. A period without a bar has no row; its return is
@@ -50,7 +50,7 @@ def calendar_returns(
 
 
 def monthly_table(values: ArrayLike, timestamps: ArrayLike) -> pd.DataFrame:
-    """Monthly returns as a table: a row per year, a column per month, and the year's own return.
+    """Return monthly returns: a row per year, a column per month, and the year's return.
 
     Args:
         values: (K + 1,) account values.
@@ -72,7 +72,7 @@ def monthly_table(values: ArrayLike, timestamps: ArrayLike) -> pd.DataFrame:
 
 
 def worst_drawdowns(values: ArrayLike, timestamps: ArrayLike, count: int = 5) -> pd.DataFrame:
-    """The deepest drawdowns of an account, deepest first.
+    """Return the deepest drawdowns of an account, deepest first.
 
     A drawdown lasts from a highest value so far to the first bar that reaches it again.
 
@@ -122,7 +122,7 @@ def worst_drawdowns(values: ArrayLike, timestamps: ArrayLike, count: int = 5) ->
 
 
 def _dated(values: ArrayLike, timestamps: ArrayLike) -> tuple[FloatArray, pd.DatetimeIndex]:
-    """The values and their times, checked."""
+    """Return the values and their times, checked."""
     path = as_path(values)
     times = pd.DatetimeIndex(np.asarray(timestamps, dtype="datetime64[ns]"))
     if path.ndim != 1 or len(path) != len(times):

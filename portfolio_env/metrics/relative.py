@@ -77,7 +77,7 @@ def rolling_correlation(
         raise ArgumentError(
             f"window={window!r} must be at least 2 and at most the {len(own)} periods there are."
         )
-    # Sums over windows are differences of running sums; around the mean little is cancelled.
+    # Sums over windows are differences of running sums; centring limits cancellation.
     own, other = own - own.mean(axis=0), other - other.mean(axis=0)
     x, y = _window_sums(own, window), _window_sums(other, window)
     together = _window_sums(own * other, window)

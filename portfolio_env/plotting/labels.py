@@ -30,7 +30,7 @@ def label_points(figure: Figure, axes: Axes, points: NDArray[np.float64], names:
 
     Args:
         figure: The figure.
-        axes: Its axes, with all else drawn.
+        axes: Axes of the plot, with all else drawn.
         points: (S, 2) in the units of the axes; one that is not finite gets no name.
         names: S names.
     """

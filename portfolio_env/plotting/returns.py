@@ -32,9 +32,9 @@ _OTHERS = (
     "#1f77b4", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#17becf", "#bcbd22", "#2ca02c",
     "#7f7f7f", "#aa3377", "#4b0082", "#ff9896", "#005f73",
 )  # fmt: skip
-_BINS, _REACH = 50, 5  # of histograms; how many deviations from the mean they show
+_BINS, _REACH = 50, 5  # bins of histograms; deviations from the mean that they show
 _DARK = 0.8  # correlations beyond have dark cells
-_VALUES_UP_TO = 20  # assets whose correlations fit as numbers
+_VALUES_UP_TO = 20  # largest number of assets whose correlations are printed
 
 
 def palette(assets: Sequence[str]) -> list[str]:
@@ -62,7 +62,7 @@ def distributions(names: Sequence[str], returns: NDArray[np.float64]) -> Figure:
     try:
         from scipy import stats
     except ImportError as error:
-        raise PortfolioError("this needs scipy; pip install 'portfolio-env[data]'") from error
+        raise PortfolioError("this needs scipy; pip install scipy") from error
     figure, grid = panels_grid(len(names))
     for axes, name, column, color in zip(grid, names, 100 * returns.T, palette(names), strict=True):
         known = column[np.isfinite(column)]

@@ -115,7 +115,7 @@ class PortfolioConstraints:
             raise ArgumentError(
                 f"min_cash={min_cash:g} exceeds max_cash={max_cash:g}; swap or widen them."
             )
-        if self.long_only:  # what is not invested is cash: the same limit, said of cash
+        if self.long_only:  # the same limit in terms of cash
             min_cash = max(min_cash, 1.0 - self.max_leverage)
         if held * low + min_cash > 1 + 1e-12:
             raise ArgumentError(

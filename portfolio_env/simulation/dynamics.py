@@ -47,7 +47,7 @@ VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMA
 # value.
 RUIN_FRACTION = 1e-3
 LOG_FLOOR = 1e-6
-# What a trade may lose or make by rounding, see ``rebalancing.money_lost``.
+# Tolerance for money lost or made by rounding, see ``rebalancing.money_lost``.
 CONSERVED = 1e-9
 
 # The numbers of one environment that do not change while it runs: a record read by field name.
@@ -68,8 +68,8 @@ RULES = record(
 class MarketArrays(NamedTuple):
     """Market arrays of the simulator; row t is the step from close t to close t + 1."""
 
-    before: Float  # (T - 1, N) gross move between the decision and the trade; 1 at the close
-    after: Float  # (T - 1, N) gross move between the trade and the next close
+    before: Float  # (T - 1, N) gross return between the decision and the trade; 1 at the close
+    after: Float  # (T - 1, N) gross return between the trade and the next close
     tradable: Bool  # (T - 1, N) whether the asset can be traded in this step
     delisted: Bool  # (T - 1, N) the asset's last bar is t: what is held becomes cash
     quiet: Bool  # (T - 1,) all assets can be traded and none is delisted

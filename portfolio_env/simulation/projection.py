@@ -15,8 +15,8 @@ Bool = NDArray[np.bool_]
 # Sums this close to 1 come from rounding (float32 weights): they are rescaled, which keeps zeros
 # zero.
 SUM_TOLERANCE = 1e-6
-SUM_ROUNDING = 1e-13  # and these need no mending at all
-SUM_GAP = 1e-12  # what a projection may be off: arithmetic on weights of usual size is not
+SUM_ROUNDING = 1e-13  # and these need no rescaling at all
+SUM_GAP = 1e-12  # tolerance of a projection, above the rounding of usual weights
 # So far below the largest, an asked weight is at its lower bound whatever it is exactly.
 FAR = 1e6
 

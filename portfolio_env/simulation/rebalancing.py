@@ -18,7 +18,7 @@ Bool = NDArray[np.bool_]
 
 # Cash this close to its bound, in units of the wealth, is at it.
 CASH_ROUNDING = 1e-15
-# So little of the wealth is no trade, for which no fee is due, and no wealth that is tied up.
+# Smaller fractions of the wealth are no trade (no fee is due) and no wealth that is tied up.
 NO_TRADE = 1e-12
 
 
@@ -133,7 +133,7 @@ def solve_trade(
             rate = bought if q > 0.0 else sold
             marginal = rate
             if impact.shape[0] > 0:
-                push = math.copysign(impact[i] * math.sqrt(abs(q)), rate if q == 0.0 else q)
+                push = math.copysign(impact[i] * math.sqrt(abs(q)), q)
                 rate, marginal = rate + push, marginal + 1.5 * push
             spent += rate * q
             slope += marginal * a[i + 1]
@@ -277,7 +277,7 @@ def trade_part(
     held[0] = d[0] - net - spent
     for i in range(held.shape[0]):
         held[i] /= mu
-    held[0] = max(held[0], least)  # rounding alone is left between them
+    held[0] = max(held[0], least)  # only rounding differs between them
     return mu, turnover if fits < 1.0 else cut * part[1]
 
 
@@ -316,6 +316,6 @@ def money_lost(
             cost += impact[i] * abs(q) * math.sqrt(abs(q))
         left -= q + cost
         forbidden += abs(q) if frozen[i] else 0.0
-    if mu == 0.0:  # costs took all there is, whatever they would have been
+    if mu == 0.0:  # costs are capped at all the wealth
         left, forbidden = 0.0, 0.0
     return (abs(total - 1.0) + abs(left) + forbidden) / max(gross, 1.0)

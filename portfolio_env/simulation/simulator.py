@@ -21,10 +21,10 @@ from portfolio_env.simulation.episodes import Episodes, When
 from portfolio_env.simulation.executor import Account
 from portfolio_env.simulation.market_arrays import Benchmark, market_arrays
 from portfolio_env.simulation.rewards import (
-    Reward,
     RewardSpec,
     Transition,
     check_finite,
+    forget,
     make_reward,
     rewards_of,
 )
@@ -34,7 +34,7 @@ from portfolio_env.simulation.targets import checked_actions, clipped_weights, s
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
 Draw = Callable[[int], np.random.Generator]
-LEAST_VALUE = 1e-9  # of a new account: what is left of it at ruin is a number still
+LEAST_VALUE = 1e-9  # smallest initial value, whose remainder at ruin is not subnormal
 
 
 class Simulator:
@@ -265,8 +265,7 @@ class Simulator:
         fresh[dynamics.CASH] = held[:, 0]
         fresh[dynamics.CONCENTRATION] = (held**2).sum(-1)
         state.ledger[:, which] = fresh
-        if isinstance(self.reward, Reward):
-            self.reward.reset(self._all if lanes is None else lanes)
+        forget(self.reward, self._all if lanes is None else lanes)
 
     def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
         """Return (len(which), N + 1) start weights, once first bars and assets are known."""
@@ -366,7 +365,7 @@ class Simulator:
         """Return (B, N + 1) money per slot when trading starts: at the close, or the next open."""
         money: Float = self.ledger[dynamics.VALUE][:, None] * self.weights
         if self.rules["next_open"]:
-            # A lane at the end of the market trades no more: its row stands for none.
+            # A lane at the end of the market no longer trades: its row is unused.
             at = (np.minimum(self.t, len(self.arrays.before) - 1)[:, None], self.assets)
             money[:, 1:] *= self.arrays.before[at]
             delisted = np.where(self.arrays.delisted[at], money[:, 1:], 0.0)

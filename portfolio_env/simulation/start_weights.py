@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
 
-TOLERANCE = 1e-6  # what float32 loses
+TOLERANCE = 1e-6  # rounding of float32
 
 
 def weights_array(name: str, weights: Any) -> NDArray[np.float64]:
@@ -25,7 +25,7 @@ def weights_array(name: str, weights: Any) -> NDArray[np.float64]:
         ValueError,
         RuntimeError,
         OverflowError,
-    ) as error:  # of a tensor, among others
+    ) as error:  # raised by a tensor, among others
         raise ArgumentError(f"{name}={weights!r} must be numbers, cash first ({error}).") from None
 
 
@@ -38,7 +38,7 @@ def checked_weights(
     account that the market moved out of them may go on from where it is.
 
     Args:
-        name: What they were given as, for messages.
+        name: Name of the argument in messages.
         weights: (..., N + 1) weights, cash first.
         shape: The shape they must have.
         bounds: Record of ``constraints.BOUNDS``.

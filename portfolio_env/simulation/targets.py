@@ -25,7 +25,7 @@ def numbers(actions: ArrayLike) -> NDArray[Any]:
         return np.asarray(actions)
     except ValueError:
         return np.array(actions, dtype=object)
-    except RuntimeError as error:  # of a tensor that keeps gradients
+    except RuntimeError as error:  # raised by a tensor that keeps gradients
         raise ArgumentError(f"the action cannot be read as numbers ({error}).") from None
 
 
@@ -43,7 +43,7 @@ def checked_actions(actions: ArrayLike, shape: tuple[int, int]) -> NDArray[np.fl
         )
     if array.dtype in (np.float32, np.float64):
         return array
-    with np.errstate(over="ignore"):  # what is beyond float64 becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # numbers beyond float64 become infinite, and are rejected
         return array.astype(np.float64)
 
 
@@ -76,7 +76,7 @@ def _scale_clipped(scores: NDArray[np.floating[Any]], scale: float, out: Float) 
             clipped = 1.0
         elif score < -1.0:
             clipped = -1.0
-        # NaN stays NaN, and what is infinite becomes it, to be refused
+        # NaN stays NaN, and infinity becomes NaN, to be rejected
         out[i] = scale * clipped + (score - score)
 
 

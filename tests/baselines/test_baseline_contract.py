@@ -158,7 +158,7 @@ def test_what_no_model_can_keep_to_is_refused(name):
     ):
         with pytest.raises(ArgumentError, match=message):
             make_baseline(name, MARKET, constraints=pe.PortfolioConstraints(**limits))
-    with pytest.raises(ArgumentError, match="no schedule"):
+    with pytest.raises(ArgumentError, match="not a schedule"):
         make_baseline(name, MARKET, every=0)
     model = made(name)
     batch = observations([FITTED])

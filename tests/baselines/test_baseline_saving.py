@@ -97,7 +97,7 @@ def test_arrays_that_would_never_end_are_refused(name):
     rng = np.random.default_rng(0)
     model = HistGradientBoostingRegressor(max_iter=2, min_samples_leaf=5)
     trees = TreeArrays.of(model.fit(rng.normal(size=(100, 2)), rng.normal(size=100)))
-    with pytest.raises(DataError, match="no trees"):
+    with pytest.raises(DataError, match="not trees"):
         replace(trees, **{name: getattr(trees, name) * 0 - (name == "starts")})
 
 

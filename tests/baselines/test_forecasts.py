@@ -197,7 +197,7 @@ def test_bad_options_are_refused(monkeypatch):
         ({"forecaster": "mlp", "pooled": False}, "choose trees"),
         ({"horizon": 0}, "horizon=0"),
         ({"history": 10, "least": 20}, "history=10"),
-        ({"refit": "decade"}, "no schedule"),
+        ({"refit": "decade"}, "not a schedule"),
     ):
         with pytest.raises(ArgumentError, match=message):
             ForecastMeanVariance(market, **options)

@@ -70,7 +70,7 @@ def test_truncated_files_are_refused(tmp_path, keep):
     load_market(panel_of("D", 60)).save(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole))])
-    with pytest.raises(DataError, match="is no saved market"):
+    with pytest.raises(DataError, match="is not a saved market"):
         load_market(path)
 
 
@@ -121,10 +121,10 @@ def layout(descr, shape):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (npy(header=layout("|O", (60, 3, 6)), body=bytes(8 * 60 * 18)), "object is no type"),
-        (npy(header=layout([("a", "|O")], (60,)), body=bytes(480)), "is no type"),
-        (npy(header=layout([("a", "<f8")], (60,)), body=bytes(480)), "is no type"),
-        (npy(np.array([print], object)), "object is no type"),
+        (npy(header=layout("|O", (60, 3, 6)), body=bytes(8 * 60 * 18)), "object is not a type"),
+        (npy(header=layout([("a", "|O")], (60,)), body=bytes(480)), "is not a type"),
+        (npy(header=layout([("a", "<f8")], (60,)), body=bytes(480)), "is not a type"),
+        (npy(np.array([print], object)), "object is not a type"),
         (npy(header=layout("<f4", (60, 3, 6)), body=bytes(100)), "takes not 100 bytes"),
         (npy(header=layout("<f4", (1 << 40, 1 << 40)), body=bytes(64)), "takes not 64 bytes"),
         (npy(header=layout("<f4", (-1, -16)), body=bytes(64)), "takes not 64 bytes"),

@@ -143,17 +143,18 @@ def test_a_kill_while_writing_leaves_a_whole_file(tmp_path):
 def test_damaged_files_are_refused(tmp_path, size):
     path = write_series(tmp_path, series_of(range(100)))
     path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(DataError, match=r"no readable Parquet file .*; delete the file and"):
+    with pytest.raises(DataError, match=r"not a readable Parquet file .*; delete the file and"):
         read_series(path)
 
 
 def test_foreign_files_are_refused(tmp_path):
     path = tmp_path / "a.parquet"
     series_of([1, 2]).frame.to_parquet(path)
-    with pytest.raises(DataError, match="no file of downloaded candles; move it out of the store"):
+    match = "not a file of downloaded candles; move it out of the store"
+    with pytest.raises(DataError, match=match):
         read_series(path)
     pd.DataFrame({"x": [1.0]}).to_parquet(path)
-    with pytest.raises(DataError, match="no file of downloaded candles"):
+    with pytest.raises(DataError, match="not a file of downloaded candles"):
         read_series(path)
     other = write_series(tmp_path, series_of([1, 2], "ETH/USDT"))
     other.rename(series_path(tmp_path, "binance", "BTC/USDT", "1h"))
@@ -164,12 +165,12 @@ def test_foreign_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"covered": b"[[1, 2"}, "holds what is no candle"),
-        ({"covered": b"[1, 2]"}, "holds what is no candle"),
-        ({"covered": b"[[0, 1e400]]"}, "holds what is no candle"),
+        ({"covered": b"[[1, 2"}, "holds an invalid candle"),
+        ({"covered": b"[1, 2]"}, "holds an invalid candle"),
+        ({"covered": b"[[0, 1e400]]"}, "holds an invalid candle"),
         ({"covered": b"[[0, " + b"9" * 40 + b"]]"}, "times that no calendar has"),
-        ({"covered": None}, "no file of downloaded candles"),
-        ({"symbol": None}, "no file of downloaded candles"),
+        ({"covered": None}, "not a file of downloaded candles"),
+        ({"symbol": None}, "not a file of downloaded candles"),
     ],
 )
 def test_damaged_metadata_are_refused(tmp_path, change, message):

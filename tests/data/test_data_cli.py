@@ -77,7 +77,7 @@ def test_damaged_files_are_listed_as_errors(server, tmp_path, capsys):
     assert main(["list", "--store", str(tmp_path)]) == 1
     printed = capsys.readouterr()
     assert len(printed.out.splitlines()) == 2
-    assert printed.err.startswith(f"error: {path} is no readable Parquet file")
+    assert printed.err.startswith(f"error: {path} is not a readable Parquet file")
 
 
 def test_an_interrupted_download_says_how_to_go_on(server, tmp_path, capsys, monkeypatch):
@@ -96,7 +96,7 @@ def test_an_interrupted_download_says_how_to_go_on(server, tmp_path, capsys, mon
          "unknown exchange 'binanse': did you mean binance"),
         (["fetch", "--exchange", "yahoo", "--symbols", "SPY", "--bars", "5"], "give --since"),
         (["update"], "no such series are stored in data: fetch them first"),
-        (["convert", "sp500", "a.xls"], "a.xls is no name: end it with .npz"),
+        (["convert", "sp500", "a.xls"], "a.xls has no known suffix: end it with .npz"),
         (["convert", "sp500", "a.csv", "--fit-end", "2020-01-01"], "holds bars only, not --fit"),
         (["convert", "nothing.csv", "a.npz"], "unknown market"),
         (["report", "nothing.csv"], "unknown market"),

@@ -205,7 +205,7 @@ def test_bad_symbols_name_their_neighbours_and_stop_nobody(server, link, tmp_pat
         (("binanc", "BTC/USDT", "1d", "2023-01-01"), "did you mean binance"),
         (("binance", "BTC/USDT", "2d", "2023-01-01"), "unknown timeframe '2d'"),
         (("binance", [], "1d", "2023-01-01"), "there are no symbols"),
-        ((7, "BTC/USDT", "1d", "2023-01-01"), "7 is no exchange"),
+        ((7, "BTC/USDT", "1d", "2023-01-01"), "7 is not an exchange"),
         (("coinbase", "BTC/USD", "4h", "2023-01-01"), "coinbase has no candles of 4h"),
     ],
 )
@@ -222,7 +222,7 @@ def test_refuses_what_cannot_be_fetched(tmp_path, arguments, message):
         ({"bars": 0}, "bars=0"),
         ({"since": "2023-01-01", "until": "2023-01-01"}, "hold no candle of 1d"),
         ({"since": "2025-01-01"}, "hold no candle of 1d"),
-        ({"since": "soon"}, "'soon' is no date"),
+        ({"since": "soon"}, "'soon' is not a date"),
     ],
 )
 def test_refuses_ranges_without_candles(server, link, tmp_path, options, message):

@@ -158,7 +158,7 @@ GOOD = ("2020-01-01", "A", "x", 1.0, "2020-01-02")
         ([("2020-01-01", "A", None, 1.0, "2020-01-02")], "no name; name the channel"),
         ([(*GOOD[:4], None)], "row 1: there is no date"),
         ([(*GOOD[:4], "soon")], "row 1: unreadable date 'soon'"),
-        ([(*GOOD[:3], "high", GOOD[4])], "value is no number: 'high'"),
+        ([(*GOOD[:3], "high", GOOD[4])], "value is not a number: 'high'"),
         ([(*GOOD[:3], np.inf, GOOD[4])], "row 1: value is infinite"),
         ([], "holds no records"),
     ],

@@ -75,7 +75,7 @@ def test_tables_that_cannot_be(panel, tmp_path, text, error):
 def test_json_that_is_no_table(panel, tmp_path, content):
     path = tmp_path / "meta.json"
     path.write_text(content)
-    with pytest.raises(DataError, match=r"is no table of labels|cannot be read"):
+    with pytest.raises(DataError, match=r"is not a table of labels|cannot be read"):
         with_categories(panel, path)
 
 

@@ -150,8 +150,8 @@ def test_the_gate_decides_in_every_fold(judged, seed):
 
 def test_decisions_of_the_gate_are_printed_by_fold(judged):
     _, printed = judged
-    assert printed.count("Gate open") == printed.count("Gate closed") == 2
-    assert "fold 1: Gate open: ppo_seed_0" in printed
+    assert printed.count("gate open") == printed.count("gate closed") == 2
+    assert "fold 1: Validation gate open: ppo_seed_0" in printed
 
 
 def test_seeds_are_summarised(judged):

@@ -124,7 +124,7 @@ def test_an_agent_is_not_evaluated_on_a_market_it_does_not_hold(
         assert np.isfinite(evaluate_policy(agent, other, 2)).all()
         with pytest.raises(ArgumentError, match="is bound"):
             evaluate_policy(agent, own, 2)
-    else:  # its replay buffer holds what was lived in the first market
+    else:  # its replay buffer holds transitions of the first market
         with pytest.raises(ArgumentError, match="replay buffer"):
             bind_market(agent, markets[1])
         agent.replay_buffer.reset()
@@ -224,7 +224,7 @@ def test_the_replay_buffer_knows_its_market_and_stores_it_once(markets: list[Mar
     for part in (sample.observations, sample.next_observations):
         assert part["market"].tolist() == [[markets[0].fingerprint]] * 8
         assert part.keys() == venvs[0].observation_space.spaces.keys()
-    with pytest.raises(ArgumentError, match="holds what was lived"):
+    with pytest.raises(ArgumentError, match="holds transitions"):
         buffer.bind(markets[1])
     buffer.bind(markets[0])
     buffer.reset()
@@ -255,7 +255,7 @@ def test_the_replay_buffer_remembers_its_market_unbound(markets: list[Market]) -
             with pytest.raises(ArgumentError, match="lacks 'market'"):
                 filled(0, bound).add(*pair, *rest)
     buffer = filled(0)
-    with pytest.raises(ArgumentError, match="holds what was lived"):
+    with pytest.raises(ArgumentError, match="holds transitions"):
         buffer.bind(markets[1])
     buffer.bind(markets[0])
     assert set(buffer.sample(4).observations["market"].flatten().tolist()) == {
@@ -277,7 +277,7 @@ def test_a_replay_buffer_is_restored_on_its_own_market_only(markets: list[Market
     venv = lanes(markets[0])
     unbound = IndexReplayBuffer(200, venv.observation_space, venv.action_space, "cpu", 2)
     restore_buffer(unbound, state)
-    with pytest.raises(ArgumentError, match="holds what was lived"):
+    with pytest.raises(ArgumentError, match="holds transitions"):
         unbound.bind(markets[1])
     older = {name: part for name, part in state.items() if name != "market"}
     restore_buffer(agents[0].replay_buffer, older)
@@ -376,7 +376,7 @@ def test_index_observations_are_not_flattened(markets: list[Market]) -> None:
         lambda: gym.spaces.flatdim(differing(markets).observation_space),
     )
     for attempt in attempts:
-        with pytest.raises(ArgumentError, match=r"index observation.*learn dates by heart"):
+        with pytest.raises(ArgumentError, match=r"index observation.*memorise dates"):
             attempt()
     PPO("MultiInputPolicy", lanes(markets[0], observation="window"), device="cpu")
 

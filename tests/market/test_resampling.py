@@ -232,10 +232,10 @@ def test_closing_prices_alone_and_the_own_timeframe():
 @pytest.mark.parametrize(
     ("frequency", "timeframe", "text"),
     [
-        ("D", "1h", "no multiple of the bars of 1d: choose from .*'1d', '1w', '1M'"),
-        ("4h", "1h", "no multiple of the bars of 4h"),
-        ("3h", "4h", "no multiple of the bars of 180 minutes: choose from .*'1d'"),
-        ("7D", "1M", "no multiple"),
+        ("D", "1h", "not a multiple of the bars of 1d: choose from .*'1d', '1w', '1M'"),
+        ("4h", "1h", "not a multiple of the bars of 4h"),
+        ("3h", "4h", "not a multiple of the bars of 180 minutes: choose from .*'1d'"),
+        ("7D", "1M", "not a multiple"),
         ("D", "1W", "unknown timeframe '1W': did you mean"),
         ("D", "2d", "unknown timeframe '2d'"),
     ],

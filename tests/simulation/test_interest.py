@@ -160,7 +160,7 @@ def test_files_name_their_column_and_unit(tmp_path):
         (pd.Series([5.2], pd.to_datetime(["2020-01-01"])), "divide percent by 100"),
         (pd.Series([], dtype=float), "holds no rates"),
         ({"2020-01-01": 0.1, "2020-01-01T00:00": 0.2}, "more than one rate"),
-        ({"yesterday": 0.1}, "no date"),
+        ({"yesterday": 0.1}, "is not a date"),
         ({"2020-01-01": "much"}, "no number"),
         (11, "must be a finite number"),
         ("", "must be a finite number"),

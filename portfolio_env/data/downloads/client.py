@@ -19,8 +19,8 @@ from portfolio_env.names import unknown
 
 T = TypeVar("T")
 
-_LONGEST_WAIT = 600.0  # seconds; an exchange that asks for more is left alone
-_USUAL_LIMIT = 100  # candles per answer where ccxt does not say
+_LONGEST_WAIT = 600.0  # seconds; longer waits end the download
+_USUAL_LIMIT = 100  # candles per answer if ccxt does not state them
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,14 @@ class Answer:
     Attributes:
         times: (n,) when candles open, ms.
         bars: (n, 5) open, high, low, close, volume.
-        incomplete: Candles left out because they lack a number.
+        lacking: When candles open that are left out because they lack a number, ms.
+        without_volume: How many of those lack nothing but their volume.
     """
 
     times: Times
     bars: FloatArray
-    incomplete: int
+    lacking: Times
+    without_volume: int = 0
 
     @property
     def disorder(self) -> int:
@@ -85,7 +87,7 @@ class Client:
 
     Args:
         exchange: An exchange of ccxt; its rate limiter keeps to the exchange's limits.
-        retry: How often and when to repeat requests.
+        retry: Repetition of failed requests.
 
     Attributes:
         retries: Requests that were repeated so far.
@@ -141,17 +143,19 @@ class Client:
             symbol: One of the exchange's.
             timeframe: One of the exchange's.
             since: When the first one opens, ms.
-            count: How many are wanted; more may come, or fewer.
+            count: Number of candles wanted; more may come, or fewer.
         """
         limit = self.limit(symbol)
         if limit is not None and count is not None:
             limit = min(limit, count)
         rows = self.ask(lambda: self.exchange.fetch_ohlcv(symbol, timeframe, since, limit))
-        whole = [row[:6] for row in rows if None not in row[:6]]
-        table = np.array(whole, np.float64).reshape(-1, 6)
-        finite = np.isfinite(table).all(axis=1)
-        times = np.array([row[0] for row in whole], np.int64)
-        return Answer(times[finite], table[finite, 1:], len(rows) - int(finite.sum()))
+        dated = [row[:6] for row in rows if row[0] is not None]
+        table = np.array(dated, np.float64).reshape(-1, 6)  # None becomes NaN
+        finite = np.isfinite(table)
+        whole = finite.all(axis=1)
+        times = np.array([row[0] for row in dated], np.int64)
+        idle = int((~whole & finite[:, :5].all(axis=1)).sum())
+        return Answer(times[whole], table[whole, 1:], times[~whole], idle)
 
     def wait(self, repetition: int, asked: float = 0.0) -> None:
         """Wait before a request is made again."""
@@ -204,7 +208,7 @@ def _text(error: Exception) -> str:
 def _candid(exchange: Any) -> Iterator[None]:
     """Stop a ccxt exchange from tidying candles, and from taking a broken answer for an empty one.
 
-    ccxt gives the text of an answer that is no JSON in place of its content, in which most
+    ccxt gives the text of an answer that is not JSON in place of its content, in which most
     exchanges' classes then find no candles; and it sorts and cuts the candles, which hides that
     they came in disorder.
     """

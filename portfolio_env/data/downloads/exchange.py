@@ -51,7 +51,7 @@ def fetch(
     """Download candles, or the missing ones, into ``STORE/<exchange>/<timeframe>``.
 
     Nothing that the store covers is asked for again, candles that an exchange lacks included; to
-    download a series anew, delete its file. Only candles that are over are stored. What has been
+    download a series again, delete its file. Only candles that are over are stored. What has been
     fetched is written every so often, at the end, and when the download is interrupted: the next
     call continues. One symbol's failure does not stop the others.
 
@@ -65,12 +65,12 @@ def fetch(
         store: The folder.
         bars: Instead of ``since``: this many candles before ``until``.
         progress: Show a progress bar on stderr.
-        clock: The time; None asks the exchange, or takes this computer's if it does not tell.
-        retry: How often requests that failed on the way are repeated.
-        flush_seconds: How long candles may stay unwritten.
+        clock: The time; None asks the exchange, or takes this computer's if it does not state.
+        retry: Number of repetitions of failed requests.
+        flush_seconds: Longest time that candles stay unwritten.
 
     Returns:
-        One report per symbol; look at ``error``.
+        One report per symbol; check ``error``.
 
     Raises:
         ArgumentError: For an unknown exchange or timeframe, and for dates without candles.
@@ -110,7 +110,7 @@ def update(
         flush_seconds: As in ``fetch``.
 
     Returns:
-        One report per series; look at ``error``.
+        One report per series; check ``error``.
 
     Raises:
         ArgumentError: If there is no such series.
@@ -139,7 +139,7 @@ def _client(
     source = _connected(exchange, symbols) if isinstance(exchange, str) else exchange
     if not hasattr(source, "fetch_ohlcv") or iscoroutinefunction(source.fetch_ohlcv):
         raise ArgumentError(
-            f"{source!r} is no exchange: give an id, or a (synchronous) one of ccxt"
+            f"{source!r} is not an exchange: give an id, or a (synchronous) one of ccxt"
         )
     if not source.has.get("fetchOHLCV"):
         raise ArgumentError(f"{source.id} gives no candles: choose another exchange")
@@ -157,13 +157,13 @@ def _connected(name: str, symbols: Sequence[str]) -> Any:
     try:
         import ccxt
     except ImportError as error:
-        raise DataError("exchanges need ccxt; pip install 'portfolio-env[data]'") from error
+        raise DataError("exchanges need ccxt; pip install ccxt pyarrow") from error
     if name not in ccxt.exchanges:
         raise unknown("exchange", name, ccxt.exchanges)
     exchange = getattr(ccxt, name)({"enableRateLimit": True})
     markets = exchange.options.get("fetchMarkets")
     if isinstance(markets, dict) and "types" in markets and not any(":" in s for s in symbols):
-        markets["types"] = ["spot"]  # the lists of derivatives are long, and closed to some places
+        markets["types"] = ["spot"]  # lists of derivatives are long, and blocked in some countries
     return exchange
 
 

@@ -44,7 +44,7 @@ class Series:
     """The candles of one symbol.
 
     Attributes:
-        exchange: Its id.
+        exchange: Id of the exchange.
         symbol: As the exchange's markets are called, e.g. "BTC/USDT".
         timeframe: A name in ``portfolio_env.resampling.TIMEFRAMES``.
         times: (n,) when candles open, milliseconds since 1970 (UTC), increasing.
@@ -158,13 +158,13 @@ def read_series(path: str | os.PathLike[str]) -> Series:
         for key, value in (table.schema.metadata or {}).items()
     }
     if table.schema.names != ["date", *BAR_FIELDS] or not {*_NAMES, "covered"} <= metadata.keys():
-        raise DataError(f"{path} is no file of downloaded candles; move it out of the store")
+        raise DataError(f"{path} is not a file of downloaded candles; move it out of the store")
     try:
         ranges = tuple((int(start), int(end)) for start, end in parse_json(metadata["covered"]))
         times = table["date"].cast(pa.timestamp("ms", "UTC")).to_numpy()
         bars = np.stack([table[name].to_numpy() for name in BAR_FIELDS], axis=1).astype(np.float64)
     except (TypeError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} holds what is no candle ({error}); {_MEND}") from error
+        raise DataError(f"{path} holds an invalid candle ({error}); {_MEND}") from error
     exchange, symbol, timeframe = (metadata[name] for name in _NAMES)
     times = times.astype("M8[ms]").astype(np.int64)
     series = Series(exchange, symbol, timeframe, times, bars, ranges)
@@ -226,7 +226,7 @@ def add_candles(
 
     Args:
         store: The folder.
-        series: Which one; its candles are those that are stored.
+        series: Series with the stored candles.
         times: As for ``merge``.
         bars: As for ``merge``.
         covered: As for ``merge``.
@@ -254,7 +254,7 @@ def merge(
     """Add candles to a series.
 
     Args:
-        series: What there is.
+        series: Series to extend.
         times: (k,) when candles open, ms, in any order; of several at one time the last counts.
         bars: (k, 5) open, high, low, close, volume.
         covered: Ranges of time of which nothing is left to download now.

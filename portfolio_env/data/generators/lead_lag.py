@@ -8,7 +8,7 @@ the simple return of asset i from close t to close t + 1 is
 The noise of two partners is correlated, that of different pairs independent: correlations of past
 returns show who is whose partner. Who is, is drawn, so that the order of assets says nothing.
 
-What an asset's own past tells about its partner's signal is ``LeadLagMarket.filtered``: little, and
+The estimate of the partner's signal from own past is ``LeadLagMarket.filtered``: little, and
 the best that is linear in returns.
 """
 
@@ -36,7 +36,7 @@ class LeadLagMarket(PlantedMarket):
     Attributes:
         partner: (N,) the asset whose signal moves the returns of each; ``partner[partner]`` is
             0, 1, ..., N - 1.
-        correlation: Of the noise of two partners.
+        correlation: Correlation of the noise of two partners.
     """
 
     partner: npt.NDArray[np.int64]
@@ -63,7 +63,7 @@ class LeadLagMarket(PlantedMarket):
             strength: As for ``PlantedMarket.draw``.
             kappa: As for ``PlantedMarket.draw``.
             phi: As for ``PlantedMarket.draw``.
-            correlation: Of the noise of two partners, in (-1, 1).
+            correlation: Correlation of the noise of two partners, in (-1, 1).
         """
         if assets < 4 or assets % 2:
             raise ArgumentError(f"assets={assets}: pairs need an even number of at least 4")

@@ -44,10 +44,10 @@ REGIMES = (
     Regime("bear", -0.10, 0.22, 120),
     Regime("crisis", -0.60, 0.50, 25),
 )
-_NEXT = np.array([[0.0, 0.75, 0.25], [0.7, 0.0, 0.3], [0.5, 0.5, 0.0]])  # where a regime leads
+_NEXT = np.array([[0.0, 0.75, 0.25], [0.7, 0.0, 0.3], [0.5, 0.5, 0.0]])  # successors of each regime
 _ALPHA, _BETA = 0.08, 0.90  # GARCH(1,1) with unit mean variance
 _FREEDOM = 5  # degrees of freedom of the t shocks
-_GAP_SHARE = 0.15  # of a bar's variance between the last close and the open
+_GAP_SHARE = 0.15  # share of a bar's variance between the last close and the open
 
 
 def check_size(seed: int, bars: int, assets: int, least: int = 2) -> None:

@@ -78,7 +78,7 @@ def write_report(
     Args:
         source: A name that ``load_market`` knows, a path, a long frame, a panel or a market.
         out: The folder to write to.
-        repair: What to repair first; the page lists what was done.
+        repair: Repairs to apply first; the page lists those done.
         start: Bars before this date are left out.
         end: Bars from this date on are left out, e.g. those after the training range.
         reference: The asset with which the others are compared; the first one by default.

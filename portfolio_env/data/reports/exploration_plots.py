@@ -26,7 +26,7 @@ from portfolio_env.plotting.returns import palette
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RECENT = 730  # bars of the pictures of prices one by one
+RECENT = 730  # bars of the plots of single assets
 AVERAGES = {20: "#e6007e", 50: "#00838f"}  # moving averages: bars and colour
 
 

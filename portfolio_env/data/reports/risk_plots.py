@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WINDOW = 30  # bars of rolling statistics
-SHOWN = 365  # bars of the picture of indicators
+SHOWN = 365  # bars of the plot of indicators
 _THRESHOLDS = (50, 100)  # % of yearly volatility
 _MANY = 6_000  # bars from which lines are drawn thinner
 

@@ -31,7 +31,7 @@ class SortedBars:
         codes: (M,) which asset.
         close: (M,).
         volume: (M,), or None.
-        marks: By kind of ``ROW_FAULTS``, (K,) which rows of the source show it.
+        marks: Flags (K,) of faulty rows of the source, by kind of ``ROW_FAULTS``.
         fault_texts: (K,) masks by description, of ``bar_faults``.
         row_times, row_codes: (K,) of the source's rows, in its order.
     """

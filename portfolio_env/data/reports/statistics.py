@@ -24,7 +24,7 @@ from portfolio_env.names import unknown
 
 COVARIANCES = ("sample", "ledoit_wolf", "ewma")
 _DECAY = 0.94  # of RiskMetrics (1996), for daily returns
-_COMMON = 30  # bars that a pair must share for its correlation to say something
+_COMMON = 30  # bars that a pair must share for a correlation
 
 
 def simple_returns(close: FloatArray) -> FloatArray:
@@ -66,7 +66,7 @@ def diversifying_pairs(
     Args:
         returns: (T, N).
         assets: N names.
-        count: How many pairs; None is all.
+        count: Number of pairs; None is all.
 
     Returns:
         Columns first, second, correlation, bars (shared). Pairs that share fewer than 30 bars are
@@ -120,9 +120,7 @@ def covariance(
     try:
         from sklearn.covariance import ledoit_wolf
     except ImportError as error:
-        raise PortfolioError(
-            "ledoit_wolf needs scikit-learn; pip install 'portfolio-env[data]'"
-        ) from error
+        raise PortfolioError("ledoit_wolf needs scikit-learn; pip install scikit-learn") from error
     return np.asarray(ledoit_wolf(rows)[0], np.float64) * periods_per_year
 
 
@@ -188,7 +186,7 @@ def scipy_stats() -> Any:
     try:
         from scipy import stats
     except ImportError as error:
-        raise PortfolioError("this needs scipy; pip install 'portfolio-env[data]'") from error
+        raise PortfolioError("this needs scipy; pip install scipy") from error
     return stats
 
 

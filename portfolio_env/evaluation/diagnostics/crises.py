@@ -40,7 +40,7 @@ CRYPTO_WINDOWS: Windows = {
     "thin holidays": ("2022-12-23", "2022-12-26"),
 }
 
-MADE_UP = "synthetic"  # what the source of a generated market begins with
+MADE_UP = "synthetic"  # prefix of the source of a generated market
 
 _DAY = np.timedelta64(86_400 * 10**9, "ns")
 _COLUMNS = ("first", "last", "bars", "growth", "volatility", "max_drawdown", "recovery")
@@ -53,7 +53,7 @@ def known_dates(panel: PricePanel) -> tuple[Windows, Mapping[str, Date]] | None:
     equities. A generated market knows neither.
 
     Args:
-        panel: Its bars.
+        panel: Bars of the market.
     """
     if str(panel.provenance.get("source", "")).startswith(MADE_UP):
         return None
@@ -113,7 +113,7 @@ def performance_in(results: Mapping[str, BacktestResult], windows: Windows) -> p
     rows = {}
     for window, (start, end) in windows.items():
         first, last = as_timestamp(start), as_timestamp(end)
-        if last == last.astype("datetime64[D]"):  # a day is meant to its end
+        if last == last.astype("datetime64[D]"):  # a day includes its end
             last = last + _DAY - np.timedelta64(1, "ns")
         if last < first:
             raise ArgumentError(f"window {window!r} ends on {end}, before {start}; swap them.")

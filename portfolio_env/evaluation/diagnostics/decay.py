@@ -25,8 +25,8 @@ class Drift(NamedTuple):
     """Measure in the earlier and in the later part of a record.
 
     Attributes:
-        early: In the earlier part.
-        late: In the later part.
+        early: Measure in the earlier part.
+        late: Measure in the later part.
         change: Late less early.
         low: Lower bound of the 95 % interval of the change.
         high: Upper bound.
@@ -104,7 +104,7 @@ def correlation_drift(
         raise ArgumentError(f"split={split!r} leaves fewer than 4 of {len(own)} periods in a part.")
     early, late = (float(metrics.correlation(*pair)) for pair in pairs)
     error = math.sqrt(sum(1 / (len(part) - 3) for part, _ in pairs))
-    with np.errstate(divide="ignore", invalid="ignore"):  # that of 1 is infinite
+    with np.errstate(divide="ignore", invalid="ignore"):  # Fisher's z of 1 is infinite
         start, moved = np.arctanh(early), np.arctanh(late) - np.arctanh(early)
         found = _drift(0.0, float(moved), error)
         low, high = (float(np.tanh(start + bound) - early) for bound in (found.low, found.high))
@@ -156,8 +156,8 @@ def signal_decay(
         result: The backtest.
         panel: Prices of the market that it ran on.
         lags: Bars of delay, each at least 0.
-        resamples: Of the bootstrap.
-        seed: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the bootstrap.
 
     Returns:
         By lag: yearly log ``growth``, its ``edge`` over equal weight with the bounds ``low`` and

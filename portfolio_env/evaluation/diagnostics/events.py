@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.tables import Origin, read_table, read_times
+from portfolio_env.data.tables.files import read_table
+from portfolio_env.data.tables.origin import Origin
+from portfolio_env.data.tables.times import read_times
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult, FloatArray
 from portfolio_env.market.panel import PricePanel
@@ -37,7 +39,7 @@ def read_events(source: str | os.PathLike[str] | pd.DataFrame) -> pd.DataFrame:
         once.
 
     Raises:
-        DataError: Naming the file, the row and the mend.
+        DataError: For an unusable file, with the row and the fix.
     """
     if isinstance(source, pd.DataFrame):
         table, origin = source, Origin("the frame of events")
@@ -79,13 +81,13 @@ class EventStudy:
     """Abnormal returns around events.
 
     Attributes:
-        path: By type and offset in bars (0: the first bar that knows of the event): mean
+        path: Rows by type and offset in bars (0: the first bar that knows of the event): mean
             ``abnormal_return`` with ``standard_error``, and its sum from the first offset on,
             ``cumulative`` with ``cumulative_error``.
-        summary: By type: number of ``events``, ``cumulative`` abnormal return over all offsets with
-            ``standard_error`` and ``t``, and ``reaction_time``: the first offset at which the sum
-            from 0 on has reached 90 % of its last value, NaN if that is not significantly different
-            from 0 (5 %).
+        summary: Rows by type: number of ``events``, ``cumulative`` abnormal return over all offsets
+            with ``standard_error`` and ``t``, and ``reaction_time``: the first offset at which the
+            sum from 0 on has reached 90 % of its last value, NaN if that is not significantly
+            different from 0 (5 %).
         events: One row per event studied: date, type, symbols, bar, its own ``cumulative`` and
             ``standard_error``.
         left_out: Events that could not be studied, with the reason.
@@ -120,7 +122,7 @@ def event_study(
     Args:
         panel: Prices.
         events: See ``read_events``; symbols are assets of the panel.
-        model: What returns are to be expected.
+        model: Model of expected returns.
         before: Bars of the window before the event, at least 0.
         after: Bars after the first that knows of it, at least 0.
         estimation: Bars before the window, at least 10.

@@ -7,7 +7,7 @@ import pandas as pd
 
 from portfolio_env.evaluation.backtest import BacktestResult
 
-ROUNDING = 1e-9  # of the account's value: less is not traded
+ROUNDING = 1e-9  # smallest trade, as a fraction of the account's value
 
 
 def practical_figures(

@@ -48,8 +48,9 @@ class RealityCheck:
     """Measurements of a backtest, and the checks that it failed.
 
     Attributes:
-        table: By check: ``value``, ``bound``, ``suspicious`` and ``meaning``. A check that cannot
-            be made (too few trades, no volumes, no edge) has the value NaN and is not suspicious.
+        table: Rows by check: ``value``, ``bound``, ``suspicious`` and ``meaning``. A check that
+            cannot be made (too few trades, no volumes, no edge) has the value NaN and is not
+            suspicious.
     """
 
     table: pd.DataFrame
@@ -87,11 +88,11 @@ def reality_check(
 
     Args:
         result: The backtest.
-        market: What it ran on.
-        costs: Those of the backtest; with an ``impact`` of 0, capacity is judged at 1.
-        benchmark: For the capacity, see there.
-        bounds: What is still plausible.
-        capital: To be managed; that of the backtest by default.
+        market: Market of the backtest.
+        costs: Costs of the backtest; with an ``impact`` of 0, capacity is computed at 1.
+        benchmark: Benchmark of ``capacity``.
+        bounds: Limits of plausible values.
+        capital: Capital to be managed; that of the backtest by default.
         execution: When trades were filled.
     """
     bounds = bounds or Bounds()
@@ -124,7 +125,7 @@ def reality_check(
             largest > bounds.participation,
             "largest trade over the money traded in its bar",
         ),
-        "capacity": (limit, needed, limit < needed, "capital at which impact eats the edge"),
+        "capacity": (limit, needed, limit < needed, "capital at which impact consumes the edge"),
     }
     columns = ["value", "bound", "suspicious", "meaning"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("check")
@@ -167,7 +168,7 @@ def foresight(result: BacktestResult, panel: PricePanel) -> tuple[float, float]:
     """Return the share of perfect foresight's edge over equal weight, before costs.
 
     ``sum_k (w_k r_k - mean_i r_ki) / sum_k (max_i r_ki - mean_i r_ki)``, with cash (0) among what
-    can be chosen: 1 for whoever holds the best at every bar, 0 for equal weight.
+    can be chosen: 1 for an account that holds the best at every bar, 0 for equal weight.
 
     Returns:
         The share and its standard error, with periods as independent; NaN for fewer than 10.
@@ -190,13 +191,13 @@ def largest_participation(
     """Return the largest trade in an asset over the money traded in it in the bar of the trade.
 
     Money is close times volume; a trade in a bar without volume is infinite. Trades filled at the
-    next open are held against the bar that opens so.
+    next open are compared with the bar that opens so.
 
     Raises:
         DataError: If the market has no volumes.
     """
     if panel.volume is None:
-        raise DataError("the market has no volumes: nothing can be said of fills.")
+        raise DataError("the market has no volumes: fills cannot be checked.")
     start, end = decision_rows(result, panel)
     columns = indices_of("asset", result.assets, panel.assets)
     later = int(execution == "next_open")
@@ -225,10 +226,10 @@ def capacity(
 
     Args:
         result: The backtest.
-        panel: What it ran on, with volumes.
-        costs: Those of the backtest. Impact it has paid is added to the edge; without any (an
+        panel: Bars of the backtest, with volumes.
+        costs: Costs of the backtest. Impact it has paid is added to the edge; without any (an
             ``impact`` of 0), the coefficient b is taken to be 1.
-        benchmark: What the strategy must stay ahead of, over the same dates; None is cash.
+        benchmark: Account that the strategy must outgrow, over the same dates; None is cash.
 
     Returns:
         Money; 0 without an edge, infinite without trades.

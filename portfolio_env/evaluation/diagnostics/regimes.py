@@ -23,7 +23,7 @@ class RegimeModel:
         volatilities: (R,) standard deviation per period.
         stays: (R,) expected periods that a regime lasts.
         converged: Whether the likelihood was maximised to the optimiser's tolerance.
-        parameters: Of the library's model, in units of ``unit``.
+        parameters: Parameters of the library's model, in units of ``unit``.
         unit: Standard deviation of the returns that it was fitted to.
     """
 
@@ -69,9 +69,9 @@ def fit_regimes(returns: ArrayLike, *, regimes: int = 2) -> RegimeModel:
     series = _series(returns, 50 * regimes)
     unit = float(series.std())
     if np.ptp(series) == 0:
-        raise ArgumentError("the returns are constant: there is nothing to tell regimes by.")
+        raise ArgumentError("the returns are constant: there are no regimes to detect.")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of convergence, which is reported; of trial steps
+        warnings.simplefilter("ignore")  # convergence is reported below
         found = _model(series / unit, regimes).fit(cov_type="none", disp=False)
     parameters = np.asarray(found.params, np.float64)
     order = _order(parameters)
@@ -91,7 +91,8 @@ def regime_path(probabilities: FloatArray, threshold: float = 0.8) -> NDArray[np
 
     Args:
         probabilities: (K, R), each row known at its period.
-        threshold: In [0.5, 1): the higher, the fewer false alarms and the later the true ones.
+        threshold: Probability in [0.5, 1): the higher, the fewer false alarms and the later the
+            true ones.
 
     Returns:
         (K,) numbers of regimes; before the first is sure, the likeliest at the first period.
@@ -107,10 +108,10 @@ class DetectionScores(NamedTuple):
     """Accuracy of a path of regimes in detecting known changes.
 
     Attributes:
-        detected: Share of the changes that were told in time.
+        detected: Share of the changes that were detected in time.
         detection_lag: Median over all changes (of an even number the larger middle one) of the
             periods until the regime was first another one than before; infinite where most were not
-            told.
+            detected.
         adaptation: Likewise of the periods until it was so for the rest of the time considered.
         false_alarms: Further changes of regime, per year.
     """
@@ -127,8 +128,8 @@ def detection_scores(
     """Compare a path of regimes with the times at which the regime truly changed.
 
     A change is considered from its period until the next change, ``patience`` periods later or the
-    end, whichever is first. It is told in time if the path leaves, within that, the regime that it
-    was in before. Every other change of the path is a false alarm, also one back and forth.
+    end, whichever is first. It is detected in time if the path leaves, within that, the regime that
+    it was in before. Every other change of the path is a false alarm, also one back and forth.
 
     Args:
         path: (K,) regimes, see ``regime_path``.
@@ -178,7 +179,7 @@ def _model(series: FloatArray, regimes: int) -> Any:
         from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
     except ImportError as error:
         raise PortfolioError(
-            "telling regimes needs statsmodels; pip install 'portfolio-env[evaluation]'"
+            "detecting regimes needs statsmodels; pip install statsmodels"
         ) from error
     return MarkovRegression(series, k_regimes=regimes, switching_variance=True)
 

@@ -27,7 +27,7 @@ class Scenario:
     Attributes:
         start: First bar of it, a row or a date; None for the whole record.
         end: The bar after the last, likewise.
-        assets: Which assets it befalls; None is all.
+        assets: Affected assets; None is all.
     """
 
     start: Moment | None = None
@@ -45,11 +45,11 @@ class Scenario:
     def _rows(self, panel: PricePanel) -> tuple[int, int]:
         times = panel.timestamps
         start = 0 if self.start is None else row_of(times, self.start)
-        end = len(times) if self.end is None else row_of(times, self.end)
+        end = len(times) if self.end is None else row_of(times, self.end, end=True)
         if start >= end:
             raise ArgumentError(
                 f"start={self.start!r} and end={self.end!r} stand for rows {start} and {end}: "
-                "give a stretch of at least one bar."
+                "give a range of at least one bar."
             )
         return start, end
 
@@ -67,7 +67,7 @@ class Scenario:
         start, end = self._rows(panel)
         if bars < 1 or end - start < bars:
             raise ArgumentError(
-                f"bars={bars} must be at least 1 and at most the {end - start} of the stretch."
+                f"bars={bars} must be at least 1 and at most the {end - start} of the range."
             )
         if at is None:
             first = int(generator.integers(start, end - bars + 1))
@@ -97,17 +97,17 @@ class PriceGap(Scenario):
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """Return the panel with the gap; an asset without a bar there gaps at its next one."""
         first, _ = self._drawn(panel, self.at, 1, generator)
-        lost = replace(self, start=first, end=None)._where(panel)  # for good
+        lost = replace(self, start=first, end=None)._where(panel)  # for all later bars
         fall = np.where(lost, math.log1p(-self.size), 0.0)
         return _scaled(panel, {name: fall for name in BAR_FIELDS if name != "volume"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class VolatilityShock(Scenario):
-    """Log returns are scaled in volatility; simple ones keep their mean.
+    """Shock of volatility: log returns are scaled, simple ones keep their mean.
 
     Attributes:
-        factor: How many times, above 0.
+        factor: Multiple of the volatility, above 0.
     """
 
     factor: float = 2.0
@@ -136,7 +136,7 @@ class VolatilityShock(Scenario):
 
 @dataclass(frozen=True, kw_only=True)
 class CorrelationShock(Scenario):
-    """Returns move together: diversification vanishes.
+    """Shock of correlation: returns move together, and diversification vanishes.
 
     Attributes:
         strength: 1 makes all correlations 1 (where an asset has bars), 0 changes nothing.
@@ -186,10 +186,10 @@ class _Dearer(CostModel):
 
 @dataclass(frozen=True, kw_only=True)
 class ThinLiquidity(Scenario):
-    """Trading costs rise and volumes fall.
+    """Shock of liquidity: trading costs rise and volumes fall.
 
     Attributes:
-        factor: How many times the costs, above 0; volumes are divided by it. Impact grows as the
+        factor: Multiple of the costs, above 0; volumes are divided by it. Impact grows as the
             root of less volume, on top of its own coefficient.
     """
 
@@ -233,8 +233,8 @@ class Outage(Scenario):
     """No trading for some bars: they are missing, and the next one has the prices of its time.
 
     Attributes:
-        bars: How many, at least 1.
-        at: The first, a row or a date; None draws a stretch within [``start``, ``end``).
+        bars: Number of bars, at least 1.
+        at: First bar, a row or a date; None draws a range within [``start``, ``end``).
     """
 
     bars: int = 5
@@ -290,7 +290,7 @@ def _in_order(panel: PricePanel) -> PricePanel:
 def _scaled(panel: PricePanel, logs: Mapping[str, FloatArray]) -> PricePanel:
     """Return the panel with fields multiplied by exp(logs)."""
     fields = {name: getattr(panel, name) for name in logs}
-    with np.errstate(over="ignore", under="ignore"):  # refused by the panel, with the bar's name
+    with np.errstate(over="ignore", under="ignore"):  # rejected by the panel, with the bar's name
         made = {k: v * np.exp(logs[k]) for k, v in fields.items() if v is not None}
     return replace(panel, **made)
 

@@ -71,7 +71,7 @@ def told_regimes(
         rows: Half-open range of rows, from 1 on.
 
     Returns:
-        The model, and for each of the rows the regime told from what was known at its close.
+        The model, and for each of the rows the regime filtered from what was known at its close.
 
     Raises:
         ArgumentError: As of ``fit_regimes``.
@@ -92,9 +92,9 @@ def growth_by_regime(
 
     Args:
         results: Backtests over the same dates, by name.
-        regimes: (K,) number of the regime that was told at each decision.
-        names: Of the regimes, by number. One that was told of fewer than 10 periods has NaN: a year
-            of such periods is no number.
+        regimes: (K,) number of the filtered regime at each decision.
+        names: Names of the regimes, by number. One in force for fewer than 10 periods has NaN: a
+            year of such periods is not a number.
 
     Raises:
         ArgumentError: If there is not one regime per decision.
@@ -122,14 +122,14 @@ def seeds_summary(
 ) -> dict[str, dict[str, Interval]]:
     """Return the interquartile mean over seeds of some measures, with its interval.
 
-    The interval is of other seeds in this same stretch of time, see ``seeds_interval``; time is
+    The interval is of other seeds in this same period, see ``seeds_interval``; time is
     not resampled.
 
     Args:
         table: One row per strategy, of ``Comparison``.
         groups: Rows that differ by their seed alone, at least 2, by name.
         measures: Columns.
-        resamples: Of the bootstrap.
+        resamples: Number of bootstrap resamples.
 
     Returns:
         Intervals by group and measure; NaN where a seed has no number, as that of a ruined account.

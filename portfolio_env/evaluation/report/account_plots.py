@@ -22,9 +22,9 @@ from portfolio_env.plotting.figures import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = 3  # small pictures beside one another
-MAX_NUMBERS = 26  # assets whose average weights fit as numbers
-SLICES = 10  # of a donut; the smaller holdings share one more
+COLUMNS = 3  # small plots side by side
+MAX_NUMBERS = 26  # largest number of assets whose weights are printed
+SLICES = 10  # slices of a donut; the smaller holdings share one more
 
 
 def growth_with_bands(
@@ -34,7 +34,7 @@ def growth_with_bands(
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        bands: Of every account, see ``growth_bands``.
+        bands: Bands of every account, see ``growth_bands``.
         reference: Name of the account that is drawn with every other.
 
     Raises:
@@ -70,7 +70,7 @@ def rolling_measures(
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
         window: Periods, at least 2 and at most as many as there are.
 
     Raises:
@@ -135,7 +135,7 @@ def allocation_donut(orders: pd.DataFrame, capital: float, title: str) -> "Figur
     """Plot orders of a capital as a ring, the amount in its middle; small holdings share a slice.
 
     Args:
-        orders: What ``allocate`` returned; long positions only.
+        orders: Result of ``allocate``; long positions only.
         capital: The amount.
         title: Title of the picture.
 

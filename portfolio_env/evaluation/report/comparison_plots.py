@@ -24,7 +24,7 @@ def growth_differences(comparison: Comparison) -> "Figure":
     """Plot yearly growth less that of the reference with its interval, the best at the top.
 
     Args:
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -61,7 +61,7 @@ def risk_return(
 
     Args:
         results: Backtests over the same dates, by the name to show.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
         panel: The bars of these dates; assets without a gap are shown.
         hindsight: Frontier and capital market line of the assets; a star marks the largest Sharpe
             ratio.
@@ -93,7 +93,7 @@ def risk_return(
     axes.axhline(0, color="black", linewidth=0.7)
     axes.set(xlabel="volatility, % per year", ylabel="mean simple return, % per year")
     axes.set_xlim(left=-0.02 * axes.get_xlim()[1])
-    if hindsight is not None:  # the market line goes on beyond what there is to see
+    if hindsight is not None:  # the market line continues beyond the visible range
         highest = max(assets[:, 1].max(), points[:, 1].max(), 100 * hindsight.frontier[:, 1].max())
         axes.set_ylim(top=highest + 0.06 * (highest - axes.get_ylim()[0]))
     axes.set_title("Risk and return")
@@ -114,7 +114,7 @@ def growth_by_cost(growth: pd.DataFrame, drawn: Mapping[str, Style]) -> "Figure"
 
     Args:
         growth: One row per strategy, one column per commission in basis points.
-        drawn: How, see ``styles``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

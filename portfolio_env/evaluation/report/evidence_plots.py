@@ -22,8 +22,8 @@ def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
     """Plot differences by strategy and sub-period, in colours and numbers: blue is ahead.
 
     Args:
-        differences: (strategies, stretches) of log growth; NaN is left blank.
-        title: Of the plot.
+        differences: (strategies, sub-periods) of log growth; NaN is left blank.
+        title: Title of the plot.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -47,7 +47,7 @@ def difference_map(differences: pd.DataFrame, title: str) -> "Figure":
         for row, column in np.argwhere(np.isfinite(shown)):
             value = shown[row, column]
             color = "white" if abs(norm(value) - 0.5) > 0.35 else "black"
-            number = f"{round(value, 1) + 0.0:+.1f}"  # no zero with a minus
+            number = f"{round(value, 1) + 0.0:+.1f}"  # no negative zero
             axes.text(column, row, number, ha="center", va="center", fontsize=8, color=color)
     axes.spines[:].set_visible(False)
     axes.set_title(title)
@@ -89,8 +89,8 @@ def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -
     """Plot the edge over equal weight that remains where weights are held with a lag.
 
     Args:
-        edges: What ``signal_decay`` returned, by strategy.
-        drawn: How, see ``styles``.
+        edges: Results of ``signal_decay`` by strategy.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -100,7 +100,7 @@ def edge_by_lag(edges: Mapping[str, pd.DataFrame], drawn: Mapping[str, Style]) -
     others = [name for name in edges if drawn[name].color == OTHERS]
     for name, table in edges.items():
         line = drawn[name].line()
-        if name in others:  # those that are left of the background
+        if name in others:  # the remaining lines of the background
             line["label"] = f"{len(others)} others" if name == others[0] else None
         axes.plot(table.index, 100 * table["edge"], marker=".", **line)
     axes.axhline(0, color="black", linewidth=0.7)
@@ -120,7 +120,7 @@ def overfitting_places(logits: NDArray[np.float64], strategies: int) -> "Figure"
 
     Args:
         logits: ``Overfitting.logits``.
-        strategies: How many were ranked.
+        strategies: Number of ranked strategies.
 
     Raises:
         PortfolioError: If matplotlib is not installed.

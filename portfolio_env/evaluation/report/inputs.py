@@ -31,25 +31,25 @@ class ReportInputs:
     """Inputs of a report beside the comparison.
 
     Attributes:
-        title: Of the page.
+        title: Title of the page.
         panel: The bars of the market, from before the evaluated range to its end.
         rows: The evaluated range in it, half-open.
         train: The range that was learned from first; None where there is none.
         agents: Names of trained agents.
         seeds: Names of strategies that differ by their seed alone, by what they have in common.
         folds: First and last moment of each fold of a walk forward by name; empty without.
-        warnings: What a reader must know before the table, e.g. that a test range was used twice.
-        gate: What the gate decided, a sentence per agent and fold.
-        practical: What ``practical_figures`` returned.
+        warnings: Caveats above the table, e.g. that a test range was used twice.
+        gate: Decisions of the gate, a sentence per agent and fold.
+        practical: Result of ``practical_figures``.
         growth_by_cost: One row per strategy, one column per commission; None without.
-        orders: What ``allocate`` returned, by strategy.
-        capital: That was allocated; None without.
-        costs: Of the backtests.
+        orders: Results of ``allocate`` by strategy.
+        capital: Allocated capital; None without.
+        costs: Trading costs of the backtests.
         execution: When their trades were filled.
-        events: What ``read_events`` returned; None without.
+        events: Result of ``read_events``; None without.
         hindsight: The efficient portfolios of the range; None without.
         pictures: Further figures by name, with what they show.
-        facts: How to repeat the evaluation, by name.
+        facts: Facts needed to repeat the evaluation, by name.
     """
 
     title: str
@@ -93,10 +93,10 @@ def report_inputs(
     Args:
         task: Market, folds and rules.
         split: The evaluated range.
-        runs: What ``run_backtests`` returned.
-        comparison: What ``compare`` returned.
+        runs: Result of ``run_backtests``.
+        comparison: Result of ``compare``.
         look: The present use of the range.
-        earlier: Its earlier uses.
+        earlier: Earlier uses of the test range.
         gates: The validation gates of the agents.
         **further: Other fields of ``ReportInputs``: orders and capital, events, hindsight.
     """
@@ -105,7 +105,7 @@ def report_inputs(
     title = f"{split}: {look.first} to {look.last}"
     title += f" in {len(windows)} folds" if windows else ""
     title += ", per year, after costs"
-    title += f" (look {len(earlier) + 1} at this range)" if earlier else ""
+    title += f" (evaluation {len(earlier) + 1} on this range)" if earlier else ""
     figures: dict[str, tuple[Figure, str]] = {}
     for name, agent in list(last.agents.items())[:1]:
         of = f" Of {name} in the last fold." if windows else ""

@@ -45,8 +45,8 @@ from portfolio_env.html import (
 from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.plotting.returns import correlations, distributions
 
-OPEN = 4  # pictures of weights that are not folded away
-SMALL = 12  # accounts with a small picture of their own
+OPEN = 4  # plots of weights that are not collapsed
+SMALL = 12  # accounts with a small plot of their own
 
 
 def write_report(
@@ -56,7 +56,7 @@ def write_report(
 
     Args:
         folder: Receives the page and the PNG files.
-        comparison: What ``compare`` returned.
+        comparison: Result of ``compare``.
         inputs: The rest.
 
     Returns:
@@ -259,7 +259,7 @@ def _allocation(page: Page, inputs: ReportInputs, capital: float) -> None:
         )
     ]
     for place, (name, orders) in enumerate(inputs.orders.items()):
-        last = np.arange(len(orders)) >= len(orders) - 2  # costs and cash, as assets may be called
+        last = np.arange(len(orders)) >= len(orders) - 2  # assets may be named "costs" or "cash"
         held = orders[(orders["invested"] != 0) | last]
         forms = {"weight": "{:.4f}", "amount": "{:,.2f}", "price": "{:,.6g}", "units": "{:,.6g}"}
         forms["invested"] = "{:,.2f}"

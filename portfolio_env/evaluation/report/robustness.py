@@ -28,10 +28,10 @@ CHECKS = {
     "participation": ("participation %", "{:.3g}"),
     "capacity": ("capacity", "{:,.0f}"),
 }
-LEAST = 40  # periods below which halves of a record say nothing
+LEAST = 40  # periods below which halves of a record are not informative
 LAGS = (0, 1, 2, 5, 10)
-BLOCKS = 16  # of cross-validation; a quarter of the periods where they are few
-LAG_RESAMPLES = 500  # of the bootstrap of each lag of each strategy
+BLOCKS = 16  # blocks of cross-validation; fewer if there are few periods
+LAG_RESAMPLES = 500  # bootstrap resamples per lag and strategy
 
 
 def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
@@ -58,9 +58,9 @@ def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
             "Timing is the correlation of trades with the returns right after them (above 0.1 is "
             "suspicious), foresight the share of what knowing every next bar would have earned "
             "over equal weight (above 0.2), participation the largest trade over the money traded "
-            "in its bar (above 5 %). To pass proves nothing."
+            "in its bar (above 5 %). Passing is not evidence of skill."
         ),
-        bullets(flags) if flags else paragraph("Nothing looks too good to be true."),
+        bullets(flags) if flags else paragraph("All strategies pass."),
         table(_check_texts(checks, comparison.reference)),
         paragraph(_capacity_text(inputs, comparison.reference, initial)),
     ]
@@ -99,8 +99,8 @@ def _capacity_text(inputs: ReportInputs, reference: str, initial: float) -> str:
     )
     return (
         f"Participation is that of accounts which begin with {initial:,.0f}. "
-        f"Capacity is the capital at which market impact (square root, {model}) eats the edge over "
-        f"{reference.replace('_', ' ')}; none is given where there is no edge."
+        f"Capacity is the capital at which market impact (square root, {model}) consumes the edge "
+        f"over {reference.replace('_', ' ')}; none is given where there is no edge."
     )
 
 
@@ -119,7 +119,7 @@ def decay_chapter(
     for name, result in others.items():
         try:
             edges[name] = signal_decay(result, inputs.panel, LAGS, resamples=LAG_RESAMPLES)
-        except ArgumentError:  # late weights with debt lose everything
+        except ArgumentError:  # lagged weights with debt lose everything
             continue
     parts = [
         heading("First and second half"),
@@ -189,7 +189,7 @@ def overfitting_chapter(page: Page, comparison: Comparison) -> None:
     returns = np.column_stack([result.excess_returns for result in results.values()])
     try:
         found = backtest_overfitting(returns, blocks=blocks)
-    except ArgumentError:  # one is all in cash for half of the range
+    except ArgumentError:  # some account is all in cash for half of the range
         return
     note = (
         f"The range is cut into {blocks} blocks; each half of them in turn chooses the strategy "

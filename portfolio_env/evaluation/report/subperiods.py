@@ -42,7 +42,7 @@ from portfolio_env.market.timeline import Date, Windows, as_timestamp
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-PATIENCE = 60  # bars after which a break that was not told counts as missed
+PATIENCE = 60  # bars after which an undetected break counts as missed
 REGIMES = ("calm", "turbulent")
 SEED_MEASURES = {
     "annual_log_growth": ("growth %", 100, "{:+.1f}"),
@@ -76,7 +76,7 @@ def seeds_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> N
         paragraph(
             "What differs by the seed of the training alone. The mean leaves out the best and the "
             "worst quarter of the seeds, rounded down; its 95 % interval is that of other seeds in "
-            "this same stretch of time. It does not say how the agents fare in other times: for "
+            "this same period. It does not say how the agents fare in other times: for "
             "that see the intervals of the verdict."
         ),
         table(pd.DataFrame.from_dict(rows, orient="index")),
@@ -174,7 +174,7 @@ def _known(
     if not inside:
         return []
     note = (
-        "Log growth within stretches that were named in hindsight, not per year. Before and after "
+        "Log growth within known periods, named in hindsight, not per year. Before and after "
         "are the 90 days before and the 250 days from a break on, as far as they lie in the range. "
         f"{_spans(inside)}."
     )
@@ -183,7 +183,7 @@ def _known(
     back = found["recovery"].unstack("window").loc[list(results), list(inside)]
     deep = losses.map("{:.1f}".format) + back.map(lambda bars: f" [{_bars(bars)}]")
     return [
-        heading("Known stretches"),
+        heading("Known periods"),
         *_differences(page, "stretches", growth, reference, note),
         folded("Largest drawdown within, %, in brackets until it was made good", table(deep)),
     ]
@@ -202,13 +202,13 @@ def _told(
     try:
         model, path = told_regimes(inputs.panel, inputs.train, inputs.rows)
     except PortfolioError as error:
-        return [paragraph(f"Regimes cannot be told: {error}")]
+        return [paragraph(f"Regimes cannot be detected: {error}")]
     growth = growth_by_regime(results, path[:-1], REGIMES)
     note = _regime_text(model, path, inputs.panel.bars_per_year(*inputs.rows))
-    parts = [heading("Regimes as they were told")]
+    parts = [heading("Filtered regimes")]
     if growth.loc[reference].notna().all():
         parts += _differences(page, "regimes", growth, reference, note)
-    else:  # all but always the same one: that is all there is to say
+    else:  # almost always the same regime: no table is needed
         parts.append(paragraph(note))
     rows = np.searchsorted(inputs.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
     if breaks:
@@ -217,7 +217,7 @@ def _told(
         )
         parts.append(
             paragraph(
-                f"Of {len(breaks)} known breaks ({', '.join(breaks)}) it told "
+                f"Of {len(breaks)} known breaks ({', '.join(breaks)}) it detected "
                 f"{100 * scores.detected:.0f} % within {PATIENCE} bars; the median lag is "
                 f"{_lag(scores.detection_lag)}, until it stayed so {_lag(scores.adaptation)}; "
                 f"{scores.false_alarms:.1f} other changes of regime a year."
@@ -230,8 +230,8 @@ def _regime_text(model: RegimeModel, path: NDArray[np.int64], year: float) -> st
     calm, turbulent = (f"{100 * sigma * np.sqrt(year):.0f} %" for sigma in model.volatilities)
     return (
         f"A Markov chain of two regimes, fitted to the mean return of the assets in the training "
-        f"range: volatility {calm} a year in calm and {turbulent} in turbulent times. Which one is "
-        "in force was told at every bar from what was known by then: turbulence at "
+        f"range: volatility {calm} a year in calm and {turbulent} in turbulent times. The one "
+        "in force was filtered at every bar from data up to it: turbulence at "
         f"{100 * np.mean(path):.0f} % of the bars. Log growth per year over the bars of each."
     )
 

@@ -21,10 +21,10 @@ class Interval(NamedTuple):
     """Point estimate, bounds of its confidence interval, and a two-sided p-value.
 
     Attributes:
-        estimate: What the data say.
+        estimate: Point estimate in the data.
         low: Lower bound.
         high: Upper bound.
-        p_value: Of the null hypothesis that the true number is 0; for a number that cannot be 0,
+        p_value: p-value of the null hypothesis of 0; for a number that cannot be 0,
             a volatility say, it means nothing.
     """
 
@@ -74,8 +74,8 @@ def optimal_block_length(series: ArrayLike) -> float:
         Periods, from 1 (no autocorrelation) to the least of ``3 sqrt(K)`` and ``K / 3``, rounded
         up; 1 for a constant series or fewer than 9 periods.
     """
-    # The library arch has it too, but comparisons must run without extras; a test holds the two
-    # against each other.
+    # The library arch has it too, but comparisons must run without extras; a test compares the
+    # two.
     values = np.asarray(series, np.float64)
     n = len(values)
     if n < 9 or np.ptp(values) <= ROUNDING * np.abs(values).max():

@@ -12,7 +12,7 @@ from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.statistics.bootstrap import FloatArray, optimal_block_length
 from portfolio_env.names import indices_of
 
-ROUNDING = 1e-9  # a deviation that is less of the largest difference is none
+ROUNDING = 1e-9  # smaller deviations, relative to the largest difference, are rounding noise
 
 
 class SuperiorityTest(NamedTuple):
@@ -21,7 +21,7 @@ class SuperiorityTest(NamedTuple):
     Attributes:
         best: Name of the strategy of largest mean difference.
         estimate: Its difference in yearly log growth.
-        p_value: Of the null hypothesis that no strategy outgrows the benchmark.
+        p_value: p-value of the null hypothesis that no strategy outgrows the benchmark.
         p_value_low: The liberal p-value: strategies worse than the benchmark count as left out.
         p_value_high: The conservative one: they count as equal to it (White's reality check).
     """
@@ -38,7 +38,7 @@ class ConfidenceSet(NamedTuple):
 
     Attributes:
         included: Their names.
-        p_values: By name, from the first strategy to be left out on; those at most 1 - confidence
+        p_values: p-values by name, in order of elimination; those at most 1 - confidence
             are left out.
     """
 
@@ -85,7 +85,7 @@ def superiority_test(
     differences = others.sub(frame[benchmark], axis=0)
     block = _block(differences, mean_block, resamples)
     # arch compares losses: the smaller the better. It takes the largest mean as it is, whatever
-    # ``studentize`` says, and the wildest strategy would hide all others.
+    # ``studentize`` says, and the most volatile strategy would hide all others.
     losses = -differences.to_numpy() / _deviations(differences.to_numpy(), block)
     test = _arch().SPA(
         np.zeros(len(losses)),
@@ -188,7 +188,7 @@ def _deviations(differences: FloatArray, block: int) -> FloatArray:
     lags, stays = np.arange(1, n), 1 - 1 / block
     kappa = (1 - lags / n) * stays**lags + lags / n * stays ** (n - lags)
     variances = covariances[0] + 2 * kappa @ covariances[1:]
-    least = ROUNDING * np.abs(differences).max(axis=0)  # of one that never changes
+    least = ROUNDING * np.abs(differences).max(axis=0)  # deviation of a constant series
     return np.maximum(np.sqrt(np.maximum(variances, 0.0)), least)
 
 
@@ -196,7 +196,5 @@ def _arch() -> Any:
     try:
         from arch import bootstrap
     except ImportError as error:
-        raise PortfolioError(
-            "this needs the library arch; pip install 'portfolio-env[evaluation]'"
-        ) from error
+        raise PortfolioError("this needs the library arch; pip install arch") from error
     return bootstrap

@@ -29,7 +29,7 @@ def growth_difference(
     """Return the difference in yearly log growth between two accounts over the same periods.
 
     Paired: both accounts are resampled at the same times, so what moves both cancels. The bounds
-    are percentiles of the resampled differences. The interval describes chance in *this* stretch
+    are percentiles of the resampled differences. The interval describes chance in *this* period
     of time; it knows nothing of other markets, nor of strategies that were tried and dropped.
 
     Args:
@@ -143,6 +143,6 @@ def _linear_model() -> Any:
         from statsmodels.regression import linear_model
     except ImportError as error:
         raise PortfolioError(
-            "growth_difference_test needs statsmodels; pip install 'portfolio-env[evaluation]'"
+            "growth_difference_test needs statsmodels; pip install statsmodels"
         ) from error
     return linear_model

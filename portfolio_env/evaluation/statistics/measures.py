@@ -62,7 +62,7 @@ class ResampledMeasures:
             ArgumentError: For unknown names, or a confidence outside (0, 1).
         """
         own, other = self._place(strategy, measure), self._place(reference, measure)
-        with np.errstate(invalid="ignore"):  # infinite in both is no difference that is known
+        with np.errstate(invalid="ignore"):  # infinity minus infinity is undefined
             estimate = self.estimates[own] - self.estimates[other]
             draws = self.draws[own] - self.draws[other]
         return percentile_interval(estimate, draws, confidence)

@@ -85,7 +85,7 @@ def backtest_overfitting(returns: ArrayLike, *, blocks: int = 16) -> Overfitting
 def _sharpes(cut: NDArray[np.float64], picked: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return (C, N) Sharpe ratios per period over the picked blocks, from sums of every block."""
     periods = picked.sum(axis=1, keepdims=True) * cut.shape[1]
-    centre = cut.mean(axis=(0, 1))  # what is summed is small against it otherwise
+    centre = cut.mean(axis=(0, 1))  # otherwise rounding dominates the sum
     around = cut - centre
     means = picked @ around.sum(axis=1) / periods
     squares = picked @ np.square(around).sum(axis=1) / periods

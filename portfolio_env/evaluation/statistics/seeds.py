@@ -31,7 +31,7 @@ def seeds_interval(
     """Return the interquartile mean over seeds and markets, with a stratified bootstrap interval.
 
     Agarwal et al. (2021), "Deep Reinforcement Learning at the Edge of the Statistical Precipice",
-    NeurIPS, sections 4.1 and 4.3: seeds are drawn anew within each market, and the mean is taken
+    NeurIPS, sections 4.1 and 4.3: seeds are drawn again within each market, and the mean is taken
     over all scores. The interval describes other seeds on the *same* markets and periods. Seeds
     are no independent samples of a market: how a strategy fares in other times is the business of
     intervals over time.

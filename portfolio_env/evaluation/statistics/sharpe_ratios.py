@@ -1,7 +1,7 @@
 """Tests of Sharpe ratios: probabilistic, and deflated for the number of trials.
 
 Periods are taken as independent draws of one distribution, skewed and fat-tailed as it may be; with
-autocorrelation the bootstrap is the better judge.
+autocorrelation the bootstrap is more reliable.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class SharpeTest(NamedTuple):
         high: Upper bound.
         p_value: One-sided, of the null hypothesis that the true ratio is not above the threshold.
         probability: 1 - p_value: the probabilistic (or deflated) Sharpe ratio.
-        threshold: What it is tested against.
+        threshold: Sharpe ratio of the null hypothesis.
     """
 
     estimate: float
@@ -106,7 +106,7 @@ def deflated_sharpe_ratio(
 
     The probabilistic Sharpe ratio with ``expected_maximum_sharpe`` as the threshold (Bailey & Lopez
     de Prado 2014, "The Deflated Sharpe Ratio", Journal of Portfolio Management 40). It is only as
-    honest as the count: every variant that was looked at is a trial.
+    honest as the count: every variant that was evaluated is a trial.
 
     Args:
         returns: (K,) simple returns of the chosen strategy, K >= 3.

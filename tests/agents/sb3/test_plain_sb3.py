@@ -248,7 +248,7 @@ def test_no_part_of_an_index_observation_is_scaled_unseen(key: str, markets: lis
 @pytest.mark.parametrize("mode", MODES)
 def test_stacked_frames_are_refused(mode: str, markets: list[Market]) -> None:
     venv = VecFrameStack(DummyVecEnv([lambda: environment(markets[0], mode)]), 3)
-    with pytest.raises(ArgumentError, match=r"stack no|does not tell"):
+    with pytest.raises(ArgumentError, match=r"stack no|does not state"):
         agent(PPO, venv, mode)
 
 
@@ -275,6 +275,21 @@ def test_the_per_asset_policies_have_names(
     env = environment(markets[0], mode, action=action)
     model = cls(name, env, device="cpu", seed=0, **ALGORITHMS[cls]).learn(8)
     assert env.action_space.shape == model.predict(env.reset(seed=0)[0])[0].shape
+
+
+@pytest.mark.parametrize("mode", ["window", "index"])
+@pytest.mark.parametrize("cls", [PPO, TRPO])
+def test_a_frozen_encoder_stays(cls: Any, mode: str, markets: list[Market]) -> None:
+    network = {"encoder": "gat", "embedding_kwargs": {"frozen": True}}
+    kwargs = {"features_extractor_kwargs": network}
+    env = environment(markets[0], mode)
+    options = ALGORITHMS[cls] | {"n_steps": 8}
+    model = cls("PerAssetPolicy", env, policy_kwargs=kwargs, device="cpu", seed=0, **options)
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    for name, value in model.learn(16).policy.state_dict().items():
+        moved = not th.equal(before[name], value)
+        assert not (moved and "encoder" in name), name
+        assert moved or not name.startswith("mlp_extractor.policy_net") or "bias" in name, name
 
 
 @pytest.mark.parametrize(

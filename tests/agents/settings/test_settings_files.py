@@ -9,9 +9,9 @@ import pytest
 import evaluate as evaluate_module
 import train as train_module
 from agents.settings.files import file_of, read_settings, settings_of
+from agents.settings.market import MarketConfig
 from agents.settings.plugins import named_plugins
 from agents.training.config import TrainConfig
-from agents.training.tasks import MarketConfig
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
 pytest.importorskip("yaml")
@@ -63,8 +63,8 @@ def test_a_file_says_plainly_what_a_command_line_says_as_text(tmp_path: Path) ->
         ("data: {repair: {sorted: true}}", "did you mean sort"),
         ("data: {repair: {drop_jumps: x}}", "drop_jumps='x'"),
         ("[1, 2]", "one setting a line"),
-        ("seed: [", "is no YAML"),
-        ("seed: !!python/object/apply:os.system ['true']", "is no YAML"),
+        ("seed: [", "is not valid YAML"),
+        ("seed: !!python/object/apply:os.system ['true']", "is not valid YAML"),
         ("cost_options: {a: 1}", "name their cost_model"),
         ("{cost_model: 'a:B', costs: {commission_bps: 3}}", "in place of costs"),
         ("algo_options: 3", "give a JSON object"),

@@ -178,7 +178,7 @@ def test_archives_that_export_never_writes_are_refused(run, tmp_path):
     export_run(run, file)
     for name in (None, 5, ["x"]):
         made = rewritten(file, tmp_path / "evil.zip", manifest={"name": name})
-        with pytest.raises(PortfolioError, match="is no name for a folder"):
+        with pytest.raises(PortfolioError, match="is not a name for a folder"):
             import_run(made, tmp_path / "store")
     made.write_bytes(b"#!/bin/sh\necho owned\n" + file.read_bytes())
     with pytest.raises(DataError, match="before its first member"):

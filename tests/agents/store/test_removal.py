@@ -143,7 +143,7 @@ def test_a_project_that_only_looks_like_a_run_is_not_deleted(tmp_path, capsys):
         (project / name).write_text("precious")
         (project / "config.json").write_text("{}")
         status, _, err = command(capsys, "delete", "project", "--runs", tmp_path, "--yes")
-        assert status == 1 and f"{project / name} is no file that a run consists of" in err
+        assert status == 1 and f"{project / name} is not a file that a run consists of" in err
         assert (project / name).read_text() == "precious"
         shutil.rmtree(project)
 

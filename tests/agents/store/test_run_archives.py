@@ -98,7 +98,7 @@ def test_nothing_is_overwritten(archive, tmp_path):
         with pytest.raises(DataError, match="exists"):
             import_run(archive, tmp_path, name=name)
     assert (tmp_path / "ppo run" / "mine.txt").read_text() == "keep"
-    with pytest.raises(ArgumentError, match="no name for a folder"):
+    with pytest.raises(ArgumentError, match="not a name for a folder"):
         import_run(archive, tmp_path, name="../out")
 
 
@@ -111,14 +111,14 @@ def _link(name, kind=stat.S_IFLNK):
 @pytest.mark.parametrize(
     ("member", "content", "message"),
     [
-        ("/evil.json", b"{}", "no name within a folder"),
-        ("../evil.json", b"{}", "no name within a folder"),
-        ("tb/../../evil.json", b"{}", "no name within a folder"),
-        ("C:\\evil.json", b"{}", "no name within a folder"),
-        ("a\\..\\evil.json", b"{}", "no name within a folder"),
-        (".hidden.json", b"{}", "no name within a folder"),
-        ("tb/", b"", "no name within a folder"),
-        ("line\nbreak.json", b"{}", "no name within a folder"),
+        ("/evil.json", b"{}", "not a name within a folder"),
+        ("../evil.json", b"{}", "not a name within a folder"),
+        ("tb/../../evil.json", b"{}", "not a name within a folder"),
+        ("C:\\evil.json", b"{}", "not a name within a folder"),
+        ("a\\..\\evil.json", b"{}", "not a name within a folder"),
+        (".hidden.json", b"{}", "not a name within a folder"),
+        ("tb/", b"", "not a name within a folder"),
+        ("line\nbreak.json", b"{}", "not a name within a folder"),
         (_link("card.md"), b"/etc/passwd", "link, a folder or a device"),
         (_link("pipe.json", stat.S_IFIFO), b"{}", "link, a folder or a device"),
         (_link("disk.json", stat.S_IFBLK), b"{}", "link, a folder or a device"),
@@ -129,7 +129,7 @@ def _link(name, kind=stat.S_IFLNK):
         ("CONFIG.JSON", b"{}", "of no kind"),
         ("Config.json", b"{}", "two members of one name"),
         ("config.json", b"{}", "two members of one name"),
-        ("notes.txt", b"\xff\xfe", "no text"),
+        ("notes.txt", b"\xff\xfe", "not text"),
         ("notes.json", b"cos\nsystem\n", "damaged"),
         ("notes.safetensors", b"\x80\x04cos\nsystem\n", "damaged"),
         ("tb/events.out.tfevents.1", b"\x80\x04cos\nsystem\n", "no events"),
@@ -167,10 +167,10 @@ def test_an_archive_cannot_grow_when_it_is_read(archive, tmp_path):
         ({"files": {}}, "names other files"),
         ({"format": 99}, "format is 99"),
         ({"id": "../../x"}, "id is none"),
-        ({"id": "0" * 12}, "no archive of the run"),
+        ({"id": "0" * 12}, "not an archive of the run"),
         ({"files": None}, "damaged"),
         ({"files": 7, "id": []}, "damaged"),
-        ({"name": ".."}, "no name for a folder"),
+        ({"name": ".."}, "not a name for a folder"),
     ],
 )
 def test_a_manifest_that_does_not_fit_is_refused(archive, tmp_path, manifest, message):
@@ -195,7 +195,7 @@ def test_every_damage_is_noticed(archive, tmp_path):
         shutil.rmtree(path)
     for size in (0, 10, len(content) // 2, len(content) - 1):
         file.write_bytes(content[:size])
-        refused(file, tmp_path / "store", "damaged|no archive")
+        refused(file, tmp_path / "store", "damaged|not an archive")
 
 
 def test_a_run_that_holds_links_is_not_exported(run, tmp_path):

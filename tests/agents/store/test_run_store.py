@@ -74,7 +74,7 @@ def test_a_run_is_found_by_path_name_and_beginning_of_its_id(store):
     id = read_record(path).id
     for name in (str(path), "finished", id, id[:6]):
         assert find(name, store) == path
-    with pytest.raises(ArgumentError, match="is no run"):
+    with pytest.raises(ArgumentError, match="is not a run"):
         find("other", store)
     twin = shutil.copytree(path, store / "twin")
     with pytest.raises(ArgumentError, match="2 runs"):
@@ -182,9 +182,9 @@ def test_a_card_states_facts(store, capsys, monkeypatch):
     assert card["environment"]["packages"]["torch"]
     limits = " ".join(card["limits"])
     assert "one seed (0)" in limits and "10 basis points" in limits and "simulated" in limits
-    assert "Its test range has not been looked at." in limits
+    assert "Its test range has not been used." in limits
     record_look(store / "finished", LOOK)
-    assert "looked at 1 time:" in " ".join(write_card(store / "finished")["limits"])
+    assert "used 1 time:" in " ".join(write_card(store / "finished")["limits"])
     assert read_json(store / "finished" / "card.json")["validation"]["models"]["best"] == figures
     _, shown, _ = command(capsys, "show", "finished", "--runs", store)
     assert max(map(len, shown.splitlines())) <= 80

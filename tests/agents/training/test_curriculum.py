@@ -248,7 +248,7 @@ def test_without_a_weight_rl_does_not_forecast(tmp_path: Path) -> None:
         ({"prediction_weight": -1.0}, "prediction_weight=-1.0 must be"),
         ({"prediction_weight": 0.1, "observation": "window"}, 'choose observation "index"'),
         ({"policy": "dirichlet", "algo": "sac"}, "cannot be trained by 'sac'"),
-        ({"policy": "dirichlet", "algo": "direct"}, "direct trains 'per_asset' only"),
+        ({"policy": "dirichlet", "algo": "direct"}, "which trains 'per_asset' only"),
     ],
 )
 def test_curricula_that_cannot_be_are_refused(change: dict[str, Any], text: str) -> None:

@@ -127,7 +127,7 @@ def test_bad_plans_are_refused(tmp_path: Path, path: Path) -> None:
         make_plan(small(tmp_path), 40)
     with pytest.raises(ArgumentError, match="not empty"):
         walk_forward(small(path), 2)
-    with pytest.raises(DataError, match="no walk forward"):
+    with pytest.raises(DataError, match="not a walk forward"):
         continue_walk_forward(tmp_path)
     with pytest.raises(ArgumentError, match="whole numbers"):
         run(Command(small(tmp_path), walk_forward=2, seeds="0;1"))

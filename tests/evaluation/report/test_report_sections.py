@@ -122,7 +122,7 @@ def test_what_cannot_be_said_is_not(tmp_path, comparison, panel):
     bare = replace(panel, volume=None, provenance={"source": "synthetic"})
     found, figures = chapters(tmp_path, comparison, bare)
     assert set(found) == {"Blocks of time", "Calm and crisis", "Reality check"}
-    assert "stretches" not in figures and "Known stretches" not in found["Calm and crisis"]
+    assert "stretches" not in figures and "Known periods" not in found["Calm and crisis"]
     assert "The market has no volumes" in found["Reality check"]
     assert ">capacity<" not in found["Reality check"]
     assert "participation %" not in found["Reality check"]
