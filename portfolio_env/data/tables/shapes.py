@@ -155,7 +155,7 @@ def _flat_index(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 def _with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
     """The frame with further columns in front."""
     frame = frame.reset_index(drop=True)
-    for name, values in reversed(columns.items()):
+    for name, values in reversed(list(columns.items())):
         key = (name, "") if frame.columns.nlevels == 2 else name
         names = frame.columns.names
         column = pd.Series(values, dtype=values.dtype).reset_index(drop=True)
