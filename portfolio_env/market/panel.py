@@ -69,8 +69,9 @@ def contained(
     Returns:
         New arrays by name, of those that change; and the mask of the bars that do.
     """
-    prices = [own for name in BAR_FIELDS[:4] if (own := bars.get(name)) is not None]
-    changed: npt.NDArray[np.bool_] = np.zeros(prices[-1].shape, np.bool_)
+    known = (bars.get(name) for name in BAR_FIELDS if name != "volume")
+    prices = [values for values in known if values is not None]
+    changed: npt.NDArray[np.bool_] = np.zeros(prices[0].shape, np.bool_)
     made: dict[str, FloatArray] = {}
     for name, outer in (("high", np.fmax.reduce(prices)), ("low", np.fmin.reduce(prices))):
         own = bars.get(name)

@@ -186,11 +186,11 @@ def _of_texts(
 ) -> tuple[Timestamps, Timestamps, bool]:
     """``_parsed`` of the distinct texts."""
     label = texts.to_numpy(object)[codes].__getitem__
-    numbers = _numbers(texts)
-    special, zoned = (_periods(texts), False) if numbers is None else numbers
-    if special is not None:
-        exact = special[codes]
-        return exact, exact, zoned
+    found, zoned = _numbers(texts)
+    if found is None:
+        found = _periods(texts)
+    if found is not None:
+        return found[codes], found[codes], zoned
     texts = texts.str.replace(r"^(\d{4})([./])(\d{1,2})\2(\d{1,2})(?!\d)", r"\1-\3-\4", regex=True)
     zones = texts.str.extract(_ZONE)[0]
     parsed = pd.to_datetime(
@@ -216,14 +216,14 @@ def _of_texts(
     return exact[codes], wall[codes], bool(has_zone.all())
 
 
-def _numbers(texts: pd.Series[Any]) -> tuple[Timestamps, bool] | None:
-    """Dates that are numbers: since 1970, or the digits of a day, a month or a year."""
+def _numbers(texts: pd.Series[Any]) -> tuple[Timestamps | None, bool]:
+    """Dates that are numbers: the time since 1970 or the digits of a month; whether in UTC."""
     if not texts.str.fullmatch(r"\d+(\.\d*)?").all():
-        return None
+        return None, False
     whole = texts.str.partition(".")[0]
     digits = whole.str.len()
     if (digits == 8).all() and whole.str.fullmatch(r"(1[6-9]|2[01])\d{6}").all():
-        return None  # 20200131, which is ISO 8601
+        return None, False  # 20200131, which is ISO 8601
     if (digits == 6).all() and whole.str.fullmatch(r"(19|20)\d\d(0[1-9]|1[0-2])").all():
         months = whole.str.slice(0, 4) + "-" + whole.str.slice(4)
         return _last_days(months.to_numpy("datetime64[M]") + 1), False
@@ -235,7 +235,7 @@ def _numbers(texts: pd.Series[Any]) -> tuple[Timestamps, bool] | None:
             limit = 9_223_372_036
             values = np.minimum(values, limit)
         times[rows] = values.astype(f"datetime64[{unit}]").astype("datetime64[ns]")
-    return None if np.isnat(times).any() else (times, True)
+    return (None, False) if np.isnat(times).any() else (times, True)
 
 
 def _periods(texts: pd.Series[Any]) -> Timestamps | None:
