@@ -8,26 +8,19 @@ python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,10,
 """
 
 import sys
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import track
 
 from agents.settings.files import file_of, read_settings, settings_of
-from agents.training.cards import write_card
-from agents.training.run_folder import evaluating
-from agents.training.run_records import is_run
-from agents.training.tasks import MarketConfig, log_figures, open_task
-from baselines.optimisers.frontier import hindsight_frontier
-from baselines.strategies import baseline_strategies
+from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env import evaluation
 from portfolio_env.command_line import exit_status, find_own_modules
-from portfolio_env.evaluation import Comparison
+from portfolio_env.evaluation import Comparison, Strategy
 
 
 @dataclass(frozen=True)
@@ -47,13 +40,15 @@ class EvaluateConfig:
     commissions: str = ""
     """Further commissions in basis points to evaluate at, e.g. 0,10,25."""
     capital: float | None = None
-    """Capital; the report lists the orders that reach each strategy's weights at the last bar."""
+    """Capital; the orders that reach each strategy's weights at the last bar are listed."""
     lot: float = 1.0
     """Smallest number of units that can be bought with it; 0 for any fraction."""
     events: Path | None = None
     """CSV file of events (columns date and type, perhaps symbol) for an event study."""
     records: Literal["csv", "parquet"] = "csv"
     """Format of the accounts: weights, trades, costs and values of every step."""
+    format: Literal["table", "markdown", "json", "csv"] = "table"
+    """What is printed: a table that fits the terminal, Markdown, or the numbers alone."""
     resamples: int = 2000
     """Number of resamples of every bootstrap."""
     device: str = "auto"
@@ -68,29 +63,49 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> Comparison:
     """Run an evaluation, write its files, print the verdict; a run is locked against removal."""
-    split = config.split
-    with evaluating(config.run) if config.run and is_run(config.run) else nullcontext():
+    if config.run is not None:
+        refuse_no_run(config.run)
+    # Not at the top: a wrong path or option is told without waiting for torch.
+    from rich.console import Console
+
+    from agents.training.cards import write_card
+    from agents.training.run_folder import evaluating
+    from agents.training.run_records import is_run
+    from agents.training.tasks import log_figures, open_task
+    from baselines.optimisers.frontier import hindsight_frontier
+    from baselines.strategies import baseline_strategies
+
+    split, console = config.split, Console(stderr=True)
+    with evaluating(config.run) if config.run else nullcontext():
         where = (config.run, config.task, config.out, split)
         task = open_task(*where, model=config.model, device=config.device, agent=config.agent)
-        found = evaluation.evaluate(
-            task,
-            baseline_strategies(config.baselines),
-            split,
-            commissions=evaluation.commissions_of(config.commissions),
-            capital=config.capital,
-            lot=config.lot,
-            events=config.events,
-            resamples=config.resamples,
-            hindsight=hindsight_frontier,
-            progress=partial(
-                track, description="backtests", console=Console(stderr=True), transient=True
-            ),
-        )
-        log_figures(task.folder, split, evaluation.write_evaluation(found, config.records))
-        if is_run(task.folder):
-            write_card(task.folder)  # it states how often the test range was used
-        found.print()
-    print(f"Report: {found.folder / 'report.html'}")
+        with console.status("backtests") as status:
+
+            def counted(strategies: Sequence[Strategy]) -> Iterator[Strategy]:
+                for number, strategy in enumerate(strategies, start=1):
+                    status.update(f"backtest {number} of {len(strategies)}: {strategy.name}")
+                    yield strategy
+                status.update("intervals and tests")
+
+            found = evaluation.evaluate(
+                task,
+                baseline_strategies(config.baselines),
+                split,
+                commissions=evaluation.commissions_of(config.commissions),
+                capital=config.capital,
+                lot=config.lot,
+                events=config.events,
+                resamples=config.resamples,
+                hindsight=hindsight_frontier,
+                progress=counted,
+            )
+            status.update("report")
+            log_figures(task.folder, split, evaluation.write_evaluation(found, config.records))
+            if is_run(task.folder):
+                write_card(task.folder)  # it states how often the test range was used
+    found.print(config.format)
+    where_to = sys.stdout if config.format in ("table", "markdown") else sys.stderr
+    print(f"Report: {found.folder / 'report.html'}", file=where_to)
     return found.comparison
 
 

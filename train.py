@@ -1,6 +1,7 @@
 """Train an agent and write a run folder, e.g. `python train.py --market sp500 --algo ppo`."""
 
 import logging
+import shlex
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,12 +10,15 @@ from typing import Annotated
 import tyro
 
 from agents.settings.files import file_of, read_settings, settings_of
+from agents.tensors import SUFFIX
 from agents.training.config import TrainConfig
 from agents.training.run_folder import read_config
+from agents.training.run_records import CARD
 from agents.training.train import resume, train
 from agents.training.walk_forward_training import FILE, continue_walk_forward, walk_forward
 from portfolio_env.command_line import exit_status, find_own_modules
 from portfolio_env.errors import ArgumentError
+from portfolio_env.files.atomic import read_json
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,29 @@ def run(command: Command, *, progress_bar: bool = True) -> Path:
     return train(command.config, progress_bar=progress_bar)
 
 
+def summary(path: Path) -> str:
+    """Return the summary of a training: validation, where the models are, what to type next.
+
+    Args:
+        path: Folder of a run or of a walk forward.
+    """
+    card = read_json(path / CARD)
+    models = card["validation"]["models"]
+    figures = []
+    for name, numbers in models.items():
+        excess = numbers.get("excess_growth")
+        told = "ruined" if excess is None else f"{100 * excess:+.1f} % a year"
+        figures.append(f"{name} model {told}")
+    lines = [f"Folder: {path}"]
+    if figures:
+        lines.append(f"Validation, growth above equal weight: {', '.join(figures)}")
+    if card["kind"] == "run":
+        lines.append(f"Best model: {path / f'best_model{SUFFIX}'}")
+    baselines = "equal_weight,mean_variance,hrp"
+    lines.append(f"Next: python evaluate.py {shlex.quote(str(path))} --baselines {baselines}")
+    return "\n".join(lines)
+
+
 def _seeds(text: str | None) -> list[int]:
     try:
         return [int(seed) for seed in text.split(",")] if text else []
@@ -83,8 +110,9 @@ def main() -> int:
         default = tyro.MISSING_NONPROP if file is None else Command(_defaults(file))
         command = tyro.cli(Command, default=default)
         logging.basicConfig(format="%(message)s")
-        logging.getLogger("agents").setLevel(logging.INFO)
-        print(run(command))
+        for name in ("agents", "portfolio_env.features"):
+            logging.getLogger(name).setLevel(logging.INFO)
+        print(summary(run(command)))
 
     return exit_status(work, stopped="stopped; continue with --resume and the run folder")
 

@@ -8,7 +8,7 @@ the weights that were best on validation.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -230,7 +230,11 @@ def take_up(trainer: Trainer, file: Path) -> None:
 
 
 def run_rounds(
-    trainer: Trainer, file: Path, record: Callable[[dict[str, float], int], None], every: int = 1
+    trainer: Trainer,
+    file: Path,
+    record: Callable[[dict[str, float], int], None],
+    every: int = 1,
+    watches: Sequence[Callable[[int], None]] = (),
 ) -> None:
     """Train to the end.
 
@@ -239,9 +243,12 @@ def run_rounds(
         file: File of the checkpoint, complete or absent.
         record: Called after every round with its numbers and the samples seen so far.
         every: Rounds between two checkpoints; the last is always one.
+        watches: Called after every round with the number of rounds so far, e.g. a bar.
     """
     fit = trainer.fit
     while not fit.finished:
         record(trainer.advance(), trainer.samples)
+        for watch in watches:
+            watch(fit.round)
         if fit.finished or fit.round % every == 0:
             save_tensors(file, fit.state_dict(), kind=KIND)

@@ -8,6 +8,7 @@ frozen), once per t at all.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Literal
 
 import numpy as np
@@ -30,6 +31,11 @@ def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Ten
     arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
     features, tradable, codes = (th.tensor(array, device=device) for array in arrays)
     return features, tradable, codes
+
+
+def is_traced(tensor: Tensor) -> bool:
+    """Whether the numbers of a tensor cannot be looked at: in ``torch.vmap``, ``torch.compile``."""
+    return th.compiler.is_compiling() or th._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
 class Embeddings(nn.Module):
@@ -79,9 +85,11 @@ class Embeddings(nn.Module):
         self.freeze(frozen)
 
     def freeze(self, frozen: bool = True) -> None:
-        """Freeze or unfreeze the encoder's weights."""
+        """Freeze or unfreeze the encoder's weights.
+
+        Frozen weights still require gradients and get none: TRPO takes those of every weight.
+        """
         self.frozen = frozen
-        self.encoder.requires_grad_(not frozen)
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Embeddings:
@@ -122,8 +130,8 @@ class Embeddings(nn.Module):
             (batch, k or N, channels)
         """
         features, tradable = self._market()
-        if not any(True for _ in self.encoder.parameters()):
-            return self._without_weights(t, assets, features, tradable)
+        if not any(True for _ in self.encoder.parameters()) or is_traced(t):
+            return self._each(t, assets, features, tradable)
         learning = th.is_grad_enabled() or self.encoder.training
         if self.frozen or (self.cached and not learning):
             rows = self._cache.rows(t, len(features), self._state(), self._encode_all)
@@ -148,11 +156,12 @@ class Embeddings(nn.Module):
 
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
-        if called := self.encoder.brought_as:
-            with told_as_theirs(f"encoder {called}"):
-                theirs: Tensor = self.encoder(windows, tradable, codes)
-                return theirs
-        out: Tensor = self.encoder(windows, tradable, codes)
+        called = self.encoder.brought_as
+        with (
+            th.set_grad_enabled(th.is_grad_enabled() and not self.frozen),
+            told_as_theirs(f"encoder {called}") if called else nullcontext(),
+        ):
+            out: Tensor = self.encoder(windows, tradable, codes)
         return out
 
     def _market(self) -> tuple[Tensor, Tensor]:
@@ -162,15 +171,19 @@ class Embeddings(nn.Module):
             )
         return self.features, self.tradable
 
-    def _without_weights(
-        self, t: Tensor, assets: Tensor | None, features: Tensor, tradable: Tensor
-    ) -> Tensor:
-        """Encode windows by an encoder without weights, for which nothing can be shared."""
-        bars = self._bars(t)
-        if assets is None:
-            return self.encode(features[bars], tradable[t])
-        windows = features[bars[:, :, None], assets[:, None, :]]
-        return self.encode(windows, tradable[t[:, None], assets])
+    def _each(self, t: Tensor, assets: Tensor | None, features: Tensor, tradable: Tensor) -> Tensor:
+        """Encode every window by itself, without sharing equal ones.
+
+        An encoder without weights only rearranges its input, and reads fewer bars this way.
+        """
+        bars, codes = self._bars(t), self.codes
+        if assets is not None and not self.encoder.mixes_assets:
+            windows = features[bars[:, :, None], assets[:, None, :]]
+            own = tradable[t[:, None], assets]
+            return self.encode(windows, own, None if codes is None else codes[assets])
+        codes = None if codes is None else codes.expand(len(t), *codes.shape)
+        rows = self.encode(features[bars], tradable[t], codes)
+        return rows if assets is None else rows[_lanes(t), assets]
 
     def _bars(self, t: Tensor) -> Tensor:
         """Return the rows (batch, bars) of the windows that end at t."""

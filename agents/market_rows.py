@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.market_encoder import Embeddings, market_tensors
+from agents.market_encoder import Embeddings, is_traced, market_tensors
 from agents.networks import make_encoder
 from agents.networks.base import NO_FEATURES
 from agents.networks.plugins import Maker
@@ -181,7 +181,7 @@ class MarketRows(nn.Module):
         n = self.n_assets
         windows = numbers[:, : -2 * n - 1].reshape(len(numbers), -1, n, self.n_features)
         tradable, weights = numbers[:, -2 * n - 1 : -n - 1], numbers[:, -n - 1 :]
-        if not (numbers.is_cuda and th.is_grad_enabled()):
+        if not (is_traced(numbers) or (numbers.is_cuda and th.is_grad_enabled())):
             check_flags(tradable)
         return self._encode(windows, tradable), tradable, weights
 
@@ -193,14 +193,18 @@ class MarketRows(nn.Module):
 
         On a GPU the answer would be waited for. Where gradients are kept, what is learnt from was
         acted on before; so only a market that was found is compared there, as it may have changed
-        since.
+        since. Where code is traced (``torch.vmap``, ``torch.compile``) nobody knows the numbers:
+        the market is the one that is bound, or that was found before.
         """
+        traced = any(map(is_traced, observation.values()))
         if not self.reads_index:
             check_parts(observation, "market", fingerprint=False)
         else:
-            if self._found is not None or self.embeddings.features is None:
+            if not traced and (self._found is not None or self.embeddings.features is None):
                 self._find(observation)
             check_parts(observation, "t", fingerprint=self.market is not None)
+        if traced:
+            return
         learning = observation["weights"].is_cuda and th.is_grad_enabled()
         if self.reads_index and self.market is not None and not (learning and self._found is None):
             check_fingerprints(observation["market"], self.market.fingerprint, MEND)

@@ -104,7 +104,9 @@ def agent_tree(agent: BaseAlgorithm) -> dict[str, Any]:
     }
 
 
-def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseAlgorithm:
+def load_agent(
+    path: str | Path, venv: VecEnv, *, device: str = "auto", within: Path | None = None
+) -> BaseAlgorithm:
     """Load a saved agent for ``venv``, which may hold another market, universe or observation mode.
 
     The per-asset policies have no parameter that depends on the number of assets, so a model
@@ -114,21 +116,28 @@ def load_agent(path: str | Path, venv: VecEnv, *, device: str = "auto") -> BaseA
         path: File of ``save_agent``, or a checkpoint of a run; nothing in it is executed.
         venv: The environment to act in.
         device: Torch device.
+        within: Folder that the file came in, e.g. that of a run: no code in it is imported.
 
     Raises:
         ArgumentError: If the network does not fit the environment.
         DataError: If the file is damaged, or holds no agent.
     """
-    return agent_of(load_tensors(path, kind=KIND), venv, path, device=device)
+    tree = load_tensors(path, kind=KIND)
+    return agent_of(tree, venv, path, device=device, within=within)
 
 
 def agent_of(
-    tree: dict[str, Any], venv: VecEnv, path: str | Path, *, device: str = "auto"
+    tree: dict[str, Any],
+    venv: VecEnv,
+    path: str | Path,
+    *,
+    device: str = "auto",
+    within: Path | None = None,
 ) -> BaseAlgorithm:
     """Return the agent of an ``agent_tree`` that was read from ``path``; see ``load_agent``."""
     device = str(torch_device(device))
     try:
-        admit(_named(tree["recipe"]), tree.get("plugins", {}), Path(path))
+        admit(_named(tree["recipe"]), tree.get("plugins", {}), Path(path), within=within)
         recipe = _rebuilt(tree["recipe"], venv)
         _check_recipe(recipe, path)
         agent = _made(recipe, venv, path, device)

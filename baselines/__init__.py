@@ -3,6 +3,7 @@
 from baselines.base import BASELINES, Baseline, PortfolioModel
 from baselines.deep import DeepPortfolio, GatPortfolio, TcnGnnLstmPortfolio
 from baselines.ensemble import Ensemble
+from baselines.evaluation import evaluate
 from baselines.forecasts import (
     ForecastMeanVariance,
     LstmMeanVariance,
@@ -45,6 +46,7 @@ __all__ = [
     "BASELINES",
     "Baseline",
     "PortfolioModel",
+    "evaluate",
     "load_baseline",
     "make_baseline",
     "save_baseline",

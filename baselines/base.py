@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
+from baselines.checks import DECISIONS, check_sum, checked_answer, checked_decision
+from portfolio_env.checks import shortened
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.html import card
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.panel import PricePanel
@@ -20,7 +23,6 @@ from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
 MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
-_SUM = 1e-6  # tolerance of the sum of weights
 Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
@@ -60,10 +62,40 @@ class Baseline(ABC):
                 break
         return list(names)
 
+    @property
+    def _built_in(self) -> bool:
+        return type(self) in BASELINES.values()
+
     def options(self) -> dict[str, Any]:
         """Return the keywords with which the class builds an unfitted copy."""
         names = (name for name in self._options() if name not in self.preset)
         return {name: getattr(self, name) for name in names}
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        fitted = f"; fitted on {facts['fitted on']}" if "fitted on" in facts else ""
+        name, assets = facts["baseline"], self.market.n_assets
+        return f"{name}({facts['options']}; {assets} asset{'s' * (assets != 1)}{fitted})"
+
+    def _repr_html_(self) -> str | None:
+        return card(type(self).__name__, self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """Return the main facts of the baseline by name."""
+        names = (name for name in self._options() if name not in self.preset)
+        options = {name: getattr(self, name) for name in names if hasattr(self, name)}
+        if options.get("constraints") == PortfolioConstraints():
+            del options["constraints"]
+        told = [f"{name}={shortened(value)}" for name, value in options.items()]
+        facts = {
+            "baseline": getattr(self.definition, "__name__", type(self).__name__),
+            "options": ", ".join(told) or "no options",
+            "market": repr(self.market),
+        }
+        if self._fitted_on is not None:
+            days = (day.partition("T00:00")[0] for day in self._fitted_on)
+            facts["fitted on"] = " to ".join(days)
+        return facts
 
     def state(self) -> dict[str, Any]:
         """Return what was learned: a tree of tensors and JSON (see ``agents.tensors``), or {}.
@@ -130,7 +162,8 @@ class Baseline(ABC):
             ``(weights, state)``: weights (N + 1,) for one observation, (B, N + 1) for a batch.
 
         Raises:
-            ArgumentError: If the observation is not of the ``"index"`` or ``"window"`` kind.
+            ArgumentError: If the observation is not of the ``"index"`` or ``"window"`` kind, or a
+                baseline of your own fails or answers with another shape.
         """
         if not isinstance(observation, Mapping) or not {"tradable", "weights"} <= set(observation):
             raise ArgumentError(
@@ -139,8 +172,18 @@ class Baseline(ABC):
             )
         if np.ndim(observation["weights"]) == 1:
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
-            return self.weights(batch)[0], state
-        return self.weights(observation), state
+            return self._answer(batch)[0], state
+        return self._answer(observation), state
+
+    def _answer(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
+        """The weights of a batch; of a baseline that is not built in whatever is wrong is told."""
+        if self._built_in or isinstance(self, PortfolioModel):
+            return self.weights(observation)
+        return checked_answer(
+            lambda: self.weights(observation),
+            np.shape(observation["weights"]),
+            lambda: type(self).__name__,
+        )
 
 
 class PortfolioModel(Baseline):
@@ -275,30 +318,23 @@ class PortfolioModel(Baseline):
         """Return (N + 1,) the target of a bar within the constraints, computed once."""
         if row not in self._targets:
             untradable = ~self.market.tradable[row]
-            built_in = type(self) in BASELINES.values()
-            target = self._target_at(row) if built_in else self._checked_target(row)
+            target = self._target_at(row) if self._built_in else self._tried_target(row)
             self._targets[row] = self.constraints.project(target, untradable)
         return self._targets[row]
 
+    def _tried_target(self, row: int) -> Weights:
+        """What a model that is not built in answers at a bar, at first tried for look-ahead."""
+        if self.oracle or len(self._targets) >= DECISIONS:
+            return self._checked_target(row)
+        return checked_decision(
+            self, self.market, row, lambda model: model._checked_target(row), self._at(row)
+        )
+
     def _checked_target(self, row: int) -> Weights:
         """Return the target of a user-defined model at a bar, after checks."""
-        try:
-            target: Weights = np.array(self._target_at(row), np.float64)
-        except PortfolioError:
-            raise
-        except Exception as error:
-            raise ArgumentError(f"{self._at(row)} raised {raised(error)}") from error
         slots = self.market.n_assets + 1
-        if target.shape != (slots,):
-            raise ArgumentError(
-                f"{self._at(row)} answered with the shape {target.shape}: it must be "
-                f"({slots},), a weight for cash and one per asset"
-            )
-        if not np.isfinite(target).all() or abs(target.sum() - 1) > _SUM:
-            raise ArgumentError(
-                f"{self._at(row)} answered with weights of sum {target.sum():g}: they must "
-                "be finite and sum to 1, cash included"
-            )
+        target = checked_answer(lambda: self._target_at(row), (slots,), lambda: self._at(row))
+        check_sum(target, lambda: self._at(row))
         return target
 
     def _at(self, row: int) -> str:

@@ -90,7 +90,7 @@ class DeepPortfolio(PortfolioModel):
             from agents.networks import encoder_class
         except ImportError as error:
             raise ArgumentError(
-                "networks need torch, which is not installed; pip install 'portfolio-env[rl]'."
+                "networks need torch, which is not installed; pip install torch safetensors."
             ) from error
         kind = encoder_class(encoder)
         if encoder_kwargs is None:

@@ -12,10 +12,10 @@ from types import FunctionType
 from typing import Any, TypeAlias
 
 from baselines.base import BASELINES, Baseline, Every, PortfolioModel, Weights
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.names import find
+from portfolio_env.names import check_keywords, find
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 KIND = "baseline"
@@ -96,9 +96,29 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
         ArgumentError: If there is no baseline of that name, or it takes no such option.
     """
     build = found_baseline(name)
-    if isinstance(build, partial) and (odd := sorted({*options} - {"constraints", "every"})):
-        raise ArgumentError(f"baseline {name!r} is a function and takes no {odd}.")
-    return build(market, **options)
+    known = ["constraints", "every"] if isinstance(build, partial) else _keywords(build)
+    check_keywords(f"make_baseline({short_name(name)!r}, ...)", "option", options, known)
+    try:
+        inspect.signature(build).bind(market, **options)
+    except TypeError as error:
+        raise ArgumentError(
+            f"baseline {short_name(name)} does not take the market and {sorted(options)}: {error}"
+        ) from error
+    if build in BASELINES.values():
+        return build(market, **options)
+    try:
+        return build(market, **options)
+    except PortfolioError:
+        raise
+    except Exception as error:
+        raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
+
+
+def _keywords(cls: type[Baseline]) -> list[str]:
+    """Return the options of a baseline's constructor, those of its parents included."""
+    own = inspect.signature(cls).parameters.values()
+    named = [each.name for each in own if each.kind is each.POSITIONAL_OR_KEYWORD][1:]
+    return [*named, *(name for name in cls._options() if name not in cls.preset)]
 
 
 def short_name(thing: Any) -> str:

@@ -11,6 +11,7 @@ from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
+from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
@@ -164,12 +165,12 @@ class InverseVolatility(PortfolioModel):
     def target(self, past: PricePanel) -> Weights:
         """Return weights on assets with prices for the whole look-back that have moved in it."""
         known = holdable(past, self.lookback + 1)
+        if not known.any():
+            return portfolio(known)
         logs = np.log(past.close[-self.lookback - 1 :, known])
-        volatility = np.diff(logs, axis=0).std(axis=0, ddof=1) if known.any() else logs[0]
-        # a price that never moved is stale, not free of risk
-        moved = volatility > 0
-        known[known] = moved
-        return portfolio(known, 1 / volatility[moved])
+        # a price that never moved, or grew at one rate, is stale and not free of risk
+        known[known] = moved = ~is_constant(np.diff(logs, axis=0))
+        return portfolio(known, 1 / np.diff(logs[:, moved], axis=0).std(axis=0, ddof=1))
 
 
 class RandomWeights(PortfolioModel):

@@ -7,7 +7,6 @@ again on schedule, is not stored: it is computed again, with the same result.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Mapping
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -22,13 +21,12 @@ from baselines.plugins import make_baseline
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
-from portfolio_env.names import changed_sources, plugin_name
+from portfolio_env.names import plugin_name
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
 
-_LOGGER = logging.getLogger(__name__)
 KIND = "baseline"  # kind of the file's tensors
 
 
@@ -81,9 +79,10 @@ def _described(model: Any, name: str = "the model") -> dict[str, Any]:
         weights = tree.pop("weights")
         return {"direct": tree.pop("config"), **tree, "learned": {"weights": dict(weights)}}
     options = {key: _plain(value) for key, value in model.options().items()}
-    plugins = record(_encoders(options))
+    called = _name_of(model, name)
+    plugins = record(_plugins(called, options))
     tree = {
-        **_named(model, name),
+        "baseline": called,
         "options": options,
         **({"plugins": plugins} if plugins else {}),
         "fit_period": model.fit_period,
@@ -99,14 +98,14 @@ def _described(model: Any, name: str = "the model") -> dict[str, Any]:
     return tree
 
 
-def _named(model: Any, name: str) -> dict[str, Any]:
-    """Return the name of a model, and the hash of its source if it is not built in."""
+def _name_of(model: Any, name: str) -> str:
+    """Return the name by which a model is found again."""
     known = [key for key, kind in BASELINES.items() if kind is type(model)]
     if known:
-        return {"baseline": known[0]}
+        return known[0]
     try:
         if isinstance(model, Baseline):
-            return {"baseline": plugin_name(model.definition), "source": model.source_sha256()}
+            return plugin_name(model.definition)
     except ArgumentError as error:
         raise ArgumentError(
             f"{name} is of type {type(model).__name__}, which no file can name: {error}"
@@ -117,31 +116,19 @@ def _named(model: Any, name: str) -> dict[str, Any]:
     )
 
 
-def _checked_name(tree: Mapping[str, Any], path: str) -> str:
-    """Check the name of a model; a user's own must lie where Python finds modules."""
-    name = str(tree["baseline"])
-    if name not in BASELINES:
-        recorded = {name: str(tree.get("source"))}
-        if changed_sources(recorded, Path(path).parent, PLUGIN):
-            _LOGGER.warning(
-                "the source of baseline %r has changed since %s was written", name, path
-            )
-    return name
-
-
 def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
     """Return the model of a tree."""
     if "direct" in tree:
         return _direct_agent(tree, market, path)
-    options = dict(tree["options"])
-    admit(_encoders(options), tree.get("plugins", {}), Path(path))
+    name, options = str(tree["baseline"]), dict(tree["options"])
+    admit(_plugins(name, options), tree.get("plugins", {}), Path(path))
     if options.get("constraints") is not None:
         options["constraints"] = PortfolioConstraints(**options["constraints"])
     options.pop("members", None)  # a name alone would be imported unchecked
     if "members" in tree:
         members = tree["members"].items()
         options["members"] = {name: _built(member, market, path) for name, member in members}
-    model = make_baseline(_checked_name(tree, path), market, **options)
+    model = make_baseline(name, market, **options)
     model.fit_period, model._fitted_on = tree["fit_period"], tree["fitted_on"]
     if tree["learned"]:
         _check_market(tree["market"], _fingerprint(market, model), path)
@@ -149,10 +136,16 @@ def _built(tree: Mapping[str, Any], market: Market, path: str) -> Any:
     return model
 
 
-def _encoders(options: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Return the encoders that options name; other names like a plug-in's count as encoders."""
-    named = (options.get("encoder"), options.get("forecaster"))
-    return {"encoder": [*named, *plugins_within(dict(options))]}
+def _plugins(name: str, options: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the names of a model and of its encoders; other plug-ins' names count as encoders.
+
+    Args:
+        name: Name of the model.
+        options: Options of the model.
+    """
+    encoders = (options.get("encoder"), options.get("forecaster"))
+    own = [] if name in BASELINES else [name]
+    return {PLUGIN: own, "encoder": [*encoders, *plugins_within(dict(options))]}
 
 
 def _direct_agent(tree: Mapping[str, Any], market: Market, path: str) -> DirectAgent:

@@ -1,6 +1,6 @@
 """Baselines as strategies of an evaluation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -12,33 +12,42 @@ from baselines.plugins import (
     FunctionRule,
     found_baseline,
     full_name,
+    make_baseline,
     short_name,
 )
 from portfolio_env import PortfolioConstraints
-from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Policy
 from portfolio_env.evaluation.comparison import REFERENCE
 from portfolio_env.evaluation.runner import Strategy
 from portfolio_env.evaluation.task import TRADING, EvaluationFold
 from portfolio_env.names import is_plugin
+from portfolio_env.simulation.cost_models import made_costs
 
 
-def baseline_strategies(names: str | Sequence[BaselineName | Baseline]) -> list[Strategy]:
+def baseline_strategies(
+    names: str | Sequence[BaselineName | Baseline] | Mapping[str, BaselineName | Baseline],
+) -> list[Strategy]:
     """Return the baselines of an evaluation, the benchmark first.
 
     Args:
         names: Comma-separated names, or "all" that are built in; or a list of names, classes,
-            functions (see ``make_baseline``) and baselines that are built already. The benchmark
-            (``REFERENCE``) is always among them. ``"my_rules:TrendRule"`` becomes the strategy
-            ``TrendRule``, unless another is called so.
+            functions (see ``make_baseline``) and baselines that are built already; or a mapping to
+            these from what the strategies are called. The benchmark (``REFERENCE``) is always
+            among them. In a list, ``"my_rules:TrendRule"`` becomes the strategy ``TrendRule``,
+            unless another is called so.
 
     Raises:
         ArgumentError: If there is no baseline of a name.
     """
     if isinstance(names, str):
-        names = list(BASELINES) if names == "all" else names.split(",")
-    asked = list(dict.fromkeys([REFERENCE, *names]))
-    for name in asked:
+        names = list(BASELINES) if names == "all" else [each.strip() for each in names.split(",")]
+    if isinstance(names, Mapping):
+        called: Any = {REFERENCE: REFERENCE, **names}
+    else:
+        asked = list(dict.fromkeys([REFERENCE, *names]))
+        called = dict(zip(_labels(asked), asked, strict=True))
+    for name in called.values():
         if not isinstance(name, Baseline):
             found_baseline(name)
     fitted = cache(baseline)  # members of the ensemble are fitted once
@@ -46,11 +55,11 @@ def baseline_strategies(names: str | Sequence[BaselineName | Baseline]) -> list[
     return [
         Strategy(
             label,
-            mixed if name == "ensemble" else partial(fitted, name),
+            mixed if isinstance(name, str) and name == "ensemble" else partial(fitted, name),
             EvaluationFold.baseline_options,
-            required=name == REFERENCE,
+            required=label == REFERENCE,
         )
-        for name, label in zip(asked, _labels(asked), strict=True)
+        for label, name in called.items()
     ]
 
 
@@ -83,14 +92,11 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
     options: dict[str, Any] = {}
     if issubclass(cls, PortfolioModel) and "constraints" in cls._options():
         options["constraints"] = PortfolioConstraints(**fold.options["constraints"])
+    if "risk_free_rate" in cls._options():  # one rate in a report: what cash earns
+        options["risk_free_rate"] = made_costs(fold.options["costs"]).cash_rate_annual
     if issubclass(cls, DeepPortfolio):
         options["environment"] = {name: fold.options[name] for name in TRADING}
-    try:
-        model = build(fold.market, **options)
-    except PortfolioError:
-        raise
-    except Exception as error:
-        raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
+    model = make_baseline(name, fold.market, **options)
     if not isinstance(model, PortfolioModel):
         return model
     return model.fit(fold.market.panel, fold.rows(split) if model.oracle else fold.ranges["train"])
@@ -103,7 +109,8 @@ def _mixture(
 
     Agents that do not read index observations cannot be mixed.
     """
-    agents = fold.agents if fold.options["observation"] == "index" else {}
+    options = {name: fold.agent_options(split, name) for name in fold.agents}
+    agents = {n: a for n, a in fold.agents.items() if options[n]["observation"] == "index"}
     members = {name: fitted(name, fold, split) for name in ("mean_variance", "deep_portfolio")}
     last: dict[str, Policy] = {name: agent.policy for name, agent in agents.items()}
     last = last or {"hrp": fitted("hrp", fold, split)}
@@ -111,6 +118,6 @@ def _mixture(
         fold.market,
         members=members | last,
         shares=dict.fromkeys(members, 1 / 3) | dict.fromkeys(last, 1 / 3 / len(last)),
-        paces=dict.fromkeys(agents, fold.options["adjustment"]),
+        paces={name: options[name]["adjustment"] for name in agents},
         constraints=PortfolioConstraints(**fold.options["constraints"]),
     )

@@ -99,7 +99,7 @@ def growth(act: Callable[[Any], Any], observation: str = "flat") -> float:
         shown, _, terminated, truncated, info = env.step(np.asarray(act(shown)))
         total, steps = total + float(info["log_return"][0]), steps + 1
         running = not (terminated[0] or truncated[0])
-    return total / steps * env.simulator.market.periods_per_year
+    return total / steps * env.simulator.market.bars_per_year()
 
 
 def equal_weight(_: Any) -> Numbers:

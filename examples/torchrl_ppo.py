@@ -71,8 +71,7 @@ def main() -> None:
         return_log_prob=True,
     )
     critic = TensorDictModule(Critic(net), ["observation"], ["state_value"])
-    # no vmap: the network branches on its inputs
-    estimate = GAE(gamma=0.9, lmbda=0.95, value_network=critic, deactivate_vmap=True)
+    estimate = GAE(gamma=0.9, lmbda=0.95, value_network=critic)
     loss_of = ClipPPOLoss(
         actor,
         critic,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
+from threading import Timer
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from numba import config, njit
-from numba.core import types
+from numba.core import ir, types
 from numba.extending import intrinsic
 
 from portfolio_env.code_cache import CodeCache
@@ -17,7 +20,9 @@ from portfolio_env.code_cache import CodeCache
 PLAIN = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # numba sets it while it loads
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
+PATIENCE = 1.0  # seconds of compiling before a line says so
+_logger = logging.getLogger(__name__)
+_Scope: Any = ir.Scope  # numba says nothing about its types
 
 # A product and a sum may become one instruction that rounds once; nothing is reordered, so that
 # one lane and thousands agree bit for bit.
@@ -40,7 +45,61 @@ def _compiled(function: Function, **options: Any) -> Function:
     compiled: Any = njit(**OPTIONS, **options)(function)
     with suppress(OSError):  # without sources there is nothing to compare
         compiled._cache = CodeCache(function)
+    compile_it = compiled._compiler.compile
+
+    def compile_and_say_so(*signature: Any) -> Any:
+        with _announced(), _cheap_copies():
+            return compile_it(*signature)
+
+    compiled._compiler.compile = compile_and_say_so
     return cast(Function, compiled)
+
+
+@contextmanager
+def _announced() -> Iterator[None]:
+    """Log a line, once for a process, if compiling takes longer than a moment."""
+    timer = Timer(PATIENCE, _say_once)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+@cache
+def _say_once() -> None:
+    """A warning, which is seen without any set-up of logs: nobody should think that it hangs."""
+    _logger.warning("compiling machine code; this takes about 20 seconds, once for an installation")
+
+
+@contextmanager
+def _cheap_copies() -> Iterator[None]:
+    """Let numba copy the names of a function's variables once and not with every block of it.
+
+    ``inline="always"`` copies the callee block by block, and with each block all the variables of
+    the function, one by one: a third of the time that the step takes to compile. The copies are
+    renamed one by one anyway, so they may share their variables. Numba compiles in one thread at a
+    time, and elsewhere it copies as before.
+    """
+    before = getattr(_Scope, "__deepcopy__", None)
+    _Scope.__deepcopy__ = _shallow_copy
+    try:
+        yield
+    finally:
+        if before is None:
+            del _Scope.__deepcopy__
+        else:  # of the function that calls this one
+            _Scope.__deepcopy__ = before
+
+
+def _shallow_copy(scope: Any, memo: dict[int, Any]) -> Any:
+    copy = memo[id(scope)] = _Scope(scope.parent, scope.loc)
+    copy.localvars._con.update(scope.localvars._con)
+    copy.redefined.update(scope.redefined)
+    for name, versions in scope.var_redefinitions.items():
+        copy.var_redefinitions[name] = set(versions)
+    return copy
 
 
 def record(**fields: type[np.generic]) -> np.dtype[np.void]:

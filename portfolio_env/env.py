@@ -2,75 +2,34 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any, ClassVar, TypedDict, Unpack
+from typing import Any, ClassVar, Unpack
 
 import gymnasium as gym
 import numpy as np
-from gymnasium import spaces
+from numpy.typing import NDArray
 
-from portfolio_env.checks import check_choice
-from portfolio_env.data import load_market
+from portfolio_env.arguments import (
+    EnvOptions,
+    action_space,
+    all_options,
+    check_options,
+    checked_render_mode,
+    facts,
+    opened_market,
+    read_reset_options,
+    shows_options,
+    summary,
+)
 from portfolio_env.errors import ArgumentError
+from portfolio_env.html import card
 from portfolio_env.market import Market
-from portfolio_env.names import check_keywords
+from portfolio_env.market.timeline import time_text
 from portfolio_env.observations import Observer
+from portfolio_env.rendering import History, Window
 from portfolio_env.simulation import dynamics
-from portfolio_env.simulation.constraints import PortfolioConstraints
-from portfolio_env.simulation.cost_models import CostSpec
-from portfolio_env.simulation.episodes import When
 from portfolio_env.simulation.executor import Executor
-from portfolio_env.simulation.rewards import RewardSpec
 from portfolio_env.simulation.simulator import Simulator
 from portfolio_env.simulation.targets import numbers
-
-_ELSEWHERE = {  # keywords of one environment that the other lacks
-    "num_envs": "lanes are of PortfolioVectorEnv.",
-    "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
-    "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",
-    "stagger": "lanes are of PortfolioVectorEnv.",
-}
-
-
-def action_space(simulator: Simulator) -> spaces.Box:
-    """Return the action space of a lane: scores in [-1, 1], or bounded weights, cash first."""
-    if simulator.action == "logits":
-        return spaces.Box(-1.0, 1.0, (simulator.n_assets + 1,), np.float32)
-    return spaces.Box(*simulator.box, dtype=np.float32)
-
-
-class EnvOptions(TypedDict, total=False):
-    """Keywords that both environments pass on to the Simulator, which documents them."""
-
-    window: int
-    action: str
-    reward: RewardSpec
-    costs: CostSpec
-    constraints: PortfolioConstraints | Mapping[str, Any]
-    execution: str
-    start: When
-    end: When
-    episode_length: int | None
-    random_start: bool
-    universe: int | None
-    adjustment: float
-    initial: str | Sequence[float]
-    initial_value: float
-    logits_scale: float
-
-
-def check_options(environment: type, options: Mapping[str, Any]) -> None:
-    """Reject keywords that the environment does not have; ``options`` are passed on."""
-    own = inspect.signature(environment).parameters.values()
-    known = [each.name for each in own if each.kind is not each.VAR_KEYWORD]
-    for name in options:
-        if name in _ELSEWHERE and name not in known:
-            raise ArgumentError(
-                f"{environment.__name__} has no keyword {name!r}; {_ELSEWHERE[name]}"
-            )
-    check_keywords(environment.__name__, "keyword", options, [*known, *EnvOptions.__annotations__])
 
 
 class PortfolioEnv(gym.Env[Any, Any]):
@@ -78,20 +37,76 @@ class PortfolioEnv(gym.Env[Any, Any]):
 
     At close t the agent has seen bars up to and including t and names target weights; they are
     traded at that close (or at the next open), at exactly solved costs; the reward is what the
-    account makes of it by close t + 1. ``terminated`` on ruin, ``truncated`` at the end of the
-    episode or of the range.
+    account makes of it by close t + 1. N is the number of assets, F that of features per asset, W
+    the window in bars. Cash is slot 0 of every weight vector.
+
+    Action space:
+        ``Box(-1, 1, (N + 1,), float32)``: a score for cash, then one per asset; the target weights
+        are their softmax at scale ``logits_scale``. With ``action="weights"``: the target weights
+        themselves, in the box of the constraints and projected onto them.
+
+    Observation space:
+        ``Dict`` of ``market`` (W, N, F) float32, features of the last W bars within +-10;
+        ``tradable`` (N,) int8, whether each asset traded in bar t; ``weights`` (N + 1,) float32, as
+        the market left them at close t. ``observation="flat"`` is the same in one vector, and
+        ``"index"`` the number of the row in the place of the features, see
+        ``observations.Observer``.
+
+    Rewards:
+        The log return of the account after all costs; ``reward`` names another, see
+        ``simulation.rewards``.
+
+    Starting state:
+        Bar ``start``, or a random one with ``random_start``, and ``initial_value`` in cash, or what
+        ``initial`` says. ``reset(options={"t": ..., "weights": ...})`` starts one episode at a
+        given bar (a row or a date) and from given weights.
+
+    Episode end:
+        Terminated on ruin, when 99.9 % of the initial value are lost. Truncated after
+        ``episode_length`` steps, or at the last bar before ``end``.
+
+    Info:
+        The numbers of ``simulation.dynamics.LEDGER`` at every step, among them
+        ``portfolio_value``, ``turnover``, ``cost`` and ``drawdown``.
+
+    Version history:
+        ``Portfolio-v0``: first version.
 
     Args:
         market: A ``Market``, the name of a bundled or synthetic one (``"sp500"``...), or a path.
-        observation: ``"window"``, ``"flat"`` or ``"index"``, see ``observations.Observer``; an
-            index observation belongs to one market and cannot be flattened.
-        render_mode: None, ``"ansi"`` or ``"rgb_array"``.
-        **options: See ``simulation.simulator.Simulator``: window, action, reward, costs,
-            constraints, execution, start, end, episode_length, random_start, universe, adjustment,
-            initial, initial_value, logits_scale.
+        observation: ``"window"``, ``"flat"`` or ``"index"``; an index observation belongs to one
+            market and cannot be flattened.
+        render_mode: None; ``"human"``, a window that follows the episode; ``"rgb_array"``, its
+            picture; or ``"ansi"``, text.
+        **options: The main ones are
 
-    ``reset(options={"t": ..., "weights": ...})`` starts at a given bar and from given weights.
-    ``info`` holds the numbers of ``simulation.dynamics.LEDGER`` at every step.
+            - ``window`` (60): bars in an observation;
+            - ``action`` (``"logits"``): or ``"weights"``;
+            - ``reward`` (``"log_return"``): a name, a mapping with parameters, or a function;
+            - ``costs`` (10 basis points): ``TransactionCosts``, a mapping of its fields, or a
+              ``CostModel``;
+            - ``constraints`` (long only): ``PortfolioConstraints`` or a mapping of its fields;
+            - ``start``, ``end`` (the whole market): first bar, and the bar after the last one, rows
+              or dates;
+            - ``execution`` (``"close"``): or ``"next_open"``.
+
+            The others are
+
+            - ``episode_length`` (None): steps until truncation;
+            - ``random_start`` (False): draw the first bar of every episode;
+            - ``universe`` (None): number of assets drawn for every episode;
+            - ``adjustment`` (1.0): fraction of the way to the target weights that is traded;
+            - ``initial`` (``"cash"``): ``"equal_weight"``, or weights to start from;
+            - ``initial_value`` (10,000): money at the start;
+            - ``logits_scale`` (5.0): scale of the softmax.
+
+            ``simulation.simulator.Simulator`` has their bounds.
+
+    Attributes:
+        market: The market that is traded.
+        weights: (N + 1,) weights at the last close, as the market left them, cash first.
+        timestamp: Time of the last closed bar.
+        env_options: Keywords of one more environment like it, on any market.
 
     Raises:
         ArgumentError: On bad options, or actions of the wrong shape or not finite.
@@ -102,8 +117,12 @@ class PortfolioEnv(gym.Env[Any, Any]):
     ([1.0, 0.0, 0.0, 0.0], 10000.0)
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}  # type: ignore[misc]
+    metadata: ClassVar[dict[str, Any]] = {  # type: ignore[misc]
+        "render_modes": ["human", "ansi", "rgb_array"],
+        "render_fps": 10,
+    }
 
+    @shows_options
     def __init__(
         self,
         market: Market | str = "synthetic",
@@ -115,17 +134,49 @@ class PortfolioEnv(gym.Env[Any, Any]):
         """Build a simulator with one lane."""
         check_options(type(self), options)
         self.simulator = Simulator(opened_market(market), 1, **options)
+        self.env_options = all_options(observation, options)
         self._observer = Observer(self.simulator, observation)
         self.observation_space = self._observer.space
         self.action_space = action_space(self.simulator)
         self.render_mode = checked_render_mode(render_mode, self.metadata)
-        self._values: list[float] = []  # of this episode, kept for rendering only
+        self._history = History(self.simulator)  # kept for rendering only
+        self._window = Window()
         self._running = False
 
     @property
     def executor(self) -> Executor:
         """Return the executor of the actions: the simulator."""
         return self.simulator
+
+    @property
+    def market(self) -> Market:
+        """Return the market that is traded."""
+        return self.simulator.market
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Return a copy of the (N + 1,) weights at the last close, before trading, cash first."""
+        return self.simulator.weights[0].copy()
+
+    @property
+    def timestamp(self) -> np.datetime64:
+        """Return the time of the last closed bar."""
+        now: np.datetime64 = self.market.timestamps[self.simulator.t[0]]
+        return now
+
+    def __repr__(self) -> str:
+        value = self.simulator.ledger[dynamics.VALUE, 0]
+        now = f"; value {value:,.2f} at {time_text(self.timestamp)}" if value else ""
+        return f"{type(self).__name__}({summary(self.simulator, self.env_options)}{now})"
+
+    def __str__(self) -> str:
+        return f"<{self!r}>"  # wrappers of Gymnasium put their own names before it
+
+    def _repr_html_(self) -> str | None:
+        found = facts(self.simulator, self.env_options, self.observation_space, self.action_space)
+        if value := self.simulator.ledger[dynamics.VALUE, 0]:
+            found |= {"account": f"value {value:,.2f} at {time_text(self.timestamp)}"}
+        return card(type(self).__name__, found)
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -135,8 +186,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
         t, weights = read_reset_options(options)
         self.simulator.reset(lambda _: self.np_random, t=t, weights=weights)
         self._running = True
-        self._values = []
-        return self._observation(), self._info()
+        return self._observation(), self._info(fresh=True)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Trade towards the action and move to the next bar."""
@@ -159,62 +209,27 @@ class PortfolioEnv(gym.Env[Any, Any]):
         rows = self._observer()
         return {name: row[0] for name, row in rows.items()} if isinstance(rows, dict) else rows[0]
 
-    def _info(self) -> dict[str, Any]:
-        numbers = self.simulator.ledger[:, 0].tolist()
+    def _info(self, *, fresh: bool = False) -> dict[str, Any]:
         if self.render_mode is not None:
-            self._values.append(numbers[dynamics.VALUE])
-        return dict(zip(dynamics.LEDGER, numbers, strict=True))
+            self._history.record(fresh=fresh)
+        if self.render_mode == "human":
+            self._window.show(self._history.frame())
+        return dict(zip(dynamics.LEDGER, self.simulator.ledger[:, 0].tolist(), strict=True))
 
     def render(self) -> Any:
-        """Return the account as text (``ansi``) or as an image (``rgb_array``, (H, W, 3) uint8)."""
+        """Return the account as text (``ansi``) or as an image (``rgb_array``, (H, W, 3) uint8).
+
+        With ``human`` every reset and step shows the image, and this returns None.
+        """
         if self.render_mode is None:
             gym.logger.warn(
-                "render() needs render_mode='ansi' or 'rgb_array' when the environment is made."
+                "render() needs render_mode='human', 'ansi' or 'rgb_array' when the environment is "
+                "made."
             )
+        if self.render_mode in (None, "human"):
             return None
-        return render_lane(self.simulator, 0, np.array(self._values), self.render_mode)
+        return self._history.render(self.render_mode)
 
-
-def render_lane(simulator: Simulator, lane: int, values: Any, mode: str) -> Any:
-    """Draw one lane in the given mode; ``values`` are its portfolio values so far."""
-    from portfolio_env import rendering  # matplotlib comes with it
-
-    draw = rendering.render_ansi if mode == "ansi" else rendering.render_rgb
-    return draw(
-        assets=[simulator.market.assets[i] for i in simulator.assets[lane]],
-        timestamp=simulator.market.timestamps[simulator.t[lane]],
-        values=values,
-        weights=simulator.weights[lane],
-        drawdown=float(simulator.ledger[dynamics.DRAWDOWN, lane]),
-    )
-
-
-def checked_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
-    """Return the render mode, if it exists."""
-    if render_mode is not None:
-        check_choice("render_mode", render_mode, metadata["render_modes"])
-    return render_mode
-
-
-def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
-    """Return ``(t, weights)`` of the reset options; unknown names raise an error."""
-    given = dict(options or {})
-    t, weights = given.pop("t", None), given.pop("weights", None)
-    if given:
-        raise ArgumentError(
-            f"unknown reset options {sorted(given)}; this environment knows 't' and 'weights'."
-        )
-    return t, weights
-
-
-def opened_market(market: Market | str) -> Market:
-    """Return the market itself, or the one of a name or path (see ``load_market``)."""
-    return market if isinstance(market, Market) else _named_market(market)
-
-
-@lru_cache(maxsize=8)
-def _named_market(name: str) -> Market:
-    """Return one copy of a named market per process, however many environments use it."""
-    if not isinstance(name, str):
-        raise ArgumentError(f"market={name!r} must be a Market, a name or a path.")
-    return load_market(name)
+    def close(self) -> None:
+        """Close the window of ``human``, if one is open."""
+        self._window.close()

@@ -1,4 +1,4 @@
-"""HTML pages that need no other file: no scripts, no requests, images embedded.
+"""HTML that needs no other file: pages with embedded images, and cards for notebooks.
 
 The look is in ``templates/``: ``page.html``, ``parts.html`` and ``style.css``, for Jinja.
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +105,29 @@ def table(frame: pd.DataFrame) -> Markup:
     """Return a table of texts, its index as row headings."""
     rows = zip(frame.index, frame.to_numpy(), strict=True)
     return _part("table", frame.index.name or "", frame.columns, rows)
+
+
+def card(
+    title: str,
+    facts: Mapping[str, object],
+    frame: pd.DataFrame | None = None,
+    lines: Sequence[str] = (),
+) -> str | None:
+    """Return the HTML by which a notebook shows an object.
+
+    Args:
+        title: Name of the object.
+        facts: Facts by name.
+        frame: Table of texts below them.
+        lines: Sentences below that.
+
+    Returns:
+        The HTML; None without Jinja, so that the notebook shows the object's ``repr``.
+    """
+    if find_spec("jinja2") is None:
+        return None
+    shown = "" if frame is None else table(frame)
+    return str(_part("card", title, facts.items(), shown, bullets(lines) if lines else ""))
 
 
 def picture(path: Path, alternative: str) -> Markup:

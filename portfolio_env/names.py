@@ -111,16 +111,20 @@ def _imported(kind: str, name: str, where: str) -> Any:
             f"{kind} {name!r} needs the module {error.name!r}, which Python does not find; run "
             "where it lies, install it, or add its folder to PYTHONPATH"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script ends itself
         raise _broken(kind, name, module, error) from error
     for attribute in path.split("."):
-        if not hasattr(found, attribute):
-            raise unknown(f"name in {module}, wanted as {kind}:", path, sorted(vars(found)))
-        found = getattr(found, attribute)
+        try:
+            found = getattr(found, attribute)
+        except AttributeError:
+            public = [each for each in sorted(dir(found)) if not each.startswith("_")]
+            raise unknown(f"name in {module}, wanted as {kind}:", path, public) from None
+        except Exception as error:
+            raise _broken(kind, name, module, error) from error
     return found
 
 
-def _broken(kind: str, name: str, module: str, error: Exception) -> ArgumentError:
+def _broken(kind: str, name: str, module: str, error: BaseException) -> ArgumentError:
     return ArgumentError(
         f"{kind} {name!r} cannot be used: to import {module} raised {type(error).__name__}: {error}"
     )
@@ -155,10 +159,16 @@ def source_hash(name: str, kind: str = "") -> str:
     Raises:
         ArgumentError: If there is no such Python file.
     """
-    return hashlib.sha256(_source(_brought(kind).get(name, name)).read_bytes()).hexdigest()
+    return hashlib.sha256(_sources(_brought(kind).get(name, name))[-1][1]).hexdigest()
 
 
-def changed_sources(recorded: Mapping[str, str], folder: Path, kind: str = "") -> list[str]:
+def changed_sources(
+    recorded: Mapping[str, str],
+    folder: Path,
+    kind: str = "",
+    *,
+    mend: str = "move it to where your own modules are",
+) -> list[str]:
     """Return the plug-ins whose source is not what it was when a file named them.
 
     To be asked before anything that a file names is imported: a plug-in is the user's own code,
@@ -168,27 +178,43 @@ def changed_sources(recorded: Mapping[str, str], folder: Path, kind: str = "") -
         recorded: SHA-256 of each by its name, see ``source_hash``.
         folder: Folder of the file that names them.
         kind: See ``find``.
+        mend: What to do about one that lies there, for the message.
 
     Raises:
-        DataError: If one lies within the folder.
+        DataError: If one lies within the folder, or a package that it is in; links count as where
+            they are and as what they lead to.
         ArgumentError: If one is missing.
     """
     changed = []
     for name, sha256 in recorded.items():
-        file = _source(_brought(kind).get(name, name))
-        if file.resolve().is_relative_to(folder.resolve()):
-            raise DataError(
-                f"{folder} names {name!r}, which lies in that folder ({file}); nothing that is "
-                "loaded can bring code: if you trust it, move it to where your own modules are"
-            )
-        if hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
+        sources = _sources(_brought(kind).get(name, name))
+        for file, _ in sources:
+            if _lies_within(file, folder):
+                raise DataError(
+                    f"{folder} names {name!r}, which lies in that folder ({file}); nothing that is "
+                    f"loaded can bring code: if you trust it, {mend}"
+                )
+        if hashlib.sha256(sources[-1][1]).hexdigest() != sha256:
             changed.append(name)
     return changed
 
 
-def _source(name: str) -> Path:
-    """Return the file of the module of ``"module:Name"``; no module is imported."""
+def _lies_within(file: Path, folder: Path) -> bool:
+    places = (file.absolute(), file.parent.resolve(), file.resolve())
+    return any(
+        place.is_relative_to(where)
+        for place in places
+        for where in (folder.absolute(), folder.resolve())
+    )
+
+
+def _sources(name: str) -> list[tuple[Path, bytes]]:
+    """Return the files that run when the module of ``"module:Name"`` is imported, its own last.
+
+    They are those of its packages too, and may lie in a zip. No module is imported.
+    """
     module = name.partition(":")[0]
+    sources: list[tuple[Path, bytes]] = []
     found: ModuleSpec | None = None
     path: Sequence[str] | None = None
     for depth in range(1, module.count(".") + 2):
@@ -196,17 +222,32 @@ def _source(name: str) -> Path:
         if part == "__main__":  # a notebook or a script, which another process does not have
             found = None
         else:
-            found = find_spec(part) if path is None else PathFinder.find_spec(part, path)
-        # A package without __init__.py may be any folder, one of loaded files too.
-        if found is None or found.origin is None or not found.origin.endswith(".py"):
+            try:
+                found = find_spec(part) if path is None else PathFinder.find_spec(part, path)
+            except ValueError:  # a module that a program made, of no file
+                found = None
+        data = None if found is None else _data(found)
+        if found is None or found.origin is None or data is None:
             raise ArgumentError(
                 f"{name!r} needs the module {part!r}, of which Python finds no source; run where "
                 "it lies, install it, or add its folder to PYTHONPATH (a package needs an "
                 "__init__.py)"
             )
+        sources.append((Path(found.origin), data))
         path = found.submodule_search_locations
-    assert found is not None and found.origin is not None
-    return Path(found.origin)
+    return sources
+
+
+def _data(spec: ModuleSpec) -> bytes | None:
+    """The source of a module; None without one.
+
+    A package without __init__.py has none: it may be any folder, one of loaded files too.
+    """
+    if spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    read = getattr(spec.loader, "get_data", None)  # of a zip too
+    data: bytes | None = read(spec.origin) if read is not None else None
+    return data
 
 
 def unknown(kind: str, name: str, available: Iterable[str]) -> ArgumentError:

@@ -12,19 +12,24 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from portfolio_env.checks import checked
-from portfolio_env.env import (
+from portfolio_env.arguments import (
     EnvOptions,
     action_space,
+    all_options,
     check_options,
     checked_render_mode,
+    facts,
     opened_market,
     read_reset_options,
-    render_lane,
+    shows_options,
+    summary,
 )
+from portfolio_env.checks import checked
 from portfolio_env.errors import ArgumentError
+from portfolio_env.html import card
 from portfolio_env.market import Market
 from portfolio_env.observations import Observer
+from portfolio_env.rendering import History
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.executor import Executor
 from portfolio_env.simulation.simulator import Simulator
@@ -36,13 +41,37 @@ Bool = NDArray[np.bool_]
 class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     """B accounts in the same market, stepped by one compiled call.
 
-    Lane i seeded with s is a ``PortfolioEnv`` seeded with ``s + i``, bit for bit.
+    Lane i seeded with s is a ``PortfolioEnv`` seeded with ``s + i``, bit for bit; that class says
+    what an account does, and what is said there of spaces, rewards, start and end of an episode
+    holds for every lane.
+
+    Action space:
+        (B, N + 1): a row per lane, each of ``single_action_space``.
+
+    Observation space:
+        That of ``PortfolioEnv``, lanes in front; ``single_observation_space`` is that of one lane.
+
+    Rewards:
+        (B,) float64.
+
+    Starting state:
+        ``reset(options=...)`` takes ``t`` and ``weights``, for all lanes or one row per lane, and
+        ``reset_mask`` (B,) for some lanes only.
+
+    Episode end:
+        (B,) terminated and (B,) truncated; what follows is said by ``autoreset_mode``.
+
+    Info:
+        (B,) arrays of ``simulation.dynamics.LEDGER``, each with Gymnasium's mask ``_name``.
+
+    Version history:
+        ``Portfolio-v0``: first version.
 
     Args:
         num_envs: Number of lanes B.
         market: See ``PortfolioEnv``.
         observation: See ``PortfolioEnv``.
-        render_mode: See ``PortfolioEnv``; ``render()`` gives one frame per lane.
+        render_mode: None, ``"rgb_array"`` or ``"ansi"``; ``render()`` gives one frame per lane.
         autoreset_mode: ``AutoresetMode`` or its value. ``NEXT_STEP``: the step after the last of
             an episode ignores the lane's action and returns its reset. ``SAME_STEP``: the reset
             observation comes with the last step, whose own is in ``info["final_obs"]`` and
@@ -54,11 +83,26 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         stagger: Cut the episodes that a reset of all lanes starts, so that lanes do not go on to
             end together: lane i of B after (i + 1) / B of its steps, rounded up. Episodes that
             follow, and those of a ``reset_mask``, are whole. Nothing else that is drawn changes.
-        **options: See ``simulation.simulator.Simulator``.
+        **options: See ``PortfolioEnv``.
+
+    Attributes:
+        market: The market that is traded.
+        weights: (B, N + 1) weights at the last close, as the market left them, cash first.
+        timestamp: (B,) time of the last closed bar.
+        env_options: Keywords of a ``PortfolioEnv`` like a lane, on any market.
+
+    Raises:
+        ArgumentError: On bad options, or actions of the wrong shape or not finite.
+
+    >>> envs = PortfolioVectorEnv(2, "synthetic?bars=300&assets=3", observation="index")
+    >>> observations, infos = envs.reset(seed=0)
+    >>> observations["weights"].shape, infos["portfolio_value"].tolist()
+    ((2, 4), [10000.0, 10000.0])
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["ansi", "rgb_array"], "render_fps": 10}  # type: ignore[misc]
 
+    @shows_options
     def __init__(
         self,
         num_envs: int = 1,
@@ -74,6 +118,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         """Build a simulator with ``num_envs`` lanes."""
         check_options(type(self), options)
         self.simulator = Simulator(opened_market(market), num_envs, **options)
+        self.env_options = all_options(observation, options)
         self.num_envs = num_envs
         self.autoreset_mode = _autoreset_mode(autoreset_mode)
         # one dict per object: the class holds none, as two environments may differ in mode
@@ -89,7 +134,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._ended = np.zeros(num_envs, np.bool_)
         self._started = False
-        self._values: list[list[float]] = [[] for _ in range(num_envs)]  # for rendering only
+        self._histories: list[History] = []  # of each lane, kept for rendering only
+        if self.render_mode is not None:
+            self._histories = [History(self.simulator, lane) for lane in range(num_envs)]
 
     # ---- Gymnasium
 
@@ -97,6 +144,33 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     def executor(self) -> Executor:
         """Return the executor of the actions: the simulator."""
         return self.simulator
+
+    @property
+    def market(self) -> Market:
+        """Return the market that is traded."""
+        return self.simulator.market
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """Return a copy of the (B, N + 1) weights at the last close, before trading, cash first."""
+        return self.simulator.weights.copy()
+
+    @property
+    def timestamp(self) -> NDArray[np.datetime64]:
+        """Return the (B,) times of the last closed bar of every lane."""
+        return self.market.timestamps[self.simulator.t]
+
+    def __repr__(self) -> str:
+        lanes = f"{self.num_envs} lane{'s' * (self.num_envs != 1)}"
+        mode = self.autoreset_mode.value
+        return (
+            f"{type(self).__name__}({lanes}, {mode}; {summary(self.simulator, self.env_options)})"
+        )
+
+    def _repr_html_(self) -> str | None:
+        spaces = self.single_observation_space, self.single_action_space
+        lanes = {"lanes": f"{self.num_envs}", "autoreset": self.autoreset_mode.value}
+        return card(type(self).__name__, lanes | facts(self.simulator, self.env_options, *spaces))
 
     def reset(
         self,
@@ -166,10 +240,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
                 "render() needs render_mode='ansi' or 'rgb_array' when the environment is made."
             )
             return None
-        return tuple(
-            render_lane(self.simulator, lane, np.array(values), self.render_mode)
-            for lane, values in enumerate(self._values)
-        )
+        return tuple(history.render(self.render_mode) for history in self._histories)
 
     # ---- complete state, to stop and resume
 
@@ -203,6 +274,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self._generators = [None if given is None else _generator(given) for given in generators]
         self._ended = state["ended"].copy()
         self._started = bool(state["started"])
+        self._remember(None, fresh=None)
         return self._observer()
 
     # ---- details
@@ -253,13 +325,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         return generator
 
     def _remember(self, lanes: Bool | None, *, fresh: Bool | None) -> None:
-        if self.render_mode is None:
-            return
-        values = self.simulator.ledger[dynamics.VALUE].tolist()
-        for lane in range(self.num_envs) if lanes is None else np.flatnonzero(lanes):
-            if fresh is None or fresh[lane]:
-                self._values[lane] = []
-            self._values[lane].append(values[lane])
+        for lane, history in enumerate(self._histories):
+            if lanes is None or lanes[lane]:
+                history.record(fresh=fresh is None or bool(fresh[lane]))
 
 
 def _generator(state: Mapping[str, Any]) -> np.random.Generator:

@@ -29,6 +29,11 @@ TOLERANCE = 1e-9
 MODES = ("Disabled", "NextStep")
 
 
+def seconds(time: Any) -> float:
+    """Seconds since 1970."""
+    return np.datetime64(time, "ns").astype(np.int64) / 1e9
+
+
 class FoundFault(AssertionError):
     """The environment and the slow account disagree."""
 
@@ -78,10 +83,11 @@ class Case:
         if key not in self.settings:
             panel, costs = self.market.panel, self.simulator.costs
             buy, sell = costs.rates(self.market.n_assets)
-            year, scale = panel.periods_per_year, self.options["logits_scale"]
+            scale, rate = self.options["logits_scale"], costs.cash_rate_annual
             impact = costs.impact_coefficients(panel)
             close = panel.close[:, columns].tolist()
             setting = Setting(
+                seconds=list(map(seconds, panel.timestamps)),
                 close=close,
                 open=None if panel.open is None else panel.open[:, columns].tolist(),
                 tradable=panel.tradable[:, columns].tolist(),
@@ -90,9 +96,13 @@ class Case:
                 sell=sell[columns].tolist(),
                 costs={
                     "fixed_fee": costs.fixed_fee,
-                    "cash_rate": costs.cash_rate_annual / year,
-                    "margin_rate": costs.margin_rate_annual / year,
-                    "borrow_rate": costs.borrow_rate_annual / year,
+                    "cash_rates": (
+                        sorted((seconds(day), each) for day, each in rate.items())
+                        if isinstance(rate, dict)
+                        else [(-np.inf, rate)]
+                    ),
+                    "margin_rate": costs.margin_rate_annual,
+                    "borrow_rate": costs.borrow_rate_annual,
                     "delisting_haircut": costs.delisting_haircut,
                 },
                 constraints=self.options.get("constraints", {}),

@@ -178,6 +178,17 @@ class DirectAgent:
         """Return the number of bars an observation must hold."""
         return self.network.extractor.bars
 
+    @property
+    def env_options(self) -> dict[str, Any]:
+        """Return keywords of its environment: the observation mode, the window and the action."""
+        scale = self.config["logits_scale"]
+        return {
+            "observation": "index",
+            "action": self.action,
+            "window": self.window,
+            "logits_scale": scale,
+        }
+
     def bind(self, market: Market, n_assets: int | None = None) -> None:
         """Attach the market that index observations refer to; it is not saved with the agent.
 
@@ -271,21 +282,33 @@ class DirectAgent:
         return {"config": config, **recorded, "weights": self.network.state_dict()}
 
     @classmethod
-    def load(cls, path: str | Path, *, device: th.device | str = "cpu") -> DirectAgent:
+    def load(
+        cls, path: str | Path, *, device: th.device | str = "cpu", within: Path | None = None
+    ) -> DirectAgent:
         """Read what ``save`` wrote; nothing in the file is executed.
+
+        Args:
+            path: The file.
+            device: Where to run.
+            within: The folder that it came in, e.g. that of a run: no code in it is imported.
 
         Raises:
             DataError: If the file is no such agent.
         """
-        return cls.of_tree(load_tensors(path, kind=KIND), path, device=device)
+        return cls.of_tree(load_tensors(path, kind=KIND), path, device=device, within=within)
 
     @classmethod
     def of_tree(
-        cls, tree: Mapping[str, Any], path: str | Path, *, device: th.device | str = "cpu"
+        cls,
+        tree: Mapping[str, Any],
+        path: str | Path,
+        *,
+        device: th.device | str = "cpu",
+        within: Path | None = None,
     ) -> DirectAgent:
         """Return the agent of a ``tree`` that was read from ``path``; see ``load``."""
         try:
-            admit(_named(tree["config"]), tree.get("plugins", {}), Path(path))
+            admit(_named(tree["config"]), tree.get("plugins", {}), Path(path), within=within)
             agent = cls(**tree["config"], device=device)
             agent.network.load_state_dict(tree["weights"])
         except PortfolioError:

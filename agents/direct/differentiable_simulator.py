@@ -57,10 +57,12 @@ class Economics:
         delisted: (T - 1, N) whether what is held becomes cash.
         rates: (2, N) cost per traded notional of purchases and sales.
         impact: (T - 1, N) coefficient of sqrt(money traded), or (0, 0).
+        interest: (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays.
         quiet: Whether every asset can always be traded and none is ever delisted.
         rules: The numbers of ``portfolio_env.simulation.dynamics.RULES`` by name.
         least_cash: Lower bound of cash.
         borrows: Whether cash may be negative, or proceeds of short sales.
+        bears_interest: Whether anything is earned or paid at all.
         box: (2, N + 1) lowest and highest weights that are asked for, what lies outside is clipped;
             None where logits are.
         projection: (target, fixed (B, N)) -> the nearest target within the constraints; None where
@@ -73,10 +75,12 @@ class Economics:
     delisted: Tensor
     rates: Tensor
     impact: Tensor
+    interest: Tensor
     quiet: bool
     rules: dict[str, float]
     least_cash: float = 0.0
     borrows: bool = False
+    bears_interest: bool = True
     box: Tensor | None = None
     projection: Projection | None = None
 
@@ -106,7 +110,7 @@ class Economics:
         arrays = simulator.arrays
         floats = {
             name: th.tensor(getattr(arrays, name), dtype=dtype, device=device)
-            for name in ("before", "after", "rates", "impact")
+            for name in ("before", "after", "rates", "impact", "interest")
         }
         masks = {
             name: th.tensor(getattr(arrays, name), device=device)
@@ -119,6 +123,7 @@ class Economics:
             **floats,
             **masks,
             quiet=bool(arrays.quiet.all()),
+            bears_interest=bool(arrays.interest.any()),
             rules=rules,
             least_cash=float(simulator.bounds["min_cash"][0]),
             borrows=bool(may_borrow(simulator.bounds[0])),
@@ -130,7 +135,7 @@ class Economics:
 
     def to(self, device: th.device | str) -> Economics:
         """Return a copy on another device."""
-        names = ("before", "after", "tradable", "delisted", "rates", "impact")
+        names = ("before", "after", "tradable", "delisted", "rates", "impact", "interest")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         moved["box"] = None if self.box is None else self.box.to(device)
         return replace(self, **moved)
@@ -159,12 +164,15 @@ class Economics:
         delisted = None if self.quiet else self._at(self.delisted, t, assets)
         d, overnight = weights, None
         if rules["next_open"]:
-            d, overnight = self._drift(d, self._at(self.before, t, assets), delisted, False)
+            d, overnight = self._drift(d, self._at(self.before, t, assets), delisted, None)
             delisted = None
         wealth = value if overnight is None else value * overnight
         a, fixed, free = self._target(weights, d, target, t, assets)
         done = trade(d, a, fixed, free, self._costs(t, assets, wealth))
-        drifted, growth = self._drift(done.held, self._at(self.after, t, assets), delisted, True)
+        interest = self.interest[t] if self.bears_interest else None
+        drifted, growth = self._drift(
+            done.held, self._at(self.after, t, assets), delisted, interest
+        )
         ratio = done.mu * growth if overnight is None else overnight * done.mu * growth
         new = value * ratio
         floor = LOG_FLOOR * rules["initial_value"]
@@ -223,20 +231,20 @@ class Economics:
         return a, fixed, free
 
     def _drift(
-        self, w: Tensor, moves: Tensor, delisted: Tensor | None, carries: bool
+        self, w: Tensor, moves: Tensor, delisted: Tensor | None, interest: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return the weights and the growth (B,) after the market moved weights ``w``.
 
         The counterpart of ``portfolio_env.simulation.dynamics.drift_lane``.
         """
-        cash, rules = w[:, :1], self.rules
-        if carries and (rules["cash_rate"] or rules["margin_rate"] or rules["borrow_rate"]):
+        cash = w[:, :1]
+        if interest is not None:
             short = -w[:, 1:].clamp_max(0).sum(1, keepdim=True)
-            rate = th.where(cash > 0, rules["cash_rate"], rules["margin_rate"]).to(cash.dtype)
-            cash = cash + cash * rate - short * rules["borrow_rate"]
+            rate = th.where(cash > 0, interest[:, :1], interest[:, 1:2])
+            cash = cash + cash * rate - short * interest[:, 2:]
         moved = w[:, 1:] * moves
         if delisted is not None:
-            paid = (w[:, 1:] * delisted).sum(1, keepdim=True) * (1 - rules["haircut"])
+            paid = (w[:, 1:] * delisted).sum(1, keepdim=True) * (1 - self.rules["haircut"])
             cash, moved = cash + paid, moved.masked_fill(delisted, 0.0)
         out = th.cat([cash, moved], 1)
         total = out.sum(1)

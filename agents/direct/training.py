@@ -211,7 +211,7 @@ class DirectTrainer:
             network.eval()
         numbers = {
             "train/loss": float(loss.detach()),
-            "train/growth": float(rollout.growth.detach().mean()) * self.market.periods_per_year,
+            "train/growth": float(rollout.growth.detach().mean()) * self._year,
             "train/turnover": float(rollout.turnover.detach().mean()),
             "train/gradient_norm": norm,
             "train/learning_rate": rate,
@@ -227,7 +227,7 @@ class DirectTrainer:
                 if self.returns is not None:
                     rows = self.returns.rows(self.validation)
                     numbers |= self.returns.calibration(self.embeddings, rows).numbers()
-            numbers["validation/growth"] = growth * self.market.periods_per_year
+            numbers["validation/growth"] = growth * self.market.bars_per_year(*self.validation)
         fit.end_round()
         return numbers
 
@@ -262,6 +262,11 @@ class DirectTrainer:
         return simulator
 
     @property
+    def _year(self) -> float:
+        """Bars per year of the range that is learned from."""
+        return self.market.bars_per_year(self.simulator.episodes.start, self.simulator.episodes.end)
+
+    @property
     def _logits_scale(self) -> float:
         return float(self.agent.config["logits_scale"])
 
@@ -271,7 +276,7 @@ class DirectTrainer:
             loss = _SCALE * -rollout.growth.mean()
         else:
             loss = sharpe_loss(
-                rollout.growth.expm1(),
+                rollout.growth.expm1() - self.economics.interest[rollout.bars, 0],
                 self.market.periods_per_year,
                 weights=rollout.held,
                 concentration=_CONCENTRATION,

@@ -70,6 +70,11 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
     """
     maker = encoder_class(encoder) if isinstance(encoder, str) else encoder
     called = repr(encoder) if isinstance(encoder, str) else getattr(encoder, "__name__", "")
+    if isinstance(maker, nn.Module):
+        raise ArgumentError(
+            f"encoder is a {type(maker).__name__} that is made already; give the class, or a "
+            "function (n_features, window) that makes one"
+        )
     if not callable(maker):
         raise ArgumentError(f"encoder is {encoder!r:.60}; give a name, or a class of nn.Module")
     if maker not in ENCODERS.values():

@@ -76,6 +76,8 @@ def brought(
         network = maker(n_features, window, **options)
     if not isinstance(network, nn.Module):
         raise ArgumentError(f"encoder {called} gives {network!r:.60}, which is not a torch module")
+    if "_modules" not in vars(network):
+        raise ArgumentError(f"encoder {called} must call super().__init__() in its __init__")
     encoder = (
         network if isinstance(network, Encoder) else ModuleEncoder(network, n_features, window)
     )
@@ -143,13 +145,18 @@ def _inputs(encoder: Encoder, assets: int) -> tuple[Tensor, Tensor, Tensor | Non
     return th.randn(shape, generator=generator, device="cpu").to(device), tradable, None
 
 
+def _type(thing: object) -> str:
+    return type(thing).__name__
+
+
 def _run(encoder: Encoder, windows: Tensor, tradable: Tensor, codes: Tensor | None) -> Tensor:
     """Return (batch, assets, channels) of a batch, without a gradient; the shape is checked."""
     called, (batch, _, assets, _) = encoder.brought_as, windows.shape
+    before = windows.clone(), tradable.clone()
     with told_as_theirs(f"encoder {called}"), th.no_grad():
         out = encoder(windows, tradable, codes)
     if not isinstance(out, Tensor) or out.ndim != 3 or out.shape[:2] != (batch, assets):
-        given = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"{out!r:.60}"
+        given = f"shape {tuple(out.shape)}" if isinstance(out, Tensor) else f"a {_type(out)}"
         raise ArgumentError(
             f"encoder {called} makes {given} of windows {tuple(windows.shape)} (batch, bars, "
             f"assets, features); it must make (batch, assets, channels), ({batch}, {assets}, C)"
@@ -160,6 +167,16 @@ def _run(encoder: Encoder, windows: Tensor, tradable: Tensor, codes: Tensor | No
             f"encoder {called} makes {out.shape[2]} channels of {out.dtype} for {assets} assets; "
             f"it must make {channels if channels > 0 else 'at least 1'} of float32, for any number "
             "of assets"
+        )
+    if out.dtype != windows.dtype or out.device != windows.device:
+        raise ArgumentError(
+            f"encoder {called} makes {out.dtype} on {out.device} of windows of {windows.dtype} on "
+            f"{windows.device}; it must make the same: return out.to(windows)"
+        )
+    if not (th.equal(windows, before[0]) and th.equal(tradable, before[1])):
+        raise ArgumentError(
+            f"encoder {called} writes to its inputs, which others read as well; compute anew, e.g. "
+            "2 * windows, not windows.mul_(2)"
         )
     if not bool(out.isfinite().all()):
         raise ArgumentError(
@@ -183,6 +200,12 @@ def _try_out(encoder: Encoder, called: str) -> None:
     for assets in (1, 2 * _ASSETS + 1):
         _run(encoder, *_inputs(encoder, assets))
     windows, tradable, codes = _inputs(encoder, _ASSETS)
+    first, second = (_run(encoder, windows, tradable, codes) for _ in range(2))
+    if not th.allclose(first, second, rtol=1e-4, atol=1e-5):
+        raise ArgumentError(
+            f"encoder {called} makes other numbers of the same windows the second time; in "
+            "evaluation mode it may draw nothing and keep nothing of earlier calls"
+        )
     other = windows.clone()
     other[1:] = 3.0 - 2.0 * other[1:]
     for training in (False, True):
@@ -199,9 +222,7 @@ def _try_out(encoder: Encoder, called: str) -> None:
             )
     order = th.arange(_ASSETS).roll(1)
     moved = _run(encoder, windows[:, :, order], tradable[:, order], codes)
-    if not th.allclose(
-        moved, _run(encoder, windows, tradable, codes)[:, order], rtol=1e-3, atol=1e-4
-    ):
+    if not th.allclose(moved, first[:, order], rtol=1e-3, atol=1e-4):
         _say_once(
             f"encoder {called} makes other vectors where the assets come in another order: it may "
             "learn which asset stands where, which does not carry over to other markets"

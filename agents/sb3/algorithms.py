@@ -3,6 +3,7 @@
 import warnings
 from contextlib import nullcontext
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -33,17 +34,22 @@ from agents.sb3.classes import (
 from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError
+from portfolio_env.names import check_keywords
 
 DEVICES = ("cpu", "cuda", "mps")
 ROLLOUT = 8192  # transitions between two PPO updates: 256 lanes x 32 steps
 LEARNING_RATE = 1e-3
 
 
-def torch_device(name: str) -> th.device:
+def torch_device(name: str, *, available: bool = True) -> th.device:
     """Return the torch device of a name; ``"auto"`` is a GPU where there is one.
 
+    Args:
+        name: "auto", "cpu", "cuda", ...
+        available: False takes the CPU for a GPU that is not there.
+
     Raises:
-        ArgumentError: For what torch cannot compute on.
+        ArgumentError: For what torch cannot compute on here.
     """
     try:
         device = get_device(name)
@@ -52,6 +58,11 @@ def torch_device(name: str) -> th.device:
     if device.type not in DEVICES:  # "meta" among others: it computes nothing
         raise ArgumentError(
             f"device {shortened(name)} is not available to torch here; give auto, cpu or cuda"
+        )
+    if available and device.type == "cpu" and str(name).startswith("cuda"):
+        raise ArgumentError(
+            f"device={shortened(name)} must be a device of this machine: torch finds no GPU here; "
+            "give cpu or auto, or install a build of torch with CUDA"
         )
     return device
 
@@ -85,14 +96,16 @@ def make_agent(
         policy_kwargs: Further options of the policy, e.g. ``net_arch``, ``log_std_init`` or
             ``share_features_extractor`` (default: only without an encoder).
         options: Arguments of SB3's class that replace the defaults (``device``, ``seed``,
-            ``gamma``,
-            ...).
+            ``gamma``, ...).
 
     Raises:
-        ArgumentError: For an unknown algorithm or policy, or a policy that the observations do
-            not suit.
+        ArgumentError: For an unknown algorithm, policy or option, or a policy that the
+            observations do not suit.
     """
     cls = algorithm_class(algo)
+    own = signature(make_agent).parameters.keys() - {"venv", "options"}
+    known = {*own, *parameters_of(cls)} - {"env", "_init_setup_model"}
+    check_keywords(f"make_agent({shortened(algo)}, ...)", "keyword", options, sorted(known))
     settings = _defaults(cls, venv) | options
     network = {
         "window": window,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,10 @@ from stable_baselines3.common.logger import (
 )
 from torch.utils.tensorboard import SummaryWriter
 
+from portfolio_env.checks import check_choice
+from portfolio_env.errors import PortfolioError
+
+TRACKERS = ("wandb", "mlflow")
 _PAIR = ["portfolio/train/{}", "portfolio/validation/{}"]
 # What the tab "Custom Scalars" shows: first whether something is learned, then at what price.
 LAYOUT = {
@@ -38,7 +44,7 @@ LAYOUT = {
 }
 
 
-def curves(folder: Path, step: int) -> Logger:
+def curves(folder: Path, step: int, *further: KVWriter) -> Logger:
     """Return a logger that continues after a step, or begins at step 0.
 
     Points after that step, which a killed process has left and which come again, are dropped by
@@ -47,8 +53,9 @@ def curves(folder: Path, step: int) -> Logger:
     Args:
         folder: Folder of the event files.
         step: Last step whose points stand.
+        *further: Other writers of the same points.
     """
-    return Logger(str(folder), [_Curves(folder, step + 1 if step else 0)])
+    return Logger(str(folder), [_Curves(folder, step + 1 if step else 0), *further])
 
 
 class _Curves(TensorBoardOutputFormat):
@@ -60,6 +67,72 @@ class _Curves(TensorBoardOutputFormat):
         if not first:
             self.writer.add_custom_scalars(LAYOUT)
         self._is_closed = False
+
+
+class Tracker(KVWriter):
+    """Writer that sends the numbers of a run to Weights & Biases or MLflow, by their own clients.
+
+    Where they go is set by the environment variables of these clients, such as ``WANDB_PROJECT``,
+    ``WANDB_MODE`` and ``MLFLOW_TRACKING_URI``.
+
+    Args:
+        client: "wandb" or "mlflow".
+        name: Name of the run.
+        identity: Identity of the run: in Weights & Biases a resumed training continues its run;
+            MLflow keeps it as the tag ``run_id``.
+        settings: Settings of the run, shown with it.
+
+    Raises:
+        ArgumentError: If the client is unknown.
+        PortfolioError: If it is not installed.
+    """
+
+    def __init__(self, client: str, name: str, identity: str, settings: dict[str, Any]) -> None:
+        check_tracker(client)
+        self.client = import_module(client)
+        self.is_wandb = client == "wandb"
+        if self.is_wandb:
+            self.run = self.client.init(name=name, id=identity, resume="allow", config=settings)
+            self.run.define_metric("*", step_metric="timesteps")
+        else:
+            self.client.start_run(run_name=name, tags={"run_id": identity})
+            self.client.log_params({key: str(value)[:500] for key, value in settings.items()})
+
+    def write(
+        self,
+        key_values: dict[str, Any],
+        key_excluded: dict[str, tuple[str, ...]],
+        step: int = 0,
+    ) -> None:
+        """Send the numbers; figures and histograms stay in TensorBoard."""
+        numbers = {
+            tag: float(value)
+            for tag, value in key_values.items()
+            if isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        }
+        if self.is_wandb:
+            self.run.log(numbers | {"timesteps": step})
+        else:
+            self.client.log_metrics(numbers, step=step)
+
+    def close(self) -> None:
+        """End the run."""
+        if self.is_wandb:
+            self.run.finish()
+        else:
+            self.client.end_run()
+
+
+def check_tracker(client: str) -> None:
+    """Check that a client is known and installed.
+
+    Raises:
+        ArgumentError: If it is unknown.
+        PortfolioError: If it is not installed.
+    """
+    check_choice("track", client, TRACKERS)
+    if find_spec(client) is None:
+        raise PortfolioError(f"--track {client} needs {client}; pip install {client}.")
 
 
 def write_points(logger: Logger, values: dict[str, Any], step: int) -> None:

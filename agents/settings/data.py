@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from portfolio_env.checks import check_fields, shortened
+from portfolio_env.checks import check_fields, check_number, shortened
 from portfolio_env.data.load import load_panel
 from portfolio_env.data.repair import Repair
 from portfolio_env.errors import ArgumentError
@@ -37,10 +37,15 @@ class DataOptions:
     scaling: Literal["pooled", "asset"] = "pooled"
     """One scaler for each feature, or one for each asset and feature."""
 
+    periods_per_year: float | None = None
+    """Bars per year that yearly figures follow from; by default those counted in a range."""
+
     def __post_init__(self) -> None:
         """Check every value before data are read."""
         check_fields(self, "data.")
         json_object("data.repair", self.repair, '{"sort": true}')
+        if self.periods_per_year is not None:
+            check_number("data.periods_per_year", self.periods_per_year, above=0)
         try:
             Repair.of(self.repairs)
         except TypeError as error:
@@ -64,6 +69,7 @@ class DataOptions:
             metadata=self.metadata,
             exogenous=self.exogenous,
             repair=self.repairs or None,
+            periods_per_year=self.periods_per_year,
         )
 
     def pipeline(self, features: str) -> FeaturePipeline:

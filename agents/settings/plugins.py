@@ -81,9 +81,9 @@ def write_record(path: Path, settings: Mapping[str, Any]) -> None:
         write_json(path / FILE, {"plugins": found})
 
 
-def admit_plugins(path: Path, settings: Mapping[str, Any]) -> None:
+def admit_plugins(path: Path, settings: Mapping[str, Any], *, within: Path | None = None) -> None:
     """Reject settings of a folder that name plug-ins which may not be imported; see ``admit``."""
-    admit(named_plugins(settings), _recorded(path), path)
+    admit(named_plugins(settings), _recorded(path), path, within=within)
 
 
 def check_names(path: Path, settings: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import HParam
 
+from agents.progress import Outlook
 from agents.saving import save_agent
 from agents.sb3.algorithms import policy_for
 from agents.sb3.curves import write_points
@@ -95,6 +97,32 @@ class PeriodicCallback(BaseCallback):
     def _on_training_end(self) -> None:
         if self.model.num_timesteps > self._done_at:
             self.act()
+
+
+class ProgressCallback(BaseCallback):
+    """Show a bar, and say after the first update if the training will take hours.
+
+    Args:
+        advance: Takes the steps so far, see ``agents.progress.bar``.
+        outlook: Likewise, at the beginning of every rollout that follows an update.
+    """
+
+    def __init__(self, advance: Callable[[int], None], outlook: Outlook) -> None:
+        super().__init__()
+        self.advance, self.outlook = advance, outlook
+        self._seen = False
+
+    def _on_rollout_start(self) -> None:
+        if self._seen and self.num_timesteps > getattr(self.model, "learning_starts", 0):
+            self.outlook.look(self.num_timesteps)
+
+    def _on_step(self) -> bool:
+        if not self._seen:
+            self._seen = True  # the first step may have compiled: time counts from its end
+            if self.num_timesteps > getattr(self.model, "learning_starts", 0):
+                self.outlook.look(self.num_timesteps)
+        self.advance(self.num_timesteps)
+        return True
 
 
 class LogCallback(PeriodicCallback):

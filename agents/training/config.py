@@ -19,6 +19,7 @@ from portfolio_env import Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.pipeline import build_market
+from portfolio_env.market.rates import absolute
 from portfolio_env.market.timeline import Timestamps, row_of, split_rows
 from portfolio_env.names import names_plugin, plugin_name
 
@@ -166,6 +167,9 @@ class TrainConfig:
     """Environment steps between two checkpoints; default a tenth of all."""
     runs: str = "runs"
     """Folder in which the run folder is created."""
+    track: Literal["wandb", "mlflow"] | None = None
+    """Send the curves of the algorithm to Weights & Biases or MLflow too; their own environment
+    variables say where."""
     out: str | None = None
     """Run folder itself, instead of a name made of market, algorithm, seed and time."""
 
@@ -231,12 +235,7 @@ class TrainConfig:
                 "of net growth, where this limit is not differentiable; use "
                 "constraints.max_turnover, or RL without stage 2"
             )
-        if self.algo == "trpo" and self.freeze_encoder:
-            raise ArgumentError(
-                f"freeze_encoder is {self.freeze_encoder}: trpo takes gradients of every weight; "
-                "choose ppo, or freeze_encoder 0"
-            )
-        torch_device(self.device)
+        torch_device(self.device, available=False)  # a run of a GPU is read without one too
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
                 'policy "flat_mlp" cannot read index observations; pass observation "flat"'
@@ -295,6 +294,9 @@ class TrainConfig:
             self,
             market=str(path.resolve()) if path.exists() else self.market,
             data=self.data.resolved(),
+            costs=dataclasses.replace(
+                self.costs, cash_rate_annual=absolute(self.costs.cash_rate_annual)
+            ),
             timesteps=timesteps,
             num_envs=self.num_envs or (256 if on_policy else 64),
             window=self.window or (1 if self.encoder == "per_asset" else 60),

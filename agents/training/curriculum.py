@@ -1,6 +1,5 @@
 """Curriculum stages before the algorithm: forecasts, then net growth (`training.pretraining`)."""
 
-import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from agents.market_encoder import Embeddings
 from agents.market_rows import all_embeddings
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
+from agents.progress import Outlook, bar
+from agents.sb3.algorithms import torch_device
 from agents.sb3.curves import curves, write_points
 from agents.tensors import SUFFIX, load_tensors, save_tensors
 from agents.training.config import Range, TrainConfig
@@ -25,13 +26,16 @@ from portfolio_env.market import Market
 
 KIND = "weights"
 Weights = dict[str, Tensor]
-_LOGGER = logging.getLogger(__name__)
 _PREDICTION_WEIGHT = 0.1  # weight of the forecasts' likelihood beside growth, in stage 2
 _SCORER = "scorer."  # prefix of the names of its weights
 
 
 def pretrained(
-    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range]
+    path: Path,
+    config: TrainConfig,
+    market: Market,
+    ranges: dict[str, Range],
+    progress_bar: bool = False,
 ) -> Weights | None:
     """Run the stages before the algorithm; return the weights for ``hand_on``, None without any.
 
@@ -43,6 +47,7 @@ def pretrained(
         config: Resolved settings.
         market: Market with fitted features.
         ranges: Rows of each range; nothing after the validation range is read.
+        progress_bar: Show one for each stage.
     """
     if config.curriculum == "3":
         return None
@@ -51,7 +56,7 @@ def pretrained(
         stored: Weights = load_tensors(file, kind=KIND)
         return stored
     weights: Weights | None = None
-    finish = partial(_finish, path, market, ranges["validation"])
+    finish = partial(_finish, path, config, market, ranges["validation"], progress_bar)
     if "1" in config.curriculum:
         weights = finish("stage_1", _forecasts(config, market, ranges), every=1)
     if "2" in config.curriculum:
@@ -82,6 +87,29 @@ def hand_on(weights: Weights | None, network: nn.Module) -> None:
             scorer.load_state_dict(named)
 
 
+def shorter(config: TrainConfig, stage: str = "stage_3") -> list[str]:
+    """Ways to make a training shorter, a line each.
+
+    Args:
+        config: Resolved settings.
+        stage: Stage of the curriculum; "stage_3" is the algorithm.
+    """
+    name = {"stage_1": "epochs", "stage_2": "iterations"}.get(stage, "timesteps")
+    option = "--timesteps" if stage == "stage_3" else f"--stages.{name}"
+    given = getattr(config if stage == "stage_3" else config.stages, name)
+    ways = [f"train for less: {option} below {given:,}"]
+    if config.has_encoder:
+        ways += [
+            f"a shorter window: --window below {config.bars}",
+            f"a smaller network than {config.encoder}: --encoder-options, or another --encoder",
+        ]
+    if stage == "stage_3" and config.algo != "direct":
+        ways.append("fewer steps by the gradient of net growth: --algo direct")
+    if torch_device(config.device, available=False).type == "cpu":
+        ways.append("a machine with a GPU: --device cuda")
+    return ways
+
+
 def _scorer(network: nn.Module) -> nn.Module | None:
     """Return the scorer that maps the extractor's rows to logits, unsquashed; None without one."""
     if isinstance(network, DirectNetwork):
@@ -94,21 +122,25 @@ def _scorer(network: nn.Module) -> nn.Module | None:
 
 def _finish(
     path: Path,
+    config: TrainConfig,
     market: Market,
     validation: Range,
+    progress_bar: bool,
     stage: str,
     trainer: Pretrainer | DirectTrainer,
     every: int,
 ) -> Weights:
     """Train a stage to its end, from its last checkpoint; return its weights."""
-    _LOGGER.info("%s: at most %d rounds", stage, trainer.fit.rounds)
     take_up(trainer, file := path / f"{stage}{SUFFIX}")
     logger = curves(path / "tb" / stage, trainer.samples)
 
     def record(points: dict[str, Any], samples: int) -> None:
         write_points(logger, {f"{stage}/{name}": point for name, point in points.items()}, samples)
 
-    run_rounds(trainer, file, record, every)
+    fit, name = trainer.fit, stage.replace("_", " ").capitalize()
+    outlook = Outlook(name, fit.rounds, shorter(config, stage))
+    with bar(name.lower(), fit.rounds, fit.round, shown=progress_bar) as advance:
+        run_rounds(trainer, file, record, every, [advance, outlook.look])
     trainer.restore_best()
     embeddings, returns = trainer.embeddings, trainer.returns
     record(encoder_figures(embeddings, market, validation, returns), trainer.samples)

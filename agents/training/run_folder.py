@@ -26,6 +26,8 @@ from agents.training.training_state import save_training
 from portfolio_env import Market, env_info
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked, read_json, write_json
+from portfolio_env.html import card
+from portfolio_env.market.timeline import time_text
 from portfolio_env.names import last_name
 
 FORMAT = 2
@@ -43,7 +45,7 @@ _EVALUATIONS = ".evaluation.lock"  # held while others are counted
 _BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, PLUGINS, "market.json", "features.json")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A training run read back from its folder.
 
@@ -63,6 +65,25 @@ class Run:
     ranges: dict[str, Range]
     env_options: dict[str, Any]
     model: BaseAlgorithm | DirectAgent
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        return f"Run({facts['folder']}: {facts['agent']}; {facts['market']}; test {facts['test']})"
+
+    def _repr_html_(self) -> str | None:
+        return card("Run", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """Return the main facts of the run by name."""
+        names = ("algo", "policy", "encoder", "seed", "timesteps")
+        told = [f"{name} {self.config[name]}" for name in names if name in self.config]
+        times = self.market.timestamps
+        dates = {
+            name: f"{time_text(times[start])} to {time_text(times[end - 1])}"
+            for name, (start, end) in self.ranges.items()
+        }
+        market = f"{self.config.get('market')}, {self.market!r}"
+        return {"folder": str(self.path), "agent": ", ".join(told), "market": market, **dates}
 
 
 def load_run(
@@ -92,11 +113,11 @@ def load_model(
     """Return the agent of a run, for the market that the run was trained on; see ``load_run``."""
     file = model_file(path, model)
     if config.algo == "direct":
-        direct = DirectAgent.load(file, device=torch_device(device))
+        direct = DirectAgent.load(file, device=torch_device(device), within=_whole(path))
         direct.bind(market)
         return direct
     venv = make_sb3_vec_env(market, **config.env_options())
-    return load_agent(file, venv, device=device)
+    return load_agent(file, venv, device=device, within=_whole(path))
 
 
 def model_file(path: Path, model: str) -> Path:
@@ -127,7 +148,10 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
         settings = read_json(path / "config.json")
     except FileNotFoundError:
         raise DataError(f"{path} is not a run folder: it has no config.json") from None
-    (admit_plugins if importing else check_names)(path, settings)
+    if importing:
+        admit_plugins(path, settings, within=_whole(path))
+    else:
+        check_names(path, settings)
     config = TrainConfig.from_json(settings, path / "config.json")
     for name in DEPENDENT:
         if getattr(config, name) is None:
@@ -137,6 +161,12 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
     if is_old_run(path):
         raise DataError(OLD_FORMAT.format(path))
     return config
+
+
+def _whole(path: Path) -> Path:
+    """The folder that a run came in: its own, or that of its walk forward."""
+    above = path.resolve().parents[1:2]
+    return above[0] if above and (above[0] / WALK_FORWARD).is_file() else path
 
 
 def is_old_run(path: Path) -> bool:
@@ -185,6 +215,8 @@ def new_folder(config: TrainConfig, name: str) -> Path:
 
 def refuse_filled(path: Path) -> None:
     """Raise ArgumentError if a folder holds more than a process killed at its start leaves."""
+    if path.is_file():
+        raise ArgumentError(f"out={str(path)!r} must be a folder; it is a file")
     if path.exists() and not all(file.name.startswith(_BEFORE_CONFIG) for file in path.iterdir()):
         raise ArgumentError(f"folder {path} is not empty; pass another out, or resume it")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -15,9 +14,10 @@ from agents.direct.agent import DirectAgent
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
 from agents.market_rows import all_embeddings
-from agents.settings.data import DataOptions
+from agents.settings.market import MarketConfig
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
+    CHECKPOINTS,
     Run,
     check_market,
     load_checked_market,
@@ -27,49 +27,12 @@ from agents.training.run_folder import (
     read_config,
 )
 from agents.training.walk_forward_training import FILE, is_trained, read_plan
-from portfolio_env import PortfolioConstraints, TransactionCosts
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
 from portfolio_env.names import last_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class MarketConfig:
-    """Market of an evaluation without a run; names and defaults are those of train.py."""
-
-    market: str = TrainConfig.market
-    """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
-    assets: str | None = None
-    """Comma-separated symbols to trade; all of the market's by default."""
-    start: str | None = None
-    """First date of the data to use; all by default."""
-    end: str | None = None
-    """Date up to which the data are used, itself excluded; all by default."""
-    features: str = TrainConfig.features
-    """Feature set, for baselines that read features."""
-    data: DataOptions = field(default_factory=DataOptions)
-    """Preparation of the data."""
-    train: float | str = TrainConfig.train
-    """Training range, in which models are fitted: fraction of the bars, or the date of its end."""
-    validation: float | str = TrainConfig.validation
-    """Validation range that follows it: fraction of the bars, or the date at which it ends."""
-    test: float | str | None = None
-    """Test range that follows: fraction or date likewise; all the rest by default."""
-    execution: Literal["close", "next_open"] = "close"
-    """When trades are filled: at the close that was observed, or at the next open."""
-    initial_value: float = TrainConfig.initial_value
-    """Money at the start."""
-    costs: TransactionCosts = field(default_factory=TransactionCosts)
-    """Costs of trading and holding."""
-    cost_model: str | None = None
-    """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
-    cost_options: str = "{}"
-    """Options of the cost model as JSON."""
-    constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
-    """Constraints on portfolios and trades."""
 
 
 def open_task(
@@ -150,7 +113,8 @@ def run_task(
     name = last_name(run.config["algo"])
     agents = {name: trained_agent(run, model)}
     fold = EvaluationFold(run.market, run.ranges, run.env_options, agents)
-    return EvaluationTask(run.path, fold, (fold,), name, model)
+    warnings = unfinished(run, model)
+    return EvaluationTask(run.path, fold, (fold,), name, model, warnings=warnings)
 
 
 def _walk_forward_task(
@@ -182,11 +146,22 @@ def _walk_forward_task(
     return EvaluationTask(path, whole, folds, algo if agent else None, model)
 
 
+def unfinished(run: Run, model: str) -> list[str]:
+    """Return a warning where a checkpoint stands for a model that is not trained to its end."""
+    file = model_file(run.path, model)
+    if file.parent.name != CHECKPOINTS:
+        return []
+    return [
+        f"The training of {run.path} is not finished: its checkpoint after {int(file.stem):,} of "
+        f"{run.config['timesteps']:,} steps is evaluated. Continue it with: python train.py "
+        f"--resume {run.path}"
+    ]
+
+
 def trained_agent(run: Run, model: str) -> TrainedAgent:
     """Return the agent of a run for an evaluation."""
-    return TrainedAgent(
-        run.model, model_file(run.path, model), parameter_bytes(run), partial(encoder_pictures, run)
-    )
+    file = model_file(run.path, model)
+    return TrainedAgent(run.model, file, parameter_bytes(run), partial(encoder_pictures, run))
 
 
 def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:

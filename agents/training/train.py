@@ -3,8 +3,10 @@
 import logging
 import shlex
 import sys
+from contextlib import nullcontext
 from datetime import datetime
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import torch as th
@@ -15,10 +17,12 @@ from stable_baselines3.common.utils import get_device
 from agents.direct.training import DirectOptions, DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
+from agents.networks.plugins import told_as_theirs
+from agents.progress import Outlook, bar, duration
 from agents.saving import save_agent
-from agents.sb3.algorithms import make_agent
-from agents.sb3.classes import is_on_policy, sorted_options
-from agents.sb3.curves import curves, write_points
+from agents.sb3.algorithms import make_agent, torch_device
+from agents.sb3.classes import ALGORITHMS, is_on_policy, sorted_options
+from agents.sb3.curves import Tracker, check_tracker, curves, write_points
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.tensors import SUFFIX
 from agents.training.callbacks import (
@@ -26,11 +30,12 @@ from agents.training.callbacks import (
     LogCallback,
     PortfolioMetrics,
     ProbeCallback,
+    ProgressCallback,
     ValidationCallback,
 )
 from agents.training.cards import validate_models, write_card
 from agents.training.config import Range, TrainConfig
-from agents.training.curriculum import direct_agent, hand_on, pretrained
+from agents.training.curriculum import direct_agent, hand_on, pretrained, shorter
 from agents.training.encoder_callbacks import (
     EncoderFigures,
     FrozenStart,
@@ -45,6 +50,7 @@ from agents.training.run_folder import (
     one_process,
     read_config,
 )
+from agents.training.run_records import id_of, is_finished
 from agents.training.training_state import restore_training
 from agents.training.validation import Probes
 from portfolio_env import Market
@@ -67,6 +73,9 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
         The run folder.
     """
     config = config.resolved()
+    torch_device(config.device)
+    if config.track:
+        check_tracker(config.track)
     market, ranges = config.load_market()
     learner = _learner(config, market, ranges)  # rejects invalid settings before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -91,9 +100,20 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
     path = Path(path)
     config = read_config(path)
     with one_process(path):
+        if is_over(path, config):
+            _LOGGER.info("%s is trained to its end already; nothing is left to do", path)
+        elif config.device.startswith("cuda") and not th.cuda.is_available():
+            _LOGGER.warning("torch finds no GPU: %s continues on the CPU", path)
         market, ranges = load_checked_market(path, config)
         learner = _learner(config, market, ranges)
         return _run(path, config, market, ranges, learner, progress_bar)
+
+
+def is_over(path: Path, config: TrainConfig) -> bool:
+    """Return whether a run has both models and no step of its settings is left."""
+    checkpoint = latest_checkpoint(path)  # none of the algorithm "direct"
+    steps = int(checkpoint.stem) if checkpoint is not None else config.timesteps
+    return is_finished(path) and (steps or 0) >= (config.timesteps or 0)
 
 
 def _learner(
@@ -158,11 +178,11 @@ def _run(
     progress_bar: bool,
 ) -> Path:
     try:
-        weights = pretrained(path, config, market, ranges)
+        weights = pretrained(path, config, market, ranges, progress_bar)
         if isinstance(learner, DirectTrainer):
             hand_on(weights, learner.agent.network)
             probes = Probes(market, ranges, config.env_options(), config.observed)
-            _run_direct(path, config, learner, probes)
+            _run_direct(path, config, learner, probes, progress_bar)
         else:
             hand_on(weights, learner.policy)
             _run_rl(path, config, market, ranges, learner, progress_bar)
@@ -185,17 +205,23 @@ def _run_rl(
     assert config.timesteps
     callbacks = _callbacks(path, config, market, ranges)
     checkpoint = latest_checkpoint(path)
-    agent.set_logger(curves(path / "tb", int(checkpoint.stem) if checkpoint else 0))
+    step = int(checkpoint.stem) if checkpoint else 0
+    agent.set_logger(curves(path / "tb", step, *_trackers(path, config)))
     if checkpoint is not None:
         restore_training(agent, checkpoint)
-    left = config.timesteps - agent.num_timesteps  # below 0 where the last rollout went beyond
-    agent.learn(
-        left,
-        callback=callbacks,
-        log_interval=sys.maxsize,  # never: LogCallback does
-        reset_num_timesteps=False,
-        progress_bar=progress_bar and left > 0,
-    )
+    before, clock = agent.num_timesteps, perf_counter()
+    left = config.timesteps - before  # below 0 where the last rollout went beyond
+    outlook = Outlook("This training", config.timesteps, shorter(config))
+    own = nullcontext() if config.algo in ALGORITHMS else told_as_theirs(f"algo {config.algo!r}")
+    progress = bar(config.algo, config.timesteps, before, shown=progress_bar and left > 0)
+    with own, progress as advance:
+        agent.learn(
+            left,
+            callback=[ProgressCallback(advance, outlook), *callbacks],
+            log_interval=sys.maxsize,  # never: LogCallback does
+            reset_num_timesteps=False,
+        )
+    _tell_pace(agent.num_timesteps - before, perf_counter() - clock)
     agent.logger.close()
     save_agent(agent, path / f"final_model{SUFFIX}")
 
@@ -223,11 +249,19 @@ def _direct_trainer(config: TrainConfig, market: Market, ranges: dict[str, Range
     )
 
 
-def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer, probes: Probes) -> None:
+def _tell_pace(steps: int, seconds: float) -> None:
+    if steps > 0:
+        pace = f"{steps / seconds:,.0f} steps a second, validation included"
+        _LOGGER.info("trained %s steps in %s: %s", f"{steps:,}", duration(seconds), pace)
+
+
+def _run_direct(
+    path: Path, config: TrainConfig, trainer: DirectTrainer, probes: Probes, progress_bar: bool
+) -> None:
     assert config.checkpoint_every and trainer.validation
     agent, options = trainer.agent, trainer.options
     take_up(trainer, file := path / CHECKPOINTS / f"direct{SUFFIX}")
-    logger = curves(path / "tb", trainer.samples)
+    logger = curves(path / "tb", trainer.samples, *_trackers(path, config))
     every = max(1, config.checkpoint_every // (options.lanes * options.steps))
     probe_every = max(1, trainer.fit.rounds // PROBES)
 
@@ -240,7 +274,12 @@ def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer, probes:
 
     if trainer.fit.round == 0:
         write_points(logger, probes.run(agent), 0)
-    run_rounds(trainer, file, record, every)
+    fit, before, clock = trainer.fit, trainer.samples, perf_counter()
+    outlook = Outlook("This training", fit.rounds, shorter(config))
+    left = not fit.finished
+    with bar(config.algo, fit.rounds, fit.round, shown=progress_bar and left) as advance:
+        run_rounds(trainer, file, record, every, [advance, outlook.look])
+    _tell_pace(trainer.samples - before, perf_counter() - clock)
     agent.network.load_state_dict(trainer.fit.weights())
     agent.save(path / f"final_model{SUFFIX}")
     best = path / f"best_model{SUFFIX}"
@@ -250,6 +289,12 @@ def _run_direct(path: Path, config: TrainConfig, trainer: DirectTrainer, probes:
     logger.close()
     trainer.restore_best()
     agent.save(best)
+
+
+def _trackers(path: Path, config: TrainConfig) -> list[Tracker]:
+    if config.track is None:
+        return []
+    return [Tracker(config.track, path.name, id_of(path), config.to_json())]
 
 
 def _agent_options(config: TrainConfig) -> dict[str, Any]:

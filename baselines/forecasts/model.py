@@ -16,6 +16,7 @@ from portfolio_env.checks import check_choice, check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.rates import Rate
 from portfolio_env.names import names_plugin
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
@@ -76,7 +77,7 @@ class ForecastMeanVariance(MeanVariance):
         forecaster_options: Mapping[str, Any] | None = None,
         objective: str = "max_sharpe",
         target_return: float | None = None,
-        risk_free_rate: float = 0.05,
+        risk_free_rate: Rate = 0.0,
         min_weight: float | None = None,
         max_weight: float = 0.4,
         covariance: str = "ledoit_wolf",

@@ -49,7 +49,7 @@ class Network:
         except ImportError as error:
             raise ArgumentError(
                 "forecasts by networks need torch, which is not installed; "
-                "pip install 'portfolio-env[rl]'."
+                "pip install torch safetensors."
             ) from error
         self.encoder, self.seed, self.options = encoder, seed, dict(options)
 

@@ -85,7 +85,7 @@ class Trees:
         except ImportError as error:
             raise ArgumentError(
                 "forecasts by trees need scikit-learn, which is not installed; "
-                "pip install 'portfolio-env[baselines]'."
+                "pip install scikit-learn."
             ) from error
         if self.kind == "random_forest":
             drawn = min(-(-count // 4), 5_000)

@@ -12,6 +12,7 @@ from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
@@ -19,7 +20,6 @@ COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
 (2010), IEEE Trans. Signal Processing 58; Gerber et al. (2022), J. Portfolio Management 48.
 "exponential" has a half-life of a quarter of the window and takes the mean for 0."""
 
-STALE = 1e-12  # returns that differ by less differ by rounding
 FULL = 1e-9  # bounds with less room than this leave one portfolio
 
 
@@ -44,6 +44,11 @@ class Problem:
     def date(self) -> str:
         """Return the bar of the decision."""
         return str(self.past.timestamps[-1])
+
+    @property
+    def bars_per_year(self) -> float:
+        """Bars per year of the window of returns, by which rates per year become rates per bar."""
+        return self.past.bars_per_year(-len(self.returns) - 1)
 
     @property
     def settled(self) -> bool:
@@ -127,7 +132,7 @@ class Optimiser(PortfolioModel):
         """Return the problem at the last bar of ``past``, with ``top_k`` applied; n may be 0."""
         assets = np.flatnonzero(holdable(past, self.lookback + 1))
         if len(assets):
-            assets = assets[np.ptp(self._returns(past, assets), axis=0) > STALE]
+            assets = assets[~is_constant(self._returns(past, assets))]
         if len(assets) > self._top:
             weights = self.solve(self._problem(past, assets, 0.0))
             largest = np.argsort(-weights, kind="stable")[: self._top]
@@ -168,7 +173,6 @@ def adapter() -> ModuleType:
         from baselines.optimisers import skfolio_adapter
     except ImportError as error:
         raise ArgumentError(
-            "optimisers need skfolio, which is not installed; "
-            "pip install 'portfolio-env[baselines]'."
+            "optimisers need skfolio, which is not installed; pip install 'skfolio>=1.12,<1.13'."
         ) from error
     return skfolio_adapter

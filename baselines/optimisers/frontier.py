@@ -13,7 +13,8 @@ from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.market.timeline import Moment
+from portfolio_env.market.rates import rates_at
+from portfolio_env.market.timeline import Moment, Timestamps
 from portfolio_env.plotting.figures import new_figure, plot_label
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class Frontier:
         tangency: The portfolio of largest Sharpe ratio, one row; none where no portfolio returns
             more than the risk-free rate.
         assets: Every asset alone, whether or not the bounds allow it.
-        risk_free_rate: The model's.
+        risk_free_rate: The model's at that bar.
     """
 
     date: str
@@ -134,26 +135,27 @@ def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Fron
         )
     mean, covariance = model.moments(problem)
     names = [model.market.assets[column] for column in problem.assets]
+    rate = model.yearly_risk_free(problem)
 
     def table(weights: FloatArray, index: list[str] | None = None) -> pd.DataFrame:
-        per_year = model.market.periods_per_year
+        per_year = problem.bars_per_year
         returns = weights @ mean * per_year
         volatility = np.sqrt(np.einsum("ki,ij,kj->k", weights, covariance, weights) * per_year)
         columns = {
             "expected_return": returns,
             "volatility": volatility,
-            "sharpe": (returns - model.risk_free_rate) / volatility,
+            "sharpe": (returns - rate) / volatility,
         }
         own = pd.DataFrame(weights, columns=names, index=index)
         return pd.concat([pd.DataFrame(columns, index=index), own], axis=1)
 
-    best = tangency(problem, mean, covariance, model.risk_free)
+    best = tangency(problem, mean, covariance, model.risk_free(problem))
     return Frontier(
         problem.date,
         table(_efficient(problem, mean, covariance, points)),
         table(np.empty((0, len(names))) if best is None else best[None]),
         table(np.eye(len(names)), names),
-        model.risk_free_rate,
+        rate,
     )
 
 
@@ -187,7 +189,7 @@ def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
         model = MeanVariance(
             fold.market,
             lookback=end - 1 - start,
-            risk_free_rate=task.costs.cash_rate_annual,
+            risk_free_rate=_mean_cash_rate(task, fold.market.timestamps[start : end - 1]),
             min_weight=0.0,
             max_weight=1.0,
             covariance="sample",
@@ -202,3 +204,8 @@ def hindsight_frontier(task: EvaluationTask, split: str) -> Hindsight | None:
         market_line=line.to_numpy() if len(line) else None,
         tangency=best.to_numpy()[0] if len(best) else None,
     )
+
+
+def _mean_cash_rate(task: EvaluationTask, decisions: Timestamps) -> float:
+    """Return the yearly rate that cash earned on average over these decisions."""
+    return float(rates_at("cash_rate_annual", task.costs.cash_rate_annual, decisions).mean())

@@ -10,6 +10,7 @@ from baselines.optimisers.mean_variance import MeanVariance
 from portfolio_env.checks import check_choice
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
+from portfolio_env.market.rates import Rate
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 LINKAGES = ("single", "complete", "average", "weighted", "centroid", "median", "ward")
@@ -135,7 +136,7 @@ class NestedClusters(MeanVariance):
         lookback: See ``Optimiser``.
         objective: Objective of both steps, "min_variance" or "max_sharpe", see ``MeanVariance``; a
             cluster of which nothing exceeds the risk-free rate is given its least variance.
-        risk_free_rate: Per year; for "max_sharpe".
+        risk_free_rate: See ``MeanVariance``; for "max_sharpe".
         linkage: One of ``LINKAGES``.
         distance: One of ``DISTANCES``.
         mean: One of ``MEANS``; for "max_sharpe".
@@ -155,7 +156,7 @@ class NestedClusters(MeanVariance):
         every: Every = "month",
         lookback: int = 756,
         objective: str = "min_variance",
-        risk_free_rate: float = 0.05,
+        risk_free_rate: Rate = 0.0,
         linkage: str = "ward",
         distance: str = "correlation",
         mean: str = "sample",

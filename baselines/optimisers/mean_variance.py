@@ -11,6 +11,7 @@ from portfolio_env.checks import check_choice, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
+from portfolio_env.market.rates import Rate, checked_rate, rates_at
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 MEANS = ("sample", "exponential", "james_stein")
@@ -44,7 +45,8 @@ class MeanVariance(Optimiser):
         lookback: See ``Optimiser``.
         objective: One of ``OBJECTIVES``.
         target_return: The target of ``target_return``, per year.
-        risk_free_rate: Per year, divided by the bars of a year.
+        risk_free_rate: Yearly, a number or a dated rate as ``cash_rate_annual`` of the costs, which
+            it is in an evaluation; spread over the bars that a year of the window has.
         min_weight: Lower bound of every asset that may be held; None is 0.05, or half of an equal
             share of all assets where that is less.
         max_weight: Upper bound of every asset, in (0, 1].
@@ -70,7 +72,7 @@ class MeanVariance(Optimiser):
         lookback: int = 252,
         objective: str = "max_sharpe",
         target_return: float | None = None,
-        risk_free_rate: float = 0.05,
+        risk_free_rate: Rate = 0.0,
         min_weight: float | None = None,
         max_weight: float = 0.4,
         mean: str = "sample",
@@ -84,7 +86,8 @@ class MeanVariance(Optimiser):
                 f"objective={objective!r} and target_return={target_return!r} do not fit: the "
                 'objective "target_return" takes a target, the others none.'
             )
-        self.risk_free_rate = check_number("risk_free_rate", risk_free_rate, -1, 1)
+        self.risk_free_rate = checked_rate("risk_free_rate", risk_free_rate)
+        self._rates = rates_at("risk_free_rate", self.risk_free_rate, market.timestamps)
         self.max_weight = check_number("max_weight", max_weight, 1e-6, 1)
         self.min_weight = min_weight
         if min_weight is None:
@@ -97,10 +100,23 @@ class MeanVariance(Optimiser):
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
         self.fallbacks: dict[str, str] = {}
 
-    @property
-    def risk_free(self) -> float:
-        """Return the risk-free rate per bar."""
-        return self.risk_free_rate / self.market.periods_per_year
+    def risk_free(self, problem: Problem) -> float:
+        """Return the risk-free rate per bar, see ``yearly_risk_free``."""
+        return self.yearly_risk_free(problem) / problem.bars_per_year
+
+    def yearly_risk_free(self, problem: Problem) -> float:
+        """Return the yearly risk-free rate that is known when the problem is set.
+
+        Raises:
+            ArgumentError: If it is dated, and not known yet.
+        """
+        rate = float(self._rates[len(problem.past.timestamps) - 1])
+        if np.isnan(rate):
+            raise ArgumentError(
+                f"risk_free_rate is not known at {problem.date}: give earlier rates, or decide "
+                "later."
+            )
+        return rate
 
     def allocate(self, problem: Problem) -> FloatArray:
         """Return the weights (n,) of the objective."""
@@ -126,7 +142,7 @@ class MeanVariance(Optimiser):
 
     def _max_sharpe(self, problem: Problem) -> FloatArray:
         mean, covariance = self.moments(problem)
-        weights = tangency(problem, mean, covariance, self.risk_free)
+        weights = tangency(problem, mean, covariance, self.risk_free(problem))
         if weights is None:
             self.fallbacks[problem.date] = "min_variance: nothing exceeds the risk-free rate"
             return adapter().minimum_variance(problem, covariance)
@@ -134,7 +150,7 @@ class MeanVariance(Optimiser):
 
     def _target_return(self, problem: Problem) -> FloatArray:
         mean, covariance = self.moments(problem)
-        least = (self.target_return or 0.0) / self.market.periods_per_year
+        least = (self.target_return or 0.0) / problem.bars_per_year
         richest = largest_return(problem, mean, covariance)
         if sharpe(richest, mean, covariance, least) <= NO_EXCESS:
             self.fallbacks[problem.date] = "max_return: nothing exceeds the target return"

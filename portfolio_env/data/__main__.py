@@ -12,7 +12,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "tyro":
         raise
-    sys.exit("error: the command line needs tyro; pip install 'portfolio-env[data]'")
+    sys.exit("error: the command line needs tyro; pip install tyro tqdm")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

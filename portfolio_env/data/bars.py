@@ -149,10 +149,5 @@ def _panel(frame: pd.DataFrame, origin: Origin, provenance: dict[str, Any]) -> P
 
 
 def frame_of_panel(panel: PricePanel) -> pd.DataFrame:
-    """Return a panel as a long frame, by date and symbol; a bar that does not exist has no row."""
-    rows, columns = np.nonzero(np.isfinite(panel.close))
-    fields = {name: getattr(panel, name) for name in BAR_FIELDS}
-    return pd.DataFrame(
-        {"date": panel.timestamps[rows], "symbol": np.array(panel.assets)[columns]}
-        | {name: values[rows, columns] for name, values in fields.items() if values is not None}
-    )
+    """Return a panel as a long frame, by date and symbol; see ``PricePanel.to_frame``."""
+    return panel.to_frame()

@@ -183,6 +183,8 @@ class Convert:
     """Features of a market: a preset, or comma-separated names; minimal if left out."""
     fit_end: str | None = None
     """Date before which the scalers of a market are fitted."""
+    periods_per_year: float | None = None
+    """Bars per year of a market, for yearly figures; counted if left out."""
     repair: Repair = field(default_factory=Repair)
 
     def run(self) -> int:
@@ -192,7 +194,7 @@ class Convert:
             raise ArgumentError(
                 f"{self.out} has no known suffix: end it with .npz, .parquet or .csv.gz"
             )
-        extra = ("features", "fit_end", "metadata", "exogenous")
+        extra = ("features", "fit_end", "metadata", "exogenous", "periods_per_year")
         given = [name for name in extra if getattr(self, name) is not None]
         lost = [f"--{name.replace('_', '-')}" for name in given]
         if lost and not is_market:
@@ -211,6 +213,7 @@ class Convert:
             features="minimal" if not names else names[0] if len(names) == 1 else names,
             fit_end=self.fit_end,
             repair=None if self.repair == Repair() else self.repair,
+            periods_per_year=self.periods_per_year,
         )
         if is_market:
             market.save(self.out)

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl
 import numpy as np
 import pandas as pd
 
+from portfolio_env.checks import check_number
 from portfolio_env.data.bars import (
     frame_of_panel,
     panel_from_frame,
@@ -32,6 +33,7 @@ from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired_bars
 from portfolio_env.data.tables import Origin
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
+from portfolio_env.features import plugins
 from portfolio_env.features.pipeline import FeaturePipeline, build_market
 from portfolio_env.market import Market, market
 from portfolio_env.market.panel import PricePanel
@@ -54,7 +56,7 @@ def sp500_panel() -> PricePanel:
     paths = [Path(folder) / "datasets" / "data" / "sp500_dataset.csv.gz" for folder in folders]
     path = next((path for path in paths if path.exists()), None)
     if path is None:
-        raise DataError("the prices of 'sp500' are not here; pip install 'portfolio-env[data]'")
+        raise DataError("the prices of 'sp500' are not here; pip install 'skfolio>=1.12,<1.13'")
     frame = pd.read_csv(path, index_col=0)
     return panel_from_prices(frame, "sp500 (skfolio)")
 
@@ -97,6 +99,7 @@ def load_market(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
+    periods_per_year: float | None = None,
 ) -> Market:
     """Load a market by name, from a file, or from bars in memory.
 
@@ -121,6 +124,9 @@ def load_market(
         exogenous: Further channels with their own times, a file or a frame (see ``join``).
         repair: Repairs of the bars of a file or folder before they are checked (see
             ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
+        periods_per_year: Bars per year that yearly figures follow from, above 0; None for those
+            that are counted in the range they are of, which ``repr(market)`` states for all of it.
+            Interest accrues by the clock either way.
 
     Returns:
         The market, as if its source held nothing but the kept bars: assets and rows without any are
@@ -135,9 +141,11 @@ def load_market(
     additions = (timeframe, metadata, exogenous)
     if isinstance(bars, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
-            return _cut_market(bars, assets, start, end)
+            kept = _cut_market(bars, assets, start, end)
+            return replace(kept, panel=_stated(kept.panel, periods_per_year))
         bars = bars.panel
     panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous)
+    panel = _stated(panel, periods_per_year)
     return build_market(panel, features=features, fit_end=fit_end)
 
 
@@ -154,11 +162,21 @@ def load_panel(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
+    periods_per_year: float | None = None,
 ) -> PricePanel:
     """Return the bars of which ``load_market`` computes features; same arguments and errors."""
     bars = _opened(source, repair)
     panel = bars.panel if isinstance(bars, Market) else bars
-    return _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    panel = _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    return _stated(panel, periods_per_year)
+
+
+def _stated(panel: PricePanel, periods_per_year: float | None) -> PricePanel:
+    """Return the panel with what was stated of its bars per year."""
+    if periods_per_year is None:
+        return panel
+    check_number("periods_per_year", periods_per_year, above=0)
+    return replace(panel, stated_periods_per_year=float(periods_per_year))
 
 
 def _prepared(
@@ -260,7 +278,9 @@ def source_of(
         load = _function(name)
         return _called(name, load, _options(name, load, query))
     if is_saved:
-        return Market.load(text)
+        saved = Market.load(text)
+        plugins.say_changes(saved.panel.provenance.get("features"), Path(text))
+        return saved
     return read_panel(text) if repair is None else _repaired(text, repair)
 
 
@@ -285,8 +305,12 @@ def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
         try:
             options[key] = _PARSERS[kind](text)
         except (ValueError, KeyError) as error:
-            wanted = f"type {kind}" if kind in _PARSERS else "no name, but call the function itself"
-            raise ArgumentError(f"{key}={text!r} of {name!r}: give a value of {wanted}") from error
+            wanted = (
+                f"give a value of type {kind}"
+                if kind in _PARSERS
+                else f"by name go options of type {', '.join(_PARSERS)}; call the function itself"
+            )
+            raise ArgumentError(f"{key}={text!r} of {name!r}: {wanted}") from error
     return options
 
 

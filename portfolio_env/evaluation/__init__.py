@@ -19,6 +19,7 @@ from portfolio_env.evaluation.gate import (
     passes_gate,
 )
 from portfolio_env.evaluation.orders import allocate, check_capital, orders_at_end
+from portfolio_env.evaluation.printing import print_summary
 from portfolio_env.evaluation.report.inputs import report_inputs
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.report.subperiods import seed_sentences
@@ -26,7 +27,6 @@ from portfolio_env.evaluation.report.tear_sheet import tear_sheet
 from portfolio_env.evaluation.runner import BacktestRuns, Strategy, agent_strategies, run_backtests
 from portfolio_env.evaluation.statistics import Interval, growth_difference
 from portfolio_env.evaluation.statistics.overfitting import backtest_overfitting
-from portfolio_env.evaluation.summary import print_summary
 from portfolio_env.evaluation.task import (
     EvaluationFold,
     EvaluationTask,

@@ -1,10 +1,12 @@
 """Backtest: run a policy through an environment to the end and record every step."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
 import gymnasium as gym
 import numpy as np
@@ -16,10 +18,15 @@ from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.parquet import write_parquet
+from portfolio_env.html import card
 from portfolio_env.market.panel import PricePanel
+from portfolio_env.market.timeline import bars_per_year, time_text
 from portfolio_env.metrics import TrackRecord
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.executor import Account, Executor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -38,7 +45,7 @@ class Policy(Protocol):
         ...
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BacktestResult:
     """Account over K steps; step k decides at ``timestamps[k]`` and earns to the next one.
 
@@ -54,7 +61,8 @@ class BacktestResult:
         costs: (K,) money paid for trading.
         carries: (K,) money earned on cash less interest paid.
         last_weights: (N + 1,) weights at the last bar, as the market left them.
-        periods_per_year: Steps per year.
+        stated_periods_per_year: Steps per year where they were stated; None counts them.
+        cash_returns: (K,) what a unit of cash earned from one bar to the next.
     """
 
     assets: tuple[str, ...]
@@ -67,7 +75,59 @@ class BacktestResult:
     costs: FloatArray
     carries: FloatArray
     last_weights: FloatArray
-    periods_per_year: float
+    stated_periods_per_year: float | None = None
+    cash_returns: FloatArray | float = 0.0
+
+    @property
+    def periods_per_year(self) -> float:
+        """Steps per year: stated, or those of this record over the years that it takes."""
+        stated = self.stated_periods_per_year
+        return bars_per_year(self.timestamps) if stated is None else stated
+
+    @property
+    def excess_returns(self) -> FloatArray:
+        """(K,) simple returns of the account less what cash earned, for ratios over risk."""
+        return self.returns - self.cash_returns
+
+    def __repr__(self) -> str:
+        facts = self._facts()
+        numbers = ", ".join(f"{name} {facts[name]}" for name in list(facts)[2:])
+        return f"BacktestResult({facts['decisions']}; {facts['assets']} assets; {numbers})"
+
+    def _repr_html_(self) -> str | None:
+        return card("BacktestResult", self._facts())
+
+    def _facts(self) -> dict[str, str]:
+        """Return the main facts of the account by name."""
+        first, last = (time_text(self.timestamps[place]) for place in (0, -1))
+        found = {"decisions": f"{len(self.costs):,} from {first} to {last}"}
+        found["assets"] = f"{len(self.assets)}"
+        if len(self.costs):
+            own = self.metrics()
+            found |= {
+                "growth": f"{100 * own['annual_log_growth']:+.1f} % a year",
+                "Sharpe": f"{own['sharpe']:.2f}",
+                "largest drawdown": f"{100 * own['max_drawdown']:.1f} %",
+                "turnover": f"{own['annual_turnover']:.1f} a year",
+                "cost": f"{100 * own['cost_drag']:.2f} % a year",
+            }
+        return found
+
+    def plot(self, title: str = "Account value") -> Figure:
+        """Plot value, drawdown and weights.
+
+        Args:
+            title: Title of the figure.
+
+        Returns:
+            A matplotlib figure, which needs no display: a notebook shows it, ``savefig`` writes it.
+
+        Raises:
+            PortfolioError: If matplotlib is not installed.
+        """
+        from portfolio_env.evaluation.report.plots import account_figure
+
+        return account_figure(self, title)
 
     @property
     def returns(self) -> FloatArray:
@@ -87,13 +147,13 @@ class BacktestResult:
 
     def metrics(self) -> dict[str, float]:
         """Return every performance measure by name, see ``portfolio_env.metrics``."""
-        return metrics.summary(
-            self.values, self.held, self.turnovers, self.costs, self.periods_per_year
-        )
+        parts = (self.values, self.held, self.turnovers, self.costs)
+        return metrics.summary(*parts, self.periods_per_year, self.cash_returns)
 
     def track_record(self) -> TrackRecord:
         """Return the input of the measures, see ``portfolio_env.metrics``."""
-        return metrics.track_record(self.values, self.held, self.turnovers, self.costs)
+        parts = (self.values, self.held, self.turnovers, self.costs)
+        return metrics.track_record(*parts, cash_returns=self.cash_returns)
 
     def account(self) -> pd.DataFrame:
         """Return one row per closed bar: value, drawdown, and records of the step ending there."""
@@ -141,9 +201,7 @@ class BacktestResult:
             PortfolioError: If pyarrow is not installed.
         """
         if find_spec("pyarrow") is None:
-            raise PortfolioError(
-                "Parquet files need pyarrow; pip install 'portfolio-env[data]', or write CSV."
-            )
+            raise PortfolioError("Parquet files need pyarrow; pip install pyarrow, or write CSV.")
         for name, frame in (("account", self.account()), ("holdings", self.holdings())):
             write_parquet(Path(folder) / f"{name}.parquet", frame)
 
@@ -236,6 +294,7 @@ class _Recorder:
 
     def results(self) -> list[BacktestResult]:
         whole = Account(*(np.array(parts) for parts in zip(*self.accounts, strict=True)))
+        earned = np.broadcast_to(np.asarray(whole.cash_returns).T, whole.values.T.shape)
         trades = np.array(self.trades)
         return [
             BacktestResult(
@@ -249,7 +308,8 @@ class _Recorder:
                 costs=whole.costs[1 : steps + 1, lane],
                 carries=whole.carries[1 : steps + 1, lane],
                 last_weights=whole.weights[-1, lane],  # lanes that have ended stand still
-                periods_per_year=self.executor.periods_per_year,
+                stated_periods_per_year=self.executor.periods_per_year,
+                cash_returns=earned[lane, 1 : steps + 1],
             )
             for lane, steps in enumerate(self.steps)
         ]

@@ -1,11 +1,13 @@
 """Comparison of backtests over the same dates: one table, best first, with intervals."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,13 @@ from portfolio_env.evaluation.statistics import (
 from portfolio_env.files.atomic import write_json
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.safe_names import file_name
+from portfolio_env.html import card
+from portfolio_env.market.timeline import time_text
 from portfolio_env.metrics import RELATIVE_MEASURES, relative_summary
+from portfolio_env.names import unknown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REFERENCE = "equal_weight"
 RANKED_BY = "annual_log_growth"  # after costs
@@ -41,7 +49,7 @@ _BOUNDS = ("low", "high")
 _CHANCE = tuple(f"growth_difference_{part}" for part in (*_BOUNDS, "p"))  # by bootstrap
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
     """Comparison of strategies with a reference account over the same dates.
 
@@ -59,7 +67,7 @@ class Comparison:
             - ``deflated_sharpe``: probability that the true Sharpe ratio is above the largest that
               so many trials show by luck alone;
             - ``in_confidence_set``: 1 for strategies in the model confidence set, else 0;
-            - ``remark``: "oracle", "ruined", "same as ...", "nothing but cash" or why a strategy
+            - ``remark``: "oracle", "ruined", "same as ...", "never invested" or why a strategy
               could not run.
 
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
@@ -85,6 +93,67 @@ class Comparison:
     mean_block: float
     notes: tuple[str, ...]
     failed: dict[str, str]
+
+    def __repr__(self) -> str:
+        best, rest = str(self.table.index[0]), len(self.table) - 1
+        growth = 100 * float(self.table[RANKED_BY][best])
+        return (
+            f"Comparison({best} {growth:+.1f} % a year, {rest} other{'s' * (rest != 1)}; "
+            f"reference {self.reference}; {self._range()})"
+        )
+
+    def _repr_html_(self) -> str | None:
+        texts = self.headline().map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) else cell)
+        facts = {"range": self._range(), "reference": self.reference, "units": "% a year"}
+        return card("Comparison", facts, texts.replace("nan", ""))
+
+    def _range(self) -> str:
+        """Return the first and the last date."""
+        times = self.results[self.reference].timestamps
+        return f"{time_text(times[0])} to {time_text(times[-1])}"
+
+    def headline(self) -> pd.DataFrame:
+        """Return the main columns of the table.
+
+        Returns:
+            One row per strategy, the best first: ``growth`` (log growth a year after costs, in %),
+            ``sharpe``, ``drawdown`` (the largest, in %), ``turnover`` a year, ``cost`` (% a year),
+            ``difference`` of growth to the reference with its 95 % interval ``low`` and ``high``
+            (% a year), and ``remark``.
+        """
+        columns = {
+            "growth": 100 * self.table[RANKED_BY],
+            "sharpe": self.table["sharpe"],
+            "drawdown": 100 * self.table["max_drawdown"],
+            "turnover": self.table["annual_turnover"],
+            "cost": 100 * self.table["cost_drag"],
+            "difference": 100 * self.table["growth_difference"],
+            "low": 100 * self.table["growth_difference_low"],
+            "high": 100 * self.table["growth_difference_high"],
+        }
+        return pd.DataFrame(columns).round(2).assign(remark=self.table["remark"])
+
+    def plot(self, names: Sequence[str] | None = None) -> Figure:
+        """Plot the values of the accounts and their drawdowns.
+
+        Args:
+            names: Strategies to draw; None draws all that ran, the best six with names.
+
+        Returns:
+            A matplotlib figure, which needs no display: a notebook shows it, ``savefig`` writes it.
+
+        Raises:
+            ArgumentError: If there is no backtest of a name.
+            PortfolioError: If matplotlib is not installed.
+        """
+        from portfolio_env.evaluation.report.plots import comparison_figure, styles
+
+        chosen = list(self.distinct) if names is None else list(names)
+        for name in chosen:
+            if name not in self.results:
+                raise unknown("strategy", name, self.results)
+        drawn = styles(chosen, reference=self.reference)
+        return comparison_figure({name: self.results[name] for name in chosen}, drawn)
 
     @property
     def ranked(self) -> dict[str, BacktestResult]:
@@ -210,7 +279,7 @@ def _remark(
         return "ruined"
     if twins[name] != name:
         return f"same as {twins[name]}"
-    return "nothing but cash" if complete[name].idle else ""
+    return "never invested" if complete[name].idle else ""
 
 
 def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:
@@ -283,24 +352,26 @@ def _differences(
 
 def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -> pd.DataFrame:
     rows = {
-        name: deflated_sharpe_ratio(result.returns, result.periods_per_year, trials).probability
+        name: deflated_sharpe_ratio(
+            result.excess_returns, result.periods_per_year, trials
+        ).probability
         for name, result in complete.items()
         if len(trials) > 1 and len(result.costs) >= MIN_PERIODS
     }
     return pd.DataFrame({"deflated_sharpe": rows}, dtype=float)
 
 
-def _finite(value: Any) -> Any:
+def plain_numbers(value: Any) -> Any:
     """Return JSON-able data with None for numbers that are not finite."""
     if isinstance(value, Mapping):
-        return {key: _finite(entry) for key, entry in value.items()}
+        return {key: plain_numbers(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
+        return [plain_numbers(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _missing(what: str, library: str) -> str:
-    return f"Without {library} {what} is left out: pip install 'portfolio-env[evaluation]'."
+    return f"Without {library} {what} is skipped: pip install {library}"
 
 
 def write_comparison(
@@ -329,7 +400,7 @@ def write_comparison(
         "trials": comparison.trials,
         "superiority": None if found is None else found._asdict(),
     }
-    write_json(folder / "metrics.json", _finite({**facts, **tests, "strategies": measures}))
+    write_json(folder / "metrics.json", plain_numbers({**facts, **tests, "strategies": measures}))
     for name, result in comparison.results.items():
         write = result.to_csv if records == "csv" else result.to_parquet
         own = folder / file_name(name)

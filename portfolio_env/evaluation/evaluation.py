@@ -11,17 +11,19 @@ from portfolio_env.checks import check_integer
 from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.orders import check_capital, orders_at_end
+from portfolio_env.evaluation.printing import Format, print_evaluation
 from portfolio_env.evaluation.report.inputs import ReportInputs, report_inputs
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.report.subperiods import seed_sentences
 from portfolio_env.evaluation.runner import BacktestRuns, Strategy, agent_strategies, run_backtests
-from portfolio_env.evaluation.summary import print_summary
+from portfolio_env.evaluation.summary import overall, text_table
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
 from portfolio_env.files.atomic import locked
+from portfolio_env.html import card
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """Results of an evaluation.
 
@@ -39,6 +41,14 @@ class Evaluation:
     comparison: Comparison
     inputs: ReportInputs
 
+    def __repr__(self) -> str:
+        return f"Evaluation({self.split}; {self.comparison!r})"
+
+    def _repr_html_(self) -> str | None:
+        lines = [overall(self.comparison), *self.comparison.notes, *self._lines()]
+        title = f"Evaluation, {self.inputs.title}"
+        return card(title, {}, text_table(self.comparison), lines)
+
     @property
     def folder(self) -> Path:
         """Return the folder where ``write_evaluation`` puts its files."""
@@ -49,10 +59,12 @@ class Evaluation:
         """Return a sentence on every group of agents that differ by their seed alone."""
         return seed_sentences(self.comparison, self.inputs.seeds)
 
-    def print(self) -> None:
-        """Print the table, the verdict, the gate's decisions, and caveats."""
-        lines = [*self.inputs.gate, *self.seeds, *self.inputs.warnings]
-        print_summary(self.comparison, self.inputs.title, lines)
+    def print(self, form: Format = "table") -> None:
+        """Print table, verdict, caveats and the gate's decisions; see ``print_evaluation``."""
+        print_evaluation(self.comparison, self.inputs, self.seeds, form)
+
+    def _lines(self) -> list[str]:
+        return [*self.inputs.warnings, *self.inputs.gate, *self.seeds]
 
 
 def evaluate(
@@ -70,13 +82,14 @@ def evaluate(
 ) -> Evaluation:
     """Backtest a task's agents, each with the validation gate too, and baselines; compare them.
 
-    A use of the test range is counted in the folder of the task; nothing else is written.
+    A use of the test range is counted in the folder of a task that is ``logged``; nothing else is
+    written. ``baselines.evaluate`` makes the task of a market and of strategies by name.
 
     Args:
         task: Market, folds, rules, and the trained agents.
         baselines: The baselines, the benchmark first (see ``baselines.strategies``).
         split: Range to evaluate: "train", "validation" or "test". There is no gate on the
-            validation range, where it would evaluate its own criterion.
+            validation range, where it would evaluate its own criterion, nor without one.
         commissions: Further commissions of both sides to evaluate at, in basis points.
         capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
@@ -95,12 +108,13 @@ def evaluate(
     check_capital(task, capital, lot)
     told = task.events(events)
     agents = agent_strategies(task)
-    gated = agents if split != "validation" else []
+    has_gate = split != "validation" and all("validation" in fold.ranges for fold in task.folds)
+    gated = agents if has_gate else []
     gates = [ValidationGate(agent, fallback=baselines[0]) for agent in gated]
     strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
     runs = run_backtests(progress(strategies), task, split, commissions=commissions)
     look = look_at(task, split, trials(task, runs))
-    earlier = record_look(task.folder, look) if split == "test" else []
+    earlier = record_look(task.folder, look) if split == "test" and task.logged else []
     comparison = compare(
         runs.results,
         oracles=runs.oracles,

@@ -45,7 +45,7 @@ def agent_strategies(task: EvaluationTask) -> list[Strategy]:
         Strategy(
             name,
             lambda fold, split, name=name: fold.agents[name].policy,  # type: ignore[misc]
-            EvaluationFold.agent_options,
+            lambda fold, split, name=name: fold.agent_options(split, name),  # type: ignore[misc]
             required=True,
         )
         for name in task.agents

@@ -7,11 +7,10 @@ import pandas as pd
 
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.gate import GateDecision, ValidationGate
-from portfolio_env.evaluation.task import EvaluationTask
+from portfolio_env.evaluation.task import GATED, EvaluationTask
 from portfolio_env.evaluation.usage_log import Look, looks_warning
 
 SIGNIFICANCE = 0.05
-MIN_WIDTH = 190  # columns of a terminal that hold the table; a narrower one breaks its cells
 LEGEND = (
     "Growth is log growth a year, in %, after costs; strategies are ranked by it. Oracles know the "
     "future: upper bounds, not competitors.",
@@ -43,7 +42,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     if strategy in comparison.oracles:
         return f"{strategy} knows the future: {growth}, an upper bound, not a competitor."
     if strategy == reference:
-        return f"{strategy} is what the others are compared with: {growth}."
+        return f"{strategy} is the benchmark: {growth}."
     if strategy not in comparison.complete:
         return f"{strategy} was ruined before the end, so there is nothing to compare."
     if reference not in comparison.complete:
@@ -89,25 +88,24 @@ def overall(comparison: Comparison) -> str:
     if test is None:
         return f"No test of the best strategy against {reference}."
     count = len(comparison.distinct.keys() & comparison.complete.keys()) - 1
-    others = f"{count} strateg{'y' if count == 1 else 'ies'}"
     growth = f"{100 * test.estimate:+.1f} % a year"
     chance = f"p = {test.p_value:.3f} by Hansen's test of superior predictive ability"
     if test.estimate <= 0:
-        return (
-            f"None of {others} is ahead of {reference}: the best, {test.best}, made {growth} "
-            "against it."
-        )
+        return f"No strategy is ahead of {reference} (best of {count}: {test.best}, {growth})."
     if not best_beats(comparison):
         return (
-            f"None of {others} significantly beats {reference}: the best is {test.best} "
-            f"({growth}, {chance})."
+            f"No strategy significantly outperforms {reference} (best of {count}: {test.best}, "
+            f"{growth}, {chance})."
         )
     if beats(comparison, test.best):
-        return f"The best of {others}, {test.best}, beats {reference} ({growth}, {chance})."
-    # The test is of studentised differences, so that its best strategy may be another one.
+        return (
+            f"{test.best}, the best of {count}, significantly outperforms {reference} ({growth}, "
+            f"{chance})."
+        )
+    # The test goes by differences over their errors, so that it may be another one it tells of.
     return (
-        f"One or more of {others} beat {reference} ({chance}), but the best, {test.best}, does "
-        f"not significantly ({growth})."
+        f"At least one of {count} strategies significantly outperforms {reference} ({chance}), "
+        f"but for {test.best}, which grew most, this is not significant ({growth})."
     )
 
 
@@ -119,18 +117,20 @@ def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = Fa
         decision: Decision of the gate.
         chosen_there: The model was picked on the validation range too, which flatters it.
     """
-    flattered = " (the model was chosen on this range, which flatters it)" if chosen_there else ""
+    account = f"{agent}{GATED}"
+    closed = f"Validation gate closed: {agent}"
     if math.isinf(decision.estimate):
-        return f"Gate closed: {agent} was ruined on the validation range; gated: equal weight."
+        return f"{closed} was ruined on the validation range, so {account} holds equal weight."
     few = math.isinf(decision.low)
     bound = "too short for a lower bound" if few else f"lower bound {100 * decision.low:+.1f}"
+    flattered = "; the model was chosen on this range, which flatters it" if chosen_there else ""
     figures = (
-        f"{100 * decision.estimate:+.1f} % a year against equal weight on the validation range, "
-        f"{bound}{flattered}"
+        f"made {100 * decision.estimate:+.1f} % a year against equal weight on the validation "
+        f"range ({bound}{flattered})"
     )
     if decision:
-        return f"Gate open: {agent} made {figures}; gated: it trades."
-    return f"Gate closed: {agent} made {figures}; gated: equal weight."
+        return f"Validation gate open: {agent} {figures}, so {account} trades as {agent} does."
+    return f"{closed} {figures}, so {account} holds equal weight."
 
 
 def gate_sentences(task: EvaluationTask, gates: Sequence[ValidationGate]) -> list[str]:
@@ -147,36 +147,15 @@ def caveats(task: EvaluationTask, split: str, look: Look, earlier: Sequence[Look
     """Return caveats of the table: ranges that were used before, and oracles."""
     if split == "train":
         return [
-            "This is the training range: agents and baselines were fitted to these very bars, and "
-            "the gate decided on later ones. Nothing here is out of sample."
+            "This is the training range: agents and baselines were fitted to these bars, and the "
+            "gate decided on later ones. Nothing here is out of sample."
         ]
     if split == "validation" and task.agents:
         return [
             "This is the validation range: it chooses models and settings, which flatters the "
             "agents. Nothing of theirs here is out of sample."
         ]
-    return [looks_warning(earlier, look)] if earlier else []
-
-
-def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> None:
-    """Print the table, a sentence on every strategy, the overall verdict, and further lines."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    texts = text_table(comparison)
-    printed = Table(title=title)
-    printed.add_column("", no_wrap=True)
-    for column in texts.columns:
-        printed.add_column(column, no_wrap=column != "remark")
-    for name, row in texts.iterrows():
-        printed.add_row(*(Text(part) for part in (str(name), *row)))  # no markup from names
-    console = Console(width=max(MIN_WIDTH, Console().width))
-    console.print(printed)
-    for name in texts.index:
-        print(sentence(comparison, str(name)))
-    for line in (overall(comparison), *comparison.notes, *lines):
-        print(line)
+    return [*task.warnings, *([looks_warning(earlier, look)] if earlier else [])]
 
 
 def text_table(comparison: Comparison) -> pd.DataFrame:

@@ -41,12 +41,15 @@ class TrainedAgent:
         file: File of its weights, whose content identifies it.
         parameter_bytes: Memory of its parameters.
         figures: Gives figures of its network over a range of rows by name, with a text each.
+        options: Keywords of ``PortfolioEnv`` that are its own, what it observes and how it acts, in
+            place of those of the fold.
     """
 
     policy: Policy
     file: Path | None = None
     parameter_bytes: int = 0
     figures: Callable[[Range], Mapping[str, tuple[Figure, str]]] = lambda rows: {}
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +73,11 @@ class EvaluationFold:
         start, end = self.ranges[split]
         return max(start, self.market.warmup + self.options["window"] - 1), end
 
-    def agent_options(self, split: str) -> dict[str, Any]:
-        """Return keywords of the environment of an agent."""
+    def agent_options(self, split: str, name: str | None = None) -> dict[str, Any]:
+        """Return keywords of the environment of an agent; None for those that all agents share."""
+        own = {} if name is None else self.agents[name].options
         start, end = self.rows(split)
-        return {**self.options, "market": self.market, "start": start, "end": end}
+        return {**self.options, **own, "market": self.market, "start": start, "end": end}
 
     def baseline_options(self, split: str) -> dict[str, Any]:
         """Return keywords of the environment of a baseline, which trades at once.
@@ -95,8 +99,11 @@ class EvaluationTask:
         whole: The market from end to end; its test range is that of all folds together.
         folds: Folds in the order of evaluation: ``whole`` itself, or the folds of a walk
             forward.
-        algorithm: Algorithm of the agents; None without agents.
+        algorithm: Algorithm of the agents; None without agents, or where they differ by more than
+            their seed.
         model: Evaluated model of the agents, "final" or "best".
+        warnings: Sentences that a reader must know before the table.
+        logged: Uses of the test range are counted in the folder.
     """
 
     folder: Path
@@ -104,6 +111,8 @@ class EvaluationTask:
     folds: Sequence[EvaluationFold]
     algorithm: str | None = None
     model: str = "final"
+    warnings: Sequence[str] = ()
+    logged: bool = True
 
     @property
     def agents(self) -> list[str]:
@@ -112,8 +121,10 @@ class EvaluationTask:
 
     @property
     def model_name(self) -> str | None:
-        """Return algorithm and model of the agents; None without agents."""
-        return f"{self.algorithm} ({self.model})" if self.agents else None
+        """Return algorithm and model of the agents, or their names; None without agents."""
+        if self.agents and self.algorithm is not None:
+            return f"{self.algorithm} ({self.model})"
+        return ", ".join(self.agents) or None
 
     @property
     def windows(self) -> Windows:

@@ -1,15 +1,20 @@
 """Log of test-set evaluations, used to deflate Sharpe ratios.
 
-Choices made after an evaluation on a test range are fitted to that range. A folder
-keeps ``looks.json``, one entry per look, so that a report can say so and the deflated Sharpe ratio
-can count what was tried before.
+Choices made after an evaluation on a test range are fitted to that range. Ten runs of a search over
+hyper-parameters use one test range ten times, so a folder of runs has one log for all of them:
+``test_set_usage/HASH.json`` for every range, by the hash of its prices. Reports state from it how
+often a range was used, and the deflated Sharpe ratio counts what was tried before. Each run keeps
+its own evaluations in ``looks.json`` too; where the log lacks them, as for runs of earlier versions
+or runs that were moved, they are added.
 """
 
 import hashlib
 import json
+import logging
 import math
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,7 +32,10 @@ from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
 
 FILE = "looks.json"
-LOCK = ".looks.lock"
+LOG = "test_set_usage"
+LOCK = ".lock"
+_PLAN = "walk_forward.json"  # of a walk forward, whose runs are two folders below
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,14 +94,21 @@ def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
             for own in [name] if agent else [each for each in task.agents if each in members]:
                 if file := fold.agents[own].file:
                     digest.update(file.read_bytes())
+                else:  # in memory: it is told by what it did
+                    digest.update(runs.results[name].values.tobytes())
         if not agent:
             infos = [p.model_info() if hasattr(p, "model_info") else name for p in policies]
             source = policies[0].source_sha256() if hasattr(policies[0], "source_sha256") else None
-            digest.update(json.dumps([*infos, shared, *([source] if source else [])]).encode())
+            digest.update(_text([*infos, shared, *([source] if source else [])]).encode())
         sharpe = result.metrics()["sharpe"]
         known = sharpe if math.isfinite(sharpe) else None
         found.append(Trial(name, digest.hexdigest(), agent, known))
     return tuple(found)
+
+
+def _text(thing: Any) -> str:
+    """Return a value as JSON; what JSON does not know, such as a cost model, as its ``repr``."""
+    return json.dumps(thing, default=repr)
 
 
 def range_hash(market: Market, start: int, end: int) -> str:
@@ -134,12 +149,64 @@ def look_at(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Look:
 
 
 def read_looks(folder: str | Path) -> list[Look]:
-    """Read the uses that a folder records, oldest first.
+    """Read the evaluations that a run records of itself, oldest first.
 
     Raises:
         DataError: If its file is damaged. It is not replaced: that would forget uses.
     """
-    file = Path(folder) / FILE
+    return _read(Path(folder) / FILE)
+
+
+def log_of(folder: str | Path, look: Look) -> Path:
+    """Return the file that logs the evaluations on a range, of all runs of a folder.
+
+    Args:
+        folder: Of a run, of a walk forward or of one of its runs, or of an evaluation without any.
+        look: An evaluation on the range.
+    """
+    folder = Path(folder).absolute()
+    whole = next((each for each in folder.parents[:2] if (each / _PLAN).is_file()), folder)
+    return whole.parent / LOG / f"{look.range_hash[:32]}.json"
+
+
+def record_look(folder: str | Path, look: Look) -> list[Look]:
+    """Log an evaluation; of several processes each waits for the one before.
+
+    Args:
+        folder: See ``log_of``.
+        look: The evaluation.
+
+    Returns:
+        The earlier evaluations on the same range, of all runs of the folder of runs.
+
+    Raises:
+        DataError: If a log is damaged, or the system refuses to write it.
+    """
+    folder, log = Path(folder), log_of(folder, look)
+    with locked(log.with_name(LOCK)):  # of all ranges: a run's own file holds several
+        own, known = read_looks(folder), _read(log)
+        _write(folder / FILE, [*own, look])
+        for each in (own, *_of_others(log.parent.parent, folder)):
+            here = [one for one in each if one.range_hash == look.range_hash]
+            known += (Counter(here) - Counter(known)).elements()
+        _write(log, [*sorted(known, key=lambda one: one.date), look])
+    return known
+
+
+def _of_others(runs: Path, own: Path) -> list[list[Look]]:
+    """Read what other runs record of themselves, but for damaged files."""
+    found = []
+    for pattern in (f"*/{FILE}", f"*/fold_*/seed_*/{FILE}"):
+        for file in sorted(runs.glob(pattern)):
+            try:
+                if file.parent != own.absolute():
+                    found.append(_read(file))
+            except DataError as error:
+                _LOGGER.warning("evaluations of another run are not counted: %s", error)
+    return found
+
+
+def _read(file: Path) -> list[Look]:
     try:
         return [
             Look(**{**entry, "trials": tuple(Trial(**trial) for trial in entry["trials"])})
@@ -153,20 +220,8 @@ def read_looks(folder: str | Path) -> list[Look]:
         ) from error
 
 
-def record_look(folder: str | Path, look: Look) -> list[Look]:
-    """Add a use to those of a folder, which is locked meanwhile.
-
-    Returns:
-        The earlier uses of the same range.
-
-    Raises:
-        DataError: If the registry is damaged, or the system refuses to write it.
-    """
-    folder = Path(folder)
-    with locked(folder / LOCK):
-        looks = read_looks(folder)
-        write_json(folder / FILE, {"looks": [asdict(each) for each in (*looks, look)]})
-    return [each for each in looks if each.range_hash == look.range_hash]
+def _write(file: Path, looks: Sequence[Look]) -> None:
+    write_json(file, {"looks": [asdict(each) for each in looks]})
 
 
 def earlier_sharpes(earlier: Sequence[Look], now: Sequence[Trial]) -> list[float]:
@@ -185,7 +240,7 @@ def looks_warning(earlier: Sequence[Look], look: Look) -> str:
     agents = {
         trial.fingerprint for each in (*earlier, look) for trial in each.trials if trial.agent
     }
-    tried = f", with {len(agents)} different agents so far" if len(agents) > 1 else ""
+    tried = f", of {len(agents)} different agents" if len(agents) > 1 else ""
     return (
         f"This is evaluation {len(earlier) + 1} on this test range (the first was on "
         f"{earlier[0].date[:10]}){tried}: choices made since then are in-sample."

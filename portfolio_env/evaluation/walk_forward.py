@@ -124,11 +124,11 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         before = joined[-1]
         if before.values[-1] <= RUIN_FRACTION * before.values[0]:
             break
-        if later.assets != before.assets or later.periods_per_year != before.periods_per_year:
+        years = [each.stated_periods_per_year for each in (later, before)]
+        if later.assets != before.assets or years[0] != years[1]:
             raise ArgumentError(
-                f"result {i} is of {later.assets} with {later.periods_per_year:g} periods a year, "
-                f"the one before of {before.assets} with {before.periods_per_year:g}; stitch "
-                "accounts of one market."
+                f"result {i} is of {later.assets} with {years[0]} stated periods a year, the one "
+                f"before of {before.assets} with {years[1]}; stitch accounts of one market."
             )
         if later.timestamps[0] != before.timestamps[-1]:
             raise ArgumentError(
@@ -161,6 +161,9 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         costs=money("costs"),
         carries=money("carries"),
         last_weights=joined[-1].last_weights,
+        cash_returns=np.concatenate(
+            [np.broadcast_to(each.cash_returns, each.costs.shape) for each in joined]
+        ),
     )
 
 
@@ -206,7 +209,7 @@ def combinatorial_folds(
         from skfolio.model_selection import CombinatorialPurgedCV
     except ImportError as error:
         raise PortfolioError(
-            "combinatorial_folds needs skfolio; pip install 'portfolio-env[baselines]'"
+            "combinatorial_folds needs skfolio; pip install 'skfolio>=1.12,<1.13'"
         ) from error
     if not 0 <= start < end:
         raise ArgumentError(f"start={start}, end={end}: give rows with 0 <= start < end.")

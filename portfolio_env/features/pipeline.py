@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from portfolio_env.features.presets import KNOWN, FeatureName, select, separate
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.features.scalers import SCALERS, Scaler
 from portfolio_env.files.atomic import read_json, write_json
+from portfolio_env.html import card
 from portfolio_env.market.market import FEATURE_BOUND, Market, vocabularies_of
 from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.market.timeline import Moment, row_of
@@ -31,9 +32,9 @@ _LOGGER = logging.getLogger(__name__)
 
 
 @cache
-def _say_once(message: str) -> None:
+def _say_once(message: str, level: int = logging.WARNING) -> None:
     """Log a message once per process, not each time a market is loaded."""
-    _LOGGER.warning(message)
+    _LOGGER.log(level, message)
 
 
 class FeaturePipeline:
@@ -77,7 +78,7 @@ class FeaturePipeline:
         if scaling not in ("pooled", "asset"):
             raise unknown("scaling", scaling, ("pooled", "asset"))
         check_number("bound", bound, above=0)
-        self.features = features if isinstance(features, str) else tuple(features)
+        self.features = features if isinstance(features, str) else tuple(separate(features))
         self.scaler = scaler
         self.scaling = scaling
         self.bound = bound
@@ -90,6 +91,20 @@ class FeaturePipeline:
         """A scaler for every fitted feature that is scaled."""
         self.vocabularies: dict[str, tuple[str, ...]] | None = None
         """The labels of every category that were there when it was fitted."""
+
+    def __repr__(self) -> str:
+        names = ("scaler", "scaling", "bound", "reference")
+        options = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+        asked = [str(getattr(each, "__name__", each)) for each in separate(self.features)]
+        state = "not fitted" if self.names is None else f"fitted on {len(self.names)} features"
+        return f"FeaturePipeline({', '.join(asked):.60}, {options}; {state})"
+
+    def _repr_html_(self) -> str | None:
+        names = ("scaler", "scaling", "bound", "reference")
+        asked = [str(getattr(each, "__name__", each)) for each in separate(self.features)]
+        fitted = "not fitted" if self.names is None else ", ".join(self.names)
+        facts = {"features": ", ".join(asked), **{name: getattr(self, name) for name in names}}
+        return card("FeaturePipeline", facts | {"fitted": fitted})
 
     def fit(self, market: Market | PricePanel, rows: int | slice) -> FeaturePipeline:
         """Fit the scalers, and return this pipeline.
@@ -126,7 +141,7 @@ class FeaturePipeline:
         panel = market.panel if isinstance(market, Market) else market
         chosen, left_out = self._choose(panel)
         if left_out:
-            _say_once("skipped, as their inputs are missing: " + "; ".join(left_out))
+            _say_once("features without inputs are skipped: " + "; ".join(left_out), logging.INFO)
         bars = Bars(panel, self.reference)
         provenance = {**panel.provenance, "features": self._described(), "left_out": left_out}
         return Market(
@@ -298,14 +313,16 @@ class FeaturePipeline:
     def load(cls, path: str | os.PathLike[str]) -> FeaturePipeline:
         """Read a pipeline that ``save`` wrote; warn of user-defined features changed since.
 
+        A module of your own may lie beside the file if your program has imported it before.
+
         Raises:
-            DataError: If the file is missing or no such pipeline, or names code that lies beside
-                it.
+            DataError: If the file is missing or no such pipeline, or names code of which it has no
+                record, or that lies beside it.
             ArgumentError: If a feature that it names has no source.
         """
         try:
             plain = read_json(os.fspath(path))
-            warn_of_changes(plain, Path(path).parent)
+            plugins.admit(separate(plain["features"]), plain.get("sources", {}), Path(path))
             return cls.from_dict(plain)
         except PortfolioError:
             raise
@@ -313,24 +330,6 @@ class FeaturePipeline:
             raise DataError(
                 f"{path} is not a saved pipeline ({error}): write one with FeaturePipeline.save"
             ) from error
-
-
-def warn_of_changes(plain: Mapping[str, Any], folder: Path) -> None:
-    """Warn of user-defined features whose source has changed since a file named them.
-
-    Nothing is imported; to be asked before a pipeline from a file is used.
-
-    Args:
-        plain: Result of ``to_dict``.
-        folder: Folder of the file.
-
-    Raises:
-        DataError: If one lies within the folder.
-        ArgumentError: If one has no source.
-    """
-    asked, recorded = separate(plain["features"]), dict(plain.get("sources", {}))
-    for name in plugins.changed_sources(asked, recorded, folder):
-        _say_once(f"the source of feature {name!r} has changed since {folder} was written")
 
 
 def build_market(

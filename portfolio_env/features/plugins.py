@@ -5,6 +5,7 @@ By name only what ``@indicator`` declares is called: no name in a file can run a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -17,6 +18,7 @@ from portfolio_env import names
 from portfolio_env.errors import ArgumentError, raised
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.registry import ALL, INDICATORS, Feature, Indicator
+from portfolio_env.files import plugins as files
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.resampling import TIMEFRAMES
 
@@ -112,12 +114,11 @@ def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> Floa
     """Compute and check a user's function of bars; errors name the feature."""
     own = Bars(bars.panel, bars.reference)  # a copy: its writes do not reach other features
     try:
-        values = function(own)
+        array = np.asarray(function(own))
     except Exception as error:
         raise ArgumentError(
             f"feature {name!r} raised {raised(error)}; this is an error of its own function"
         ) from error
-    array = np.asarray(values)
     bars_and_assets = bars.close.shape
     if array.shape not in (bars_and_assets, (bars_and_assets[0], 1)):
         raise ArgumentError(
@@ -129,7 +130,9 @@ def _computed(bars: Bars, *, name: str, function: Callable[[Bars], Any]) -> Floa
             f"feature {name!r} returned values of type {array.dtype}: they must be numbers, NaN "
             "where unknown"
         )
-    return array.astype(np.float64)
+    known = array.astype(np.float64)
+    known[~np.isfinite(known)] = np.nan
+    return known
 
 
 def plain_names(features: Iterable[Any]) -> list[str]:
@@ -164,12 +167,41 @@ def sources(features: Iterable[Any]) -> dict[str, str]:
     return {name: names.source_hash(name, _KIND) for name in _plugins(features)}
 
 
-def changed_sources(
-    features: Iterable[Any], recorded: Mapping[str, str], folder: Path
-) -> list[str]:
-    """Return plug-ins whose source is not the recorded one; see ``names.changed_sources``."""
-    asked = {name: str(recorded.get(name, "")) for name in _plugins(features)}
-    return names.changed_sources(asked, folder, _KIND)
+def admit(features: Iterable[Any], recorded: Any, file: Path) -> None:
+    """Reject features that a file may not name; see ``portfolio_env.files.plugins.admit``.
+
+    Args:
+        features: Names of features.
+        recorded: Result of ``sources`` when the file was written.
+        file: Path of the file.
+    """
+    files.admit({_KIND: _plugins(features)}, {_KIND: recorded}, file)
+
+
+def say_changes(pipeline: Any, file: Path) -> None:
+    """Log which features of a saved market have another source now; they are not recomputed.
+
+    Args:
+        pipeline: Record of the features in the market's file.
+        file: Path of the market.
+    """
+    if isinstance(pipeline, Mapping) and "sources" in pipeline:
+        files.say_changes({_KIND: pipeline["sources"]}, file)
+
+
+def check_imported(features: Iterable[Any]) -> None:
+    """Reject features that would have to be imported.
+
+    Raises:
+        ArgumentError: For the first whose module this program has not imported.
+    """
+    for name in _plugins(features):
+        module = names.module_of(_KIND, name)
+        if module not in sys.modules:
+            raise ArgumentError(
+                f"the market names the feature {name!r}: import {module} first, if you trust it; a "
+                "market imports nothing"
+            )
 
 
 def _plugins(features: Iterable[Any]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -145,8 +145,10 @@ def select(names: str | Sequence[FeatureName], panel: PricePanel) -> list[Featur
 
 
 def separate(names: str | Sequence[FeatureName]) -> list[FeatureName]:
-    """Return the names of a list, or of a comma-separated text."""
-    return [*names.split(",")] if isinstance(names, str) else [*names]
+    """Return the names of a list, of a comma-separated text, or of one function."""
+    if isinstance(names, str):
+        return [name.strip() for name in names.split(",")]
+    return [*names] if isinstance(names, Iterable) else [names]
 
 
 def describe(names: str | Sequence[FeatureName] = "full", panel: PricePanel | None = None) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
+from numbers import Integral
 from typing import Any
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.features.bars import Bars
-from portfolio_env.market.panel import FloatArray
+from portfolio_env.market.panel import BAR_FIELDS, FloatArray
+from portfolio_env.names import unknown
 
 ALL = -1
 """Memory of a feature that depends on every bar before."""
@@ -89,6 +91,16 @@ class Indicator:
                 f"the window of {self.name}_{window} is too short: it must be at least "
                 f"{self.smallest}"
             )
+        rows: dict[str, Any] = {
+            "lookback": self.lookback(window or 0),
+            "memory": self.memory(window or 0),
+        }
+        for name, value in rows.items():
+            if not isinstance(value, Integral) or value < (0 if name == "lookback" else ALL):
+                raise ArgumentError(
+                    f"{name} of {self.name!r} at window {window} is {value!r}; it must be a number "
+                    f"of rows{', or ALL' * (name == 'memory')}"
+                )
         bound = {} if window is None else {"w": window}
         return Feature(
             self.name if window is None else f"{self.name}_{window}",
@@ -97,8 +109,8 @@ class Indicator:
             window,
             self.formula,
             self.source,
-            self.lookback(window or 0),
-            self.memory(window or 0),
+            rows["lookback"],
+            rows["memory"],
             self.scaled,
             partial(self.compute, **bound),
         )
@@ -141,8 +153,10 @@ def indicator(
         alias_of: The indicator it repeats.
 
     Raises:
-        ArgumentError: If another file has declared an indicator of that name.
+        ArgumentError: If another file has declared an indicator of that name, or what is declared
+            is of another kind than it must be.
     """
+    _check_declared(inputs, windows, {"lookback": lookback, "memory": memory})
 
     def declare(function: Callable[..., FloatArray]) -> Callable[..., FloatArray]:
         name: Any = function.__name__
@@ -167,6 +181,21 @@ def indicator(
         return function
 
     return declare
+
+
+def _check_declared(inputs: Any, windows: Any, functions: dict[str, Any]) -> None:
+    for name in inputs.split():
+        if name not in BAR_FIELDS:
+            raise unknown("input of an indicator", name, BAR_FIELDS)
+    if windows is not None and not (
+        isinstance(windows, tuple) and all(isinstance(window, Integral) for window in windows)
+    ):
+        raise ArgumentError(f"windows={windows!r} must be a tuple of bars, e.g. (10, 20)")
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ArgumentError(
+                f"{name}={function!r} must be a function of the window, e.g. lambda w: 20"
+            )
 
 
 def _register(declared: Indicator) -> None:

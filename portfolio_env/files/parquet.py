@@ -118,5 +118,5 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise DataError("Parquet needs pyarrow; pip install 'portfolio-env[data]'") from error
+        raise DataError("Parquet needs pyarrow; pip install pyarrow") from error
     return pyarrow, pyarrow.parquet

@@ -13,13 +13,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from portfolio_env.errors import DataError
+from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.names import changed_sources, is_plugin, module_of, names_plugin, source_hash
 
 Named = Mapping[str, Iterable[Any]]
 """Names by kind, e.g. "encoder"; those that are built in are left out."""
 Recorded = dict[str, dict[str, str]]
 """SHA-256 of sources by kind and name."""
+
+MEND = "move it to where your own modules are"
+MEND_BESIDE = "import it in your program before you load the file, or move it elsewhere"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -37,7 +40,7 @@ def record(named: Named) -> Recorded:
     return {kind: hashes for kind, hashes in found.items() if hashes}
 
 
-def admit(named: Named, recorded: Any, file: Path) -> None:
+def admit(named: Named, recorded: Any, file: Path, *, within: Path | None = None) -> None:
     """Reject names that a file may not bring; log the sources that have changed since.
 
     To be called before anything that the file names is imported. A plug-in is the user's own code:
@@ -48,22 +51,43 @@ def admit(named: Named, recorded: Any, file: Path) -> None:
         named: The names that the file holds.
         recorded: Result of ``record`` when the file was written, as it was read.
         file: The file, or the folder that was loaded.
+        within: The folder that it came in, where that is a larger one.
 
     Raises:
         DataError: If a name is rejected, or there is no such record.
         ArgumentError: If the source of one is not found.
     """
     for kind, hashes in check_recorded(named, recorded, file).items():
-        folder = file if file.is_dir() else file.parent
-        imported = {n for n in hashes if not file.is_dir() and module_of(kind, n) in sys.modules}
+        alone = within is None and not file.is_dir()
+        folder = within or (file.parent if alone else file)
+        imported = {name for name in hashes if alone and module_of(kind, name) in sys.modules}
         fresh = {name: hashes[name] for name in hashes if name not in imported}
-        changed = changed_sources(fresh, folder, kind)
+        changed = changed_sources(fresh, folder, kind, mend=MEND_BESIDE if alone else MEND)
         changed += [name for name in imported if source_hash(name, kind) != hashes[name]]
         for name in sorted(changed):
-            _say_once(
-                f"the source of the {kind} {name} has changed since {file} was written: results "
-                "may differ"
-            )
+            _say_changed(kind, name, file)
+
+
+def say_changes(recorded: Any, file: Path) -> None:
+    """Say which sources have changed since a file was written that holds what they computed.
+
+    Nothing is imported, and a source that is not there is no matter: its results are.
+
+    Args:
+        recorded: See ``admit``.
+        file: See ``admit``.
+
+    Raises:
+        DataError: If it is no such record.
+    """
+    for kind, hashes in _checked(recorded, file).items():
+        for name, sha256 in hashes.items():
+            try:
+                changed = source_hash(name, kind) != sha256
+            except ArgumentError:
+                continue
+            if changed:
+                _say_changed(kind, name, file)
 
 
 def check_recorded(named: Named, recorded: Any, file: Path) -> Recorded:
@@ -84,7 +108,7 @@ def check_recorded(named: Named, recorded: Any, file: Path) -> Recorded:
             if name not in checked.get(kind, {}):
                 raise DataError(
                     f"{file} names the {kind} {name!r}, of which it has no record: whoever wrote "
-                    "that name, no training did; nothing was imported"
+                    "that name, this package did not; nothing was imported"
                 )
             if module_of(kind, name).partition(".")[0] in sys.stdlib_module_names:
                 raise DataError(
@@ -115,6 +139,12 @@ def _checked(recorded: Any, file: Path) -> Recorded:
         ):
             raise DataError(f"{file} holds no record of plug-ins as it was written; restore it")
     return dict(recorded)
+
+
+def _say_changed(kind: str, name: str, file: Path) -> None:
+    _say_once(
+        f"the source of the {kind} {name} has changed since {file} was written: results may differ"
+    )
 
 
 @cache

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ import pandas as pd
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.archive import read_arrays, write_arrays
+from portfolio_env.html import card
+from portfolio_env.market import overview
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
 from portfolio_env.market.timeline import Moment, Timestamps, row_of, split_rows
@@ -107,16 +110,21 @@ class Market(Immutable):
         return _loaders[-1](close, **options)
 
     def __repr__(self) -> str:
-        return f"Market({self._summary()})"
+        stated = not math.isnan(self.panel.stated_periods_per_year)
+        year = f"{self.bars_per_year():.6g} bars per year, {'stated' if stated else 'counted'}"
+        return f"Market({self._summary()}; {year})"
+
+    def _repr_html_(self) -> str | None:
+        shown = ", ".join(self.feature_names[:12]) + (", ..." if self.n_features > 12 else "")
+        more = {
+            "features": f"{self.n_features}: {shown}" if shown else "none",
+            "warm-up": f"{self.warmup} bars",
+        }
+        return card("Market", overview.facts(self.panel) | more, overview.by_asset(self.panel))
 
     def _summary(self) -> str:
         """Return the market in a few words."""
-        names = ", ".join(self.assets[:3]) + (", ..." if self.n_assets > 3 else "")
-        first, last = (str(self.timestamps[row])[:10] for row in (0, -1))
-        return (
-            f"{self.n_assets} assets {names}; {self.n_bars} bars from {first} to {last}; "
-            f"{self.n_features} features"
-        )
+        return f"{overview.summary(self.panel)}; {self.n_features} features"
 
     @property
     def timestamps(self) -> Timestamps:
@@ -160,8 +168,18 @@ class Market(Immutable):
 
     @property
     def periods_per_year(self) -> float:
-        """Bars per year."""
-        return self.panel.periods_per_year
+        """Bars per year: what was stated, else those of the calendar (365, 252, 8760, ...)."""
+        stated = self.panel.stated_periods_per_year
+        return self.panel.periods_per_year if math.isnan(stated) else stated
+
+    def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
+        """Return the bars per year of the rows from ``start`` to before ``end``.
+
+        Yearly figures follow from it.
+
+        What was stated, else the steps there over the years of 365.25 days that they take.
+        """
+        return self.panel.bars_per_year(start, end)
 
     @property
     def n_bars(self) -> int:
@@ -209,6 +227,30 @@ class Market(Immutable):
     def row(self, when: Moment) -> int:
         """Return the row of a moment: a row number, or the first row at or after a date."""
         return row_of(self.timestamps, when)
+
+    def status(self, asset: str, when: Moment) -> str:
+        """Return a sentence on whether an asset can be traded at a bar, and why not.
+
+        >>> days = pd.date_range("2024-01-02", periods=3)
+        >>> prices = pd.DataFrame({"A": [1.0, 2, 3], "B": [np.nan, 1, 1]}, days)
+        >>> print(Market.from_prices(prices, features="none").status("B", "2024-01-02"))
+        B cannot be traded at 2024-01-02 (bar 0): it is not listed yet; its first bar is 2024-01-03.
+        """
+        return self.panel.status(asset, when)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return bars and features as a long frame, whose bars ``load_market`` reads.
+
+        Returns:
+            Columns date, symbol and the bar fields that are known, then tradable, then every
+            feature (one called close, say, is "feature close"); one row per bar, by date and
+            symbol.
+        """
+        rows, columns = np.nonzero(np.isfinite(self.close))
+        frame = self.panel.to_frame().assign(tradable=self.tradable[rows, columns])
+        names = [f"feature {n}" if n in frame.columns else n for n in self.feature_names]
+        features = pd.DataFrame(self.features[rows, columns], columns=names)
+        return pd.concat([frame, features], axis=1)
 
     def past(self, t: int) -> Market:
         """Return the market as it was known at the close of bar ``t``: rows 0 to t, as views."""
@@ -259,15 +301,17 @@ class Market(Immutable):
         return split_rows(self.timestamps, train, validation)
 
     def _header(self) -> dict[str, Any]:
+        stated = self.panel.stated_periods_per_year
         return {
             "assets": self.assets,
             "feature_names": self.feature_names,
             "feature_bound": self.feature_bound,
             "warmup": self.warmup,
-            "periods_per_year": self.periods_per_year,
+            "periods_per_year": self.panel.periods_per_year,
             "exogenous": list(self.panel.exogenous),
             "categories": self.panel.categories,
             "vocabularies": self.vocabularies,
+            **({} if math.isnan(stated) else {"stated_periods_per_year": stated}),
         }
 
     def _arrays(self) -> dict[str, Any]:
@@ -314,6 +358,7 @@ class Market(Immutable):
                 },
                 categories=header.get("categories", {}),
                 periods_per_year=header["periods_per_year"],
+                stated_periods_per_year=header.get("stated_periods_per_year", math.nan),
                 provenance=header["provenance"],
                 **{name: arrays[name] for name in BAR_FIELDS if name in arrays},
             )

@@ -10,12 +10,15 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.market.timeline import Timestamps, periods_per_year
+from portfolio_env.html import card
+from portfolio_env.market import overview
+from portfolio_env.market.timeline import Moment, Timestamps, bars_per_year, periods_per_year
 
 FloatArray = npt.NDArray[np.float64]
-BAR_FIELDS = ("open", "high", "low", "close", "volume")
+BAR_FIELDS = overview.BAR_FIELDS
 
 
 def bar_faults(
@@ -82,7 +85,7 @@ class Immutable:
         self.__dict__.update(state)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PricePanel(Immutable):
     """Aligned price bars of several assets; a bar is complete or absent, never filled.
 
@@ -96,7 +99,10 @@ class PricePanel(Immutable):
             must have been known at the close of bar t.
         categories: Static labels of the assets: N labels by name, e.g. sector; "" where
             unknown.
-        periods_per_year: Bars per year; worked out from the timestamps when not given.
+        periods_per_year: Bars per year of the calendar (365, 252, 8760, ...), by which sessions and
+            weekends are told; worked out from the timestamps when not given.
+        stated_periods_per_year: What yearly figures follow from in place of the bars that are
+            counted in a year (``bars_per_year``); NaN where nothing was stated.
         provenance: JSON-able record of where the data come from.
         tradable: (T, N) bool: the bar exists, and volume > 0 where volume is known.
 
@@ -114,6 +120,7 @@ class PricePanel(Immutable):
     exogenous: Mapping[str, FloatArray] = field(default_factory=dict)
     categories: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     periods_per_year: float = math.nan
+    stated_periods_per_year: float = math.nan
     provenance: Mapping[str, Any] = field(default_factory=dict)
     tradable: npt.NDArray[np.bool_] = field(init=False)
 
@@ -173,6 +180,47 @@ class PricePanel(Immutable):
                     f"{self.assets[i]} at {times[t]}: {text}; correct the bar, "
                     "or set all its fields to NaN if it does not exist"
                 )
+
+    def __repr__(self) -> str:
+        return f"PricePanel({overview.summary(self)}; {', '.join(overview.fields_of(self))})"
+
+    def _repr_html_(self) -> str | None:
+        return card("PricePanel", overview.facts(self), overview.by_asset(self))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the bars as a long frame, as ``load_market`` reads it.
+
+        Returns:
+            Columns date, symbol and the bar fields that are known; one row per bar, by date and
+            symbol. A bar that does not exist has no row.
+        """
+        return overview.long_frame(self)
+
+    def status(self, asset: str, when: Moment) -> str:
+        """Return a sentence on whether an asset can be traded at a bar, and why not.
+
+        Args:
+            asset: Its name.
+            when: A row, or a date: the first bar at or after it.
+
+        Returns:
+            A sentence.
+
+        Raises:
+            ArgumentError: If there is no such asset or bar.
+        """
+        return overview.status(self, asset, when)
+
+    def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
+        """Return the bars per year of the rows from ``start`` to before ``end``.
+
+        Yearly figures follow from it.
+
+        What was stated, else the steps there over the years that they take.
+        """
+        if not math.isnan(self.stated_periods_per_year):
+            return self.stated_periods_per_year
+        return bars_per_year(self.timestamps[start:end])
 
     def extended(self, later: PricePanel) -> PricePanel:
         """Return this panel followed by later bars of the same assets, fields and channels.

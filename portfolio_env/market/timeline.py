@@ -20,6 +20,7 @@ Moment: TypeAlias = int | np.integer[Any] | Date
 Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
 """First and last day of named periods, both included, or exact times."""
 
+YEAR = np.timedelta64(36_525 * 864, "s")  # 365.25 days, of which interest and growth are per year
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
@@ -124,6 +125,35 @@ def periods_per_year(timestamps: Timestamps) -> float:
         return float(round(per_year)) if per_year >= 1 else per_year
     per_day = np.unique(timestamps.astype("datetime64[D]"), return_counts=True)[1]
     return _TRADING_DAYS * float(np.median(per_day))
+
+
+def bars_per_year(timestamps: Timestamps) -> float:
+    """Return the bars per year of 365.25 days from the first to the last bar, as counted.
+
+    Unlike ``periods_per_year``, which names the calendar, it is what yearly figures follow from.
+    One bar alone says nothing and counts as a daily one.
+
+    Args:
+        timestamps: (T,) sorted.
+
+    >>> days = np.arange("2021-01-04", "2021-01-16", dtype="datetime64[D]").astype("M8[ns]")
+    >>> bars_per_year(days), bars_per_year(days[::2])
+    (365.25, 182.625)
+    """
+    if len(timestamps) < 2:
+        return periods_per_year(timestamps)
+    return float((len(timestamps) - 1) / ((timestamps[-1] - timestamps[0]) / YEAR))
+
+
+def years_between(timestamps: Timestamps) -> npt.NDArray[np.float64]:
+    """Return the (T - 1,) times from each bar to the next, in years of 365.25 days.
+
+    >>> days = np.array(["2020-01-03", "2020-01-06"], "datetime64[ns]")
+    >>> (365.25 * years_between(days)).tolist()
+    [3.0]
+    """
+    years: npt.NDArray[np.float64] = np.diff(timestamps) / YEAR
+    return years
 
 
 def time_text(timestamp: np.datetime64) -> str:

@@ -6,10 +6,12 @@ Conventions, the same everywhere:
 - ``returns`` are *simple* returns per period; logarithms appear only where the name says so.
 - Standard deviations divide by ``K - 1`` (``ddof=1``).
 - Yearly figures follow from ``periods_per_year``: means scale with it, deviations with its root.
-- Ratios use arithmetic mean excess returns; a yearly risk-free rate is spread over the periods.
+- Ratios use arithmetic mean excess returns, over what the account's own cash earned in the same
+  period; a constant yearly risk-free rate is spread over the periods.
 - Losses (drawdown, value at risk, expected shortfall, cost drag) are positive numbers. An account
   that ends with nothing, or (after leverage or shorts) with debt, is ruined.
-- A measure that is undefined (a ratio without risk, the deviation of one period) is NaN.
+- A measure that is undefined (a ratio without risk, the deviation of one period) is NaN. Returns
+  that differ by rounding, at most 1e-12 of gross returns, are without risk.
 
 ``summary`` and ``relative_summary`` give all measures by name.
 """

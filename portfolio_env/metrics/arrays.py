@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from portfolio_env.errors import ArgumentError
 
 FloatArray: TypeAlias = NDArray[np.float64]
+ROUNDING = 1e-12  # of the size of the numbers: less is rounding noise and no risk
 
 
 def as_path(values: ArrayLike) -> FloatArray:
@@ -64,11 +65,27 @@ def deviation(series: FloatArray) -> FloatArray:
     """Return the standard deviation over time, dividing by K - 1; NaN for one period."""
     if len(series) < 2:
         return np.full(series.shape[1:], np.nan)
-    # The deviation of equal numbers is rounding noise, not risk.
-    return np.where(np.ptp(series, axis=0) == 0, 0.0, series.std(axis=0, ddof=1))
+    return np.where(is_constant(series), 0.0, series.std(axis=0, ddof=1))
 
 
-def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
-    """Return the quotient; NaN where the denominator is 0."""
-    defined = denominator != 0
+def is_constant(series: FloatArray) -> NDArray[np.bool_]:
+    """Return whether numbers over time differ by rounding alone: at most 1e-12 of the largest.
+
+    The largest counts as 1 at least: returns are what is left of gross returns around 1, and their
+    noise is that of 1, however small they are.
+    """
+    high, low = series.max(axis=0), series.min(axis=0)
+    size = np.maximum(1.0, np.maximum(high, -low))
+    constant: NDArray[np.bool_] = np.asarray(high - low <= ROUNDING * size)
+    return constant
+
+
+def unrounded(series: FloatArray, size: FloatArray | float = 1.0) -> FloatArray:
+    """Return differences of numbers of a size, with 0 for those that are rounding noise."""
+    return np.where(np.abs(series) <= ROUNDING * size, 0.0, series)
+
+
+def ratio(numerator: FloatArray, denominator: FloatArray, least: float = 0.0) -> FloatArray:
+    """Return the quotient; NaN where the denominator is no larger than ``least``."""
+    defined = ~(np.abs(denominator) <= least)
     return np.where(defined, numerator, np.nan) / np.where(defined, denominator, 1)

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.metrics.arrays import FloatArray, as_path, ratio
+from portfolio_env.metrics.arrays import ROUNDING, FloatArray, as_path, ratio, unrounded
 
 
 def simple_returns(values: ArrayLike) -> FloatArray:
@@ -91,7 +91,7 @@ def recovery_time(values: ArrayLike) -> FloatArray:
 
 def calmar(values: ArrayLike, periods_per_year: float) -> FloatArray:
     """Compound yearly return over the largest drawdown (Young 1991, "Calmar Ratio", Futures 20)."""
-    return ratio(annual_return(values, periods_per_year), max_drawdown(values))
+    return ratio(annual_return(values, periods_per_year), max_drawdown(values), ROUNDING)
 
 
 def profit_factor(values: ArrayLike) -> FloatArray:
@@ -105,7 +105,7 @@ def profit_factor(values: ArrayLike) -> FloatArray:
     2.5
     """
     path = as_path(values)
-    won = path[1:] - path[:-1]
+    won = unrounded(path[1:] - path[:-1], np.abs(path[:-1]))
     return ratio(np.maximum(won, 0).sum(axis=0), 0.0 - np.minimum(won, 0).sum(axis=0))
 
 

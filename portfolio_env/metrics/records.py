@@ -16,6 +16,7 @@ class TrackRecord(NamedTuple):
     Attributes:
         values: (K + 1, ...) account values.
         returns: (K, ...) simple returns per period.
+        excess_returns: (K, ...) those less what cash earned, which ratios over risk are of.
         turnovers: (K, ...) traded notional over wealth.
         cost_shares: (K, ...) costs over the value that the period starts with.
         effective_numbers: (K, ...) effective number of risky assets held.
@@ -24,6 +25,7 @@ class TrackRecord(NamedTuple):
 
     values: FloatArray
     returns: FloatArray
+    excess_returns: FloatArray
     turnovers: FloatArray
     cost_shares: FloatArray
     effective_numbers: FloatArray
@@ -38,10 +40,10 @@ MEASURES: Mapping[str, Measure] = {
     "annual_return": lambda record, year: paths.annual_return(record.values, year),
     "annual_log_growth": lambda record, year: paths.annual_log_growth(record.values, year),
     "volatility": lambda record, year: returns.volatility(record.returns, year),
-    "sharpe": lambda record, year: returns.sharpe(record.returns, year),
-    "sortino": lambda record, year: returns.sortino(record.returns, year),
+    "sharpe": lambda record, year: returns.sharpe(record.excess_returns, year),
+    "sortino": lambda record, year: returns.sortino(record.excess_returns, year),
     "calmar": lambda record, year: paths.calmar(record.values, year),
-    "omega": lambda record, year: returns.omega(record.returns, year),
+    "omega": lambda record, year: returns.omega(record.excess_returns, year),
     "profit_factor": lambda record, year: paths.profit_factor(record.values),
     "max_drawdown": lambda record, year: paths.max_drawdown(record.values),
     "max_drawdown_length": lambda record, year: paths.max_drawdown_length(record.values),
@@ -70,7 +72,11 @@ RELATIVE_MEASURES: Mapping[str, RelativeMeasure] = {
 
 
 def track_record(
-    values: ArrayLike, held: ArrayLike, turnovers: ArrayLike, costs: ArrayLike
+    values: ArrayLike,
+    held: ArrayLike,
+    turnovers: ArrayLike,
+    costs: ArrayLike,
+    cash_returns: ArrayLike = 0.0,
 ) -> TrackRecord:
     """Return the track record of an account.
 
@@ -79,10 +85,13 @@ def track_record(
         held: (K, ..., N + 1) weights right after trading, cash first.
         turnovers: (K, ...) traded notional over wealth per period.
         costs: (K, ...) money paid for trading per period.
+        cash_returns: What a unit of cash earned per period, (K, ...) or one number.
     """
+    earned = paths.simple_returns(values)
     return TrackRecord(
         values=np.asarray(values, np.float64),
-        returns=paths.simple_returns(values),
+        returns=earned,
+        excess_returns=earned - np.asarray(cash_returns, np.float64),
         turnovers=as_series(turnovers),
         cost_shares=trading.cost_shares(costs, values),
         effective_numbers=trading.effective_numbers(held),
@@ -96,6 +105,7 @@ def summary(
     turnovers: ArrayLike,
     costs: ArrayLike,
     periods_per_year: float,
+    cash_returns: ArrayLike = 0.0,
 ) -> dict[str, float]:
     """Return every measure of one account, by name.
 
@@ -105,11 +115,13 @@ def summary(
         turnovers: (K,) traded notional over wealth per period.
         costs: (K,) money paid for trading per period.
         periods_per_year: Periods per year.
+        cash_returns: What a unit of cash earned per period, (K,) or one number: Sharpe, Sortino and
+            Omega ratios are of returns in excess of it.
 
     Returns:
         Measures in the order of a table's columns; see the functions of the same names.
     """
-    record = track_record(values, held, turnovers, costs)
+    record = track_record(values, held, turnovers, costs, cash_returns)
     return {name: float(measure(record, periods_per_year)) for name, measure in MEASURES.items()}
 
 

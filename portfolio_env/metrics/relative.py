@@ -7,7 +7,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from portfolio_env.errors import ArgumentError
-from portfolio_env.metrics.arrays import FloatArray, as_pair, deviation, ratio
+from portfolio_env.metrics.arrays import (
+    ROUNDING,
+    FloatArray,
+    as_pair,
+    deviation,
+    is_constant,
+    ratio,
+)
 
 WINDOW = 60
 """Periods that one rolling correlation looks back on."""
@@ -18,7 +25,7 @@ def beta(returns: ArrayLike, benchmark_returns: ArrayLike) -> FloatArray:
     own, other = as_pair(returns, benchmark_returns)
     centred = other - other.mean(axis=0)
     together = ((own - own.mean(axis=0)) * centred).sum(axis=0)
-    alone = np.where(deviation(other) == 0, 0.0, np.square(centred).sum(axis=0))
+    alone = np.where(is_constant(other), 0.0, np.square(centred).sum(axis=0))
     return ratio(together, alone)
 
 
@@ -108,7 +115,7 @@ def _window_sums(series: FloatArray, window: int) -> FloatArray:
 def _spread(series: FloatArray, sums: FloatArray, window: int) -> FloatArray:
     """Return the sum of squares around the mean of each window; NaN for rounding noise alone."""
     spread = _window_sums(np.square(series), window)
-    noise = 1e-10 * spread.max(axis=0)
+    noise = np.maximum(1e-10 * spread.max(axis=0), window * ROUNDING**2)
     spread -= np.square(sums) / window
     spread[spread <= noise] = np.nan
     return spread

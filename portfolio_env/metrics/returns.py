@@ -3,7 +3,15 @@
 import numpy as np
 from numpy.typing import ArrayLike
 
-from portfolio_env.metrics.arrays import FloatArray, as_series, deviation, ratio
+from portfolio_env.metrics.arrays import (
+    ROUNDING,
+    FloatArray,
+    as_series,
+    deviation,
+    is_constant,
+    ratio,
+    unrounded,
+)
 
 TAIL = 0.05  # the worst (and best) share of the periods that measures of tails describe
 
@@ -18,7 +26,9 @@ def sharpe(
 ) -> FloatArray:
     """Yearly Sharpe ratio: mean excess return over its standard deviation.
 
-    Sharpe (1994), "The Sharpe Ratio", Journal of Portfolio Management 21.
+    Sharpe (1994), "The Sharpe Ratio", Journal of Portfolio Management 21. Where the risk-free rate
+    varies, give returns in excess of it (``BacktestResult.excess_returns``). NaN for equal returns,
+    also where they differ by rounding.
     """
     excess = as_series(returns) - risk_free_annual / periods_per_year
     return ratio(excess.mean(axis=0), deviation(excess)) * np.sqrt(periods_per_year)
@@ -33,8 +43,9 @@ def sortino(
     target (Sortino & Price 1994, "Performance Measurement in a Downside Risk Framework", Journal of
     Investing 3).
     """
-    excess = as_series(returns) - risk_free_annual / periods_per_year
+    excess = unrounded(as_series(returns) - risk_free_annual / periods_per_year)
     downside = np.sqrt(np.square(np.minimum(excess, 0)).mean(axis=0))
+    downside = np.where(is_constant(excess), 0.0, downside)
     return ratio(excess.mean(axis=0), downside) * np.sqrt(periods_per_year)
 
 
@@ -43,10 +54,11 @@ def omega(returns: ArrayLike, periods_per_year: float, risk_free_annual: float =
 
     ``E[max(r - f, 0)] / E[max(f - r, 0)]`` (Keating & Shadwick 2002, "A Universal Performance
     Measure", Journal of Performance Measurement 6). 1 for a mean excess return of 0, NaN without a
-    loss; it has no units and no scale of time.
+    loss or for equal returns; it has no units and no scale of time.
     """
-    excess = as_series(returns) - risk_free_annual / periods_per_year
-    return ratio(np.maximum(excess, 0).sum(axis=0), 0.0 - np.minimum(excess, 0).sum(axis=0))
+    excess = unrounded(as_series(returns) - risk_free_annual / periods_per_year)
+    lost = np.where(is_constant(excess), 0.0, 0.0 - np.minimum(excess, 0).sum(axis=0))
+    return ratio(np.maximum(excess, 0).sum(axis=0), lost)
 
 
 def value_at_risk(returns: ArrayLike) -> FloatArray:
@@ -75,7 +87,7 @@ def tail_ratio(returns: ArrayLike) -> FloatArray:
     by the library pyfolio.
     """
     low, high = np.abs(np.quantile(as_series(returns), [TAIL, 1 - TAIL], axis=0))
-    return ratio(high, low)
+    return ratio(high, low, ROUNDING)
 
 
 def skewness(returns: ArrayLike) -> FloatArray:
@@ -114,7 +126,7 @@ def standardised_moments(returns: ArrayLike) -> tuple[FloatArray, FloatArray]:
     series = as_series(returns)
     centred = series - series.mean(axis=0)
     squares = np.square(centred)
-    variance = np.where(np.ptp(series, axis=0) == 0, 0.0, squares.mean(axis=0))
+    variance = np.where(is_constant(series), 0.0, squares.mean(axis=0))
     third, fourth = (squares * centred).mean(axis=0), np.square(squares).mean(axis=0)
     return ratio(third, variance**1.5), ratio(fourth, variance**2)
 

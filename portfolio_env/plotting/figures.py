@@ -6,6 +6,8 @@ Matplotlib is imported when a figure is drawn.
 from __future__ import annotations
 
 import math
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH = 10.0  # inches, of every figure of a report: one font size
 DOTS_PER_INCH = 120
+NOTEBOOK_DOTS_PER_INCH = 72  # a notebook stores its pictures
 LONGEST = 32  # characters of a name in a figure
 LOG_FROM = 4  # a logarithmic axis from this ratio of highest to lowest value
 LOG_STEPS = (  # its numbers within a decade, by that ratio
@@ -35,6 +38,8 @@ LOG_STEPS = (  # its numbers within a decade, by that ratio
 def new_figure(size: tuple[float, float], dpi: int) -> Figure:
     """Return a matplotlib figure that needs no display and that no global state keeps alive.
 
+    As the last line of a notebook's cell it shows itself, whatever the notebook's backend.
+
     Args:
         size: Width and height in inches.
         dpi: Dots per inch.
@@ -47,11 +52,19 @@ def new_figure(size: tuple[float, float], dpi: int) -> Figure:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise PortfolioError(
-            "drawing needs matplotlib, which is not installed; pip install 'portfolio-env[rl]'."
+            "drawing needs matplotlib, which is not installed; pip install matplotlib."
         ) from error
     figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     FigureCanvasAgg(figure)
+    figure._repr_png_ = partial(_png, figure)  # type: ignore[attr-defined]
     return figure
+
+
+def _png(figure: Figure) -> bytes:
+    """Return the figure as the bytes of a PNG file."""
+    with BytesIO() as file:
+        figure.savefig(file, format="png", dpi=NOTEBOOK_DOTS_PER_INCH)
+        return file.getvalue()
 
 
 def panels_grid(panels: int, height: float = 2.3, **share: Any) -> tuple[Figure, list[Axes]]:

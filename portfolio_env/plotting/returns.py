@@ -62,7 +62,7 @@ def distributions(names: Sequence[str], returns: NDArray[np.float64]) -> Figure:
     try:
         from scipy import stats
     except ImportError as error:
-        raise PortfolioError("this needs scipy; pip install 'portfolio-env[data]'") from error
+        raise PortfolioError("this needs scipy; pip install scipy") from error
     figure, grid = panels_grid(len(names))
     for axes, name, column, color in zip(grid, names, 100 * returns.T, palette(names), strict=True):
         known = column[np.isfinite(column)]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import PricePanel
+from portfolio_env.market.rates import Rate, checked_rate
 from portfolio_env.names import check_keywords, find
 from portfolio_env.simulation.costs import TransactionCosts
 
@@ -26,8 +27,8 @@ class CostModel(Protocol):
 
     Attributes:
         fixed_fee: Money charged once per rebalancing in which anything is traded, >= 0.
-        cash_rate_annual: Yearly simple rate that positive cash earns, in [-1, 10].
-        margin_rate_annual: Yearly simple rate that negative cash pays, likewise.
+        cash_rate_annual: Yearly simple rate that positive cash earns, as of ``TransactionCosts``.
+        margin_rate_annual: Yearly simple rate that negative cash pays, in [-1, 10].
         borrow_rate_annual: Yearly simple rate paid on the value of short positions, likewise.
         delisting_haircut: Fraction in [0, 1] of the last price lost when a holding is delisted.
 
@@ -44,24 +45,24 @@ class CostModel(Protocol):
     """
 
     fixed_fee: float = 0.0
-    cash_rate_annual: float = 0.0
+    cash_rate_annual: Rate = 0.0
     margin_rate_annual: float = 0.0
     borrow_rate_annual: float = 0.0
     delisting_haircut: float = 0.0
 
     def rates(self, assets: Sequence[str]) -> tuple[Float, Float]:
         """Return the cost per traded notional of purchases and of sales, each (N,) in [0, 1)."""
-        raise NotImplementedError(f"{type(self).__name__} must define rates(assets).")
+        raise ArgumentError(f"{type(self).__name__} must define rates(assets).")
 
     def impact_coefficients(self, panel: PricePanel) -> Float:
         """Return (T, N) coefficients of sqrt(money traded), from bars up to each row; or (0, 0)."""
         return np.zeros((0, 0))
 
 
+CUTS = 8  # bars after which the future is cut off, to see whether impact knows it
 _METHODS = ("rates", "impact_coefficients")
 _NUMBERS = {
     "fixed_fee": (0.0, np.inf),
-    "cash_rate_annual": (-1.0, 10.0),
     "margin_rate_annual": (-1.0, 10.0),
     "borrow_rate_annual": (-1.0, 10.0),
     "delisting_haircut": (0.0, 1.0),
@@ -108,11 +109,16 @@ def made_costs(spec: CostSpec) -> Costs:
         raise ArgumentError(f"costs={named!r} is not a class and takes no {sorted(options)}.")
     for name, (low, high) in _NUMBERS.items():
         value = getattr(thing, name, None)
-        if not isinstance(value, int | float) or not low <= value <= high or value == np.inf:
+        if (
+            not isinstance(value, int | float | np.number)
+            or not low <= value <= high
+            or value == np.inf
+        ):
             raise ArgumentError(
-                f"{name} of {type(thing).__name__} is {value!r}; it must be a number in "
+                f"{name} of {type(thing).__name__} is {value!r}; it must be a finite number in "
                 f"[{low:g}, {high:g}]."
             )
+    checked_rate(f"cash_rate_annual of {type(thing).__name__}", thing.cash_rate_annual)
     made: CostModel = thing
     return made
 
@@ -150,9 +156,12 @@ def checked_impact(costs: Costs, panel: PricePanel) -> Float:
             f"{whose} must have the shape {panel.close.shape} and be finite and at least 0; they "
             f"have the shape {found.shape}."
         )
-    t = len(found) // 2
-    past = _asked(costs, "impact_coefficients", panel.past(t))
-    if past.shape != found[: t + 1].shape or not np.allclose(past, found[: t + 1], rtol=1e-7):
+    drawn = np.random.default_rng(0).integers(0, len(found), CUTS).tolist()
+    for t in sorted({*drawn, len(found) // 2, len(found) - 2} - {-1}):
+        past = _asked(costs, "impact_coefficients", panel.past(t))
+        own = found[: t + 1]
+        if past.shape == own.shape and np.allclose(past, own, rtol=1e-7, atol=0):
+            continue
         raise ArgumentError(
             f"{whose} know the future: those up to row {t} change when later bars are cut off; "
             "compute row t from bars up to it."
@@ -163,7 +172,7 @@ def checked_impact(costs: Costs, panel: PricePanel) -> Float:
 def _asked(costs: Costs, method: str, argument: Any) -> Float:
     try:
         return np.array(getattr(costs, method)(argument), np.float64)
-    except (PortfolioError, NotImplementedError):
+    except PortfolioError:
         raise
     except Exception as error:
         raise ArgumentError(

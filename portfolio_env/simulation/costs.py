@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from portfolio_env.checks import check_fields, check_integer, check_number, known_fields, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import PricePanel
+from portfolio_env.market.rates import Rate, checked_rate
 from portfolio_env.names import indices_of
 
 Bps = float | Sequence[float] | Mapping[str, float]
@@ -34,6 +35,8 @@ class TransactionCosts:
     per bar and ``D`` the money traded per bar, both trailing means up to the bar of the decision.
     Rates are per traded notional, as an exchange charges them (buying 1,000 at 10 bp costs 1,001).
 
+    Interest accrues by the time that passes from bar to bar, in years of 365.25 days.
+
     Attributes:
         commission_bps: Commission of both sides in basis points (1 bp = 0.01 %), in [0, 10,000):
             one number, one per asset of the market in its order, or numbers by asset, where ``"*"``
@@ -47,8 +50,11 @@ class TransactionCosts:
         impact_window: Bars over which volatility and money volume are averaged (>= 2); fewer are
             used while an asset's history is shorter, and none is charged at its very first bar.
         fixed_fee: Money charged once per rebalancing in which anything is traded.
-        cash_rate_annual: Yearly simple rate that positive cash earns.
-        margin_rate_annual: Yearly simple rate that negative cash pays.
+        cash_rate_annual: Yearly simple rate that positive cash earns: one number, or numbers by
+            date of which the last one known at bar t is earned until bar t + 1: a Series, a mapping
+            from ISO dates, or the path of a CSV file (``market.rates.Rate``).
+        margin_rate_annual: Yearly simple rate that negative cash pays; a rate of its own, nothing
+            is added to that of cash.
         borrow_rate_annual: Yearly simple rate paid on the value of short positions.
         delisting_haircut: Fraction in [0, 1] of the last price lost when a holding is delisted
             (0.3 in Shumway 1997, "The Delisting Bias in CRSP Data", for bad performance).
@@ -61,13 +67,15 @@ class TransactionCosts:
     impact: float = 0.0
     impact_window: int = 20
     fixed_fee: float = 0.0
-    cash_rate_annual: float = 0.0
+    cash_rate_annual: Rate = 0.0
     margin_rate_annual: float = 0.0
     borrow_rate_annual: float = 0.0
     delisting_haircut: float = 0.0
 
     def __post_init__(self) -> None:
         """Validate every field and store sequences as tuples."""
+        rate = checked_rate("cash_rate_annual", self.cash_rate_annual)
+        object.__setattr__(self, "cash_rate_annual", rate)
         check_fields(self)
         for field in fields(self):
             value = getattr(self, field.name)
@@ -75,7 +83,7 @@ class TransactionCosts:
                 object.__setattr__(self, field.name, _checked_bps(field.name, value))
         for name in ("impact", "fixed_fee"):
             check_number(name, getattr(self, name), 0)
-        for name in ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual"):
+        for name in ("margin_rate_annual", "borrow_rate_annual"):
             check_number(name, getattr(self, name), -1, 10)
         check_number("delisting_haircut", self.delisting_haircut, 0, 1)
         check_integer("impact_window", self.impact_window, 2)

@@ -59,9 +59,6 @@ RULES = record(
     no_trade_band=np.float64,
     max_turnover=np.float64,
     max_period_turnover=np.float64,
-    cash_rate=np.float64,  # per bar, like the next two
-    margin_rate=np.float64,
-    borrow_rate=np.float64,
     haircut=np.float64,
     fixed_fee=np.float64,
     initial_value=np.float64,
@@ -78,6 +75,7 @@ class MarketArrays(NamedTuple):
     quiet: Bool  # (T - 1,) all assets can be traded and none is delisted
     rates: Float  # (2, N) linear cost per traded notional of purchases and sales
     impact: Float  # (T - 1, N) coefficient of sqrt(money traded), or (0, 0)
+    interest: Float  # (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays
 
 
 class Lanes(NamedTuple):
@@ -215,7 +213,8 @@ def _step_lane(
             lanes.growth[2, b] = lost
             lanes.flags[:2] = False
             return False
-        rates = (rules.cash_rate, rules.margin_rate, rules.borrow_rate)
+        interest = market.interest[row]
+        rates = (interest[0], interest[1], interest[2])
         growth, carry = drift_lane(held, moves, delisted, rules.haircut, rates, d)
     else:  # ruined overnight: there is nothing to trade
         held[:] = 0.0

@@ -29,6 +29,8 @@ class Account(NamedTuple):
         turnovers: (B,) traded notional of the last trade over wealth.
         costs: (B,) money that it cost.
         carries: (B,) money earned on cash less interest paid, in the last step.
+        cash_returns: (B,) what a unit of cash earned in the last step; ratios of reward over risk
+            are of returns in excess of it.
     """
 
     timestamps: NDArray[np.datetime64]
@@ -39,6 +41,7 @@ class Account(NamedTuple):
     turnovers: Float
     costs: Float
     carries: Float
+    cash_returns: Float | float = 0.0
 
 
 class Executor(Protocol):
@@ -58,8 +61,8 @@ class Executor(Protocol):
         ...
 
     @property
-    def periods_per_year(self) -> float:
-        """Steps per year."""
+    def periods_per_year(self) -> float | None:
+        """Steps per year where they were stated; None to count them by the timestamps."""
         ...
 
     def account(self) -> Account:

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import PricePanel
+from portfolio_env.market.rates import rates_at
+from portfolio_env.market.timeline import years_between
 from portfolio_env.simulation.cost_models import Costs, checked_impact, checked_rates
 from portfolio_env.simulation.dynamics import MarketArrays
 
@@ -56,7 +58,20 @@ def market_arrays(panel: PricePanel, costs: Costs, next_open: bool) -> MarketArr
         quiet=(tradable & ~delisted).all(-1),
         rates=checked_rates(costs, panel.assets),
         impact=np.ascontiguousarray(checked_impact(costs, panel)[:steps]),
+        interest=interest(panel, costs),
     )
+
+
+def interest(panel: PricePanel, costs: Costs) -> NDArray[np.float64]:
+    """Return (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays until t + 1.
+
+    The yearly rate known at the close of bar t, times the years until t + 1 by the clock: simple
+    interest within a step, compounded from step to step. NaN where a rate is not known yet.
+    """
+    times = panel.timestamps
+    names = ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual")
+    rates = [rates_at(name, getattr(costs, name), times[:-1]) for name in names]
+    return np.ascontiguousarray(np.stack(rates, axis=1) * years_between(times)[:, None])
 
 
 class Benchmark:

@@ -133,7 +133,7 @@ def solve_trade(
             rate = bought if q > 0.0 else sold
             marginal = rate
             if impact.shape[0] > 0:
-                push = math.copysign(impact[i] * math.sqrt(abs(q)), rate if q == 0.0 else q)
+                push = math.copysign(impact[i] * math.sqrt(abs(q)), q)
                 rate, marginal = rate + push, marginal + 1.5 * push
             spent += rate * q
             slope += marginal * a[i + 1]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
+from portfolio_env.metrics.arrays import ROUNDING
 from portfolio_env.names import find
 from portfolio_env.simulation import dynamics
 
@@ -25,7 +26,7 @@ Float = NDArray[np.float64]
 
 
 class Transition:
-    """Record of one step, lane by lane: the argument of a reward. Do not change its arrays.
+    """Record of one step, lane by lane: the argument of a reward, read-only.
 
     Attributes:
         held: (B, N + 1) weights right after trading, cash first.
@@ -41,6 +42,13 @@ class Transition:
         self.held = lanes.held
         self.weights = lanes.weights
         self.terminated = lanes.ended[0]
+
+    def protect(self) -> None:
+        """Make its arrays read-only: they are the accounts themselves."""
+        for name in self.__slots__:
+            view = getattr(self, name).view()
+            view.setflags(write=False)
+            setattr(self, name, view)
 
     @property
     def log_return(self) -> Float:
@@ -98,9 +106,7 @@ class Reward:
 
     def __call__(self, step: Transition) -> Float:
         """Return the (B,) rewards of a step."""
-        raise NotImplementedError(
-            f"{type(self).__name__} must define __call__(step) -> (B,) rewards."
-        )
+        raise ArgumentError(f"{type(self).__name__} must define __call__(step) -> (B,) rewards.")
 
 
 def log_return(step: Transition) -> Float:
@@ -180,7 +186,7 @@ class DifferentialSharpe(_Differential):
     .. math:: D = \frac{B \, (R - A) - \frac12 A \, (R^2 - B)}{(B - A^2)^{3/2}}
 
     with the moving averages ``A`` of ``R`` and ``B`` of ``R^2`` before the step. 0 while the
-    variance is 0.
+    variance is 0, or no more than rounding of ``B``.
     """
 
     def __call__(self, step: Transition) -> Float:
@@ -188,7 +194,7 @@ class DifferentialSharpe(_Differential):
         r, a, b = step.simple_return, self._first, self._second
         variance = b - a * a
         top = b * (r - a) - 0.5 * a * (r * r - b)
-        out = _ratio(top, variance, 1.5)
+        out = _ratio(top, np.where(variance > ROUNDING * b, variance, 0.0), 1.5)
         self._update(r, r * r)
         return out
 
@@ -278,23 +284,41 @@ def rewards_of(reward: Callable[[Transition], Any], step: Transition) -> Float:
     """Return the (B,) rewards of a step in fresh memory; those of a user's own are checked.
 
     Raises:
-        ArgumentError: If it fails, or returns another shape, or no finite numbers for a lane.
+        ArgumentError: If it fails, or returns anything but one real number per lane.
     """
     if getattr(reward, "__module__", None) == __name__:
         return np.array(reward(step), dtype=np.float64)
+    step.protect()
     try:
-        rewards = np.array(reward(step), dtype=np.float64)
-    except (PortfolioError, NotImplementedError):
+        found = np.asarray(reward(step))
+    except PortfolioError:
         raise
     except Exception as error:
         raise ArgumentError(f"reward {_name_of(reward)!r} raised {raised(error)}.") from error
     lanes = step.terminated.shape
-    if rewards.shape != lanes:
+    if found.shape != lanes or found.dtype.kind not in "fiub":
         raise ArgumentError(
-            f"reward {_name_of(reward)!r} returned shape {rewards.shape}, expected {lanes}: one "
-            "per lane."
+            f"reward {_name_of(reward)!r} returned shape {found.shape} of {found.dtype}, expected "
+            f"{lanes} of numbers: one per lane."
         )
-    return rewards
+    return np.array(found, dtype=np.float64)
+
+
+def forget(reward: Callable[[Transition], Any], lanes: NDArray[np.bool_]) -> None:
+    """Let a reward that remembers something forget some lanes.
+
+    Raises:
+        ArgumentError: If it fails.
+    """
+    if isinstance(reward, Reward):
+        try:
+            reward.reset(lanes)
+        except PortfolioError:
+            raise
+        except Exception as error:
+            raise ArgumentError(
+                f"reset of reward {_name_of(reward)!r} raised {raised(error)}."
+            ) from error
 
 
 def check_finite(reward: Callable[[Transition], Any], rewards: Float) -> None:

@@ -21,10 +21,10 @@ from portfolio_env.simulation.episodes import Episodes, When
 from portfolio_env.simulation.executor import Account
 from portfolio_env.simulation.market_arrays import Benchmark, market_arrays
 from portfolio_env.simulation.rewards import (
-    Reward,
     RewardSpec,
     Transition,
     check_finite,
+    forget,
     make_reward,
     rewards_of,
 )
@@ -123,6 +123,7 @@ class Simulator:
         self.logits_scale = float(logits_scale)
         self.rules = self._rules(execution, adjustment)
         self.arrays = market_arrays(self.market.panel, self.costs, execution == "next_open")
+        self._check_interest()
         self._benchmark = Benchmark(self.arrays, self.costs.delisting_haircut)
         self._allocate()
         self.initial = self._checked_initial(initial)
@@ -131,7 +132,7 @@ class Simulator:
     # ---- construction
 
     def _rules(self, execution: str, adjustment: float) -> NDArray[np.void]:
-        limits, costs, year = self.constraints, self.costs, self.market.periods_per_year
+        limits, costs = self.constraints, self.costs
         rules = np.zeros(1, dynamics.RULES)
         rules["softmax"] = self.action == "logits"
         rules["next_open"] = execution == "next_open"
@@ -140,13 +141,19 @@ class Simulator:
         rules["no_trade_band"] = limits.no_trade_band
         rules["max_turnover"] = limits.max_turnover or NO_LIMIT
         rules["max_period_turnover"] = limits.max_period_turnover or NO_LIMIT
-        rules["cash_rate"] = costs.cash_rate_annual / year
-        rules["margin_rate"] = costs.margin_rate_annual / year
-        rules["borrow_rate"] = costs.borrow_rate_annual / year
         rules["haircut"] = costs.delisting_haircut
         rules["fixed_fee"] = costs.fixed_fee
         rules["initial_value"] = self.initial_value
         return rules
+
+    def _check_interest(self) -> None:
+        """Refuse a range that begins before a dated rate of interest."""
+        start = self.episodes.start
+        if np.isnan(self.arrays.interest[start]).any():  # once known, a rate holds until the next
+            raise ArgumentError(
+                f"the range starts at {self.market.timestamps[start]}, before the first of the "
+                "dated rates of interest in costs: give earlier rates, or a later start."
+            )
 
     def _allocate(self) -> None:
         b, n = self.num_lanes, self.n_assets
@@ -258,8 +265,7 @@ class Simulator:
         fresh[dynamics.CASH] = held[:, 0]
         fresh[dynamics.CONCENTRATION] = (held**2).sum(-1)
         state.ledger[:, which] = fresh
-        if isinstance(self.reward, Reward):
-            self.reward.reset(self._all if lanes is None else lanes)
+        forget(self.reward, self._all if lanes is None else lanes)
 
     def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
         """Return (len(which), N + 1) start weights, once first bars and assets are known."""
@@ -335,21 +341,24 @@ class Simulator:
         return [tuple(self.market.assets[column] for column in row) for row in self.assets]
 
     @property
-    def periods_per_year(self) -> float:
-        """Bars per year."""
-        return self.market.periods_per_year
+    def periods_per_year(self) -> float | None:
+        """Bars per year where they were stated; None where they are counted."""
+        stated = self.market.panel.stated_periods_per_year
+        return None if np.isnan(stated) else stated
 
     def account(self) -> Account:
         """Return the accounts as they are now, see ``executor.Executor``; copies."""
         ledger = self.ledger
-        flows = (ledger[row].copy() for row in (dynamics.TURNOVER, dynamics.COST, dynamics.CARRY))
         return Account(
             self.market.timestamps[self.t],
             ledger[dynamics.VALUE].copy(),
             self.weights.copy(),
             self.held.copy(),
             self._money_before_trading(),
-            *flows,
+            ledger[dynamics.TURNOVER].copy(),
+            ledger[dynamics.COST].copy(),
+            ledger[dynamics.CARRY].copy(),
+            self.arrays.interest[np.maximum(self.t - 1, 0), 0],
         )
 
     def _money_before_trading(self) -> Float:

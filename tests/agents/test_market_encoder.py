@@ -46,6 +46,20 @@ class Small(Encoder):
         return mixed
 
 
+class AgainstMean(Encoder):
+    """Attention of one kind, by operations that can be mapped."""
+
+    channels, mixes_assets = FEATURES, True
+
+    def __init__(self, n_features: int, window: int) -> None:
+        super().__init__(n_features, window)
+        self.layer: nn.Module = nn.Linear(n_features, n_features)
+
+    def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        last: Tensor = self.layer(windows[:, -1])
+        return last - last.mean(1, keepdim=True)
+
+
 def small(**options: Any) -> Embeddings:
     th.manual_seed(0)
     dropout = options.pop("dropout", 0.0)
@@ -191,7 +205,7 @@ def test_training_mode_draws_dropout_anew_and_frozen_encoders_do_not_drop(market
         assert not th.equal(embeddings(T), embeddings(T))
     embeddings.freeze()
     assert th.equal(embeddings.train()(T), embeddings(T))
-    assert not any(p.requires_grad for p in embeddings.encoder.parameters())
+    assert not embeddings(T).requires_grad
     embeddings.freeze(False)
     assert embeddings.encoder.training
     assert embeddings(T).requires_grad
@@ -210,6 +224,42 @@ def test_frozen_encoders_whose_weights_move_without_a_trace_are_run_again(market
     moved = embeddings(T)
     assert encoder.calls == [5, 5] and not th.allclose(moved, first)
     th.testing.assert_close(moved, naive(embeddings, market, T))
+
+
+def test_frozen_encoders_get_no_gradients_and_what_is_frozen_by_hand_stays(market: Any) -> None:
+    module = Small(FEATURES, WINDOW)
+    module.labels.requires_grad_(False)  # as users do with a part that they have trained
+    embeddings = Embeddings(module)
+    embeddings.bind(*market)
+    windows, tradable = market[0][None, :WINDOW], market[1][None, WINDOW - 1]
+    for frozen in (True, False):
+        embeddings.freeze(frozen)
+        for out in (embeddings(T), embeddings.encode(windows, tradable)):
+            assert out.requires_grad != frozen
+        assert not module.labels.weight.requires_grad
+        assert module.gru.weight_hh_l0.requires_grad
+
+
+@pytest.mark.parametrize("assets", [None, th.tensor([[0, 2], [3, 1]] * 4)])
+def test_encoders_can_be_mapped(market: Any, assets: Tensor | None) -> None:
+    """By torch.vmap, in which nobody knows which bars are the same."""
+    embeddings = Embeddings(AgainstMean(FEATURES, WINDOW)).eval()
+    embeddings.bind(*market)
+    rows = T.reshape(2, 4)
+    own = None if assets is None else assets.reshape(2, 4, 2)
+    with th.no_grad():
+        mapped = th.vmap(embeddings)(*((rows,) if own is None else (rows, own)))
+        expected = naive(embeddings, market, T, assets)
+    th.testing.assert_close(mapped.flatten(0, 1), expected)
+
+
+def test_an_encoder_without_weights_may_mix_assets(market: Any) -> None:
+    encoder = AgainstMean(FEATURES, WINDOW)
+    encoder.layer = nn.Identity()
+    embeddings = Embeddings(encoder)
+    embeddings.bind(*market)
+    assets = th.tensor([[0, 2]] * len(T))
+    th.testing.assert_close(embeddings(T, assets), naive(embeddings, market, T, assets))
 
 
 def test_binding_another_market_forgets_the_first(market: Any) -> None:

@@ -127,6 +127,37 @@ def test_a_sampled_universe_is_told_too(small: Market) -> None:
         assert rows(lanes(small, mode, universe=2).reset(seed=0)[0]).shape == (3, 2, rows.width)
 
 
+def traced(market: Market, mode: str, encoder: str) -> tuple[Any, dict[str, th.Tensor]]:
+    """Values of observations by a network, and one batch of them."""
+    env = lanes(market, mode)
+    net = PerAssetActorCritic(MarketRows.of(env, encoder=encoder)).eval()
+    given, _ = env.reset(seed=0)
+    parts = given if isinstance(given, dict) else {"flat": given}
+
+    def value(parts: dict[str, th.Tensor]) -> th.Tensor:
+        return net(parts.get("flat", parts))[2]
+
+    return value, {name: th.as_tensor(part) for name, part in parts.items()}
+
+
+@pytest.mark.parametrize("encoder", ["per_asset", "mlp"])
+@pytest.mark.parametrize("mode", MODES)
+def test_networks_can_be_mapped(small: Market, mode: str, encoder: str) -> None:
+    """By torch.vmap, as TorchRL does it: no check looks at numbers there."""
+    value, parts = traced(small, mode, encoder)
+    with th.no_grad():
+        mapped = th.vmap(value)({name: part.expand(2, *part.shape) for name, part in parts.items()})
+        th.testing.assert_close(mapped, value(parts).expand(2, -1))
+
+
+@pytest.mark.parametrize("mode", ["flat", "index"])
+def test_networks_can_be_compiled(small: Market, mode: str) -> None:
+    value, parts = traced(small, mode, "per_asset")
+    with th.no_grad():
+        compiled = th.compile(value, backend="eager", fullgraph=True)
+        th.testing.assert_close(compiled(parts), value(parts))
+
+
 def test_what_a_space_does_not_tell_is_asked_for_by_name(small: Market) -> None:
     window = PortfolioEnv(small, observation="window", window=WINDOW)
     flat = FlattenObservation(window).observation_space

@@ -9,7 +9,15 @@ from helpers.panels import panel_of
 
 import portfolio_env as pe
 from agents.training.config import TrainConfig
-from baselines import BASELINES, load_baseline, make_baseline, save_baseline, strategies
+from baselines import (
+    BASELINES,
+    Baseline,
+    PortfolioModel,
+    load_baseline,
+    make_baseline,
+    save_baseline,
+    strategies,
+)
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.runner import run_backtests
@@ -121,7 +129,11 @@ def test_functions_keep_to_constraints(mine):
         ("my_rules:TrendRul", {}, "did you mean TrendRule"),
         ("my_rules:NoBaseline", {"x": 1}, "must be a subclass of baselines.Baseline"),
         ("my_rules:options", {"more": 2}, "must be a subclass of baselines.Baseline"),
-        ("my_rules:half", {"bars": 2}, r"is a function and takes no \['bars'\]"),
+        (
+            "my_rules:half",
+            {"bars": 2},
+            r"'half', ...\) has no option 'bars'; it has constraints, e",
+        ),
         ("my_rules:np.save", {"file": "x"}, "must be a subclass"),
         ("os:system", {"command": "touch x"}, "a module of Python itself"),
         ("subprocess:run", {"args": ["touch", "x"]}, "a module of Python itself"),
@@ -150,6 +162,120 @@ def test_nothing_else_is_called(mine, name, options, says):
 def test_what_it_answers_is_checked(mine, name, says):
     with pytest.raises(ArgumentError, match=says):
         make_baseline(f"my_rules:{name}", MARKET).predict_weights(40)
+
+
+class Rule(PortfolioModel):
+    """In the asset of the highest number, or cash."""
+
+    def in_one(self, numbers):
+        best = np.nanargmax(np.r_[0.0, numbers])
+        return np.eye(1, self.market.n_assets + 1, best)[0]
+
+
+class ReadsNextBar(Rule):
+    def target(self, past):
+        t = len(past.close) - 1
+        return self.in_one(self.market.close[t + 1] - self.market.close[t])
+
+
+class ReadsLastBar(Rule):
+    def target(self, past):
+        last = self.market.panel.close[min(len(past.close), self.market.n_bars - 1)]
+        return self.in_one(last - past.close[-1])
+
+
+class KeepsPrices(Rule):
+    def __init__(self, market):
+        super().__init__(market)
+        self.prices = {"all": market.panel.close}
+
+    def target(self, past):
+        return self.in_one(past.close[-1] - self.prices["all"][-1])
+
+
+class Draws(Rule):
+    def target(self, past):
+        return np.random.default_rng().dirichlet(np.ones(self.market.n_assets + 1))
+
+
+class Remembers(Rule):
+    """Impure, but blameless: its own generator, memory, market and past."""
+
+    def __init__(self, market):
+        super().__init__(market)
+        self.generator, self.seen = np.random.default_rng(0), []
+
+    def target(self, past):
+        self.seen.append(len(past.close))
+        drawn = self.generator.dirichlet(np.ones(self.market.n_assets + 1))
+        return drawn if self.market.tradable[self.seen[-1] - 1].any() else np.eye(1, len(drawn))[0]
+
+
+class Foresees(ReadsNextBar):
+    oracle = True  # which says that it does
+
+
+@pytest.mark.parametrize("kind", [ReadsNextBar, ReadsLastBar, KeepsPrices, Draws])
+def test_what_reads_later_bars_is_refused(kind):
+    model = make_baseline(kind, MARKET)
+    with pytest.raises(
+        ArgumentError, match=rf"{kind.__name__} at bar \d+ .* knows the future.*Read"
+    ):
+        for t in (40, 50, 60):
+            model.predict_weights(t)
+
+
+def test_what_reads_the_past_is_decided_once(mine):
+    model = make_baseline(Remembers, MARKET)
+    for t in range(40, 50):
+        model.predict_weights(t)
+    assert model.seen == [*range(41, 51)]
+    assert make_baseline(Foresees, MARKET).predict_weights(40).sum() == 1
+    make_baseline("my_rules:half", MARKET).predict_weights(0)
+
+
+class NoTarget(PortfolioModel):
+    pass
+
+
+class Fails(ReadsNextBar):
+    def __init__(self, market, **options):
+        raise KeyError("options")
+
+
+class TakesNothing(ReadsNextBar):
+    def __init__(self):
+        pass
+
+
+class OneLane(Baseline):
+    def weights(self, observation):
+        return np.ones(5) / 5
+
+
+class NoLane(Baseline):
+    def weights(self, observation):
+        return observation["nothing"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "says"),
+    [
+        (NoTarget, {}, "NoTarget raised TypeError: .*abstract"),
+        (Fails, {}, r"Fails raised KeyError: 'options' \(test_baseline_plugins.py"),
+        (TakesNothing, {}, r"TakesNothing does not take the market and \[\]: too many"),
+        ("momentum", {"bars": 3}, r"momentum does not take the market and \['bars'\]: got an"),
+        (
+            OneLane,
+            {},
+            r"OneLane answered with the shape \(5,\): it must be \(1, 5\), for each lane",
+        ),
+        (NoLane, {}, r"NoLane raised KeyError: 'nothing' \(test_baseline_plugins.py"),
+    ],
+)
+def test_what_is_wrong_with_a_class_is_told(kind, options, says):
+    with pytest.raises(ArgumentError, match=says):
+        account(make_baseline(kind, MARKET, **options))
 
 
 def test_strategies_of_an_evaluation(mine, tmp_path):
@@ -205,7 +331,7 @@ def test_saved_by_name(mine, own_module, tmp_path, caplog):
     own_module("my_rules", SOURCE + "\n# another line")
     with caplog.at_level(logging.WARNING):
         load_baseline(tmp_path / "kept" / "model", MARKET)
-    assert "the source of baseline 'my_rules:half' has changed" in caplog.text
+    assert "the source of the baseline my_rules:half has changed" in caplog.text
     with pytest.raises(ArgumentError, match="which no file can name"):
         save_baseline(make_baseline(lambda past: past, MARKET), tmp_path / "kept" / "other")
 
@@ -217,13 +343,16 @@ def test_a_file_brings_no_code(own_module, tmp_path):
     tree = {"options": {}, "fit_period": None, "fitted_on": None, "learned": {}}
     for name, says in (
         ("beside:Rule", "nothing that is loaded can bring code"),
-        ("os:system", "finds no source"),
+        ("os:system", "Python itself"),
         ("subprocess:run", "Python itself"),
         ("numpy:save", "must be a subclass"),
+        ("numpy:load", "of which it has no record"),
     ):
+        recorded = {"baseline": {} if name == "numpy:load" else {name: "0"}}
         options = {} if name == "beside:Rule" else {"args": ["touch", "here"]}
         file = tmp_path / ("own" if name == "beside:Rule" else "kept") / "model"
-        save_tensors(file, tree | {"baseline": name, "options": options}, kind="baseline")
+        content = tree | {"baseline": name, "options": options, "plugins": recorded}
+        save_tensors(file, content, kind="baseline")
         with pytest.raises((ArgumentError, DataError), match=says):
             load_baseline(file, MARKET)
     hidden = tree | {"baseline": "ensemble", "options": {"members": ["beside:Rule"]}}
@@ -231,6 +360,15 @@ def test_a_file_brings_no_code(own_module, tmp_path):
     with pytest.raises(DataError, match="of which it has no record"):
         load_baseline(tmp_path / "mix", MARKET)
     assert "beside" not in sys.modules
+
+
+def test_a_file_beside_its_module(mine, tmp_path):
+    save_baseline(make_baseline("my_rules:half", MARKET), tmp_path / "model")
+    assert load_baseline(tmp_path / "model", MARKET).model_info()["name"] == "half"
+    del sys.modules["my_rules"]
+    with pytest.raises(DataError, match="import it in your program before you load the file"):
+        load_baseline(tmp_path / "model", MARKET)
+    assert "my_rules" not in sys.modules
 
 
 def test_names_of_built_in_ones_stay():

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import portfolio_env as pe
-from baselines import make_baseline
+from baselines import BASELINES, make_baseline
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
 
@@ -93,3 +93,34 @@ def test_bad_arguments():
         make_baseline("equal_wait", MARKET)
     with pytest.raises(ArgumentError, match='observation="index"'):
         make_baseline("cash", MARKET).predict(np.zeros(7))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("momentum", {"lookbak": 3}, r"'momentum', ...\) has no option 'lookbak'; .* 'lookback'"),
+        ("eg", {"alpha_": 3}, "it has constraints, eta, every, start"),
+        ("cash", {"every": 2}, "'cash', ...\\) has no option 'every'"),
+    ],
+)
+def test_an_unknown_option_is_told_with_the_nearest(name, options, message):
+    with pytest.raises(ArgumentError, match=message):
+        make_baseline(name, MARKET, **options)
+
+
+def test_a_baseline_introduces_itself():
+    model = make_baseline("momentum", MARKET, lookback=20, every="month")
+    assert repr(model).startswith("Momentum(every='month', lookback=20, ")
+    assert repr(model).endswith("; 4 assets)")
+    model.fit(MARKET.panel, (0, 60))
+    days = " to ".join(str(MARKET.timestamps[row])[:10] for row in (0, 59))
+    assert repr(model).endswith(f"; fitted on {days})")
+    assert days in model._repr_html_()
+
+
+def test_every_baseline_introduces_itself_in_a_line():
+    for name in BASELINES:
+        if name != "ensemble":  # of baselines that need longer markets
+            text = repr(make_baseline(name, MARKET))
+            assert text.startswith(f"{BASELINES[name].__name__}(") and "\n" not in text
+            assert len(text) < 400

@@ -25,7 +25,8 @@ def walk(assets=5, bars=BARS, seed=0, drift=8e-4, **options):
     common = rng.standard_t(5, (bars, 2)) * 0.007 @ rng.normal(0.7, 0.4, (2, assets))
     own = rng.standard_t(5, (bars, assets)) * 0.01
     steps = common + own + rng.normal(drift, 8e-4, assets)
-    return pe.load_market(prices(np.cumprod(1 + steps, axis=0)), **options)
+    close = prices(np.cumprod(1 + steps, axis=0))
+    return pe.load_market(close, periods_per_year=252, **options)
 
 
 def prices(close):

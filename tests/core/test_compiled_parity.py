@@ -77,8 +77,6 @@ class Step:
         rules["max_turnover"] = limits.max_turnover or np.inf
         rules["max_period_turnover"] = limits.max_period_turnover or np.inf
         rules["initial_value"] = 1e4
-        for name in ("cash_rate", "margin_rate", "borrow_rate"):
-            rules[name] = rng.choice([0.0, rng.uniform(0, 1e-2)])
         rules["haircut"] = rng.choice([0.0, 0.4])
         rules["fixed_fee"] = rng.choice([0.0, 5.0, 500.0])
         self.market = self._market(rng, n)
@@ -107,6 +105,7 @@ class Step:
             quiet=(tradable & ~delisted).all(1),
             rates=rng.uniform(0, rng.choice([0.0, 1e-3, 0.2]), (2, n)),
             impact=impact,
+            interest=rng.uniform(0, 1e-2, (BARS, 3)) * rng.choice([0.0, 1.0], 3),
         )
 
     def _lanes(self, rng: np.random.Generator, weights: Any) -> dynamics.Lanes:

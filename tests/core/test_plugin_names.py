@@ -1,7 +1,10 @@
 """Plug-ins by name: found, told apart from what is built in, and never part of what is loaded."""
 
+import hashlib
 import sys
 from importlib.metadata import EntryPoint
+from types import ModuleType
+from zipfile import ZipFile
 
 import pytest
 
@@ -48,6 +51,9 @@ def test_built_in_and_plugin(module):
         ("nets_b.deeper:Mine", "nets_b.deeper"),
         ("nets_c:Mine", "raised ZeroDivisionError: division by zero"),
         ("nets_d:Mine", "raised ModuleNotFoundError: No module named 'not_there'"),
+        ("nets_k:Mine", "raised SystemExit: 2"),
+        ("nets_l:Mine", "raised ZeroDivisionError: Mine"),
+        ("nets_b:__naem__", "choose from Mine"),
         ("a:b:c", "unknown encoder"),
         (7, "unknown encoder 7"),
     ],
@@ -56,6 +62,8 @@ def test_what_is_wrong_is_named(module, name, says):
     module("nets_b", "Mine = 1")
     module("nets_c", "1 / 0")
     module("nets_d", "import not_there")
+    module("nets_k", "raise SystemExit(2)")
+    module("nets_l", "def __getattr__(name): raise ZeroDivisionError(name)")
     with pytest.raises(ArgumentError, match=says.replace("(", "\\(")):
         names.find("encoder", name, KNOWN)
 
@@ -96,6 +104,42 @@ def test_a_folder_of_files_is_no_package(module, tmp_path):
     assert names.source_hash("runs_g.payload:Mine")
     with pytest.raises(DataError, match="lies in that folder"):
         names.changed_sources({"runs_g.payload:Mine": ""}, tmp_path / "runs_g")
+
+
+def test_no_part_of_a_package_lies_in_what_is_loaded(module, tmp_path, monkeypatch):
+    """Its __init__.py runs first, and links lead elsewhere."""
+    own = module("mine_h", "Mine = 1")
+    run = tmp_path / "run_h"
+    (run / "inner").mkdir(parents=True)
+    for init in (run / "__init__.py", run / "inner" / "__init__.py"):
+        init.write_text("raise SystemExit('imported')")
+    for link in (run / "linked.py", run / "inner" / "linked.py"):
+        link.symlink_to(own)
+    monkeypatch.syspath_prepend(run)
+    for name in ("run_h.linked:Mine", "run_h.inner.linked:Mine", "linked:Mine"):
+        with pytest.raises(DataError, match="lies in that folder"):
+            names.changed_sources({name: ""}, run)
+    (tmp_path / "same_h").symlink_to(run)
+    for folder, name in ((run, "same_h.linked:Mine"), (tmp_path / "same_h", "run_h.linked:Mine")):
+        with pytest.raises(DataError, match="lies in that folder"):
+            names.changed_sources({name: ""}, folder)
+    assert not any(name.startswith(("run_h", "same_h")) for name in sys.modules)
+
+
+def test_a_module_in_a_zip(tmp_path, monkeypatch):
+    with ZipFile(tmp_path / "nets.zip", "w") as archive:
+        archive.writestr("zipped_i.py", "Mine = 1")
+    monkeypatch.syspath_prepend(tmp_path / "nets.zip")
+    assert names.source_hash("zipped_i:Mine") == hashlib.sha256(b"Mine = 1").hexdigest()
+    with pytest.raises(DataError, match="lies in that folder"):
+        names.changed_sources({"zipped_i:Mine": ""}, tmp_path)
+    assert "zipped_i" not in sys.modules
+
+
+def test_a_module_of_no_file(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ghost_j", ModuleType("ghost_j"))
+    with pytest.raises(ArgumentError, match="finds no source"):
+        names.source_hash("ghost_j:Mine")
 
 
 @pytest.mark.parametrize("name", ["sys:exit", "__main__:Mine", "math:sin", "nowhere:Mine"])

@@ -24,7 +24,7 @@ from portfolio_env.data.reports import exploration_plots
 from portfolio_env.files.csv_files import neutral, original, write_csv
 from portfolio_env.files.safe_names import file_name, printable
 from portfolio_env.plotting.figures import plot_label
-from portfolio_env.rendering import render_ansi, render_rgb
+from portfolio_env.rendering import Frame, render_ansi, render_rgb
 
 STRANGE = (
     "$x^$", "$\\frac{1}{0}$", "_hidden", "__", "100%", "%s%n", "{0}", "\\", "C:\\x",
@@ -138,18 +138,15 @@ def test_converted_files_keep_strange_names(prices, tmp_path, suffix, capsys):
 
 def test_pictures_of_an_account_with_strange_names():
     assets = list(STRANGE)
-    account = {
-        "assets": assets,
-        "timestamp": np.datetime64("2020-01-01"),
-        "values": np.array([1.0, 1.1]),
-        "weights": np.full(len(assets) + 1, 1 / (len(assets) + 1)),
-        "drawdown": 0.0,
-    }
+    days = np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]")
+    weights = np.full((2, len(assets) + 1), 1 / (len(assets) + 1))
+    ones = np.ones((2, len(assets)))
+    account = Frame(tuple(assets), days, ones, np.array([1.0, 1.1]), weights, np.zeros(2))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        render_rgb(**account)
-        assert len(render_ansi(**account).splitlines()) == len(assets) + 2
-    assert "\x1b" not in render_ansi(**account)
+        render_rgb(account)
+        assert len(render_ansi(account).splitlines()) == len(assets) + 2
+    assert "\x1b" not in render_ansi(account)
 
 
 def test_long_names_leave_room_for_what_they_name():

@@ -146,18 +146,22 @@ def test_sentences_of_special_cases():
     assert "knows the future" in said["seer"]
     assert "nothing to compare" in said["broke"]
     assert said["heavy"] == "heavy could not run: needs a library"
-    assert "compared with" in said["equal_weight"]
+    assert "is the benchmark" in said["equal_weight"]
     assert said["twin"] == "twin is the same account as equal_weight."
 
 
 def test_overall_sentence():
-    assert overall(FOUND).startswith("The best of 3 strategies, much_better, beats equal weight")
+    assert overall(FOUND).startswith(
+        "much_better, the best of 3, significantly outperforms equal weight"
+    )
     luck = {f"noise_{seed}": account(MARKET + noise(seed) / 3) for seed in range(20, 30)}
     found = compare(luck | {"equal_weight": account(MARKET)}, **FEW)
     assert found.superiority.p_value > 0.05
-    assert overall(found).startswith("None of 10 strategies significantly beats equal weight")
+    assert overall(found).startswith(
+        "No strategy significantly outperforms equal weight (best of 10: "
+    )
     behind = compare({"own": account(MARKET - 1e-4), "equal_weight": account(MARKET)}, **FEW)
-    said = "None of 1 strategy is ahead of equal weight: the best, own, made -2.5 % a year against"
+    said = "No strategy is ahead of equal weight (best of 1: own, -2.5 % a year)."
     assert overall(behind).startswith(said)
     alone = compare({"equal_weight": account(MARKET)}, **FEW)
     assert overall(alone) == "No test of the best strategy against equal weight."
@@ -174,8 +178,9 @@ def test_the_best_is_not_said_to_beat_because_another_one_does():
     assert found.superiority.best == "wild" and found.superiority.p_value < 0.01
     assert "wild does not beat" in sentence(found, "wild")
     assert "steady, taken alone, beats" in sentence(found, "steady")
-    assert overall(found).startswith("One or more of 2 strategies beat equal weight (p = 0.0")
-    assert "the best, wild, does not significantly" in overall(found)
+    said = "At least one of 2 strategies significantly outperforms equal weight (p = 0.0"
+    assert overall(found).startswith(said)
+    assert "but for wild, which grew most, this is not significant" in overall(found)
 
 
 def test_what_never_held_anything_is_told_from_skill():
@@ -183,7 +188,7 @@ def test_what_never_held_anything_is_told_from_skill():
     idle = account(np.zeros(K))
     idle.held[:] = np.eye(3)[0]
     found = compare({"hrp": idle, "equal_weight": account(MARKET - 0.004)}, **FEW)
-    assert found.table.loc["hrp", "remark"] == "nothing but cash"
+    assert found.table.loc["hrp", "remark"] == "never invested"
     said = sentence(found, "hrp")
     assert ", taken alone, beats" in said and said.endswith(" It never invested.")
 
@@ -277,12 +282,49 @@ def test_files(tmp_path):
 def test_gate_sentences():
     opened = GateDecision(passed=True, estimate=0.05, low=0.01, p_value=0.01)
     closed = GateDecision(passed=False, estimate=0.05, low=-0.01, p_value=0.1)
-    assert gate_sentence("ppo", opened).startswith("Gate open: ppo made +5.0 % a year")
-    assert "lower bound +1.0;" in gate_sentence("ppo", opened)
+    assert gate_sentence("ppo", opened).startswith("Validation gate open: ppo made +5.0 % a year")
+    assert "(lower bound +1.0)" in gate_sentence("ppo", opened)
     short = GateDecision(passed=False, estimate=0.1, low=-np.inf, p_value=np.nan)
-    assert gate_sentence("ppo", short).startswith("Gate closed: ppo made +10.0 % a year against")
-    assert "on the validation range, too short for a lower bound;" in gate_sentence("ppo", short)
-    assert gate_sentence("ppo", closed).endswith("gated: equal weight.")
+    assert gate_sentence("ppo", short).startswith(
+        "Validation gate closed: ppo made +10.0 % a year against"
+    )
+    assert "on the validation range (too short for a lower bound)" in gate_sentence("ppo", short)
+    assert gate_sentence("ppo", closed).endswith(", so ppo_gated holds equal weight.")
     assert "flatters" in gate_sentence("ppo", closed, chosen_there=True)
     broke = GateDecision(passed=False, estimate=-np.inf, low=-np.inf, p_value=1.0)
     assert "ruined on the validation range" in gate_sentence("ppo", broke)
+
+
+def test_the_headline_is_the_table_in_few_columns():
+    few = FOUND.headline()
+    assert list(few.index) == list(FOUND.table.index)
+    row, whole = few.loc["worse"], FOUND.table.loc["worse"]
+    assert row["growth"] == round(100 * whole["annual_log_growth"], 2)
+    assert row["low"] == round(100 * whole["growth_difference_low"], 2)
+    assert few.loc["seer", "remark"] == "oracle"
+
+
+def test_comparisons_introduce_themselves():
+    growth = 100 * FOUND.table["annual_log_growth"]["much_better"]
+    assert repr(FOUND).startswith(f"Comparison(much_better {growth:+.1f} % a year, 7 others; ref")
+    page = FOUND._repr_html_()
+    assert page.count("<tr>") >= len(FOUND.table) and "nan" not in page
+    result = RESULTS["worse"]
+    assert repr(result).startswith("BacktestResult(150 from 2020-01-01 to 2020-05-30; 2 assets; ")
+    assert f"Sharpe {result.metrics()['sharpe']:.2f}" in repr(result)
+    assert "largest drawdown" in result._repr_html_()
+
+
+def test_plots_are_figures_that_show_themselves():
+    figure = FOUND.plot()
+    values, losses = figure.axes
+    drawn = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert set(drawn) == set(FOUND.distinct)  # each account once, no oracle
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert values.get_title() == "Account value" and losses.get_title() == "Drawdown"
+    chosen = FOUND.plot(["seer", "worse"])
+    assert [text.get_text() for text in chosen.legends[0].get_texts()] == ["seer", "worse"]
+    with pytest.raises(ArgumentError, match="unknown strategy 'wors': did you mean"):
+        FOUND.plot(["wors"])
+    account = RESULTS["worse"].plot("mine")
+    assert [axes.get_title() for axes in account.axes] == ["mine", "Drawdown", "Weights"]

@@ -63,7 +63,7 @@ ALONE = "equal_weight,cash,best_asset,momentum,needy,fitted"
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     """The folder of an evaluation of baselines alone, and what was printed."""
-    folder, out = tmp_path_factory.mktemp("alone"), io.StringIO()
+    folder, out = tmp_path_factory.mktemp("alone") / "run", io.StringIO()
     more = ("--commissions", "0,10,50", "--capital", 5000, "--records", "parquet")
     arguments = (*QUICK, *RANGES, *more, "--baselines", ALONE, "--out", folder)
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out):
@@ -82,7 +82,42 @@ def test_the_table_holds_every_strategy_oracles_and_failures_last(alone):
     assert table.loc["needy", "remark"] == "could not run: Needy needs a library; pip install it"
     for name in table.index:
         assert f"{name} " in printed
-    assert "look" not in printed.partition("\n")[0]
+    assert "evaluation" not in printed.partition("\n")[0]
+
+
+def test_growth_at_other_commissions_and_orders_are_printed(alone):
+    printed = alone[1]
+    assert "Growth % at other commissions" in printed and "50 bp" in printed
+    assert "Orders of momentum for 5,000" in printed
+    table, _, sentences = printed.partition("Growth %")[0].rpartition("└")
+    assert all(len(line) <= 80 for line in table.splitlines())
+    assert "- momentum" in sentences
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_numbers_are_printed_for_programs(tmp_path, monkeypatch, capsys):
+    more = ("--baselines", "cash", "--commissions", "0,50", "--out", tmp_path / "runs" / "x")
+    found = json.loads(command(monkeypatch, capsys, *QUICK, *more, "--format", "json"))
+    assert set(found["strategies"]) == {"cash", "equal_weight"}
+    assert found["growth_by_commission"]["equal_weight"].keys() == {"0.0", "50.0"}
+    told = command(monkeypatch, capsys, *QUICK, *more, "--format", "csv")
+    table = pd.read_csv(io.StringIO(told), index_col="strategy")
+    written = pd.read_csv(
+        tmp_path / "runs" / "x" / "evaluation" / "test" / "table.csv", index_col="strategy"
+    )
+    pd.testing.assert_frame_equal(table, written)
+    told = command(monkeypatch, capsys, *QUICK, *more, "--format", "markdown")
+    assert "| cash | " in told and "| --- |" in told
+
+
+def test_a_wrong_path_is_told_before_torch_is_imported(tmp_path):
+    code = "import sys, evaluate; sys.argv = ['evaluate.py', 'nowhere']; status = evaluate.main(); "
+    code += "print(status, 'torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.stdout == "1 False\n"
+    assert done.stderr.startswith("error: nowhere is not a run folder")
 
 
 def test_baselines_are_fitted_to_the_training_range(alone):
@@ -186,7 +221,6 @@ def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, cap
     ("arguments", "message"),
     [
         (["nowhere"], "is not a run folder"),
-        (["nowhere", "--market", "synthetic"], "are those of the run nowhere"),
         ([*QUICK, "--baselines", "equal_wait"], "did you mean equal_weight"),
         ([*QUICK, "--commissions", "0;10"], "give numbers such as 0,10,25"),
         ([*QUICK, "--events", "events.csv"], "events.csv"),
@@ -243,8 +277,8 @@ def test_evaluates_a_run_against_baselines(run, monkeypatch, capsys):
         account = pd.read_csv(folder / name / "account.csv")
         total = account["value"].iloc[-1] / account["value"].iloc[0] - 1
         assert total == pytest.approx(table.loc[name, "total_return"])
-    twin = "ppo" if "Gate open: ppo" in printed else "equal_weight"
-    assert f"Gate {'open' if twin == 'ppo' else 'closed'}: ppo" in printed
+    twin = "ppo" if "gate open: ppo" in printed else "equal_weight"
+    assert f"gate {'open' if twin == 'ppo' else 'closed'}: ppo" in printed
     values = [pd.read_csv(folder / n / "account.csv")["value"] for n in ("ppo_gated", twin)]
     assert values[0].to_numpy() == pytest.approx(values[1].to_numpy())
     facts = json.loads((folder / "metrics.json").read_text())
@@ -265,13 +299,13 @@ def test_another_model_of_the_run_is_another_trial(run, monkeypatch, capsys):
     command(monkeypatch, capsys, run, *quick)
     shutil.copy(run / "final_model.safetensors", run / "best_model.safetensors")
     same = command(monkeypatch, capsys, run, *quick, "--model", "best")
-    assert "look 2" in same and "different agents" not in same
+    assert "evaluation 2 on" in same and "different agents" not in same
     assert "flatters it" in same
     agent = load_tensors(run / "best_model.safetensors", kind="agent")
     agent["counters"]["num_timesteps"] += 1
     save_tensors(run / "best_model.safetensors", agent, kind="agent")
     other = command(monkeypatch, capsys, run, *quick, "--model", "best")
-    assert "look 3" in other and "2 different agents" in other
+    assert "evaluation 3 on" in other and "2 different agents" in other
 
 
 @pytest.mark.slow

@@ -124,8 +124,9 @@ def test_oracles_are_fitted_to_the_test_of_their_fold_and_marked(judged):
 def test_other_commissions_are_in_the_page(judged):
     path, _ = judged
     free = growth(path, "momentum", costs={"commission_bps": 0})
-    year = 252 / (len(values(path, "momentum")) - 1)
-    assert f"{100 * np.log(free) * year:+.1f} [" in page_of(path)
+    times = load_market(MARKET).timestamps[plan_of(path)[0]["test"][0] :]
+    years = (times[-1] - times[0]) / np.timedelta64(36_525 * 864, "s")
+    assert f"{100 * np.log(free) / years:+.1f} [" in page_of(path)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -149,8 +150,8 @@ def test_the_gate_decides_in_every_fold(judged, seed):
 
 def test_decisions_of_the_gate_are_printed_by_fold(judged):
     _, printed = judged
-    assert printed.count("Gate open") == printed.count("Gate closed") == 2
-    assert "fold 1: Gate open: ppo_seed_0" in printed
+    assert printed.count("gate open") == printed.count("gate closed") == 2
+    assert "fold 1: Validation gate open: ppo_seed_0" in printed
 
 
 def test_seeds_are_summarised(judged):

@@ -4,7 +4,8 @@ import pandas as pd
 import pytest
 
 import evaluate as command
-from agents.training.tasks import MarketConfig, market_task
+from agents.settings.market import MarketConfig
+from agents.training.tasks import market_task
 from baselines.strategies import baseline_strategies
 from portfolio_env import evaluation
 from portfolio_env.errors import ArgumentError

@@ -121,7 +121,7 @@ def test_rounding_is_no_trade():
         for name in ("buy_and_hold", "cash")
     }
     figures = practical_figures(results, {}, {})
-    years = len(results["cash"].costs) / market.periods_per_year
+    years = len(results["cash"].costs) / results["cash"].periods_per_year
     assert figures.loc["buy_and_hold", "trades_per_year"] * years == pytest.approx(3)
     assert figures.loc["buy_and_hold", "cost_bps"] == pytest.approx(10)
     assert figures.loc["cash", "trades_per_year"] == 0

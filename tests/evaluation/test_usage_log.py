@@ -1,4 +1,4 @@
-"""The registry counts every use of a test range, and forgets none."""
+"""The log counts every use of a test range, by all runs of a folder, and forgets none."""
 
 import resource
 import subprocess
@@ -13,12 +13,14 @@ from portfolio_env.errors import DataError
 from portfolio_env.evaluation.usage_log import (
     Trial,
     earlier_sharpes,
+    log_of,
     looks_warning,
     make_look,
     range_hash,
     read_looks,
     record_look,
 )
+from portfolio_env.files.atomic import read_json
 
 MARKET = pe.load_market("synthetic?assets=3&bars=60")
 AGENT = Trial("ppo", "a", agent=True, sharpe=1.0)
@@ -32,14 +34,61 @@ def look(start=30, end=60, trials=(AGENT, BENCHMARK), market=MARKET):
 
 
 def test_looks_at_one_range_are_counted(tmp_path):
-    assert read_looks(tmp_path) == []
+    assert read_looks(tmp_path / "run") == []
     first, second = look(), look(trials=[replace(AGENT, fingerprint="c", sharpe=2.0), BENCHMARK])
-    assert record_look(tmp_path, first) == []
-    assert record_look(tmp_path, look(start=31)) == []  # another range
-    assert record_look(tmp_path, second) == [first]
-    assert record_look(tmp_path, first) == [first, second]
-    assert len(read_looks(tmp_path)) == 4
-    assert read_looks(tmp_path)[2] == second
+    assert record_look(tmp_path / "run", first) == []
+    assert record_look(tmp_path / "run", look(start=31)) == []  # another range
+    assert record_look(tmp_path / "run", second) == [first]
+    assert record_look(tmp_path / "run", first) == [first, second]
+    assert len(read_looks(tmp_path / "run")) == 4
+    assert read_looks(tmp_path / "run")[2] == second
+
+
+@pytest.fixture
+def runs(tmp_path):
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    return folder
+
+
+def agent(number):
+    return replace(AGENT, fingerprint=f"agent {number}", sharpe=float(number))
+
+
+def test_ten_runs_of_a_search_are_ten_trials(runs):
+    for number in range(10):
+        earlier = record_look(runs / f"run_{number}", look(trials=[agent(number), BENCHMARK]))
+        assert len(earlier) == number
+    assert earlier_sharpes(earlier, [agent(9), BENCHMARK]) == [*map(float, range(9))]
+    (runs / "run_3" / "looks.json").unlink()  # a run that is deleted was tried all the same
+    assert len(record_look(runs / "run_10", look())) == 10
+    assert len(read_looks(runs / "run_9")) == 1  # a run's own are its own
+    assert record_look(runs / "run_10", look(start=31)) == []  # another range
+    assert len(list((runs / "test_set_usage").glob("*.json"))) == 2
+
+
+def test_what_runs_of_earlier_versions_keep_is_counted_once(runs, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    for number in range(2):
+        record_look(elsewhere / "old", look(trials=[agent(number)]))
+    (elsewhere / "old").rename(runs / "old")  # without the log of the folder it comes from
+    assert len(record_look(runs / "new", look(trials=[agent(2)]))) == 2
+    assert len(record_look(runs / "new", look(trials=[agent(3)]))) == 3
+    assert len(record_look(runs / "old", look(trials=[agent(4)]))) == 4
+
+
+def test_the_runs_of_a_walk_forward_share_the_log_of_its_neighbours(runs):
+    (runs / "whole").mkdir()
+    (runs / "whole" / "walk_forward.json").write_text("{}")
+    part = runs / "whole" / "fold_0" / "seed_1"
+    assert log_of(part, look()) == log_of(runs / "whole", look()) == log_of(runs / "run", look())
+
+
+def test_damage_in_another_run_is_said_and_does_not_stop_this_one(runs, caplog):
+    record_look(runs / "one", look())
+    (runs / "one" / "looks.json").write_text("{")
+    assert len(record_look(runs / "two", look())) == 1  # the log has it
+    assert "evaluations of another run are not counted" in caplog.text
 
 
 def test_warning_says_how_often_and_how_many_agents():
@@ -48,7 +97,7 @@ def test_warning_says_how_often_and_how_many_agents():
     assert "evaluation 2 on this test range (the first was on 2030-01-02)" in again
     assert "agents" not in again  # one and the same
     other = look(trials=[replace(AGENT, fingerprint="c")])
-    assert "with 2 different agents" in looks_warning(earlier, other)
+    assert "of 2 different agents" in looks_warning(earlier, other)
 
 
 def test_what_was_tried_before_counts_once():
@@ -76,11 +125,15 @@ def test_a_range_is_its_prices(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "{}", '[{"date": "x"}]', "[3]"])
-def test_a_damaged_registry_is_not_started_anew(tmp_path, text):
-    (tmp_path / "looks.json").write_text(text)
-    with pytest.raises(DataError, match=r"looks\.json is damaged"):
-        record_look(tmp_path, look())
-    assert (tmp_path / "looks.json").read_text() == text
+def test_a_damaged_log_is_not_started_anew(runs, text):
+    log = log_of(runs / "run", look())
+    log.parent.mkdir()
+    for file in (log, runs / "run" / "looks.json"):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        with pytest.raises(DataError, match=rf"{file.name} is damaged"):
+            record_look(runs / "run", look())
+        assert file.read_text() == text
 
 
 ROOT = Path(__file__).parents[2]
@@ -89,34 +142,35 @@ import sys
 sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "tests" / "evaluation")!r}]
 from test_usage_log import look, record_look
 for number in range(50):
-    record_look(sys.argv[1], look(start=10 + number % 2))
+    record_look(sys.argv[1] + "/" + sys.argv[2 + number % 2], look(start=10 + number % 2))
 """
 
 
 @pytest.mark.slow
 def test_processes_that_look_at_once_are_all_counted(tmp_path):
-    each = [sys.executable, "-c", FIFTY_LOOKS, str(tmp_path)]
+    each = [sys.executable, "-c", FIFTY_LOOKS, str(tmp_path), "one", "two"]
     processes = [subprocess.Popen(each, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     for process in processes:
         assert process.communicate(timeout=300)[1] == ""
         assert process.returncode == 0
-    looks = read_looks(tmp_path)
-    assert len(looks) == 150
-    assert sum(entry == look(start=10) for entry in looks) == 75
+    for run, start in (("one", 10), ("two", 11)):
+        assert read_looks(tmp_path / run) == [look(start=start)] * 75
+        logged = read_json(log_of(tmp_path / run, look(start=start)))["looks"]
+        assert len(logged) == 75
 
 
 def test_a_full_disk_leaves_the_registry_as_it_was(tmp_path):
-    record_look(tmp_path, look())
-    before = (tmp_path / "looks.json").read_bytes()
+    record_look(tmp_path / "run", look())
+    before = (tmp_path / "run" / "looks.json").read_bytes()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before), limits[1]))
     try:
         with pytest.raises(DataError, match=r"looks\.json cannot be written .*unchanged"):
-            record_look(tmp_path, look())
+            record_look(tmp_path / "run", look())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert (tmp_path / "looks.json").read_bytes() == before
-    assert len(record_look(tmp_path, look())) == 1
+    assert (tmp_path / "run" / "looks.json").read_bytes() == before
+    assert len(record_look(tmp_path / "run", look())) == 1
 
 
 def test_a_folder_that_takes_no_file_is_named(tmp_path):

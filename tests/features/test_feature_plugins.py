@@ -12,6 +12,8 @@ import pytest
 from helpers.panels import closes_only, panel_of
 
 from portfolio_env import ArgumentError, DataError, load_market, names
+from portfolio_env.evaluation.diagnostics.scenarios import PriceGap
+from portfolio_env.evaluation.diagnostics.stress import stressed
 from portfolio_env.features import ALL, FeaturePipeline, indicator, pipeline, select
 from portfolio_env.features.registry import INDICATORS
 
@@ -172,12 +174,48 @@ def test_what_an_indicator_declares_holds(module, panel, declared, says):
         (lambda bars: None, "returned the shape"),
         (lambda bars: bars.nothing, r"'<lambda>' raised AttributeError.*test_feature_plugins.py"),
         (lambda bars: np.random.default_rng().normal(size=bars.close.shape), "not the same twice"),
+        (lambda bars: [[1], [1, 2]], "'<lambda>' raised ValueError"),
         (3, "feature 3 must be a name or a function"),
     ],
 )
 def test_what_is_wrong_with_a_function_is_told_with_its_name(panel, function, says):
     with pytest.raises(ArgumentError, match=says):
         load_market(panel, features=["minimal", function])
+
+
+@pytest.mark.parametrize(
+    ("declared", "says"),
+    [
+        ({"windows": 5}, r"windows=5 must be a tuple of bars, e.g. \(10, 20\)"),
+        ({"windows": ("a",)}, "must be a tuple of bars"),
+        ({"lookback": 3}, "lookback=3 must be a function of the window"),
+        ({"memory": 3}, "memory=3 must be a function of the window"),
+        ({"inputs": "close volumes"}, "unknown input of an indicator 'volumes': did you mean vol"),
+        ({"lookback": lambda w: "a"}, "lookback of 'mine' at window 5 is 'a'; it must be a number"),
+        ({"lookback": lambda w: w / 2}, "is 2.5; it must be a number of rows"),
+        ({"lookback": lambda w: -1}, "is -1; it must be a number of rows"),
+        ({"memory": lambda w: -2}, "is -2; it must be a number of rows, or ALL"),
+    ],
+)
+def test_what_is_declared_is_checked(panel, declared, says):
+    def mine(bars, w):
+        return bars.close
+
+    with pytest.raises(ArgumentError, match=says):
+        load_market(panel, features=[indicator("own", "x", **{"windows": (5,)} | declared)(mine)])
+
+
+def test_infinite_values_are_unknown(panel):
+    def mine(bars):
+        return np.where(bars.close > np.nanmedian(bars.close[0]), np.inf, bars.close)
+
+    market = load_market(panel, features=mine, fit_end=300)  # one alone is a list of it
+    assert np.isfinite(market.features).all() and market.feature_names == ("mine",)
+
+
+def test_blanks_beside_commas(mine, panel):
+    names = ["return_1", "my_features:skew_15"]
+    assert load_market(panel, features=" , ".join(names)).feature_names == tuple(names)
 
 
 def test_volume_that_is_missing(mine, panel):
@@ -265,13 +303,37 @@ def test_saved_by_name(mine, module, panel, tmp_path, caplog):
     module("my_features", SOURCE + "\n# another line")
     with caplog.at_level(logging.WARNING):
         FeaturePipeline.load(path)
-    assert "the source of feature 'my_features:skew' has changed" in caplog.text
-    del plain["sha256"], plain["sources"]  # one that a file does not record counts as changed
-    other = tmp_path / "other" / "features.json"
-    other.parent.mkdir()
-    other.write_text(json.dumps(plain))
-    FeaturePipeline.load(other)
-    assert "other" in caplog.text
+    assert "the source of the feature my_features:skew has changed" in caplog.text
+
+
+def test_a_file_beside_its_module(mine, panel, tmp_path):
+    made = FeaturePipeline(["minimal", mine.skew]).fit(panel, 300)
+    made.save(path := tmp_path / "features.json")  # where my_features.py lies
+    assert FeaturePipeline.load(path).transform(panel).hash == made.transform(panel).hash
+    del sys.modules["my_features"]
+    with pytest.raises(DataError, match="import it in your program before you load the file"):
+        FeaturePipeline.load(path)
+    assert "my_features" not in sys.modules
+
+
+def test_a_market_in_a_file_imports_nothing(mine, module, panel, tmp_path, caplog):
+    made = load_market(panel, features=["minimal", mine.skew])
+    made.save(path := tmp_path / "market.npz")
+    scenario = PriceGap(size=0.1, at=400)
+    expected = stressed(made, scenario).hash
+    assert stressed(load_market(path), scenario).hash == expected
+    assert not caplog.records
+    module("my_features", SOURCE + "\n# another line")
+    with caplog.at_level(logging.WARNING):
+        changed = load_market(path)
+    assert changed.hash == made.hash
+    assert f"the source of the feature my_features:skew has changed since {path}" in caplog.text
+    del sys.modules["my_features"]
+    with pytest.raises(ArgumentError, match="import my_features first, if you trust it"):
+        stressed(changed, scenario)
+    assert "my_features" not in sys.modules
+    (tmp_path / "own" / "my_features.py").unlink()
+    assert load_market(path).hash == made.hash  # what was computed is there
 
 
 def test_a_file_brings_no_code(module, panel, tmp_path):
@@ -282,16 +344,20 @@ def test_a_file_brings_no_code(module, panel, tmp_path):
     for features, says in (
         ("beside:skew_20", "nothing that is loaded can bring code"),
         (["minimal", "1w:beside:skew_20"], "nothing that is loaded can bring code"),
-        ("sys:exit", "finds no source"),
+        ({"beside:skew": 20}, "nothing that is loaded can bring code"),
+        ("sys:exit", "a part of Python itself"),
         ("nowhere:skew", "finds no source"),
+        (" beside:other, minimal", "of which it has no record"),
     ):
-        path.write_text(json.dumps(plain | {"features": features}))
+        names = ("beside:skew", "sys:exit", "nowhere:skew")
+        kept = plain | {"features": features, "sources": dict.fromkeys(names, "0")}
+        path.write_text(json.dumps(kept))
         with pytest.raises((DataError, ArgumentError), match=says):
             FeaturePipeline.load(path)
     assert "beside" not in sys.modules
     elsewhere = tmp_path / "features.json"
     elsewhere.write_text(json.dumps(plain | {"features": "os:system"}))
-    with pytest.raises(ArgumentError, match="finds no source"):
+    with pytest.raises(DataError, match="of which it has no record"):
         FeaturePipeline.load(elsewhere)
     with pytest.raises(ArgumentError, match="Python itself"):
         FeaturePipeline.from_dict(plain | {"features": "os:system"}).transform(panel)

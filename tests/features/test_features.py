@@ -143,9 +143,10 @@ def test_what_the_panel_lacks_is_left_out_and_said(caplog, recwarn):
     panel = synthetic_panel(seed=3, bars=50, assets=2)
     panel = replace(panel, open=None, high=None, low=None, volume=None)
     pipeline._say_once.cache_clear()
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         market = load_market(panel)
         load_market(panel)
+    assert {record.levelname for record in caplog.records} == {"INFO"}
     assert market.feature_names == tuple(name for name in MINIMAL if name != "volume_change")
     assert caplog.text.count("volume_change (needs volume)") == 1
     assert market.panel.provenance["left_out"] == ["volume_change (needs volume)"]
@@ -279,3 +280,13 @@ def test_the_reference_stands_for_the_market():
     mean = FeaturePipeline(names).transform(panel)
     assert (mean.features[60:, 2, 0] < 0.9999).any()
     assert own.panel.provenance["features"]["reference"] == panel.assets[2]
+
+
+def test_a_pipeline_introduces_itself(market):
+    pipeline = FeaturePipeline(("minimal", "rsi_9"), scaler="rank")
+    assert repr(pipeline) == (
+        "FeaturePipeline(minimal, rsi_9, scaler='rank', scaling='pooled', bound=10.0, "
+        "reference=None; not fitted)"
+    )
+    assert repr(pipeline.fit(market, 200)).endswith("; fitted on 6 features)")
+    assert "rsi_9" in pipeline._repr_html_()

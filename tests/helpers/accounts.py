@@ -26,7 +26,7 @@ def account(log_returns, *, cost=0.001, assets=("A", "B"), start="2020-01-01"):
         costs=costs,
         carries=np.zeros(k),
         last_weights=held[-1],
-        periods_per_year=DAYS,
+        stated_periods_per_year=DAYS,
     )
 
 

@@ -32,8 +32,10 @@ def random_market(rng: np.random.Generator) -> Market:
     for values in (close, opens, volume):
         values[gaps] = np.nan
     has_open, has_volume = rng.random() < 0.9, rng.random() < 0.9
+    pauses = rng.choice([0.3, 1.0, 1.0, 3.5, 31.0], bars) if rng.random() < 0.5 else np.ones(bars)
     panel = PricePanel(
-        timestamps=np.datetime64("2021-01-04", "ns") + np.arange(bars) * np.timedelta64(1, "D"),
+        timestamps=np.datetime64("2021-01-04", "ns")
+        + (pauses.cumsum() * 86_400).astype("timedelta64[s]"),
         assets=tuple(f"A{i}" for i in range(n)),
         close=close,
         open=opens if has_open else None,
@@ -99,6 +101,10 @@ def random_costs(rng: np.random.Generator, market: Market) -> dict[str, Any]:
     for name in ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual"):
         if rng.random() < 0.4:
             costs[name] = float(rng.uniform(-0.5, 3))
+    if rng.random() < 0.2:  # a rate that changes, known from before the first bar on
+        days = market.timestamps[:1] + rng.integers(0, 40, 5).cumsum() * np.timedelta64(12, "h")
+        days = [np.datetime64("1900-01-01"), *np.unique(days)]
+        costs["cash_rate_annual"] = {str(day): float(rng.uniform(-0.5, 1)) for day in days}
     costs["delisting_haircut"] = float(rng.choice([0.0, 0.3, 1.0]))
     return costs
 

@@ -54,8 +54,11 @@ def unknown(held, mu, turnover):
     return np.nan, turnover
 
 
-@pytest.mark.parametrize("change", [lost_weight, made_money, unknown])
-def test_a_trade_that_breaks_conservation_stops_its_lane(broken, change):
+@pytest.mark.parametrize(
+    ("change", "off", "cost"),
+    [(lost_weight, "2e-06", 0.0), (made_money, "1e-06", -0.01), (unknown, "nan", np.nan)],
+)
+def test_a_trade_that_breaks_conservation_stops_its_lane(broken, change, off, cost):
     simulator = broken(change)
     before, start = simulator.weights.copy(), simulator.t.copy()
     with pytest.raises(plain("errors").ConservationError) as raised:
@@ -63,6 +66,8 @@ def test_a_trade_that_breaks_conservation_stops_its_lane(broken, change):
     message = str(raised.value)
     assert "lane 1" in message
     assert f"bar {start[1]} ({simulator.market.timestamps[start[1]]})" in message
+    assert f"off by {off} of the wealth" in message
+    assert simulator.ledger[COST, 1] == pytest.approx(cost, abs=1e-9, nan_ok=True)
     assert "10000 before" in message and "fault of the program" in message
     assert (simulator.t - start).tolist() == [1, 0, 1]  # the others have moved on
     assert (simulator.weights[1] == before[1]).all()
@@ -91,14 +96,14 @@ def test_a_trade_in_what_cannot_be_traded_stops_its_lane(broken):
         held[3], held[4] = held[3] + held[4], 0.0
         return mu, turnover
 
-    simulator = broken(moved)
+    simulator = broken(moved, lane=2)  # the last: others would tidy up
     arrays = simulator.arrays
     arrays.tradable[:, 2:] = False
     arrays.quiet[:] = False
-    with pytest.raises(plain("errors").ConservationError, match="lane 1"):
+    with pytest.raises(plain("errors").ConservationError, match="lane 2"):
         simulator.step(np.zeros((3, 5)))
-    simulator.arrays.tradable[:] = True  # nothing is forgotten
-    simulator.step(np.zeros((3, 5)), np.array([True, False, True]))
+    arrays.tradable[:] = arrays.quiet[:] = True  # and nothing remembers that it was not
+    simulator.step(np.zeros((3, 5)), np.array([True, True, False]))
 
 
 def test_compiled_trades_are_checked_as_well():

@@ -191,6 +191,23 @@ class Wrong(CostModel):
         return np.zeros((0, 0)) if self.impact is None else self.impact(panel)
 
 
+class Unwritten(CostModel):
+    pass
+
+
+def one_bar_ahead(panel):
+    """Small coefficients that know the next bar, every third row."""
+    out = np.full(panel.close.shape, 1e-9)
+    rows = np.arange(0, len(out) - 1, 3)
+    out[rows] *= 1 + (panel.close[rows + 1] > panel.close[rows])
+    return out
+
+
+def test_numbers_of_numpy_are_numbers(market):
+    env = PortfolioEnv(market, window=1, costs=Wrong(np.full(3, 0.1), fixed_fee=np.float32(1)))
+    assert env.simulator.rules["fixed_fee"] == 1
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [
@@ -202,6 +219,9 @@ class Wrong(CostModel):
         (Wrong(np.full(3, 0.1), lambda p: p.close[:4]), "must have the shape"),
         (Wrong(np.full(3, 0.1), lambda p: -p.close), "at least 0"),
         (Wrong(np.full(3, 0.1), lambda p: p.close / p.close[-1]), "know the future"),
+        (Wrong(np.full(3, 0.1), one_bar_ahead), "know the future"),
+        (Wrong(np.full(3, 0.1), fixed_fee="1"), "must be a finite number"),
+        (Unwritten(), r"Unwritten must define rates\(assets\)"),
         (Wrong(np.full(3, 0.1), lambda p: 1 / 0), "raised ZeroDivisionError"),
         (Wrong("many"), "rates of Wrong raised ValueError"),
     ],

@@ -201,12 +201,11 @@ def ragged_market(rng, bars: int, n: int) -> Market:
 def replay(simulator: Simulator, targets: np.ndarray, next_open: bool) -> tuple[list, list, list]:
     """The same episode by the slow account, from the panel alone."""
     panel, costs = simulator.market.panel, simulator.costs
-    n, year = len(panel.assets), panel.periods_per_year
+    n, seconds = len(panel.assets), panel.timestamps.astype(np.int64) / 1e9
     buy, sell = costs.rates(n)
     account = Account(
         simulator.initial_value, [0.0] * n, buy.tolist(), sell.tolist(), costs.fixed_fee,
-        costs.cash_rate_annual / year, costs.margin_rate_annual / year, costs.borrow_rate_annual /
-        year,
+        costs.cash_rate_annual, costs.margin_rate_annual, costs.borrow_rate_annual,
     )  # fmt: skip
     impact = costs.impact_coefficients(panel)
     values, turnovers, paid = [], [], []
@@ -229,7 +228,7 @@ def replay(simulator: Simulator, targets: np.ndarray, next_open: bool) -> tuple[
         account.rebalance(target.tolist(), marks, panel.tradable[row].tolist(), slope)
         turnovers.append(account.traded / before)
         paid.append(account.paid)
-        account.carry(marks)
+        account.carry(marks, (seconds[t + 1] - seconds[t]) / (365.25 * 24 * 60 * 60))
         for i in range(n):
             if last_bar[i] == t and not next_open:
                 account.liquidate(i, marks[i], costs.delisting_haircut)
@@ -362,14 +361,18 @@ def test_hand_computed_episode():
     simulator.step([[0.0, 1.0, 0.0]])
     assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(200 / 1.01, rel=1e-15)
     assert simulator.ledger[dynamics.COST, 0] == pytest.approx(100 - 100 / 1.01, rel=1e-12)
+    assert not simulator.truncated[0]
     simulator.step([[1.0, 0.0, 0.0]])
     assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(200 / 1.01 * 0.99, rel=1e-15)
     assert simulator.truncated[0]
     assert not simulator.terminated[0]
 
 
-def test_ruin_terminates_and_keeps_the_debt_visible():
-    market = price_market(np.array([[0.4, 1.0], [1.0, 1.0], [1.0, 1.0]]))
+@pytest.mark.parametrize(
+    ("asked", "move", "left"), [([-2.0, 3.0, 0.0], 0.4, -8000.0), ([-1.0, 2.0, 0.0], 0.5, 0.0)]
+)
+def test_ruin_terminates_and_keeps_the_debt_visible(asked, move, left):
+    market = price_market(np.array([[move, 1.0], [1.0, 1.0], [1.0, 1.0]]))
     simulator = Simulator(
         market,
         window=1,
@@ -378,21 +381,23 @@ def test_ruin_terminates_and_keeps_the_debt_visible():
         constraints={"max_leverage": 3.0, "max_weight": 3.0},
     )
     simulator.reset(lambda _: None)
-    reward = simulator.step([[-2.0, 3.0, 0.0]])
+    reward = simulator.step([asked])
     assert simulator.terminated[0]
-    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(-8000)
+    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(left)
     assert reward[0] == pytest.approx(np.log(dynamics.LOG_FLOOR))
     assert simulator.weights[0].tolist() == [1.0, 0.0, 0.0]
 
 
+@pytest.mark.parametrize("start", [1.0, 1e4])
 @pytest.mark.parametrize("night", [0.4, 2 / 3])  # debts are left, or nothing
-def test_an_account_ruined_overnight_trades_nothing(night):
+def test_an_account_ruined_overnight_trades_nothing(night, start):
     closes = np.array([[1.0, 1.0], [night, 1.0], [1.0, 1.0]])
     opens = 100 * np.array([[1.0, 1.0], [1.0, 1.0], [night, 1.0], [night, 1.0]])
     simulator = Simulator(
         price_market(closes, opens=opens), window=1, action="weights", execution="next_open",
         costs=TransactionCosts(10, cash_rate_annual=0.05, margin_rate_annual=0.05),
         constraints={"max_leverage": 3.0, "max_weight": 3.0}, initial=[-2.0, 3.0, 0.0],
+        initial_value=start,
     )  # fmt: skip
     simulator.reset(lambda _: None)
     simulator.step(simulator.weights)  # what is held stays
@@ -401,8 +406,8 @@ def test_an_account_ruined_overnight_trades_nothing(night):
     assert carry < 0
     simulator.step([[-0.5, 0.0, 1.5]])
     assert simulator.terminated[0]
-    left = value * (1 + 3 * (night - 1) * 1e4 / value)
-    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(left)
+    left = value * (1 + 3 * (night - 1) * start / value)
+    assert simulator.ledger[dynamics.VALUE, 0] == pytest.approx(left, abs=1e-9 * start)
     assert simulator.ledger[dynamics.TURNOVER, 0] == 0
     assert simulator.ledger[dynamics.COST, 0] == 0
     assert simulator.ledger[dynamics.CARRY, 0] == 0
@@ -433,6 +438,16 @@ def test_ruin_is_a_thousandth_of_the_first_value_however_slowly_it_is_lost(facto
         assert simulator.ledger[dynamics.DRAWDOWN, 0] == pytest.approx(1 - value / 1e4, abs=1e-12)
         assert simulator.terminated[0] == (value <= 10.0)
     assert simulator.terminated[0]
+
+
+@pytest.mark.parametrize(("left", "is_ruined"), [(0.001, True), (0.00101, False)])
+def test_an_account_is_ruined_by_a_loss_of_exactly_all_but_a_thousandth(left, is_ruined):
+    market = price_market(np.array([[left, 1.0], [1.0, 1.0]]))
+    simulator = Simulator(market, window=1, action="weights", initial=[0.0, 1.0, 0.0])
+    simulator.reset(lambda _: None)
+    simulator.step(simulator.weights)
+    assert simulator.ledger[dynamics.VALUE, 0] == 1e4 * left
+    assert simulator.terminated[0] == is_ruined
 
 
 def test_a_frozen_asset_keeps_its_value_and_the_rest_is_split_as_asked():

@@ -46,6 +46,31 @@ def short(step):
 def broken(step):
     return step.nothing
 
+def scalar(step):
+    return 0.5
+
+def nothing(step):
+    return None
+
+def imaginary(step):
+    return step.log_return * 1j
+
+def writes(step):
+    step.held[:] = 0
+    return step.log_return
+
+def writes_ledger(step):
+    returns = step.log_return
+    returns -= step.cost
+    return returns
+
+class Unwritten(Reward):
+    pass
+
+class Stubborn(Calmar):
+    def reset(self, lanes):
+        raise KeyError("lanes")
+
 instance = Calmar()
 """
 
@@ -120,7 +145,14 @@ def test_nothing_else_is_called(mine, monkeypatch, tmp_path, spec, says):
     ("name", "says"),
     [
         ("lost", "reward 'my_rewards:lost' is -inf in lane 0; it must be finite"),
-        ("short", r"reward 'my_rewards:short' returned shape \(1,\), expected \(3,\): one per"),
+        ("short", r"reward 'my_rewards:short' returned shape \(1,\) of float64, expected \(3,\)"),
+        ("scalar", r"returned shape \(\) of float64, expected \(3,\)"),
+        ("nothing", r"returned shape \(\) of object"),
+        ("imaginary", r"returned shape \(3,\) of complex128, expected \(3,\) of numbers"),
+        ("writes", r"'my_rewards:writes' raised ValueError: .*read-only \(my_rewards.py, line \d+"),
+        ("writes_ledger", "read-only"),
+        ("Unwritten", r"Unwritten must define __call__\(step\)"),
+        ("Stubborn", r"reset of reward 'my_rewards:Stubborn' raised KeyError: .*my_rewards.py"),
         ("broken", r"'my_rewards:broken' raised AttributeError: .*my_rewards.py, line \d+"),
     ],
 )

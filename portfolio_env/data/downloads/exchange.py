@@ -157,7 +157,7 @@ def _connected(name: str, symbols: Sequence[str]) -> Any:
     try:
         import ccxt
     except ImportError as error:
-        raise DataError("exchanges need ccxt; pip install 'portfolio-env[data]'") from error
+        raise DataError("exchanges need ccxt; pip install ccxt pyarrow") from error
     if name not in ccxt.exchanges:
         raise unknown("exchange", name, ccxt.exchanges)
     exchange = getattr(ccxt, name)({"enableRateLimit": True})

@@ -275,7 +275,7 @@ def _yfinance() -> Any:
     try:
         import yfinance
     except ImportError as error:
-        raise DataError("Yahoo needs yfinance; pip install 'portfolio-env[yahoo]'") from error
+        raise DataError("Yahoo needs yfinance; pip install yfinance pyarrow") from error
     return yfinance
 
 

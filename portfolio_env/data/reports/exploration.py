@@ -316,7 +316,7 @@ def _covariances(panel: PricePanel) -> list[Markup]:
         del labels["ledoit_wolf"]
         parts.append(paragraph("The shrunk covariance is left out: it needs scikit-learn."))
     for method, label in labels.items():
-        matrix = statistics.covariance(returns[:, kept], panel.periods_per_year, method)
+        matrix = statistics.covariance(returns[:, kept], panel.bars_per_year(), method)
         shown = pd.DataFrame(matrix, names, names).map("{:.4f}".format)
         parts.append(folded(label, table(shown)))
     return parts

@@ -49,7 +49,7 @@ def rolling_correlation(panel: PricePanel) -> Figure:
 def rolling_volatility(panel: PricePanel) -> Figure:
     """Plot yearly volatility of the last 30 bars, with lines at 50 and 100 % where in range."""
     returns = statistics.simple_returns(panel.close)
-    values = 100 * statistics.rolling_volatility(returns, panel.periods_per_year, WINDOW)
+    values = 100 * statistics.rolling_volatility(returns, panel.bars_per_year(), WINDOW)
     figure, grid = _lines(panel.timestamps, values, panel.assets, palette(panel.assets))
     for axes, name, line in zip(grid, panel.assets, values.T, strict=True):
         known = line[np.isfinite(line)]

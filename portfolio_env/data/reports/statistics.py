@@ -19,6 +19,7 @@ from portfolio_env import metrics
 from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.timeline import bars_per_year
 from portfolio_env.names import unknown
 
 COVARIANCES = ("sample", "ledoit_wolf", "ewma")
@@ -119,9 +120,7 @@ def covariance(
     try:
         from sklearn.covariance import ledoit_wolf
     except ImportError as error:
-        raise PortfolioError(
-            "ledoit_wolf needs scikit-learn; pip install 'portfolio-env[data]'"
-        ) from error
+        raise PortfolioError("ledoit_wolf needs scikit-learn; pip install scikit-learn") from error
     return np.asarray(ledoit_wolf(rows)[0], np.float64) * periods_per_year
 
 
@@ -187,7 +186,7 @@ def scipy_stats() -> Any:
     try:
         from scipy import stats
     except ImportError as error:
-        raise PortfolioError("this needs scipy; pip install 'portfolio-env[data]'") from error
+        raise PortfolioError("this needs scipy; pip install scipy") from error
     return stats
 
 
@@ -205,12 +204,14 @@ def asset_statistics(panel: PricePanel) -> pd.DataFrame:
         max_drawdown; clustering (lag-1 autocorrelation of absolute returns); arch_lm_p (see
         ``arch_lm``); last_price. NaN where undefined.
     """
-    per_year = panel.periods_per_year
     rows = {}
     for name, close, returns in zip(
         panel.assets, panel.close.T, simple_returns(panel.close).T, strict=True
     ):
-        known, prices = returns[np.isfinite(returns)], close[np.isfinite(close)]
+        own = np.isfinite(close)
+        known, prices = returns[np.isfinite(returns)], close[own]
+        stated = panel.stated_periods_per_year
+        per_year = bars_per_year(panel.timestamps[own]) if np.isnan(stated) else stated
         series = pd.Series(known)
         any_return = len(known) > 0
         rows[name] = {

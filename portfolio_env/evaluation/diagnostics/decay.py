@@ -19,7 +19,6 @@ from portfolio_env.metrics.arrays import as_pair, as_series
 
 _NORMAL = NormalDist()
 _CONFIDENCE = 0.95
-_NOISE = 1e-12
 
 
 class Drift(NamedTuple):
@@ -46,7 +45,7 @@ def rolling_sharpe(returns: ArrayLike, periods_per_year: float, window: int = 12
     """Return the yearly Sharpe ratio within each window of so many periods in a row.
 
     Args:
-        returns: (K,) simple returns.
+        returns: (K,) simple returns, in excess of cash where it earns anything.
         periods_per_year: Periods per year.
         window: Periods, from 2 to K. The ratio of W periods is uncertain by about
             ``sqrt(periods_per_year / W)``: much of what moves is chance, see ``sharpe_drift``.
@@ -62,11 +61,8 @@ def rolling_sharpe(returns: ArrayLike, periods_per_year: float, window: int = 12
         raise ArgumentError(
             f"window={window!r} must be at least 2 and at most the {len(series)} periods there are."
         )
-    rolling = pd.Series(series).rolling(window)
-    deviation = rolling.std()
-    # The deviation of equal numbers is rounding noise, not risk.
-    ratio = rolling.mean() / deviation.where(deviation > _NOISE) * math.sqrt(periods_per_year)
-    return ratio.to_numpy()[window - 1 :]
+    windows = np.lib.stride_tricks.sliding_window_view(series, window)
+    return metrics.sharpe(windows.T, periods_per_year)
 
 
 def sharpe_drift(returns: ArrayLike, periods_per_year: float, split: float = 0.5) -> Drift:
@@ -132,7 +128,7 @@ def drift_table(result: BacktestResult, benchmark: BacktestResult) -> pd.DataFra
     if not np.array_equal(result.timestamps, benchmark.timestamps):
         raise ArgumentError("account and benchmark ran over different dates; use one range.")
     drifts = {
-        "sharpe": sharpe_drift(result.returns, result.periods_per_year),
+        "sharpe": sharpe_drift(result.excess_returns, result.periods_per_year),
         "correlation": correlation_drift(result.returns, benchmark.returns),
     }
     table = pd.DataFrame.from_dict(

@@ -97,7 +97,7 @@ def reality_check(
     """
     bounds = bounds or Bounds()
     panel = market.panel if isinstance(market, Market) else market
-    sharpe = float(metrics.sharpe(result.returns, result.periods_per_year))
+    sharpe = float(metrics.sharpe(result.excess_returns, result.periods_per_year))
     next_bar, error, last_bar = timing(result, panel)
     share, share_error = foresight(result, panel)
     volumes = panel.volume is not None

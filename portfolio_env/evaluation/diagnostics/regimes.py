@@ -179,7 +179,7 @@ def _model(series: FloatArray, regimes: int) -> Any:
         from statsmodels.tsa.regime_switching.markov_regression import MarkovRegression
     except ImportError as error:
         raise PortfolioError(
-            "detecting regimes needs statsmodels; pip install 'portfolio-env[evaluation]'"
+            "detecting regimes needs statsmodels; pip install statsmodels"
         ) from error
     return MarkovRegression(series, k_regimes=regimes, switching_variance=True)
 

@@ -16,7 +16,8 @@ from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
 from portfolio_env.evaluation.diagnostics.scenarios import Scenario
-from portfolio_env.features import FeaturePipeline
+from portfolio_env.features import FeaturePipeline, plugins
+from portfolio_env.features.presets import separate
 from portfolio_env.market import Market
 from portfolio_env.simulation.cost_models import made_costs
 
@@ -38,10 +39,12 @@ def stressed(market: Market, scenario: Scenario, *, seed: int = 0) -> Market:
 
     Raises:
         ArgumentError: If the scenario does not fit the market.
+            Also if it was loaded and names features of modules that are not imported.
         DataError: If the market does not say how its features are made.
     """
     panel = market.panel
-    if "features" not in panel.provenance:
+    told = panel.provenance.get("features")
+    if not isinstance(told, Mapping) or "features" not in told:
         raise DataError(
             "the market does not say how its features are made; make it with load_market, "
             "or stress the panel itself by scenario.prices(panel, generator)"
@@ -51,7 +54,8 @@ def stressed(market: Market, scenario: Scenario, *, seed: int = 0) -> Market:
     entry = {"scenario": type(scenario).__name__, **settings, "seed": seed}
     done = [*panel.provenance.get("stress", []), entry]
     made = replace(made, provenance={**panel.provenance, "stress": done})
-    return FeaturePipeline.from_dict(dict(panel.provenance["features"])).transform(made)
+    plugins.check_imported(separate(told["features"]))
+    return FeaturePipeline.from_dict(dict(told)).transform(made)
 
 
 def stress_test(

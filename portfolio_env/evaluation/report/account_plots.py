@@ -81,7 +81,7 @@ def rolling_measures(
     for name, result in results.items():
         year, times = result.periods_per_year, result.timestamps[window:]
         line = drawn[name].line(THIN)
-        upper.plot(times, rolling_sharpe(result.returns, year, window), **line)
+        upper.plot(times, rolling_sharpe(result.excess_returns, year, window), **line)
         deviation = pd.Series(result.returns).rolling(window).std().to_numpy()[window - 1 :]
         lower.plot(times, 100 * deviation * math.sqrt(year), **line)
     upper.axhline(0, color="gray", linewidth=0.8)

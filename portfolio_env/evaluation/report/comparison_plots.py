@@ -73,7 +73,7 @@ def risk_return(
     axes = figure.subplots()
     known = np.isfinite(panel.close).all(axis=0)
     moves = panel.close[1:, known] / panel.close[:-1, known] - 1
-    assets = _risk_return(moves, panel.periods_per_year)
+    assets = _risk_return(moves, panel.bars_per_year())
     axes.scatter(assets[:, 0], assets[:, 1], s=14, color=OTHERS, label="assets", zorder=1)
     if hindsight is not None:
         line: dict[str, Any] = {"color": "#57606a", "linewidth": 1.2}

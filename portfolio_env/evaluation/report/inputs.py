@@ -137,7 +137,7 @@ def report_inputs(
             "first_decision": look.first,
             "last_bar": look.last,
             "steps": len(comparison.results[comparison.reference].costs),
-            "periods_per_year": whole.market.periods_per_year,
+            "periods_per_year": comparison.results[comparison.reference].periods_per_year,
             "market_hash": whole.market.hash,
             "looks_before": len(earlier),
             "command": look.command,

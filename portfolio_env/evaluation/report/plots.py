@@ -1,5 +1,7 @@
 """Plots of backtests as matplotlib figures; matplotlib is imported when one is drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
@@ -9,7 +11,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env import metrics
-from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.statistics.bootstrap import resampled
 from portfolio_env.plotting.figures import (
     DOTS_PER_INCH,
@@ -21,7 +22,10 @@ from portfolio_env.plotting.figures import (
 )
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from portfolio_env.evaluation.backtest import BacktestResult
 
 MAX_LEGEND = 24  # more names than this are unreadable beside a plot
 MAX_CURVES = 6  # more lines than this are indistinguishable
@@ -75,7 +79,7 @@ def styles(
 
 def equity_curves(
     results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
-) -> "Figure":
+) -> Figure:
     """Plot the value of every account from 1, on a logarithmic axis where the values differ much.
 
     Args:
@@ -86,8 +90,14 @@ def equity_curves(
         PortfolioError: If matplotlib is not installed.
     """
     figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
-    axes = figure.subplots()
-    drawn = drawn or styles(list(results))
+    _draw_values(figure.subplots(), results, drawn or styles(list(results)))
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _draw_values(
+    axes: Axes, results: Mapping[str, BacktestResult], drawn: Mapping[str, Style]
+) -> None:
     growth = {name: result.values / result.values[0] for name, result in results.items()}
     for name, values in growth.items():
         axes.plot(results[name].timestamps, values, **drawn[name].line())
@@ -95,13 +105,11 @@ def equity_curves(
     axes.set(title="Account value", ylabel="value / initial value")
     value_axis(axes, np.concatenate([growth[n] for n, s in drawn.items() if s.label == n]))
     date_axis(axes)
-    figure.legend(loc="outside right upper", fontsize="small")
-    return figure
 
 
 def drawdown_curves(
     results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
-) -> "Figure":
+) -> Figure:
     """Plot the fraction each account has lost since its highest value.
 
     Args:
@@ -112,8 +120,14 @@ def drawdown_curves(
         PortfolioError: If matplotlib is not installed.
     """
     figure = new_figure((WIDTH, 3.8), DOTS_PER_INCH)
-    axes = figure.subplots()
-    drawn = drawn or styles(list(results))
+    _draw_drawdowns(figure.subplots(), results, drawn or styles(list(results)))
+    figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _draw_drawdowns(
+    axes: Axes, results: Mapping[str, BacktestResult], drawn: Mapping[str, Style]
+) -> None:
     deepest = 0.0
     for name, result in results.items():
         losses, style = -100 * metrics.drawdowns(result.values), drawn[name]
@@ -124,11 +138,53 @@ def drawdown_curves(
     axes.set(title="Drawdown", ylabel="below the highest value, %")
     axes.set_ylim(1.05 * deepest or -1, 0)
     date_axis(axes)
+
+
+def comparison_figure(
+    results: Mapping[str, BacktestResult], drawn: Mapping[str, Style] | None = None
+) -> Figure:
+    """Plot the values of accounts and, below, their drawdowns.
+
+    Args:
+        results: Backtests over the same dates, by the name to show.
+        drawn: How, see ``styles``.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((WIDTH, 6.0), DOTS_PER_INCH)
+    values, losses = figure.subplots(2, sharex=True, height_ratios=(2, 1))
+    drawn = drawn or styles(list(results))
+    _draw_values(values, results, drawn)
     figure.legend(loc="outside right upper", fontsize="small")
+    _draw_drawdowns(losses, results, drawn)
     return figure
 
 
-def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
+def account_figure(result: BacktestResult, title: str = "Account value") -> Figure:
+    """Plot one account: its value, its drawdown, and its weights after trading.
+
+    Args:
+        result: One backtest.
+        title: Title of the figure.
+
+    Raises:
+        PortfolioError: If matplotlib is not installed.
+    """
+    figure = new_figure((WIDTH, 7.5), DOTS_PER_INCH)
+    values, losses, weights = figure.subplots(3, sharex=True, height_ratios=(3, 2, 3))
+    style = {title: Style("#1f77b4", 1.5, label=title, zorder=3)}
+    _draw_values(values, {title: result}, style)
+    _draw_drawdowns(losses, {title: result}, style)
+    values.set_title(plot_label(title))
+    _draw_weights(weights, result, "Weights")
+    if len(result.assets) < MAX_LEGEND:
+        handles, labels = weights.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside right lower", fontsize="small")
+    return figure
+
+
+def weights_area(result: BacktestResult, title: str = "Weights") -> Figure:
     """Plot weights after trading, stacked over time; short positions and debt lie below zero.
 
     Args:
@@ -139,9 +195,15 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
         PortfolioError: If matplotlib is not installed.
     """
     figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
+    _draw_weights(figure.subplots(), result, title)
+    if len(result.assets) < MAX_LEGEND:
+        figure.legend(loc="outside right upper", fontsize="small")
+    return figure
+
+
+def _draw_weights(axes: Axes, result: BacktestResult, title: str) -> None:
     from matplotlib import color_sequences
 
-    axes = figure.subplots()
     palette = cycle(color_sequences["tab20"])
     colors = ["whitesmoke", *(next(palette) for _ in result.assets)]
     dates = result.timestamps[:-1]
@@ -154,9 +216,6 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> "Figure":
     axes.set(title=plot_label(title), ylabel="weight after trading", xlim=(dates[0], dates[-1]))
     axes.margins(y=0)
     date_axis(axes)
-    if len(names) <= MAX_LEGEND:
-        figure.legend(loc="outside right upper", fontsize="small")
-    return figure
 
 
 POINTS = 200  # points of a band: more cannot be seen

@@ -42,6 +42,7 @@ from portfolio_env.html import (
     table,
     write_page,
 )
+from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.plotting.returns import correlations, distributions
 
 OPEN = 4  # plots of weights that are not collapsed
@@ -172,7 +173,7 @@ def _risk(
 
 
 def _returns(page: Page, comparison: Comparison) -> None:
-    accounts = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
+    accounts = {n: r for n, r in drawable(comparison).items() if not is_constant(r.returns)}
     if len(accounts) < 2:
         return
     names, returns = list(accounts), np.column_stack([r.returns for r in accounts.values()])

@@ -19,6 +19,7 @@ from portfolio_env.evaluation.report.inputs import ReportInputs, drawable, numbe
 from portfolio_env.evaluation.report.plots import Style
 from portfolio_env.evaluation.statistics.overfitting import backtest_overfitting
 from portfolio_env.html import Page, bullets, folded, heading, paragraph, table
+from portfolio_env.metrics.arrays import is_constant
 
 CHECKS = {
     "sharpe": ("Sharpe", "{:.2f}"),
@@ -107,7 +108,7 @@ def decay_chapter(
     page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, Style]
 ) -> None:
     """Write the section on decay: falling ratios, rising correlations, lagged signals."""
-    results = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
+    results = {n: r for n, r in drawable(comparison).items() if not is_constant(r.returns)}
     reference = results.get(comparison.reference)
     if reference is None or len(reference.costs) < LEAST:
         return
@@ -179,12 +180,13 @@ def _edge_texts(edges: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
 
 def overfitting_chapter(page: Page, comparison: Comparison) -> None:
     """Write the section on the probability that the choice of the best strategy is overfitted."""
-    results = {n: r for n, r in drawable(comparison).items() if np.ptp(r.returns) > 0}
+    drawn = drawable(comparison).items()
+    results = {n: r for n, r in drawn if not is_constant(r.excess_returns)}
     periods = len(next(iter(results.values())).costs) if results else 0
     blocks = min(BLOCKS, periods // 4 // 2 * 2)
     if len(results) < 2 or blocks < 4:
         return
-    returns = np.column_stack([result.returns for result in results.values()])
+    returns = np.column_stack([result.excess_returns for result in results.values()])
     try:
         found = backtest_overfitting(returns, blocks=blocks)
     except ArgumentError:  # some account is all in cash for half of the range

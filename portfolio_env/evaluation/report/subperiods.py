@@ -204,7 +204,7 @@ def _told(
     except PortfolioError as error:
         return [paragraph(f"Regimes cannot be detected: {error}")]
     growth = growth_by_regime(results, path[:-1], REGIMES)
-    note = _regime_text(model, path, inputs.panel.periods_per_year)
+    note = _regime_text(model, path, inputs.panel.bars_per_year(*inputs.rows))
     parts = [heading("Filtered regimes")]
     if growth.loc[reference].notna().all():
         parts += _differences(page, "regimes", growth, reference, note)
@@ -213,7 +213,7 @@ def _told(
     rows = np.searchsorted(inputs.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
     if breaks:
         scores = detection_scores(
-            path, sorted(set(rows)), inputs.panel.periods_per_year, patience=PATIENCE
+            path, sorted(set(rows)), inputs.panel.bars_per_year(*inputs.rows), patience=PATIENCE
         )
         parts.append(
             paragraph(

@@ -156,7 +156,7 @@ def _rolling(axes: "Axes", result: BacktestResult, measure: str) -> None:
         axes.text(0.5, 0.5, "too short a record", ha="center", transform=axes.transAxes)
         return
     if measure == "Sharpe ratio":
-        rolling = rolling_sharpe(returns, year, window)
+        rolling = rolling_sharpe(result.excess_returns, year, window)
     else:
         deviation = pd.Series(returns).rolling(window).std().to_numpy()[window - 1 :]
         rolling = 100 * deviation * np.sqrt(year)

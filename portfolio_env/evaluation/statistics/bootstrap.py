@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.checks import check_integer, check_number
+from portfolio_env.metrics.arrays import ROUNDING
 
 FloatArray: TypeAlias = NDArray[np.float64]
 
@@ -77,7 +78,7 @@ def optimal_block_length(series: ArrayLike) -> float:
     # two.
     values = np.asarray(series, np.float64)
     n = len(values)
-    if n < 9 or np.ptp(values) == 0:
+    if n < 9 or np.ptp(values) <= ROUNDING * np.abs(values).max():
         return 1.0
     run = max(5, int(np.log10(n)))
     last = int(np.ceil(np.sqrt(n))) + run  # less than n, which is 9 or more

@@ -196,7 +196,5 @@ def _arch() -> Any:
     try:
         from arch import bootstrap
     except ImportError as error:
-        raise PortfolioError(
-            "this needs the library arch; pip install 'portfolio-env[evaluation]'"
-        ) from error
+        raise PortfolioError("this needs the library arch; pip install arch") from error
     return bootstrap

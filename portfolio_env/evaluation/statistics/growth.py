@@ -13,6 +13,7 @@ from portfolio_env.evaluation.statistics.bootstrap import (
     percentile_interval,
     resampled,
 )
+from portfolio_env.metrics.arrays import is_constant
 
 
 def growth_difference(
@@ -102,7 +103,7 @@ def growth_difference_test(
             f"{n} periods must be at least 3, lags={lags!r} from 0 to {n - 1} and "
             f"confidence={confidence!r} inside (0, 1)."
         )
-    if np.ptp(difference) == 0:
+    if is_constant(difference / periods_per_year):
         return Interval(float(difference[0]), np.nan, np.nan, np.nan)
     fitted = (
         _linear_model()
@@ -142,6 +143,6 @@ def _linear_model() -> Any:
         from statsmodels.regression import linear_model
     except ImportError as error:
         raise PortfolioError(
-            "growth_difference_test needs statsmodels; pip install 'portfolio-env[evaluation]'"
+            "growth_difference_test needs statsmodels; pip install statsmodels"
         ) from error
     return linear_model

@@ -16,7 +16,14 @@ from portfolio_env.evaluation.statistics.bootstrap import (
 from portfolio_env.metrics import MEASURES, RELATIVE_MEASURES, TrackRecord
 from portfolio_env.names import indices_of
 
-_RESAMPLED = ("returns", "turnovers", "cost_shares", "effective_numbers", "exposures")
+_RESAMPLED = (
+    "returns",
+    "excess_returns",
+    "turnovers",
+    "cost_shares",
+    "effective_numbers",
+    "exposures",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +171,7 @@ def _stacked_returns(records: Mapping[str, TrackRecord]) -> FloatArray:
 
 
 def _compounded(taken: FloatArray) -> TrackRecord:
-    """Return the track records (K, S, R) of resampled series (K, 5, S, R)."""
+    """Return the track records (K, S, R) of resampled series (K, 6, S, R)."""
     fields = dict(zip(_RESAMPLED, np.moveaxis(taken, 1, 0), strict=True))
     returns = fields["returns"]
     # Laid out like the resamples, time contiguous.

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.errors import ArgumentError
+from portfolio_env.metrics.arrays import ROUNDING
 
 
 class Overfitting(NamedTuple):
@@ -37,7 +38,8 @@ def backtest_overfitting(returns: ArrayLike, *, blocks: int = 16) -> Overfitting
     of Computational Finance 20, sections 2 and 3.
 
     Args:
-        returns: (K, N) simple returns of N >= 2 strategies: all that were tried, not the good ones.
+        returns: (K, N) simple returns, in excess of cash where it earns anything, of N >= 2
+            strategies: all that were tried, not the good ones.
         blocks: Even number of blocks, from 4 to 20; up to ``blocks - 1`` periods at the start are
             left out so that all are equally long.
 
@@ -88,7 +90,7 @@ def _sharpes(cut: NDArray[np.float64], picked: NDArray[np.float64]) -> NDArray[n
     means = picked @ around.sum(axis=1) / periods
     squares = picked @ np.square(around).sum(axis=1) / periods
     spread = squares - np.square(means)
-    if (spread <= 1e-12 * squares.max(axis=0)).any():
+    if (spread <= np.maximum(1e-12 * squares.max(axis=0), ROUNDING**2)).any():
         raise ArgumentError(
             "a strategy has no risk on some half of the record (it stays in cash?); leave it out."
         )

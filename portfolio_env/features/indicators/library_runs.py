@@ -29,8 +29,7 @@ def ta() -> ModuleType:
         import ta as library
     except ImportError as error:
         raise DataError(
-            "the features of the group 'ta' need the library ta, which is missing: "
-            "pip install 'portfolio-env[data]'"
+            "the features of the group 'ta' need the library ta, which is missing: pip install ta"
         ) from error
     module: ModuleType = library
     return module

@@ -19,6 +19,7 @@ from portfolio_env.simulation.simulator import Simulator
 LANES = 6
 COSTS = {"buy_commission_bps": 30, "sell_commission_bps": 50, "slippage_bps": 5}
 CARRY = {"cash_rate_annual": 0.05, "margin_rate_annual": 0.08, "borrow_rate_annual": 0.02}
+DATED = {"1990-01-01": 0.05, "2010-02-01": -0.03, "2010-06-01": 0.9}
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +76,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "adjusted weights": {"adjustment": 0.3},
     "haircut": {"costs": COSTS | {"delisting_haircut": 0.3}},
     "carry": {"costs": COSTS | CARRY},
+    "dated rate": {"costs": COSTS | CARRY | {"cash_rate_annual": DATED}},
     "impact": {"costs": COSTS | {"impact": 1.0}, "initial_value": 1e9},
     "fee": {"costs": COSTS | {"fixed_fee": 2.0}},
     "band": {"constraints": {"no_trade_band": 0.1}, "action": "logits"},
@@ -227,6 +229,7 @@ def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
         delisted=th.zeros(1, 2, dtype=th.bool),
         rates=th.full((2, 2), 0.01),
         impact=th.zeros(0, 0),
+        interest=th.zeros(1, 3),
         quiet=False,
         rules=dict.fromkeys(dynamics.RULES.names or (), 0.0)
         | {"adjustment": 1.0, "softmax": 1.0, "max_turnover": np.inf, "initial_value": 1e4},

@@ -201,9 +201,10 @@ def test_the_best_model_is_restored(planted):
     assert best > seen[-1][0]  # or the test shows nothing
     assert same(weights_of(agent), next(w for growth, w in seen if growth == best))
     env = PortfolioEnv(planted, window=1, observation="index", start=400, end=500)
-    growth = backtest(agent, env).log_returns.mean() * planted.periods_per_year
+    result = backtest(agent, env)
+    growth = result.log_returns.mean() * result.periods_per_year
     assert growth == pytest.approx(best, rel=1e-6)
-    assert trainer.best * planted.periods_per_year == pytest.approx(best)
+    assert trainer.best * result.periods_per_year == pytest.approx(best)
 
 
 def test_patience_ends_the_training(planted):

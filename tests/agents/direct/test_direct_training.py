@@ -94,6 +94,20 @@ def test_the_sharpe_ratio_can_be_climbed(planted):
     assert trainer.advance()["train/loss"] == pytest.approx(float(loss), rel=1e-5)
 
 
+def test_the_sharpe_ratio_that_is_climbed_is_over_cash(planted):
+    options = SHORT | {"loss": "sharpe", "costs": {"cash_rate_annual": 0.3}}
+    trainer = DirectTrainer(DirectAgent(planted.n_features), planted, 0, 400, **options)
+    with th.no_grad():
+        rollout = trainer._rollout(np.random.default_rng((0, 0)))
+        loss, _ = trainer._loss(rollout)
+    bars = rollout.bars.numpy()
+    days = (planted.timestamps[bars + 1] - planted.timestamps[bars]) / np.timedelta64(1, "D")
+    returns = np.expm1(rollout.growth.numpy().astype(float)) - 0.3 * days / 365.25
+    concentration = rollout.held.numpy()[..., 1:] ** 2
+    ratio = np.sqrt(252) * returns.mean() / np.hypot(returns.std(ddof=1), 1e-4)
+    assert float(loss) == pytest.approx(-ratio + 0.1 * concentration.sum(-1).mean(), rel=1e-3)
+
+
 @pytest.mark.parametrize("schedule", ["cosine", "plateau"])
 def test_averages_and_schedules_are_resumed_exactly(planted, schedule):
     options = {"ema": 0.7, "schedule": schedule, "validation": (400, 450), "prediction": 0.1}

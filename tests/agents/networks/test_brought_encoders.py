@@ -140,6 +140,48 @@ class NoWindow(nn.Linear):
     pass
 
 
+class NoSuperNorWeights(NoSuper):
+    def __init__(self, n_features: int, window: int) -> None: ...
+
+
+class Doubles(Plain):
+    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
+        return super().forward(windows, tradable).double()
+
+
+class Halves(Plain):
+    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
+        return super().forward(windows, tradable).half()
+
+
+class Elsewhere(Plain):
+    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
+        return super().forward(windows, tradable).to("meta")
+
+
+class Counts(Plain):
+    calls = 0
+
+    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(windows, tradable) + self.calls
+
+
+class Draws(Plain):
+    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
+        return super().forward(windows, tradable) + th.rand(1)
+
+
+class Writes(Plain):
+    def forward(self, windows: Tensor, tradable: Tensor) -> Tensor:
+        return super().forward(windows.mul_(2), tradable)
+
+
+class Pair(Plain):
+    def forward(self, windows: Tensor, tradable: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(windows, tradable), tradable
+
+
 def not_a_module(n_features: int, window: int) -> Any:
     return "a text"
 
@@ -148,6 +190,15 @@ def not_a_module(n_features: int, window: int) -> Any:
     ("kind", "says"),
     [
         (NoSuper, r"NoSuper raised AttributeError in .*test_brought_encoders.py, line \d+: cannot"),
+        (NoSuperNorWeights, r"must call super\(\).__init__\(\)"),
+        (Doubles, r"makes torch.float64 on cpu of windows of torch.float32.*out.to\(windows\)"),
+        (Halves, "makes torch.float16"),
+        (Elsewhere, "on meta of windows of torch.float32 on cpu"),
+        (Counts, "other numbers of the same windows the second time"),
+        (Draws, "other numbers of the same windows the second time"),
+        (Writes, "writes to its inputs"),
+        (Pair, "makes a tuple of windows"),
+        (nn.Linear(1, 1), "a Linear that is made already; give the class"),
         (TypeErrorInside, "TypeErrorInside raised TypeError in .*has no len"),
         (BatchNorm, "depends on the others of its batch in training"),
         (FixedAssets, r"makes shape \(3, 4, 6\).*must make .*\(3, 1, C\)"),

@@ -377,3 +377,17 @@ def test_an_agent_is_loaded_and_trained_on_in_every_mode_of_observation(
             np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
             loaded.set_logger(Logger(None, []))
             loaded.learn(16)
+
+
+@pytest.mark.parametrize(
+    ("algo", "options", "message"),
+    [
+        ("ppo", {"lerning_rate": 1.0}, r"make_agent\('ppo', ...\) .* mean 'learning_rate'"),
+        ("ppo", {"encodr": "gat"}, "mean 'encoder'"),
+        ("sac", {"gae_lambda": 1.0}, r"make_agent\('sac', ...\) has no keyword 'gae_lambda'"),
+    ],
+)
+def test_an_unknown_option_is_told_with_the_nearest(markets, algo, options, message):
+    venv = make_sb3_vec_env(markets[3], 2, observation="index", window=1)
+    with pytest.raises(ArgumentError, match=message):
+        make_agent(algo, venv, **options)

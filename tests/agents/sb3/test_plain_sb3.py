@@ -277,6 +277,21 @@ def test_the_per_asset_policies_have_names(
     assert env.action_space.shape == model.predict(env.reset(seed=0)[0])[0].shape
 
 
+@pytest.mark.parametrize("mode", ["window", "index"])
+@pytest.mark.parametrize("cls", [PPO, TRPO])
+def test_a_frozen_encoder_stays(cls: Any, mode: str, markets: list[Market]) -> None:
+    network = {"encoder": "gat", "embedding_kwargs": {"frozen": True}}
+    kwargs = {"features_extractor_kwargs": network}
+    env = environment(markets[0], mode)
+    options = ALGORITHMS[cls] | {"n_steps": 8}
+    model = cls("PerAssetPolicy", env, policy_kwargs=kwargs, device="cpu", seed=0, **options)
+    before = {name: value.clone() for name, value in model.policy.state_dict().items()}
+    for name, value in model.learn(16).policy.state_dict().items():
+        moved = not th.equal(before[name], value)
+        assert not (moved and "encoder" in name), name
+        assert moved or not name.startswith("mlp_extractor.policy_net") or "bias" in name, name
+
+
 @pytest.mark.parametrize(
     ("cls", "name", "instead"),
     [

@@ -1,5 +1,6 @@
 """Options of the data: those of ``load_market``, read once, with the results of before."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from agents.settings.data import DataOptions
 from agents.training import config as config_module
 from agents.training.config import TrainConfig
-from portfolio_env import load_market
+from portfolio_env import PortfolioEnv, TransactionCosts, load_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.features import FeaturePipeline
 
@@ -123,3 +124,31 @@ def test_runs_of_before_have_these_defaults() -> None:
     before = {k: v for k, v in TrainConfig().resolved().to_json().items() if k not in later}
     assert TrainConfig.from_json(before) == TrainConfig().resolved()
     assert set(later) < set(config_module.LATER)
+
+
+def test_a_run_keeps_its_bars_per_year_and_the_file_of_its_cash_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rates.csv").write_text("date,bill_pct\n2000-01-03,2.0\n2010-06-01,4.0\n")
+    monkeypatch.chdir(tmp_path)
+    text = {"costs": {"cash_rate_annual": "rates.csv?column=bill_pct"}}
+    config = TrainConfig(
+        market=MARKET,
+        costs=TransactionCosts(**text["costs"]),
+        data=DataOptions(periods_per_year=250),
+    ).resolved()
+    again = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
+    assert again == config
+    monkeypatch.chdir("/")
+    market, ranges = again.load_market()
+    assert market.periods_per_year == 250
+    start, end = ranges["test"]
+    env = PortfolioEnv(market, start=start, end=end, **again.env_options())
+    earned = env.simulator.arrays.interest[start : end - 1, 0]
+    rates = np.where(market.timestamps[start : end - 1] < np.datetime64("2010-06-01"), 0.02, 0.04)
+    days = np.diff(market.timestamps[start:end]) / np.timedelta64(1, "D")
+    assert earned == pytest.approx(rates * days / 365.25, rel=1e-12)
+    (tmp_path / "rates.csv").unlink()  # the run can still be read
+    assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+    with pytest.raises(ArgumentError, match=r"data\.periods_per_year=0 must be"):
+        DataOptions(periods_per_year=0)

@@ -9,9 +9,9 @@ import pytest
 import evaluate as evaluate_module
 import train as train_module
 from agents.settings.files import file_of, read_settings, settings_of
+from agents.settings.market import MarketConfig
 from agents.settings.plugins import named_plugins
 from agents.training.config import TrainConfig
-from agents.training.tasks import MarketConfig
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
 pytest.importorskip("yaml")

@@ -92,7 +92,7 @@ def test_the_best_model_is_the_one_of_the_best_validation(
     options = {"observation": "index", "window": 1, "start": ROWS[0], "end": ROWS[1]}
     model = load_agent(tmp_path / "best_model.safetensors", make_sb3_vec_env(market, **options))
     result = backtest(model, PortfolioEnv(market, **options))
-    years = (ROWS[1] - 1 - ROWS[0]) / market.periods_per_year
+    years = (ROWS[1] - 1 - ROWS[0]) / market.bars_per_year(*ROWS)
     growth = np.log(result.values[-1] / result.values[0]) / years
     assert growth == pytest.approx(best["growth"], abs=1e-12)
     assert result.turnovers.mean() == pytest.approx(best["turnover"], abs=1e-12)

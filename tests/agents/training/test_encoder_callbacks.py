@@ -18,6 +18,7 @@ from portfolio_env import Market
 
 TRAIN, VALIDATION, WINDOW = (0, 200), (200, 260), 4
 SMALL: dict[str, Any] = {"ppo": {"n_steps": 8, "batch_size": 64, "n_epochs": 2}, "a2c": {}}
+SMALL["trpo"] = {"n_steps": 8, "batch_size": 64, "n_critic_updates": 1}
 OFF_POLICY: dict[str, Any] = {"learning_starts": 32, "buffer_size": 1000, "batch_size": 16}
 
 
@@ -65,7 +66,7 @@ class Watch(BaseCallback):
         return True
 
 
-@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "td3"])
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "td3", "trpo"])
 def test_an_encoder_stays_and_then_learns(algo: str, market: Market) -> None:
     agent, watch = agent_for(algo, market), Watch()
     before = [copied(e.encoder) for e in all_embeddings(agent.policy)]

@@ -235,6 +235,38 @@ def test_a_hostile_run_imports_nothing(
     assert not (run / "ran").exists() and "payload_in_run" not in sys.modules
 
 
+@pytest.mark.parametrize("part", ["config", "model", "checkpoint"])
+def test_a_part_of_what_was_loaded_imports_nothing_of_the_rest(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """A run of a walk forward, or a checkpoint of a run, whose payload lies above."""
+    from agents.tensors import save_tensors
+    from agents.training.run_folder import load_run
+
+    above = copied(home, tmp_path) / "runs" / "many"
+    run = above / "fold_1" / "seed_0"
+    shutil.move(above.with_name("own"), run)
+    (above / "walk_forward.json").touch()
+    (above / "payload_above.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(above.parents[1])
+    monkeypatch.syspath_prepend(above)
+    if part == "config":
+        hostile(run, "encoder", "payload_above:X", recorded=True)
+    else:
+        for file in run.glob("*_model" + SUFFIX):
+            if part == "checkpoint":
+                file.unlink()
+        file = latest_checkpoint(run) if part == "checkpoint" else run / f"final_model{SUFFIX}"
+        assert file is not None
+        tree = load_tensors(file, kind="agent")
+        tree["recipe"]["encoder"] = "payload_above:X"
+        tree["plugins"]["encoder"]["payload_above:X"] = "0" * 64
+        save_tensors(file, tree, kind="agent")
+    with pytest.raises(DataError, match="nothing that is loaded can bring code"):
+        load_run(run)
+    assert "payload_above" not in sys.modules
+
+
 def test_an_archive_brings_no_code(home: Path, tmp_path: Path) -> None:
     from zipfile import ZipFile
 

@@ -1,8 +1,11 @@
 """Training runs: what the folder holds, loading, the command line."""
 
 import json
+import logging
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_fo
 from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
 from agents.tensors import load_tensors
 from agents.training.config import Stages, TrainConfig
+from agents.training.tasks import run_task
 from agents.training.train import resume, train
 from evaluate import EvaluateConfig, evaluate
 from portfolio_env import (
@@ -31,6 +35,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files.atomic import read_json
+from train import summary
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -43,6 +48,17 @@ def run_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     limits = PortfolioConstraints(max_weight=0.5)
     out = tmp_path_factory.mktemp("runs") / "ppo"
     return train(small(out, costs=costs, constraints=limits, adjustment=0.5))
+
+
+def test_an_own_algorithm_that_fails_in_training_is_told_as_such(
+    own_module: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = "from stable_baselines3 import PPO\nclass Fails(PPO):\n    def train(self): 1 / 0\n"
+    own_module("failing_algos", source)
+    options = {"timesteps": 64, "num_envs": 4, "algo_options": '{"n_steps": 8, "batch_size": 32}'}
+    config = small(tmp_path / "run", algo="failing_algos:Fails", **options)
+    with pytest.raises(ArgumentError, match=r"raised ZeroDivisionError in .*failing_algos.py, l"):
+        train(config, progress_bar=False)
 
 
 def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
@@ -370,3 +386,41 @@ def test_a_directly_trained_agent_has_a_run_folder_too(tmp_path: Path) -> None:
     resume(path)  # nothing is left to do but to write the models
     again = load_run(path, device="cpu").model.network.state_dict()
     assert all(th.equal(value, again[name]) for name, value in weights[0].items())
+
+
+def test_a_gpu_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(th.cuda, "is_available", lambda: False)
+    with pytest.raises(ArgumentError, match=r"device='cuda' must be .* torch finds no GPU here"):
+        train(small(tmp_path / "run", device="cuda"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_end_of_a_training_says_where_things_are_and_what_to_type_next(run_path: Path) -> None:
+    told = summary(run_path).splitlines()
+    card = read_json(run_path / "card.json")["validation"]["models"]
+    assert told[0] == f"Folder: {run_path}"
+    for name in ("best", "final"):
+        assert f"{name} model {100 * card[name]['excess_growth']:+.1f} % a year" in told[1]
+    assert told[2] == f"Best model: {run_path / 'best_model.safetensors'}"
+    assert told[3].startswith(f"Next: python evaluate.py {run_path} --baselines ")
+
+
+def test_resuming_a_finished_run_says_so(
+    run_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = shutil.copytree(run_path, tmp_path / "run")
+    with caplog.at_level(logging.INFO):
+        resume(path)
+    assert "is trained to its end already" in caplog.text
+    assert "steps a second" not in caplog.text
+
+
+def test_an_unfinished_run_says_which_checkpoint_is_evaluated(
+    run_path: Path, tmp_path: Path
+) -> None:
+    path = shutil.copytree(run_path, tmp_path / "run")
+    assert run_task(path, device="cpu").warnings == []
+    (path / "final_model.safetensors").unlink()
+    (warning,) = run_task(path, device="cpu").warnings
+    assert "its checkpoint after 8,192 of 8,192 steps is evaluated" in warning
+    assert f"--resume {path}" in warning

@@ -18,7 +18,7 @@ class Account:
     buy: list[float]
     sell: list[float]
     fixed_fee: float = 0.0
-    cash_rate: float = 0.0
+    cash_rate: float = 0.0  # per year, as the next two
     margin_rate: float = 0.0
     borrow_rate: float = 0.0
     paid: float = field(default=0.0, init=False)
@@ -133,11 +133,11 @@ class Account:
         if any(money) and room >= -1e-15 * wealth and is_paid:
             self.trade(money, prices, impact)
 
-    def carry(self, prices: list[float]) -> None:
-        """Interest of one bar, on what is held at its start."""
+    def carry(self, prices: list[float], years: float) -> None:
+        """Interest for so much time, on what is held at its start."""
         rate = self.cash_rate if self.cash > 0 else self.margin_rate
         short = math.fsum(-min(u * p, 0.0) for u, p in zip(self.units, prices, strict=True))
-        self.interest = self.cash * rate - short * self.borrow_rate
+        self.interest = (self.cash * rate - short * self.borrow_rate) * years
         self.cash += self.interest
 
     def liquidate(self, asset: int, price: float, haircut: float) -> None:

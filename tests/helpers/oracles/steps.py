@@ -16,18 +16,21 @@ from helpers.oracles.targets import (
     violation,
 )
 
+YEAR = 365.25 * 24 * 60 * 60  # seconds
+
 
 @dataclass
 class Setting:
     """An environment's options as plain numbers and lists; assets are those the lane trades."""
 
+    seconds: list[float]  # time of every bar
     close: list[list[float]]  # per bar and asset, NaN where there is no bar
     open: list[list[float]] | None
     tradable: list[list[bool]]
     impact: list[list[float]] | None  # b sigma / sqrt(money volume)
     buy: list[float]
     sell: list[float]
-    costs: dict  # the other fields of TransactionCosts, rates per bar
+    costs: dict  # the other fields of TransactionCosts; the cash rate as (second, rate) in order
     constraints: dict
     next_open: bool
     logits_scale: float | None  # None for weights
@@ -101,7 +104,7 @@ def step(
         account.rebalance(asked, marks, to_trade, impact, limit, limits.cash_low, limits.may_borrow)
         invested = account.value(marks)
         held = account.weights(marks) if invested > 0 else held
-        account.carry(marks)
+        account.carry(marks, (setting.seconds[t + 1] - setting.seconds[t]) / YEAR)
         move(account, setting, prices, t, marks, setting.close)
     value = account.value(marks)  # an account that is ruined overnight ends at that open
     floor = 1e-6 * setting.initial_value
@@ -124,14 +127,14 @@ def step(
 
 def opened(setting: Setting, state: State, marks: list[float]) -> Account:
     """The lane's account, in money and units at these prices."""
-    costs = setting.costs
+    costs, now = setting.costs, setting.seconds[state.t]
     return Account(
         cash=state.value * state.weights[0],
         units=[state.value * w / p for w, p in zip(state.weights[1:], marks, strict=True)],
         buy=setting.buy,
         sell=setting.sell,
         fixed_fee=costs["fixed_fee"],
-        cash_rate=costs["cash_rate"],
+        cash_rate=[rate for when, rate in costs["cash_rates"] if when <= now][-1],
         margin_rate=costs["margin_rate"],
         borrow_rate=costs["borrow_rate"],
     )

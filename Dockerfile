@@ -1,0 +1,19 @@
+# For a GPU: docker build --build-arg TORCH=cu126 -t portfolio-env .
+#            docker run --gpus all portfolio-env python train.py --device cuda
+FROM python:3.12-slim
+
+# Build of torch: "cpu", or one for a version of CUDA, e.g. "cu126"; its libraries come with torch.
+ARG TORCH=cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl
+
+RUN useradd --create-home agent
+WORKDIR /home/agent/portfolio-env
+COPY --chown=agent . .
+RUN version="$(grep '^torch==' constraints.txt)" \
+    && pip install --no-cache-dir --index-url "$TORCH_INDEX/$TORCH" "$version" \
+    && pip install --no-cache-dir -c constraints.txt -e '.[rl,contrib,data,yahoo,baselines,evaluation]'
+USER agent
+# Machine code is compiled once, here.
+RUN python -c 'import portfolio_env as pe; env = pe.PortfolioEnv("synthetic"); env.reset(seed=0); \
+    env.step(env.action_space.sample())'
+CMD ["python", "examples/demo.py"]

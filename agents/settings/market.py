@@ -1,0 +1,61 @@
+"""Settings of a market without a run; light, so that errors come before torch is imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from agents.settings.data import DataOptions
+from portfolio_env.errors import DataError
+from portfolio_env.simulation.constraints import PortfolioConstraints
+from portfolio_env.simulation.costs import TransactionCosts
+
+
+@dataclass(frozen=True)
+class MarketConfig:
+    """Market of an evaluation without a run; names and defaults are those of train.py."""
+
+    market: str = "sp500"
+    """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
+    assets: str | None = None
+    """Comma-separated symbols to trade; all of the market's by default."""
+    start: str | None = None
+    """First date of the data to use; all by default."""
+    end: str | None = None
+    """Date up to which the data are used, itself excluded; all by default."""
+    features: str = "minimal"
+    """Feature set, for baselines that read features."""
+    data: DataOptions = field(default_factory=DataOptions)
+    """Preparation of the data."""
+    train: float | str = 0.6
+    """Training range, in which models are fitted: fraction of the bars, or the date of its end."""
+    validation: float | str = 0.2
+    """Validation range that follows it: fraction of the bars, or the date at which it ends."""
+    test: float | str | None = None
+    """Test range that follows: fraction or date likewise; all the rest by default."""
+    execution: Literal["close", "next_open"] = "close"
+    """When trades are filled: at the close that was observed, or at the next open."""
+    initial_value: float = 10_000.0
+    """Money at the start."""
+    costs: TransactionCosts = field(default_factory=TransactionCosts)
+    """Costs of trading and holding."""
+    cost_model: str | None = None
+    """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
+    cost_options: str = "{}"
+    """Options of the cost model as JSON."""
+    constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
+    """Constraints on portfolios and trades."""
+
+
+def refuse_no_run(path: Path) -> None:
+    """Refuse a folder that holds neither a run nor a walk forward, before torch is imported.
+
+    Raises:
+        DataError: If it does not.
+    """
+    if not any((path / name).is_file() for name in ("config.json", "walk_forward.json")):
+        raise DataError(
+            f"{path} is not a run folder: it has neither config.json nor walk_forward.json; see "
+            "python -m agents.store list"
+        )

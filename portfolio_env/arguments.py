@@ -1,0 +1,156 @@
+"""Arguments of both environments: keywords, the action space, and descriptions of them."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypedDict
+
+import numpy as np
+from gymnasium import spaces
+
+from portfolio_env.checks import check_choice, shortened
+from portfolio_env.data import load_market
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.market.timeline import time_text
+from portfolio_env.names import check_keywords
+from portfolio_env.simulation.constraints import PortfolioConstraints
+from portfolio_env.simulation.cost_models import CostSpec
+from portfolio_env.simulation.episodes import When
+from portfolio_env.simulation.rewards import RewardSpec
+from portfolio_env.simulation.simulator import Simulator
+
+_ELSEWHERE = {  # keywords of one environment that the other lacks
+    "num_envs": "lanes are of PortfolioVectorEnv.",
+    "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
+    "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",
+    "stagger": "lanes are of PortfolioVectorEnv.",
+}
+
+
+def action_space(simulator: Simulator) -> spaces.Box:
+    """Return the action space of a lane: scores in [-1, 1], or bounded weights, cash first."""
+    if simulator.action == "logits":
+        return spaces.Box(-1.0, 1.0, (simulator.n_assets + 1,), np.float32)
+    return spaces.Box(*simulator.box, dtype=np.float32)
+
+
+class EnvOptions(TypedDict, total=False):
+    """Keywords that both environments pass on to the Simulator, which documents them."""
+
+    window: int
+    action: str
+    reward: RewardSpec
+    costs: CostSpec
+    constraints: PortfolioConstraints | Mapping[str, Any]
+    execution: str
+    start: When
+    end: When
+    episode_length: int | None
+    random_start: bool
+    universe: int | None
+    adjustment: float
+    initial: str | Sequence[float]
+    initial_value: float
+    logits_scale: float
+
+
+_OPTIONS = {
+    name: each
+    for name, each in inspect.signature(Simulator).parameters.items()
+    if each.kind is each.KEYWORD_ONLY
+}
+
+
+def shows_options(init: Callable[..., None]) -> Callable[..., None]:
+    """Add the keywords of ``EnvOptions``, with their defaults, to a constructor's signature."""
+    signature = inspect.signature(init)
+    own = list(signature.parameters.values())[:-1]  # all but **options
+    shown = signature.replace(parameters=[*own, *_OPTIONS.values()])
+    init.__signature__ = shown  # type: ignore[attr-defined]
+    return init
+
+
+def check_options(environment: type, options: Mapping[str, Any]) -> None:
+    """Reject keywords that the environment does not have; ``options`` are passed on."""
+    own = inspect.signature(environment).parameters.values()
+    named = [each.name for each in own if each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)]
+    known = list(dict.fromkeys([*named, *_OPTIONS]))
+    for name in options:
+        if name in _ELSEWHERE and name not in known:
+            raise ArgumentError(
+                f"{environment.__name__} has no keyword {name!r}; {_ELSEWHERE[name]}"
+            )
+    check_keywords(environment.__name__, "keyword", options, known)
+
+
+def all_options(observation: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the observation mode and all keywords of ``EnvOptions``, with their defaults."""
+    defaults = {name: each.default for name, each in _OPTIONS.items()}
+    return {"observation": observation, **defaults, **options}
+
+
+def checked_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> str | None:
+    """Return the render mode, if it exists."""
+    if render_mode is not None:
+        check_choice("render_mode", render_mode, metadata["render_modes"])
+    return render_mode
+
+
+def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
+    """Return ``(t, weights)`` of the reset options; unknown names raise an error."""
+    given = dict(options or {})
+    t, weights = given.pop("t", None), given.pop("weights", None)
+    if given:
+        raise ArgumentError(
+            f"unknown reset options {sorted(given)}; this environment knows 't' and 'weights'."
+        )
+    return t, weights
+
+
+def opened_market(market: Market | str) -> Market:
+    """Return the market itself, or the one of a name or path (see ``load_market``)."""
+    return market if isinstance(market, Market) else _named_market(market)
+
+
+@lru_cache(maxsize=8)
+def _named_market(name: str) -> Market:
+    """Return one copy of a named market per process, however many environments use it."""
+    if not isinstance(name, str):
+        raise ArgumentError(f"market={name!r} must be a Market, a name or a path.")
+    return load_market(name)
+
+
+def summary(simulator: Simulator, options: Mapping[str, Any]) -> str:
+    """Return an environment in a few words: its market, observations and actions."""
+    return (
+        f"{simulator.market!r}; observation {options['observation']!r}, window "
+        f"{simulator.window}, action {simulator.action!r}; {_range(simulator)}"
+    )
+
+
+def facts(
+    simulator: Simulator,
+    options: Mapping[str, Any],
+    observation: spaces.Space[Any],
+    action: spaces.Space[Any],
+) -> dict[str, str]:
+    """Return the main facts of an environment by name."""
+    defaults = all_options("window", {})
+    changed = {n: v for n, v in options.items() if n in _OPTIONS and repr(v) != repr(defaults[n])}
+    parts = observation.spaces.items() if isinstance(observation, spaces.Dict) else ()
+    shapes = ", ".join(f"{name} {part.shape}" for name, part in parts) or f"{observation.shape}"
+    return {
+        "market": repr(simulator.market),
+        "range": _range(simulator),
+        "observation": f"{options['observation']}: {shapes}",
+        "action": f"{simulator.action}: {action.shape}, cash first",
+        "arguments": ", ".join(f"{n}={shortened(v)}" for n, v in changed.items()) or "defaults",
+    }
+
+
+def _range(simulator: Simulator) -> str:
+    episodes, times = simulator.episodes, simulator.market.timestamps
+    return f"{time_text(times[episodes.start])} to {time_text(times[episodes.end - 1])}"

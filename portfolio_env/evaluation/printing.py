@@ -1,0 +1,167 @@
+"""Printed evaluations: a table that fits the terminal and sentences; or Markdown, CSV, JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import pandas as pd
+
+from portfolio_env.evaluation.comparison import Comparison, plain_numbers
+from portfolio_env.evaluation.report.inputs import ReportInputs, number_text, with_difference
+from portfolio_env.evaluation.summary import overall, sentence, text_table
+
+Format = Literal["table", "markdown", "json", "csv"]
+INTERVALS = ("growth %", "Sharpe")  # whose intervals a narrow table leaves to the files
+LESS_WANTED = ("remark", "set", "deflated", "#", "cost %", "turnover", "drawdown %", "Sharpe", "p")
+"""Columns that a narrow terminal goes without, the first first."""
+
+
+def print_evaluation(
+    comparison: Comparison, inputs: ReportInputs, seeds: Sequence[str], form: Format = "table"
+) -> None:
+    """Print an evaluation.
+
+    Args:
+        comparison: What ``compare`` returned.
+        inputs: What else the report says.
+        seeds: A sentence on every group of agents that differ by their seed alone.
+        form: "table" is for people: table, sentences, growth at other commissions, orders.
+            "markdown" is the same without sentences on every strategy; "csv" and "json" are the
+            numbers alone.
+    """
+    lines = [*inputs.warnings, *inputs.gate, *seeds]
+    if form == "table":
+        print_summary(comparison, inputs.title, lines)
+        for title, frame in _further(comparison, inputs).items():
+            print()
+            _print_table(title, frame)
+    elif form == "markdown":
+        texts = _sentence_like(text_table(comparison))
+        parts = {inputs.title: texts, **_further(comparison, inputs)}
+        for title, frame in parts.items():
+            print(f"**{title}**\n\n{_markdown(frame)}\n")
+        for line in (overall(comparison), *comparison.notes, *lines):
+            print(f"- {line}")
+    elif form == "csv":
+        print(comparison.table.to_csv(lineterminator="\n"), end="")
+    else:
+        growth = inputs.growth_by_cost
+        found = {
+            "title": inputs.title,
+            "verdict": overall(comparison),
+            "remarks": [*comparison.notes, *lines],
+            "strategies": comparison.table.to_dict(orient="index"),
+            "growth_by_commission": {} if growth is None else growth.to_dict(orient="index"),
+            "orders": {name: f.to_dict(orient="index") for name, f in inputs.orders.items()},
+        }
+        print(json.dumps(plain_numbers(found), indent=2))
+
+
+def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> None:
+    """Print the table, the overall verdict, a sentence on every strategy, and further lines."""
+    texts = _sentence_like(text_table(comparison))
+    missing = _print_table(title, texts, narrow=True)
+    if missing:
+        print(f"Also in table.csv, a wider terminal or --format markdown: {', '.join(missing)}.")
+    print()
+    for line in (overall(comparison), *lines, *comparison.notes):
+        print(line)
+    for name in texts.index:
+        print(f"- {sentence(comparison, str(name))}")
+
+
+def narrowed(texts: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:
+    """Return the widest part of a table that fits.
+
+    Args:
+        texts: The table, of texts.
+        width: Columns of the terminal.
+
+    Returns:
+        The table without the intervals and columns for which there is no room, and their names.
+    """
+    texts = texts.loc[:, (texts != "").any()]
+    texts, missing = _without(texts, LESS_WANTED[0], width, [])
+    if _width(texts) > width:
+        short = {name: texts[name].str.partition(" [")[0] for name in INTERVALS if name in texts}
+        texts = texts.assign(**short)
+        missing = [*missing, "intervals of growth and Sharpe"]
+    for column in LESS_WANTED[1:]:
+        texts, missing = _without(texts, column, width, missing)
+    return texts, missing
+
+
+def _without(
+    texts: pd.DataFrame, column: str, width: int, missing: list[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    if _width(texts) <= width or column not in texts:
+        return texts, missing
+    return texts.drop(columns=column), [*missing, column]
+
+
+def _width(texts: pd.DataFrame) -> int:
+    """Return the width on a terminal: rules before, between and after, blanks beside each text."""
+    columns = [texts.index.to_series(), *(texts[name] for name in texts)]
+    names = ["", *texts.columns]
+    widths = (
+        max([len(name), *map(len, column.astype(str))])
+        for name, column in zip(names, columns, strict=True)
+    )
+    return sum(widths) + 3 * len(names) + 1
+
+
+def _print_table(title: str, texts: pd.DataFrame, *, narrow: bool = False) -> list[str]:
+    """Print a table of texts; returns what of it had no room."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console()
+    missing: list[str] = []
+    if narrow:
+        texts, missing = narrowed(texts, console.width)
+    print(title)  # not as the table's: that would be broken where the table is narrow
+    printed = Table()
+    printed.add_column("", no_wrap=True)
+    for column in texts.columns:
+        left = column == "remark"
+        printed.add_column(str(column), no_wrap=not left, justify="left" if left else "right")
+    for name, row in texts.iterrows():
+        printed.add_row(*(Text(str(part)) for part in (name, *row)))  # no markup of strangers
+    console.print(printed)
+    return missing
+
+
+def _further(comparison: Comparison, inputs: ReportInputs) -> Mapping[str, pd.DataFrame]:
+    """Growth at other commissions, and orders, as tables of texts by title."""
+    found = {}
+    if (growth := inputs.growth_by_cost) is not None:
+        texts = with_difference(growth, comparison.reference)
+        texts.columns = [f"{commission:g} bp" for commission in growth.columns]
+        against = comparison.reference.replace("_", " ")
+        found[f"Growth % at other commissions [less that of {against}]"] = texts
+    for name, orders in inputs.orders.items():
+        wanted = orders[~(orders["weight"].eq(0) & orders["invested"].eq(0))]
+        texts = pd.DataFrame(
+            {
+                "weight %": (100 * wanted["weight"]).map(number_text("{:.1f}")),
+                "price": wanted["price"].map(number_text("{:,.2f}")),
+                "units": wanted["units"].map(number_text("{:,.6g}")),
+                "money": wanted["invested"].map(number_text("{:,.2f}")),
+            }
+        )
+        found[f"Orders of {name} for {inputs.capital:,.0f}"] = texts
+    return found
+
+
+def _sentence_like(texts: pd.DataFrame) -> pd.DataFrame:
+    return texts.rename(columns=lambda name: name.replace("_", " "))
+
+
+def _markdown(texts: pd.DataFrame) -> str:
+    """A table of Markdown; pandas needs a library for it."""
+    rows = [["", *texts.columns], ["---"] * (1 + len(texts.columns))]
+    rows += [[str(name), *map(str, row)] for name, row in texts.iterrows()]
+    return "\n".join("| " + " | ".join(p.replace("|", r"\|") for p in row) + " |" for row in rows)

@@ -1,0 +1,91 @@
+"""What both environments tell of themselves: their keywords, the account, a line and a card."""
+
+import inspect
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+from portfolio_env import ArgumentError, PortfolioEnv, PortfolioVectorEnv, load_market
+from portfolio_env.simulation.simulator import Simulator
+
+MARKET = load_market("synthetic?bars=120&assets=4&seed=1")
+SECTIONS = (
+    *("Action space", "Observation space", "Rewards", "Starting state", "Episode end"),
+    *("Args", "Version history"),
+)
+
+
+@pytest.mark.parametrize("kind", [PortfolioEnv, PortfolioVectorEnv])
+def test_the_signature_shows_every_keyword_with_its_default(kind):
+    own, there = inspect.signature(kind).parameters, inspect.signature(Simulator).parameters
+    assert not [each for each in own.values() if each.kind is each.VAR_KEYWORD]
+    for name, each in there.items():
+        if each.kind is each.KEYWORD_ONLY:
+            assert own[name].default == each.default
+            assert f"``{name}``" in PortfolioEnv.__doc__
+
+
+@pytest.mark.parametrize("kind", [PortfolioEnv, PortfolioVectorEnv])
+def test_docstrings_have_the_sections_of_gymnasium(kind):
+    lines = [line.strip() for line in kind.__doc__.splitlines()]
+    assert all(f"{section}:" in lines for section in SECTIONS)
+
+
+def test_a_subclass_may_have_keywords_of_its_own():
+    class Own(PortfolioEnv):
+        def __init__(self, market, *, level=1, **options):
+            super().__init__(market, window=level, **options)
+
+    assert "level" in inspect.signature(Own).parameters
+    with pytest.raises(ArgumentError, match=r"Own has no keyword 'episode_lenght'; .*episode_len"):
+        Own(MARKET, episode_lenght=3)
+
+
+def test_env_options_build_the_same_again():
+    envs = PortfolioVectorEnv(
+        3, MARKET, observation="index", window=2, action="weights", initial=[0.2] * 5, start=50
+    )
+    env = PortfolioEnv(MARKET, **envs.env_options)
+    assert env.env_options == envs.env_options
+    assert env.reset()[1]["cash"] == envs.reset()[1]["cash"][0] == 0.2
+    assert env.action_space == envs.single_action_space
+    assert env.observation_space == envs.single_observation_space
+    assert PortfolioEnv(MARKET).env_options["logits_scale"] == 5.0  # a default
+
+
+def test_the_account_is_at_hand_also_behind_wrappers():
+    env = gym.make("portfolio_env:Portfolio-v0", market=MARKET, window=3, start=40)
+    observation, _ = env.reset(seed=0)
+    account = env.unwrapped
+    assert account.market is MARKET
+    assert account.timestamp == MARKET.timestamps[40]
+    observation, *_ = env.step(np.ones(5))
+    assert account.timestamp == MARKET.timestamps[41]
+    assert observation["weights"] == pytest.approx(account.weights)
+    account.weights[:] = 7.0  # a copy
+    assert account.weights.sum() == pytest.approx(1.0)
+
+
+def test_every_lane_is_at_hand():
+    envs = PortfolioVectorEnv(3, MARKET, window=3, random_start=True, observation="index")
+    observations, _ = envs.reset(seed=0)
+    assert envs.market is MARKET
+    assert (envs.timestamp == MARKET.timestamps[observations["t"][:, 0]]).all()
+    assert envs.weights.shape == (3, 5)
+
+
+def test_environments_introduce_themselves():
+    env = PortfolioEnv(MARKET, window=3, costs={"commission_bps": 3}, initial=[0.2] * 5)
+    assert repr(env).startswith("PortfolioEnv(Market(4 assets A00, A01, A02, ...; 120 bars from ")
+    assert "observation 'window', window 3, action 'logits'" in repr(env)
+    assert "value" not in repr(env)
+    env.reset(seed=0)
+    assert f"value 10,000.00 at {str(env.timestamp)[:10]}" in repr(env)
+    assert str(env) == f"<{env!r}>"  # in brackets, as wrappers of Gymnasium expect
+    page = env._repr_html_()
+    assert "market (3, 4, 5), tradable (4,), weights (5,)" in page
+    assert "window=3" in page and "commission_bps" in page and "logits_scale" not in page
+    envs = PortfolioVectorEnv(2, MARKET, observation="flat", autoreset_mode="Disabled")
+    assert repr(envs).startswith("PortfolioVectorEnv(2 lanes, Disabled; Market(4 assets")
+    assert "flat: (1209,)" in envs._repr_html_()

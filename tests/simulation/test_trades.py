@@ -1,0 +1,146 @@
+"""One trade of one lane beside the slow account, for holdings, costs and limits of every kind."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from helpers.oracles.account import Account
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from portfolio_env.simulation.rebalancing import money_lost, solve_trade, trade_lane
+
+
+class Trade(NamedTuple):
+    """The arguments of ``trade_lane`` but the last, and whether the account may borrow."""
+
+    d: np.ndarray
+    a: np.ndarray
+    fixed: np.ndarray
+    free: float
+    costs: tuple
+    limits: tuple
+    may_borrow: bool
+
+
+def random_trade(seed: int) -> Trade:
+    """A trade of one to five assets; everything that makes a case of its own is frequent."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 6))
+    may_borrow = bool(rng.random() < 0.4)
+    fixed = rng.random(n) < rng.choice([0.0, 0.4])
+    d = rng.dirichlet(np.full(n + 1, 0.7))
+    if rng.random() < 0.4:  # what cannot be traded may be short, or more than there is
+        d[1:] += np.where(fixed | may_borrow, rng.normal(0, 0.7, n), 0.0)
+    a = rng.normal(0, 1, n + 1) if may_borrow else rng.dirichlet(np.ones(n + 1))
+    for weights in (d, a):
+        weights[1:] *= rng.choice([1.0, 0.0], p=[0.9, 0.1], size=n)
+    if rng.random() < 0.4 and not (may_borrow or fixed.any()):
+        d[rng.integers(1, n + 1)] += d[0]
+        a[rng.integers(1, n + 1)] += a[0]
+    d[0] = 1.0 - d[1:].sum()
+    free = 1.0 if may_borrow else 1.0 - d[1:][fixed].sum()
+    if not may_borrow:
+        asked = a[0] + a[1:][~fixed].sum()
+        a *= max(free, 0.0) / asked if asked > 0 else 0.0
+    a[1:][fixed] = d[1:][fixed]
+    if rng.random() < 0.2:  # nothing is asked for, or so little that it is rounding
+        a[1:] = d[1:] + rng.choice([0.0, 1e-14]) * ~fixed
+    a[0] = 1.0 - a[1:].sum()
+    most = rng.choice([0.0, 0.003, 0.1, 0.95])
+    impact = rng.uniform(0, rng.choice([0.02, 0.5, 4.0]), n) if rng.random() < 0.4 else np.zeros(0)
+    fee = float(rng.choice([0.0, 0.001, 0.02, 0.6, 1.2], p=[0.4, 0.2, 0.2, 0.1, 0.1]))
+    limit = rng.choice([np.inf, 0.0, rng.uniform(0, 1), rng.uniform(0, 4)], p=[0.3, 0.1, 0.4, 0.2])
+    least = float(rng.choice([0.0, 0.05, 0.3, -0.5, -6.0]))
+    costs = (*rng.uniform(0, most, (2, n)), impact, fee)
+    return Trade(d, a, fixed, free, costs, (float(limit), least), may_borrow)
+
+
+def made(trade: Trade) -> tuple[float, float, np.ndarray]:
+    """Wealth left, turnover and held weights, by the package."""
+    held = np.full(len(trade.d), np.nan)
+    mu, turnover = trade_lane(*trade[:6], held)
+    return mu, turnover, held
+
+
+def expected(trade: Trade) -> tuple[float, float, np.ndarray]:
+    """The same by the slow account, of a wealth of 1 in assets that cost 1."""
+    buy, sell, impact, fee = trade.costs
+    account = Account(float(trade.d[0]), trade.d[1:].tolist(), buy.tolist(), sell.tolist(), fee)
+    ones = [1.0] * len(buy)
+    account.rebalance(
+        trade.a.tolist(), ones, (~trade.fixed).tolist(), impact.tolist(), *trade.limits,
+        trade.may_borrow,
+    )  # fmt: skip
+    mu = account.value(ones)
+    ruined = np.r_[1.0, np.zeros(len(buy))]
+    return mu, account.traded, np.array(account.weights(ones)) if mu > 1e-13 else ruined
+
+
+def check(trade: Trade) -> None:
+    for own, other in zip(made(trade), expected(trade), strict=True):
+        assert own == pytest.approx(other, abs=1e-9, rel=1e-9), trade
+    mu, turnover, held = made(trade)
+    assert turnover <= trade.limits[0] + 1e-15, trade
+    lost = money_lost(trade.d, held, trade.fixed, trade.costs, mu, turnover)
+    assert lost < 1e-12, trade
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=200)
+def test_a_trade_equals_that_of_the_slow_account(seed):
+    check(random_trade(seed))
+
+
+def test_nothing_is_left_to_trade_with_where_frozen_holdings_are_all_the_wealth():
+    """Not even what would pay a debt back, and cost nothing."""
+    d, a, fixed = np.array([-0.2, 0.2, 1.0]), np.array([0.0, 0.0, 1.0]), np.array([False, True])
+    for rate in (0.0, 0.01):
+        rates = np.full(2, rate)
+        trade = Trade(d, a, fixed, 0.0, (rates, rates, np.zeros(0), 0.0), (np.inf, 0.0), False)
+        check(trade)
+        mu, turnover, held = made(trade)
+        assert (mu, turnover, held.tolist()) == (1.0, 0.0, d.tolist())
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=200)
+def test_what_a_trade_leaves_solves_its_equation_or_is_nothing(seed):
+    trade = random_trade(seed)
+    d, a, fixed, free, costs, _, _ = trade
+    buy, sell, impact, fee = costs
+    if free <= 0:
+        return
+    x = solve_trade(d, a, fixed, free, buy, sell, impact, fee)
+    assert 0 <= x <= 1
+
+    def excess(x):
+        q = np.where(fixed, 0.0, x * a[1:] - d[1:])
+        push = impact * np.sqrt(abs(q)) if len(impact) else 0.0
+        return free * (1 - x) - fee * q.any() - ((np.where(q > 0, buy, sell) + push) * abs(q)).sum()
+
+    if x > 0:
+        assert excess(x) == pytest.approx(0, abs=1e-12)
+    more = x + (1 - x) * np.linspace(0.01, 1, 50)
+    assert all(excess(y) < 1e-12 for y in more)  # no larger one does
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=100)
+def test_what_is_lost_is_the_sum_of_all_that_does_not_add_up(seed):
+    """Of trades that are none: any weights before and after, whatever they sum to."""
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 5))
+    d, held = rng.normal(0, rng.choice([0.1, 1.0]), (2, n + 1))
+    frozen = rng.random(n) < 0.4
+    buy, sell, impact = rng.uniform(0, 0.5, (3, n))
+    impact = impact if rng.random() < 0.5 else np.zeros(0)
+    mu, turnover, fee = (rng.choice(x) for x in ([0.0, 1.0, 0.7], [0.0, 0.5, 2.0], [0.0, 0.1]))
+    q = mu * held[1:] - d[1:]
+    cost = np.where(q > 0, buy, sell) * abs(q) + (impact * abs(q) ** 1.5 if len(impact) else 0.0)
+    lost = abs(held.sum() - 1)
+    if mu > 0:
+        cash = d[0] - q.sum() - cost.sum() - (fee if turnover > 0 else 0.0)
+        lost += abs(cash - mu * held[0]) + abs(q[frozen]).sum()
+    found = money_lost(d, held, frozen, (buy, sell, impact, fee), mu, turnover)
+    assert found == pytest.approx(lost / max(abs(held).sum(), 1.0), rel=1e-12)
