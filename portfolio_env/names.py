@@ -239,7 +239,7 @@ def _sources(name: str) -> list[tuple[Path, bytes]]:
 
 
 def _data(spec: ModuleSpec) -> bytes | None:
-    """The source of a module; None without one.
+    """Return the source of a module; None without one.
 
     A package without __init__.py has none: it may be any folder, one of loaded files too.
     """

@@ -55,7 +55,7 @@ def checked_rate(name: str, value: Any) -> Rate:
 
 
 def is_zero(rate: Rate) -> bool:
-    """Whether a rate is none at any time, as far as is known without reading a file."""
+    """Return whether a rate is always 0, as far as is known without reading a file."""
     values = rate.values() if isinstance(rate, Mapping) else [rate]
     return all(value == 0 for value in values)
 
