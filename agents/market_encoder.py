@@ -34,7 +34,7 @@ def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Ten
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Return whether the values of a tensor are unavailable: in ``torch.vmap``, ``torch.compile``."""
+    """Return whether a tensor's values are unavailable: in ``torch.vmap``, ``torch.compile``."""
     return th.compiler.is_compiling() or th._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 

@@ -131,7 +131,7 @@ def changed_in_place(module: str, tree: Path) -> bool:
     """Update a loaded module to its changed file; return False where it must be loaded again.
 
     Whoever holds one of its functions or constants gets the change: to load the package and its
-    tests anew took nine tenths of the time of a mutant.
+    tests again took nine tenths of the time of a mutant.
     """
     name = module.removesuffix(".py").replace("/", ".")
     loaded = vars(sys.modules[name])

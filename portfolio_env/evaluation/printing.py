@@ -24,8 +24,8 @@ def print_evaluation(
     """Print an evaluation.
 
     Args:
-        comparison: What ``compare`` returned.
-        inputs: What else the report says.
+        comparison: Result of ``compare``.
+        inputs: Further inputs of the report.
         seeds: A sentence on every group of agents that differ by their seed alone.
         form: "table" is for people: table, sentences, growth at other commissions, orders.
             "markdown" is the same without sentences on every strategy; "csv" and "json" are the

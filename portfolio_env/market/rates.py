@@ -36,7 +36,7 @@ def checked_rate(name: str, value: Any) -> Rate:
     Files are read when the rate is used.
 
     Args:
-        name: What the rate is called in a message.
+        name: Name of the rate in a message.
         value: A ``Rate``, a path, or a Series of fractions over dates.
 
     Raises:
@@ -72,7 +72,7 @@ def rates_at(name: str, rate: Rate, timestamps: Timestamps) -> FloatArray:
     """Return the (T,) yearly rate known at each bar: the last one dated at or before it.
 
     Args:
-        name: What the rate is called in a message.
+        name: Name of the rate in a message.
         rate: The rate. A date without a time is its first instant, as in ``timestamps``.
         timestamps: (T,) labels of the bars.
 
