@@ -80,7 +80,7 @@ def rates_at(name: str, rate: Rate, timestamps: Timestamps) -> FloatArray:
         Fractions; NaN before the first date.
 
     Raises:
-        DataError: If a file cannot be read, naming it and the mend.
+        DataError: If a file cannot be read, with its name and the fix.
 
     >>> days = np.arange("2020-01-01", "2020-01-05", dtype="datetime64[D]").astype("M8[ns]")
     >>> rates_at("cash", {"2020-01-02": 0.01, "2020-01-04": 0.02}, days).tolist()
