@@ -34,7 +34,7 @@ def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Ten
 
 
 def is_traced(tensor: Tensor) -> bool:
-    """Whether the numbers of a tensor cannot be looked at: in ``torch.vmap``, ``torch.compile``."""
+    """Return whether a tensor's values are unavailable: in ``torch.vmap``, ``torch.compile``."""
     return th.compiler.is_compiling() or th._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
@@ -172,7 +172,7 @@ class Embeddings(nn.Module):
         return self.features, self.tradable
 
     def _each(self, t: Tensor, assets: Tensor | None, features: Tensor, tradable: Tensor) -> Tensor:
-        """Encode every window by itself, without sharing equal ones.
+        """Encode every window separately, without sharing equal ones.
 
         An encoder without weights only rearranges its input, and reads fewer bars this way.
         """

@@ -54,7 +54,7 @@ def bar(
 
 
 class Outlook:
-    """Says once how long a training will take, if that is more than an hour.
+    """Report once how long a training will take, if that is more than an hour.
 
     It is measured on the first updates: the time of one, times those that are left.
 
@@ -70,7 +70,7 @@ class Outlook:
         self._over = False
 
     def look(self, done: int) -> None:
-        """Take note of what is done now; between two calls are whole updates."""
+        """Record the present step; between two calls are whole updates."""
         if self._over:
             return
         if self._begun is None:  # what came before has compiled and warmed up

@@ -176,7 +176,7 @@ class Baseline(ABC):
         return self._answer(observation), state
 
     def _answer(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
-        """The weights of a batch; of a baseline that is not built in whatever is wrong is told."""
+        """Return the weights of a batch; those of a user-defined baseline are checked."""
         if self._built_in or isinstance(self, PortfolioModel):
             return self.weights(observation)
         return checked_answer(
@@ -324,7 +324,7 @@ class PortfolioModel(Baseline):
         return self._targets[row]
 
     def _tried_target(self, row: int) -> Weights:
-        """What a model that is not built in answers at a bar, at first tried for look-ahead."""
+        """Return the target of a user-defined model at a bar, tested for look-ahead at first."""
         if self.oracle or len(self._targets) >= DECISIONS:
             return self._checked_target(row)
         return checked_decision(

@@ -1,4 +1,4 @@
-"""What is checked of a baseline of your own: its answers, and that they need no later bars.
+"""Checks of user-defined baselines: their answers, and their independence of later bars.
 
 The latter is tried out by cutting them off, and no proof: what a model computed of its market by
 itself, when it was made, is not found.
@@ -26,7 +26,7 @@ _SUM = 1e-6  # to which weights sum to 1
 def checked_answer(
     answer: Callable[[], Any], shape: tuple[int, ...], called: Callable[[], str]
 ) -> NDArray[np.float64]:
-    """What a baseline answers.
+    """Return the answer of a baseline, checked.
 
     Args:
         answer: Gives it.
@@ -52,7 +52,7 @@ def checked_answer(
 
 
 def check_sum(weights: NDArray[np.float64], called: Callable[[], str]) -> None:
-    """Refuse weights that are not finite or do not sum to 1."""
+    """Reject weights that are not finite or do not sum to 1."""
     if not np.isfinite(weights).all() or abs(weights.sum() - 1) > _SUM:
         raise ArgumentError(
             f"{called()} answered with weights of sum {weights.sum():g}: they must be finite and "
@@ -67,7 +67,7 @@ def checked_decision(
     decide: Callable[[Model], NDArray[np.float64]],
     called: str,
 ) -> NDArray[np.float64]:
-    """What a model decides, which must be the same where its market ends with that bar.
+    """Return the decision of a model, which must be the same where its market ends with that bar.
 
     Args:
         model: The model.
@@ -100,7 +100,7 @@ def checked_decision(
 
 
 def _blind(model: Model, market: Market, row: int) -> Model | None:
-    """A copy for which the market ends with a bar; None of a model that cannot be copied."""
+    """Return a copy whose market ends with a bar; None of a model that cannot be copied."""
     short = market.past(row)
     pairs: list[tuple[Any, Any]] = [(market, short), (market.panel, short.panel)]
     pairs += [(market.features, short.features)]

@@ -128,10 +128,10 @@ def functions(namespace: dict[str, Any], module: str) -> Iterator[tuple[str, Fun
 
 
 def changed_in_place(module: str, tree: Path) -> bool:
-    """Make a loaded module do what its changed file says; False where only loading it anew would.
+    """Update a loaded module to its changed file; return False where it must be loaded again.
 
     Whoever holds one of its functions or constants gets the change: to load the package and its
-    tests anew took nine tenths of the time of a mutant.
+    tests again took nine tenths of the time of a mutant.
     """
     name = module.removesuffix(".py").replace("/", ".")
     loaded = vars(sys.modules[name])
@@ -152,7 +152,7 @@ def changed_in_place(module: str, tree: Path) -> bool:
 
 
 def passed(tests: list[str], limit: float, module: str | None = None) -> bool:
-    """Whether tests pass, in a fork of this process: nothing but a changed module needs loading."""
+    """Return whether tests pass, in a fork of this process: only a changed module needs loading."""
     child = os.fork()
     if child == 0:
         out = os.open("pytest.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -174,7 +174,7 @@ def passed(tests: list[str], limit: float, module: str | None = None) -> bool:
 def judged(
     module: str, tree: Path, known: dict[str, str], until: float
 ) -> Iterator[tuple[Mutant, str]]:
-    """Every mutant with what the tests make of it, or are known to."""
+    """Return every mutant with the verdict of the tests, run or known."""
     tests = SETTINGS["tests"][module]
     with redirect_stdout(io.StringIO()):
         pytest.main([*PYTEST, "--collect-only", *tests])  # loads them for all forks

@@ -69,7 +69,7 @@ def _announced() -> Iterator[None]:
 
 @cache
 def _say_once() -> None:
-    """A warning, which is seen without any set-up of logs: nobody should think that it hangs."""
+    """Log a warning that is seen without any set-up of logs: compilation is not a hang."""
     _logger.warning("compiling machine code; this takes about 20 seconds, once for an installation")
 
 

@@ -178,7 +178,7 @@ def changed_sources(
         recorded: SHA-256 of each by its name, see ``source_hash``.
         folder: Folder of the file that names them.
         kind: See ``find``.
-        mend: What to do about one that lies there, for the message.
+        mend: Fix that the message suggests for one that lies there.
 
     Raises:
         DataError: If one lies within the folder, or a package that it is in; links count as where
@@ -239,7 +239,7 @@ def _sources(name: str) -> list[tuple[Path, bytes]]:
 
 
 def _data(spec: ModuleSpec) -> bytes | None:
-    """The source of a module; None without one.
+    """Return the source of a module; None without one.
 
     A package without __init__.py has none: it may be any folder, one of loaded files too.
     """

@@ -263,7 +263,7 @@ class DirectTrainer:
 
     @property
     def _year(self) -> float:
-        """Bars per year of the range that is learned from."""
+        """Return the bars per year of the training range."""
         return self.market.bars_per_year(self.simulator.episodes.start, self.simulator.episodes.end)
 
     @property

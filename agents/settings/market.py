@@ -49,7 +49,7 @@ class MarketConfig:
 
 
 def refuse_no_run(path: Path) -> None:
-    """Refuse a folder that holds neither a run nor a walk forward, before torch is imported.
+    """Reject a folder that holds neither a run nor a walk forward, before torch is imported.
 
     Raises:
         DataError: If it does not.

@@ -88,7 +88,7 @@ def hand_on(weights: Weights | None, network: nn.Module) -> None:
 
 
 def shorter(config: TrainConfig, stage: str = "stage_3") -> list[str]:
-    """Ways to make a training shorter, a line each.
+    """Return ways to make a training shorter, a line each.
 
     Args:
         config: Resolved settings.

@@ -164,7 +164,7 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
 
 
 def _whole(path: Path) -> Path:
-    """The folder that a run came in: its own, or that of its walk forward."""
+    """Return the folder that a run came in: its own, or that of its walk forward."""
     above = path.resolve().parents[1:2]
     return above[0] if above and (above[0] / WALK_FORWARD).is_file() else path
 

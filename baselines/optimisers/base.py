@@ -47,7 +47,7 @@ class Problem:
 
     @property
     def bars_per_year(self) -> float:
-        """Bars per year of the window of returns, by which rates per year become rates per bar."""
+        """Return bars per year of the window of returns, to make yearly rates rates per bar."""
         return self.past.bars_per_year(-len(self.returns) - 1)
 
     @property

@@ -86,7 +86,7 @@ class BacktestResult:
 
     @property
     def excess_returns(self) -> FloatArray:
-        """(K,) simple returns of the account less what cash earned, for ratios over risk."""
+        """Return (K,) simple returns of the account less those of cash, for ratios over risk."""
         return self.returns - self.cash_returns
 
     def __repr__(self) -> str:

@@ -24,8 +24,8 @@ def print_evaluation(
     """Print an evaluation.
 
     Args:
-        comparison: What ``compare`` returned.
-        inputs: What else the report says.
+        comparison: Result of ``compare``.
+        inputs: Further inputs of the report.
         seeds: A sentence on every group of agents that differ by their seed alone.
         form: "table" is for people: table, sentences, growth at other commissions, orders.
             "markdown" is the same without sentences on every strategy; "csv" and "json" are the
@@ -135,7 +135,7 @@ def _print_table(title: str, texts: pd.DataFrame, *, narrow: bool = False) -> li
 
 
 def _further(comparison: Comparison, inputs: ReportInputs) -> Mapping[str, pd.DataFrame]:
-    """Growth at other commissions, and orders, as tables of texts by title."""
+    """Return growth at other commissions, and orders, as tables of texts by title."""
     found = {}
     if (growth := inputs.growth_by_cost) is not None:
         texts = with_difference(growth, comparison.reference)
@@ -161,7 +161,7 @@ def _sentence_like(texts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _markdown(texts: pd.DataFrame) -> str:
-    """A table of Markdown; pandas needs a library for it."""
+    """Return a table of Markdown; pandas needs a library for it."""
     rows = [["", *texts.columns], ["---"] * (1 + len(texts.columns))]
     rows += [[str(name), *map(str, row)] for name, row in texts.iterrows()]
     return "\n".join("| " + " | ".join(p.replace("|", r"\|") for p in row) + " |" for row in rows)

@@ -161,7 +161,7 @@ def log_of(folder: str | Path, look: Look) -> Path:
     """Return the file that logs the evaluations on a range, of all runs of a folder.
 
     Args:
-        folder: Of a run, of a walk forward or of one of its runs, or of an evaluation without any.
+        folder: Folder of a run, a walk forward, one of its runs, or an evaluation without any.
         look: An evaluation on the range.
     """
     folder = Path(folder).absolute()

@@ -69,7 +69,7 @@ def admit(named: Named, recorded: Any, file: Path, *, within: Path | None = None
 
 
 def say_changes(recorded: Any, file: Path) -> None:
-    """Say which sources have changed since a file was written that holds what they computed.
+    """Log which sources have changed since a file was written that holds their results.
 
     Nothing is imported, and a source that is not there is no matter: its results are.
 

@@ -132,8 +132,8 @@ class PricePanel(Immutable):
         categories: Static labels of the assets: N labels by name, e.g. sector; "" where
             unknown.
         periods_per_year: Bars per year of the calendar (365, 252, 8760, ...), by which sessions and
-            weekends are told; worked out from the timestamps when not given.
-        stated_periods_per_year: What yearly figures follow from in place of the bars that are
+            weekends are recognised; worked out from the timestamps when not given.
+        stated_periods_per_year: Basis of yearly figures in place of the bars that are
             counted in a year (``bars_per_year``); NaN where nothing was stated.
         provenance: JSON-able record of where the data come from.
         tradable: (T, N) bool: the bar exists, and volume > 0 where volume is known.

@@ -36,7 +36,7 @@ def checked_rate(name: str, value: Any) -> Rate:
     Files are read when the rate is used.
 
     Args:
-        name: What the rate is called in a message.
+        name: Name of the rate in a message.
         value: A ``Rate``, a path, or a Series of fractions over dates.
 
     Raises:
@@ -55,7 +55,7 @@ def checked_rate(name: str, value: Any) -> Rate:
 
 
 def is_zero(rate: Rate) -> bool:
-    """Whether a rate is none at any time, as far as is known without reading a file."""
+    """Return whether a rate is always 0, as far as is known without reading a file."""
     values = rate.values() if isinstance(rate, Mapping) else [rate]
     return all(value == 0 for value in values)
 
@@ -72,7 +72,7 @@ def rates_at(name: str, rate: Rate, timestamps: Timestamps) -> FloatArray:
     """Return the (T,) yearly rate known at each bar: the last one dated at or before it.
 
     Args:
-        name: What the rate is called in a message.
+        name: Name of the rate in a message.
         rate: The rate. A date without a time is its first instant, as in ``timestamps``.
         timestamps: (T,) labels of the bars.
 
@@ -80,7 +80,7 @@ def rates_at(name: str, rate: Rate, timestamps: Timestamps) -> FloatArray:
         Fractions; NaN before the first date.
 
     Raises:
-        DataError: If a file cannot be read, naming it and the mend.
+        DataError: If a file cannot be read, with its name and the fix.
 
     >>> days = np.arange("2020-01-01", "2020-01-05", dtype="datetime64[D]").astype("M8[ns]")
     >>> rates_at("cash", {"2020-01-02": 0.01, "2020-01-04": 0.02}, days).tolist()

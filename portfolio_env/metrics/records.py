@@ -85,7 +85,7 @@ def track_record(
         held: (K, ..., N + 1) weights right after trading, cash first.
         turnovers: (K, ...) traded notional over wealth per period.
         costs: (K, ...) money paid for trading per period.
-        cash_returns: What a unit of cash earned per period, (K, ...) or one number.
+        cash_returns: Earnings of a unit of cash per period, (K, ...) or one number.
     """
     earned = paths.simple_returns(values)
     return TrackRecord(
@@ -115,7 +115,7 @@ def summary(
         turnovers: (K,) traded notional over wealth per period.
         costs: (K,) money paid for trading per period.
         periods_per_year: Periods per year.
-        cash_returns: What a unit of cash earned per period, (K,) or one number: Sharpe, Sortino and
+        cash_returns: Earnings of a unit of cash per period, (K,) or one number: Sharpe, Sortino and
             Omega ratios are of returns in excess of it.
 
     Returns:

@@ -305,7 +305,7 @@ def rewards_of(reward: Callable[[Transition], Any], step: Transition) -> Float:
 
 
 def forget(reward: Callable[[Transition], Any], lanes: NDArray[np.bool_]) -> None:
-    """Let a reward that remembers something forget some lanes.
+    """Clear some lanes of a reward that keeps state.
 
     Raises:
         ArgumentError: If it fails.

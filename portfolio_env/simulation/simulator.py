@@ -147,7 +147,7 @@ class Simulator:
         return rules
 
     def _check_interest(self) -> None:
-        """Refuse a range that begins before a dated rate of interest."""
+        """Reject a range that begins before a dated rate of interest."""
         start = self.episodes.start
         if np.isnan(self.arrays.interest[start]).any():  # once known, a rate holds until the next
             raise ArgumentError(
