@@ -146,7 +146,7 @@ def _by_actions(
 
 
 def _shown(split: FloatArray, jump: FloatArray) -> bool | None:
-    """Whether prices jump with their splits; None if some do and some do not."""
+    """Return whether prices jump with their splits; None if some do and some do not."""
     at = np.flatnonzero((split != 1) & np.isfinite(jump))
     if not len(at):
         return False

@@ -227,7 +227,7 @@ def _opened(
 
 
 def _is_table(source: Any) -> bool:
-    """Whether bars are to be read from it: frames, of any library, and several of them."""
+    """Return whether a source holds bars: frames of any library, or several of them."""
     if isinstance(source, PricePanel | Market):
         return False
     return isinstance(source, Mapping | list | tuple) or as_frame(source) is not None

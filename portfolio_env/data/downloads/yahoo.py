@@ -187,7 +187,7 @@ def _continue(series: Sequence[Series], end: int, store: Store, report: YahooRep
 
 
 def _start_again(own: Series) -> int:
-    """Where to continue a series: before its end, so that days it lacks can still come."""
+    """Return where to continue a series: before its end, so that missing days can still come."""
     last = int(own.times[-1]) - _HORIZON
     return max(own.covered[0][0], min(int(own.times[-_OVERLAP:][0]), last))
 

@@ -63,7 +63,7 @@ def _decoded(content: bytes) -> str:
 
 
 def _layout(lines: Sequence[str]) -> tuple[str, int]:
-    """What separates columns, and how many lines stand above the header."""
+    """Return the separator of columns and the number of lines above the header."""
     if not any(line.strip() for line in lines):
         raise pd.errors.EmptyDataError("it is empty")
     said = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE) if lines else None
@@ -90,7 +90,7 @@ def _layout(lines: Sequence[str]) -> tuple[str, int]:
 
 
 def _header_row(rows: Sequence[Sequence[str]], width: int) -> int:
-    """Which row is the header: the first one, if none that is as wide as the data looks like it."""
+    """Return the row of the header: the first one, unless one as wide as the data looks like it."""
     named = any(cell.strip() for cell in rows[0][1:])
     if len(rows[0]) == width and named and not _is_prose(rows[0]):
         return 0

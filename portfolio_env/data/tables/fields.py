@@ -1,4 +1,4 @@
-"""What the columns of tables are called: every name of a date, a symbol and a field of bars."""
+"""Names of the columns of tables: of dates, symbols and fields of bars."""
 
 from __future__ import annotations
 
@@ -70,12 +70,12 @@ def field_of(name: object) -> str | None:
 
 
 def rank_of(name: object) -> int:
-    """Of several columns of one field, that of the lowest rank is meant."""
+    """Return the rank of a column among several of one field; the lowest is taken."""
     return _KNOWN.get(key_of(name), ("", 99))[1]
 
 
 def unit_of_volume(name: object) -> str:
-    """What a volume is counted in, if its name says so.
+    """Return the unit of a volume, if its name says so.
 
     >>> unit_of_volume("Volume BTC"), unit_of_volume("Volume")
     ('BTC', '')
@@ -85,13 +85,13 @@ def unit_of_volume(name: object) -> str:
 
 
 def is_field(name: object) -> bool:
-    """Whether a name is one of a field of bars, used here or not, rather than that of an asset."""
+    """Return whether a name is that of a field of bars, used here or not, and not of an asset."""
     field = field_of(name)
     return field in FIELDS or key_of(name) in _OTHERS | _VAGUE
 
 
 def is_no_asset(name: object) -> bool:
-    """Whether a name can be that of a field only."""
+    """Return whether a name can be that of a field only."""
     key = key_of(name)
     return (field_of(name) in FIELDS or key in _OTHERS) and key not in _TICKERS_TOO
 

@@ -1,4 +1,4 @@
-"""Where rows come from, to name them in errors, and what was decided while reading them."""
+"""Source of rows, named in errors, and the decisions taken while reading them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from portfolio_env.errors import DataError
 
 @dataclass(frozen=True)
 class Origin:
-    """Where rows come from.
+    """Source of the rows of a table.
 
     Attributes:
         name: The file.

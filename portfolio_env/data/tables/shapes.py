@@ -109,7 +109,7 @@ def long_form(table: Table, name: str | None = None) -> tuple[pd.DataFrame, Orig
 
 
 def names_itself(table: Table) -> bool:
-    """Whether a column of one asset's bars is called close, not just used as one."""
+    """Return whether a column of one asset's bars is called close, not just used as one."""
     return any("close" in key_of(name) for name in table.frame.columns)
 
 
@@ -174,7 +174,7 @@ def _holds_dates(index: pd.Index[Any]) -> bool:
 
 
 def _has_dates(frame: pd.DataFrame) -> bool:
-    """Whether a column is called date, or the like."""
+    """Return whether a column is called date, or the like."""
     if frame.columns.nlevels == 2:
         return len(frame.columns) > 0 and _holds_dates(pd.Index(frame.iloc[:, 0]))
     return any(field_of(name) == DATE for name in frame.columns)

@@ -111,12 +111,12 @@ def _begin_months(times: Timestamps) -> bool:
 
 
 def _weekdays(times: Timestamps) -> npt.NDArray[np.int64]:
-    """Of each date, 0 for Monday."""
+    """Return the weekday of each date, 0 for Monday."""
     return (times.astype("datetime64[D]").astype(np.int64) + 3) % 7
 
 
 def _may_begin_periods(times: Timestamps) -> bool:
-    """Whether labels are all first days of months, or all Mondays."""
+    """Return whether labels are all first days of months, or all Mondays."""
     if (times != times.astype("datetime64[D]")).any():
         return False
     return _begin_months(times) or bool((_weekdays(times) == 0).all())
