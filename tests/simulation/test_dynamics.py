@@ -478,3 +478,19 @@ def test_more_assets_than_may_be_held_are_a_violation_where_none_can_be_sold():
     simulator.weights[0] = [0.1, 0.2, 0.3, 0.4]
     simulator.step([[0.0, 0.0, 0.0, 1.0]])
     assert simulator.ledger[dynamics.VIOLATION, 0] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("period", [1, 2, 3])
+def test_any_consecutive_steps_of_a_period_trade_no_more_than_its_limit(period):
+    simulator = Simulator(
+        price_market(np.ones((9, 2))), window=1, action="weights",
+        constraints={"turnover_period": period, "max_period_turnover": 0.5},
+    )  # fmt: skip
+    simulator.reset(lambda _: None)
+    traded = []
+    for step in range(9):
+        simulator.step([[0.0, 0.3, 0.7] if step % 2 else [0.0, 0.7, 0.3]])
+        traded.append(simulator.ledger[dynamics.TURNOVER, 0])
+    sums = np.convolve(traded, np.ones(period), "valid")
+    assert (sums <= 0.5 + 1e-12).all()
+    assert sums[0] == pytest.approx(0.5)
