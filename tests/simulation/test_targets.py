@@ -61,6 +61,24 @@ def test_a_move_as_wide_as_the_band_is_not_traded():
     assert made.ledger[dynamics.TURNOVER, 0] == 0
 
 
+@pytest.mark.parametrize("noise", [0.0, 7e-16, -7e-16])
+def test_a_holding_at_its_bound_is_kept_whatever_rounding_made_of_it(noise):
+    """The band keeps it beside others whose targets the bounds move, and no cost is paid for it."""
+    made = Simulator(
+        market_of(np.full((4, 4), 100.0)),
+        window=1,
+        action="weights",
+        costs={"commission_bps": 100},
+        constraints={"no_trade_band": 0.15, "max_weight": 0.4},
+        initial=[0.0, 0.4 + noise, 0.1, 0.4 - noise, 0.1],
+    )
+    made.reset(lambda _: None)
+    made.step(np.array([[0.0, 0.4, 0.2, 0.0, 0.4]]))
+    cost = made.ledger[dynamics.COST, 0] / 10_000
+    assert cost > 0.005
+    assert made.held[0, 1] == pytest.approx(0.4 / (1 - cost), abs=1e-12)
+
+
 @pytest.mark.parametrize("constraints", [{"max_leverage": 1.5}, {"long_only": False}])
 def test_where_cash_may_be_borrowed_it_makes_up_for_a_halted_holding(constraints):
     """Asked -30 % cash, 50 % of a halted asset held at 20 %, 80 % of the other."""
