@@ -260,7 +260,8 @@ class PortfolioModel(Baseline):
                 f"the panel has the assets {panel.assets}, the market {self.market.assets}: "
                 "fit on the same."
             )
-        start, end = (row_of(panel.timestamps, when) for when in fit_period)
+        times = panel.timestamps
+        start, end = row_of(times, fit_period[0]), row_of(times, fit_period[1], end=True)
         if end - start < 2:
             raise ArgumentError(
                 f"fit_period={fit_period!r} stands for rows {start} to {end}: give two bars or more"

@@ -127,7 +127,8 @@ class Ensemble(Baseline):
         Returns:
             The ensemble itself.
         """
-        start, end = (row_of(self.market.timestamps, when) for when in period)
+        times = self.market.timestamps
+        start, end = row_of(times, period[0]), row_of(times, period[1], end=True)
         given = {"window": 1} | environment | {"observation": "index", "action": "weights"}
         growths = []
         for name, policy in self.members.items():

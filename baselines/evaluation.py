@@ -120,7 +120,11 @@ def evaluate(
     rules = _rules({name: value for name, value in given.items() if value is not None}, own)
     ranges = _ranges(market, start, end, validation)
     trained = {
-        name: _trained(thing, {key: own[name][key] for key in INTERFACE if key in own[name]})
+        name: _trained(
+            thing,
+            market if own[name].get("universe") is not None else None,
+            {key: own[name][key] for key in INTERFACE if key in own[name]},
+        )
         for name, thing in agents.items()
     }
     options = {
@@ -215,16 +219,26 @@ def _env_options(name: str, thing: Any) -> dict[str, Any]:
         raise ArgumentError(f"{name!r} was trained in no PortfolioEnv; {fix}.") from error
 
 
-def _trained(thing: Any, options: dict[str, Any]) -> TrainedAgent:
-    """Return the agent as an evaluation takes it."""
+def _trained(thing: Any, market: Market | None, options: dict[str, Any]) -> TrainedAgent:
+    """Return the agent as an evaluation takes it.
+
+    Args:
+        thing: The agent.
+        market: Market of which it was trained on some assets at a time; None if on all of them.
+        options: Keywords of its environment.
+    """
     if isinstance(thing, TrainedAgent):
         return replace(thing, options=options)
     policy = _policy(thing)
+    if market is not None and hasattr(policy, "get_env"):
+        from agents import make_sb3_vec_env, policy_for
+
+        thing = policy = policy_for(policy, make_sb3_vec_env(market, **options))
     if policy is not thing:  # a run
         from agents.training.tasks import trained_agent
 
         return replace(trained_agent(thing, "final"), options=options)
-    network: Any = getattr(policy, "network", getattr(policy, "policy", None))
+    network: Any = getattr(policy, "network", getattr(policy, "policy", policy))
     parts = network.parameters() if hasattr(network, "parameters") else ()
     size = sum(part.numel() * part.element_size() for part in parts)
     return TrainedAgent(policy, parameter_bytes=size, options=options)

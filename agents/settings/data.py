@@ -30,6 +30,8 @@ class DataOptions:
     """CSV or Parquet file of further channels with times of their own, e.g. sentiment."""
     repair: str = "{}"
     """Repairs of a file of bars, as JSON, e.g. '{"drop_duplicates": "last"}'."""
+    adjust: Literal["auto", "none", "splits", "all"] = "auto"
+    """Which prices of a file are meant: adjusted as far as it says how, or for what."""
     reference: str | None = None
     """Asset that stands for the market in cross-asset features; the mean of all by default."""
     scaler: Literal["robust", "standard", "rank"] = "robust"
@@ -69,6 +71,7 @@ class DataOptions:
             metadata=self.metadata,
             exogenous=self.exogenous,
             repair=self.repairs or None,
+            adjust=self.adjust,
             periods_per_year=self.periods_per_year,
         )
 

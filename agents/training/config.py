@@ -318,7 +318,7 @@ class TrainConfig:
         ranges = dict(zip(NAMES, split_rows(timestamps, self.train, self.validation), strict=True))
         start, end = ranges["test"]
         if isinstance(self.test, str):
-            end = row_of(timestamps, self.test)
+            end = row_of(timestamps, self.test, end=True)
         elif self.test is not None:
             end = min(end, start + round(self.test * len(timestamps)))
         if end - start < 2:

@@ -1,153 +1,327 @@
-"""Bars from files and frames, long or wide: unchecked (`read_frame`), or checked (`read_panel`).
+"""Bars from files and frames of any shape: as they are (`read_frame`), or checked (`read_panel`).
 
-Nothing is repaired or filled: whatever cannot be true is rejected with an error that names the
-file, the row and the fix.
+Nothing is repaired or filled: whatever cannot be true is refused with an error that names the file,
+the row and the fix. What was decided while reading stands in the provenance, and is logged.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from portfolio_env.data.tables import Origin, read_numbers, read_tables, read_times
-from portfolio_env.market.panel import BAR_FIELDS, PricePanel, bar_faults
+from portfolio_env.data.adjust import Adjust, adjusted, check_adjust, split_like
+from portfolio_env.data.tables.fields import ADJUSTED, DATE
+from portfolio_env.data.tables.numbers import read_numbers
+from portfolio_env.data.tables.origin import Origin
+from portfolio_env.data.tables.shapes import Table, long_form, table_of
+from portfolio_env.data.tables.sources import LongTable, tables_of
+from portfolio_env.data.tables.times import as_dates, bar_times, period_ends
+from portfolio_env.market.panel import BAR_FIELDS, PricePanel, bar_faults, contained
 
-_REQUIRED = ("date", "symbol", "close")
+_LOGGER = logging.getLogger(__name__)
+_DROP = "correct the bar, or drop it with repair={'drop_faulty': True}"
+_BLANKS = " \u00a0"
+_SHOWN = 5  # jumps that are listed
 
 
-def read_frame(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read bars unchecked: duplicates, disorder, impossible and incomplete bars are kept.
+def read_frame(source: Any, adjust: Adjust = "auto") -> pd.DataFrame:
+    """Read bars as they are: duplicates, disorder, impossible and incomplete bars are kept.
 
     Args:
-        path: A CSV or Parquet file, plain or gzip (recognised by content, not name), in one of
-            these forms, or a folder of Parquet files.
+        source: A CSV or Parquet file, plain or gzip (told by its content, not its name), or a
+            frame (of pandas, polars, Arrow), in one of these forms. Names of fields may have any
+            case and their common synonyms (Ticker, tic, Name; Datetime, timestamp; Last; ...).
 
-            - long: columns date (ISO 8601), symbol, close and, where known, open, high, low and
-              volume; other columns are ignored;
-            - wide: the first column dates, every other one the closing prices of the asset it is
-              named after (no column may be called symbol or close);
-            - wide with the two header rows Price and Ticker of yfinance;
-            - a folder of long files of one symbol each, which the entry "symbol" of their metadata
-              names, else the file: what ``data.downloads.store`` keeps for an exchange.
+            - long: columns date, symbol, close and, where known, open, high, low and volume; other
+              columns are ignored; in frames, date and symbol may be the index;
+            - wide: the first column (or the index) dates, every other one the closing prices of the
+              asset it is named after;
+            - wide with two levels of columns, fields and symbols, as yfinance gives them;
+            - the fields of one asset, called after its file.
+
+            Or several of these: a folder of one file per asset (of Parquet files, the entry
+            "symbol" of their metadata may name it: what ``data.downloads.store`` keeps for an
+            exchange), a list of files or frames, or ``{asset: file or frame}``.
+        adjust: Which prices are meant, see ``portfolio_env.data.adjust.adjusted``.
 
     Returns:
         A frame with columns date (datetime64[ns], times with a zone in UTC), symbol, and the bar
-        fields that the source has; ``attrs`` holds the source and its SHA-256.
+        fields that the source has; ``attrs`` holds the source, its SHA-256, and what was decided.
 
     Raises:
-        DataError: For unreadable input, with file, row and fix.
+        DataError: For what cannot be read, with file, row and fix.
     """
-    tables, source = read_tables(path)
-    frame = pd.concat([typed_frame(table, origin) for table, origin in tables], ignore_index=True)
-    frame.attrs.update(source)
+    parts, about = _typed_tables(source, adjust)
+    frame = pd.concat([part for part, _, _ in parts], ignore_index=True)
+    frame.attrs.update(_told(about, parts, frame))
     return frame
 
 
-def read_panel(path: str | os.PathLike[str]) -> PricePanel:
-    """Read a file or folder (see ``read_frame``), with a check that its bars are possible.
+def read_panel(source: Any, adjust: Adjust = "auto") -> PricePanel:
+    """Read a source (see ``read_frame``) whose bars can all be true.
 
     Args:
-        path: Dates increase within each symbol; symbols may be listed late, delisted early or miss
-            bars.
+        source: Symbols may be listed late, delisted early or miss bars; rows may be in any order.
+            Of a downloaded store, bars that cannot be true are left out, and said.
+        adjust: Which prices are meant, see ``portfolio_env.data.adjust.adjusted``.
 
     Raises:
-        DataError: For impossible bars, with file, row and fix.
+        DataError: With file, row and fix.
     """
-    tables, source = read_tables(path)
-    parts = [_checked(typed_frame(table, origin), origin) for table, origin in tables]
-    return _panel(pd.concat(parts, ignore_index=True), Origin(os.fspath(path)), source)
+    parts, about = _typed_tables(source, adjust)
+    checked = [(_checked(frame, origin, said), origin, said) for frame, origin, said in parts]
+    _refuse_twice(checked)
+    frame = pd.concat([part for part, _, _ in checked], ignore_index=True)
+    if not len(frame):
+        checked[0][1].fail("holds no bar; give at least one")
+    name = os.fspath(source) if isinstance(source, str | os.PathLike) else about["source"]
+    return _panel(frame, Origin(name), _told(about, checked, frame))
 
 
-def panel_from_frame(frame: pd.DataFrame, source: str = "the frame") -> PricePanel:
-    """Return a panel from a long frame; columns and rules as for ``read_panel``.
+def panel_from_frame(
+    frame: pd.DataFrame, source: str = "the frame", adjust: Adjust = "auto"
+) -> PricePanel:
+    """A panel from a frame; shapes and rules as for ``read_panel``.
 
     Args:
-        frame: Columns date, symbol, close and, where known, open, high, low and volume.
-        source: Name of the data in errors.
+        frame: Long, with columns date, symbol, close and, where known, open, high, low and volume;
+            or of two levels of columns, or wide.
+        source: What errors call the data.
+        adjust: Which prices are meant, see ``portfolio_env.data.adjust.adjusted``.
 
     Raises:
-        DataError: For impossible bars, with the row (counted from 1) and the fix.
+        DataError: With the row (counted from 1) and the fix.
     """
-    origin = Origin(source)
-    return _panel(_checked(typed_frame(frame, origin), origin), origin, {"source": "frame"})
+    table = table_of(frame, Origin(source))
+    if table.shape == "wide":
+        return panel_from_prices(frame, source)
+    typed, origin, done = _typed(*long_form(table), adjust)
+    part: LongTable = (_checked(typed, origin, {}), origin, done)
+    return _panel(part[0], origin, _told({"source": "frame"}, [part], part[0]))
 
 
 def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePanel:
-    """Return a panel of closing prices from a wide frame.
+    """A panel of closing prices from a wide frame.
 
     Args:
-        close: Index increasing dates, one column per asset, NaN where an asset has no bar.
-        source: Name of the data in errors and in the provenance.
+        close: Index dates, or a column of them; one column per asset, NaN where an asset has no
+            bar.
+        source: What errors and the provenance call the data.
 
     Raises:
         DataError: With the row (counted from 1) or the asset and date, and the fix.
     """
     origin = Origin(source)
-    times = read_times(close.index.to_series(), origin)
-    late = np.diff(times, prepend=times[:1] - 1) <= np.timedelta64(0)
-    origin.refuse(
-        late, "the date is not after the one before:", "sort, drop duplicates", times.__getitem__
-    )
-    columns = [read_numbers(close.iloc[:, i], origin) for i in range(close.shape[1])]
-    return PricePanel(
-        times,
-        tuple(str(name) for name in close.columns),
+    table = table_of(close, origin)
+    if table.shape != "wide":
+        return panel_from_frame(close, source)
+    frame = table.frame
+    dates = as_dates(frame[DATE], origin)
+    about = {"source": source}
+    assets = [str(name) for name in frame.columns if name != DATE]
+    if isinstance(dates.dtype, pd.DatetimeTZDtype):  # assets may have clocks of their own
+        dated = Table(frame.assign(date=dates), "wide", origin)
+        typed, origin, done = _typed(*long_form(dated), "auto")
+        part: LongTable = (_checked(typed, origin, {}), origin, done)
+        return _panel(part[0], origin, _told(about, [part], part[0]), assets)
+    times = period_ends(dates.to_numpy("datetime64[ns]"), origin)
+    order = np.argsort(times, kind="stable")
+    again = np.zeros(len(times), bool)
+    again[order[1:]] = np.diff(times[order]) == np.timedelta64(0)
+    origin.refuse(again, "a second row for", "delete one of them", times.__getitem__)
+    if (np.diff(order) < 0).any():
+        origin.note("rows are sorted by date")
+    columns = [read_numbers(frame[name], origin)[order] for name in assets]
+    panel = PricePanel(
+        times[order],
+        tuple(assets),
         np.stack(columns, axis=1) if columns else np.empty((len(times), 0)),
-        provenance={"source": source},
+        provenance=about,
     )
+    told = _told(about, [(frame, origin, {})], frame_of_panel(panel))
+    return panel if told == about else replace(panel, provenance=told)
 
 
-def typed_frame(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """Return the known columns of a long table, as dates, names and numbers."""
-    missing = [name for name in _REQUIRED if name not in frame.columns]
-    if missing:
-        origin.fail(
-            f"lacks the columns {missing}; it has {list(frame.columns)}: add or rename them"
-        )
+def typed_frame(frame: pd.DataFrame, origin: Origin, adjust: Adjust = "auto") -> pd.DataFrame:
+    """A table as dates, names and numbers, in long form: what ``read_frame`` makes of it."""
+    return _typed(*long_form(table_of(frame, origin)), adjust)[0]
+
+
+def _typed_tables(source: Any, adjust: Adjust) -> tuple[list[LongTable], dict[str, Any]]:
+    """The tables of a source with dates, names and numbers, and about all of them."""
+    check_adjust(adjust)
+    tables, about = tables_of(source)
+    parts: list[LongTable] = []
+    for frame, origin, said in tables:
+        typed, origin, done = _typed(frame, origin, adjust)
+        parts.append((typed, origin, {**said, **done}))
+    return parts, about
+
+
+def _typed(
+    frame: pd.DataFrame, origin: Origin, adjust: Adjust
+) -> tuple[pd.DataFrame, Origin, dict[str, str]]:
+    """The columns of a long table as dates, names and numbers, adjusted; and for what."""
     if not len(frame):
         origin.fail("holds no rows; give at least two symbols with bars")
-    times = read_times(frame["date"], origin)
-    no_symbol = frame["symbol"].isna().to_numpy() | (frame["symbol"] == "").to_numpy()
+    dates = as_dates(frame["date"], origin)
+    symbols = frame["symbol"].astype(str).str.strip(_BLANKS)
+    no_symbol = (frame["symbol"].isna() | (symbols == "")).to_numpy()
     origin.refuse(no_symbol, "there is no symbol", "name the asset")
-    bars = {name: read_numbers(frame[name], origin) for name in BAR_FIELDS if name in frame.columns}
-    symbols = frame["symbol"].astype(str).to_numpy()
-    return pd.DataFrame({"date": times, "symbol": symbols, **bars})
+    names = symbols.to_numpy(object)
+    times = bar_times(dates, names, origin)
+    fields = [name for name in (*BAR_FIELDS, ADJUSTED, "split", "dividend") if name in frame]
+    bars = {name: read_numbers(frame[name], origin) for name in fields}
+    made = pd.DataFrame({"date": times, "symbol": names, **bars})
+    made, done = adjusted(made, origin, adjust)
+    return made, origin, {} if done is None else {"adjust": done}
 
 
-def _checked(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """Reject impossible bars, duplicates, and dates that do not increase in a symbol."""
+def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, str]) -> pd.DataFrame:
+    """Refuse bars that cannot be true, and duplicates; without rows that hold nothing.
+
+    Of a downloaded store they are left out instead.
+    """
     bars = {name: frame[name].to_numpy() if name in frame.columns else None for name in BAR_FIELDS}
-    no_close = frame["close"].isna().to_numpy()
-    origin.refuse(no_close, "there is no close", "give it, or delete the row if there was no bar")
-    for faulty, problem in bar_faults(bars):
-        origin.refuse(faulty, problem, "correct the bar")
+    known = [values for values in bars.values() if values is not None]
+    empty = np.logical_and.reduce([np.isnan(values) | (values == 0) for values in known])
+    empty &= frame["close"].isna().to_numpy()
+    no_close = frame["close"].isna().to_numpy() & ~empty
+    kept = ~empty
+    if empty.any():
+        origin.warn(f"{int(empty.sum())} rows without prices are left out")
+    mended, rounded = contained(bars)
+    if rounded.any():
+        count = int(rounded.sum())
+        origin.warn(f"{count} highs or lows that miss open or close by rounding are moved to them")
+        frame = frame.assign(**mended)
+    problems = [(no_close, "there is no close", "give it, or delete the row if there was no bar")]
+    problems += [(faulty, problem, _DROP) for faulty, problem in bar_faults(bars)]
+    if "exchange" in about:
+        faulty = np.logical_or.reduce([mask for mask, _, _ in problems]) & kept
+        kept &= ~faulty
+        if faulty.any():
+            origin.warn(f"{origin.name}: {int(faulty.sum())} bars that cannot be true are left out")
+    else:
+        for faulty, problem, mend in problems:
+            origin.refuse(faulty & kept, problem, mend)
     times, symbols = frame["date"].to_numpy(), frame["symbol"].to_numpy()
 
     def label(at: int) -> str:
         return f"{symbols[at]} at {times[at]}"
 
-    again = frame.duplicated(["date", "symbol"]).to_numpy()
+    again = frame.duplicated(["date", "symbol"]).to_numpy() & kept
     origin.refuse(again, "a second row for", "delete one of them", label)
-    backwards = (frame.groupby("symbol")["date"].diff() < pd.Timedelta(0)).to_numpy()
-    origin.refuse(backwards, "the date is before the symbol's last:", "sort the rows", label)
-    return frame
+    codes = pd.factorize(symbols)[0]
+    order = np.argsort(codes, kind="stable")
+    late = (np.diff(codes[order]) == 0) & (np.diff(times[order]) < np.timedelta64(0))
+    if late.any():
+        origin.note("rows are sorted by date")
+    return frame if kept.all() else frame[kept].reset_index(drop=True)
 
 
-def _panel(frame: pd.DataFrame, origin: Origin, provenance: dict[str, Any]) -> PricePanel:
-    """Arrange a checked frame by dates and symbols."""
-    assets, column = np.unique(frame["symbol"].to_numpy(str), return_inverse=True)
+def _refuse_twice(parts: Sequence[LongTable]) -> None:
+    """Refuse two tables that hold one symbol at the same time."""
+    if len(parts) < 2:
+        return
+    spans: dict[str, list[tuple[Any, Any, str]]] = {}
+    for frame, origin, _ in parts:
+        dates = frame.groupby("symbol")["date"].agg(["min", "max"])
+        for symbol, first, last in zip(dates.index, dates["min"], dates["max"], strict=True):
+            for begin, end, name in spans.setdefault(str(symbol), []):
+                if first <= end and begin <= last:
+                    origin.fail(f"holds {symbol}, as does {name}; delete one of them")
+            spans[str(symbol)].append((first, last, origin.name))
+
+
+def _told(
+    about: Mapping[str, Any], parts: Sequence[LongTable], frame: pd.DataFrame
+) -> dict[str, Any]:
+    """The provenance: the source, the adjustment, and what was decided, which is logged, too."""
+    made = dict(about)
+    done = sorted({said["adjust"] for _, _, said in parts if "adjust" in said})
+    if done:
+        made["adjust"] = ", ".join(done)
+    notes = list(dict.fromkeys(note for _, origin, _ in parts for note in origin.notes))
+    weighty = {note for _, origin, _ in parts for note in origin.weighty}
+    if "close" in frame and done != ["none"]:
+        jumps = _suspicions(frame)
+        notes += jumps
+        weighty.update(jumps)
+    idle = _without_volume(frame)
+    if idle:
+        text = f"{', '.join(idle[:_SHOWN])} ({len(idle)}) never had volume and cannot be traded"
+        notes.append(f"{text}; leave the column volume out if they can")
+        weighty.add(notes[-1])
+    if notes:
+        made["notes"] = notes
+    for level, wanted in ((logging.WARNING, True), (logging.INFO, False)):
+        told = [note for note in notes if (note in weighty) is wanted]
+        if told:
+            _LOGGER.log(level, "%s: %s", about["source"], "; ".join(told))
+    return made
+
+
+def _without_volume(frame: pd.DataFrame) -> list[str]:
+    """The assets that have a volume of 0 on all of their bars."""
+    if "volume" not in frame or (frame["volume"] > 0).all():
+        return []
+    traded = (frame["volume"] != 0).groupby(frame["symbol"]).any()
+    return [str(symbol) for symbol in traded.index[~traded]]
+
+
+def _suspicions(frame: pd.DataFrame) -> list[str]:
+    """Jumps that look like splits nobody told of."""
+    found = split_like(frame)
+    if not len(found):
+        return []
+    shown = [
+        f"{row.symbol} on {str(row.date)[:10]} ({row.ratio:.4g})"
+        for row in found.head(_SHOWN).itertuples()
+    ]
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return [
+        f"jumps that look like splits: {', '.join(shown)}{more}; give adjusted prices if they are"
+    ]
+
+
+def _panel(
+    frame: pd.DataFrame,
+    origin: Origin,
+    provenance: dict[str, Any],
+    assets: Sequence[str] | None = None,
+) -> PricePanel:
+    """Spread a checked frame over dates and symbols, which are in order if none is given."""
+    symbols = frame["symbol"].to_numpy(str)
+    column: npt.NDArray[np.intp]
+    codes, found = pd.factorize(symbols, sort=True)
+    if assets is None:
+        names, column = [str(name) for name in found], codes
+    else:
+        names = list(assets)
+        places = {name: at for at, name in enumerate(names)}
+        column = np.array([places[str(name)] for name in found], np.intp)[codes]
     timestamps, row = np.unique(frame["date"].to_numpy("datetime64[ns]"), return_inverse=True)
     tables: dict[str, Any] = {}
     for name in BAR_FIELDS:
         if name in frame.columns:
-            tables[name] = np.full((len(timestamps), len(assets)), np.nan)
+            tables[name] = np.full((len(timestamps), len(names)), np.nan)
             tables[name][row, column] = frame[name].to_numpy()
-    return PricePanel(timestamps, tuple(assets.tolist()), **tables, provenance=provenance)
+    return PricePanel(timestamps, tuple(names), **tables, provenance=provenance)
 
 
 def frame_of_panel(panel: PricePanel) -> pd.DataFrame:
-    """Return a panel as a long frame, by date and symbol; see ``PricePanel.to_frame``."""
-    return panel.to_frame()
+    """A panel as a long frame, by date and symbol; a bar that does not exist has no row."""
+    rows, columns = np.nonzero(np.isfinite(panel.close))
+    fields = {name: getattr(panel, name) for name in BAR_FIELDS}
+    return pd.DataFrame(
+        {"date": panel.timestamps[rows], "symbol": np.array(panel.assets)[columns]}
+        | {name: values[rows, columns] for name, values in fields.items() if values is not None}
+    )

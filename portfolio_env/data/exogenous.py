@@ -10,7 +10,10 @@ from datetime import timedelta
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.tables import Origin, read_numbers, read_table, read_times
+from portfolio_env.data.tables.files import read_table
+from portfolio_env.data.tables.numbers import read_numbers
+from portfolio_env.data.tables.origin import Origin
+from portfolio_env.data.tables.times import read_times
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 from portfolio_env.market.timeline import Timestamps

@@ -16,13 +16,13 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.checks import check_number
+from portfolio_env.data.adjust import Adjust, check_adjust
 from portfolio_env.data.bars import (
     frame_of_panel,
     panel_from_frame,
     panel_from_prices,
     read_frame,
     read_panel,
-    typed_frame,
 )
 from portfolio_env.data.exogenous import join
 from portfolio_env.data.generators.lead_lag import lead_lag_panel
@@ -31,7 +31,7 @@ from portfolio_env.data.generators.synthetic import synthetic_panel
 from portfolio_env.data.metadata import with_categories
 from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired_bars
-from portfolio_env.data.tables import Origin
+from portfolio_env.data.tables.sources import as_frame
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raised
 from portfolio_env.features import plugins
 from portfolio_env.features.pipeline import FeaturePipeline, build_market
@@ -71,8 +71,11 @@ SOURCES: dict[str, Callable[..., PricePanel]] = {
 """Panels by name; the keyword arguments of the function are the options of the name."""
 
 Bars: TypeAlias = pd.DataFrame | PricePanel | Market
-Source: TypeAlias = str | os.PathLike[str] | Bars | Callable[[], Bars]
-"""A name that ``load_market`` knows, a path, a frame, a panel, a market, or a function of one."""
+Source: TypeAlias = (
+    str | os.PathLike[str] | Bars | Callable[[], Bars] | Mapping[str, Any] | Sequence[Any] | Any
+)
+"""A name that ``load_market`` knows, a path, a frame, a panel, a market, a function of one; or
+several files or frames, as a list or by asset; or a table of another library."""
 
 _NO_SOURCE = (
     "{} is not a source of bars: give a path, the name of a market, a frame, a PricePanel or a "
@@ -99,6 +102,7 @@ def load_market(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
+    adjust: Adjust = "auto",
     periods_per_year: float | None = None,
 ) -> Market:
     """Load a market by name, from a file, or from bars in memory.
@@ -106,9 +110,11 @@ def load_market(
     Args:
         source: A name in ``SOURCES`` (options follow as a query, e.g.
             ``"synthetic-momentum?seed=3&strength=weak"``); the path of a CSV or Parquet file or of
-            a folder of them (see ``read_frame``), or of a market saved as ``.npz``; a long frame
-            (columns date, symbol, close and, where known, open, high, low and volume); a wide frame
-            of closing prices (index dates, one column per asset, NaN where there is no bar); a
+            a folder of them, a list of such paths or ``{asset: path}`` (see ``read_frame``), or of
+            a market saved as ``.npz``; a frame: long (columns date, symbol, close and, where known,
+            open, high, low and volume), wide (index dates, one column of closing prices per asset,
+            NaN where there is no bar) or with two levels of columns as yfinance gives it; a list of
+            frames or ``{asset: frame}``; a
             ``PricePanel``; a ``Market``; or a function that returns one of these three, given
             itself, as ``"my_prices:load?symbol=A"`` or as an entry point ``market.NAME``. By name,
             it must say what it returns, ``-> PricePanel`` for one, and options go to parameters
@@ -124,6 +130,9 @@ def load_market(
         exogenous: Further channels with their own times, a file or a frame (see ``join``).
         repair: Repairs of the bars of a file or folder before they are checked (see
             ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
+        adjust: Which prices of a file or frame are meant: "all", adjusted for splits and dividends;
+            "splits"; "none", as they are; "auto", adjusted as far as the source tells how (see
+            ``portfolio_env.data.adjust``). What was done stands in ``provenance["adjust"]``.
         periods_per_year: Bars per year that yearly figures follow from, above 0; None for those
             that are counted in the range they are of, which ``repr(market)`` states for all of it.
             Interest accrues by the clock either way.
@@ -137,7 +146,7 @@ def load_market(
         ArgumentError: For unknown names, options or dates.
         DataError: If the data cannot be used; the message names file, row and fix.
     """
-    bars = _opened(source, repair)
+    bars = _opened(source, repair, adjust)
     additions = (timeframe, metadata, exogenous)
     if isinstance(bars, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
@@ -162,10 +171,11 @@ def load_panel(
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
+    adjust: Adjust = "auto",
     periods_per_year: float | None = None,
 ) -> PricePanel:
     """Return the bars of which ``load_market`` computes features; same arguments and errors."""
-    bars = _opened(source, repair)
+    bars = _opened(source, repair, adjust)
     panel = bars.panel if isinstance(bars, Market) else bars
     panel = _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
     return _stated(panel, periods_per_year)
@@ -199,35 +209,55 @@ def _prepared(
     return panel
 
 
-def _opened(source: Source, repair: Mapping[str, Any] | Repair | None) -> PricePanel | Market:
-    """Return the bars of a source, checked; a market if it is one."""
+def _opened(
+    source: Source, repair: Mapping[str, Any] | Repair | None, adjust: Adjust
+) -> PricePanel | Market:
+    """The bars of a source, checked; a market if it is one."""
+    check_adjust(adjust)
     if isinstance(source, str | os.PathLike):
-        return source_of(source, repair)
-    if isinstance(source, pd.DataFrame) and repair is not None:
-        if _is_long(source):
-            mended, record = repaired_bars(source, repair)
-            panel = panel_from_frame(mended, "the frame, repaired")
-            return replace(panel, provenance={"source": "frame", "repairs": record})
-    elif repair is None:
+        return source_of(source, repair, adjust)
+    if _is_table(source):
+        return _read(source, repair, adjust)
+    if repair is None and adjust == "auto":
         return _given(source)
-    elif not isinstance(source, PricePanel | Market) and not callable(source):
+    if not isinstance(source, PricePanel | Market) and not callable(source):
         raise ArgumentError(_NO_SOURCE.format(type(source).__name__))
-    raise ArgumentError("repair is for files and long frames of bars: leave it out")
+    what = "repair" if repair is not None else "adjust"
+    raise ArgumentError(f"{what} is for files and frames of bars: leave it out")
+
+
+def _is_table(source: Any) -> bool:
+    """Return whether a source holds bars: frames of any library, or several of them."""
+    if isinstance(source, PricePanel | Market):
+        return False
+    return isinstance(source, Mapping | list | tuple) or as_frame(source) is not None
 
 
 def _given(bars: Any) -> PricePanel | Market:
     """Return bars in memory, or the result of a function, checked."""
     if isinstance(bars, PricePanel | Market):
         return bars
-    if isinstance(bars, pd.DataFrame):
-        return panel_from_frame(bars) if _is_long(bars) else panel_from_prices(bars)
+    if _is_table(bars):
+        return _read(bars, None, "auto")
     if callable(bars):
         return _called(getattr(bars, "__qualname__", type(bars).__name__), bars, {})
     raise ArgumentError(_NO_SOURCE.format(type(bars).__name__))
 
 
-def _is_long(frame: pd.DataFrame) -> bool:
-    return {"symbol", "close"} <= set(frame.columns)
+def _read(source: Any, repair: Mapping[str, Any] | Repair | None, adjust: Adjust) -> PricePanel:
+    """The panel of files or frames, after repairs, which its provenance records."""
+    is_path = isinstance(source, str | os.PathLike)
+    if repair is None:
+        frame = None if is_path or isinstance(source, Mapping | list | tuple) else as_frame(source)
+        return (
+            read_panel(source, adjust) if frame is None else panel_from_frame(frame, adjust=adjust)
+        )
+    frame = read_frame(source, adjust)
+    about = {str(key): value for key, value in frame.attrs.items()}
+    mended, record = repaired_bars(frame, repair)
+    name = os.fspath(source) if is_path else about["source"]
+    panel = panel_from_frame(mended, f"{'the ' * (name == 'frame')}{name}, repaired")
+    return replace(panel, provenance={**about, "repairs": record})
 
 
 def _called(name: str, load: Callable[..., Any], options: Mapping[str, Any]) -> PricePanel | Market:
@@ -260,7 +290,9 @@ def _function(name: str) -> Callable[..., Any]:
 
 
 def source_of(
-    name_or_path: str | os.PathLike[str], repair: Mapping[str, Any] | Repair | None = None
+    name_or_path: str | os.PathLike[str],
+    repair: Mapping[str, Any] | Repair | None = None,
+    adjust: Adjust = "auto",
 ) -> PricePanel | Market:
     """Return the source of a name or a path; a market if it is a saved one."""
     text = os.fspath(name_or_path)
@@ -270,8 +302,9 @@ def source_of(
     is_function = not is_file and (is_plugin(name) or is_brought("market", name))
     if not is_file and not is_function and name not in SOURCES:
         raise unknown("market (nor is there such a file)", name, SOURCES)
-    if repair is not None and (not is_file or is_saved):
-        raise ArgumentError(f"repair is for files of bars, {text} is none: leave it out")
+    for what, asked in (("repair", repair is not None), ("adjust", adjust != "auto")):
+        if asked and (not is_file or is_saved):
+            raise ArgumentError(f"{what} is for files of bars, {text} is none: leave it out")
     if name in SOURCES:
         return SOURCES[name](**_options(name, SOURCES[name], query))
     if is_function:
@@ -281,16 +314,7 @@ def source_of(
         saved = Market.load(text)
         plugins.say_changes(saved.panel.provenance.get("features"), Path(text))
         return saved
-    return read_panel(text) if repair is None else _repaired(text, repair)
-
-
-def _repaired(path: str, options: Mapping[str, Any] | Repair) -> PricePanel:
-    """Return the panel of a file or folder after repairs, which its provenance records."""
-    frame = read_frame(path)
-    source = {str(key): value for key, value in frame.attrs.items()}
-    mended, record = repaired_bars(frame, options)
-    panel = panel_from_frame(mended, f"{path}, repaired")
-    return replace(panel, provenance={**source, "repairs": record})
+    return _read(text, repair, adjust)
 
 
 def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
@@ -383,8 +407,8 @@ def resolved(source: Source) -> pd.DataFrame | PricePanel:
         return source.panel
     if isinstance(source, PricePanel):
         return source
-    if isinstance(source, pd.DataFrame):
-        return typed_frame(source, Origin("the frame"))
+    if not isinstance(source, str | os.PathLike) and _is_table(source):
+        return read_frame(source)
     if not isinstance(source, str | os.PathLike):
         made = _given(source)
         return made.panel if isinstance(made, Market) else made

@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from portfolio_env.data.tables import Origin, read_table
+from portfolio_env.data.tables.files import read_table
+from portfolio_env.data.tables.origin import Origin
 from portfolio_env.files.atomic import parse_json
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.names import unknown

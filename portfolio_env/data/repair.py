@@ -13,7 +13,7 @@ import pandas as pd
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.data.bars import typed_frame
 from portfolio_env.data.reports.sorted_bars import bar_fields, iso, lacking, order_faults
-from portfolio_env.data.tables import Origin
+from portfolio_env.data.tables.origin import Origin
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market.panel import BAR_FIELDS, bar_faults
 from portfolio_env.names import unknown

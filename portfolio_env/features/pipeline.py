@@ -348,7 +348,7 @@ def build_market(
     """
     pipeline = features if isinstance(features, FeaturePipeline) else FeaturePipeline(features)
     if fit_end is not None:
-        pipeline.fit(panel, row_of(panel.timestamps, fit_end))
+        pipeline.fit(panel, row_of(panel.timestamps, fit_end, end=True))
     return pipeline.transform(panel)
 
 

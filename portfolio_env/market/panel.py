@@ -19,12 +19,17 @@ from portfolio_env.market.timeline import Moment, Timestamps, bars_per_year, per
 
 FloatArray = npt.NDArray[np.float64]
 BAR_FIELDS = overview.BAR_FIELDS
+ROUNDING = 1e-9
+"""Prices that differ by this share are equal but for rounding, as after an adjustment."""
+_UP = 1 + ROUNDING
 
 
 def bar_faults(
     bars: Mapping[str, FloatArray | None],
 ) -> Iterator[tuple[npt.NDArray[np.bool_], str]]:
     """Return faults of price bars, as (mask of the offending bars, description).
+
+    A high or low that is wrong by ``ROUNDING`` at most is none of it; see ``contained``.
 
     Args:
         bars: The arrays of ``BAR_FIELDS``, all of one shape; NaN close means that there is no bar.
@@ -45,12 +50,37 @@ def bar_faults(
             yield values <= 0, f"{name} is not positive"
     high, low = known.get("high"), known.get("low")
     if high is not None and low is not None:
-        yield high < low, "high is below low"
+        yield high * _UP < low, "high is below low"
     for name in ("open", "close"):
         if name in known and high is not None:
-            yield known[name] > high, f"{name} is above high"
+            yield known[name] > high * _UP, f"{name} is above high"
         if name in known and low is not None:
-            yield known[name] < low, f"{name} is below low"
+            yield known[name] * _UP < low, f"{name} is below low"
+
+
+def contained(
+    bars: Mapping[str, FloatArray | None],
+) -> tuple[dict[str, FloatArray], npt.NDArray[np.bool_]]:
+    """Highs and lows that contain open and close, where only rounding says otherwise.
+
+    Args:
+        bars: The arrays of ``BAR_FIELDS``, all of one shape.
+
+    Returns:
+        New arrays by name, of those that change; and the mask of the bars that do.
+    """
+    known = (bars.get(name) for name in BAR_FIELDS if name != "volume")
+    prices = [values for values in known if values is not None]
+    changed: npt.NDArray[np.bool_] = np.zeros(prices[0].shape, np.bool_)
+    made: dict[str, FloatArray] = {}
+    for name, outer in (("high", np.fmax.reduce(prices)), ("low", np.fmin.reduce(prices))):
+        own = bars.get(name)
+        if own is not None:
+            near = (own != outer) & (own * _UP >= outer) & (own <= outer * _UP)
+            if near.any():
+                made[name] = np.where(near, outer, own)
+                changed |= near
+    return made, changed
 
 
 def frozen(values: Any, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
@@ -88,6 +118,8 @@ class Immutable:
 @dataclass(frozen=True, eq=False, repr=False)
 class PricePanel(Immutable):
     """Aligned price bars of several assets; a bar is complete or absent, never filled.
+
+    A high or low that misses open or close by rounding (a share of 1e-9) is moved to contain them.
 
     Attributes:
         timestamps: (T,) datetime64[ns], strictly increasing; UTC, or the exchange's date.
@@ -136,6 +168,9 @@ class PricePanel(Immutable):
         put(self, "categories", {k: tuple(map(str, v)) for k, v in self.categories.items()})
         put(self, "provenance", dict(self.provenance))
         self._check()
+        rounded, _ = contained({name: getattr(self, name) for name in BAR_FIELDS})
+        for name, values in rounded.items():
+            put(self, name, frozen(values, np.float64))
         tradable = np.isfinite(self.close)
         if self.volume is not None:
             tradable &= np.nan_to_num(self.volume) > 0

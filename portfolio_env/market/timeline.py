@@ -24,6 +24,7 @@ YEAR = np.timedelta64(36_525 * 864, "s")  # 365.25 days, of which interest and g
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
+_WEEK = np.timedelta64(7, "D").astype("timedelta64[ns]")
 
 
 def as_timestamp(when: Date) -> np.datetime64:
@@ -45,13 +46,15 @@ def as_timestamp(when: Date) -> np.datetime64:
     return exact
 
 
-def row_of(timestamps: Timestamps, when: Moment) -> int:
+def row_of(timestamps: Timestamps, when: Moment, *, end: bool = False) -> int:
     """Return the row of a moment.
 
     Args:
         timestamps: (T,) sorted.
         when: A row number in [-T, T], T itself being good as the end of a range and negative ones
             counting from the end; or a date, which means the first row at or after it.
+        end: Whether it is the end of a range, which is not part of it: a date may then lie after
+            the last bar, by a week or a bar and a half at most.
 
     Raises:
         ArgumentError: If the moment lies outside the data.
@@ -66,11 +69,16 @@ def row_of(timestamps: Timestamps, when: Moment) -> int:
             raise ArgumentError(f"row {when} is outside the {n} bars: give one in [{-n}, {n}]")
         return int(when) if when >= 0 else n + int(when)
     row = int(np.searchsorted(timestamps, as_timestamp(when)))
-    if row == n:
+    if row == n and not (end and as_timestamp(when) <= _latest_end(timestamps)):
         raise ArgumentError(
             f"{when} is after the last bar {timestamps[-1]}: give an earlier one, or None as an end"
         )
     return row
+
+
+def _latest_end(timestamps: Timestamps) -> np.datetime64:
+    """The last date that can be meant for the end of a range up to the last bar."""
+    return timestamps[-1] + max(_WEEK, bar_spacing(timestamps)[0] * 3 // 2)
 
 
 def split_rows(

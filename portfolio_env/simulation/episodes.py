@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
+from portfolio_env.market.timeline import row_of
 from portfolio_env.simulation.market_arrays import listed_rows
 
 When = int | str | None
@@ -50,7 +51,11 @@ class Episodes:
         self._first, self._last = listed_rows(market.panel)
         earliest = market.warmup + window - 1
         self.start = earliest if start is None else market.row(start)
-        self.end = market.n_bars if end in (None, market.n_bars) else market.row(end)
+        self.end = (
+            market.n_bars
+            if end in (None, market.n_bars)
+            else row_of(market.timestamps, end, end=True)
+        )
         if self.start < earliest:
             raise ArgumentError(
                 f"start={start!r} is bar {self.start}, but window={window} and {market.warmup} "

@@ -66,7 +66,7 @@ def test_a_bar_is_shown_on_stderr_or_not_at_all(capsys):
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("algo", ["ppo", "sac", "direct"])
+@pytest.mark.parametrize("algo", ["ppo", pytest.param("sac", marks=pytest.mark.slow), "direct"])
 def test_every_algorithm_is_measured_on_its_first_updates(algo, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(progress, "HOUR", 0.0)
     monkeypatch.setattr(progress, "MEASURED", 0.0)

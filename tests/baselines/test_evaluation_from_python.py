@@ -11,7 +11,7 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import portfolio_env as pe
-from agents import load_run, make_agent, make_sb3_vec_env
+from agents import load_run, make_agent, make_sb3_vec_env, policy_for
 from agents.direct.agent import DirectAgent
 from baselines import PortfolioModel, evaluate, make_baseline
 from portfolio_env.errors import ArgumentError, DataError
@@ -92,6 +92,15 @@ def test_agents_may_read_and_act_differently():
         assert same(found.results[name], backtest(given[name], env))
     (dates,) = {tuple(result.timestamps) for result in found.results.values()}
     assert dates[0] == MARKET.timestamps[300]
+
+
+def test_an_agent_that_was_trained_on_some_assets_at_a_time_trades_all():
+    agent = model(universe=2)
+    found = evaluate({"ppo": agent}, MARKET, **FEW).comparison
+    venv = make_sb3_vec_env(MARKET, observation="index", window=2)
+    env = pe.PortfolioEnv(MARKET, start=300, observation="index", window=2)
+    assert same(found.results["ppo"], backtest(policy_for(agent, venv), env))
+    assert (found.results["ppo"].held > 0).all()
 
 
 def test_what_is_given_counts_more_than_what_agents_were_trained_with():

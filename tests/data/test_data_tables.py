@@ -44,7 +44,7 @@ def test_two_header_rows_as_yfinance_writes_them(tmp_path, order):
     fields = ["Adj Close", "Close", "High", "Low", "Open", "Volume"]
     columns = pd.MultiIndex.from_product([fields, ["MSFT", "AAPL"]], names=["Price", "Ticker"])
     index = pd.DatetimeIndex(["2020-01-01", "2020-01-02"], name="Date")
-    values = [[9, 9, 3, 4, 3, 5, 3, 4, 3, 4, 100, 200], [9, 9, 3] + [np.nan, 3] * 4 + [np.nan]]
+    values = [[9, 8, 3, 4, 3, 5, 3, 4, 3, 4, 100, 200], [9, 9, 3] + [np.nan, 3] * 4 + [np.nan]]
     frame = pd.DataFrame(values, index, columns)
     if order[0] == "Ticker":
         frame = frame.swaplevel(axis=1).sort_index(axis=1)
@@ -54,6 +54,11 @@ def test_two_header_rows_as_yfinance_writes_them(tmp_path, order):
     for name in ("y.csv", "y.parquet", "nameless.csv"):
         panel = read_panel(tmp_path / name)
         assert panel.assets == ("AAPL", "MSFT")
+        np.testing.assert_array_equal(panel.close, [[8, 9], [np.nan, 9]])
+        np.testing.assert_array_equal(panel.high, [[10, 9], [np.nan, 9]])
+        np.testing.assert_allclose(panel.volume, [[100, 100 / 3], [np.nan, 1]])
+        assert panel.provenance["adjust"] == "all"
+        panel = read_panel(tmp_path / name, adjust="none")
         np.testing.assert_array_equal(panel.close, [[4, 3], [np.nan, 3]])
         np.testing.assert_array_equal(panel.high, [[5, 3], [np.nan, 3]])
         np.testing.assert_array_equal(panel.volume, [[200, 100], [np.nan, 3]])
@@ -70,12 +75,11 @@ def test_two_header_rows_as_yfinance_writes_them(tmp_path, order):
     [
         (["date,A,B", "2020-01-01,1,2", "2020-01-02,x,3"], "line 3: A is not a number: 'x'"),
         (["date,A,B", "2020-01-01,1,2", "2020-01-02,1,0"], "line 3: close is not positive"),
-        (["date,A,B", "2020-01-02,1,2", "2020-01-01,,2"], "line 3: the date is before .*'B at"),
         (["date,A,B", "2020-01-02,1,2", "2020-01-02,,2"], "line 3: a second row for 'B at"),
         (["date,A,B", "2020-01-02,1,2", ",,", "2020-01-03,1,2"], "line 3: there is no date"),
         (["date,A,B", "2020-01-02,1,"], "has no price of B; delete its column"),
         (["date,A,A", "2020-01-02,1,2"], r"more than one column called \['A'\]"),
-        (["date,Open,Close", "2020-01-02,1,2"], r"lacks the columns \['symbol', 'close'\]"),
+        (["date,Open,Last", "2020-01-02,1,2"], r"lacks the columns \['symbol'\].*one asset"),
         (["date,symbol,close,close", "2020-01-02,A,2,2"], "more than one column called"),
     ],
 )
@@ -120,7 +124,7 @@ def test_folders_of_one_file_per_symbol(tmp_path, write):
 
 def test_folders_without_bars(tmp_path):
     (tmp_path / "1d").mkdir()
-    with pytest.raises(DataError, match="holds no Parquet files; give the folder of one exchange"):
+    with pytest.raises(DataError, match="holds no Parquet files and no CSV files; give a folder"):
         read_panel(tmp_path)
     (tmp_path / "A.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match=r"A.parquet is not a readable Parquet file"):

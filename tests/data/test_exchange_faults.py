@@ -139,8 +139,13 @@ def test_a_candle_without_a_number_is_left_out_and_reported(server, link, tmp_pa
     server.faults = {0: "null"}
     (report,) = exchanges.fetch(link(), "BTC/USDT", "1d", "2023-12-01", store=tmp_path)
     assert report.incomplete == 1
-    assert report.gaps == [(np.datetime64("2023-12-02"), 1)]
     assert report.error is None
+    series = open_series(tmp_path, "binance", "BTC/USDT", "1d")
+    assert series.holes == [(np.datetime64("2023-12-02"), np.datetime64("2023-12-03"))]
+    server.faults = {}
+    (later,) = exchanges.update(tmp_path, link())
+    assert (later.incomplete, later.rows_new, later.error) == (0, 1, None)
+    assert open_series(tmp_path, "binance", "BTC/USDT", "1d").holes == []
 
 
 def test_a_candle_off_the_clock_hides_none_after_it(server, link, tmp_path):

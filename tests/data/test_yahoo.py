@@ -146,7 +146,7 @@ def test_fetching_again_continues(fake, tmp_path, monkeypatch):
     report = fetch_yahoo(["AAPL", "^GSPC"], "2023-06-01", store=tmp_path)
     assert report.added == {"AAPL": 52, "^GSPC": 52}
     assert report.refetched == []
-    assert fake.calls == [(["AAPL", "^GSPC"], "2023-12-25", "2024-03-13")]
+    assert fake.calls == [(["AAPL", "^GSPC"], "2023-11-29", "2024-03-13")]
     again = read_frame(tmp_path / "yahoo" / "1d")
     for name in ("AAPL", "^GSPC"):
         old, new = (frame[frame["symbol"] == name] for frame in (first, again))

@@ -8,9 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from portfolio_env import ArgumentError, DataError, Market, PricePanel, load_market
+from portfolio_env import (
+    ArgumentError,
+    DataError,
+    Market,
+    PortfolioEnv,
+    PricePanel,
+    load_market,
+)
 from portfolio_env.market.panel import BAR_FIELDS
-from portfolio_env.market.timeline import periods_per_year
+from portfolio_env.market.timeline import periods_per_year, row_of
 
 DAYS = pd.date_range("2020-01-01", periods=3).to_numpy()
 
@@ -211,6 +218,21 @@ def test_row():
             market.row(bad)
 
 
+def test_the_end_of_a_range_may_lie_after_the_last_bar():
+    market = load_market(make_panel(), features=("return_1",))
+    times = market.timestamps
+    assert [row_of(times, day, end=True) for day in ("2020-01-03", "2020-01-04")] == [2, 3]
+    assert row_of(times, "2020-01-10", end=True) == 3
+    with pytest.raises(ArgumentError, match="after the last bar"):
+        row_of(times, "2021-01-01", end=True)
+    months = pd.date_range("2020-01-31", periods=6, freq="ME").to_numpy("datetime64[ns]")
+    assert row_of(months, "2020-07-31", end=True) == 6
+    with pytest.raises(ArgumentError, match="after the last bar"):
+        row_of(months, "2020-09-30", end=True)
+    env = PortfolioEnv(market, window=1, start="2020-01-02", end="2020-01-04")
+    assert env.reset()[0] is not None
+
+
 def test_split(market):
     assert market.split() == ((0, 210), (210, 255), (255, 300))
     assert market.split(0.5, 0.25) == ((0, 150), (150, 225), (225, 300))
@@ -360,5 +382,5 @@ def test_the_short_forms_of_load_market_make_the_same_market():
 def test_what_is_no_source_of_bars_is_named():
     with pytest.raises(ArgumentError, match="int is not a source of bars"):
         load_market(3)
-    with pytest.raises(ArgumentError, match="repair is for files and long frames"):
+    with pytest.raises(ArgumentError, match="repair is for files and frames"):
         load_market(make_panel(), repair={"sort": True})

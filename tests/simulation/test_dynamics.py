@@ -469,3 +469,12 @@ def test_a_frozen_asset_keeps_its_value_and_the_rest_is_split_as_asked():
     assert held[1] * value == pytest.approx(6000, rel=1e-14)
     assert held[3] / held[0] == pytest.approx(4.0, rel=1e-12)
     assert held[2] == 0.0
+
+
+def test_more_assets_than_may_be_held_are_a_violation_where_none_can_be_sold():
+    market = price_market(np.ones((2, 3)), volume=np.zeros((3, 3)))
+    simulator = Simulator(market, window=1, action="weights", constraints={"top_k": 1})
+    simulator.reset(lambda _: None)
+    simulator.weights[0] = [0.1, 0.2, 0.3, 0.4]
+    simulator.step([[0.0, 0.0, 0.0, 1.0]])
+    assert simulator.ledger[dynamics.VIOLATION, 0] == pytest.approx(0.5)

@@ -28,32 +28,32 @@ def random_trade(seed: int) -> Trade:
     rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 6))
     may_borrow = bool(rng.random() < 0.4)
-    fixed = rng.random(n) < rng.choice([0.0, 0.4])
+    fixed = rng.random(n) < rng.choice([0.0, 0.5])
+    least = float(rng.choice([-6.0, -0.5, 0.0, 0.05, 0.3] if may_borrow else [0.0, 0.05, 0.3]))
     d = rng.dirichlet(np.full(n + 1, 0.7))
+    a = rng.normal(0, 1, n + 1) if may_borrow else rng.dirichlet(np.ones(n + 1))
     if rng.random() < 0.4:  # what cannot be traded may be short, or more than there is
         d[1:] += np.where(fixed | may_borrow, rng.normal(0, 0.7, n), 0.0)
-    a = rng.normal(0, 1, n + 1) if may_borrow else rng.dirichlet(np.ones(n + 1))
     for weights in (d, a):
-        weights[1:] *= rng.choice([1.0, 0.0], p=[0.9, 0.1], size=n)
-    if rng.random() < 0.4 and not (may_borrow or fixed.any()):
-        d[rng.integers(1, n + 1)] += d[0]
-        a[rng.integers(1, n + 1)] += a[0]
+        weights[1:] *= rng.random(n) < 0.9
+        if rng.random() < 0.5:  # cash at its bound: all the rest is in one asset more
+            weights[1 + rng.integers(n)] += 1.0 - least - weights[1:].sum()
     d[0] = 1.0 - d[1:].sum()
     free = 1.0 if may_borrow else 1.0 - d[1:][fixed].sum()
     if not may_borrow:
         asked = a[0] + a[1:][~fixed].sum()
         a *= max(free, 0.0) / asked if asked > 0 else 0.0
     a[1:][fixed] = d[1:][fixed]
-    if rng.random() < 0.2:  # nothing is asked for, or so little that it is rounding
+    if rng.random() < 0.1:  # nothing is asked for, or so little that it is rounding
         a[1:] = d[1:] + rng.choice([0.0, 1e-14]) * ~fixed
     a[0] = 1.0 - a[1:].sum()
     most = rng.choice([0.0, 0.003, 0.1, 0.95])
-    impact = rng.uniform(0, rng.choice([0.02, 0.5, 4.0]), n) if rng.random() < 0.4 else np.zeros(0)
-    fee = float(rng.choice([0.0, 0.001, 0.02, 0.6, 1.2], p=[0.4, 0.2, 0.2, 0.1, 0.1]))
-    limit = rng.choice([np.inf, 0.0, rng.uniform(0, 1), rng.uniform(0, 4)], p=[0.3, 0.1, 0.4, 0.2])
-    least = float(rng.choice([0.0, 0.05, 0.3, -0.5, -6.0]))
+    impact = rng.uniform(0, rng.choice([0.02, 0.5, 6.0]), n) if rng.random() < 0.4 else np.zeros(0)
+    fee = float(rng.choice([0.0, 0.001, 0.02, 0.4, 1.2], p=[0.4, 0.2, 0.2, 0.1, 0.1]))
+    part = rng.choice([np.inf, 0.0, rng.uniform(0, 1)], p=[0.3, 0.1, 0.6])
+    limit = float(part * abs(a - d)[1:].sum()) if part < np.inf else np.inf
     costs = (*rng.uniform(0, most, (2, n)), impact, fee)
-    return Trade(d, a, fixed, free, costs, (float(limit), least), may_borrow)
+    return Trade(d, a, fixed, free, costs, (limit, least), may_borrow)
 
 
 def made(trade: Trade) -> tuple[float, float, np.ndarray]:
@@ -123,6 +123,33 @@ def test_what_a_trade_leaves_solves_its_equation_or_is_nothing(seed):
         assert excess(x) == pytest.approx(0, abs=1e-12)
     more = x + (1 - x) * np.linspace(0.01, 1, 50)
     assert all(excess(y) < 1e-12 for y in more)  # no larger one does
+
+
+FREE, SAME = np.zeros(0), np.full(2, 0.5)
+
+
+@pytest.mark.parametrize(
+    "trade",
+    [
+        # What is held on credit is asked for: the equation has no root but the first guess.
+        Trade(
+            np.array([-4.0, 5.0]), np.array([-4.0, 5.0]), np.zeros(1, bool), 1.0,
+            (SAME[:1], SAME[:1], FREE, 0.0), (np.inf, -4.0), True,
+        ),
+        # A fee leaves less than what a frozen short owes.
+        Trade(
+            np.array([1.5, 0.0, -0.5]), np.array([0.0, 1.5, -0.5]), np.array([False, True]), 1.5,
+            (0 * SAME, 0 * SAME, FREE, 1.2), (np.inf, 0.0), False,
+        ),
+        # The impact alone, of the only asset, takes more than the sale brings in.
+        Trade(
+            np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.zeros(1, bool), 1.0,
+            (0 * SAME[:1], 0 * SAME[:1], 40 * SAME[:1], 0.0), (0.1, 0.0), False,
+        ),
+    ],
+)  # fmt: skip
+def test_rare_trades_equal_those_of_the_slow_account(trade):
+    check(trade)
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -66,12 +66,14 @@ class Answer:
     Attributes:
         times: (n,) when candles open, ms.
         bars: (n, 5) open, high, low, close, volume.
-        incomplete: Candles left out because they lack a number.
+        lacking: When candles open that are left out because they lack a number, ms.
+        without_volume: How many of those lack nothing but their volume.
     """
 
     times: Times
     bars: FloatArray
-    incomplete: int
+    lacking: Times
+    without_volume: int = 0
 
     @property
     def disorder(self) -> int:
@@ -147,11 +149,13 @@ class Client:
         if limit is not None and count is not None:
             limit = min(limit, count)
         rows = self.ask(lambda: self.exchange.fetch_ohlcv(symbol, timeframe, since, limit))
-        whole = [row[:6] for row in rows if None not in row[:6]]
-        table = np.array(whole, np.float64).reshape(-1, 6)
-        finite = np.isfinite(table).all(axis=1)
-        times = np.array([row[0] for row in whole], np.int64)
-        return Answer(times[finite], table[finite, 1:], len(rows) - int(finite.sum()))
+        dated = [row[:6] for row in rows if row[0] is not None]
+        table = np.array(dated, np.float64).reshape(-1, 6)  # None becomes NaN
+        finite = np.isfinite(table)
+        whole = finite.all(axis=1)
+        times = np.array([row[0] for row in dated], np.int64)
+        idle = int((~whole & finite[:, :5].all(axis=1)).sum())
+        return Answer(times[whole], table[whole, 1:], times[~whole], idle)
 
     def wait(self, repetition: int, asked: float = 0.0) -> None:
         """Wait before a request is made again."""

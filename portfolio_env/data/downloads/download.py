@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from portfolio_env.data.downloads.client import Client
-from portfolio_env.data.downloads.paging import Page, Pager
+from portfolio_env.data.downloads.paging import HORIZON, Page, Pager
 from portfolio_env.data.downloads.store import (
     Series,
     add_candles,
@@ -76,7 +76,8 @@ class Writer:
     def __init__(self, how: How, series: Series) -> None:
         self.how = how
         self.series = series
-        self.new = self.duplicates = self.conflicts = self.disorder = self.incomplete = 0
+        self.new = self.duplicates = self.conflicts = self.disorder = 0
+        self.incomplete = self.without_volume = 0
         self._pages: list[Page] = []
         self._written = time.monotonic()
 
@@ -94,7 +95,7 @@ class Writer:
                 self.series,
                 np.concatenate([page.times for page in pages]),
                 np.concatenate([page.bars for page in pages]),
-                [page.covered for page in pages if page.covered is not None],
+                [covered for page in pages for covered in page.covered],
             )
             self._pages = []
             self.new += merged.new
@@ -102,6 +103,7 @@ class Writer:
             self.conflicts += merged.conflicts
             self.disorder += sum(page.disorder for page in pages)
             self.incomplete += sum(page.incomplete for page in pages)
+            self.without_volume += sum(page.without_volume for page in pages)
         self._written = time.monotonic()
 
 
@@ -114,7 +116,8 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
         client: The exchange, made ready.
         how: Options of the download.
         symbol: One of the exchange's, or not (the report then says so).
-        start: When the first candle opens, ms; None continues the series where it ends.
+        start: When the first candle opens, ms; None continues the series where it ends, and asks
+            again for what it lacks of the 30 days before.
         end: All open before it, ms.
     """
     report = SeriesReport(client.name, symbol, how.timeframe)
@@ -125,7 +128,8 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
     except PortfolioError as error:
         return replace(report, error=str(error))
     if start is None:
-        start = max((high for _, high in writer.series.covered), default=end)
+        covered = writer.series.covered
+        start = max(covered[0][0], covered[-1][1] - HORIZON) if covered else end
     problem = None
     try:
         try:
@@ -138,6 +142,13 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
     n_rows = len(series.times)
     if not n_rows and problem is None:
         problem = f"{client.name} has no candles of {symbol} {how.timeframe} in this range"
+        if writer.incomplete:
+            what = "volume" if writer.without_volume == writer.incomplete else "a number"
+            problem = (
+                f"{client.name} gives {writer.incomplete} candles of {symbol} {how.timeframe} "
+                f"without {what}, which are not stored: choose a symbol that is traded, or load "
+                "its closes from a file"
+            )
     return replace(
         report,
         rows_new=writer.new,

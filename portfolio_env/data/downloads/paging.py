@@ -11,13 +11,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from portfolio_env.data.downloads.client import Answer, Client
-from portfolio_env.data.downloads.store import Range, Times, milliseconds, moment
+from portfolio_env.data.downloads.store import Range, Times, milliseconds, moment, uncovered
 from portfolio_env.errors import DataError
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.resampling import TIMEFRAMES
 
 _DAY = 86_400_000
+HORIZON = 30 * _DAY
+"""For how long, in ms, what came without a number is asked for again."""
 
 
 @dataclass(frozen=True)
@@ -27,20 +31,22 @@ class Page:
     Attributes:
         times: (n,) when candles open, ms, as they came.
         bars: (n, 5) open, high, low, close, volume.
-        covered: The range of which nothing is left to download; None if nothing is known.
+        covered: The ranges of which nothing is left to download.
         reached: Everything before it has been asked for.
         withheld: A range in which there was trade, but no candle is given any more.
         disorder: Number of candles followed by one on the wrong side.
         incomplete: Candles left out because they lack a number.
+        without_volume: How many of those lack nothing but their volume.
     """
 
     times: Times
     bars: FloatArray
-    covered: Range | None
+    covered: tuple[Range, ...]
     reached: int
     withheld: Range | None = None
     disorder: int = 0
     incomplete: int = 0
+    without_volume: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,8 @@ class Pager:
 
         Absent candles are believed to be absent once a later one is there. An empty page is asked
         for twice, and once more when there are candles after it. Silence up to the end is not
-        believed: it is left uncovered.
+        believed: it is left uncovered. So are candles that lack a number, if they open in the last
+        ``HORIZON`` of the range: they may get it.
 
         Raises:
             DataError: If the exchange fails, or says that there was trade and gives no candles.
@@ -76,23 +83,27 @@ class Pager:
                 answer, ahead = self._ask(cursor, end)
             if not len(ahead):
                 cursor = min(self._after_silence(cursor, end), end)
-                yield Page(answer.times[:0], answer.bars[:0], None, cursor)
+                yield Page(answer.times[:0], answer.bars[:0], (), cursor)
                 continue
             first = int(ahead.min())
             if since < cursor and len(self._ask(since, first)[1]):
                 cursor = since  # the empty page was wrong
                 continue
             cursor = (int(ahead.max()) // step + 1) * step  # a few candles open off the clock
-            withheld = (since, first) if self._withholds(since, first, answer.times, end) else None
+            seen = np.append(answer.times, answer.lacking)
+            withheld = (since, first) if self._withholds(since, first, seen, end) else None
             inside = (answer.times >= start) & (answer.times < end)
+            open_slots = answer.lacking[answer.lacking >= end - HORIZON]
+            lacking = [(int(time), int(time) + step) for time in open_slots]
             yield Page(
                 answer.times[inside],
                 answer.bars[inside],
-                (first if withheld else since, cursor),
+                tuple(uncovered(lacking, first if withheld else since, cursor)),
                 cursor,
                 withheld,
                 answer.disorder,
-                answer.incomplete,
+                len(answer.lacking),
+                answer.without_volume,
             )
             since = cursor
 
@@ -100,7 +111,8 @@ class Pager:
         """Return an answer, and the times of its candles in [cursor, end)."""
         count = -(-(end - cursor) // milliseconds(self.timeframe))
         answer = self.client.candles(self.symbol, self.timeframe, cursor, count)
-        return answer, answer.times[(answer.times >= cursor) & (answer.times < end)]
+        times = np.append(answer.times, answer.lacking)
+        return answer, times[(times >= cursor) & (times < end)]
 
     def _after_silence(self, cursor: int, end: int) -> int:
         """Return where to continue after an empty page.

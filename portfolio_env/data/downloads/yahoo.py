@@ -26,7 +26,7 @@ from portfolio_env.data.downloads.store import (
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked
 from portfolio_env.files.csv_files import original, with_texts, write_csv
-from portfolio_env.market.panel import BAR_FIELDS
+from portfolio_env.market.panel import BAR_FIELDS, contained
 from portfolio_env.market.timeline import as_timestamp
 
 Day = str | date | np.datetime64
@@ -34,9 +34,9 @@ Store = str | os.PathLike[str]
 
 ADJUSTMENT = "splits and dividends"
 _CLOSE = BAR_FIELDS.index("close")
-_OVERLAP = 5  # stored bars that are fetched again
+_OVERLAP = 5  # stored bars that are fetched again at least, which tells a new adjustment
+_HORIZON = 30 * 86_400_000  # ms before the last stored bar in which holes are asked for again
 _TOLERANCE = 1e-5  # Yahoo's own rounding is some 1e-7, the smallest dividends are some 1e-4
-_ROUNDING = 1e-9  # rounding of prices that are multiplied by an adjustment
 _NOTHING = "Yahoo has no prices of it in this range, or did not answer"
 _LABELS = {
     "sector": "sector",
@@ -88,9 +88,11 @@ def fetch_yahoo(
 
     Prices are adjusted for splits and dividends (total return), so that every dividend changes the
     whole history: the last stored bars are fetched again, and if they differ by more than rounding,
-    so is everything. Dates are those of the exchange; a day that is not over everywhere (in UTC) is
-    left out. STORE/yahoo/metadata.csv holds sector, industry, asset class, region, currency and
-    exchange (for ``portfolio_env.data.metadata.with_categories``), as they are known today.
+    so is everything. Days that Yahoo lacked, or gave without numbers, are asked for again until
+    they are 30 days older than the last stored bar. Dates are those of the exchange; a day that is
+    not over everywhere (in UTC) is left out. STORE/yahoo/metadata.csv holds sector, industry, asset
+    class, region, currency and exchange (for ``portfolio_env.data.metadata.with_categories``), as
+    they are known today.
 
     Args:
         symbols: Yahoo's names, e.g. "AAPL", "HSBA.L", "^GSPC"; one or several.
@@ -164,7 +166,7 @@ def _continue(series: Sequence[Series], end: int, store: Store, report: YahooRep
     """Fetch what follows the stored bars; everything, if the adjustment has changed."""
     behind = {own.symbol: own for own in series if own.covered[-1][1] < end}
     report.added.update({own.symbol: 0 for own in series if own.symbol not in behind})
-    starts = {name: int(own.times[-_OVERLAP:][0]) for name, own in behind.items()}
+    starts = {name: _start_again(own) for name, own in behind.items()}
     again: dict[str, int] = {}
     for name, new in _download(starts, end, report).items():
         own = behind[name]
@@ -176,12 +178,18 @@ def _continue(series: Sequence[Series], end: int, store: Store, report: YahooRep
         if not len(both) or not np.allclose(both[:, 0], both[:, 1], rtol=_TOLERANCE, atol=0):
             again[name] = own.covered[0][0]
             continue
-        new = new[new.index > own.times[-1]]
+        new = new[~new.index.isin(own.times)]  # those that were missing too
         grown, _ = merge(own, new.index, new, [(starts[name], end)])
         write_series(store, grown)
         report.added[name] = len(new)
     report.refetched.extend(again)
     _fetch_whole(again, end, store, report)
+
+
+def _start_again(own: Series) -> int:
+    """Return where to continue a series: before its end, so that missing days can still come."""
+    last = int(own.times[-1]) - _HORIZON
+    return max(own.covered[0][0], min(int(own.times[-_OVERLAP:][0]), last))
 
 
 def _fetch_whole(starts: Mapping[str, int], end: int, store: Store, report: YahooReport) -> None:
@@ -234,14 +242,8 @@ def _bars_of(table: pd.DataFrame | None, name: str, start: int, end: int) -> pd.
 
 
 def _rounded(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return highs and lows that contain open and close, where only rounding violates that."""
-    prices = frame.drop(columns="volume")
-    highest, lowest = prices.max(axis=1), prices.min(axis=1)
-    is_high = highest <= frame["high"] * (1 + _ROUNDING)
-    is_low = lowest >= frame["low"] * (1 - _ROUNDING)
-    return frame.assign(
-        high=frame["high"].mask(is_high, highest), low=frame["low"].mask(is_low, lowest)
-    )
+    """Highs and lows that contain open and close, where only rounding says otherwise."""
+    return frame.assign(**contained({name: frame[name].to_numpy() for name in BAR_FIELDS})[0])
 
 
 def _describe(names: Iterable[str], store: Store, report: YahooReport) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import pandas as pd
 
+from portfolio_env.data.adjust import split_like
 from portfolio_env.data.bars import frame_of_panel
 from portfolio_env.data.load import Source, resolved
 from portfolio_env.data.reports.sorted_bars import ROW_FAULTS, SortedBars, iso
@@ -23,7 +24,7 @@ from portfolio_env.plotting.figures import DOTS_PER_INCH, date_axis, new_figure,
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-WARNINGS = ("gaps", "zero_volume", "stale", "jumps", "ends_early")
+WARNINGS = ("gaps", "zero_volume", "stale", "jumps", "splits", "ends_early")
 """What may be true of a market, and should be looked at."""
 
 _LISTED = 50  # events of a kind and asset written to JSON, the largest ones
@@ -63,6 +64,7 @@ class QualityReport:
         stale: Symbol, first, last, bars (with the same close).
         jumps: Symbol, date, log_return, sigmas (robust, signed).
         zero_volume: Symbol, date.
+        splits: Symbol, date, ratio (of new shares to old ones) of jumps that look like splits.
         findings: Faults, then warnings.
         options: The thresholds.
     """
@@ -73,6 +75,7 @@ class QualityReport:
     stale: pd.DataFrame
     jumps: pd.DataFrame
     zero_volume: pd.DataFrame
+    splits: pd.DataFrame
     findings: tuple[Finding, ...]
     options: dict[str, float]
 
@@ -118,6 +121,7 @@ class QualityReport:
     def to_dict(self) -> dict[str, Any]:
         """Return everything as JSON; of each asset's gaps, runs and jumps the 50 largest."""
         sizes = {"gaps": "bars", "stale": "bars", "jumps": "sigmas", "zero_volume": None}
+        sizes["splits"] = None
         return {
             "options": self.options,
             "overall": self.overall,
@@ -164,7 +168,8 @@ def quality(
     Gaps, stale runs and jumps are those of the rows in order of time, the first of each date. Jumps
     are measured in robust standard deviations of all log returns of the asset: 1.4826 times their
     median absolute deviation, or 1.2533 times the mean one where more than half are equal (Iglewicz
-    & Hoaglin 1993, How to Detect and Handle Outliers).
+    & Hoaglin 1993, How to Detect and Handle Outliers). Splits are what ``split_like`` takes for
+    ones.
 
     Args:
         source: See ``Source``.
@@ -181,7 +186,8 @@ def quality(
             f"jump_sigmas={jump_sigmas}, stale_bars={stale_bars}: give more than 0 and at least 1"
         )
     given = resolved(source)
-    bars = SortedBars.of(given if isinstance(given, pd.DataFrame) else frame_of_panel(given))
+    frame = given if isinstance(given, pd.DataFrame) else frame_of_panel(given)
+    bars = SortedBars.of(frame)
     overall = bars.overall()
     if periods_per_year is None and isinstance(given, PricePanel):
         periods_per_year = given.periods_per_year
@@ -192,6 +198,7 @@ def quality(
         "stale": bars.stale(stale_bars),
         "jumps": bars.jumps(jump_sigmas),
         "zero_volume": bars.zero_volume(),
+        "splits": split_like(frame),
     }
     assets = _asset_table(bars, tables)
     return QualityReport(
@@ -267,7 +274,13 @@ def _warnings(assets: pd.DataFrame, tables: dict[str, pd.DataFrame]) -> list[Fin
         text = f"jumps: {len(rows)}, the largest at {_text(worst['date'])}: log return "
         return rows["date"], f"{text}{worst['log_return']:+.3f}, {worst['sigmas']:+.1f} sigmas"
 
+    def splits(rows: pd.DataFrame) -> tuple[pd.Series[Any], str]:
+        text = f"looks like splits: {len(rows)}, the first at {_text(rows['date'].min())}: "
+        ratio = rows["ratio"].iloc[0]
+        return rows["date"], f"{text}{ratio:.4g} for one; are the prices adjusted?"
+
     say = {"gaps": gaps, "zero_volume": zero_volume, "stale": stale, "jumps": jumps}
+    say["splits"] = splits
     found = []
     for kind, describe in say.items():
         for symbol, rows in tables[kind].groupby("symbol"):

@@ -11,7 +11,9 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 import pandas as pd
 
-from portfolio_env.data.tables import Origin, read_table, read_times
+from portfolio_env.data.tables.files import read_table
+from portfolio_env.data.tables.origin import Origin
+from portfolio_env.data.tables.times import read_times
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult, FloatArray
 from portfolio_env.market.panel import PricePanel

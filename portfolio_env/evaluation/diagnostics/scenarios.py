@@ -45,7 +45,7 @@ class Scenario:
     def _rows(self, panel: PricePanel) -> tuple[int, int]:
         times = panel.timestamps
         start = 0 if self.start is None else row_of(times, self.start)
-        end = len(times) if self.end is None else row_of(times, self.end)
+        end = len(times) if self.end is None else row_of(times, self.end, end=True)
         if start >= end:
             raise ArgumentError(
                 f"start={self.start!r} and end={self.end!r} stand for rows {start} and {end}: "

@@ -95,7 +95,7 @@ def test_the_sharpe_ratio_can_be_climbed(planted):
 
 
 def test_the_sharpe_ratio_that_is_climbed_is_over_cash(planted):
-    options = SHORT | {"loss": "sharpe", "costs": {"cash_rate_annual": 0.3}}
+    options = SHORT | {"loss": "sharpe", "env_options": {"costs": {"cash_rate_annual": 0.3}}}
     trainer = DirectTrainer(DirectAgent(planted.n_features), planted, 0, 400, **options)
     with th.no_grad():
         rollout = trainer._rollout(np.random.default_rng((0, 0)))

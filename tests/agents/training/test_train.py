@@ -220,7 +220,7 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"window": 0}, "window=0 must be"),
         ({"window": 250, "encoder": "gat"}, "a window of 250 is"),
         ({"window": 250, "algo": "direct"}, "a window of 250 is"),
-        ({"device": "gpu"}, "device 'gpu' is none"),
+        ({"device": "gpu"}, "device 'gpu' is not available"),
     ],
 )
 def test_bad_settings_are_refused_before_there_is_a_folder(

@@ -1,0 +1,1 @@
+"""Tables of prices from anywhere, in the one long form that markets are made of."""

@@ -1,0 +1,221 @@
+"""CSV tables of any dialect: what separates columns and decimals, and where the header is."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+
+from portfolio_env.data.tables.fields import DATE, SYMBOL, field_of, is_field, with_letters
+from portfolio_env.data.tables.numbers import NOTHING, decimal_of
+from portfolio_env.data.tables.origin import Origin
+from portfolio_env.files.csv_files import original, with_texts
+
+LEVELS = ("Price", "Ticker")  # the two header rows that yfinance writes
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_SAMPLE = 200  # lines that tell the dialect
+_NUMBER = re.compile(r"\s*[+-]?[$€£¥]?\d[\d.,\s']*([eE][+-]?\d+)?\s*%?\s*")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
+    """The table, columns of dates and symbols as text, and the line of its first row.
+
+    Separators (comma, semicolon, tab, bar; a line ``sep=``), lines above the header, decimal commas
+    and what separates thousands are found out and noted; two header rows become two levels.
+
+    Raises:
+        DataError: If it is no table.
+    """
+    try:
+        text = _decoded(content)
+        stream = io.StringIO(text, newline="")
+        sep, skip = _layout([line for _, line in zip(range(_SAMPLE), stream, strict=False)])
+        rows, lines = _rows(text, sep, skip, 3)
+        header, used = _header(rows)
+        names = header if isinstance(header, list) else header.get_level_values(0)
+        _check(list(names) if isinstance(header, list) else [], rows, origin)
+        frame = _read(text, sep, lines[used - 1], len(names), _texts(header), origin)
+    except (csv.Error, pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeError) as error:
+        origin.fail(
+            f"is not a CSV table ({str(error).strip()}); "
+            "give a header and rows of as many fields, in UTF-8"
+        )
+    frame.columns = pd.Index(header) if isinstance(header, list) else header
+    if isinstance(header, list):  # an export may end every line with a separator
+        blank = [not name and frame.iloc[:, at].isna().all() for at, name in enumerate(header)]
+        frame = frame.loc[:, [not drop or not at for at, drop in enumerate(blank)]]
+    if sep != ",":
+        origin.note(f"columns are separated by {_SEPARATORS.get(sep, sep)}")
+    if skip and not text.casefold().startswith(("sep=", '"sep=')):
+        origin.note(f"the header is in line {skip + 1}")
+    return (with_texts(frame, original) if b"'" in content else frame), lines[used - 1] + 1
+
+
+def _decoded(content: bytes) -> str:
+    utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if utf16 else "utf-8-sig")
+
+
+def _layout(lines: Sequence[str]) -> tuple[str, int]:
+    """Return the separator of columns and the number of lines above the header."""
+    if not any(line.strip() for line in lines):
+        raise pd.errors.EmptyDataError("it is empty")
+    said = re.fullmatch(r'"?sep=(.)"?\s*', lines[0], re.IGNORECASE) if lines else None
+    if said is not None:
+        return said[1], 1
+    best, found = (0.0, 0), (",", 0)
+    for sep in _SEPARATORS:
+        reader = csv.reader(lines, delimiter=sep)
+        rows, begins, line = [], [], 0
+        for row in reader:
+            if any(cell.strip() for cell in row):
+                rows.append(row)
+                begins.append(line)
+            line = reader.line_num
+        counts = Counter(map(len, rows[1:] or rows))
+        width, often = max(counts.items(), key=lambda item: (item[1], item[0]), default=(0, 0))
+        if width < 2:
+            continue
+        share = (often + (len(rows) > 1 and len(rows[0]) == width)) / len(rows)
+        if (share, 0) > best:
+            best = (share, 0)
+            found = sep, begins[_header_row(rows, width)]
+    return found
+
+
+def _header_row(rows: Sequence[Sequence[str]], width: int) -> int:
+    """Return the row of the header: the first one, unless one as wide as the data looks like it."""
+    named = any(cell.strip() for cell in rows[0][1:])
+    if len(rows[0]) == width and named and not _is_prose(rows[0]):
+        return 0
+    for at, row in enumerate(rows):
+        blank = sum(not cell.strip() for cell in row)
+        if _is_prose(row):
+            continue
+        if len(row) == width and blank <= 1 and not any(map(_NUMBER.fullmatch, row)):
+            return at
+    return 0
+
+
+def _is_prose(row: Sequence[str]) -> bool:
+    return any(len(cell.split()) > 4 for cell in row)
+
+
+def _rows(text: str, sep: str, skip: int, count: int) -> tuple[list[list[str]], list[int]]:
+    """The first rows after some lines, and the number of lines up to the end of each."""
+    stream = io.StringIO(text, newline="")
+    for _ in range(skip):
+        stream.readline()
+    reader = csv.reader(stream, delimiter=sep)
+    rows, lines = [], []
+    for row in reader:
+        rows.append(row)
+        lines.append(skip + reader.line_num)
+        if len(rows) == count:
+            break
+    return rows or [[]], lines or [skip + 1]
+
+
+def _header(rows: Sequence[Sequence[str]]) -> tuple[list[str] | pd.MultiIndex, int]:
+    """Names of columns, in one or two levels, and how many rows they take."""
+    first = [cell.strip() for cell in rows[0]]
+    if len(rows) < 2 or len(rows[1]) != len(first) or not _is_second_level(first, rows[1]):
+        return with_letters(first), 1
+    second = [cell.strip() for cell in rows[1]]
+    for at in range(2, len(first)):  # spreadsheets write a name once for several columns
+        first[at] = first[at] or first[at - 1]
+    names = [first[0], second[0]] if {first[0], second[0]} == set(LEVELS) else [None, None]
+    third = rows[2] if len(rows) > 2 else ["", "x"]
+    named = not any(cell.strip() for cell in third[1:])  # line 3 may name the index
+    return pd.MultiIndex.from_arrays([first, second], names=names), 2 + named
+
+
+def _is_second_level(first: Sequence[str], second: Sequence[str]) -> bool:
+    if len(first) > 1 and {first[0], second[0].strip()} == set(LEVELS):
+        return True
+    cells = [cell.strip() for cell in second[1:]]
+    above = first[1:]
+    if not all(cells) or not above or not above[0] or any(map(_NUMBER.fullmatch, cells)):
+        return False
+    if set(cells) <= set(NOTHING) or _DAY.match(second[0]):
+        return False
+    repeated = len(set(above)) < len(above) or len(set(cells)) < len(cells)
+    return repeated and (all(map(is_field, filter(None, above))) or all(map(is_field, cells)))
+
+
+def _check(names: list[str], rows: Sequence[Sequence[str]], origin: Origin) -> None:
+    if names and _DAY.match(names[0]):
+        origin.fail("has no header: its first line holds values; name the columns")
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice:
+        origin.fail(f"has more than one column called {twice}; delete or rename them")
+
+
+def _texts(header: list[str] | pd.MultiIndex) -> set[int]:
+    """The places of columns that are no numbers: dates and symbols."""
+    if not isinstance(header, list):
+        return {0}
+    fields = [field_of(name) for name in header]
+    is_bars = SYMBOL in fields or sum(map(is_field, header)) * 2 > len(header) - 1
+    named = {at for at, field in enumerate(fields) if field in (DATE, SYMBOL)}
+    if is_bars:
+        return named or {0}
+    return {0} | {at for at in named if header[at].casefold() in ("date", "datetime", "timestamp")}
+
+
+def _read(
+    text: str, sep: str, skip: int, width: int, texts: set[int], origin: Origin
+) -> pd.DataFrame:
+    """The rows below the header; columns are numbered."""
+
+    def read(kinds: Mapping[int, type]) -> pd.DataFrame:
+        frame = pd.read_csv(
+            io.StringIO(text, newline=""),
+            sep=sep,
+            header=None,
+            names=list(range(width)),
+            skiprows=skip,
+            dtype=kinds,
+            keep_default_na=False,  # NA and NAN are possible symbols
+            na_values=[""],
+            skip_blank_lines=False,  # else line numbers would be wrong
+            skipinitialspace=True,
+            low_memory=False,
+        )
+        if not isinstance(frame.index, pd.RangeIndex):
+            origin.fail("its rows have more fields than its header; name every column")
+        return frame
+
+    below = io.StringIO(text, newline="")
+    for _ in range(skip):
+        below.readline()
+    sample = [line for _, line in zip(range(_SAMPLE), below, strict=False)]
+    if not sample:
+        return pd.DataFrame(columns=list(range(width)))
+    frame = read(dict.fromkeys(texts, str))
+    odd = [at for at in set(range(width)) - texts if frame[at].dtype.kind not in "ifb"]
+    if odd:
+        cells = {cell for at in odd for cell in frame[at].dropna().astype(str).unique()}
+        plain = [
+            cell
+            for row in csv.reader(sample, delimiter=sep)
+            for at, cell in enumerate(row)
+            if at not in texts
+        ]
+        decimal = decimal_of(cells, plain)
+        if decimal == "," or (decimal == "." and any("," in cell for cell in cells)):
+            # As text: the parser of pandas loses the last bit where it skips thousands.
+            is_comma = decimal == ","
+            what = "decimals are written with" if is_comma else "thousands are separated by"
+            origin.note(f"{what} commas")
+            frame = read(dict.fromkeys(range(width), str))
+            for at in set(range(width)) - texts:
+                cells_of = frame[at].str.replace("." if is_comma else ",", "", regex=False)
+                frame[at] = cells_of.str.replace(",", ".", regex=False)
+    return frame

@@ -1,0 +1,103 @@
+"""Names of the columns of tables: of dates, symbols and fields of bars."""
+
+from __future__ import annotations
+
+import re
+
+DATE, SYMBOL, ADJUSTED = "date", "symbol", "adj_close"
+
+_WORDS = {
+    DATE: (
+        "date datetime timestamp opentime opentimestamp snappedat tradedate tradingdate pricedate "
+        "datum fecha gmttime localtime caldt datadate formatteddate time day month period unix "
+        "epoch ts unixtime unixtimestamp"
+    ),
+    SYMBOL: (
+        "symbol ticker tic tickersymbol assetname asset instrument security stock stockcode tscode "
+        "code pair coin name"
+    ),
+    "open": "open openprice openingprice pxopen priceopen",
+    "high": "high highprice pxhigh dayhigh pricehigh",
+    "low": "low lowprice pxlow daylow pricelow",
+    "close": (
+        "close closeprice closingprice priceclose closelast last lastprice pxlast price settle "
+        "settlement settlementprice prc"
+    ),
+    "volume": (
+        "volume vol totalvolume tradingvolume volumetraded sharevolume shares pxvolume basevolume "
+        "volumefrom tickvol tickvolume"
+    ),
+    ADJUSTED: "adjclose adjustedclose closeadj adjclosingprice adjustedclosingprice closeadjusted",
+    "split": "split splits stocksplits splitratio splitfactor splitcoefficient",
+    "dividend": "dividend dividends divcash dividendamount exdividend cashdividend",
+}
+_KNOWN = {word: (field, rank) for field, words in _WORDS.items()
+          for rank, word in enumerate(words.split())}  # fmt: skip
+_LETTERS = dict(zip("ohlcv", ("open", "high", "low", "close", "volume"), strict=True))
+
+FIELDS = ("open", "high", "low", "close", "volume", ADJUSTED, "split", "dividend")
+"""Fields of bars that mean something here, beside date and symbol."""
+
+_OTHERS = frozenset(
+    "marketcap marketcapitalization vwap openint openinterest quotevolume quoteassetvolume "  # noqa: SIM905
+    "numberoftrades tradecount trades closetime prevclose previousclose adjopen adjhigh adjlow "
+    "adjvolume capitalgains takerbuybaseassetvolume takerbuyquoteassetvolume changepercent "
+    "pctchange volumeto".split()
+)
+_VAGUE = frozenset(
+    "change chg value amount count spread average turnover return returns ret ignore mid bid "  # noqa: SIM905
+    "ask wap n".split()
+)
+_TICKERS_TOO = frozenset(["open", "high", "low", "last"])  # OPEN and LOW are companies
+
+
+def key_of(name: object) -> str:
+    """A name without case, blanks, brackets, points and leading numbers.
+
+    >>> key_of(" <CLOSE> "), key_of("5. adjusted close"), key_of("Close/Last"), key_of("Adj_Close")
+    ('close', 'adjustedclose', 'closelast', 'adjclose')
+    """
+    text = re.sub(r"^\d+[.)]\s+", "", str(name).strip().casefold())
+    return re.sub(r"[\s<>_\-./%*()\[\]]+", "", text)
+
+
+def field_of(name: object) -> str | None:
+    """The field that a column holds by its name; None if it is another one."""
+    known = _KNOWN.get(key_of(name))
+    if known is not None:
+        return known[0]
+    return "volume" if unit_of_volume(name) else None
+
+
+def rank_of(name: object) -> int:
+    """Return the rank of a column among several of one field; the lowest is taken."""
+    return _KNOWN.get(key_of(name), ("", 99))[1]
+
+
+def unit_of_volume(name: object) -> str:
+    """Return the unit of a volume, if its name says so.
+
+    >>> unit_of_volume("Volume BTC"), unit_of_volume("Volume")
+    ('BTC', '')
+    """
+    found = re.fullmatch(r"vol(?:ume)?[ _(]+([A-Za-z]{2,10})\)?", str(name).strip(), re.IGNORECASE)
+    return found[1].upper() if found and key_of(name) not in _KNOWN else ""
+
+
+def is_field(name: object) -> bool:
+    """Return whether a name is that of a field of bars, used here or not, and not of an asset."""
+    field = field_of(name)
+    return field in FIELDS or key_of(name) in _OTHERS | _VAGUE
+
+
+def is_no_asset(name: object) -> bool:
+    """Return whether a name can be that of a field only."""
+    key = key_of(name)
+    return (field_of(name) in FIELDS or key in _OTHERS) and key not in _TICKERS_TOO
+
+
+def with_letters(names: list[str]) -> list[str]:
+    """Names with o, h, l, c and v written out, where all of o, h, l, c are there."""
+    if not set("ohlc") <= set(names):
+        return names
+    return [_LETTERS.get(name, {"t": DATE, "s": SYMBOL}.get(name, name)) for name in names]

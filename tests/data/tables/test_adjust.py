@@ -1,0 +1,109 @@
+"""Adjusted prices, splits and dividends, and highs that miss a close by rounding."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from portfolio_env import ArgumentError, DataError, PricePanel, load_market
+from portfolio_env.data.adjust import split_like
+from portfolio_env.data.bars import read_panel
+from portfolio_env.data.load import load_panel
+
+DAYS = pd.bdate_range("2024-01-02", periods=12)
+
+
+def raw_market(seed, ratio, at):
+    """What an asset was worth, and its quoted bars with a split: prices before it are larger."""
+    rng = np.random.default_rng(seed)
+    worth = 50 * np.exp(np.cumsum(rng.normal(0, 0.01, len(DAYS))))
+    units = np.where(np.arange(len(DAYS)) < at, ratio, 1.0)
+    close = worth * units
+    frame = pd.DataFrame({"date": DAYS, "symbol": "A", "open": close, "high": close * 1.01})
+    frame = frame.assign(low=close * 0.99, close=close, volume=1000 / units)
+    split = np.where(np.arange(len(DAYS)) == at, ratio, 0.0)
+    return worth, frame, split
+
+
+@given(st.integers(0, 999), st.sampled_from([2.0, 3.0, 4.0, 10.0, 0.1]), st.integers(1, 11))
+def test_an_adjusted_close_and_splits_give_what_the_asset_was_worth(seed, ratio, at):
+    worth, frame, split = raw_market(seed, ratio, at)
+    returns = worth[1:] / worth[:-1]
+    assert split_like(frame)[["symbol", "ratio"]].to_numpy().tolist() == [
+        ["A", pytest.approx(ratio)]
+    ]
+    for given_, done in (({"adj_close": worth / 7}, "all"), ({"split": split}, "splits")):
+        panel = load_panel(frame.assign(**given_))
+        np.testing.assert_allclose(panel.close[1:, 0] / panel.close[:-1, 0], returns)
+        np.testing.assert_allclose(panel.high / panel.close, 1.01)
+        money = frame["close"] * frame["volume"]
+        np.testing.assert_allclose((panel.close * panel.volume)[:, 0], money)
+        assert panel.provenance["adjust"] == done
+        raw = load_panel(frame.assign(**given_), adjust="none")
+        np.testing.assert_array_equal(raw.close[:, 0], frame["close"])
+        assert raw.provenance["adjust"] == "none"
+    assert load_panel(frame.assign(adj_close=worth)).close[:, 0].tolist() == worth.tolist()
+    told = load_panel(frame).provenance["notes"]
+    assert "look like splits: A on" in told[-1]
+
+
+def test_splits_that_prices_do_not_show_were_adjusted_before():
+    worth, frame, split = raw_market(0, 4.0, 6)
+    quoted = frame.assign(open=worth, high=worth, low=worth, close=worth, split=split)
+    np.testing.assert_array_equal(load_panel(quoted).close[:, 0], worth)
+    np.testing.assert_array_equal(load_panel(quoted, adjust="splits").close[:, 0], worth)
+
+
+def test_dividends_are_added_when_asked_for():
+    close = np.array([100.0, 100, 95, 95])
+    frame = pd.DataFrame({"date": DAYS[:4], "symbol": "A", "close": close})
+    frame["Dividends"] = [0.0, 0, 5, 0]
+    assert load_panel(frame).close[:, 0].tolist() == close.tolist()
+    assert "dividends are not added" in load_panel(frame).provenance["notes"][-1]
+    np.testing.assert_allclose(load_panel(frame, adjust="all").close[:, 0], [95, 95, 95, 95])
+
+
+def test_adjustments_that_cannot_be_made_are_refused():
+    _, frame, _ = raw_market(0, 4.0, 6)
+    for adjust in ("all", "splits"):
+        with pytest.raises(DataError, match="neither an adjusted close nor splits"):
+            load_panel(frame, adjust=adjust)
+    with pytest.raises(ArgumentError, match="adjust='some' must be one of auto"):
+        load_panel(frame, adjust="some")
+    with pytest.raises(ArgumentError, match="adjust is for files"):
+        load_market("synthetic", adjust="all")
+    with pytest.raises(DataError, match=r"row 3: the adjusted close is not positive; .*'none'"):
+        load_panel(frame.assign(adj_close=np.where(np.arange(12) == 2, -1.0, 1.0)))
+
+
+@given(st.floats(1e-6, 1e6), st.floats(-0.9e-9, 0.9e-9))
+def test_rounding_is_mended_and_noted_for_all_sources(price, error):
+    close = np.array([[price], [price]])
+    high = close * (1 + np.array([[error], [0.01]]))
+    low = np.minimum(high, close) * 0.9
+    frame = pd.DataFrame({"date": DAYS[:2], "symbol": "A", "close": close[:, 0]})
+    frame = frame.assign(high=high[:, 0], low=low[:, 0])
+    panel = read_panel(frame)
+    direct = PricePanel(DAYS[:2].to_numpy("M8[ns]"), ("A",), close, high=high, low=low)
+    for made in (panel, direct):
+        assert (made.high >= made.close).all()
+        np.testing.assert_allclose(made.high, high, rtol=1e-9)
+    if high[0, 0] < price:
+        assert "by rounding" in panel.provenance["notes"][0]
+    with pytest.raises(DataError, match=r"close is above high; .*drop_faulty"):
+        read_panel(frame.assign(high=frame["close"] * (1 - 2e-9), low=frame["close"] * 0.9))
+
+
+def test_one_bad_candle_does_not_shut_a_store(tmp_path):
+    from portfolio_env.data.downloads.store import Series, write_series
+
+    times = np.arange(5) * 86_400_000
+    bars = np.tile([2.0, 3.0, 1.0, 2.0, 10.0], (5, 1))
+    bad = bars.copy()
+    bad[2, 1] = 0.5  # a high below the low
+    for name, own in (("A/USD", bars), ("B/USD", bad)):
+        write_series(tmp_path, Series("x", name, "1d", times, own, ((0, 10**9),)))
+    panel = read_panel(tmp_path / "x" / "1d")
+    assert np.isnan(panel.close).tolist() == [[False, at == 2] for at in range(5)]
+    assert "B-USD.parquet: 1 bars that cannot be true are left out" in panel.provenance["notes"][0]
