@@ -35,7 +35,7 @@ def read_frame(source: Any, adjust: Adjust = "auto") -> pd.DataFrame:
     """Read bars as they are: duplicates, disorder, impossible and incomplete bars are kept.
 
     Args:
-        source: A CSV or Parquet file, plain or gzip (told by its content, not its name), or a
+        source: A CSV or Parquet file, plain or gzip (recognised by content, not name), or a
             frame (of pandas, polars, Arrow), in one of these forms. Names of fields may have any
             case and their common synonyms (Ticker, tic, Name; Datetime, timestamp; Last; ...).
 
@@ -49,7 +49,7 @@ def read_frame(source: Any, adjust: Adjust = "auto") -> pd.DataFrame:
             Or several of these: a folder of one file per asset (of Parquet files, the entry
             "symbol" of their metadata may name it: what ``data.downloads.store`` keeps for an
             exchange), a list of files or frames, or ``{asset: file or frame}``.
-        adjust: Which prices are meant, see ``portfolio_env.data.adjust.adjusted``.
+        adjust: Kind of prices, see ``portfolio_env.data.adjust.adjusted``.
 
     Returns:
         A frame with columns date (datetime64[ns], times with a zone in UTC), symbol, and the bar
@@ -70,7 +70,7 @@ def read_panel(source: Any, adjust: Adjust = "auto") -> PricePanel:
     Args:
         source: Symbols may be listed late, delisted early or miss bars; rows may be in any order.
             Of a downloaded store, bars that cannot be true are left out, and said.
-        adjust: Which prices are meant, see ``portfolio_env.data.adjust.adjusted``.
+        adjust: Kind of prices, see ``portfolio_env.data.adjust.adjusted``.
 
     Raises:
         DataError: With file, row and fix.
@@ -93,8 +93,8 @@ def panel_from_frame(
     Args:
         frame: Long, with columns date, symbol, close and, where known, open, high, low and volume;
             or of two levels of columns, or wide.
-        source: What errors call the data.
-        adjust: Which prices are meant, see ``portfolio_env.data.adjust.adjusted``.
+        source: Name of the data in errors.
+        adjust: Kind of prices, see ``portfolio_env.data.adjust.adjusted``.
 
     Raises:
         DataError: With the row (counted from 1) and the fix.
@@ -113,7 +113,7 @@ def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePa
     Args:
         close: Index dates, or a column of them; one column per asset, NaN where an asset has no
             bar.
-        source: What errors and the provenance call the data.
+        source: Name of the data in errors and in the provenance.
 
     Raises:
         DataError: With the row (counted from 1) or the asset and date, and the fix.
@@ -278,7 +278,7 @@ def _without_volume(frame: pd.DataFrame) -> list[str]:
 
 
 def _suspicions(frame: pd.DataFrame) -> list[str]:
-    """Jumps that look like splits nobody told of."""
+    """Return the jumps that look like unreported splits."""
     found = split_like(frame)
     if not len(found):
         return []

@@ -1,4 +1,4 @@
-"""Tables from files: CSV and Parquet, plain and gzip, told apart by their content."""
+"""Tables from files: CSV and Parquet, plain and gzip, recognised by their content."""
 
 from __future__ import annotations
 

@@ -18,11 +18,11 @@ class Origin:
 
     Attributes:
         name: The file.
-        unit: What a row is called.
+        unit: Name of a row.
         first: The number of the row at position 0.
         numbers: (rows,) the number of each row instead, where they are not consecutive.
-        notes: What was decided that a reader may want to know; grows while the source is read.
-        weighty: Those notes that change what the data say.
+        notes: Decisions that a reader may want to know; grows while the source is read.
+        weighty: Notes that change what the data say.
     """
 
     name: str

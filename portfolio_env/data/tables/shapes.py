@@ -42,7 +42,7 @@ class Table:
 
     Attributes:
         frame: Its columns, the index among them if it says something; dates are in ``date``.
-        shape: What it is.
+        shape: Shape of the table.
         origin: Where its rows come from.
     """
 
