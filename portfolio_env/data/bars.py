@@ -35,7 +35,7 @@ def read_frame(source: Any, adjust: Adjust = "auto") -> pd.DataFrame:
     """Read bars as they are: duplicates, disorder, impossible and incomplete bars are kept.
 
     Args:
-        source: A CSV or Parquet file, plain or gzip (recognised by its content, not its name), or a
+        source: A CSV or Parquet file, plain or gzip (recognised by content, not name), or a
             frame (of pandas, polars, Arrow), in one of these forms. Names of fields may have any
             case and their common synonyms (Ticker, tic, Name; Datetime, timestamp; Last; ...).
 
@@ -278,7 +278,7 @@ def _without_volume(frame: pd.DataFrame) -> list[str]:
 
 
 def _suspicions(frame: pd.DataFrame) -> list[str]:
-    """Jumps that look like undeclared splits."""
+    """Return the jumps that look like unreported splits."""
     found = split_like(frame)
     if not len(found):
         return []

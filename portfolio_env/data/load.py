@@ -130,7 +130,7 @@ def load_market(
         exogenous: Further channels with their own times, a file or a frame (see ``join``).
         repair: Repairs of the bars of a file or folder before they are checked (see
             ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
-        adjust: Prices to take from a file or frame: "all", adjusted for splits and dividends;
+        adjust: Kind of prices of a file or frame: "all", adjusted for splits and dividends;
             "splits"; "none", as they are; "auto", adjusted as far as the source tells how (see
             ``portfolio_env.data.adjust``). What was done stands in ``provenance["adjust"]``.
         periods_per_year: Bars per year that yearly figures follow from, above 0; None for those

@@ -177,7 +177,7 @@ def test_with_a_validation_range_agents_pass_the_gate():
     gated = evaluate({"ppo": model(200)}, MARKET, validation=200, **FEW)
     assert "ppo_gated" not in alone.comparison.results
     assert "ppo_gated" in gated.comparison.results
-    assert "Gate" in gated.inputs.gate[0]
+    assert "gate" in gated.inputs.gate[0]
 
 
 def test_an_agent_that_has_seen_the_range_is_told():
@@ -197,7 +197,7 @@ def test_uses_of_the_range_are_counted_in_a_folder(tmp_path, monkeypatch):
     for seed in (0, 0, 1):
         noise = make_baseline("random", MARKET, seed=seed)
         found = evaluate({"noise": noise, "ppo": model()}, MARKET, folder="kept", **FEW)
-    assert "look 3" in found.inputs.title
+    assert "evaluation 3" in found.inputs.title
     assert found.comparison.trials == 4  # equal weight, one agent, two seeds of noise
     looks = read_json(tmp_path / "kept" / "looks.json")["looks"]
     assert [trial["name"] for trial in looks[0]["trials"]] == ["ppo", "equal_weight", "noise"]

@@ -67,7 +67,7 @@ class Answer:
         times: (n,) when candles open, ms.
         bars: (n, 5) open, high, low, close, volume.
         lacking: When candles open that are left out because they lack a number, ms.
-        without_volume: Number of those that lack nothing but their volume.
+        without_volume: Number of those that lack only their volume.
     """
 
     times: Times

@@ -36,7 +36,7 @@ class Page:
         withheld: A range in which there was trade, but no candle is given any more.
         disorder: Number of candles followed by one on the wrong side.
         incomplete: Candles left out because they lack a number.
-        without_volume: Number of those that lack nothing but their volume.
+        without_volume: Number of those that lack only their volume.
     """
 
     times: Times

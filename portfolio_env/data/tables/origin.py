@@ -22,7 +22,7 @@ class Origin:
         first: The number of the row at position 0.
         numbers: (rows,) the number of each row instead, where they are not consecutive.
         notes: Decisions that a reader may want to know; grows while the source is read.
-        weighty: The notes that change what the data say.
+        weighty: Notes that change what the data say.
     """
 
     name: str

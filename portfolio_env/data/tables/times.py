@@ -39,7 +39,7 @@ def read_times(dates: pd.Series[Any], origin: Origin) -> Timestamps:
 
     Understood are ISO 8601, 2020.01.31 and 2020/01/31, days before months with points between
     them, names of months, 01/31/2020 where the column tells which is the day, seconds to
-    nanoseconds since 1970 (by their size), and months, quarters and years, which stand for
+    nanoseconds since 1970 (recognised by size), and months, quarters and years, which stand for
     their last day.
 
     Raises:
