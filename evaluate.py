@@ -49,7 +49,7 @@ class EvaluateConfig:
     """Format of the accounts: weights, trades, costs and values of every step."""
     format: Literal["table", "markdown", "json", "csv"] = "table"
     """What is printed: a table that fits the terminal, Markdown, or the numbers alone."""
-    resamples: int = 2000
+    n_resamples: Annotated[int, tyro.conf.arg(aliases=["--resamples"])] = 2000
     """Number of resamples of every bootstrap."""
     device: str = "auto"
     """Torch device of the agent."""
@@ -95,7 +95,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 capital=config.capital,
                 lot=config.lot,
                 events=config.events,
-                resamples=config.resamples,
+                n_resamples=config.n_resamples,
                 hindsight=hindsight_frontier,
                 progress=counted,
             )

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from agents.losses import gaussian_nll
-from agents.market_encoder import Embeddings
+from agents.market_encoder import MarketEncoder
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.plotting.figures import new_figure
@@ -85,7 +85,7 @@ class NextReturns:
         at = t if assets is None else (t[:, None], assets)
         return gaussian_nll(self.target[at], mean, sigma, self.mask[at])
 
-    def calibration(self, embeddings: Embeddings, rows: NDArray[np.int64]) -> Calibration:
+    def calibration(self, embeddings: MarketEncoder, rows: NDArray[np.int64]) -> Calibration:
         """Return the calibration of an encoder's forecasts, in evaluation mode, at some rows."""
         t = th.as_tensor(rows, device=self.mask.device)
         with th.no_grad():

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.forecasts import NextReturns
-from agents.market_encoder import Embeddings
+from agents.market_encoder import MarketEncoder
 from agents.networks import Encoder
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
@@ -87,7 +87,7 @@ def attention_figure(name: str, weights: NDArray[np.float32], market: Market, t:
 
 
 def encoder_figures(
-    embeddings: Embeddings, market: Market, rows: tuple[int, int], returns: NextReturns | None
+    embeddings: MarketEncoder, market: Market, rows: tuple[int, int], returns: NextReturns | None
 ) -> dict[str, Figure]:
     """Return figures of attention at a range's last bar and, with returns, of calibration, by name.
 

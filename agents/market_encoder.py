@@ -16,7 +16,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from agents.memory import fitting_batch, memory_of
+from agents.memory import max_batch_size, memory_of
 from agents.networks import Encoder
 from agents.networks.heads import PredictionHead
 from agents.networks.plugins import told_as_theirs
@@ -27,7 +27,7 @@ _CHUNK = 64  # windows encoded at once where no gradient is kept: more leave a p
 
 
 def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the arguments of ``Embeddings.bind``: features, tradable flags, codes of a market."""
+    """Return arguments of ``MarketEncoder.bind``: features, tradable flags, codes of a market."""
     arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
     features, tradable, codes = (th.tensor(array, device=device) for array in arrays)
     return features, tradable, codes
@@ -38,7 +38,7 @@ def is_traced(tensor: Tensor) -> bool:
     return th.compiler.is_compiling() or th._C._functorch.is_functorch_wrapped_tensor(tensor)
 
 
-class Embeddings(nn.Module):
+class MarketEncoder(nn.Module):
     """Encoder that returns one vector per asset at bar t, from the market's features up to t.
 
     Args:
@@ -92,7 +92,7 @@ class Embeddings(nn.Module):
         self.frozen = frozen
         self.train(self.training)
 
-    def train(self, mode: bool = True) -> Embeddings:
+    def train(self, mode: bool = True) -> MarketEncoder:
         """Set the mode; a frozen encoder stays in evaluation mode."""
         if self.encoder.training and not mode:
             self.forget()  # some algorithms change weights without a new version (TRPO)
@@ -198,9 +198,9 @@ class Embeddings(nn.Module):
                 f"have; give the environment window={self.encoder.bars}"
             )
         first = int(t[0]) - self.encoder.bars + 1 if len(t) else 0
-        stretch = slice(first, int(t[-1]) + 1 if len(t) else 0)
-        if not self.encoder.padded and stretch.stop - first < len(t) * self.encoder.bars:
-            return self.encoder.encode_stretch(features[stretch], tradable[stretch], t - first)
+        span = slice(first, int(t[-1]) + 1 if len(t) else 0)
+        if not self.encoder.padded and span.stop - first < len(t) * self.encoder.bars:
+            return self.encoder.encode_range(features[span], tradable[span], t - first)
         codes = None if self.codes is None else self.codes.expand(len(t), *self.codes.shape)
         return self.encode(features[self._bars(t)], tradable[t], codes)
 
@@ -225,7 +225,7 @@ class Embeddings(nn.Module):
             features = self._market()[0]
             budget = memory_of(features.device) // 4  # actor and critic may have one each
             at = (features.shape[1], budget, features.device, self.codes)
-            self._fitting = fitting_batch(self.encoder, *at)
+            self._fitting = max_batch_size(self.encoder, *at)
         return self._fitting
 
     def _state(self) -> object:

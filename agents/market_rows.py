@@ -11,7 +11,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.market_encoder import Embeddings, is_traced, market_tensors
+from agents.market_encoder import MarketEncoder, is_traced, market_tensors
 from agents.networks import make_encoder
 from agents.networks.base import NO_FEATURES
 from agents.networks.plugins import Maker
@@ -19,7 +19,7 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_fingerprints, find_market, fingerprints_in
 
-MEND = (
+FIX = (
     "agents.bind_market(agent, market) binds another (of a DirectAgent: agent.bind(market)), "
     "agents.policy_for(agent, venv) gives a copy of the policy that acts in another environment"
 )
@@ -34,7 +34,7 @@ class MarketRows(nn.Module):
     """One row per asset: encoder channels, ``n_assets * weight - 1``, tradable flag.
 
     The three observation modes give the same rows. With ``"index"`` observations the market stays
-    on the device and each of its bars is encoded once (see ``Embeddings``); ``t`` is never a
+    on the device and each of its bars is encoded once (see ``MarketEncoder``); ``t`` is never a
     feature, or the network could memorise dates. Where the universe is sampled, the encoder
     sees the whole market and each lane takes its own assets.
 
@@ -50,7 +50,7 @@ class MarketRows(nn.Module):
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further, JSON-able options of the encoder.
         embedding_kwargs: Options of the encoder's evaluation: ``frozen``, ``checkpointed`` and
-            ``forecasts``, see ``Embeddings``.
+            ``forecasts``, see ``MarketEncoder``.
 
     Attributes:
         width: Numbers in a row, C + 2.
@@ -74,26 +74,26 @@ class MarketRows(nn.Module):
     ) -> None:
         # Not super(): of SB3's extractor, which comes next there, the constructor wants the width.
         nn.Module.__init__(self)
-        told = layout_of(observation_space)
-        self.reads_index = told.reads_index
-        self.n_assets = _settled("n_assets", n_assets, told.n_assets)
-        self.n_features = _settled("n_features", n_features, told.n_features)
+        layout = layout_of(observation_space)
+        self.reads_index = layout.reads_index
+        self.n_assets = _settled("n_assets", n_assets, layout.n_assets)
+        self.n_features = _settled("n_features", n_features, layout.n_features)
         if self.n_features == 0:
             raise ArgumentError(NO_FEATURES)
-        if not told.reads_index:
-            told = told._replace(window=self._bars_of(observation_space))
+        if not layout.reads_index:
+            layout = layout._replace(window=self._bars_of(observation_space))
         if window is None:
-            window = _settled("window", None, told.window)
+            window = _settled("window", None, layout.window)
         network = make_encoder(encoder, self.n_features, window, **(encoder_kwargs or {}))
-        self.embeddings = Embeddings(network, **(embedding_kwargs or {}))
+        self.embeddings = MarketEncoder(network, **(embedding_kwargs or {}))
         self.width = network.channels + 2
         self.bars = network.bars
         self.market: Market | None = None
         self._found: _Tensors | None = None  # a market found in observations, not bound by hand
-        if not told.reads_index and told.window is not None and told.window < self.bars:
+        if not layout.reads_index and layout.window is not None and layout.window < self.bars:
             raise ArgumentError(
-                f"observations hold {told.window} bars, the encoder sees {self.bars}; pass a "
-                f"window <= {told.window}, or give the environment window={self.bars}"
+                f"observations hold {layout.window} bars, the encoder sees {self.bars}; pass a "
+                f"window <= {layout.window}, or give the environment window={self.bars}"
             )
         self.register_buffer("_home", th.empty(0), persistent=False)  # device of the module
 
@@ -207,7 +207,7 @@ class MarketRows(nn.Module):
             return
         learning = observation["weights"].is_cuda and th.is_grad_enabled()
         if self.reads_index and self.market is not None and not (learning and self._found is None):
-            check_fingerprints(observation["market"], self.market.fingerprint, MEND)
+            check_fingerprints(observation["market"], self.market.fingerprint, FIX)
         if not learning:
             check_numbers(observation)
 
@@ -282,11 +282,11 @@ def layout_of(space: spaces.Space[Any]) -> Layout:
     return found
 
 
-def _settled(name: str, given: int | None, told: int | None) -> int:
+def _settled(name: str, given: int | None, layout: int | None) -> int:
     """Return the given value or that of the space, which must not differ."""
-    if given is not None and told is not None and given != told:
-        raise ArgumentError(f"{name}={given}, but observations are of {told}; leave {name} out")
-    value = told if given is None else given
+    if given is not None and layout is not None and given != layout:
+        raise ArgumentError(f"{name}={given}, but observations are of {layout}; leave {name} out")
+    value = layout if given is None else given
     if value is None:
         raise ArgumentError(
             f"the space of the observations does not state {name}, as that of the environment does "
@@ -367,7 +367,7 @@ def _shared_tensors(market: Market, device: th.device) -> _Tensors:
     return shared
 
 
-def all_embeddings(network: nn.Module) -> list[Embeddings]:
+def market_encoders(network: nn.Module) -> list[MarketEncoder]:
     """Return the encoders of all extractors of a policy or network, target networks included."""
     return [part.embeddings for part in network.modules() if isinstance(part, MarketRows)]
 

@@ -12,7 +12,7 @@ from agents.networks import Encoder
 from portfolio_env.errors import ArgumentError
 
 
-def fitting_batch(
+def max_batch_size(
     encoder: Encoder,
     n_assets: int,
     budget: int,

@@ -17,12 +17,12 @@ from portfolio_env.html import card
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.timeline import Moment, Timestamps, row_of
+from portfolio_env.market.timeline import TimeLike, Timestamps, row_of
 from portfolio_env.names import plugin_name, source_hash
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Weights: TypeAlias = NDArray[np.float64]
-MEND = "build the model on the market of its environment, env.unwrapped.simulator.market"
+FIX = "build the model on the market of its environment, env.unwrapped.simulator.market"
 Every: TypeAlias = int | Literal["week", "month", "quarter", "year"]
 
 
@@ -242,7 +242,7 @@ class PortfolioModel(Baseline):
             or lack prices the model needs, are given 0; all cash if nothing can be held.
         """
 
-    def fit(self, panel: PricePanel, fit_period: tuple[Moment, Moment]) -> Self:
+    def fit(self, panel: PricePanel, fit_period: tuple[TimeLike, TimeLike]) -> Self:
         """Fit the model on the bars of a period and no others.
 
         Args:
@@ -292,7 +292,7 @@ class PortfolioModel(Baseline):
                 f"{type(self).__name__} decides over all {self.market.n_assets} assets of its "
                 "market; build its environment without universe=, on market.select(...)."
             )
-        check_market(observation, self.market.fingerprint, MEND)
+        check_market(observation, self.market.fingerprint, FIX)
         rows = np.asarray(observation["t"])[:, 0]
         out = np.array(observation["weights"], np.float64)
         asked = self._due[rows] | (out[:, 1:] == 0).all(axis=1)
@@ -300,7 +300,7 @@ class PortfolioModel(Baseline):
             out[asked & (rows == row)] = self._decided(row)
         return out
 
-    def predict_weights(self, t: Moment) -> pd.Series:
+    def predict_weights(self, t: TimeLike) -> pd.Series:
         """Return the target decided at a bar, whether or not it is a rebalancing date.
 
         Args:
@@ -396,7 +396,7 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
     return np.diff(calendars[every], prepend=-(10**9)) != 0
 
 
-def bar_of(market: Market, name: str, when: Moment) -> int:
+def bar_of(market: Market, name: str, when: TimeLike) -> int:
     """Return the row of an option that names a bar.
 
     Raises:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines.base import MEND, Baseline, PortfolioModel, Weights
+from baselines.base import FIX, Baseline, PortfolioModel, Weights
 from baselines.plugins import make_baseline
 from baselines.simplex import log_optimal
 from portfolio_env.checks import check_number
@@ -17,7 +17,7 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy, backtest
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
-from portfolio_env.market.timeline import Moment, row_of
+from portfolio_env.market.timeline import TimeLike, row_of
 from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.targets import softmax_numerators
@@ -112,7 +112,7 @@ class Ensemble(Baseline):
         """Return the keywords of the ensemble, see ``Baseline``; members are stored as they are."""
         return {name: value for name, value in super().options().items() if name != "members"}
 
-    def fit_shares(self, period: tuple[Moment, Moment], **environment: Any) -> Self:
+    def fit_shares(self, period: tuple[TimeLike, TimeLike], **environment: Any) -> Self:
         """Set the members' shares to those of largest growth on a validation range.
 
         With x_m the growth of member m's account over a bar, after its costs, the shares maximise
@@ -183,7 +183,7 @@ class Ensemble(Baseline):
                 f"an ensemble decides over all {self.market.n_assets} assets of its market; build "
                 "its environment without universe=, on market.select(...)."
             )
-        check_market(observation, self.market.fingerprint, MEND)
+        check_market(observation, self.market.fingerprint, FIX)
         if np.ndim(observation["weights"]) == 1:
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
             weights, state = self._mixed(batch, state, episode_start, deterministic)

@@ -19,12 +19,12 @@ from baselines.strategies import baseline_strategies
 from portfolio_env.arguments import all_options, opened_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import evaluation
-from portfolio_env.evaluation.comparison import REFERENCE
+from portfolio_env.evaluation.comparison import BENCHMARK
 from portfolio_env.evaluation.evaluation import Evaluation
 from portfolio_env.evaluation.runner import Strategy
 from portfolio_env.evaluation.task import TRADING, EvaluationFold, EvaluationTask, TrainedAgent
 from portfolio_env.market import Market
-from portfolio_env.market.timeline import Moment, time_text
+from portfolio_env.market.timeline import TimeLike, time_text
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.cost_models import CostSpec
 from portfolio_env.simulation.costs import TransactionCosts
@@ -44,9 +44,9 @@ def evaluate(
     strategies: Mapping[str, Any] | Sequence[BaselineName | Baseline] | str,
     market: Market | str,
     *,
-    start: Moment,
-    end: Moment | None = None,
-    validation: Moment | None = None,
+    start: TimeLike,
+    end: TimeLike | None = None,
+    validation: TimeLike | None = None,
     costs: CostSpec | None = None,
     constraints: PortfolioConstraints | Mapping[str, Any] | None = None,
     execution: str | None = None,
@@ -54,7 +54,7 @@ def evaluate(
     commissions: Sequence[float] = (),
     capital: float | None = None,
     lot: float = 1.0,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     folder: str | Path | None = None,
     progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
 ) -> Evaluation:
@@ -90,7 +90,7 @@ def evaluate(
         commissions: Further commissions in basis points to judge at.
         capital: Capital for which the orders at the end are worked out; None for none.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
-        resamples: Number of resamples of every bootstrap.
+        n_resamples: Number of resamples of every bootstrap.
         folder: Keeps the log of uses of the test range, and is where ``write_evaluation`` writes
             its report; None counts nothing, and writes to ``runs/evaluation``.
         progress: Yields the strategies one by one, e.g. ``rich.progress.track``.
@@ -104,7 +104,7 @@ def evaluate(
         PortfolioError: If an agent or equal weight cannot run.
 
     >>> market = "synthetic?bars=300&assets=3&seed=1"
-    >>> found = evaluate("momentum,hrp", market, start=200, resamples=100)
+    >>> found = evaluate("momentum,hrp", market, start=200, n_resamples=100)
     >>> sorted(found.comparison.results)
     ['equal_weight', 'hrp', 'momentum']
     """
@@ -150,7 +150,7 @@ def evaluate(
         commissions=commissions,
         capital=capital,
         lot=lot,
-        resamples=resamples,
+        n_resamples=n_resamples,
         progress=progress,
     )
 
@@ -172,9 +172,9 @@ def _sorted(strategies: Any) -> tuple[dict[str, Any], Any]:
             baselines[name] = thing
         else:
             agents[name] = thing
-    if REFERENCE in agents:
+    if BENCHMARK in agents:
         raise ArgumentError(
-            f"{REFERENCE!r} is the baseline that the others are compared with; call the agent "
+            f"{BENCHMARK!r} is the baseline that the others are compared with; call the agent "
             "something else."
         )
     return agents, baselines
@@ -272,7 +272,7 @@ def _plain(rule: str, value: Any) -> Any:
 
 
 def _ranges(
-    market: Market, start: Moment, end: Moment | None, validation: Moment | None
+    market: Market, start: TimeLike, end: TimeLike | None, validation: TimeLike | None
 ) -> dict[str, tuple[int, int]]:
     """Return the rows for fitting, validation and test."""
     first = market.row(start)

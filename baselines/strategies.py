@@ -18,7 +18,7 @@ from baselines.plugins import (
 from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Policy
-from portfolio_env.evaluation.comparison import REFERENCE
+from portfolio_env.evaluation.comparison import BENCHMARK
 from portfolio_env.evaluation.runner import Strategy
 from portfolio_env.evaluation.task import TRADING, EvaluationFold
 from portfolio_env.names import is_plugin
@@ -33,7 +33,7 @@ def baseline_strategies(
     Args:
         names: Comma-separated names, or "all" that are built in; or a list of names, classes,
             functions (see ``make_baseline``) and baselines that are built already; or a mapping to
-            these from what the strategies are called. The benchmark (``REFERENCE``) is always
+            these from what the strategies are called. The benchmark (``BENCHMARK``) is always
             among them. In a list, ``"my_rules:TrendRule"`` becomes the strategy ``TrendRule``,
             unless another is called so.
 
@@ -43,9 +43,9 @@ def baseline_strategies(
     if isinstance(names, str):
         names = list(BASELINES) if names == "all" else [each.strip() for each in names.split(",")]
     if isinstance(names, Mapping):
-        called: Any = {REFERENCE: REFERENCE, **names}
+        called: Any = {BENCHMARK: BENCHMARK, **names}
     else:
-        asked = list(dict.fromkeys([REFERENCE, *names]))
+        asked = list(dict.fromkeys([BENCHMARK, *names]))
         called = dict(zip(_labels(asked), asked, strict=True))
     for name in called.values():
         if not isinstance(name, Baseline):
@@ -57,7 +57,7 @@ def baseline_strategies(
             label,
             mixed if isinstance(name, str) and name == "ensemble" else partial(fitted, name),
             EvaluationFold.baseline_options,
-            required=label == REFERENCE,
+            required=label == BENCHMARK,
         )
         for label, name in called.items()
     ]

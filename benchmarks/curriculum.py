@@ -32,7 +32,7 @@ from stable_baselines3.common.logger import Logger
 
 from agents import make_agent, make_sb3_vec_env
 from agents.training.config import TrainConfig
-from agents.training.curriculum import hand_on, pretrained
+from agents.training.curriculum import load_pretrained_weights, pretrained
 from agents.training.encoder_callbacks import FrozenStart, PredictionLoss
 from portfolio_env.files.atomic import replacing
 
@@ -114,7 +114,7 @@ def learn(name: str, seed: int) -> Options:
     )
     if weights and variant.get("encoder_only"):
         weights = {name: w for name, w in weights.items() if not name.startswith("scorer.")}
-    hand_on(weights, agent.policy)
+    load_pretrained_weights(weights, agent.policy)
     agent.set_logger(quiet)
     start = perf_counter()
     agent.learn(TIMESTEPS, callbacks)

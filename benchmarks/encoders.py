@@ -45,7 +45,7 @@ from agents import (
     make_agent,
     make_sb3_vec_env,
 )
-from agents.market_encoder import Embeddings
+from agents.market_encoder import MarketEncoder
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
 from agents.sb3.buffers import GroupedRolloutBuffer
@@ -157,7 +157,7 @@ def epoch(data: Market, threads: int, rounds: int) -> Row:
     first = data.warmup + WINDOW - 1
     train = (first, first + BARS + 1)  # the last bar has a next one in the range
     th.manual_seed(0)
-    embeddings = Embeddings(make_encoder(SMALL, FEATURES, WINDOW), forecasts=True)
+    embeddings = MarketEncoder(make_encoder(SMALL, FEATURES, WINDOW), forecasts=True)
     trainer = Pretrainer(embeddings, data, train, train, PretrainingOptions(batch=16))
     trainer.validation = trainer.validation[:1]  # the pass over the training range is timed
     before = th.get_num_threads()

@@ -75,7 +75,7 @@ def _finished_run(out: Path) -> None:
     ended(run(["train.py", *SMALL, "--algo", "a2c", "--timesteps", "1024", "--out", "{out}"], out))
 
 
-_EVALUATE = ["evaluate.py", "{out}", "--device", "cpu", "--resamples", "200"]
+_EVALUATE = ["evaluate.py", "{out}", "--device", "cpu", "--n-resamples", "200"]
 WORKS = {
     "ppo": trained("--algo", "ppo", "--timesteps", "81920"),
     "sac": trained("--algo", "sac", "--timesteps", "24576"),

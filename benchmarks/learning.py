@@ -49,7 +49,7 @@ from stable_baselines3.common.logger import Logger
 
 from agents import make_agent, make_sb3_vec_env, policy_for
 from agents.direct.agent import DirectAgent
-from agents.training.curriculum import hand_on
+from agents.training.curriculum import load_pretrained_weights
 from portfolio_env import Market, PortfolioEnv, PortfolioVectorEnv
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.evaluation import backtest
@@ -216,7 +216,7 @@ def trained(
             **network,
             **recipe.get("options", {}),
         )
-    hand_on(pretrained, agent.policy)
+    load_pretrained_weights(pretrained, agent.policy)
     agent.set_logger(Logger(None, []))  # SB3 makes a folder otherwise
     return agent.learn(recipe["timesteps"])
 

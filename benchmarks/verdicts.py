@@ -40,7 +40,7 @@ from baselines import make_baseline
 from portfolio_env import PortfolioEnv
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.evaluation import BacktestResult, Policy, backtest, compare, gate_decision
-from portfolio_env.evaluation.comparison import REFERENCE
+from portfolio_env.evaluation.comparison import BENCHMARK
 from portfolio_env.evaluation.summary import SIGNIFICANCE, beats, best_beats
 from portfolio_env.files.atomic import replacing
 
@@ -115,7 +115,7 @@ def judged(kind: str, seed: int) -> list[Row]:
     """Return the verdict on every strategy on one market, at every commission."""
     planted = draw(kind, seed)
     policies: dict[str, Policy] = {
-        name: make_baseline(name, planted.market) for name in (REFERENCE, *STRATEGIES)
+        name: make_baseline(name, planted.market) for name in (BENCHMARK, *STRATEGIES)
     }
     if kind != "null":
         policies[LOG_OPTIMAL] = LogOptimal(planted)
@@ -128,11 +128,11 @@ def judged(kind: str, seed: int) -> list[Row]:
         expected = {name: expected_growth(planted, result) for name, result in after.items()}
         rivals = [STRATEGIES] if kind == "null" else [STRATEGIES, (LOG_OPTIMAL,)]
         for names in rivals:
-            comparison = compare({name: after[name] for name in (REFERENCE, *names)})
+            comparison = compare({name: after[name] for name in (BENCHMARK, *names)})
             for name in names:
                 found = comparison.table.loc[name]
                 ahead = found["growth_difference"] > 0
-                gate = gate_decision(before[name], before[REFERENCE])
+                gate = gate_decision(before[name], before[BENCHMARK])
                 rows.append(
                     {
                         "market": kind,
@@ -142,7 +142,7 @@ def judged(kind: str, seed: int) -> list[Row]:
                         "difference": float(found["growth_difference"]),
                         "low": float(found["growth_difference_low"]),
                         "high": float(found["growth_difference_high"]),
-                        "expected": expected[name] - expected[REFERENCE],
+                        "expected": expected[name] - expected[BENCHMARK],
                         "beats": beats(comparison, name),
                         "t_test": bool(ahead and found["hac_p"] <= SIGNIFICANCE),
                         "best_beats": best_beats(comparison),

@@ -41,22 +41,22 @@ def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:
     try:
         return work() or 0
     except (PortfolioError, OSError) as error:
-        told = f"error: {_line(error)}"
+        message = f"error: {_line(error)}"
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not any(text in str(error) for text in _ALLOCATOR):
             raise
-        told = (
+        message = (
             f"error: there is not enough memory ({_line(error)}); give fewer lanes or bars, a "
             "shorter window or a smaller network"
         )
     except ValueError as error:
         if _NULL not in str(error):
             raise
-        told = f"error: a path or a name holds a null character ({_line(error)}); remove it"
+        message = f"error: a path or a name holds a null character ({_line(error)}); remove it"
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return 130
-    print(told, file=sys.stderr)
+    print(message, file=sys.stderr)
     return 1
 
 

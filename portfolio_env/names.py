@@ -7,7 +7,8 @@ import hashlib
 import importlib
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -167,7 +168,7 @@ def changed_sources(
     folder: Path,
     kind: str = "",
     *,
-    mend: str = "move it to where your own modules are",
+    fix: str = "move it to where your own modules are",
 ) -> list[str]:
     """Return the plug-ins whose source is not what it was when a file named them.
 
@@ -178,7 +179,7 @@ def changed_sources(
         recorded: SHA-256 of each by its name, see ``source_hash``.
         folder: Folder of the file that names them.
         kind: See ``find``.
-        mend: Fix that the message suggests for one that lies there.
+        fix: Fix that the message suggests for one that lies there.
 
     Raises:
         DataError: If one lies within the folder, or a package that it is in; links count as where
@@ -192,7 +193,7 @@ def changed_sources(
             if _lies_within(file, folder):
                 raise DataError(
                     f"{folder} names {name!r}, which lies in that folder ({file}); nothing that is "
-                    f"loaded can bring code: if you trust it, {mend}"
+                    f"loaded can bring code: if you trust it, {fix}"
                 )
         if hashlib.sha256(sources[-1][1]).hexdigest() != sha256:
             changed.append(name)
@@ -296,6 +297,24 @@ def indices_of(kind: str, names: Sequence[str], available: Sequence[str]) -> lis
         if name not in place:
             raise unknown(kind, name, available)
     return [place[name] for name in names]
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a module's ``__getattr__`` that answers old names with a DeprecationWarning.
+
+    Args:
+        module: Name of the module.
+        names: New names of the module by the old ones, which are kept for one version.
+    """
+
+    def __getattr__(name: str) -> Any:  # noqa: N807 # it becomes the module's
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        message = f"{module}.{name} is called {names[name]} now"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], names[name])
+
+    return __getattr__
 
 
 def nearest(name: str, names: Sequence[str], count: int) -> list[str]:

@@ -45,7 +45,7 @@ class DirectNetwork(nn.Module):
         window: Bars the encoder sees.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder.
-        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.Embeddings``.
+        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.MarketEncoder``.
         net_arch: Widths of the scorer's tanh layers.
         sees_holdings: The scorer reads the weights held.
     """
@@ -122,7 +122,7 @@ class DirectAgent:
         window: Bars the encoder sees, at most the environment's window.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
-        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.Embeddings``,
+        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.MarketEncoder``,
             JSON-able.
         net_arch: Widths of the scorer's layers; default two of 32.
         sees_holdings: Whether actions depend on the holdings, to spare costs; False makes it a

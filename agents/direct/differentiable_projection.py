@@ -142,8 +142,8 @@ class ConstrainedPortfolioLayer(nn.Module):
         same = (actions[:, 1:].float() == d[:, 1:].float()) & (d[:, 1:] != 0)
         with th.no_grad():
             exact = self._target(asked, d, stuck, stuck | same, bounds)
-        mend = (exact.weights - around.weights).detach()
-        return Target(around.weights + mend, exact.fixed, exact.free)
+        correction = (exact.weights - around.weights).detach()
+        return Target(around.weights + correction, exact.fixed, exact.free)
 
     def project(self, weights: Tensor, fixed: Tensor | None = None) -> Tensor:
         """Return the nearest weights that satisfy all constraints but the turnover limits.

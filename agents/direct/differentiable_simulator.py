@@ -47,18 +47,18 @@ class Step(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Economics:
+class DifferentiableSimulator:
     """A market and the rules of an environment as tensors; ``step`` is one step of its accounts.
 
     Attributes:
-        before: (T - 1, N) gross move between the decision and the trade.
-        after: (T - 1, N) gross move between the trade and the next close.
+        before: (T - 1, N) gross return between the decision and the trade.
+        after: (T - 1, N) gross return between the trade and the next close.
         tradable: (T - 1, N) whether the asset can be traded in this step.
         delisted: (T - 1, N) whether what is held becomes cash.
         rates: (2, N) cost per traded notional of purchases and sales.
         impact: (T - 1, N) coefficient of sqrt(money traded), or (0, 0).
         interest: (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays.
-        quiet: Whether every asset can always be traded and none is ever delisted.
+        all_tradable: Whether every asset can always be traded and none is ever delisted.
         rules: The numbers of ``portfolio_env.simulation.dynamics.RULES`` by name.
         least_cash: Lower bound of cash.
         borrows: Whether cash may be negative, or proceeds of short sales.
@@ -76,7 +76,7 @@ class Economics:
     rates: Tensor
     impact: Tensor
     interest: Tensor
-    quiet: bool
+    all_tradable: bool
     rules: dict[str, float]
     least_cash: float = 0.0
     borrows: bool = False
@@ -91,7 +91,7 @@ class Economics:
         *,
         dtype: th.dtype = th.float32,
         device: th.device | str = "cpu",
-    ) -> Economics:
+    ) -> DifferentiableSimulator:
         """Return the differentiable counterpart of a simulator.
 
         Args:
@@ -122,7 +122,7 @@ class Economics:
         return cls(
             **floats,
             **masks,
-            quiet=bool(arrays.quiet.all()),
+            all_tradable=bool(arrays.all_tradable.all()),
             bears_interest=bool(arrays.interest.any()),
             rules=rules,
             least_cash=float(simulator.bounds["min_cash"][0]),
@@ -133,7 +133,7 @@ class Economics:
             projection=None if simulator.bounds["trivial"][0] else project,
         )
 
-    def to(self, device: th.device | str) -> Economics:
+    def to(self, device: th.device | str) -> DifferentiableSimulator:
         """Return a copy on another device."""
         names = ("before", "after", "tradable", "delisted", "rates", "impact", "interest")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
@@ -161,7 +161,7 @@ class Economics:
         """
         rules = self.rules
         value = weights.new_full((len(t),), rules["initial_value"]) if value is None else value
-        delisted = None if self.quiet else self._at(self.delisted, t, assets)
+        delisted = None if self.all_tradable else self._at(self.delisted, t, assets)
         d, overnight = weights, None
         if rules["next_open"]:
             d, overnight = self._drift(d, self._at(self.before, t, assets), delisted, None)
@@ -210,7 +210,7 @@ class Economics:
             a = self.projection(a, nothing)
         if moved:
             a = d + rules["adjustment"] * (a - d)
-        untradable = None if self.quiet else ~self._at(self.tradable, t, assets)
+        untradable = None if self.all_tradable else ~self._at(self.tradable, t, assets)
         reasons = [] if untradable is None else [untradable]
         if not rules["softmax"]:
             same = asked[:, 1:].float() == seen[:, 1:].float()
@@ -231,7 +231,7 @@ class Economics:
         return a, fixed, free
 
     def _drift(
-        self, w: Tensor, moves: Tensor, delisted: Tensor | None, interest: Tensor | None
+        self, w: Tensor, gross_returns: Tensor, delisted: Tensor | None, interest: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Return the weights and the growth (B,) after the market moved weights ``w``.
 
@@ -242,7 +242,7 @@ class Economics:
             short = -w[:, 1:].clamp_max(0).sum(1, keepdim=True)
             rate = th.where(cash > 0, interest[:, :1], interest[:, 1:2])
             cash = cash + cash * rate - short * interest[:, 2:]
-        moved = w[:, 1:] * moves
+        moved = w[:, 1:] * gross_returns
         if delisted is not None:
             paid = (w[:, 1:] * delisted).sum(1, keepdim=True) * (1 - self.rules["haircut"])
             cash, moved = cash + paid, moved.masked_fill(delisted, 0.0)

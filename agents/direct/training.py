@@ -11,7 +11,7 @@ import torch as th
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.direct.differentiable_simulator import Economics
+from agents.direct.differentiable_simulator import DifferentiableSimulator
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.losses import sharpe_loss
@@ -161,7 +161,7 @@ class DirectTrainer:
         self.env_options = {"window": agent.window, **(env_options or {})}
         self.env_options.pop("observation", None)
         self.simulator = self._simulator(start, end)
-        self.economics = Economics.of(self.simulator, device=agent.device)
+        self.differentiable = DifferentiableSimulator.of(self.simulator, device=agent.device)
         self._tradable = th.tensor(market.tradable, dtype=th.float32, device=agent.device)
         agent.bind(market)
         self.embeddings = agent.network.extractor.embeddings
@@ -276,7 +276,7 @@ class DirectTrainer:
             loss = _SCALE * -rollout.growth.mean()
         else:
             loss = sharpe_loss(
-                rollout.growth.expm1() - self.economics.interest[rollout.bars, 0],
+                rollout.growth.expm1() - self.differentiable.interest[rollout.bars, 0],
                 self.market.periods_per_year,
                 weights=rollout.held,
                 concentration=_CONCENTRATION,
@@ -305,7 +305,7 @@ class DirectTrainer:
         for k in range(steps):
             actions = self.agent.network(asset_rows(channels[:, k], tradable[:, k], weights))
             target = th.softmax(self._logits_scale * actions, 1)
-            step = self.economics.step(weights, target, bars[:, k], sampled, value)
+            step = self.differentiable.step(weights, target, bars[:, k], sampled, value)
             weights, value = step.weights, step.value
             lived.append((step.log_growth, step.turnover, step.held))
         growth, turnover, held = (th.stack(part, 1) for part in zip(*lived, strict=True))

@@ -29,7 +29,7 @@ class Encoder(nn.Module):
         mixes_assets: Whether the vector of an asset depends on the others.
         uses_codes: Whether it reads the static codes of the assets.
         padded: Whether a window is encoded as if nothing had been before it. If not, what is
-            computed for a bar is the same in every window, and ``encode_stretch`` shares it.
+            computed for a bar is the same in every window, and ``encode_range`` shares it.
         brought_as: Name of a user's encoder in messages; "" if built in.
     """
 
@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         """
         return {}
 
-    def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
+    def encode_range(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
         """Encode windows of one contiguous range of a market, as ``forward`` does, but faster.
 
         Args:

@@ -33,7 +33,7 @@ class TcnGnnLstm(Encoder):
         dropout: Probability, in convolutions, attention weights, and between recurrent layers.
         history: ``"window"``: zeros stand for the bars before the window. ``"past"``: the
             convolutions see the true bars before it, so that ``forward`` takes ``bars`` of them; an
-            embedding of a bar is then the same in every window, see ``encode_stretch``.
+            embedding of a bar is then the same in every window, see ``encode_range``.
 
     Attributes:
         channels: Width of the vectors returned, ``lstm_hidden`` times directions.
@@ -112,7 +112,7 @@ class TcnGnnLstm(Encoder):
             "time": self.pooling.weights(states, present).permute(1, 2, 0),
         }
 
-    def encode_stretch(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
+    def encode_range(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
         """Encode the windows that end at ``ends`` of one contiguous range of a market.
 
         The same numbers as ``forward`` on those windows (with ``history="past"``), but convolutions
@@ -133,12 +133,12 @@ class TcnGnnLstm(Encoder):
         if self.padded:
             raise ArgumentError(
                 "history='window' pads each window by itself; build the encoder with "
-                "history='past' to encode a stretch"
+                "history='past' to encode a range"
             )
         first, last = (int(ends.min()), int(ends.max())) if len(ends) else (-1, -1)
         if not self.bars - 1 <= first <= last < len(features):
             raise ArgumentError(
-                f"{len(ends)} windows end at bars {first} to {last} of a stretch of "
+                f"{len(ends)} windows end at bars {first} to {last} of a range of "
                 f"{len(features)}; give one or more, each with {self.bars} bars up to its end"
             )
         x, present = self._over_time(features[None])

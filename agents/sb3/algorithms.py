@@ -92,7 +92,7 @@ def make_agent(
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
         embedding_kwargs: Options of the encoder's evaluation, see
-            ``agents.market_encoder.Embeddings``, JSON-able.
+            ``agents.market_encoder.MarketEncoder``, JSON-able.
         policy_kwargs: Further options of the policy, e.g. ``net_arch``, ``log_std_init`` or
             ``share_features_extractor`` (default: only without an encoder).
         options: Arguments of SB3's class that replace the defaults (``device``, ``seed``,

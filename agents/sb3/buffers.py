@@ -15,7 +15,7 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_fingerprints, fingerprints_in
 
-MEND = "call agents.bind_market(agent, market)"
+FIX = "call agents.bind_market(agent, market)"
 FORGET = (
     "the replay buffer holds transitions of one market; agents.policy_for(agent, venv) gives a "
     "copy of the policy that acts in the other, agent.replay_buffer.reset() forgets it"
@@ -124,7 +124,7 @@ class IndexReplayBuffer(ReplayBuffer):
             first = float(seen[0].flat[0])
             held = int(first) if first.is_integer() else -1
         for numbers in seen:
-            check_fingerprints(numbers, held, MEND if self.market is not None else FORGET)
+            check_fingerprints(numbers, held, FIX if self.market is not None else FORGET)
         self.fingerprint = held
         row = {
             "t": obs["t"][:, 0],
@@ -210,7 +210,7 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
     if isinstance(buffer, IndexReplayBuffer) and buffer.market is not None:
         held = buffer.market.fingerprint
         if market is not None:
-            check_fingerprints(np.array([market]), held, MEND)
+            check_fingerprints(np.array([market]), held, FIX)
         market = held
     for name, column in _columns(buffer).items():
         stored = state["columns"].get(name, np.empty(0))

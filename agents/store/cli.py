@@ -201,7 +201,7 @@ def _print_table(records: list[Record]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("id", "algo", "market", "seed", "started", "state"):
         table.add_column(name, no_wrap=True, overflow="ellipsis", min_width=4)
-    for name in ("excess", "looks"):
+    for name in ("excess", "uses"):
         table.add_column(name, no_wrap=True, justify="right")
     if console.width >= _WIDE:
         table.add_column("folder", no_wrap=True, overflow="ellipsis")
@@ -210,11 +210,11 @@ def _print_table(records: list[Record]) -> None:
         state = f"{record.state}, {len(record.runs)} runs" if record.runs else record.state
         cells = [record.id[:8] or record.path.name[:20], record.algo, record.market,
                  ",".join(map(str, record.seeds)), record.started[:16].replace("T", " "),
-                 state, excess, str(record.looks)]  # fmt: skip
+                 state, excess, str(record.uses)]  # fmt: skip
         folder = [record.path.name] if console.width >= _WIDE else []
         table.add_row(*(Text(printable(cell)) if cell else "" for cell in (*cells, *folder)))
     console.print(table)
-    print("excess: validation growth a year over equal weight without costs; looks: at test")
+    print("excess: validation growth a year over equal weight without costs; uses: of the test")
 
 
 def _print_files(path: Path) -> list[str]:
@@ -230,11 +230,11 @@ def _print_files(path: Path) -> list[str]:
         total += size
         try:
             check_file(file)
-            told = "ok"
+            status = "ok"
         except DataError as error:
             problems.append(str(error))
-            told = "DAMAGED"
-        print(f"  {printable(file.relative_to(path).as_posix()):<48} {_bytes(size):>10}  {told}")
+            status = "DAMAGED"
+        print(f"  {printable(file.relative_to(path).as_posix()):<48} {_bytes(size):>10}  {status}")
     print(f"  {'together':<48} {_bytes(total):>10}")
     return problems
 

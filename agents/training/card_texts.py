@@ -34,7 +34,7 @@ def is_intact(page: str) -> bool:
 
 def limits(card: Mapping[str, Any]) -> list[str]:
     """Return the limitations of a model, from the facts of its card."""
-    seeds, rules, looks = card["seeds"], card["rules"], card["looks"]["count"]
+    seeds, rules, uses = card["seeds"], card["rules"], card["looks"]["count"]
     models, selection = card["validation"]["models"], card["selection"]
     said = [
         f"Trained with one seed ({seeds[0]}); others may end elsewhere."
@@ -62,8 +62,8 @@ def limits(card: Mapping[str, Any]) -> list[str]:
         said.append(f"Its training has not come to its end: {card['state']}.")
     said.append(
         "Its test range has not been used."
-        if not looks
-        else f"Its test range has been used {looks} time{'s' * (looks > 1)}: choices made since "
+        if not uses
+        else f"Its test range has been used {uses} time{'s' * (uses > 1)}: choices made since "
         "then are in-sample."
     )
     return said
@@ -134,9 +134,9 @@ def _validation(validation: Mapping[str, Any]) -> list[str]:
         for run, models in runs.items()
         for name, figures in models.items()
     ]
-    told = "Yearly log growth after costs, beside that of the benchmark: "
+    words = "Yearly log growth after costs, beside that of the benchmark: "
     return [
-        f"{told}{validation['benchmark']}.",
+        f"{words}{validation['benchmark']}.",
         "",
         *_table(("model", "growth", "above it", "benchmark", "turnover a step"), rows),
     ]
@@ -183,8 +183,8 @@ def _costs(rules: Mapping[str, Any]) -> str:
     if model := rules.get("cost_model"):
         return f"those of the cost model {model} {rules['cost_options']}"
     costs = rules["costs"]
-    told = [text.format(_number(costs[key])) for key, text in _COSTS.items() if costs.get(key)]
-    return ", ".join(told) or "nothing is charged for a trade"
+    words = [text.format(_number(costs[key])) for key, text in _COSTS.items() if costs.get(key)]
+    return ", ".join(words) or "nothing is charged for a trade"
 
 
 def _number(value: Any) -> str:

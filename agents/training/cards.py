@@ -30,7 +30,7 @@ from agents.training.run_records import (
 from agents.training.validation import Validation, plain
 from portfolio_env import Market
 from portfolio_env.errors import DataError, PortfolioError
-from portfolio_env.evaluation.usage_log import read_looks
+from portfolio_env.evaluation.usage_log import read_usage_log
 from portfolio_env.files.atomic import parse_json, read_json, replacing, write_json
 
 TEXT = "card.md"
@@ -108,11 +108,11 @@ def _card(path: Path, models: Mapping[str, Mapping[str, float | None]] | None) -
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     card |= _of_walk_forward(path) if record.runs else _of_run(path, models)
-    looks = read_looks(path)
+    uses = read_usage_log(path)
     card["looks"] = {
-        "count": len(looks),
-        "first": looks[0].date if looks else None,
-        "last": looks[-1].date if looks else None,
+        "count": len(uses),
+        "first": uses[0].date if uses else None,
+        "last": uses[-1].date if uses else None,
     }
     card["limits"] = limits(card)
     card["command"] = known.get("command")

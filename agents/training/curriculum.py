@@ -12,8 +12,8 @@ from agents.direct.agent import DirectAgent, DirectNetwork
 from agents.direct.training import DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
-from agents.market_encoder import Embeddings
-from agents.market_rows import all_embeddings
+from agents.market_encoder import MarketEncoder
+from agents.market_rows import market_encoders
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
 from agents.progress import Outlook, bar
@@ -37,7 +37,7 @@ def pretrained(
     ranges: dict[str, Range],
     progress_bar: bool = False,
 ) -> Weights | None:
-    """Run the stages before the algorithm; return the weights for ``hand_on``, None without any.
+    """Run the stages before the algorithm; return their weights, None without any.
 
     Args:
         path: The run folder; ``encoder.safetensors`` keeps the result, ``stage_1.safetensors`` and
@@ -68,7 +68,7 @@ def pretrained(
     return weights
 
 
-def hand_on(weights: Weights | None, network: nn.Module) -> None:
+def load_pretrained_weights(weights: Weights | None, network: nn.Module) -> None:
     """Load pretrained weights into a policy or network.
 
     Every extractor gets the encoder, and the head of forecasts where it has one. The scorer of
@@ -77,7 +77,7 @@ def hand_on(weights: Weights | None, network: nn.Module) -> None:
     """
     if weights is None:
         return
-    for embeddings in all_embeddings(network):
+    for embeddings in market_encoders(network):
         own = embeddings.state_dict()
         embeddings.load_state_dict({name: weights[name] for name in own})
     named = {n.removeprefix(_SCORER): w for n, w in weights.items() if n.startswith(_SCORER)}
@@ -158,7 +158,7 @@ def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) ->
         encoder = make_encoder(
             config.encoder, market.n_features, config.bars, **config.encoder_kwargs
         )
-        embeddings = Embeddings(encoder, forecasts=True).to(get_device(config.device))
+        embeddings = MarketEncoder(encoder, forecasts=True).to(get_device(config.device))
     stages = config.stages
     options = PretrainingOptions(
         epochs=stages.epochs, schedule=stages.schedule, ema=stages.ema, seed=config.seed
@@ -171,7 +171,7 @@ def _growth(
 ) -> DirectTrainer:
     """Run stage 2, net growth."""
     agent = direct_agent(config, market, forecasts=True)
-    hand_on(weights, agent.network)
+    load_pretrained_weights(weights, agent.network)
     stages = config.stages
     return DirectTrainer(
         agent,

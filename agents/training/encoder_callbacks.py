@@ -12,8 +12,8 @@ from torch.utils.hooks import RemovableHandle
 
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
-from agents.market_encoder import Embeddings
-from agents.market_rows import all_embeddings
+from agents.market_encoder import MarketEncoder
+from agents.market_rows import market_encoders
 from agents.sb3.curves import write_points
 from agents.training.callbacks import PeriodicCallback
 from agents.training.config import Range
@@ -38,7 +38,7 @@ class FrozenStart(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         frozen = self.model.num_timesteps < self.until
-        for embeddings in all_embeddings(self.model.policy):
+        for embeddings in market_encoders(self.model.policy):
             if embeddings.frozen != frozen:
                 embeddings.freeze(frozen)
 
@@ -73,7 +73,7 @@ class PredictionLoss(BaseCallback):
 
     def _on_training_start(self) -> None:
         model = self.model
-        found = all_embeddings(model.policy)
+        found = market_encoders(model.policy)
         self.returns = NextReturns(self.market, self.train, found[0].encoder.bars, model.device)
         self.rows = self.returns.rows(self.train)
         for part in model.policy.modules():
@@ -85,7 +85,7 @@ class PredictionLoss(BaseCallback):
                     if _trains(optimizer, own)
                 ]
 
-    def _add(self, embeddings: Embeddings) -> None:
+    def _add(self, embeddings: MarketEncoder) -> None:
         if embeddings.frozen:
             return
         t = th.as_tensor(self.rng.choice(self.rows, self.batch), device=self.model.device)
@@ -104,7 +104,7 @@ class PredictionLoss(BaseCallback):
             hook.remove()
 
 
-def _trains(optimizer: Optimizer, embeddings: Embeddings) -> bool:
+def _trains(optimizer: Optimizer, embeddings: MarketEncoder) -> bool:
     trained = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
     return any(id(weight) in trained for weight in embeddings.parameters())
 
@@ -126,7 +126,7 @@ class EncoderFigures(PeriodicCallback):
     def act(self) -> None:
         """Draw and log the figures."""
         self.model.policy.set_training_mode(False)
-        (embeddings, *_) = all_embeddings(self.model.policy)
+        (embeddings, *_) = market_encoders(self.model.policy)
         returns = None
         if embeddings.head is not None:
             bars = embeddings.encoder.bars

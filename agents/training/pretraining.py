@@ -15,7 +15,7 @@ from torch import Tensor
 
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
-from agents.market_encoder import Embeddings, market_tensors
+from agents.market_encoder import MarketEncoder, market_tensors
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -62,7 +62,7 @@ class Pretrainer:
 
     def __init__(
         self,
-        embeddings: Embeddings,
+        embeddings: MarketEncoder,
         market: Market,
         train: tuple[int, int],
         validation: tuple[int, int],

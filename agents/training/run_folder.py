@@ -76,14 +76,19 @@ class Run:
     def _facts(self) -> dict[str, str]:
         """Return the main facts of the run by name."""
         names = ("algo", "policy", "encoder", "seed", "timesteps")
-        told = [f"{name} {self.config[name]}" for name in names if name in self.config]
+        description = [f"{name} {self.config[name]}" for name in names if name in self.config]
         times = self.market.timestamps
         dates = {
             name: f"{time_text(times[start])} to {time_text(times[end - 1])}"
             for name, (start, end) in self.ranges.items()
         }
         market = f"{self.config.get('market')}, {self.market!r}"
-        return {"folder": str(self.path), "agent": ", ".join(told), "market": market, **dates}
+        return {
+            "folder": str(self.path),
+            "agent": ", ".join(description),
+            "market": market,
+            **dates,
+        }
 
 
 def load_run(
@@ -186,13 +191,13 @@ def check_market(path: Path, config: TrainConfig, market: Market) -> None:
     try:
         recorded = read_json(path / "market.json")
         known, bars, assets = recorded["hash"], recorded["n_bars"], recorded["assets"]
-        told = f"{known[:12]} ({bars} bars of {len(assets)} assets)"
+        description = f"{known[:12]} ({bars} bars of {len(assets)} assets)"
     except (FileNotFoundError, LookupError, TypeError) as error:
         raise DataError(f"{path / 'market.json'} is damaged ({error}); restore it") from error
     if market.hash != known:
         raise DataError(
             f"market {config.market!r} has changed since the run {path} was trained: its hash is "
-            f"{market.hash[:12]}, the run's was {told}; restore the data, or train again"
+            f"{market.hash[:12]}, the run's was {description}; restore the data, or train again"
         )
 
 

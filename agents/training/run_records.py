@@ -20,7 +20,7 @@ from agents.training.run_folder import (
     latest_checkpoint,
 )
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
-from portfolio_env.evaluation.usage_log import read_looks
+from portfolio_env.evaluation.usage_log import read_usage_log
 from portfolio_env.files.atomic import read_json
 from portfolio_env.names import last_name
 
@@ -44,7 +44,7 @@ class Record:
         state: "running", "finished", "stopped 40%", "3 of 6 trained" or "old format".
         excess: Yearly log growth above equal weight on the validation range of the best model, or
             the mean of those of a walk forward; None if it is not known.
-        looks: Number of evaluations on its test range.
+        uses: Number of evaluations on its test range.
         runs: Folders of the runs of a walk forward.
     """
 
@@ -56,7 +56,7 @@ class Record:
     started: str
     state: str
     excess: float | None
-    looks: int
+    uses: int
     runs: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
@@ -203,7 +203,7 @@ def _run(path: Path) -> Record:
         known.get("started", ""),
         "old format" if is_old_run(path) else _state(path, config),
         _excess(path),
-        len(read_looks(path)),
+        len(read_usage_log(path)),
     )
 
 
@@ -228,7 +228,7 @@ def _walk_forward(path: Path) -> Record:
         plan.get("started", ""),
         state,
         sum(known) / len(known) if known else None,
-        len(read_looks(path)),
+        len(read_usage_log(path)),
         tuple(runs),
     )
 

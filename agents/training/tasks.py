@@ -13,7 +13,7 @@ from torch import nn
 from agents.direct.agent import DirectAgent
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
-from agents.market_rows import all_embeddings
+from agents.market_rows import market_encoders
 from agents.settings.market import MarketConfig
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
@@ -197,7 +197,7 @@ def encoder_pictures(run: Run, rows: Range) -> dict[str, tuple[Figure, str]]:
         PortfolioError: If matplotlib is not installed.
     """
     network = network_of(run)
-    found = all_embeddings(network)
+    found = market_encoders(network)
     if not found:
         return {}
     network.eval()

@@ -35,7 +35,7 @@ from agents.training.callbacks import (
 )
 from agents.training.cards import validate_models, write_card
 from agents.training.config import Range, TrainConfig
-from agents.training.curriculum import direct_agent, hand_on, pretrained, shorter
+from agents.training.curriculum import direct_agent, load_pretrained_weights, pretrained, shorter
 from agents.training.encoder_callbacks import (
     EncoderFigures,
     FrozenStart,
@@ -180,11 +180,11 @@ def _run(
     try:
         weights = pretrained(path, config, market, ranges, progress_bar)
         if isinstance(learner, DirectTrainer):
-            hand_on(weights, learner.agent.network)
+            load_pretrained_weights(weights, learner.agent.network)
             probes = Probes(market, ranges, config.env_options(), config.observed)
             _run_direct(path, config, learner, probes, progress_bar)
         else:
-            hand_on(weights, learner.policy)
+            load_pretrained_weights(weights, learner.policy)
             _run_rl(path, config, market, ranges, learner, progress_bar)
     except OSError as error:  # of TensorBoard, which does not name its file
         raise DataError(

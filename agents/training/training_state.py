@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents.market_rows import all_embeddings
+from agents.market_rows import market_encoders
 from agents.saving import KIND, agent_tree, restore_agent
 from agents.sb3.buffers import buffer_state, restore_buffer
 from agents.sb3.vec_env import SB3VecEnv
@@ -37,7 +37,7 @@ def save_training(path: Path, agent: BaseAlgorithm) -> None:
         agent: An agent of ``make_agent`` in an environment of ``make_sb3_vec_env``, within
             ``learn``.
     """
-    for embeddings in all_embeddings(agent.policy):
+    for embeddings in market_encoders(agent.policy):
         # What is computed in other batches differs by rounding: both sides of a checkpoint, the
         # training that goes on and the one that resumes, recompute it.
         embeddings.forget()

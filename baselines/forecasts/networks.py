@@ -11,7 +11,7 @@ from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
 
 if TYPE_CHECKING:
-    from agents.market_encoder import Embeddings
+    from agents.market_encoder import MarketEncoder
 
 SIZES: dict[str, dict[str, Any]] = {
     "lstm": {"hidden": 32, "channels": 16},
@@ -58,7 +58,7 @@ class Network:
         from agents.training.pretraining import Pretrainer, PretrainingOptions
 
         own, _ = self._sorted_options()
-        self._embeddings = self._new_embeddings(known.n_features)
+        self._embeddings = self._new_encoder(known.n_features)
         split = first + round(0.8 * (known.n_bars - first))
         trainer = Pretrainer(
             self._embeddings,
@@ -95,14 +95,14 @@ class Network:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore the weights; see ``Forecaster``."""
-        embeddings = self._new_embeddings(state["features"])
+        embeddings = self._new_encoder(state["features"])
         embeddings.load_state_dict(state["weights"])
         self._embeddings, self._scale = embeddings.eval(), state["scale"]
 
-    def _new_embeddings(self, n_features: int) -> Embeddings:
+    def _new_encoder(self, n_features: int) -> MarketEncoder:
         import torch as th
 
-        from agents.market_encoder import Embeddings
+        from agents.market_encoder import MarketEncoder
         from agents.networks import make_encoder
 
         options = SIZES.get(self.encoder, {}) | self._sorted_options()[1]
@@ -110,7 +110,7 @@ class Network:
         with th.random.fork_rng(devices=[]):
             th.manual_seed(self.seed)
             encoder = make_encoder(self.encoder, n_features, self.window, **options)
-            return Embeddings(encoder, forecasts=True)
+            return MarketEncoder(encoder, forecasts=True)
 
     def _sorted_options(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the options of the training, and the others."""

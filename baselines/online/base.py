@@ -10,7 +10,7 @@ import numpy as np
 from baselines.base import Every, PortfolioModel, Weights, bar_of, portfolio
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray, PricePanel
-from portfolio_env.market.timeline import Moment
+from portfolio_env.market.timeline import TimeLike
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 # The squared length below which centred relatives are 0 but for rounding.
@@ -37,7 +37,7 @@ class OnlineModel(PortfolioModel):
         *,
         constraints: PortfolioConstraints | None = None,
         every: Every = 1,
-        start: Moment = 0,
+        start: TimeLike = 0,
     ) -> None:
         super().__init__(market, constraints=constraints, every=every)
         self.start = bar_of(market, "start", start)

@@ -14,7 +14,7 @@ from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.rates import rates_at
-from portfolio_env.market.timeline import Moment, Timestamps
+from portfolio_env.market.timeline import TimeLike, Timestamps
 from portfolio_env.plotting.figures import new_figure, plot_label
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class Frontier:
         return figure
 
 
-def efficient_frontier(model: MeanVariance, t: Moment, points: int = 30) -> Frontier:
+def efficient_frontier(model: MeanVariance, t: TimeLike, points: int = 30) -> Frontier:
     """Return the efficient portfolios of a mean-variance optimiser at a bar, for any objective.
 
     They are of the assets it would choose among and within its bounds; where those leave some cash,

@@ -78,9 +78,9 @@ def adjusted(
 
 def _by_adjusted_close(bars: pd.DataFrame, target: FloatArray, origin: Origin) -> pd.DataFrame:
     close = bars["close"].to_numpy()
-    mend = "give it, or take the prices as they are with adjust='none'"
-    origin.refuse(~np.isnan(close) & np.isnan(target), "there is no adjusted close", mend)
-    origin.refuse(target <= 0, "the adjusted close is not positive", mend)
+    fix = "give it, or take the prices as they are with adjust='none'"
+    origin.refuse(~np.isnan(close) & np.isnan(target), "there is no adjusted close", fix)
+    origin.refuse(target <= 0, "the adjusted close is not positive", fix)
     if np.array_equal(target, close, equal_nan=True):
         return bars
     with np.errstate(all="ignore"):

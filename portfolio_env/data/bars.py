@@ -210,8 +210,8 @@ def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, str]) -> p
         if faulty.any():
             origin.warn(f"{origin.name}: {int(faulty.sum())} bars that cannot be true are left out")
     else:
-        for faulty, problem, mend in problems:
-            origin.refuse(faulty & kept, problem, mend)
+        for faulty, problem, fix in problems:
+            origin.refuse(faulty & kept, problem, fix)
     times, symbols = frame["date"].to_numpy(), frame["symbol"].to_numpy()
 
     def label(at: int) -> str:

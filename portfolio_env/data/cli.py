@@ -277,11 +277,11 @@ def _ranges(ranges: Iterable[tuple[Any, Any]]) -> str:
 
 def _complain(problems: Iterable[str]) -> int:
     """Print problems on stderr; return the exit status."""
-    told = 0
+    status = 0
     for problem in problems:
         print(f"error: {printable(problem)}", file=sys.stderr)
-        told = 1
-    return told
+        status = 1
+    return status
 
 
 def _split(text: str) -> list[str]:

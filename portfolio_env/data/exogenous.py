@@ -117,8 +117,8 @@ def _records(source: str | os.PathLike[str] | pd.DataFrame) -> tuple[pd.DataFram
         origin.fail("holds no records; give at least one")
     for name in ("symbol", "name"):
         empty = table[name].isna().to_numpy() | (table[name] == "").to_numpy()
-        mend = f"give one, or {ALL_ASSETS!r} for all" if name == "symbol" else "name the channel"
-        origin.refuse(empty, f"there is no {name}", mend)
+        fix = f"give one, or {ALL_ASSETS!r} for all" if name == "symbol" else "name the channel"
+        origin.refuse(empty, f"there is no {name}", fix)
     records = pd.DataFrame(
         {
             "date": read_times(table["date"], origin),

@@ -37,7 +37,7 @@ from portfolio_env.features import plugins
 from portfolio_env.features.pipeline import FeaturePipeline, build_market
 from portfolio_env.market import Market, market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.timeline import Moment, as_timestamp, row_of
+from portfolio_env.market.timeline import TimeLike, as_timestamp, row_of
 from portfolio_env.names import find, indices_of, is_brought, is_plugin, unknown
 from portfolio_env.resampling import resample
 
@@ -94,10 +94,10 @@ def load_market(
     source: Source,
     *,
     assets: Sequence[str] | None = None,
-    start: Moment | None = None,
-    end: Moment | None = None,
+    start: TimeLike | None = None,
+    end: TimeLike | None = None,
     features: str | Sequence[str] | FeaturePipeline = "minimal",
-    fit_end: Moment | None = None,
+    fit_end: TimeLike | None = None,
     timeframe: str | None = None,
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
@@ -165,8 +165,8 @@ def load_panel(
     source: Source,
     *,
     assets: Sequence[str] | None = None,
-    start: Moment | None = None,
-    end: Moment | None = None,
+    start: TimeLike | None = None,
+    end: TimeLike | None = None,
     timeframe: str | None = None,
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
@@ -192,8 +192,8 @@ def _stated(panel: PricePanel, periods_per_year: float | None) -> PricePanel:
 def _prepared(
     bars: PricePanel,
     assets: Sequence[str] | None,
-    start: Moment | None,
-    end: Moment | None,
+    start: TimeLike | None,
+    end: TimeLike | None,
     timeframe: str | None,
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None,
@@ -280,8 +280,8 @@ def _function(name: str) -> Callable[..., Any]:
     """Return the function of bars of a name, which must declare its return type."""
     load = find("market", name, SOURCES)
     hint = inspect.signature(load).return_annotation if isinstance(load, FunctionType) else None
-    told = str(getattr(hint, "__name__", hint)).rpartition(".")[2]
-    if told not in ("PricePanel", "Market", "DataFrame"):
+    declared = str(getattr(hint, "__name__", hint)).rpartition(".")[2]
+    if declared not in ("PricePanel", "Market", "DataFrame"):
         raise ArgumentError(
             f"market {name!r} must be a function that says what it returns: write "
             "def load() -> PricePanel, -> Market or -> pd.DataFrame"
@@ -339,7 +339,7 @@ def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
 
 
 def _cut_panel(
-    panel: PricePanel, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
+    panel: PricePanel, assets: Sequence[str] | None, start: TimeLike | None, end: TimeLike | None
 ) -> PricePanel:
     """Return the panel of some assets and bars, without rows and assets that have none there."""
     if assets is None and start is None and end is None:
@@ -357,14 +357,14 @@ def _cut_panel(
 
 
 def _cut_market(
-    market: Market, assets: Sequence[str] | None, start: Moment | None, end: Moment | None
+    market: Market, assets: Sequence[str] | None, start: TimeLike | None, end: TimeLike | None
 ) -> Market:
     """Return the rows and assets of a saved market, with the features it has."""
     chosen = market if assets is None else market.select(assets)
     return chosen.subset(_rows(market.panel, start, end))
 
 
-def _rows(panel: PricePanel, start: Moment | None, end: Moment | None) -> slice:
+def _rows(panel: PricePanel, start: TimeLike | None, end: TimeLike | None) -> slice:
     """Return the rows from ``start`` to before ``end``; dates may lie outside the data."""
     first, last = (
         default

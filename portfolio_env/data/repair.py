@@ -161,7 +161,7 @@ def _faulty(frame: pd.DataFrame) -> BoolArray:
 def _in_order(frame: pd.DataFrame, need: str) -> npt.NDArray[np.intp]:
     """Return the order by asset and time of rows that have one."""
     duplicates, disorder, order = order_faults(*_keys(frame))
-    for faulty, problem, mend in (
+    for faulty, problem, fix in (
         (duplicates, "repeats a date", "drop_duplicates='first'"),
         (disorder, "is dated before the one above", "sort=True"),
     ):
@@ -169,7 +169,7 @@ def _in_order(frame: pd.DataFrame, need: str) -> npt.NDArray[np.intp]:
             row = frame.iloc[int(faulty.argmax())]
             raise DataError(
                 f"{row['symbol']} at {row['date']} {problem}: {need} needs rows in order; "
-                f"add {mend} to the repair"
+                f"add {fix} to the repair"
             )
     return order
 

@@ -7,7 +7,7 @@ from portfolio_env.evaluation.comparison import Comparison, compare, write_compa
 from portfolio_env.evaluation.diagnostics.crises import performance_in, windows_around
 from portfolio_env.evaluation.diagnostics.decay import drift_table, rolling_sharpe, signal_decay
 from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_event, read_events
-from portfolio_env.evaluation.diagnostics.plausibility import RealityCheck, reality_check
+from portfolio_env.evaluation.diagnostics.plausibility import PlausibilityCheck, plausibility_check
 from portfolio_env.evaluation.diagnostics.regimes import detection_scores, fit_regimes, regime_path
 from portfolio_env.evaluation.diagnostics.stress import stress_table, stress_test, stressed
 from portfolio_env.evaluation.evaluation import Evaluation, evaluate, write_evaluation
@@ -34,12 +34,23 @@ from portfolio_env.evaluation.task import (
     TrainedAgent,
     commissions_of,
 )
-from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
+from portfolio_env.evaluation.usage_log import earlier_sharpes, log_usage, trials, usage_entry
 from portfolio_env.evaluation.walk_forward import (
     Fold,
     combinatorial_folds,
     stitch,
     walk_forward_folds,
+)
+from portfolio_env.names import renamed
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "RealityCheck": "PlausibilityCheck",
+        "look_at": "usage_entry",
+        "reality_check": "plausibility_check",
+        "record_look": "log_usage",
+    },
 )
 
 __all__ = [
@@ -54,8 +65,8 @@ __all__ = [
     "GatedPolicy",
     "Hindsight",
     "Interval",
+    "PlausibilityCheck",
     "Policy",
-    "RealityCheck",
     "Strategy",
     "TrainedAgent",
     "ValidationGate",
@@ -75,16 +86,15 @@ __all__ = [
     "fit_regimes",
     "gate_decision",
     "growth_difference",
-    "look_at",
+    "log_usage",
     "metrics",
     "orders_at_end",
     "passes_gate",
     "performance_in",
+    "plausibility_check",
     "print_summary",
     "profit_per_event",
     "read_events",
-    "reality_check",
-    "record_look",
     "regime_path",
     "report_inputs",
     "rolling_sharpe",
@@ -98,6 +108,7 @@ __all__ = [
     "stressed",
     "tear_sheet",
     "trials",
+    "usage_entry",
     "walk_forward_folds",
     "windows_around",
     "write_comparison",

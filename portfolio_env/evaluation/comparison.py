@@ -34,7 +34,7 @@ from portfolio_env.names import unknown
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-REFERENCE = "equal_weight"
+BENCHMARK = "equal_weight"
 RANKED_BY = "annual_log_growth"  # after costs
 INTERVALS = (RANKED_BY, "sharpe")  # measures with an interval of their own
 ROUNDING = 1e-9  # accounts that differ by less are the same
@@ -51,7 +51,7 @@ _CHANCE = tuple(f"growth_difference_{part}" for part in (*_BOUNDS, "p"))  # by b
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """Comparison of strategies with a reference account over the same dates.
+    """Comparison of strategies with a benchmark account over the same dates.
 
     Attributes:
         results: Backtests by name, in the order of the table.
@@ -60,9 +60,9 @@ class Comparison:
 
             - ``rank`` from 1 (equals share one), NaN for oracles;
             - the measures of ``metrics.summary`` and ``metrics.relative_summary`` (against the
-              reference);
+              benchmark);
             - ``annual_log_growth_low``, ``_high``, ``sharpe_low``, ``_high``: bootstrap intervals;
-            - ``growth_difference``: yearly log growth less that of the reference, with ``_low``,
+            - ``growth_difference``: yearly log growth less that of the benchmark, with ``_low``,
               ``_high`` and ``_p`` from the paired bootstrap, and ``hac_p`` from the t-test;
             - ``deflated_sharpe``: probability that the true Sharpe ratio is above the largest that
               so many trials show by luck alone;
@@ -72,12 +72,12 @@ class Comparison:
 
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
             and of records that are too short. Strategies that could not run are the last rows.
-        reference: Name of the strategy that the others are compared with.
+        benchmark: Name of the strategy that the others are compared with.
         oracles: Names of those fitted to the evaluated bars.
-        twins: For every ranked account the name of the first equal one, mostly its own;
-            the reference is first. A gate that is closed makes an agent the reference.
+        duplicate_of: For every ranked account the name of the first equal one, mostly its own;
+            the benchmark is first. A gate that is closed makes an agent the benchmark.
         trials: Number of different strategies in the deflated Sharpe ratios.
-        superiority: Test of "the best is no better than the reference"; None where there is none.
+        superiority: Test of "the best is no better than the benchmark"; None where there is none.
         mean_block: Mean block length of the bootstrap, in periods.
         notes: Measures that could not be computed, with the reasons.
         failed: Why a strategy could not run, by name.
@@ -85,9 +85,9 @@ class Comparison:
 
     results: dict[str, BacktestResult]
     table: pd.DataFrame
-    reference: str
+    benchmark: str
     oracles: tuple[str, ...]
-    twins: dict[str, str]
+    duplicate_of: dict[str, str]
     trials: int
     superiority: SuperiorityTest | None
     mean_block: float
@@ -99,17 +99,17 @@ class Comparison:
         growth = 100 * float(self.table[RANKED_BY][best])
         return (
             f"Comparison({best} {growth:+.1f} % a year, {rest} other{'s' * (rest != 1)}; "
-            f"reference {self.reference}; {self._range()})"
+            f"benchmark {self.benchmark}; {self._range()})"
         )
 
     def _repr_html_(self) -> str | None:
         texts = self.headline().map(lambda cell: f"{cell:.2f}" if isinstance(cell, float) else cell)
-        facts = {"range": self._range(), "reference": self.reference, "units": "% a year"}
+        facts = {"range": self._range(), "benchmark": self.benchmark, "units": "% a year"}
         return card("Comparison", facts, texts.replace("nan", ""))
 
     def _range(self) -> str:
         """Return the first and the last date."""
-        times = self.results[self.reference].timestamps
+        times = self.results[self.benchmark].timestamps
         return f"{time_text(times[0])} to {time_text(times[-1])}"
 
     def headline(self) -> pd.DataFrame:
@@ -118,7 +118,7 @@ class Comparison:
         Returns:
             One row per strategy, the best first: ``growth`` (log growth a year after costs, in %),
             ``sharpe``, ``drawdown`` (the largest, in %), ``turnover`` a year, ``cost`` (% a year),
-            ``difference`` of growth to the reference with its 95 % interval ``low`` and ``high``
+            ``difference`` of growth to the benchmark with its 95 % interval ``low`` and ``high``
             (% a year), and ``remark``.
         """
         columns = {
@@ -148,11 +148,11 @@ class Comparison:
         """
         from portfolio_env.evaluation.report.plots import comparison_figure, styles
 
-        chosen = list(self.distinct) if names is None else list(names)
+        chosen = list(self.unique) if names is None else list(names)
         for name in chosen:
             if name not in self.results:
                 raise unknown("strategy", name, self.results)
-        drawn = styles(chosen, reference=self.reference)
+        drawn = styles(chosen, benchmark=self.benchmark)
         return comparison_figure({name: self.results[name] for name in chosen}, drawn)
 
     @property
@@ -161,64 +161,64 @@ class Comparison:
         return {name: r for name, r in self.results.items() if name not in self.oracles}
 
     @property
-    def complete(self) -> dict[str, BacktestResult]:
+    def solvent(self) -> dict[str, BacktestResult]:
         """Return the ranked accounts that were not ruined."""
-        return _complete(self.ranked, len(next(iter(self.results.values())).costs))
+        return _solvent(self.ranked, len(next(iter(self.results.values())).costs))
 
     @property
-    def distinct(self) -> dict[str, BacktestResult]:
+    def unique(self) -> dict[str, BacktestResult]:
         """Return the ranked backtests without duplicates under another name."""
-        return {n: result for n, result in self.ranked.items() if self.twins[n] == n}
+        return {n: result for n, result in self.ranked.items() if self.duplicate_of[n] == n}
 
 
 def compare(
     results: Mapping[str, BacktestResult],
-    reference: str = REFERENCE,
+    benchmark: str = BENCHMARK,
     *,
     oracles: Collection[str] = (),
     failed: Mapping[str, str] | None = None,
     earlier_sharpes: Sequence[float] = (),
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
     """Rank strategies by growth after costs, with intervals of their differences.
 
     Args:
         results: Backtests by name, from the same dates; those of ruined accounts may end earlier.
-        reference: Name of the strategy that the others are compared with.
+        benchmark: Name of the strategy that the others are compared with.
         oracles: Names of strategies with knowledge of the evaluation: shown, but in no ranking.
         failed: Why other strategies could not run, by name: they become rows with that remark.
         earlier_sharpes: Yearly Sharpe ratios of other strategies that were tried on these dates.
-        resamples: Number of resamples of every bootstrap.
+        n_resamples: Number of resamples of every bootstrap.
         seed: Seed of every bootstrap: the same input gives the same table.
 
     Raises:
-        ArgumentError: If there is no result of the reference, or the dates differ.
+        ArgumentError: If there is no result of the benchmark, or the dates differ.
     """
-    _check(results, reference)
+    _check(results, benchmark)
     measures = pd.DataFrame.from_dict({n: r.metrics() for n, r in results.items()}, orient="index")
     order = measures[RANKED_BY].sort_values(ascending=False, kind="stable").index
     names = [*(n for n in order if n not in oracles), *(n for n in order if n in oracles)]
     everything = {name: results[name] for name in names}
     ranked = {name: results[name] for name in names if name not in oracles}
     steps = max(len(result.costs) for result in results.values())
-    complete = _complete(ranked, steps)
-    options: dict[str, Any] = {"resamples": resamples, "seed": seed}
-    intervals, mean_block = _intervals(complete, **options)
-    twins = _twins({reference: results[reference], **ranked})
-    distinct = [name for name in ranked if twins[name] == name]
-    unique = {name: complete[name] for name in distinct if name in complete}
+    solvent = _solvent(ranked, steps)
+    options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed}
+    intervals, mean_block = _intervals(solvent, **options)
+    duplicate_of = _duplicates({benchmark: results[benchmark], **ranked})
+    distinct = [name for name in ranked if duplicate_of[name] == name]
+    unique = {name: solvent[name] for name in distinct if name in solvent}
     own_sharpes = measures.loc[distinct, "sharpe"]
     trials = [*own_sharpes[np.isfinite(own_sharpes)], *earlier_sharpes]
     table = measures.loc[names].join(
         [
-            _relative(everything, reference),
+            _relative(everything, benchmark),
             intervals,
-            _differences(complete, reference, **options),
-            _deflated(complete, trials),
+            _differences(solvent, benchmark, **options),
+            _deflated(solvent, trials),
         ]
     )
-    growth = pd.Series({name: measures.at[twins[name], RANKED_BY] for name in ranked})
+    growth = pd.Series({name: measures.at[duplicate_of[name], RANKED_BY] for name in ranked})
     table.insert(0, "rank", growth.rank(ascending=False, method="min"))
     notes = [] if find_spec("statsmodels") else [_missing("the t-test", "statsmodels")]
     if steps < INTERVAL_PERIODS:
@@ -233,22 +233,24 @@ def compare(
             f"{steps} periods are too few for the test of the best and the confidence set: give "
             f"{SUPERIORITY_PERIODS} or more."
         )
-    elif reference in unique and len(unique) > 1:
+    elif benchmark in unique and len(unique) > 1:
         series = {name: result.log_returns for name, result in unique.items()}
-        year = results[reference].periods_per_year
-        superiority = superiority_test(series, reference, year, **options)
+        year = results[benchmark].periods_per_year
+        superiority = superiority_test(series, benchmark, year, **options)
         included = model_confidence_set(series, **options).included
-        table["in_confidence_set"] = pd.Series({n: float(twins[n] in included) for n in complete})
+        table["in_confidence_set"] = pd.Series(
+            {n: float(duplicate_of[n] in included) for n in solvent}
+        )
     failures = dict(failed or {})
-    remarks = pd.Series({name: _remark(name, complete, oracles, twins) for name in names})
+    remarks = pd.Series({name: _remark(name, solvent, oracles, duplicate_of) for name in names})
     table = table.reindex([*names, *failures])
     table["remark"] = pd.concat([remarks, "could not run: " + pd.Series(failures, dtype=object)])
     return Comparison(
         results=everything,
         table=table.rename_axis("strategy"),
-        reference=reference,
+        benchmark=benchmark,
         oracles=tuple(name for name in names if name in oracles),
-        twins=twins,
+        duplicate_of=duplicate_of,
         trials=len(trials),
         superiority=superiority,
         mean_block=mean_block,
@@ -257,32 +259,32 @@ def compare(
     )
 
 
-def _check(results: Mapping[str, BacktestResult], reference: str) -> None:
-    if reference not in results:
-        raise ArgumentError(f"reference={reference!r} is none of the results {sorted(results)}.")
-    benchmark = results[reference]
+def _check(results: Mapping[str, BacktestResult], benchmark: str) -> None:
+    if benchmark not in results:
+        raise ArgumentError(f"benchmark={benchmark!r} is none of the results {sorted(results)}.")
+    whole = results[benchmark]
     for name, result in results.items():
-        shared = min(len(result.timestamps), len(benchmark.timestamps))
-        if not np.array_equal(result.timestamps[:shared], benchmark.timestamps[:shared]):
-            raise ArgumentError(f"{name} and {reference} ran over different dates; use one range.")
+        shared = min(len(result.timestamps), len(whole.timestamps))
+        if not np.array_equal(result.timestamps[:shared], whole.timestamps[:shared]):
+            raise ArgumentError(f"{name} and {benchmark} ran over different dates; use one range.")
 
 
 def _remark(
     name: str,
-    complete: Mapping[str, BacktestResult],
+    solvent: Mapping[str, BacktestResult],
     oracles: Collection[str],
-    twins: Mapping[str, str],
+    duplicate_of: Mapping[str, str],
 ) -> str:
     if name in oracles:
         return "oracle"
-    if name not in complete:
+    if name not in solvent:
         return "ruined"
-    if twins[name] != name:
-        return f"same as {twins[name]}"
-    return "never invested" if complete[name].idle else ""
+    if duplicate_of[name] != name:
+        return f"same as {duplicate_of[name]}"
+    return "never invested" if solvent[name].idle else ""
 
 
-def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:
+def _solvent(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:
     """Return the accounts with a finite return in every step: those that were not ruined."""
     return {
         name: result
@@ -291,7 +293,7 @@ def _complete(results: Mapping[str, BacktestResult], steps: int) -> dict[str, Ba
     }
 
 
-def _twins(results: Mapping[str, BacktestResult]) -> dict[str, str]:
+def _duplicates(results: Mapping[str, BacktestResult]) -> dict[str, str]:
     """Return for every name the first name of the same account."""
     first: dict[str, str] = {}
     for name, result in results.items():
@@ -305,9 +307,9 @@ def _same(one: BacktestResult, other: BacktestResult) -> bool:
     return equal_length and np.allclose(one.values, other.values, rtol=ROUNDING, atol=0)
 
 
-def _relative(results: Mapping[str, BacktestResult], reference: str) -> pd.DataFrame:
-    """Return measures against the reference, of accounts as long as its own."""
-    other = results[reference]
+def _relative(results: Mapping[str, BacktestResult], benchmark: str) -> pd.DataFrame:
+    """Return measures against the benchmark, of accounts as long as its own."""
+    other = results[benchmark]
     rows = {
         name: relative_summary(result.values, other.values, other.periods_per_year)
         for name, result in results.items()
@@ -316,33 +318,31 @@ def _relative(results: Mapping[str, BacktestResult], reference: str) -> pd.DataF
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(RELATIVE_MEASURES))
 
 
-def _intervals(
-    complete: Mapping[str, BacktestResult], **options: Any
-) -> tuple[pd.DataFrame, float]:
+def _intervals(solvent: Mapping[str, BacktestResult], **options: Any) -> tuple[pd.DataFrame, float]:
     columns = [f"{measure}_{bound}" for measure in INTERVALS for bound in _BOUNDS]
-    if not complete:
+    if not solvent:
         return pd.DataFrame(columns=columns, dtype=float), math.nan
-    records = {name: result.track_record() for name, result in complete.items()}
-    year = next(iter(complete.values())).periods_per_year
+    records = {name: result.track_record() for name, result in solvent.items()}
+    year = next(iter(solvent.values())).periods_per_year
     drawn = resample_measures(records, year, measures=INTERVALS, **options)
     rows = {}
-    for name in complete:
+    for name in solvent:
         found = {measure: drawn.interval(name, measure) for measure in INTERVALS}
         rows[name] = [getattr(found[m], bound) for m in INTERVALS for bound in _BOUNDS]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns), drawn.mean_block
 
 
 def _differences(
-    complete: Mapping[str, BacktestResult], reference: str, **options: Any
+    solvent: Mapping[str, BacktestResult], benchmark: str, **options: Any
 ) -> pd.DataFrame:
     parts = ("", "_low", "_high", "_p")
     columns = [*(f"growth_difference{part}" for part in parts), "hac_p"]
     rows: dict[str, list[float]] = {}
-    for name, result in complete.items() if reference in complete else ():
-        if _same(result, complete[reference]):
+    for name, result in solvent.items() if benchmark in solvent else ():
+        if _same(result, solvent[benchmark]):
             rows[name] = [0.0, 0.0, 0.0, math.nan, math.nan]
             continue
-        pair = (result.log_returns, complete[reference].log_returns, result.periods_per_year)
+        pair = (result.log_returns, solvent[benchmark].log_returns, result.periods_per_year)
         robust = math.nan
         if len(result.costs) >= MIN_PERIODS and find_spec("statsmodels"):
             robust = growth_difference_test(*pair).p_value
@@ -350,12 +350,12 @@ def _differences(
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
 
 
-def _deflated(complete: Mapping[str, BacktestResult], trials: Sequence[float]) -> pd.DataFrame:
+def _deflated(solvent: Mapping[str, BacktestResult], trials: Sequence[float]) -> pd.DataFrame:
     rows = {
         name: deflated_sharpe_ratio(
             result.excess_returns, result.periods_per_year, trials
         ).probability
-        for name, result in complete.items()
+        for name, result in solvent.items()
         if len(trials) > 1 and len(result.costs) >= MIN_PERIODS
     }
     return pd.DataFrame({"deflated_sharpe": rows}, dtype=float)
@@ -395,7 +395,7 @@ def write_comparison(
     measures = comparison.table.to_dict(orient="index")
     found = comparison.superiority
     tests = {
-        "reference": comparison.reference,
+        "benchmark": comparison.benchmark,
         "oracles": list(comparison.oracles),
         "trials": comparison.trials,
         "superiority": None if found is None else found._asdict(),

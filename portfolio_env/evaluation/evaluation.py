@@ -18,7 +18,7 @@ from portfolio_env.evaluation.report.subperiods import seed_sentences
 from portfolio_env.evaluation.runner import BacktestRuns, Strategy, agent_strategies, run_backtests
 from portfolio_env.evaluation.summary import overall, text_table
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
-from portfolio_env.evaluation.usage_log import earlier_sharpes, look_at, record_look, trials
+from portfolio_env.evaluation.usage_log import earlier_sharpes, log_usage, trials, usage_entry
 from portfolio_env.files.atomic import locked
 from portfolio_env.html import card
 
@@ -76,7 +76,7 @@ def evaluate(
     capital: float | None = None,
     lot: float = 1.0,
     events: Path | None = None,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,
     progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
 ) -> Evaluation:
@@ -94,45 +94,45 @@ def evaluate(
         capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
         events: CSV file of events for an event study, see ``read_events``.
-        resamples: Number of resamples of every bootstrap, at least 1.
+        n_resamples: Number of resamples of every bootstrap, at least 1.
         hindsight: Gives the efficient portfolios of the range for the report
             (``baselines.optimisers.frontier.hindsight_frontier``).
         progress: Hands the strategies on one by one, e.g. ``rich.progress.track``.
 
     Raises:
         ArgumentError: If an option is out of range, or an event is about no asset of the market.
-        DataError: If the file of events or the count of looks cannot be read.
+        DataError: If the file of events or the count of uses cannot be read.
         PortfolioError: If an agent or the benchmark cannot run.
     """
-    check_integer("resamples", resamples)
+    check_integer("n_resamples", n_resamples)
     check_capital(task, capital, lot)
-    told = task.events(events)
+    given = task.events(events)
     agents = agent_strategies(task)
     has_gate = split != "validation" and all("validation" in fold.ranges for fold in task.folds)
     gated = agents if has_gate else []
     gates = [ValidationGate(agent, fallback=baselines[0]) for agent in gated]
     strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
     runs = run_backtests(progress(strategies), task, split, commissions=commissions)
-    look = look_at(task, split, trials(task, runs))
-    earlier = record_look(task.folder, look) if split == "test" and task.logged else []
+    use = usage_entry(task, split, trials(task, runs))
+    earlier = log_usage(task.folder, use) if split == "test" and task.logged else []
     comparison = compare(
         runs.results,
         oracles=runs.oracles,
         failed=runs.failed,
-        earlier_sharpes=earlier_sharpes(earlier, look.trials),
-        resamples=resamples,
+        earlier_sharpes=earlier_sharpes(earlier, use.trials),
+        n_resamples=n_resamples,
     )
     inputs = report_inputs(
         task,
         split,
         runs,
         comparison,
-        look,
+        use,
         earlier,
         gates,
-        events=told,
+        events=given,
         capital=capital,
-        orders=orders_at_end(task, split, comparison.complete, capital, lot),
+        orders=orders_at_end(task, split, comparison.solvent, capital, lot),
         hindsight=hindsight(task, split),
     )
     return Evaluation(task, split, runs, comparison, inputs)

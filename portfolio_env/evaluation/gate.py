@@ -1,7 +1,7 @@
 """Validation gate: agents trade only if they significantly outgrow the benchmark in validation."""
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,11 +16,12 @@ from portfolio_env.evaluation.statistics import growth_difference
 from portfolio_env.evaluation.task import GATED, EvaluationFold
 
 
-class GateDecision(NamedTuple):
-    """Decision of the validation gate; truthy if the policy passed.
+@dataclass(frozen=True)
+class GateDecision:
+    """Decision of the validation gate.
 
     Attributes:
-        passed: The lower bound is positive.
+        passed: Whether the lower bound is positive.
         estimate: Yearly log growth ahead of the benchmark.
         low: One-sided lower confidence bound; minus infinity for a ruined policy, and where
             periods are too few.
@@ -32,9 +33,6 @@ class GateDecision(NamedTuple):
     low: float
     p_value: float
 
-    def __bool__(self) -> bool:
-        return self.passed
-
 
 def passes_gate(
     policy_log_returns: ArrayLike,
@@ -43,7 +41,7 @@ def passes_gate(
     *,
     confidence: float = 0.95,
     mean_block: float | None = None,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     seed: int = 0,
 ) -> GateDecision:
     """Test whether a policy's growth exceeds the benchmark's significantly on validation data.
@@ -61,7 +59,7 @@ def passes_gate(
         periods_per_year: Periods per year.
         confidence: Confidence level of the one-sided bound, in (0.5, 1).
         mean_block: Mean block length in periods, at least 1; None for the ``optimal_block_length``.
-        resamples: Number of resamples.
+        n_resamples: Number of resamples.
         seed: Seed of the resampling: the same input gives the same decision.
 
     Returns:
@@ -80,7 +78,7 @@ def passes_gate(
         benchmark_log_returns,
         periods_per_year,
         mean_block=mean_block,
-        resamples=resamples,
+        n_resamples=n_resamples,
         confidence=2 * confidence - 1,
         seed=seed,
     )
@@ -123,7 +121,7 @@ class GatedPolicy:
 
     def __init__(self, policy: Policy, fallback: Policy, decision: GateDecision) -> None:
         self.decision = decision
-        self.chosen = policy if decision else fallback
+        self.chosen = policy if decision.passed else fallback
         if hasattr(self.chosen, "action"):
             self.action = self.chosen.action
 
@@ -172,7 +170,7 @@ class ValidationGate:
 
     def options(self, fold: EvaluationFold, split: str) -> dict[str, Any]:
         """Return keywords of the environment for the one that trades."""
-        return (self.agent if self.decide(fold) else self.fallback).options(fold, split)
+        return (self.agent if self.decide(fold).passed else self.fallback).options(fold, split)
 
     @property
     def strategy(self) -> Strategy:

@@ -138,9 +138,9 @@ def _further(comparison: Comparison, inputs: ReportInputs) -> Mapping[str, pd.Da
     """Return growth at other commissions, and orders, as tables of texts by title."""
     found = {}
     if (growth := inputs.growth_by_cost) is not None:
-        texts = with_difference(growth, comparison.reference)
+        texts = with_difference(growth, comparison.benchmark)
         texts.columns = [f"{commission:g} bp" for commission in growth.columns]
-        against = comparison.reference.replace("_", " ")
+        against = comparison.benchmark.replace("_", " ")
         found[f"Growth % at other commissions [less that of {against}]"] = texts
     for name, orders in inputs.orders.items():
         wanted = orders[~(orders["weight"].eq(0) & orders["invested"].eq(0))]

@@ -8,7 +8,7 @@ import pandas as pd
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.gate import GateDecision, ValidationGate
 from portfolio_env.evaluation.task import GATED, EvaluationTask
-from portfolio_env.evaluation.usage_log import Look, looks_warning
+from portfolio_env.evaluation.usage_log import UsageEntry, usage_warning
 
 SIGNIFICANCE = 0.05
 LEGEND = (
@@ -16,11 +16,11 @@ LEGEND = (
     "future: upper bounds, not competitors.",
     "Brackets hold 95 % intervals of a stationary bootstrap of time: sampling variation "
     "within this period, not other markets or periods.",
-    "p is the chance of a difference to the reference as large as this where there is no true one, "
+    "p is the chance of a difference to the benchmark as large as this where there is no true one, "
     "for one strategy taken alone: a t-test that allows for autocorrelation (Newey & West 1987).",
     "The deflated Sharpe ratio is the probability that the true Sharpe ratio is above the largest "
     "that as many trials without skill show by luck (Bailey & Lopez de Prado 2014). It compares "
-    "with no skill, not with the reference, and strategies that are sure to lose, to costs say, "
+    "with no skill, not with the benchmark, and strategies that are sure to lose, to costs say, "
     "widen the spread that counts as luck.",
     "Model confidence set: strategies statistically indistinguishable from the best (Hansen, Lunde "
     "& Nason 2011); membership is not evidence of skill.",
@@ -29,7 +29,7 @@ LEGEND = (
 
 
 def sentence(comparison: Comparison, strategy: str) -> str:
-    """Return one sentence on a strategy: whether it alone beats the reference.
+    """Return one sentence on a strategy: whether it alone beats the benchmark.
 
     Args:
         comparison: Result of ``compare``.
@@ -37,37 +37,37 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     """
     if strategy in comparison.failed:
         return f"{strategy} could not run: {comparison.failed[strategy]}"
-    row, reference = comparison.table.loc[strategy], comparison.reference
+    row, benchmark = comparison.table.loc[strategy], comparison.benchmark
     growth = f"{100 * row['annual_log_growth']:+.1f} % log growth a year after costs"
     if strategy in comparison.oracles:
         return f"{strategy} knows the future: {growth}, an upper bound, not a competitor."
-    if strategy == reference:
+    if strategy == benchmark:
         return f"{strategy} is the benchmark: {growth}."
-    if strategy not in comparison.complete:
+    if strategy not in comparison.solvent:
         return f"{strategy} was ruined before the end, so there is nothing to compare."
-    if reference not in comparison.complete:
-        return f"{strategy}: {growth}; {reference} was ruined, so there is nothing to compare with."
+    if benchmark not in comparison.solvent:
+        return f"{strategy}: {growth}; {benchmark} was ruined, so there is nothing to compare with."
     difference, low, high = (
         100 * row[f"growth_difference{part}"] for part in ("", "_low", "_high")
     )
-    if comparison.twins[strategy] == comparison.twins[reference]:
-        return f"{strategy} is the same account as {reference}."
+    if comparison.duplicate_of[strategy] == comparison.duplicate_of[benchmark]:
+        return f"{strategy} is the same account as {benchmark}."
     if comparison.table["growth_difference_low"].isna()[strategy]:
         return (
-            f"{strategy}: difference to {reference.replace('_', ' ')} {difference:+.1f} % a year, "
+            f"{strategy}: difference to {benchmark.replace('_', ' ')} {difference:+.1f} % a year, "
             f"over {len(comparison.results[strategy].costs)} periods, too few for an interval."
         )
     ahead, behind = beats(comparison, strategy), high < 0
     verb = ", taken alone, beats" if ahead else " falls behind" if behind else " does not beat"
     return (
-        f"{strategy}{verb} {reference.replace('_', ' ')}: difference {difference:+.1f} % a year, "
+        f"{strategy}{verb} {benchmark.replace('_', ' ')}: difference {difference:+.1f} % a year, "
         f"95 % interval {low:+.1f} to {high:+.1f}."
         + (" It never invested." if comparison.results[strategy].idle else "")
     )
 
 
 def beats(comparison: Comparison, strategy: str) -> bool:
-    """Return whether the interval of the difference in growth to the reference lies above 0.
+    """Return whether the interval of the difference in growth to the benchmark lies above 0.
 
     Args:
         comparison: Result of ``compare``.
@@ -83,28 +83,28 @@ def best_beats(comparison: Comparison) -> bool:
 
 
 def overall(comparison: Comparison) -> str:
-    """Return the sentence on all strategies: whether the best significantly beats the reference."""
-    test, reference = comparison.superiority, comparison.reference.replace("_", " ")
+    """Return the sentence on all strategies: whether the best significantly beats the benchmark."""
+    test, benchmark = comparison.superiority, comparison.benchmark.replace("_", " ")
     if test is None:
-        return f"No test of the best strategy against {reference}."
-    count = len(comparison.distinct.keys() & comparison.complete.keys()) - 1
+        return f"No test of the best strategy against {benchmark}."
+    count = len(comparison.unique.keys() & comparison.solvent.keys()) - 1
     growth = f"{100 * test.estimate:+.1f} % a year"
     chance = f"p = {test.p_value:.3f} by Hansen's test of superior predictive ability"
     if test.estimate <= 0:
-        return f"No strategy is ahead of {reference} (best of {count}: {test.best}, {growth})."
+        return f"No strategy is ahead of {benchmark} (best of {count}: {test.best}, {growth})."
     if not best_beats(comparison):
         return (
-            f"No strategy significantly outperforms {reference} (best of {count}: {test.best}, "
+            f"No strategy significantly outperforms {benchmark} (best of {count}: {test.best}, "
             f"{growth}, {chance})."
         )
     if beats(comparison, test.best):
         return (
-            f"{test.best}, the best of {count}, significantly outperforms {reference} ({growth}, "
+            f"{test.best}, the best of {count}, significantly outperforms {benchmark} ({growth}, "
             f"{chance})."
         )
     # The test goes by differences over their errors, so that it may be another one it tells of.
     return (
-        f"At least one of {count} strategies significantly outperforms {reference} ({chance}), "
+        f"At least one of {count} strategies significantly outperforms {benchmark} ({chance}), "
         f"but for {test.best}, which grew most, this is not significant ({growth})."
     )
 
@@ -128,7 +128,7 @@ def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = Fa
         f"made {100 * decision.estimate:+.1f} % a year against equal weight on the validation "
         f"range ({bound}{flattered})"
     )
-    if decision:
+    if decision.passed:
         return f"Validation gate open: {agent} {figures}, so {account} trades as {agent} does."
     return f"{closed} {figures}, so {account} holds equal weight."
 
@@ -143,7 +143,9 @@ def gate_sentences(task: EvaluationTask, gates: Sequence[ValidationGate]) -> lis
     ]
 
 
-def caveats(task: EvaluationTask, split: str, look: Look, earlier: Sequence[Look]) -> list[str]:
+def caveats(
+    task: EvaluationTask, split: str, use: UsageEntry, earlier: Sequence[UsageEntry]
+) -> list[str]:
     """Return caveats of the table: ranges that were used before, and oracles."""
     if split == "train":
         return [
@@ -155,7 +157,7 @@ def caveats(task: EvaluationTask, split: str, look: Look, earlier: Sequence[Look
             "This is the validation range: it chooses models and settings, which flatters the "
             "agents. Nothing of theirs here is out of sample."
         ]
-    return [*task.warnings, *([looks_warning(earlier, look)] if earlier else [])]
+    return [*task.warnings, *([usage_warning(earlier, use)] if earlier else [])]
 
 
 def text_table(comparison: Comparison) -> pd.DataFrame:
@@ -172,7 +174,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
         "drawdown %": _texts(table, "{:.1f}", "max_drawdown", scale=100),
         "turnover": _texts(table, "{:.1f}", "annual_turnover"),
         "cost %": _texts(table, "{:.2f}", "cost_drag", scale=100),
-        f"vs {comparison.reference} %": _texts(
+        f"vs {comparison.benchmark} %": _texts(
             table, "{:+.1f}", "growth_difference", scale=100, bounds=True
         ),
         "p": _texts(table, "{:.3f}", "hac_p"),
@@ -180,9 +182,9 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
         "set": table["in_confidence_set"].map({1.0: "yes", 0.0: "no"}).fillna(""),
         "remark": table["remark"],
     }
-    twins, reference = comparison.twins, comparison.reference
-    equal = [name for name in twins if twins[name] == twins[reference]]
-    texts[f"vs {reference} %"][equal] = ""
+    duplicate_of, benchmark = comparison.duplicate_of, comparison.benchmark
+    equal = [name for name in duplicate_of if duplicate_of[name] == duplicate_of[benchmark]]
+    texts[f"vs {benchmark} %"][equal] = ""
     return pd.DataFrame(texts)
 
 

@@ -56,7 +56,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Look:
+class UsageEntry:
     """One evaluation on a range.
 
     Attributes:
@@ -119,7 +119,7 @@ def range_hash(market: Market, start: int, end: int) -> str:
     return digest.hexdigest()
 
 
-def make_look(
+def make_usage_entry(
     market: Market,
     start: int,
     end: int,
@@ -128,16 +128,18 @@ def make_look(
     command: str,
     model: str | None,
     trials: Sequence[Trial],
-) -> Look:
-    """Return the record of a use of rows [start, end) of a market; see ``Look`` for the rest."""
+) -> UsageEntry:
+    """Return the entry for a use of rows [start, end) of a market, see ``UsageEntry``."""
     first, last = (time_text(market.timestamps[row]) for row in (start, end - 1))
-    return Look(date, command, model, first, last, range_hash(market, start, end), tuple(trials))
+    return UsageEntry(
+        date, command, model, first, last, range_hash(market, start, end), tuple(trials)
+    )
 
 
-def look_at(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Look:
+def usage_entry(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> UsageEntry:
     """Return the record of this command's evaluation on a range of a task."""
     start, end = task.whole.rows(split)
-    return make_look(
+    return make_usage_entry(
         task.whole.market,
         start,
         end,
@@ -148,7 +150,7 @@ def look_at(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Look:
     )
 
 
-def read_looks(folder: str | Path) -> list[Look]:
+def read_usage_log(folder: str | Path) -> list[UsageEntry]:
     """Read the evaluations that a run records of itself, oldest first.
 
     Raises:
@@ -157,24 +159,24 @@ def read_looks(folder: str | Path) -> list[Look]:
     return _read(Path(folder) / FILE)
 
 
-def log_of(folder: str | Path, look: Look) -> Path:
+def log_of(folder: str | Path, use: UsageEntry) -> Path:
     """Return the file that logs the evaluations on a range, of all runs of a folder.
 
     Args:
         folder: Folder of a run, a walk forward, one of its runs, or an evaluation without any.
-        look: An evaluation on the range.
+        use: An evaluation on the range.
     """
     folder = Path(folder).absolute()
     whole = next((each for each in folder.parents[:2] if (each / _PLAN).is_file()), folder)
-    return whole.parent / LOG / f"{look.range_hash[:32]}.json"
+    return whole.parent / LOG / f"{use.range_hash[:32]}.json"
 
 
-def record_look(folder: str | Path, look: Look) -> list[Look]:
+def log_usage(folder: str | Path, use: UsageEntry) -> list[UsageEntry]:
     """Log an evaluation; of several processes each waits for the one before.
 
     Args:
         folder: See ``log_of``.
-        look: The evaluation.
+        use: The evaluation.
 
     Returns:
         The earlier evaluations on the same range, of all runs of the folder of runs.
@@ -182,18 +184,18 @@ def record_look(folder: str | Path, look: Look) -> list[Look]:
     Raises:
         DataError: If a log is damaged, or the system refuses to write it.
     """
-    folder, log = Path(folder), log_of(folder, look)
+    folder, log = Path(folder), log_of(folder, use)
     with locked(log.with_name(LOCK)):  # of all ranges: a run's own file holds several
-        own, known = read_looks(folder), _read(log)
-        _write(folder / FILE, [*own, look])
+        own, known = read_usage_log(folder), _read(log)
+        _write(folder / FILE, [*own, use])
         for each in (own, *_of_others(log.parent.parent, folder)):
-            here = [one for one in each if one.range_hash == look.range_hash]
+            here = [one for one in each if one.range_hash == use.range_hash]
             known += (Counter(here) - Counter(known)).elements()
-        _write(log, [*sorted(known, key=lambda one: one.date), look])
+        _write(log, [*sorted(known, key=lambda one: one.date), use])
     return known
 
 
-def _of_others(runs: Path, own: Path) -> list[list[Look]]:
+def _of_others(runs: Path, own: Path) -> list[list[UsageEntry]]:
     """Read what other runs record of themselves, but for damaged files."""
     found = []
     for pattern in (f"*/{FILE}", f"*/fold_*/seed_*/{FILE}"):
@@ -206,10 +208,10 @@ def _of_others(runs: Path, own: Path) -> list[list[Look]]:
     return found
 
 
-def _read(file: Path) -> list[Look]:
+def _read(file: Path) -> list[UsageEntry]:
     try:
         return [
-            Look(**{**entry, "trials": tuple(Trial(**trial) for trial in entry["trials"])})
+            UsageEntry(**{**entry, "trials": tuple(Trial(**trial) for trial in entry["trials"])})
             for entry in read_json(file, bare="looks")["looks"]
         ]
     except FileNotFoundError:
@@ -220,26 +222,24 @@ def _read(file: Path) -> list[Look]:
         ) from error
 
 
-def _write(file: Path, looks: Sequence[Look]) -> None:
-    write_json(file, {"looks": [asdict(each) for each in looks]})
+def _write(file: Path, uses: Sequence[UsageEntry]) -> None:
+    write_json(file, {"looks": [asdict(each) for each in uses]})
 
 
-def earlier_sharpes(earlier: Sequence[Look], now: Sequence[Trial]) -> list[float]:
+def earlier_sharpes(earlier: Sequence[UsageEntry], now: Sequence[Trial]) -> list[float]:
     """Return Sharpe ratios of earlier trials that are not repeated now."""
     seen = {trial.fingerprint for trial in now}
     found = {}
-    for look in earlier:
-        for trial in look.trials:
+    for use in earlier:
+        for trial in use.trials:
             if trial.fingerprint not in seen and trial.sharpe is not None:
                 found[trial.fingerprint] = trial.sharpe
     return list(found.values())
 
 
-def looks_warning(earlier: Sequence[Look], look: Look) -> str:
+def usage_warning(earlier: Sequence[UsageEntry], use: UsageEntry) -> str:
     """Return the warning about a range that was used before."""
-    agents = {
-        trial.fingerprint for each in (*earlier, look) for trial in each.trials if trial.agent
-    }
+    agents = {trial.fingerprint for each in (*earlier, use) for trial in each.trials if trial.agent}
     tried = f", of {len(agents)} different agents" if len(agents) > 1 else ""
     return (
         f"This is evaluation {len(earlier) + 1} on this test range (the first was on "

@@ -47,17 +47,17 @@ def check_once(feature: Feature, panel: PricePanel, reference: str | None) -> No
 
 def _sample(panel: PricePanel, bars: int, reference: str | None) -> PricePanel:
     """Return the last bars of the assets that have most of them, in their order."""
-    stretch = panel.subset(slice(len(panel.timestamps) - bars, None))
-    most = np.argsort(-np.isfinite(stretch.close).sum(0), kind="stable")[:ASSETS]
+    recent = panel.subset(slice(len(panel.timestamps) - bars, None))
+    most = np.argsort(-np.isfinite(recent.close).sum(0), kind="stable")[:ASSETS]
     own = {panel.assets.index(reference)} if reference in panel.assets else set()
-    return stretch.subset(columns=sorted({*most.tolist(), *own}))
+    return recent.subset(columns=sorted({*most.tolist(), *own}))
 
 
 def _check(feature: Feature, panel: PricePanel, reference: str | None, offset: int) -> None:
     def values(of: PricePanel) -> FloatArray:
         return np.broadcast_to(feature.compute(Bars(of, reference)), of.close.shape)
 
-    def compare(what: str, whole: FloatArray, t: int, now: FloatArray, mend: str) -> None:
+    def compare(what: str, whole: FloatArray, t: int, now: FloatArray, fix: str) -> None:
         rows = slice(t + 1 - len(now), t + 1)
         if not (odd := _differing(whole[rows], now, _usual(whole))).any():
             return
@@ -66,7 +66,7 @@ def _check(feature: Feature, panel: PricePanel, reference: str | None, offset: i
         raise ArgumentError(
             f"feature {feature.name!r} {what}: its value of {panel.assets[column]} at row "
             f"{offset + at} ({str(panel.timestamps[at])[:16]}) is {whole[at, column]:.6g}, and "
-            f"{now[row, column]:.6g} {mend}"
+            f"{now[row, column]:.6g} {fix}"
         )
 
     whole, last = values(panel), len(panel.timestamps) - 1

@@ -25,7 +25,7 @@ from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.html import card
 from portfolio_env.market.market import FEATURE_BOUND, Market, vocabularies_of
 from portfolio_env.market.panel import FloatArray, PricePanel
-from portfolio_env.market.timeline import Moment, row_of
+from portfolio_env.market.timeline import TimeLike, row_of
 from portfolio_env.names import unknown
 
 _LOGGER = logging.getLogger(__name__)
@@ -336,7 +336,7 @@ def build_market(
     panel: PricePanel,
     *,
     features: str | Sequence[FeatureName] | FeaturePipeline = "minimal",
-    fit_end: Moment | None = None,
+    fit_end: TimeLike | None = None,
 ) -> Market:
     """Return the market of a panel, with features.
 

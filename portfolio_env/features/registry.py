@@ -84,8 +84,8 @@ class Indicator:
             ArgumentError: If the indicator takes no such window.
         """
         if (window is None) != (self.windows is None):
-            mend = f"name it {self.name}" if self.windows is None else f"name it {self.name}_20"
-            raise ArgumentError(f"feature {self.name!r} with window {window}: {mend}, say")
+            fix = f"name it {self.name}" if self.windows is None else f"name it {self.name}_20"
+            raise ArgumentError(f"feature {self.name!r} with window {window}: {fix}, say")
         if window is not None and window < self.smallest:
             raise ArgumentError(
                 f"the window of {self.name}_{window} is too short: it must be at least "

@@ -49,14 +49,14 @@ def read_parquet(
     source: str | os.PathLike[str] | BinaryIO,
     name: str | None = None,
     *,
-    mend: str = "write it again",
+    fix: str = "write it again",
 ) -> pa.Table:
     """Read a table, and check what ``write_parquet`` wrote.
 
     Args:
         source: The file, or its content.
         name: Name of the file in errors; the source by default.
-        mend: Fix that errors suggest.
+        fix: Fix that errors suggest.
 
     Returns:
         The table; its metadata are without the checksum.
@@ -81,9 +81,9 @@ def read_parquet(
         arrow.ArrowException,
     ) as error:  # fmt: skip
         reason = str(error).partition("\n")[0][:200]
-        raise DataError(f"{name} is not a readable Parquet file ({reason}); {mend}") from error
+        raise DataError(f"{name} is not a readable Parquet file ({reason}); {fix}") from error
     if not written:
-        raise DataError(f"{name} is damaged: its checksum does not fit; {mend}")
+        raise DataError(f"{name} is damaged: its checksum does not fit; {fix}")
     return table
 
 

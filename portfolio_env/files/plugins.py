@@ -21,7 +21,7 @@ Named = Mapping[str, Iterable[Any]]
 Recorded = dict[str, dict[str, str]]
 """SHA-256 of sources by kind and name."""
 
-MEND = "move it to where your own modules are"
+FIX = "move it to where your own modules are"
 MEND_BESIDE = "import it in your program before you load the file, or move it elsewhere"
 
 _LOGGER = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ def admit(named: Named, recorded: Any, file: Path, *, within: Path | None = None
         folder = within or (file.parent if alone else file)
         imported = {name for name in hashes if alone and module_of(kind, name) in sys.modules}
         fresh = {name: hashes[name] for name in hashes if name not in imported}
-        changed = changed_sources(fresh, folder, kind, mend=MEND_BESIDE if alone else MEND)
+        changed = changed_sources(fresh, folder, kind, fix=MEND_BESIDE if alone else FIX)
         changed += [name for name in imported if source_hash(name, kind) != hashes[name]]
         for name in sorted(changed):
             _say_changed(kind, name, file)

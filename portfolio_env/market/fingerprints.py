@@ -46,18 +46,18 @@ def fingerprint_of(digest: str, description: str) -> int:
     return number
 
 
-def check_market(observation: Mapping[str, Any], held: int, mend: str) -> None:
+def check_market(observation: Mapping[str, Any], held: int, fix: str) -> None:
     """Reject index observations of another market.
 
     Args:
         observation: Observation of one lane or of several, arrays.
         held: Fingerprint of the market that is held.
-        mend: Fix that the message suggests.
+        fix: Fix that the message suggests.
 
     Raises:
         ArgumentError: If one differs, or does not say; it says which markets these are.
     """
-    check_fingerprints(np.asarray(fingerprints_in(observation)), held, mend)
+    check_fingerprints(np.asarray(fingerprints_in(observation)), held, fix)
 
 
 def remember(market: Market) -> None:
@@ -105,13 +105,13 @@ def fingerprints_in(observation: Mapping[str, Any]) -> Any:
     return observation["market"]
 
 
-def check_fingerprints(numbers: Any, held: int, mend: str) -> None:
+def check_fingerprints(numbers: Any, held: int, fix: str) -> None:
     """Check the numbers alone as ``check_market`` does.
 
     Args:
         numbers: Fingerprints that were observed, an array or a tensor of any shape.
         held: Fingerprint of the market that is held.
-        mend: See ``check_market``.
+        fix: See ``check_market``.
 
     Raises:
         ArgumentError: If one differs.
@@ -127,7 +127,7 @@ def check_fingerprints(numbers: Any, held: int, mend: str) -> None:
             f"[0, {LIMIT}). {_KEEP}"
         )
     raise ArgumentError(
-        f"the observation belongs to {_named(number)}, but {_named(held)} is bound: {mend}"
+        f"the observation belongs to {_named(number)}, but {_named(held)} is bound: {fix}"
     )
 
 
@@ -195,8 +195,8 @@ for _function in (spaces.utils.flatdim, spaces.utils.flatten, spaces.utils.flatt
 
 
 def _batch(space: FingerprintSpace, n: int = 1) -> FingerprintSpace:
-    told = {"n_features": space.n_features, "window": space.window}
-    return FingerprintSpace((n, *space.shape), deepcopy(space.np_random), **told)
+    shape = {"n_features": space.n_features, "window": space.window}
+    return FingerprintSpace((n, *space.shape), deepcopy(space.np_random), **shape)
 
 
 def _batch_of(given: Sequence[FingerprintSpace]) -> FingerprintSpace:

@@ -27,7 +27,7 @@ from portfolio_env.html import card
 from portfolio_env.market import overview
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
-from portfolio_env.market.timeline import Moment, Timestamps, row_of, split_rows
+from portfolio_env.market.timeline import TimeLike, Timestamps, row_of, split_rows
 from portfolio_env.names import indices_of
 
 FEATURE_BOUND = 10.0
@@ -224,11 +224,11 @@ class Market(Immutable):
         """A number in [0, 2**24) made from ``hash``, which index observations carry."""
         return fingerprint_of(self.hash, self._summary())
 
-    def row(self, when: Moment) -> int:
+    def row(self, when: TimeLike) -> int:
         """Return the row of a moment: a row number, or the first row at or after a date."""
         return row_of(self.timestamps, when)
 
-    def status(self, asset: str, when: Moment) -> str:
+    def status(self, asset: str, when: TimeLike) -> str:
         """Return a sentence on whether an asset can be traded at a bar, and why not.
 
         >>> days = pd.date_range("2024-01-02", periods=3)
@@ -287,7 +287,7 @@ class Market(Immutable):
         return market
 
     def split(
-        self, train: float | Moment = 0.7, validation: float | Moment = 0.15
+        self, train: float | TimeLike = 0.7, validation: float | TimeLike = 0.15
     ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
         """Return chronological ranges for training, validation and test.
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from portfolio_env.errors import ArgumentError
 from portfolio_env.files.safe_names import printable
-from portfolio_env.market.timeline import Moment, row_of, time_text
+from portfolio_env.market.timeline import TimeLike, row_of, time_text
 from portfolio_env.names import indices_of
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def long_frame(panel: PricePanel) -> pd.DataFrame:
     )
 
 
-def status(panel: PricePanel, asset: str, when: Moment) -> str:
+def status(panel: PricePanel, asset: str, when: TimeLike) -> str:
     """Return a sentence on whether an asset can be traded at a bar; see ``PricePanel.status``."""
     (column,) = indices_of("asset", [asset], panel.assets)
     row = row_of(panel.timestamps, when)

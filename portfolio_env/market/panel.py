@@ -15,7 +15,7 @@ import pandas as pd
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.html import card
 from portfolio_env.market import overview
-from portfolio_env.market.timeline import Moment, Timestamps, bars_per_year, periods_per_year
+from portfolio_env.market.timeline import TimeLike, Timestamps, bars_per_year, periods_per_year
 
 FloatArray = npt.NDArray[np.float64]
 BAR_FIELDS = overview.BAR_FIELDS
@@ -231,7 +231,7 @@ class PricePanel(Immutable):
         """
         return overview.long_frame(self)
 
-    def status(self, asset: str, when: Moment) -> str:
+    def status(self, asset: str, when: TimeLike) -> str:
         """Return a sentence on whether an asset can be traded at a bar, and why not.
 
         Args:

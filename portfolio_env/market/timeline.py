@@ -15,7 +15,7 @@ from portfolio_env.errors import ArgumentError
 Timestamps = npt.NDArray[np.datetime64]
 Date: TypeAlias = str | date | np.datetime64
 """An ISO date or a timestamp (a datetime is a date)."""
-Moment: TypeAlias = int | np.integer[Any] | Date
+TimeLike: TypeAlias = int | np.integer[Any] | Date
 """A row number (negative from the end), an ISO date or a timestamp."""
 Windows: TypeAlias = Mapping[str, tuple[Date, Date]]
 """First and last day of named periods, both included, or exact times."""
@@ -46,7 +46,7 @@ def as_timestamp(when: Date) -> np.datetime64:
     return exact
 
 
-def row_of(timestamps: Timestamps, when: Moment, *, end: bool = False) -> int:
+def row_of(timestamps: Timestamps, when: TimeLike, *, end: bool = False) -> int:
     """Return the row of a moment.
 
     Args:
@@ -82,7 +82,7 @@ def _latest_end(timestamps: Timestamps) -> np.datetime64:
 
 
 def split_rows(
-    timestamps: Timestamps, train: float | Moment, validation: float | Moment
+    timestamps: Timestamps, train: float | TimeLike, validation: float | TimeLike
 ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """Return chronological ranges for training, validation and test; see ``Market.split``."""
     n = len(timestamps)

@@ -72,7 +72,7 @@ class MarketArrays(NamedTuple):
     after: Float  # (T - 1, N) gross return between the trade and the next close
     tradable: Bool  # (T - 1, N) whether the asset can be traded in this step
     delisted: Bool  # (T - 1, N) the asset's last bar is t: what is held becomes cash
-    quiet: Bool  # (T - 1,) all assets can be traded and none is delisted
+    all_tradable: Bool  # (T - 1,) all assets can be traded and none is delisted
     rates: Float  # (2, N) linear cost per traded notional of purchases and sales
     impact: Float  # (T - 1, N) coefficient of sqrt(money traded), or (0, 0)
     interest: Float  # (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays
@@ -100,7 +100,7 @@ class Lanes(NamedTuple):
 @inlined
 def drift_lane(
     w: Float,
-    moves: Float,
+    gross_returns: Float,
     delisted: Bool,
     haircut: float,
     rates: tuple[float, float, float],
@@ -113,13 +113,13 @@ def drift_lane(
     """
     cash, short = w[0], 0.0
     if rates[2] != 0.0:
-        for i in range(moves.shape[0]):
+        for i in range(gross_returns.shape[0]):
             short -= min(w[i + 1], 0.0)
     carry = cash * (rates[0] if cash > 0 else rates[1]) - short * rates[2]
     cash += carry
     total = 0.0
-    for i in range(moves.shape[0]):
-        moved = w[i + 1] * moves[i]
+    for i in range(gross_returns.shape[0]):
+        moved = w[i + 1] * gross_returns[i]
         if delisted[i]:
             cash += w[i + 1] * (1.0 - haircut)
             moved = 0.0
@@ -189,8 +189,8 @@ def _step_lane(
     """Step one lane; return whether its trade conserved money."""
     row, n = lanes.clock[0, b], lanes.assets.shape[1]
     d, held, ledger = lanes.weights[b], lanes.held[b], lanes.ledger
-    quiet = market.quiet[row]
-    if not quiet:
+    all_tradable = market.all_tradable[row]
+    if not all_tradable:
         for i in range(n):
             column = lanes.assets[b, i]
             lanes.flags[0, i] = market.delisted[row, column]
@@ -201,13 +201,19 @@ def _step_lane(
     wealth, mu, turnover, carry, growth = value, 1.0, 0.0, 0.0, 1.0
     delisted = lanes.flags[0]
     if rules.next_open:  # what was held overnight decides what there is to trade with
-        moves = _columns(market.before[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:])
-        growth, _ = drift_lane(d, moves, delisted, rules.haircut, (0.0, 0.0, 0.0), d)
+        gross_returns = _columns(
+            market.before[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:]
+        )
+        growth, _ = drift_lane(d, gross_returns, delisted, rules.haircut, (0.0, 0.0, 0.0), d)
         wealth = value * growth
         delisted = lanes.flags[3]  # none any more
     if wealth > 0.0:
-        mu, turnover, lost = _rebalance(b, wanted, wealth, quiet, lanes, market, rules, bounds)
-        moves = _columns(market.after[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:])
+        mu, turnover, lost = _rebalance(
+            b, wanted, wealth, all_tradable, lanes, market, rules, bounds
+        )
+        gross_returns = _columns(
+            market.after[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:]
+        )
         if not lost <= CONSERVED:
             ledger[TURNOVER, b], ledger[COST, b] = turnover, (1.0 - mu) * wealth
             lanes.growth[2, b] = lost
@@ -215,11 +221,11 @@ def _step_lane(
             return False
         interest = market.interest[row]
         rates = (interest[0], interest[1], interest[2])
-        growth, carry = drift_lane(held, moves, delisted, rules.haircut, rates, d)
+        growth, carry = drift_lane(held, gross_returns, delisted, rules.haircut, rates, d)
     else:  # ruined overnight: there is nothing to trade
         held[:] = 0.0
         held[0] = 1.0
-    if not quiet:
+    if not all_tradable:
         lanes.flags[:2] = False
     invested = mu * wealth
     new = invested * growth if wealth > 0.0 else wealth
@@ -263,9 +269,8 @@ def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) 
 
 @inlined
 def _rebalance(
-    b: int, wanted: Float, wealth: float, quiet: bool, lanes: Lanes, market: MarketArrays, rules:
-        Any,
-    bounds: Any,
+    b: int, wanted: Float, wealth: float, all_tradable: bool, lanes: Lanes, market: MarketArrays,
+    rules: Any, bounds: Any,
 ) -> tuple[float, float, float]:  # fmt: skip
     """Do steps 1 and 2 of a lane: feasible target, trade; return (mu, turnover, money lost)."""
     row, columns, a, fixed = lanes.clock[0, b], lanes.assets[b], lanes.scratch[1], lanes.flags[2]
@@ -277,7 +282,7 @@ def _rebalance(
         for i in range(columns.shape[0]):
             impact[i] = market.impact[row, columns[i]] * math.sqrt(wealth)
     d, held = lanes.weights[b], lanes.held[b]
-    free = target_lane(wanted, d, quiet, rules, bounds, a, lanes.flags)
+    free = target_lane(wanted, d, all_tradable, rules, bounds, a, lanes.flags)
     limit = rules.max_turnover
     if lanes.turnovers.shape[1] > 0:
         limit = min(limit, rules.max_period_turnover - _used_turnover(lanes.turnovers[b], row))

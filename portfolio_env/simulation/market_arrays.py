@@ -55,7 +55,7 @@ def market_arrays(panel: PricePanel, costs: Costs, next_open: bool) -> MarketArr
         after=after,
         tradable=tradable.copy(),
         delisted=delisted,
-        quiet=(tradable & ~delisted).all(-1),
+        all_tradable=(tradable & ~delisted).all(-1),
         rates=checked_rates(costs, panel.assets),
         impact=np.ascontiguousarray(checked_impact(costs, panel)[:steps]),
         interest=interest(panel, costs),
@@ -85,8 +85,10 @@ class Benchmark:
         self._all = np.r_[0.0, self._log_mean(self._moves, self._counts)]  # by the bar after
 
     @staticmethod
-    def _log_mean(moves: NDArray[np.float64], counts: NDArray[np.bool_]) -> NDArray[np.float64]:
-        mean = moves.sum(-1) / np.maximum(counts.sum(-1), 1)
+    def _log_mean(
+        gross_returns: NDArray[np.float64], counts: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        mean = gross_returns.sum(-1) / np.maximum(counts.sum(-1), 1)
         return np.log(np.where(mean > 0, mean, 1.0))
 
     def log_return(

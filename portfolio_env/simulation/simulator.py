@@ -33,7 +33,7 @@ from portfolio_env.simulation.targets import checked_actions, clipped_weights, s
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
-Draw = Callable[[int], np.random.Generator]
+RngFactory = Callable[[int], np.random.Generator]
 LEAST_VALUE = 1e-9  # smallest initial value, whose remainder at ruin is not subnormal
 
 
@@ -228,7 +228,12 @@ class Simulator:
     # ---- running
 
     def reset(
-        self, generator: Draw, lanes: Bool | None = None, *, t: Any = None, weights: Any = None
+        self,
+        generator: RngFactory,
+        lanes: Bool | None = None,
+        *,
+        t: Any = None,
+        weights: Any = None,
     ) -> None:
         """Start new episodes.
 

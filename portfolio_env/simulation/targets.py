@@ -94,14 +94,14 @@ def mark_kept(wanted: Float, d: Float, kept: Bool) -> None:
 
 @inlined
 def target_lane(
-    wanted: Float, d: Float, quiet: bool, rules: Any, bounds: Any, a: Float, flags: Bool
+    wanted: Float, d: Float, all_tradable: bool, rules: Any, bounds: Any, a: Float, flags: Bool
 ) -> float:
     """Write the feasible target into ``a`` and the assets that will not trade into ``flags[2]``.
 
     Args:
         wanted: (N + 1,) softmax numerators or weights, cash first, finite.
         d: (N + 1,) drifted weights.
-        quiet: Whether no asset is untradable.
+        all_tradable: Whether no asset is untradable.
         rules: Record of ``dynamics.RULES``.
         bounds: Record of ``constraints.BOUNDS``.
         a: (N + 1,) receives the target; fixed assets have their drifted weight in it.
@@ -131,7 +131,7 @@ def target_lane(
         for i in range(n + 1):
             a[i] = d[i] + rules.adjustment * (a[i] - d[i])
     stuck = False
-    if not quiet or band > 0.0 or not rules.softmax:
+    if not all_tradable or band > 0.0 or not rules.softmax:
         for i in range(n):
             within = band > 0.0 and abs(a[i + 1] - d[i + 1]) <= band
             if untradable[i] or kept[i] or within:

@@ -15,7 +15,7 @@ from agents import make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
 from agents.direct.training import DirectTrainer
 from agents.inspection import attention_maps
-from agents.market_encoder import Embeddings, market_tensors
+from agents.market_encoder import MarketEncoder, market_tensors
 from agents.networks import ENCODERS, make_encoder
 from agents.training.pretraining import Pretrainer, PretrainingOptions
 from portfolio_env import Market, load_market
@@ -45,7 +45,7 @@ def market() -> Market:
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Any:
     # It has no driver that could be asked for its memory.
     monkeypatch.setattr("agents.market_encoder.memory_of", lambda device: 0)
-    monkeypatch.setattr("agents.market_encoder.fitting_batch", lambda *_: 1_000_000)
+    monkeypatch.setattr("agents.market_encoder.max_batch_size", lambda *_: 1_000_000)
     with pretend_gpu() as mode:
         yield mode
 
@@ -134,7 +134,7 @@ def test_encoders_give_the_numbers_of_the_cpu(name: str) -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_embeddings_that_move_forget_what_they_kept_on_the_cpu(market: Market) -> None:
-    embeddings = Embeddings(make_encoder("tcn_gnn_lstm_small", market.n_features, WINDOW))
+    embeddings = MarketEncoder(make_encoder("tcn_gnn_lstm_small", market.n_features, WINDOW))
     embeddings.eval().bind(*market_tensors(market, "cpu"))
     t = th.tensor([20, 21, 22])
     with th.no_grad():

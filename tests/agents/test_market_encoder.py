@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
-from agents.market_encoder import Embeddings
+from agents.market_encoder import MarketEncoder
 from agents.memory import training_bytes
 from agents.networks import Encoder
 from portfolio_env.errors import ArgumentError
@@ -60,10 +60,10 @@ class AgainstMean(Encoder):
         return last - last.mean(1, keepdim=True)
 
 
-def small(**options: Any) -> Embeddings:
+def small(**options: Any) -> MarketEncoder:
     th.manual_seed(0)
     dropout = options.pop("dropout", 0.0)
-    return Embeddings(Small(FEATURES, WINDOW, dropout), **options)
+    return MarketEncoder(Small(FEATURES, WINDOW, dropout), **options)
 
 
 def drawn() -> tuple[Tensor, Tensor, Tensor]:
@@ -78,7 +78,9 @@ def market() -> tuple[Tensor, Tensor, Tensor]:
     return drawn()
 
 
-def naive(embeddings: Embeddings, market: Any, t: Tensor, assets: Tensor | None = None) -> Tensor:
+def naive(
+    embeddings: MarketEncoder, market: Any, t: Tensor, assets: Tensor | None = None
+) -> Tensor:
     """Every sample on its own."""
     features, tradable, codes = market
     rows = th.cat(
@@ -229,7 +231,7 @@ def test_frozen_encoders_whose_weights_move_without_a_trace_are_run_again(market
 def test_frozen_encoders_get_no_gradients_and_what_is_frozen_by_hand_stays(market: Any) -> None:
     module = Small(FEATURES, WINDOW)
     module.labels.requires_grad_(False)  # as users do with a part that they have trained
-    embeddings = Embeddings(module)
+    embeddings = MarketEncoder(module)
     embeddings.bind(*market)
     windows, tradable = market[0][None, :WINDOW], market[1][None, WINDOW - 1]
     for frozen in (True, False):
@@ -243,7 +245,7 @@ def test_frozen_encoders_get_no_gradients_and_what_is_frozen_by_hand_stays(marke
 @pytest.mark.parametrize("assets", [None, th.tensor([[0, 2], [3, 1]] * 4)])
 def test_encoders_can_be_mapped(market: Any, assets: Tensor | None) -> None:
     """By torch.vmap, in which nobody knows which bars are the same."""
-    embeddings = Embeddings(AgainstMean(FEATURES, WINDOW)).eval()
+    embeddings = MarketEncoder(AgainstMean(FEATURES, WINDOW)).eval()
     embeddings.bind(*market)
     rows = T.reshape(2, 4)
     own = None if assets is None else assets.reshape(2, 4, 2)
@@ -256,7 +258,7 @@ def test_encoders_can_be_mapped(market: Any, assets: Tensor | None) -> None:
 def test_an_encoder_without_weights_may_mix_assets(market: Any) -> None:
     encoder = AgainstMean(FEATURES, WINDOW)
     encoder.layer = nn.Identity()
-    embeddings = Embeddings(encoder)
+    embeddings = MarketEncoder(encoder)
     embeddings.bind(*market)
     assets = th.tensor([[0, 2]] * len(T))
     th.testing.assert_close(embeddings(T, assets), naive(embeddings, market, T, assets))

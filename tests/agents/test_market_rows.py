@@ -47,7 +47,7 @@ for name in ("stable_baselines3", "sb3_contrib", "tensorboard"):
 import agents.losses, agents.networks, agents.market_rows, agents.actor_critic
 from agents import MarketRows, PerAssetActorCritic
 from agents.direct.agent import DirectAgent
-from agents.market_encoder import Embeddings
+from agents.market_encoder import MarketEncoder
 from portfolio_env import PortfolioVectorEnv
 env = PortfolioVectorEnv(2, "synthetic?bars=100&assets=3", window=5, observation="index")
 net = PerAssetActorCritic(MarketRows.of(env, encoder="gat"))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from agents import memory
-from agents.memory import fitting_batch, memory_of, training_bytes
+from agents.memory import max_batch_size, memory_of, training_bytes
 from agents.networks import ENCODERS, Encoder, make_encoder
 from portfolio_env.errors import ArgumentError
 
@@ -50,7 +50,7 @@ def test_training_stays_within_the_budget(name: str) -> None:
     encoder = make_encoder(name, FEATURES, WINDOW)
     one = training_bytes(encoder, ASSETS, 1, CPU)
     for budget in (one, 5 * one, 21 * one):
-        windows = fitting_batch(encoder, ASSETS, budget)
+        windows = max_batch_size(encoder, ASSETS, budget)
         assert windows == 2 ** int(windows.bit_length() - 1)
         assert training_bytes(encoder, ASSETS, windows, CPU) <= budget
         # Weights that are copied for each pass are reckoned to every window.
@@ -61,24 +61,24 @@ def test_training_stays_within_the_budget(name: str) -> None:
 @settings(max_examples=10, deadline=None)
 def test_more_memory_never_fits_less(budgets: list[int]) -> None:
     encoder = make_encoder("gat", FEATURES, WINDOW)
-    sizes = [fitting_batch(encoder, ASSETS, budget) for budget in sorted(budgets)]
+    sizes = [max_batch_size(encoder, ASSETS, budget) for budget in sorted(budgets)]
     assert sizes == sorted(sizes)
 
 
 def test_fewer_assets_fit_more() -> None:
     encoder = make_encoder("tcn_gnn_lstm_small", FEATURES, WINDOW)
-    sizes = [fitting_batch(encoder, assets, 10**8) for assets in (2, 8, 32)]
+    sizes = [max_batch_size(encoder, assets, 10**8) for assets in (2, 8, 32)]
     assert sizes[0] > sizes[1] > sizes[2] >= 1
 
 
 def test_the_encoder_and_the_generator_stay_as_they_are() -> None:
     encoder = make_encoder("mlp", FEATURES, WINDOW, norm="batch", dropout=0.5).eval()
-    learning = fitting_batch(encoder, ASSETS, 10**6)
+    learning = max_batch_size(encoder, ASSETS, 10**6)
     encoder.requires_grad_(False)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     state = th.get_rng_state()
     with th.no_grad():
-        assert fitting_batch(encoder, ASSETS, 10**6) == learning
+        assert max_batch_size(encoder, ASSETS, 10**6) == learning
     assert not any(weight.requires_grad for weight in encoder.parameters())
     assert th.equal(th.get_rng_state(), state)
     assert not encoder.training
@@ -90,9 +90,9 @@ def test_the_encoder_and_the_generator_stay_as_they_are() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     encoder = make_encoder("tcn_gnn_lstm", FEATURES, WINDOW)
     with pytest.raises(ArgumentError, match=r"one window of 3 assets needs .* budget is 10,000:"):
-        fitting_batch(encoder, ASSETS, 10_000)
+        max_batch_size(encoder, ASSETS, 10_000)
     with pytest.raises(ArgumentError, match="keeps nothing"):
-        fitting_batch(make_encoder("per_asset", FEATURES, WINDOW), ASSETS, 10_000)
+        max_batch_size(make_encoder("per_asset", FEATURES, WINDOW), ASSETS, 10_000)
 
 
 def test_a_gpu_that_refuses_gets_half(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +105,7 @@ def test_a_gpu_that_refuses_gets_half(monkeypatch: pytest.MonkeyPatch) -> None:
         return 100
 
     monkeypatch.setattr(memory, "training_bytes", on_a_small_gpu)
-    assert fitting_batch(Two(2), ASSETS, 3_300, "cuda") == 4
+    assert max_batch_size(Two(2), ASSETS, 3_300, "cuda") == 4
     assert tried == [1, 32, 16, 8, 4]
 
 
@@ -114,7 +114,7 @@ def test_on_a_gpu_the_peak_is_measured() -> None:
     device = th.device("cuda")
     encoder = make_encoder("tcn_gnn_lstm", FEATURES, WINDOW)
     budget = 50 * training_bytes(encoder, ASSETS, 1, device)
-    windows = fitting_batch(encoder, ASSETS, budget, device)
+    windows = max_batch_size(encoder, ASSETS, budget, device)
     assert 1 < training_bytes(encoder, ASSETS, windows, device) <= budget
     assert 0 < memory_of(device) <= th.cuda.get_device_properties(device).total_memory
 

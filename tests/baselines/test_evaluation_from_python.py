@@ -19,7 +19,7 @@ from portfolio_env.evaluation import TrainedAgent, backtest, write_evaluation
 from portfolio_env.files.atomic import read_json
 
 MARKET = pe.load_market("synthetic?bars=400&assets=3&seed=1", fit_end=300)
-FEW = {"start": 300, "resamples": 40}
+FEW = {"start": 300, "n_resamples": 40}
 TRADING = {"observation": "index", "action": "weights", "window": 1, "start": 300}
 
 
@@ -134,14 +134,14 @@ def test_policies_of_any_kind():
 
     told = TrainedAgent(Flat(), options=Flat.env_options)
     found = evaluate({"own": Own(), "flat": Flat(), "told": told}, MARKET, **FEW).comparison
-    assert found.twins["flat"] == found.twins["told"] == found.twins["own"]
+    assert found.duplicate_of["flat"] == found.duplicate_of["told"] == found.duplicate_of["own"]
 
 
 def test_a_run_by_its_folder(tmp_path):
     path = made_run(tmp_path / "run", market="synthetic?bars=400&assets=3&seed=2")
     run = load_run(path, device="cpu")
     (start, end), options = run.ranges["test"], run.env_options
-    found = evaluate({"a": str(path), "b": path, "c": run}, run.market, start=start, resamples=40)
+    found = evaluate({"a": str(path), "b": path, "c": run}, run.market, start=start, n_resamples=40)
     env = pe.PortfolioEnv(run.market, start=start, end=end, **options)
     assert all(same(found.comparison.results[n], backtest(run.model, env)) for n in "abc")
     assert f"Run({path}: algo ppo" in repr(run)

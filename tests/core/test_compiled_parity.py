@@ -102,7 +102,7 @@ class Step:
             after=after,
             tradable=tradable,
             delisted=delisted,
-            quiet=(tradable & ~delisted).all(1),
+            all_tradable=(tradable & ~delisted).all(1),
             rates=rng.uniform(0, rng.choice([0.0, 1e-3, 0.2]), (2, n)),
             impact=impact,
             interest=rng.uniform(0, 1e-2, (BARS, 3)) * rng.choice([0.0, 1.0], 3),

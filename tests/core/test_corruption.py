@@ -21,7 +21,7 @@ from portfolio_env.data.bars import read_panel
 from portfolio_env.data.downloads.store import Series, read_series, write_series
 from portfolio_env.data.load import frame_of_panel
 from portfolio_env.errors import PortfolioError
-from portfolio_env.evaluation.usage_log import FILE, Look, Trial, read_looks, record_look
+from portfolio_env.evaluation.usage_log import FILE, Trial, UsageEntry, log_usage, read_usage_log
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.files.parquet import write_parquet
@@ -78,13 +78,15 @@ def read_pipeline(path: Path) -> Any:
 
 def write_registry(folder: Path) -> Path:
     trials = (Trial("agent", "f1", True, 0.5), Trial("cash", "f2", False, None))
-    look = Look("2026-01-01", "evaluate.py run", "ppo", "2025-01-01", "2025-12-31", "h", trials)
-    record_look(folder, look)
+    look = UsageEntry(
+        "2026-01-01", "evaluate.py run", "ppo", "2025-01-01", "2025-12-31", "h", trials
+    )
+    log_usage(folder, look)
     return folder / FILE
 
 
 def read_registry(path: Path) -> Any:
-    return read_looks(path.parent)
+    return read_usage_log(path.parent)
 
 
 def write_settings(folder: Path) -> Path:

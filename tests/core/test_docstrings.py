@@ -16,7 +16,7 @@ FILES = [
 ]
 QUESTION = re.compile(r"(What|How|Who|Which|Whether|Where|Is|Does|Of|That|Those)\b")
 FRAGMENT = re.compile(r"^ +[\w*]+: (What|How|Who|Which|Of|That|Those)\b", re.MULTILINE)
-OWN_WORDS = re.compile(r"\b(mends?|mended|twins?|hand(s|ed)? on|told|stretch(es)?|anew)\b(?!:)")
+OWN_WORDS = re.compile(r"\b(mends?|mended|twins?|hand(s|ed)? on|told|stretch(es)?|anew)\b")
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef
 
 

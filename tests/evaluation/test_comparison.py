@@ -25,7 +25,7 @@ from portfolio_env.evaluation.statistics import (
 from portfolio_env.evaluation.summary import gate_sentence, overall, sentence, text_table
 
 K = 150
-FEW = {"resamples": 200}
+FEW = {"n_resamples": 200}
 
 
 def noise(seed, mean=0.0, size=K):
@@ -80,7 +80,7 @@ def test_columns_are_the_statistics_of_these_names():
     assert row["hac_p"] == growth_difference_test(*pair).p_value
     assert row["sharpe"] == own.metrics()["sharpe"]
     assert row["beta"] == metrics.beta(own.returns, other.returns)
-    records = {name: result.track_record() for name, result in FOUND.complete.items()}
+    records = {name: result.track_record() for name, result in FOUND.solvent.items()}
     drawn = resample_measures(records, DAYS, measures=["sharpe", "annual_log_growth"], **FEW)
     for measure in ("sharpe", "annual_log_growth"):
         interval = drawn.interval("worse", measure)
@@ -104,12 +104,12 @@ def test_nothing_is_claimed_of_oracles_and_ruined_accounts():
     claims = ["growth_difference", "hac_p", "deflated_sharpe", "sharpe_low", "in_confidence_set"]
     for name in ("seer", "broke", "heavy"):
         assert FOUND.table.loc[name, claims].isna().all()
-    assert set(FOUND.complete) == set(RESULTS) - {"seer", "broke"}
+    assert set(FOUND.solvent) == set(RESULTS) - {"seer", "broke"}
 
 
 def test_equal_accounts_are_one():
-    assert FOUND.twins["twin"] == "equal_weight"
-    assert set(FOUND.distinct) == set(RESULTS) - {"seer", "twin"}
+    assert FOUND.duplicate_of["twin"] == "equal_weight"
+    assert set(FOUND.unique) == set(RESULTS) - {"seer", "twin"}
     row = FOUND.table.loc["twin", ["growth_difference", "growth_difference_low"]]
     assert (row == 0).all()
     assert np.isnan(FOUND.table.loc["twin", "hac_p"])
@@ -216,7 +216,7 @@ def test_a_reference_that_was_ruined_leaves_no_comparison():
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 9, 10, 59, 60])
 def test_few_periods_leave_nothing_to_be_sure_of(steps):
     results = {"own": account(MARKET[:steps] + 0.001), "equal_weight": account(MARKET[:steps])}
-    found = compare(results, resamples=20)
+    found = compare(results, n_resamples=20)
     assert (found.superiority is None) == (steps < 60)
     assert list(found.table.index) == ["own", "equal_weight"]
     bounds = [name for name in found.table if name.endswith(("_low", "_high"))]
@@ -254,7 +254,7 @@ def test_refuses_other_dates_and_unknown_references():
     with pytest.raises(ArgumentError, match="different dates"):
         compare(RESULTS | {"other": other})
     with pytest.raises(ArgumentError, match="'nothing'"):
-        compare(RESULTS, reference="nothing")
+        compare(RESULTS, benchmark="nothing")
 
 
 def test_files(tmp_path):
@@ -306,7 +306,9 @@ def test_the_headline_is_the_table_in_few_columns():
 
 def test_comparisons_introduce_themselves():
     growth = 100 * FOUND.table["annual_log_growth"]["much_better"]
-    assert repr(FOUND).startswith(f"Comparison(much_better {growth:+.1f} % a year, 7 others; ref")
+    assert repr(FOUND).startswith(
+        f"Comparison(much_better {growth:+.1f} % a year, 7 others; benchmark "
+    )
     page = FOUND._repr_html_()
     assert page.count("<tr>") >= len(FOUND.table) and "nan" not in page
     result = RESULTS["worse"]
@@ -319,7 +321,7 @@ def test_plots_are_figures_that_show_themselves():
     figure = FOUND.plot()
     values, losses = figure.axes
     drawn = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert set(drawn) == set(FOUND.distinct)  # each account once, no oracle
+    assert set(drawn) == set(FOUND.unique)  # each account once, no oracle
     assert figure._repr_png_().startswith(b"\x89PNG")
     assert values.get_title() == "Account value" and losses.get_title() == "Drawdown"
     chosen = FOUND.plot(["seer", "worse"])

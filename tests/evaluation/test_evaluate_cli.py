@@ -158,13 +158,13 @@ def test_the_report_and_the_curves_are_written(alone):
 def test_a_second_use_of_the_test_range_is_counted_and_said(alone, tmp_path, monkeypatch, capsys):
     home = shutil.copytree(alone[0], tmp_path / "home")
     folder = home / "evaluation" / "test"
-    assert json.loads((folder / "metrics.json").read_text())["looks_before"] == 0
+    assert json.loads((folder / "metrics.json").read_text())["uses_before"] == 0
     again = command(monkeypatch, capsys, *QUICK, *RANGES, "--baselines", "momentum", "--out", home)
     assert "(evaluation 2 on this range)" in again
     assert "This is evaluation 2 on this test range" in again
     facts = json.loads((folder / "metrics.json").read_text())
     trials = {t["fingerprint"] for look in _looks(home) for t in look["trials"]}
-    assert facts["looks_before"] == 1
+    assert facts["uses_before"] == 1
     assert facts["trials"] == len(trials) - 1  # cash has no Sharpe ratio
     assert "This is evaluation 2" in (folder / "report.html").read_text()
 
@@ -224,7 +224,7 @@ def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, cap
         ([*QUICK, "--baselines", "equal_wait"], "did you mean equal_weight"),
         ([*QUICK, "--commissions", "0;10"], "give numbers such as 0,10,25"),
         ([*QUICK, "--events", "events.csv"], "events.csv"),
-        ([*QUICK, "--resamples", "0"], "resamples=0 must be"),
+        ([*QUICK, "--resamples", "0"], "n_resamples=0 must be"),
         ([*QUICK, "--capital", "-5"], "capital=-5.0 must be a finite number above 0"),
         ([*QUICK, "--capital", "5", "--lot", "-1"], "lot=-1"),
         ([*QUICK, "--capital", "5", "--costs.fixed-fee", "6"], "fixed fee of 6 eats capital=5"),

@@ -161,7 +161,7 @@ def test_seeds_are_summarised(judged):
 
 
 @pytest.mark.parametrize(
-    "title", ["Seeds", "Folds", "Choosing the best", "Reality check", "Allocation"]
+    "title", ["Seeds", "Folds", "Choosing the best", "Plausibility", "Allocation"]
 )
 def test_the_page_has_the_sections_of_a_walk_forward(judged, title):
     assert f"<h2>{title}</h2>" in page_of(judged[0])

@@ -16,13 +16,13 @@ MARKET = MarketConfig(market="synthetic?assets=3&bars=300&seed=1")
 def test_python_finds_and_writes_what_the_command_line_does(tmp_path, capsys):
     task = market_task(MARKET, tmp_path / "python")
     baselines = baseline_strategies("equal_weight,momentum,best_asset")
-    found = evaluation.evaluate(task, baselines, resamples=40, commissions=[0, 10])
+    found = evaluation.evaluate(task, baselines, n_resamples=40, commissions=[0, 10])
     assert (task.folder / "looks.json").exists()
     assert not found.folder.exists()  # nothing is written but the count of looks
     pictures = evaluation.write_evaluation(found)
     assert all(path.exists() for path in pictures.values())
     config = command.EvaluateConfig(
-        agent=False, task=MARKET, out=tmp_path / "command", resamples=40, commissions="0,10",
+        agent=False, task=MARKET, out=tmp_path / "command", n_resamples=40, commissions="0,10",
         baselines="equal_weight,momentum,best_asset",
     )  # fmt: skip
     told = command.evaluate(config)
@@ -37,7 +37,7 @@ def test_python_finds_and_writes_what_the_command_line_does(tmp_path, capsys):
 
 def test_no_range_but_the_test_range_is_counted(tmp_path):
     task = market_task(MARKET, tmp_path)
-    evaluation.evaluate(task, baseline_strategies("equal_weight"), "validation", resamples=20)
+    evaluation.evaluate(task, baseline_strategies("equal_weight"), "validation", n_resamples=20)
     assert not (tmp_path / "looks.json").exists()
 
 
@@ -47,7 +47,7 @@ def test_wrong_options_are_refused_before_anything_runs(tmp_path):
     def never(strategies):
         raise AssertionError("a backtest was begun")
 
-    for wrong in ({"resamples": 0}, {"capital": -1.0}, {"capital": 1.0, "lot": -1.0}):
+    for wrong in ({"n_resamples": 0}, {"capital": -1.0}, {"capital": 1.0, "lot": -1.0}):
         with pytest.raises(ArgumentError, match=next(iter(reversed(wrong)))):
             evaluation.evaluate(task, baselines, **wrong, progress=never)
     assert not (tmp_path / "looks.json").exists()

@@ -25,8 +25,8 @@ def test_noise_seldom_passes_and_a_sign_would_let_half_through():
     for seed in range(300):
         noise = generator.standard_t(4, 120) * 0.01
         benchmark = generator.normal(0, 0.01, 120)
-        decision = passes_gate(benchmark + noise, benchmark, DAYS, resamples=250, seed=seed)
-        gate += bool(decision)
+        decision = passes_gate(benchmark + noise, benchmark, DAYS, n_resamples=250, seed=seed)
+        gate += decision.passed
         signs += decision.estimate > 0
     assert gate / 300 <= 0.09  # 5 % and two standard errors of 300 draws
     assert 0.4 <= signs / 300 <= 0.6
@@ -35,7 +35,7 @@ def test_noise_seldom_passes_and_a_sign_would_let_half_through():
 def test_skill_passes():
     generator = np.random.default_rng(1)
     passed = sum(
-        bool(passes_gate(generator.normal(0.3, 1, 250), np.zeros(250), DAYS, resamples=300))
+        passes_gate(generator.normal(0.3, 1, 250), np.zeros(250), DAYS, n_resamples=300).passed
         for _ in range(50)
     )
     assert passed >= 45
@@ -46,7 +46,7 @@ def test_decision_agrees_with_its_bound_and_p_value():
     for drift in (-0.3, -0.05, 0.05, 0.12, 0.3):
         policy, benchmark = generator.normal(drift, 1, 200), np.zeros(200)
         decision = passes_gate(policy, benchmark, 1)
-        assert bool(decision) is decision.passed is (decision.low > 0) is (decision.p_value < 0.05)
+        assert decision.passed is (decision.low > 0) is (decision.p_value < 0.05)
         assert decision.estimate == pytest.approx(policy.mean())
         assert 0 < decision.p_value < 1
         stricter = passes_gate(policy, benchmark, 1, confidence=0.99)
@@ -60,7 +60,7 @@ def test_the_bound_is_one_sided(confidence):
     policy = np.random.default_rng(5).normal(0.3, 1, 60)
     found = passes_gate(policy, np.zeros(60), DAYS, confidence=confidence, mean_block=3, seed=2)
     means = resampled(
-        policy * DAYS, lambda taken: taken.mean(axis=0), mean_block=3, resamples=2000, seed=2
+        policy * DAYS, lambda taken: taken.mean(axis=0), mean_block=3, n_resamples=2000, seed=2
     )
     assert (means < found.low).mean() == pytest.approx(1 - confidence, abs=1e-3)
     assert found.p_value == pytest.approx((1 + (means <= 0).sum()) / 2001)
@@ -78,20 +78,20 @@ def test_a_ruined_policy_does_not_pass():
     policy = np.full(100, 0.1)
     policy[-1] = -np.inf
     decision = passes_gate(policy, np.zeros(100), DAYS)
-    assert not decision and decision.low == -np.inf and decision.p_value == 1
+    assert not decision.passed and decision.low == -np.inf and decision.p_value == 1
 
 
 def test_equal_accounts_do_not_pass():
     returns = np.random.default_rng(3).normal(size=50)
-    assert not passes_gate(returns, returns, DAYS)
+    assert not passes_gate(returns, returns, DAYS).passed
 
 
 def test_a_few_periods_do_not_pass():
     """Of noise without costs half would: one period is as likely ahead as behind."""
     for steps in (1, 3, 9):
-        decision = passes_gate(np.full(steps, 0.01), np.zeros(steps), DAYS, resamples=50)
-        assert not decision and decision.low == -np.inf and decision.estimate > 0
-    assert passes_gate(np.full(10, 0.01), np.zeros(10), DAYS, resamples=50)
+        decision = passes_gate(np.full(steps, 0.01), np.zeros(steps), DAYS, n_resamples=50)
+        assert not decision.passed and decision.low == -np.inf and decision.estimate > 0
+    assert passes_gate(np.full(10, 0.01), np.zeros(10), DAYS, n_resamples=50).passed
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_a_few_periods_do_not_pass():
         ([0.1, 0.2, 0.3], {"confidence": 0.3}, r"confidence=0.3 .* \(0.5, 1\)"),
         ([0.1, 0.2, 0.3], {"confidence": 1.0}, r"confidence=1.0 .* \(0.5, 1\)"),
         ([0.1, 0.2, 0.3], {"confidence": 1.5}, r"confidence=1.5 .* \(0.5, 1\)"),
-        ([0.1, 0.2, 0.3], {"resamples": 0}, "resamples"),
+        ([0.1, 0.2, 0.3], {"n_resamples": 0}, "n_resamples"),
     ],
 )
 def test_refusals(policy, options, message):
@@ -120,8 +120,10 @@ def test_decision_on_two_backtests():
     policy, benchmark = account(market + noise + 0.002), account(market)
     decision = gate_decision(policy, benchmark)
     assert decision == passes_gate(policy.log_returns, benchmark.log_returns, DAYS)
-    assert decision and not gate_decision(account(market - 0.002 + noise), benchmark)
-    assert gate_decision(ruined(60), account(np.zeros(200))) == (False, -np.inf, -np.inf, 1.0)
+    assert decision.passed
+    assert not gate_decision(account(market - 0.002 + noise), benchmark).passed
+    ruin = GateDecision(passed=False, estimate=-np.inf, low=-np.inf, p_value=1.0)
+    assert gate_decision(ruined(60), account(np.zeros(200))) == ruin
     with pytest.raises(ArgumentError, match="different dates"):
         gate_decision(account(market, start="2021-01-01"), benchmark)
 
@@ -140,8 +142,8 @@ def test_trades_like_the_chosen_one(decision):
 
     policy, fallback = (make_baseline(name, market) for name in ("random", "equal_weight"))
     gated = run(GatedPolicy(policy, fallback, decision))
-    assert (gated == run(policy if decision else fallback)).all()
-    assert not (gated == run(fallback if decision else policy)).all()
+    assert (gated == run(policy if decision.passed else fallback)).all()
+    assert not (gated == run(fallback if decision.passed else policy)).all()
 
 
 def test_declares_the_actions_of_the_chosen_one():

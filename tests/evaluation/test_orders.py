@@ -10,7 +10,7 @@ import portfolio_env as pe
 from baselines import make_baseline
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
-from portfolio_env.evaluation.diagnostics.implementation import practical_figures
+from portfolio_env.evaluation.diagnostics.implementation import implementation_metrics
 from portfolio_env.evaluation.orders import allocate
 from portfolio_env.evaluation.runner import Stopwatch
 
@@ -103,7 +103,7 @@ def test_a_timed_policy_answers_like_itself():
 
 def test_figures():
     busy = account(np.zeros(100), cost=0.002)  # trades both assets every day, half in each
-    figures = practical_figures({"busy": busy}, {"busy": [0.001] * 99 + [0.1]}, {"busy": 40})
+    figures = implementation_metrics({"busy": busy}, {"busy": [0.001] * 99 + [0.1]}, {"busy": 40})
     row = figures.loc["busy"]
     assert row["latency_p50_ms"] == pytest.approx(1)
     assert 1 < row["latency_p99_ms"] <= 100
@@ -120,7 +120,7 @@ def test_rounding_is_no_trade():
         name: backtest(make_baseline(name, market), pe.PortfolioEnv(market, **options))
         for name in ("buy_and_hold", "cash")
     }
-    figures = practical_figures(results, {}, {})
+    figures = implementation_metrics(results, {}, {})
     years = len(results["cash"].costs) / results["cash"].periods_per_year
     assert figures.loc["buy_and_hold", "trades_per_year"] * years == pytest.approx(3)
     assert figures.loc["buy_and_hold", "cost_bps"] == pytest.approx(10)

@@ -139,7 +139,7 @@ def test_nothing_but_cash_has_no_ratio(rate):
 
 def test_a_comparison_says_the_same_of_equal_risk_whatever_is_in_cash():
     results = {"equal_weight": held(0.0), "calm": held(0.9), "cash": held(1.0)}
-    table = compare(results, resamples=200).table
+    table = compare(results, n_resamples=200).table
     for column in ("sharpe", "sharpe_low", "sharpe_high", "deflated_sharpe"):
         assert table.at["calm", column] == pytest.approx(table.at["equal_weight", column], rel=1e-6)
         assert np.isnan(table.at["cash", column])
@@ -147,9 +147,9 @@ def test_a_comparison_says_the_same_of_equal_risk_whatever_is_in_cash():
 
 def test_intervals_resample_returns_over_cash():
     record = held(0.9, rate=RATES).track_record()
-    drawn = resample_measures({"it": record}, 252, measures=["sharpe"], resamples=20, seed=1)
+    drawn = resample_measures({"it": record}, 252, measures=["sharpe"], n_resamples=20, seed=1)
     plain = record._replace(returns=record.excess_returns)
-    again = resample_measures({"it": plain}, 252, measures=["sharpe"], resamples=20, seed=1,
+    again = resample_measures({"it": plain}, 252, measures=["sharpe"], n_resamples=20, seed=1,
                               mean_block=drawn.mean_block)  # fmt: skip
     assert np.array_equal(drawn.draws, again.draws)
 

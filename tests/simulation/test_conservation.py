@@ -99,10 +99,10 @@ def test_a_trade_in_what_cannot_be_traded_stops_its_lane(broken):
     simulator = broken(moved, lane=2)  # the last: others would tidy up
     arrays = simulator.arrays
     arrays.tradable[:, 2:] = False
-    arrays.quiet[:] = False
+    arrays.all_tradable[:] = False
     with pytest.raises(plain("errors").ConservationError, match="lane 2"):
         simulator.step(np.zeros((3, 5)))
-    arrays.tradable[:] = arrays.quiet[:] = True  # and nothing remembers that it was not
+    arrays.tradable[:] = arrays.all_tradable[:] = True  # and nothing remembers that it was not
     simulator.step(np.zeros((3, 5)), np.array([True, True, False]))
 
 

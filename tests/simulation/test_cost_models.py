@@ -148,10 +148,10 @@ def test_a_model_of_ones_own_is_equal_to_transaction_costs(mine, market):
 
 
 def test_the_differentiable_twin_reads_the_same(mine, market):
-    from agents.direct.differentiable_simulator import Economics
+    from agents.direct.differentiable_simulator import DifferentiableSimulator
 
     env = PortfolioEnv(market, window=1, costs=mine.Flat(7, 2, 1e-5))
-    twin = Economics.of(env.simulator)
+    twin = DifferentiableSimulator.of(env.simulator)
     assert twin.rates.tolist() == [[pytest.approx(7e-4)] * 3] * 2
     assert twin.rules["fixed_fee"] == 2
     assert twin.impact.shape == (119, 3)

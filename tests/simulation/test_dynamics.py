@@ -96,10 +96,10 @@ def test_moves_from_close_to_close():
     assert arrays.after.tolist() == [[2, 1, 1.5, 0.5], [1.5, 0.5, 1, 1], [2, 0.5, 1, 4]]
     assert (arrays.tradable == np.isfinite(CLOSE[:-1])).all()
     assert np.argwhere(arrays.delisted).tolist() == [[1, 2]]
-    assert not arrays.quiet.any()
+    assert not arrays.all_tradable.any()
     assert arrays.impact.shape == (0, 0)
     steady = price_market(np.ones((3, 2))).panel
-    assert market_arrays(steady, TransactionCosts(), next_open=False).quiet.all()
+    assert market_arrays(steady, TransactionCosts(), next_open=False).all_tradable.all()
 
 
 def test_moves_are_split_at_the_next_open():

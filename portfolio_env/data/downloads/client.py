@@ -60,7 +60,7 @@ class Retry:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CandleBatch:
     """Candles as the exchange sent them: in its order, with repetitions.
 
     Attributes:
@@ -122,9 +122,9 @@ class Client:
     def now(self) -> int:
         """Return the exchange's time where it states it, else this computer's; ms."""
         if self.exchange.has.get("fetchTime"):
-            told = self.ask(self.exchange.fetch_time)
-            if told is not None:
-                return int(told)
+            served = self.ask(self.exchange.fetch_time)
+            if served is not None:
+                return int(served)
         return int(time.time() * 1000)
 
     def limit(self, symbol: str) -> int | None:
@@ -136,7 +136,9 @@ class Client:
         """Return the number of candles that an empty answer can cover."""
         return self.limit(symbol) or _USUAL_LIMIT
 
-    def candles(self, symbol: str, timeframe: str, since: int, count: int | None = None) -> Answer:
+    def candles(
+        self, symbol: str, timeframe: str, since: int, count: int | None = None
+    ) -> CandleBatch:
         """Return one page of candles.
 
         Args:
@@ -155,7 +157,7 @@ class Client:
         whole = finite.all(axis=1)
         times = np.array([row[0] for row in dated], np.int64)
         idle = int((~whole & finite[:, :5].all(axis=1)).sum())
-        return Answer(times[whole], table[whole, 1:], times[~whole], idle)
+        return CandleBatch(times[whole], table[whole, 1:], times[~whole], idle)
 
     def wait(self, repetition: int, asked: float = 0.0) -> None:
         """Wait before a request is made again."""

@@ -61,7 +61,7 @@ class SeriesReport:
 
 
 @dataclass(frozen=True)
-class How:
+class DownloadOptions:
     """Options of a download: from where and how."""
 
     store: Path
@@ -73,8 +73,8 @@ class How:
 class Writer:
     """Series that grows in memory and, at intervals, on disk."""
 
-    def __init__(self, how: How, series: Series) -> None:
-        self.how = how
+    def __init__(self, options: DownloadOptions, series: Series) -> None:
+        self.options = options
         self.series = series
         self.new = self.duplicates = self.conflicts = self.disorder = 0
         self.incomplete = self.without_volume = 0
@@ -84,14 +84,14 @@ class Writer:
     def add(self, page: Page) -> None:
         """Add a page."""
         self._pages.append(page)
-        if time.monotonic() - self._written >= self.how.flush_seconds:
+        if time.monotonic() - self._written >= self.options.flush_seconds:
             self.flush()
 
     def flush(self) -> None:
         """Write what is new."""
         if pages := self._pages:
             self.series, merged = add_candles(
-                self.how.store,
+                self.options.store,
                 self.series,
                 np.concatenate([page.times for page in pages]),
                 np.concatenate([page.bars for page in pages]),
@@ -107,24 +107,26 @@ class Writer:
         self._written = time.monotonic()
 
 
-def download(client: Client, how: How, symbol: str, start: int | None, end: int) -> SeriesReport:
+def download(
+    client: Client, options: DownloadOptions, symbol: str, start: int | None, end: int
+) -> SeriesReport:
     """Download the parts of a range that a stored series lacks.
 
     What has been fetched is written every so often, at the end, and when it is interrupted.
 
     Args:
         client: The exchange, made ready.
-        how: Options of the download.
+        options: Options of the download.
         symbol: One of the exchange's, or not (the report then says so).
         start: When the first candle opens, ms; None continues the series where it ends, and asks
             again for what it lacks of the 30 days before.
         end: All open before it, ms.
     """
-    report = SeriesReport(client.name, symbol, how.timeframe)
+    report = SeriesReport(client.name, symbol, options.timeframe)
     retries = client.retries
     try:
         client.check(symbol)
-        writer = Writer(how, open_series(how.store, client.name, symbol, how.timeframe))
+        writer = Writer(options, open_series(options.store, client.name, symbol, options.timeframe))
     except PortfolioError as error:
         return replace(report, error=str(error))
     if start is None:
@@ -133,7 +135,7 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
     problem = None
     try:
         try:
-            problem = _complete(client, how, writer, start, end)
+            problem = _complete(client, options, writer, start, end)
         finally:
             writer.flush()
     except PortfolioError as error:
@@ -141,11 +143,11 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
     series = writer.series
     n_rows = len(series.times)
     if not n_rows and problem is None:
-        problem = f"{client.name} has no candles of {symbol} {how.timeframe} in this range"
+        problem = f"{client.name} has no candles of {symbol} {options.timeframe} in this range"
         if writer.incomplete:
             what = "volume" if writer.without_volume == writer.incomplete else "a number"
             problem = (
-                f"{client.name} gives {writer.incomplete} candles of {symbol} {how.timeframe} "
+                f"{client.name} gives {writer.incomplete} candles of {symbol} {options.timeframe} "
                 f"without {what}, which are not stored: choose a symbol that is traded, or load "
                 "its closes from a file"
             )
@@ -166,30 +168,33 @@ def download(client: Client, how: How, symbol: str, start: int | None, end: int)
     )
 
 
-def _complete(client: Client, how: How, writer: Writer, start: int, end: int) -> str | None:
+def _complete(
+    client: Client, options: DownloadOptions, writer: Writer, start: int, end: int
+) -> str | None:
     """Download the parts of [start, end) that a series does not cover; return what is withheld."""
     from tqdm import tqdm
 
-    symbol, step = writer.series.symbol, milliseconds(how.timeframe)
+    symbol, step = writer.series.symbol, milliseconds(options.timeframe)
     parts = uncovered(writer.series.covered, start, end)
     problems = []
     total = sum(high - low for low, high in parts) // step
     with tqdm(
         total=total,
-        desc=f"{symbol} {how.timeframe}",
+        desc=f"{symbol} {options.timeframe}",
         unit=" candles",
-        disable=None if how.progress else True,
+        disable=None if options.progress else True,
     ) as bar:
         for low, high in parts:
-            for page in Pager(client, symbol, how.timeframe).pages(low, high):
+            for page in Pager(client, symbol, options.timeframe).pages(low, high):
                 writer.add(page)
                 bar.update((page.reached - low) // step)
                 low = page.reached
                 if page.withheld is not None:
                     problems.append(
-                        f"{client.name} gives only the newest candles of {how.timeframe}, those "
-                        f"from {moment(page.withheld[0])} to {moment(page.withheld[1])} are lost: "
-                        "take a longer timeframe or another exchange"
+                        f"{client.name} gives only the newest candles of {options.timeframe}, "
+                        f"those from {moment(page.withheld[0])} to "
+                        f"{moment(page.withheld[1])} are lost: take a longer timeframe or "
+                        "another exchange"
                     )
     return "; ".join(problems) or None
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from portfolio_env.checks import check_integer
 from portfolio_env.data.downloads.client import Client, Retry
-from portfolio_env.data.downloads.download import How, SeriesReport, download
+from portfolio_env.data.downloads.download import DownloadOptions, SeriesReport, download
 from portfolio_env.data.downloads.store import Range, milliseconds, read_series, stored
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.market.timeline import as_timestamp
@@ -80,10 +80,10 @@ def fetch(
     if not names:
         raise ArgumentError("there are no symbols: give at least one, e.g. 'BTC/USDT'")
     client = _client(exchange, names, timeframe, retry)
-    how = How(Path(store), timeframe, progress, flush_seconds)
+    options = DownloadOptions(Path(store), timeframe, progress, flush_seconds)
     with client.ready():
         start, end = _range(timeframe, since, until, bars, _now(client, clock))
-        return [download(client, how, name, start, end) for name in names]
+        return [download(client, options, name, start, end) for name in names]
 
 
 def update(
@@ -118,12 +118,12 @@ def update(
     chosen = exchange if exchange is None or isinstance(exchange, str) else str(exchange.id)
     groups, reports = _stored_groups(store, chosen, timeframe, symbols)
     for (name, length), names in groups.items():
-        how = How(Path(store), length, progress, flush_seconds)
+        options = DownloadOptions(Path(store), length, progress, flush_seconds)
         try:
             client = _client(name if chosen is None else exchange, names, length, retry)
             with client.ready():
                 end = _end(length, _now(client, clock))
-                done = [download(client, how, symbol, None, end) for symbol in names]
+                done = [download(client, options, symbol, None, end) for symbol in names]
         except PortfolioError as error:
             done = [SeriesReport(name, symbol, length, error=str(error)) for symbol in names]
         reports += done

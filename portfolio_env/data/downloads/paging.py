@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from portfolio_env.data.downloads.client import Answer, Client
+from portfolio_env.data.downloads.client import CandleBatch, Client
 from portfolio_env.data.downloads.store import Range, Times, milliseconds, moment, uncovered
 from portfolio_env.errors import DataError
 from portfolio_env.market.panel import FloatArray
@@ -107,7 +107,7 @@ class Pager:
             )
             since = cursor
 
-    def _ask(self, cursor: int, end: int) -> tuple[Answer, Times]:
+    def _ask(self, cursor: int, end: int) -> tuple[CandleBatch, Times]:
         """Return an answer, and the times of its candles in [cursor, end)."""
         count = -(-(end - cursor) // milliseconds(self.timeframe))
         answer = self.client.candles(self.symbol, self.timeframe, cursor, count)

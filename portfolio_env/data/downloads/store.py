@@ -36,7 +36,7 @@ LOCK = ".lock"
 
 _LATEST = 9_214_646_400_000  # ms; dates end in 2262
 _NAMES = ("exchange", "symbol", "timeframe")
-_MEND = "delete the file and download it again"
+_FIX = "delete the file and download it again"
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def read_series(path: str | os.PathLike[str]) -> Series:
     """
     import pyarrow as pa
 
-    table = read_parquet(path, mend=_MEND)
+    table = read_parquet(path, fix=_FIX)
     metadata = {
         key.decode(errors="replace"): value.decode(errors="replace")
         for key, value in (table.schema.metadata or {}).items()
@@ -164,14 +164,14 @@ def read_series(path: str | os.PathLike[str]) -> Series:
         times = table["date"].cast(pa.timestamp("ms", "UTC")).to_numpy()
         bars = np.stack([table[name].to_numpy() for name in BAR_FIELDS], axis=1).astype(np.float64)
     except (TypeError, ValueError, pa.ArrowException) as error:
-        raise DataError(f"{path} holds an invalid candle ({error}); {_MEND}") from error
+        raise DataError(f"{path} holds an invalid candle ({error}); {_FIX}") from error
     exchange, symbol, timeframe = (metadata[name] for name in _NAMES)
     times = times.astype("M8[ms]").astype(np.int64)
     series = Series(exchange, symbol, timeframe, times, bars, ranges)
     if any(abs(time) > _LATEST for time in (*np.ravel(ranges), *times[:1], *times[-1:])):
-        raise DataError(f"{path} holds times that no calendar has; {_MEND}")
+        raise DataError(f"{path} holds times that no calendar has; {_FIX}")
     if (np.diff(times) <= 0).any() or not np.isfinite(bars).all():
-        raise DataError(f"{path} holds candles out of order or incomplete ones; {_MEND}")
+        raise DataError(f"{path} holds candles out of order or incomplete ones; {_FIX}")
     return series
 
 

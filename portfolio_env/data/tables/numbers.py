@@ -71,10 +71,10 @@ def read_numbers(values: pd.Series[Any], origin: Origin) -> FloatArray:
         if wrong.any():
             first = str(values.iloc[int(wrong.argmax())]).strip()
             doubtful = _EITHER.fullmatch(first)
-            mend = (
+            fix = (
                 "write it without the comma, as it may separate thousands or decimals"
                 if doubtful
                 else "correct it"
             )
-            origin.refuse(wrong, f"{values.name} is not a number:", mend, values.iloc.__getitem__)
+            origin.refuse(wrong, f"{values.name} is not a number:", fix, values.iloc.__getitem__)
     return numbers

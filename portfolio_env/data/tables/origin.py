@@ -50,7 +50,7 @@ class Origin:
         self,
         faulty: npt.NDArray[np.bool_],
         problem: str,
-        mend: str,
+        fix: str,
         value: Callable[[int], object] | None = None,
     ) -> None:
         """Refuse the source if any row is faulty; name the first one, and its value if known."""
@@ -60,7 +60,7 @@ class Origin:
             shown = "" if value is None else f" {str(value(at))!r}"
             more = f" (and {len(positions) - 1} more)" if len(positions) > 1 else ""
             number = self.number(at)
-            raise DataError(f"{self.name}, {self.unit} {number}{more}: {problem}{shown}; {mend}")
+            raise DataError(f"{self.name}, {self.unit} {number}{more}: {problem}{shown}; {fix}")
 
     def number(self, at: int) -> int:
         """The number of the row at a position."""

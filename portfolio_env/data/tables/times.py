@@ -16,7 +16,7 @@ import pandas as pd
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.market.timeline import Timestamps
 
-_MEND = "write it as 2020-01-31 or 2020-01-31T09:30:00Z"
+_FIX = "write it as 2020-01-31 or 2020-01-31T09:30:00Z"
 _ZONE = r"[T ]\d.*?\s?(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"  # of an ISO 8601 time; a date has none
 _RANGE = np.array(["1678-01-01", "2262-01-01"], "datetime64[us]")  # what datetime64[ns] can hold
 _DAY = np.timedelta64(1, "D")
@@ -89,11 +89,11 @@ def period_ends(times: Timestamps, origin: Origin) -> Timestamps:
     """Labels that all begin a month or a week become its last day (quarters, years too)."""
     if not _may_begin_periods(times):
         return times
-    mend = "are labelled by its last day, when their close is known"
+    fix = "are labelled by its last day, when their close is known"
     weeks = np.unique(times)
     apart = np.diff(weeks)
     if len(apart) > 1 and (_weekdays(weeks) == 0).all() and np.median(apart) == 7 * _DAY:
-        origin.warn(f"bars dated on the Monday of each week {mend}")
+        origin.warn(f"bars dated on the Monday of each week {fix}")
         return times + 6 * _DAY
     months = times.astype("datetime64[M]")
     steps = np.diff(np.unique(months)).astype(np.int64)
@@ -102,7 +102,7 @@ def period_ends(times: Timestamps, origin: Origin) -> Timestamps:
     length = int(np.median(steps))
     if length > 1 and (months.astype(np.int64) % length != 0).any():
         return times
-    origin.warn(f"bars dated on the first day of each month {mend}")
+    origin.warn(f"bars dated on the first day of each month {fix}")
     return _last_days(months + length)
 
 
@@ -160,7 +160,7 @@ def _exchange_days(times: Timestamps, origin: Origin) -> Timestamps:
 
 def _parsed(dates: pd.Series[Any], origin: Origin) -> tuple[Timestamps, Timestamps, bool]:
     """Instants (UTC where a zone is known), the same on their own clock, and whether it is."""
-    origin.refuse(dates.isna().to_numpy(), "there is no date", _MEND)
+    origin.refuse(dates.isna().to_numpy(), "there is no date", _FIX)
     if isinstance(dates.dtype, pd.PeriodDtype):
         ends = dates.dt.end_time.dt.normalize()
         starts = dates.dt.start_time
@@ -171,7 +171,7 @@ def _parsed(dates: pd.Series[Any], origin: Origin) -> tuple[Timestamps, Timestam
         instants = dates.dt.tz_convert(None) if zoned else dates
         rough = instants.to_numpy("datetime64[us]")
         good = (rough >= _RANGE[0]) & (rough < _RANGE[1])
-        origin.refuse(~good, "unreadable date", _MEND, dates.iloc.__getitem__)
+        origin.refuse(~good, "unreadable date", _FIX, dates.iloc.__getitem__)
         exact = instants.to_numpy("datetime64[ns]")
         return exact, wall.to_numpy("datetime64[ns]"), zoned
     if pd.api.types.is_float_dtype(dates.dtype):
@@ -201,11 +201,11 @@ def _of_texts(
         parsed, zones = _in_words(codes, texts, origin), zones.iloc[:0].reindex(texts.index)
     rough = parsed.to_numpy("datetime64[us]")
     good = (rough >= _RANGE[0]) & (rough < _RANGE[1])  # False for NaT
-    origin.refuse(~good[codes], "unreadable date", _MEND, label)
+    origin.refuse(~good[codes], "unreadable date", _FIX, label)
     has_zone = zones.notna().to_numpy()
-    mend = "write all dates with one, best in UTC"
+    fix = "write all dates with one, best in UTC"
     what = "a time zone other than that of the first row (there is one in some rows only):"
-    origin.refuse(has_zone[codes] != has_zone[codes[:1]], what, mend, label)
+    origin.refuse(has_zone[codes] != has_zone[codes[:1]], what, fix, label)
     exact = parsed.to_numpy("datetime64[ns]")
     wall = exact
     if has_zone.all():

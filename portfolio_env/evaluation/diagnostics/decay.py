@@ -143,7 +143,7 @@ def signal_decay(
     panel: PricePanel,
     lags: Sequence[int] = (0, 1, 2, 5, 10),
     *,
-    resamples: int = 1000,
+    n_resamples: int = 1000,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Return the growth of weights that are held with a lag of so many bars.
@@ -156,7 +156,7 @@ def signal_decay(
         result: The backtest.
         panel: Prices of the market that it ran on.
         lags: Bars of delay, each at least 0.
-        resamples: Number of bootstrap resamples.
+        n_resamples: Number of bootstrap resamples.
         seed: Seed of the bootstrap.
 
     Returns:
@@ -181,7 +181,7 @@ def signal_decay(
         if (earned <= -1).any():
             raise ArgumentError(f"weights that are {lag} bars late lose everything in one bar.")
         own = np.log1p(earned)
-        edge = growth_difference(own, equal, year, resamples=resamples, seed=seed)
+        edge = growth_difference(own, equal, year, n_resamples=n_resamples, seed=seed)
         rows[lag] = (float(own.mean() * year), edge.estimate, edge.low, edge.high)
     columns = ["growth", "edge", "low", "high"]
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("lag")

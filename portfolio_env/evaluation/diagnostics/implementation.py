@@ -10,7 +10,7 @@ from portfolio_env.evaluation.backtest import BacktestResult
 ROUNDING = 1e-9  # smallest trade, as a fraction of the account's value
 
 
-def practical_figures(
+def implementation_metrics(
     results: Mapping[str, BacktestResult],
     seconds: Mapping[str, Sequence[float]],
     parameter_bytes: Mapping[str, int],

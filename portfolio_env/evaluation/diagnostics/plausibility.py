@@ -44,7 +44,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, eq=False)
-class RealityCheck:
+class PlausibilityCheck:
     """Measurements of a backtest, and the checks that it failed.
 
     Attributes:
@@ -70,7 +70,7 @@ class RealityCheck:
         return not self.suspicious
 
 
-def reality_check(
+def plausibility_check(
     result: BacktestResult,
     market: Market | PricePanel,
     *,
@@ -79,7 +79,7 @@ def reality_check(
     bounds: Bounds | None = None,
     capital: float | None = None,
     execution: Literal["close", "next_open"] = "close",
-) -> RealityCheck:
+) -> PlausibilityCheck:
     """Check a backtest for the signs of common mistakes.
 
     ``sharpe``: the Sharpe ratio. ``timing`` and ``foresight``: see the functions of these names;
@@ -129,7 +129,7 @@ def reality_check(
     }
     columns = ["value", "bound", "suspicious", "meaning"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("check")
-    return RealityCheck(table.astype({"value": float, "bound": float, "suspicious": bool}))
+    return PlausibilityCheck(table.astype({"value": float, "bound": float, "suspicious": bool}))
 
 
 def timing(result: BacktestResult, panel: PricePanel) -> tuple[float, float, float]:
@@ -266,7 +266,7 @@ def capacity(
     return (edge / per_root) ** 2 if per_root > 0 else np.inf
 
 
-def reality_sentences(checks: Mapping[str, RealityCheck]) -> list[str]:
+def plausibility_sentences(checks: Mapping[str, PlausibilityCheck]) -> list[str]:
     """Return one sentence per check that a strategy failed, with its numbers."""
     return [
         f"{name}: {check} is {row['value']:.4g}, plausible is "

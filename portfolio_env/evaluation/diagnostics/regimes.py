@@ -156,12 +156,12 @@ def detection_scores(
         stays = float(back[-1] + 1) if len(back) else 0.0
         settled.append(stays if left[-1] else np.inf)
     alarms = int((regimes[1:] != regimes[:-1]).sum())
-    told = int(np.isfinite(first).sum())
+    hits = int(np.isfinite(first).sum())
     return DetectionScores(
-        detected=told / len(rows),
+        detected=hits / len(rows),
         detection_lag=sorted(first)[len(first) // 2],  # without a mean of infinite ones
         adaptation=sorted(settled)[len(settled) // 2],
-        false_alarms=(alarms - told) * periods_per_year / n,
+        false_alarms=(alarms - hits) * periods_per_year / n,
     )
 
 

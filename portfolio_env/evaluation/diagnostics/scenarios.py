@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
-from portfolio_env.market.timeline import Moment, row_of
+from portfolio_env.market.timeline import TimeLike, row_of
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.cost_models import CostModel, Costs, checked_rates
 from portfolio_env.simulation.costs import TransactionCosts
@@ -30,8 +30,8 @@ class Scenario:
         assets: Affected assets; None is all.
     """
 
-    start: Moment | None = None
-    end: Moment | None = None
+    start: TimeLike | None = None
+    end: TimeLike | None = None
     assets: Sequence[str] | None = None
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
@@ -61,7 +61,7 @@ class Scenario:
         return where
 
     def _drawn(
-        self, panel: PricePanel, at: Moment | None, bars: int, generator: np.random.Generator
+        self, panel: PricePanel, at: TimeLike | None, bars: int, generator: np.random.Generator
     ) -> tuple[int, int]:
         """Return so many bars from a moment on, or from one drawn so that they fit the range."""
         start, end = self._rows(panel)
@@ -88,7 +88,7 @@ class PriceGap(Scenario):
     """
 
     size: float = 0.2
-    at: Moment | None = None
+    at: TimeLike | None = None
 
     def __post_init__(self) -> None:
         """Check the size."""
@@ -238,7 +238,7 @@ class Outage(Scenario):
     """
 
     bars: int = 5
-    at: Moment | None = None
+    at: TimeLike | None = None
 
     def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
         """Return the panel without the bars."""

@@ -58,7 +58,7 @@ def growth_in(results: Mapping[str, BacktestResult], windows: Windows) -> pd.Dat
     return growth.loc[list(results), list(windows)]
 
 
-def told_regimes(
+def filtered_regimes(
     panel: PricePanel, train: tuple[int, int], rows: tuple[int, int]
 ) -> tuple[RegimeModel, NDArray[np.int64]]:
     """Return the filtered regime of the market at every bar of a range.
@@ -78,9 +78,9 @@ def told_regimes(
         PortfolioError: If statsmodels is not installed.
     """
     close = panel.close[: rows[1]]
-    moves = close[1:] / close[:-1] - 1  # moves[k] is known at bar k + 1
-    known = np.isfinite(moves)
-    mean = np.where(known, moves, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
+    returns = close[1:] / close[:-1] - 1  # moves[k] is known at bar k + 1
+    known = np.isfinite(returns)
+    mean = np.where(known, returns, 0.0).sum(axis=1) / np.maximum(known.sum(axis=1), 1)
     model = fit_regimes(mean[train[0] : train[1] - 1])
     return model, regime_path(model.filtered(mean))[rows[0] - 1 : rows[1] - 1]
 
@@ -118,7 +118,7 @@ def seeds_summary(
     groups: Mapping[str, Sequence[str]],
     measures: Sequence[str],
     *,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
 ) -> dict[str, dict[str, Interval]]:
     """Return the interquartile mean over seeds of some measures, with its interval.
 
@@ -129,21 +129,21 @@ def seeds_summary(
         table: One row per strategy, of ``Comparison``.
         groups: Rows that differ by their seed alone, at least 2, by name.
         measures: Columns.
-        resamples: Number of bootstrap resamples.
+        n_resamples: Number of bootstrap resamples.
 
     Returns:
         Intervals by group and measure; NaN where a seed has no number, as that of a ruined account.
     """
     return {
         group: {
-            measure: _over_seeds(table.loc[list(names), measure].to_numpy(np.float64), resamples)
+            measure: _over_seeds(table.loc[list(names), measure].to_numpy(np.float64), n_resamples)
             for measure in measures
         }
         for group, names in groups.items()
     }
 
 
-def _over_seeds(scores: NDArray[np.float64], resamples: int) -> Interval:
+def _over_seeds(scores: NDArray[np.float64], n_resamples: int) -> Interval:
     if np.isfinite(scores).all():
-        return seeds_interval(scores, resamples=resamples)
+        return seeds_interval(scores, n_resamples=n_resamples)
     return Interval(np.nan, np.nan, np.nan, np.nan)

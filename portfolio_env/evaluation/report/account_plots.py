@@ -28,14 +28,14 @@ SLICES = 10  # slices of a donut; the smaller holdings share one more
 
 
 def growth_with_bands(
-    results: Mapping[str, BacktestResult], bands: Bands, reference: str
+    results: Mapping[str, BacktestResult], bands: Bands, benchmark: str
 ) -> "Figure":
-    """Plot one small chart per account: its value, its band, and the reference in grey.
+    """Plot one small chart per account: its value, its band, and the benchmark in grey.
 
     Args:
         results: Backtests over the same dates, by the name to show.
         bands: Bands of every account, see ``growth_bands``.
-        reference: Name of the account that is drawn with every other.
+        benchmark: Name of the account that is drawn with every other.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -45,13 +45,13 @@ def growth_with_bands(
     grid = figure.subplots(rows, COLUMNS, squeeze=False, sharex=True).ravel()
     for spare in grid[len(results) :]:
         spare.remove()
-    other = results[reference].values / results[reference].values[0]
+    other = results[benchmark].values / results[benchmark].values[0]
     for axes, (name, result) in zip(grid, results.items(), strict=False):
         low, high = bands.low[name], bands.high[name]
         axes.fill_between(
             result.timestamps[bands.at], low, high, color="#1f77b4", alpha=0.18, linewidth=0
         )
-        axes.plot(results[reference].timestamps, other, color="#6e7781", linewidth=0.8)
+        axes.plot(results[benchmark].timestamps, other, color="#6e7781", linewidth=0.8)
         own = result.values / result.values[0]
         axes.plot(result.timestamps, own, color="#1f77b4", linewidth=1.1)
         axes.set_title(plot_label(name), fontsize="medium")

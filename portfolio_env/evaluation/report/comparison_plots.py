@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def growth_differences(comparison: Comparison) -> "Figure":
-    """Plot yearly growth less that of the reference with its interval, the best at the top.
+    """Plot yearly growth less that of the benchmark with its interval, the best at the top.
 
     Args:
         comparison: Result of ``compare``.
@@ -29,8 +29,8 @@ def growth_differences(comparison: Comparison) -> "Figure":
     Raises:
         PortfolioError: If matplotlib is not installed.
     """
-    complete = comparison.complete
-    names = [n for n in comparison.distinct if n in complete and n != comparison.reference]
+    solvent = comparison.solvent
+    names = [n for n in comparison.unique if n in solvent and n != comparison.benchmark]
     rows = 100 * comparison.table.loc[names, ["growth_difference", *_BOUNDS]].to_numpy(float)
     figure = new_figure((WIDTH, 1.2 + 0.27 * len(names)), DOTS_PER_INCH)
     axes = figure.subplots()
@@ -43,7 +43,7 @@ def growth_differences(comparison: Comparison) -> "Figure":
     axes.set_ylim(len(names) - 0.5, -0.5)  # the first at the top
     axes.grid(axis="x", alpha=0.3)
     axes.set_xlabel("% a year, with 95 % interval")
-    other = plot_label(comparison.reference.replace("_", " "))
+    other = plot_label(comparison.benchmark.replace("_", " "))
     axes.set_title(f"Log growth after costs, less that of {other}")
     return figure
 
@@ -72,8 +72,8 @@ def risk_return(
     figure = new_figure((WIDTH, 6.5), DOTS_PER_INCH)
     axes = figure.subplots()
     known = np.isfinite(panel.close).all(axis=0)
-    moves = panel.close[1:, known] / panel.close[:-1, known] - 1
-    assets = _risk_return(moves, panel.bars_per_year())
+    returns = panel.close[1:, known] / panel.close[:-1, known] - 1
+    assets = _risk_return(returns, panel.bars_per_year())
     axes.scatter(assets[:, 0], assets[:, 1], s=14, color=OTHERS, label="assets", zorder=1)
     if hindsight is not None:
         line: dict[str, Any] = {"color": "#57606a", "linewidth": 1.2}

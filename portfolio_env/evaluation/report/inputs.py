@@ -11,12 +11,12 @@ import pandas as pd
 
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
-from portfolio_env.evaluation.diagnostics.implementation import practical_figures
+from portfolio_env.evaluation.diagnostics.implementation import implementation_metrics
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.runner import BacktestRuns
 from portfolio_env.evaluation.summary import caveats, gate_sentences
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
-from portfolio_env.evaluation.usage_log import Look
+from portfolio_env.evaluation.usage_log import UsageEntry
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import Windows, as_timestamp
 from portfolio_env.simulation.cost_models import Costs
@@ -40,7 +40,7 @@ class ReportInputs:
         folds: First and last moment of each fold of a walk forward by name; empty without.
         warnings: Caveats above the table, e.g. that a test range was used twice.
         gate: Decisions of the gate, a sentence per agent and fold.
-        practical: Result of ``practical_figures``.
+        implementation: Result of ``implementation_metrics``.
         growth_by_cost: One row per strategy, one column per commission; None without.
         orders: Results of ``allocate`` by strategy.
         capital: Allocated capital; None without.
@@ -61,7 +61,7 @@ class ReportInputs:
     folds: Windows = field(default_factory=dict)
     warnings: Sequence[str] = ()
     gate: Sequence[str] = ()
-    practical: pd.DataFrame | None = None
+    implementation: pd.DataFrame | None = None
     growth_by_cost: pd.DataFrame | None = None
     orders: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     capital: float | None = None
@@ -83,8 +83,8 @@ def report_inputs(
     split: str,
     runs: BacktestRuns,
     comparison: Comparison,
-    look: Look,
-    earlier: Sequence[Look],
+    use: UsageEntry,
+    earlier: Sequence[UsageEntry],
     gates: Sequence[ValidationGate] = (),
     **further: Any,
 ) -> ReportInputs:
@@ -95,14 +95,14 @@ def report_inputs(
         split: The evaluated range.
         runs: Result of ``run_backtests``.
         comparison: Result of ``compare``.
-        look: The present use of the range.
+        use: The present use of the range.
         earlier: Earlier uses of the test range.
         gates: The validation gates of the agents.
         **further: Other fields of ``ReportInputs``: orders and capital, events, hindsight.
     """
     whole, last, windows = task.whole, task.folds[-1], task.windows
     rows = whole.rows(split)
-    title = f"{split}: {look.first} to {look.last}"
+    title = f"{split}: {use.first} to {use.last}"
     title += f" in {len(windows)} folds" if windows else ""
     title += ", per year, after costs"
     title += f" (evaluation {len(earlier) + 1} on this range)" if earlier else ""
@@ -119,9 +119,9 @@ def report_inputs(
         agents=task.agents,
         seeds=task.seeds if split != "validation" else {},
         folds=windows,
-        warnings=caveats(task, split, look, earlier),
+        warnings=caveats(task, split, use, earlier),
         gate=gate_sentences(task, gates),
-        practical=practical_figures(
+        implementation=implementation_metrics(
             comparison.results,
             runs.seconds,
             {name: agent.parameter_bytes for name, agent in last.agents.items()},
@@ -133,14 +133,14 @@ def report_inputs(
         facts={
             "split": split,
             **({"folds": window_texts(windows)} if windows else {}),
-            "model": look.model,
-            "first_decision": look.first,
-            "last_bar": look.last,
-            "steps": len(comparison.results[comparison.reference].costs),
-            "periods_per_year": comparison.results[comparison.reference].periods_per_year,
+            "model": use.model,
+            "first_decision": use.first,
+            "last_bar": use.last,
+            "steps": len(comparison.results[comparison.benchmark].costs),
+            "periods_per_year": comparison.results[comparison.benchmark].periods_per_year,
             "market_hash": whole.market.hash,
-            "looks_before": len(earlier),
-            "command": look.command,
+            "uses_before": len(earlier),
+            "command": use.command,
         },
         **further,
     )
@@ -156,8 +156,8 @@ def window_texts(windows: Windows) -> dict[str, str]:
 
 def drawable(comparison: Comparison) -> dict[str, BacktestResult]:
     """Return the accounts that were not ruined, without duplicates, best first."""
-    complete = comparison.complete
-    return {name: result for name, result in comparison.distinct.items() if name in complete}
+    solvent = comparison.solvent
+    return {name: result for name, result in comparison.unique.items() if name in solvent}
 
 
 def number_text(form: str) -> Callable[[float], str]:
@@ -165,8 +165,8 @@ def number_text(form: str) -> Callable[[float], str]:
     return lambda value: "" if np.isnan(value) else form.format(round(value, 9) + 0.0)
 
 
-def with_difference(growth: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Return growth in % as text, in brackets less that of the reference in the same column."""
-    ahead = growth - growth.loc[reference]
+def with_difference(growth: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """Return growth in % as text, in brackets less that of the benchmark in the same column."""
+    ahead = growth - growth.loc[benchmark]
     own = (100 * growth).map(number_text("{:+.1f}"))
     return own + (100 * ahead).map(number_text(" [{:+.1f}]"))

@@ -50,24 +50,24 @@ class Style:
 
 
 def styles(
-    names: Sequence[str], *, reference: str | None = None, agents: Collection[str] = ()
+    names: Sequence[str], *, benchmark: str | None = None, agents: Collection[str] = ()
 ) -> dict[str, Style]:
     """Return the same line for the same account in every plot, by name.
 
-    The reference is black and agents are drawn wider; beyond ``MAX_CURVES`` accounts the last are
+    The benchmark is black and agents are drawn wider; beyond ``MAX_CURVES`` accounts the last are
     thin and grey.
 
     Args:
         names: Accounts, the most interesting first.
-        reference: The one that the others are compared with.
+        benchmark: The one that the others are compared with.
         agents: Names of accounts that are always shown.
     """
-    first = [*(n for n in names if n == reference), *(n for n in names if n in agents)]
+    first = [*(n for n in names if n == benchmark), *(n for n in names if n in agents)]
     shown = [*first, *(n for n in names if n not in first)][:MAX_CURVES]
     colors = cycle(COLORS)
     found = {}
     for name in (name for name in names if name in shown):
-        color = "black" if name == reference else next(colors)
+        color = "black" if name == benchmark else next(colors)
         width, order = (1.8, 3) if name in first else (1.1, 2)
         found[name] = Style(color, width, label=name, zorder=order)
     others = [name for name in names if name not in shown]
@@ -240,7 +240,7 @@ def growth_bands(
     *,
     mean_block: float,
     confidence: float = 0.95,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     seed: int = 0,
 ) -> Bands:
     """Return pointwise bootstrap intervals of the value of each account.
@@ -253,7 +253,7 @@ def growth_bands(
         log_returns: (K,) finite log returns by name, all over the same periods.
         mean_block: Mean block length in periods, at least 1.
         confidence: Coverage at each point, in (0, 1).
-        resamples: Number of resamples.
+        n_resamples: Number of resamples.
         seed: Seed of the resampling.
     """
     series = np.column_stack([np.asarray(own, np.float64) for own in log_returns.values()])
@@ -263,7 +263,7 @@ def growth_bands(
         """Return (P - 1, S, R) cumulated log returns at all points but the first."""
         return np.cumsum(np.add.reduceat(taken, at[:-1], axis=0), axis=0)
 
-    drawn = resampled(series, paths, mean_block=mean_block, resamples=resamples, seed=seed)
+    drawn = resampled(series, paths, mean_block=mean_block, n_resamples=n_resamples, seed=seed)
     tail = (1 - confidence) / 2
     # The first value is fixed: a band starts at 1.
     bounds = np.quantile(np.exp(drawn), [tail, 1 - tail], axis=-1)

@@ -21,15 +21,15 @@ from portfolio_env.evaluation.report.inputs import (
 )
 from portfolio_env.evaluation.report.plots import growth_bands
 from portfolio_env.evaluation.report.robustness import (
-    decay_chapter,
-    overfitting_chapter,
-    reality_chapter,
+    decay_section,
+    overfitting_section,
+    plausibility_section,
 )
 from portfolio_env.evaluation.report.subperiods import (
-    blocks_chapter,
-    events_chapter,
-    regimes_chapter,
-    seeds_chapter,
+    blocks_section,
+    events_section,
+    regimes_section,
+    seeds_section,
 )
 from portfolio_env.evaluation.report.tear_sheet import drawdown_texts, tear_sheet
 from portfolio_env.evaluation.summary import LEGEND, overall, sentence, text_table
@@ -67,21 +67,21 @@ def write_report(
     """
     page = Page(Path(folder))
     drawn = plots.styles(
-        list(comparison.distinct), reference=comparison.reference, agents=inputs.agents
+        list(comparison.unique), benchmark=comparison.benchmark, agents=inputs.agents
     )
     _verdict(page, comparison, inputs)
-    seeds_chapter(page, comparison, inputs)
-    blocks_chapter(page, comparison, inputs)
-    overfitting_chapter(page, comparison)
+    seeds_section(page, comparison, inputs)
+    blocks_section(page, comparison, inputs)
+    overfitting_section(page, comparison)
     _growth(page, comparison, drawn)
     _weights(page, comparison, inputs)
     _risk(page, comparison, inputs, drawn)
     _returns(page, comparison)
     _tear_sheets(page, comparison, inputs)
-    regimes_chapter(page, comparison, inputs)
-    events_chapter(page, comparison, inputs)
-    reality_chapter(page, comparison, inputs)
-    decay_chapter(page, comparison, inputs, drawn)
+    regimes_section(page, comparison, inputs)
+    events_section(page, comparison, inputs)
+    plausibility_section(page, comparison, inputs)
+    decay_section(page, comparison, inputs, drawn)
     _practice(page, comparison, inputs, drawn)
     _network(page, inputs)
     _details(page, comparison, inputs)
@@ -102,7 +102,7 @@ def _verdict(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     trials = f"Deflated Sharpe ratios allow for {comparison.trials} trials."
     parts.append(paragraph(" ".join([trials, *comparison.notes])))
     page.add("Verdict", *parts)
-    if len(comparison.complete) > 1 and comparison.reference in comparison.complete:
+    if len(comparison.solvent) > 1 and comparison.benchmark in comparison.solvent:
         text = (
             "The paired difference in yearly log growth and its 95 % interval: green ones are "
             "above zero taken alone, red ones below."
@@ -115,25 +115,25 @@ def _growth(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]
     text = "Value of every account after costs; oracles are left out, equal accounts drawn once."
     parts = [
         paragraph(text),
-        page.draw("equity", plots.equity_curves(comparison.distinct, drawn), text),
+        page.draw("equity", plots.equity_curves(comparison.unique, drawn), text),
     ]
-    complete = dict(list(drawable(comparison).items())[:SMALL])
-    if comparison.reference in comparison.complete:
-        complete |= {comparison.reference: comparison.complete[comparison.reference]}
+    solvent = dict(list(drawable(comparison).items())[:SMALL])
+    if comparison.benchmark in comparison.solvent:
+        solvent |= {comparison.benchmark: comparison.solvent[comparison.benchmark]}
         text = (
-            f"Each account (blue) and {comparison.reference.replace('_', ' ')} (grey). The band "
+            f"Each account (blue) and {comparison.benchmark.replace('_', ' ')} (grey). The band "
             "holds, at every point, 95 % of the values that resamples of the same periods give: "
             "what chance alone makes of such returns."
         )
         bands = growth_bands(
-            {name: result.log_returns for name, result in complete.items()},
+            {name: result.log_returns for name, result in solvent.items()},
             mean_block=comparison.mean_block,
         )
-        figure = account_plots.growth_with_bands(complete, bands, comparison.reference)
+        figure = account_plots.growth_with_bands(solvent, bands, comparison.benchmark)
         parts += [paragraph(text), page.draw("equity_bands", figure, text)]
     page.add("Growth", *parts)
     text = "The fraction lost since the highest value so far."
-    figure = plots.drawdown_curves(comparison.distinct, drawn)
+    figure = plots.drawdown_curves(comparison.unique, drawn)
     page.add("Drawdowns", paragraph(text), page.draw("drawdown", figure, text))
 
 
@@ -141,7 +141,7 @@ def _weights(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     text = "The mean of the weights right after trading, best strategy first, oracles last."
     figure = account_plots.average_weights(comparison.results)
     parts = [paragraph(text), page.draw("average_weights", figure, text)]
-    shown = list(dict.fromkeys([*inputs.agents, *comparison.distinct]))[:OPEN]
+    shown = list(dict.fromkeys([*inputs.agents, *comparison.unique]))[:OPEN]
     for name, result in comparison.results.items():
         text = f"Weights of {name} right after trading, over time"
         # A PNG beside the account's own files.
@@ -153,8 +153,8 @@ def _weights(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
 def _risk(
     page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, plots.Style]
 ) -> None:
-    complete = drawable(comparison)
-    if not complete:
+    solvent = drawable(comparison)
+    if not solvent:
         return
     text = "Yearly mean simple return against yearly volatility; grey dots are the assets."
     if inputs.hindsight is not None:
@@ -162,13 +162,13 @@ def _risk(
             " The efficient frontier and the capital market line are those of the assets' returns "
             "in this very range, long only, before costs: they were known to nobody then."
         )
-    figure = comparison_plots.risk_return(complete, drawn, inputs.bars, inputs.hindsight)
+    figure = comparison_plots.risk_return(solvent, drawn, inputs.bars, inputs.hindsight)
     page.add("Risk and return", paragraph(text), page.draw("risk_return", figure, text))
-    first = next(iter(complete.values()))
+    first = next(iter(solvent.values()))
     window = min(round(first.periods_per_year), len(first.costs) // 4)
     if window > 1:
         text = f"Sharpe ratio and volatility of the last {window} periods, per year."
-        figure = account_plots.rolling_measures(complete, drawn, window)
+        figure = account_plots.rolling_measures(solvent, drawn, window)
         page.add("Rolling measures", paragraph(text), page.draw("rolling", figure, text))
 
 
@@ -192,13 +192,13 @@ def _returns(page: Page, comparison: Comparison) -> None:
 def _tear_sheets(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """Add the pages of the agents, the benchmark and the best others, folded."""
     accounts = drawable(comparison)
-    first = [name for name in (*inputs.agents, comparison.reference) if name in accounts]
-    benchmark = comparison.complete.get(comparison.reference)
+    first = [name for name in (*inputs.agents, comparison.benchmark) if name in accounts]
+    benchmark = comparison.solvent.get(comparison.benchmark)
     parts = []
     for name in list(dict.fromkeys([*first, *accounts]))[:OPEN]:
         result = accounts[name]
         note = f"Tear sheet of {name}"
-        figure = tear_sheet(result, name, None if name == comparison.reference else benchmark)
+        figure = tear_sheet(result, name, None if name == comparison.benchmark else benchmark)
         listed = drawdown_texts(result)
         content = page.draw(f"{name}/tear_sheet", figure, note)
         if len(listed):
@@ -216,27 +216,29 @@ def _practice(
     page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, plots.Style]
 ) -> None:
     if inputs.growth_by_cost is not None:
-        growth = inputs.growth_by_cost.loc[list(comparison.distinct)]
+        growth = inputs.growth_by_cost.loc[list(comparison.unique)]
         note = (
             "Log growth a year, in %, at other commissions (basis points, both sides); in "
-            f"brackets less that of {comparison.reference.replace('_', ' ')} at the same one."
+            f"brackets less that of {comparison.benchmark.replace('_', ' ')} at the same one."
         )
         figure = comparison_plots.growth_by_cost(growth, drawn)
-        shown = with_difference(growth, comparison.reference)
+        shown = with_difference(growth, comparison.benchmark)
         shown.columns = [f"{commission:g} bp" for commission in growth.columns]
         page.add("Costs", paragraph(note), table(shown), page.draw("costs", figure, note))
-    if inputs.practical is not None:
+    if inputs.implementation is not None:
         note = (
             "Latency is the time of one decision for one account, over all decisions of the "
             "backtest; baselines that rebalance once a month decide nothing between. Parameters "
             "are those of a network. A trade is the purchase or sale of one asset."
         )
-        page.add("In practice", paragraph(note), table(_practical_texts(inputs.practical)))
+        page.add(
+            "In practice", paragraph(note), table(_implementation_texts(inputs.implementation))
+        )
     if inputs.capital is not None:
         _allocation(page, inputs, inputs.capital)
 
 
-def _practical_texts(figures: pd.DataFrame) -> pd.DataFrame:
+def _implementation_texts(figures: pd.DataFrame) -> pd.DataFrame:
     forms = {
         "latency_p50_ms": ("latency p50, ms", "{:.3f}"),
         "latency_p99_ms": ("latency p99, ms", "{:.3f}"),

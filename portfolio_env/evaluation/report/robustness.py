@@ -10,9 +10,9 @@ from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.diagnostics.decay import drift_table, signal_decay
 from portfolio_env.evaluation.diagnostics.plausibility import (
-    RealityCheck,
-    reality_check,
-    reality_sentences,
+    PlausibilityCheck,
+    plausibility_check,
+    plausibility_sentences,
 )
 from portfolio_env.evaluation.report import evidence_plots
 from portfolio_env.evaluation.report.inputs import ReportInputs, drawable, number_text
@@ -34,16 +34,16 @@ BLOCKS = 16  # blocks of cross-validation; fewer if there are few periods
 LAG_RESAMPLES = 500  # bootstrap resamples per lag and strategy
 
 
-def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+def plausibility_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """Write the section on plausibility checks, and the capital at which impact takes the edge."""
     results = drawable(comparison)
-    benchmark = results.get(comparison.reference)
+    benchmark = results.get(comparison.benchmark)
     checks = {
-        name: reality_check(
+        name: plausibility_check(
             result,
             inputs.panel,
             costs=inputs.costs,
-            benchmark=None if name == comparison.reference else benchmark,
+            benchmark=None if name == comparison.benchmark else benchmark,
             capital=inputs.capital,
             execution=inputs.execution,
         )
@@ -51,7 +51,7 @@ def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
     }
     if not checks:
         return
-    flags = reality_sentences(checks)
+    flags = plausibility_sentences(checks)
     initial = float(next(iter(results.values())).values[0])
     parts = [
         paragraph(
@@ -61,20 +61,20 @@ def reality_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
             "in its bar (above 5 %). Passing is not evidence of skill."
         ),
         bullets(flags) if flags else paragraph("All strategies pass."),
-        table(_check_texts(checks, comparison.reference)),
-        paragraph(_capacity_text(inputs, comparison.reference, initial)),
+        table(_check_texts(checks, comparison.benchmark)),
+        paragraph(_capacity_text(inputs, comparison.benchmark, initial)),
     ]
-    page.add("Reality check", *parts)
+    page.add("Plausibility", *parts)
 
 
-def _check_texts(checks: Mapping[str, RealityCheck], reference: str) -> pd.DataFrame:
+def _check_texts(checks: Mapping[str, PlausibilityCheck], benchmark: str) -> pd.DataFrame:
     """Return one row per strategy; what is suspicious has an exclamation mark."""
     rows: dict[str, dict[str, str]] = {}
     for name, found in checks.items():
         rows[name], measured = {}, found.table.to_dict("index")
         for check, (title, form) in CHECKS.items():
             value, doubt = measured[check]["value"], measured[check]["suspicious"]
-            if check == "capacity" and name == reference:
+            if check == "capacity" and name == benchmark:
                 value = np.nan
             if check == "participation":
                 value *= 100
@@ -83,7 +83,7 @@ def _check_texts(checks: Mapping[str, RealityCheck], reference: str) -> pd.DataF
     return table_of[[title for title in table_of if (table_of[title] != "").any()]]
 
 
-def _capacity_text(inputs: ReportInputs, reference: str, initial: float) -> str:
+def _capacity_text(inputs: ReportInputs, benchmark: str, initial: float) -> str:
     if inputs.panel.volume is None:
         return (
             "The market has no volumes: neither fills nor capacity, the capital at which market "
@@ -100,37 +100,37 @@ def _capacity_text(inputs: ReportInputs, reference: str, initial: float) -> str:
     return (
         f"Participation is that of accounts which begin with {initial:,.0f}. "
         f"Capacity is the capital at which market impact (square root, {model}) consumes the edge "
-        f"over {reference.replace('_', ' ')}; none is given where there is no edge."
+        f"over {benchmark.replace('_', ' ')}; none is given where there is no edge."
     )
 
 
-def decay_chapter(
+def decay_section(
     page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, Style]
 ) -> None:
     """Write the section on decay: falling ratios, rising correlations, lagged signals."""
     results = {n: r for n, r in drawable(comparison).items() if not is_constant(r.returns)}
-    reference = results.get(comparison.reference)
-    if reference is None or len(reference.costs) < LEAST:
+    benchmark = results.get(comparison.benchmark)
+    if benchmark is None or len(benchmark.costs) < LEAST:
         return
-    others = {name: result for name, result in results.items() if name != comparison.reference}
+    others = {name: result for name, result in results.items() if name != comparison.benchmark}
     if not others:
         return
     edges = {}
     for name, result in others.items():
         try:
-            edges[name] = signal_decay(result, inputs.panel, LAGS, resamples=LAG_RESAMPLES)
+            edges[name] = signal_decay(result, inputs.panel, LAGS, n_resamples=LAG_RESAMPLES)
         except ArgumentError:  # lagged weights with debt lose everything
             continue
     parts = [
         heading("First and second half"),
         paragraph(
             "Sharpe ratio and correlation with "
-            f"{comparison.reference.replace('_', ' ')} in the first and the second half of the "
+            f"{comparison.benchmark.replace('_', ' ')} in the first and the second half of the "
             "range, with the 95 % interval of the change (periods taken as independent); an "
             "exclamation mark where it is for the worse beyond chance. When a whole market comes "
             "to move as one, the correlations of all its accounts rise."
         ),
-        table(_drift_texts(others, reference)),
+        table(_drift_texts(others, benchmark)),
     ]
     if edges:
         note = (
@@ -148,13 +148,13 @@ def decay_chapter(
     page.add("Decay", *parts)
 
 
-def _drift_texts(results: Mapping[str, BacktestResult], reference: BacktestResult) -> pd.DataFrame:
+def _drift_texts(results: Mapping[str, BacktestResult], benchmark: BacktestResult) -> pd.DataFrame:
     rows = {}
     for name, result in results.items():
         rows[name] = {
             str(measure).capitalize(): f"{row['early']:.2f} to {row['late']:.2f}, {_change(row)}"
             + (" !" if row["worse"] else "")
-            for measure, row in drift_table(result, reference).to_dict("index").items()
+            for measure, row in drift_table(result, benchmark).to_dict("index").items()
         }
     return pd.DataFrame.from_dict(rows, orient="index")
 
@@ -178,7 +178,7 @@ def _edge_texts(edges: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
-def overfitting_chapter(page: Page, comparison: Comparison) -> None:
+def overfitting_section(page: Page, comparison: Comparison) -> None:
     """Write the section on the probability that the choice of the best strategy is overfitted."""
     drawn = drawable(comparison).items()
     results = {n: r for n, r in drawn if not is_constant(r.excess_returns)}

@@ -22,10 +22,10 @@ from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_
 from portfolio_env.evaluation.diagnostics.regimes import RegimeModel, detection_scores
 from portfolio_env.evaluation.diagnostics.subperiods import (
     calendar_windows,
+    filtered_regimes,
     growth_by_regime,
     growth_in,
     seeds_summary,
-    told_regimes,
 )
 from portfolio_env.evaluation.report import evidence_plots
 from portfolio_env.evaluation.report.inputs import (
@@ -46,13 +46,13 @@ PATIENCE = 60  # bars after which an undetected break counts as missed
 REGIMES = ("calm", "turbulent")
 SEED_MEASURES = {
     "annual_log_growth": ("growth %", 100, "{:+.1f}"),
-    "growth_difference": ("less reference %", 100, "{:+.1f}"),
+    "growth_difference": ("less benchmark %", 100, "{:+.1f}"),
     "sharpe": ("Sharpe", 1, "{:.2f}"),
     "annual_turnover": ("turnover", 1, "{:.1f}"),
 }
 
 
-def seeds_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+def seeds_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """Write the section on every seed, and their interquartile mean."""
     groups = inputs.seeds
     if not groups:
@@ -84,15 +84,15 @@ def seeds_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> N
 
 
 def seed_sentences(comparison: Comparison, groups: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return sentences on all seeds of each group together, against the reference."""
+    """Return sentences on all seeds of each group together, against the benchmark."""
     summary = seeds_summary(comparison.table, groups, ["growth_difference"])
-    known = comparison.reference.replace("_", " ")
+    known = comparison.benchmark.replace("_", " ")
     sentences = []
     for group, names in groups.items():
         mean = _interval(summary[group]["growth_difference"], 100, "{:+.1f}")
         said = f"interquartile mean over {len(names)} seeds {mean} % a year against {known}"
         said += " (other seeds, not other times)."
-        ruined = [name for name in names if name not in comparison.complete]
+        ruined = [name for name in names if name not in comparison.solvent]
         lost = f"no mean over {len(names)} seeds against {known}"
         lost += f", for {', '.join(ruined or [known])} was ruined."
         sentences.append(f"{group}: {said if mean else lost}")
@@ -104,11 +104,11 @@ def _interval(found: Interval, scale: float, form: str) -> str:
     return f"{middle} [{low}, {high}]" if middle else ""
 
 
-def blocks_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    """Write the section on growth against the reference in every fold, or every calendar year."""
-    results, reference = drawable(comparison), comparison.reference
+def blocks_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+    """Write the section on growth against the benchmark in every fold, or every calendar year."""
+    results, benchmark = drawable(comparison), comparison.benchmark
     windows = inputs.folds or calendar_windows(inputs.bars.timestamps)
-    if len(results) < 2 or reference not in results or not windows:
+    if len(results) < 2 or benchmark not in results or not windows:
         return
     if inputs.folds:
         title = "Folds"
@@ -123,22 +123,22 @@ def blocks_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> 
             "Log growth within every block, not per year; the first and the last block are as long "
             "as the range lasts in them."
         )
-    page.add(title, *_differences(page, "blocks", growth_in(results, windows), reference, note))
+    page.add(title, *_differences(page, "blocks", growth_in(results, windows), benchmark, note))
 
 
 def _differences(
-    page: Page, name: str, growth: pd.DataFrame, reference: str, note: str
+    page: Page, name: str, growth: pd.DataFrame, benchmark: str, note: str
 ) -> list[Markup]:
     """Write growth by strategy and sub-period: a map of differences, and the numbers."""
-    known = reference.replace("_", " ")
-    ahead = growth.drop(index=reference) - growth.loc[reference]
+    known = benchmark.replace("_", " ")
+    ahead = growth.drop(index=benchmark) - growth.loc[benchmark]
     figure = evidence_plots.difference_map(ahead, f"Log growth less that of {known}, %")
     return [
         paragraph(note),
         page.draw(name, figure, note),
         folded(
             f"Log growth in %, in brackets less that of {known}",
-            table(with_difference(growth, reference)),
+            table(with_difference(growth, benchmark)),
         ),
     ]
 
@@ -147,10 +147,10 @@ def _spans(windows: Windows) -> str:
     return "; ".join(f"{name}: {days}" for name, days in window_texts(windows).items())
 
 
-def regimes_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+def regimes_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """Write the section on known crises, filtered regimes, and how well those detect the crises."""
     results = drawable(comparison)
-    if len(results) < 2 or comparison.reference not in results:
+    if len(results) < 2 or comparison.benchmark not in results:
         return
     parts: list[Markup] = []
     known = known_dates(inputs.panel)
@@ -158,18 +158,18 @@ def regimes_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) ->
     if known is not None:
         first, last = inputs.bars.timestamps[[1, -1]]
         breaks = {n: day for n, day in known[1].items() if first <= as_timestamp(day) <= last}
-        parts += _known(page, results, comparison.reference, {**known[0], **windows_around(breaks)})
-    parts += _told(page, results, comparison.reference, breaks, inputs)
+        parts += _known(page, results, comparison.benchmark, {**known[0], **windows_around(breaks)})
+    parts += _filtered(page, results, comparison.benchmark, breaks, inputs)
     if parts:
         page.add("Calm and crisis", *parts)
 
 
 def _known(
-    page: Page, results: dict[str, BacktestResult], reference: str, windows: Windows
+    page: Page, results: dict[str, BacktestResult], benchmark: str, windows: Windows
 ) -> list[Markup]:
     """Write every account's performance in windows that are known by name."""
     found = performance_in(results, windows)
-    reached = found.loc[(slice(None), reference), "bars"].droplevel("strategy")
+    reached = found.loc[(slice(None), benchmark), "bars"].droplevel("strategy")
     inside = {name: windows[name] for name in windows if reached[name] > 0}
     if not inside:
         return []
@@ -184,15 +184,15 @@ def _known(
     deep = losses.map("{:.1f}".format) + back.map(lambda bars: f" [{_bars(bars)}]")
     return [
         heading("Known periods"),
-        *_differences(page, "stretches", growth, reference, note),
+        *_differences(page, "periods", growth, benchmark, note),
         folded("Largest drawdown within, %, in brackets until it was made good", table(deep)),
     ]
 
 
-def _told(
+def _filtered(
     page: Page,
     results: dict[str, BacktestResult],
-    reference: str,
+    benchmark: str,
     breaks: Mapping[str, Date],
     inputs: ReportInputs,
 ) -> list[Markup]:
@@ -200,14 +200,14 @@ def _told(
     if inputs.train is None or find_spec("statsmodels") is None:
         return []
     try:
-        model, path = told_regimes(inputs.panel, inputs.train, inputs.rows)
+        model, path = filtered_regimes(inputs.panel, inputs.train, inputs.rows)
     except PortfolioError as error:
         return [paragraph(f"Regimes cannot be detected: {error}")]
     growth = growth_by_regime(results, path[:-1], REGIMES)
     note = _regime_text(model, path, inputs.panel.bars_per_year(*inputs.rows))
     parts = [heading("Filtered regimes")]
-    if growth.loc[reference].notna().all():
-        parts += _differences(page, "regimes", growth, reference, note)
+    if growth.loc[benchmark].notna().all():
+        parts += _differences(page, "regimes", growth, benchmark, note)
     else:  # almost always the same regime: no table is needed
         parts.append(paragraph(note))
     rows = np.searchsorted(inputs.bars.timestamps, [as_timestamp(day) for day in breaks.values()])
@@ -244,7 +244,7 @@ def _lag(count: float) -> str:
     return f"more than {PATIENCE} bars" if np.isinf(count) else f"{count:.0f} bars"
 
 
-def events_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+def events_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     """Write the section on prices around the events of a file, and every account's profit."""
     if inputs.events is None:
         return
@@ -273,11 +273,11 @@ def events_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> 
         reasons = study.left_out["reason"].value_counts()
         parts.append(paragraph("; ".join(f"{n} left out: {why}" for why, n in reasons.items())))
     results = drawable(comparison)
-    if comparison.reference in results:
+    if comparison.benchmark in results:
         own = {
-            name: profit_per_event(result, events, benchmark=results[comparison.reference])
+            name: profit_per_event(result, events, benchmark=results[comparison.benchmark])
             for name, result in results.items()
-            if name != comparison.reference
+            if name != comparison.benchmark
         }
         own = {name: found for name, found in own.items() if len(found)}
         if own:
@@ -285,7 +285,7 @@ def events_chapter(page: Page, comparison: Comparison, inputs: ReportInputs) -> 
                 heading("What the accounts made of them"),
                 paragraph(
                     "Log growth from the bar of an event to 5 bars after, less that of "
-                    f"{comparison.reference.replace('_', ' ')}: mean in %, in brackets t."
+                    f"{comparison.benchmark.replace('_', ' ')}: mean in %, in brackets t."
                 ),
                 table(_profit_texts(own)),
             ]

@@ -103,7 +103,7 @@ def resampled(
     statistic: Callable[[FloatArray], FloatArray],
     *,
     mean_block: float,
-    resamples: int,
+    n_resamples: int,
     seed: int,
 ) -> FloatArray:
     """Compute a statistic of every stationary resample of time.
@@ -112,7 +112,7 @@ def resampled(
         series: (K, ...) numbers; whatever stands in one row stays together.
         statistic: Maps resamples (K, ..., R) to (..., R), each resample for itself.
         mean_block: Mean block length in periods, at least 1.
-        resamples: Number of resamples, at least 1.
+        n_resamples: Number of resamples, at least 1.
         seed: Seed of the resampling; the resamples of time do not depend on the number of lanes.
 
     Returns:
@@ -122,17 +122,17 @@ def resampled(
         ArgumentError: If an option is out of range.
     """
     check_number("mean_block", mean_block, 1)
-    check_integer("resamples", resamples)
+    check_integer("n_resamples", n_resamples)
     n = len(series)
     generator = np.random.default_rng(seed)
     rows = np.ascontiguousarray(np.moveaxis(series, 0, -1))
     at_once = max(1, _CHUNK // series.size)
     statistics = []
-    for done in range(0, resamples, at_once):
+    for done in range(0, n_resamples, at_once):
         indices = np.array(
             [
                 stationary_bootstrap_indices(n, mean_block, generator)
-                for _ in range(min(at_once, resamples - done))
+                for _ in range(min(at_once, n_resamples - done))
             ]
         )
         # Time stays contiguous in memory, where every statistic runs along it.

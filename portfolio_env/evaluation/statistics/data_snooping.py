@@ -52,7 +52,7 @@ def superiority_test(
     periods_per_year: float,
     *,
     mean_block: float | None = None,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     seed: int = 0,
 ) -> SuperiorityTest:
     """Run Hansen's test for superior predictive ability, on log growth.
@@ -71,7 +71,7 @@ def superiority_test(
             ``optimal_block_length`` of the differences. (With the longest of 20, which is the
             noisiest estimate, the test finds a best among noise in 24 % of records of 60 periods,
             and 13 % of 120, at 5 %; with the mean in 6 %.)
-        resamples: Number of resamples.
+        n_resamples: Number of resamples.
         seed: Seed of the resampling.
 
     Raises:
@@ -83,7 +83,7 @@ def superiority_test(
     indices_of("strategy", [benchmark], list(frame.columns))
     others = frame.drop(columns=benchmark)
     differences = others.sub(frame[benchmark], axis=0)
-    block = _block(differences, mean_block, resamples)
+    block = _block(differences, mean_block, n_resamples)
     # arch compares losses: the smaller the better. It takes the largest mean as it is, whatever
     # ``studentize`` says, and the most volatile strategy would hide all others.
     losses = -differences.to_numpy() / _deviations(differences.to_numpy(), block)
@@ -91,7 +91,7 @@ def superiority_test(
         np.zeros(len(losses)),
         losses,
         block_size=block,
-        reps=resamples,
+        reps=n_resamples,
         bootstrap="stationary",
         seed=np.random.default_rng(seed),
     )
@@ -111,7 +111,7 @@ def model_confidence_set(
     *,
     confidence: float = 0.95,
     mean_block: float | None = None,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     seed: int = 0,
 ) -> ConfidenceSet:
     """Return the strategies that are statistically indistinguishable from the best, by log growth.
@@ -125,7 +125,7 @@ def model_confidence_set(
         confidence: Probability with which the set holds the best, in (0, 1).
         mean_block: Mean block length in whole periods, at least 1; None for the mean of the
             ``optimal_block_length`` of the differences from the strategies' mean.
-        resamples: Number of resamples.
+        n_resamples: Number of resamples.
         seed: Seed of the resampling.
 
     Raises:
@@ -135,11 +135,11 @@ def model_confidence_set(
     """
     check_number("confidence", confidence, above=0, below=1)
     frame = _frame(log_returns)
-    block = _block(frame.sub(frame.mean(axis=1), axis=0), mean_block, resamples)
+    block = _block(frame.sub(frame.mean(axis=1), axis=0), mean_block, n_resamples)
     found = _arch().MCS(
         -frame,
         size=1 - confidence,
-        reps=resamples,
+        reps=n_resamples,
         block_size=block,
         method="R",
         bootstrap="stationary",
@@ -167,8 +167,8 @@ def _frame(log_returns: Mapping[str, ArrayLike]) -> pd.DataFrame:
     return pd.DataFrame(series)
 
 
-def _block(differences: pd.DataFrame, mean_block: float | None, resamples: int) -> int:
-    check_integer("resamples", resamples)
+def _block(differences: pd.DataFrame, mean_block: float | None, n_resamples: int) -> int:
+    check_integer("n_resamples", n_resamples)
     if mean_block is None:
         columns = differences.to_numpy().T
         mean_block = float(np.mean([optimal_block_length(column) for column in columns]))

@@ -22,7 +22,7 @@ def growth_difference(
     periods_per_year: float,
     *,
     mean_block: float | None = None,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
@@ -38,7 +38,7 @@ def growth_difference(
         periods_per_year: Periods per year.
         mean_block: Mean block length in periods, at least 1; None for the ``optimal_block_length``
             of the differences.
-        resamples: Number of resamples.
+        n_resamples: Number of resamples.
         confidence: Coverage of the interval, in (0, 1).
         seed: Seed of the resampling: the same input gives the same interval.
 
@@ -57,7 +57,7 @@ def growth_difference(
         difference,
         lambda taken: taken.mean(axis=0),
         mean_block=optimal_block_length(difference) if mean_block is None else mean_block,
-        resamples=resamples,
+        n_resamples=n_resamples,
         seed=seed,
     )
     return percentile_interval(difference.mean(), means, confidence)

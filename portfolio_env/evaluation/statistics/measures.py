@@ -54,14 +54,14 @@ class ResampledMeasures:
         return percentile_interval(self.estimates[at], self.draws[at], confidence)
 
     def difference(
-        self, strategy: str, reference: str, measure: str, confidence: float = 0.95
+        self, strategy: str, benchmark: str, measure: str, confidence: float = 0.95
     ) -> Interval:
         """Return a measure of one account less that of another, paired: what moves both cancels.
 
         Raises:
             ArgumentError: For unknown names, or a confidence outside (0, 1).
         """
-        own, other = self._place(strategy, measure), self._place(reference, measure)
+        own, other = self._place(strategy, measure), self._place(benchmark, measure)
         with np.errstate(invalid="ignore"):  # infinity minus infinity is undefined
             estimate = self.estimates[own] - self.estimates[other]
             draws = self.draws[own] - self.draws[other]
@@ -80,7 +80,7 @@ def resample_measures(
     benchmark: str | None = None,
     measures: Collection[str] | None = None,
     mean_block: float | None = None,
-    resamples: int = 2000,
+    n_resamples: int = 2000,
     seed: int = 0,
 ) -> ResampledMeasures:
     """Compute measures of accounts over the same periods, in the data and in resamples of time.
@@ -107,7 +107,7 @@ def resample_measures(
         mean_block: Mean block length in periods, at least 1; None for the longest that
             ``optimal_block_length`` gives for the returns and squared returns of any account.
             Returns need short blocks, their squares the length of volatility's clusters.
-        resamples: Number of resamples.
+        n_resamples: Number of resamples.
         seed: Seed of the resampling: the same input gives the same draws.
 
     Raises:
@@ -147,7 +147,7 @@ def resample_measures(
         np.stack([getattr(stacked, name) for name in _RESAMPLED], axis=1),
         lambda taken: evaluate(_compounded(taken)),
         mean_block=mean_block,
-        resamples=resamples,
+        n_resamples=n_resamples,
         seed=seed,
     )
     return ResampledMeasures(strategies, names, evaluate(stacked), draws, mean_block)

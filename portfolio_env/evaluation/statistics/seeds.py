@@ -26,7 +26,7 @@ def interquartile_mean(scores: ArrayLike) -> FloatArray:
 
 
 def seeds_interval(
-    scores: ArrayLike, *, resamples: int = 2000, confidence: float = 0.95, seed: int = 0
+    scores: ArrayLike, *, n_resamples: int = 2000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
     """Return the interquartile mean over seeds and markets, with a stratified bootstrap interval.
 
@@ -39,7 +39,7 @@ def seeds_interval(
     Args:
         scores: (S,) or (S, M) one score per seed, or per seed and market. Scores of several markets
             must be comparable.
-        resamples: Number of resamples.
+        n_resamples: Number of resamples.
         confidence: Coverage of the interval, in (0, 1).
         seed: Seed of the resampling.
 
@@ -53,9 +53,9 @@ def seeds_interval(
             f"scores of shape {table.shape} must be finite, (seeds,) or (seeds, markets), with at "
             "least 2 seeds."
         )
-    check_integer("resamples", resamples)
+    check_integer("n_resamples", n_resamples)
     table = table.reshape(len(table), -1)
-    drawn = np.random.default_rng(seed).integers(len(table), size=(resamples, *table.shape))
-    draws = np.take_along_axis(table[None], drawn, axis=1).reshape(resamples, -1)
+    drawn = np.random.default_rng(seed).integers(len(table), size=(n_resamples, *table.shape))
+    draws = np.take_along_axis(table[None], drawn, axis=1).reshape(n_resamples, -1)
     estimate = interquartile_mean(table.ravel())
     return percentile_interval(float(estimate), interquartile_mean(draws.T), confidence)

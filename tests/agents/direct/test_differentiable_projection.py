@@ -100,8 +100,8 @@ class Problem:
         wanted = softmax_numerators(asked, 5.0) if rules["softmax"][0] else asked.copy()
         if not rules["softmax"][0]:
             mark_kept(wanted, drifted, flags[4])
-        quiet = bool(self.tradable.all())
-        free = target_lane(wanted, drifted, quiet, rules[0], self.bounds[0], target, flags)
+        all_tradable = bool(self.tradable.all())
+        free = target_lane(wanted, drifted, all_tradable, rules[0], self.bounds[0], target, flags)
         limit = limits.max_turnover or NO_LIMIT
         if limits.max_period_turnover is not None:
             limit = min(limit, limits.max_period_turnover - self.used)

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agents.direct.differentiable_rebalancing import Costs, remainder_factor, trade
-from agents.direct.differentiable_simulator import Economics
+from agents.direct.differentiable_simulator import DifferentiableSimulator
 from portfolio_env import ArgumentError, PortfolioVectorEnv, load_market
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.simulator import Simulator
@@ -33,7 +33,9 @@ def ragged():
     return load_market("synthetic?seed=3&bars=400&assets=5&ragged=true")
 
 
-def follow(env: PortfolioVectorEnv, twin: Economics, steps: int, seed: int) -> list[Any]:
+def follow(
+    env: PortfolioVectorEnv, twin: DifferentiableSimulator, steps: int, seed: int
+) -> list[Any]:
     """Log growth, held and drifted weights, value and turnover of both, (steps, ...) each."""
     rng = np.random.default_rng(seed)
     env.reset(seed=seed)
@@ -112,7 +114,7 @@ def test_value_paths_equal_those_of_the_environment(ragged, name):
     options = {"action": "weights", "window": 1, "costs": COSTS, "initial": "equal_weight"}
     options |= OPTIONS[name]
     env = PortfolioVectorEnv(LANES, ragged, autoreset_mode="Disabled", **options)
-    twin = Economics.of(env.simulator, dtype=th.float64)
+    twin = DifferentiableSimulator.of(env.simulator, dtype=th.float64)
     steps = options.get("episode_length", 380)
     ours, theirs = follow(env, twin, steps, seed=1)
     initial = env.simulator.initial_value
@@ -131,7 +133,7 @@ def test_float32_stays_close_to_the_environment(ragged):
     env = PortfolioVectorEnv(
         LANES, ragged, autoreset_mode="Disabled", action="logits", window=1, costs=COSTS
     )
-    twin = Economics.of(env.simulator, dtype=th.float32)
+    twin = DifferentiableSimulator.of(env.simulator, dtype=th.float32)
     simulator, rng = env.simulator, np.random.default_rng(0)
     env.reset(seed=0)
     for _ in range(300):
@@ -202,7 +204,7 @@ STEPS = {
 @pytest.mark.parametrize("name", STEPS)
 def test_steps_in_a_row_have_exact_gradients(ragged, name):
     simulator = Simulator(ragged, window=1, **({"action": "weights", "costs": COSTS} | STEPS[name]))
-    twin = Economics.of(simulator, dtype=th.float64)
+    twin = DifferentiableSimulator.of(simulator, dtype=th.float64)
     last = np.flatnonzero(simulator.arrays.delisted.any(1))[0]  # with a delisting in between
     t = th.tensor([int(last) - 1, 100])
     rng = np.random.default_rng(5)
@@ -222,7 +224,7 @@ def test_steps_in_a_row_have_exact_gradients(ragged, name):
 
 
 def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
-    twin = Economics(
+    twin = DifferentiableSimulator(
         before=th.ones(1, 2),
         after=th.tensor([[0.0, 0.0]]),
         tradable=th.zeros(1, 2, dtype=th.bool),
@@ -230,7 +232,7 @@ def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
         rates=th.full((2, 2), 0.01),
         impact=th.zeros(0, 0),
         interest=th.zeros(1, 3),
-        quiet=False,
+        all_tradable=False,
         rules=dict.fromkeys(dynamics.RULES.names or (), 0.0)
         | {"adjustment": 1.0, "softmax": 1.0, "max_turnover": np.inf, "initial_value": 1e4},
     )
@@ -257,9 +259,9 @@ def test_costs_that_eat_everything_leave_nothing():
 def test_a_limit_on_several_steps_is_refused(ragged):
     constraints = {"max_period_turnover": 1.0, "turnover_period": 5}
     with pytest.raises(ArgumentError, match="max_period_turnover"):
-        Economics.of(Simulator(ragged, window=1, constraints=constraints))
+        DifferentiableSimulator.of(Simulator(ragged, window=1, constraints=constraints))
 
 
 def test_it_moves_between_devices(ragged):
-    twin = Economics.of(Simulator(ragged, window=1)).to("meta")
+    twin = DifferentiableSimulator.of(Simulator(ragged, window=1)).to("meta")
     assert twin.after.device.type == twin.rates.device.type == "meta"

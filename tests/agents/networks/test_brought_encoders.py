@@ -8,7 +8,7 @@ import pytest
 import torch as th
 from torch import Tensor, nn
 
-from agents.market_encoder import Embeddings
+from agents.market_encoder import MarketEncoder
 from agents.networks import Encoder, encoder_class, make_encoder
 from agents.networks import plugins as of_encoders
 from portfolio_env.errors import ArgumentError
@@ -250,7 +250,7 @@ class FailsLater(Plain):
 
 
 def test_errors_in_training_are_told_as_theirs_too() -> None:
-    embeddings = Embeddings(make_encoder(FailsLater, FEATURES, 2))
+    embeddings = MarketEncoder(make_encoder(FailsLater, FEATURES, 2))
     embeddings.bind(th.zeros(10, 3, FEATURES))
     with pytest.raises(ArgumentError, match=r"FailsLater raised KeyError in .*too many windows"):
         embeddings(th.arange(4, 8))

@@ -1,4 +1,4 @@
-"""TCN-GNN-LSTM: sizes, causality, masks, equivariance, a stretch like its windows."""
+"""TCN-GNN-LSTM: sizes, causality, masks, equivariance, a range like its windows."""
 
 from typing import Any
 
@@ -199,7 +199,7 @@ def test_a_stretch_gives_the_vectors_of_its_windows(seed: int, n_ends: int, ragg
     bars = ends[:, None] + th.arange(1 - encoder.bars, 1)
     windows = features[bars].clone()
     expected = encoder(windows, tradable[ends].float())
-    found = encoder.encode_stretch(features, tradable.float(), ends)
+    found = encoder.encode_range(features, tradable.float(), ends)
     assert th.allclose(found, expected, atol=1e-5)
     weights = th.randn(expected.shape, generator=generator)
     parameters = [p for p in encoder.parameters() if p.requires_grad]
@@ -222,11 +222,11 @@ def test_the_past_matters_only_where_it_is_asked_for() -> None:
 def test_a_stretch_refuses_what_it_cannot_do() -> None:
     features, tradable = th.randn(40, 2, FEATURES), th.ones(40, 2)
     with pytest.raises(ArgumentError, match="history='past'"):
-        build().encode_stretch(features, tradable, th.tensor([39]))
+        build().encode_range(features, tradable, th.tensor([39]))
     encoder = build(history="past")
     for ends in ([encoder.bars - 2, 39], [40], []):
         with pytest.raises(ArgumentError, match=f"{encoder.bars} bars"):
-            encoder.encode_stretch(features, tradable, th.tensor(ends, dtype=th.long))
+            encoder.encode_range(features, tradable, th.tensor(ends, dtype=th.long))
 
 
 # Numbers

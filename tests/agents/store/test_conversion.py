@@ -24,7 +24,7 @@ from agents.training.tasks import run_task
 from agents.training.train import resume
 from portfolio_env.errors import DataError
 from portfolio_env.evaluation import backtest
-from portfolio_env.evaluation.usage_log import read_looks
+from portfolio_env.evaluation.usage_log import read_usage_log
 from portfolio_env.files.atomic import read_json
 
 
@@ -219,4 +219,4 @@ def test_looks_are_kept(tmp_path):
             "range_hash": "h", "trials": []}  # fmt: skip
     (path / "looks.json").write_text(json.dumps([look]))
     list(convert(path))
-    assert [each.date for each in read_looks(path)] == ["2030-01-02"]
+    assert [each.date for each in read_usage_log(path)] == ["2030-01-02"]

@@ -13,10 +13,10 @@ from agents.training.cards import write_card
 from agents.training.run_folder import WALK_FORWARD, one_process, started
 from agents.training.run_records import find, read_record, read_records
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.evaluation.usage_log import Look, record_look
+from portfolio_env.evaluation.usage_log import UsageEntry, log_usage
 from portfolio_env.files.atomic import read_json, write_json
 
-LOOK = Look("2030-01-02T03:04:05", "x", None, "2030-01-01", "2030-01-02", "hash", ())
+LOOK = UsageEntry("2030-01-02T03:04:05", "x", None, "2030-01-01", "2030-01-02", "hash", ())
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,14 @@ def command(capsys, *arguments):
 
 
 def test_runs_are_known_by_what_they_hold(store, capsys, monkeypatch):
-    record_look(store / "finished", LOOK)
+    log_usage(store / "finished", LOOK)
     known = read_record(store / "finished")
     (store / "finished").rename(store / "stopped__sac__9__19990101")
     (store / "no run").mkdir()
     (store / "a file").write_text("")
     again = read_record(store / "stopped__sac__9__19990101")
     assert (again.id, again.algo, again.seeds, again.state) == (known.id, "ppo", (0,), "finished")
-    assert (again.excess, again.looks) == (0.03, 1)
+    assert (again.excess, again.uses) == (0.03, 1)
     records, problems = read_records(store)
     assert problems == []
     assert [record.started for record in records] == sorted(record.started for record in records)
@@ -183,7 +183,7 @@ def test_a_card_states_facts(store, capsys, monkeypatch):
     limits = " ".join(card["limits"])
     assert "one seed (0)" in limits and "10 basis points" in limits and "simulated" in limits
     assert "Its test range has not been used." in limits
-    record_look(store / "finished", LOOK)
+    log_usage(store / "finished", LOOK)
     assert "used 1 time:" in " ".join(write_card(store / "finished")["limits"])
     assert read_json(store / "finished" / "card.json")["validation"]["models"]["best"] == figures
     _, shown, _ = command(capsys, "show", "finished", "--runs", store)

@@ -76,7 +76,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 def used(path: Path, *, judge: bool = True) -> list[str]:
     """Load, evaluate and resume a run; the errors that were told."""
     told = []
-    judged = EvaluateConfig(path, device="cpu", resamples=40, baselines="equal_weight")
+    judged = EvaluateConfig(path, device="cpu", n_resamples=40, baselines="equal_weight")
     uses: list[Callable[[], Any]] = [
         lambda: load_run(path, device="cpu"),
         lambda: load_run(path, model="best", device="cpu"),

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import load_run, make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
-from agents.market_rows import all_embeddings, asset_rows
+from agents.market_rows import asset_rows, market_encoders
 from agents.tensors import load_tensors, save_tensors
 from agents.training import curriculum
 from agents.training.config import Stages, TrainConfig
@@ -39,7 +39,7 @@ CONFIG = TrainConfig(
 
 def handed_on(model: Any) -> list[dict[str, th.Tensor]]:
     network = getattr(model, "policy", None) or model.network
-    return [embeddings.state_dict() for embeddings in all_embeddings(network)]
+    return [embeddings.state_dict() for embeddings in market_encoders(network)]
 
 
 def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
@@ -55,7 +55,7 @@ def test_the_scorer_goes_where_its_scores_are_the_logits(algo: str, tmp_path: Pa
     weights = curriculum.pretrained(tmp_path, config, market, ranges)
     assert weights is not None
     source = DirectAgent(market.n_features, 2, encoder="lstm", encoder_kwargs=config.encoder_kwargs)
-    curriculum.hand_on(weights, source.network)
+    curriculum.load_pretrained_weights(weights, source.network)
     source.bind(market)
     t = th.arange(30, 60)
     held = th.full((30, 5), 0.2)
@@ -74,7 +74,7 @@ def test_the_scorer_goes_where_its_scores_are_the_logits(algo: str, tmp_path: Pa
         device="cpu",
     )
     before = {name: value.clone() for name, value in agent.policy.state_dict().items()}
-    curriculum.hand_on(weights, agent.policy)
+    curriculum.load_pretrained_weights(weights, agent.policy)
     after = agent.policy.state_dict()
     changed = {name for name in before if not th.equal(before[name], after[name])}
     encoders = {name for name in changed if ".encoder." in name}

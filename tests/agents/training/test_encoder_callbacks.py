@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import load_agent, make_agent, make_sb3_vec_env, save_agent
 from agents.forecasts import NextReturns
-from agents.market_rows import all_embeddings
+from agents.market_rows import market_encoders
 from agents.training.encoder_callbacks import EncoderFigures, FrozenStart, PredictionLoss
 from portfolio_env import Market
 
@@ -59,7 +59,7 @@ class Watch(BaseCallback):
         self.seen: dict[int, list[dict[str, th.Tensor]]] = {}
 
     def _on_rollout_start(self) -> None:
-        encoders = [copied(e.encoder) for e in all_embeddings(self.model.policy)]
+        encoders = [copied(e.encoder) for e in market_encoders(self.model.policy)]
         self.seen[self.model.num_timesteps] = encoders
 
     def _on_step(self) -> bool:
@@ -69,7 +69,7 @@ class Watch(BaseCallback):
 @pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "td3", "trpo"])
 def test_an_encoder_stays_and_then_learns(algo: str, market: Market) -> None:
     agent, watch = agent_for(algo, market), Watch()
-    before = [copied(e.encoder) for e in all_embeddings(agent.policy)]
+    before = [copied(e.encoder) for e in market_encoders(agent.policy)]
     agent.learn(768, [FrozenStart(384), watch, PredictionLoss(0.05, market, TRAIN)])
     for steps, encoders in watch.seen.items():
         for first, now in zip(before, encoders, strict=True):
@@ -77,7 +77,7 @@ def test_an_encoder_stays_and_then_learns(algo: str, market: Market) -> None:
                 assert all(th.allclose(first[name], now[name], atol=1e-6) for name in first)
             elif steps >= 640:
                 assert not same(first, now)
-    trained = all_embeddings(agent.policy)[0]
+    trained = market_encoders(agent.policy)[0]
     assert all(same(before[0], seen[0]) for steps, seen in watch.seen.items() if steps <= 384)
     assert not trained.frozen
     agent.policy.set_training_mode(False)
@@ -85,7 +85,7 @@ def test_an_encoder_stays_and_then_learns(algo: str, market: Market) -> None:
     features = th.tensor(market.features)
     windows = features[t[:, None] + th.arange(1 - WINDOW, 1)]
     with th.no_grad():  # what is kept is what the weights of now give
-        for embeddings in all_embeddings(agent.policy):
+        for embeddings in market_encoders(agent.policy):
             exact = embeddings.encoder(windows, th.tensor(market.tradable, dtype=th.float32)[t])
             th.testing.assert_close(embeddings(t), exact, atol=1e-6, rtol=1e-5)
 
@@ -99,7 +99,7 @@ def test_a_resumed_training_knows_whether_the_encoder_learns(
         save_agent(agent, tmp_path / "model.safetensors")
         resumed = load_agent(tmp_path / "model.safetensors", agent.get_env(), device="cpu")
         resumed.set_logger(Logger(None, []))
-        embeddings = all_embeddings(resumed.policy)[0]
+        embeddings = market_encoders(resumed.policy)[0]
         before = copied(embeddings.encoder)
         resumed.learn(128, FrozenStart(384), reset_num_timesteps=False)
         assert embeddings.frozen == frozen == same(before, copied(embeddings.encoder))
@@ -120,7 +120,7 @@ def test_the_loss_is_the_weighted_sum(algo: str, market: Market) -> None:
     returns = NextReturns(market, TRAIN, WINDOW)
     rows = returns.rows(TRAIN)
     for part in parts:
-        embeddings = all_embeddings(part)[0]
+        embeddings = market_encoders(part)[0]
         weights = [*embeddings.parameters()]
         t = th.tensor(rng.choice(rows, 64))
         wanted = th.autograd.grad(returns.nll(*embeddings.forecast(t), t), weights)
@@ -145,13 +145,13 @@ def test_forecasts_get_better_beside_the_algorithm(market: Market) -> None:
         agent.learn(1024, PredictionLoss(weight, market, TRAIN))
         agent.policy.set_training_mode(False)
         with th.no_grad():
-            found[weight] = float(returns.nll(*all_embeddings(agent.policy)[0].forecast(t), t))
+            found[weight] = float(returns.nll(*market_encoders(agent.policy)[0].forecast(t), t))
     assert found[0.5] < found[0.0] - 0.01
 
 
 def test_a_head_changes_nothing_where_nothing_trains_it(market: Market) -> None:
     agent = agent_for("ppo", market)
-    embeddings = all_embeddings(agent.policy)[0]
+    embeddings = market_encoders(agent.policy)[0]
     assert embeddings.head is not None
     before = copied(embeddings.head)
     agent.learn(256)

@@ -7,7 +7,7 @@ import pytest
 import torch as th
 
 from agents.forecasts import NextReturns
-from agents.market_encoder import Embeddings
+from agents.market_encoder import MarketEncoder
 from agents.networks import make_encoder
 from agents.training.pretraining import Pretrainer, PretrainingOptions
 from portfolio_env import Market, load_market
@@ -26,7 +26,7 @@ def pretrainer(market: Market, name: str = "mlp", **options: Any) -> Pretrainer:
     encoder = make_encoder(name, market.n_features, 4, **options.pop("encoder", {}))
     options = {"epochs": 6} | options
     return Pretrainer(
-        Embeddings(encoder, forecasts=True),
+        MarketEncoder(encoder, forecasts=True),
         market,
         (0, 1500),
         (1500, 2000),
@@ -121,7 +121,10 @@ def test_bad_options_are_refused(planted: PlantedMarket) -> None:
         (lambda: PretrainingOptions(learning_rate=0), "learning_rate=0 must be"),
         (lambda: pretrainer(market, "per_asset"), "no weights"),
         (lambda: NextReturns(market, (0, 3), bars=5), "widen it"),
-        (lambda: Embeddings(make_encoder("lstm", 4, 5)).forecast_of(th.zeros(1)), "forecasts=True"),
+        (
+            lambda: MarketEncoder(make_encoder("lstm", 4, 5)).forecast_of(th.zeros(1)),
+            "forecasts=True",
+        ),
     ):
         with pytest.raises(ArgumentError, match=text):
             call()

@@ -92,7 +92,7 @@ def run(policy, **options):
 
 def test_the_edge_fades_as_the_signal_does():
     result = run(Following())
-    table = signal_decay(result, PLANTED.panel, resamples=200)
+    table = signal_decay(result, PLANTED.panel, n_resamples=200)
     assert table.index.tolist() == [0, 1, 2, 5, 10]
     assert table["edge"].is_monotonic_decreasing
     assert table.loc[0, "low"] > 0
@@ -104,7 +104,7 @@ def test_delays_are_those_of_the_weights():
     """Lag 0 is the account itself; lag 2 is another account that acts two bars late."""
     free = {"costs": {"commission_bps": 0}}
     result = run(Following(), start=10, end=400, **free)
-    table = signal_decay(result, PLANTED.panel, [2, 0], resamples=10)
+    table = signal_decay(result, PLANTED.panel, [2, 0], n_resamples=10)
     year = result.periods_per_year
     assert table.loc[0, "growth"] == pytest.approx(result.log_returns[2:].mean() * year)
 

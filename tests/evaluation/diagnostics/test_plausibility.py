@@ -15,8 +15,8 @@ from portfolio_env.evaluation.diagnostics.plausibility import (
     capacity,
     foresight,
     largest_participation,
-    reality_check,
-    reality_sentences,
+    plausibility_check,
+    plausibility_sentences,
     timing,
 )
 
@@ -65,22 +65,24 @@ def run(policy, market=MARKET, **options):
     ],
 )
 def test_a_planted_look_ahead_is_caught(kind, leak, at_least):
-    found = reality_check(run(kind(leak)), MARKET)
+    found = plausibility_check(run(kind(leak)), MARKET)
     assert at_least <= set(found.suspicious)
     assert not found.plausible
-    (first, *_) = reality_sentences({"peeking": found})
+    (first, *_) = plausibility_sentences({"peeking": found})
     assert first.startswith("peeking: sharpe is")
 
 
 @pytest.mark.parametrize("name", ["equal_weight", "buy_and_hold", "momentum", "random", "cash"])
 def test_honest_strategies_pass(name):
-    found = reality_check(run(make_baseline(name, MARKET)), MARKET)
+    found = plausibility_check(run(make_baseline(name, MARKET)), MARKET)
     assert found.plausible, found.table
-    assert reality_sentences({name: found}) == []
+    assert plausibility_sentences({name: found}) == []
 
 
 def test_noise_is_not_taken_for_foresight():
-    failed = [reality_check(run(Peeking(0.0, seed=seed)), MARKET).suspicious for seed in range(8)]
+    failed = [
+        plausibility_check(run(Peeking(0.0, seed=seed)), MARKET).suspicious for seed in range(8)
+    ]
     assert not any(failed)
 
 
@@ -90,7 +92,7 @@ def test_skill_is_not_taken_for_foresight():
     signal = np.where(planted.signal > 0, 1.0, -1.0) * 0.2
     result = run(Peeking(1.0, returns=0.015 * signal), planted.market)
     assert result.metrics()["sharpe"] > 0.5
-    assert not {"timing", "foresight"} & set(reality_check(result, planted.market).suspicious)
+    assert not {"timing", "foresight"} & set(plausibility_check(result, planted.market).suspicious)
 
 
 def test_perfect_foresight_is_all_of_it():
@@ -127,7 +129,7 @@ def test_timing_tells_before_from_after():
     behind = Peeking(1.0, returns=np.vstack([np.zeros(4), NEXT[:-1]]))
     after, error, before = timing(run(behind), MARKET.panel)
     assert before > 0.4 and abs(after) < 3 * error
-    assert "timing" not in reality_check(run(behind), MARKET).suspicious
+    assert "timing" not in plausibility_check(run(behind), MARKET).suspicious
     assert np.isnan(timing(run(make_baseline("buy_and_hold", MARKET)), MARKET.panel)[0])
 
 
@@ -143,7 +145,9 @@ def test_participation_by_hand(execution):
         if result.trades[k, i + 1] != 0
     ]
     assert found == pytest.approx(max(shares))
-    check = reality_check(result, MARKET, execution=execution, bounds=Bounds(participation=0.01))
+    check = plausibility_check(
+        result, MARKET, execution=execution, bounds=Bounds(participation=0.01)
+    )
     assert ("participation" in check.suspicious) == (found > 0.01)
 
 
@@ -176,8 +180,8 @@ def test_capacity_is_where_the_edge_is_gone():
     paid = run(policy, whole, costs=free | {"impact": 1}, initial_value=found / 9, **options)
     again = capacity(paid, whole.panel, pe.TransactionCosts(**free, impact=1))
     assert again == pytest.approx(found, rel=0.1)
-    assert "capacity" in reality_check(result, whole, capital=2 * found).suspicious
-    assert "capacity" not in reality_check(result, whole, capital=found / 2).suspicious
+    assert "capacity" in plausibility_check(result, whole, capital=2 * found).suspicious
+    assert "capacity" not in plausibility_check(result, whole, capital=found / 2).suspicious
 
 
 def test_capacity_without_edge_or_trades():
@@ -190,12 +194,12 @@ def test_capacity_without_edge_or_trades():
 def test_markets_without_volumes_and_other_markets():
     planted = PlantedMarket.draw(seed=1, bars=400).market
     result = run(make_baseline("equal_weight", planted), planted)
-    table = reality_check(result, planted).table
+    table = plausibility_check(result, planted).table
     assert table.loc[["participation", "capacity"], "value"].isna().all()
     with pytest.raises(DataError, match="no volumes"):
         largest_participation(result, planted.panel)
     with pytest.raises(ArgumentError, match="not those of the backtest"):
-        reality_check(result, MARKET.past(300))
+        plausibility_check(result, MARKET.past(300))
     short = run(make_baseline("cash", MARKET), end=400)
     with pytest.raises(ArgumentError, match="different dates"):
         capacity(run(make_baseline("cash", MARKET)), MARKET.panel, benchmark=short)

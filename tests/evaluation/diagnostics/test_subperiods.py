@@ -14,10 +14,10 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.diagnostics.crises import CRYPTO_WINDOWS, EQUITY_WINDOWS, known_dates
 from portfolio_env.evaluation.diagnostics.subperiods import (
     calendar_windows,
+    filtered_regimes,
     growth_by_regime,
     growth_in,
     seeds_summary,
-    told_regimes,
 )
 from portfolio_env.evaluation.statistics import seeds_interval
 
@@ -69,20 +69,20 @@ def test_growth_by_regime_is_that_of_its_steps():
 def test_regimes_are_told_from_the_past_alone():
     pytest.importorskip("statsmodels")
     panel = synthetic_panel(bars=700, assets=3, seed=4)
-    model, path = told_regimes(panel, (0, 400), (450, 700))
+    model, path = filtered_regimes(panel, (0, 400), (450, 700))
     assert len(path) == 250
     assert set(path) <= {0, 1}
     assert model.volatilities[0] < model.volatilities[1]
     close = panel.close.copy()
     close[601:] *= np.exp(np.random.default_rng(1).normal(0, 0.2, (99, 3)))
-    other, changed = told_regimes(replace(panel, close=close, open=None, high=None, low=None),
+    other, changed = filtered_regimes(replace(panel, close=close, open=None, high=None, low=None),
                                   (0, 400), (450, 700))  # fmt: skip
     assert np.array_equal(other.parameters, model.parameters)
     assert np.array_equal(changed[: 601 - 450], path[: 601 - 450])
     assert not np.array_equal(changed, path)
     close = panel.close.copy()
     close[400:] *= 2  # the first move that is not learned from ends at bar 400
-    moved, _ = told_regimes(replace(panel, close=close, open=None, high=None, low=None),
+    moved, _ = filtered_regimes(replace(panel, close=close, open=None, high=None, low=None),
                             (0, 400), (450, 700))  # fmt: skip
     assert np.array_equal(moved.parameters, model.parameters)
 

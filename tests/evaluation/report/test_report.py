@@ -10,7 +10,7 @@ import pytest
 from helpers.accounts import account
 
 from portfolio_env.evaluation import compare
-from portfolio_env.evaluation.diagnostics.implementation import practical_figures
+from portfolio_env.evaluation.diagnostics.implementation import implementation_metrics
 from portfolio_env.evaluation.orders import allocate
 from portfolio_env.evaluation.report.inputs import ReportInputs
 from portfolio_env.evaluation.report.report import write_report
@@ -60,7 +60,7 @@ def written(tmp_path_factory):
         "broke": account(np.r_[MARKET[:50], np.log(1e-3)]),
         "seer": account(MARKET + 0.01),
     }
-    found = compare(results, oracles=["seer"], failed={"heavy": "a reason"}, resamples=50)
+    found = compare(results, oracles=["seer"], failed={"heavy": "a reason"}, n_resamples=50)
     growth = pd.DataFrame({0.0: 0.1, 10.0: 0.05}, index=list(results))
     orders = allocate(results["ppo"].last_weights, ("A", "B"), [3.0, 7.0], 1000.0)
     material = ReportInputs(
@@ -70,7 +70,7 @@ def written(tmp_path_factory):
         agents=["ppo"],
         warnings=["This is look 2."],
         gate=["Gate closed: it was."],
-        practical=practical_figures(results, {"ppo": [0.001]}, {"ppo": 4096}),
+        implementation=implementation_metrics(results, {"ppo": [0.001]}, {"ppo": 4096}),
         growth_by_cost=growth,
         orders={"ppo": orders},
         capital=1000.0,
@@ -117,7 +117,7 @@ def test_every_figure_is_there(written):
     expected = {
         "differences", "equity", "equity_bands", "drawdown", "average_weights", "risk_return",
         "rolling", "correlation", "distributions", "costs", "ppo/allocation", "attention_time",
-        "blocks", "overfitting", "signal_decay", "stretches",
+        "blocks", "overfitting", "signal_decay", "periods",
     }  # fmt: skip
     weights = {f"{name}/weights" for name in found.results}
     sheets = {f"{name}/tear_sheet" for name in ("ppo", "equal_weight", "<odd & name>", "cash")}
@@ -127,7 +127,7 @@ def test_every_figure_is_there(written):
 
 def test_short_and_lonely(tmp_path):
     """Nothing to compare, next to no periods: the page shrinks, and nothing fails."""
-    found = compare({"equal_weight": account(MARKET[:4])}, resamples=20)
+    found = compare({"equal_weight": account(MARKET[:4])}, n_resamples=20)
     figures = write_report(tmp_path, found, ReportInputs(title="short", panel=bars(4), rows=(0, 5)))
     assert set(figures) == {
         "equity", "equity_bands", "drawdown", "average_weights", "risk_return",
@@ -137,7 +137,7 @@ def test_short_and_lonely(tmp_path):
 
 def test_everything_ruined(tmp_path):
     broke = account(np.r_[MARKET[:5], np.log(1e-3)])
-    found = compare({"own": account(MARKET), "equal_weight": broke}, resamples=20)
+    found = compare({"own": account(MARKET), "equal_weight": broke}, n_resamples=20)
     figures = write_report(
         tmp_path, found, ReportInputs(title="ruined", panel=bars(), rows=(0, K + 1))
     )

@@ -25,7 +25,7 @@ RESULTS = {
     for i in range(1, 9)
 }
 RESULTS["equal_weight"] = account(MARKET)
-DRAWN = plots.styles(list(RESULTS), reference="equal_weight", agents=["s7"])
+DRAWN = plots.styles(list(RESULTS), benchmark="equal_weight", agents=["s7"])
 
 
 def labels(figure):
@@ -75,7 +75,7 @@ def test_weights_and_short_positions():
 
 def test_bands_are_percentiles_of_resampled_paths():
     series = {name: RESULTS[name].log_returns for name in ("s1", "s2")}
-    bands = growth_bands(series, mean_block=4, resamples=400, seed=7, confidence=0.9)
+    bands = growth_bands(series, mean_block=4, n_resamples=400, seed=7, confidence=0.9)
     assert bands.at[0] == 0
     assert bands.at[-1] == K
     generator = np.random.default_rng(7)
@@ -90,7 +90,7 @@ def test_bands_are_percentiles_of_resampled_paths():
 
 def test_more_periods_than_points_of_a_band():
     returns = np.random.default_rng(3).normal(0, 0.01, 1013)
-    bands = growth_bands({"own": returns}, mean_block=1, resamples=3, seed=1)
+    bands = growth_bands({"own": returns}, mean_block=1, n_resamples=3, seed=1)
     assert len(bands.at) <= 201
     generator = np.random.default_rng(1)
     rows = [stationary_bootstrap_indices(1013, 1, generator) for _ in range(3)]
@@ -101,13 +101,13 @@ def test_more_periods_than_points_of_a_band():
 
 def test_small_pictures_hold_band_account_and_reference():
     some = {name: RESULTS[name] for name in ("s8", "equal_weight", "s1", "s2")}
-    bands = growth_bands({n: r.log_returns for n, r in some.items()}, mean_block=2, resamples=20)
+    bands = growth_bands({n: r.log_returns for n, r in some.items()}, mean_block=2, n_resamples=20)
     figure = account_plots.growth_with_bands(some, bands, "equal_weight")
     assert [axes.get_title() for axes in figure.axes] == list(some)
     for axes, result in zip(figure.axes, some.values(), strict=True):
-        reference, own = (line.get_ydata() for line in axes.lines)
+        benchmark, own = (line.get_ydata() for line in axes.lines)
         assert own[-1] == pytest.approx(result.values[-1] / result.values[0])
-        assert reference[-1] == pytest.approx(np.exp(MARKET.sum()))
+        assert benchmark[-1] == pytest.approx(np.exp(MARKET.sum()))
         low, high = axes.get_ylim()
         assert low < own.min() and high > own.max()
 
@@ -151,7 +151,7 @@ def test_donut_shares_add_up():
 
 
 def test_differences_are_those_of_the_table():
-    found = compare(RESULTS, resamples=50)
+    found = compare(RESULTS, n_resamples=50)
     (axes,) = comparison_plots.growth_differences(found).axes
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert names == [name for name in found.table.index if name != "equal_weight"]

@@ -49,15 +49,15 @@ def test_rows_stay_together_and_lanes_do_not_matter():
     rows = np.arange(50.0)[:, None, None] + np.array([0, 100, 200.0])[:, None]
     taken = []
 
-    def keep(resamples):
-        taken.append(resamples)
-        return resamples.mean(axis=0)
+    def keep(n_resamples):
+        taken.append(n_resamples)
+        return n_resamples.mean(axis=0)
 
-    draws = resampled(rows, keep, mean_block=5, resamples=7, seed=4)
-    (resamples,) = taken
-    assert resamples.shape == (50, 3, 1, 7) and draws.shape == (3, 1, 7)
-    assert (resamples == resamples[:, :1] + np.array([0, 100, 200.0])[:, None, None]).all()
-    alone = resampled(rows[:, 0, 0], lambda x: x.mean(axis=0), mean_block=5, resamples=7, seed=4)
+    draws = resampled(rows, keep, mean_block=5, n_resamples=7, seed=4)
+    (n_resamples,) = taken
+    assert n_resamples.shape == (50, 3, 1, 7) and draws.shape == (3, 1, 7)
+    assert (n_resamples == n_resamples[:, :1] + np.array([0, 100, 200.0])[:, None, None]).all()
+    alone = resampled(rows[:, 0, 0], lambda x: x.mean(axis=0), mean_block=5, n_resamples=7, seed=4)
     assert (draws[0, 0] == alone).all()
 
 
@@ -65,12 +65,12 @@ def test_chunks_make_no_difference(monkeypatch):
     series = np.random.default_rng(0).normal(size=(40, 2))
     at_once = []
 
-    def deviation(resamples):
-        at_once.append(resamples.shape[-1])
-        return resamples.std(axis=0)
+    def deviation(n_resamples):
+        at_once.append(n_resamples.shape[-1])
+        return n_resamples.std(axis=0)
 
     def draw():
-        return resampled(series, deviation, mean_block=3, resamples=5, seed=1)
+        return resampled(series, deviation, mean_block=3, n_resamples=5, seed=1)
 
     whole = draw()
     for numbers in (200, 1):  # room for two resamples of 80 numbers, and for none
@@ -80,7 +80,7 @@ def test_chunks_make_no_difference(monkeypatch):
 
 
 def test_one_resample_is_enough():
-    draws = resampled(np.arange(9.0), lambda x: x.mean(axis=0), mean_block=1, resamples=1, seed=0)
+    draws = resampled(np.arange(9.0), lambda x: x.mean(axis=0), mean_block=1, n_resamples=1, seed=0)
     assert draws.shape == (1,)
 
 
@@ -179,7 +179,7 @@ def test_interval_is_paired_and_repeatable():
 
 def test_single_period_blocks_give_the_textbook_standard_error():
     noise = np.random.default_rng(2).normal(0, 0.01, 400)
-    interval = growth_difference(noise, np.zeros(400), 1, mean_block=1, resamples=4000)
+    interval = growth_difference(noise, np.zeros(400), 1, mean_block=1, n_resamples=4000)
     error = noise.std() / np.sqrt(400)
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * error, rel=0.05)
 
@@ -192,7 +192,7 @@ def test_coverage_under_autocorrelation():
         series = np.convolve(generator.normal(size=400), np.ones(5) / 5, "valid")
         for mean_block in hits:
             interval = growth_difference(
-                series, np.zeros_like(series), 1, mean_block=mean_block, resamples=200
+                series, np.zeros_like(series), 1, mean_block=mean_block, n_resamples=200
             )
             hits[mean_block] += interval.low <= 0 <= interval.high
     assert hits[1] / 120 < 0.75
@@ -208,7 +208,7 @@ def test_coverage_under_autocorrelation():
         (([-np.inf, 0.0], [-np.inf, 0.0]), {}, "not finite"),
         (([0.0, 0.1], [0.0, 0.0]), {"mean_block": 0.5}, "mean_block"),
         (([0.0, 0.1], [0.0, 0.0]), {"mean_block": np.nan}, "mean_block"),
-        (([0.0, 0.1], [0.0, 0.0]), {"resamples": 0}, "resamples"),
+        (([0.0, 0.1], [0.0, 0.0]), {"n_resamples": 0}, "n_resamples"),
         (([0.0, 0.1], [0.0, 0.0]), {"confidence": 1.0}, "confidence"),
         (([0.0, 0.1], [0.0, 0.0]), {"confidence": 0.0}, "confidence"),
         (([0.0, 0.1], [0.0, 0.0]), {"confidence": -0.5}, "confidence"),

@@ -31,12 +31,12 @@ RECORDS = {name: metrics.track_record(*parts) for name, parts in ACCOUNTS.items(
 
 
 def resample(**options):
-    options = {"benchmark": "market", "resamples": 200, "mean_block": 5} | options
+    options = {"benchmark": "market", "n_resamples": 200, "mean_block": 5} | options
     return resample_measures(RECORDS, DAYS, **options)
 
 
 def test_estimates_are_the_summaries():
-    found = resample(resamples=1)
+    found = resample(n_resamples=1)
     for name, (values, *others) in ACCOUNTS.items():
         expected = metrics.summary(values, *others, DAYS)
         expected |= metrics.relative_summary(values, ACCOUNTS["market"][0], DAYS)
@@ -48,7 +48,7 @@ def test_estimates_are_the_summaries():
 
 def test_draws_are_the_summaries_of_resampled_accounts():
     """Every measure of every resample, computed the long way: account by account, in money."""
-    found = resample(resamples=3, seed=9)
+    found = resample(n_resamples=3, seed=9)
     generator = np.random.default_rng(9)
     for resample_number in range(3):
         rows = stationary_bootstrap_indices(K, 5, generator)
@@ -73,7 +73,7 @@ def test_draws_are_the_summaries_of_resampled_accounts():
 
 
 def test_results_are_frozen_and_equal_to_themselves_alone():
-    found, again = resample(resamples=2), resample(resamples=2)
+    found, again = resample(n_resamples=2), resample(n_resamples=2)
     assert found == found != again
     with pytest.raises(FrozenInstanceError):
         found.mean_block = 1.0
@@ -82,7 +82,7 @@ def test_results_are_frozen_and_equal_to_themselves_alone():
 def test_growth_difference_is_the_difference_in_growth():
     found = resample(measures=["annual_log_growth"], seed=3)
     own, other = (np.log1p(RECORDS[name].returns) for name in ("calm", "market"))
-    expected = growth_difference(own, other, DAYS, mean_block=5, resamples=200, seed=3)
+    expected = growth_difference(own, other, DAYS, mean_block=5, n_resamples=200, seed=3)
     assert found.difference("calm", "market", "annual_log_growth") == pytest.approx(expected)
 
 
@@ -96,7 +96,7 @@ def test_differences_are_paired():
         assert there.estimate == -back.estimate
         assert there.p_value == back.p_value
     near = {"market": RECORDS["market"], "near": shifted(RECORDS["market"], 1e-4)}
-    both = resample_measures(near, DAYS, resamples=200, measures=["sharpe"])
+    both = resample_measures(near, DAYS, n_resamples=200, measures=["sharpe"])
     alone = both.interval("near", "sharpe")
     paired = both.difference("near", "market", "sharpe")
     assert paired.high - paired.low < 0.1 * (alone.high - alone.low)
@@ -108,7 +108,7 @@ def shifted(record, amount):
 
 
 def test_automatic_block_is_the_longest_of_returns_and_squares():
-    found = resample(mean_block=None, resamples=1)
+    found = resample(mean_block=None, n_resamples=1)
     series = [record.returns for record in RECORDS.values()]
     series += [np.square(returns - returns.mean()) for returns in series]
     assert found.mean_block == max(optimal_block_length(one) for one in series)
@@ -119,7 +119,7 @@ def test_unknown_measures_stay_unknown():
     values = np.full(K + 1, 10.0)
     cash = np.tile([1.0, 0, 0, 0], (K, 1))
     resting = metrics.track_record(values, cash, np.zeros(K), np.zeros(K))
-    found = resample_measures({"cash": resting}, DAYS, resamples=10)
+    found = resample_measures({"cash": resting}, DAYS, n_resamples=10)
     assert np.isnan(found.interval("cash", "sharpe")).all()
     assert found.interval("cash", "volatility") == (0, 0, 0, 1)
     assert found.interval("cash", "exposure")[:3] == (0, 0, 0)
@@ -137,7 +137,7 @@ def test_a_loss_not_recovered_from_has_no_upper_bound():
         ({"measures": ["sharp"]}, "unknown measure 'sharp': did you mean sharpe"),
         ({"measures": ["beta"], "benchmark": None}, "unknown measure 'beta'"),
         ({"measures": []}, "measures is empty"),
-        ({"resamples": 0}, "resamples"),
+        ({"n_resamples": 0}, "n_resamples"),
         ({"mean_block": 0}, "mean_block"),
     ],
 )
@@ -159,9 +159,9 @@ def test_refuses_records():
         with pytest.raises(ArgumentError, match="unlucky has a return"):
             resample_measures({**RECORDS, "unlucky": ruined}, DAYS)
     with pytest.raises(ArgumentError, match="unknown strategy"):
-        resample(resamples=1).interval("nobody", "sharpe")
+        resample(n_resamples=1).interval("nobody", "sharpe")
     with pytest.raises(ArgumentError, match="confidence"):
-        resample(resamples=1).interval("calm", "sharpe", confidence=1)
+        resample(n_resamples=1).interval("calm", "sharpe", confidence=1)
 
 
 # ---- what the intervals cover
@@ -192,7 +192,7 @@ def test_coverage_under_clustered_volatility():
             name: metrics.track_record(*account(clustered(generator, 750), generator))
             for name in ("first", "second")
         }
-        options = {"measures": ["sharpe", "volatility"], "resamples": 300, "seed": seed}
+        options = {"measures": ["sharpe", "volatility"], "n_resamples": 300, "seed": seed}
         found = resample_measures(records, DAYS, **options)
         single = resample_measures(records, DAYS, mean_block=1, **options)
         for name, interval, truth in (

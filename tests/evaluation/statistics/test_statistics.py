@@ -195,13 +195,13 @@ def strategies(drifts, n=400, seed=0):
 def test_superiority_finds_skill_and_not_luck():
     lucky = strategies([0.0] * 20)
     skilled = strategies([0.0] * 19 + [0.0015])
-    luck = statistics.superiority_test(lucky, "benchmark", DAYS, resamples=500)
+    luck = statistics.superiority_test(lucky, "benchmark", DAYS, n_resamples=500)
     assert luck.p_value > 0.05
     best = max(statistics.growth_difference(
-        lucky[name], lucky["benchmark"], DAYS, resamples=10
+        lucky[name], lucky["benchmark"], DAYS, n_resamples=10
     ).estimate for name in lucky)  # fmt: skip
     assert luck.estimate == pytest.approx(best)
-    skill = statistics.superiority_test(skilled, "benchmark", DAYS, resamples=500)
+    skill = statistics.superiority_test(skilled, "benchmark", DAYS, n_resamples=500)
     assert skill.best == "s19" and skill.p_value < 0.01
     assert skill.p_value_low <= skill.p_value <= skill.p_value_high
 
@@ -209,7 +209,7 @@ def test_superiority_finds_skill_and_not_luck():
 def test_superiority_is_that_of_arch_in_units_of_standard_errors():
     series = strategies([0.0, 0.0003, -0.001])
     series["s2"] = series["s1"] + 3 * (series["s2"] - series["s1"])
-    found = statistics.superiority_test(series, "s1", 1, mean_block=4, resamples=300, seed=5)
+    found = statistics.superiority_test(series, "s1", 1, mean_block=4, n_resamples=300, seed=5)
     losses = -np.transpose([series[name] for name in ("benchmark", "s0", "s2")])
     plain = SPA(-series["s1"], losses, 4, 300, "stationary", seed=np.random.default_rng(5))
     plain.compute()
@@ -246,7 +246,7 @@ def test_superiority_finds_a_best_among_noise_as_rarely_as_it_says():
     found = 0
     for seed in range(60):
         series = strategies([0.0] * 20, n=80, seed=seed)
-        test = statistics.superiority_test(series, "benchmark", DAYS, resamples=100)
+        test = statistics.superiority_test(series, "benchmark", DAYS, n_resamples=100)
         found += test.p_value <= 0.05
     assert found / 60 <= 0.13  # 5 % and three standard errors of 60 draws
 
@@ -255,21 +255,21 @@ def test_a_wild_strategy_does_not_hide_a_steady_one():
     series = strategies([0.0] * 5)
     series["wild"] = series["benchmark"] + 20 * (series["s0"] - series["benchmark"])
     series["steady"] = series["benchmark"] + 1e-4 + (series["s1"] - series["benchmark"]) / 20
-    found = statistics.superiority_test(series, "benchmark", DAYS, resamples=500)
+    found = statistics.superiority_test(series, "benchmark", DAYS, n_resamples=500)
     assert found.p_value < 0.01
     constant = {"benchmark": series["benchmark"], "ahead": series["benchmark"] + 1e-4}
     wild = {"wild": series["wild"]}
-    assert statistics.superiority_test(constant | wild, "benchmark", 1, resamples=99).p_value == 0
+    assert statistics.superiority_test(constant | wild, "benchmark", 1, n_resamples=99).p_value == 0
 
 
 def test_confidence_set_keeps_the_best_and_drops_the_bad():
     series = strategies([0.0, 0.0, -0.004, 0.001])
-    found = statistics.model_confidence_set(series, confidence=0.9, resamples=500)
+    found = statistics.model_confidence_set(series, confidence=0.9, n_resamples=500)
     assert "s3" in found.included and "s2" not in found.included
     assert set(found.included) == {name for name, p in found.p_values.items() if p > 0.1}
     library = MCS(-np.transpose(list(series.values())), 0.1, 500, 3, seed=np.random.default_rng(0))
     library.compute()
-    same = statistics.model_confidence_set(series, confidence=0.9, resamples=500, mean_block=3)
+    same = statistics.model_confidence_set(series, confidence=0.9, n_resamples=500, mean_block=3)
     names = list(series)
     assert same.included == tuple(names[i] for i in sorted(library.included))
 
@@ -281,7 +281,7 @@ def test_confidence_set_keeps_the_best_and_drops_the_bad():
         (lambda s: statistics.superiority_test({"a": s["s0"]}, "a", DAYS), "at least two"),
         (lambda s: statistics.superiority_test(s | {"a": [0.1]}, "s0", DAYS), "same periods"),
         (lambda s: statistics.superiority_test(s | {"a": s["s0"] * np.nan}, "a", 1), "of a is not"),
-        (lambda s: statistics.superiority_test(s, "s0", DAYS, resamples=0), "resamples"),
+        (lambda s: statistics.superiority_test(s, "s0", DAYS, n_resamples=0), "n_resamples"),
         (lambda s: statistics.model_confidence_set(s, mean_block=0), "mean_block"),
         (lambda s: statistics.model_confidence_set(s, confidence=1), "confidence"),
         (lambda s: statistics.model_confidence_set(s, confidence=0), "confidence"),
@@ -294,7 +294,7 @@ def test_refuses_strategies(call, message):
 
 def test_one_resample_of_single_periods_is_allowed():
     series = strategies([0.0])
-    found = statistics.superiority_test(series, "s0", 1, mean_block=1, resamples=1)
+    found = statistics.superiority_test(series, "s0", 1, mean_block=1, n_resamples=1)
     assert found.best == "benchmark"
 
 
@@ -333,7 +333,7 @@ def test_seeds_are_drawn_within_their_market():
 
 
 def test_one_resample_of_two_seeds_is_allowed():
-    assert 1 <= statistics.seeds_interval([1.0, 2.0], resamples=1).low <= 2
+    assert 1 <= statistics.seeds_interval([1.0, 2.0], n_resamples=1).low <= 2
 
 
 def test_one_bad_seed_counts_little():
@@ -348,7 +348,7 @@ def test_coverage_of_seeds():
     generator = np.random.default_rng(2)
     hits = 0
     for _ in range(200):
-        interval = statistics.seeds_interval(generator.normal(size=(20, 3)), resamples=300)
+        interval = statistics.seeds_interval(generator.normal(size=(20, 3)), n_resamples=300)
         hits += interval.low <= 0 <= interval.high
     assert 0.88 <= hits / 200 <= 0.99
 
@@ -359,7 +359,7 @@ def test_coverage_of_seeds():
         ([1.0], {}, "2 seeds"),
         ([1.0, np.nan], {}, "finite"),
         (np.zeros((2, 2, 2)), {}, "scores"),
-        ([1.0, 2.0], {"resamples": 0}, "resamples"),
+        ([1.0, 2.0], {"n_resamples": 0}, "n_resamples"),
         ([1.0, 2.0], {"confidence": 2}, "confidence"),
     ],
 )
