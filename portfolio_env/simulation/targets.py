@@ -145,12 +145,12 @@ def target_lane(
         # the bounds may move what is merely kept, but not what cannot be traded
         project_lane(a, untradable, bounds, settled)
         for i in range(n):
-            if fixed[i] and not untradable[i]:
-                if abs(a[i + 1] - d[i + 1]) <= SUM_ROUNDING:  # a holding at its bound but for noise
-                    a[i + 1] = d[i + 1]
-                else:
-                    fixed[i] = False
-                    free += 0.0 if borrows else d[i + 1]
+            if fixed[i] and not untradable[i] and abs(a[i + 1] - d[i + 1]) > SUM_ROUNDING:
+                fixed[i] = False
+                free += 0.0 if borrows else d[i + 1]
+        for i in range(n):
+            if fixed[i]:  # a holding at its bound but for noise
+                a[i + 1] = d[i + 1]
     return free
 
 
