@@ -288,8 +288,7 @@ def _opened_window() -> Figure | None:
         from matplotlib import pyplot
     except ImportError as error:
         raise PortfolioError(
-            "render_mode='human' needs matplotlib, which is not installed; pip install "
-            "'portfolio-env[rl]'."
+            "render_mode='human' needs matplotlib, which is not installed; pip install matplotlib."
         ) from error
     try:
         figure: Figure = pyplot.figure(num=None, figsize=SIZE_INCHES, dpi=DOTS_PER_INCH)

@@ -154,7 +154,7 @@ def test_unreadable_files(tmp_path):
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     (tmp_path / "bars.parquet").write_bytes(b"PAR1")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(DataError, match=r"pip install 'portfolio-env\[data\]'"):
+    with pytest.raises(DataError, match="pip install pyarrow"):
         read_panel(tmp_path / "bars.parquet")
 
 
@@ -224,7 +224,7 @@ def test_sp500():
 
 def test_sp500_without_skfolio_says_what_to_install(monkeypatch):
     monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match=r"pip install 'portfolio-env\[data\]'"):
+    with pytest.raises(DataError, match="pip install .skfolio"):
         load_market("sp500")
 
 

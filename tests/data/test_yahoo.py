@@ -256,7 +256,7 @@ def test_arguments(fake, tmp_path, monkeypatch):
         with pytest.raises(ArgumentError, match=text):
             call()
     monkeypatch.setitem(sys.modules, "yfinance", None)
-    with pytest.raises(DataError, match=r"pip install 'portfolio-env\[yahoo\]'"):
+    with pytest.raises(DataError, match="pip install yfinance"):
         fetch_yahoo("AAPL", "2023-01-02", store=tmp_path)
 
 

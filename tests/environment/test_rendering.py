@@ -83,7 +83,7 @@ def test_pixels_without_matplotlib_say_what_to_install(monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(PortfolioError, match=r"portfolio-env\[rl\]"):
+    with pytest.raises(PortfolioError, match="pip install matplotlib"):
         render_rgb(frame())
 
 

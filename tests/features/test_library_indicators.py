@@ -266,5 +266,5 @@ def test_without_ta_the_error_says_what_to_install(monkeypatch):
     panel = panel_of("D", 60)
     monkeypatch.delitem(sys.modules, "ta")
     monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(DataError, match=r"pip install 'portfolio-env\[data\]'"):
+    with pytest.raises(DataError, match="pip install ta"):
         FeaturePipeline("cci_20").transform(panel)

@@ -68,7 +68,7 @@ def as_frame(source: Any) -> pd.DataFrame | None:
             import pyarrow
         except ImportError as error:
             raise DataError(
-                "frames of other libraries need pyarrow; pip install 'portfolio-env[data]'"
+                "frames of other libraries need pyarrow; pip install pyarrow"
             ) from error
         frame: pd.DataFrame = pyarrow.table(source).to_pandas()
         return frame
