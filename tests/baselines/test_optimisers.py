@@ -382,7 +382,7 @@ assert not {"skfolio", "sklearn", "cvxpy", "torch"} & set(sys.modules), sorted(s
 def test_what_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "baselines.optimisers.skfolio_adapter", None)
     monkeypatch.delattr(optimisers, "skfolio_adapter", raising=False)
-    with pytest.raises(ArgumentError, match="pip install .skfolio"):
+    with pytest.raises(ArgumentError, match=r"pip install .skfolio"):
         MinimumVariance(walk()).predict_weights(BARS - 1)
 
 

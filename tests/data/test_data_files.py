@@ -224,7 +224,7 @@ def test_sp500():
 
 def test_sp500_without_skfolio_says_what_to_install(monkeypatch):
     monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(DataError, match="pip install .skfolio"):
+    with pytest.raises(DataError, match=r"pip install .skfolio"):
         load_market("sp500")
 
 

@@ -174,9 +174,10 @@ def halted_problems(draw):
     least = float(rng.choice([0.0, -rng.uniform(0, 0.5), rng.uniform(0, 0.5 / n)]))
     cash = float(rng.choice([0.0, rng.uniform(0, 0.3), -rng.uniform(0, 0.5)]))
     most = max(abs(least), rng.uniform(0.5 / n, 1.0))
+    enough = max(cash, 0.2, 1.01 - n * most)  # so that some portfolio satisfies them
     constraints = PortfolioConstraints(
         long_only=least >= 0, min_weight=least, max_weight=most, min_cash=cash,
-        max_cash=rng.uniform(max(cash, 0.2), 1.5), max_leverage=100.0,
+        max_cash=rng.uniform(enough, 1.5), max_leverage=100.0,
     )  # fmt: skip
     halted = rng.random(n) < rng.choice([0.0, 0.4])
     asked = rng.normal(0.2, 10.0 ** rng.uniform(-2, 3), n + 1)

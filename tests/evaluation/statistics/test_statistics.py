@@ -307,7 +307,7 @@ def test_says_what_to_install(monkeypatch):
         lambda: statistics.model_confidence_set(series),
         lambda: statistics.growth_difference_test(series["s0"], series["benchmark"], DAYS),
     ):
-        with pytest.raises(PortfolioError, match="pip install (arch|statsmodels)"):
+        with pytest.raises(PortfolioError, match=r"pip install (arch|statsmodels)"):
             call()
 
 
