@@ -127,6 +127,15 @@ def known_fields(kind: type[T]) -> type[T]:
     return kind
 
 
+def short_repr(settings: Any) -> str:
+    """Return the repr of a dataclass with the fields that differ from their defaults alone."""
+    default = type(settings)()
+    own = (field.name for field in fields(settings))
+    changed = [n for n in own if repr(getattr(settings, n)) != repr(getattr(default, n))]
+    shown = ", ".join(f"{name}={getattr(settings, name)!r}" for name in changed)
+    return f"{type(settings).__name__}({shown})"
+
+
 def check_fields(settings: Any, owner: str = "") -> None:
     """Reject a dataclass with a value that is not of its annotated type; call it first of all.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import check_fields, check_integer, check_number, known_fields
+from portfolio_env.checks import check_fields, check_integer, check_number, known_fields, short_repr
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.projection import BOUNDS, project_lane
 
@@ -15,7 +15,7 @@ NO_LIMIT = np.inf
 
 
 @known_fields
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PortfolioConstraints:
     """Constraints on holdings and on trading; frozen, validated, JSON-able.
 
@@ -60,6 +60,8 @@ class PortfolioConstraints:
     min_cash: float | None = None
     max_cash: float | None = None
     no_trade_band: float = 0.0
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         """Check each field by itself and against the others."""

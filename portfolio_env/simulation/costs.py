@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.checks import check_fields, check_integer, check_number, known_fields, shortened
+from portfolio_env.checks import (
+    check_fields,
+    check_integer,
+    check_number,
+    known_fields,
+    short_repr,
+    shortened,
+)
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import PricePanel
 from portfolio_env.market.rates import Rate, checked_rate
@@ -21,7 +28,7 @@ OTHERS = "*"  # stands for every asset that a mapping does not name
 
 
 @known_fields
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TransactionCosts:
     r"""Costs of trading and of holding; frozen, validated, JSON-able.
 
@@ -71,6 +78,8 @@ class TransactionCosts:
     margin_rate_annual: float = 0.0
     borrow_rate_annual: float = 0.0
     delisting_haircut: float = 0.0
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         """Validate every field and store sequences as tuples."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from portfolio_env import ArgumentError, PortfolioConstraints, load_market
+from portfolio_env import ArgumentError, PortfolioConstraints, TransactionCosts, load_market
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.simulator import Simulator
 
@@ -365,3 +365,12 @@ def test_violations_that_frozen_holdings_force_are_reported():
     simulator.reset(lambda _: None)
     simulator.step(np.zeros((1, 5)))
     assert simulator.ledger[dynamics.VIOLATION, 0] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [PortfolioConstraints(), PortfolioConstraints(max_weight=0.2, top_k=3), TransactionCosts()],
+)
+def test_settings_print_what_differs_from_the_defaults(settings):
+    assert eval(repr(settings)) == settings
+    assert repr(type(settings)()) == f"{type(settings).__name__}()"
