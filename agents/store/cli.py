@@ -214,7 +214,7 @@ def _print_table(records: list[Record]) -> None:
         folder = [record.path.name] if console.width >= _WIDE else []
         table.add_row(*(Text(printable(cell)) if cell else "" for cell in (*cells, *folder)))
     console.print(table)
-    print("excess: validation growth a year over equal weight without costs; uses: of the test")
+    print("excess: yearly validation growth above equal weight; uses: of the test range")
 
 
 def _print_files(path: Path) -> list[str]:

@@ -92,6 +92,7 @@ def test_the_command_line_overrides_the_file(
     file = written(tmp_path, "{seed: 5, algo: sac, costs: {commission_bps: 3, fixed_fee: 1}}")
     given: list[Any] = []
     monkeypatch.setattr(train_module, "run", given.append)
+    monkeypatch.setattr(train_module, "summary", str)
     arguments = ["train.py", "--config", str(file), "--algo", "td3", "--costs.fixed-fee", "2"]
     monkeypatch.setattr("sys.argv", arguments)
     assert train_module.main() == 0
@@ -144,6 +145,7 @@ def test_every_text_of_the_settings_is_looked_at_or_names_no_code() -> None:
         *("assets", "start", "end", "data", "train", "validation", "test", "timesteps", "runs"),
         *("num_envs", "device", "policy", "curriculum", "stages", "prediction_weight", "window"),
         *("observation", "universe", "execution", "validation_every", "checkpoint_every", "out"),
+        "track",
     }
     found = {name for name in texts - without_code if _finds(name)}
     assert found == texts - without_code

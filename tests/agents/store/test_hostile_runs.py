@@ -59,7 +59,7 @@ def test_evaluate_holds_the_run_that_it_judges(run, monkeypatch):
         raise InterruptedError  # far enough
 
     (run / "command.txt").write_text("left of the first format")
-    monkeypatch.setattr(evaluate, "open_task", opened)
+    monkeypatch.setattr("agents.training.tasks.open_task", opened)
     with pytest.raises(InterruptedError):
         evaluate.evaluate(evaluate.EvaluateConfig(run=run))
 
