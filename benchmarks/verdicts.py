@@ -146,7 +146,7 @@ def judged(kind: str, seed: int) -> list[Row]:
                         "beats": beats(comparison, name),
                         "t_test": bool(ahead and found["hac_p"] <= SIGNIFICANCE),
                         "best_beats": best_beats(comparison),
-                        "gate": bool(gate),
+                        "gate": gate.passed,
                         "ahead_before": gate.estimate > 0,
                     }
                 )

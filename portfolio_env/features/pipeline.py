@@ -322,7 +322,10 @@ class FeaturePipeline:
         """
         try:
             plain = read_json(os.fspath(path))
-            plugins.admit(separate(plain["features"]), plain.get("sources", {}), Path(path))
+            names = separate(plain["features"])
+            if not all(isinstance(name, str) for name in names):
+                raise TypeError("features are not a list of names")
+            plugins.admit(names, plain.get("sources", {}), Path(path))
             return cls.from_dict(plain)
         except PortfolioError:
             raise

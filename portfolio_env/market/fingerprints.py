@@ -184,8 +184,8 @@ class FingerprintSpace(spaces.Box):
 
 def _refuse(space: FingerprintSpace, *others: Any) -> NoReturn:
     raise ArgumentError(
-        "an index observation cannot be flattened: a network would read the number of a row, learn "
-        "dates by heart and see nothing of the market; build the environment with "
+        "an index observation cannot be flattened: a network would read row numbers, memorise "
+        "dates and see nothing of the market; build the environment with "
         'observation="flat" or "window", or use a policy that holds the market (agents.make_agent)'
     )
 
