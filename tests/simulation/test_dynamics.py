@@ -488,8 +488,9 @@ def test_any_consecutive_steps_of_a_period_trade_as_much_as_its_limit(period):
     )  # fmt: skip
     simulator.reset(lambda _: None)
     traded = []
-    for step in range(9):
-        simulator.step([[0.0, 0.3, 0.7] if step % 2 else [0.0, 0.7, 0.3]])
+    for _ in range(8):
+        _, first, second = simulator.weights[0]
+        simulator.step([[0.0, 0.0, 1.0] if first > second else [0.0, 1.0, 0.0]])
         traded.append(simulator.ledger[dynamics.TURNOVER, 0])
     sums = np.convolve(traded, np.ones(period), "valid")
     assert sums == pytest.approx(0.5)  # and no less, for more is asked for at every step
