@@ -43,9 +43,9 @@ class EvaluateConfig:
     commissions: str = ""
     """Further commissions in basis points to evaluate at, e.g. 0,10,25."""
     capital: float | None = None
-    """Capital; the orders that reach each strategy's weights at the last bar are listed."""
+    """Capital for which to list the orders that reach each strategy's weights at the last bar."""
     lot: float = 1.0
-    """Smallest number of units that can be bought with it; 0 for any fraction."""
+    """Smallest number of units that can be traded, for these orders; 0 for any fraction."""
     events: Path | None = None
     """CSV file of events (columns date and type, perhaps symbol) for an event study."""
     records: Literal["csv", "parquet"] = "csv"
