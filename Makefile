@@ -1,4 +1,4 @@
-# Verbs for development; `make` alone lists them.
+# Commands for development; `make` alone lists them.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -26,7 +26,7 @@ ALL_EXAMPLES := $(EXAMPLES) tianshou rllib sbx rl_zoo3 minari
 .PHONY: help setup format lint type test test-slow test-plain demo bench learn verdicts fuzz kills mutants docs docs-serve \
 	tutorials examples examples-all clean
 
-help: ## List the verbs
+help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 setup: $(STAMP) ## Create .venv and install everything, pinned by constraints.txt
@@ -60,7 +60,7 @@ test-slow: setup ## Run the slow tests (kills, learning, whole evaluations) and 
 test-plain: setup ## Run the tests of the economics without the compiler
 	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(ECONOMICS)
 
-demo: setup ## See a known edge found and real prices judged, in 90 seconds after the installation
+demo: setup ## Train on a planted edge and on real prices and evaluate, in 90 seconds after the installation
 	rm -rf $(DEMO_RUN)
 	$(BIN)/python examples/demo.py --run $(DEMO_RUN) -- $(DEMO_ARGS)
 
@@ -68,16 +68,16 @@ bench: setup ## Measure the speed tables of docs/speed.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/features.py
 
-learn: setup ## Measure what agents learn, on planted markets and on noise (10 minutes)
+learn: setup ## Measure what agents learn, on planted markets and on noise (about 15 minutes)
 	$(BIN)/python benchmarks/learning.py
 
 verdicts: setup ## Measure how often verdicts are wrong, on markets whose truth is known (10 minutes)
 	$(BIN)/python benchmarks/verdicts.py
 
-fuzz: setup ## Hold the environment against a slow account for MINUTES (10)
+fuzz: setup ## Compare the environment with a slow account for MINUTES (10)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes $(MINUTES)
 
-mutants: setup ## Which small faults would the tests not notice (hours; MUTANTS for a part)
+mutants: setup ## List the small faults that the tests would not notice (hours; MUTANTS for a part)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutants.py $(MUTANTS)
 
 kills: setup ## Kill trainings, evaluations, downloads and the store at KILLS random moments and compare

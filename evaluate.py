@@ -1,9 +1,11 @@
 """Evaluate a trained agent against baselines, out of sample and in the same environment.
 
-RUN may be the folder of a walk forward: every fold is evaluated on its own test, with baselines
-fitted again to its training range, and the tests are joined to one account each.
+RUN is the folder of a run or of a walk forward. In a walk forward every fold is evaluated on its
+own test, with baselines fitted again to its training range, and the tests are joined to one
+account for each strategy.
 
 python evaluate.py RUN --baselines all
+
 python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,10,25
 """
 
@@ -28,7 +30,8 @@ class EvaluateConfig:
     """Settings of an evaluation."""
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
-    """Folder of a run or of a walk forward; market, costs and constraints are its own."""
+    """Folder of a run or of a walk forward, which sets market, costs and constraints; without one
+    the baselines alone are evaluated, on --market."""
     agent: bool = True
     """Include the trained agent; --no-agent evaluates the baselines alone."""
     baselines: str = "equal_weight,buy_and_hold"
@@ -40,9 +43,9 @@ class EvaluateConfig:
     commissions: str = ""
     """Further commissions in basis points to evaluate at, e.g. 0,10,25."""
     capital: float | None = None
-    """Capital; the orders that reach each strategy's weights at the last bar are listed."""
+    """Capital for which to list the orders that reach each strategy's weights at the last bar."""
     lot: float = 1.0
-    """Smallest number of units that can be bought with it; 0 for any fraction."""
+    """Smallest number of units that can be traded, for these orders; 0 for any fraction."""
     events: Path | None = None
     """CSV file of events (columns date and type, perhaps symbol) for an event study."""
     records: Literal["csv", "parquet"] = "csv"
@@ -56,7 +59,7 @@ class EvaluateConfig:
     out: Path | None = None
     """Folder of an evaluation without a run; default runs/MARKET__baselines."""
     file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
-    """YAML or JSON file of settings; what is given here as well counts."""
+    """YAML or JSON file of settings; the command line has priority."""
     task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
     """Market of an evaluation without a run."""
 

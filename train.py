@@ -27,8 +27,8 @@ class Command:
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
-    """YAML or JSON file of settings, or the folder of a run to repeat; what is given here as well
-    counts."""
+    """YAML or JSON file of settings, or the folder of a run to repeat; the command line has
+    priority."""
     resume: str | None = None
     """Run folder to continue from its latest checkpoint, with the settings it was started with."""
     walk_forward: int | None = None

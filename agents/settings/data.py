@@ -23,15 +23,17 @@ class DataOptions:
     """Options of data preparation, applied before anything is learned."""
 
     timeframe: str | None = None
-    """Make longer bars of those of the market, e.g. 1d or 1w."""
+    """Combine the bars of the market into longer ones, e.g. 1d or 1w."""
     metadata: str | None = None
     """File with labels of the assets, e.g. their sectors."""
     exogenous: str | None = None
-    """CSV or Parquet file of further channels with times of their own, e.g. sentiment."""
+    """CSV or Parquet file of further channels, e.g. sentiment, each value with the time it became
+    known."""
     repair: str = "{}"
     """Repairs of a file of bars, as JSON, e.g. '{"drop_duplicates": "last"}'."""
     adjust: Literal["auto", "none", "splits", "all"] = "auto"
-    """Which prices of a file are meant: adjusted as far as it says how, or for what."""
+    """Adjustment of the prices of a file: auto, by its adjusted close, else by splits; all, for
+    splits and dividends; splits, for those only; none, prices as they are quoted."""
     reference: str | None = None
     """Asset that stands for the market in cross-asset features; the mean of all by default."""
     scaler: Literal["robust", "standard", "rank"] = "robust"
@@ -40,7 +42,7 @@ class DataOptions:
     """One scaler for each feature, or one for each asset and feature."""
 
     periods_per_year: float | None = None
-    """Bars per year that yearly figures follow from; by default those counted in a range."""
+    """Bars per year, from which yearly figures follow; by default counted in each range."""
 
     def __post_init__(self) -> None:
         """Check every value before data are read."""

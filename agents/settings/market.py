@@ -17,7 +17,8 @@ class MarketConfig:
     """Market of an evaluation without a run; names and defaults are those of train.py."""
 
     market: str = "sp500"
-    """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
+    """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
+    of CSV or Parquet files; or a source of your own, my_prices:load."""
     assets: str | None = None
     """Comma-separated symbols to trade; all of the market's by default."""
     start: str | None = None
@@ -25,7 +26,8 @@ class MarketConfig:
     end: str | None = None
     """Date up to which the data are used, itself excluded; all by default."""
     features: str = "minimal"
-    """Feature set, for baselines that read features."""
+    """Comma-separated features, groups or presets (minimal, technical, full, none, ...), for
+    baselines that read features."""
     data: DataOptions = field(default_factory=DataOptions)
     """Preparation of the data."""
     train: float | str = 0.6

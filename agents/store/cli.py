@@ -183,8 +183,8 @@ class Convert:
     runs: Path = Path("runs")
     """The folder of runs."""
     trust: bool = False
-    """Also load the old files as they were meant to be, which runs any code that their author has
-    put there, and compare what both do."""
+    """Also load the old files with Stable-Baselines3, which runs any code that their author has put
+    there, and compare what both models do."""
 
     def run(self) -> int:
         """Convert, and print what was done."""

@@ -85,7 +85,8 @@ class TrainConfig:
     algo_options: str = "{}"
     """Options of the algorithm and its policy as JSON, e.g. '{"gamma": 0.9, "net_arch": [64]}'."""
     market: str = "sp500"
-    """Name of a market (sp500, synthetic, ...) or path of a CSV, Parquet or .npz file."""
+    """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
+    of CSV or Parquet files; or a source of your own, my_prices:load."""
     assets: str | None = None
     """Comma-separated symbols to trade; all of the market's by default."""
     start: str | None = None
@@ -93,7 +94,8 @@ class TrainConfig:
     end: str | None = None
     """Date up to which the data are used, itself excluded; all by default."""
     features: str = "minimal"
-    """Feature set; scalers are fitted on the training range only."""
+    """Comma-separated features, groups or presets (minimal, technical, full, none, ...); scalers
+    are fitted on the training range only."""
     data: DataOptions = field(default_factory=DataOptions)
     """Preparation of the data."""
     train: float | str = 0.6
@@ -103,10 +105,10 @@ class TrainConfig:
     test: float | str | None = None
     """Test range that follows: fraction or date likewise; all the rest by default."""
     timesteps: int | None = None
-    """Environment steps over all lanes; default 200,000 for PPO and A2C, 288,000 for direct, 40,000
-    for the others."""
+    """Environment steps over all lanes; default 200,000 for PPO, A2C and TRPO, 288,000 for
+    direct, 40,000 for the others."""
     num_envs: int | None = None
-    """Lanes of the training environment; default 256 for PPO and A2C, 64 for the others."""
+    """Lanes of the training environment; default 256 for PPO, A2C and TRPO, 64 for the others."""
     seed: int = 0
     """Seed of networks, exploration and episodes."""
     device: str = "auto"
@@ -130,7 +132,7 @@ class TrainConfig:
     """Weight of forecasts of the next bar (Gaussian likelihood) beside the loss of stage 3, while
     the encoder learns; default 0.05 in a curriculum, else 0."""
     window: int | None = None
-    """Bars that the encoder sees, which an observation holds; default 1 for per_asset, 60 for
+    """Bars in an observation, which the encoder sees; default 1 for per_asset, 60 for
     others."""
     observation: Literal["index", "window", "flat"] = "index"
     """Observation mode; index lets the network gather windows itself and keeps buffers small."""
@@ -142,13 +144,14 @@ class TrainConfig:
     reward_options: str = "{}"
     """Options of another reward, or of a class of your own, as JSON."""
     universe: int | None = None
-    """Assets drawn per training episode; default 8 where there are more (a flat network takes all),
-    0 for always all."""
+    """Assets drawn per training episode; default 8 if the market has more (a flat network takes
+    all), 0 for all of them always."""
     episode_length: int = 250
-    """Steps of a training episode, which starts at a random bar of the training range; the accounts
-    of direct live 30."""
+    """Steps of a training episode, which starts at a random bar of the training range; direct
+    uses its own option steps (30)."""
     adjustment: float = 1.0
-    """Fraction of the way to its target the account moves per step; try 0.1 on daily prices."""
+    """Fraction of the way to the target weights that is traded each step; try 0.1 on daily
+    prices."""
     execution: Literal["close", "next_open"] = "close"
     """When trades are filled: at the close that was observed, or at the next open."""
     initial_value: float = 10_000.0

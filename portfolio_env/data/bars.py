@@ -288,7 +288,8 @@ def _suspicions(frame: pd.DataFrame) -> list[str]:
     ]
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return [
-        f"jumps that look like splits: {', '.join(shown)}{more}; give adjusted prices if they are"
+        f"jumps that look like splits: {', '.join(shown)}{more}; if they are splits, give adjusted "
+        "prices"
     ]
 
 

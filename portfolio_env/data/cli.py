@@ -40,7 +40,7 @@ class Fetch:
     since: str | None = None
     """The first candle's date, UTC."""
     until: str | None = None
-    """The date (UTC) before which candles open; the present if left out."""
+    """Only candles that open before this date (UTC); up to the present if left out."""
     bars: int | None = None
     """Instead of --since: this many candles before --until."""
     store: Path = Path("data")
@@ -144,7 +144,7 @@ class List:
 
 @dataclass(frozen=True)
 class Report:
-    """Explore prices: a page of figures and tables, and the report on their quality."""
+    """Write an HTML page on prices: figures, tables, and a report on their quality."""
 
     source: Annotated[str, tyro.conf.Positional]
     """Source for ``load_market``: a file, a folder of a store (data/binance/1d), or a name."""
@@ -168,7 +168,7 @@ class Convert:
     out: Annotated[Path, tyro.conf.Positional]
     """The file to write."""
     timeframe: str | None = None
-    """Make longer bars, e.g. 4h."""
+    """Combine bars into longer ones, e.g. 4h."""
     assets: str | None = None
     """The assets to keep, comma-separated."""
     start: str | None = None

@@ -301,7 +301,7 @@ def source_of(
     is_file = name not in SOURCES and Path(text).exists()  # C:x may be one, and a module's name
     is_function = not is_file and (is_plugin(name) or is_brought("market", name))
     if not is_file and not is_function and name not in SOURCES:
-        raise unknown("market (nor is there such a file)", name, SOURCES)
+        raise unknown("market (there is no such file either)", name, SOURCES)
     for what, asked in (("repair", repair is not None), ("adjust", adjust != "auto")):
         if asked and (not is_file or is_saved):
             raise ArgumentError(f"{what} is for files of bars, {text} is none: leave it out")

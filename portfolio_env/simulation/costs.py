@@ -51,7 +51,7 @@ class TransactionCosts:
         buy_commission_bps: Commission of purchases where it differs; None means ``commission_bps``.
         sell_commission_bps: Commission of sales where it differs; None means ``commission_bps``.
         slippage_bps: Half the bid-ask spread, paid on both sides, in basis points; as above.
-        impact: Coefficient ``b`` >= 0 of the square-root impact; about 1 in the literature; 0 is
+        impact: Coefficient ``k`` >= 0 of the square-root impact; about 1 in the literature; 0 is
             none. Needs a market with volumes. It makes ``initial_value`` matter: it is money, not a
             unit.
         impact_window: Bars over which volatility and money volume are averaged (>= 2); fewer are
@@ -136,7 +136,7 @@ class TransactionCosts:
         return sides[0], sides[1]
 
     def impact_coefficients(self, panel: PricePanel) -> NDArray[np.float64]:
-        """Return ``b sigma / sqrt(D)`` of the square-root impact, from bars up to each row.
+        """Return ``k sigma / sqrt(D)`` of the square-root impact, from bars up to each row.
 
         Args:
             panel: Prices and volumes; ``D`` is the trailing mean of close times volume.
