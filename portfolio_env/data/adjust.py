@@ -80,11 +80,12 @@ def _by_adjusted_close(bars: pd.DataFrame, target: FloatArray, origin: Origin) -
     close = bars["close"].to_numpy()
     fix = "give it, or take the prices as they are with adjust='none'"
     origin.refuse(~np.isnan(close) & np.isnan(target), "there is no adjusted close", fix)
-    origin.refuse(target <= 0, "the adjusted close is not positive", fix)
+    target = np.where(close <= 0, close, target)  # the bar itself is refused later
+    origin.refuse((target <= 0) & ~(close <= 0), "the adjusted close is not positive", fix)
     if np.array_equal(target, close, equal_nan=True):
         return bars
     with np.errstate(all="ignore"):
-        made = _scaled(bars, target / close)
+        made = _scaled(bars, np.where(close <= 0, 1, target / close))
     for name in _PRICES:  # what was equal to the close stays so, what contained it still does
         if name in bars:
             old, new = bars[name].to_numpy(), made[name].to_numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -28,6 +29,8 @@ name holds "pct" or "percent" is in percent, any other in fractions).
 LOWEST, HIGHEST = -1.0, 10.0  # of a single number
 _UNITS = {"fraction": 1.0, "percent": 100.0}
 _PERCENT = ("pct", "percent", "%")
+_NOTHING = ("", ".", "-", "nan", "na", "n/a", "nd", "null", "none", "#n/a")  # a day without a rate
+_SHORT_DAY = r"\s*(\d{1,2})([./-])(\d{1,2})\2\d{4}\s*"
 
 
 def checked_rate(name: str, value: Any) -> Rate:
@@ -47,6 +50,10 @@ def checked_rate(name: str, value: Any) -> Rate:
         value = os.fspath(value)
     if isinstance(value, str) and value:
         return value
+    if isinstance(value, pd.DataFrame):
+        raise ArgumentError(
+            f"{name} is a frame of {value.shape[1]} columns: give one of them, whose index is dates"
+        )
     if isinstance(value, pd.Series | Mapping):
         dated = _dated(name, value)
         days = pd.DatetimeIndex(dated.index)
@@ -104,8 +111,9 @@ def _dated(name: str, rates: Any) -> pd.Series[float]:
     numbered = pd.api.types.is_numeric_dtype(series.index)
     if numbered:
         raise ArgumentError(f"{name} has no dates: give a Series whose index holds them")
+    days = _iso_days(name, series.index)
     try:
-        series.index = pd.DatetimeIndex([as_timestamp(when) for when in series.index])
+        series.index = pd.DatetimeIndex([as_timestamp(when) for when in days])
     except ArgumentError as error:
         raise ArgumentError(f"{name}: {error}") from error
     series = series.sort_index()
@@ -119,6 +127,31 @@ def _dated(name: str, rates: Any) -> pd.Series[float]:
             "[-1, 1], 0.05 for 5 % a year; divide percent by 100 (of a CSV file: unit=percent)"
         )
     return series
+
+
+def _iso_days(name: str, days: pd.Index[Any]) -> pd.Index[Any]:
+    """Return dates that are all written like 31.01.2020 or 01/31/2020 as ISO dates."""
+    texts = pd.Series(days, dtype=object).astype(str)
+    parts = texts.str.extract(f"^{_SHORT_DAY}$")
+    if parts[0].isna().any():
+        return days
+    sign = str(parts[1].iloc[0])
+    day_first = sign == "." or bool((parts[0].astype(int) > 12).any())
+    if not day_first and not (parts[2].astype(int) > 12).any():
+        raise ArgumentError(
+            f"{name} is dated {texts.iloc[0]!r}, of which the day or the month may come first, and "
+            "no row tells: write it as 2020-01-31"
+        )
+    form = f"%d{sign}%m{sign}%Y" if day_first else f"%m{sign}%d{sign}%Y"
+    found = pd.to_datetime(texts.str.strip(), format=form, errors="coerce")
+    if found.isna().any():
+        wrong = texts[found.isna()].iloc[0]
+        first = "day" if day_first else "month"
+        raise ArgumentError(
+            f"{name}: {wrong!r} is not a date with the {first} first, as others are: write all as "
+            "2020-01-31"
+        )
+    return pd.Index(found)
 
 
 def _read(name: str, source: str) -> pd.Series[float]:
@@ -140,10 +173,20 @@ def _read(name: str, source: str) -> pd.Series[float]:
             f"{path}?column=NAME"
         )
     column = check_choice(f"column of {name}", options.get("column", columns[0]), columns)
+    if pd.notna(pd.to_numeric(column, errors="coerce")) and re.match(r"\d", str(frame.index.name)):
+        raise DataError(f"{name}: {path} has no header: write date,rate above its first line")
     percent = any(word in column.lower() for word in _PERCENT)
     unit = options.get("unit", "percent" if percent else "fraction")
     check_choice(f"unit of {name}", unit, _UNITS)
-    values = pd.to_numeric(frame[column], errors="coerce")  # "." is a day without a rate
+    values = pd.to_numeric(frame[column], errors="coerce")
+    texts = frame[column].astype(str).str.strip()
+    wrong = (values.isna() & frame[column].notna() & ~texts.str.lower().isin(_NOTHING)).to_numpy()
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise DataError(
+            f"{name}: {column} of {path} is {texts.iloc[at]!r} on {frame.index[at]}, which is no "
+            "number: correct it, or leave it empty (5 % is 0.05, or 5 with unit=percent)"
+        )
     try:
         return _dated(f"{name}: {column} of {path}", values / _UNITS[unit])
     except ArgumentError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import date
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ YEAR = np.timedelta64(36_525 * 864, "s")  # 365.25 days, of which interest and g
 _YEAR = np.timedelta64(365, "D")
 _UNBROKEN = 0.85  # business days cover at most 0.82 of two weeks, and less of any longer time
 _TRADING_DAYS = 252
+_DAY_OR_MONTH_FIRST = re.compile(r"\s*\d{1,2}([./-])\d{1,2}\1\d{2,4}\b")
 _WEEK = np.timedelta64(7, "D").astype("timedelta64[ns]")
 
 
@@ -32,6 +34,8 @@ def as_timestamp(when: Date) -> np.datetime64:
     try:
         if not isinstance(when, str | date | np.datetime64):
             raise TypeError
+        if isinstance(when, str) and not _is_one_date(when):
+            raise ValueError("it may be more than one date")
         stamp = pd.Timestamp(when)
         if stamp.tzinfo is not None:
             stamp = stamp.tz_convert(None)
@@ -44,6 +48,11 @@ def as_timestamp(when: Date) -> np.datetime64:
     if np.isnat(exact):
         raise ArgumentError(f"{when!r} is not a date: give a row number or an ISO date")
     return exact
+
+
+def _is_one_date(text: str) -> bool:
+    """Return whether a text has a year, and does not leave open which is the day and the month."""
+    return bool(re.search(r"\d{4}", text)) and not _DAY_OR_MONTH_FIRST.match(text)
 
 
 def row_of(timestamps: Timestamps, when: TimeLike, *, end: bool = False) -> int:

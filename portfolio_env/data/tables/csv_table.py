@@ -21,6 +21,10 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _SAMPLE = 200  # lines that tell the dialect
 _NUMBER = re.compile(r"\s*[+-]?[$€£¥]?\d[\d.,\s']*([eE][+-]?\d+)?\s*%?\s*")
 _DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_WHEN = re.compile(
+    r"\d{4}[-./]\d|\d{1,2}([./-])\d{1,2}\1\d{2,4}|\d{8,}(\.\d*)?$|[A-Za-z]{3,9} \d{1,2}, \d{4}|"
+    r"\d{1,2}[- ][A-Za-z]{3,9}[- ]\d"
+)
 
 
 def read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
@@ -150,7 +154,7 @@ def _is_second_level(first: Sequence[str], second: Sequence[str]) -> bool:
 
 
 def _check(names: list[str], rows: Sequence[Sequence[str]], origin: Origin) -> None:
-    if names and _DAY.match(names[0]):
+    if names and _WHEN.match(names[0]):
         origin.fail("has no header: its first line holds values; name the columns")
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:

@@ -33,6 +33,11 @@ from portfolio_env.data.tables.numbers import read_numbers
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.data.tables.times import as_dates
 
+_FIELD = r"(stock[ _]splits?|capital[ _]gains|market[ _]cap|(?:adj(?:usted)?[ _.]*)?[A-Za-z]+%s)"
+_HEAD = _FIELD % "(?:[ _]close)?" + r"[ _\-.:|](.+)"  # Close_AAPL
+_TAIL = r"(.+?)[ _\-.:|]" + _FIELD % ""  # AAPL Close
+_COUNTERS = r"(unnamed:\d+|index|id|no|nr|row|rows|rownames|rownumber|level\d|)"
+
 Shape = Literal["long", "wide", "levels", "one"]
 
 
@@ -67,6 +72,7 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
     frame = _dated(frame, origin)
     if _symbol_column(frame) is not None:
         return Table(_renamed(frame, origin), "long", origin)
+    frame = _without_counters(frame, origin)
     names = [str(name) for name in frame.columns if name != DATE]
     known = [name for name in names if is_field(name)]
     fields = {field_of(name) for name in known}
@@ -81,7 +87,48 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
             f"its columns {doubtful} are fields of bars, not assets, and {lack}; it has {names}: "
             "delete or rename them, or give columns date, symbol, close"
         )
+    mixed = _several_fields(names)
+    if mixed:
+        origin.fail(
+            f"its columns {mixed} are fields of one asset, and not all columns are called so; it "
+            f"has {names}: delete or rename the others, or give columns date, symbol, close"
+        )
     return Table(frame, "wide", origin)
+
+
+def _without_counters(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
+    """The frame without columns that number its rows or repeat parts of its dates."""
+    for name in [str(name) for name in frame.columns if name != DATE]:
+        key = key_of(name)
+        is_part = key in ("year", "month", "day")
+        if not is_part and not re.fullmatch(_COUNTERS, key):
+            continue
+        values = pd.to_numeric(frame[name], errors="coerce").to_numpy(np.float64)
+        if is_part:
+            counts = getattr(as_dates(frame[DATE], origin).dt, key).to_numpy(np.float64)
+        else:
+            counts = np.arange(len(frame)) + values[:1]
+        if len(frame) and (values == counts).all():
+            origin.note(f"the column {name!r} is left out: it numbers rows or repeats dates")
+            frame = frame.drop(columns=name)
+    return frame
+
+
+def _several_fields(names: list[str]) -> list[str]:
+    """Return the columns of the first symbol that has a close and other fields, if there is one."""
+    for pattern, field_at in ((_HEAD, 1), (_TAIL, 2)):
+        columns: dict[str, list[str]] = {}
+        fields: dict[str, set[str]] = {}
+        for name in names:
+            match = re.fullmatch(pattern, name, re.IGNORECASE)
+            if match and (is_field(match[field_at]) or key_of(match[field_at]) == "adjusted"):
+                field = match[field_at]
+                columns.setdefault(match[3 - field_at], []).append(name)
+                fields.setdefault(match[3 - field_at], set()).add(field_of(field) or key_of(field))
+        for symbol, found in fields.items():
+            if "close" in found and len(found) > 1:
+                return columns[symbol]
+    return []
 
 
 def long_form(table: Table, name: str | None = None) -> tuple[pd.DataFrame, Origin]:
@@ -146,7 +193,10 @@ def _flat_index(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
         return _with_columns(frame, {str(index.names[k]): index.get_level_values(k) for k in kept})
     if isinstance(index, pd.RangeIndex) and index.name is None:
         return frame.reset_index(drop=True)
-    dated = _holds_dates(index) or not _has_dates(frame)
+    named = field_of(index.name) == SYMBOL and _has_dates(frame)
+    dated = not named and (_holds_dates(index) or not _has_dates(frame))
+    if dated and DATE in frame.columns and str(index.name) not in frame.columns:
+        origin.fail("has dates in its index and in a column date; leave one of them")
     if str(index.name) in map(str, frame.columns.get_level_values(0)) or not (dated or index.name):
         return frame.reset_index(drop=True)
     return _with_columns(frame, {DATE if dated else str(index.name): index})
@@ -169,7 +219,14 @@ def _holds_dates(index: pd.Index[Any]) -> bool:
         return True
     if pd.api.types.is_numeric_dtype(index.dtype) or not len(index):
         return False
-    found = index[:3].astype(str).str.match(r"\s*\d{4}[-/.]?\d|\d\d?[./-]\d\d?[./-]\d{4}")
+    found = (
+        index[:3]
+        .astype(str)
+        .str.match(
+            r"\s*\d{4}[-/.]\d|(1[6-9]|2[01])\d\d(0[1-9]|1[0-2])(\d\d)?(\D|$)|\d{9,}|"
+            r"\d\d?[./-]\d\d?[./-]\d{4}"
+        )
+    )  # 600519 is the code of a company
     return bool(np.asarray(found).all())
 
 
@@ -278,16 +335,18 @@ def _split_names(frame: pd.DataFrame) -> pd.DataFrame | None:
                 if pair is not None and field_of(pair[0]) not in FIELDS:
                     pair = pair[1], pair[0]
             else:
-                head = r"([A-Za-z]+(?:[ _]close)?)[ _\-.:|](.+)"
-                tail = r"(.+?)[ _\-.:|]((?:adj[ _.]*)?[A-Za-z]+)"
-                match = re.fullmatch(head if order == "first" else tail, names[at], re.IGNORECASE)
+                pattern = _HEAD if order == "first" else _TAIL
+                match = re.fullmatch(pattern, names[at], re.IGNORECASE)
                 pair = None
                 if match:
                     pair = (match[1], match[2]) if order == "first" else (match[2], match[1])
+                    if key_of(pair[0]) == "adjusted":  # AAPL.Adjusted, as R writes it
+                        pair = ADJUSTED, pair[1]
             if pair is None or not (field_of(pair[0]) in FIELDS or is_no_asset(pair[0])):
                 break
-            if field_of(pair[1]) in FIELDS:
-                break  # "Adj Close": a field, not a symbol
+            whole = field_of(names[at]) in FIELDS and not unit_of_volume(names[at])
+            if whole or is_no_asset(pair[1]):
+                break  # "Open Price": a field, not a symbol
             pairs.append(pair)
         if len(pairs) < len(rest):
             continue
@@ -333,7 +392,10 @@ def _stacked(
     parts, numbers = [], []
     for symbol, series in fields.items():
         bars = pd.DataFrame(
-            {field: read_numbers(values.rename(symbol), origin) for field, values in series.items()}
+            {
+                field: read_numbers(values.rename(symbol), origin, of_volume=field == "volume")
+                for field, values in series.items()
+            }
         )
         quoted = [field for field in ("open", "high", "low", "close") if field in bars]
         prices = bars[quoted or [ADJUSTED]] if {*quoted, ADJUSTED} & {*bars} else bars[[]]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from portfolio_env.data.tables.fields import DATE, SYMBOL
+from portfolio_env.data.tables.fields import DATE, SYMBOL, is_no_asset
 from portfolio_env.data.tables.files import read_table
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.data.tables.shapes import Table, long_form, names_itself, table_of
@@ -39,6 +39,7 @@ def tables_of(source: Any) -> tuple[list[LongTable], dict[str, Any]]:
     if isinstance(source, Mapping):
         if not source:
             raise DataError("the sources: there are none; give {'NAME': frame or path}")
+        _refuse_fields([str(name) for name in source], "the sources")
         parts = [_named(str(name).strip(), own) for name, own in source.items()]
         return _several(parts, "frames")
     if isinstance(source, list | tuple):
@@ -109,11 +110,28 @@ def _folder(path: Path) -> tuple[list[LongTable], dict[str, Any]]:
     for endings in (_PARQUET, _TEXT_FILES):
         found = [file for file in files if file.name.lower().endswith(endings)]
         if found:
-            return _several([_of_file(file) for file in found], os.fspath(path))
+            parts = [_of_file(file) for file in found]
+            names = [
+                _stem(file)
+                for file, (long, _, _) in zip(found, parts, strict=True)
+                if (long[SYMBOL] == _stem(file)).all()
+            ]
+            _refuse_fields(names, os.fspath(path))
+            return _several(parts, os.fspath(path))
     raise DataError(
         f"{path}: holds no Parquet files and no CSV files; give a folder of one file per asset, of "
         "a store that of one exchange and timeframe, STORE/NAME/1d"
     )
+
+
+def _refuse_fields(names: Sequence[str], where: str) -> None:
+    """Refuse several sources of which some are called after fields: closes, volumes, ..."""
+    fields = [name for name in names if is_no_asset(name)]
+    if fields and len(names) > 1:
+        raise DataError(
+            f"{where}: {fields} are names of fields of bars, not of assets; give one table with "
+            "these columns, or call each source after its asset"
+        )
 
 
 def _several(tables: list[LongTable], name: str) -> tuple[list[LongTable], dict[str, Any]]:

@@ -23,6 +23,7 @@ _DAY = np.timedelta64(1, "D")
 _EPOCHS = ((8, 10, "s"), (11, 13, "ms"), (14, 16, "us"), (17, 19, "ns"))
 """Digits of the time since 1970, and their unit, from 1973 on."""
 _FORMS = ("%d.%m.%Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%Y%m%d")
+_COMPACT = r"((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01]))([0-2]\d[0-5]\d(?:[0-5]\d)?)"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
 _ZONES = (
     "America/New_York", "America/Chicago", "America/Sao_Paulo", "America/Mexico_City",
@@ -133,7 +134,7 @@ def _exchange_days(times: Timestamps, origin: Origin) -> Timestamps:
     """Dates of one asset's days, if its instants are midnight on an exchange's clock.
 
     That is believed of daily bars at 00:00 in one of ``_ZONES``, if their time in UTC changes with
-    the clocks, or if their dates there are business days only.
+    the clocks, or if their dates there are business days or first days of months only.
     """
     of_day = times - times.astype("datetime64[D]")
     if len(times) < 2 or not of_day.any() or len(np.unique(of_day)) > 2:
@@ -152,7 +153,8 @@ def _exchange_days(times: Timestamps, origin: Origin) -> Timestamps:
     if found is None:
         return times
     weekdays_only = bool(np.is_busday(found.astype("datetime64[D]")).all()) and len(found) >= 5
-    if len(np.unique(of_day)) == 1 and not weekdays_only:
+    months = len(found) > 2 and _begin_months(found)
+    if len(np.unique(of_day)) == 1 and not weekdays_only and not months:
         return times
     origin.note("days stamped with midnight at an exchange, in UTC, are labelled by its dates")
     return found
@@ -186,6 +188,8 @@ def _of_texts(
 ) -> tuple[Timestamps, Timestamps, bool]:
     """``_parsed`` of the distinct texts."""
     label = texts.to_numpy(object)[codes].__getitem__
+    if texts.str.fullmatch(_COMPACT).all():  # 20240131093000, the time without signs
+        texts = texts.str.replace(_COMPACT, r"\1T\2", regex=True)
     found, zoned = _numbers(texts)
     if found is None:
         found = _periods(texts)
@@ -239,7 +243,7 @@ def _numbers(texts: pd.Series[Any]) -> tuple[Timestamps | None, bool]:
 
 
 def _periods(texts: pd.Series[Any]) -> Timestamps | None:
-    """The last days of months, quarters or years."""
+    """The last days of weeks, months, quarters or years."""
     if texts.str.fullmatch(r"\d{4}[-/.]\d{1,2}").all():
         parts = texts.str.extract(r"(\d{4})[-/.](\d{1,2})").astype(int)
         if not parts[1].between(1, 12).all():
@@ -248,6 +252,22 @@ def _periods(texts: pd.Series[Any]) -> Timestamps | None:
     elif texts.str.fullmatch(r"\d{4}-?\s?[Qq][1-4]").all():
         parts = texts.str.extract(r"(\d{4}).*([1-4])$").astype(int)
         months, length = (parts[0] - 1970) * 12 + (parts[1] - 1) * 3, 3
+    elif texts.str.fullmatch(r"[Qq][1-4][ -]?\d{4}").all():
+        parts = texts.str.extract(r"([1-4])[ -]?(\d{4})").astype(int)
+        months, length = (parts[1] - 1970) * 12 + (parts[0] - 1) * 3, 3
+    elif texts.str.fullmatch(r"[A-Za-z]{3,9}[ -]\d{4}").all():
+        named = texts.str.replace("-", " ")
+        found = pd.to_datetime(named, format="%b %Y", errors="coerce")
+        found = found.fillna(pd.to_datetime(named, format="%B %Y", errors="coerce"))
+        if found.isna().any():
+            return None
+        months, length = (found.dt.year - 1970) * 12 + found.dt.month - 1, 1
+    elif texts.str.fullmatch(r"\d{4}-?W\d\d|\d{4}-\d\d-\d\d/\d{4}-\d\d-\d\d").all():
+        weeks = texts.str.contains("W").all()  # else 2024-01-01/2024-01-07, as pandas writes it
+        last = texts.str.replace("-", "") + "7" if weeks else texts.str.slice(11)
+        form = "%GW%V%u" if weeks else "%Y-%m-%d"
+        found = pd.to_datetime(last, format=form, errors="coerce")
+        return None if found.isna().any() else found.to_numpy("datetime64[ns]")
     elif texts.str.fullmatch(r"(1[6-9]|2[01])\d\d").all():
         months, length = (texts.astype(int) - 1970) * 12, 12
     else:

@@ -67,6 +67,13 @@ def test_offsets_may_change_with_the_clocks(write):
         (("2020-01-01", "2020-04-01", "2020-07-01"), ("2020-03-31", "2020-06-30", "2020-09-30")),
         (("2018", "2019", "2020"), ("2018-12-31", "2019-12-31", "2020-12-31")),
         (("2024-01-01", "2024-01-08", "2024-01-15"), ("2024-01-07", "2024-01-14", "2024-01-21")),
+        (("2024-W01", "2024-W02", "2024-W03"), ("2024-01-07", "2024-01-14", "2024-01-21")),
+        (
+            ("2024-01-01/2024-01-07", "2024-01-08/2024-01-14", "2024-01-15/2024-01-21"),
+            ("2024-01-07", "2024-01-14", "2024-01-21"),
+        ),
+        (("Q1 2020", "Q2 2020", "Q3 2020"), ("2020-03-31", "2020-06-30", "2020-09-30")),
+        (("Jan 2020", "Feb 2020", "Mar 2020"), ("2020-01-31", "2020-02-29", "2020-03-31")),
         (("2024-01-05", "2024-01-12", "2024-01-19"), ("2024-01-05", "2024-01-12", "2024-01-19")),
     ],
 )
@@ -77,6 +84,23 @@ def test_periods_are_known_at_their_end(write, labels, ends):
     frame = read_panel(pd.DataFrame({"A": [1.0, 1.0, 1.0]}, list(labels)))
     for panel in (wide, long, frame):
         np.testing.assert_array_equal(panel.timestamps, expected)
+
+
+@pytest.mark.parametrize("freq", ["MS", "QS", "W-MON"])
+@pytest.mark.parametrize("zone", ZONES)
+def test_periods_that_begin_at_an_exchanges_midnight_are_known_at_their_end(zone, freq):
+    starts = pd.date_range("2018-01-01", periods=30, freq=freq)
+    utc = pd.DataFrame({"A": np.ones(30)}, starts.tz_localize(zone).tz_convert("UTC"))
+    plain = read_panel(utc.set_axis(starts))
+    np.testing.assert_array_equal(read_panel(utc).timestamps, plain.timestamps)
+    assert (plain.timestamps > starts.to_numpy("M8[ns]")).all()
+
+
+@pytest.mark.parametrize("form", ["%Y%m%d%H%M%S", "%Y%m%d%H%M"])
+def test_times_without_signs_are_no_time_since_1970(write, form):
+    times = pd.date_range("2024-01-31 09:30", periods=3, freq="min")
+    panel = read_panel(write("Date,A", *(f"{time.strftime(form)},1" for time in times)))
+    np.testing.assert_array_equal(panel.timestamps, times.to_numpy("M8[ns]"))
 
 
 @pytest.mark.parametrize("freq", ["M", "Q", "Y", "W", "D", "h"])
