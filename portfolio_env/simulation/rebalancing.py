@@ -172,7 +172,7 @@ def trade_lane(
 
     Args:
         d: (N + 1,) drifted weights.
-        a: (N + 1,) feasible target; fixed assets have their drifted weight in it.
+        a: (N + 1,) feasible target; what it has of fixed assets is not read.
         fixed: (N,) assets that are not traded.
         free: Wealth that pays for the trades, and that they share with cash: what is not tied up in
             fixed assets; 1 where cash pays alone, see ``target_lane``.

@@ -104,7 +104,7 @@ def target_lane(
         all_tradable: Whether no asset is untradable.
         rules: Record of ``dynamics.RULES``.
         bounds: Record of ``constraints.BOUNDS``.
-        a: (N + 1,) receives the target; fixed assets have their drifted weight in it.
+        a: (N + 1,) receives the target; what it has of fixed assets is not read.
         flags: (6, N) row 1 the assets that can be neither bought nor sold now, row 4 those to
             keep, row 5 work space.
 
@@ -145,12 +145,10 @@ def target_lane(
         # the bounds may move what is merely kept, but not what cannot be traded
         project_lane(a, untradable, bounds, settled)
         for i in range(n):
+            # a holding that is at its bound but for rounding noise is kept
             if fixed[i] and not untradable[i] and abs(a[i + 1] - d[i + 1]) > SUM_ROUNDING:
                 fixed[i] = False
                 free += 0.0 if borrows else d[i + 1]
-        for i in range(n):
-            if fixed[i]:  # a holding at its bound but for noise
-                a[i + 1] = d[i + 1]
     return free
 
 

@@ -77,6 +77,15 @@ def test_a_holding_at_its_bound_is_kept_whatever_rounding_made_of_it(noise):
     cost = made.ledger[dynamics.COST, 0] / 10_000
     assert cost > 0.005
     assert made.held[0, 1] == pytest.approx(0.4 / (1 - cost), abs=1e-12)
+    assert made.held[0, 4] <= 0.4 + 1e-12  # the bounds hold for what is traded
+
+
+def test_a_holding_above_its_bound_is_cut_to_it_however_slow_the_adjustment():
+    """The way to the target ends at 86 %; the nearest weights within the bounds share the rest."""
+    made = simulator_of(adjustment=0.1, constraints={"max_weight": 0.6})
+    made.weights[0] = [0.0, 0.9, 0.1]
+    made.step(np.array([[0.0, 0.5, 0.5]]))
+    assert made.held[0] == pytest.approx([0.13, 0.6, 0.27])
 
 
 @pytest.mark.parametrize("constraints", [{"max_leverage": 1.5}, {"long_only": False}])
