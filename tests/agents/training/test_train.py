@@ -213,7 +213,7 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"encoder": "mlp", "curriculum": "1,3", "reward": "gain"}, "unknown reward 'gain'"),
         ({"encoder": "mlp", "curriculum": "2,3", "universe": 11}, "universe=11"),
         ({"encoder": "mlp", "policy": "flat_mlp", "observation": "flat"}, "has no encoder"),
-        ({"algo": "direct", "reward": "log_return"}, "reward 'log_return' is of RL"),
+        ({"algo": "direct", "reward": "log_return"}, "reward 'log_return' has no effect on direct"),
         ({"algo": "direct", "constraints": PERIOD}, "not differentiable"),
         ({"encoder": "mlp", "curriculum": "2,3", "constraints": PERIOD}, "not differentiable"),
         ({"freeze_encoder": 0.5}, "has none to train"),
