@@ -50,6 +50,10 @@ _VAGUE = frozenset(
 )
 _TICKERS_TOO = frozenset(["open", "high", "low", "last"])  # OPEN and LOW are companies
 
+_FIELD = r"(stock[ _]splits?|capital[ _]gains|market[ _]cap|(?:adj(?:usted)?[ _.]*)?[A-Za-z]+%s)"
+HEAD = _FIELD % "(?:[ _]close)?" + r"[ _\-.:|](.+)"  # Close_AAPL
+TAIL = r"(.+?)[ _\-.:|]" + _FIELD % ""  # AAPL Close
+
 
 def key_of(name: object) -> str:
     """A name without case, blanks, brackets, points and leading numbers.
@@ -101,3 +105,20 @@ def with_letters(names: list[str]) -> list[str]:
     if not set("ohlc") <= set(names):
         return names
     return [_LETTERS.get(name, {"t": DATE, "s": SYMBOL}.get(name, name)) for name in names]
+
+
+def several_fields(names: list[str]) -> list[str]:
+    """Return the columns of the first symbol that has a close and other fields, if there is one."""
+    for pattern, field_at in ((HEAD, 1), (TAIL, 2)):
+        columns: dict[str, list[str]] = {}
+        fields: dict[str, set[str]] = {}
+        for name in names:
+            match = re.fullmatch(pattern, name, re.IGNORECASE)
+            if match and (is_field(match[field_at]) or key_of(match[field_at]) == "adjusted"):
+                field = match[field_at]
+                columns.setdefault(match[3 - field_at], []).append(name)
+                fields.setdefault(match[3 - field_at], set()).add(field_of(field) or key_of(field))
+        for symbol, found in fields.items():
+            if "close" in found and len(found) > 1:
+                return columns[symbol]
+    return []

@@ -20,12 +20,15 @@ from portfolio_env.data.tables.fields import (
     ADJUSTED,
     DATE,
     FIELDS,
+    HEAD,
     SYMBOL,
+    TAIL,
     field_of,
     is_field,
     is_no_asset,
     key_of,
     rank_of,
+    several_fields,
     unit_of_volume,
     with_letters,
 )
@@ -33,9 +36,6 @@ from portfolio_env.data.tables.numbers import read_numbers
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.data.tables.times import as_dates
 
-_FIELD = r"(stock[ _]splits?|capital[ _]gains|market[ _]cap|(?:adj(?:usted)?[ _.]*)?[A-Za-z]+%s)"
-_HEAD = _FIELD % "(?:[ _]close)?" + r"[ _\-.:|](.+)"  # Close_AAPL
-_TAIL = r"(.+?)[ _\-.:|]" + _FIELD % ""  # AAPL Close
 _COUNTERS = r"(unnamed:\d+|index|id|no|nr|row|rows|rownames|rownumber|level\d|)"
 
 Shape = Literal["long", "wide", "levels", "one"]
@@ -87,7 +87,7 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
             f"its columns {doubtful} are fields of bars, not assets, and {lack}; it has {names}: "
             "delete or rename them, or give columns date, symbol, close"
         )
-    mixed = _several_fields(names)
+    mixed = several_fields(names)
     if mixed:
         origin.fail(
             f"its columns {mixed} are fields of one asset, and not all columns are called so; it "
@@ -112,23 +112,6 @@ def _without_counters(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
             origin.note(f"the column {name!r} is left out: it numbers rows or repeats dates")
             frame = frame.drop(columns=name)
     return frame
-
-
-def _several_fields(names: list[str]) -> list[str]:
-    """Return the columns of the first symbol that has a close and other fields, if there is one."""
-    for pattern, field_at in ((_HEAD, 1), (_TAIL, 2)):
-        columns: dict[str, list[str]] = {}
-        fields: dict[str, set[str]] = {}
-        for name in names:
-            match = re.fullmatch(pattern, name, re.IGNORECASE)
-            if match and (is_field(match[field_at]) or key_of(match[field_at]) == "adjusted"):
-                field = match[field_at]
-                columns.setdefault(match[3 - field_at], []).append(name)
-                fields.setdefault(match[3 - field_at], set()).add(field_of(field) or key_of(field))
-        for symbol, found in fields.items():
-            if "close" in found and len(found) > 1:
-                return columns[symbol]
-    return []
 
 
 def long_form(table: Table, name: str | None = None) -> tuple[pd.DataFrame, Origin]:
@@ -335,7 +318,7 @@ def _split_names(frame: pd.DataFrame) -> pd.DataFrame | None:
                 if pair is not None and field_of(pair[0]) not in FIELDS:
                     pair = pair[1], pair[0]
             else:
-                pattern = _HEAD if order == "first" else _TAIL
+                pattern = HEAD if order == "first" else TAIL
                 match = re.fullmatch(pattern, names[at], re.IGNORECASE)
                 pair = None
                 if match:
