@@ -12,6 +12,7 @@ from portfolio_env import Market, load_market
 
 settings.register_profile("portfolio", deadline=None, max_examples=40)
 settings.register_profile("thorough", deadline=None, max_examples=100)
+settings.register_profile("brief", deadline=None, max_examples=10)  # where "thorough" comes after
 settings.register_profile(  # a fault is to be found, not explained
     "mutants", deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate)
 )
@@ -64,7 +65,7 @@ def link(server, loopback):
             exchanges[name] = connect(name, server.base)
         exchanges[name].markets = None
         # Short only where it is to pass: on a busy machine an answer may take a while.
-        exchanges[name].timeout = 400 if "timeout" in server.faults.values() else 10_000
+        exchanges[name].timeout = 2_000 if "timeout" in server.faults.values() else 10_000
         return exchanges[name]
 
     return linked
