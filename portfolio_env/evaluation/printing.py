@@ -11,6 +11,8 @@ import pandas as pd
 from portfolio_env.evaluation.comparison import Comparison, plain_numbers
 from portfolio_env.evaluation.report.inputs import ReportInputs, number_text, with_difference
 from portfolio_env.evaluation.summary import overall, sentence, text_table
+from portfolio_env.files.csv_files import neutral, with_texts
+from portfolio_env.files.safe_names import printable
 
 Format = Literal["table", "markdown", "json", "csv"]
 INTERVALS = ("growth %", "Sharpe")  # whose intervals a narrow table leaves to the files
@@ -45,7 +47,8 @@ def print_evaluation(
         for line in (overall(comparison), *comparison.notes, *lines):
             print(f"- {line}")
     elif form == "csv":
-        print(comparison.table.to_csv(lineterminator="\n"), end="")
+        # A name like "=1+1" is a formula to a spreadsheet.
+        print(with_texts(comparison.table, neutral).to_csv(lineterminator="\n"), end="")
     else:
         growth = inputs.growth_by_cost
         found = {
@@ -101,6 +104,12 @@ def _without(
     return texts.drop(columns=column), [*missing, column]
 
 
+def _shown(texts: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose names and cells have invisible characters escaped."""
+    cells = texts.map(lambda part: printable(str(part)) if str(part) else "")
+    return cells.set_axis([printable(str(name)) for name in texts.index])
+
+
 def _width(texts: pd.DataFrame) -> int:
     """Return the width on a terminal: rules before, between and after, blanks beside each text."""
     columns = [texts.index.to_series(), *(texts[name] for name in texts)]
@@ -118,11 +127,12 @@ def _print_table(title: str, texts: pd.DataFrame, *, narrow: bool = False) -> li
     from rich.table import Table
     from rich.text import Text
 
+    texts = _shown(texts)
     console = Console()
     missing: list[str] = []
     if narrow:
         texts, missing = narrowed(texts, console.width)
-    print(title)  # not as the table's: that would be broken where the table is narrow
+    print(printable(title))  # not as the table's: that would be broken where the table is narrow
     printed = Table()
     printed.add_column("", no_wrap=True)
     for column in texts.columns:
@@ -162,6 +172,7 @@ def _sentence_like(texts: pd.DataFrame) -> pd.DataFrame:
 
 def _markdown(texts: pd.DataFrame) -> str:
     """Return a table of Markdown; pandas needs a library for it."""
+    texts = _shown(texts)
     rows = [["", *texts.columns], ["---"] * (1 + len(texts.columns))]
     rows += [[str(name), *map(str, row)] for name, row in texts.iterrows()]
     return "\n".join("| " + " | ".join(p.replace("|", r"\|") for p in row) + " |" for row in rows)
