@@ -81,7 +81,7 @@ def make_encoder(encoder: str | Maker, n_features: int, window: int, **options: 
         return brought(maker, called or repr(encoder), n_features, window, options)
     check_options(maker, called, n_features, window, options)
     try:
-        made: Encoder = maker(n_features, window, **options)  # type: ignore[assignment]
+        made: Encoder = maker(n_features, window, **options)  # type: ignore[assignment]  # a module
     except TypeError as error:  # where a text stands for a number
         raise ArgumentError(f"encoder {called} does not take {options} ({error})") from error
     return made
