@@ -6,7 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Baseline, Every, PortfolioModel, Weights, holdable, portfolio
+from baselines.base import (
+    Baseline,
+    Every,
+    PortfolioModel,
+    Weights,
+    holdable,
+    levered,
+    portfolio,
+)
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -53,14 +61,15 @@ class ConstantRebalanced(PortfolioModel):
     """CRP: the same proportions restored on every rebalancing date.
 
     Cover (1991), "Universal Portfolios", Mathematical Finance 1. Where an asset cannot be traded,
-    the others share what is its.
+    the others share what is its, long ones that of long ones and short ones that of short ones.
 
     Args:
         market: The market its environments trade.
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
-        proportions: Weights by asset name, and of "cash", >= 0 and summing to 1; None is equal
-            weights of all assets.
+        proportions: Weights by asset name, and of "cash", summing to 1; None is equal weights of
+            all assets. Assets are negative only where the constraints allow short positions, cash
+            only where they allow it to be.
     """
 
     source = 'Cover (1991), "Universal Portfolios", Mathematical Finance 1'
@@ -82,25 +91,35 @@ class ConstantRebalanced(PortfolioModel):
         self._weights[indices_of("slot", list(given), ["cash", *market.assets])] = list(
             given.values()
         )
-        if not (self._weights >= 0).all() or abs(self._weights.sum() - 1) > 1e-9:
+        least = np.zeros(len(self._weights))
+        least[0] = min(0.0, float(self.constraints.bounds(market.n_assets)["min_cash"][0]))
+        least[1:] = 0.0 if self.constraints.long_only else -np.inf
+        if not (self._weights >= least).all() or abs(self._weights.sum() - 1) > 1e-9:
             raise ArgumentError(
                 f"proportions={proportions!r} sum to {self._weights.sum():g}; give weights of 0 or "
-                "more that sum to 1."
+                "more that sum to 1, or constraints that allow short positions or leverage."
             )
 
     def target(self, past: PricePanel) -> Weights:
         """Return the proportions, restricted to what can be traded now."""
-        cash, tradable = self._weights[0], past.tradable[-1]
-        out = (1 - cash) * portfolio(tradable, self._weights[1:][tradable])
+        own, tradable = self._weights[1:], past.tradable[-1]
+        longs, shorts = np.maximum(own, 0), np.maximum(-own, 0)
+        cash = 1 - longs.sum() if shorts.any() else self._weights[0]
+        out = (1 - cash) * portfolio(tradable, longs[tradable])
         out[0] += cash
+        if shorts.any():
+            sold = shorts.sum() * portfolio(tradable, shorts[tradable])
+            out[1:] -= sold[1:]
+            out[0] += sold[1:].sum()
         return out
 
 
 class Momentum(PortfolioModel):
     """Equal weights on the assets that rose most over the look-back.
 
-    Jegadeesh & Titman (1993), "Returns to Buying Winners and Selling Losers", J. of Finance 48,
-    long side only.
+    Jegadeesh & Titman (1993), "Returns to Buying Winners and Selling Losers", J. of Finance 48:
+    the long side, on all that the account may borrow; with ``long_only=False`` both sides, as many
+    losers sold short as winners bought, each for half of ``max_leverage``.
 
     Args:
         market: The market its environments trade.
@@ -128,19 +147,30 @@ class Momentum(PortfolioModel):
     def target(self, past: PricePanel) -> Weights:
         """Return equal weights on the top share of assets with prices for the whole look-back."""
         known = np.flatnonzero(holdable(past, self.lookback + 1))
-        held = np.zeros(len(past.assets), np.bool_)
+        held, sold = np.zeros((2, len(past.assets)), np.bool_)
         if len(known):
             rise = past.close[-1, known] / past.close[-1 - self.lookback, known]
             count = max(1, round(self.top * len(known)))
-            held[known[np.argsort(-rise, kind="stable")[:count]]] = True
-        return portfolio(held)
+            order = known[np.argsort(-rise, kind="stable")]
+            if self.constraints.long_only:
+                held[order[:count]] = True
+            else:
+                count = min(count, len(known) // 2)
+                held[order[:count]] = sold[order[len(known) - count :]] = True
+        if self.constraints.long_only:
+            return levered(portfolio(held), self._exposure)
+        side = self.constraints.max_leverage / 2
+        out = side * (portfolio(held) - portfolio(sold))  # of no assets: nothing but cash
+        out[0] = 1.0
+        return out
 
 
 class InverseVolatility(PortfolioModel):
     """Weights in proportion to 1 / volatility.
 
     Leote de Carvalho, Lu & Moulin (2012), "Demystifying Equity Risk-Based Strategies", J. of
-    Portfolio Management 38: equal risk contributions where all correlations are the same.
+    Portfolio Management 38: equal risk contributions where all correlations are the same. All that
+    the account may borrow is invested too.
 
     Args:
         market: The market its environments trade.
@@ -149,6 +179,7 @@ class InverseVolatility(PortfolioModel):
         lookback: Log returns of which the standard deviation is taken.
     """
 
+    shorts = False
     source = 'Leote de Carvalho, Lu & Moulin (2012), "Demystifying Equity Risk-Based Strategies"'
 
     def __init__(
@@ -170,7 +201,8 @@ class InverseVolatility(PortfolioModel):
         logs = np.log(past.close[-self.lookback - 1 :, known])
         # a price that never moved, or grew at one rate, is stale and not free of risk
         known[known] = moved = ~is_constant(np.diff(logs, axis=0))
-        return portfolio(known, 1 / np.diff(logs[:, moved], axis=0).std(axis=0, ddof=1))
+        weights = portfolio(known, 1 / np.diff(logs[:, moved], axis=0).std(axis=0, ddof=1))
+        return levered(weights, self._exposure)
 
 
 class RandomWeights(PortfolioModel):
@@ -184,6 +216,8 @@ class RandomWeights(PortfolioModel):
         every: See ``PortfolioModel``.
         seed: Seed of the draws.
     """
+
+    shorts = False
 
     def __init__(
         self,

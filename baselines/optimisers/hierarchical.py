@@ -146,6 +146,7 @@ class NestedClusters(MeanVariance):
         fallbacks: Bars at which a step, of one cluster at least, took the least variance instead.
     """
 
+    shorts = False
     source = 'Lopez de Prado (2019), "A Robust Estimator of the Efficient Frontier", SSRN 3469961'
 
     def __init__(

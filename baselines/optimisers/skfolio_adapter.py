@@ -111,6 +111,7 @@ def minimum_variance(
             min_return=None if least is None else np.asarray(least) / unit,
             min_weights=problem.low,
             max_weights=problem.high,
+            max_short=_most_short(problem),
         ),
     )
 
@@ -134,6 +135,7 @@ def maximum_sharpe(
             risk_free_rate=risk_free / unit,
             min_weights=problem.low,
             max_weights=problem.high,
+            max_short=_most_short(problem),
         ),
     )
 
@@ -208,6 +210,11 @@ class _Given(BasePrior):  # type: ignore[misc] # skfolio has no types
 
 def _tree(linkage: str) -> HierarchicalClustering:
     return HierarchicalClustering(linkage_method=LinkageMethod[linkage.upper()])
+
+
+def _most_short(problem: Problem) -> float | None:
+    """Return the largest sum of short positions; None where there are none."""
+    return problem.short if problem.low < 0 else None
 
 
 def _unit(covariance: FloatArray) -> float:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env.evaluation.carried_targets import CarriedTargets
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.parquet import write_parquet
 from portfolio_env.html import card
@@ -219,6 +220,9 @@ def backtest(
 ) -> BacktestResult | list[BacktestResult]:
     """Run a policy, deterministically, from the reset of an environment to the end of every lane.
 
+    A baseline whose target a turnover limit or ``adjustment`` keeps it from reaching at once is
+    carried on to it over the next bars, see ``carried_targets.CarriedTargets``.
+
     Args:
         policy: Answers ``predict``. It is always asked for a batch, so a single environment's
             observation reaches it with a leading axis of 1.
@@ -259,9 +263,11 @@ def _run(
     recorder = _Recorder(executor)
     running = np.ones(executor.num_lanes, np.bool_)
     state, episode_start = None, running.copy()
+    carried = CarriedTargets(executor) if getattr(policy, "carries_on", False) else None
     while running.any():
         batch = _with_lane_axis(observation) if single else observation
         actions, state = policy.predict(batch, state, episode_start, deterministic=True)
+        actions = actions if carried is None else carried.asked(actions)
         observation, _, terminated, truncated, _ = env.step(actions[0] if single else actions)
         recorder.after_step(running)
         running &= ~np.asarray(terminated) & ~np.asarray(truncated)

@@ -124,6 +124,7 @@ class GatedPolicy:
         self.chosen = policy if decision.passed else fallback
         if hasattr(self.chosen, "action"):
             self.action = self.chosen.action
+        self.carries_on = getattr(self.chosen, "carries_on", False)
 
     def predict(
         self,

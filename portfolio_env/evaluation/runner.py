@@ -67,6 +67,7 @@ class Stopwatch:
         self.seconds: list[float] = []
         if hasattr(policy, "action"):
             self.action = policy.action
+        self.carries_on = getattr(policy, "carries_on", False)
 
     def predict(
         self,
