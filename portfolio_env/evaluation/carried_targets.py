@@ -11,7 +11,7 @@ Weights = NDArray[np.float64]
 
 # A target is reached where less than this share of the way to it is left: with adjustment below 1
 # no last step ends exactly on it.
-REACHED = 1e-4
+REACHED = 1e-6
 MISSING = 1e-9  # weights below this are rounding
 
 
@@ -93,9 +93,8 @@ class CarriedTargets:
         if self._targets is None:
             self._left = np.zeros(len(targets))
             self._halted = np.zeros((len(targets), targets.shape[1] - 1), np.bool_)
-        whole = self.executor.ways >= 1
-        kept = whole & self._halted.any(axis=1)
-        self._left *= np.where(kept, 1.0, 1 - self.executor.ways)
+        ways = self.executor.ways
+        self._left *= np.where(self._halted.any(axis=1), 1.0, 1 - ways)
         self._left[self._left < REACHED] = 0.0
         if starts is not None:
             self._left[starts] = 0.0
@@ -110,7 +109,7 @@ class CarriedTargets:
         out[:, 1:] -= missing
         out[:, 0] += missing.sum(axis=1)
         # nothing has come nearer since a trade that went as far as it could
-        rests = carried & whole & (halted == self._halted).all(axis=1)
+        rests = carried & (ways >= 1) & (halted == self._halted).all(axis=1)
         out[rests] = answers[rests]
         self._targets, self._halted = targets, halted
         return out

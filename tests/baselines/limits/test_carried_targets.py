@@ -58,7 +58,7 @@ def test_a_reached_target_is_the_account_that_reached_it_at_once(seed, limit, ev
     at_once = run(name, market, model)
     slowly = run(name, market, model, **limited(limit))
     bars = int(np.ceil(1.2 / limit)) + 1  # the market moves meanwhile, and the turnover with it
-    assert slowly.held[bars:] == pytest.approx(at_once.held[bars:], abs=1e-12)
+    assert slowly.held[bars:] == pytest.approx(at_once.held[bars:], abs=1e-6)
     assert (slowly.turnovers[bars:] == 0).all()
     steps = np.arange(1, int(1 / limit))
     assert 1 - slowly.held[: len(steps), 0] == pytest.approx(limit * steps, abs=0.2)
@@ -66,12 +66,13 @@ def test_a_reached_target_is_the_account_that_reached_it_at_once(seed, limit, ev
 
 @given(seed=st.integers(0, 99), pace=st.floats(0.05, 0.95))
 def test_the_way_that_is_left_shrinks_by_the_pace(seed, pace):
-    market = random_market(seed, 220, 4)
+    market = random_market(seed, 320, 4)
     at_once, slowly = run("buy_and_hold", market), run("buy_and_hold", market, adjustment=pace)
     gap = abs(slowly.held - at_once.held).max(axis=1)
-    left = np.maximum((1 - pace) ** np.arange(1, len(gap) + 1), 1e-4)
+    left = np.maximum((1 - pace) ** np.arange(1, len(gap) + 1), 1e-6)
     assert (gap <= 2 * left).all()
-    assert (slowly.turnovers[200:] == 0).all()
+    asks = int(np.ceil(np.log(1e-6) / np.log(1 - pace))) + 1
+    assert (slowly.turnovers[asks:] == 0).all()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_nothing_is_asked_for_ever(seed, band):
             rules = {"constraints": {**limit, "no_trade_band": band}, "execution": execution}
             result = run("buy_and_hold", market, **rules)
             assert (result.turnovers[80:] == 0).all()
-            assert result.held[80:, 0].max() <= 6 * band + 1e-9
+            assert result.held[80:, 0].max() <= 6 * band + 1e-6
 
 
 def test_what_is_halted_is_waited_for():
