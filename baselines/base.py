@@ -156,7 +156,7 @@ class Baseline(ABC):
 
         Args:
             observation: One observation or a batch of them.
-            state: What the last call returned; None at the start. Most baselines remember nothing,
+            state: The state of the last call; None at the start. Most baselines remember nothing,
                 and return it as it came.
             episode_start: (B,) lanes that start again.
             deterministic: Ignored: a baseline is deterministic.
