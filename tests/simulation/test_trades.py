@@ -94,7 +94,7 @@ def check_way(trade: Trade) -> None:
     free = trade._replace(limits=(np.inf, trade.limits[1]))
     _, asked, all_of_it = trade_lane(*free[:6], whole)
     assert all_of_it == 1.0, trade
-    if asked <= trade.limits[0]:
+    if 0 < asked <= trade.limits[0]:
         assert way == 1.0 and (held == whole).all(), trade
     elif asked > trade.limits[0] + 1e-12 and turnover > 0:
         assert 0 <= way < 1 and way <= trade.limits[0] / asked + 1e-12, trade
