@@ -69,9 +69,12 @@ class CarriedTargets:
     def __init__(self, executor: Any) -> None:
         self.executor: LimitedExecutor = executor
         self._limited = bool(getattr(executor, "limited", False))
-        self._targets: Weights | None = None
-        self._left = np.zeros(0)  # share of the way to the target that is left, per lane
-        self._halted = np.zeros(0)  # (B, N) what is still to be bought and could not be
+        if self._limited:
+            self._targets = np.array(executor.weights)
+            # (B,) share of the way to the target that is left
+            self._left = np.zeros(len(self._targets))
+            # (B, N) what is still to be bought and could not be
+            self._halted = np.zeros_like(self._targets[:, 1:], np.bool_)
 
     def asked(self, answers: Weights, starts: NDArray[np.bool_] | None = None) -> Weights:
         """Return the weights to ask for at this bar; call it once per step.
@@ -90,9 +93,6 @@ class CarriedTargets:
         holds = (answers.astype(np.float32) == observed.astype(np.float32)).all(axis=1)
         holds &= (observed[:, 1:] != 0).any(axis=1)  # an account of cash has nothing to hold
         targets = np.array(answers, np.float64)
-        if self._targets is None:
-            self._left = np.zeros(len(targets))
-            self._halted = np.zeros((len(targets), targets.shape[1] - 1), np.bool_)
         ways = self.executor.ways
         self._left *= np.where(self._halted.any(axis=1), 1.0, 1 - ways)
         self._left[self._left < REACHED] = 0.0
