@@ -98,8 +98,8 @@ class Comparison:
         mean_block: Mean block length of the bootstrap, in periods.
         notes: Measures that could not be computed, with the reasons.
         failed: Why a strategy could not run, by name.
-        judge: What the test of the best and the confidence set go by: "growth", "sharpe", or
-            "equal_risk", growth at the volatility of the benchmark.
+        judge: Measure that the test of the best and the confidence set go by: "growth", "sharpe",
+            or "equal_risk", growth at the volatility of the benchmark.
     """
 
     results: dict[str, BacktestResult]
@@ -214,7 +214,7 @@ def compare(
         oracles: Names of strategies with knowledge of the evaluation: shown, but in no ranking.
         failed: Why other strategies could not run, by name: they become rows with that remark.
         earlier_sharpes: Yearly Sharpe ratios of other strategies that were tried on these dates.
-        judge: What the test of the best and the confidence set go by, see ``Comparison``.
+        judge: Measure that the test of the best and the confidence set go by, see ``Comparison``.
         n_resamples: Number of resamples of every bootstrap.
         seed: Seed of every bootstrap: the same input gives the same table.
 
@@ -404,10 +404,9 @@ def _differences(
         if len(result.costs) >= INTERVAL_PERIODS:
             other, year = solvent[benchmark], result.periods_per_year
             excess = (result.excess_returns, other.excess_returns, year)
-            cash = {"cash_returns": result.cash_returns}
             rows[name][4:8] = sharpe_difference(*excess, **options)
             rows[name][8:12] = equal_risk_growth_difference(
-                result.returns, other.returns, year, **cash, **options
+                result.returns, other.returns, year, cash_returns=result.cash_returns, **options
             )
     columns.append("hac_p")
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
