@@ -25,14 +25,11 @@ class LimitedExecutor(Protocol):
         ways: (B,) shares of the way to their targets that the last trades went.
     """
 
-    @property
-    def limited(self) -> bool: ...  # noqa: D102
-    @property
-    def weights(self) -> Weights: ...  # noqa: D102
-    @property
-    def tradable(self) -> NDArray[np.bool_]: ...  # noqa: D102
-    @property
-    def ways(self) -> Weights: ...  # noqa: D102
+    limited: bool
+    weights: Weights
+    tradable: NDArray[np.bool_]
+    ways: Weights
+
     def moved(self, weights: Weights) -> Weights:
         """Return (B, N + 1) what weights held right after the last trade are at the last close."""
         ...
