@@ -48,12 +48,16 @@ def within_selection(
     out, free = target.copy(), ~fixed
     if bounds["top_k"] < len(fixed):
         free &= _largest(target[1:], fixed, int(bounds["top_k"]))
-    longs, shorts = np.maximum(target[1:], 0)[free], np.maximum(-target[1:], 0)[free]
+    sides = np.maximum(target[1:], 0), np.maximum(-target[1:], 0)
+    bought, sold = (float(side[~fixed].sum()) for side in sides)
+    stays = target[1:][fixed]
+    share = (bounds["max_leverage"] - abs(stays).sum()) / max(bought + sold, ROUNDING)
+    share = min(max(float(share), 0.0), 1.0)  # of both sides that the leverage leaves
     low, high = float(bounds["min_weight"]), float(bounds["max_weight"])
-    shorts = _sized(shorts, shorts.sum(), 0.0, max(-low, 0.0))
-    rest = 1 - target[1:][fixed].sum() + shorts.sum()  # for longs and cash
+    shorts = _sized(sides[1][free], share * sold, 0.0, max(-low, 0.0))
+    rest = 1 - stays.sum() + shorts.sum()  # for longs and cash
     most, least = rest - bounds["min_cash"], rest - bounds["max_cash"]
-    longs = _sized(longs, min(max(longs.sum(), least), most), max(low, 0.0), high)
+    longs = _sized(sides[0][free], min(max(share * bought, least), most), max(low, 0.0), high)
     out[1:][~fixed] = 0.0
     out[1:][free] = longs - shorts
     out[0] = 1 - out[1:].sum()
