@@ -179,6 +179,11 @@ class Convert:
     """Labels of the assets: a file with the columns symbol, sector, ..."""
     exogenous: Path | None = None
     """Further channels: a file with the columns date, symbol, name, value, known_at."""
+    base_currency: str | None = None
+    """Currency that all prices are converted to, e.g. USD."""
+    exchange_rates: str | None = None
+    """Rates of exchange for it: EUR=EURUSD,GBP=gbp.csv,USDT=1 (assets of the source,
+    files, numbers), or one file with a column per currency."""
     features: str | None = None
     """Features of a market: a preset, or comma-separated names; minimal if left out."""
     fit_end: str | None = None
@@ -210,6 +215,8 @@ class Convert:
             timeframe=self.timeframe,
             metadata=self.metadata,
             exogenous=self.exogenous,
+            base_currency=self.base_currency,
+            exchange_rates=self.exchange_rates,
             features="minimal" if not names else names[0] if len(names) == 1 else names,
             fit_end=self.fit_end,
             repair=None if self.repair == Repair() else self.repair,

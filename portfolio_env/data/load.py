@@ -24,6 +24,12 @@ from portfolio_env.data.bars import (
     read_frame,
     read_panel,
 )
+from portfolio_env.data.currencies import (
+    Rates,
+    check_currencies,
+    in_currency,
+    with_stored_currencies,
+)
 from portfolio_env.data.exogenous import join
 from portfolio_env.data.generators.lead_lag import lead_lag_panel
 from portfolio_env.data.generators.planted import momentum_panel, null_panel
@@ -103,6 +109,8 @@ def load_market(
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
+    base_currency: str | None = None,
+    exchange_rates: Rates | None = None,
     periods_per_year: float | None = None,
 ) -> Market:
     """Load a market by name, from a file, or from bars in memory.
@@ -133,6 +141,11 @@ def load_market(
         adjust: Kind of prices of a file or frame: "all", adjusted for splits and dividends;
             "splits"; "none", as they are; "auto", adjusted as far as the source tells how (see
             ``portfolio_env.data.adjust``). What was done stands in ``provenance["adjust"]``.
+        base_currency: The currency that all prices are converted to, e.g. "USD"; None refuses
+            assets that are quoted in different ones, as far as labels, names like BTC/USDT or a
+            store tell.
+        exchange_rates: Rates of exchange for it, by currency: numbers, Series, files, or assets of
+            the source (see ``portfolio_env.data.currencies``).
         periods_per_year: Bars per year that yearly figures follow from, above 0; None for those
             that are counted in the range they are of, which ``repr(market)`` states for all of it.
             Interest accrues by the clock either way.
@@ -140,20 +153,21 @@ def load_market(
     Returns:
         The market, as if its source held nothing but the kept bars: assets and rows without any are
         dropped. Only a saved market keeps the features it was saved with, unless ``features``,
-        ``fit_end``, ``timeframe``, ``metadata`` or ``exogenous`` say otherwise.
+        ``fit_end``, ``timeframe``, ``metadata``, ``exogenous`` or ``base_currency`` say otherwise.
 
     Raises:
         ArgumentError: For unknown names, options or dates.
         DataError: If the data cannot be used; the message names file, row and fix.
     """
     bars = _opened(source, repair, adjust)
-    additions = (timeframe, metadata, exogenous)
+    additions = (timeframe, metadata, exogenous, base_currency, exchange_rates)
     if isinstance(bars, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
             kept = _cut_market(bars, assets, start, end)
             return replace(kept, panel=_stated(kept.panel, periods_per_year))
         bars = bars.panel
-    panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous)
+    money = (base_currency, exchange_rates)
+    panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous, money)
     panel = _stated(panel, periods_per_year)
     return build_market(panel, features=features, fit_end=fit_end)
 
@@ -172,12 +186,15 @@ def load_panel(
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
+    base_currency: str | None = None,
+    exchange_rates: Rates | None = None,
     periods_per_year: float | None = None,
 ) -> PricePanel:
     """Return the bars of which ``load_market`` computes features; same arguments and errors."""
     bars = _opened(source, repair, adjust)
     panel = bars.panel if isinstance(bars, Market) else bars
-    panel = _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    money = (base_currency, exchange_rates)
+    panel = _prepared(panel, assets, start, end, timeframe, metadata, exogenous, money)
     return _stated(panel, periods_per_year)
 
 
@@ -197,11 +214,18 @@ def _prepared(
     timeframe: str | None,
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None,
+    money: tuple[str | None, Rates | None],
 ) -> PricePanel:
-    """Return the bars that are kept, with the requested additions."""
+    """Return the bars that are kept, with the requested additions, in one currency."""
     if metadata is not None:
         bars = with_categories(bars, metadata)
+    base, rates = money
+    if base is not None:
+        bars = in_currency(bars, base, rates, assets)
+    elif rates is not None:
+        raise ArgumentError("exchange_rates are for base_currency: give it, or leave them out")
     panel = _cut_panel(bars, assets, start, end)
+    check_currencies(panel)
     if timeframe is not None:
         panel = resample(panel, timeframe)
     if exogenous is not None:
@@ -314,7 +338,7 @@ def source_of(
         saved = Market.load(text)
         plugins.say_changes(saved.panel.provenance.get("features"), Path(text))
         return saved
-    return _read(text, repair, adjust)
+    return with_stored_currencies(_read(text, repair, adjust), Path(text))
 
 
 def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:

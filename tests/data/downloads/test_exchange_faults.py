@@ -185,7 +185,7 @@ exchange.fetch(connect("binance", sys.argv[1]), "BTC/USDT", "1m", "2023-12-20", 
 
 def test_a_killed_download_continues_where_it_stopped(server, link, tmp_path):
     server.delay = 0.1
-    tests = Path(__file__).parents[1]
+    tests = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, server.base, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
