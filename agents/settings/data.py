@@ -15,7 +15,7 @@ from portfolio_env.features import FeaturePipeline
 from portfolio_env.files.atomic import parse_json
 from portfolio_env.market.panel import PricePanel
 
-PATHS = ("metadata", "exogenous")
+PATHS = ("metadata", "exogenous", "actions")
 """Settings that are paths of files."""
 
 
@@ -35,6 +35,8 @@ class DataOptions:
     adjust: Literal["auto", "none", "splits", "all"] = "auto"
     """Adjustment of the prices of a file: auto, by its adjusted close, else by splits; all, for
     splits and dividends; splits, for those only; none, prices as they are quoted."""
+    actions: str | None = None
+    """File of splits and dividends to adjust for: columns date, symbol, split, dividend."""
     base_currency: str | None = None
     """Currency that all prices are converted to, e.g. USD."""
     exchange_rates: str | None = None
@@ -80,6 +82,7 @@ class DataOptions:
             exogenous=self.exogenous,
             repair=self.repairs or None,
             adjust=self.adjust,
+            actions=self.actions,
             base_currency=self.base_currency,
             exchange_rates=self.exchange_rates,
             periods_per_year=self.periods_per_year,
