@@ -170,7 +170,7 @@ def test_actions_as_yfinance_gives_them_and_files(write, tmp_path):
     )
     path = write("Date,Ticker,Stock Splits,Dividends", f"{SPLIT_DAY},A,4,")
     np.testing.assert_array_equal(load_panel(frame, actions=path).close, expected)
-    source = tmp_path / "bars.csv"
+    source = tmp_path / "quotes.csv"
     frame.to_csv(source, index=False)
     out = tmp_path / "out.npz"
     assert Convert(str(source), out, adjust="splits", actions=path).run() == 0
