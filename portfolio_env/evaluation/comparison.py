@@ -404,10 +404,9 @@ def _differences(
         if len(result.costs) >= INTERVAL_PERIODS:
             other, year = solvent[benchmark], result.periods_per_year
             excess = (result.excess_returns, other.excess_returns, year)
-            cash = {"cash_returns": result.cash_returns}
             rows[name][4:8] = sharpe_difference(*excess, **options)
             rows[name][8:12] = equal_risk_growth_difference(
-                result.returns, other.returns, year, **cash, **options
+                result.returns, other.returns, year, cash_returns=result.cash_returns, **options
             )
     columns.append("hac_p")
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)

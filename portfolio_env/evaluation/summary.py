@@ -13,7 +13,7 @@ from portfolio_env.evaluation.usage_log import UsageEntry, usage_warning
 SIGNIFICANCE = 0.05
 JUDGED = {
     "growth": "{:+.1f} % a year",
-    "sharpe": "Sharpe ratio {:+.2f}",
+    "sharpe": "Sharpe difference {:+.2f}",
     "equal_risk": "{:+.1f} % a year at equal volatility",
 }
 """Text of a difference by what strategies are judged by."""
@@ -63,35 +63,40 @@ def sentence(comparison: Comparison, strategy: str) -> str:
             f"{strategy}: difference to {other} {100 * row['growth_difference']:+.1f} % a year, "
             f"over {len(comparison.results[strategy].costs)} periods, too few for an interval."
         )
-    growth, sharpe = (_ahead(comparison, strategy, judge) for judge in ("growth", "sharpe"))
-    known = not math.isnan(row["sharpe_difference_low"])
-    numbers, ratios = _difference_text(row, "growth"), _difference_text(row, "sharpe")
+    in_growth, at_risk = (
+        _ahead(comparison, strategy, "growth"),
+        _ahead(comparison, strategy, "sharpe"),
+    )
+    numbers, ratios = (
+        _difference_text(comparison, strategy, "growth"),
+        _difference_text(comparison, strategy, "sharpe"),
+    )
     idle = " It never invested." if comparison.results[strategy].idle else ""
-    if not known:
-        verb = ", taken alone, outgrows" if growth > 0 else " does not beat"
-        return f"{strategy}{' falls behind' if growth < 0 else verb} {other}: {numbers}.{idle}"
-    if growth > 0 and sharpe > 0:
+    if comparison.table["sharpe_difference_low"].isna()[strategy]:  # without risk
+        verb = ", taken alone, outgrows" if in_growth > 0 else " does not beat"
+        return f"{strategy}{' falls behind' if in_growth < 0 else verb} {other}: {numbers}.{idle}"
+    if in_growth > 0 and at_risk > 0:
         return f"{strategy}, taken alone, beats {other}: {numbers}; {ratios}."
-    if growth > 0:
+    if in_growth > 0:
         return (
             f"{strategy}, taken alone, outgrows {other}, but is not shown to beat it at equal "
             f"risk: {numbers}; {ratios}."
         )
-    if sharpe > 0:
+    if at_risk > 0:
         return (
             f"{strategy}, taken alone, beats {other} at equal risk: {ratios}; not in growth: "
             f"{numbers}."
         )
-    verb = "falls behind" if growth < 0 else "does not beat"
+    verb = "falls behind" if in_growth < 0 else "does not beat"
     return f"{strategy} {verb} {other}: {numbers}; {ratios}.{idle}"
 
 
-def _difference_text(row: pd.Series, judge: Judge) -> str:
-    """Return a difference with its interval, e.g. "Sharpe ratio +0.38 [+0.18, +0.58]"."""
-    column = DIFFERENCES[judge]
-    estimate, low, high = (row[f"{column}{part}"] for part in ("", "_low", "_high"))
+def _difference_text(comparison: Comparison, strategy: str, judge: Judge) -> str:
+    """Return a difference with its interval, e.g. "Sharpe difference +0.38 [+0.18, +0.58]"."""
+    columns = [f"{DIFFERENCES[judge]}{part}" for part in ("", "_low", "_high")]
+    estimate, low, high = comparison.table.loc[strategy, columns].to_numpy(float)
     if judge == "sharpe":
-        return f"Sharpe ratio {estimate:+.2f} [{low:+.2f}, {high:+.2f}]"
+        return f"Sharpe difference {estimate:+.2f} [{low:+.2f}, {high:+.2f}]"
     return (
         f"difference {100 * estimate:+.1f} % a year, "
         f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
@@ -100,8 +105,9 @@ def _difference_text(row: pd.Series, judge: Judge) -> str:
 
 def _ahead(comparison: Comparison, strategy: str, judge: Judge) -> int:
     """Return 1 where the interval of the difference lies above 0, -1 where below, else 0."""
-    row, column = comparison.table.loc[strategy], DIFFERENCES[judge]
-    return int(row[f"{column}_low"] > 0) - int(row[f"{column}_high"] < 0)
+    columns = [f"{DIFFERENCES[judge]}_{bound}" for bound in ("low", "high")]
+    low, high = comparison.table.loc[strategy, columns].to_numpy(float)
+    return int(low > 0) - int(high < 0)
 
 
 def beats(comparison: Comparison, strategy: str) -> bool:

@@ -142,7 +142,7 @@ def test_at_equal_risk_leverage_does_not_pass_and_a_better_account_of_less_risk_
     assert passed == {"growth": False, "sharpe": True, "equal_risk": True}
     found = gate_decision(careful, benchmark, "sharpe")
     assert found.low < found.estimate and found.p_value < 0.05
-    assert "Sharpe ratio +" in gate_sentence("own", found)
+    assert "Sharpe difference +" in gate_sentence("own", found)
     assert not gate_decision(account(np.zeros(1500)), benchmark, "sharpe").passed  # without risk
     assert not gate_decision(account(better[:9]), account(market[:9]), "sharpe").passed
     assert not gate_decision(ruined(60), benchmark, "equal_risk").passed
