@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env.data.tables.fields import ADJUSTED, DATE, SYMBOL, field_of
@@ -73,7 +74,8 @@ def with_actions(bars: pd.DataFrame, actions: pd.DataFrame, origin: Origin) -> p
     dates = bars[DATE].to_numpy("datetime64[ns]")
     groups = bars.groupby(SYMBOL, sort=False).indices
     for symbol, events in own.groupby(SYMBOL, sort=False):
-        rows = groups[symbol][np.argsort(dates[groups[symbol]], kind="stable")]
+        own_rows: npt.NDArray[Any] = np.asarray(groups[symbol])
+        rows = own_rows[np.argsort(dates[own_rows], kind="stable")]
         places = np.searchsorted(dates[rows], events[DATE].to_numpy("datetime64[ns]"))
         for place, ratio, cash in zip(places, events[SPLIT], events[DIVIDEND], strict=True):
             if 0 < place < len(rows):
@@ -94,7 +96,7 @@ def _table(source: Any, symbol: str | None = None) -> pd.DataFrame:
         frame = found
     if not isinstance(frame.index, pd.RangeIndex):
         name = frame.index.name
-        frame = frame.rename_axis(DATE if name is None else name).reset_index()
+        frame = frame.rename_axis(DATE if name is None else str(name)).reset_index()
     columns = {field_of(name): name for name in reversed(list(frame.columns))}
     if symbol is not None:
         columns.pop(SYMBOL, None)

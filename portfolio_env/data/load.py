@@ -449,9 +449,11 @@ def resolved(
     source: Source, adjust: Adjust = "auto", actions: Actions | None = None
 ) -> pd.DataFrame | PricePanel:
     """Return the bars of a source: a long frame if unchecked, else a panel."""
-    is_path = isinstance(source, str | os.PathLike)
-    is_file = is_path and Path(source).exists() and Path(source).suffix != ".npz"
-    if is_file or (not is_path and _is_table(source)):
+    if isinstance(source, str | os.PathLike):
+        is_table = Path(source).exists() and Path(source).suffix != ".npz"
+    else:
+        is_table = _is_table(source)
+    if is_table:
         return read_frame(source, adjust, actions)
     bars = _opened(source, None, adjust, actions)
     return bars.panel if isinstance(bars, Market) else bars

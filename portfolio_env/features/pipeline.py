@@ -200,7 +200,7 @@ class FeaturePipeline:
             return market.extended(panel, fresh)
         memories = [market.n_bars if each.memory == ALL else _ample(each.memory) for each in chosen]
         longest = max(memories, default=0)
-        recent = ~np.isnan(panel.close[-max(keep, longest) :]).all(axis=0)
+        recent = np.logical_or.reduce(np.isfinite(panel.close[-max(keep, longest) :]))
         needed = Tails(panel, len(panel.timestamps)).first_row(longest, recent)
         drop = min(needed, len(panel.timestamps) - keep)
         return market.extended(panel.without(drop), fresh)

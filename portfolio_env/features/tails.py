@@ -1,4 +1,4 @@
-"""How far back a market must be read to compute features of its newest bars."""
+"""Rows of a market that must be read to compute the features of its newest bars."""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ def _points_group(
     found = thousands_by_points((texts[at] for at in numbers), likely=sep == ";")
     if isinstance(found, bool):
         return found
-    pointed = [cell for cell in texts.loc[found, numbers].dropna() if "." in cell]
+    pointed = [cell for cell in texts.iloc[found, list(numbers)].dropna() if "." in cell]
     unclear = np.arange(len(texts)) == found
     Origin(origin.name, "line", skip + 1).refuse(
         unclear,
