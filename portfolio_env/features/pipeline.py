@@ -18,6 +18,7 @@ from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.features import plugins
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.causality import check_once
+from portfolio_env.features.own_rows import first_row
 from portfolio_env.features.presets import KNOWN, FeatureName, select, separate
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.features.scalers import SCALERS, Scaler
@@ -175,10 +176,12 @@ class FeaturePipeline:
                 f"{tuple(feature.name for feature in chosen)}: update it with the pipeline that "
                 "made it"
             )
+        present = np.isfinite(panel.close)
         tails: dict[int, Bars] = {}
 
         def tail(feature: Feature) -> Bars:
-            first = 0 if feature.memory == ALL else max(0, market.n_bars - _ample(feature.memory))
+            memory = market.n_bars if feature.memory == ALL else _ample(feature.memory)
+            first = first_row(present, panel.tradable, market.n_bars, memory)
             if first not in tails:
                 rows = slice(first, len(panel.timestamps))
                 tails[first] = Bars(panel.subset(rows), self.reference)
