@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from baselines.base import Every, PortfolioModel, Weights, holdable, rows_of
+from baselines.base import Every, PortfolioModel, Weights, rows_of
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -128,7 +128,7 @@ class DeepPortfolio(PortfolioModel):
             }
         )
         weights += softmax_numerators(actions, self._agent.config["logits_scale"])
-        weights[1:][~holdable(past, 1)] = 0.0
+        weights[1:][~past.tradable[-1]] = 0.0
         return weights / weights.sum()
 
     def state(self) -> dict[str, Any]:
