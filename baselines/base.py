@@ -247,11 +247,10 @@ class PortfolioModel(Baseline):
             or lack prices the model needs, are given 0; all cash if nothing can be held.
         """
 
-    def leave_out(self, past: PricePanel, reasons: Mapping[int, str]) -> None:
-        """Record in ``left_out`` which columns a decision at the last bar does not consider."""
+    def leave_out(self, past: PricePanel, reasons: Mapping[str, str]) -> None:
+        """Record in ``left_out`` which assets a decision at the last bar does not consider."""
         if reasons:
-            found = self.left_out.setdefault(str(past.timestamps[-1]), {})
-            found |= {past.assets[column]: reason for column, reason in reasons.items()}
+            self.left_out.setdefault(str(past.timestamps[-1]), {}).update(reasons)
 
     def fit(self, panel: PricePanel, fit_period: tuple[TimeLike, TimeLike]) -> Self:
         """Fit the model on the bars of a period and no others.

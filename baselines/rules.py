@@ -12,6 +12,7 @@ from baselines.windows import (
     completed,
     holdable,
     last_known,
+    named,
     own_log_returns,
     volatilities,
     why_not,
@@ -181,7 +182,7 @@ class InverseVolatility(PortfolioModel):
         returns = own_log_returns(past, self.lookback)
         # a price that never moved, or grew at one rate, is stale and not free of risk
         moved = ~is_constant(completed(returns[:, known]))
-        self.leave_out(past, dict.fromkeys(np.flatnonzero(known)[~moved].tolist(), STALE))
+        self.leave_out(past, named(past, np.flatnonzero(known)[~moved], STALE))
         known[known] = moved
         return portfolio(known, 1 / volatilities(returns[:, known]))
 

@@ -7,6 +7,8 @@ in less than ``LEAST_SHARE`` of it; two assets are not taken together if they ha
 less than ``LEAST_OVERLAP`` of it.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -105,18 +107,20 @@ def holdable(past: PricePanel, bars: int) -> NDArray[np.bool_]:
     return past.tradable[-1] & listed & (_count(past, bars) >= LEAST_SHARE * (bars - 1))
 
 
-def why_not(past: PricePanel, bars: int) -> dict[int, str]:
-    """Return why assets that can be traded at the last bar are not ``holdable``, by column."""
+def why_not(past: PricePanel, bars: int) -> dict[str, str]:
+    """Return why assets that can be traded at the last bar are not ``holdable``, by name."""
     if len(past.timestamps) < bars:
-        reason = f"the market has fewer than {bars} bars"
-        return dict.fromkeys(np.flatnonzero(past.tradable[-1]).tolist(), reason)
+        return {"all assets": f"have fewer than {bars} bars"}
     listed = np.isfinite(last_known(past, bars))
-    reasons = {
-        True: f"has a bar in less than {LEAST_SHARE:.0%} of the last {bars - 1}",
-        False: f"has no price from {bars - 1} bars before",
-    }
-    out = np.flatnonzero(past.tradable[-1] & ~holdable(past, bars)).tolist()
-    return {column: reasons[bool(listed[column])] for column in out}
+    out = past.tradable[-1] & ~holdable(past, bars)
+    return named(past, out & ~listed, f"has no price from {bars - 1} bars before") | named(
+        past, out & listed, f"has a bar in less than {LEAST_SHARE:.0%} of the last {bars - 1}"
+    )
+
+
+def named(past: PricePanel, columns: NDArray[Any], reason: str) -> dict[str, str]:
+    """Return a reason by the names of some columns, given as a mask or as numbers."""
+    return dict.fromkeys(np.array(past.assets, object)[columns].tolist(), reason)
 
 
 def apart(returns: FloatArray) -> NDArray[np.int64]:

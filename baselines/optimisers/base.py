@@ -14,6 +14,7 @@ from baselines.windows import (
     apart,
     completed,
     holdable,
+    named,
     own_returns,
     why_not,
 )
@@ -146,10 +147,10 @@ class Optimiser(PortfolioModel):
         self.leave_out(past, why_not(past, self.lookback + 1))
         if len(assets):
             stale = is_constant(completed(self._returns(past, assets)))
-            self.leave_out(past, dict.fromkeys(assets[stale].tolist(), STALE))
+            self.leave_out(past, named(past, assets[stale], STALE))
             assets = assets[~stale]
             alone = apart(self._returns(past, assets))
-            self.leave_out(past, dict.fromkeys(assets[alone].tolist(), UNPAIRED))
+            self.leave_out(past, named(past, assets[alone], UNPAIRED))
             assets = np.delete(assets, alone)
         if len(assets) > self._top:
             weights = self.solve(self._problem(past, assets, 0.0))

@@ -7,6 +7,7 @@ import pandas as pd
 
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.gate import GateDecision, ValidationGate
+from portfolio_env.evaluation.left_out import inactivity
 from portfolio_env.evaluation.task import GATED, EvaluationTask
 from portfolio_env.evaluation.usage_log import UsageEntry, usage_warning
 
@@ -29,12 +30,23 @@ LEGEND = (
 
 
 def sentence(comparison: Comparison, strategy: str) -> str:
-    """Return one sentence on a strategy: whether it alone beats the benchmark.
+    """Return a sentence on a strategy: whether it alone beats the benchmark.
+
+    One that hardly traded is said to.
 
     Args:
         comparison: Result of ``compare``.
         strategy: Name of a row of its table.
     """
+    verdict = _verdict(comparison, strategy)
+    result = comparison.results.get(strategy)
+    found = "" if result is None else inactivity(result)
+    if not found:
+        return verdict
+    return f"{verdict} It {'held ' * found.endswith('average')}{found}."
+
+
+def _verdict(comparison: Comparison, strategy: str) -> str:
     if strategy in comparison.failed:
         return f"{strategy} could not run: {comparison.failed[strategy]}"
     row, benchmark = comparison.table.loc[strategy], comparison.benchmark
@@ -62,7 +74,6 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     return (
         f"{strategy}{verb} {benchmark.replace('_', ' ')}: difference {difference:+.1f} % a year, "
         f"95 % interval {low:+.1f} to {high:+.1f}."
-        + (" It never invested." if comparison.results[strategy].idle else "")
     )
 
 

@@ -49,9 +49,7 @@ def market_beta(a, w):
 
 @expects
 def lead_lag_corr(a, w):
-    return a.in_line(
-        lambda r, m: windows(correlation, w, r, before(m, 1)), a.r, a.market_since
-    )
+    return a.in_line(lambda r, m: windows(correlation, w, r, before(m, 1)), a.r, a.market_since)
 
 
 @expects
