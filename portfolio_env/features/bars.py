@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -89,6 +90,7 @@ class Bars:
         if self.rows.gapless:
             return self
         fields = {name: getattr(self.panel, name) for name in BAR_FIELDS}
+        moved: dict[str, Any]
         moved = {k: self.rows.together(x) for k, x in fields.items() if x is not None}
         channels = {k: self.rows.together(x) for k, x in self.panel.exogenous.items()}
         return Bars(replace(self.panel, **moved, exogenous=channels), self.reference)

@@ -65,7 +65,8 @@ def open_and_closed(times: Timestamps, present: BoolArray) -> tuple[BoolArray, B
             groups.setdefault(pattern.tobytes(), []).append(i)
     for members in groups.values():
         if len(members) > 1:
-            out[:, members] &= present[:, members].any(axis=1)[:, None]
+            somebody: BoolArray = np.logical_or.reduce(present[:, members], axis=1)
+            out[:, members] &= somebody[:, None]
     return out, np.stack([pattern[hours.slot] for _, pattern in found], axis=1)
 
 

@@ -154,7 +154,7 @@ class SortedBars:
             rows=np.bincount(self.row_codes, minlength=len(self.symbols)),
             first=first,
             last=last,
-            ends_early=later.any(axis=0),
+            ends_early=np.logical_or.reduce(later, axis=0),
             min_price=prices["min"].to_numpy(),
             max_price=prices["max"].to_numpy(),
             last_price=self.close[self.ends],
