@@ -88,11 +88,22 @@ def first_row(present: BoolArray, traded: BoolArray, start: int, memory: int) ->
     """
     first = max(0, start - memory)
     for i in np.flatnonzero(traded[start:].any(axis=0)):
-        own = np.flatnonzero(traded[:start, i])
-        if len(own) <= memory:
+        own = _last_before(traded[:, i], start, memory + 1)
+        if len(own) <= memory:  # all that it has, those without volume too
             own = np.flatnonzero(present[:start, i])[:1]
         first = min([first, *own[-memory - 1 :].tolist()])
     reach = first
     for i in np.flatnonzero(present[first:].any(axis=0)):
-        reach = min([reach, *np.flatnonzero(present[:first, i])[-1:].tolist()])
+        reach = min([reach, *_last_before(present[:, i], first, 1)[-1:].tolist()])
     return reach
+
+
+def _last_before(there: BoolArray, end: int, count: int) -> npt.NDArray[np.intp]:
+    """Return so many of the last rows before ``end`` that are True, or more, or all that are."""
+    span = 2 * count
+    while True:  # most assets have bars in most rows, so that the history is seldom read
+        first = max(0, end - span)
+        found = np.flatnonzero(there[first:end]) + first
+        if len(found) >= count or not first:
+            return found
+        span *= 8

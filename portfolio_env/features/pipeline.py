@@ -177,11 +177,14 @@ class FeaturePipeline:
                 "made it"
             )
         present = np.isfinite(panel.close)
+        firsts: dict[int, int] = {}
         tails: dict[int, Bars] = {}
 
         def tail(feature: Feature) -> Bars:
             memory = market.n_bars if feature.memory == ALL else _ample(feature.memory)
-            first = first_row(present, panel.tradable, market.n_bars, memory)
+            if memory not in firsts:
+                firsts[memory] = first_row(present, panel.tradable, market.n_bars, memory)
+            first = firsts[memory]
             if first not in tails:
                 rows = slice(first, len(panel.timestamps))
                 tails[first] = Bars(panel.subset(rows), self.reference)
