@@ -97,7 +97,7 @@ class QualityReport:
 
     @property
     def repairs(self) -> dict[str, Any]:
-        """Return the repairs that mend the faults, as ``load_market(repair=...)`` takes them.
+        """Return the repairs that remove the faults, as ``load_market(repair=...)`` takes them.
 
         Gaps need none: features and models take the bars that exist.
         """
@@ -135,7 +135,7 @@ class QualityReport:
         table = self.table().to_string(float_format="{:,.6g}".format)
         found = [f"{f.severity}: {f.symbol}: {f.text}" for f in self.findings]
         if self.repairs:
-            found.append(f"The faults are mended by {repair_text(self.repairs)}.")
+            found.append(f"The faults are removed by {repair_text(self.repairs)}.")
         return "\n".join([*lines, "", table, "", *(found or ["no faults, no warnings"])])
 
     def to_dict(self) -> dict[str, Any]:
