@@ -213,6 +213,10 @@ class PortfolioModel(Baseline):
         every: Rebalancing dates: every k-th bar of the market, or the first bar of each calendar
             week (from Monday), month, quarter or year.
 
+    Attributes:
+        left_out: Assets that could be traded at a decision but were not considered, by its date
+            and by name, with the reason.
+
     Raises:
         ArgumentError: If ``every`` is not a schedule, no portfolio of the market's assets keeps to
             the constraints, or they allow short positions or leverage that the model cannot use.
@@ -234,6 +238,7 @@ class PortfolioModel(Baseline):
         self.constraints = constraints or PortfolioConstraints()
         self.every = every
         self._targets: dict[int, Weights] = {}
+        self.left_out: dict[str, dict[str, str]] = {}
         self._due = rebalancing_dates(market.timestamps, every)
         bounds = self.constraints.bounds(market.n_assets)[0]  # rejects infeasible constraints
         # total weight of a long-only portfolio that borrows all it may
@@ -265,6 +270,11 @@ class PortfolioModel(Baseline):
             (N + 1,) float64 summing to 1, cash first. Assets that are not tradable at the last bar,
             or lack prices the model needs, are given 0; all cash if nothing can be held.
         """
+
+    def leave_out(self, past: PricePanel, reasons: Mapping[str, str]) -> None:
+        """Record in ``left_out`` which assets a decision at the last bar does not consider."""
+        if reasons:
+            self.left_out.setdefault(str(past.timestamps[-1]), {}).update(reasons)
 
     def fit(self, panel: PricePanel, fit_period: tuple[TimeLike, TimeLike]) -> Self:
         """Fit the model on the bars of a period and no others.
@@ -398,7 +408,7 @@ class PortfolioModel(Baseline):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_targets": {}}
+        return self.__dict__ | {"_targets": {}, "left_out": {}}
 
 
 def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]:
@@ -464,21 +474,6 @@ def rows_of(market: Market, bars: PricePanel) -> tuple[int, int]:
             "market, whose features it reads; build the model on the market of these bars."
         )
     return first, last
-
-
-def holdable(past: PricePanel, bars: int) -> NDArray[np.bool_]:
-    """Return the assets that can be traded at the last bar and have prices for so many bars.
-
-    Args:
-        past: The bars up to the decision.
-        bars: Closes needed, the last one included; a window of w returns takes w + 1.
-
-    Returns:
-        (N,) bool; none while there are fewer bars.
-    """
-    if len(past.timestamps) < bars:
-        return np.zeros(len(past.assets), np.bool_)
-    return past.tradable[-1] & np.isfinite(past.close[-bars:]).all(axis=0)
 
 
 def portfolio(chosen: NDArray[np.bool_], weights: Any = None) -> Weights:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Every, PortfolioModel, Weights, holdable, rows_of
+from baselines.base import Every, PortfolioModel, Weights, rows_of
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -130,7 +130,7 @@ class DeepPortfolio(PortfolioModel):
             }
         )
         weights += softmax_numerators(actions, self._agent.config["logits_scale"])
-        weights[1:][~holdable(past, 1)] = 0.0
+        weights[1:][~past.tradable[-1]] = 0.0
         return weights / weights.sum()
 
     def _constrained(self, target: Weights, untradable: NDArray[np.bool_]) -> Weights:

@@ -116,6 +116,15 @@ class Ensemble(Baseline):
         # prices of assets without a bar stand still
         self._marks = pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy()
 
+    @property
+    def left_out(self) -> dict[str, dict[str, str]]:
+        """Return what members left out, see ``PortfolioModel``."""
+        found: dict[str, dict[str, str]] = {}
+        for member in self.members.values():
+            for date, reasons in getattr(member, "left_out", {}).items():
+                found[date] = {**reasons, **found.get(date, {})}
+        return found
+
     def options(self) -> dict[str, Any]:
         """Return the keywords of the ensemble, see ``Baseline``; members are stored as they are."""
         return {name: value for name, value in super().options().items() if name != "members"}

@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import (
-    Baseline,
-    Every,
-    PortfolioModel,
-    Weights,
+from baselines.base import Baseline, Every, PortfolioModel, Weights, levered, portfolio
+from baselines.windows import (
+    STALE,
+    completed,
     holdable,
-    levered,
-    portfolio,
+    last_known,
+    named,
+    own_log_returns,
+    volatilities,
+    why_not,
 )
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
@@ -145,11 +147,12 @@ class Momentum(PortfolioModel):
         self.top = check_number("top", top, above=0, high=1)
 
     def target(self, past: PricePanel) -> Weights:
-        """Return equal weights on the top share of assets with prices for the whole look-back."""
+        """Return equal weights on the top share of assets with prices for the look-back."""
         known = np.flatnonzero(holdable(past, self.lookback + 1))
+        self.leave_out(past, why_not(past, self.lookback + 1))
         held, sold = np.zeros((2, len(past.assets)), np.bool_)
         if len(known):
-            rise = past.close[-1, known] / past.close[-1 - self.lookback, known]
+            rise = past.close[-1, known] / last_known(past, self.lookback + 1)[known]
             count = max(1, round(self.top * len(known)))
             order = known[np.argsort(-rise, kind="stable")]
             if self.constraints.long_only:
@@ -194,15 +197,17 @@ class InverseVolatility(PortfolioModel):
         self.lookback = check_integer("lookback", lookback, 2)
 
     def target(self, past: PricePanel) -> Weights:
-        """Return weights on assets with prices for the whole look-back that have moved in it."""
+        """Return weights on assets with prices for the look-back that have moved in it."""
         known = holdable(past, self.lookback + 1)
+        self.leave_out(past, why_not(past, self.lookback + 1))
         if not known.any():
             return portfolio(known)
-        logs = np.log(past.close[-self.lookback - 1 :, known])
+        returns = own_log_returns(past, self.lookback)
         # a price that never moved, or grew at one rate, is stale and not free of risk
-        known[known] = moved = ~is_constant(np.diff(logs, axis=0))
-        weights = portfolio(known, 1 / np.diff(logs[:, moved], axis=0).std(axis=0, ddof=1))
-        return levered(weights, self._exposure)
+        moved = ~is_constant(completed(returns[:, known]))
+        self.leave_out(past, named(past, np.flatnonzero(known)[~moved], STALE))
+        known[known] = moved
+        return levered(portfolio(known, 1 / volatilities(returns[:, known])), self._exposure)
 
 
 class RandomWeights(PortfolioModel):

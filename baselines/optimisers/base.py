@@ -7,7 +7,17 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Every, PortfolioModel, Weights, holdable, portfolio
+from baselines.base import Every, PortfolioModel, Weights, portfolio
+from baselines.windows import (
+    LEAST_OVERLAP,
+    STALE,
+    apart,
+    completed,
+    holdable,
+    named,
+    own_returns,
+    why_not,
+)
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -20,6 +30,7 @@ COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
 (2010), IEEE Trans. Signal Processing 58; Gerber et al. (2022), J. Portfolio Management 48.
 "exponential" has a half-life of a quarter of the window and takes the mean for 0."""
 
+UNPAIRED = f"has bars in common with another asset in less than {LEAST_OVERLAP:.0%} of the window"
 FULL = 1e-9  # bounds with less room than this leave one portfolio
 
 
@@ -30,7 +41,8 @@ class Problem:
     Attributes:
         past: The bars up to the decision.
         assets: (n,) columns of the assets that may be held.
-        returns: (lookback, n) their simple returns up to the decision; none is constant.
+        returns: (lookback, n) their simple returns up to the decision, each since the asset's bar
+            before; NaN where it has no bar. None is constant.
         low, high: Bounds of every weight; some weights within them sum to 1. In [0, 1] but with
             short positions.
         short: Largest sum of short positions.
@@ -86,8 +98,9 @@ class Optimiser(PortfolioModel):
         market: The market its environments trade.
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
-        lookback: Returns in the window. An asset needs all its prices for it, and to have moved:
-            one that never did is stale, not free of risk.
+        lookback: Bars of the window. An asset must have been listed before it, have a bar in half
+            of it, a quarter in common with every other asset, and have moved: one that never did
+            is stale, not free of risk. Who lacks this is in ``left_out``.
     """
 
     shorts = False
@@ -138,7 +151,7 @@ class Optimiser(PortfolioModel):
         """
 
     def target(self, past: PricePanel) -> Weights:
-        """Return the optimal weights of the assets with prices for the whole look-back."""
+        """Return the optimal weights of the assets with prices for the look-back."""
         problem = self.problem(past)
         out = portfolio(np.zeros(len(past.assets), np.bool_))  # all cash
         if len(problem.assets):
@@ -150,8 +163,14 @@ class Optimiser(PortfolioModel):
     def problem(self, past: PricePanel) -> Problem:
         """Return the problem at the last bar of ``past``, with ``top_k`` applied; n may be 0."""
         assets = np.flatnonzero(holdable(past, self.lookback + 1))
+        self.leave_out(past, why_not(past, self.lookback + 1))
         if len(assets):
-            assets = assets[~is_constant(self._returns(past, assets))]
+            stale = is_constant(completed(self._returns(past, assets)))
+            self.leave_out(past, named(past, assets[stale], STALE))
+            assets = assets[~stale]
+            alone = apart(self._returns(past, assets))
+            self.leave_out(past, named(past, assets[alone], UNPAIRED))
+            assets = np.delete(assets, alone)
         if len(assets) > self._top:
             weights = self.solve(self._problem(past, assets, min(self._low, 0.0)))
             largest = np.argsort(-abs(weights), kind="stable")[: self._top]
@@ -166,8 +185,9 @@ class Optimiser(PortfolioModel):
         return Problem(past, assets, self._returns(past, assets), *bounds, short)
 
     def _returns(self, past: PricePanel, assets: NDArray[np.int64]) -> FloatArray:
-        close = past.close[-self.lookback - 1 :, assets]
-        return close[1:] / close[:-1] - 1
+        if not len(assets):  # nor bars enough, perhaps
+            return np.empty((self.lookback, 0))
+        return own_returns(past, self.lookback)[:, assets]
 
     def _share(self, n: int) -> float:
         """Return the total weight that n assets may have."""

@@ -185,7 +185,8 @@ class NestedClusters(MeanVariance):
         for cluster in range(labels.max() + 1):
             members = np.flatnonzero(labels == cluster)
             within[members, cluster] = self._optimal(problem, problem.returns[:, members])
-        return within @ self._optimal(problem, problem.returns @ within)
+        # a portfolio earns nothing on what has no bar, and the return over the gap after it
+        return within @ self._optimal(problem, np.nan_to_num(problem.returns) @ within)
 
     def _optimal(self, problem: Problem, returns: FloatArray) -> FloatArray:
         """Return the long-only optimum (m,) of the returns (lookback, m) of one step."""

@@ -28,7 +28,10 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, PricePanel, bar_faults, contained
 
 _LOGGER = logging.getLogger(__name__)
-_DROP = "correct the bar, or drop it with repair={'drop_faulty': True}"
+_DROP = (
+    "correct the bar, or drop it with repair={'drop_faulty': True} "
+    "(--data.repair '{\"drop_faulty\": true}' of train.py and evaluate.py)"
+)
 _BLANKS = " \u00a0"
 _SHOWN = 5  # jumps that are listed
 

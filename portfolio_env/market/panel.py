@@ -16,6 +16,7 @@ import pandas as pd
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.html import card
 from portfolio_env.market import overview
+from portfolio_env.market import sessions as trading_hours
 from portfolio_env.market.growing import Room
 from portfolio_env.market.timeline import TimeLike, Timestamps, bars_per_year, periods_per_year
 
@@ -247,6 +248,25 @@ class PricePanel(Immutable):
             ArgumentError: If there is no such asset or bar.
         """
         return overview.status(self, asset, when)
+
+    def sessions(self, exchanges: Mapping[str, str] | None = None) -> npt.NDArray[np.bool_]:
+        """Return in which rows each asset's market is open, to tell closing times from lost bars.
+
+        It follows from the bars of the whole panel, later ones too: nothing to be observed.
+
+        Args:
+            exchanges: Exchanges by asset, by the names of the library exchange_calendars ("XNYS"),
+                whose hours and holidays are taken for these assets in place of what bars tell.
+
+        Returns:
+            (T, N) bool: whether the asset has a bar, or one would be expected, since it has bars at
+            this hour of the week in the weeks around, and another asset of the same hours has one.
+
+        Raises:
+            ArgumentError: If there is no such asset or exchange.
+            DataError: If the library is needed and missing.
+        """
+        return trading_hours.sessions(self, exchanges)
 
     def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
         """Return the bars per year of the rows from ``start`` to before ``end``.
