@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
@@ -106,7 +107,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     def __init__(
         self,
         num_envs: int = 1,
-        market: Market | str = "synthetic",
+        market: Market | str | os.PathLike[str] = "synthetic",
         *,
         observation: str = "window",
         render_mode: str | None = None,

@@ -71,7 +71,7 @@ def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> N
     texts = _sentence_like(text_table(comparison))
     missing = _print_table(title, texts, narrow=True)
     if missing:
-        print(f"Also in table.csv, a wider terminal or --format markdown: {', '.join(missing)}.")
+        print(f"A wider terminal or the format markdown also shows: {', '.join(missing)}.")
     print()
     for line in (overall(comparison), *lines, *comparison.notes):
         print(line)

@@ -6,6 +6,7 @@ import warnings
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
@@ -311,6 +312,7 @@ def test_rendering():
     ("options", "message"),
     [
         ({"market": 3}, "must be a Market"),
+        ({"market": pd.DataFrame({"A": [1.0, 2.0]})}, "DataFrame must be .*; load_market makes a "),
         ({"window": 0}, "window"),
         ({"window": 2.5}, "window"),
         ({"observation": "image"}, "observation"),
