@@ -473,8 +473,8 @@ def rows_of(market: Market, bars: PricePanel) -> tuple[int, int]:
     ):
         raise ArgumentError(
             f"the bars from {time_text(bars.timestamps[0])} to {time_text(bars.timestamps[-1])} "
-            "are none of the model's market, whose features it reads; build the model on the market "
-            "of these bars."
+            "are none of the model's market, whose features it reads; build the model on the "
+            "market of these bars."
         )
     return first, last
 

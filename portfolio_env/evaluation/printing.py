@@ -44,7 +44,7 @@ def print_evaluation(
             print()
             _print_table(title, frame)
     elif form == "markdown":
-        texts = _sentence_like(text_table(comparison))
+        texts = text_table(comparison)
         parts = {inputs.title: texts, **_further(comparison, inputs)}
         for title, frame in parts.items():
             print(f"**{title}**\n\n{_markdown(frame)}\n")
@@ -68,7 +68,7 @@ def print_evaluation(
 
 def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> None:
     """Print the table, the overall verdict, a sentence on every strategy, and further lines."""
-    texts = _sentence_like(text_table(comparison))
+    texts = text_table(comparison)
     missing = _print_table(title, texts, narrow=True)
     if missing:
         print(f"A wider terminal or the format markdown also shows: {', '.join(missing)}.")
@@ -168,10 +168,6 @@ def _further(comparison: Comparison, inputs: ReportInputs) -> Mapping[str, pd.Da
         )
         found[f"Orders of {name} for {inputs.capital:,.0f}"] = texts
     return found
-
-
-def _sentence_like(texts: pd.DataFrame) -> pd.DataFrame:
-    return texts.rename(columns=lambda name: name.replace("_", " "))
 
 
 def _markdown(texts: pd.DataFrame) -> str:
