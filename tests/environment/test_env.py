@@ -416,3 +416,10 @@ def test_hints_name_the_nearest_keyword_field_or_all_of_them():
             PortfolioEnv(MARKET, **options)
     with pytest.raises(ArgumentError, match="leave autoreset_mode out"):
         make_sb3(autoreset_mode="Disabled")
+
+
+def test_a_market_is_opened_by_its_path(tmp_path):
+    pd.DataFrame({"A": np.arange(1.0, 101)}, pd.date_range("2020-01-01", periods=100)).to_csv(
+        tmp_path / "prices.csv", index_label="date"
+    )
+    assert PortfolioEnv(tmp_path / "prices.csv", window=5).market.assets == ("A",)
