@@ -16,9 +16,10 @@ from portfolio_env.simulation.costs import TransactionCosts
 class MarketConfig:
     """Market of an evaluation without a run; names and defaults are those of train.py."""
 
-    market: str = "sp500"
-    """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
-    of CSV or Parquet files; or a source of your own, my_prices:load."""
+    market: str | None = None
+    """Name of a market (sp500, synthetic, ...), default sp500; path of a CSV, Parquet or .npz file,
+    or of a folder of CSV or Parquet files; or a source of your own, my_prices:load. Beside a run,
+    another market to judge it on."""
     assets: str | None = None
     """Comma-separated symbols to trade; all of the market's by default."""
     start: str | None = None

@@ -313,11 +313,16 @@ class TrainConfig:
     def load_market(self) -> tuple[Market, dict[str, Range]]:
         """Return the market, scaled on its training range, and the half-open rows of all ranges."""
         panel = self.data.panel(self.market, self.assets, self.start, self.end)
-        ranges = self._split(panel.timestamps)
+        ranges = self.ranges_of(panel.timestamps)
         pipeline = self.data.pipeline(self.features)
         return build_market(panel, features=pipeline, fit_end=ranges["train"][1]), ranges
 
-    def _split(self, timestamps: Timestamps) -> dict[str, Range]:
+    def ranges_of(self, timestamps: Timestamps) -> dict[str, Range]:
+        """Return the half-open rows of training, validation and test range.
+
+        Raises:
+            ArgumentError: If a range would be empty, or a date lies outside of the timestamps.
+        """
         ranges = dict(zip(NAMES, split_rows(timestamps, self.train, self.validation), strict=True))
         start, end = ranges["test"]
         if isinstance(self.test, str):

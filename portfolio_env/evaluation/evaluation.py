@@ -22,6 +22,9 @@ from portfolio_env.evaluation.usage_log import earlier_sharpes, log_usage, trial
 from portfolio_env.files.atomic import locked
 from portfolio_env.html import card
 
+UNSEEN = ("test", "after")
+"""Ranges that nothing was learned from or chosen by, so that their uses are counted."""
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
@@ -52,7 +55,7 @@ class Evaluation:
     @property
     def folder(self) -> Path:
         """Return the folder where ``write_evaluation`` puts its files."""
-        return self.task.folder / "evaluation" / self.split
+        return self.task.folder / "evaluation" / self.task.place / self.split
 
     @property
     def seeds(self) -> list[str]:
@@ -88,7 +91,8 @@ def evaluate(
     Args:
         task: Market, folds, rules, and the trained agents.
         baselines: The baselines, the benchmark first (see ``baselines.strategies``).
-        split: Range to evaluate: "train", "validation" or "test". There is no gate on the
+        split: Range to evaluate: "train", "validation", "test", or "after", what came after the
+            data of a run, whose use is counted like that of the test range. There is no gate on the
             validation range, where it would evaluate its own criterion, nor without one.
         commissions: Further commissions of both sides to evaluate at, in basis points.
         capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
@@ -114,7 +118,7 @@ def evaluate(
     strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
     runs = run_backtests(progress(strategies), task, split, commissions=commissions)
     use = usage_entry(task, split, trials(task, runs))
-    earlier = log_usage(task.folder, use) if split == "test" and task.logged else []
+    earlier = log_usage(task.folder, use) if split in UNSEEN and task.logged else []
     comparison = compare(
         runs.results,
         oracles=runs.oracles,

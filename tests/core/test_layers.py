@@ -34,7 +34,7 @@ LAYERS = (
     "agents.inspection agents.policies",
     "agents.direct agents.sb3",
     "agents.saving agents.settings",
-    "agents.training",
+    "agents.training agents.run_market",
     "agents agents.store",
     "baselines",
     "train evaluate",

@@ -66,7 +66,7 @@ def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
     assert names == {
         "config.json", "run.json", "market.json", "features.json", "validation.json", "card.json",
         "card.md", "checkpoints", "best_model.safetensors", "final_model.safetensors", "tb",
-        ".lock",
+        ".lock", "prices.safetensors",
     }  # fmt: skip
     config = TrainConfig.from_json(read_json(run_path / "config.json"))
     assert config.costs == TransactionCosts(commission_bps=5.0, slippage_bps=1.0)
