@@ -46,9 +46,14 @@ class EvaluateConfig:
     commissions: str = ""
     """Further commissions in basis points to evaluate at, e.g. 0,10,25."""
     capital: float | None = None
-    """Capital for which to list the orders that reach each strategy's weights at the last bar."""
+    """Capital for which to list the orders of what each strategy decides at the last bar."""
+    holdings: Path | None = None
+    """CSV file of what is held, for these orders: columns asset and units, and a row cash."""
     lot: float = 1.0
     """Smallest number of units that can be traded, for these orders; 0 for any fraction."""
+    lots: Path | None = None
+    """CSV file of lots by asset in its place: columns asset and any of lot, tick, min_notional,
+    fee_bps."""
     events: Path | None = None
     """CSV file of events (columns date and type, perhaps symbol) for an event study."""
     records: Literal["csv", "parquet"] = "csv"
@@ -101,7 +106,9 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 split,
                 commissions=evaluation.commissions_of(config.commissions),
                 capital=config.capital,
+                holdings=config.holdings,
                 lot=config.lot,
+                lots=config.lots,
                 events=config.events,
                 n_resamples=config.n_resamples,
                 hindsight=hindsight_frontier,

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
+
 from portfolio_env.checks import check_integer
 from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
 from portfolio_env.evaluation.gate import ValidationGate
-from portfolio_env.evaluation.orders import check_capital, orders_at_end
+from portfolio_env.evaluation.orders import check_account, orders_at_end
 from portfolio_env.evaluation.printing import Format, print_evaluation
 from portfolio_env.evaluation.report.inputs import ReportInputs, report_inputs
 from portfolio_env.evaluation.report.report import write_report
@@ -20,7 +22,9 @@ from portfolio_env.evaluation.summary import overall, text_table
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import earlier_sharpes, log_usage, trials, usage_entry
 from portfolio_env.files.atomic import locked
+from portfolio_env.files.csv_files import write_csv
 from portfolio_env.html import card
+from portfolio_env.live.account import AccountOptions
 
 UNSEEN = ("test", "after")
 """Ranges that nothing was learned from or chosen by, so that their uses are counted."""
@@ -77,7 +81,9 @@ def evaluate(
     *,
     commissions: Sequence[float] = (),
     capital: float | None = None,
+    holdings: Path | None = None,
     lot: float = 1.0,
+    lots: Path | None = None,
     events: Path | None = None,
     n_resamples: int = 2000,
     hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,
@@ -95,8 +101,11 @@ def evaluate(
             data of a run, whose use is counted like that of the test range. There is no gate on the
             validation range, where it would evaluate its own criterion, nor without one.
         commissions: Further commissions of both sides to evaluate at, in basis points.
-        capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
+        capital: Capital for which ``orders_at_end`` are worked out: all cash, or the value of an
+            account with ``holdings``; None and no holdings for no orders.
+        holdings: CSV file of what is held, see ``live.read_holdings``.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
+        lots: CSV file of lots by asset in its place, see ``live.read_instruments``.
         events: CSV file of events for an event study, see ``read_events``.
         n_resamples: Number of resamples of every bootstrap, at least 1.
         hindsight: Gives the efficient portfolios of the range for the report
@@ -109,7 +118,8 @@ def evaluate(
         PortfolioError: If an agent or the benchmark cannot run.
     """
     check_integer("n_resamples", n_resamples)
-    check_capital(task, capital, lot)
+    account = AccountOptions(holdings, capital, lot, lots)
+    check_account(task, split, account)
     given = task.events(events)
     agents = agent_strategies(task)
     has_gate = split != "validation" and all("validation" in fold.ranges for fold in task.folds)
@@ -136,7 +146,13 @@ def evaluate(
         gates,
         events=given,
         capital=capital,
-        orders=orders_at_end(task, split, comparison.solvent, capital, lot),
+        orders=orders_at_end(
+            task,
+            split,
+            (each for each in strategies if each.name in comparison.solvent),
+            runs.policies,
+            account,
+        ),
         hindsight=hindsight(task, split),
     )
     return Evaluation(task, split, runs, comparison, inputs)
@@ -161,4 +177,7 @@ def write_evaluation(
     facts = {**inputs.facts, "gate": inputs.gate, "seeds": evaluation.seeds}
     with locked(folder.with_name(f".{folder.name}.lock")):  # two would mix their files
         write_comparison(folder, evaluation.comparison, facts, records)
+        if inputs.orders:
+            tables = {name: orders.table() for name, orders in inputs.orders.items()}
+            write_csv(folder / "orders.csv", pd.concat(tables, names=["strategy", "asset"]))
         return write_report(folder, evaluation.comparison, inputs)

@@ -9,7 +9,11 @@ from typing import Literal
 import pandas as pd
 
 from portfolio_env.evaluation.comparison import Comparison, plain_numbers
-from portfolio_env.evaluation.report.inputs import ReportInputs, number_text, with_difference
+from portfolio_env.evaluation.report.inputs import (
+    ReportInputs,
+    order_texts,
+    with_difference,
+)
 from portfolio_env.evaluation.summary import overall, sentence, text_table
 from portfolio_env.files.csv_files import neutral, with_texts
 from portfolio_env.files.safe_names import printable
@@ -57,7 +61,10 @@ def print_evaluation(
             "remarks": [*comparison.notes, *lines],
             "strategies": comparison.table.to_dict(orient="index"),
             "growth_by_commission": {} if growth is None else growth.to_dict(orient="index"),
-            "orders": {name: f.to_dict(orient="index") for name, f in inputs.orders.items()},
+            "orders": {
+                name: orders.table().to_dict(orient="index")
+                for name, orders in inputs.orders.items()
+            },
         }
         print(json.dumps(plain_numbers(found), indent=2))
 
@@ -153,16 +160,7 @@ def _further(comparison: Comparison, inputs: ReportInputs) -> Mapping[str, pd.Da
         against = comparison.benchmark.replace("_", " ")
         found[f"Growth % at other commissions [less that of {against}]"] = texts
     for name, orders in inputs.orders.items():
-        wanted = orders[~(orders["weight"].eq(0) & orders["invested"].eq(0))]
-        texts = pd.DataFrame(
-            {
-                "weight %": (100 * wanted["weight"]).map(number_text("{:.1f}")),
-                "price": wanted["price"].map(number_text("{:,.2f}")),
-                "units": wanted["units"].map(number_text("{:,.6g}")),
-                "money": wanted["invested"].map(number_text("{:,.2f}")),
-            }
-        )
-        found[f"Orders of {name} for {inputs.capital:,.0f}"] = texts
+        found[f"Orders of {name} for {orders.plan.value:,.0f}"] = order_texts(orders)
     return found
 
 

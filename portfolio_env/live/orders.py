@@ -65,8 +65,9 @@ class Orders:
 
         Returns:
             Columns ``held_units``, ``held_weight``, ``target_weight``, ``price``, ``order_units``,
-            ``order_money``, ``cost``, ``units_after``, ``weight_after`` and ``reason``. The row
-            "cash" holds the money before and after, and what all orders take from it.
+            ``order_money``, ``cost``, ``units_after``, ``money_after``, ``weight_after`` and
+            ``reason``. The row "cash" holds the money before and after, what all orders take from
+            it, and the fee for all of them.
         """
         after = self.after.weights(self.prices)
         taken = self.after.cash - self.before.cash
@@ -79,6 +80,7 @@ class Orders:
             "order_money": [*_products(self.units, self.prices), taken],
             "cost": [*self.costs, self.fee],
             "units_after": [*self.after.units, self.after.cash],
+            "money_after": [*self.after.worth(self.prices), self.after.cash],
             "weight_after": np.roll(after, -1),
         }
         frame = pd.DataFrame(
@@ -125,7 +127,7 @@ def orders_of(
     for place, (own, each) in enumerate(zip(units, instruments, strict=True)):
         if own and plan.held[place + 1] == 0:
             left = new.units[place]
-            reasons[place] = f"{left:f} left, under a lot" if left and each.lot else "sell all"
+            reasons[place] = "sell, dust left" if left and each.lot else "sell all"
     return Orders(plan, tuple(prices), holdings, new, tuple(units), costs, fee, tuple(reasons))
 
 
@@ -136,7 +138,7 @@ def _order(
     if not price.is_finite():
         return ZERO, "no price yet"
     if not plan.tradable[place]:
-        return ZERO, "no bar, not traded"
+        return ZERO, "no bar now"
     target = plan.held[place + 1]
     with exactly():
         wanted = (decimal_of(plan.units[place]) if target else ZERO) - held
@@ -152,7 +154,7 @@ def _order(
 def _worthwhile(units: Decimal, each: Instrument, price: Decimal) -> tuple[Decimal, str]:
     with exactly():
         if abs(units) * price < each.min_notional:
-            return ZERO, f"under minimum {each.min_notional:f}"
+            return ZERO, f"under min {each.min_notional:f}"
     return units, "buy" if units > 0 else "sell"
 
 
@@ -187,13 +189,13 @@ def _fit_cash(
                 each = instruments[place]
                 cut = each.whole(scaled_down(own, room, needed), strictly=True)
                 units[place], _ = _worthwhile(cut, each, prices[place])
-                reasons[place] = "buy, cut to cash" if units[place] else "no cash for it"
+                reasons[place] = "buy, cash short" if units[place] else "no cash for it"
     with exactly():
         worthless = cash_after() < min(least, holdings.cash)
     if worthless:  # sales that do not pay for their own fee
         for place, own in enumerate(units):
             if own:
-                units[place], reasons[place] = ZERO, "not worth its costs"
+                units[place], reasons[place] = ZERO, "under its costs"
 
 
 def _costs(
