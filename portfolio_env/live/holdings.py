@@ -89,19 +89,22 @@ def read_holdings(
     """
     told: dict[str, Decimal] = {}
     for row in read_rows(Path(path), "holdings", "units"):
-        name = CASH if row.asset.lower() == CASH else row.asset
-        if name != CASH and name not in assets:
+        is_money = row.asset.lower() == CASH and row.asset not in assets
+        name = "" if is_money else row.asset  # an asset may be called cash, and none ""
+        if name in told:
+            raise DataError(f"{row.where}cash is there twice: give one line for it")
+        if not is_money and name not in assets:
             raise DataError(f"{row.where}{unknown('asset', name, assets)}")
-        told[name] = units = parsed(row.cells["units"], f"{row.where}units of {name}")
-        if name != CASH and units < 0 and long_only:
+        told[name] = units = parsed(row.cells["units"], f"{row.where}units of {row.asset}")
+        if not is_money and units < 0 and long_only:
             raise DataError(
                 f"{row.where}{units} units of {name} are a short position, and the account is long "
                 "only: give 0 or more"
             )
-        if name != CASH and units and not prices[list(assets).index(name)].is_finite():
+        if not is_money and units and not prices[list(assets).index(name)].is_finite():
             raise DataError(f"{row.where}{name} is held, but has no price yet in these data")
     held = tuple(told.get(name, ZERO) for name in assets)
-    if (CASH in told) == (capital is not None):
+    if ("" in told) == (capital is not None):
         raise DataError(
             f"{path} has a row cash, and a capital is given beside it: leave one of them out"
             if capital is not None
@@ -109,7 +112,7 @@ def read_holdings(
             "whole account"
         )
     if capital is None:
-        return Holdings(tuple(assets), held, told[CASH])
+        return Holdings(tuple(assets), held, told[""])
     invested = Holdings(tuple(assets), held, ZERO).value(prices)
     with exactly():
         cash = decimal_of(capital) - invested

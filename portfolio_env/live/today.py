@@ -74,8 +74,8 @@ class Today:
             "",
             f"Value {plan.value:,.2f}; cash {before:,.2f} before, {after:,.2f} after; costs "
             f"{float(orders.cost):,.2f}.",
-            f"Cash that was not planned {round(orders.unplanned_cash, 2) + 0.0:,.2f}; tracking error of rounding "
-            f"{100 * orders.tracking_error:.2f} %.",
+            f"Cash that was not planned {round(orders.unplanned_cash, 2) + 0.0:,.2f}; tracking "
+            f"error of rounding {100 * orders.tracking_error:.2f} %.",
         ]
         told = [f"Note: {note}" for note in self.notes] + [f"ALERT: {each}" for each in self.alerts]
         return "\n".join([*lines, *(fill(printable(line), _LINE) for line in told)])

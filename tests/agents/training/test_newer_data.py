@@ -9,6 +9,7 @@ import pytest
 from helpers.small_runs import made_run
 
 import evaluate
+import trade
 from agents import load_run
 from agents.training.train import resume
 from portfolio_env import PortfolioEnv, load_market
@@ -131,3 +132,40 @@ def test_evaluate_judges_on_what_came_after_and_on_another_market(
     capsys.readouterr()
     assert command("--split", "after") == 1
     assert "the data have no range after" in capsys.readouterr().err
+
+
+def test_today_on_data_that_grew_by_a_day(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = sorted(FRAME["symbol"].unique())
+    grown = FRAME[FRAME["date"].isin(DAYS[: BARS + 1])]
+    day = str(DAYS[BARS])[:10]
+    prices = ["open", "high", "low", "close"]
+    extra = grown[grown["symbol"] == names[0]].assign(symbol="NEW")
+    holdings = tmp_path / "h.csv"
+    holdings.write_text(f"asset,units\n{names[0]},2\n{names[1]},0.5\ncash,1000\n")
+
+    def orders(frame: pd.DataFrame, out: str) -> pd.DataFrame:
+        data = written(tmp_path / "newer.csv", frame.sort_values(["date", "symbol"]))
+        found = (str(run), "today", "--data", data, "--holdings", holdings, "--as-of", day)
+        arguments = [*found, "--lot", "0.01", "--out", tmp_path / out, "--alert-drift", "1"]
+        monkeypatch.setattr(sys, "argv", ["trade.py", *map(str, arguments)])
+        assert trade.main() == 0, capsys.readouterr().err
+        told = capsys.readouterr().out
+        assert f"decided at the close of {day}" in told
+        assert "Validation gate" in " ".join(told.split())
+        return pd.read_csv(tmp_path / out / "orders.csv", index_col="asset")
+
+    plain = orders(grown, "plain")
+    assert list(plain.index) == [*names, "cash"]
+    scaled = grown.assign(**{name: grown[name] * 4 for name in prices})
+    assert orders(scaled, "scaled")["price"].to_numpy()[:-1] == pytest.approx(
+        4 * plain["price"].to_numpy()[:-1]
+    )
+    late = grown[~((grown["symbol"] == names[0]) & (grown["date"] == DAYS[BARS]))]
+    found = orders(late, "late")
+    assert found["reason"][names[0]] == "no bar now" and found["units_after"][names[0]] == 2
+    assert "NEW" in orders(pd.concat([grown, extra]), "extra").index
+    renamed = grown.replace({"symbol": {names[0]: "OTHER"}})
+    with pytest.raises(AssertionError, match="line 2, unknown asset"):
+        orders(renamed, "renamed")
