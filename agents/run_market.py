@@ -62,7 +62,7 @@ class RunMarket(NamedTuple):
     Attributes:
         market: The market, its features scaled as they were for training.
         ranges: Rows by name, see ``Run``.
-        news: How it differs from the market of the training, a sentence each.
+        news: Its differences from the market of the training, a sentence each.
     """
 
     market: Market

@@ -59,7 +59,7 @@ class Run:
         env_options: Keywords of ``PortfolioEnv`` for evaluation; the caller adds market, start and
             end.
         model: The trained agent, for all of the market's assets.
-        news: How the market differs from the one that the run was trained on, a sentence each.
+        news: Differences of the market from the one that the run was trained on, a sentence each.
     """
 
     path: Path

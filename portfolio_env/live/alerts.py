@@ -43,7 +43,7 @@ class AlertBounds:
 
 @dataclass(frozen=True)
 class Record:
-    """What is kept of the orders of one day for the next.
+    """Record of the orders of one day, for the next.
 
     Attributes:
         target: Weights that were to be held, by asset, cash among them.

@@ -21,7 +21,7 @@ CASH = "cash"
 
 @dataclass(frozen=True)
 class Holdings:
-    """What an account holds.
+    """Units and cash of an account.
 
     Attributes:
         assets: N names.

@@ -21,7 +21,7 @@ Amounts = tuple[Decimal, ...]
 
 @dataclass(frozen=True, eq=False)
 class Orders:
-    """What to trade now, and what the account holds before and after it.
+    """Trades to make now, and the holdings before and after them.
 
     Attributes:
         plan: The plan that the orders come as near to as lots and cash let them.

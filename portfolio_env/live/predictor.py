@@ -22,7 +22,7 @@ _SUM = 1e-6  # rounding of weights that are given
 
 @dataclass(frozen=True, eq=False)
 class Decision:
-    """What a policy asks for at a closed bar.
+    """Answer of a policy at a closed bar.
 
     Attributes:
         row: Row of the bar in the market.
