@@ -56,6 +56,9 @@ class EvaluateConfig:
     fee_bps."""
     events: Path | None = None
     """CSV file of events (columns date and type, perhaps symbol) for an event study."""
+    judge: Literal["growth", "sharpe", "equal_risk"] = "growth"
+    """What the gate and the test of the best strategy go by: log growth, the Sharpe ratio, or
+    growth at the volatility of equal weight."""
     records: Literal["csv", "parquet"] = "csv"
     """Format of the accounts: weights, trades, costs and values of every step."""
     format: Literal["table", "markdown", "json", "csv"] = "table"
@@ -110,6 +113,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 lot=config.lot,
                 lots=config.lots,
                 events=config.events,
+                judge=config.judge,
                 n_resamples=config.n_resamples,
                 hindsight=hindsight_frontier,
                 progress=counted,

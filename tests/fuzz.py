@@ -193,7 +193,7 @@ class Case:
             if limits.leverage <= 1 and limits.cash_low >= 0:
                 self.check(held[0] >= 0, lane, "debt")
         limit = turnover_limit(setting, before)
-        self.check(found["turnover"] <= limit + 1e-12, lane, "turnover limit")
+        self.check(found["turnover"] <= limit + 1.1e-12, lane, "turnover limit")
         self.check(found["cost"] >= -1e-12 * abs(before.value), lane, "a cost below zero")
 
     def observed(self, observation: Any) -> None:

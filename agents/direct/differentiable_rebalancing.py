@@ -206,7 +206,7 @@ def _cut(whole: Trade, d: Tensor, a: Tensor, q: Tensor, turnover: Tensor, costs:
         turnover: (B,) theirs.
         costs: Trading costs.
     """
-    over = turnover > costs.limit
+    over = turnover > costs.limit + NO_TRADE
     if not bool(over.any()):
         return whole
     if costs.limit <= NO_TRADE:

@@ -9,8 +9,14 @@ from typing import Literal
 
 import pandas as pd
 
-from portfolio_env.checks import check_integer
-from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
+from portfolio_env.checks import check_choice, check_integer
+from portfolio_env.evaluation.comparison import (
+    DIFFERENCES,
+    Comparison,
+    Judge,
+    compare,
+    write_comparison,
+)
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.orders import check_account, orders_at_end
 from portfolio_env.evaluation.printing import Format, print_evaluation
@@ -85,6 +91,7 @@ def evaluate(
     lot: float = 1.0,
     lots: Path | None = None,
     events: Path | None = None,
+    judge: Judge = "growth",
     n_resamples: int = 2000,
     hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,
     progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
@@ -107,6 +114,8 @@ def evaluate(
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
         lots: CSV file of lots by asset in its place, see ``live.read_instruments``.
         events: CSV file of events for an event study, see ``read_events``.
+        judge: What the gate, the test of the best and the confidence set go by: "growth",
+            "sharpe", or "equal_risk", growth at the volatility of the benchmark.
         n_resamples: Number of resamples of every bootstrap, at least 1.
         hindsight: Gives the efficient portfolios of the range for the report
             (``baselines.optimisers.frontier.hindsight_frontier``).
@@ -118,13 +127,14 @@ def evaluate(
         PortfolioError: If an agent or the benchmark cannot run.
     """
     check_integer("n_resamples", n_resamples)
+    check_choice("judge", judge, DIFFERENCES)
     account = AccountOptions(holdings, capital, lot, lots)
     check_account(task, split, account)
     given = task.events(events)
     agents = agent_strategies(task)
     has_gate = split != "validation" and all("validation" in fold.ranges for fold in task.folds)
     gated = agents if has_gate else []
-    gates = [ValidationGate(agent, fallback=baselines[0]) for agent in gated]
+    gates = [ValidationGate(agent, fallback=baselines[0], judge=judge) for agent in gated]
     strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
     runs = run_backtests(progress(strategies), task, split, commissions=commissions)
     use = usage_entry(task, split, trials(task, runs))
@@ -134,6 +144,7 @@ def evaluate(
         oracles=runs.oracles,
         failed=runs.failed,
         earlier_sharpes=earlier_sharpes(earlier, use.trials),
+        judge=judge,
         n_resamples=n_resamples,
     )
     inputs = report_inputs(

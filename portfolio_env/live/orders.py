@@ -31,7 +31,7 @@ class Orders:
         units: Units of each order, negative for sales; 0 where there is none.
         costs: Cost of each order.
         fee: Money charged once for all.
-        reasons: What is done in each asset, or why nothing is.
+        reasons: The trade in each asset in words, or why there is none.
     """
 
     plan: Plan
@@ -104,7 +104,7 @@ def orders_of(
 
     Args:
         plan: The plan, for these holdings.
-        holdings: What is held.
+        holdings: The holdings before trading.
         instruments: Rules of trading of each asset.
         prices: (N,) price of each asset, to its tick; NaN where there is none.
     """

@@ -27,7 +27,7 @@ def read_rows(path: Path, what: str, needed: str = "") -> list[Row]:
 
     Args:
         path: The file.
-        what: What it holds, for a message.
+        what: Its content, for a message.
         needed: Another column that must be there.
 
     Raises:

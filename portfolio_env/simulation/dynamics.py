@@ -210,7 +210,7 @@ def rebalance_lanes(
             the close before, where the lanes' are those at the open.
         active: See ``step_lanes``.
         owned: State of the lanes.
-        read: Of the market tradability, rates and impact are read, which a last row has too.
+        read: The market, whose tradability, rates and impact are read: a last row has them too.
         rules: See ``step_lanes``.
         bounds: See ``step_lanes``.
 

@@ -18,7 +18,8 @@ Bool = NDArray[np.bool_]
 
 # Cash this close to its bound, in units of the wealth, is at it.
 CASH_ROUNDING = 1e-15
-# Smaller fractions of the wealth are no trade (no fee is due) and no wealth that is tied up.
+# Smaller fractions of the wealth are no trade (no fee is due), no wealth that is tied up and no
+# breach of the turnover limit.
 NO_TRADE = 1e-12
 
 
@@ -177,7 +178,8 @@ def trade_lane(
         free: Wealth that pays for the trades, and that they share with cash: what is not tied up in
             fixed assets; 1 where cash pays alone, see ``target_lane``.
         costs: (buy, sell, impact coefficients in wealth units, fee).
-        limits: Largest turnover, and the lower bound of cash where trades are cut to it.
+        limits: Largest turnover, which rounding alone may exceed, and the lower bound of cash where
+            trades are cut to it.
         held: (N + 1,) receives the weights after trading.
     """
     buy, sell, impact, fee = costs
@@ -201,7 +203,7 @@ def trade_lane(
     for i in range(n):
         if not fixed[i]:
             turnover += abs(way * a[i + 1] - d[i + 1])
-    if turnover > limits[0]:
+    if turnover > limits[0] + NO_TRADE:
         return trade_part(d, a, fixed, costs, (way, turnover, *limits), held)
     if paid:
         scale = x / mu  # exactly 1 where nothing is fixed: held weights are the target, bit for bit

@@ -105,10 +105,11 @@ def _verdict(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     page.add("Verdict", *parts)
     if len(comparison.solvent) > 1 and comparison.benchmark in comparison.solvent:
         text = (
-            "The paired difference in yearly log growth and its 95 % interval: green ones are "
-            "above zero taken alone, red ones below."
+            "Paired differences in yearly log growth and in the Sharpe ratio, with 95 % intervals: "
+            "green ones are above zero taken alone, red ones below. Growth can be bought with "
+            "risk, a Sharpe ratio cannot."
         )
-        figure = comparison_plots.growth_differences(comparison)
+        figure = comparison_plots.differences(comparison)
         page.add("Differences", paragraph(text), page.draw("differences", figure, text))
 
 

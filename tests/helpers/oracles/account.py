@@ -93,13 +93,13 @@ class Account:
         wealth = largest_root(left_over, max(frozen, 0.0), before)
         money = trades(before if math.isnan(wealth) else wealth)
         traded = math.fsum(abs(q) for q in money)
-        if traded > limit * before:
+        if traded > (limit + NOTHING) * before:
             least = min(least_cash, self.cash / before, target[0])
             part = [q * limit * before / traded for q in money]
             self.rebalance_in_part(part, prices, impact, least)
         elif not math.isnan(wealth):
             self.trade(money, prices, impact)
-        elif frozen <= 1e-13 * before:
+        elif frozen <= NOTHING * before:
             self.paid, self.cash, self.units = before, 0.0, [0.0] * n
 
     def trade(self, money: list[float], prices: list[float], impact: list[float]) -> None:
