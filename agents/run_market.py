@@ -56,6 +56,12 @@ def _changed(path: Path, config: TrainConfig, market: Market, recorded: Any) -> 
     )
 
 
+REVISED = (
+    "Something other than the closes of the training's bars has changed since: their other fields, "
+    "or how features are computed. The agent may see them otherwise than it did."
+)
+
+
 class RunMarket(NamedTuple):
     """Market that a run is applied to.
 
@@ -106,7 +112,10 @@ def run_market(
     later = _pipeline_of(path).transform(panel)
     _check_readable(config, recorded["assets"], later)
     if (path / PRICES).exists():
-        news = tuple(_read_prices(path / PRICES).changes(panel))
+        record = _read_prices(path / PRICES)
+        news = tuple(record.changes(panel))
+        if record.are_in(panel) and not _was(later, recorded):
+            news += (REVISED,)
     elif _was(later, recorded):
         news = ()
     else:

@@ -163,7 +163,9 @@ def _further(comparison: Comparison, inputs: ReportInputs) -> Mapping[str, pd.Da
         against = comparison.benchmark.replace("_", " ")
         found[f"Growth % at other commissions [less that of {against}]"] = texts
     for name, orders in inputs.orders.items():
-        found[f"Orders of {name} for {orders.plan.value:,.0f}"] = order_texts(orders)
+        title = f"Orders of {name} for {orders.plan.value:,.0f}"
+        title += f" (costs {float(orders.cost):,.2f}, cash that was not planned "
+        found[f"{title}{orders.unplanned_cash:,.2f})"] = order_texts(orders)
     return found
 
 

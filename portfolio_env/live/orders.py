@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -71,7 +72,7 @@ class Orders:
         """
         after = self.after.weights(self.prices)
         taken = self.after.cash - self.before.cash
-        rows = {
+        rows: dict[str, Sequence[Any] | np.ndarray[Any, Any]] = {
             "held_units": [*self.before.units, self.before.cash],
             "held_weight": np.roll(self.plan.weights, -1),
             "target_weight": np.roll(self.plan.held, -1),

@@ -48,7 +48,7 @@ def read_rows(path: Path, what: str, needed: str = "") -> list[Row]:
                 f"{path} needs one column {name!r} in its first line, which is "
                 f"{shortened(','.join(header))}"
             )
-    rows = []
+    rows: list[Row] = []
     for number, row in lines[1:]:
         cells = {name: row[k].strip() if k < len(row) else "" for k, name in enumerate(header)}
         asset = original(cells.pop("asset"))

@@ -41,6 +41,17 @@ class PriceRecord:
         first = max(0, len(panel.timestamps) - max(_MOST_PRICES // len(panel.assets), OVERLAP))
         return cls(panel.assets, panel.timestamps[first:], panel.close[first:])
 
+    def are_in(self, panel: PricePanel) -> bool:
+        """Return whether a panel of the same assets has these very prices, to the last bit."""
+        first, end = np.searchsorted(
+            panel.timestamps, [self.timestamps[0], self.timestamps[-1] + np.timedelta64(1, "ns")]
+        )
+        return (
+            panel.assets == self.assets
+            and np.array_equal(panel.timestamps[first:end], self.timestamps)
+            and np.array_equal(panel.close[first:end], self.close, equal_nan=True)
+        )
+
     def changes(self, panel: PricePanel) -> list[str]:
         """Return what is new in a panel that continues these prices, a sentence each.
 

@@ -11,6 +11,7 @@ from helpers.small_runs import made_run
 import evaluate
 import trade
 from agents import load_run
+from agents.run_market import REVISED
 from agents.training.train import resume
 from portfolio_env import PortfolioEnv, load_market
 from portfolio_env.errors import ArgumentError, DataError
@@ -63,6 +64,13 @@ def test_a_run_finds_its_own_file_grown_but_does_not_resume_on_it(tmp_path: Path
         resume(path)
     (path / "prices.safetensors").unlink()  # as of runs of earlier versions
     assert load_run(path).ranges == before | {"after": (BARS - 1, BARS + MORE)}
+
+
+def test_a_revised_volume_is_said(run: Path, tmp_path: Path) -> None:
+    first = (FRAME["date"] == DAYS[5]).to_numpy()
+    other = FRAME.assign(volume=np.where(first, 2 * FRAME["volume"], FRAME["volume"]))
+    newer = load_run(run, data=written(tmp_path / "newer.csv", other))
+    assert newer.news[1:] == (REVISED,)
 
 
 def test_rescaled_history_is_the_run_s_own(run: Path, tmp_path: Path) -> None:
