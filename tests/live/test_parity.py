@@ -102,7 +102,7 @@ def delisted(account, prices, gone, haircut):
 
 def ragged() -> Market:
     """Assets that start late, stop, and do not trade at times; with opens and volumes."""
-    return load_market("synthetic?bars=240&assets=5&seed=3&ragged=true")
+    return load_market("synthetic?bars=180&assets=5&seed=3&ragged=true")
 
 
 def check(policy: Any, **options: Any) -> None:
@@ -151,6 +151,21 @@ class LongShort:
         rng = np.random.default_rng(int(observation["t"][0, 0]))
         risky = rng.uniform(-0.5, 0.7, observation["tradable"].shape[1])
         return np.r_[1 - risky.sum(), risky][None], state
+
+
+def test_a_plan_is_the_first_half_of_a_step_to_the_last_bit() -> None:
+    market = ragged()
+    options: dict[str, Any] = {**BASE, "costs": COSTS, "constraints": {"max_turnover": 0.4}}
+    env = PortfolioEnv(market, **options)
+    predictor = Predictor(make_baseline("random", market), PortfolioEnv(market, **options))
+    env.reset()
+    for t in range(40, 120):
+        value = float(env.simulator.ledger[0, 0])
+        decision = predictor.decide(env.weights, t)
+        now = plan(decision, predictor.simulator, value)
+        info = env.step(decision.action)[4]
+        assert np.array_equal(now.held, env.simulator.held[0])
+        assert (now.turnover, now.cost) == (info["turnover"], info["cost"])
 
 
 def test_leverage_and_short_positions() -> None:
