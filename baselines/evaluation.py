@@ -91,8 +91,8 @@ def evaluate(
         commissions: Further commissions in basis points to judge at.
         capital: Capital for which the orders at the end are worked out; None for none.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
-        judge: What the test of the best and the confidence set go by: "growth", "sharpe", or
-            "equal_risk", growth at the volatility of equal weight.
+        judge: Measure that the test of the best and the confidence set go by: "growth", "sharpe",
+            or "equal_risk", growth at the volatility of equal weight.
         n_resamples: Number of resamples of every bootstrap.
         folder: Keeps the log of uses of the test range, and is where ``write_evaluation`` writes
             its report; None counts nothing, and writes to ``runs/evaluation``.

@@ -98,8 +98,8 @@ class Comparison:
         mean_block: Mean block length of the bootstrap, in periods.
         notes: Measures that could not be computed, with the reasons.
         failed: Why a strategy could not run, by name.
-        judge: What the test of the best and the confidence set go by: "growth", "sharpe", or
-            "equal_risk", growth at the volatility of the benchmark.
+        judge: Measure that the test of the best and the confidence set go by: "growth", "sharpe",
+            or "equal_risk", growth at the volatility of the benchmark.
     """
 
     results: dict[str, BacktestResult]
@@ -214,7 +214,7 @@ def compare(
         oracles: Names of strategies with knowledge of the evaluation: shown, but in no ranking.
         failed: Why other strategies could not run, by name: they become rows with that remark.
         earlier_sharpes: Yearly Sharpe ratios of other strategies that were tried on these dates.
-        judge: What the test of the best and the confidence set go by, see ``Comparison``.
+        judge: Measure that the test of the best and the confidence set go by, see ``Comparison``.
         n_resamples: Number of resamples of every bootstrap.
         seed: Seed of every bootstrap: the same input gives the same table.
 

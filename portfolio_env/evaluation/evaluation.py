@@ -114,7 +114,7 @@ def evaluate(
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
         lots: CSV file of lots by asset in its place, see ``live.read_instruments``.
         events: CSV file of events for an event study, see ``read_events``.
-        judge: What the gate, the test of the best and the confidence set go by: "growth",
+        judge: Measure that the gate, the test of the best and the confidence set go by: "growth",
             "sharpe", or "equal_risk", growth at the volatility of the benchmark.
         n_resamples: Number of resamples of every bootstrap, at least 1.
         hindsight: Gives the efficient portfolios of the range for the report

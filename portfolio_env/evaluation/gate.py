@@ -170,7 +170,7 @@ class ValidationGate:
     Attributes:
         agent: The agent.
         fallback: Strategy that trades if the agent fails, and the benchmark of the gate.
-        judge: What the gate goes by: "growth", "sharpe" or "equal_risk".
+        judge: Measure that the gate goes by: "growth", "sharpe" or "equal_risk".
         decisions: Decisions so far, by fold.
     """
 

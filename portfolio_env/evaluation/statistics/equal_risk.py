@@ -115,7 +115,7 @@ def equal_risk_growth_difference(
         returns: (K,) simple returns of the account, K >= 10.
         benchmark_returns: (K,) those of the account it is compared with.
         periods_per_year: Periods per year.
-        cash_returns: What a unit of cash earned in each period: (K,) or one number.
+        cash_returns: Return of a unit of cash in each period: (K,) or one number.
         mean_block: Mean block length in periods, at least 1; None for the ``optimal_block_length``
             of the differences.
         n_resamples: Number of resamples.
