@@ -237,7 +237,7 @@ def rebalance_lanes(
             b, wanted[b], wealth, all_tradable, lanes, market, rules[0], bounds[0]
         )
         lanes.flags[:2] = False
-        ledger[TURNOVER, b], ledger[COST, b] = turnover, (1.0 - mu) * wealth
+        ledger[TURNOVER, b], ledger[COST, b] = turnover, wealth - mu * wealth
         if not lost <= CONSERVED and broken < 0:
             lanes.growth[2, b] = lost
             broken = b

@@ -165,7 +165,8 @@ def test_a_plan_is_the_first_half_of_a_step_to_the_last_bit() -> None:
         now = plan(decision, predictor.simulator, value)
         info = env.step(decision.action)[4]
         assert np.array_equal(now.held, env.simulator.held[0])
-        assert (now.turnover, now.cost) == (info["turnover"], info["cost"])
+        assert now.turnover == info["turnover"]
+        assert now.cost == pytest.approx(info["cost"], rel=1e-10)  # a small part of the value
 
 
 def test_leverage_and_short_positions() -> None:
