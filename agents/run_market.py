@@ -104,6 +104,8 @@ def run_market(
         recorded = _recorded_market(path)
         if own.hash == recorded["hash"]:
             return RunMarket(own, ranges)
+        if not any((path / name).exists() for name in (PRICES, "features.json")):
+            raise _changed(path, config, own, recorded)
         panel = own.panel
     else:
         where = config.market if data is None else str(data)
@@ -130,9 +132,12 @@ def _other_market(path: Path, config: TrainConfig, market: str) -> RunMarket:
     recorded = _recorded_market(path)
     _check_readable(config, recorded["assets"], found)
     news = f"This is not the market of the run, {recorded.get('name')}, but {market}."
-    seen = recorded.get("dates", {}).get("train", [])
-    if len(seen) == 2 and str(panel.timestamps[0]) <= seen[1]:
-        news += f" The agent has learned from the time up to {seen[1][:10]}, though not from it."
+    dates = recorded.get("dates")
+    seen = dates.get("train") if isinstance(dates, dict) else None
+    if isinstance(seen, list) and len(seen) == 2 and str(panel.timestamps[0]) <= str(seen[1]):
+        news += (
+            f" The agent has learned from the time up to {str(seen[1])[:10]}, though not from it."
+        )
     return RunMarket(found, other.ranges_of(panel.timestamps), (news,))
 
 

@@ -85,7 +85,7 @@ def read_holdings(
 
     Raises:
         DataError: If the file cannot be read, names an unknown asset or one twice, a number is none
-            or may not be held, or cash is not told, or told twice.
+            or may not be held, or cash is missing, or there twice.
     """
     told: dict[str, Decimal] = {}
     for row in read_rows(Path(path), "holdings", "units"):

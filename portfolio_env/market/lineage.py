@@ -1,4 +1,4 @@
-"""Lineage: whether bars continue those that were learned from, told by returns and not by a hash.
+"""Lineage: whether bars continue those that were learned from, by returns and not by a hash.
 
 A provider rescales adjusted prices at every dividend and split, so the same past is seldom the same
 numbers. Its returns are, but for the rounding of the prices.
