@@ -15,6 +15,7 @@ from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
 from agents.sb3.algorithms import torch_device
 from agents.sb3.classes import ALGORITHMS, is_on_policy, policy_class
 from agents.settings.data import DataOptions, json_object
+from agents.settings.market import MarketConfig
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
@@ -76,7 +77,7 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(MarketConfig):
     """Settings of a training run; the defaults are the recipe measured to work."""
 
     algo: str = "ppo"
@@ -84,26 +85,6 @@ class TrainConfig:
     net growth without RL; or a class of your own, my_algos:MyPPO."""
     algo_options: str = "{}"
     """Options of the algorithm and its policy as JSON, e.g. '{"gamma": 0.9, "net_arch": [64]}'."""
-    market: str = "sp500"
-    """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
-    of CSV or Parquet files; or a source of your own, my_prices:load."""
-    assets: str | None = None
-    """Comma-separated symbols to trade; all of the market's by default."""
-    start: str | None = None
-    """First date of the data to use; all by default."""
-    end: str | None = None
-    """Date up to which the data are used, itself excluded; all by default."""
-    features: str = "minimal"
-    """Comma-separated features, groups or presets (minimal, technical, full, none, ...); scalers
-    are fitted on the training range only."""
-    data: DataOptions = field(default_factory=DataOptions)
-    """Preparation of the data."""
-    train: float | str = 0.6
-    """Training range: fraction of the bars, or the date at which it ends."""
-    validation: float | str = 0.2
-    """Validation range that follows it: fraction of the bars, or the date at which it ends."""
-    test: float | str | None = None
-    """Test range that follows: fraction or date likewise; all the rest by default."""
     timesteps: int | None = None
     """Environment steps over all lanes; default 200,000 for PPO, A2C and TRPO, 288,000 for
     direct, 40,000 for the others."""
@@ -152,18 +133,6 @@ class TrainConfig:
     adjustment: float = 1.0
     """Fraction of the way to the target weights that is traded each step; try 0.1 on daily
     prices."""
-    execution: Literal["close", "next_open"] = "close"
-    """When trades are filled: at the close that was observed, or at the next open."""
-    initial_value: float = 10_000.0
-    """Money at the start of an episode."""
-    costs: TransactionCosts = field(default_factory=TransactionCosts)
-    """Costs of trading and holding."""
-    cost_model: str | None = None
-    """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
-    cost_options: str = "{}"
-    """Options of the cost model as JSON."""
-    constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
-    """Constraints on portfolios and trades."""
     validation_every: int | None = None
     """Environment steps between two backtests on the validation range; default a tenth of all."""
     checkpoint_every: int | None = None

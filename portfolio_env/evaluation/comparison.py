@@ -15,6 +15,7 @@ import pandas as pd
 from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.evaluation.left_out import inactivity
 from portfolio_env.evaluation.statistics import (
     SuperiorityTest,
     deflated_sharpe_ratio,
@@ -84,7 +85,7 @@ class Comparison:
               so many trials show by luck alone;
             - ``in_confidence_set``: 1 for strategies in the model confidence set, else 0;
             - ``remark``: "oracle", "ruined", "same as ...", "never invested" or why a strategy
-              could not run.
+              could not run, and "93 % cash on average" of one that hardly traded.
 
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
             and of records that are too short. Strategies that could not run are the last rows.
@@ -335,7 +336,7 @@ def _remark(
         return "ruined"
     if duplicate_of[name] != name:
         return f"same as {duplicate_of[name]}"
-    return "never invested" if solvent[name].idle else ""
+    return inactivity(solvent[name])
 
 
 def _solvent(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:

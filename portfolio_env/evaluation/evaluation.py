@@ -18,6 +18,7 @@ from portfolio_env.evaluation.comparison import (
     write_comparison,
 )
 from portfolio_env.evaluation.gate import ValidationGate
+from portfolio_env.evaluation.left_out import left_out_lines, left_out_table
 from portfolio_env.evaluation.orders import check_account, orders_at_end
 from portfolio_env.evaluation.printing import Format, print_evaluation
 from portfolio_env.evaluation.report.inputs import ReportInputs, report_inputs
@@ -68,6 +69,11 @@ class Evaluation:
         return self.task.folder / "evaluation" / self.task.place / self.split
 
     @property
+    def left_out(self) -> pd.DataFrame:
+        """Return who was left out of decisions, when and why, see ``left_out_table``."""
+        return left_out_table(self.comparison.results)
+
+    @property
     def seeds(self) -> list[str]:
         """Return a sentence on every group of agents that differ by their seed alone."""
         return seed_sentences(self.comparison, self.inputs.seeds)
@@ -77,7 +83,8 @@ class Evaluation:
         print_evaluation(self.comparison, self.inputs, self.seeds, form)
 
     def _lines(self) -> list[str]:
-        return [*self.inputs.warnings, *self.inputs.gate, *self.seeds]
+        found = left_out_lines(self.comparison.results)
+        return [*self.inputs.warnings, *self.inputs.gate, *self.seeds, *found]
 
 
 def evaluate(
@@ -185,7 +192,8 @@ def write_evaluation(
         PortfolioError: If matplotlib or, for Parquet, pyarrow is not installed.
     """
     folder, inputs = evaluation.folder, evaluation.inputs
-    facts = {**inputs.facts, "gate": inputs.gate, "seeds": evaluation.seeds}
+    left_out = evaluation.left_out.to_dict(orient="records")
+    facts = {**inputs.facts, "gate": inputs.gate, "seeds": evaluation.seeds, "left_out": left_out}
     with locked(folder.with_name(f".{folder.name}.lock")):  # two would mix their files
         write_comparison(folder, evaluation.comparison, facts, records)
         if inputs.orders:

@@ -1,5 +1,6 @@
 """Validation gate: agents trade only if they significantly outgrow the benchmark in validation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -151,6 +152,13 @@ class GatedPolicy:
         self.chosen = policy if decision.passed else fallback
         if hasattr(self.chosen, "action"):
             self.action = self.chosen.action
+        self.carries_on = getattr(self.chosen, "carries_on", False)
+
+    @property
+    def left_out(self) -> Mapping[str, Mapping[str, str]]:
+        """Return what the chosen policy left out, see ``BacktestResult``."""
+        found: Mapping[str, Mapping[str, str]] = getattr(self.chosen, "left_out", None) or {}
+        return found
 
     def predict(
         self,

@@ -9,6 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from portfolio_env.evaluation.comparison import Comparison, plain_numbers
+from portfolio_env.evaluation.left_out import left_out_lines
 from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
     order_texts,
@@ -40,7 +41,7 @@ def print_evaluation(
             "markdown" is the same without sentences on every strategy; "csv" and "json" are the
             numbers alone.
     """
-    lines = [*inputs.warnings, *inputs.gate, *seeds]
+    lines = [*inputs.warnings, *inputs.gate, *seeds, *left_out_lines(comparison.results)]
     if form == "table":
         print_summary(comparison, inputs.title, lines)
         for title, frame in _further(comparison, inputs).items():

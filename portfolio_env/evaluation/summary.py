@@ -7,6 +7,7 @@ import pandas as pd
 
 from portfolio_env.evaluation.comparison import DIFFERENCES, Comparison, Judge
 from portfolio_env.evaluation.gate import GateDecision, ValidationGate
+from portfolio_env.evaluation.left_out import inactivity
 from portfolio_env.evaluation.task import GATED, EvaluationTask
 from portfolio_env.evaluation.usage_log import UsageEntry, usage_warning
 
@@ -37,12 +38,23 @@ LEGEND = (
 
 
 def sentence(comparison: Comparison, strategy: str) -> str:
-    """Return one sentence on a strategy: whether it alone beats the benchmark.
+    """Return a sentence on a strategy: whether it alone beats the benchmark.
+
+    One that hardly traded is said to.
 
     Args:
         comparison: Result of ``compare``.
         strategy: Name of a row of its table.
     """
+    verdict = _verdict(comparison, strategy)
+    result = comparison.results.get(strategy)
+    found = "" if result is None else inactivity(result)
+    if not found:
+        return verdict
+    return f"{verdict} It {'held ' * found.endswith('average')}{found}."
+
+
+def _verdict(comparison: Comparison, strategy: str) -> str:
     if strategy in comparison.failed:
         return f"{strategy} could not run: {comparison.failed[strategy]}"
     row, benchmark = comparison.table.loc[strategy], comparison.benchmark
@@ -71,10 +83,9 @@ def sentence(comparison: Comparison, strategy: str) -> str:
         _difference_text(comparison, strategy, "growth"),
         _difference_text(comparison, strategy, "sharpe"),
     )
-    idle = " It never invested." if comparison.results[strategy].idle else ""
     if comparison.table["sharpe_difference_low"].isna()[strategy]:  # without risk
         verb = ", taken alone, outgrows" if in_growth > 0 else " does not beat"
-        return f"{strategy}{' falls behind' if in_growth < 0 else verb} {other}: {numbers}.{idle}"
+        return f"{strategy}{' falls behind' if in_growth < 0 else verb} {other}: {numbers}."
     if in_growth > 0 and at_risk > 0:
         return f"{strategy}, taken alone, beats {other}: {numbers}; {ratios}."
     if in_growth > 0:
@@ -88,7 +99,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
             f"{numbers}."
         )
     verb = "falls behind" if in_growth < 0 else "does not beat"
-    return f"{strategy} {verb} {other}: {numbers}; {ratios}.{idle}"
+    return f"{strategy} {verb} {other}: {numbers}; {ratios}."
 
 
 def _difference_text(comparison: Comparison, strategy: str, judge: Judge) -> str:

@@ -12,6 +12,7 @@ import pandas as pd
 
 from portfolio_env.data.reports.statistics import correlation
 from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.left_out import left_out_table
 from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
 from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
@@ -47,6 +48,7 @@ from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.plotting.returns import correlations, distributions
 
 OPEN = 4  # plots of weights that are not collapsed
+LEFT_OUT = 20  # rows of the table of assets that were left out
 SMALL = 12  # accounts with a small plot of their own
 
 
@@ -98,6 +100,13 @@ def _verdict(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
         folded("How to read the table", bullets(LEGEND)),
     ]
     parts.append(bullets([sentence(comparison, str(name)) for name in comparison.table.index]))
+    left_out = left_out_table(comparison.results)
+    if len(left_out):
+        shown = left_out.head(LEFT_OUT).set_index("asset")
+        shown["strategies"] = shown["strategies"].map(", ".join)
+        more = f"; {len(left_out) - LEFT_OUT} more in metrics.json" * (len(left_out) > LEFT_OUT)
+        text = f"Assets that could be traded but were left out of decisions{more}."
+        parts += [heading("Left out"), paragraph(text), table(shown)]
     if inputs.gate:
         parts += [heading("The gate"), bullets(inputs.gate)]
     trials = f"Deflated Sharpe ratios allow for {comparison.trials} trials."
