@@ -80,6 +80,9 @@ class Stages:
 class TrainConfig(MarketConfig):
     """Settings of a training run; the defaults are the recipe measured to work."""
 
+    market: str = "sp500"
+    """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
+    of CSV or Parquet files; or a source of your own, my_prices:load."""
     algo: str = "ppo"
     """Learning algorithm: ppo, a2c, sac, td3, ddpg, tqc, trpo; direct, gradient ascent on
     net growth without RL; or a class of your own, my_algos:MyPPO."""
