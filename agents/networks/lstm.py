@@ -69,12 +69,12 @@ class LstmEncoder(Encoder):
         states = self._states(series)
         last = states[self.window - 1 :]
         query, key, value = (
-            part.transpose(0, 1) for part in (self.query(last), self.key(states), states)
+            part.transpose(0, 1).unsqueeze(1)
+            for part in (self.query(last), self.key(states), states)
         )
-        scores = query @ key.transpose(1, 2) / math.sqrt(self.channels)
         seen = band(len(states), self.window, states.device)
-        recalled = scores.masked_fill(~seen, -math.inf).softmax(-1) @ value
-        return _by_bar(self.out_norm(last + recalled.transpose(0, 1)), series)
+        recalled = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        return _by_bar(self.out_norm(last + recalled.squeeze(1).transpose(0, 1)), series)
 
     def _states(self, windows: Tensor) -> Tensor:
         """Return the second layer's outputs (bars, rows, channels)."""

@@ -186,8 +186,8 @@ class TemporalPooling(nn.Module):
         """
         rows = x.flatten(1, -2).transpose(0, 1)
         logits = self.logit(rows).transpose(1, 2).float()
-        within = band(len(x), window, x.device)
-        known = within & seen.flatten(1).t().unsqueeze(1)
-        known = known | (within & ~known.any(-1, keepdim=True))
-        weights = logits.masked_fill(~known, -th.inf).softmax(-1).to(x.dtype)
+        known = seen.flatten(1).t()
+        none = ~known.unfold(1, window, 1).any(-1)
+        within = band(len(x), window, x.device) & (known.unsqueeze(1) | none.unsqueeze(2))
+        weights = th.where(within, logits, -th.inf).softmax(-1).to(x.dtype)
         return (weights @ rows).transpose(0, 1).unflatten(1, x.shape[1:-1])
