@@ -9,16 +9,16 @@ with the defaults, with windows of the same network on index observations, and p
 same windows, of the assets that are traded, from DummyVecEnv. Of plain wiring a rollout and update
 of fewer transitions is measured too, to which its time is proportional.
 
-**PPO, small market**: 5 assets, 44 features, windows of 60 of 1,000 bars, 64 lanes, 4 epochs, minibatches of 512,
-the small preset. Plain wiring is what SB3 gives: DummyVecEnv over single environments, windows as
-observations, shuffled minibatches. The fast path is the same network on index observations: each
-bar is encoded once per minibatch of grouped samples, once per rollout, or once for all if frozen;
-with streams the state runs forwards only, through blocks of 120 bars.
-Steps per second count rollouts and updates. Plain wiring is measured on shorter rollouts: its time
-is proportional to the steps. All take turns, and the ratio is the median over rounds.
+**PPO, small market**: 5 assets, 44 features, windows of 60 of 1,000 bars, 64 lanes, 4 epochs,
+minibatches of 512, the small preset. Plain wiring is what SB3 gives: DummyVecEnv over single
+environments, windows as observations, shuffled minibatches. The fast path is the same network on
+index observations: each bar is encoded once per minibatch of grouped samples, once per rollout, or
+once for all if frozen; with streams the state runs forwards only, through blocks of 120 bars. Steps
+per second count rollouts and updates. Plain wiring is measured on shorter rollouts: its time is
+proportional to the steps. All take turns, and the ratio is the median over rounds.
 
 **Epoch**: one supervised pass over 1,000 windows in gradient steps of 16, forecasts of the next
-return by the small preset, as in stage 1 of a curriculum. Beside it stands what the same network in
+return by the small preset, as in stage 1 of a curriculum; streams in steps of 64. Beside it stands what the same network in
 Keras took per epoch of as many windows (its validation included) on two cores of such a machine.
 
 **Replay**: SAC with a replay of a million transitions of 30 assets, filled by the environment.
@@ -252,13 +252,13 @@ def side_by_side(data: Market, rounds: int) -> dict[str, Row]:
 # One supervised epoch
 
 
-def epoch(data: Market, threads: int, rounds: int) -> Row:
-    """Return the seconds of one pass over 1,000 windows."""
+def epoch(data: Market, threads: int, rounds: int, batch: int = 16, **options: Any) -> Row:
+    """Return the seconds of one pass over 1,000 windows, or over their blocks."""
     first = data.warmup + WINDOW - 1
     train = (first, first + BARS + 1)  # the last bar has a next one in the range
     th.manual_seed(0)
-    embeddings = MarketEncoder(make_encoder(SMALL, FEATURES, WINDOW), forecasts=True)
-    trainer = Pretrainer(embeddings, data, train, train, PretrainingOptions(batch=16))
+    embeddings = MarketEncoder(make_encoder(SMALL, FEATURES, WINDOW, **options), forecasts=True)
+    trainer = Pretrainer(embeddings, data, train, train, PretrainingOptions(batch=batch))
     trainer.validation = trainer.validation[:1]  # the pass over the training range is timed
     before = th.get_num_threads()
     th.set_num_threads(threads)
@@ -272,7 +272,7 @@ def epoch(data: Market, threads: int, rounds: int) -> Row:
     th.set_num_threads(before)
     row = {"windows": len(trainer.train), "wall": spread(walls), "processor": spread(processors)}
     print(
-        f"epoch, {threads} thread{'s'[: threads > 1]:<2}{len(trainer.train):>7,} windows"
+        f"epoch, {threads} thread{'s'[: threads > 1]:<2}steps of {batch} {len(trainer.train):>7,} windows"
         f"{median(walls):>9.2f} s ({median(processors):.2f} s of processor time), Keras "
         f"{KERAS_EPOCH} s, {KERAS_EPOCH / median(walls):.1f} x",
         flush=True,
@@ -413,6 +413,7 @@ def main() -> None:
         report["ppo"] = side_by_side(data, arguments.rounds)
     if "epoch" in parts:
         report["epoch"] = {n: epoch(data, n, arguments.rounds) for n in (1, 2)}
+        report["epoch of streams"] = epoch(data, 1, arguments.rounds, batch=64, **STREAM)
     if "replay" in parts:
         report["replay"] = replay(market(30), arguments.transitions)
     device = arguments.device or ("cuda" if th.cuda.is_available() else None)

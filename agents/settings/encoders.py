@@ -11,20 +11,21 @@ STREAMS: dict[str, dict[str, Any]] = {
 """Encoders that train in blocks of bars by default, and the options that they need for it."""
 
 
-def with_history(encoder: str, options: str, observation: str) -> str:
+def with_history(encoder: str, options: str, observation: str, algo: str) -> str:
     """Return the options of an encoder with what it reads of the past, as JSON.
 
-    Blocks need observations that refer to the market, and no state that runs backwards.
+    Blocks need observations that refer to the market, and no state that runs backwards. TRPO
+    differentiates twice, which the attention of blocks cannot do.
 
-    >>> with_history("tcn_gnn_lstm", '{"heads": 2}', "index")
+    >>> with_history("tcn_gnn_lstm", '{"heads": 2}', "index", "ppo")
     '{"heads": 2, "history": "stream", "bidirectional": false}'
-    >>> with_history("tcn_gnn_lstm", '{"bidirectional": true}', "index")
+    >>> with_history("tcn_gnn_lstm", '{"bidirectional": true}', "index", "ppo")
     '{"bidirectional": true, "history": "window"}'
     """
     given = json.loads(options)
     if encoder not in STREAMS or "history" in given:
         return options
-    streams = observation == "index" and not given.get("bidirectional", False)
+    streams = observation == "index" and algo != "trpo" and not given.get("bidirectional", False)
     added = {"history": "stream", **STREAMS[encoder]} if streams else {"history": "window"}
     return json.dumps(given | added)
 

@@ -314,7 +314,9 @@ class TrainConfig:
                 self.costs, cash_rate_annual=absolute(self.costs.cash_rate_annual)
             ),
             timesteps=timesteps,
-            encoder_options=with_history(self.encoder, self.encoder_options, self.observation),
+            encoder_options=with_history(
+                self.encoder, self.encoder_options, self.observation, self.algo
+            ),
             algo_options=of_algo,
             num_envs=self.num_envs or (256 if on_policy else 64),
             window=self.window or (1 if self.encoder == "per_asset" else 60),
