@@ -18,8 +18,9 @@ per second count rollouts and updates. Plain wiring is measured on shorter rollo
 proportional to the steps. All take turns, and the ratio is the median over rounds.
 
 **Epoch**: one supervised pass over 1,000 windows in gradient steps of 16, forecasts of the next
-return by the small preset, as in stage 1 of a curriculum; streams in steps of 64. Beside it stands what the same network in
-Keras took per epoch of as many windows (its validation included) on two cores of such a machine.
+return by the small preset, as in stage 1 of a curriculum; streams in steps of 64. Beside it stands
+what the same network in Keras took per epoch of as many windows (its validation included) on two
+cores of such a machine.
 
 **Replay**: SAC with a replay of a million transitions of 30 assets, filled by the environment.
 
@@ -272,7 +273,8 @@ def epoch(data: Market, threads: int, rounds: int, batch: int = 16, **options: A
     th.set_num_threads(before)
     row = {"windows": len(trainer.train), "wall": spread(walls), "processor": spread(processors)}
     print(
-        f"epoch, {threads} thread{'s'[: threads > 1]:<2}steps of {batch} {len(trainer.train):>7,} windows"
+        f"epoch, {threads} thread{'s'[: threads > 1]:<2}steps of {batch},"
+        f"{len(trainer.train):>7,} windows"
         f"{median(walls):>9.2f} s ({median(processors):.2f} s of processor time), Keras "
         f"{KERAS_EPOCH} s, {KERAS_EPOCH / median(walls):.1f} x",
         flush=True,
