@@ -94,7 +94,7 @@ class MarketEncoder(nn.Module):
         self.checkpointed = checkpointed
         for name in ("features", "tradable", "codes", "times"):
             self.register_buffer(name, None, persistent=False)
-        self._divided: tuple[int, Blocks] | None = None
+        self._divided: tuple[int, th.device, Blocks] | None = None
         self._cache = _Cache()
         self._sizes: tuple[int | None, int | None] | None = None
         self.cached = True
@@ -210,13 +210,13 @@ class MarketEncoder(nn.Module):
             return encode(*inputs)
 
     def _blocks(self) -> Blocks:
-        """Return the blocks of the market; the span may have been loaded since it was bound."""
+        """Return the blocks of the market, whose span and device may differ since it was bound."""
         self._market()
         assert self.times is not None
-        span = int(self.encoder.span)
-        if self._divided is None or self._divided[0] != span:
-            self._divided = span, Blocks(self.times, span, self.encoder.bars)
-        return self._divided[1]
+        key = int(self.encoder.span), self.times.device
+        if self._divided is None or self._divided[:2] != key:
+            self._divided = *key, Blocks(self.times, key[0], self.encoder.bars)
+        return self._divided[2]
 
     def _market(self) -> tuple[Tensor, Tensor]:
         if self.features is None or self.tradable is None:
