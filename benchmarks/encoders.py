@@ -112,6 +112,7 @@ def by_default(encoder: str) -> Row:
     assert isinstance(agent, PPO)
     agent.set_logger(Logger(None, []))
     rollout = agent.n_steps * agent.n_envs
+    agent.learn(rollout)  # warms up
     whole = seconds(lambda: agent.learn(rollout)) / rollout
     options = config.encoder_kwargs | ({"history": "window"} if encoder != "gat" else {})
     windows = replace(config, encoder_options=json.dumps(options))
@@ -119,16 +120,17 @@ def by_default(encoder: str) -> Row:
     own = next(iter(agent.rollout_buffer.get(agent.batch_size)))
     by_bar = next(iter(_by_bar(agent).get(256)))
     plain, plain_whole = plain_wiring(config, options, data, ranges)
+    own_passes = passes(agent, own)
     row = {
         "default": 1e3 * whole,
         "plain": 1e3 * plain_whole,
         "passes": {
-            "default": 1e3 * passes(agent, own),
+            "default": 1e3 * own_passes,
             "windows": 1e3 * passes(other, by_bar),
             "plain": 1e3 * plain,
         },
         "ratio": plain_whole / whole,
-        "ratio_of_passes": plain / passes(agent, own),
+        "ratio_of_passes": plain / own_passes,
         "minutes": STEPS * whole / 60,
     }
     print(
@@ -179,6 +181,7 @@ def plain_wiring(
     )
     agent.set_logger(Logger(None, []))
     steps = PLAIN_LANES * PLAIN_STEPS
+    agent.learn(steps)  # warms up
     whole = seconds(lambda: agent.learn(steps)) / steps
     batch = next(iter(agent.rollout_buffer.get(agent.batch_size)))
     return passes(agent, batch), whole

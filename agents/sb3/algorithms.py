@@ -180,7 +180,7 @@ def bind_market(agent: BaseAlgorithm, market: Market) -> None:
     _bind_features(agent.policy, market)
     if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
         buffer.bind(market)
-    found = market_encoders(agent.policy)
+    found = [one for one in market_encoders(agent.policy) if one.encoder.block]
     if found and isinstance(
         rollouts := getattr(agent, "rollout_buffer", None), GroupedRolloutBuffer
     ):

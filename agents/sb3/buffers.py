@@ -259,9 +259,10 @@ class GroupedRolloutBuffer(DictRolloutBuffer):
     All samples of a bar share one window of the market. A shuffled minibatch of 512 samples out of
     1,000 bars holds some 400 windows; one that takes bars in random order, and all samples of each,
     holds 32. Each sample still comes once per epoch. With blocks (``history="stream"``) the samples
-    of one are taken together. Advantages are normalised over the rollout,
-    since a bar's samples are alike and a minibatch of them is not: build the algorithm with
-    ``normalize_advantage=False``.
+    of one are taken together, and minibatches of several blocks end where a block does.
+
+    Advantages are normalised over the rollout, since a bar's samples are alike and a minibatch of
+    them is not: build the algorithm with ``normalize_advantage=False``.
 
     Raises:
         ArgumentError: For other observations.
@@ -299,5 +300,11 @@ class GroupedRolloutBuffer(DictRolloutBuffer):
         bars, place = np.unique(t if self.groups is None else self.groups(t), return_inverse=True)
         order = np.argsort(np.random.permutation(len(bars))[place.ravel()], kind="stable")
         size = batch_size or len(order)
-        for start in range(0, len(order), size):
-            yield self._get_samples(order[start : start + size])
+        cuts = np.arange(size, len(order), size)
+        if self.groups is not None:
+            # A block in two minibatches is encoded twice, so they end with the nearest block.
+            ends = np.flatnonzero(np.diff(place.ravel()[order])) + 1
+            if len(ends) >= 4 * len(cuts) > 0:
+                cuts = ends[np.abs(ends[:, None] - cuts).argmin(0)]
+        for part in np.split(order, cuts):
+            yield self._get_samples(part)

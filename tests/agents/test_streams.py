@@ -234,8 +234,24 @@ def test_minibatches_take_the_samples_of_a_block_together(market: Market) -> Non
         for batch in agent.rollout_buffer.get(32)
     ]
     order = np.concatenate(batches)
+    assert len(order) == 128 and len(batches) == 4
     assert np.count_nonzero(np.diff(order)) == len(np.unique(order)) - 1
     assert len(np.unique(order)) > 5
+
+
+def test_minibatches_of_many_blocks_end_where_a_block_does(market: Market) -> None:
+    agent = make_agent(
+        "ppo", lanes(market), **NETWORK, n_steps=32, batch_size=64, n_epochs=1, device="cpu"
+    )
+    agent.learn(128)
+    buffer = agent.rollout_buffer
+    for _ in range(5):
+        batches = list(buffer.get(64))
+        first, second = (
+            {*buffer.groups(batch.observations["t"].long().numpy().ravel())} for batch in batches
+        )
+        assert not first & second
+        assert sum(len(batch.actions) for batch in batches) == 128
 
 
 def test_training_and_evaluation_see_the_same_numbers(market: Market) -> None:
