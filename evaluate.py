@@ -48,6 +48,9 @@ class EvaluateConfig:
     """Smallest number of units that can be traded, for these orders; 0 for any fraction."""
     events: Path | None = None
     """CSV file of events (columns date and type, perhaps symbol) for an event study."""
+    judge: Literal["growth", "sharpe", "equal_risk"] = "growth"
+    """What the gate and the test of the best strategy go by: log growth, the Sharpe ratio, or
+    growth at the volatility of equal weight."""
     records: Literal["csv", "parquet"] = "csv"
     """Format of the accounts: weights, trades, costs and values of every step."""
     format: Literal["table", "markdown", "json", "csv"] = "table"
@@ -98,6 +101,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 capital=config.capital,
                 lot=config.lot,
                 events=config.events,
+                judge=config.judge,
                 n_resamples=config.n_resamples,
                 hindsight=hindsight_frontier,
                 progress=counted,

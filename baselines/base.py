@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from baselines.checks import DECISIONS, check_sum, checked_answer, checked_decision
+from baselines.selection import within_selection
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.html import card
@@ -37,6 +38,7 @@ class Baseline(ABC):
     """
 
     action: ClassVar[str] = "weights"  # kind of its actions
+    carries_on: ClassVar[bool] = True  # to a target that was not reached, see ``backtest``
     preset: ClassVar[tuple[str, ...]] = ()  # options of its parents that it chooses itself
     reads_features: ClassVar[bool] = False  # of the market, beside its prices
 
@@ -154,8 +156,9 @@ class Baseline(ABC):
 
         Args:
             observation: One observation or a batch of them.
-            state: Returned as it came; baselines of this kind remember nothing.
-            episode_start: Ignored.
+            state: The state of the last call; None at the start. Most baselines remember nothing,
+                and return it as it came.
+            episode_start: (B,) lanes that start again.
             deterministic: Ignored: a baseline is deterministic.
 
         Returns:
@@ -172,18 +175,22 @@ class Baseline(ABC):
             )
         if np.ndim(observation["weights"]) == 1:
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
-            return self._answer(batch)[0], state
-        return self._answer(observation), state
+            weights, state = self._answer(batch, state, episode_start)
+            return weights[0], state
+        return self._answer(observation, state, episode_start)
 
-    def _answer(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
-        """Return the weights of a batch; those of a user-defined baseline are checked."""
-        if self._built_in or isinstance(self, PortfolioModel):
-            return self.weights(observation)
-        return checked_answer(
+    def _answer(
+        self, observation: Mapping[str, NDArray[Any]], state: Any, starts: NDArray[np.bool_] | None
+    ) -> tuple[Weights, Any]:
+        """Return weights of a batch and the state; those of a user-defined baseline are checked."""
+        if self._built_in:
+            return self.weights(observation), state
+        weights = checked_answer(
             lambda: self.weights(observation),
             np.shape(observation["weights"]),
             lambda: type(self).__name__,
         )
+        return weights, state
 
 
 class PortfolioModel(Baseline):
@@ -195,19 +202,28 @@ class PortfolioModel(Baseline):
 
     On rebalancing dates every lane gets the target. Between them it gets what it holds,
     exactly as observed, which the environment takes for "no trade"; an account of nothing but cash
-    is invested at once. Targets are kept by bar: costs, seeds and lanes compute nothing again.
+    is invested at once, unless cash is what the model chose: that is the ``state`` of ``predict``,
+    so hand back what it returned. Targets are kept by bar: costs, seeds and lanes compute nothing
+    again.
 
     Args:
         market: The market its environments trade.
-        constraints: Constraints of the targets; None is any long-only portfolio.
+        constraints: Constraints of the targets, which act within what a target holds (see
+            ``selection.within_selection``); None is any long-only portfolio.
         every: Rebalancing dates: every k-th bar of the market, or the first bar of each calendar
             week (from Monday), month, quarter or year.
 
+    Attributes:
+        left_out: Assets that could be traded at a decision but were not considered, by its date
+            and by name, with the reason.
+
     Raises:
         ArgumentError: If ``every`` is not a schedule, no portfolio of the market's assets keeps to
-            the constraints, or they allow leverage.
+            the constraints, or they allow short positions or leverage that the model cannot use.
     """
 
+    shorts: ClassVar[bool] = True  # can hold short positions
+    leverage: ClassVar[bool] = True  # can be asked for more than the account is worth
     source: ClassVar[str] = ""  # where the method was published
     oracle: ClassVar[bool] = False  # fitted to the evaluated bars: not to be ranked
 
@@ -222,12 +238,25 @@ class PortfolioModel(Baseline):
         self.constraints = constraints or PortfolioConstraints()
         self.every = every
         self._targets: dict[int, Weights] = {}
+        self.left_out: dict[str, dict[str, str]] = {}
         self._due = rebalancing_dates(market.timestamps, every)
-        self.constraints.bounds(market.n_assets)  # rejects infeasible constraints
-        if self.constraints.max_leverage > 1:
+        bounds = self.constraints.bounds(market.n_assets)[0]  # rejects infeasible constraints
+        # total weight of a long-only portfolio that borrows all it may
+        self._exposure = 1 - min(float(bounds["min_cash"]), 0.0)
+        if self.constraints.max_leverage > 1 and not self.leverage:
             raise ArgumentError(
                 f"max_leverage={self.constraints.max_leverage:g} is above 1: {type(self).__name__} "
                 "holds unlevered portfolios; lower max_leverage to 1."
+            )
+        if not self.constraints.long_only and not self.shorts:
+            able = sorted(
+                name
+                for name, kind in BASELINES.items()
+                if issubclass(kind, PortfolioModel) and kind.shorts
+            )
+            raise ArgumentError(
+                f"long_only=False: {type(self).__name__} holds no short positions; give "
+                f"long_only=True, or choose one of {', '.join(able)}."
             )
 
     @abstractmethod
@@ -241,6 +270,11 @@ class PortfolioModel(Baseline):
             (N + 1,) float64 summing to 1, cash first. Assets that are not tradable at the last bar,
             or lack prices the model needs, are given 0; all cash if nothing can be held.
         """
+
+    def leave_out(self, past: PricePanel, reasons: Mapping[str, str]) -> None:
+        """Record in ``left_out`` which assets a decision at the last bar does not consider."""
+        if reasons:
+            self.left_out.setdefault(str(past.timestamps[-1]), {}).update(reasons)
 
     def fit(self, panel: PricePanel, fit_period: tuple[TimeLike, TimeLike]) -> Self:
         """Fit the model on the bars of a period and no others.
@@ -282,6 +316,12 @@ class PortfolioModel(Baseline):
             ArgumentError: If the observation does not say which bar it is, or is of another market,
                 or lanes trade assets of their own.
         """
+        return self._answer(observation, None, None)[0]
+
+    def _answer(
+        self, observation: Mapping[str, NDArray[Any]], state: Any, starts: NDArray[np.bool_] | None
+    ) -> tuple[Weights, NDArray[np.bool_]]:
+        """Return the weights of a batch and (B,) lanes for which the model last chose cash."""
         if "t" not in observation:
             raise ArgumentError(
                 f"{type(self).__name__} needs to know which bar it is; build its environment with "
@@ -295,10 +335,15 @@ class PortfolioModel(Baseline):
         check_market(observation, self.market.fingerprint, FIX)
         rows = np.asarray(observation["t"])[:, 0]
         out = np.array(observation["weights"], np.float64)
-        asked = self._due[rows] | (out[:, 1:] == 0).all(axis=1)
+        chose_cash = np.zeros(len(rows), np.bool_) if state is None else np.array(state)
+        if starts is not None:
+            chose_cash[starts] = False
+        in_cash = (out[:, 1:] == 0).all(axis=1)
+        asked = self._due[rows] | (in_cash & ~chose_cash)
         for row in set(rows[asked].tolist()):
             out[asked & (rows == row)] = self._decided(row)
-        return out
+        chose_cash[asked] = (out[asked, 1:] == 0).all(axis=1)
+        return out, chose_cash
 
     def predict_weights(self, t: TimeLike) -> pd.Series:
         """Return the target decided at a bar, whether or not it is a rebalancing date.
@@ -320,8 +365,12 @@ class PortfolioModel(Baseline):
         if row not in self._targets:
             untradable = ~self.market.tradable[row]
             target = self._target_at(row) if self._built_in else self._tried_target(row)
-            self._targets[row] = self.constraints.project(target, untradable)
+            self._targets[row] = self._constrained(target, untradable)
         return self._targets[row]
+
+    def _constrained(self, target: Weights, untradable: NDArray[np.bool_]) -> Weights:
+        """Return (N + 1,) a target within the constraints."""
+        return within_selection(self.constraints, target, untradable)
 
     def _tried_target(self, row: int) -> Weights:
         """Return the target of a user-defined model at a bar, tested for look-ahead at first."""
@@ -359,7 +408,7 @@ class PortfolioModel(Baseline):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_targets": {}}
+        return self.__dict__ | {"_targets": {}, "left_out": {}}
 
 
 def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]:
@@ -427,21 +476,6 @@ def rows_of(market: Market, bars: PricePanel) -> tuple[int, int]:
     return first, last
 
 
-def holdable(past: PricePanel, bars: int) -> NDArray[np.bool_]:
-    """Return the assets that can be traded at the last bar and have prices for so many bars.
-
-    Args:
-        past: The bars up to the decision.
-        bars: Closes needed, the last one included; a window of w returns takes w + 1.
-
-    Returns:
-        (N,) bool; none while there are fewer bars.
-    """
-    if len(past.timestamps) < bars:
-        return np.zeros(len(past.assets), np.bool_)
-    return past.tradable[-1] & np.isfinite(past.close[-bars:]).all(axis=0)
-
-
 def portfolio(chosen: NDArray[np.bool_], weights: Any = None) -> Weights:
     """Return the weights of all slots, from those of some assets.
 
@@ -458,6 +492,15 @@ def portfolio(chosen: NDArray[np.bool_], weights: Any = None) -> Weights:
     if total > 0:
         return out / total
     out[0] = 1.0
+    return out
+
+
+def levered(weights: Weights, exposure: float) -> Weights:
+    """Return (N + 1,) weights whose assets are held so many times over, on borrowed cash."""
+    if exposure == 1:
+        return weights
+    out = exposure * weights
+    out[0] += 1 - exposure
     return out
 
 

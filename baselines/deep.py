@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from baselines.base import Every, PortfolioModel, Weights, holdable, rows_of
+from baselines.base import Every, PortfolioModel, Weights, rows_of
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -64,6 +65,7 @@ class DeepPortfolio(PortfolioModel):
     """
 
     reads_features = True
+    shorts = leverage = False
     source = (
         'Zhang, Zohren & Roberts (2020), "Deep Learning for Portfolio Optimization", J. Financial '
         "Data Science 2"
@@ -129,8 +131,12 @@ class DeepPortfolio(PortfolioModel):
             }
         )
         weights += softmax_numerators(actions, self._agent.config["logits_scale"])
-        weights[1:][~holdable(past, 1)] = 0.0
+        weights[1:][~past.tradable[-1]] = 0.0
         return weights / weights.sum()
+
+    def _constrained(self, target: Weights, untradable: NDArray[np.bool_]) -> Weights:
+        """Return the projection that the network was trained with."""
+        return self.constraints.project(target, untradable)
 
     def state(self) -> dict[str, Any]:
         """Return the weights of the network."""

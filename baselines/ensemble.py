@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from baselines.base import FIX, Baseline, PortfolioModel, Weights
 from baselines.plugins import make_baseline
+from baselines.selection import within_selection
 from baselines.simplex import log_optimal
 from portfolio_env.checks import check_number
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy, backtest
+from portfolio_env.evaluation.carried_targets import REACHED
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.timeline import TimeLike, row_of
@@ -32,11 +34,15 @@ class Accounts:
     Attributes:
         t: (B,) rows of the last decision.
         held: (M, B, N + 1) weights of every member's own account right after it.
+        goals: (M, B, N + 1) weights that it was on its way to.
+        left: (M, B) share of that way that was left then; 0 where it holds what it has.
         states: Every member's own state.
     """
 
     t: NDArray[np.int64]
     held: Weights
+    goals: Weights
+    left: NDArray[np.float64]
     states: list[Any]
 
 
@@ -59,11 +65,13 @@ class Ensemble(Baseline):
             with their defaults.
         shares: Shares by member, at least 0 and summing to 1; None is equal shares.
         paces: The share of the way to its target that a member goes each step, in (0, 1], as the
-            ``adjustment`` of an environment; None, and members not named, go all of it.
+            ``adjustment`` of an environment; None, and members not named, go all of it. A baseline
+            is carried on to its target.
         logits_scale: Scale of the environment in which members that answer with logits were
             trained.
         constraints: Constraints onto which members' weights are projected, as their environment
-            would; None leaves them as they are.
+            would, or of baselines as they do themselves (see ``PortfolioModel``); None leaves them
+            as they are.
 
     Raises:
         ArgumentError: If there are no members, the shares are none, or a pace is.
@@ -107,6 +115,15 @@ class Ensemble(Baseline):
         self.constraints = constraints
         # prices of assets without a bar stand still
         self._marks = pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy()
+
+    @property
+    def left_out(self) -> dict[str, dict[str, str]]:
+        """Return what members left out, see ``PortfolioModel``."""
+        found: dict[str, dict[str, str]] = {}
+        for member in self.members.values():
+            for date, reasons in getattr(member, "left_out", {}).items():
+                found[date] = {**reasons, **found.get(date, {})}
+        return found
 
     def options(self) -> dict[str, Any]:
         """Return the keywords of the ensemble, see ``Baseline``; members are stored as they are."""
@@ -202,12 +219,15 @@ class Ensemble(Baseline):
         stuck = np.asarray(observation["tradable"]) == 0
         start = np.ones(len(t), np.bool_)
         own = np.repeat(observed[None], len(self.members), axis=0)
+        goals, left = own.copy(), np.zeros(own.shape[:2])
         if state is not None:
             start = np.zeros(len(t), np.bool_) if episode_start is None else episode_start.copy()
             start |= t <= state.t
             gone = stuck & (observed[:, 1:] == 0)
-            drifted = self._drifted(state, t, gone)
-            own[:, ~start] = drifted[:, ~start]
+            going = ~start
+            own[:, going] = self._drifted(state.held, state.t, t, gone)[:, going]
+            goals[:, going] = self._drifted(state.goals, state.t, t, gone)[:, going]
+            left[:, going] = state.left[:, going]
         traded = np.zeros(len(t), np.bool_)
         held, states = np.empty_like(own), []
         for m, (name, policy) in enumerate(self.members.items()):
@@ -223,9 +243,14 @@ class Ensemble(Baseline):
                 scores = softmax_numerators(np.asarray(answer), self.logits_scale)
                 asked = scores / scores.sum(axis=1, keepdims=True)
             kept = (asked.astype(np.float32) == seen).all(axis=1)
-            target = _within_reach(asked, own[m], stuck)
-            if self.constraints is not None:
-                target = self.constraints.project(target, stuck)
+            target = self._constrained(policy, _within_reach(asked, own[m], stuck), stuck)
+            if getattr(policy, "carries_on", False):
+                carried = kept & (left[m] > REACHED)
+                target[carried] = goals[m, carried]
+                kept &= ~carried
+                left[m, ~carried & ~kept] = 1.0
+            left[m] *= np.where(kept, 0.0, 1 - self.paces[name])
+            goals[m] = target
             if self.paces[name] < 1:
                 target = own[m] + self.paces[name] * (target - own[m])
             held[m] = np.where(kept[:, None], own[m], target)
@@ -236,12 +261,27 @@ class Ensemble(Baseline):
         for share, weights in zip(self.shares.values(), held, strict=True):
             mixture += share * weights
         out = np.where(traded[:, None], mixture, observed)
-        return out, Accounts(t.copy(), held, states)
+        return out, Accounts(t.copy(), held, goals, left, states)
 
-    def _drifted(self, state: Accounts, t: NDArray[np.int64], gone: NDArray[np.bool_]) -> Weights:
-        """Return (M, B, N + 1) the members' weights now; assets gone from the account are cash."""
-        money = state.held.copy()
-        money[..., 1:] *= self._marks[t] / self._marks[state.t]
+    def _constrained(self, policy: Policy, target: Weights, stuck: NDArray[np.bool_]) -> Weights:
+        """Return (B, N + 1) a member's target within the constraints."""
+        if self.constraints is None:
+            return target
+        if not isinstance(policy, PortfolioModel):
+            return self.constraints.project(target, stuck)
+        lanes = zip(target, stuck, strict=True)
+        return np.array([within_selection(self.constraints, *lane) for lane in lanes])
+
+    def _drifted(
+        self,
+        weights: Weights,
+        then: NDArray[np.int64],
+        t: NDArray[np.int64],
+        gone: NDArray[np.bool_],
+    ) -> Weights:
+        """Return (M, B, N + 1) what weights are now; assets gone from the account are cash."""
+        money = weights.copy()
+        money[..., 1:] *= self._marks[t] / self._marks[then]
         money[..., 0] += np.where(gone, money[..., 1:], 0.0).sum(axis=-1)
         money[..., 1:] *= ~gone
         return money / money.sum(axis=-1, keepdims=True)

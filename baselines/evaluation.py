@@ -19,7 +19,7 @@ from baselines.strategies import baseline_strategies
 from portfolio_env.arguments import all_options, opened_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import evaluation
-from portfolio_env.evaluation.comparison import BENCHMARK
+from portfolio_env.evaluation.comparison import BENCHMARK, Judge
 from portfolio_env.evaluation.evaluation import Evaluation
 from portfolio_env.evaluation.runner import Strategy
 from portfolio_env.evaluation.task import TRADING, EvaluationFold, EvaluationTask, TrainedAgent
@@ -54,6 +54,7 @@ def evaluate(
     commissions: Sequence[float] = (),
     capital: float | None = None,
     lot: float = 1.0,
+    judge: Judge = "growth",
     n_resamples: int = 2000,
     folder: str | Path | None = None,
     progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
@@ -90,6 +91,8 @@ def evaluate(
         commissions: Further commissions in basis points to judge at.
         capital: Capital for which the orders at the end are worked out; None for none.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
+        judge: Measure that the test of the best and the confidence set go by: "growth", "sharpe",
+            or "equal_risk", growth at the volatility of equal weight.
         n_resamples: Number of resamples of every bootstrap.
         folder: Keeps the log of uses of the test range, and is where ``write_evaluation`` writes
             its report; None counts nothing, and writes to ``runs/evaluation``.
@@ -150,6 +153,7 @@ def evaluate(
         commissions=commissions,
         capital=capital,
         lot=lot,
+        judge=judge,
         n_resamples=n_resamples,
         progress=progress,
     )

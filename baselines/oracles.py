@@ -21,6 +21,7 @@ class Hindsight(PortfolioModel):
     """
 
     oracle = True
+    shorts = False
 
     def target(self, past: PricePanel) -> Weights:
         """Return the fitted portfolio, restricted to what can be traded now."""

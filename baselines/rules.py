@@ -6,7 +6,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Baseline, Every, PortfolioModel, Weights, holdable, portfolio
+from baselines.base import Baseline, Every, PortfolioModel, Weights, levered, portfolio
+from baselines.windows import (
+    STALE,
+    completed,
+    holdable,
+    last_known,
+    named,
+    own_log_returns,
+    volatilities,
+    why_not,
+)
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -53,14 +63,15 @@ class ConstantRebalanced(PortfolioModel):
     """CRP: the same proportions restored on every rebalancing date.
 
     Cover (1991), "Universal Portfolios", Mathematical Finance 1. Where an asset cannot be traded,
-    the others share what is its.
+    the others share what is its, long ones that of long ones and short ones that of short ones.
 
     Args:
         market: The market its environments trade.
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
-        proportions: Weights by asset name, and of "cash", >= 0 and summing to 1; None is equal
-            weights of all assets.
+        proportions: Weights by asset name, and of "cash", summing to 1; None is equal weights of
+            all assets. Assets are negative only where the constraints allow short positions, cash
+            only where they allow it to be.
     """
 
     source = 'Cover (1991), "Universal Portfolios", Mathematical Finance 1'
@@ -82,25 +93,35 @@ class ConstantRebalanced(PortfolioModel):
         self._weights[indices_of("slot", list(given), ["cash", *market.assets])] = list(
             given.values()
         )
-        if not (self._weights >= 0).all() or abs(self._weights.sum() - 1) > 1e-9:
+        least = np.zeros(len(self._weights))
+        least[0] = min(0.0, float(self.constraints.bounds(market.n_assets)["min_cash"][0]))
+        least[1:] = 0.0 if self.constraints.long_only else -np.inf
+        if not (self._weights >= least).all() or abs(self._weights.sum() - 1) > 1e-9:
             raise ArgumentError(
                 f"proportions={proportions!r} sum to {self._weights.sum():g}; give weights of 0 or "
-                "more that sum to 1."
+                "more that sum to 1, or constraints that allow short positions or leverage."
             )
 
     def target(self, past: PricePanel) -> Weights:
         """Return the proportions, restricted to what can be traded now."""
-        cash, tradable = self._weights[0], past.tradable[-1]
-        out = (1 - cash) * portfolio(tradable, self._weights[1:][tradable])
+        own, tradable = self._weights[1:], past.tradable[-1]
+        longs, shorts = np.maximum(own, 0), np.maximum(-own, 0)
+        cash = 1 - longs.sum() if shorts.any() else self._weights[0]
+        out = (1 - cash) * portfolio(tradable, longs[tradable])
         out[0] += cash
+        if shorts.any():
+            sold = shorts.sum() * portfolio(tradable, shorts[tradable])
+            out[1:] -= sold[1:]
+            out[0] += sold[1:].sum()
         return out
 
 
 class Momentum(PortfolioModel):
     """Equal weights on the assets that rose most over the look-back.
 
-    Jegadeesh & Titman (1993), "Returns to Buying Winners and Selling Losers", J. of Finance 48,
-    long side only.
+    Jegadeesh & Titman (1993), "Returns to Buying Winners and Selling Losers", J. of Finance 48:
+    the long side, on all that the account may borrow; with ``long_only=False`` both sides, as many
+    losers sold short as winners bought, each for half of ``max_leverage``.
 
     Args:
         market: The market its environments trade.
@@ -126,21 +147,33 @@ class Momentum(PortfolioModel):
         self.top = check_number("top", top, above=0, high=1)
 
     def target(self, past: PricePanel) -> Weights:
-        """Return equal weights on the top share of assets with prices for the whole look-back."""
+        """Return equal weights on the top share of assets with prices for the look-back."""
         known = np.flatnonzero(holdable(past, self.lookback + 1))
-        held = np.zeros(len(past.assets), np.bool_)
+        self.leave_out(past, why_not(past, self.lookback + 1))
+        held, sold = np.zeros((2, len(past.assets)), np.bool_)
         if len(known):
-            rise = past.close[-1, known] / past.close[-1 - self.lookback, known]
+            rise = past.close[-1, known] / last_known(past, self.lookback + 1)[known]
             count = max(1, round(self.top * len(known)))
-            held[known[np.argsort(-rise, kind="stable")[:count]]] = True
-        return portfolio(held)
+            order = known[np.argsort(-rise, kind="stable")]
+            if self.constraints.long_only:
+                held[order[:count]] = True
+            else:
+                count = min(count, len(known) // 2)
+                held[order[:count]] = sold[order[len(known) - count :]] = True
+        if self.constraints.long_only:
+            return levered(portfolio(held), self._exposure)
+        side = self.constraints.max_leverage / 2
+        out = side * (portfolio(held) - portfolio(sold))  # of no assets: nothing but cash
+        out[0] = 1.0
+        return out
 
 
 class InverseVolatility(PortfolioModel):
     """Weights in proportion to 1 / volatility.
 
     Leote de Carvalho, Lu & Moulin (2012), "Demystifying Equity Risk-Based Strategies", J. of
-    Portfolio Management 38: equal risk contributions where all correlations are the same.
+    Portfolio Management 38: equal risk contributions where all correlations are the same. All that
+    the account may borrow is invested too.
 
     Args:
         market: The market its environments trade.
@@ -149,6 +182,7 @@ class InverseVolatility(PortfolioModel):
         lookback: Log returns of which the standard deviation is taken.
     """
 
+    shorts = False
     source = 'Leote de Carvalho, Lu & Moulin (2012), "Demystifying Equity Risk-Based Strategies"'
 
     def __init__(
@@ -163,14 +197,17 @@ class InverseVolatility(PortfolioModel):
         self.lookback = check_integer("lookback", lookback, 2)
 
     def target(self, past: PricePanel) -> Weights:
-        """Return weights on assets with prices for the whole look-back that have moved in it."""
+        """Return weights on assets with prices for the look-back that have moved in it."""
         known = holdable(past, self.lookback + 1)
+        self.leave_out(past, why_not(past, self.lookback + 1))
         if not known.any():
             return portfolio(known)
-        logs = np.log(past.close[-self.lookback - 1 :, known])
+        returns = own_log_returns(past, self.lookback)
         # a price that never moved, or grew at one rate, is stale and not free of risk
-        known[known] = moved = ~is_constant(np.diff(logs, axis=0))
-        return portfolio(known, 1 / np.diff(logs[:, moved], axis=0).std(axis=0, ddof=1))
+        moved = ~is_constant(completed(returns[:, known]))
+        self.leave_out(past, named(past, np.flatnonzero(known)[~moved], STALE))
+        known[known] = moved
+        return levered(portfolio(known, 1 / volatilities(returns[:, known])), self._exposure)
 
 
 class RandomWeights(PortfolioModel):
@@ -184,6 +221,8 @@ class RandomWeights(PortfolioModel):
         every: See ``PortfolioModel``.
         seed: Seed of the draws.
     """
+
+    shorts = False
 
     def __init__(
         self,

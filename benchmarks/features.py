@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import numpy as np
 import pandas as pd
 import ta
 
@@ -49,16 +50,26 @@ def whole_by_ta(panel: PricePanel) -> None:
         ta.add_all_ta_features(frame, *BAR_FIELDS)
 
 
-def updates(panel: PricePanel, pipeline: FeaturePipeline) -> float:
+def updates(panel: PricePanel, pipeline: FeaturePipeline, times: int = UPDATES) -> float:
     """Return the median time to append a bar to a market and compute its features."""
-    market = pipeline.transform(panel.subset(slice(0, BARS - UPDATES)))
+    bars = len(panel.timestamps)
+    market = pipeline.transform(panel.subset(slice(0, bars - times)))
     taken = []
-    for t in range(BARS - UPDATES, BARS):
+    for t in range(bars - times, bars):
         bar = panel.subset(slice(t, t + 1))
         start = perf_counter()
         market = pipeline.update(market, bar)
         taken.append(perf_counter() - start)
     return median(taken[1:])
+
+
+def minutes(bars: int) -> PricePanel:
+    """Return minutes of five assets."""
+    steps = np.random.default_rng(0).normal(0, 1e-4, (bars, 5))
+    close = 100 * np.exp(steps.cumsum(axis=0))
+    times = np.datetime64("2020-01-01", "ns") + np.arange(bars) * np.timedelta64(60, "s")
+    outer = {"open": close, "high": 1.001 * close, "low": 0.999 * close}
+    return PricePanel(times, tuple("ABCDE"), close, **outer, volume=np.full(close.shape, 100.0))
 
 
 def kilobytes(field: str) -> int:
@@ -107,6 +118,10 @@ def main() -> None:
         ),
         "peak memory / feature array": float(memory),
         "append one bar, ms": 1e3 * updates(panel, pipeline),
+        "the same, group ta, ms": 1e3 * updates(panel, FeaturePipeline("ta"), 5),
+        "append to 8,000 minutes, ms": 1e3 * updates(minutes(BARS), FeaturePipeline("technical")),
+        "append to 1,000,000 minutes, ms": 1e3
+        * updates(minutes(10**6), FeaturePipeline("technical")),
         "load from disk, ms": 1e3 * loading,
         "ta.add_all_ta_features, s": seconds(lambda: whole_by_ta(panel), 1),
     }

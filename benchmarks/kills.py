@@ -9,7 +9,7 @@ file may be damaged, and no more may be lost than an interval between two checkp
 everything must equal what the undisturbed process has made, bit for bit.
 
 Downloads and the store of runs: what their tests do, more often
-(``tests/data/test_candle_store_processes.py``, ``tests/store_kills.py``).
+(``tests/data/downloads/test_candle_store_processes.py``, ``tests/store_kills.py``).
 """
 
 from __future__ import annotations

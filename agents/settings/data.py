@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from portfolio_env.checks import check_fields, check_number, shortened
+from portfolio_env.data.currencies import absolute
 from portfolio_env.data.load import load_panel
 from portfolio_env.data.repair import Repair
 from portfolio_env.errors import ArgumentError
@@ -14,7 +15,7 @@ from portfolio_env.features import FeaturePipeline
 from portfolio_env.files.atomic import parse_json
 from portfolio_env.market.panel import PricePanel
 
-PATHS = ("metadata", "exogenous")
+PATHS = ("metadata", "exogenous", "actions")
 """Settings that are paths of files."""
 
 
@@ -34,6 +35,13 @@ class DataOptions:
     adjust: Literal["auto", "none", "splits", "all"] = "auto"
     """Adjustment of the prices of a file: auto, by its adjusted close, else by splits; all, for
     splits and dividends; splits, for those only; none, prices as they are quoted."""
+    actions: str | None = None
+    """File of splits and dividends to adjust for: columns date, symbol, split, dividend."""
+    base_currency: str | None = None
+    """Currency that all prices are converted to, e.g. USD."""
+    exchange_rates: str | None = None
+    """Rates of exchange for it: EUR=EURUSD,GBP=gbp.csv,USDT=1 (assets of the market,
+    files, numbers), or one file with a column per currency."""
     reference: str | None = None
     """Asset that stands for the market in cross-asset features; the mean of all by default."""
     scaler: Literal["robust", "standard", "rank"] = "robust"
@@ -74,6 +82,9 @@ class DataOptions:
             exogenous=self.exogenous,
             repair=self.repairs or None,
             adjust=self.adjust,
+            actions=self.actions,
+            base_currency=self.base_currency,
+            exchange_rates=self.exchange_rates,
             periods_per_year=self.periods_per_year,
         )
 
@@ -87,6 +98,8 @@ class DataOptions:
         """Return the options with absolute paths."""
         given = {name: getattr(self, name) for name in PATHS}
         paths: dict[str, Any] = {k: str(Path(v).resolve()) for k, v in given.items() if v}
+        if self.exchange_rates is not None:
+            paths["exchange_rates"] = absolute(self.exchange_rates)
         return replace(self, **paths)
 
 

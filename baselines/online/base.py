@@ -31,6 +31,8 @@ class OnlineModel(PortfolioModel):
         start: Row or date of the bar at which the recursion starts.
     """
 
+    shorts = False
+
     def __init__(
         self,
         market: Market,

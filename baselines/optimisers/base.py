@@ -7,7 +7,17 @@ from types import ModuleType
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Every, PortfolioModel, Weights, holdable, portfolio
+from baselines.base import Every, PortfolioModel, Weights, portfolio
+from baselines.windows import (
+    LEAST_OVERLAP,
+    STALE,
+    apart,
+    completed,
+    holdable,
+    named,
+    own_returns,
+    why_not,
+)
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -20,6 +30,7 @@ COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
 (2010), IEEE Trans. Signal Processing 58; Gerber et al. (2022), J. Portfolio Management 48.
 "exponential" has a half-life of a quarter of the window and takes the mean for 0."""
 
+UNPAIRED = f"has bars in common with another asset in less than {LEAST_OVERLAP:.0%} of the window"
 FULL = 1e-9  # bounds with less room than this leave one portfolio
 
 
@@ -30,8 +41,11 @@ class Problem:
     Attributes:
         past: The bars up to the decision.
         assets: (n,) columns of the assets that may be held.
-        returns: (lookback, n) their simple returns up to the decision; none is constant.
-        low, high: Bounds of every weight, in [0, 1]; some weights within them sum to 1.
+        returns: (lookback, n) their simple returns up to the decision, each since the asset's bar
+            before; NaN where it has no bar. None is constant.
+        low, high: Bounds of every weight; some weights within them sum to 1. In [0, 1] but with
+            short positions.
+        short: Largest sum of short positions.
     """
 
     past: PricePanel
@@ -39,6 +53,7 @@ class Problem:
     returns: FloatArray
     low: float
     high: float
+    short: float = 0.0
 
     @property
     def date(self) -> str:
@@ -58,25 +73,37 @@ class Problem:
 
     def bounded(self, weights: FloatArray) -> FloatArray:
         """Return weights (n,) of a solver, clipped exactly to the bounds."""
-        box = PortfolioConstraints(min_weight=self.low, max_weight=self.high, max_cash=0.0)
+        box = PortfolioConstraints(
+            long_only=self.low >= 0,
+            min_weight=self.low,
+            max_weight=self.high,
+            max_leverage=1 + 2 * self.short,
+            min_cash=0.0,
+            max_cash=0.0,
+        )
         return box.project(np.r_[0.0, weights])[1:]
 
 
 class Optimiser(PortfolioModel):
     """Weights computed from the returns of a look-back window.
 
-    Portfolios are long-only and invested as far as the constraints allow: cash is what they leave
-    over, so all of it where nothing can be held, and the rest where the assets that can be held
-    are fewer than 1 / ``max_weight``. ``top_k`` keeps the largest weights of a first solution
-    without lower bounds, and solves again among those assets.
+    Portfolios are invested as far as the constraints allow: cash is what they leave over, so all
+    of it where nothing can be held, and the rest where the assets that can be held are fewer than
+    1 / ``max_weight``. Where ``max_leverage`` is above 1 cash is borrowed down to ``min_cash``;
+    with ``long_only=False`` (of models that can) the leverage goes into short positions and the
+    purchases they pay for, and cash is ``min_cash`` if that is given, else 0. ``top_k`` keeps the
+    largest weights of a first solution without lower bounds, and solves again among those assets.
 
     Args:
         market: The market its environments trade.
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
-        lookback: Returns in the window. An asset needs all its prices for it, and to have moved:
-            one that never did is stale, not free of risk.
+        lookback: Bars of the window. An asset must have been listed before it, have a bar in half
+            of it, a quarter in common with every other asset, and have moved: one that never did
+            is stale, not free of risk. Who lacks this is in ``left_out``.
     """
+
+    shorts = False
 
     def __init__(
         self,
@@ -88,25 +115,30 @@ class Optimiser(PortfolioModel):
     ) -> None:
         super().__init__(market, constraints=constraints, every=every)
         self.lookback = check_integer("lookback", lookback, 2)
-        self._bound(0.0, 1.0)
+        self._bound(-np.inf, 1.0)
 
     def _bound(self, min_weight: float, max_weight: float) -> None:
         """Tighten the bounds of what is held beyond those of the constraints.
 
         Raises:
-            ArgumentError: If no portfolio of all the market's assets keeps to them.
+            ArgumentError: If no portfolio of all the market's assets keeps to them, or short
+                positions are allowed and nothing is left for any.
         """
-        own = self.constraints
-        limits = replace(
-            own,
-            long_only=True,
-            min_weight=max(own.min_weight or 0.0, min_weight),
-            max_weight=min(own.max_weight, max_weight),
-            min_cash=max(own.min_cash or 0.0, 1 - own.max_leverage),
-        )
+        own, high = self.constraints, min(self.constraints.max_weight, max_weight)
+        least = own.min_weight if own.min_weight is not None else 0.0 if own.long_only else -high
+        limits = replace(own, min_weight=max(least, min_weight), max_weight=high)
         record = limits.bounds(self.market.n_assets)[0]
         self._low, self._high = float(record["min_weight"]), float(record["max_weight"])
-        self._invested = 1 - float(record["min_cash"])
+        cash = float(record["min_cash"])
+        if not own.long_only:
+            cash = min(max(own.min_cash or 0.0, cash), float(record["max_cash"]))
+        self._invested = 1 - cash
+        if not own.long_only and own.max_leverage <= self._invested:
+            raise ArgumentError(
+                f"long_only=False with max_leverage={own.max_leverage:g} leaves "
+                f"{type(self).__name__} no short positions, as its weights sum to "
+                f"{self._invested:g}; raise max_leverage, give min_cash, or long_only=True."
+            )
         self._top = int(record["top_k"])
 
     @abstractmethod
@@ -119,7 +151,7 @@ class Optimiser(PortfolioModel):
         """
 
     def target(self, past: PricePanel) -> Weights:
-        """Return the optimal weights of the assets with prices for the whole look-back."""
+        """Return the optimal weights of the assets with prices for the look-back."""
         problem = self.problem(past)
         out = portfolio(np.zeros(len(past.assets), np.bool_))  # all cash
         if len(problem.assets):
@@ -131,22 +163,31 @@ class Optimiser(PortfolioModel):
     def problem(self, past: PricePanel) -> Problem:
         """Return the problem at the last bar of ``past``, with ``top_k`` applied; n may be 0."""
         assets = np.flatnonzero(holdable(past, self.lookback + 1))
+        self.leave_out(past, why_not(past, self.lookback + 1))
         if len(assets):
-            assets = assets[~is_constant(self._returns(past, assets))]
+            stale = is_constant(completed(self._returns(past, assets)))
+            self.leave_out(past, named(past, assets[stale], STALE))
+            assets = assets[~stale]
+            alone = apart(self._returns(past, assets))
+            self.leave_out(past, named(past, assets[alone], UNPAIRED))
+            assets = np.delete(assets, alone)
         if len(assets) > self._top:
-            weights = self.solve(self._problem(past, assets, 0.0))
-            largest = np.argsort(-weights, kind="stable")[: self._top]
-            assets = np.sort(assets[largest[weights[largest] > 0]])
+            weights = self.solve(self._problem(past, assets, min(self._low, 0.0)))
+            largest = np.argsort(-abs(weights), kind="stable")[: self._top]
+            assets = np.sort(assets[largest[weights[largest] != 0]])
         return self._problem(past, assets, self._low)
 
     def _problem(self, past: PricePanel, assets: NDArray[np.int64], low: float) -> Problem:
-        share = self._share(len(assets)) or 1.0
-        bounds = low / share, min(1.0, self._high / share)
-        return Problem(past, assets, self._returns(past, assets), *bounds)
+        share, short = self._share(len(assets)) or 1.0, 0.0
+        if low < 0:
+            short = max(0.0, 0.5 * (self.constraints.max_leverage / share - 1))
+        bounds = max(low / share, 0.0 - short), min(1 + short, self._high / share)
+        return Problem(past, assets, self._returns(past, assets), *bounds, short)
 
     def _returns(self, past: PricePanel, assets: NDArray[np.int64]) -> FloatArray:
-        close = past.close[-self.lookback - 1 :, assets]
-        return close[1:] / close[:-1] - 1
+        if not len(assets):  # nor bars enough, perhaps
+            return np.empty((self.lookback, 0))
+        return own_returns(past, self.lookback)[:, assets]
 
     def _share(self, n: int) -> float:
         """Return the total weight that n assets may have."""

@@ -146,6 +146,7 @@ class NestedClusters(MeanVariance):
         fallbacks: Bars at which a step, of one cluster at least, took the least variance instead.
     """
 
+    shorts = False
     source = 'Lopez de Prado (2019), "A Robust Estimator of the Efficient Frontier", SSRN 3469961'
 
     def __init__(
@@ -184,7 +185,8 @@ class NestedClusters(MeanVariance):
         for cluster in range(labels.max() + 1):
             members = np.flatnonzero(labels == cluster)
             within[members, cluster] = self._optimal(problem, problem.returns[:, members])
-        return within @ self._optimal(problem, problem.returns @ within)
+        # a portfolio earns nothing on what has no bar, and the return over the gap after it
+        return within @ self._optimal(problem, np.nan_to_num(problem.returns) @ within)
 
     def _optimal(self, problem: Problem, returns: FloatArray) -> FloatArray:
         """Return the long-only optimum (m,) of the returns (lookback, m) of one step."""

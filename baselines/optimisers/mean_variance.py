@@ -48,7 +48,7 @@ class MeanVariance(Optimiser):
         risk_free_rate: Yearly, a number or a dated rate as ``cash_rate_annual`` of the costs, which
             it is in an evaluation; spread over the bars that a year of the window has.
         min_weight: Lower bound of every asset that may be held; None is 0.05, or half of an equal
-            share of all assets where that is less.
+            share of all assets where that is less, and -``max_weight`` with short positions.
         max_weight: Upper bound of every asset, in (0, 1].
         mean: One of ``MEANS``.
         covariance: One of ``COVARIANCES``.
@@ -61,6 +61,7 @@ class MeanVariance(Optimiser):
             is unknown.
     """
 
+    shorts = True
     source = 'Markowitz (1952), "Portfolio Selection", Journal of Finance 7'
 
     def __init__(
@@ -90,11 +91,14 @@ class MeanVariance(Optimiser):
         self._rates = rates_at("risk_free_rate", self.risk_free_rate, market.timestamps)
         self.max_weight = check_number("max_weight", max_weight, 1e-6, 1)
         self.min_weight = min_weight
-        if min_weight is None:
+        long_only = self.constraints.long_only
+        if min_weight is None and not long_only:
+            lowest = -np.inf
+        elif min_weight is None:
             held = min(market.n_assets, self.constraints.top_k or market.n_assets)
             lowest = min(0.05, 0.5 * self._invested / held, self._high, max_weight)
         else:
-            lowest = check_number("min_weight", min_weight, 0, 1)
+            lowest = check_number("min_weight", min_weight, 0 if long_only else -max_weight, 1)
         self._bound(lowest, max_weight)
         self.mean = check_choice("mean", mean, MEANS)
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
@@ -179,7 +183,8 @@ class MinimumVariance(MeanVariance):
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
         lookback: See ``Optimiser``.
-        min_weight: See ``MeanVariance``.
+        min_weight: Lower bound of every asset that may be held; None is 0, and -``max_weight`` with
+            short positions.
         max_weight: See ``MeanVariance``.
         covariance: One of ``COVARIANCES``.
     """
@@ -191,10 +196,12 @@ class MinimumVariance(MeanVariance):
         constraints: PortfolioConstraints | None = None,
         every: Every = "month",
         lookback: int = 252,
-        min_weight: float | None = 0.0,
+        min_weight: float | None = None,
         max_weight: float = 0.4,
         covariance: str = "ledoit_wolf",
     ) -> None:
+        if min_weight is None and (constraints is None or constraints.long_only):
+            min_weight = 0.0
         super().__init__(
             market,
             constraints=constraints,
@@ -210,13 +217,29 @@ class MinimumVariance(MeanVariance):
 def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -> FloatArray:
     """Return the weights (n,) of largest ``w' mean``: one asset after another to its upper bound.
 
-    Assets of the same expected return come in the order of their variances.
+    Assets of the same expected return come in the order of their variances. Then the last are sold
+    short for as much more of the first, as far as the bounds and the sum of shorts allow.
     """
-    weights = np.full(len(mean), problem.low)
+    low, short = max(problem.low, 0.0), problem.short
+    weights = np.full(len(mean), low)
     left = 1 - weights.sum()
-    for asset in np.lexsort((np.diag(covariance), -mean)):
-        weights[asset] += min(left, problem.high - problem.low)
+    order = np.lexsort((np.diag(covariance), -mean))
+    for asset in order:
+        weights[asset] += min(left, problem.high - low)
         left = max(0.0, 1 - weights.sum())
+    first, last = 0, len(order) - 1
+    while first < last and problem.low < 0:
+        up, down = order[first], order[last]
+        if weights[up] >= problem.high:
+            first += 1
+        elif weights[down] <= problem.low or (short <= 0 and weights[down] <= 0):
+            last -= 1
+        else:  # what is held is sold before anything is sold short
+            most = weights[down] if weights[down] > 0 else min(short, weights[down] - problem.low)
+            move = min(problem.high - weights[up], most)
+            short -= move if weights[down] <= 0 else 0.0
+            weights[up] += move
+            weights[down] -= move
     return weights
 
 

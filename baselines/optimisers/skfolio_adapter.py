@@ -7,9 +7,10 @@ Its modules move between minor versions; this is the one place that follows them
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from skfolio import RiskMeasure
 from skfolio.cluster import HierarchicalClustering, LinkageMethod
@@ -42,7 +43,14 @@ from skfolio.optimization import (
 )
 from skfolio.prior import BasePrior, ReturnDistribution
 from skfolio.seriation import HierarchicalSeriation
+from skfolio.utils.stats import cov_nearest
 
+from baselines.optimisers.pairwise import (
+    exponential_covariance,
+    pairwise_covariance,
+    weighted_means,
+)
+from baselines.windows import completed, share_known
 from portfolio_env.errors import PortfolioError
 from portfolio_env.market.panel import FloatArray
 
@@ -63,18 +71,37 @@ DISTANCES: dict[str, type[BaseDistance]] = {
 
 
 def mean(name: str, returns: FloatArray) -> FloatArray:
-    """Return (n,) expected returns by an estimator of ``MEANS``."""
+    """Return (n,) expected returns per bar of the market by an estimator of ``MEANS``.
+
+    Args:
+        name: The estimator.
+        returns: (T, n), NaN where an asset has no bar: its mean is then that of its own returns.
+    """
     estimators = {
         "sample": EmpiricalMu(),
         "exponential": EWMu(half_life=len(returns) / 4, min_observations=1),
         # a sample covariance of few bars could not be inverted
         "james_stein": ShrunkMu(covariance_estimator=LedoitWolf()),
     }
-    return np.asarray(estimators[name].fit(returns).mu_)
+    whole = completed(returns)
+    own = np.asarray(estimators[name].fit(whole).mu_)
+    if whole is returns:
+        return own
+    if name == "exponential":
+        own = np.array([weighted_means(one[:, None])[0, 0] for one in returns.T])
+    return own * share_known(returns)
 
 
 def covariance(name: str, returns: FloatArray) -> FloatArray:
-    """Return (n, n) covariance by an estimator of ``COVARIANCES``."""
+    """Return (n, n) covariance per bar of the market by an estimator of ``COVARIANCES``.
+
+    Args:
+        name: The estimator.
+        returns: (T, n), NaN where an asset has no bar. Each pair of assets is then estimated from
+            the bars that both have, by "gerber" with no move where one is missing, and the
+            result is made positive definite by ``skfolio.utils.stats.cov_nearest``, which clips
+            eigenvalues of the correlations and leaves variances.
+    """
     estimators = {
         "sample": EmpiricalCovariance(nearest=False),
         "ledoit_wolf": LedoitWolf(nearest=False),
@@ -82,7 +109,21 @@ def covariance(name: str, returns: FloatArray) -> FloatArray:
         "exponential": EWCovariance(half_life=len(returns) / 4, min_observations=1, nearest=False),
         "gerber": GerberCovariance(nearest=False),
     }
-    return np.asarray(estimators[name].fit(returns).covariance_)
+    whole = completed(returns)
+    if whole is returns:
+        return np.asarray(estimators[name].fit(returns).covariance_)
+    if name == "sample":
+        found = pairwise_covariance(returns)
+    elif name == "exponential":
+        found = exponential_covariance(returns)
+    else:
+        found = np.asarray(estimators[name].fit(whole).covariance_)
+    if name in ("ledoit_wolf", "oas"):
+        shrunk = estimators[name].shrinkage_
+        sample = pairwise_covariance(returns, ddof=0)
+        found = (1 - shrunk) * sample + shrunk * np.diag(sample).mean() * np.eye(len(sample))
+    scale = np.sqrt(share_known(returns))
+    return np.asarray(cov_nearest(found)) * np.outer(scale, scale)
 
 
 def minimum_variance(
@@ -111,6 +152,7 @@ def minimum_variance(
             min_return=None if least is None else np.asarray(least) / unit,
             min_weights=problem.low,
             max_weights=problem.high,
+            max_short=_most_short(problem),
         ),
     )
 
@@ -134,6 +176,7 @@ def maximum_sharpe(
             risk_free_rate=risk_free / unit,
             min_weights=problem.low,
             max_weights=problem.high,
+            max_short=_most_short(problem),
         ),
     )
 
@@ -160,7 +203,7 @@ def hierarchical_risk_parity(
         problem,
         HierarchicalRiskParity(
             prior_estimator=_Given(np.zeros(len(covariance)), covariance),
-            distance_estimator=DISTANCES[distance](),
+            distance_estimator=_distance(distance, problem.returns),
             seriation_estimator=HierarchicalSeriation(
                 hierarchical_clustering_estimator=_tree(linkage), optimal_ordering=optimal_order
             ),
@@ -178,7 +221,7 @@ def hierarchical_equal_risk(
         problem,
         HierarchicalEqualRiskContribution(
             prior_estimator=_Given(np.zeros(len(covariance)), covariance),
-            distance_estimator=DISTANCES[distance](),
+            distance_estimator=_distance(distance, problem.returns),
             hierarchical_clustering_estimator=_tree(linkage),
             min_weights=problem.low,
             max_weights=problem.high,
@@ -191,7 +234,7 @@ def clusters(returns: FloatArray, distance: str, linkage: str) -> NDArray[np.int
 
     How many there are is where the second difference of the gap statistic is largest.
     """
-    apart = DISTANCES[distance]().fit(returns).distance_
+    apart = _distance(distance, returns).fit(completed(returns)).distance_
     return np.asarray(_tree(linkage).fit(apart).labels_, np.int64)
 
 
@@ -206,8 +249,36 @@ class _Given(BasePrior):  # type: ignore[misc] # skfolio has no types
         return self
 
 
+class _Apart(BaseDistance):  # type: ignore[misc] # skfolio has no types
+    """Distances that are known already."""
+
+    def __init__(self, correlation: FloatArray) -> None:
+        self.correlation = correlation
+
+    def fit(self, X: FloatArray, y: None = None) -> _Apart:  # noqa: N803  # skfolio's
+        self.codependence_ = self.correlation
+        self.distance_ = np.sqrt(np.maximum((1 - self.correlation) / 2, 0.0))
+        return self
+
+
+def _distance(name: str, returns: FloatArray) -> BaseDistance:
+    """Return the estimator; where bars are missing, correlations are of those that a pair has."""
+    kinds: dict[str, Literal["pearson", "kendall", "spearman"]]
+    kinds = {"correlation": "pearson", "kendall": "kendall", "spearman": "spearman"}
+    if name not in kinds or not np.isnan(returns).any():
+        return DISTANCES[name]()
+    found = pd.DataFrame(returns).corr(method=kinds[name]).to_numpy(copy=True)
+    np.fill_diagonal(found, 1.0)
+    return _Apart(np.nan_to_num(found))  # a rank without ties or moves in common: unrelated
+
+
 def _tree(linkage: str) -> HierarchicalClustering:
     return HierarchicalClustering(linkage_method=LinkageMethod[linkage.upper()])
+
+
+def _most_short(problem: Problem) -> float | None:
+    """Return the largest sum of short positions; None where there are none."""
+    return problem.short if problem.low < 0 else None
 
 
 def _unit(covariance: FloatArray) -> float:
@@ -237,7 +308,7 @@ def _fit(problem: Problem, estimator: BaseOptimization) -> FloatArray:
         with warnings.catch_warnings():
             # so solutions are reported that are short of the tolerance
             warnings.simplefilter("error", UserWarning)
-            weights = estimator.fit(problem.returns).weights_
+            weights = estimator.fit(completed(problem.returns)).weights_
     except (OptimizationError, UserWarning) as error:
         raise PortfolioError(
             f"{type(estimator).__name__} found no weights of {len(problem.assets)} assets at "

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from portfolio_env.data.actions import Actions, read_actions, with_actions
 from portfolio_env.data.adjust import Adjust, adjusted, check_adjust, split_like
 from portfolio_env.data.tables.fields import ADJUSTED, DATE
 from portfolio_env.data.tables.numbers import read_numbers
@@ -23,15 +24,21 @@ from portfolio_env.data.tables.origin import Origin
 from portfolio_env.data.tables.shapes import Table, long_form, table_of
 from portfolio_env.data.tables.sources import LongTable, tables_of
 from portfolio_env.data.tables.times import as_dates, bar_times, period_ends
+from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, PricePanel, bar_faults, contained
 
 _LOGGER = logging.getLogger(__name__)
-_DROP = "correct the bar, or drop it with repair={'drop_faulty': True}"
+_DROP = (
+    "correct the bar, or drop it with repair={'drop_faulty': True} "
+    "(--data.repair '{\"drop_faulty\": true}' of train.py and evaluate.py)"
+)
 _BLANKS = " \u00a0"
 _SHOWN = 5  # jumps that are listed
 
 
-def read_frame(source: Any, adjust: Adjust = "auto") -> pd.DataFrame:
+def read_frame(
+    source: Any, adjust: Adjust = "auto", actions: Actions | None = None
+) -> pd.DataFrame:
     """Read bars as they are: duplicates, disorder, impossible and incomplete bars are kept.
 
     Args:
@@ -50,6 +57,7 @@ def read_frame(source: Any, adjust: Adjust = "auto") -> pd.DataFrame:
             "symbol" of their metadata may name it: what ``data.downloads.store`` keeps for an
             exchange), a list of files or frames, or ``{asset: file or frame}``.
         adjust: Kind of prices, see ``portfolio_env.data.adjust.adjusted``.
+        actions: Splits and dividends, see ``portfolio_env.data.actions.read_actions``.
 
     Returns:
         A frame with columns date (datetime64[ns], times with a zone in UTC), symbol, and the bar
@@ -58,24 +66,25 @@ def read_frame(source: Any, adjust: Adjust = "auto") -> pd.DataFrame:
     Raises:
         DataError: For what cannot be read, with file, row and fix.
     """
-    parts, about = _typed_tables(source, adjust)
+    parts, about = _typed_tables(source, adjust, actions)
     frame = pd.concat([part for part, _, _ in parts], ignore_index=True)
     frame.attrs.update(_told(about, parts, frame))
     return frame
 
 
-def read_panel(source: Any, adjust: Adjust = "auto") -> PricePanel:
+def read_panel(source: Any, adjust: Adjust = "auto", actions: Actions | None = None) -> PricePanel:
     """Read a source (see ``read_frame``) whose bars can all be true.
 
     Args:
         source: Symbols may be listed late, delisted early or miss bars; rows may be in any order.
             Of a downloaded store, bars that cannot be true are left out, and said.
         adjust: Kind of prices, see ``portfolio_env.data.adjust.adjusted``.
+        actions: Splits and dividends, see ``portfolio_env.data.actions.read_actions``.
 
     Raises:
         DataError: With file, row and fix.
     """
-    parts, about = _typed_tables(source, adjust)
+    parts, about = _typed_tables(source, adjust, actions)
     checked = [(_checked(frame, origin, said), origin, said) for frame, origin, said in parts]
     _refuse_twice(checked)
     frame = pd.concat([part for part, _, _ in checked], ignore_index=True)
@@ -86,7 +95,10 @@ def read_panel(source: Any, adjust: Adjust = "auto") -> PricePanel:
 
 
 def panel_from_frame(
-    frame: pd.DataFrame, source: str = "the frame", adjust: Adjust = "auto"
+    frame: pd.DataFrame,
+    source: str = "the frame",
+    adjust: Adjust = "auto",
+    actions: Actions | None = None,
 ) -> PricePanel:
     """A panel from a frame; shapes and rules as for ``read_panel``.
 
@@ -95,16 +107,21 @@ def panel_from_frame(
             or of two levels of columns, or wide.
         source: Name of the data in errors.
         adjust: Kind of prices, see ``portfolio_env.data.adjust.adjusted``.
+        actions: Splits and dividends, see ``portfolio_env.data.actions.read_actions``.
 
     Raises:
         DataError: With the row (counted from 1) and the fix.
     """
     table = table_of(frame, Origin(source))
+    known = _known_actions(adjust, actions)
+    assets = None
     if table.shape == "wide":
-        return panel_from_prices(frame, source)
-    typed, origin, done = _typed(*long_form(table), adjust)
+        if known is None:
+            return panel_from_prices(frame, source)
+        assets = [str(name) for name in table.frame.columns if name != DATE]
+    typed, origin, done = _typed(*long_form(table), adjust, known)
     part: LongTable = (_checked(typed, origin, {}), origin, done)
-    return _panel(part[0], origin, _told({"source": "frame"}, [part], part[0]))
+    return _panel(part[0], origin, _told({"source": "frame"}, [part], part[0]), assets)
 
 
 def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePanel:
@@ -154,19 +171,31 @@ def typed_frame(frame: pd.DataFrame, origin: Origin, adjust: Adjust = "auto") ->
     return _typed(*long_form(table_of(frame, origin)), adjust)[0]
 
 
-def _typed_tables(source: Any, adjust: Adjust) -> tuple[list[LongTable], dict[str, Any]]:
-    """The tables of a source with dates, names and numbers, and about all of them."""
+def _known_actions(adjust: Adjust, actions: Actions | None) -> pd.DataFrame | None:
+    """The splits and dividends to adjust for, if any are given."""
     check_adjust(adjust)
+    if actions is None:
+        return None
+    if adjust == "none":
+        raise ArgumentError("adjust='none' takes no actions: leave one of them out")
+    return read_actions(actions)
+
+
+def _typed_tables(
+    source: Any, adjust: Adjust, actions: Actions | None = None
+) -> tuple[list[LongTable], dict[str, Any]]:
+    """The tables of a source with dates, names and numbers, and about all of them."""
+    known = _known_actions(adjust, actions)
     tables, about = tables_of(source)
     parts: list[LongTable] = []
     for frame, origin, said in tables:
-        typed, origin, done = _typed(frame, origin, adjust)
+        typed, origin, done = _typed(frame, origin, adjust, known)
         parts.append((typed, origin, {**said, **done}))
     return parts, about
 
 
 def _typed(
-    frame: pd.DataFrame, origin: Origin, adjust: Adjust
+    frame: pd.DataFrame, origin: Origin, adjust: Adjust, actions: pd.DataFrame | None = None
 ) -> tuple[pd.DataFrame, Origin, dict[str, str]]:
     """The columns of a long table as dates, names and numbers, adjusted; and for what."""
     if not len(frame):
@@ -180,6 +209,8 @@ def _typed(
     fields = [name for name in (*BAR_FIELDS, ADJUSTED, "split", "dividend") if name in frame]
     bars = {name: read_numbers(frame[name], origin) for name in fields}
     made = pd.DataFrame({"date": times, "symbol": names, **bars})
+    if actions is not None:
+        made = with_actions(made, actions, origin)
     made, done = adjusted(made, origin, adjust)
     return made, origin, {} if done is None else {"adjust": done}
 

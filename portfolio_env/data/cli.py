@@ -12,6 +12,7 @@ import pandas as pd
 import tyro
 
 from portfolio_env.data import load_market
+from portfolio_env.data.adjust import Adjust
 from portfolio_env.data.bars import frame_of_panel
 from portfolio_env.data.downloads import exchange
 from portfolio_env.data.downloads.download import SeriesReport
@@ -150,12 +151,16 @@ class Report:
     """Source for ``load_market``: a file, a folder of a store (data/binance/1d), or a name."""
     out: Path = Path("report")
     """The folder to write to."""
+    adjust: Adjust = "auto"
+    """Adjustment of prices: auto, as far as the source tells how; all; splits; none."""
+    actions: Path | None = None
+    """Splits and dividends: a file with the columns date, symbol, split, dividend."""
 
     def run(self) -> int:
         """Write the page."""
         from portfolio_env.data.reports.exploration import write_report
 
-        print(write_report(self.source, self.out))
+        print(write_report(self.source, self.out, adjust=self.adjust, actions=self.actions))
         return 0
 
 
@@ -179,6 +184,15 @@ class Convert:
     """Labels of the assets: a file with the columns symbol, sector, ..."""
     exogenous: Path | None = None
     """Further channels: a file with the columns date, symbol, name, value, known_at."""
+    adjust: Adjust = "auto"
+    """Adjustment of prices: auto, as far as the source tells how; all; splits; none."""
+    actions: Path | None = None
+    """Splits and dividends: a file with the columns date, symbol, split, dividend."""
+    base_currency: str | None = None
+    """Currency that all prices are converted to, e.g. USD."""
+    exchange_rates: str | None = None
+    """Rates of exchange for it: EUR=EURUSD,GBP=gbp.csv,USDT=1 (assets of the source,
+    files, numbers), or one file with a column per currency."""
     features: str | None = None
     """Features of a market: a preset, or comma-separated names; minimal if left out."""
     fit_end: str | None = None
@@ -210,6 +224,10 @@ class Convert:
             timeframe=self.timeframe,
             metadata=self.metadata,
             exogenous=self.exogenous,
+            adjust=self.adjust,
+            actions=self.actions,
+            base_currency=self.base_currency,
+            exchange_rates=self.exchange_rates,
             features="minimal" if not names else names[0] if len(names) == 1 else names,
             fit_end=self.fit_end,
             repair=None if self.repair == Repair() else self.repair,

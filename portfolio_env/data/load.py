@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.checks import check_number
+from portfolio_env.data.actions import Actions
 from portfolio_env.data.adjust import Adjust, check_adjust
 from portfolio_env.data.bars import (
     frame_of_panel,
@@ -23,6 +24,12 @@ from portfolio_env.data.bars import (
     panel_from_prices,
     read_frame,
     read_panel,
+)
+from portfolio_env.data.currencies import (
+    Rates,
+    check_currencies,
+    in_currency,
+    with_stored_currencies,
 )
 from portfolio_env.data.exogenous import join
 from portfolio_env.data.generators.lead_lag import lead_lag_panel
@@ -103,6 +110,9 @@ def load_market(
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
+    actions: Actions | None = None,
+    base_currency: str | None = None,
+    exchange_rates: Rates | None = None,
     periods_per_year: float | None = None,
 ) -> Market:
     """Load a market by name, from a file, or from bars in memory.
@@ -133,6 +143,14 @@ def load_market(
         adjust: Kind of prices of a file or frame: "all", adjusted for splits and dividends;
             "splits"; "none", as they are; "auto", adjusted as far as the source tells how (see
             ``portfolio_env.data.adjust``). What was done stands in ``provenance["adjust"]``.
+        actions: Splits and dividends of a file or frame to adjust for: a table with the columns
+            date, symbol, split and dividend (see ``portfolio_env.data.actions``). As with columns
+            of the prices, ``adjust="all"`` adds dividends.
+        base_currency: The currency that all prices are converted to, e.g. "USD"; None refuses
+            assets that are quoted in different ones, as far as labels, names like BTC/USDT or a
+            store tell.
+        exchange_rates: Rates of exchange for it, by currency: numbers, Series, files, or assets of
+            the source (see ``portfolio_env.data.currencies``).
         periods_per_year: Bars per year that yearly figures follow from, above 0; None for those
             that are counted in the range they are of, which ``repr(market)`` states for all of it.
             Interest accrues by the clock either way.
@@ -140,20 +158,21 @@ def load_market(
     Returns:
         The market, as if its source held nothing but the kept bars: assets and rows without any are
         dropped. Only a saved market keeps the features it was saved with, unless ``features``,
-        ``fit_end``, ``timeframe``, ``metadata`` or ``exogenous`` say otherwise.
+        ``fit_end``, ``timeframe``, ``metadata``, ``exogenous`` or ``base_currency`` say otherwise.
 
     Raises:
         ArgumentError: For unknown names, options or dates.
         DataError: If the data cannot be used; the message names file, row and fix.
     """
-    bars = _opened(source, repair, adjust)
-    additions = (timeframe, metadata, exogenous)
+    bars = _opened(source, repair, adjust, actions)
+    additions = (timeframe, metadata, exogenous, base_currency, exchange_rates)
     if isinstance(bars, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
             kept = _cut_market(bars, assets, start, end)
             return replace(kept, panel=_stated(kept.panel, periods_per_year))
         bars = bars.panel
-    panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous)
+    money = (base_currency, exchange_rates)
+    panel = _prepared(bars, assets, start, end, timeframe, metadata, exogenous, money)
     panel = _stated(panel, periods_per_year)
     return build_market(panel, features=features, fit_end=fit_end)
 
@@ -172,12 +191,16 @@ def load_panel(
     exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
+    actions: Actions | None = None,
+    base_currency: str | None = None,
+    exchange_rates: Rates | None = None,
     periods_per_year: float | None = None,
 ) -> PricePanel:
     """Return the bars of which ``load_market`` computes features; same arguments and errors."""
-    bars = _opened(source, repair, adjust)
+    bars = _opened(source, repair, adjust, actions)
     panel = bars.panel if isinstance(bars, Market) else bars
-    panel = _prepared(panel, assets, start, end, timeframe, metadata, exogenous)
+    money = (base_currency, exchange_rates)
+    panel = _prepared(panel, assets, start, end, timeframe, metadata, exogenous, money)
     return _stated(panel, periods_per_year)
 
 
@@ -197,11 +220,18 @@ def _prepared(
     timeframe: str | None,
     metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None,
     exogenous: str | os.PathLike[str] | pd.DataFrame | None,
+    money: tuple[str | None, Rates | None],
 ) -> PricePanel:
-    """Return the bars that are kept, with the requested additions."""
+    """Return the bars that are kept, with the requested additions, in one currency."""
     if metadata is not None:
         bars = with_categories(bars, metadata)
+    base, rates = money
+    if base is not None:
+        bars = in_currency(bars, base, rates, assets)
+    elif rates is not None:
+        raise ArgumentError("exchange_rates are for base_currency: give it, or leave them out")
     panel = _cut_panel(bars, assets, start, end)
+    check_currencies(panel)
     if timeframe is not None:
         panel = resample(panel, timeframe)
     if exogenous is not None:
@@ -210,19 +240,22 @@ def _prepared(
 
 
 def _opened(
-    source: Source, repair: Mapping[str, Any] | Repair | None, adjust: Adjust
+    source: Source,
+    repair: Mapping[str, Any] | Repair | None,
+    adjust: Adjust,
+    actions: Actions | None,
 ) -> PricePanel | Market:
     """The bars of a source, checked; a market if it is one."""
     check_adjust(adjust)
     if isinstance(source, str | os.PathLike):
-        return source_of(source, repair, adjust)
+        return source_of(source, repair, adjust, actions)
     if _is_table(source):
-        return _read(source, repair, adjust)
-    if repair is None and adjust == "auto":
+        return _read(source, repair, adjust, actions)
+    if repair is None and adjust == "auto" and actions is None:
         return _given(source)
     if not isinstance(source, PricePanel | Market) and not callable(source):
         raise ArgumentError(_NO_SOURCE.format(type(source).__name__))
-    what = "repair" if repair is not None else "adjust"
+    what = "repair" if repair is not None else "actions" if actions is not None else "adjust"
     raise ArgumentError(f"{what} is for files and frames of bars: leave it out")
 
 
@@ -244,15 +277,20 @@ def _given(bars: Any) -> PricePanel | Market:
     raise ArgumentError(_NO_SOURCE.format(type(bars).__name__))
 
 
-def _read(source: Any, repair: Mapping[str, Any] | Repair | None, adjust: Adjust) -> PricePanel:
+def _read(
+    source: Any,
+    repair: Mapping[str, Any] | Repair | None,
+    adjust: Adjust,
+    actions: Actions | None = None,
+) -> PricePanel:
     """The panel of files or frames, after repairs, which its provenance records."""
     is_path = isinstance(source, str | os.PathLike)
     if repair is None:
         frame = None if is_path or isinstance(source, Mapping | list | tuple) else as_frame(source)
-        return (
-            read_panel(source, adjust) if frame is None else panel_from_frame(frame, adjust=adjust)
-        )
-    frame = read_frame(source, adjust)
+        if frame is None:
+            return read_panel(source, adjust, actions)
+        return panel_from_frame(frame, adjust=adjust, actions=actions)
+    frame = read_frame(source, adjust, actions)
     about = {str(key): value for key, value in frame.attrs.items()}
     mended, record = repaired_bars(frame, repair)
     name = os.fspath(source) if is_path else about["source"]
@@ -293,6 +331,7 @@ def source_of(
     name_or_path: str | os.PathLike[str],
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
+    actions: Actions | None = None,
 ) -> PricePanel | Market:
     """Return the source of a name or a path; a market if it is a saved one."""
     text = os.fspath(name_or_path)
@@ -302,7 +341,12 @@ def source_of(
     is_function = not is_file and (is_plugin(name) or is_brought("market", name))
     if not is_file and not is_function and name not in SOURCES:
         raise unknown("market (there is no such file either)", name, SOURCES)
-    for what, asked in (("repair", repair is not None), ("adjust", adjust != "auto")):
+    options = {
+        "repair": repair is not None,
+        "adjust": adjust != "auto",
+        "actions": actions is not None,
+    }
+    for what, asked in options.items():
         if asked and (not is_file or is_saved):
             raise ArgumentError(f"{what} is for files of bars, {text} is none: leave it out")
     if name in SOURCES:
@@ -314,7 +358,7 @@ def source_of(
         saved = Market.load(text)
         plugins.say_changes(saved.panel.provenance.get("features"), Path(text))
         return saved
-    return _read(text, repair, adjust)
+    return with_stored_currencies(_read(text, repair, adjust, actions), Path(text))
 
 
 def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
@@ -401,19 +445,15 @@ def long_frame(source: Source) -> pd.DataFrame:
     return bars if isinstance(bars, pd.DataFrame) else frame_of_panel(bars)
 
 
-def resolved(source: Source) -> pd.DataFrame | PricePanel:
+def resolved(
+    source: Source, adjust: Adjust = "auto", actions: Actions | None = None
+) -> pd.DataFrame | PricePanel:
     """Return the bars of a source: a long frame if unchecked, else a panel."""
-    if isinstance(source, Market):
-        return source.panel
-    if isinstance(source, PricePanel):
-        return source
-    if not isinstance(source, str | os.PathLike) and _is_table(source):
-        return read_frame(source)
-    if not isinstance(source, str | os.PathLike):
-        made = _given(source)
-        return made.panel if isinstance(made, Market) else made
-    path = Path(source)
-    if path.exists() and path.suffix != ".npz":
-        return read_frame(path)
-    found = source_of(source)
-    return found.panel if isinstance(found, Market) else found
+    if isinstance(source, str | os.PathLike):
+        is_table = Path(source).exists() and Path(source).suffix != ".npz"
+    else:
+        is_table = _is_table(source)
+    if is_table:
+        return read_frame(source, adjust, actions)
+    bars = _opened(source, None, adjust, actions)
+    return bars.panel if isinstance(bars, Market) else bars

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from portfolio_env import metrics
 from portfolio_env.errors import ArgumentError, PortfolioError
+from portfolio_env.evaluation.carried_targets import CarriedTargets
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.parquet import write_parquet
 from portfolio_env.html import card
@@ -63,6 +64,8 @@ class BacktestResult:
         last_weights: (N + 1,) weights at the last bar, as the market left them.
         stated_periods_per_year: Steps per year where they were stated; None counts them.
         cash_returns: (K,) what a unit of cash earned from one bar to the next.
+        left_out: Assets that could be traded but that a model did not consider, by date of the
+            decision and by name, with the reason; empty for policies that do not say.
     """
 
     assets: tuple[str, ...]
@@ -77,6 +80,7 @@ class BacktestResult:
     last_weights: FloatArray
     stated_periods_per_year: float | None = None
     cash_returns: FloatArray | float = 0.0
+    left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     @property
     def periods_per_year(self) -> float:
@@ -144,6 +148,11 @@ class BacktestResult:
     def idle(self) -> bool:
         """Return whether only cash was ever held, as by a model whose history is too short."""
         return not self.held[:, 1:].any()
+
+    @property
+    def mean_cash(self) -> float:
+        """Return the mean weight of cash right after trading; NaN without a step."""
+        return float(self.held[:, 0].mean()) if len(self.held) else float("nan")
 
     def metrics(self) -> dict[str, float]:
         """Return every performance measure by name, see ``portfolio_env.metrics``."""
@@ -219,6 +228,9 @@ def backtest(
 ) -> BacktestResult | list[BacktestResult]:
     """Run a policy, deterministically, from the reset of an environment to the end of every lane.
 
+    A baseline whose target a turnover limit or ``adjustment`` keeps it from reaching at once is
+    carried on to it over the next bars, see ``carried_targets.CarriedTargets``.
+
     Args:
         policy: Answers ``predict``. It is always asked for a batch, so a single environment's
             observation reaches it with a leading axis of 1.
@@ -259,14 +271,25 @@ def _run(
     recorder = _Recorder(executor)
     running = np.ones(executor.num_lanes, np.bool_)
     state, episode_start = None, running.copy()
+    carried = CarriedTargets(executor) if getattr(policy, "carries_on", False) else None
     while running.any():
         batch = _with_lane_axis(observation) if single else observation
         actions, state = policy.predict(batch, state, episode_start, deterministic=True)
+        actions = actions if carried is None else carried.asked(actions)
         observation, _, terminated, truncated, _ = env.step(actions[0] if single else actions)
         recorder.after_step(running)
         running &= ~np.asarray(terminated) & ~np.asarray(truncated)
         episode_start = np.zeros_like(running)
-    return recorder.results()
+    told: Mapping[str, Mapping[str, str]] = getattr(policy, "left_out", None) or {}
+    return [replace(result, left_out=_within(told, result)) for result in recorder.results()]
+
+
+def _within(
+    told: Mapping[str, Mapping[str, str]], result: BacktestResult
+) -> dict[str, Mapping[str, str]]:
+    """Return what was left out at the decisions of a backtest."""
+    dates = [str(time) for time in result.timestamps[:-1].astype("datetime64[ns]")] if told else []
+    return {date: told[date] for date in dates if date in told}
 
 
 def _with_lane_axis(observation: Any) -> Any:

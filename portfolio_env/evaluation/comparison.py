@@ -7,20 +7,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
 
+from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.evaluation.left_out import inactivity
 from portfolio_env.evaluation.statistics import (
     SuperiorityTest,
     deflated_sharpe_ratio,
+    equal_risk_growth_difference,
     growth_difference,
     growth_difference_test,
     model_confidence_set,
     resample_measures,
+    sharpe_difference,
     superiority_test,
 )
 from portfolio_env.files.atomic import write_json
@@ -29,6 +33,7 @@ from portfolio_env.files.safe_names import file_name
 from portfolio_env.html import card
 from portfolio_env.market.timeline import time_text
 from portfolio_env.metrics import RELATIVE_MEASURES, relative_summary
+from portfolio_env.metrics.arrays import FloatArray, deviation, is_constant
 from portfolio_env.names import unknown
 
 if TYPE_CHECKING:
@@ -45,8 +50,16 @@ INTERVAL_PERIODS = 10
 # periods, 17 % of 30, 8 % of 60, 7 % of 250.
 SUPERIORITY_PERIODS = 60
 
+Judge: TypeAlias = Literal["growth", "sharpe", "equal_risk"]
+DIFFERENCES = {
+    "growth": "growth_difference",
+    "sharpe": "sharpe_difference",
+    "equal_risk": "equal_risk_difference",
+}
+"""Column of the difference to the benchmark by what strategies are judged by."""
+
 _BOUNDS = ("low", "high")
-_CHANCE = tuple(f"growth_difference_{part}" for part in (*_BOUNDS, "p"))  # by bootstrap
+_CHANCE = [f"{name}_{part}" for name in DIFFERENCES.values() for part in (*_BOUNDS, "p")]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,11 +77,15 @@ class Comparison:
             - ``annual_log_growth_low``, ``_high``, ``sharpe_low``, ``_high``: bootstrap intervals;
             - ``growth_difference``: yearly log growth less that of the benchmark, with ``_low``,
               ``_high`` and ``_p`` from the paired bootstrap, and ``hac_p`` from the t-test;
+            - ``sharpe_difference``: Sharpe ratio less that of the benchmark, likewise, by the
+              studentised bootstrap of Ledoit & Wolf (2008);
+            - ``equal_risk_difference``: ``growth_difference`` after the account was mixed with cash
+              or levered to the volatility of the benchmark, likewise;
             - ``deflated_sharpe``: probability that the true Sharpe ratio is above the largest that
               so many trials show by luck alone;
             - ``in_confidence_set``: 1 for strategies in the model confidence set, else 0;
             - ``remark``: "oracle", "ruined", "same as ...", "never invested" or why a strategy
-              could not run.
+              could not run, and "93 % cash on average" of one that hardly traded.
 
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
             and of records that are too short. Strategies that could not run are the last rows.
@@ -77,10 +94,13 @@ class Comparison:
         duplicate_of: For every ranked account the name of the first equal one, mostly its own;
             the benchmark is first. A gate that is closed makes an agent the benchmark.
         trials: Number of different strategies in the deflated Sharpe ratios.
-        superiority: Test of "the best is no better than the benchmark"; None where there is none.
+        superiority: Test of "the best is no better than the benchmark", by ``judge``; None where
+            there is none.
         mean_block: Mean block length of the bootstrap, in periods.
         notes: Measures that could not be computed, with the reasons.
         failed: Why a strategy could not run, by name.
+        judge: Measure that the test of the best and the confidence set go by: "growth", "sharpe",
+            or "equal_risk", growth at the volatility of the benchmark.
     """
 
     results: dict[str, BacktestResult]
@@ -93,6 +113,7 @@ class Comparison:
     mean_block: float
     notes: tuple[str, ...]
     failed: dict[str, str]
+    judge: Judge = "growth"
 
     def __repr__(self) -> str:
         best, rest = str(self.table.index[0]), len(self.table) - 1
@@ -119,7 +140,8 @@ class Comparison:
             One row per strategy, the best first: ``growth`` (log growth a year after costs, in %),
             ``sharpe``, ``drawdown`` (the largest, in %), ``turnover`` a year, ``cost`` (% a year),
             ``difference`` of growth to the benchmark with its 95 % interval ``low`` and ``high``
-            (% a year), and ``remark``.
+            (% a year), ``sharpe_difference`` likewise with ``sharpe_low`` and ``sharpe_high``,
+            and ``remark``.
         """
         columns = {
             "growth": 100 * self.table[RANKED_BY],
@@ -130,6 +152,9 @@ class Comparison:
             "difference": 100 * self.table["growth_difference"],
             "low": 100 * self.table["growth_difference_low"],
             "high": 100 * self.table["growth_difference_high"],
+            "sharpe_difference": self.table["sharpe_difference"],
+            "sharpe_low": self.table["sharpe_difference_low"],
+            "sharpe_high": self.table["sharpe_difference_high"],
         }
         return pd.DataFrame(columns).round(2).assign(remark=self.table["remark"])
 
@@ -178,6 +203,7 @@ def compare(
     oracles: Collection[str] = (),
     failed: Mapping[str, str] | None = None,
     earlier_sharpes: Sequence[float] = (),
+    judge: Judge = "growth",
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
@@ -189,6 +215,7 @@ def compare(
         oracles: Names of strategies with knowledge of the evaluation: shown, but in no ranking.
         failed: Why other strategies could not run, by name: they become rows with that remark.
         earlier_sharpes: Yearly Sharpe ratios of other strategies that were tried on these dates.
+        judge: Measure that the test of the best and the confidence set go by, see ``Comparison``.
         n_resamples: Number of resamples of every bootstrap.
         seed: Seed of every bootstrap: the same input gives the same table.
 
@@ -196,6 +223,7 @@ def compare(
         ArgumentError: If there is no result of the benchmark, or the dates differ.
     """
     _check(results, benchmark)
+    check_choice("judge", judge, DIFFERENCES)
     measures = pd.DataFrame.from_dict({n: r.metrics() for n, r in results.items()}, orient="index")
     order = measures[RANKED_BY].sort_values(ascending=False, kind="stable").index
     names = [*(n for n in order if n not in oracles), *(n for n in order if n in oracles)]
@@ -233,13 +261,12 @@ def compare(
             f"{steps} periods are too few for the test of the best and the confidence set: give "
             f"{SUPERIORITY_PERIODS} or more."
         )
-    elif benchmark in unique and len(unique) > 1:
-        series = {name: result.log_returns for name, result in unique.items()}
+    elif len(series := _judged(unique, benchmark, judge)) > 1:
         year = results[benchmark].periods_per_year
         superiority = superiority_test(series, benchmark, year, **options)
         included = model_confidence_set(series, **options).included
         table["in_confidence_set"] = pd.Series(
-            {n: float(duplicate_of[n] in included) for n in solvent}
+            {n: float(duplicate_of[n] in included) for n in solvent if duplicate_of[n] in series}
         )
     failures = dict(failed or {})
     remarks = pd.Series({name: _remark(name, solvent, oracles, duplicate_of) for name in names})
@@ -256,7 +283,35 @@ def compare(
         mean_block=mean_block,
         notes=tuple(notes),
         failed=failures,
+        judge=judge,
     )
+
+
+def _judged(
+    unique: Mapping[str, BacktestResult], benchmark: str, judge: Judge
+) -> dict[str, FloatArray]:
+    """Return (K,) series by name whose means times the periods of a year are what is judged by.
+
+    At equal risk accounts without risk are left out, and those that would be ruined at the
+    volatility of the benchmark; all, where the benchmark itself is.
+    """
+    if benchmark not in unique:
+        return {}
+    if judge == "growth":
+        return {name: result.log_returns for name, result in unique.items()}
+    series, year = {}, unique[benchmark].periods_per_year
+    target = deviation(unique[benchmark].excess_returns)
+    for name, result in unique.items():
+        excess = result.excess_returns
+        if is_constant(excess) or not target > 0:
+            continue
+        if judge == "sharpe":
+            series[name] = excess / deviation(excess) / math.sqrt(year)
+            continue
+        scaled = excess * (target / deviation(excess)) + result.cash_returns
+        if scaled.min() > -1:
+            series[name] = np.log1p(scaled)
+    return series if benchmark in series else {}
 
 
 def _check(results: Mapping[str, BacktestResult], benchmark: str) -> None:
@@ -281,7 +336,7 @@ def _remark(
         return "ruined"
     if duplicate_of[name] != name:
         return f"same as {duplicate_of[name]}"
-    return "never invested" if solvent[name].idle else ""
+    return inactivity(solvent[name])
 
 
 def _solvent(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:
@@ -336,17 +391,25 @@ def _differences(
     solvent: Mapping[str, BacktestResult], benchmark: str, **options: Any
 ) -> pd.DataFrame:
     parts = ("", "_low", "_high", "_p")
-    columns = [*(f"growth_difference{part}" for part in parts), "hac_p"]
+    columns = [f"{name}{part}" for name in DIFFERENCES.values() for part in parts]
     rows: dict[str, list[float]] = {}
     for name, result in solvent.items() if benchmark in solvent else ():
         if _same(result, solvent[benchmark]):
-            rows[name] = [0.0, 0.0, 0.0, math.nan, math.nan]
+            rows[name] = [*(3 * [0.0, 0.0, 0.0, math.nan]), math.nan]
             continue
         pair = (result.log_returns, solvent[benchmark].log_returns, result.periods_per_year)
         robust = math.nan
         if len(result.costs) >= MIN_PERIODS and find_spec("statsmodels"):
             robust = growth_difference_test(*pair).p_value
-        rows[name] = [*growth_difference(*pair, **options), robust]
+        rows[name] = [*growth_difference(*pair, **options), *(8 * [math.nan]), robust]
+        if len(result.costs) >= INTERVAL_PERIODS:
+            other, year = solvent[benchmark], result.periods_per_year
+            excess = (result.excess_returns, other.excess_returns, year)
+            rows[name][4:8] = sharpe_difference(*excess, **options)
+            rows[name][8:12] = equal_risk_growth_difference(
+                result.returns, other.returns, year, cash_returns=result.cash_returns, **options
+            )
+    columns.append("hac_p")
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns, dtype=float)
 
 

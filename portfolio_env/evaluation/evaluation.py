@@ -7,9 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from portfolio_env.checks import check_integer
-from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
+import pandas as pd
+
+from portfolio_env.checks import check_choice, check_integer
+from portfolio_env.evaluation.comparison import (
+    DIFFERENCES,
+    Comparison,
+    Judge,
+    compare,
+    write_comparison,
+)
 from portfolio_env.evaluation.gate import ValidationGate
+from portfolio_env.evaluation.left_out import left_out_lines, left_out_table
 from portfolio_env.evaluation.orders import check_capital, orders_at_end
 from portfolio_env.evaluation.printing import Format, print_evaluation
 from portfolio_env.evaluation.report.inputs import ReportInputs, report_inputs
@@ -55,6 +64,11 @@ class Evaluation:
         return self.task.folder / "evaluation" / self.split
 
     @property
+    def left_out(self) -> pd.DataFrame:
+        """Return who was left out of decisions, when and why, see ``left_out_table``."""
+        return left_out_table(self.comparison.results)
+
+    @property
     def seeds(self) -> list[str]:
         """Return a sentence on every group of agents that differ by their seed alone."""
         return seed_sentences(self.comparison, self.inputs.seeds)
@@ -64,7 +78,8 @@ class Evaluation:
         print_evaluation(self.comparison, self.inputs, self.seeds, form)
 
     def _lines(self) -> list[str]:
-        return [*self.inputs.warnings, *self.inputs.gate, *self.seeds]
+        found = left_out_lines(self.comparison.results)
+        return [*self.inputs.warnings, *self.inputs.gate, *self.seeds, *found]
 
 
 def evaluate(
@@ -76,6 +91,7 @@ def evaluate(
     capital: float | None = None,
     lot: float = 1.0,
     events: Path | None = None,
+    judge: Judge = "growth",
     n_resamples: int = 2000,
     hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,
     progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
@@ -94,6 +110,8 @@ def evaluate(
         capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
         events: CSV file of events for an event study, see ``read_events``.
+        judge: Measure that the gate, the test of the best and the confidence set go by: "growth",
+            "sharpe", or "equal_risk", growth at the volatility of the benchmark.
         n_resamples: Number of resamples of every bootstrap, at least 1.
         hindsight: Gives the efficient portfolios of the range for the report
             (``baselines.optimisers.frontier.hindsight_frontier``).
@@ -105,12 +123,13 @@ def evaluate(
         PortfolioError: If an agent or the benchmark cannot run.
     """
     check_integer("n_resamples", n_resamples)
+    check_choice("judge", judge, DIFFERENCES)
     check_capital(task, capital, lot)
     given = task.events(events)
     agents = agent_strategies(task)
     has_gate = split != "validation" and all("validation" in fold.ranges for fold in task.folds)
     gated = agents if has_gate else []
-    gates = [ValidationGate(agent, fallback=baselines[0]) for agent in gated]
+    gates = [ValidationGate(agent, fallback=baselines[0], judge=judge) for agent in gated]
     strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
     runs = run_backtests(progress(strategies), task, split, commissions=commissions)
     use = usage_entry(task, split, trials(task, runs))
@@ -120,6 +139,7 @@ def evaluate(
         oracles=runs.oracles,
         failed=runs.failed,
         earlier_sharpes=earlier_sharpes(earlier, use.trials),
+        judge=judge,
         n_resamples=n_resamples,
     )
     inputs = report_inputs(
@@ -154,7 +174,8 @@ def write_evaluation(
         PortfolioError: If matplotlib or, for Parquet, pyarrow is not installed.
     """
     folder, inputs = evaluation.folder, evaluation.inputs
-    facts = {**inputs.facts, "gate": inputs.gate, "seeds": evaluation.seeds}
+    left_out = evaluation.left_out.to_dict(orient="records")
+    facts = {**inputs.facts, "gate": inputs.gate, "seeds": evaluation.seeds, "left_out": left_out}
     with locked(folder.with_name(f".{folder.name}.lock")):  # two would mix their files
         write_comparison(folder, evaluation.comparison, facts, records)
         return write_report(folder, evaluation.comparison, inputs)

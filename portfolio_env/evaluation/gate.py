@@ -1,18 +1,24 @@
 """Validation gate: agents trade only if they significantly outgrow the benchmark in validation."""
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import check_number
+from portfolio_env.checks import check_choice, check_number
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
-from portfolio_env.evaluation.comparison import INTERVAL_PERIODS
+from portfolio_env.evaluation.comparison import DIFFERENCES, INTERVAL_PERIODS, Judge
 from portfolio_env.evaluation.runner import Strategy
-from portfolio_env.evaluation.statistics import growth_difference
+from portfolio_env.evaluation.statistics import (
+    Interval,
+    equal_risk_growth_difference,
+    growth_difference,
+    sharpe_difference,
+)
 from portfolio_env.evaluation.task import GATED, EvaluationFold
 
 
@@ -22,16 +28,18 @@ class GateDecision:
 
     Attributes:
         passed: Whether the lower bound is positive.
-        estimate: Yearly log growth ahead of the benchmark.
+        estimate: Difference to the benchmark a year, of what ``judge`` says.
         low: One-sided lower confidence bound; minus infinity for a ruined policy, and where
             periods are too few.
         p_value: One-sided, of the null hypothesis that the policy is not ahead.
+        judge: "growth", "sharpe" or "equal_risk", see ``Comparison``.
     """
 
     passed: bool
     estimate: float
     low: float
     p_value: float
+    judge: Judge = "growth"
 
 
 def passes_gate(
@@ -73,7 +81,7 @@ def passes_gate(
     check_number("confidence", confidence, above=0.5, below=1)
     if np.isneginf(np.asarray(policy_log_returns, np.float64)).any():
         return GateDecision(passed=False, estimate=-np.inf, low=-np.inf, p_value=1.0)
-    estimate, low, _, two_sided = growth_difference(
+    difference = growth_difference(
         policy_log_returns,
         benchmark_log_returns,
         periods_per_year,
@@ -82,28 +90,48 @@ def passes_gate(
         confidence=2 * confidence - 1,
         seed=seed,
     )
-    if len(np.asarray(policy_log_returns)) < INTERVAL_PERIODS:
-        return GateDecision(passed=False, estimate=estimate, low=-np.inf, p_value=np.nan)
+    return _decided(difference, len(np.asarray(policy_log_returns)), "growth")
+
+
+def _decided(difference: Interval, periods: int, judge: Judge) -> GateDecision:
+    """Return the decision by a two-sided interval, one side of which is the bound."""
+    estimate, low, _, two_sided = difference
+    if periods < INTERVAL_PERIODS:
+        return GateDecision(False, estimate, low=-np.inf, p_value=np.nan, judge=judge)
     p_value = two_sided / 2 if estimate > 0 else 1 - two_sided / 2
-    return GateDecision(passed=low > 0, estimate=estimate, low=low, p_value=p_value)
+    return GateDecision(low > 0, estimate, low, p_value, judge)
 
 
-def gate_decision(policy: BacktestResult, benchmark: BacktestResult) -> GateDecision:
-    """Return ``passes_gate`` of two backtests over the validation range.
+def gate_decision(
+    policy: BacktestResult, benchmark: BacktestResult, judge: Judge = "growth"
+) -> GateDecision:
+    """Return the gate's decision by two backtests over the validation range.
 
     Args:
         policy: Backtest of the policy; a ruined account does not pass.
         benchmark: Backtest of the benchmark, which must not be ruined.
+        judge: "growth" asks ``passes_gate``; "sharpe" and "equal_risk" for a positive lower bound
+            of the same confidence of ``sharpe_difference`` and ``equal_risk_growth_difference``,
+            which an account without risk does not have.
 
     Raises:
-        ArgumentError: If they ran over different dates.
+        ArgumentError: If they ran over different dates, or the judge is none of these.
     """
+    check_choice("judge", judge, DIFFERENCES)
     shared = len(policy.timestamps)
     if not np.array_equal(policy.timestamps, benchmark.timestamps[:shared]):
         raise ArgumentError("policy and benchmark ran over different dates; use one range.")
     ruined = shared < len(benchmark.timestamps)
-    own = np.full(len(benchmark.costs), -np.inf) if ruined else policy.log_returns
-    return passes_gate(own, benchmark.log_returns, benchmark.periods_per_year)
+    year, periods = benchmark.periods_per_year, len(benchmark.costs)
+    if ruined or judge == "growth" or periods < INTERVAL_PERIODS:
+        own = np.full(periods, -np.inf) if ruined else policy.log_returns
+        return replace(passes_gate(own, benchmark.log_returns, year), judge=judge)
+    if judge == "sharpe":
+        excess = policy.excess_returns, benchmark.excess_returns
+        return _decided(sharpe_difference(*excess, year, confidence=0.9), periods, judge)
+    pair, cash = (policy.returns, benchmark.returns), policy.cash_returns
+    difference = equal_risk_growth_difference(*pair, year, cash_returns=cash, confidence=0.9)
+    return _decided(difference, periods, judge)
 
 
 class GatedPolicy:
@@ -124,6 +152,13 @@ class GatedPolicy:
         self.chosen = policy if decision.passed else fallback
         if hasattr(self.chosen, "action"):
             self.action = self.chosen.action
+        self.carries_on = getattr(self.chosen, "carries_on", False)
+
+    @property
+    def left_out(self) -> Mapping[str, Mapping[str, str]]:
+        """Return what the chosen policy left out, see ``BacktestResult``."""
+        found: Mapping[str, Mapping[str, str]] = getattr(self.chosen, "left_out", None) or {}
+        return found
 
     def predict(
         self,
@@ -143,11 +178,13 @@ class ValidationGate:
     Attributes:
         agent: The agent.
         fallback: Strategy that trades if the agent fails, and the benchmark of the gate.
+        judge: Measure that the gate goes by: "growth", "sharpe" or "equal_risk".
         decisions: Decisions so far, by fold.
     """
 
     agent: Strategy
     fallback: Strategy
+    judge: Judge = "growth"
     decisions: dict[EvaluationFold, GateDecision] = field(default_factory=dict)
 
     def decide(self, fold: EvaluationFold) -> GateDecision:
@@ -160,7 +197,7 @@ class ValidationGate:
                 )
                 for strategy in (self.agent, self.fallback)
             )
-            self.decisions[fold] = gate_decision(own, benchmark)
+            self.decisions[fold] = gate_decision(own, benchmark, self.judge)
         return self.decisions[fold]
 
     def build(self, fold: EvaluationFold, split: str) -> GatedPolicy:

@@ -9,6 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from portfolio_env.evaluation.comparison import Comparison, plain_numbers
+from portfolio_env.evaluation.left_out import left_out_lines
 from portfolio_env.evaluation.report.inputs import ReportInputs, number_text, with_difference
 from portfolio_env.evaluation.summary import overall, sentence, text_table
 from portfolio_env.files.csv_files import neutral, with_texts
@@ -16,7 +17,10 @@ from portfolio_env.files.safe_names import printable
 
 Format = Literal["table", "markdown", "json", "csv"]
 INTERVALS = ("growth %", "Sharpe")  # whose intervals a narrow table leaves to the files
-LESS_WANTED = ("remark", "set", "deflated", "#", "cost %", "turnover", "drawdown %", "Sharpe", "p")
+LESS_WANTED = (
+    *("remark", "set", "deflated", "#", "cost %", "turnover", "drawdown %", "p", "Sharpe"),
+    "Sharpe vs",
+)
 """Columns that a narrow terminal goes without, the first first."""
 
 
@@ -33,7 +37,7 @@ def print_evaluation(
             "markdown" is the same without sentences on every strategy; "csv" and "json" are the
             numbers alone.
     """
-    lines = [*inputs.warnings, *inputs.gate, *seeds]
+    lines = [*inputs.warnings, *inputs.gate, *seeds, *left_out_lines(comparison.results)]
     if form == "table":
         print_summary(comparison, inputs.title, lines)
         for title, frame in _further(comparison, inputs).items():

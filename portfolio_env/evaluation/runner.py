@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -67,6 +67,13 @@ class Stopwatch:
         self.seconds: list[float] = []
         if hasattr(policy, "action"):
             self.action = policy.action
+        self.carries_on = getattr(policy, "carries_on", False)
+
+    @property
+    def left_out(self) -> Mapping[str, Mapping[str, str]]:
+        """Return what the policy left out, see ``BacktestResult``."""
+        found: Mapping[str, Mapping[str, str]] = getattr(self.policy, "left_out", None) or {}
+        return found
 
     def predict(
         self,

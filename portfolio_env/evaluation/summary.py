@@ -5,17 +5,26 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.comparison import DIFFERENCES, Comparison, Judge
 from portfolio_env.evaluation.gate import GateDecision, ValidationGate
+from portfolio_env.evaluation.left_out import inactivity
 from portfolio_env.evaluation.task import GATED, EvaluationTask
 from portfolio_env.evaluation.usage_log import UsageEntry, usage_warning
 
 SIGNIFICANCE = 0.05
+JUDGED = {
+    "growth": "{:+.1f} % a year",
+    "sharpe": "Sharpe difference {:+.2f}",
+    "equal_risk": "{:+.1f} % a year at equal volatility",
+}
+"""Text of a difference by what strategies are judged by."""
 LEGEND = (
     "Growth is log growth a year, in %, after costs; strategies are ranked by it. Oracles know the "
     "future: upper bounds, not competitors.",
     "Brackets hold 95 % intervals of a stationary bootstrap of time: sampling variation "
     "within this period, not other markets or periods.",
+    "Sharpe vs is the Sharpe ratio less that of the benchmark (Ledoit & Wolf 2008): leverage buys "
+    "growth on a rising market, but no higher Sharpe ratio.",
     "p is the chance of a difference to the benchmark as large as this where there is no true one, "
     "for one strategy taken alone: a t-test that allows for autocorrelation (Newey & West 1987).",
     "The deflated Sharpe ratio is the probability that the true Sharpe ratio is above the largest "
@@ -29,12 +38,23 @@ LEGEND = (
 
 
 def sentence(comparison: Comparison, strategy: str) -> str:
-    """Return one sentence on a strategy: whether it alone beats the benchmark.
+    """Return a sentence on a strategy: whether it alone beats the benchmark.
+
+    One that hardly traded is said to.
 
     Args:
         comparison: Result of ``compare``.
         strategy: Name of a row of its table.
     """
+    verdict = _verdict(comparison, strategy)
+    result = comparison.results.get(strategy)
+    found = "" if result is None else inactivity(result)
+    if not found:
+        return verdict
+    return f"{verdict} It {'held ' * found.endswith('average')}{found}."
+
+
+def _verdict(comparison: Comparison, strategy: str) -> str:
     if strategy in comparison.failed:
         return f"{strategy} could not run: {comparison.failed[strategy]}"
     row, benchmark = comparison.table.loc[strategy], comparison.benchmark
@@ -47,33 +67,68 @@ def sentence(comparison: Comparison, strategy: str) -> str:
         return f"{strategy} was ruined before the end, so there is nothing to compare."
     if benchmark not in comparison.solvent:
         return f"{strategy}: {growth}; {benchmark} was ruined, so there is nothing to compare with."
-    difference, low, high = (
-        100 * row[f"growth_difference{part}"] for part in ("", "_low", "_high")
-    )
     if comparison.duplicate_of[strategy] == comparison.duplicate_of[benchmark]:
         return f"{strategy} is the same account as {benchmark}."
+    other = benchmark.replace("_", " ")
     if comparison.table["growth_difference_low"].isna()[strategy]:
         return (
-            f"{strategy}: difference to {benchmark.replace('_', ' ')} {difference:+.1f} % a year, "
+            f"{strategy}: difference to {other} {100 * row['growth_difference']:+.1f} % a year, "
             f"over {len(comparison.results[strategy].costs)} periods, too few for an interval."
         )
-    ahead, behind = beats(comparison, strategy), high < 0
-    verb = ", taken alone, beats" if ahead else " falls behind" if behind else " does not beat"
-    return (
-        f"{strategy}{verb} {benchmark.replace('_', ' ')}: difference {difference:+.1f} % a year, "
-        f"95 % interval {low:+.1f} to {high:+.1f}."
-        + (" It never invested." if comparison.results[strategy].idle else "")
+    in_growth, at_risk = (
+        _ahead(comparison, strategy, "growth"),
+        _ahead(comparison, strategy, "sharpe"),
     )
+    numbers, ratios = (
+        _difference_text(comparison, strategy, "growth"),
+        _difference_text(comparison, strategy, "sharpe"),
+    )
+    if comparison.table["sharpe_difference_low"].isna()[strategy]:  # without risk
+        verb = ", taken alone, outgrows" if in_growth > 0 else " does not beat"
+        return f"{strategy}{' falls behind' if in_growth < 0 else verb} {other}: {numbers}."
+    if in_growth > 0 and at_risk > 0:
+        return f"{strategy}, taken alone, beats {other}: {numbers}; {ratios}."
+    if in_growth > 0:
+        return (
+            f"{strategy}, taken alone, outgrows {other}, but is not shown to beat it at equal "
+            f"risk: {numbers}; {ratios}."
+        )
+    if at_risk > 0:
+        return (
+            f"{strategy}, taken alone, beats {other} at equal risk: {ratios}; not in growth: "
+            f"{numbers}."
+        )
+    verb = "falls behind" if in_growth < 0 else "does not beat"
+    return f"{strategy} {verb} {other}: {numbers}; {ratios}."
+
+
+def _difference_text(comparison: Comparison, strategy: str, judge: Judge) -> str:
+    """Return a difference with its interval, e.g. "Sharpe difference +0.38 [+0.18, +0.58]"."""
+    columns = [f"{DIFFERENCES[judge]}{part}" for part in ("", "_low", "_high")]
+    estimate, low, high = comparison.table.loc[strategy, columns].to_numpy(float)
+    if judge == "sharpe":
+        return f"Sharpe difference {estimate:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return (
+        f"difference {100 * estimate:+.1f} % a year, "
+        f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
+    )
+
+
+def _ahead(comparison: Comparison, strategy: str, judge: Judge) -> int:
+    """Return 1 where the interval of the difference lies above 0, -1 where below, else 0."""
+    columns = [f"{DIFFERENCES[judge]}_{bound}" for bound in ("low", "high")]
+    low, high = comparison.table.loc[strategy, columns].to_numpy(float)
+    return int(low > 0) - int(high < 0)
 
 
 def beats(comparison: Comparison, strategy: str) -> bool:
-    """Return whether the interval of the difference in growth to the benchmark lies above 0.
+    """Return whether the interval of the difference to the benchmark lies above 0.
 
     Args:
-        comparison: Result of ``compare``.
+        comparison: Result of ``compare``; its ``judge`` says of what the difference is.
         strategy: Name of a row of its table.
     """
-    return float(comparison.table["growth_difference_low"][strategy]) > 0
+    return _ahead(comparison, strategy, comparison.judge) > 0
 
 
 def best_beats(comparison: Comparison) -> bool:
@@ -88,24 +143,26 @@ def overall(comparison: Comparison) -> str:
     if test is None:
         return f"No test of the best strategy against {benchmark}."
     count = len(comparison.unique.keys() & comparison.solvent.keys()) - 1
-    growth = f"{100 * test.estimate:+.1f} % a year"
+    size = JUDGED[comparison.judge].format(
+        test.estimate if comparison.judge == "sharpe" else 100 * test.estimate
+    )
     chance = f"p = {test.p_value:.3f} by Hansen's test of superior predictive ability"
     if test.estimate <= 0:
-        return f"No strategy is ahead of {benchmark} (best of {count}: {test.best}, {growth})."
+        return f"No strategy is ahead of {benchmark} (best of {count}: {test.best}, {size})."
     if not best_beats(comparison):
         return (
             f"No strategy significantly outperforms {benchmark} (best of {count}: {test.best}, "
-            f"{growth}, {chance})."
+            f"{size}, {chance})."
         )
     if beats(comparison, test.best):
         return (
-            f"{test.best}, the best of {count}, significantly outperforms {benchmark} ({growth}, "
+            f"{test.best}, the best of {count}, significantly outperforms {benchmark} ({size}, "
             f"{chance})."
         )
     # The test goes by differences over their errors, so that it may be another one it tells of.
     return (
         f"At least one of {count} strategies significantly outperforms {benchmark} ({chance}), "
-        f"but for {test.best}, which grew most, this is not significant ({growth})."
+        f"but for {test.best}, the first of them, this is not significant ({size})."
     )
 
 
@@ -122,11 +179,14 @@ def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = Fa
     if math.isinf(decision.estimate):
         return f"{closed} was ruined on the validation range, so {account} holds equal weight."
     few = math.isinf(decision.low)
-    bound = "too short for a lower bound" if few else f"lower bound {100 * decision.low:+.1f}"
+    scale = 1 if decision.judge == "sharpe" else 100
+    form = "{:+.2f}" if decision.judge == "sharpe" else "{:+.1f}"
+    bound = f"lower bound {form.format(scale * decision.low)}"
+    bound = "too short for a lower bound" if few else bound
     flattered = "; the model was chosen on this range, which flatters it" if chosen_there else ""
     figures = (
-        f"made {100 * decision.estimate:+.1f} % a year against equal weight on the validation "
-        f"range ({bound}{flattered})"
+        f"made {JUDGED[decision.judge].format(scale * decision.estimate)} against equal weight on "
+        f"the validation range ({bound}{flattered})"
     )
     if decision.passed:
         return f"Validation gate open: {agent} {figures}, so {account} trades as {agent} does."
@@ -177,6 +237,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
         f"vs {comparison.benchmark} %": _texts(
             table, "{:+.1f}", "growth_difference", scale=100, bounds=True
         ),
+        "Sharpe vs": _texts(table, "{:+.2f}", "sharpe_difference", bounds=True),
         "p": _texts(table, "{:.3f}", "hac_p"),
         "deflated": _texts(table, "{:.2f}", "deflated_sharpe"),
         "set": table["in_confidence_set"].map({1.0: "yes", 0.0: "no"}).fillna(""),
@@ -184,7 +245,8 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
     }
     duplicate_of, benchmark = comparison.duplicate_of, comparison.benchmark
     equal = [name for name in duplicate_of if duplicate_of[name] == duplicate_of[benchmark]]
-    texts[f"vs {benchmark} %"][equal] = ""
+    for column in (f"vs {benchmark} %", "Sharpe vs"):
+        texts[column][equal] = ""
     return pd.DataFrame(texts)
 
 

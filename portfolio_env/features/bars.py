@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from portfolio_env.errors import DataError
+from portfolio_env.features.own_rows import OwnRows, since_own_bar
 from portfolio_env.features.windows import change, lagged
-from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 from portfolio_env.market.timeline import Timestamps
 from portfolio_env.names import indices_of
 from portfolio_env.resampling import closed_groups, resample
@@ -16,6 +20,9 @@ from portfolio_env.resampling import closed_groups, resample
 
 class Bars:
     """Bars of one timeframe, all arrays (T, N); NaN where an asset has no bar.
+
+    Returns and ranges are taken from one of an asset's own bars to the next, however many rows of
+    the common calendar lie between.
 
     Args:
         panel: The bars.
@@ -69,13 +76,51 @@ class Bars:
         return self._higher[timeframe]
 
     @cached_property
+    def rows(self) -> OwnRows:
+        """Rows of each asset's own bars."""
+        return OwnRows(np.isfinite(self.close))
+
+    @cached_property
+    def own(self) -> Bars:
+        """The same bars with those of each asset in line, so that windows count own bars.
+
+        Rows then mean another time for each asset: no row may be compared across assets or with
+        ``timestamps``. These bars themselves where no asset has a gap.
+        """
+        if self.rows.gapless:
+            return self
+        fields = {name: getattr(self.panel, name) for name in BAR_FIELDS}
+        moved: dict[str, Any]
+        moved = {k: self.rows.together(x) for k, x in fields.items() if x is not None}
+        channels = {k: self.rows.together(x) for k, x in self.panel.exogenous.items()}
+        return Bars(replace(self.panel, **moved, exogenous=channels), self.reference)
+
+    def by_asset(
+        self, function: Callable[..., FloatArray], w: int, *series: FloatArray
+    ) -> FloatArray:
+        """Return ``function(*series, w)`` over each asset's own rows of the series, (T, N)."""
+        return self.rows.apart(function(*(self.rows.together(x) for x in series), w))
+
+    def by_trade(
+        self, function: Callable[[FloatArray, int], FloatArray], w: int, x: FloatArray
+    ) -> FloatArray:
+        """Return ``function(x, w)`` over the rows in which x is known, as money traded is, (T, N).
+
+        A bar without volume is left out of the windows instead of making them unknown.
+        """
+        rows = OwnRows(~np.isnan(x))
+        return rows.apart(function(rows.together(x), w))
+
+    @cached_property
     def returns(self) -> FloatArray:
-        """Simple returns over one bar."""
+        """Simple returns over one own bar."""
+        if self.own is not self:
+            return self.rows.apart(self.own.returns)
         return change(self.close, 1)
 
     @cached_property
     def log_returns(self) -> FloatArray:
-        """Log returns over one bar."""
+        """Log returns over one own bar."""
         return np.log1p(self.returns)
 
     @cached_property
@@ -86,6 +131,8 @@ class Bars:
     @cached_property
     def true_range(self) -> FloatArray:
         """max(h, c of the bar before) - min(l, c of the bar before) (Wilder 1978)."""
+        if self.own is not self:
+            return self.rows.apart(self.own.true_range)
         before = lagged(self.close, 1)
         return np.maximum(self.high, before) - np.minimum(self.low, before)
 
@@ -101,12 +148,23 @@ class Bars:
 
     @cached_property
     def market_returns(self) -> FloatArray:
-        """One-bar return of the reference, the same in every column."""
+        """Return of the reference in each row, the same in every column.
+
+        0 in a row in which the reference, or every asset, has no return.
+        """
         if self.reference is None:
-            column = across(self.returns)
+            column, present = across(self.returns), self.rows.present
         else:
-            column = self.returns[:, indices_of("asset", [self.reference], self.panel.assets)]
+            at = indices_of("asset", [self.reference], self.panel.assets)
+            column, present = self.returns[:, at], self.rows.present[:, at]
+        begun = np.append(False, np.logical_or.accumulate(present.any(axis=1))[:-1])
+        column[begun & np.isnan(column[:, 0])] = 0.0
         return np.broadcast_to(column, self.close.shape).copy()
+
+    @cached_property
+    def market_since(self) -> FloatArray:
+        """Return of the reference since each asset's own bar before; NaN where it has no bar."""
+        return since_own_bar(np.ascontiguousarray(self.market_returns[:, 0]), self.rows.present)
 
 
 def across(x: FloatArray) -> FloatArray:

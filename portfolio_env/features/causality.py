@@ -91,6 +91,8 @@ def _check(feature: Feature, panel: PricePanel, reference: str | None, offset: i
     _check_lookback(feature, panel, whole)
     if feature.memory == ALL:
         return
+    panel = Bars(panel).own.panel  # where memory is so many rows, not own bars
+    whole = values(panel)
     for t in (last, (last + feature.memory) // 2):
         first = t - feature.memory
         if first > 0:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from portfolio_env.checks import check_number
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.features import plugins
 from portfolio_env.features.bars import Bars
@@ -21,6 +21,7 @@ from portfolio_env.features.causality import check_once
 from portfolio_env.features.presets import KNOWN, FeatureName, select, separate
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.features.scalers import SCALERS, Scaler
+from portfolio_env.features.tails import Tails
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.html import card
 from portfolio_env.market.market import FEATURE_BOUND, Market, vocabularies_of
@@ -153,20 +154,25 @@ class FeaturePipeline:
             vocabularies=self.vocabularies,
         )
 
-    def update(self, market: Market, new_bars: PricePanel) -> Market:
+    def update(self, market: Market, new_bars: PricePanel, keep: int | None = None) -> Market:
         """Return the market with further bars; only their features are computed.
 
-        The result agrees with a transformation of all bars to 1e-10 (before features are stored as
-        float32). Each feature reads as much of the past as it remembers, a few rows to a few
-        thousand.
+        They are those of a transformation of all bars, to the bit where a feature has a window, and
+        to 1e-15 before they are stored as float32 where it is recursive. Each feature reads as much
+        of the past as it remembers, a few rows to a few thousand, however long the market is.
 
         Args:
             market: Market of this pipeline.
             new_bars: (K, N) later bars of the same assets, fields and exogenous channels.
+            keep: Drop the first rows of the result, so that it has this many: a ring of the newest
+                bars. More stay where a feature remembers more, for every asset with a bar among
+                them; all of them, if one depends on every bar. None keeps all.
 
         Raises:
             DataError: If the bars do not continue the market, or it has other features.
         """
+        if keep is not None:
+            check_integer("keep", keep)
         panel = market.panel.extended(new_bars)
         chosen, _ = self._choose(panel)
         if tuple(feature.name for feature in chosen) != market.feature_names:
@@ -175,17 +181,29 @@ class FeaturePipeline:
                 f"{tuple(feature.name for feature in chosen)}: update it with the pipeline that "
                 "made it"
             )
+        newest = Tails(panel, market.n_bars)
+        firsts: dict[int, int] = {}
         tails: dict[int, Bars] = {}
 
         def tail(feature: Feature) -> Bars:
-            first = 0 if feature.memory == ALL else max(0, market.n_bars - _ample(feature.memory))
+            memory = market.n_bars if feature.memory == ALL else _ample(feature.memory)
+            if memory not in firsts:
+                firsts[memory] = newest.first_row(memory)
+            first = firsts[memory]
             if first not in tails:
                 rows = slice(first, len(panel.timestamps))
                 tails[first] = Bars(panel.subset(rows), self.reference)
             return tails[first]
 
         fresh = self._observed(chosen, tail, panel.tradable[market.n_bars :])
-        return market.extended(panel, fresh)
+        if keep is None or keep >= len(panel.timestamps):
+            return market.extended(panel, fresh)
+        memories = [market.n_bars if each.memory == ALL else _ample(each.memory) for each in chosen]
+        longest = max(memories, default=0)
+        recent = np.logical_or.reduce(np.isfinite(panel.close[-max(keep, longest) :]))
+        needed = Tails(panel, len(panel.timestamps)).first_row(longest, recent)
+        drop = min(needed, len(panel.timestamps) - keep)
+        return market.extended(panel.without(drop), fresh)
 
     def _choose(self, panel: PricePanel) -> tuple[list[Feature], list[str]]:
         """Return the features this panel allows, and a line on each one left out."""
@@ -369,8 +387,11 @@ def _range(rows: int | slice, bars: int) -> tuple[int, int]:
 
 
 def _ample(memory: int) -> int:
-    """Return the memory rounded up to a power of 2, so that features share their bars."""
-    return max(64, 1 << memory.bit_length())
+    """Return a quarter more than the memory, up to a power of 2, so that features share their bars.
+
+    What gives a value to 1e-12 then gives it to 1e-15, which float32 does not see.
+    """
+    return max(64, 1 << (memory * 5 // 4).bit_length())
 
 
 def _values(feature: Feature, bars: Bars) -> FloatArray:

@@ -17,7 +17,7 @@ import numpy as np
 from portfolio_env import names
 from portfolio_env.errors import ArgumentError, raised
 from portfolio_env.features.bars import Bars
-from portfolio_env.features.registry import ALL, INDICATORS, Feature, Indicator
+from portfolio_env.features.registry import ALL, INDICATORS, Feature, Indicator, on_own_bars
 from portfolio_env.files import plugins as files
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.resampling import TIMEFRAMES
@@ -98,7 +98,9 @@ def _at_windows(label: str, declared: Indicator, window: int | None) -> list[Fea
     for w in windows:
         name = label if w is None else f"{label}_{w}"
         feature = declared.at(w)
-        compute = partial(_computed, name=name, function=feature.compute)
+        compute = partial(_computed, name=name, function=declared.plain(w))
+        if declared.per_asset:
+            compute = partial(on_own_bars, function=compute)
         found.append(replace(feature, name=name, compute=compute, function=declared.compute))
     return found
 

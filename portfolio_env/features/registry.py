@@ -10,6 +10,8 @@ from inspect import signature
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 from portfolio_env.errors import ArgumentError
 from portfolio_env.features.bars import Bars
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray
@@ -30,9 +32,9 @@ class Feature:
         window: Window in bars, or None.
         formula: Formula, w being the window.
         source: Source of the formula.
-        lookback: Number of rows before t that must exist for a known value at t.
-        memory: Number of rows before t that give the value at t to 1e-12; ``ALL`` where only all
-            do.
+        lookback: Number of the asset's own bars before t that must exist for a known value at t.
+        memory: Number of own bars before t that give the value at t to 1e-12; ``ALL`` where only
+            all do.
         scaled: Whether scalers apply; flags, ranks and angles are bounded by nature.
         compute: Bars -> (T, N) float64 or what broadcasts to it; row t uses rows <= t only, NaN
             where unknown.
@@ -62,6 +64,7 @@ class Indicator:
         memory: Window -> rows.
         smallest: The smallest window that makes sense.
         alias_of: The indicator it equals up to a factor, which stands for it in groups.
+        per_asset: Whether it reads each asset by itself, and so is given ``Bars.own``.
     """
 
     name: str
@@ -76,6 +79,7 @@ class Indicator:
     smallest: int
     alias_of: str | None
     compute: Callable[..., FloatArray]
+    per_asset: bool = False
 
     def at(self, window: int | None) -> Feature:
         """Return the feature of a window, or of none.
@@ -101,7 +105,7 @@ class Indicator:
                     f"{name} of {self.name!r} at window {window} is {value!r}; it must be a number "
                     f"of rows{', or ALL' * (name == 'memory')}"
                 )
-        bound = {} if window is None else {"w": window}
+        compute = self.plain(window)
         return Feature(
             self.name if window is None else f"{self.name}_{window}",
             self.group,
@@ -112,8 +116,18 @@ class Indicator:
             rows["lookback"],
             rows["memory"],
             self.scaled,
-            partial(self.compute, **bound),
+            partial(on_own_bars, function=compute) if self.per_asset else compute,
         )
+
+    def plain(self, window: int | None) -> Callable[[Bars], FloatArray]:
+        """Return the declared function at a window, of the bars that it is given."""
+        return partial(self.compute, **({} if window is None else {"w": window}))
+
+
+def on_own_bars(bars: Bars, function: Callable[[Bars], FloatArray]) -> FloatArray:
+    """Return a function of each asset's own bars on the calendar, (T, N); NaN between them."""
+    values = np.broadcast_to(function(bars.own), bars.close.shape)
+    return values if bars.own is bars else bars.rows.apart(values)
 
 
 INDICATORS: dict[str, Indicator] = {}
@@ -134,6 +148,7 @@ def indicator(
     scaled: bool = True,
     smallest: int = 2,
     alias_of: str | None = None,
+    per_asset: bool | None = None,
 ) -> Callable[[Callable[..., FloatArray]], Callable[..., FloatArray]]:
     """Declare the decorated function ``(bars)`` or ``(bars, w)`` as the indicator of its name.
 
@@ -151,6 +166,10 @@ def indicator(
         scaled: Whether scalers apply.
         smallest: Smallest window.
         alias_of: The indicator it repeats.
+        per_asset: Whether the function reads each asset by itself. It is then given each asset's
+            own bars in line, so that no window meets a gap, and may not compare assets or read
+            the timestamps; otherwise bars on the calendar, NaN where an asset has none. By
+            default only built-in groups of single assets are.
 
     Raises:
         ArgumentError: If another file has declared an indicator of that name, or what is declared
@@ -175,12 +194,18 @@ def indicator(
             smallest,
             alias_of,
             function,
+            _reads_one_asset(function, group) if per_asset is None else per_asset,
         )
         _register(declared)
         vars(function)["indicator"] = declared
         return function
 
     return declare
+
+
+def _reads_one_asset(function: Callable[..., Any], group: str) -> bool:
+    built_in = str(function.__module__).startswith(_BUILT_IN)
+    return built_in and group not in ("cross_asset", "calendar")
 
 
 def _check_declared(inputs: Any, windows: Any, functions: dict[str, Any]) -> None:

@@ -48,10 +48,16 @@ def on_timeframe(feature: Feature, timeframe: str, periods_per_year: float) -> F
 
 
 def _held(bars: Bars, feature: Feature, timeframe: str) -> FloatArray:
-    """Return values at the last bar of the timeframe that is closed at each row, (T, N)."""
+    """Return values at each asset's last bar of the timeframe that is closed at each row, (T, N).
+
+    A period in which an asset has no bar leaves the bar before the last one.
+    """
     upper = bars.at(timeframe)
     if upper is None:
         return np.full_like(bars.close, np.nan)
-    row = np.searchsorted(upper.timestamps, bars.timestamps, side="right") - 1
+    closed = np.searchsorted(upper.timestamps, bars.timestamps, side="right") - 1
+    rows = np.arange(len(upper.timestamps))[:, None]
+    last = np.maximum.accumulate(np.where(upper.rows.present, rows, -1), axis=0)[closed]
     values = np.broadcast_to(feature.compute(upper), upper.close.shape)
-    return np.where(row[:, None] >= 0, values[row], np.nan)
+    held = np.take_along_axis(values, last, axis=0)
+    return np.where((closed[:, None] >= 0) & (last >= 0), held, np.nan)

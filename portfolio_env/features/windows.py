@@ -2,8 +2,8 @@
 
 Each value is computed from its own window alone, not updated from the one before: it is the same
 to the last bit whatever came earlier, so that a market that grows by a bar agrees with one that is
-computed again, and an outlier leaves no rounding errors behind. A missing bar (NaN) in a window
-makes the value NaN; recursive averages restart after it.
+computed again, and an outlier leaves no rounding errors behind. A NaN in a window makes the value
+NaN; recursive averages restart after it. ``Bars.own`` has none between an asset's bars.
 """
 
 from __future__ import annotations
@@ -144,6 +144,19 @@ def smoothed(x: FloatArray, alpha: float, seed: int, ready: int) -> FloatArray:
 def mean(x: FloatArray, w: int) -> FloatArray:
     """Return the mean of the last w rows, (T, N)."""
     return total(x, w) / w
+
+
+def mean_of_known(x: FloatArray, w: int) -> FloatArray:
+    """Return the mean of what is known of the last w rows, if that is half or more, (T, N).
+
+    It is unknown in the first w rows, as of a series whose first value is.
+    """
+    known = ~np.isnan(x)
+    count = total(known.astype(np.float64), w)
+    some = np.where(count >= w / 2, count, np.nan)
+    out = total(np.where(known, x, 0.0), w) / some
+    out[:w] = np.nan
+    return out
 
 
 def lowest(x: FloatArray, w: int) -> FloatArray:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from portfolio_env.files.archive import read_arrays, write_arrays
 from portfolio_env.html import card
 from portfolio_env.market import overview
 from portfolio_env.market.fingerprints import fingerprint_of
+from portfolio_env.market.growing import Room
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
 from portfolio_env.market.timeline import TimeLike, Timestamps, row_of, split_rows
 from portfolio_env.names import indices_of
@@ -78,11 +79,17 @@ class Market(Immutable):
         expected = (*self.panel.close.shape, len(self.feature_names))
         if self.features.shape != expected:
             raise DataError(f"features have shape {self.features.shape}: expected {expected}")
-        if not _within(self.features, self.feature_bound):
-            raise DataError(f"features must be finite and within +-{self.feature_bound}: clip them")
-        if self.features[~self.panel.tradable].any():
-            raise DataError("features of bars that cannot be traded must be 0: set them to 0")
+        self._check_features(self.features, self.panel.tradable)
         check_integer("warmup", self.warmup, 0)
+
+    def _check_features(
+        self, features: npt.NDArray[np.float32], tradable: npt.NDArray[np.bool_]
+    ) -> None:
+        """Refuse rows of features that are out of bounds, or known of what cannot be traded."""
+        if not _within(features, self.feature_bound):
+            raise DataError(f"features must be finite and within +-{self.feature_bound}: clip them")
+        if features[~tradable].any():
+            raise DataError("features of bars that cannot be traded must be 0: set them to 0")
 
     @classmethod
     def from_panel(cls, panel: PricePanel, **options: Any) -> Market:
@@ -275,15 +282,24 @@ class Market(Immutable):
     def extended(self, panel: PricePanel, features: npt.NDArray[np.float32]) -> Market:
         """Return the market continued by a longer panel's bars (see ``FeaturePipeline.update``).
 
+        What was checked is not checked again, so this takes the same time for any market.
+
         Args:
-            panel: The panel of this market with K more bars.
+            panel: The panel of this market with K more bars, and maybe without its first ones.
             features: (K, N, F), their features.
         """
-        room: GrowableArray | None = self.__dict__.get("_room")
-        if room is None or not room.fits(self.n_bars, len(features)):
-            room = GrowableArray(self.features)
-        market = replace(self, panel=panel, features=room.append(features))
-        object.__setattr__(market, "_room", room)
+        fresh = frozen(features, np.float32)
+        dropped = self.n_bars + len(fresh) - len(panel.timestamps)
+        expected = (len(fresh), self.n_assets, self.n_features)
+        if fresh.shape != expected or dropped < 0:
+            raise DataError(f"features have shape {fresh.shape}: expected {expected}")
+        self._check_features(fresh, panel.tradable[len(panel.timestamps) - len(fresh) :])
+        room = Room.of({"features": self.features}, len(fresh), self.__dict__.get("_room"))
+        made, room = room.appended({"features": fresh}, len(panel.timestamps))
+        market = object.__new__(type(self))
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        warmup = max(0, self.warmup - dropped)
+        market.__dict__.update(values, panel=panel, warmup=warmup, _room=room, **made)
         return market
 
     def split(
@@ -376,36 +392,3 @@ class Market(Immutable):
             raise DataError(
                 f"{path} is not a saved market ({error}): write one with Market.save"
             ) from error
-
-
-class GrowableArray:
-    """An array to which rows are appended without copying it each time.
-
-    It has spare rows; every ``filled`` is a read-only view that later rows do not change.
-
-    Args:
-        first: (T, ...) the rows it starts with, copied.
-    """
-
-    def __init__(self, first: npt.NDArray[Any]) -> None:
-        self._used = len(first)
-        self._rows = np.empty((self._used + self._used // 8 + 16, *first.shape[1:]), first.dtype)
-        self._rows[: self._used] = first
-        self._rows.setflags(write=False)
-
-    def filled(self) -> npt.NDArray[Any]:
-        """Return the rows so far."""
-        return self._rows[: self._used]
-
-    def fits(self, used: int, more: int) -> bool:
-        """Return whether it ends after ``used`` rows and has space for ``more``."""
-        return self._used == used and used + more <= len(self._rows)
-
-    def append(self, rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """Write rows after the last one; return all of them."""
-        end = self._used + len(rows)
-        self._rows.setflags(write=True)  # no view of these rows exists yet
-        self._rows[self._used : end] = rows
-        self._rows.setflags(write=False)
-        self._used = end
-        return self.filled()

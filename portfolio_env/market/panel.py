@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from mmap import mmap
 from typing import Any, Self
 
@@ -15,6 +16,8 @@ import pandas as pd
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.html import card
 from portfolio_env.market import overview
+from portfolio_env.market import sessions as trading_hours
+from portfolio_env.market.growing import Room
 from portfolio_env.market.timeline import TimeLike, Timestamps, bars_per_year, periods_per_year
 
 FloatArray = npt.NDArray[np.float64]
@@ -246,6 +249,25 @@ class PricePanel(Immutable):
         """
         return overview.status(self, asset, when)
 
+    def sessions(self, exchanges: Mapping[str, str] | None = None) -> npt.NDArray[np.bool_]:
+        """Return in which rows each asset's market is open, to tell closing times from lost bars.
+
+        It follows from the bars of the whole panel, later ones too: nothing to be observed.
+
+        Args:
+            exchanges: Exchanges by asset, by the names of the library exchange_calendars ("XNYS"),
+                whose hours and holidays are taken for these assets in place of what bars tell.
+
+        Returns:
+            (T, N) bool: whether the asset has a bar, or one would be expected, since it has bars at
+            this hour of the week in the weeks around, and another asset of the same hours has one.
+
+        Raises:
+            ArgumentError: If there is no such asset or exchange.
+            DataError: If the library is needed and missing.
+        """
+        return trading_hours.sessions(self, exchanges)
+
     def bars_per_year(self, start: int = 0, end: int | None = None) -> float:
         """Return the bars per year of the rows from ``start`` to before ``end``.
 
@@ -257,8 +279,20 @@ class PricePanel(Immutable):
             return self.stated_periods_per_year
         return bars_per_year(self.timestamps[start:end])
 
+    @cached_property
+    def first_bars(self) -> npt.NDArray[np.intp]:
+        """Rows (N,) of the first bars of the assets; T where there is none.
+
+        Negative if it is among rows that ``without`` has left out.
+        """
+        present = ~np.isnan(self.close)
+        return np.where(present.any(axis=0), present.argmax(axis=0), len(present))
+
     def extended(self, later: PricePanel) -> PricePanel:
         """Return this panel followed by later bars of the same assets, fields and channels.
+
+        What was checked is not checked or copied again, so this takes the same time for any panel;
+        only when its spare rows are used up, at every eighth of its length, is it copied.
 
         Raises:
             DataError: If they do not continue it.
@@ -278,17 +312,43 @@ class PricePanel(Immutable):
                 f"{self.timestamps[-1]}: give later bars only"
             )
 
-        def joined(old: Any, new: Any) -> Any:
-            return None if old is None else np.concatenate([old, new])
-
-        return replace(
-            self,
-            timestamps=joined(self.timestamps, later.timestamps),
-            exogenous={
-                name: joined(old, later.exogenous[name]) for name, old in self.exogenous.items()
-            },
-            **{name: joined(*pair) for name, pair in fields.items()},
+        old, new = self._arrays(), later._arrays()
+        room = Room.of(old, len(later.timestamps), self.__dict__.get("_room"))
+        made, room = room.appended(new, len(self.timestamps) + len(later.timestamps))
+        born = np.where(
+            self.first_bars == len(self.timestamps),
+            len(self.timestamps) + later.first_bars,
+            self.first_bars,
         )
+        panel = self._with_arrays(made)
+        panel.__dict__.update(_room=room, first_bars=born)
+        return panel
+
+    def without(self, rows: int) -> PricePanel:
+        """Return the panel without its first rows, as views, at the same cost for any panel.
+
+        Unlike in ``subset``, ``first_bars`` before them are negative, and the bars per year stay.
+        """
+        panel = self._with_arrays({name: own[rows:] for name, own in self._arrays().items()})
+        panel.__dict__["first_bars"] = self.first_bars - rows
+        if "_room" in self.__dict__:
+            panel.__dict__["_room"] = self.__dict__["_room"]
+        return panel
+
+    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return the arrays of one row per bar by name."""
+        known = {name: getattr(self, name) for name in ("timestamps", *BAR_FIELDS, "tradable")}
+        channels = {f"exogenous {name}": values for name, values in self.exogenous.items()}
+        return {name: values for name, values in known.items() if values is not None} | channels
+
+    def _with_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> PricePanel:
+        """Return the panel with other rows, which were checked before."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        values |= {name: rows for name, rows in arrays.items() if name in values}
+        values["exogenous"] = {name: arrays[f"exogenous {name}"] for name in self.exogenous}
+        panel = object.__new__(type(self))
+        panel.__dict__.update(values)
+        return panel
 
     def past(self, t: int) -> PricePanel:
         """Return the panel as it was known at the close of bar ``t``: rows 0 to t, as views.
@@ -297,14 +357,7 @@ class PricePanel(Immutable):
         """
         if not 0 <= t < len(self.timestamps):
             raise ArgumentError(f"t is {t}: give a row in [0, {len(self.timestamps) - 1}]")
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
-        for name in ("timestamps", *BAR_FIELDS, "tradable"):
-            if values[name] is not None:
-                values[name] = values[name][: t + 1]
-        values["exogenous"] = {name: known[: t + 1] for name, known in self.exogenous.items()}
-        panel = object.__new__(type(self))
-        panel.__dict__.update(values)
-        return panel
+        return self._with_arrays({name: rows[: t + 1] for name, rows in self._arrays().items()})
 
     def subset(
         self, rows: slice | npt.NDArray[Any] = slice(None), columns: Sequence[int] | None = None

@@ -16,19 +16,32 @@ from portfolio_env.checks import check_choice, check_number, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.timeline import Timestamps, as_timestamp
+from portfolio_env.market.zones import exchange_days
 from portfolio_env.names import check_keywords
 
 Rate: TypeAlias = float | str | Mapping[str, float]
 """A yearly rate: a fraction, fractions by ISO date, or the path of a CSV file of such.
 
 A CSV file has a column of dates first and one of rates; ``?column=NAME`` after the path names it
-where there are more, and ``&unit=percent`` says that 5 stands for 5 % (without it a column whose
-name holds "pct" or "percent" is in percent, any other in fractions).
+where there are more, and ``&unit=percent`` says that 5 stands for 5 % (``&unit=fraction`` that 0.05
+does). Without a unit a column whose name holds "pct" or "percent" is in percent, and one that is
+called as a central bank calls its series (DGS3MO, DFF, SOFR, ...) and has two decimals; others are
+fractions, unless their numbers may be percent as well: those are refused. Of a Series its ``name``
+is that of the column. Numbers by ISO date are always fractions.
 """
 
 LOWEST, HIGHEST = -1.0, 10.0  # of a single number
 _UNITS = {"fraction": 1.0, "percent": 100.0}
-_PERCENT = ("pct", "percent", "%")
+_WORDS = {"percent": ("pct", "percent", "%"), "fraction": ("fraction", "decimal")}
+_IN_PERCENT = re.compile(  # as FRED, the ECB, the Bank of England and Yahoo call their series
+    r"dgs\d+(mo)?|dtb\d+(wk|mo|yr)?|tb\d+m?s?|gs\d+m?|dff|fedfunds|effr|sofr\w*|dfedtar[ul]?|obfr|"
+    r"iorb|[dm]prime|ecb(dfr|mrr\w*|mlf\w*)|ecbestr\w*|estr|iud\w{4}|ir3tib\w*|ir(st|lt)\w*|"
+    r"\^?(irx|fvx|tnx|tyx)",
+    re.IGNORECASE,
+)
+_PER_BAR = re.compile(r"per_?(day|week|month)")
+_HIGH = 0.2  # a rate above 20 % a year is rather one of 0.2 to 1 percent
+_MANY = 20  # so many rates that are all whole percents are rather percent with two decimals
 _NOTHING = ("", ".", "-", "nan", "na", "n/a", "nd", "null", "none", "#n/a")  # a day without a rate
 _SHORT_DAY = r"\s*(\d{1,2})([./-])(\d{1,2})\2\d{4}\s*"
 
@@ -40,11 +53,11 @@ def checked_rate(name: str, value: Any) -> Rate:
 
     Args:
         name: Name of the rate in a message.
-        value: A ``Rate``, a path, or a Series of fractions over dates.
+        value: A ``Rate``, a path, or a Series over dates, whose name may tell its unit.
 
     Raises:
         ArgumentError: If it is none, has no dates, or a rate lies outside of [-1, 10] (dated ones:
-            [-1, 1], since percent would be taken for fractions otherwise).
+            [-1, 1]), or if a Series may be in percent as well as in fractions.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -55,6 +68,8 @@ def checked_rate(name: str, value: Any) -> Rate:
             f"{name} is a frame of {value.shape[1]} columns: give one of them, whose index is dates"
         )
     if isinstance(value, pd.Series | Mapping):
+        if isinstance(value, pd.Series):
+            value = _as_fractions(name, value)
         dated = _dated(name, value)
         days = pd.DatetimeIndex(dated.index)
         return {when.isoformat(): float(rate) for when, rate in zip(days, dated, strict=True)}
@@ -111,12 +126,13 @@ def _dated(name: str, rates: Any) -> pd.Series[float]:
     numbered = pd.api.types.is_numeric_dtype(series.index)
     if numbered:
         raise ArgumentError(f"{name} has no dates: give a Series whose index holds them")
-    days = _iso_days(name, series.index)
     try:
-        series.index = pd.DatetimeIndex([as_timestamp(when) for when in days])
+        series.index, zoned = _labels(_iso_days(name, series.index))
     except ArgumentError as error:
         raise ArgumentError(f"{name}: {error}") from error
     series = series.sort_index()
+    if zoned:
+        series.index = pd.DatetimeIndex(exchange_days(series.index.to_numpy("M8[ns]"))[0])
     if series.index.has_duplicates:
         first = series.index[series.index.duplicated()][0]
         raise ArgumentError(f"{name} has more than one rate of {first}: leave one")
@@ -127,6 +143,48 @@ def _dated(name: str, rates: Any) -> pd.Series[float]:
             "[-1, 1], 0.05 for 5 % a year; divide percent by 100 (of a CSV file: unit=percent)"
         )
     return series
+
+
+def _labels(days: pd.Index[Any]) -> tuple[pd.DatetimeIndex, bool]:
+    """Return when rates are known, and whether they are instants; days in a zone become dates."""
+    instants = pd.DatetimeIndex([as_timestamp(when) for when in days])
+    stamps = [pd.Timestamp(when) for when in days]
+    if any(stamp.tzinfo is None for stamp in stamps):
+        return instants, False
+    local = pd.DatetimeIndex([stamp.tz_localize(None) for stamp in stamps])
+    if (local == local.normalize()).all() and not local.equals(instants):
+        return local, False
+    return instants, True
+
+
+def _as_fractions(name: str, rates: pd.Series[Any], stated: str | None = None) -> pd.Series[Any]:
+    """Return rates as fractions: by their stated unit, the name of their column, their numbers.
+
+    Raises:
+        ArgumentError: If they may be percent as well as fractions, or are not yearly.
+    """
+    label = "" if rates.name is None else str(rates.name).strip()
+    if _PER_BAR.search(label.casefold()):
+        raise ArgumentError(f"{name}: {label} is no yearly rate by its name: give yearly rates")
+    said = [unit for unit, words in _WORDS.items() if any(w in label.casefold() for w in words)]
+    values = pd.to_numeric(rates, errors="coerce").dropna()
+    if stated is not None or said:
+        return rates / _UNITS[stated or said[0]]
+    largest = values.abs().max() if len(values) else 0.0
+    hundredths = 100 * values
+    whole = bool(((hundredths - hundredths.round()).abs() < 1e-9).all())
+    known = _IN_PERCENT.fullmatch(label) is not None
+    if known and len(values) and (whole or largest > 1):
+        return rates / _UNITS["percent"]
+    many = whole and len(values) > _MANY and values.nunique() > 2
+    if largest <= 1 and (known or largest > _HIGH or many):
+        at = values.index[int(values.abs().argmax())]
+        raise ArgumentError(
+            f"{name} is {largest:g} on {str(at)[:10]}, which may be "
+            f"{100 * largest:g} % or {largest:g} % a year: say unit=percent or unit=fraction "
+            "after the path, or call the Series 'percent' or 'fraction'"
+        )
+    return rates
 
 
 def _iso_days(name: str, days: pd.Index[Any]) -> pd.Index[Any]:
@@ -175,9 +233,9 @@ def _read(name: str, source: str) -> pd.Series[float]:
     column = check_choice(f"column of {name}", options.get("column", columns[0]), columns)
     if pd.notna(pd.to_numeric(column, errors="coerce")) and re.match(r"\d", str(frame.index.name)):
         raise DataError(f"{name}: {path} has no header: write date,rate above its first line")
-    percent = any(word in column.lower() for word in _PERCENT)
-    unit = options.get("unit", "percent" if percent else "fraction")
-    check_choice(f"unit of {name}", unit, _UNITS)
+    unit = options.get("unit")
+    if unit is not None:
+        check_choice(f"unit of {name}", unit, _UNITS)
     values = pd.to_numeric(frame[column], errors="coerce")
     texts = frame[column].astype(str).str.strip()
     wrong = (values.isna() & frame[column].notna() & ~texts.str.lower().isin(_NOTHING)).to_numpy()
@@ -188,6 +246,7 @@ def _read(name: str, source: str) -> pd.Series[float]:
             "number: correct it, or leave it empty (5 % is 0.05, or 5 with unit=percent)"
         )
     try:
-        return _dated(f"{name}: {column} of {path}", values / _UNITS[unit])
+        which = f"{name}: {column} of {path}"
+        return _dated(which, _as_fractions(which, values, unit))
     except ArgumentError as error:
         raise DataError(str(error)) from error

@@ -19,15 +19,17 @@ NO_LIMIT = np.inf
 class PortfolioConstraints:
     """Constraints on holdings and on trading; frozen, validated, JSON-able.
 
-    The asked weights are projected: the ``top_k`` largest targets are kept, then the Euclidean
-    projection onto ``{sum w = 1, min <= w_i <= max, min_cash <= w_0 <= max_cash}`` (exact), then
-    risky weights are scaled towards zero if their gross sum exceeds ``max_leverage`` (longs and
-    shorts alike where cash stays within its bounds), and last the trades are cut short, along the
-    segment from drifted to target weights, where they exceed a turnover limit (purchases by more
-    where a fee would else take cash below its bound). Turnover limits win over the others: a
-    portfolio that the market moved out of its bounds returns only as fast as they allow. Costs are
-    paid after the projection: beside holdings that keep their value, weights may miss a bound by
-    as much as the trade costs, and ``constraint_violation`` says so.
+    The environment projects the weights that are asked for, by agents and whatever else acts in it
+    (baselines place theirs within what they selected before, see ``baselines.selection``): the
+    ``top_k`` largest targets are kept, then the Euclidean projection onto ``{sum w = 1, min <= w_i
+    <= max, min_cash <= w_0 <= max_cash}`` (exact), then risky weights are scaled towards zero if
+    their gross sum exceeds ``max_leverage`` (longs and shorts alike where cash stays within its
+    bounds), and last the trades are cut short, along the segment from drifted to target weights,
+    where they exceed a turnover limit (purchases by more where a fee would else take cash below its
+    bound). Turnover limits win over the others: a portfolio that the market moved out of its bounds
+    returns only as fast as they allow. Costs are paid after the projection: beside holdings that
+    keep their value, weights may miss a bound by as much as the trade costs, and
+    ``constraint_violation`` says so.
 
     Attributes:
         long_only: No short positions.

@@ -87,8 +87,9 @@ class Lanes(NamedTuple):
     assets: NDArray[np.int64]  # (B, N) columns of the market the lane trades
     weights: Float  # (B, N + 1) drifted
     held: Float  # (B, N + 1) right after the last trade
-    growth: Float  # (3, B) value over value before of the last step, the highest value so far, and
-    # the ``rebalancing.money_lost`` of a trade that broke conservation, else 0
+    growth: Float  # (4, B) value over value before of the last step, the highest value so far,
+    # the ``rebalancing.money_lost`` of a trade that broke conservation, else 0, and the share of
+    # the way to its target that the last trade went
     ledger: Float  # (len(LEDGER), B)
     turnovers: Float  # (B, P) ring of the last turnovers, P = 0 without a period limit
     ended: Bool  # (2, B) terminated, truncated
@@ -198,7 +199,7 @@ def _step_lane(
     if not rules.softmax:
         mark_kept(wanted, d, lanes.flags[4])
     value = ledger[VALUE, b]
-    wealth, mu, turnover, carry, growth = value, 1.0, 0.0, 0.0, 1.0
+    wealth, mu, turnover, carry, growth, way = value, 1.0, 0.0, 0.0, 1.0, 1.0
     delisted = lanes.flags[0]
     if rules.next_open:  # what was held overnight decides what there is to trade with
         gross_returns = _columns(
@@ -208,7 +209,7 @@ def _step_lane(
         wealth = value * growth
         delisted = lanes.flags[3]  # none any more
     if wealth > 0.0:
-        mu, turnover, lost = _rebalance(
+        mu, turnover, way, lost = _rebalance(
             b, wanted, wealth, all_tradable, lanes, market, rules, bounds
         )
         gross_returns = _columns(
@@ -236,6 +237,7 @@ def _step_lane(
     peak = max(lanes.growth[1, b], new)
     lanes.growth[0, b] = max(new, floor) / max(value, floor)
     lanes.growth[1, b] = peak
+    lanes.growth[3, b] = way
     ledger[VALUE, b] = new
     ledger[TURNOVER, b] = turnover
     ledger[COST, b] = wealth - invested
@@ -271,8 +273,11 @@ def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) 
 def _rebalance(
     b: int, wanted: Float, wealth: float, all_tradable: bool, lanes: Lanes, market: MarketArrays,
     rules: Any, bounds: Any,
-) -> tuple[float, float, float]:  # fmt: skip
-    """Do steps 1 and 2 of a lane: feasible target, trade; return (mu, turnover, money lost)."""
+) -> tuple[float, float, float, float]:  # fmt: skip
+    """Do steps 1 and 2 of a lane: feasible target, trade; return (mu, turnover, way, money lost).
+
+    The way is the share of that from the drifted weights to the feasible target.
+    """
     row, columns, a, fixed = lanes.clock[0, b], lanes.assets[b], lanes.scratch[1], lanes.flags[2]
     buy = _columns(market.rates[0], columns, rules.sampled, lanes.scratch[2, 1:])
     sell = _columns(market.rates[1], columns, rules.sampled, lanes.scratch[3, 1:])
@@ -288,8 +293,9 @@ def _rebalance(
         limit = min(limit, rules.max_period_turnover - _used_turnover(lanes.turnovers[b], row))
     costs = (buy, sell, impact, rules.fixed_fee / wealth)
     limits = (max(limit, 0.0), bounds.min_cash)
-    mu, turnover = trade_lane(d, a, fixed, free, costs, limits, held)
-    return mu, turnover, money_lost(d, held, lanes.flags[1], costs, mu, turnover)
+    mu, turnover, way = trade_lane(d, a, fixed, free, costs, limits, held)
+    lost = money_lost(d, held, lanes.flags[1], costs, mu, turnover)
+    return mu, turnover, rules.adjustment * way, lost
 
 
 @inlined

@@ -163,8 +163,10 @@ def trade_lane(
     costs: tuple[Float, Float, Float, float],
     limits: tuple[float, float],
     held: Float,
-) -> tuple[float, float]:
-    """Trade from ``d`` towards ``a``; return (mu, turnover) and write the weights after trading.
+) -> tuple[float, float, float]:
+    """Trade from ``d`` towards ``a``; return (mu, turnover, way) and write the weights after it.
+
+    The way is the share of the trade that was made: below 1 where a turnover limit cut it.
 
     A target that is met already but for rounding is no trade, and charged no fee. A trade that
     costs all the wealth there is, frozen shorts counted, ruins the account: mu is 0
@@ -186,7 +188,7 @@ def trade_lane(
     n = fixed.shape[0]
     if free <= 0.0:  # frozen holdings tie up all the wealth: nothing is left to trade with
         held[:] = d
-        return 1.0, 0.0
+        return 1.0, 0.0, 1.0
     if fee > 0.0:
         largest = 0.0
         for i in range(n):
@@ -194,7 +196,7 @@ def trade_lane(
                 largest = max(largest, abs(a[i + 1] - d[i + 1]))
         if largest <= NO_TRADE:
             held[:] = d
-            return 1.0, 0.0
+            return 1.0, 0.0, 1.0
     x = solve_trade(d, a, fixed, free, buy, sell, impact, fee)
     mu = 1.0 - free + free * x
     paid = x > 0.0 and mu > 0.0
@@ -214,13 +216,13 @@ def trade_lane(
             tied += d[i] if stays else 0.0
         if free == 1.0:  # cash pays for what stays, too
             held[0] -= tied * (1.0 - mu) / mu
-        return mu, turnover
+        return mu, turnover, 1.0
     if mu > NO_TRADE:  # more than rounding is tied up
         held[:] = d
-        return 1.0, 0.0
+        return 1.0, 0.0, 1.0
     held[:] = 0.0
     held[0] = 1.0
-    return 0.0, 0.0
+    return 0.0, 0.0, 1.0
 
 
 @kernel
@@ -231,7 +233,7 @@ def trade_part(
     costs: tuple[Float, Float, Float, float],
     part: tuple[float, float, float, float],
     held: Float,
-) -> tuple[float, float]:
+) -> tuple[float, float, float]:
     """Trade a part of the way from ``d`` to ``way a``; arguments and results of ``trade_lane``.
 
     A fee is charged whole for a part of a trade. Where cash would fall below its lower bound, or
@@ -275,12 +277,12 @@ def trade_part(
     mu = 1.0 - spent
     if part[2] <= NO_TRADE or room < -CASH_ROUNDING or mu <= 0.0:
         held[:] = d
-        return 1.0, 0.0
+        return 1.0, 0.0, 0.0
     held[0] = d[0] - net - spent
     for i in range(held.shape[0]):
         held[i] /= mu
     held[0] = max(held[0], least)  # only rounding differs between them
-    return mu, turnover if fits < 1.0 else cut * part[1]
+    return mu, turnover if fits < 1.0 else cut * part[1], cut * fits
 
 
 @inlined

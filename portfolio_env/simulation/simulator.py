@@ -163,7 +163,7 @@ class Simulator:
             assets=np.tile(np.arange(n), (b, 1)),
             weights=np.zeros((b, n + 1)),
             held=np.zeros((b, n + 1)),
-            growth=np.zeros((3, b)),
+            growth=np.zeros((4, b)),
             ledger=np.zeros((len(dynamics.LEDGER), b)),
             turnovers=np.zeros((b, period)),
             ended=np.zeros((2, b), np.bool_),
@@ -225,6 +225,33 @@ class Simulator:
         """Flags (B, N): whether each asset traded in bar t."""
         return self.market.tradable[self.t[:, None], self.assets]
 
+    @property
+    def ways(self) -> Float:
+        """Share (B,) of the way to its target that the last trade went, see ``limited``."""
+        return self.lanes.growth[3]
+
+    @property
+    def limited(self) -> bool:
+        """Return whether a trade may stop short: a turnover limit, or ``adjustment`` below 1."""
+        names = ("max_turnover", "max_period_turnover")
+        limits = min(self.rules[name][0] for name in names)
+        return bool(limits < NO_LIMIT or self.rules["adjustment"][0] < 1)
+
+    def moved(self, weights: Float) -> Float:
+        """Return (B, N + 1) what weights held right after the last trade are at the last close."""
+        out, arrays = np.array(weights), self.arrays
+        for lane, row in enumerate(np.maximum(self.t - 1, 0).tolist()):
+            columns, interest = self.assets[lane], arrays.interest[row].tolist()
+            dynamics.drift_lane(
+                weights[lane],
+                arrays.after[row, columns],
+                arrays.delisted[row, columns],
+                self.costs.delisting_haircut,
+                tuple(interest),
+                out[lane],
+            )
+        return out
+
     # ---- running
 
     def reset(
@@ -262,7 +289,7 @@ class Simulator:
                 state.assets[lane] = episodes.draw_assets(start, generator(lane))
         held = self._start_weights(weights, which)
         state.weights[which] = state.held[which] = held
-        state.growth[:, which] = [[1.0], [self.initial_value], [0.0]]
+        state.growth[:, which] = [[1.0], [self.initial_value], [0.0], [1.0]]
         state.turnovers[which] = 0.0
         state.ended[:, which] = False
         fresh = np.zeros((len(dynamics.LEDGER), len(which)))

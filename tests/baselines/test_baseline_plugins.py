@@ -120,7 +120,8 @@ def test_by_name_and_themselves(mine):
 def test_functions_keep_to_constraints(mine):
     limits = pe.PortfolioConstraints(max_weight=0.4)
     greedy = make_baseline(lambda past: np.eye(1, 5, 2)[0], MARKET, constraints=limits)
-    assert greedy.predict_weights(100).max() == pytest.approx(0.4)
+    held = greedy.predict_weights(100)
+    assert held["cash"] == pytest.approx(0.6) and held.iloc[1:].max() == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(

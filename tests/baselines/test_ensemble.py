@@ -206,3 +206,11 @@ def test_ensembles_are_pickled_and_bad_ones_refused():
         ensemble.predict(batch)
     with pytest.raises(ArgumentError, match="without universe="):
         ensemble.predict(batch | {"t": np.array([[3]]), "assets": np.arange(4)[None]})
+
+
+def test_a_member_with_a_pace_is_carried_on_to_its_target():
+    held = Ensemble(MARKET, members=("buy_and_hold",), paces={"buy_and_hold": 0.2})
+    result = backtest(held, environment(costs={"commission_bps": 0}))
+    assert result.held[:4, 0] == pytest.approx(0.8 ** np.arange(1, 5), abs=0.02)
+    assert result.held[65:, 0].max() < 1e-5
+    assert (result.turnovers[65:] == 0).all()

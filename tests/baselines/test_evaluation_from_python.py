@@ -4,6 +4,7 @@ import json
 from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 from gymnasium.wrappers import TimeLimit
 from helpers.small_runs import made_run
@@ -13,7 +14,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import portfolio_env as pe
 from agents import load_run, make_agent, make_sb3_vec_env, policy_for
 from agents.direct.agent import DirectAgent
-from baselines import PortfolioModel, evaluate, make_baseline
+from baselines import Ensemble, PortfolioModel, evaluate, make_baseline
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import TrainedAgent, backtest, write_evaluation
 from portfolio_env.files.atomic import read_json
@@ -249,3 +250,51 @@ def test_wrappers_of_gymnasium_are_seen_through():
     found = evaluate({"ppo": agent}, MARKET, **FEW).comparison
     own = pe.PortfolioEnv(MARKET, observation="flat", window=2, start=300)
     assert same(found.results["ppo"], backtest(agent, own))
+
+
+def test_who_was_left_out_and_who_hardly_traded_is_said_everywhere(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    days = pd.bdate_range("2020-01-01", periods=420)
+    close = pd.DataFrame(np.exp(rng.normal(0, 0.01, (420, 3)).cumsum(0)), days, list("ABC"))
+    close.iloc[:280, 0] = np.nan  # listed late for a window of 60 from row 300 on
+    market = pe.load_market(close, features="none")
+
+    def timid(past):
+        return np.array([0.95, 0.0, 0.05, 0.0])
+
+    strategies = {"calm": make_baseline("inverse_volatility", market), "timid": timid}
+    found = evaluate(strategies, market, start=300, n_resamples=40, folder=tmp_path)
+    (row,) = found.left_out.to_dict(orient="records")
+    assert row == {
+        "asset": "A",
+        "reason": "has no price from 60 bars before",
+        "strategies": ["calm"],
+        "first": str(days[300])[:10],
+        "last": str(days[339])[:10],
+        "decisions": 40,
+    }
+    calm = found.comparison.results["calm"]
+    assert next(iter(calm.left_out)) == str(np.datetime64(days[300], "ns"))
+    assert calm.held[39, 1] == 0 < calm.held[40, 1]
+    found.print()
+    said = capsys.readouterr().out.replace("\n", " ")
+    assert "Left out of decisions, though tradable: A (by calm)" in said
+    assert "It held 95 % cash on average." in said
+    assert found.comparison.table.loc["timid", "remark"] == "95 % cash on average"
+    write_evaluation(found)
+    assert read_json(found.folder / "metrics.json")["left_out"] == [row]
+    page = (found.folder / "report.html").read_text()
+    assert "has no price from 60 bars before" in page and "95 % cash on average" in page
+
+
+def test_members_of_an_ensemble_tell_whom_they_left_out():
+    late = MARKET.panel
+    close = np.array(late.close)
+    close[:250, 0] = np.nan
+    prices = pd.DataFrame(close, late.timestamps, list(late.assets))
+    market = pe.load_market(prices, features="none")
+    mix = Ensemble(market, members=["inverse_volatility", "momentum"])
+    env = pe.PortfolioEnv(market, observation="index", action="weights", start=300, end=305)
+    left_out = backtest(mix, env).left_out
+    reason = "has no price from 60 bars before"
+    assert {tuple(each.items()) for each in left_out.values()} == {((late.assets[0], reason),)}

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from portfolio_env import DataError, Market, load_market
 from portfolio_env.files.archive import read_arrays, write_arrays
-from portfolio_env.market.market import GrowableArray
+from portfolio_env.market.growing import GrowableArray
 
 
 @given(

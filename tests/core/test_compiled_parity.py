@@ -119,7 +119,7 @@ class Step:
             assets=np.tile(np.arange(n), (LANES, 1)),
             weights=weights,
             held=weights.copy(),
-            growth=np.array([np.ones(LANES), np.full(LANES, 1e4), np.zeros(LANES)]),
+            growth=np.array([[1.0], [1e4], [0.0], [1.0]]).repeat(LANES, axis=1),
             ledger=ledger,
             turnovers=rng.uniform(0, 0.4, (LANES, period)),
             ended=np.zeros((2, LANES), np.bool_),

@@ -168,6 +168,8 @@ def test_converts_to_a_market(server, tmp_path):
 def test_report_writes_the_page(monkeypatch, tmp_path, capsys):
     from portfolio_env.data.reports import exploration
 
-    monkeypatch.setattr(exploration, "write_report", lambda source, out: out / f"{source}.html")
+    monkeypatch.setattr(
+        exploration, "write_report", lambda source, out, **_: out / f"{source}.html"
+    )
     assert main(["report", "sp500", "--out", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'sp500.html'}\n"

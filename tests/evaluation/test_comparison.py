@@ -1,5 +1,6 @@
 """The table is ranked truly, says how sure it is, and its sentences say what the numbers do."""
 
+import itertools
 import json
 import re
 
@@ -21,6 +22,7 @@ from portfolio_env.evaluation.statistics import (
     deflated_sharpe_ratio,
     growth_difference_test,
     resample_measures,
+    sharpe_difference,
 )
 from portfolio_env.evaluation.summary import gate_sentence, overall, sentence, text_table
 
@@ -124,21 +126,75 @@ def test_test_of_the_best_and_set_of_the_best():
     assert inside["twin"] == inside["equal_weight"]
 
 
-def test_verbs_follow_the_interval():
-    verbs = {1: ", taken alone, beats equal weight", 0: " does not beat", -1: " falls behind"}
+def test_verbs_follow_the_intervals():
+    """Of growth and of Sharpe ratios: what beats does so in both."""
+    verbs = {
+        (1, 1): ", taken alone, beats equal weight: ",
+        (1, 0): ", taken alone, outgrows equal weight, but is not shown to beat it at equal risk: ",
+        (0, 1): ", taken alone, beats equal weight at equal risk: ",
+        (0, 0): " does not beat equal weight: ",
+        (-1, 0): " falls behind equal weight: ",
+        (-1, -1): " falls behind equal weight: ",
+    }
     seen = set()
-    for seed in range(12):
-        own = account(MARKET + noise(seed + 10, mean=(seed % 3 - 1) * 0.0012) / 2)
+    shapes = ((-0.0012, 1), (0, 1), (0.0012, 1), (0.002, 2.5), (0.0002, 0.6))
+    for (mean, risk), seed in itertools.product(shapes, range(3)):
+        own = account(risk * MARKET + noise(seed + 10, mean=mean) / 2)
         results = {"own": own, "equal_weight": RESULTS["equal_weight"]}
         found = compare(results, **FEW)
-        interval = growth_difference(own.log_returns, MARKET, DAYS, **FEW)
-        sign = (interval.low > 0) - (interval.high < 0)
-        seen.add(sign)
+        year, few = found.results["own"].periods_per_year, FEW
+        growth = growth_difference(own.log_returns, MARKET, year, **few)
+        sharpe = sharpe_difference(own.returns, results["equal_weight"].returns, year, **few)
+        signs = tuple((each.low > 0) - (each.high < 0) for each in (growth, sharpe))
+        seen.add(signs)
         said = sentence(found, "own")
-        assert said.startswith("own" + verbs[sign])
-        numbers = [float(text) for text in re.findall(r"[+-]\d+\.\d", said)]
-        assert numbers == pytest.approx([100 * part for part in interval[:3]], abs=0.051)
-    assert seen == {-1, 0, 1}
+        assert said.startswith("own" + verbs[signs])
+        numbers = {float(text) for text in re.findall(r"[+-]\d+\.\d+", said)}
+        parts = [*(100 * np.array(growth[:3])).round(1), *np.round(sharpe[:3], 2)]
+        assert numbers == {float(f"{part:.2f}") for part in parts}
+    assert {(1, 1), (0, 1), (0, 0), (-1, -1)} <= seen
+
+
+def levered(excess, factor, cost=0.0):
+    return account(np.log1p(factor * np.expm1(excess) - cost))
+
+
+def test_a_levered_benchmark_does_not_beat_it_and_a_better_account_of_less_risk_does():
+    """On a market that rises, where leverage outgrows; with the costs of borrowing or without."""
+    market = noise(4, 0.0015, 1500)
+    results = {
+        "levered": levered(market, 2.0),
+        "levered_at_a_cost": levered(market, 2.0, cost=1e-5),
+        "careful": levered(market + noise(5, 0.001, 1500) / 4, 0.5),
+        "equal_weight": levered(market, 1.0),
+    }
+    found = compare(results, **FEW)
+    for name in ("levered", "levered_at_a_cost"):
+        assert found.table.loc[name, "growth_difference_low"] > 0
+        said = f"{name}, taken alone, outgrows equal weight, but is not shown to beat it"
+        assert sentence(found, name).startswith(said)
+        assert found.table.loc[name, "sharpe_difference"] == pytest.approx(0, abs=0.05)
+        assert found.table.loc[name, "equal_risk_difference"] == pytest.approx(0, abs=0.01)
+    assert found.table.loc["careful", "growth_difference"] < 0
+    assert "beats equal weight at equal risk" in sentence(found, "careful")
+    for judge, best in (("growth", "levered"), ("sharpe", "careful"), ("equal_risk", "careful")):
+        judged = compare(results, judge=judge, **FEW)
+        assert judged.superiority.best == best and judged.superiority.p_value < 0.05
+        assert overall(judged).startswith(best)
+        column = comparison.DIFFERENCES[judge]
+        assert judged.superiority.estimate == pytest.approx(judged.table.loc[best, column])
+
+
+def test_at_equal_risk_accounts_without_risk_are_not_judged():
+    still = account(np.full(K, 1e-4))
+    results = {"still": still, "own": RESULTS["worse"], "equal_weight": account(MARKET)}
+    for judge in ("sharpe", "equal_risk"):
+        found = compare(results, judge=judge, **FEW)
+        assert found.superiority.best == "own"
+        assert np.isnan(found.table.loc["still", "in_confidence_set"])
+        assert np.isnan(found.table.loc["still", "sharpe_difference"])
+    with pytest.raises(ArgumentError, match="judge"):
+        compare(results, judge="luck", **FEW)
 
 
 def test_sentences_of_special_cases():
@@ -177,10 +233,10 @@ def test_the_best_is_not_said_to_beat_because_another_one_does():
     found = compare(results, **FEW)
     assert found.superiority.best == "wild" and found.superiority.p_value < 0.01
     assert "wild does not beat" in sentence(found, "wild")
-    assert "steady, taken alone, beats" in sentence(found, "steady")
+    assert "steady, taken alone, beats equal weight: " in sentence(found, "steady")
     said = "At least one of 2 strategies significantly outperforms equal weight (p = 0.0"
     assert overall(found).startswith(said)
-    assert "but for wild, which grew most, this is not significant" in overall(found)
+    assert "but for wild, the first of them, this is not significant" in overall(found)
 
 
 def test_what_never_held_anything_is_told_from_skill():
@@ -190,7 +246,7 @@ def test_what_never_held_anything_is_told_from_skill():
     found = compare({"hrp": idle, "equal_weight": account(MARKET - 0.004)}, **FEW)
     assert found.table.loc["hrp", "remark"] == "never invested"
     said = sentence(found, "hrp")
-    assert ", taken alone, beats" in said and said.endswith(" It never invested.")
+    assert ", taken alone, outgrows" in said and said.endswith(" It never invested.")
 
 
 def test_text_table_shows_the_numbers():
@@ -222,7 +278,7 @@ def test_few_periods_leave_nothing_to_be_sure_of(steps):
     bounds = [name for name in found.table if name.endswith(("_low", "_high"))]
     assert found.table.loc["own", bounds].isna().all() == (steps < 10)
     said = sentence(found, "own")
-    assert ("beats equal weight" in said) == (steps >= 10)
+    assert (", taken alone, " in said) == (steps >= 10)
     if steps < 10:
         assert said.endswith(f"+25.2 % a year, over {steps} periods, too few for an interval.")
         assert f"{steps} periods are too few for intervals" in found.notes[0]

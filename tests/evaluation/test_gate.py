@@ -14,7 +14,9 @@ from portfolio_env.evaluation import (
     gate_decision,
     passes_gate,
 )
+from portfolio_env.evaluation.comparison import DIFFERENCES
 from portfolio_env.evaluation.statistics.bootstrap import resampled
+from portfolio_env.evaluation.summary import gate_sentence
 
 DAYS = 252
 
@@ -126,6 +128,26 @@ def test_decision_on_two_backtests():
     assert gate_decision(ruined(60), account(np.zeros(200))) == ruin
     with pytest.raises(ArgumentError, match="different dates"):
         gate_decision(account(market, start="2021-01-01"), benchmark)
+
+
+def test_at_equal_risk_leverage_does_not_pass_and_a_better_account_of_less_risk_does():
+    generator = np.random.default_rng(5)
+    market = generator.normal(0.0012, 0.01, 1500)
+    benchmark, levered = account(market), account(np.log1p(2 * np.expm1(market) - 2e-5))
+    better = market + generator.normal(0.0012, 0.003, 1500)
+    careful = account(np.log1p(0.5 * np.expm1(better)))
+    passed = {judge: gate_decision(levered, benchmark, judge).passed for judge in DIFFERENCES}
+    assert passed == {"growth": True, "sharpe": False, "equal_risk": False}
+    passed = {judge: gate_decision(careful, benchmark, judge).passed for judge in DIFFERENCES}
+    assert passed == {"growth": False, "sharpe": True, "equal_risk": True}
+    found = gate_decision(careful, benchmark, "sharpe")
+    assert found.low < found.estimate and found.p_value < 0.05
+    assert "Sharpe difference +" in gate_sentence("own", found)
+    assert not gate_decision(account(np.zeros(1500)), benchmark, "sharpe").passed  # without risk
+    assert not gate_decision(account(better[:9]), account(market[:9]), "sharpe").passed
+    assert not gate_decision(ruined(60), benchmark, "equal_risk").passed
+    with pytest.raises(ArgumentError, match="judge"):
+        gate_decision(levered, benchmark, "luck")
 
 
 OPEN = GateDecision(passed=True, estimate=0.1, low=0.01, p_value=0.01)

@@ -18,6 +18,7 @@ TEXTS = pd.DataFrame(
         "turnover": ["25.5", "2.9", "9.9"],
         "cost %": ["2.55", "0.29", "0.99"],
         "vs equal weight %": ["+2.1 [-10.8, +13.6]", "", ""],
+        "Sharpe vs": ["-0.19 [-0.71, +0.33]", "", ""],
         "p": ["0.740", "", ""],
         "deflated": ["0.97", "0.99", ""],
         "set": ["yes", "yes", ""],
@@ -25,7 +26,7 @@ TEXTS = pd.DataFrame(
     },
     index=["direct", "equal_weight", "best_constant_rebalanced"],
 )
-WIDTHS = range(64, 200, 7)
+WIDTHS = range(64, 228, 7)
 
 
 def test_the_width_is_that_of_rich():

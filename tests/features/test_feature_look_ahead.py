@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from portfolio_env import DataError, load_market
 from portfolio_env.features import PRESETS, FeaturePipeline, select
 from portfolio_env.features.bars import Bars
+from portfolio_env.features.own_rows import first_row
 from portfolio_env.features.pipeline import _values
 from portfolio_env.features.registry import ALL
 
@@ -90,7 +91,8 @@ def test_what_a_feature_declares_to_remember_gives_its_value(frequency):
         if feature.memory == ALL:
             continue
         for t in (2000, 3333, 4499):
-            first = max(0, t - feature.memory)
+            past = panel.past(t)
+            first = first_row(np.isfinite(past.close), past.tradable, t, feature.memory)
             tail = _values(feature, Bars(panel.subset(slice(first, t + 1))))[-1]
             np.testing.assert_array_equal(np.isnan(tail), np.isnan(expected[t]), feature.name)
             scale = np.maximum(1, np.abs(expected[t]))

@@ -22,7 +22,7 @@ def test_everything_is_known_but_what_cannot_be(market: Market) -> None:
     old = np.cumsum(market.tradable, axis=0) > market.warmup + 30
     settled = market.tradable & old
     assert settled.sum() > 0.6 * settled.size
-    # what is still missing then are windows with a silent bar, and what a gap started anew
+    # what is still missing then are windows with a silent bar
     assert (known[settled] == 1).mean() > 0.97
     assert not market.features[~market.tradable].any()
 

@@ -68,6 +68,8 @@ def expected(feature, panel, reference=None):
     frequency = {252: "B", 365: "D", 8760: "h"}[panel.periods_per_year]
 
     def values(asset):
+        if not timeframe and INDICATORS[stem].per_asset:
+            return asset.by_itself(lambda own: EXPECTED[stem](own, *window))
         if not timeframe:
             return EXPECTED[stem](asset, *window)
         options = (timeframe, LENGTH[frequency], frequency == "B")

@@ -95,7 +95,8 @@ def test_a_dated_rate_is_earned_from_the_bar_that_knows_it():
 def test_a_later_rate_changes_nothing_before_its_bar(row, rate, seed):
     rng = np.random.default_rng(seed)
     market = market_at(rng.integers(1, 5 * DAY, 30).cumsum(), seed)
-    dated = pd.Series(rng.uniform(-0.2, 0.2, 30), pd.DatetimeIndex(market.timestamps))
+    stamps = pd.DatetimeIndex(market.timestamps)
+    dated = pd.Series(rng.uniform(-0.2, 0.2, 30), stamps, name="fraction")
     changed = dated.copy()
     changed.iloc[row:] = rate
     one, other = (

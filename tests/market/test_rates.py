@@ -54,3 +54,67 @@ def test_a_frame_is_no_rate():
 def test_a_text_that_may_be_several_dates_is_no_date(text):
     with pytest.raises(ArgumentError, match="is not a date: give a row number, an ISO date"):
         as_timestamp(text)
+
+
+QUARTER = pd.date_range("2021-01-01", periods=60)
+LOW = pd.Series(np.arange(60) % 9 * 0.01 + 0.01, QUARTER)  # 0.01 % to 0.09 %, as in 2021
+
+
+@pytest.mark.parametrize(
+    "values", [LOW, pd.Series(0.25, QUARTER), pd.Series([0.123, 0.456], QUARTER[:2])]
+)
+def test_percents_below_one_are_never_taken_for_fractions(write, values):
+    path = write("date,rate", *(f"{day:%Y-%m-%d},{rate}" for day, rate in values.items()))
+    mend = "may be .* %.*unit=percent or unit=fraction .*'percent' or 'fraction'"
+    with pytest.raises(DataError, match=mend):
+        rates_at("cash", str(path), BARS)
+    with pytest.raises(ArgumentError, match=mend):
+        checked_rate("cash", values)
+    for unit, factor in (("percent", 0.01), ("fraction", 1)):
+        bars = values.index.to_numpy()
+        expected = values.to_numpy() * factor
+        found = rates_at("cash", f"{path}?unit={unit}", bars)
+        np.testing.assert_allclose(found, expected, rtol=1e-15)
+        again = checked_rate("cash", checked_rate("cash", values.rename(unit)))
+        np.testing.assert_allclose(rates_at("cash", again, bars), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("label", ["DGS3MO", "DFF", "SOFR", "FEDFUNDS", "^IRX", "TB3MS"])
+def test_series_of_central_banks_are_in_percent(write, label):
+    path = write(f"DATE,{label}", *(f"{day:%Y-%m-%d},{rate}" for day, rate in LOW.items()))
+    bars = LOW.index.to_numpy()
+    np.testing.assert_array_equal(rates_at("cash", str(path), bars), LOW / 100)
+    mapping = checked_rate("cash", LOW.rename(label))
+    np.testing.assert_array_equal(rates_at("cash", mapping, bars), LOW / 100)
+
+
+@pytest.mark.parametrize("values", [[0.0525, 0.0533], [0.05] * 40, [0.01, 0.02], [0.0] * 40])
+def test_plain_fractions_stay_fractions(values):
+    dated = pd.Series(values, pd.date_range("2021-01-01", periods=len(values)))
+    assert list(checked_rate("cash", dated).values()) == values
+
+
+def test_a_rate_of_each_day_is_no_yearly_one():
+    with pytest.raises(ArgumentError, match="rf_pct_per_day is no yearly rate"):
+        checked_rate("cash", pd.Series([0.003], ["2021-01-04"], name="rf_pct_per_day"))
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Europe/London", "Asia/Tokyo", "UTC"])
+@pytest.mark.parametrize("in_utc", [False, True])
+def test_a_rate_of_a_day_is_known_on_that_day_in_every_zone(zone, in_utc):
+    days = pd.bdate_range("2021-03-01", "2021-04-30")
+    rates = pd.Series(np.linspace(0.001, 0.05, len(days)), days, name="fraction")
+    zoned = rates.tz_localize(zone)
+    found = rates_at("cash", checked_rate("cash", zoned.tz_convert("UTC") if in_utc else zoned),
+                     days.to_numpy())  # fmt: skip
+    np.testing.assert_array_equal(found, rates)
+
+
+def test_a_file_with_offsets_on_both_sides_of_a_clock_change_keeps_its_days(write):
+    days = pd.bdate_range("2021-03-10", "2021-03-17")
+    stamps = [day.isoformat() for day in days.tz_localize("America/New_York")]
+    rates = np.linspace(0.001, 0.05, len(days))
+    path = write(
+        "date,fraction", *(f"{day},{rate}" for day, rate in zip(stamps, rates, strict=True))
+    )
+    np.testing.assert_array_equal(rates_at("cash", str(path), days.to_numpy()), rates)

@@ -59,7 +59,7 @@ def random_trade(seed: int) -> Trade:
 def made(trade: Trade) -> tuple[float, float, np.ndarray]:
     """Wealth left, turnover and held weights, by the package."""
     held = np.full(len(trade.d), np.nan)
-    mu, turnover = trade_lane(*trade[:6], held)
+    mu, turnover, _ = trade_lane(*trade[:6], held)
     return mu, turnover, held
 
 
@@ -84,6 +84,21 @@ def check(trade: Trade) -> None:
     assert turnover <= trade.limits[0] + 1.1e-12, trade
     lost = money_lost(trade.d, held, trade.fixed, trade.costs, mu, turnover)
     assert lost < 1e-12, trade
+    check_way(trade)
+
+
+def check_way(trade: Trade) -> None:
+    """The way is whole unless the turnover limit cuts the trade, and is its share then."""
+    held, whole = np.full((2, len(trade.d)), np.nan)
+    _, turnover, way = trade_lane(*trade[:6], held)
+    free = trade._replace(limits=(np.inf, trade.limits[1]))
+    _, asked, all_of_it = trade_lane(*free[:6], whole)
+    assert all_of_it == 1.0, trade
+    if 0 < asked <= trade.limits[0]:
+        assert way == 1.0 and (held == whole).all(), trade
+    elif asked > trade.limits[0] + 1e-12 and turnover > 0:
+        assert 0 <= way < 1 and way <= trade.limits[0] / asked + 1e-12, trade
+        assert turnover >= way * asked - 1e-12, trade
 
 
 @given(st.integers(0, 2**32 - 1))

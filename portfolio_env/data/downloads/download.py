@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from portfolio_env.data.downloads.client import Client
 from portfolio_env.data.downloads.paging import HORIZON, Page, Pager
 from portfolio_env.data.downloads.store import (
+    Range,
     Series,
     add_candles,
     milliseconds,
@@ -19,6 +21,9 @@ from portfolio_env.data.downloads.store import (
     uncovered,
 )
 from portfolio_env.errors import PortfolioError
+
+BELIEVED = 1000
+"""Number of candles back to which missing ones are asked for again by an update."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +124,8 @@ def download(
         options: Options of the download.
         symbol: One of the exchange's, or not (the report then says so).
         start: When the first candle opens, ms; None continues the series where it ends, and asks
-            again for what it lacks of the 30 days before.
+            again for what it lacks of the 30 days before, also where the exchange had no candle (of
+            the last ``BELIEVED`` candles at most).
         end: All open before it, ms.
     """
     report = SeriesReport(client.name, symbol, options.timeframe)
@@ -129,13 +135,15 @@ def download(
         writer = Writer(options, open_series(options.store, client.name, symbol, options.timeframe))
     except PortfolioError as error:
         return replace(report, error=str(error))
-    if start is None:
-        covered = writer.series.covered
-        start = max(covered[0][0], covered[-1][1] - HORIZON) if covered else end
+    parts = uncovered(writer.series.covered, end if start is None else start, end)
+    if start is None and (covered := writer.series.covered):
+        start = max(covered[0][0], covered[-1][1] - HORIZON)
+        parts = _doubted(writer.series, client.window(symbol))
+        parts = sorted([*parts, *uncovered(covered, start, end)])
     problem = None
     try:
         try:
-            problem = _complete(client, options, writer, start, end)
+            problem = _complete(client, options, writer, parts)
         finally:
             writer.flush()
     except PortfolioError as error:
@@ -168,14 +176,32 @@ def download(
     )
 
 
+def _doubted(series: Series, window: int) -> list[Range]:
+    """Return the recent ranges in which candles are missing that may have come since.
+
+    Each from the candle before to the one after, so that one answer tells; those that one page can
+    hold are asked for together.
+    """
+    step, times = milliseconds(series.timeframe), series.times
+    oldest = series.covered[-1][1] - min(HORIZON, BELIEVED * step)
+    at = np.flatnonzero((np.diff(times) > 1.5 * step) & (times[1:] > oldest))
+    parts: list[Range] = []
+    for low, high in zip(times[at].tolist(), times[at + 1].tolist(), strict=True):
+        if not any(start <= low and high < end for start, end in series.covered):
+            continue  # it is asked for anyway
+        if parts and high - parts[-1][0] < window * step:
+            low = parts.pop()[0]
+        parts.append((low, high + step))
+    return parts
+
+
 def _complete(
-    client: Client, options: DownloadOptions, writer: Writer, start: int, end: int
+    client: Client, options: DownloadOptions, writer: Writer, parts: Sequence[Range]
 ) -> str | None:
-    """Download the parts of [start, end) that a series does not cover; return what is withheld."""
+    """Download the parts of a range that a series lacks; return what is withheld."""
     from tqdm import tqdm
 
     symbol, step = writer.series.symbol, milliseconds(options.timeframe)
-    parts = uncovered(writer.series.covered, start, end)
     problems = []
     total = sum(high - low for low, high in parts) // step
     with tqdm(

@@ -99,6 +99,9 @@ def update(
 ) -> list[SeriesReport]:
     """Continue stored series to the present, each from its end.
 
+    What a series lacks of the 30 days before its end is asked for again: candles that came without
+    a number, and, of the last 1,000 candles, those that the exchange did not have.
+
     Args:
         store: The folder.
         exchange: Only those of this exchange, an id or an exchange object of ccxt.

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from portfolio_env.data.actions import Actions
+from portfolio_env.data.adjust import Adjust
 from portfolio_env.data.bars import panel_from_frame
 from portfolio_env.data.load import Source, long_frame, resolved
 from portfolio_env.data.repair import Repair
@@ -65,6 +67,8 @@ def write_report(
     out: str | os.PathLike[str],
     *,
     repair: Repair | Mapping[str, Any] | None = None,
+    adjust: Adjust = "auto",
+    actions: Actions | None = None,
     start: str | date | np.datetime64 | None = None,
     end: str | date | np.datetime64 | None = None,
     reference: str | None = None,
@@ -79,6 +83,8 @@ def write_report(
         source: A name that ``load_market`` knows, a path, a long frame, a panel or a market.
         out: The folder to write to.
         repair: Repairs to apply first; the page lists those done.
+        adjust: Kind of prices of a file or frame, as for ``load_market``.
+        actions: Splits and dividends to adjust for, as for ``load_market``.
         start: Bars before this date are left out.
         end: Bars from this date on are left out, e.g. those after the training range.
         reference: The asset with which the others are compared; the first one by default.
@@ -91,7 +97,7 @@ def write_report(
         DataError: If there are no bars.
         PortfolioError: If matplotlib or scipy is not installed.
     """
-    bars = resolved(source)
+    bars = resolved(source, adjust, actions)
     frame, record = repaired(_between(long_frame(bars), start, end), repair)
     per_year = bars.periods_per_year if isinstance(bars, PricePanel) else None
     report = quality(frame, periods_per_year=per_year)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 WARNINGS = ("gaps", "zero_volume", "stale", "jumps", "splits", "ends_early")
 """What may be true of a market, and should be looked at."""
 
+_REPAIRS: dict[str, tuple[str, Any]] = {
+    "disorder": ("sort", True),
+    **dict.fromkeys(("missing", "non_positive", "impossible"), ("drop_faulty", True)),
+    "duplicates": ("drop_duplicates", "first"),
+}
 _LISTED = 50  # events of a kind and asset written to JSON, the largest ones
 
 
@@ -89,6 +95,15 @@ class QualityReport:
         """Return the findings that may be genuine and deserve a look."""
         return tuple(finding for finding in self.findings if finding.severity == "warning")
 
+    @property
+    def repairs(self) -> dict[str, Any]:
+        """Return the repairs that remove the faults, as ``load_market(repair=...)`` takes them.
+
+        Gaps need none: features and models take the bars that exist.
+        """
+        kinds = {finding.kind for finding in self.faults}
+        return {name: value for kind, (name, value) in _REPAIRS.items() if kind in kinds}
+
     def check(self, *, refuse: Collection[str] = ()) -> Self:
         """Return the report itself if it has no faults.
 
@@ -104,7 +119,10 @@ class QualityReport:
         bad = [f for f in self.findings if f.severity == "fault" or f.kind in refuse]
         if bad:
             lines = [f"{finding.symbol}: {finding.text}" for finding in bad]
-            raise DataError("\n".join([*lines, "correct the source, or repair it with `Repair`"]))
+            fix = "correct the source"
+            if self.repairs:
+                fix += f", or load it with {repair_text(self.repairs)}"
+            raise DataError("\n".join([*lines, fix]))
         return self
 
     def table(self) -> pd.DataFrame:
@@ -116,6 +134,8 @@ class QualityReport:
         lines = [f"{name.replace('_', ' ')}: {value}" for name, value in self.overall.items()]
         table = self.table().to_string(float_format="{:,.6g}".format)
         found = [f"{f.severity}: {f.symbol}: {f.text}" for f in self.findings]
+        if self.repairs:
+            found.append(f"The faults are removed by {repair_text(self.repairs)}.")
         return "\n".join([*lines, "", table, "", *(found or ["no faults, no warnings"])])
 
     def to_dict(self) -> dict[str, Any]:
@@ -157,13 +177,14 @@ def quality(
     """Check every bar of a source.
 
     The columns of the table, per asset: rows; first, last; gaps, missing_bars (that other assets
-    have within the asset's life), missing_regular (against the median spacing of all dates, where
-    the market never closes), longest_gap (in bars, the larger of both counts); duplicates (rows
-    beyond the first of a date), disorder (rows dated before the symbol's previous one), missing
-    (rows that lack a field), non_positive, impossible (rows that break the other rules of
-    ``bar_faults``), zero_volume; stale_runs, longest_stale (bars with one close); jumps,
-    largest_jump (log return of most sigmas); min_price, max_price, last_price (of closes);
-    ends_early (before the last date of all).
+    have within the asset's life while its own market is open, see ``PricePanel.sessions``),
+    missing_regular (against the median spacing of all dates, where neither market nor asset ever
+    closes), longest_gap (in bars, the larger of both counts); duplicates (rows beyond the first of
+    a date), disorder (rows dated before the symbol's previous one), missing (rows that lack a
+    field), non_positive, impossible (rows that break the other rules of ``bar_faults``),
+    zero_volume; stale_runs, longest_stale (bars with one close); jumps, largest_jump (log return of
+    most sigmas); min_price, max_price, last_price (of closes); ends_early (before the last date at
+    which its market may be open).
 
     Gaps, stale runs and jumps are those of the rows in order of time, the first of each date. Jumps
     are measured in robust standard deviations of all log returns of the asset: 1.4826 times their
@@ -320,6 +341,11 @@ def _plain(value: Any) -> Any:
 
 def _text(when: pd.Timestamp) -> str:
     return time_text(when.to_datetime64())
+
+
+def repair_text(repairs: dict[str, Any]) -> str:
+    """Return how repairs are asked for, in Python and on the command line."""
+    return f"repair={repairs}, or --data.repair '{json.dumps(repairs)}' of train.py and evaluate.py"
 
 
 _HALF = 0.34  # half the height of an asset's lane; lanes are 1 apart

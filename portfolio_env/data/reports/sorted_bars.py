@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, bar_faults
+from portfolio_env.market.sessions import open_and_closed
 from portfolio_env.market.timeline import Timestamps, bar_spacing, periods_per_year
 
 IntArray = npt.NDArray[np.intp]
@@ -83,6 +84,33 @@ class SortedBars:
         return bar_spacing(self.calendar)
 
     @cached_property
+    def _places(self) -> IntArray:
+        """Return (M,) the row of the calendar of each bar."""
+        return np.searchsorted(self.calendar, self.times)
+
+    @cached_property
+    def _hours(self) -> tuple[BoolArray, BoolArray]:
+        """Return (T, N) whether each asset's market is open on each date, and always closed."""
+        present = np.zeros((len(self.calendar), len(self.symbols)), np.bool_)
+        present[self._places, self.codes] = True
+        return open_and_closed(self.calendar, present)
+
+    @cached_property
+    def opened(self) -> IntArray:
+        """Return (M,) how many dates the market of each bar's asset was open before it."""
+        found = np.empty(len(self.codes), np.intp)
+        for code in range(len(self.symbols)):
+            own = slice(self.starts[code], self.ends[code] + 1)
+            found[own] = np.cumsum(self._hours[0][:, code])[self._places[own]]
+        return found
+
+    @cached_property
+    def has_sessions(self) -> BoolArray:
+        """Return (N,) whether an asset's market is closed on a date of its life."""
+        life = self._places[self.ends] - self._places[self.starts] + 1
+        return self._hours[0].sum(axis=0) < life
+
+    @cached_property
     def starts(self) -> IntArray:
         """Return (N,) where each asset's bars begin."""
         return np.searchsorted(self.codes, np.arange(len(self.symbols)))
@@ -120,11 +148,13 @@ class SortedBars:
         """Return first and last bar and the range of closing prices, per asset."""
         first, last = self.times[self.starts], self.times[self.ends]
         prices = pd.Series(self.close).groupby(self.codes).agg(["min", "max"])
+        rows = np.arange(len(self.calendar))[:, None]
+        later = (rows > self._places[self.ends]) & ~self._hours[1]
         return self.table(
             rows=np.bincount(self.row_codes, minlength=len(self.symbols)),
             first=first,
             last=last,
-            ends_early=last < self.calendar[-1],
+            ends_early=np.logical_or.reduce(later, axis=0),
             min_price=prices["min"].to_numpy(),
             max_price=prices["max"].to_numpy(),
             last_price=self.close[self.ends],
@@ -137,17 +167,19 @@ class SortedBars:
     def gaps(self) -> pd.DataFrame:
         """Return gaps in assets' lives: symbol, after, before, missing_bars, missing_regular, bars.
 
-        ``missing_bars`` counts the dates between on which other assets have bars;
-        ``missing_regular`` those that the median spacing lets expect if the market never closes
-        (else 0); ``bars`` is the larger.
+        ``missing_bars`` counts the dates between on which other assets have bars and the asset's
+        own market is open (see ``market.sessions``); ``missing_regular`` those that the median
+        spacing lets expect if neither the market nor the asset ever closes (else 0); ``bars`` is
+        the larger.
         """
         same = np.diff(self.codes) == 0
-        missing = np.where(same, np.diff(np.searchsorted(self.calendar, self.times)) - 1, 0)
+        missing = np.where(same, np.diff(self.opened) - 1, 0)
         regular = np.zeros_like(missing)
         spacing, unbroken = self.spacing
         if unbroken:
             steps = np.rint(np.diff(self.times) / spacing).astype(np.intp)
-            regular = np.where(same, np.maximum(steps - 1, 0), 0)
+            expected = same & ~self.has_sessions[self.codes[1:]]
+            regular = np.where(expected, np.maximum(steps - 1, 0), 0)
         at = np.flatnonzero(np.maximum(missing, regular))
         return pd.DataFrame(
             {

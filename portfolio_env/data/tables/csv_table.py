@@ -7,12 +7,18 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from portfolio_env.data.tables.fields import DATE, SYMBOL, field_of, is_field, with_letters
-from portfolio_env.data.tables.numbers import NOTHING, decimal_of
+from portfolio_env.data.tables.numbers import (
+    NOTHING,
+    decimal_of,
+    is_decimal_point,
+    thousands_by_points,
+)
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.files.csv_files import original, with_texts
 
@@ -203,23 +209,56 @@ def _read(
     if not sample:
         return pd.DataFrame(columns=list(range(width)))
     frame = read(dict.fromkeys(texts, str))
-    odd = [at for at in set(range(width)) - texts if frame[at].dtype.kind not in "ifb"]
-    if odd:
-        cells = {cell for at in odd for cell in frame[at].dropna().astype(str).unique()}
-        plain = [
-            cell
-            for row in csv.reader(sample, delimiter=sep)
-            for at, cell in enumerate(row)
-            if at not in texts
-        ]
-        decimal = decimal_of(cells, plain)
-        if decimal == "," or (decimal == "." and any("," in cell for cell in cells)):
-            # As text: the parser of pandas loses the last bit where it skips thousands.
-            is_comma = decimal == ","
-            what = "decimals are written with" if is_comma else "thousands are separated by"
-            origin.note(f"{what} commas")
-            frame = read(dict.fromkeys(range(width), str))
-            for at in set(range(width)) - texts:
-                cells_of = frame[at].str.replace("." if is_comma else ",", "", regex=False)
-                frame[at] = cells_of.str.replace(",", ".", regex=False)
+    numbers = sorted(set(range(width)) - texts)
+    odd = [at for at in numbers if frame[at].dtype.kind not in "ifb"]
+    cells = {cell for at in odd for cell in frame[at].dropna().astype(str).unique()}
+    plain = [
+        cell
+        for row in csv.reader(sample, delimiter=sep)
+        for at, cell in enumerate(row)
+        if at not in texts
+    ]
+    decimal = decimal_of(cells, plain) if odd else None
+    is_comma = decimal == ","
+    if decimal == "," or (decimal == "." and any("," in cell for cell in cells)):
+        what = "decimals are written with" if is_comma else "thousands are separated by"
+        origin.note(f"{what} commas")
+    elif decimal is None and _points_group(frame, plain, numbers, read, width, sep, skip, origin):
+        is_comma = True
+        origin.note("thousands are separated by points")
+    else:
+        return frame
+    # As text: the parser of pandas loses the last bit where it skips thousands.
+    frame = read(dict.fromkeys(range(width), str))
+    for at in numbers:
+        cells_of = frame[at].str.replace("." if is_comma else ",", "", regex=False)
+        frame[at] = cells_of.str.replace(",", ".", regex=False)
     return frame
+
+
+def _points_group(
+    frame: pd.DataFrame,
+    plain: Sequence[str],
+    numbers: Sequence[int],
+    read: Callable[[Mapping[int, type]], pd.DataFrame],
+    width: int,
+    sep: str,
+    skip: int,
+    origin: Origin,
+) -> bool:
+    """Return whether points separate thousands; refuse the table if it leaves that open."""
+    if any(map(is_decimal_point, plain)) or all(frame[at].dtype.kind in "ib" for at in numbers):
+        return False
+    texts = read(dict.fromkeys(range(width), str))
+    found = thousands_by_points((texts[at] for at in numbers), likely=sep == ";")
+    if isinstance(found, bool):
+        return found
+    pointed = [cell for cell in texts.iloc[found, list(numbers)].dropna() if "." in cell]
+    unclear = np.arange(len(texts)) == found
+    Origin(origin.name, "line", skip + 1).refuse(
+        unclear,
+        "the point may separate thousands or decimals, and no other number tells:",
+        "write thousands without it, or another number of decimals",
+        lambda _: pointed[0],
+    )
+    return False

@@ -27,6 +27,7 @@ _COMMAS_GROUP = re.compile(  # also of two digits, as in India
 _COMMA_DECIMAL = re.compile(_SIGN + r"(\d{1,3}(\.\d{3})+|\d+),(\d{1,2}|\d{4,})([eE][+-]?\d+)?")
 _COMMA_AFTER_ZERO = re.compile(_SIGN + r"(0|\d{4,}|\d{1,3}(\.\d{3})+),\d+([eE][+-]?\d+)?")
 _POINT_DECIMAL = re.compile(_SIGN + r"\d+\.(\d{1,2}|\d{4,})([eE][+-]?\d+)?|" + _SIGN + r"0\.\d+")
+_POINTS_MAY_GROUP = re.compile(_SIGN + r"[1-9]\d{0,2}(\.\d{3})+")
 _EITHER = re.compile(_SIGN + r"[1-9]\d{0,2},\d{3}")
 
 
@@ -44,6 +45,51 @@ def decimal_of(texts: Iterable[str], plain: Iterable[str] = ()) -> str | None:
         point |= bool(_COMMAS_GROUP.fullmatch(text))
     point |= any(_POINT_DECIMAL.fullmatch(text.strip()) for text in plain)
     return None if comma == point else "," if comma else "."
+
+
+def is_decimal_point(text: str) -> bool:
+    """Return whether the point of a number can only be that of decimals."""
+    text = text.strip()
+    return "." in text and text not in NOTHING and not _POINTS_MAY_GROUP.fullmatch(text)
+
+
+def thousands_by_points(columns: Iterable[pd.Series[Any]], *, likely: bool) -> bool | int:
+    """Return whether points separate thousands in all columns of a table.
+
+    They do if a number has two of them, or if the numbers of a column without one are all below
+    1,000 and all a hundred times those with one as decimals: 998 and 1.003. They are decimal
+    points if a number cannot be read otherwise, or has five digits in a row. Numbers with exactly
+    three digits after each point say nothing by themselves.
+
+    Args:
+        columns: Cells as text, NaN where there is none; none of them can prove a decimal comma.
+        likely: Whether the table is otherwise written as where points separate thousands.
+
+    Returns:
+        True or False; or the position of the first cell that may be either, if nothing tells.
+    """
+    doubtful: list[int] = []
+    proven = False
+    for column in columns:
+        cells = column.fillna("").str.strip()
+        cells = cells.where(~cells.isin(NOTHING), "")
+        pointed = cells.str.contains(".", regex=False).to_numpy()
+        if cells.str.contains(r"\d{5}").any() or any(
+            map(is_decimal_point, cells[pointed].unique())
+        ):
+            return False
+        if not pointed.any():
+            continue
+        proven |= bool((cells[pointed].str.count(r"\.") > 1).any())
+        others = cells[~pointed & (cells != "").to_numpy()]
+        whole = pd.to_numeric(others, errors="coerce").abs()
+        if whole.max() >= 1000:
+            return False
+        as_decimals = pd.to_numeric(cells[pointed], errors="coerce").abs()
+        proven |= bool(whole[whole != 0].min() > 100 * as_decimals.max())
+        if len(others) or likely:
+            doubtful.append(int(pointed.argmax()))
+    return True if proven else min(doubtful) if doubtful else False
 
 
 def read_numbers(

@@ -15,6 +15,7 @@ import pandas as pd
 
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.market.timeline import Timestamps
+from portfolio_env.market.zones import begin_months, exchange_days
 
 _FIX = "write it as 2020-01-31 or 2020-01-31T09:30:00Z"
 _ZONE = r"[T ]\d.*?\s?(Z|UTC|GMT|[+-]\d\d(?::?\d\d)?)$"  # of an ISO 8601 time; a date has none
@@ -25,14 +26,7 @@ _EPOCHS = ((8, 10, "s"), (11, 13, "ms"), (14, 16, "us"), (17, 19, "ns"))
 _FORMS = ("%d.%m.%Y", "%b %d, %Y", "%B %d, %Y", "%d-%b-%Y", "%d %b %Y", "%d %B %Y", "%Y%m%d")
 _COMPACT = r"((?:19|20)\d\d(?:0[1-9]|1[0-2])(?:[0-2]\d|3[01]))([0-2]\d[0-5]\d(?:[0-5]\d)?)"
 _CLOCKS = ("", " %H:%M", " %H:%M:%S")
-_ZONES = (
-    "America/New_York", "America/Chicago", "America/Sao_Paulo", "America/Mexico_City",
-    "America/Santiago", "America/Halifax", "Europe/London", "Europe/Berlin", "Europe/Helsinki",
-    "Europe/Moscow", "Africa/Johannesburg", "Asia/Jerusalem", "Asia/Dubai", "Asia/Kolkata",
-    "Asia/Bangkok", "Asia/Shanghai", "Asia/Tokyo", "Australia/Sydney", "Australia/Brisbane",
-    "Pacific/Auckland",
-)  # fmt: skip
-"""The clocks of the world's larger exchanges."""
+_IN_UTC = "days stamped with midnight at an exchange, in UTC, are labelled by its dates"
 
 
 def read_times(dates: pd.Series[Any], origin: Origin) -> Timestamps:
@@ -81,7 +75,9 @@ def bar_times(dates: pd.Series[Any], symbols: npt.NDArray[Any], origin: Origin) 
     for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
         own = times[rows]
         if zoned:
-            own = _exchange_days(own, origin)
+            own, found = exchange_days(own)
+            if found:
+                origin.note(_IN_UTC)
         times[rows] = own
     return period_ends(times, origin)
 
@@ -98,17 +94,13 @@ def period_ends(times: Timestamps, origin: Origin) -> Timestamps:
         return times + 6 * _DAY
     months = times.astype("datetime64[M]")
     steps = np.diff(np.unique(months)).astype(np.int64)
-    if len(steps) < 2 or not _begin_months(times):
+    if len(steps) < 2 or not begin_months(times):
         return times
     length = int(np.median(steps))
     if length > 1 and (months.astype(np.int64) % length != 0).any():
         return times
     origin.warn(f"bars dated on the first day of each month {fix}")
     return _last_days(months + length)
-
-
-def _begin_months(times: Timestamps) -> bool:
-    return bool((times == times.astype("datetime64[M]")).all())
 
 
 def _weekdays(times: Timestamps) -> npt.NDArray[np.int64]:
@@ -120,7 +112,7 @@ def _may_begin_periods(times: Timestamps) -> bool:
     """Return whether labels are all first days of months, or all Mondays."""
     if (times != times.astype("datetime64[D]")).any():
         return False
-    return _begin_months(times) or bool((_weekdays(times) == 0).all())
+    return begin_months(times) or bool((_weekdays(times) == 0).all())
 
 
 def _last_days(following: npt.NDArray[Any]) -> Timestamps:
@@ -128,36 +120,6 @@ def _last_days(following: npt.NDArray[Any]) -> Timestamps:
     days = following.astype("datetime64[M]").astype("datetime64[D]") - _DAY
     last: Timestamps = days.astype("datetime64[ns]")
     return last
-
-
-def _exchange_days(times: Timestamps, origin: Origin) -> Timestamps:
-    """Dates of one asset's days, if its instants are midnight on an exchange's clock.
-
-    That is believed of daily bars at 00:00 in one of ``_ZONES``, if their time in UTC changes with
-    the clocks, or if their dates there are business days or first days of months only.
-    """
-    of_day = times - times.astype("datetime64[D]")
-    if len(times) < 2 or not of_day.any() or len(np.unique(of_day)) > 2:
-        return times
-    if (np.diff(times) < np.timedelta64(23, "h")).any():
-        return times
-    instants = pd.DatetimeIndex(times, tz="UTC")
-    found = None
-    for zone in _ZONES:
-        local = instants.tz_convert(zone).tz_localize(None)
-        if (local == local.normalize()).all():
-            days: Timestamps = local.to_numpy("datetime64[ns]")
-            if found is not None and (found != days).any():
-                return times
-            found = days
-    if found is None:
-        return times
-    weekdays_only = bool(np.is_busday(found.astype("datetime64[D]")).all()) and len(found) >= 5
-    months = len(found) > 2 and _begin_months(found)
-    if len(np.unique(of_day)) == 1 and not weekdays_only and not months:
-        return times
-    origin.note("days stamped with midnight at an exchange, in UTC, are labelled by its dates")
-    return found
 
 
 def _parsed(dates: pd.Series[Any], origin: Origin) -> tuple[Timestamps, Timestamps, bool]:

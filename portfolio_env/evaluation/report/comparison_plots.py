@@ -1,7 +1,7 @@
 """Plots that compare strategies: differences, risk and return, costs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.evaluation.backtest import BacktestResult
-from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.comparison import DIFFERENCES, Comparison, Judge
 from portfolio_env.evaluation.report.plots import OTHERS, Style
 from portfolio_env.evaluation.task import Hindsight
 from portfolio_env.market.panel import PricePanel
@@ -17,11 +17,12 @@ from portfolio_env.plotting.figures import DOTS_PER_INCH, WIDTH, new_figure, plo
 from portfolio_env.plotting.labels import label_points
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
-def growth_differences(comparison: Comparison) -> "Figure":
-    """Plot yearly growth less that of the benchmark with its interval, the best at the top.
+def differences(comparison: Comparison) -> "Figure":
+    """Plot growth and Sharpe ratios less those of the benchmark, the best at the top.
 
     Args:
         comparison: Result of ``compare``.
@@ -31,24 +32,31 @@ def growth_differences(comparison: Comparison) -> "Figure":
     """
     solvent = comparison.solvent
     names = [n for n in comparison.unique if n in solvent and n != comparison.benchmark]
-    rows = 100 * comparison.table.loc[names, ["growth_difference", *_BOUNDS]].to_numpy(float)
-    figure = new_figure((WIDTH, 1.2 + 0.27 * len(names)), DOTS_PER_INCH)
-    axes = figure.subplots()
+    figure = new_figure((WIDTH, 1.4 + 0.27 * len(names)), DOTS_PER_INCH)
+    left, right = figure.subplots(1, 2, sharey=True)
+    _draw_differences(left, 100 * _bounds(comparison, names, "growth"))
+    _draw_differences(right, _bounds(comparison, names, "sharpe"))
+    left.set_yticks(range(len(names)), list(map(plot_label, names)), fontsize="small")
+    left.set_ylim(len(names) - 0.5, -0.5)  # the first at the top
+    other = plot_label(comparison.benchmark.replace("_", " "))
+    left.set_title(f"Growth less that of {other}, % a year", fontsize="medium")
+    right.set_title(f"Sharpe ratio less that of {other}", fontsize="medium")
+    return figure
+
+
+def _bounds(comparison: Comparison, names: Sequence[str], judge: Judge) -> NDArray[np.float64]:
+    """Return (S, 3) differences with their bounds."""
+    columns = [f"{DIFFERENCES[judge]}{part}" for part in ("", "_low", "_high")]
+    return comparison.table.loc[list(names), columns].to_numpy(float)
+
+
+def _draw_differences(axes: "Axes", rows: NDArray[np.float64]) -> None:
     for place, (middle, low, high) in enumerate(rows):
         color = "#2ca02c" if low > 0 else "#d62728" if high < 0 else "#57606a"
         axes.plot([low, high], [place, place], color=color, linewidth=1.6)
         axes.plot(middle, place, marker="o", markersize=5, color=color)
     axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_yticks(range(len(names)), list(map(plot_label, names)), fontsize="small")
-    axes.set_ylim(len(names) - 0.5, -0.5)  # the first at the top
     axes.grid(axis="x", alpha=0.3)
-    axes.set_xlabel("% a year, with 95 % interval")
-    other = plot_label(comparison.benchmark.replace("_", " "))
-    axes.set_title(f"Log growth after costs, less that of {other}")
-    return figure
-
-
-_BOUNDS = ("growth_difference_low", "growth_difference_high")
 
 
 def risk_return(

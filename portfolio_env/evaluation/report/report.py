@@ -12,6 +12,7 @@ import pandas as pd
 
 from portfolio_env.data.reports.statistics import correlation
 from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.left_out import left_out_table
 from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
 from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
@@ -46,6 +47,7 @@ from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.plotting.returns import correlations, distributions
 
 OPEN = 4  # plots of weights that are not collapsed
+LEFT_OUT = 20  # rows of the table of assets that were left out
 SMALL = 12  # accounts with a small plot of their own
 
 
@@ -97,6 +99,13 @@ def _verdict(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
         folded("How to read the table", bullets(LEGEND)),
     ]
     parts.append(bullets([sentence(comparison, str(name)) for name in comparison.table.index]))
+    left_out = left_out_table(comparison.results)
+    if len(left_out):
+        shown = left_out.head(LEFT_OUT).set_index("asset")
+        shown["strategies"] = shown["strategies"].map(", ".join)
+        more = f"; {len(left_out) - LEFT_OUT} more in metrics.json" * (len(left_out) > LEFT_OUT)
+        text = f"Assets that could be traded but were left out of decisions{more}."
+        parts += [heading("Left out"), paragraph(text), table(shown)]
     if inputs.gate:
         parts += [heading("The gate"), bullets(inputs.gate)]
     trials = f"Deflated Sharpe ratios allow for {comparison.trials} trials."
@@ -104,10 +113,11 @@ def _verdict(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     page.add("Verdict", *parts)
     if len(comparison.solvent) > 1 and comparison.benchmark in comparison.solvent:
         text = (
-            "The paired difference in yearly log growth and its 95 % interval: green ones are "
-            "above zero taken alone, red ones below."
+            "Paired differences in yearly log growth and in the Sharpe ratio, with 95 % intervals: "
+            "green ones are above zero taken alone, red ones below. Growth can be bought with "
+            "risk, a Sharpe ratio cannot."
         )
-        figure = comparison_plots.growth_differences(comparison)
+        figure = comparison_plots.differences(comparison)
         page.add("Differences", paragraph(text), page.draw("differences", figure, text))
 
 

@@ -2,6 +2,7 @@
 
 - How sure is a measure, or its difference between accounts? ``resample_measures``.
 - Does one account outgrow another? ``growth_difference`` (bootstrap), ``growth_difference_test``.
+  Is it better at equal risk? ``sharpe_difference``, ``equal_risk_growth_difference``.
 - Is a Sharpe ratio above a threshold? ``probabilistic_sharpe_ratio``; the best of many trials?
   ``deflated_sharpe_ratio``.
 - Does any of many strategies outgrow the benchmark? ``superiority_test``; which may be the best?
@@ -20,6 +21,10 @@ from portfolio_env.evaluation.statistics.data_snooping import (
     model_confidence_set,
     superiority_test,
 )
+from portfolio_env.evaluation.statistics.equal_risk import (
+    equal_risk_growth_difference,
+    sharpe_difference,
+)
 from portfolio_env.evaluation.statistics.growth import growth_difference, growth_difference_test
 from portfolio_env.evaluation.statistics.measures import ResampledMeasures, resample_measures
 from portfolio_env.evaluation.statistics.seeds import interquartile_mean, seeds_interval
@@ -37,6 +42,7 @@ __all__ = [
     "SharpeTest",
     "SuperiorityTest",
     "deflated_sharpe_ratio",
+    "equal_risk_growth_difference",
     "expected_maximum_sharpe",
     "growth_difference",
     "growth_difference_test",
@@ -46,6 +52,7 @@ __all__ = [
     "probabilistic_sharpe_ratio",
     "resample_measures",
     "seeds_interval",
+    "sharpe_difference",
     "stationary_bootstrap_indices",
     "superiority_test",
 ]

@@ -1,4 +1,4 @@
-"""Calendar features: functions of the time of bar t, the same for every asset.
+"""Calendar features: functions of the time of bar t, the same for every asset but ``bar_gap``.
 
 Angles come as sine and cosine, so that midnight is near midnight and December near January. Labels
 are read as UTC, or as the exchange's date.
@@ -13,6 +13,7 @@ import pandas as pd
 
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.registry import indicator
+from portfolio_env.features.windows import lagged
 from portfolio_env.market.panel import FloatArray
 
 _TURN = 2 * np.pi
@@ -60,11 +61,12 @@ _declare_angle("monthday", "day of the month", _monthday)
 _declare_angle("yearday", "day of the year", _yearday)
 
 
-@indicator("calendar", "ln(days since the bar before)", inputs="", lookback=lambda _: 1)
+@indicator("calendar", "ln(days since the own bar before)", inputs="", lookback=lambda _: 1)
 def bar_gap(bars: Bars) -> FloatArray:
-    """Time since the bar before: longer after weekends, holidays and outages."""
-    nanoseconds = np.diff(bars.timestamps.astype(np.int64).astype(np.float64), prepend=np.nan)
-    return _for_all(np.log(nanoseconds / 86_400e9), bars)
+    """Time since the asset's bar before: longer after weekends, holidays and outages."""
+    stamps = _for_all(bars.timestamps.astype(np.int64).astype(np.float64), bars)
+    nanoseconds = bars.by_asset(lambda x, w: x - lagged(x, w), 1, stamps)
+    return np.log(nanoseconds / 86_400e9)
 
 
 def _session(bars: Bars, zone: str, opens: float, closes: float) -> FloatArray:

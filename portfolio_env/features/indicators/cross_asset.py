@@ -1,4 +1,8 @@
-"""Cross-asset features: an asset relative to the others, and aggregates of all."""
+"""Cross-asset features: an asset relative to the others, and aggregates of all.
+
+Windows of an asset's values count its own bars, and pair its returns with those of the market over
+the same time. Ranks and means across assets are of those that trade in the row.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,15 @@ import pandas as pd
 from portfolio_env.features.bars import Bars, across
 from portfolio_env.features.indicators.volume import positive
 from portfolio_env.features.registry import indicator
-from portfolio_env.features.windows import change, correlation, covariance, lagged, mean, total
+from portfolio_env.features.windows import (
+    change,
+    correlation,
+    covariance,
+    lagged,
+    mean,
+    mean_of_known,
+    total,
+)
 from portfolio_env.market.panel import FloatArray
 
 
@@ -22,7 +34,7 @@ def ranked(x: FloatArray) -> FloatArray:
 @indicator("cross_asset", "corr(r, market r) over w bars", windows=(20, 60), lookback=lambda w: w)
 def market_corr(bars: Bars, w: int) -> FloatArray:
     """Correlation of one-bar returns with those of the reference, in [-1, 1]."""
-    return correlation(bars.returns, bars.market_returns, w)
+    return bars.by_asset(correlation, w, bars.returns, bars.market_since)
 
 
 @indicator(
@@ -34,8 +46,12 @@ def market_corr(bars: Bars, w: int) -> FloatArray:
 )
 def market_beta(bars: Bars, w: int) -> FloatArray:
     """Slope of one-bar returns on those of the reference."""
-    both, _, market = covariance(bars.returns, bars.market_returns, w)
-    return both / positive(market)
+
+    def slope(own: FloatArray, market: FloatArray, w: int) -> FloatArray:
+        both, _, variance = covariance(own, market, w)
+        return both / positive(variance)
+
+    return bars.by_asset(slope, w, bars.returns, bars.market_since)
 
 
 @indicator(
@@ -47,7 +63,11 @@ def market_beta(bars: Bars, w: int) -> FloatArray:
 )
 def lead_lag_corr(bars: Bars, w: int) -> FloatArray:
     """Correlation with the reference one bar earlier, in [-1, 1]."""
-    return correlation(bars.returns, lagged(bars.market_returns, 1), w)
+
+    def led(own: FloatArray, market: FloatArray, w: int) -> FloatArray:
+        return correlation(own, lagged(market, 1), w)
+
+    return bars.by_asset(led, w, bars.returns, bars.market_since)
 
 
 @indicator(
@@ -64,16 +84,19 @@ def market_return(bars: Bars, w: int) -> FloatArray:
 
 @indicator(
     "cross_asset",
-    "mean over w bars of the standard deviation (ddof 1) of r over assets",
+    "mean over w rows of the standard deviation (ddof 1) of r over assets",
     windows=(20, 60),
     lookback=lambda w: w,
 )
 def return_dispersion(bars: Bars, w: int) -> FloatArray:
-    """Dispersion of the assets' returns in one bar, the same for every asset."""
+    """Dispersion of the assets' returns in one bar, the same for every asset.
+
+    Rows in which fewer than two assets trade do not count; half of the w rows must.
+    """
     off = (bars.returns - across(bars.returns)) ** 2
     count = (~np.isnan(off)).sum(axis=1, keepdims=True)
     spread = np.sqrt(across(off) * count / np.where(count > 1, count - 1, np.nan))
-    return np.broadcast_to(mean(spread, w), bars.close.shape)
+    return np.broadcast_to(mean_of_known(spread, w), bars.close.shape)
 
 
 @indicator(
@@ -85,7 +108,7 @@ def return_dispersion(bars: Bars, w: int) -> FloatArray:
 )
 def relative_strength(bars: Bars, w: int) -> FloatArray:
     """Return beyond that of the average asset."""
-    own = change(bars.close, w)
+    own = bars.by_asset(change, w, bars.close)
     return own - across(own)
 
 
@@ -99,7 +122,7 @@ def relative_strength(bars: Bars, w: int) -> FloatArray:
 )
 def return_rank(bars: Bars, w: int) -> FloatArray:
     """Cross-sectional rank of the return, in [-1, 1]."""
-    return ranked(change(bars.close, w))
+    return ranked(bars.by_asset(change, w, bars.close))
 
 
 @indicator(
@@ -112,4 +135,4 @@ def return_rank(bars: Bars, w: int) -> FloatArray:
 )
 def dollar_volume_rank(bars: Bars, w: int) -> FloatArray:
     """Cross-sectional rank of the money traded, in [-1, 1]."""
-    return ranked(mean(bars.typical * bars.volume, w))
+    return ranked(bars.by_asset(mean, w, bars.typical * bars.volume))

@@ -2,9 +2,9 @@
 
 They are no part of the preset "full": switch them on by name ("ta", "cci_20"). ``ta`` is called on
 each asset's runs of bars without a gap, and what it writes before an indicator has seen enough of
-them is dropped. It works on one series at a time: one bar more takes half a second on 20 assets. It
-updates its windows from bar to bar, so that a move by orders of magnitude leaves rounding errors
-behind, unlike in the other groups.
+them is dropped. It works on one series at a time: one bar more takes about a second on 20 assets,
+so that the group is not for bars of seconds. It updates its windows from bar to bar, so that a move
+by orders of magnitude leaves rounding errors behind, unlike in the other groups.
 
 ``ta`` fills the bars before the first with the mean of the whole series in KST, TRIX, DPO and
 Vortex, and with the last ones in KAMA: the future. In TRIX and DPO only rows that are dropped see

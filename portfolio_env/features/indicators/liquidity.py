@@ -14,8 +14,8 @@ _SAMPLE = 120  # bars of a variance ratio
 
 
 def illiquidity(bars: Bars, w: int) -> FloatArray:
-    """Mean of |r| per unit of money traded (Amihud 2002, eq. 1)."""
-    return mean(np.abs(bars.returns) / bars.dollar_volume, w)
+    """Mean of |r| per unit of money over w bars that traded (Amihud 2002, eq. 1)."""
+    return bars.by_trade(mean, w, np.abs(bars.returns) / bars.dollar_volume)
 
 
 @indicator(
@@ -26,8 +26,11 @@ def illiquidity(bars: Bars, w: int) -> FloatArray:
 )
 def dollar_volume_zscore(bars: Bars, w: int) -> FloatArray:
     """Money traded against its own past."""
-    log = np.log(bars.dollar_volume)
-    return (log - mean(log, w)) / positive(deviation(log, w, 0))
+
+    def score(log: FloatArray, w: int) -> FloatArray:
+        return (log - mean(log, w)) / positive(deviation(log, w, 0))
+
+    return bars.by_trade(score, w, np.log(bars.dollar_volume))
 
 
 @indicator(

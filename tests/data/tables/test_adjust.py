@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from portfolio_env import ArgumentError, DataError, PricePanel, load_market
 from portfolio_env.data.adjust import split_like
 from portfolio_env.data.bars import read_panel
-from portfolio_env.data.load import load_panel
+from portfolio_env.data.cli import Convert
+from portfolio_env.data.load import load_panel, resolved
 
 DAYS = pd.bdate_range("2024-01-02", periods=12)
 
@@ -107,3 +108,99 @@ def test_one_bad_candle_does_not_shut_a_store(tmp_path):
     panel = read_panel(tmp_path / "x" / "1d")
     assert np.isnan(panel.close).tolist() == [[False, at == 2] for at in range(5)]
     assert "B-USD.parquet: 1 bars that cannot be true are left out" in panel.provenance["notes"][0]
+
+
+SPLIT_DAY = str(DAYS[6].date())
+
+
+@given(st.integers(0, 999), st.sampled_from([2.0, 3.0, 10.0, 0.1]), st.integers(1, 11))
+def test_a_table_of_splits_is_as_good_as_a_column(seed, ratio, at):
+    _, frame, split = raw_market(seed, ratio, at)
+    column = load_panel(frame.assign(split=split))
+    table = pd.DataFrame({"date": [DAYS[at]], "ticker": ["A"], "ratio": 1, "split_ratio": [ratio]})
+    for actions in (table, [table], {"A": table.drop(columns="ticker")}):
+        panel = load_panel(frame, actions=actions)
+        for name in ("open", "high", "low", "close", "volume"):
+            np.testing.assert_array_equal(getattr(panel, name), getattr(column, name))
+        assert panel.provenance["adjust"] == "splits"
+
+
+def actions_of(**columns):
+    return pd.DataFrame({"date": DAYS[2], "symbol": "A"} | columns, index=range(1))
+
+
+def test_dividends_and_splits_of_a_table_by_hand():
+    # 100, 100, then a split 2:1 and 5 in cash for each old share: 47.5; then it stands still
+    closes = pd.DataFrame({"A": [100.0, 100, 47.5, 47.5], "B": [1.0, 2, 3, 4]}, DAYS[:4])
+    panel = load_panel(closes, actions=actions_of(split=2.0, dividend=5.0), adjust="all")
+    assert panel.assets == ("A", "B")
+    np.testing.assert_allclose(panel.close[:, 0], 47.5)
+    np.testing.assert_array_equal(panel.close[:, 1], closes["B"])
+    assert panel.provenance["adjust"] == "all"
+    only_splits = load_panel(closes, actions=actions_of(split=2.0, dividend=5.0), adjust="splits")
+    np.testing.assert_allclose(only_splits.close[:, 0], [50, 50, 47.5, 47.5])
+
+
+def test_a_day_without_a_bar_counts_at_the_next_and_a_later_dividend_is_of_the_new_shares():
+    days = pd.to_datetime(["2024-01-04", "2024-01-05", "2024-01-08"])
+    closes = pd.DataFrame({"A": [100.0, 100.0, 48.0]}, days)
+    weekend = pd.DataFrame(
+        {"date": ["2024-01-06", "2024-01-07"], "symbol": "A", "split": [2, 0], "dividend": [0, 2]}
+    )
+    panel = load_panel(closes, actions=weekend, adjust="all")
+    np.testing.assert_allclose(panel.close[:, 0], 48.0)  # 100 = 2 x (48 + 2)
+
+
+def test_events_outside_of_the_bars_and_of_other_assets_change_nothing():
+    closes = pd.DataFrame({"A": [100.0, 101, 99]}, DAYS[:3])
+    rows = {"date": [DAYS[0], "2020-01-01", DAYS[8], DAYS[1]], "symbol": ["A", "A", "A", "Z"]}
+    table = pd.DataFrame(rows | {"split": 2.0, "dividend": 1.0})
+    table["date"] = pd.to_datetime(table["date"])
+    np.testing.assert_array_equal(load_panel(closes, actions=table, adjust="all").close, closes)
+
+
+def test_actions_as_yfinance_gives_them_and_files(write, tmp_path):
+    _, frame, split = raw_market(1, 4.0, 6)
+    own = pd.DataFrame(
+        {"Dividends": [0.0], "Stock Splits": [4.0]}, DAYS[6:7].tz_localize("America/New_York")
+    )
+    expected = load_panel(frame.assign(split=split)).close
+    np.testing.assert_array_equal(
+        load_panel(frame, actions={"A": own.rename_axis("Date")}).close, expected
+    )
+    path = write("Date,Ticker,Stock Splits,Dividends", f"{SPLIT_DAY},A,4,")
+    np.testing.assert_array_equal(load_panel(frame, actions=path).close, expected)
+    source = tmp_path / "quotes.csv"
+    frame.to_csv(source, index=False)
+    out = tmp_path / "out.npz"
+    assert Convert(str(source), out, adjust="splits", actions=path).run() == 0
+    np.testing.assert_allclose(load_market(out).close, expected, rtol=1e-14)
+    np.testing.assert_allclose(
+        resolved(source, "splits", path)["close"], expected[:, 0], rtol=1e-14
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "text"),
+    [
+        (actions_of(split=-2.0), {}, "row 1: split is negative: '-2.0'; correct it"),
+        (actions_of(split="4:1"), {}, "row 1: split is not a number: '4:1'"),
+        (actions_of(factor=2.0), {}, r"lacks the columns \['split', 'dividend'\]"),
+        (actions_of(split=2.0).drop(columns="symbol"), {}, r"lacks the columns \['symbol'\]"),
+        (actions_of(split=2.0), {"adjust": "none"}, "adjust='none' takes no actions"),
+        (3, {}, "actions=int must be a file or a frame"),
+    ],
+)
+def test_actions_that_say_nothing_clear_are_refused(table, options, text):
+    _, frame, _ = raw_market(0, 4.0, 6)
+    with pytest.raises((ArgumentError, DataError), match=text):
+        load_panel(frame, actions=table, **options)
+
+
+def test_actions_beside_columns_that_say_the_same_are_refused():
+    worth, frame, split = raw_market(0, 4.0, 6)
+    for columns in ({"adj_close": worth}, {"split": split}):
+        with pytest.raises(DataError, match="leave the actions out"):
+            load_panel(frame.assign(**columns), actions=actions_of(split=2.0))
+    with pytest.raises(ArgumentError, match="actions is for files"):
+        load_panel("synthetic", actions=actions_of(split=2.0))

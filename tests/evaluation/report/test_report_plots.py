@@ -152,13 +152,17 @@ def test_donut_shares_add_up():
 
 def test_differences_are_those_of_the_table():
     found = compare(RESULTS, n_resamples=50)
-    (axes,) = comparison_plots.growth_differences(found).axes
-    names = [label.get_text() for label in axes.get_yticklabels()]
+    growth, ratios = comparison_plots.differences(found).axes
+    names = [label.get_text() for label in growth.get_yticklabels()]
     assert names == [name for name in found.table.index if name != "equal_weight"]
-    middles = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
-    assert middles == pytest.approx(100 * found.table.loc[names, "growth_difference"].to_numpy())
-    low, high = axes.get_ylim()
-    assert low > high  # the best at the top
+    for axes, scale, column in (
+        (growth, 100, "growth_difference"),
+        (ratios, 1, "sharpe_difference"),
+    ):
+        middles = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+        assert middles == pytest.approx(scale * found.table.loc[names, column].to_numpy())
+        low, high = axes.get_ylim()
+        assert low > high  # the best at the top
 
 
 def test_risk_return_with_a_frontier():

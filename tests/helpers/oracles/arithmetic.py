@@ -1,7 +1,8 @@
 """Plain Python arithmetic on lists of floats, for computing indicators slowly and obviously.
 
 Nothing is taken from the package. Conventions: NaN is an unknown value, a window that holds one is
-unknown, a recursive average starts anew after one.
+unknown, a recursive average starts anew after one. An asset's own bars are those it has:
+``Asset.in_line`` computes on those alone.
 """
 
 from __future__ import annotations
@@ -23,14 +24,46 @@ class Asset:
         self.peers = [self]
         self.reference = None  # the asset that is the market; None means the mean of the peers
         self.typical = [(a + b + d) / 3 for a, b, d in zip(h, low, c, strict=True)]
-        self.r = [NAN, *(now / before - 1 for before, now in pairwise(c))]
+        self.present = [is_known(x) for x in c]
+        self.r = self.in_line(lambda x: [NAN, *(now / then - 1 for then, now in pairwise(x))], c)
+
+    def in_line(self, f, *series):
+        """f of the values at its own bars, as it were at these bars, NaN elsewhere."""
+        rows = [t for t, there in enumerate(self.present) if there]
+        values = f(*([x[t] for t in rows] for x in series)) if rows else []
+        found = dict(zip(rows, values, strict=True))
+        return [found.get(t, NAN) for t in range(len(self.c))]
+
+    def by_itself(self, f):
+        """f of an asset made of its own bars only."""
+
+        def computed(*fields):
+            return f(Asset(*fields))
+
+        return self.in_line(computed, self.moments, self.o, self.h, self.l, self.c, self.v)
 
     @property
     def market(self):
-        """Returns of the reference, or the mean return of the peers that have one."""
+        """Returns of the reference, or the mean return of the peers that have one; 0 for none."""
         if self.reference is not None:
-            return self.reference.r
-        return [average(known(x)) for x in zip(*(peer.r for peer in self.peers), strict=True)]
+            found, seen = self.reference.r, self.reference.present
+        else:
+            rows = zip(*(peer.r for peer in self.peers), strict=True)
+            found = [average(known(row)) for row in rows]
+            seen = [any(row) for row in zip(*(peer.present for peer in self.peers), strict=True)]
+        begun = [any(seen[:t]) for t in range(len(seen))]
+        return [0.0 if b and not is_known(x) else x for x, b in zip(found, begun, strict=True)]
+
+    @property
+    def market_since(self):
+        """Return of the market since the own bar before, or of the row at the first one."""
+        market, last, out = self.market, None, []
+        for t, there in enumerate(self.present):
+            first = t if last is None else last + 1
+            grown = math.prod(1 + x for x in market[first : t + 1]) - 1
+            out.append(grown if there else NAN)
+            last = t if there else last
+        return out
 
 
 def assets_of(panel, reference=None):
@@ -116,6 +149,18 @@ def wilder(x, w):
             e = ((w - 1) * e + value) / w
         out.append(e)
     return out
+
+
+def mean_of_known(x, w):
+    """Mean of what is known of the last w values, where that is half; nothing in the first w."""
+    parts = [known(x[t - w + 1 : t + 1]) if t >= w else [] for t in range(len(x))]
+    return [average(part) if len(part) >= w / 2 else NAN for part in parts]
+
+
+def over_known(f, x):
+    """f of the values that are known, as it were at their rows, NaN elsewhere."""
+    values = iter(f(known(x)))
+    return [next(values) if is_known(one) else NAN for one in x]
 
 
 def before(x, k):
@@ -204,5 +249,6 @@ def longer(asset, timeframe, length, business):
 def on_longer_bars(asset, timeframe, length, business, f):
     """f on longer bars, held from the row at which its bar is closed until the next one is."""
     upper, n_closed = longer(asset, timeframe, length, business)
-    values = f(upper)
-    return [values[n - 1] if n else NAN for n in n_closed]
+    values = upper.by_itself(f)
+    own = [[t for t in range(n) if upper.present[t]] for n in n_closed]
+    return [values[rows[-1]] if rows else NAN for rows in own]

@@ -18,7 +18,9 @@ from helpers.oracles.arithmetic import (
     is_known,
     known,
     log_if_positive,
+    mean_of_known,
     midnight,
+    over_known,
     sma,
     std,
     variance,
@@ -34,7 +36,7 @@ RATIO_BARS = 120  # of the variance ratio
 
 @expects
 def market_corr(a, w):
-    return windows(correlation, w, a.r, a.market)
+    return a.in_line(lambda r, m: windows(correlation, w, r, m), a.r, a.market_since)
 
 
 @expects
@@ -42,12 +44,12 @@ def market_beta(a, w):
     def slope(own, market):
         return divided(covariance(own, market), variance(market, 0), NAN)
 
-    return windows(slope, w, a.r, a.market)
+    return a.in_line(lambda r, m: windows(slope, w, r, m), a.r, a.market_since)
 
 
 @expects
 def lead_lag_corr(a, w):
-    return windows(correlation, w, a.r, before(a.market, 1))
+    return a.in_line(lambda r, m: windows(correlation, w, r, before(m, 1)), a.r, a.market_since)
 
 
 @expects
@@ -61,14 +63,18 @@ def return_dispersion(a, w):
     for row in zip(*(peer.r for peer in a.peers), strict=True):
         some = known(row)
         spread.append(math.sqrt(variance(some, 1)) if len(some) > 1 else NAN)
-    return sma(spread, w)
+    return mean_of_known(spread, w)
+
+
+def own_return(a, w):
+    return a.by_itself(lambda own: return_(own, w))
 
 
 @expects
 def relative_strength(a, w):
-    all_returns = zip(*(return_(peer, w) for peer in a.peers), strict=True)
+    all_returns = zip(*(own_return(peer, w) for peer in a.peers), strict=True)
     mean = [average(known(row)) for row in all_returns]
-    return each(lambda own, m: own - m, return_(a, w), mean)
+    return each(lambda own, m: own - m, own_return(a, w), mean)
 
 
 def rank(own, everybody):
@@ -87,12 +93,15 @@ def ranks(a, f):
 
 @expects
 def return_rank(a, w):
-    return ranks(a, lambda peer: return_(peer, w))
+    return ranks(a, lambda peer: own_return(peer, w))
 
 
 @expects
 def dollar_volume_rank(a, w):
-    return ranks(a, lambda b: sma(each(lambda p, v: p * v, b.typical, b.v), w))
+    def money_traded(own):
+        return sma(each(lambda p, v: p * v, own.typical, own.v), w)
+
+    return ranks(a, lambda peer: peer.by_itself(money_traded))
 
 
 # regime
@@ -153,7 +162,7 @@ def money(a):
 
 def illiquidity(a, w):
     """Amihud eq. 1: mean of |return| / money traded."""
-    return sma(each(lambda r, m: abs(r) / m, a.r, money(a)), w)
+    return over_known(lambda x: sma(x, w), each(lambda r, m: abs(r) / m, a.r, money(a)))
 
 
 @expects
@@ -163,8 +172,10 @@ def dollar_volume_level(a):
 
 @expects
 def dollar_volume_zscore(a, w):
-    x = dollar_volume_level(a)
-    return each(lambda y, m, s: divided(y - m, s, NAN), x, sma(x, w), std(x, w, 0))
+    def scores(x):
+        return each(lambda y, m, s: divided(y - m, s, NAN), x, sma(x, w), std(x, w, 0))
+
+    return over_known(scores, dollar_volume_level(a))
 
 
 @expects
@@ -267,5 +278,8 @@ for _name, _hours in SESSIONS.items():
 
 @expects
 def bar_gap(a):
-    days = ((now - then) / timedelta(days=1) for then, now in pairwise(a.moments))
-    return [NAN, *map(math.log, days)]
+    def logs(moments):
+        days = ((now - then) / timedelta(days=1) for then, now in pairwise(moments))
+        return [NAN, *map(math.log, days)]
+
+    return a.in_line(logs, a.moments)

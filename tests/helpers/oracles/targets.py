@@ -77,7 +77,7 @@ def project(w: list[float], frozen: list[bool], limits: Limits) -> list[float]:
     free = 1 - math.fsum(w[i + 1] for i in range(n) if stuck[i])
     slots = [0] + [i + 1 for i in range(n) if not stuck[i]]
     total = math.fsum(w[s] for s in slots)
-    if abs(total - free) <= 1e-6 and total > 0:  # float32: that is rounding
+    if 1e-13 < abs(total - free) <= 1e-6 and total > 0:  # rounding of float32
         for s in slots:
             w[s] *= free / total
         total = free

@@ -135,8 +135,12 @@ def test_fetched_bars_are_a_store_folder_with_labels(fake, tmp_path):
     assert categories["asset_class"] == ("EQUITY", "EQUITY", "INDEX")
     assert categories["region"] == ("United States", "", "")
     assert categories["currency"] == ("USD", "GBp", "USD")
-    market = load_market(tmp_path / "yahoo" / "1d", metadata=labels, features=["return_1"])
+    with pytest.raises(DataError, match=r"GBP: HSBA\.L; USD: AAPL, "):
+        load_market(tmp_path / "yahoo" / "1d")  # the store knows, without being asked for labels
+    money = {"base_currency": "USD", "exchange_rates": {"GBP": 1.25}}
+    market = load_market(tmp_path / "yahoo" / "1d", metadata=labels, features="none", **money)
     assert market.panel.categories == categories
+    np.testing.assert_allclose(market.close, panel.close * [1, 0.0125, 1], rtol=1e-15)
 
 
 def test_fetching_again_continues(fake, tmp_path, monkeypatch):

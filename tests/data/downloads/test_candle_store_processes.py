@@ -15,7 +15,7 @@ from helpers.exchange_server import ExchangeServer, formula
 
 from portfolio_env.data.downloads.store import Series, add_candles, open_series, series_path, stored
 
-TESTS = Path(__file__).parents[1]
+TESTS = Path(__file__).parents[2]
 HOUR = 3_600_000
 SINCE, UNTIL = "2019-06-01", "2020-01-01"
 

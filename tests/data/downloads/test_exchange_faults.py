@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import ccxt
 import numpy as np
 import pytest
 from helpers.exchange_dialects import STEPS, SYMBOLS, ms
@@ -185,7 +186,7 @@ exchange.fetch(connect("binance", sys.argv[1]), "BTC/USDT", "1m", "2023-12-20", 
 
 def test_a_killed_download_continues_where_it_stopped(server, link, tmp_path):
     server.delay = 0.1
-    tests = Path(__file__).parents[1]
+    tests = Path(__file__).parents[2]
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, server.base, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tests), str(tests.parent)])},
@@ -245,3 +246,67 @@ def test_whatever_happens_the_store_holds_the_truth(
     missing = sum(n for _, n in report.gaps)
     times = server.truth(symbol, "1h", "2023-09-15")[0]
     assert missing == (times[-1] - times[0]) // hour + 1 - len(times)
+
+
+DAY, FIRST = 86_400_000, 1_704_067_200_000  # 2024-01-01
+
+
+class Late(ccxt.Exchange):
+    """Days of one symbol, of which some are not there at first, or have no volume."""
+
+    lacking: frozenset[int] = frozenset()
+    empty: frozenset[int] = frozenset()
+    asked = 0
+
+    def describe(self):
+        about = {"id": "late", "has": {"fetchOHLCV": True}, "timeframes": {"1d": "1d"}}
+        return self.deep_extend(super().describe(), about)
+
+    def load_markets(self, *_, **__):
+        self.markets = {"BTC/USD": {"symbol": "BTC/USD", "spot": True}}
+        return self.markets
+
+    def feature_value(self, *_):
+        return 100
+
+    def fetch_ohlcv(self, symbol, timeframe="1d", since=None, limit=None, params=None):
+        type(self).asked += 1
+        days = [day for day in range(400) if FIRST + day * DAY >= (since or 0)]
+        rows = [
+            [
+                FIRST + day * DAY,
+                10 + day,
+                12 + day,
+                9 + day,
+                11 + day,
+                None if day in self.empty else 5,
+            ]
+            for day in days
+            if day not in self.lacking
+        ]
+        return rows[: limit or 100]
+
+
+def updated(store, day):
+    """What an update on a day reports."""
+    return exchanges.update(store, Late(), clock=lambda: (FIRST + day * DAY) / 1000)[0]
+
+
+@pytest.mark.parametrize("kind", ["lacking", "empty"])
+def test_days_that_were_missing_are_asked_for_again_for_a_month(monkeypatch, tmp_path, kind):
+    monkeypatch.setattr(Late, kind, frozenset([20, 60, 75, 76]))
+    options = {"store": tmp_path, "clock": lambda: (FIRST + 80 * DAY) / 1000}
+    first = exchanges.fetch(Late(), "BTC/USD", "1d", "2024-01-01", **options)[0]
+    assert (first.rows_new, first.error) == (76, None)
+    assert first.incomplete == (4 if kind == "empty" else 0)
+    asked = Late.asked
+    still = updated(tmp_path, 81)
+    assert (still.rows_new, still.error) == (1, None)
+    assert Late.asked - asked <= 5
+    monkeypatch.setattr(Late, kind, frozenset())
+    late = updated(tmp_path, 82)
+    assert (late.rows_new, late.rows_total, late.error) == (4, 81, None)
+    assert [str(when) for when, _ in late.gaps] == ["2024-01-21"]  # older than a month: believed
+    asked = Late.asked
+    assert updated(tmp_path, 83).rows_new == 1
+    assert Late.asked - asked == 1

@@ -1,0 +1,74 @@
+"""Assets that models left out of their decisions, and accounts that hardly traded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.evaluation.backtest import BacktestResult
+
+MOSTLY_CASH = 0.9
+"""Mean weight of cash from which on an account hardly traded."""
+_NAMED = 3
+
+
+def left_out_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
+    """Return who was left out of decisions, by whom, when and why.
+
+    Args:
+        results: Backtests by name of the strategy.
+
+    Returns:
+        One row per asset and reason, the most decisions first: ``asset``, ``reason``,
+        ``strategies`` (a list of names), ``first`` and ``last`` date, and ``decisions``, the most
+        of one strategy.
+    """
+    rows: list[dict[str, Any]] = [
+        {"asset": asset, "reason": reason, "strategy": name, "date": date[:16]}
+        for name, result in results.items()
+        for date, reasons in result.left_out.items()
+        for asset, reason in reasons.items()
+    ]
+    columns = ["asset", "reason", "strategies", "first", "last", "decisions"]
+    if not rows:
+        return pd.DataFrame(columns=columns)
+    frame = pd.DataFrame(rows)
+    frame["date"] = frame["date"].str.removesuffix("T00:00")
+    grouped = frame.groupby(["asset", "reason"])
+    found = grouped.agg(
+        strategies=("strategy", lambda names: list(dict.fromkeys(names))),
+        first=("date", "min"),
+        last=("date", "max"),
+        decisions=("strategy", lambda names: int(names.value_counts().max())),
+    ).reset_index()
+    order = ["decisions", "asset", "reason"]
+    return found.sort_values(order, ascending=[False, True, True], ignore_index=True)[columns]
+
+
+def left_out_lines(results: Mapping[str, BacktestResult]) -> list[str]:
+    """Return a sentence on who was left out, or none."""
+    found = left_out_table(results)
+    if not len(found):
+        return []
+    names = list(dict.fromkeys(found["asset"]))
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    models = list(dict.fromkeys(name for row in found["strategies"] for name in row))
+    worst = found.iloc[0]
+    return [
+        f"Left out of decisions, though tradable: {', '.join(names[:_NAMED])}{more} (by "
+        f"{', '.join(models[:_NAMED])}{' and others' * (len(models) > _NAMED)}), most often as "
+        f"{worst['asset']} {worst['reason']}; the report lists all."
+    ]
+
+
+def inactivity(result: BacktestResult) -> str:
+    """Return in a few words whether an account hardly traded; "" if it did."""
+    if result.idle:
+        return "never invested"
+    if len(result.costs) and not np.any(result.turnovers):
+        return "never traded"
+    cash = result.mean_cash
+    return f"{100 * cash:.0f} % cash on average" if cash > MOSTLY_CASH else ""
