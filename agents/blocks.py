@@ -66,7 +66,7 @@ class Blocks:
     def parts(self, t: Tensor, size: int) -> Iterator[Tensor]:
         """Split increasing rows into parts of at most so many blocks each."""
         _, counts = th.unique_consecutive(self.of[t], return_counts=True)
-        yield from t.split([int(part.sum()) for part in counts.split(size)])
+        yield from th.split(t, [int(part.sum()) for part in th.split(counts, size)])
 
     def whole(self, t: Tensor) -> Tensor:
         """Return all rows with a whole window of the blocks that hold some rows, increasing."""

@@ -111,7 +111,7 @@ def _kept(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | Non
 def _peak(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | None) -> int:
     before = th.cuda.memory_allocated(batch.device) - batch.nbytes - tradable.nbytes
     th.cuda.reset_peak_memory_stats(batch.device)
-    _encode(network, batch, tradable, codes).sum().backward()
+    _encode(network, batch, tradable, codes).sum().backward()  # type: ignore[no-untyped-call] # torch
     return th.cuda.max_memory_allocated(batch.device) - before
 
 

@@ -185,4 +185,4 @@ def _by_asset(rows: Tensor, windows: Tensor) -> Tensor:
 
 def _by_bar(rows: Tensor, series: Tensor) -> Tensor:
     """Map (bars, batch * assets, channels) to (batch, bars, assets, channels)."""
-    return rows.unflatten(1, (series.shape[0], series.shape[2])).transpose(0, 1)
+    return rows.view(len(rows), series.shape[0], series.shape[2], -1).transpose(0, 1)

@@ -190,4 +190,5 @@ class TemporalPooling(nn.Module):
         none = ~known.unfold(1, window, 1).any(-1)
         within = band(len(x), window, x.device) & (known.unsqueeze(1) | none.unsqueeze(2))
         weights = th.where(within, logits, -th.inf).softmax(-1).to(x.dtype)
-        return (weights @ rows).transpose(0, 1).unflatten(1, x.shape[1:-1])
+        pooled = (weights @ rows).transpose(0, 1)
+        return pooled.reshape(len(pooled), *x.shape[1:])
