@@ -28,8 +28,8 @@ LAYERS = (
     "portfolio_env.evaluation portfolio_env.live",
     "agents.networks agents.losses agents.tensors agents.removal agents.progress",
     (
-        "agents.memory agents.market_encoder agents.market_rows agents.market_extractor "
-        "agents.actor_critic agents.forecasts agents.fitting"
+        "agents.blocks agents.memory agents.market_encoder agents.market_rows "
+        "agents.market_extractor agents.actor_critic agents.forecasts agents.fitting"
     ),
     "agents.inspection agents.policies",
     "agents.direct agents.sb3",

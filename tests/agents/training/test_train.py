@@ -322,17 +322,6 @@ def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path
     assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
 
 
-def test_an_encoder_that_sees_true_history_trains_and_is_evaluated(tmp_path: Path) -> None:
-    options = '{"history": "past", "width": 4, "heads": 2, "lstm_hidden": 4}'
-    kind = {"encoder": "tcn_gnn_lstm_small", "encoder_options": options, "window": 3}
-    path = train(small(tmp_path / "run", timesteps=256, num_envs=8, algo="a2c", **kind))
-    run = load_run(path, device="cpu")
-    assert run.env_options["window"] == 3 + 28
-    start, end = run.ranges["test"]
-    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
-    assert np.isfinite(backtest(run.model, env).values).all()
-
-
 def test_lanes_of_a_direct_training_are_those_asked_for(tmp_path: Path) -> None:
     path = train(small(tmp_path / "run", algo="direct", timesteps=2 * 8 * 30, num_envs=8))
     state = load_tensors(path / "checkpoints" / "direct.safetensors", kind="fit")
