@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from agents.removal import remove_folder
 from agents.store.changes import changing, coming, put_in_place
 from agents.store.content import check_file, kind_of, run_files
 from agents.training.cards import make_card
@@ -24,6 +23,7 @@ from agents.training.run_folder import IDENTITY, WALK_FORWARD, one_process, read
 from agents.training.run_records import folders, id_of, is_old, member_runs, read_record, refuse_old
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import parse_json, replacing
+from portfolio_env.files.removal import remove_folder
 
 MANIFEST = "manifest.json"
 FORMAT = 1

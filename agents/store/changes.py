@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from agents.removal import is_link, refuse_foreign_files, remove_folder
 from agents.training.run_folder import alone
 from agents.training.run_records import is_run, member_runs
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked
+from portfolio_env.files.removal import is_link, refuse_foreign_files, remove_folder
 
 LOCK = ".store.lock"
 _HIDDEN = (".deleted-", ".coming-")  # prefixes of the names of folders on their way out and in

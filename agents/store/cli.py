@@ -13,7 +13,6 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from agents.removal import refuse_links
 from agents.run_market import load_checked_market
 from agents.store.archives import export_run, import_run
 from agents.store.changes import delete, refuse_foreign
@@ -33,6 +32,7 @@ from agents.training.run_records import (
     refuse_old,
 )
 from portfolio_env.errors import DataError, PortfolioError
+from portfolio_env.files.removal import refuse_links
 from portfolio_env.files.safe_names import printable
 
 _WIDE = 110  # columns of a terminal that has room for the folders' names

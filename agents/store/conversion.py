@@ -25,7 +25,6 @@ from stable_baselines3.common.save_util import load_from_zip_file
 
 from agents.direct.agent import DirectAgent
 from agents.fitting import KIND as FIT
-from agents.removal import remove_folder
 from agents.run_market import check_market
 from agents.saving import COUNTERS, give_parameters, load_zip, save_agent
 from agents.sb3.algorithms import policy_for
@@ -54,6 +53,7 @@ from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.backtest import Policy
 from portfolio_env.evaluation.usage_log import FILE as LOOKS
 from portfolio_env.files.atomic import read_json, write_json
+from portfolio_env.files.removal import remove_folder
 
 _TREES = {
     "encoder.pt": WEIGHTS,

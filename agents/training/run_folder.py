@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.direct.agent import DirectAgent
-from agents.removal import refuse_links
 from agents.run_market import PRICES, run_market, write_prices
 from agents.saving import load_agent
 from agents.sb3.algorithms import torch_device
@@ -27,6 +26,7 @@ from agents.training.training_state import save_training
 from portfolio_env import Market, env_info
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked, read_json, write_json
+from portfolio_env.files.removal import refuse_links
 from portfolio_env.html import card
 from portfolio_env.market.timeline import time_text
 from portfolio_env.names import last_name

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents.removal import is_link
 from agents.tensors import SUFFIX
 from agents.training.run_folder import (
     IDENTITY,
@@ -22,6 +21,7 @@ from agents.training.run_folder import (
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.evaluation.usage_log import read_usage_log
 from portfolio_env.files.atomic import read_json
+from portfolio_env.files.removal import is_link
 from portfolio_env.names import last_name
 
 CARD = "card.json"

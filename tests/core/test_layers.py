@@ -26,7 +26,7 @@ LAYERS = (
         "portfolio_env.rendering"
     ),
     "portfolio_env.evaluation portfolio_env.live",
-    "agents.networks agents.losses agents.tensors agents.removal agents.progress",
+    "agents.networks agents.losses agents.tensors agents.progress",
     (
         "agents.blocks agents.memory agents.market_encoder agents.market_rows "
         "agents.market_extractor agents.actor_critic agents.forecasts agents.fitting"

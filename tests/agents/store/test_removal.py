@@ -8,13 +8,13 @@ from helpers.small_runs import made_run, small
 from test_conversion import to_old
 from test_run_store import command
 
-from agents.removal import refuse_foreign_files, remove_folder
 from agents.store.conversion import convert
 from agents.training.run_folder import one_process, save_checkpoint
 from agents.training.train import new_agent
 from agents.training.walk_forward_training import continue_walk_forward, make_plan
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import read_json, write_json
+from portfolio_env.files.removal import refuse_foreign_files, remove_folder
 
 
 @pytest.fixture
