@@ -87,6 +87,34 @@ def test_assets_that_did_not_trade_are_compared_all_the_same(seed, step):
     np.testing.assert_array_equal(market.features, whole.features)
 
 
+@given(st.integers(0, 999), st.sampled_from(["stocks", "currencies"]), st.sampled_from([1, 5]))
+def test_a_day_is_over_when_the_next_one_begins(seed, kind, step):
+    """Hours with pauses, of which some are missing: nobody knows yet that no other one comes."""
+    rng = np.random.default_rng(seed)
+    times = np.arange("2024-01-01", "2024-03-15", dtype="M8[h]")
+    of_week = (times - np.datetime64("2024-01-01", "h")).astype(int) % 168
+    day, hour = of_week // 24, of_week % 24
+    is_open = {
+        "stocks": (day < 5) & (14 <= hour) & (hour <= 20),
+        "currencies": (of_week < 118) | (of_week >= 166),
+    }[kind]
+    times = times[is_open & (rng.random(len(times)) > 0.02)].astype("M8[ns]")
+    close = 50 * np.exp(rng.normal(0, 0.01, (len(times), 3)).cumsum(0))
+    close[rng.random(close.shape) < 0.02] = np.nan
+    panel = PricePanel(times, "ABC", close)
+    made = FeaturePipeline(("1d:return_1", "1d:volatility_6", "1w:return_1"))
+    whole = made.transform(panel)
+    half = len(times) // 2
+    market = made.transform(panel.subset(slice(0, half)))
+    for at in range(half, half + 100, step):
+        market = made.update(market, panel.subset(slice(at, at + step)))
+        np.testing.assert_array_equal(market.features, whole.features[: at + step])
+    cut = half + 100 + rng.integers(0, 30)
+    np.testing.assert_array_equal(
+        made.transform(panel.subset(slice(0, cut))).features, whole.features[:cut]
+    )
+
+
 def test_what_an_update_reads_does_not_grow_with_the_market(monkeypatch):
     read = []
     own = pipeline.Bars
