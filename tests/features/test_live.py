@@ -95,7 +95,7 @@ def test_a_day_is_over_when_the_next_one_begins(seed, kind, step):
     of_week = (times - np.datetime64("2024-01-01", "h")).astype(int) % 168
     day, hour = of_week // 24, of_week % 24
     is_open = {
-        "stocks": (day < 5) & (14 <= hour) & (hour <= 20),
+        "stocks": (day < 5) & (hour >= 14) & (hour <= 20),
         "currencies": (of_week < 118) | (of_week >= 166),
     }[kind]
     times = times[is_open & (rng.random(len(times)) > 0.02)].astype("M8[ns]")
