@@ -54,7 +54,7 @@ def read_actions(source: Actions) -> pd.DataFrame:
         # two dividends of a day are its regular and its special one, unless they are the same
         twice = own.duplicated([SYMBOL, DATE] + [field] * (field == DIVIDEND))
         if twice.any():
-            symbol, date = own.loc[twice.idxmax(), [SYMBOL, DATE]]
+            symbol, date = own.loc[twice, [SYMBOL, DATE]].iloc[0]
             raise DataError(
                 f"actions hold the {field} of {symbol} on {date.date()} twice: leave one of them"
             )

@@ -158,8 +158,8 @@ def _by_actions(
 def _known(close: FloatArray, begins: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
     """Return of each row the asset's last close before it, and its first one from it on."""
     groups = pd.Series(close).groupby(np.cumsum(begins))
-    before = groups.ffill().groupby(np.cumsum(begins)).shift().to_numpy(np.float64)
-    return before, groups.bfill().to_numpy(np.float64)
+    before = groups.ffill().groupby(np.cumsum(begins)).shift()
+    return np.asarray(before, np.float64), np.asarray(groups.bfill(), np.float64)
 
 
 def _shown(split: FloatArray, jump: FloatArray) -> bool | None:

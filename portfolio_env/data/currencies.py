@@ -310,7 +310,7 @@ def _known_at(panel: PricePanel, name: str, way: int, times: Timestamps) -> Floa
     if _are_days(dated) and not _are_days(times):
         dated = dated + _DAY
     elif _are_days(times) and not _are_days(dated):
-        times = times + (_DAY - np.timedelta64(1, "ns"))  # a day's last rate is known at its close
+        times = times + _DAY - np.timedelta64(1, "ns")  # a day's last rate is known at its close
     place = np.searchsorted(dated, times, side="right")
     age = times - np.r_[np.datetime64("NaT", "ns"), dated][place]
     oldest = max(_OLDEST, bar_spacing(times)[0])
