@@ -16,13 +16,14 @@ from portfolio_env.data.tables.numbers import read_numbers
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.data.tables.sources import as_frame
 from portfolio_env.data.tables.times import as_dates
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
 
 Actions: TypeAlias = str | os.PathLike[str] | pd.DataFrame | Mapping[str, Any] | list[Any]
 """A file or a frame with the columns date, symbol, split and dividend; several of them, as a list
 or by symbol, as ``yfinance.Ticker(symbol).actions`` gives them."""
 
 SPLIT, DIVIDEND = "split", "dividend"
+_SHOWN = 3
 
 
 def read_actions(source: Actions) -> pd.DataFrame:
@@ -34,10 +35,10 @@ def read_actions(source: Actions) -> pd.DataFrame:
             empty or 0 is none.
 
     Returns:
-        Columns date, symbol, split and dividend, by symbol and date; one row per event.
+        Columns date, symbol, split and dividend, by symbol and date; one row for all of a day.
 
     Raises:
-        DataError: With file, row and fix.
+        DataError: With file, row and fix; or if an event comes twice.
     """
     if isinstance(source, Mapping):
         parts = [_table(own, str(name)) for name, own in source.items()]
@@ -48,7 +49,19 @@ def read_actions(source: Actions) -> pd.DataFrame:
     if not parts:
         raise ArgumentError("actions are empty: give a file or a frame, or leave them out")
     made = pd.concat(parts, ignore_index=True)
-    return made.sort_values([SYMBOL, DATE], kind="stable", ignore_index=True)
+    for field, nothing in ((SPLIT, 1.0), (DIVIDEND, 0.0)):
+        own = made[made[field] != nothing]
+        # two dividends of a day are its regular and its special one, unless they are the same
+        twice = own.duplicated([SYMBOL, DATE] + [field] * (field == DIVIDEND))
+        if twice.any():
+            symbol, date = own.loc[twice, [SYMBOL, DATE]].iloc[0]
+            raise DataError(
+                f"actions hold the {field} of {symbol} on {date.date()} twice: leave one of them"
+            )
+    made = made.sort_values([SYMBOL, DATE], kind="stable", ignore_index=True)
+    return made.groupby([SYMBOL, DATE], as_index=False, sort=False).agg(
+        {SPLIT: "prod", DIVIDEND: "sum"}
+    )[[DATE, SYMBOL, SPLIT, DIVIDEND]]
 
 
 def with_actions(bars: pd.DataFrame, actions: pd.DataFrame, origin: Origin) -> pd.DataFrame:
@@ -63,6 +76,9 @@ def with_actions(bars: pd.DataFrame, actions: pd.DataFrame, origin: Origin) -> p
         origin: Names the bars in errors.
     """
     own = actions[actions[SYMBOL].isin(bars[SYMBOL].unique())]
+    if not len(own):
+        named = sorted(set(actions[SYMBOL]))[:_SHOWN]
+        origin.warn(f"no action is of an asset in it; they are of {', '.join(named) or 'none'}")
     taken = [name for name in (ADJUSTED, SPLIT, DIVIDEND) if name in bars and len(own)]
     taken = [name for name in taken if bars[name].fillna(0).ne(0).any()]
     if taken:
@@ -120,9 +136,9 @@ def _table(source: Any, symbol: str | None = None) -> pd.DataFrame:
         values = np.zeros(len(frame))
         if field in columns:
             column = frame[columns[field]].rename(field)
-            values = np.nan_to_num(read_numbers(column, origin))
-            origin.refuse(
-                values < 0, f"{field} is negative:", "correct it", column.iloc.__getitem__
-            )
+            values = read_numbers(column, origin)
+            values = np.where(np.isnan(values), 0.0, values)
+            for wrong, what in ((values < 0, "negative"), (np.isinf(values), "infinite")):
+                origin.refuse(wrong, f"{field} is {what}:", "correct it", column.iloc.__getitem__)
         made[field] = np.where(values == 0, nothing, values)
     return made

@@ -117,13 +117,14 @@ def _by_actions(
     order = np.lexsort((frame["date"].to_numpy(), codes))
     close = frame["close"].to_numpy(np.float64)[order]
     begins = np.append(True, np.diff(codes[order]) != 0)
-    before = np.where(begins, np.nan, np.append(np.nan, close[:-1]))
+    before, after = _known(close, begins)
     step = np.ones(len(frame))
+    units = np.ones(len(frame))  # shares that one of the first row has become
     done = "none"
     if "split" in frame:
         split = frame["split"].to_numpy(np.float64)[order]
         split = np.where(np.isnan(split) | (split <= 0) | begins, 1, split)
-        shown = _shown(split, before / close)
+        shown = _shown(split, before / after)
         if shown is None:
             origin.fail(
                 "some prices jump with their splits and some do not; give adj_close, or say "
@@ -131,12 +132,20 @@ def _by_actions(
             )
         if shown:
             step /= split
+            units = pd.Series(split).groupby(codes[order]).cumprod().to_numpy()
             done = "splits"
             origin.warn("prices before splits are divided by them")
     if with_dividends:
         cash = np.nan_to_num(frame["dividend"].to_numpy(np.float64)[order])
-        paid = np.where(begins, 0, cash / before)
-        step *= 1 - np.where(np.isnan(paid), 0, paid)
+        # a share before this row, although its last known close may be older than a split
+        worth = _known(close * units, begins)[0] / np.append(1.0, units[:-1])
+        paid = np.where(begins | np.isnan(worth), 0, cash / worth)
+        lost = np.zeros(len(frame), np.bool_)
+        lost[order] = paid >= 1
+        fix = "correct it, or say adjust='splits' or 'none'"
+        origin.refuse(lost, "the dividend is not below the close before it:", fix,
+                      frame["dividend"].iloc.__getitem__)  # fmt: skip
+        step *= 1 - paid
         done = "all"
         origin.warn("prices before dividends are reduced by them")
     factor = np.ones(len(frame))
@@ -144,6 +153,13 @@ def _by_actions(
         later = np.cumprod(step[rows][:0:-1])[::-1]  # of each row, the steps of those after it
         factor[order[rows[:-1]]] = later
     return factor, done
+
+
+def _known(close: FloatArray, begins: npt.NDArray[np.bool_]) -> tuple[FloatArray, FloatArray]:
+    """Return of each row the asset's last close before it, and its first one from it on."""
+    groups = pd.Series(close).groupby(np.cumsum(begins))
+    before = groups.ffill().groupby(np.cumsum(begins)).shift()
+    return np.asarray(before, np.float64), np.asarray(groups.bfill(), np.float64)
 
 
 def _shown(split: FloatArray, jump: FloatArray) -> bool | None:
@@ -159,15 +175,14 @@ def _shown(split: FloatArray, jump: FloatArray) -> bool | None:
 def split_like(frame: pd.DataFrame) -> pd.DataFrame:
     """Jumps that look like splits: symbol, date, ratio (new shares for each old one).
 
-    A price that falls (or rises) to a whole part (or multiple) of the close before, or to two
+    A price that falls (or rises) to a whole part (or multiple) of the last close before, or to two
     thirds, within 6 % (2 %), and at the opening already where openings are known.
     """
     codes = pd.factorize(frame["symbol"])[0]
     order = np.lexsort((frame["date"].to_numpy(), codes))
     close = frame["close"].to_numpy(np.float64)[order]
     with np.errstate(all="ignore"):
-        before = np.append(np.nan, close[:-1])
-        before[np.append(True, np.diff(codes[order]) != 0)] = np.nan
+        before = _known(close, np.append(True, np.diff(codes[order]) != 0))[0]
         jump = np.log(before / close)
         ratio = _nearest(jump)
         if "open" in frame:

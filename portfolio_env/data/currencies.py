@@ -34,6 +34,7 @@ _PRICES = ("open", "high", "low", "close")
 _PARTS = {"GBp": "GBP", "GBX": "GBP", "ZAc": "ZAR", "ILA": "ILS"}
 """Hundredths of currencies in which exchanges quote: pence in London, and so on."""
 _QUOTED = re.compile(r"[^/]+/([A-Za-z0-9]{2,10})(:.+)?|[A-Za-z]{3}([A-Za-z]{3})=X")
+_PAIR = re.compile(r"[A-Z]{6}|DEX[A-Z]{4}")  # or as FRED calls one: DEXJPUS is yen for a dollar
 _GIVEN = re.compile(r"\s*([A-Za-z0-9]{2,10})=(.+)")
 _DAY = np.timedelta64(1, "D")
 _OLDEST = 7 * _DAY
@@ -54,8 +55,13 @@ def currencies_of(panel: PricePanel) -> list[str]:
     for asset, label in zip(panel.assets, labels, strict=True):
         match = _QUOTED.fullmatch(asset)
         named = (match[1] or match[3]).upper() if match else ""
-        found.append(label or stored.get(asset) or named)
+        found.append(_code(label or stored.get(asset) or named))
     return found
+
+
+def _code(currency: str) -> str:
+    """Return the code of a currency as it is written: usd is USD, GBp stays."""
+    return currency if currency in _PARTS else currency.upper()
 
 
 def check_currencies(panel: PricePanel) -> None:
@@ -103,8 +109,11 @@ def in_currency(
         ArgumentError: If the currency or a rate is none, or the panel is in another one already.
         DataError: If the currency of an asset or its rate at a bar is unknown, with the fix.
     """
-    if not isinstance(base, str) or not re.fullmatch(r"[A-Za-z0-9]{2,10}", base):
-        raise ArgumentError(f"base_currency={base!r} must be the code of a currency, e.g. 'USD'.")
+    if not isinstance(base, str) or not re.fullmatch(r"[A-Z0-9]{2,10}", base) or base in _PARTS:
+        whole = f"; give {_PARTS[base]!r}" if base in _PARTS else ""
+        raise ArgumentError(
+            f"base_currency={base!r} must be the code of a currency, e.g. 'USD'{whole}."
+        )
     before = panel.provenance.get("base_currency")
     if before:
         if before != base:
@@ -112,15 +121,14 @@ def in_currency(
                 f"the prices are in {before} already: give base_currency={before!r}"
             )
         return panel
-    base_code = _PARTS.get(base, base)
     given = _given(rates)
     wanted = [a for a in panel.assets if assets is None or a in assets]
     quoted = dict(zip(panel.assets, currencies_of(panel), strict=True))
     turned = []
     for currency, own in given.items() if isinstance(given, dict) else ():
         if isinstance(own, str) and own in panel.assets:
-            way = _way(own, currency, base_code)
-            quoted[own] = base_code if way > 0 else currency
+            way = _way(own, currency, base)
+            quoted[own] = base if way > 0 else currency
             turned += [own] * (way < 0)
     unknown = [name for name in wanted if not quoted[name]]
     if unknown:
@@ -136,9 +144,8 @@ def in_currency(
             continue
         code = _PARTS.get(quoted[name], quoted[name])
         if code not in factors:
-            factors[code], about[code] = _factor(panel, code, base_code, given)
-        part = 0.01 if quoted[name] in _PARTS else 1.0
-        scale[:, at] = factors[code] * part / (0.01 if base in _PARTS else 1.0)
+            factors[code], about[code] = _factor(panel, code, base, given)
+        scale[:, at] = factors[code] * (0.01 if quoted[name] in _PARTS else 1.0)
         lost = np.isnan(scale[:, at]) & ~np.isnan(panel.close[:, at])
         if lost.any():
             when = time_text(panel.timestamps[int(lost.argmax())])
@@ -150,7 +157,7 @@ def in_currency(
     scale = np.where(np.isnan(scale), 1.0, scale)
     prices = {name: getattr(panel, name) for name in _PRICES}
     made = {name: own * scale for name, own in prices.items() if own is not None}
-    told = {code: text for code, text in about.items() if code != base_code}
+    told = {code: text for code, text in about.items() if code != base}
     panel = replace(
         panel,
         **made,
@@ -204,7 +211,12 @@ def _given(rates: Rates | None) -> dict[str, Any] | PricePanel:
     if isinstance(rates, str):
         rates = parsed(rates)
     if isinstance(rates, Mapping):
-        return {_PARTS.get(code, code): own for code, own in rates.items()}
+        for code in rates.keys() & _PARTS:
+            raise ArgumentError(
+                f"exchange_rates: {code} is a hundredth of {_PARTS[code]}: give the rate of "
+                f"{_PARTS[code]}"
+            )
+        return {_code(code): own for code, own in rates.items()}
     return _table("exchange_rates", rates)
 
 
@@ -257,17 +269,21 @@ def _factor(
     if np.isfinite(number):
         check_number(f"exchange_rates[{code!r}]", number, above=0)
         return np.full(len(times), number), f"{number:g}"
-    table = _table(f"exchange_rates[{code!r}]", own.to_frame(code) if _is_series(own) else own)
+    if isinstance(own, pd.Series):
+        own = own.to_frame(code if own.name is None else str(own.name))
+    table = _table(f"exchange_rates[{code!r}]", own)
     name = table.assets[0]
     if len(table.assets) > 1:
         return _factor(panel, code, base, table)
-    way = _way(name, code, base, alone=True) or 1
+    way = _way(name, code, base, alone=True)
+    if not way and _PAIR.fullmatch(re.sub(r"=X$|[^A-Za-z0-9]", "", name)):
+        raise ArgumentError(
+            f"exchange_rates: {name} is no rate of {code} in {base} by its name: call it "
+            f"{code}{base}, or {base}{code} if it is what one {base} costs"
+        )
+    way = way or 1
     source = os.fspath(own) if isinstance(own, str | os.PathLike) else "series"
     return _known_at(table, name, way, times), source
-
-
-def _is_series(thing: Any) -> bool:
-    return isinstance(thing, pd.Series)
 
 
 def _way(name: str, code: str, base: str, *, alone: bool = False) -> int:
@@ -293,6 +309,8 @@ def _known_at(panel: PricePanel, name: str, way: int, times: Timestamps) -> Floa
     dated, values = panel.timestamps[rows], close[rows] ** way
     if _are_days(dated) and not _are_days(times):
         dated = dated + _DAY
+    elif _are_days(times) and not _are_days(dated):
+        times = times + _DAY - np.timedelta64(1, "ns")  # a day's last rate is known at its close
     place = np.searchsorted(dated, times, side="right")
     age = times - np.r_[np.datetime64("NaT", "ns"), dated][place]
     oldest = max(_OLDEST, bar_spacing(times)[0])

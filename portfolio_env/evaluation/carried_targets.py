@@ -68,9 +68,9 @@ class CarriedTargets:
         self._limited = bool(getattr(executor, "limited", False))
         if self._limited:
             self._targets = np.array(executor.weights)
-            # (B,) share of the way to the target that is left
+            # (B,) share of the way to what can be traded of the target that is left
             self._left = np.zeros(len(self._targets))
-            # (B, N) what is still to be bought and could not be
+            # (B, N) what is still to be bought or sold and could not be
             self._halted = np.zeros_like(self._targets[:, 1:], np.bool_)
 
     def asked(self, answers: Weights, starts: NDArray[np.bool_] | None = None) -> Weights:
@@ -91,22 +91,25 @@ class CarriedTargets:
         holds &= (observed[:, 1:] != 0).any(axis=1)  # an account of cash has nothing to hold
         targets = np.array(answers, np.float64)
         ways = self.executor.ways
-        self._left *= np.where(self._halted.any(axis=1), 1.0, 1 - ways)
+        self._left *= 1 - ways
         self._left[self._left < REACHED] = 0.0
         if starts is not None:
-            self._left[starts] = 0.0
-        carried = holds & (self._left > 0)
+            self._left[starts], self._halted[starts] = 0.0, False
+        carried = holds & ((self._left > 0) | self._halted.any(axis=1))
         if carried.any():
             targets[carried] = self.executor.moved(self._targets)[carried]
         self._left[~holds] = 1.0
         missing = np.where(self.executor.tradable, 0.0, targets[:, 1:] - observed[:, 1:])
-        missing = np.where(carried[:, None], np.maximum(missing, 0.0), 0.0)
-        halted = missing > MISSING
+        missing = np.where(carried[:, None], missing, 0.0)
+        halted = abs(missing) > MISSING
+        bought = np.maximum(missing, 0.0)
         out = targets.copy()
-        out[:, 1:] -= missing
-        out[:, 0] += missing.sum(axis=1)
-        # nothing has come nearer since a trade that went as far as it could
-        rests = carried & (ways >= 1) & (halted == self._halted).all(axis=1)
+        out[:, 1:] -= bought
+        out[:, 0] += bought.sum(axis=1)
+        # what can be traded is reached, unless that is something else by now
+        changed = carried & (halted != self._halted).any(axis=1)
+        self._left[changed] = 1.0
+        rests = carried & (self._left == 0)
         out[rests] = answers[rests]
         self._targets, self._halted = targets, halted
         return out

@@ -149,7 +149,7 @@ class FeaturePipeline:
             panel=replace(panel, provenance=provenance),
             features=self._observed(chosen, lambda _: bars, panel.tradable),
             feature_names=tuple(feature.name for feature in chosen),
-            warmup=min(len(panel.timestamps), max((each.lookback for each in chosen), default=0)),
+            warmup=min(len(panel.timestamps), _lookback(chosen)),
             feature_bound=self.bound,
             vocabularies=self.vocabularies,
         )
@@ -164,9 +164,9 @@ class FeaturePipeline:
         Args:
             market: Market of this pipeline.
             new_bars: (K, N) later bars of the same assets, fields and exogenous channels.
-            keep: Drop the first rows of the result, so that it has this many: a ring of the newest
-                bars. More stay where a feature remembers more, for every asset with a bar among
-                them; all of them, if one depends on every bar. None keeps all.
+            keep: Drop the first rows of the market, so that it has this many: a ring of the newest
+                bars. All new ones stay, and more where a feature remembers more, for every asset
+                with a bar among them; all of them, if one depends on every bar. None keeps all.
 
         Raises:
             DataError: If the bars do not continue the market, or it has other features.
@@ -196,14 +196,15 @@ class FeaturePipeline:
             return tails[first]
 
         fresh = self._observed(chosen, tail, panel.tradable[market.n_bars :])
+        lookback = _lookback(chosen)
         if keep is None or keep >= len(panel.timestamps):
-            return market.extended(panel, fresh)
+            return market.extended(panel, fresh, lookback)
         memories = [market.n_bars if each.memory == ALL else _ample(each.memory) for each in chosen]
         longest = max(memories, default=0)
         recent = np.logical_or.reduce(np.isfinite(panel.close[-max(keep, longest) :]))
         needed = Tails(panel, len(panel.timestamps)).first_row(longest, recent)
-        drop = min(needed, len(panel.timestamps) - keep)
-        return market.extended(panel.without(drop), fresh)
+        drop = min(needed, len(panel.timestamps) - keep, market.n_bars)
+        return market.extended(panel.without(drop), fresh, lookback)
 
     def _choose(self, panel: PricePanel) -> tuple[list[Feature], list[str]]:
         """Return the features this panel allows, and a line on each one left out."""
@@ -384,6 +385,11 @@ def _range(rows: int | slice, bars: int) -> tuple[int, int]:
             f"rows to fit on are {rows}: give their end in [1, {bars}], or a slice of step 1"
         )
     return first, end
+
+
+def _lookback(features: Sequence[Feature]) -> int:
+    """Return the rows before the first one of which all features can be known."""
+    return max((each.lookback for each in features), default=0)
 
 
 def _ample(memory: int) -> int:

@@ -29,8 +29,9 @@ class Tails:
 
         Args:
             memory: Own bars before its row that a value depends on.
-            assets: (N,) the assets whose values are wanted; None means those that trade from
-                ``start`` on.
+            assets: (N,) the assets whose values are wanted; None means those that have a bar from
+                ``start`` on: where it did not trade nothing is observed of it, but others are
+                compared with it.
 
         Returns:
             The row by which each of them has one traded bar more before it, or all that it has;
@@ -39,18 +40,26 @@ class Tails:
         """
         traded, present = self.panel.tradable, self.panel.close
         born = self.panel.first_bars
-        wanted = np.flatnonzero(traded[self.start :].any(axis=0) if assets is None else assets)
+        if assets is None:
+            wanted = np.flatnonzero(~np.isnan(present[self.start :]).all(axis=0))
+            silent = ~traded[self.start :, wanted].any(axis=0)
+        else:
+            wanted = np.flatnonzero(assets)
+            silent = np.zeros(len(wanted), np.bool_)
+
         length = memory + 1
         while True:
             low = max(0, self.start - length)
-            count = traded[low : self.start, wanted].sum(axis=0)
+            rows = slice(low, self.start)
+            bars = traded[rows, wanted] | (silent & ~np.isnan(present[rows, wanted]))
+            count = bars.sum(axis=0)
             if low == 0 or ((count > memory) | (born[wanted] >= low)).all():
                 break
             length *= 2
         first = max(0, self.start - memory)
-        for i, known in zip(wanted, count, strict=True):
+        for k, (i, known) in enumerate(zip(wanted, count, strict=True)):
             if known > memory:
-                own = np.flatnonzero(traded[low : self.start, i])
+                own = np.flatnonzero(bars[:, k])
                 first = min(first, low + int(own[-memory - 1]))
             else:
                 first = min(first, max(0, int(born[i])))

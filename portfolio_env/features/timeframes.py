@@ -11,7 +11,7 @@ import numpy as np
 from portfolio_env.features.bars import Bars
 from portfolio_env.features.registry import ALL, Feature
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.resampling import TIMEFRAMES, has_weekends
+from portfolio_env.resampling import TIMEFRAMES, closed_groups, has_weekends
 
 _DAY = np.timedelta64(1, "D")
 _USUAL = ((48, ("1h", "4h")), (12, ("4h", "1d")), (2, ("1d", "1w")), (0.9, ("1w", "1M")))
@@ -55,7 +55,10 @@ def _held(bars: Bars, feature: Feature, timeframe: str) -> FloatArray:
     upper = bars.at(timeframe)
     if upper is None:
         return np.full_like(bars.close, np.nan)
-    closed = np.searchsorted(upper.timestamps, bars.timestamps, side="right") - 1
+    if len(upper.timestamps) == len(bars.timestamps):  # of this timeframe already
+        closed = np.arange(len(bars.timestamps))
+    else:  # not by the labels: that a row is the last one of a session, only a later one tells
+        closed = closed_groups(bars.timestamps, bars.panel.periods_per_year, timeframe)[1]
     rows = np.arange(len(upper.timestamps))[:, None]
     last = np.maximum.accumulate(np.where(upper.rows.present, rows, -1), axis=0)[closed]
     values = np.broadcast_to(feature.compute(upper), upper.close.shape)

@@ -279,7 +279,9 @@ class Market(Immutable):
             warmup=max(0, self.warmup - rows.indices(self.n_bars)[0]),
         )
 
-    def extended(self, panel: PricePanel, features: npt.NDArray[np.float32]) -> Market:
+    def extended(
+        self, panel: PricePanel, features: npt.NDArray[np.float32], lookback: int = 0
+    ) -> Market:
         """Return the market continued by a longer panel's bars (see ``FeaturePipeline.update``).
 
         What was checked is not checked again, so this takes the same time for any market.
@@ -287,6 +289,7 @@ class Market(Immutable):
         Args:
             panel: The panel of this market with K more bars, and maybe without its first ones.
             features: (K, N, F), their features.
+            lookback: The warm-up that they need, for a market that has been shorter so far.
         """
         fresh = frozen(features, np.float32)
         dropped = self.n_bars + len(fresh) - len(panel.timestamps)
@@ -298,7 +301,10 @@ class Market(Immutable):
         made, room = room.appended({"features": fresh}, len(panel.timestamps))
         market = object.__new__(type(self))
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        warmup = max(0, self.warmup - dropped)
+        warmup = self.warmup
+        if warmup == self.n_bars:
+            warmup = min(max(warmup, lookback), warmup + len(fresh))
+        warmup = max(0, warmup - dropped)
         market.__dict__.update(values, panel=panel, warmup=warmup, _room=room, **made)
         return market
 

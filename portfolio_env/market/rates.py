@@ -24,15 +24,20 @@ Rate: TypeAlias = float | str | Mapping[str, float]
 
 A CSV file has a column of dates first and one of rates; ``?column=NAME`` after the path names it
 where there are more, and ``&unit=percent`` says that 5 stands for 5 % (``&unit=fraction`` that 0.05
-does). Without a unit a column whose name holds "pct" or "percent" is in percent, and one that is
+does; ``unit=bps`` is basis points). Without a unit a column whose name holds "pct" or "percent" is
+in percent, one whose name holds "bps" in basis points, and one that is
 called as a central bank calls its series (DGS3MO, DFF, SOFR, ...) and has two decimals; others are
 fractions, unless their numbers may be percent as well: those are refused. Of a Series its ``name``
 is that of the column. Numbers by ISO date are always fractions.
 """
 
 LOWEST, HIGHEST = -1.0, 10.0  # of a single number
-_UNITS = {"fraction": 1.0, "percent": 100.0}
-_WORDS = {"percent": ("pct", "percent", "%"), "fraction": ("fraction", "decimal")}
+_UNITS = {"fraction": 1.0, "percent": 100.0, "bps": 10_000.0}
+_WORDS = {
+    "percent": re.compile("pct|percent|%"),
+    "bps": re.compile(r"(?<![^\W_])bps?(?![^\W_])|basis.?points?"),
+    "fraction": re.compile("fraction|decimal"),
+}
 _IN_PERCENT = re.compile(  # as FRED, the ECB, the Bank of England and Yahoo call their series
     r"dgs\d+(mo)?|dtb\d+(wk|mo|yr)?|tb\d+m?s?|gs\d+m?|dff|fedfunds|effr|sofr\w*|dfedtar[ul]?|obfr|"
     r"iorb|[dm]prime|ecb(dfr|mrr\w*|mlf\w*)|ecbestr\w*|estr|iud\w{4}|ir3tib\w*|ir(st|lt)\w*|"
@@ -140,7 +145,8 @@ def _dated(name: str, rates: Any) -> pd.Series[float]:
     if len(odd):
         raise ArgumentError(
             f"{name} is {odd.iloc[0]:g} on {odd.index[0].date()}: dated rates are fractions in "
-            "[-1, 1], 0.05 for 5 % a year; divide percent by 100 (of a CSV file: unit=percent)"
+            "[-1, 1], 0.05 for 5 % a year; divide percent by 100 (of a CSV file: unit=percent, or "
+            "unit=bps)"
         )
     return series
 
@@ -166,7 +172,7 @@ def _as_fractions(name: str, rates: pd.Series[Any], stated: str | None = None) -
     label = "" if rates.name is None else str(rates.name).strip()
     if _PER_BAR.search(label.casefold()):
         raise ArgumentError(f"{name}: {label} is no yearly rate by its name: give yearly rates")
-    said = [unit for unit, words in _WORDS.items() if any(w in label.casefold() for w in words)]
+    said = [unit for unit, words in _WORDS.items() if words.search(label.casefold())]
     values = pd.to_numeric(rates, errors="coerce").dropna()
     if stated is not None or said:
         return rates / _UNITS[stated or said[0]]
@@ -181,8 +187,8 @@ def _as_fractions(name: str, rates: pd.Series[Any], stated: str | None = None) -
         at = values.index[int(values.abs().argmax())]
         raise ArgumentError(
             f"{name} is {largest:g} on {str(at)[:10]}, which may be "
-            f"{100 * largest:g} % or {largest:g} % a year: say unit=percent or unit=fraction "
-            "after the path, or call the Series 'percent' or 'fraction'"
+            f"{100 * largest:g} % or {largest:g} % a year: say unit=percent, unit=fraction or "
+            "unit=bps after the path, or call the Series 'percent', 'fraction' or 'bps'"
         )
     return rates
 
@@ -218,7 +224,10 @@ def _read(name: str, source: str) -> pd.Series[float]:
     options = dict(parse_qsl(query, keep_blank_values=True))
     check_keywords(f"{name}={shortened(source)}", "option", options, ("column", "unit"))
     try:
-        frame = pd.read_csv(Path(path), index_col=0, compression="infer")
+        for separator in (";", "\t", ","):
+            frame = pd.read_csv(Path(path), sep=separator, index_col=0)
+            if frame.shape[1]:
+                break
     except (OSError, EOFError, ValueError) as error:
         raise DataError(
             f"{name}={shortened(path)} cannot be read ({shortened(str(error))}): give a number, or "
@@ -236,8 +245,10 @@ def _read(name: str, source: str) -> pd.Series[float]:
     unit = options.get("unit")
     if unit is not None:
         check_choice(f"unit of {name}", unit, _UNITS)
-    values = pd.to_numeric(frame[column], errors="coerce")
     texts = frame[column].astype(str).str.strip()
+    if separator != ",":
+        texts = texts.str.replace(",", ".")  # of decimals: no rate has thousands
+    values = pd.to_numeric(texts, errors="coerce")
     wrong = (values.isna() & frame[column].notna() & ~texts.str.lower().isin(_NOTHING)).to_numpy()
     if wrong.any():
         at = int(wrong.argmax())

@@ -131,13 +131,51 @@ def test_daily_rates_are_known_at_the_end_of_their_day():
     )
 
 
+def test_daily_bars_take_the_last_rate_of_their_day():
+    hours = pd.date_range("2024-01-01T12:00", "2024-01-04T20:00", freq="h")
+    rates = pd.Series(hours.day + hours.hour / 100, hours)
+    panel = in_dollars({"EUR": rates}, pd.DataFrame({"SAP": 100.0, "MSFT": 1.0}, DAYS))
+    np.testing.assert_allclose(panel.close[:, 0], [223, 323, 420])
+
+
+@pytest.mark.parametrize("name", ["USDEUR", "USD/EUR", "EUR=X", "EURUSD", "EUR", "rate", None])
+def test_the_name_of_a_series_tells_its_way_as_that_of_a_column_does(name):
+    turned = name in ("USDEUR", "USD/EUR", "EUR=X")
+    rates = pd.Series(np.array(EUROS) ** (-1 if turned else 1), DAYS, name=name)
+    for own in (rates, rates.to_frame(name or "EUR")):
+        np.testing.assert_allclose(in_dollars({"EUR": own}).close, BY_HAND, rtol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["EURJPY", "GBP/USD", "DEXUSEU", "USDCHF=X"])
+def test_a_pair_of_other_currencies_is_no_rate(name):
+    rates = pd.Series(EUROS, DAYS, name=name)
+    for own in (rates, rates.to_frame()):
+        with pytest.raises(ArgumentError, match=f"{name} is no rate of EUR in USD by its name"):
+            in_dollars({"EUR": own})
+
+
+def test_codes_are_written_in_capitals_but_for_hundredths():
+    labels = {"SAP": {"currency": "eur"}, "MSFT": {"currency": "USD"}}
+    np.testing.assert_allclose(
+        in_dollars({"eur": pd.Series(EUROS, DAYS)}, metadata=labels).close, BY_HAND, rtol=1e-15
+    )
+    labels = {"SAP": {"currency": "usd"}, "MSFT": {"currency": "USD"}}
+    assert load_market(CLOSES, metadata=labels).n_assets == 2
+    labels = {"SAP": {"currency": "GBp"}, "MSFT": {"currency": "USD"}}
+    with pytest.raises(ArgumentError, match="GBp is a hundredth of GBP: give the rate of GBP"):
+        in_dollars({"GBp": 0.0125}, metadata=labels)
+    for base in ("GBp", "usd"):
+        with pytest.raises(ArgumentError, match=f"base_currency='{base}' must be the code"):
+            load_panel(CLOSES, metadata=labels, base_currency=base)
+
+
 @given(st.integers(0, 999), st.integers(1, 28))
 def test_a_later_rate_changes_nothing_before_it(seed, row):
     rng = np.random.default_rng(seed)
     days = pd.bdate_range("2024-01-02", periods=30)
     frame = pd.DataFrame(np.exp(rng.normal(0, 0.1, (30, 2)).cumsum(0)), days, ["SAP", "MSFT"])
-    rates = pd.Series(rng.uniform(0.5, 2, 30), days)[rng.random(30) > 0.3]
-    rates[days[0]] = 1.0
+    kept = (rng.random(30) > 0.3) | (np.arange(30) % 5 == 0)  # one of each week
+    rates = pd.Series(rng.uniform(0.5, 2, 30), days)[kept]
     changed = rates.where(rates.index <= days[row], rates * 3)
     one, other = (in_dollars({"EUR": each}, frame).close for each in (rates, changed))
     np.testing.assert_array_equal(one[: row + 1], other[: row + 1])

@@ -1,5 +1,6 @@
 """Markets that grow bar by bar: equal to those made at once, at a cost that does not grow."""
 
+import itertools
 import pickle
 
 import numpy as np
@@ -52,6 +53,66 @@ def test_a_live_market_equals_one_made_at_once_to_the_bit(seed, missing, keep):
     np.testing.assert_array_equal(market.features, whole.features[-kept:])
     assert market.warmup == max(0, whole.warmup - (700 - kept))
     assert keep is not None or market.hash == whole.hash
+
+
+def test_the_warm_up_of_a_market_that_began_short_goes_on():
+    panel = bars_of(4)
+    made = FeaturePipeline(FEATURES)
+    whole = made.transform(panel)
+    assert whole.warmup > 10
+    for keep in (None, 1):
+        market = made.transform(panel.subset(slice(0, 3)))
+        ends = [3, *range(4, 40), 300, 700]
+        for begin, end in itertools.pairwise(ends):
+            market = made.update(market, panel.subset(slice(begin, end)), keep)
+            assert market.warmup == max(0, min(whole.warmup, end) - (end - market.n_bars))
+
+
+@given(st.integers(0, 999), st.integers(1, 40))
+def test_assets_that_did_not_trade_are_compared_all_the_same(seed, step):
+    """Of assets that have few bars, and some of those without volume."""
+    rng = np.random.default_rng(seed)
+    times = np.datetime64("2024-01-01", "ns") + np.arange(400) * np.timedelta64(1, "h")
+    close = 50 * np.exp(rng.normal(0, 0.01, (400, 4)).cumsum(0))
+    close[rng.random(400) < 0.9, 1] = np.nan
+    close[:, 2] = np.where(np.arange(400) % 24 == 0, close[:, 2], np.nan)
+    volume = np.where(np.isnan(close), np.nan, 1.0 * (rng.random(close.shape) < 0.7))
+    volume[:, 3] = 0.0
+    panel = PricePanel(times, "ABCD", close, close, close, close, volume)
+    made = FeaturePipeline(("return_rank_5", "relative_strength_20", "dollar_volume_rank_20"))
+    whole = made.transform(panel)
+    market = made.transform(panel.subset(slice(0, 200)))
+    for at in range(200, 400, step):
+        market = made.update(market, panel.subset(slice(at, min(at + step, 400))))
+    np.testing.assert_array_equal(market.features, whole.features)
+
+
+@given(st.integers(0, 999), st.sampled_from(["stocks", "currencies"]), st.sampled_from([1, 5]))
+def test_a_day_is_over_when_the_next_one_begins(seed, kind, step):
+    """Hours with pauses, of which some are missing: nobody knows yet that no other one comes."""
+    rng = np.random.default_rng(seed)
+    times = np.arange("2024-01-01", "2024-03-15", dtype="M8[h]")
+    of_week = (times - np.datetime64("2024-01-01", "h")).astype(int) % 168
+    day, hour = of_week // 24, of_week % 24
+    is_open = {
+        "stocks": (day < 5) & (hour >= 14) & (hour <= 20),
+        "currencies": (of_week < 118) | (of_week >= 166),
+    }[kind]
+    times = times[is_open & (rng.random(len(times)) > 0.02)].astype("M8[ns]")
+    close = 50 * np.exp(rng.normal(0, 0.01, (len(times), 3)).cumsum(0))
+    close[rng.random(close.shape) < 0.02] = np.nan
+    panel = PricePanel(times, "ABC", close)
+    made = FeaturePipeline(("1d:return_1", "1d:volatility_6", "1w:return_1"))
+    whole = made.transform(panel)
+    half = len(times) // 2
+    market = made.transform(panel.subset(slice(0, half)))
+    for at in range(half, half + 100, step):
+        market = made.update(market, panel.subset(slice(at, at + step)))
+        np.testing.assert_array_equal(market.features, whole.features[: at + step])
+    cut = half + 100 + rng.integers(0, 30)
+    np.testing.assert_array_equal(
+        made.transform(panel.subset(slice(0, cut))).features, whole.features[:cut]
+    )
 
 
 def test_what_an_update_reads_does_not_grow_with_the_market(monkeypatch):

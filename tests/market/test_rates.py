@@ -39,6 +39,28 @@ def test_a_file_that_leaves_its_rates_open_is_refused(write, lines, text):
         rates_at("cash", str(write(*lines)), BARS)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+@pytest.mark.parametrize("form", ["%Y-%m-%d", "%d.%m.%Y"])
+def test_files_with_other_separators_may_have_decimal_commas(write, separator, form):
+    days = pd.to_datetime(["2020-01-02", "2020-01-13", "2020-02-01"]).strftime(form)
+    for texts in (("0,01", "", "0,03"), ("0.01", "", "0.03")):
+        rows = (separator.join(row) for row in zip(days, texts, strict=True))
+        path = write(separator.join(("Datum", "Zins")), *rows)
+        np.testing.assert_array_equal(rates_at("cash", str(path), BARS), [0.01, 0.01, 0.01, 0.03])
+
+
+@pytest.mark.parametrize("name", ["rate_bps", "bp", "basis points", "BasisPoints", "Rate (bps)"])
+def test_basis_points_are_told_by_the_name(write, name):
+    for rates in ([425.0, 450.0], [0.1, 0.15]):
+        series = pd.Series(rates, pd.to_datetime(["2020-01-02", "2020-01-12"]), name=name)
+        path = write(f"date,{name}", f"2020-01-02,{rates[0]}", f"2020-01-12,{rates[1]}")
+        unnamed = write("date,r", f"2020-01-02,{rates[0]}", f"2020-01-12,{rates[1]}", name="r.csv")
+        for own in (str(path), f"{unnamed}?unit=bps", checked_rate("cash", series)):
+            np.testing.assert_array_equal(rates_at("cash", own, BARS[:2]), np.array(rates) / 1e4)
+    pounds = pd.Series([0.04], pd.to_datetime(["2020-01-02"]), name="GBP_rate")
+    np.testing.assert_array_equal(rates_at("cash", checked_rate("cash", pounds), BARS), 0.04)
+
+
 def test_days_without_a_rate_keep_the_last_one(write):
     path = write("d,r", "2020-01-01,0.01", "2020-01-12,.", "2020-01-13,ND", "2020-01-14,")
     np.testing.assert_array_equal(rates_at("cash", str(path), BARS), [0.01] * 4)
@@ -65,7 +87,7 @@ LOW = pd.Series(np.arange(60) % 9 * 0.01 + 0.01, QUARTER)  # 0.01 % to 0.09 %, a
 )
 def test_percents_below_one_are_never_taken_for_fractions(write, values):
     path = write("date,rate", *(f"{day:%Y-%m-%d},{rate}" for day, rate in values.items()))
-    mend = "may be .* %.*unit=percent or unit=fraction .*'percent' or 'fraction'"
+    mend = "may be .* %.*unit=percent, unit=fraction or unit=bps .*'percent', 'fraction' or 'bps'"
     with pytest.raises(DataError, match=mend):
         rates_at("cash", str(path), BARS)
     with pytest.raises(ArgumentError, match=mend):

@@ -122,6 +122,25 @@ def test_what_is_halted_is_waited_for():
     assert result.held[60:] == pytest.approx(at_once.held[60:], abs=1e-12)
 
 
+@pytest.mark.parametrize("limit", [limited(0.1), {"adjustment": 0.4}], ids=str)
+def test_a_halt_costs_no_trades_and_stops_no_sale(limit):
+    """A halted asset is waited for without a trade, whether it is to be bought or to be sold."""
+    close, trades = np.array(MARKET.close[:240, :2]), np.ones((240, 2), np.bool_)
+    trades[3:80, 1] = trades[103:140, 0] = False
+    market = market_of(close, trades)
+    at_once, result = (run("buy_and_hold", market, **own) for own in ({}, limit))
+    assert (result.turnovers[50:80] == 0).all()
+    assert result.held[120:] == pytest.approx(at_once.held[120:], abs=1e-5)
+
+    def first_then_second(past):
+        return np.eye(3)[1 if len(past.timestamps) <= 100 else 2]
+
+    result = run(first_then_second, market, {"every": 100}, **limit)
+    assert (result.held[103:139, 1] > 0.1).all()
+    assert (result.turnovers[135:139] == 0).all()
+    assert result.held[190, 2] == pytest.approx(1, abs=1e-5)
+
+
 def test_a_new_target_takes_the_place_of_the_old():
     def first_then_second(past):
         return np.eye(6)[1 if len(past.timestamps) <= 30 else 2]

@@ -184,6 +184,7 @@ def test_actions_as_yfinance_gives_them_and_files(write, tmp_path):
     ("table", "options", "text"),
     [
         (actions_of(split=-2.0), {}, "row 1: split is negative: '-2.0'; correct it"),
+        (actions_of(split=np.inf), {}, "row 1: split is infinite: 'inf'; correct it"),
         (actions_of(split="4:1"), {}, "row 1: split is not a number: '4:1'"),
         (actions_of(factor=2.0), {}, r"lacks the columns \['split', 'dividend'\]"),
         (actions_of(split=2.0).drop(columns="symbol"), {}, r"lacks the columns \['symbol'\]"),
@@ -195,6 +196,57 @@ def test_actions_that_say_nothing_clear_are_refused(table, options, text):
     _, frame, _ = raw_market(0, 4.0, 6)
     with pytest.raises((ArgumentError, DataError), match=text):
         load_panel(frame, actions=table, **options)
+
+
+@given(
+    st.sampled_from([2.0, 3.0, 0.1]),
+    st.floats(0, 0.5),
+    st.sets(st.integers(0, 5), max_size=3),
+    st.booleans(),
+)
+def test_lost_closes_around_an_event_lose_no_event(ratio, paid, lost, apart):
+    """Of a share worth 50 in the end; its split and dividend are one row or two, in any order."""
+    units = np.where(np.arange(7) < 3, ratio, 1.0)
+    close = 50 * units / np.where(np.arange(7) < 3, 1 - paid, 1.0)
+    cash = close[0] * paid
+    expected = np.full(7, 50.0)
+    gone = [row for row in lost if row not in (0, 6)]
+    close[gone] = expected[gone] = np.nan
+    rows = [(0, cash), (ratio, 0)] if apart else [(ratio, cash)]
+    closes = pd.DataFrame({"A": close, "B": np.arange(1.0, 8)}, DAYS[:7])
+    for order in (rows, rows[::-1]):
+        table = pd.DataFrame(order, columns=["split", "dividend"]).assign(date=DAYS[3], symbol="A")
+        panel = load_panel(closes, actions=table, adjust="all")
+        np.testing.assert_allclose(panel.close[:, 0], expected)
+
+
+def test_a_lost_close_hides_no_jump_and_a_dividend_after_it_is_of_the_new_shares():
+    closes = pd.DataFrame({"A": [100.0, np.nan, 45, 45], "B": [1.0, 2, 3, 4]}, DAYS[:4])
+    told = load_panel(closes.assign(A=[100.0, np.nan, 50, 50])).provenance["notes"]
+    assert any("look like splits: A on" in note for note in told)
+    table = pd.DataFrame(
+        {"date": DAYS[1:3], "symbol": "A", "split": [2, 0], "dividend": [0, 5.0]}
+    )  # 100 = 2 x (45 + 5)
+    panel = load_panel(closes, actions=table, adjust="all")
+    np.testing.assert_allclose(panel.close[[0, 2, 3], 0], 45)
+
+
+def test_events_that_come_twice_or_pay_more_than_the_price_are_refused():
+    closes = pd.DataFrame({"A": [100.0, 100, 50, 50], "B": [1.0, 2, 3, 4]}, DAYS[:4])
+    for name, size in (("split", 2.0), ("dividend", 3.0)):
+        with pytest.raises(DataError, match=f"the {name} of A on .* twice: leave one of them"):
+            load_panel(closes, actions=[actions_of(**{name: size})] * 2, adjust="all")
+    special = pd.concat([actions_of(dividend=3.0), actions_of(dividend=47.0)])
+    panel = load_panel(closes, actions=special.reset_index(drop=True), adjust="all")
+    np.testing.assert_allclose(panel.close[:, 0], 50)
+    with pytest.raises(DataError, match=r"not below the close before it: '100\.0'"):
+        load_panel(closes, actions=actions_of(dividend=100.0), adjust="all")
+
+
+def test_actions_of_none_of_the_assets_are_told():
+    closes = pd.DataFrame({"A": [100.0, 101, 99], "B": 1.0}, DAYS[:3])
+    panel = load_panel(closes, actions=actions_of(split=2.0).assign(symbol="Z"))
+    assert "no action is of an asset in it; they are of Z" in panel.provenance["notes"]
 
 
 def test_actions_beside_columns_that_say_the_same_are_refused():
