@@ -32,14 +32,14 @@ class PortfolioConstraints:
     The environment projects the weights that are asked for, by agents and whatever else acts in it
     (baselines place theirs within what they selected before, see ``baselines.selection``): the
     ``top_k`` largest targets are kept, then the Euclidean projection onto ``{sum w = 1, min <= w_i
-    <= max, min_cash <= w_0 <= max_cash}`` and the bounds of groups (exact), then risky weights are scaled towards zero if
-    their gross sum exceeds ``max_leverage`` (longs and shorts alike where cash stays within its
-    bounds), and last the trades are cut short, along the segment from drifted to target weights,
-    where they exceed a turnover limit (purchases by more where a fee would else take cash below its
-    bound). Turnover limits win over the others: a portfolio that the market moved out of its bounds
-    returns only as fast as they allow. Costs are paid after the projection: beside holdings that
-    keep their value, weights may miss a bound by as much as the trade costs, and
-    ``constraint_violation`` says so.
+    <= max, min_cash <= w_0 <= max_cash}`` and the bounds of groups (exact), then risky weights are
+    scaled towards zero if their gross sum exceeds ``max_leverage`` (longs and shorts alike where
+    cash stays within its bounds), and last the trades are cut short, along the segment from drifted
+    to target weights, where they exceed a turnover limit (purchases by more where a fee would else
+    take cash below its bound). Turnover limits win over the others: a portfolio that the market
+    moved out of its bounds returns only as fast as they allow. Costs are paid after the projection:
+    beside holdings that keep their value, weights may miss a bound by as much as the trade costs,
+    and ``constraint_violation`` says so.
 
     Attributes:
         long_only: No short positions.
@@ -354,7 +354,7 @@ def _rounded(values: NDArray[np.float64], towards: float) -> NDArray[np.float32]
 
 
 def _checked_pairs(value: object) -> dict[str, tuple[float, float]] | None:
-    """Return bounds by name with a pair for each; None, and an empty mapping, are none.
+    """Return bounds by label with a pair for each; None is none.
 
     Raises:
         ArgumentError: If it is something else.

@@ -14,8 +14,8 @@ from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.constraints import NO_LIMIT
 from portfolio_env.simulation.dynamics import RULES
-from portfolio_env.simulation.rebalancing import trade_lane
 from portfolio_env.simulation.projection import NO_GROUPS
+from portfolio_env.simulation.rebalancing import trade_lane
 from portfolio_env.simulation.targets import mark_kept, softmax_numerators, target_lane
 
 SEEDS = st.integers(0, 2**32 - 1)
