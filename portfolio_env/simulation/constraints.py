@@ -19,7 +19,7 @@ from portfolio_env.checks import (
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import PricePanel
 from portfolio_env.names import unknown
-from portfolio_env.simulation.projection import BOUNDS, NO_GROUPS, Groups, project_lane
+from portfolio_env.simulation.projection import BOUNDS, NO_GROUPS, Groups, groups_of, project_lane
 
 NO_LIMIT = np.inf
 
@@ -155,8 +155,8 @@ class PortfolioConstraints:
             return NO_GROUPS
         names = list(self.group_bounds)
         of = [names.index(label) if label in self.group_bounds else -1 for label in labels]
-        low, high = np.array(list(self.group_bounds.values()), np.float64).T.copy()
-        return Groups(np.array(of, np.int64), low, high, np.zeros((2, len(names))))
+        low, high = np.array(list(self.group_bounds.values()), np.float64).T
+        return groups_of(np.array(of, np.int64), low, high)
 
     def bounds(self, n_assets: int, labels: Sequence[str] = ()) -> NDArray[np.void]:
         """Return the numbers for compiled code, once the number of assets is known.

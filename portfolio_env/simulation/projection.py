@@ -35,15 +35,23 @@ BOUNDS = record(
 
 
 class Groups(NamedTuple):
-    """Bounds of the weights of disjoint groups of assets; all arrays are empty without groups."""
+    """Bounds of the weights of G disjoint groups of assets; all arrays are empty without groups."""
 
-    of: NDArray[np.int64]  # (N,) each asset's group, -1 where it has none
-    low: Float  # (G,) least sum of a group's weights
-    high: Float  # (G,) largest sum
-    shifts: Float  # (2, G) work space
+    slots: NDArray[np.int64]  # (2, N + 1) group of each slot, -1 for none; slots in that order
+    first: NDArray[np.int64]  # (G + 2,) where each group begins in that order, those in none first
+    sums: Float  # (4, G) least and largest sum of a group's weights, two rows of work space
 
 
-NO_GROUPS = Groups(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros((2, 0)))
+NO_GROUPS = Groups(np.zeros((2, 0), np.int64), np.zeros(0, np.int64), np.zeros((4, 0)))
+
+
+def groups_of(of: NDArray[np.int64], low: Float, high: Float) -> Groups:
+    """Return groups from the number of each asset's group (N,), -1 for none, and (G,) bounds."""
+    slots = np.r_[-1, of]
+    order = np.argsort(slots, kind="stable")
+    first = np.searchsorted(slots[order], np.arange(-1, len(low) + 1))
+    work = np.zeros((2, len(low)))
+    return Groups(np.array([slots, order]), first, np.vstack([low, high, work]))
 
 
 @kernel
@@ -80,7 +88,7 @@ def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool, groups: Grou
                 w[i] *= free / total
         off = 0.0
     settles = off <= SUM_ROUNDING and _inside(w, fixed, bounds)
-    if groups.low.shape[0] > 0:
+    if groups.sums.shape[1] > 0:
         if not settles or _group_violation(w, groups) > SUM_ROUNDING:
             _nearest_within_groups(w, fixed, bounds, free, groups)
     elif not settles:
@@ -215,16 +223,18 @@ def _nearest_within_groups(
     piecewise linearly in the common shift, as that of one group does.
     """
     _shift_to_largest(w, fixed)
-    groups.shifts[0] = -np.inf
-    groups.shifts[1] = np.inf
-    for g in range(groups.low.shape[0]):
+    low_sums, high_sums = groups.sums[0], groups.sums[1]
+    groups.sums[2] = -np.inf
+    groups.sums[3] = np.inf
+    for g in range(groups.sums.shape[1]):
         held = 0.0
-        for i in range(fixed.shape[0]):
-            if fixed[i] and groups.of[i] == g:
-                held += w[i + 1]
-        least = _shift_of_sum(w, fixed, bounds, groups.high[g] - held, groups, g)
-        most = _shift_of_sum(w, fixed, bounds, groups.low[g] - held, groups, g)
-        groups.shifts[0, g], groups.shifts[1, g] = least, most
+        for k in range(groups.first[g + 1], groups.first[g + 2]):
+            i = groups.slots[1, k]
+            if fixed[i - 1]:
+                held += w[i]
+        least = _shift_of_sum(w, fixed, bounds, high_sums[g] - held, groups, g)
+        most = _shift_of_sum(w, fixed, bounds, low_sums[g] - held, groups, g)
+        groups.sums[2, g], groups.sums[3, g] = least, most
     tau = _shift_of_sum(w, fixed, bounds, total, groups, -1)
     for i in range(w.shape[0]):
         if i > 0 and fixed[i - 1]:
@@ -240,27 +250,31 @@ def _nearest_within_groups(
 @kernel
 def _own_shift(tau: float, i: int, groups: Groups) -> float:
     """Return the shift of a slot: the common one within the bounds of its group."""
-    if i == 0 or groups.of[i - 1] < 0:
+    g = groups.slots[0, i]
+    if g < 0:
         return tau
-    g = groups.of[i - 1]
-    return min(max(tau, groups.shifts[0, g]), groups.shifts[1, g])
+    return min(max(tau, groups.sums[2, g]), groups.sums[3, g])
 
 
 @kernel
 def _shift_of_sum(
     w: Float, fixed: Bool, bounds: Any, total: float, groups: Groups, only: int
 ) -> float:
-    """Return the shift at which free slots have a sum: all of them, or those of one group.
+    """Return the shift at which free slots have a sum: those of one group, or of all if it is -1.
 
     -inf where their upper bounds do not exceed it, infinity where their lower bounds reach it.
     """
+    start = groups.first[only + 1]
+    end = groups.first[only + 2] if only >= 0 else w.shape[0]
     left, right, low_sum, high_sum = np.inf, -np.inf, 0.0, 0.0
-    for i in range(w.shape[0]):
-        if _is_free(i, fixed, groups, only):
-            low, high = _limits(i, bounds)
-            left, right = min(left, w[i] - high), max(right, w[i] - low)
-            low_sum += min(max(w[i] - _own_shift(np.inf, i, groups), low), high)
-            high_sum += min(max(w[i] - _own_shift(-np.inf, i, groups), low), high)
+    for k in range(start, end):
+        i = groups.slots[1, k]
+        if i > 0 and fixed[i - 1]:
+            continue
+        low, high = _limits(i, bounds)
+        left, right = min(left, w[i] - high), max(right, w[i] - low)
+        low_sum += min(max(w[i] - _own_shift(np.inf, i, groups), low), high)
+        high_sum += min(max(w[i] - _own_shift(-np.inf, i, groups), low), high)
     if high_sum <= total:
         return -np.inf
     if low_sum >= total:
@@ -268,8 +282,9 @@ def _shift_of_sum(
     tau = 0.5 * (left + right)
     for _ in range(200):
         inside, at_bounds, count = 0.0, 0.0, 0
-        for i in range(w.shape[0]):
-            if not _is_free(i, fixed, groups, only):
+        for k in range(start, end):
+            i = groups.slots[1, k]
+            if i > 0 and fixed[i - 1]:
                 continue
             low, high = _limits(i, bounds)
             own = _own_shift(tau, i, groups)
@@ -301,24 +316,14 @@ def _shift_of_sum(
 
 
 @kernel
-def _is_free(i: int, fixed: Bool, groups: Groups, only: int) -> bool:
-    """Return whether a slot is free, and in the one group if there is one."""
-    if i == 0:
-        return only < 0
-    return not fixed[i - 1] and (only < 0 or groups.of[i - 1] == only)
-
-
-@kernel
 def _group_violation(w: Float, groups: Groups) -> float:
     """Return the largest violation of a group's bound, or 0."""
-    sums = groups.shifts[0]
-    sums[:] = 0.0
-    for i in range(groups.of.shape[0]):
-        if groups.of[i] >= 0:
-            sums[groups.of[i]] += w[i + 1]
     worst = 0.0
-    for g in range(sums.shape[0]):
-        worst = max(worst, groups.low[g] - sums[g], sums[g] - groups.high[g])
+    for g in range(groups.sums.shape[1]):
+        total = 0.0
+        for k in range(groups.first[g + 1], groups.first[g + 2]):
+            total += w[groups.slots[1, k]]
+        worst = max(worst, groups.sums[0, g] - total, total - groups.sums[1, g])
     return worst
 
 
@@ -432,7 +437,7 @@ def violation_lane(w: Float, bounds: Any, sizes: Float, groups: Groups) -> float
     worst = max(worst, gross - bounds.max_leverage)
     if held > bounds.top_k:
         worst = max(worst, _sum_of_smallest(w, held - bounds.top_k, sizes))
-    if groups.low.shape[0] > 0:
+    if groups.sums.shape[1] > 0:
         worst = max(worst, _group_violation(w, groups))
     return worst if worst > 1e-12 else 0.0
 

@@ -52,14 +52,14 @@ def constraints_of(rng: np.random.Generator, n: int) -> PortfolioConstraints:
     return constraints
 
 
-def groups_of(rng: np.random.Generator, n: int) -> projection.Groups:
+def random_groups(rng: np.random.Generator, n: int) -> projection.Groups:
     """Bounds of none to three groups, which need not be reachable."""
     count = int(rng.integers(0, 4))
     if count == 0:
         return projection.NO_GROUPS
     low, high = np.sort(rng.uniform(0, 0.5, (2, count)), axis=0)
     low *= rng.random(count) < 0.3
-    return projection.Groups(rng.integers(-1, count, n), low, high, np.zeros((2, count)))
+    return projection.groups_of(rng.integers(-1, count, n), low, high)
 
 
 def weights_of(rng: np.random.Generator, n: int, constraints: PortfolioConstraints) -> Any:
@@ -79,8 +79,8 @@ class Step:
         rng = np.random.default_rng(seed)
         self.constraints = limits = constraints_of(rng, n)
         self.bounds = limits.bounds(n)
-        self.groups = groups_of(np.random.default_rng(seed + 1), n)
-        self.bounds["trivial"] &= not len(self.groups.low)
+        self.groups = random_groups(np.random.default_rng(seed + 1), n)
+        self.bounds["trivial"] &= not self.groups.sums.size
         self.rules = rules = np.zeros(1, dynamics.RULES)
         softmax = limits.long_only and limits.max_leverage <= 1 and rng.random() < 0.5
         rules["softmax"], rules["next_open"] = softmax, rng.random() < 0.5
@@ -173,7 +173,7 @@ def test_the_projection_equals_its_source_run_as_plain_python(seed, n):
     ours = weights_of(rng, n, constraints)[0]
     ours[~np.r_[False, fixed]] *= 10 ** rng.uniform(-2, 2)
     theirs = ours.copy()
-    settled, groups = np.zeros(n, np.bool_), groups_of(rng, n)
+    settled, groups = np.zeros(n, np.bool_), random_groups(rng, n)
     projection.project_lane(ours, fixed, bounds, settled, groups)
     plain("simulation.projection").project_lane(theirs, fixed, bounds, settled, groups)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
