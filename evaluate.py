@@ -31,21 +31,29 @@ class EvaluateConfig:
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of a run or of a walk forward, which sets market, costs and constraints; without one
-    the baselines alone are evaluated, on --market."""
+    the baselines alone are evaluated, on --market. A run beside --market is judged on that."""
     agent: bool = True
     """Include the trained agent; --no-agent evaluates the baselines alone."""
     baselines: str = "equal_weight,buy_and_hold"
     """Comma-separated baselines, or all; equal_weight is always among them."""
-    split: Literal["train", "validation", "test"] = "test"
-    """Range of the data to evaluate on."""
+    newer: Annotated[Path | None, tyro.conf.arg(name="data")] = None
+    """Newer data of the run's market, a file or a folder: the run is judged on what came after its
+    own data."""
+    split: Literal["train", "validation", "test", "after"] | None = None
+    """Range of the data to evaluate on: test by default, after with newer data."""
     model: Literal["final", "best"] = "final"
     """The model at the end of the training, or the best one by validation."""
     commissions: str = ""
     """Further commissions in basis points to evaluate at, e.g. 0,10,25."""
     capital: float | None = None
-    """Capital for which to list the orders that reach each strategy's weights at the last bar."""
+    """Capital for which to list the orders of what each strategy decides at the last bar."""
+    holdings: Path | None = None
+    """CSV file of what is held, for these orders: columns asset and units, and a row cash."""
     lot: float = 1.0
     """Smallest number of units that can be traded, for these orders; 0 for any fraction."""
+    lots: Path | None = None
+    """CSV file of lots by asset in its place: columns asset and any of lot, tick, min_notional,
+    fee_bps."""
     events: Path | None = None
     """CSV file of events (columns date and type, perhaps symbol) for an event study."""
     judge: Literal["growth", "sharpe", "equal_risk"] = "growth"
@@ -64,7 +72,7 @@ class EvaluateConfig:
     file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """YAML or JSON file of settings; the command line has priority."""
     task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
-    """Market of an evaluation without a run."""
+    """Market of an evaluation without a run, or another for a run."""
 
 
 def evaluate(config: EvaluateConfig) -> Comparison:
@@ -81,10 +89,12 @@ def evaluate(config: EvaluateConfig) -> Comparison:
     from baselines.optimisers.frontier import hindsight_frontier
     from baselines.strategies import baseline_strategies
 
-    split, console = config.split, Console(stderr=True)
+    split = config.split or ("test" if config.newer is None else "after")
+    console = Console(stderr=True)
     with evaluating(config.run) if config.run else nullcontext():
         where = (config.run, config.task, config.out, split)
-        task = open_task(*where, model=config.model, device=config.device, agent=config.agent)
+        how = {"model": config.model, "device": config.device, "agent": config.agent}
+        task = open_task(*where, **how, data=config.newer)
         with console.status("backtests") as status:
 
             def counted(strategies: Sequence[Strategy]) -> Iterator[Strategy]:
@@ -99,7 +109,9 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 split,
                 commissions=evaluation.commissions_of(config.commissions),
                 capital=config.capital,
+                holdings=config.holdings,
                 lot=config.lot,
+                lots=config.lots,
                 events=config.events,
                 judge=config.judge,
                 n_resamples=config.n_resamples,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from agents.market_rows import MarketRows, Observation
 from agents.networks import AssetHead, RowMlp, masked_mean
 from agents.networks.heads import orthogonal
+from portfolio_env.checks import check_number
 
 LOG_STD_INIT = -0.5  # noise of logits in [-1, 1]: wide, or learning takes far longer
 SCORER = (32, 32)
@@ -22,6 +23,9 @@ class ActorCriticRows(nn.Module):
         width: Numbers in a row, whose last is the tradable flag.
         net_arch: Layer widths ``{"pi": [...], "vf": [...]}``.
         activation: Between layers.
+        critic_gradient: Share of the critic's gradient that reaches rows which the actor reads as
+            well. Its loss is the larger one and mostly noise: an encoder that learns from all of
+            both captured 0.58 of a planted signal, one without the critic's 0.80.
 
     Attributes:
         latent_dim_pi: Width of the actor's hidden rows.
@@ -29,17 +33,27 @@ class ActorCriticRows(nn.Module):
     """
 
     def __init__(
-        self, width: int, net_arch: Mapping[str, Sequence[int]], activation: type[nn.Module]
+        self,
+        width: int,
+        net_arch: Mapping[str, Sequence[int]],
+        activation: type[nn.Module],
+        critic_gradient: float = 0.0,
     ) -> None:
         super().__init__()
+        self.critic_gradient = check_number("critic_gradient", critic_gradient, 0, 1)
         self.policy_net = RowMlp(width, list(net_arch["pi"]), activation)
         self.value_net = RowMlp(width, list(net_arch["vf"]), activation)
         self.latent_dim_pi = self.policy_net.out_width
         self.latent_dim_vf = self.value_net.out_width
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what ``forward_actor`` and ``forward_critic`` return."""
-        return self.forward_actor(rows), self.forward_critic(rows)
+        """Return what ``forward_actor`` and ``forward_critic`` return, of rows shared by both."""
+        shared = rows
+        if self.critic_gradient < 1:
+            shared = rows.detach()
+        if 0 < self.critic_gradient < 1:
+            shared = th.lerp(shared, rows, self.critic_gradient)
+        return self.forward_actor(rows), self.forward_critic(shared)
 
     def forward_actor(self, rows: Tensor) -> Tensor:
         """Return the actor's rows (batch, assets, latent_dim_pi) of rows (batch, assets, width)."""
@@ -69,11 +83,11 @@ class PerAssetActorCritic(nn.Module):
 
     Args:
         rows: Makes rows of observations.
-        critic_rows: Rows of the critic; default the actor's, whose encoder then learns from both
-            losses. The critic's is the larger and mostly noise: with an encoder, give each its own.
+        critic_rows: Rows of the critic; default the actor's.
         net_arch: Layer widths ``{"pi": [...], "vf": [...]}``; default two of 32 each.
         log_std_init: Log standard deviation of the noise at the start, on logits in [-1, 1].
         activation: Between layers.
+        critic_gradient: See ``ActorCriticRows``.
 
     >>> from portfolio_env import PortfolioVectorEnv
     >>> env = PortfolioVectorEnv(3, "synthetic?bars=300&assets=4", window=5, observation="index")
@@ -91,12 +105,13 @@ class PerAssetActorCritic(nn.Module):
         net_arch: Mapping[str, Sequence[int]] | None = None,
         log_std_init: float = LOG_STD_INIT,
         activation: type[nn.Module] = nn.Tanh,
+        critic_gradient: float = 0.0,
     ) -> None:
         super().__init__()
         self.rows = rows
         self.critic_rows = critic_rows
         layers = net_arch or {"pi": SCORER, "vf": SCORER}
-        self.mlp_extractor = ActorCriticRows(rows.width, layers, activation)
+        self.mlp_extractor = ActorCriticRows(rows.width, layers, activation, critic_gradient)
         self.action_net = AssetHead(self.mlp_extractor.latent_dim_pi)
         self.value_net = nn.Linear(self.mlp_extractor.latent_dim_vf, 1)
         orthogonal(self.value_net, 1.0)
@@ -113,8 +128,12 @@ class PerAssetActorCritic(nn.Module):
             (batch,).
         """
         rows = self.rows(observation)
-        mean: Tensor = self.action_net(self.mlp_extractor.forward_actor(rows))
+        if self.critic_rows is None:
+            latent, latent_value = self.mlp_extractor(rows)
+        else:
+            latent = self.mlp_extractor.forward_actor(rows)
+            latent_value = self.mlp_extractor.forward_critic(self.critic_rows(observation))
+        mean: Tensor = self.action_net(latent)
         log_std = noise_of(self.log_std, mean.shape[1] - 1).expand_as(mean)
-        critic_rows = rows if self.critic_rows is None else self.critic_rows(observation)
-        value: Tensor = self.value_net(self.mlp_extractor.forward_critic(critic_rows))
+        value: Tensor = self.value_net(latent_value)
         return mean, log_std, value.squeeze(-1)

@@ -23,7 +23,7 @@ _MAX_LABELS = 30  # more names than this are unreadable along an axis
 
 
 def attention_maps(encoder: Encoder, market: Market, t: int) -> dict[str, NDArray[np.float32]]:
-    """Return the attention at bar t, averaged over heads.
+    """Return the attention at bar t, averaged over heads, within the window that ends there.
 
     Args:
         encoder: Whose, see ``Encoder.attention``; it is left in its mode.

@@ -1,8 +1,8 @@
 """Encoder with its market attached: each bar's window is encoded once, not once per sample.
 
 All lanes that stand at bar t share one window of the market. So the encoder runs once per distinct
-t in a batch; while its weights stay as they are (in a rollout, in evaluation, or because they are
-frozen), once per t at all.
+t in a batch, or with ``history="stream"`` once per distinct block of bars; while its weights stay
+as they are (in a rollout, in evaluation, or because they are frozen), once per t or block at all.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from typing import Literal
 
 import numpy as np
 import torch as th
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from agents.memory import max_batch_size, memory_of
+from agents.blocks import Blocks, span_of
+from agents.memory import max_batch_size, memory_of, training_bytes
 from agents.networks import Encoder
 from agents.networks.heads import PredictionHead
 from agents.networks.plugins import told_as_theirs
@@ -24,13 +26,18 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 
 _CHUNK = 64  # windows encoded at once where no gradient is kept: more leave a processor's cache
+_BLOCKS = 4  # blocks, likewise
+_BYTES = 2**26  # kept for the backward pass of a chunk: beyond, a processor's pages are made anew
 
 
-def market_tensors(market: Market, device: th.device | str) -> tuple[Tensor, Tensor, Tensor]:
-    """Return arguments of ``MarketEncoder.bind``: features, tradable flags, codes of a market."""
-    arrays = (market.features, market.tradable.astype(np.float32), market.category_codes)
-    features, tradable, codes = (th.tensor(array, device=device) for array in arrays)
-    return features, tradable, codes
+def market_tensors(
+    market: Market, device: th.device | str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return arguments of ``MarketEncoder.bind``: features, tradable flags, codes, times."""
+    times = market.timestamps.astype("datetime64[ns]").astype(np.int64)
+    arrays = (market.features, market.tradable.astype(np.float32), market.category_codes, times)
+    features, tradable, codes, times_ = (th.tensor(array, device=device) for array in arrays)
+    return features, tradable, codes, times_
 
 
 def is_traced(tensor: Tensor) -> bool:
@@ -41,12 +48,20 @@ def is_traced(tensor: Tensor) -> bool:
 class MarketEncoder(nn.Module):
     """Encoder that returns one vector per asset at bar t, from the market's features up to t.
 
+    With windows the vector is ``encoder.forward`` of the window that ends at t. With
+    ``history="stream"`` it is ``encoder.stream`` of the bars from the first of t's block, less
+    ``window - 1`` bars or as many as there are, up to t: that of the window at the first bar of a
+    block, and at later ones a state that has run over up to a block more. Blocks are spans of time
+    (``Blocks``); their span is the encoder's, that of ``block`` bars of the first market that it is
+    bound to, and is saved with its weights. So embeddings stay the same in every part of a market
+    that reaches back to the beginning of the series.
+
     Args:
         encoder: Makes the vectors.
         frozen: The encoder does not learn; it stays in evaluation mode.
-        checkpointed: Windows whose activations are kept at a time; where there are more, they are
-            computed again in the backward pass. None keeps all, "auto" what a quarter of the memory
-            of the device holds, see ``agents.memory``.
+        checkpointed: Windows, or series of blocks, whose activations are kept at a time; where
+            there are more, they are computed again in the backward pass. None keeps all, "auto"
+            what a quarter of the memory of the device holds, see ``agents.memory``.
         forecasts: It has a head that forecasts each asset's next return, see ``forecast``.
 
     Attributes:
@@ -59,6 +74,7 @@ class MarketEncoder(nn.Module):
     features: Tensor | None
     tradable: Tensor | None
     codes: Tensor | None
+    times: Tensor | None
 
     def __init__(
         self,
@@ -76,10 +92,11 @@ class MarketEncoder(nn.Module):
         self.encoder = encoder
         self.head = PredictionHead(encoder.channels) if forecasts else None
         self.checkpointed = checkpointed
-        for name in ("features", "tradable", "codes"):
+        for name in ("features", "tradable", "codes", "times"):
             self.register_buffer(name, None, persistent=False)
+        self._divided: tuple[int, th.device, Blocks] | None = None
         self._cache = _Cache()
-        self._fitting: int | None = None
+        self._sizes: tuple[int | None, int | None] | None = None
         self.cached = True
         self.frozen = False
         self.freeze(frozen)
@@ -102,9 +119,20 @@ class MarketEncoder(nn.Module):
         return self
 
     def bind(
-        self, features: Tensor, tradable: Tensor | None = None, codes: Tensor | None = None
+        self,
+        features: Tensor,
+        tradable: Tensor | None = None,
+        codes: Tensor | None = None,
+        times: Tensor | None = None,
     ) -> None:
-        """Attach the market, see ``MarketRows.bind``."""
+        """Attach the market, see ``MarketRows.bind``.
+
+        Args:
+            features: (T, assets, F).
+            tradable: (T, assets), 1 or 0; None if all are, always.
+            codes: (assets, K) static categories.
+            times: (T,) int64, increasing; of blocks. None takes the numbers of the rows.
+        """
         if features.ndim != 3 or features.shape[2] != self.encoder.n_features:
             raise ArgumentError(
                 f"the market's features have shape {tuple(features.shape)}, the network reads "
@@ -112,8 +140,12 @@ class MarketEncoder(nn.Module):
             )
         self.tradable = features.new_ones(features.shape[:2]) if tradable is None else tradable
         self.features, self.codes = features, codes
+        self.times = th.arange(len(features), device=features.device) if times is None else times
+        if self.encoder.block and not int(self.encoder.span):
+            self.encoder.span.fill_(span_of(self.times, self.encoder.block))
+        self._divided = None
         self._cache = _Cache()
-        self._fitting = None
+        self._sizes = None
 
     def forget(self) -> None:
         """Drop the cached vectors of bars; they are computed again when they are needed."""
@@ -134,10 +166,11 @@ class MarketEncoder(nn.Module):
             return self._each(t, assets, features, tradable)
         learning = th.is_grad_enabled() or self.encoder.training
         if self.frozen or (self.cached and not learning):
-            rows = self._cache.rows(t, len(features), self._state(), self._encode_all)
+            whole = self._blocks().whole if self.encoder.block else None
+            rows = self._cache.rows(t, len(features), self._state(), self._encode_all, whole)
         else:
             distinct, place = th.unique(t, return_inverse=True)
-            rows = self._encode_checkpointed(distinct)[place]
+            rows = self._encode_kept(distinct)[place]
         return rows if assets is None else rows[_lanes(t), assets]
 
     def forecast(self, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,13 +189,34 @@ class MarketEncoder(nn.Module):
 
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
+        return self._called(self.encoder, windows, tradable, codes)
+
+    def groups(self, t: NDArray[np.integer]) -> NDArray[np.integer]:
+        """Return the group of each bar: bars of one are encoded together, at the cost of one.
+
+        A group is a block, or with windows a bar.
+        """
+        if not self.encoder.block:
+            return t
+        of: NDArray[np.integer] = self._blocks().of.cpu().numpy()
+        return of[t]
+
+    def _called(self, encode: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         called = self.encoder.brought_as
         with (
             th.set_grad_enabled(th.is_grad_enabled() and not self.frozen),
             told_as_theirs(f"encoder {called}") if called else nullcontext(),
         ):
-            out: Tensor = self.encoder(windows, tradable, codes)
-        return out
+            return encode(*inputs)
+
+    def _blocks(self) -> Blocks:
+        """Return the blocks of the market, whose span and device may differ since it was bound."""
+        self._market()
+        assert self.times is not None
+        key = int(self.encoder.span), self.times.device
+        if self._divided is None or self._divided[:2] != key:
+            self._divided = *key, Blocks(self.times, key[0], self.encoder.bars)
+        return self._divided[2]
 
     def _market(self) -> tuple[Tensor, Tensor]:
         if self.features is None or self.tradable is None:
@@ -176,6 +230,11 @@ class MarketEncoder(nn.Module):
 
         An encoder without weights only rearranges its input, and reads fewer bars this way.
         """
+        if self.encoder.block:
+            blocks = self._blocks()
+            series = blocks.series(blocks.of[t], blocks.longest)
+            rows = self._stream(series)[th.arange(len(t), device=t.device), blocks.place(t)]
+            return rows if assets is None else rows[_lanes(t), assets]
         bars, codes = self._bars(t), self.codes
         if assets is not None and not self.encoder.mixes_assets:
             windows = features[bars[:, :, None], assets[:, None, :]]
@@ -197,36 +256,58 @@ class MarketEncoder(nn.Module):
                 f"the encoder looks back {self.encoder.bars} bars, which row {int(t[0])} does not "
                 f"have; give the environment window={self.encoder.bars}"
             )
-        first = int(t[0]) - self.encoder.bars + 1 if len(t) else 0
-        span = slice(first, int(t[-1]) + 1 if len(t) else 0)
-        if not self.encoder.padded and span.stop - first < len(t) * self.encoder.bars:
-            return self.encoder.encode_range(features[span], tradable[span], t - first)
+        if self.encoder.block and len(t):
+            blocks = self._blocks()
+            own, place = th.unique_consecutive(blocks.of[t], return_inverse=True)
+            return self._stream(blocks.series(own))[place, blocks.place(t)]
         codes = None if self.codes is None else self.codes.expand(len(t), *self.codes.shape)
         return self.encode(features[self._bars(t)], tradable[t], codes)
 
+    def _stream(self, series: Tensor) -> Tensor:
+        """Return the vectors of all bars with a whole window of series (batch, bars) of rows."""
+        features, tradable = self._market()
+        codes = None if self.codes is None else self.codes.expand(len(series), *self.codes.shape)
+        return self._called(self.encoder.stream, features[series], tradable[series], codes)
+
+    def _parts(self, t: Tensor, size: int) -> list[Tensor]:
+        """Split distinct, increasing rows into parts of at most so many windows or blocks."""
+        return list(self._blocks().parts(t, size) if self.encoder.block else th.split(t, size))
+
     def _encode_all(self, t: Tensor) -> Tensor:
         """Return vectors (batch, N, channels) without gradients, encoded in chunks."""
+        size = _BLOCKS if self.encoder.block else _CHUNK
         with th.no_grad():
-            return th.cat([self._encode_bars(part) for part in th.split(t, _CHUNK)])
+            return th.cat([self._encode_bars(part) for part in self._parts(t, size)])
 
-    def _encode_checkpointed(self, t: Tensor) -> Tensor:
-        size = self._at_a_time()
-        if size is None or len(t) <= size:
+    def _encode_kept(self, t: Tensor) -> Tensor:
+        """Return vectors (batch, N, channels) with gradients, encoded in chunks.
+
+        Beyond what memory holds, every chunk is computed again in the backward pass.
+        """
+        most, size = self._at_a_time()
+        parts = [t] if size is None else self._parts(t, size)
+        if len(parts) <= 1:
             return self._encode_bars(t)
-        parts = [
-            checkpoint(self._encode_bars, part, use_reentrant=False) for part in th.split(t, size)
-        ]
-        return th.cat(parts)
+        if most is None or len(self._parts(t, most)) == 1:
+            return th.cat([self._encode_bars(part) for part in parts])
+        return th.cat([checkpoint(self._encode_bars, part, use_reentrant=False) for part in parts])
 
-    def _at_a_time(self) -> int | None:
-        if self.checkpointed != "auto":
-            return self.checkpointed
-        if self._fitting is None:
+    def _at_a_time(self) -> tuple[int | None, int | None]:
+        """Return how many windows or blocks are kept at most, and how many make a chunk."""
+        if self._sizes is None:
             features = self._market()[0]
-            budget = memory_of(features.device) // 4  # actor and critic may have one each
-            at = (features.shape[1], budget, features.device, self.codes)
-            self._fitting = max_batch_size(self.encoder, *at)
-        return self._fitting
+            at = (features.device, self.codes)
+            most = self.checkpointed
+            if most == "auto":
+                budget = memory_of(features.device) // 4  # actor and critic may have one each
+                most = max_batch_size(self.encoder, features.shape[1], budget, *at)
+            size = most
+            if features.device.type == "cpu":
+                one = training_bytes(self.encoder, features.shape[1], 1, *at)
+                size = max(1, _BYTES // max(one, 1))
+                size = size if most is None else min(size, most)
+            self._sizes = most, size
+        return self._sizes
 
     def _state(self) -> object:
         """Return a value that changes whenever a weight changes."""
@@ -267,15 +348,30 @@ class _Cache:
         self._state: object = None
 
     def rows(
-        self, t: Tensor, bars: int, state: object, encode: Callable[[Tensor], Tensor]
+        self,
+        t: Tensor,
+        bars: int,
+        state: object,
+        encode: Callable[[Tensor], Tensor],
+        whole: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Return vectors (batch, N, channels); only those not stored yet are encoded."""
+        """Return vectors (batch, N, channels); only those not stored yet are encoded.
+
+        Args:
+            t: (batch,) rows of the market.
+            bars: Bars of the market.
+            state: See ``MarketEncoder._state``.
+            encode: Encodes distinct, increasing rows.
+            whole: Adds to rows all that are encoded with them; None reads ahead instead.
+        """
         if state != self._state:
             self._state, self._used, self._ahead = state, 0, 0
             self._slot = th.full((bars,), -1, device=t.device)
             self._stored = th.empty(0, device=t.device)
         missing = th.unique(t[self._slot[t] < 0])
-        if len(missing):
+        if len(missing) and whole is not None:
+            self._store(whole(missing), encode)
+        elif len(missing):
             ahead = min(self._ahead, _CHUNK // len(missing) - 1)
             self._ahead = 2 * self._ahead + 1
             if ahead > 0:

@@ -95,6 +95,11 @@ class MarketRows(nn.Module):
                 f"observations hold {layout.window} bars, the encoder sees {self.bars}; pass a "
                 f"window <= {layout.window}, or give the environment window={self.bars}"
             )
+        if network.block and not layout.reads_index:
+            raise ArgumentError(
+                "history='stream' must be 'window' where observations hold windows: a block reads "
+                'the market itself; build the environment with observation="index"'
+            )
         self.register_buffer("_home", th.empty(0), persistent=False)  # device of the module
 
     @classmethod
@@ -141,6 +146,7 @@ class MarketRows(nn.Module):
         features: Tensor | Market,
         tradable: Tensor | None = None,
         codes: Tensor | None = None,
+        times: Tensor | None = None,
         market: Market | None = None,
     ) -> None:
         """Attach the market: itself, or tensors of it that are shared and not copied.
@@ -149,12 +155,13 @@ class MarketRows(nn.Module):
             features: A market, or (T, all assets, F).
             tradable: (T, all assets), 1 or 0; None if all are, always.
             codes: (all assets, K) static categories.
+            times: (T,) int64, increasing, which divide it into blocks; see ``MarketEncoder``.
             market: Whose tensors these are: index observations of another are then rejected.
         """
         if isinstance(features, Market):
             market = features
-            features, tradable, codes = market_tensors(market, self._home.device)
-        self.embeddings.bind(features, tradable, codes)
+            features, tradable, codes, times = market_tensors(market, self._home.device)
+        self.embeddings.bind(features, tradable, codes, times)
         self.market = market
         self._found = None
 

@@ -63,14 +63,17 @@ def training_bytes(
 ) -> int:
     """Return the bytes that training a copy of an encoder on so many windows takes, in float32.
 
+    With ``history="stream"`` it is that of series of so many blocks.
+
     On a GPU the peak of forward and backward pass, beyond the weights. Elsewhere what the forward
     pass keeps for the backward pass, windows included, each piece of memory counted once; beside it
     the backward pass holds the gradients of a layer or two, and frees as it goes.
     """
     with th.random.fork_rng(devices=[device] if device.type == "cuda" else []), th.enable_grad():
         network = deepcopy(encoder).to(device).train().requires_grad_()
-        batch = th.randn(windows, encoder.bars, n_assets, encoder.n_features, device=device)
-        tradable = th.ones(windows, n_assets, device=device)
+        bars = encoder.bars + max(encoder.block - 1, 0)
+        batch = th.randn(windows, bars, n_assets, encoder.n_features, device=device)
+        tradable = th.ones(windows, *((bars,) if encoder.block else ()), n_assets, device=device)
         if codes is not None:
             codes = codes.expand(windows, *codes.shape)
         return (_peak if device.type == "cuda" else _kept)(network, batch, tradable, codes)
@@ -81,6 +84,12 @@ def memory_of(device: th.device) -> int:
     if device.type == "cuda":
         return int(th.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _encode(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | None) -> Tensor:
+    encode = network.stream if network.block else network
+    out: Tensor = encode(batch, tradable, codes)
+    return out
 
 
 def _kept(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | None) -> int:
@@ -94,7 +103,7 @@ def _kept(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | Non
         return tensor
 
     with th.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = network(batch, tradable, codes)
+        out = _encode(network, batch, tradable, codes)
     del out  # not before: memory that is free again would be counted twice, or not at all
     return sum(kept.values())
 
@@ -102,7 +111,7 @@ def _kept(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | Non
 def _peak(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | None) -> int:
     before = th.cuda.memory_allocated(batch.device) - batch.nbytes - tradable.nbytes
     th.cuda.reset_peak_memory_stats(batch.device)
-    network(batch, tradable, codes).sum().backward()
+    _encode(network, batch, tradable, codes).sum().backward()  # type: ignore[no-untyped-call] # torch
     return th.cuda.max_memory_allocated(batch.device) - before
 
 

@@ -26,7 +26,7 @@ from agents.sb3.algorithms import (
     n_actions,
     torch_device,
 )
-from agents.sb3.classes import RANGES, Algorithm, algorithm_class, parameters_of
+from agents.sb3.classes import RANGES, Algorithm, algorithm_class, is_on_policy, parameters_of
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.checks import check_range, checked, shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
@@ -140,6 +140,7 @@ def agent_of(
         admit(_named(tree["recipe"]), tree.get("plugins", {}), Path(path), within=within)
         recipe = _rebuilt(tree["recipe"], venv)
         _check_recipe(recipe, path)
+        _tell_sharing(recipe)
         agent = _made(recipe, venv, path, device)
         restore_agent(agent, tree, path)
     except PortfolioError:
@@ -181,6 +182,15 @@ def _check_recipe(recipe: dict[str, Any], path: str | Path) -> None:
             check_range(name, recipe.get(name), low, high)
     except ArgumentError as error:
         raise DataError(f"{path} holds no agent ({error}); restore it from a copy") from error
+
+
+def _tell_sharing(recipe: dict[str, Any]) -> None:
+    """Complete the recipe of an agent written when actor and critic had an encoder each."""
+    if is_on_policy(recipe["algo"]) and recipe["encoder"] != "per_asset":
+        options = recipe.setdefault("policy_kwargs", {})
+        if recipe["policy"] != "flat_mlp" and "critic_gradient" not in options:
+            options["critic_gradient"] = 1.0
+            options.setdefault("share_features_extractor", False)
 
 
 def reason_of(error: Exception) -> str:

@@ -114,11 +114,12 @@ class DeepPortfolio(PortfolioModel):
             raise ArgumentError(
                 f"{type(self).__name__} is not trained; call fit(panel, fit_period) first."
             )
-        row, bars = rows_of(self.market, past)[1], self._agent.window
+        row = rows_of(self.market, past)[1]
         weights = np.zeros(self.market.n_assets + 1)
-        if row + 1 < self.market.warmup + bars:
+        if row + 1 < self.market.warmup + self._agent.window:
             weights[0] = 1.0
             return weights
+        bars = min(self._agent.network.extractor.embeddings.encoder.reach, row + 1)
         seen = self.market.past(row).subset(slice(row + 1 - bars, row + 1))
         self._agent.bind(seen)
         actions, _ = self._agent.predict(

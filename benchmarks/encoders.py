@@ -1,17 +1,26 @@
-"""Speed and memory of training with a TCN-GNN-LSTM; prints the tables and writes them as JSON.
+"""Speed and memory of training with encoders; prints the tables and writes them as JSON.
 
     python benchmarks/encoders.py --out runs/encoders.json
 
-**PPO**: 5 assets, 44 features, windows of 60 of 1,000 bars, 64 lanes, 4 epochs, minibatches of 512,
-the small preset. Plain wiring is what SB3 gives: DummyVecEnv over single environments, windows as
-observations, shuffled minibatches. The fast path is the same network on index observations: each
-bar is encoded once per minibatch of grouped samples, once per rollout, or once for all if frozen.
-Steps per second count rollouts and updates. Plain wiring is measured on shorter rollouts: its time
-is proportional to the steps. All take turns, and the ratio is the median over rounds.
+**Defaults**: PPO as train.py sets it up on sp500 (20 assets, 8 drawn, 256 lanes x 32 steps, windows
+of 60 bars, 5 epochs), an encoder a row. *Default* is one real rollout and update, of which 200,000
+steps take 25; beside it the time of forward and backward passes per transition of a minibatch,
+with the defaults, with windows of the same network on index observations, and plain wiring: the
+same windows, of the assets that are traded, from DummyVecEnv. Of plain wiring a rollout and update
+of fewer transitions is measured too, to which its time is proportional.
+
+**PPO, small market**: 5 assets, 44 features, windows of 60 of 1,000 bars, 64 lanes, 4 epochs,
+minibatches of 512, the small preset. Plain wiring is what SB3 gives: DummyVecEnv over single
+environments, windows as observations, shuffled minibatches. The fast path is the same network on
+index observations: each bar is encoded once per minibatch of grouped samples, once per rollout, or
+once for all if frozen; with streams the state runs forwards only, through blocks of 120 bars. Steps
+per second count rollouts and updates. Plain wiring is measured on shorter rollouts: its time is
+proportional to the steps. All take turns, and the ratio is the median over rounds.
 
 **Epoch**: one supervised pass over 1,000 windows in gradient steps of 16, forecasts of the next
-return by the small preset, as in stage 1 of a curriculum. Beside it stands what the same network in
-Keras took per epoch of as many windows (its validation included) on two cores of such a machine.
+return by the small preset, as in stage 1 of a curriculum; streams in steps of 64. Beside it stands
+what the same network in Keras took per epoch of as many windows (its validation included) on two
+cores of such a machine.
 
 **Replay**: SAC with a replay of a million transitions of 30 assets, filled by the environment.
 
@@ -27,6 +36,7 @@ import platform
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from statistics import mean, median
@@ -36,6 +46,7 @@ from typing import Any
 import numpy as np
 import torch as th
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 from agents import (
@@ -49,7 +60,9 @@ from agents.market_encoder import MarketEncoder
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
 from agents.sb3.buffers import GroupedRolloutBuffer
+from agents.training.config import TrainConfig
 from agents.training.pretraining import Pretrainer, PretrainingOptions
+from agents.training.train import new_agent
 from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.features import FeaturePipeline
 from portfolio_env.files.atomic import replacing
@@ -57,10 +70,15 @@ from portfolio_env.files.atomic import replacing
 WINDOW, BARS, FEATURES = 60, 1000, 44
 SMALL, FULL = "tcn_gnn_lstm_small", "tcn_gnn_lstm"
 LANES, MINIBATCH = 64, 512
+ENCODERS = ("lstm", SMALL, FULL, "gat")
+STEPS = 200_000  # of a training by train.py
+PLAIN_LANES, PLAIN_STEPS = 4, 16
+PARTS = ("defaults", "small", "epoch", "replay", "gpu")
 KERAS_EPOCH = 4.3  # seconds for 1,007 windows
 GIB = 2**30
 
 Row = dict[str, Any]
+STREAM: Row = {"history": "stream", "bidirectional": False}
 
 
 def market(assets: int = 5) -> Market:
@@ -83,7 +101,93 @@ def spread(values: list[float]) -> Row:
     return {"median": median(values), "range": [min(values), max(values)]}
 
 
-# PPO, side by side
+# PPO at the defaults of train.py
+
+
+def by_default(encoder: str) -> Row:
+    """Return the milliseconds of each way to train, per transition, and their ratios."""
+    config = TrainConfig(encoder=encoder, device="cpu").resolved()
+    data, ranges = config.load_market()
+    agent = new_agent(config, data, ranges)
+    assert isinstance(agent, PPO)
+    agent.set_logger(Logger(None, []))
+    rollout = agent.n_steps * agent.n_envs
+    agent.learn(rollout)  # warms up
+    whole = seconds(lambda: agent.learn(rollout)) / rollout
+    options = config.encoder_kwargs | ({"history": "window"} if encoder != "gat" else {})
+    windows = replace(config, encoder_options=json.dumps(options))
+    other = new_agent(windows, data, ranges)
+    own = next(iter(agent.rollout_buffer.get(agent.batch_size)))
+    by_bar = next(iter(_by_bar(agent).get(256)))
+    plain, plain_whole = plain_wiring(config, options, data, ranges)
+    own_passes = passes(agent, own)
+    row = {
+        "default": 1e3 * whole,
+        "plain": 1e3 * plain_whole,
+        "passes": {
+            "default": 1e3 * own_passes,
+            "windows": 1e3 * passes(other, by_bar),
+            "plain": 1e3 * plain,
+        },
+        "ratio": plain_whole / whole,
+        "ratio_of_passes": plain / own_passes,
+        "minutes": STEPS * whole / 60,
+    }
+    print(
+        f"{encoder:<20}{row['default']:>8.2f} ms{row['plain']:>9.1f} ms{row['ratio']:>8.1f} x"
+        f"{row['minutes']:>8.1f} min; passes "
+        + " ".join(f"{name} {value:.2f}" for name, value in row["passes"].items()),
+        flush=True,
+    )
+    return row
+
+
+def _by_bar(agent: PPO) -> GroupedRolloutBuffer:
+    buffer = agent.rollout_buffer
+    assert isinstance(buffer, GroupedRolloutBuffer)
+    buffer.groups = None
+    return buffer
+
+
+def passes(agent: PPO, batch: Any) -> float:
+    """Return the seconds of a forward and backward pass per transition of a minibatch."""
+    agent.policy.set_training_mode(True)
+
+    def run() -> None:
+        values, log_prob, _ = agent.policy.evaluate_actions(batch.observations, batch.actions)
+        (values.sum() + log_prob.sum()).backward()
+
+    run()
+    return seconds(run) / len(batch.actions)
+
+
+def plain_wiring(
+    config: TrainConfig, options: Row, data: Market, ranges: dict[str, tuple[int, int]]
+) -> tuple[float, float]:
+    """Return seconds per transition of passes, and of a rollout and update, wired as SB3 does."""
+    task = config.env_options() | config.training_options(data, ranges["train"])
+    task |= {"observation": "window"}
+    venv = DummyVecEnv([lambda: PortfolioEnv(data, **task) for _ in range(PLAIN_LANES)])
+    network = {"window": WINDOW, "encoder": config.encoder, "encoder_kwargs": options}
+    agent = PPO(
+        PerAssetActorCriticPolicy,
+        venv,
+        n_steps=PLAIN_STEPS,
+        batch_size=PLAIN_LANES * PLAIN_STEPS // 2,
+        n_epochs=5,
+        policy_kwargs={"features_extractor_kwargs": network | {"n_features": data.n_features}},
+        device="cpu",
+        seed=0,
+    )
+    agent.set_logger(Logger(None, []))
+    steps = PLAIN_LANES * PLAIN_STEPS
+    agent.learn(steps)  # warms up
+    whole = seconds(lambda: agent.learn(steps)) / steps
+    batch = next(iter(agent.rollout_buffer.get(agent.batch_size)))
+    return passes(agent, batch), whole
+
+
+# PPO on a small market, side by side
 
 
 def ppo(
@@ -128,7 +232,7 @@ def side_by_side(data: Market, rounds: int) -> dict[str, Row]:
     agents = {
         "plain wiring": ppo(data, LANES, 8, fast=False),
         "fast path": ppo(data, LANES, 256),
-        "fast path, true past": ppo(data, LANES, 256, encoder_kwargs={"history": "past"}),
+        "fast path, streams": ppo(data, LANES, 256, encoder_kwargs=STREAM),
         "fast path, frozen": ppo(data, LANES, 256, embedding_kwargs={"frozen": True}),
     }
     rates: dict[str, list[float]] = {name: [] for name in agents}
@@ -152,13 +256,13 @@ def side_by_side(data: Market, rounds: int) -> dict[str, Row]:
 # One supervised epoch
 
 
-def epoch(data: Market, threads: int, rounds: int) -> Row:
-    """Return the seconds of one pass over 1,000 windows."""
+def epoch(data: Market, threads: int, rounds: int, batch: int = 16, **options: Any) -> Row:
+    """Return the seconds of one pass over 1,000 windows, or over their blocks."""
     first = data.warmup + WINDOW - 1
     train = (first, first + BARS + 1)  # the last bar has a next one in the range
     th.manual_seed(0)
-    embeddings = MarketEncoder(make_encoder(SMALL, FEATURES, WINDOW), forecasts=True)
-    trainer = Pretrainer(embeddings, data, train, train, PretrainingOptions(batch=16))
+    embeddings = MarketEncoder(make_encoder(SMALL, FEATURES, WINDOW, **options), forecasts=True)
+    trainer = Pretrainer(embeddings, data, train, train, PretrainingOptions(batch=batch))
     trainer.validation = trainer.validation[:1]  # the pass over the training range is timed
     before = th.get_num_threads()
     th.set_num_threads(threads)
@@ -172,7 +276,8 @@ def epoch(data: Market, threads: int, rounds: int) -> Row:
     th.set_num_threads(before)
     row = {"windows": len(trainer.train), "wall": spread(walls), "processor": spread(processors)}
     print(
-        f"epoch, {threads} thread{'s'[: threads > 1]:<2}{len(trainer.train):>7,} windows"
+        f"epoch, {threads} thread{'s'[: threads > 1]:<2}steps of {batch},"
+        f"{len(trainer.train):>7,} windows"
         f"{median(walls):>9.2f} s ({median(processors):.2f} s of processor time), Keras "
         f"{KERAS_EPOCH} s, {KERAS_EPOCH / median(walls):.1f} x",
         flush=True,
@@ -290,10 +395,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of PPO")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--transitions", type=int, default=1_000_000)
+    parser.add_argument("--parts", default=",".join(PARTS), help="some of them, with commas")
+    parser.add_argument("--encoders", default=",".join(ENCODERS), help="of the defaults")
     parser.add_argument("--device", help="of the last row; default: a GPU if there is one")
     arguments = parser.parse_args()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     th.set_num_threads(arguments.threads)
+    parts = arguments.parts.split(",")
     data = market()
     report: Row = {
         "python": platform.python_version(),
@@ -303,12 +411,20 @@ def main() -> None:
         "load_average": load,
         "threads": arguments.threads,
         "clock": "processor" if arguments.threads == 1 else "wall",
-        "ppo": side_by_side(data, arguments.rounds),
-        "epoch": {n: epoch(data, n, arguments.rounds) for n in (1, 2)},
-        "replay": replay(market(30), arguments.transitions),
     }
+    if "defaults" in parts:
+        report["defaults"] = {name: by_default(name) for name in arguments.encoders.split(",")}
+    if "small" in parts:
+        report["ppo"] = side_by_side(data, arguments.rounds)
+    if "epoch" in parts:
+        report["epoch"] = {n: epoch(data, n, arguments.rounds) for n in (1, 2)}
+        report["epoch of streams"] = epoch(data, 1, arguments.rounds, batch=64, **STREAM)
+    if "replay" in parts:
+        report["replay"] = replay(market(30), arguments.transitions)
     device = arguments.device or ("cuda" if th.cuda.is_available() else None)
-    if device is None:
+    if "gpu" not in parts:
+        device = None
+    elif device is None:
         print("full preset, 1,024 lanes: there is no GPU here; --device cpu runs it small")
     report["gpu"] = None if device is None else on_gpu(data, device)
     with replacing(arguments.out) as beside:

@@ -30,6 +30,7 @@ ROOMS = (
     "portfolio_env.metrics",
     "portfolio_env.evaluation",
     "portfolio_env.evaluation.statistics",
+    "portfolio_env.live",
     "agents",
     "agents.networks",
     "agents.policies",
@@ -140,7 +141,8 @@ def settings(path: str, name: str) -> Iterator[list[str]]:
             continue
         default = "" if field.value is None else ast.unparse(field.value)
         plain = "" if default.startswith(("field", "None")) else default.strip("'")
-        option = "--" + ast.unparse(field.target).replace("_", "-")
+        named = re.search(r"arg\(name='(\w+)'", ast.unparse(field.annotation))
+        option = "--" + (named[1] if named else ast.unparse(field.target)).replace("_", "-")
         yield [code(option), code(plain), cell(text.value.value)]
 
 

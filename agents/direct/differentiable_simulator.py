@@ -56,7 +56,7 @@ class DifferentiableSimulator:
         tradable: (T - 1, N) whether the asset can be traded in this step.
         delisted: (T - 1, N) whether what is held becomes cash.
         rates: (2, N) cost per traded notional of purchases and sales.
-        impact: (T - 1, N) coefficient of sqrt(money traded), or (0, 0).
+        impact: (T, N) coefficient of sqrt(money traded), or (0, 0).
         interest: (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays.
         all_tradable: Whether every asset can always be traded and none is ever delisted.
         rules: The numbers of ``portfolio_env.simulation.dynamics.RULES`` by name.

@@ -1,13 +1,16 @@
 """Encoders: windows of market features to one vector per asset."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch as th
 from torch import Tensor, nn
 
-from portfolio_env.checks import check_integer, check_number
+from portfolio_env.checks import check_choice, check_integer, check_number
 from portfolio_env.errors import ArgumentError
 
+History = Literal["window", "stream"]
+BLOCK = 120  # bars of a block: W - 1 = 59 more are read before each
 NO_FEATURES = (
     "the market has no features, and an encoder reads nothing else: load the market with features, "
     "e.g. features='minimal'"
@@ -19,6 +22,10 @@ class Encoder(nn.Module):
 
     The number of assets is never a parameter: the same weights serve any number of them.
 
+    A market is encoded window by window, by ``forward``; or, with ``history="stream"`` of an
+    encoder that is causal in time, block by block, by ``stream``: one pass over the bars of a block
+    and the W - 1 before it serves them all, where windows take a pass over W bars for each.
+
     Args:
         n_features: Features per asset and bar.
         window: Bars the encoder looks back, the current one included.
@@ -28,8 +35,8 @@ class Encoder(nn.Module):
         bars: Bars that ``forward`` expects, the window and what an encoder reads before it.
         mixes_assets: Whether the vector of an asset depends on the others.
         uses_codes: Whether it reads the static codes of the assets.
-        padded: Whether a window is encoded as if nothing had been before it. If not, what is
-            computed for a bar is the same in every window, and ``encode_range`` shares it.
+        block: Bars of a block, on average, with ``history="stream"``; 0 with windows.
+        span: With blocks, the time that one takes, in nanoseconds; 0 until a market is bound.
         brought_as: Name of a user's encoder in messages; "" if built in.
     """
 
@@ -37,7 +44,8 @@ class Encoder(nn.Module):
     bars: int
     mixes_assets = False
     uses_codes = False
-    padded = True
+    block = 0
+    span: Tensor
     brought_as = ""
 
     def __init__(self, n_features: int, window: int) -> None:
@@ -51,6 +59,11 @@ class Encoder(nn.Module):
         self.n_features = n_features
         self.window = window
         self.bars = window
+
+    @property
+    def reach(self) -> int:
+        """Return the bars up to a vector's that it depends on, at most twice the usual block."""
+        return self.bars + 2 * self.block
 
     def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows of the market.
@@ -79,18 +92,31 @@ class Encoder(nn.Module):
         """
         return {}
 
-    def encode_range(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
-        """Encode windows of one contiguous range of a market, as ``forward`` does, but faster.
+    def stream(self, series: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Encode every bar of a series from its ``window``-th on, in one causal pass.
+
+        The recurrent state runs from zeros before the first bar of the series; attention and
+        pooling over time reach back over the last ``window`` bars; attention over assets is masked
+        at each bar by what trades there. So the first vector is that of ``forward`` on the first
+        ``window`` bars, if the same assets trade in all of them; later ones have seen more bars.
 
         Args:
-            features: (bars of the range, assets, features).
-            tradable: (bars of the range, assets), 1 or 0.
-            ends: (windows,) last bars, each at least ``bars - 1``.
+            series: (batch, bars, assets, features), at least ``window`` bars.
+            tradable: (batch, bars, assets), 1 or 0.
+            codes: (batch, assets, K) static categories.
 
         Returns:
-            (windows, assets, channels)
+            (batch, bars - window + 1, assets, channels)
         """
         raise NotImplementedError(f"{type(self).__name__} encodes window by window")
+
+    def _set_history(self, history: str, block: int) -> None:
+        """Take the options that say whether a market is encoded by windows or in blocks."""
+        check_choice("history", history, ("window", "stream"))
+        check_integer("block", block)
+        if history == "stream":
+            self.block = block
+            self.register_buffer("span", th.zeros((), dtype=th.int64))
 
 
 class PerAsset(Encoder):

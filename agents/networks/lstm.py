@@ -6,7 +6,8 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.networks.base import Encoder, check_heads, check_share, check_sizes
+from agents.networks.base import BLOCK, Encoder, History, check_heads, check_share, check_sizes
+from agents.networks.temporal import band
 
 
 class LstmEncoder(Encoder):
@@ -22,6 +23,8 @@ class LstmEncoder(Encoder):
         hidden: Width of the first layer.
         channels: Width C of the second layer and of the output.
         dropout: Share dropped behind each layer in training.
+        history: ``"window"``, or ``"stream"`` to encode a market in blocks, see ``Encoder``.
+        block: Bars of a block, on average.
     """
 
     def __init__(
@@ -31,8 +34,11 @@ class LstmEncoder(Encoder):
         hidden: int = 64,
         channels: int = 32,
         dropout: float = 0.0,
+        history: History = "window",
+        block: int = BLOCK,
     ) -> None:
         super().__init__(n_features, window)
+        self._set_history(history, block)
         check_sizes(hidden=hidden, channels=channels)
         check_share("dropout", dropout)
         self.first = nn.LSTM(n_features, hidden)
@@ -58,10 +64,27 @@ class LstmEncoder(Encoder):
         weights = self._recall(windows)[1]
         return {"time": _by_asset(weights, windows)}
 
+    def stream(self, series: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Encode every bar of a series from its ``window``-th on, see ``Encoder.stream``."""
+        states = self._states(series)
+        last = states[self.window - 1 :]
+        query, key, value = (
+            part.transpose(0, 1).unsqueeze(1)
+            for part in (self.query(last), self.key(states), states)
+        )
+        seen = band(len(states), self.window, states.device)
+        recalled = F.scaled_dot_product_attention(query, key, value, attn_mask=seen)
+        return _by_bar(self.out_norm(last + recalled.squeeze(1).transpose(0, 1)), series)
+
+    def _states(self, windows: Tensor) -> Tensor:
+        """Return the second layer's outputs (bars, rows, channels)."""
+        states = self.norm(self.dropout(self.first(_rows(windows))[0]))
+        out: Tensor = self.dropout(self.second(states)[0])
+        return out
+
     def _recall(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the second layer's outputs (window, rows, channels), weights (rows, window)."""
-        states = self.norm(self.dropout(self.first(_rows(windows))[0]))
-        states = self.dropout(self.second(states)[0])
+        states = self._states(windows)
         scores = th.einsum("rc,trc->rt", self.query(states[-1]), self.key(states))
         return states, (scores / math.sqrt(self.channels)).softmax(-1)
 
@@ -80,6 +103,8 @@ class LstmAttention(Encoder):
         dropout: Share dropped in training between layers, of the attention and of its result.
         causal: Bars attend to no later bar. The last one sees the whole window either way, so this
             shows in ``attention`` and not in the output.
+        history: ``"window"``, or ``"stream"`` to encode a market in blocks, see ``Encoder``.
+        block: Bars of a block, on average.
     """
 
     def __init__(
@@ -91,8 +116,11 @@ class LstmAttention(Encoder):
         heads: int = 8,
         dropout: float = 0.0,
         causal: bool = True,
+        history: History = "window",
+        block: int = BLOCK,
     ) -> None:
         super().__init__(n_features, window)
+        self._set_history(history, block)
         check_sizes(layers=layers)
         check_heads(channels, heads)
         check_share("dropout", dropout)
@@ -126,6 +154,18 @@ class LstmAttention(Encoder):
             scores = scores.masked_fill(later, -math.inf)
         return {"time": _by_asset(scores.softmax(-1), windows)}
 
+    def stream(self, series: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Encode every bar of a series from its ``window``-th on, see ``Encoder.stream``."""
+        states = self.recurrent(_rows(series))[0]
+        query, key, value = self._split(states)
+        rate = self.dropout.p if self.training else 0.0
+        seen = band(len(states), self.window, states.device)
+        heads = F.scaled_dot_product_attention(
+            query[:, :, self.window - 1 :], key, value, attn_mask=seen, dropout_p=rate
+        )
+        mixed = self.dropout(self.out(heads.permute(2, 0, 1, 3).flatten(2)))
+        return _by_bar(self.norm(states[self.window - 1 :] + mixed), series)
+
     def _split(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values, each (rows, heads, window, channels / heads)."""
         parts = self.project(states).unflatten(-1, (3, self.heads, -1)).permute(2, 1, 3, 0, 4)
@@ -141,3 +181,8 @@ def _rows(windows: Tensor) -> Tensor:
 def _by_asset(rows: Tensor, windows: Tensor) -> Tensor:
     """Map (batch * assets, ...) to (batch, assets, ...), with the sizes of ``windows``."""
     return rows.reshape(windows.shape[0], windows.shape[2], *rows.shape[1:])
+
+
+def _by_bar(rows: Tensor, series: Tensor) -> Tensor:
+    """Map (bars, batch * assets, channels) to (batch, bars, assets, channels)."""
+    return rows.view(len(rows), series.shape[0], series.shape[2], -1).transpose(0, 1)

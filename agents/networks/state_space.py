@@ -6,7 +6,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from agents.networks.base import Encoder, check_heads, check_share, check_sizes
+from agents.networks.base import BLOCK, Encoder, History, check_heads, check_share, check_sizes
 from portfolio_env.errors import ArgumentError
 
 _SLOWEST = 0.1  # least decay per unit of time
@@ -110,6 +110,8 @@ class StateSpace(Encoder):
         dt: Time that a bar takes.
         dropout: Share of the attention weights, and of what is written, dropped in training.
         buffer: Past states kept; None keeps those of the window.
+        history: ``"window"``, or ``"stream"`` to encode a market in blocks, see ``Encoder``.
+        block: Bars of a block, on average.
 
     Attributes:
         channels: ``state + memory``.
@@ -125,8 +127,11 @@ class StateSpace(Encoder):
         dt: float = 0.1,
         dropout: float = 0.0,
         buffer: int | None = None,
+        history: History = "window",
+        block: int = BLOCK,
     ) -> None:
         super().__init__(n_features, window)
+        self._set_history(history, block)
         check_sizes(state=state, memory=memory, buffer=window if buffer is None else buffer)
         check_share("dropout", dropout)
         if state % 2:
@@ -150,8 +155,14 @@ class StateSpace(Encoder):
 
     def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Return (batch, assets, state + memory)."""
-        hidden, memory, _ = self.run(windows)
-        out: Tensor = self.out_norm(th.cat([hidden, memory], -1))
+        states, _ = self.run(windows)
+        out: Tensor = self.out_norm(states[-1])
+        return out
+
+    def stream(self, series: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Encode every bar of a series from its ``window``-th on, see ``Encoder.stream``."""
+        states, _ = self.run(series)
+        out: Tensor = self.out_norm(th.stack(states[self.window - 1 :], 1))
         return out
 
     def attention(
@@ -164,22 +175,22 @@ class StateSpace(Encoder):
         bars = windows.shape[1]
         rows = [
             F.pad(weights, (t + 1 - weights.shape[-1], bars - 1 - t))
-            for t, weights in enumerate(self.run(windows)[2])
+            for t, weights in enumerate(self.run(windows)[1])
         ]
         return {"time": th.stack(rows, -2)}
 
-    def run(self, windows: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Return h and m after the last bar, and the attention of every bar.
+    def run(self, windows: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Return h and m side by side after every bar, and the attention of every bar.
 
         Returns:
-            (batch, assets, state), (batch, assets, memory) and a list of (batch, assets, heads,
-            kept).
+            Lists of (batch, assets, state + memory) and of (batch, assets, heads, kept).
         """
         batch, _, assets, _ = windows.shape
         drives = self.drive(windows).transpose(1, 2).flatten(0, 1).unbind(1)
         hidden = windows.new_zeros(batch * assets, self.state)
         memory = windows.new_zeros(batch * assets, self.memory)
         past = hidden.unsqueeze(1)  # normalised states before the next bar, the oldest first
+        states: list[Tensor] = []
         maps: list[Tensor] = []
         for drive in drives:
             if maps:  # state of the bar before; that of the last bar is not recalled
@@ -191,8 +202,9 @@ class StateSpace(Encoder):
             memory = memory + gate * (self.dropout(self.write(seen) + recalled) - memory)
             gate = th.sigmoid(self.read_gate(th.cat([seen, memory], -1)))
             hidden = hidden + gate * (self.read(memory) - hidden)
+            states.append(th.cat([hidden, memory], -1).view(batch, assets, -1))
             maps.append(weights.view(batch, assets, *weights.shape[1:]))
-        return hidden.view(batch, assets, -1), memory.view(batch, assets, -1), maps
+        return states, maps
 
 
 def _projection(width: int, out: int) -> nn.Sequential:

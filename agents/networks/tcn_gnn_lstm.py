@@ -1,12 +1,9 @@
 """TCN-GNN-LSTM: causal convolutions per asset, attention over assets, a recurrent summary."""
 
-from typing import Literal
-
-import torch as th
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.networks.base import Encoder
+from agents.networks.base import BLOCK, Encoder, History
 from agents.networks.graph import GraphAttention, attended
 from agents.networks.temporal import Tcn, TemporalPooling
 from portfolio_env.errors import ArgumentError
@@ -29,15 +26,14 @@ class TcnGnnLstm(Encoder):
         lstm_hidden: Width of the recurrent state, per direction.
         lstm_layers: Stacked recurrent layers.
         bidirectional: The LSTM also runs backwards within the window, which ends at the decision;
-            False makes each bar's state depend on earlier bars alone, for use step by step.
+            False makes each bar's state depend on earlier bars alone.
         dropout: Probability, in convolutions, attention weights, and between recurrent layers.
-        history: ``"window"``: zeros stand for the bars before the window. ``"past"``: the
-            convolutions see the true bars before it, so that ``forward`` takes ``bars`` of them; an
-            embedding of a bar is then the same in every window, see ``encode_range``.
+        history: ``"window"``, or ``"stream"`` to encode a market in blocks, see ``Encoder``; only
+            with ``bidirectional=False``.
+        block: Bars of a block, on average.
 
     Attributes:
         channels: Width of the vectors returned, ``lstm_hidden`` times directions.
-        bars: Bars that ``forward`` takes.
         receptive_field: Bars that one output of the TCN depends on.
     """
 
@@ -56,11 +52,16 @@ class TcnGnnLstm(Encoder):
         lstm_layers: int = 2,
         bidirectional: bool = True,
         dropout: float = 0.0,
-        history: Literal["window", "past"] = "window",
+        history: History = "window",
+        block: int = BLOCK,
     ) -> None:
         super().__init__(n_features, window)
-        if history not in ("window", "past"):
-            raise ArgumentError(f"history is {history!r}; choose 'window' or 'past'")
+        self._set_history(history, block)
+        if self.block and bidirectional:
+            raise ArgumentError(
+                "bidirectional=True must be False with history='stream': a state that runs "
+                "backwards through a block comes from later bars than the decision"
+            )
         if not 0 <= dropout < 1:
             raise ArgumentError(f"dropout is {dropout}; give a probability in [0, 1)")
         if min(width, lstm_hidden, lstm_layers) < 1:
@@ -78,8 +79,6 @@ class TcnGnnLstm(Encoder):
         )
         self.norm = nn.LayerNorm(self.channels)
         self.pooling = TemporalPooling(self.channels)
-        self.padded = history == "window"
-        self.bars = window if self.padded else window + self.receptive_field - 1
 
     @property
     def receptive_field(self) -> int:
@@ -112,64 +111,18 @@ class TcnGnnLstm(Encoder):
             "time": self.pooling.weights(states, present).permute(1, 2, 0),
         }
 
-    def encode_range(self, features: Tensor, tradable: Tensor, ends: Tensor) -> Tensor:
-        """Encode the windows that end at ``ends`` of one contiguous range of a market.
-
-        The same numbers as ``forward`` on those windows (with ``history="past"``), but convolutions
-        run once per bar, and attention over assets once per bar and distinct row of ``tradable``;
-        the recurrent summary alone runs once per window.
-
-        Args:
-            features: (bars of the range, assets, features).
-            tradable: (bars of the range, assets), 1 or 0.
-            ends: (windows,) last bars, int64, each at least ``bars - 1``; one or more.
-
-        Returns:
-            (windows, assets, channels)
-
-        Raises:
-            ArgumentError: With ``history="window"``, or where a window begins before the range.
-        """
-        if self.padded:
-            raise ArgumentError(
-                "history='window' pads each window by itself; build the encoder with "
-                "history='past' to encode a range"
-            )
-        first, last = (int(ends.min()), int(ends.max())) if len(ends) else (-1, -1)
-        if not self.bars - 1 <= first <= last < len(features):
-            raise ArgumentError(
-                f"{len(ends)} windows end at bars {first} to {last} of a range of "
-                f"{len(features)}; give one or more, each with {self.bars} bars up to its end"
-            )
-        x, present = self._over_time(features[None])
-        x, present = x[:, 0], present[:, 0]
-        rows = (
-            ends
-            - (self.receptive_field - 1)
-            + th.arange(1 - self.window, 1, device=ends.device)[:, None]
-        )
-        masks, which = th.unique(tradable[ends] > 0, dim=0, return_inverse=True)
-        order = which.argsort(stable=True)
-        mixed = [
-            self._mix_windows(x, present, mask, rows[:, which == i]) for i, mask in enumerate(masks)
-        ]
-        summary = self._summary(th.cat(mixed, 1), present[rows[:, order]])
-        return summary[order.argsort()]
-
-    def _mix_windows(self, x: Tensor, present: Tensor, tradable: Tensor, rows: Tensor) -> Tensor:
-        """Return ``rows`` (window, windows) after attention over assets, all of one mask."""
-        first, end = int(rows.min()), int(rows.max()) + 1
-        if end - first >= rows.numel():  # a few windows far apart
-            return self.graph(x[rows], attended(present[rows], tradable))
-        part = slice(first, end)
-        return self.graph(x[part], attended(present[part], tradable))[rows - first]
+    def stream(self, series: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        """Encode every bar of a series from its ``window``-th on, see ``Encoder.stream``."""
+        x, present = self._over_time(series)
+        mixed = self.graph(x, attended(present, tradable.transpose(0, 1) > 0))
+        states = self._states(mixed)
+        return self.pooling.banded(states, present, self.window).transpose(0, 1)
 
     def _over_time(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """Return TCN outputs (window, batch, assets, width), and the mask of present assets."""
         x = functional.relu(self.inward(windows)).transpose(0, 1).contiguous()
-        out = self.tcn(x, self.padded)
         present = (windows.abs().amax(-1) > 0).transpose(0, 1)
-        return out, present[len(present) - len(out) :]
+        return self.tcn(x), present
 
     def _states(self, x: Tensor) -> Tensor:
         """Return normalised LSTM outputs: (window, batch, assets, width) -> (..., channels)."""
@@ -198,7 +151,8 @@ class TcnGnnLstmSmall(TcnGnnLstm):
         lstm_layers: int = 1,
         bidirectional: bool = True,
         dropout: float = 0.0,
-        history: Literal["window", "past"] = "window",
+        history: History = "window",
+        block: int = BLOCK,
     ) -> None:
         super().__init__(
             n_features,
@@ -212,4 +166,5 @@ class TcnGnnLstmSmall(TcnGnnLstm):
             bidirectional=bidirectional,
             dropout=dropout,
             history=history,
+            block=block,
         )

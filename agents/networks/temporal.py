@@ -33,16 +33,14 @@ class CausalConv(nn.Conv1d):
 
     def __init__(self, n_in: int, n_out: int, kernel: int, dilation: int) -> None:
         super().__init__(n_in, n_out, kernel, dilation=dilation)
-        self.past = (kernel - 1) * dilation
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         assert self.bias is not None
         nn.init.zeros_(self.bias)
 
-    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
-        """Convolve; the first `past` bars have no output, or see zeros before them if `padded`."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve; zeros stand for the bars before the first."""
         weight = self.weight.permute(2, 1, 0).contiguous()
-        shifts = (self.dilation[0], 0 if padded else self.past)
-        out: Tensor = _ShiftedProducts.apply(x, weight, self.bias, *shifts)  # type: ignore[no-untyped-call] # torch
+        out: Tensor = _ShiftedProducts.apply(x, weight, self.bias, self.dilation[0])  # type: ignore[no-untyped-call] # torch
         return out
 
 
@@ -54,45 +52,37 @@ class _ShiftedProducts(th.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int, missing: int
-    ) -> Tensor:
-        """Convolve `x` (bars, rows, in) by `weight` (K, in, out), less the first `missing` bars."""
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, dilation: int) -> Tensor:
+        """Convolve `x` (bars, rows, in) by `weight` (K, in, out)."""
         ctx.save_for_backward(x, weight)
-        ctx.shifts = (dilation, missing)
-        rows = x.shape[1]
+        ctx.dilation = dilation
         flat = x.flatten(0, 1)
-        out = th.addmm(bias, flat[missing * rows :], weight[-1])
-        for k, read, written in _taps(x, weight, dilation, missing):
+        out = th.addmm(bias, flat, weight[-1])
+        for k, read, written in _taps(x, weight, dilation):
             out[written].addmm_(flat[read], weight[k])
-        return out.view(len(x) - missing, rows, weight.shape[2])
+        return out.view(*x.shape[:2], weight.shape[2])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of ``x``, ``weight`` and ``bias``."""
         x, weight = ctx.saved_tensors
-        rows, missing = x.shape[1], ctx.shifts[1]
         flat, gradient = x.flatten(0, 1), gradients[0].flatten(0, 1)
-        of_x = functional.pad(gradient @ weight[-1].t(), (0, 0, missing * rows, 0))
+        of_x = gradient @ weight[-1].t()
         of_weight = th.zeros_like(weight)
-        of_weight[-1] = flat[missing * rows :].t() @ gradient
-        for k, read, written in _taps(x, weight, *ctx.shifts):
+        of_weight[-1] = flat.t() @ gradient
+        for k, read, written in _taps(x, weight, ctx.dilation):
             of_x[read].addmm_(gradient[written], weight[k].t())
             of_weight[k] = flat[read].t() @ gradient[written]
-        return of_x.view_as(x), of_weight, gradient.sum(0), None, None
+        return of_x.view_as(x), of_weight, gradient.sum(0), None
 
 
-def _taps(
-    x: Tensor, weight: Tensor, dilation: int, missing: int
-) -> Iterator[tuple[int, slice, slice]]:
+def _taps(x: Tensor, weight: Tensor, dilation: int) -> Iterator[tuple[int, slice, slice]]:
     """Return the taps before the last, the rows of ``x`` each reads and the rows it adds to."""
     bars, rows = x.shape[:2]
     for k in range(len(weight) - 1):
         shift = (len(weight) - 1 - k) * dilation
-        first = max(missing, shift)  # bar of the first output
-        if first < bars:
-            read = slice((first - shift) * rows, (bars - shift) * rows)
-            yield k, read, slice((first - missing) * rows, None)
+        if shift < bars:
+            yield k, slice(0, (bars - shift) * rows), slice(shift * rows, None)
 
 
 class TcnBlock(nn.Module):
@@ -112,20 +102,13 @@ class TcnBlock(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(channels) for _ in widths)
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if n_in == channels else nn.Linear(n_in, channels)
-        self.past = (kernel - 1) * dilation
 
-    def forward(self, x: Tensor, padded: bool) -> Tensor:
-        """Map (bars, rows, in) to (bars, rows, channels).
-
-        Args:
-            x: The sequence.
-            padded: Zeros stand for the bars before the first; else the first 2 * ``past`` bars,
-                which lack some of their past, are dropped.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (bars, rows, in) to (bars, rows, channels)."""
         out = x
         for conv, norm in zip(self.convs, self.norms, strict=True):
-            out = self.dropout(functional.gelu(norm(conv(out, padded))))
-        skipped: Tensor = self.skip(x if padded else x[2 * self.past :])
+            out = self.dropout(functional.gelu(norm(conv(out))))
+        skipped: Tensor = self.skip(x)
         return skipped + out
 
 
@@ -150,18 +133,24 @@ class Tcn(nn.Module):
             for layer, dilation in enumerate(dilations(layers))
         )
 
-    def forward(self, x: Tensor, padded: bool) -> Tensor:
-        """Map (bars, ..., in) to (bars, ..., channels).
-
-        Args:
-            x: The sequence.
-            padded: Zeros stand for the bars before the first; else the first ``receptive_field -
-                1`` bars are dropped.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (bars, ..., in) to (bars, ..., channels); zeros stand for the bars before."""
         out = x.flatten(1, -2)
         for block in self.blocks:
-            out = block(out, padded)
-        return out.view(out.shape[0], *x.shape[1:-1], out.shape[-1])
+            out = block(out)
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+
+def band(bars: int, window: int, device: th.device) -> Tensor:
+    """Return the mask (bars - window + 1, bars) of the last ``window`` bars of each bar.
+
+    The first row is that of bar ``window - 1``, the first with as many.
+
+    >>> band(4, 3, th.device("cpu")).int().tolist()
+    [[1, 1, 1, 0], [0, 1, 1, 1]]
+    """
+    ages = th.arange(window - 1, bars, device=device)[:, None] - th.arange(bars, device=device)
+    return (ages >= 0) & (ages < window)
 
 
 class TemporalPooling(nn.Module):
@@ -183,3 +172,23 @@ class TemporalPooling(nn.Module):
     def forward(self, x: Tensor, seen: Tensor) -> Tensor:
         """Pool (bars, ..., channels) to (..., channels)."""
         return (self.weights(x, seen).to(x.dtype).unsqueeze(-1) * x).sum(0)
+
+    def banded(self, x: Tensor, seen: Tensor, window: int) -> Tensor:
+        """Pool the last ``window`` bars of every bar that has so many.
+
+        Args:
+            x: (bars, ..., channels).
+            seen: (bars, ...), as of ``weights``.
+            window: Bars to pool.
+
+        Returns:
+            (bars - window + 1, ..., channels)
+        """
+        rows = x.flatten(1, -2).transpose(0, 1)
+        logits = self.logit(rows).transpose(1, 2).float()
+        known = seen.flatten(1).t()
+        none = ~known.unfold(1, window, 1).any(-1)
+        within = band(len(x), window, x.device) & (known.unsqueeze(1) | none.unsqueeze(2))
+        weights = th.where(within, logits, -th.inf).softmax(-1).to(x.dtype)
+        pooled = (weights @ rows).transpose(0, 1)
+        return pooled.reshape(len(pooled), *x.shape[1:])

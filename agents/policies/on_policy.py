@@ -19,8 +19,9 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
     """Per-asset actor and pooled critic for PPO and A2C.
 
     The exploration noise has two parameters, ``log_std[0]`` for cash and ``log_std[1]`` for every
-    asset. Actor and critic share the extractor, which then learns from both losses, unless
-    ``share_features_extractor=False`` gives each its own.
+    asset. Actor and critic share the extractor, which learns from the actor's loss, unless
+    ``critic_gradient`` lets the critic's through or ``share_features_extractor=False`` gives each
+    its own.
 
     Args:
         observation_space: See ``MarketExtractor``.
@@ -29,6 +30,8 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
         net_arch: Layer widths ``{"pi": [...], "vf": [...]}``; default two of 32 each.
         log_std_init: Initial log standard deviation of the noise on logits in [-1, 1].
         features_extractor_class: ``MarketExtractor`` or a subclass.
+        critic_gradient: Share, 0 to 1, of the critic's gradient that reaches a shared extractor,
+            see ``ActorCriticRows``.
         kwargs: Further options of SB3's ActorCriticPolicy. Of these ``ortho_init`` changes nothing:
             the heads start orthogonal, an encoder keeps the start it was given.
     """
@@ -44,8 +47,10 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
         net_arch: dict[str, list[int]] | None = None,
         log_std_init: float = LOG_STD_INIT,
         features_extractor_class: type[BaseFeaturesExtractor] = MarketExtractor,
+        critic_gradient: float = 0.0,
         **kwargs: Any,
     ) -> None:
+        self.critic_gradient = critic_gradient
         refuse(kwargs, "use_sde")
         super().__init__(
             observation_space,
@@ -61,8 +66,13 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
     def init_weights(module: nn.Module, gain: float = 1) -> None:
         """Keep every layer's own initialisation; SB3's would replace that of an encoder, too."""
 
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | {"critic_gradient": self.critic_gradient}
+
     def _build_mlp_extractor(self) -> None:
-        rows = ActorCriticRows(self.features_dim, self.net_arch, self.activation_fn)
+        rows = ActorCriticRows(
+            self.features_dim, self.net_arch, self.activation_fn, self.critic_gradient
+        )
         self.mlp_extractor = rows  # type: ignore[assignment]  # it stands in for SB3's
 
     def _build(self, lr_schedule: Schedule) -> None:

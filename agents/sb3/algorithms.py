@@ -19,6 +19,7 @@ from stable_baselines3.common.utils import LinearSchedule, get_device
 from stable_baselines3.common.vec_env import VecEnv
 
 from agents.market_encoder import market_tensors
+from agents.market_rows import market_encoders
 from agents.networks.plugins import Maker, told_as_theirs
 from agents.policies import LOG_STD_INIT
 from agents.policies.common import MarketExtractor
@@ -93,8 +94,8 @@ def make_agent(
         encoder_kwargs: Further options of the encoder, JSON-able.
         embedding_kwargs: Options of the encoder's evaluation, see
             ``agents.market_encoder.MarketEncoder``, JSON-able.
-        policy_kwargs: Further options of the policy, e.g. ``net_arch``, ``log_std_init`` or
-            ``share_features_extractor`` (default: only without an encoder).
+        policy_kwargs: Further options of the policy, e.g. ``net_arch``, ``log_std_init``,
+            ``critic_gradient`` or ``share_features_extractor``.
         options: Arguments of SB3's class that replace the defaults (``device``, ``seed``,
             ``gamma``, ...).
 
@@ -113,7 +114,9 @@ def make_agent(
         "encoder_kwargs": encoder_kwargs or {},
         "embedding_kwargs": embedding_kwargs or {},
     }
-    policy_kwargs = policy_kwargs or {}
+    policy_kwargs = dict(policy_kwargs or {})
+    if is_on_policy(algo) and encoder != "per_asset" and policy != "flat_mlp":
+        policy_kwargs.setdefault("critic_gradient", 0.0)  # so that it is written with the agent
     recipe = {"algo": algo, "policy": policy, "policy_kwargs": policy_kwargs, **network, **settings}
     recipe = deepcopy(recipe)  # SB3 adds to the options that it is given
     recipe.pop("device", None)
@@ -125,10 +128,6 @@ def make_agent(
         market = market_of(venv)
         extractor = {"n_features": market.n_features, **network}
         policy_kwargs = {"features_extractor_kwargs": extractor} | policy_kwargs
-        if is_on_policy(algo) and encoder != "per_asset":
-            # The critic's loss is the larger one and mostly noise; an encoder that serves both
-            # memorises the noise (0.58 captured of a planted signal, 0.80 with one each).
-            policy_kwargs.setdefault("share_features_extractor", False)
         agent = _built(algo, policy_class(algo, policy), venv, policy_kwargs, settings)
         bind_market(agent, market)
     agent.recipe = recipe  # type: ignore[attr-defined]  # what `agents.saving` writes
@@ -181,6 +180,11 @@ def bind_market(agent: BaseAlgorithm, market: Market) -> None:
     _bind_features(agent.policy, market)
     if isinstance(buffer := getattr(agent, "replay_buffer", None), IndexReplayBuffer):
         buffer.bind(market)
+    found = [one for one in market_encoders(agent.policy) if one.encoder.block]
+    if found and isinstance(
+        rollouts := getattr(agent, "rollout_buffer", None), GroupedRolloutBuffer
+    ):
+        rollouts.groups = found[0].groups
 
 
 def _bind_features(policy: BasePolicy, market: Market) -> None:

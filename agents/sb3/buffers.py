@@ -1,6 +1,6 @@
 """Buffers for index observations, which do not store the market again; rollouts grouped by bar."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -254,19 +254,24 @@ def _columns(buffer: ReplayBuffer) -> dict[str, npt.NDArray[Any]]:
 
 
 class GroupedRolloutBuffer(DictRolloutBuffer):
-    """Rollouts of ``"index"`` observations in minibatches grouped by bar.
+    """Rollouts of ``"index"`` observations in minibatches grouped by bar, or by block of bars.
 
     All samples of a bar share one window of the market. A shuffled minibatch of 512 samples out of
     1,000 bars holds some 400 windows; one that takes bars in random order, and all samples of each,
-    holds 32. Each sample still comes once per epoch. Advantages are normalised over the rollout,
-    since a bar's samples are alike and a minibatch of them is not: build the algorithm with
-    ``normalize_advantage=False``.
+    holds 32. Each sample still comes once per epoch. With blocks (``history="stream"``) the samples
+    of one are taken together, and minibatches of several blocks end where a block does.
+
+    Advantages are normalised over the rollout, since a bar's samples are alike and a minibatch of
+    them is not: build the algorithm with ``normalize_advantage=False``.
 
     Raises:
         ArgumentError: For other observations.
     """
 
     observation_space: spaces.Dict
+    groups: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = (
+        None  # of bars; else each its own
+    )
 
     def reset(self) -> None:
         """Empty the buffer, and check the spaces."""
@@ -288,11 +293,18 @@ class GroupedRolloutBuffer(DictRolloutBuffer):
     def get(  # type: ignore[override]  # as SB3's own buffer of dictionaries
         self, batch_size: int | None = None
     ) -> Generator[DictRolloutBufferSamples, None, None]:
-        """Yield every sample once, bar by bar in random order."""
+        """Yield every sample once, bar by bar or block by block, in random order."""
         if not self.generator_ready:
             next(super().get(1))  # flattens what is stored
-        bars, place = np.unique(self.observations["t"], return_inverse=True)
+        t = self.observations["t"].ravel()
+        bars, place = np.unique(t if self.groups is None else self.groups(t), return_inverse=True)
         order = np.argsort(np.random.permutation(len(bars))[place.ravel()], kind="stable")
         size = batch_size or len(order)
-        for start in range(0, len(order), size):
-            yield self._get_samples(order[start : start + size])
+        cuts = np.arange(size, len(order), size)
+        if self.groups is not None:
+            # A block in two minibatches is encoded twice, so they end with the nearest block.
+            ends = np.flatnonzero(np.diff(place.ravel()[order])) + 1
+            if len(ends) >= 4 * len(cuts) > 0:
+                cuts = ends[np.abs(ends[:, None] - cuts).argmin(0)]
+        for part in np.split(order, cuts):
+            yield self._get_samples(part)

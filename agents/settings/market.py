@@ -1,4 +1,4 @@
-"""Settings of a market without a run; light, so that errors come before torch is imported."""
+"""Settings of a market and of trading in it; light: errors come before torch is imported."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from portfolio_env.simulation.costs import TransactionCosts
 
 @dataclass(frozen=True)
 class MarketConfig:
-    """Market of an evaluation without a run; names and defaults are those of train.py."""
+    """Market, its ranges and the rules of trading: of a training run, or of baselines alone."""
 
-    market: str = "sp500"
-    """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
-    of CSV or Parquet files; or a source of your own, my_prices:load."""
+    market: str | None = None
+    """Name of a market (sp500, synthetic, ...), default sp500; path of a CSV, Parquet or .npz file,
+    or of a folder of CSV or Parquet files; or a source of your own, my_prices:load. Beside a run,
+    another market to judge it on."""
     assets: str | None = None
     """Comma-separated symbols to trade; all of the market's by default."""
     start: str | None = None
@@ -26,12 +27,13 @@ class MarketConfig:
     end: str | None = None
     """Date up to which the data are used, itself excluded; all by default."""
     features: str = "minimal"
-    """Comma-separated features, groups or presets (minimal, technical, full, none, ...), for
-    baselines that read features."""
+    """Comma-separated features, groups or presets (minimal, technical, full, none, ...); scalers
+    are fitted on the training range only."""
     data: DataOptions = field(default_factory=DataOptions)
     """Preparation of the data."""
     train: float | str = 0.6
-    """Training range, in which models are fitted: fraction of the bars, or the date of its end."""
+    """Training range, in which agents and models are fitted: fraction of the bars, or the date at
+    which it ends."""
     validation: float | str = 0.2
     """Validation range that follows it: fraction of the bars, or the date at which it ends."""
     test: float | str | None = None

@@ -14,13 +14,14 @@ from rich.table import Table
 from rich.text import Text
 
 from agents.removal import refuse_links
+from agents.run_market import load_checked_market
 from agents.store.archives import export_run, import_run
 from agents.store.changes import delete, refuse_foreign
 from agents.store.content import check_file, run_files
 from agents.store.conversion import convert
 from agents.training.card_texts import markdown
 from agents.training.cards import TEXT, make_card, renew_card
-from agents.training.run_folder import load_checked_market, load_model, read_config
+from agents.training.run_folder import load_model, read_config
 from agents.training.run_records import (
     MODELS,
     Record,

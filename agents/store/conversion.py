@@ -26,6 +26,7 @@ from stable_baselines3.common.save_util import load_from_zip_file
 from agents.direct.agent import DirectAgent
 from agents.fitting import KIND as FIT
 from agents.removal import remove_folder
+from agents.run_market import check_market
 from agents.saving import COUNTERS, give_parameters, load_zip, save_agent
 from agents.sb3.algorithms import policy_for
 from agents.sb3.buffers import restore_buffer
@@ -42,7 +43,6 @@ from agents.training.run_folder import (
     OLD_VERSIONS,
     WALK_FORWARD,
     alone,
-    check_market,
     load_model,
 )
 from agents.training.run_records import MODELS, identity, is_old, member_runs

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from agents.direct.training import DirectOptions
+from agents.run_market import load_checked_market
 from agents.training.card_texts import limits, markdown, sealed
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
     FORMAT,
     WALK_FORWARD,
-    load_checked_market,
     load_model,
     read_config,
 )

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +12,10 @@ import torch as th
 from agents.fitting import FitOptions, Schedule
 from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
 from agents.sb3.algorithms import torch_device
-from agents.sb3.classes import ALGORITHMS, is_on_policy, policy_class
+from agents.sb3.classes import ALGORITHMS, ON_POLICY, is_on_policy, policy_class
 from agents.settings.data import DataOptions, json_object
+from agents.settings.encoders import history_before, sharing_before, with_history, with_sharing
+from agents.settings.market import MarketConfig
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
@@ -77,34 +78,17 @@ class Stages:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(MarketConfig):
     """Settings of a training run; the defaults are the recipe measured to work."""
 
+    market: str = "sp500"
+    """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
+    of CSV or Parquet files; or a source of your own, my_prices:load."""
     algo: str = "ppo"
     """Learning algorithm: ppo, a2c, sac, td3, ddpg, tqc, trpo; direct, gradient ascent on
     net growth without RL; or a class of your own, my_algos:MyPPO."""
     algo_options: str = "{}"
     """Options of the algorithm and its policy as JSON, e.g. '{"gamma": 0.9, "net_arch": [64]}'."""
-    market: str = "sp500"
-    """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
-    of CSV or Parquet files; or a source of your own, my_prices:load."""
-    assets: str | None = None
-    """Comma-separated symbols to trade; all of the market's by default."""
-    start: str | None = None
-    """First date of the data to use; all by default."""
-    end: str | None = None
-    """Date up to which the data are used, itself excluded; all by default."""
-    features: str = "minimal"
-    """Comma-separated features, groups or presets (minimal, technical, full, none, ...); scalers
-    are fitted on the training range only."""
-    data: DataOptions = field(default_factory=DataOptions)
-    """Preparation of the data."""
-    train: float | str = 0.6
-    """Training range: fraction of the bars, or the date at which it ends."""
-    validation: float | str = 0.2
-    """Validation range that follows it: fraction of the bars, or the date at which it ends."""
-    test: float | str | None = None
-    """Test range that follows: fraction or date likewise; all the rest by default."""
     timesteps: int | None = None
     """Environment steps over all lanes; default 200,000 for PPO, A2C and TRPO, 288,000 for
     direct, 40,000 for the others."""
@@ -121,7 +105,8 @@ class TrainConfig:
     """Encoder of the market's window: per_asset, tcn_gnn_lstm, tcn_gnn_lstm_small, gat, ...; or a
     class of your own, my_nets:MyEncoder."""
     encoder_options: str = "{}"
-    """Options of the encoder as JSON, e.g. '{"hidden": 32}'."""
+    """Options of the encoder as JSON, e.g. '{"hidden": 32}'; lstm, tcn_gnn_lstm and
+    tcn_gnn_lstm_small encode blocks of bars, "history": "window" every bar's window."""
     curriculum: str = "3"
     """Stages of training: 1 forecasts of the next bar, 2 the gradient of net growth, 3 the
     algorithm, e.g. 1,2,3; each starts from what the one before has learned."""
@@ -153,18 +138,6 @@ class TrainConfig:
     adjustment: float = 1.0
     """Fraction of the way to the target weights that is traded each step; try 0.1 on daily
     prices."""
-    execution: Literal["close", "next_open"] = "close"
-    """When trades are filled: at the close that was observed, or at the next open."""
-    initial_value: float = 10_000.0
-    """Money at the start of an episode."""
-    costs: TransactionCosts = field(default_factory=TransactionCosts)
-    """Costs of trading and holding."""
-    cost_model: str | None = None
-    """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
-    cost_options: str = "{}"
-    """Options of the cost model as JSON."""
-    constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
-    """Constraints on portfolios and trades."""
     validation_every: int | None = None
     """Environment steps between two backtests on the validation range; default a tenth of all."""
     checkpoint_every: int | None = None
@@ -290,15 +263,27 @@ class TrainConfig:
             parts["stages"] = from_object(Stages, stages, "stages", later=LATER_STAGES)
             if isinstance(frozen := settings.get("freeze_encoder"), bool):  # a bool in earlier runs
                 parts["freeze_encoder"] = float(frozen)
-            return from_object(cls, settings | parts, "it", later=LATER)
+            return from_object(cls, settings | parts, "it", later=LATER)._as_recorded()
         except ArgumentError as error:
             raise DataError(
                 f"{source} holds no settings of this version: {error}; restore it from a copy"
             ) from error
 
+    def _as_recorded(self) -> "TrainConfig":
+        """Return recorded settings with the networks that their run built, older ones included."""
+        if not self.has_encoder:
+            return self
+        options = history_before(self.encoder, self.encoder_options)
+        on_policy = self.algo in ON_POLICY  # of one's own, an agent's file knows
+        of_algo = sharing_before(self.algo_options) if on_policy else self.algo_options
+        return dataclasses.replace(self, encoder_options=options, algo_options=of_algo)
+
     def resolved(self) -> "TrainConfig":
         """Return the settings with all dependent defaults filled in and an absolute market path."""
         on_policy = is_on_policy(self.algo)
+        of_algo = self.algo_options
+        if on_policy and self.has_encoder:
+            of_algo = with_sharing(of_algo)
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)
@@ -312,6 +297,10 @@ class TrainConfig:
                 self.costs, cash_rate_annual=absolute(self.costs.cash_rate_annual)
             ),
             timesteps=timesteps,
+            encoder_options=with_history(
+                self.encoder, self.encoder_options, self.observation, self.algo
+            ),
+            algo_options=of_algo,
             num_envs=self.num_envs or (256 if on_policy else 64),
             window=self.window or (1 if self.encoder == "per_asset" else 60),
             prediction_weight=self.prediction_weight
@@ -324,11 +313,16 @@ class TrainConfig:
     def load_market(self) -> tuple[Market, dict[str, Range]]:
         """Return the market, scaled on its training range, and the half-open rows of all ranges."""
         panel = self.data.panel(self.market, self.assets, self.start, self.end)
-        ranges = self._split(panel.timestamps)
+        ranges = self.ranges_of(panel.timestamps)
         pipeline = self.data.pipeline(self.features)
         return build_market(panel, features=pipeline, fit_end=ranges["train"][1]), ranges
 
-    def _split(self, timestamps: Timestamps) -> dict[str, Range]:
+    def ranges_of(self, timestamps: Timestamps) -> dict[str, Range]:
+        """Return the half-open rows of training, validation and test range.
+
+        Raises:
+            ArgumentError: If a range would be empty, or a date lies outside of the timestamps.
+        """
         ranges = dict(zip(NAMES, split_rows(timestamps, self.train, self.validation), strict=True))
         start, end = ranges["test"]
         if isinstance(self.test, str):
@@ -355,14 +349,12 @@ class TrainConfig:
 
     @property
     def observed(self) -> int:
-        """Return the bars of an observation: more than the window with ``history="past"``."""
-        if not self.has_encoder or not issubclass(encoder_class(self.encoder), Encoder):
+        """Return the bars of an observation; an encoder of one's own may read more than these."""
+        if self.encoder in ENCODERS or not self.has_encoder:
             return self.bars
-        built_in = self.encoder in ENCODERS
-        if built_in and "history" not in self.encoder_kwargs:
+        if not issubclass(encoder_class(self.encoder), Encoder):
             return self.bars
-        # Built-in encoders draw nothing there; a user's own may need random numbers.
-        with th.random.fork_rng(devices=[]), th.device("meta") if built_in else nullcontext():
+        with th.random.fork_rng(devices=[]):
             return make_encoder(self.encoder, 1, self.bars, **self.encoder_kwargs).bars
 
     @property

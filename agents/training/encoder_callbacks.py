@@ -88,7 +88,11 @@ class PredictionLoss(BaseCallback):
     def _add(self, embeddings: MarketEncoder) -> None:
         if embeddings.frozen:
             return
-        t = th.as_tensor(self.rng.choice(self.rows, self.batch), device=self.model.device)
+        rows = self.rows
+        if embeddings.encoder.block:  # bars of one block cost as much as one of them
+            groups = embeddings.groups(rows)
+            rows = rows[groups == self.rng.choice(groups)]
+        t = th.as_tensor(self.rng.choice(rows, self.batch), device=self.model.device)
         nll = self.returns.nll(*embeddings.forecast(t), t)
         (self.weight * nll).backward()  # type: ignore[no-untyped-call] # torch
         self.logger.record_mean("train/prediction_nll", float(nll.detach()))

@@ -93,7 +93,7 @@ class Pretrainer:
         """
         fit, options = self.fit, self.options
         numbers = {"train/learning_rate": fit.learning_rate}
-        order = np.random.default_rng((options.seed, fit.round)).permutation(self.train)
+        order = self._order(np.random.default_rng((options.seed, fit.round)))
         losses = []
         with fit.draws():
             self.embeddings.train()
@@ -114,6 +114,14 @@ class Pretrainer:
         """Restore the weights of the best validation of encoder and head, in evaluation mode."""
         self.embeddings.load_state_dict(self.fit.best_weights())
         self.embeddings.eval()  # a training that was resumed at its end has not been
+
+    def _order(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """Return the bars of the training range in random order, those of a block together."""
+        groups = self.embeddings.groups(self.train)
+        distinct, place = np.unique(groups, return_inverse=True)
+        rank = np.empty(len(distinct), np.int64)
+        rank[rng.permutation(len(distinct))] = np.arange(len(distinct))
+        return self.train[np.argsort(rank[place], kind="stable")]
 
     def _nll(self, rows: NDArray[np.int64]) -> Tensor:
         t = th.as_tensor(rows, device=self.device)

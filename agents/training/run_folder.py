@@ -15,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.direct.agent import DirectAgent
 from agents.removal import refuse_links
+from agents.run_market import PRICES, run_market, write_prices
 from agents.saving import load_agent
 from agents.sb3.algorithms import torch_device
 from agents.sb3.vec_env import make_sb3_vec_env
@@ -42,7 +43,7 @@ CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 LOCK = ".lock"
 _EVALUATIONS = ".evaluation.lock"  # held while others are counted
-_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, PLUGINS, "market.json", "features.json")
+_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, PLUGINS, "market.json", "features.json", PRICES)
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,10 +54,12 @@ class Run:
         path: The folder.
         config: Settings of the run, as in its config.json.
         market: The market with the features the model was trained on.
-        ranges: Rows of the market, half-open, for "train", "validation" and "test".
+        ranges: Rows of the market, half-open, for "train", "validation" and "test", and "after" for
+            what came after the run's own data.
         env_options: Keywords of ``PortfolioEnv`` for evaluation; the caller adds market, start and
             end.
         model: The trained agent, for all of the market's assets.
+        news: Differences of the market from the one that the run was trained on, a sentence each.
     """
 
     path: Path
@@ -65,6 +68,7 @@ class Run:
     ranges: dict[str, Range]
     env_options: dict[str, Any]
     model: BaseAlgorithm | DirectAgent
+    news: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         facts = self._facts()
@@ -92,24 +96,38 @@ class Run:
 
 
 def load_run(
-    path: str | Path, *, model: Literal["final", "best"] = "final", device: str = "auto"
+    path: str | Path,
+    *,
+    model: Literal["final", "best"] = "final",
+    device: str = "auto",
+    data: str | Path | None = None,
+    market: str | None = None,
 ) -> Run:
     """Read a run folder.
+
+    The data of the run may have grown since, or been rescaled by their provider: what it was
+    trained on is recognised by its returns. The features are scaled as they were for training.
 
     Args:
         path: The run folder.
         model: The model at the end of the training, or the best one on the validation range. A
             run that was stopped has no final model: its latest checkpoint is taken.
         device: Torch device of the model.
+        data: File or folder of newer data of the same market, in place of the run's own.
+        market: Another market instead, cut into ranges by the run's settings; nothing there was
+            learned from.
 
     Raises:
-        DataError: If the folder is not a run, holds no model yet, or its market has changed since.
+        DataError: If the folder is not a run, holds no model yet, or the data contradict those that
+            the run was trained on, with the first bar and asset that differ.
+        ArgumentError: If the policy cannot read the market.
     """
     path = Path(path)
     config = read_config(path)
-    market, ranges = load_checked_market(path, config)
-    agent = load_model(path, config, market, model=model, device=device)
-    return Run(path, config.to_json(), market, ranges, config.env_options(), agent)
+    found = run_market(path, config, data=data, market=market)
+    agent = load_model(path, config, found.market, model=model, device=device)
+    options = config.env_options()
+    return Run(path, config.to_json(), found.market, found.ranges, options, agent, found.news)
 
 
 def load_model(
@@ -177,28 +195,6 @@ def _whole(path: Path) -> Path:
 def is_old_run(path: Path) -> bool:
     """Return whether a run is of the first format, which kept pickles."""
     return not (path / IDENTITY).exists() and (path / OLD_VERSIONS).exists()
-
-
-def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[str, Range]]:
-    """Load the market of a run and its ranges; reject another market than it was trained on."""
-    market, ranges = config.load_market()
-    check_market(path, config, market)
-    return market, ranges
-
-
-def check_market(path: Path, config: TrainConfig, market: Market) -> None:
-    """Reject a market that is not the one the run was trained on."""
-    try:
-        recorded = read_json(path / "market.json")
-        known, bars, assets = recorded["hash"], recorded["n_bars"], recorded["assets"]
-        description = f"{known[:12]} ({bars} bars of {len(assets)} assets)"
-    except (FileNotFoundError, LookupError, TypeError) as error:
-        raise DataError(f"{path / 'market.json'} is damaged ({error}); restore it") from error
-    if market.hash != known:
-        raise DataError(
-            f"market {config.market!r} has changed since the run {path} was trained: its hash is "
-            f"{market.hash[:12]}, the run's was {description}; restore the data, or train again"
-        )
 
 
 def new_folder(config: TrainConfig, name: str) -> Path:
@@ -300,6 +296,7 @@ def create_run(
     write_record(path, config.to_json())
     write_json(path / "market.json", _describe(config, market, ranges))
     write_json(path / "features.json", market.panel.provenance["features"])
+    write_prices(path / PRICES, market.panel)
     write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run
 
 
@@ -347,6 +344,7 @@ def _describe(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> 
         "feature_names": list(market.feature_names),
         "periods_per_year": market.periods_per_year,
         "ranges": {name: list(rows) for name, rows in ranges.items()},
+        "last": str(times[-1]),
         "dates": {name: [str(times[s]), str(times[e - 1])] for name, (s, e) in ranges.items()},
         "provenance": {k: v for k, v in market.panel.provenance.items() if k != "features"},
     }

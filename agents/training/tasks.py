@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
@@ -14,15 +14,13 @@ from agents.direct.agent import DirectAgent
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
 from agents.market_rows import market_encoders
+from agents.run_market import AFTER, check_market, load_checked_market, run_market
 from agents.settings.market import MarketConfig
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
     CHECKPOINTS,
     Run,
-    check_market,
-    load_checked_market,
     load_model,
-    load_run,
     model_file,
     read_config,
 )
@@ -44,15 +42,23 @@ def open_task(
     model: Literal["final", "best"] = "final",
     device: str = "auto",
     agent: bool = True,
+    data: Path | None = None,
 ) -> EvaluationTask:
     """Return the task of a run (``run_task``), or without one of a market (``market_task``).
 
+    Beside a run the market of the settings is another one to judge the run on.
+
     Raises:
-        ArgumentError: If settings of a market are given beside a run, or the split is not that of
-            the tests of a walk forward.
+        ArgumentError: If other settings of a market are given beside a run, or newer data without
+            one, or the split is not that of the tests of a walk forward.
         DataError: As of ``run_task``.
     """
     if run is None:
+        if data is not None or split == AFTER:
+            raise ArgumentError(
+                "newer data, and the range after, are of a run: name one, or give the file as the "
+                "market."
+            )
         return market_task(config, folder)
     if split != "test" and (run / FILE).exists():
         raise ArgumentError(
@@ -60,12 +66,13 @@ def open_task(
             "alone: leave --split out, or name the run of one fold, e.g. "
             f"{next(run.glob('fold_*/seed_*'), 'fold_0/seed_0')}."
         )
-    if config != MarketConfig() or folder is not None:
+    if dataclasses.replace(config, market=None) != MarketConfig() or folder is not None:
         raise ArgumentError(
-            f"market, ranges, costs, constraints and folder are those of the run {run}; "
+            f"ranges, costs, constraints and folder are those of the run {run}; "
             "leave the options that name them out, or leave the run out."
         )
-    return run_task(run, model=model, device=device, agent=agent)
+    where: dict[str, Any] = {"data": data, "market": config.market, "newest": split == AFTER}
+    return run_task(run, model=model, device=device, agent=agent, **where)
 
 
 def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationTask:
@@ -76,9 +83,11 @@ def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationT
         folder: Folder of the evaluation; default runs/MARKET__baselines.
     """
     parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
+    if config.market is None:
+        del parts["market"]
     settings = TrainConfig(**parts).resolved()
     fold = EvaluationFold(*settings.load_market(), settings.env_options())
-    name = f"{last_name(Path(settings.market).stem.split('?')[0])}__baselines"
+    name = f"{_short_name(settings.market)}__baselines"
     return EvaluationTask(folder or Path(settings.runs) / name, fold, (fold,))
 
 
@@ -88,6 +97,9 @@ def run_task(
     model: Literal["final", "best"] = "final",
     device: str = "auto",
     agent: bool = True,
+    data: Path | None = None,
+    market: str | None = None,
+    newest: bool = False,
 ) -> EvaluationTask:
     """Return the task of a run, or of a walk forward, whose folds are evaluated in turn.
 
@@ -99,22 +111,40 @@ def run_task(
         model: Model of the run to evaluate, see ``load_run``.
         device: Torch device of the model.
         agent: Include the agent; False takes the market and the rules of the run alone.
+        data: Newer data of the run's market, see ``load_run``.
+        market: Another market to judge the run on, see ``load_run``.
+        newest: Include the bars of the run's own market that came after those of its training.
 
     Raises:
+        ArgumentError: If newer data, or another market, are given for a walk forward.
         DataError: As of ``load_run``, or if the walk forward is not trained to its end.
     """
+    if data is not None and market is not None:
+        raise ArgumentError("newer data of the run's market, or another market: give one of them.")
     if (path / FILE).exists():
+        if data is not None or market is not None:
+            raise ArgumentError(
+                f"{path} is a walk forward, whose folds are tested on data of their own: name the "
+                f"run of one, e.g. {next(path.glob('fold_*/seed_*'), 'fold_0/seed_0')}."
+            )
         return _walk_forward_task(path, model, device, agent)
+    config = read_config(path)
+    found = run_market(path, config, data=data, market=market, newest=newest)
+    place = "" if market is None else _short_name(market)
     if not agent:  # so that a run without a model is accepted
-        config = read_config(path)
-        fold = EvaluationFold(*load_checked_market(path, config), config.env_options())
-        return EvaluationTask(path, fold, (fold,), model=model)
-    run = load_run(path, model=model, device=device)
+        fold = EvaluationFold(found.market, found.ranges, config.env_options())
+        return EvaluationTask(path, fold, (fold,), model=model, warnings=found.news, place=place)
+    trained = load_model(path, config, found.market, model=model, device=device)
+    run = Run(path, config.to_json(), *found[:2], config.env_options(), trained, found.news)
     name = last_name(run.config["algo"])
     agents = {name: trained_agent(run, model)}
     fold = EvaluationFold(run.market, run.ranges, run.env_options, agents)
-    warnings = unfinished(run, model)
-    return EvaluationTask(run.path, fold, (fold,), name, model, warnings=warnings)
+    warnings = [*unfinished(run, model), *run.news]
+    return EvaluationTask(run.path, fold, (fold,), name, model, warnings=warnings, place=place)
+
+
+def _short_name(market: str) -> str:
+    return last_name(Path(market).stem.split("?")[0])
 
 
 def _walk_forward_task(

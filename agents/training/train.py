@@ -19,6 +19,7 @@ from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
 from agents.networks.plugins import told_as_theirs
 from agents.progress import Outlook, bar, duration
+from agents.run_market import load_checked_market
 from agents.saving import save_agent
 from agents.sb3.algorithms import make_agent, torch_device
 from agents.sb3.classes import ALGORITHMS, is_on_policy, sorted_options
@@ -45,7 +46,6 @@ from agents.training.run_folder import (
     CHECKPOINTS,
     create_run,
     latest_checkpoint,
-    load_checked_market,
     new_folder,
     one_process,
     read_config,

@@ -78,7 +78,7 @@ class Network:
 
         from agents.market_encoder import market_tensors
 
-        bars = self._embeddings.encoder.bars
+        bars = min(self._embeddings.encoder.reach, known.n_bars)
         window = known.subset(slice(known.n_bars - bars, known.n_bars))
         self._embeddings.bind(*market_tensors(window, "cpu"))
         with th.no_grad():

@@ -244,6 +244,27 @@ class Convert:
 Command: TypeAlias = Fetch | Update | List | Report | Convert
 
 
+def update_folder(folder: Path | None) -> None:
+    """Continue the series in one folder of a store, and print the results.
+
+    Args:
+        folder: Folder of an exchange and a timeframe, e.g. data/binance/1d.
+
+    Raises:
+        ArgumentError: If it is none.
+        DataError: If a series could not be continued.
+    """
+    own = Path() if folder is None else folder.resolve()
+    if not any(path.parent == own for path in stored(own.parents[1] if own.parents[1:] else own)):
+        raise ArgumentError(
+            f"{folder} is no folder of a store, such as data/binance/1d: name one, or update the "
+            "data in the way that they came."
+        )
+    store, exchange_name = own.parents[1], own.parent.name
+    if Update(store, exchange_name, timeframe=own.name, progress=False).run():
+        raise DataError(f"{folder} was not updated as a whole: try again, or go on without")
+
+
 def _write_bars(frame: pd.DataFrame, out: Path) -> None:
     if out.suffix == ".parquet":
         write_parquet(out, frame)

@@ -18,7 +18,7 @@ from portfolio_env.evaluation.gate import (
     gate_decision,
     passes_gate,
 )
-from portfolio_env.evaluation.orders import allocate, check_capital, orders_at_end
+from portfolio_env.evaluation.orders import allocate, check_account, orders_at_end, predictor_of
 from portfolio_env.evaluation.printing import print_summary
 from portfolio_env.evaluation.report.inputs import report_inputs
 from portfolio_env.evaluation.report.report import write_report
@@ -74,7 +74,7 @@ __all__ = [
     "allocate",
     "backtest",
     "backtest_overfitting",
-    "check_capital",
+    "check_account",
     "combinatorial_folds",
     "commissions_of",
     "compare",
@@ -92,6 +92,7 @@ __all__ = [
     "passes_gate",
     "performance_in",
     "plausibility_check",
+    "predictor_of",
     "print_summary",
     "profit_per_event",
     "read_events",

@@ -19,7 +19,7 @@ from portfolio_env.evaluation.comparison import (
 )
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.left_out import left_out_lines, left_out_table
-from portfolio_env.evaluation.orders import check_capital, orders_at_end
+from portfolio_env.evaluation.orders import check_account, orders_at_end
 from portfolio_env.evaluation.printing import Format, print_evaluation
 from portfolio_env.evaluation.report.inputs import ReportInputs, report_inputs
 from portfolio_env.evaluation.report.report import write_report
@@ -29,7 +29,12 @@ from portfolio_env.evaluation.summary import overall, text_table
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import earlier_sharpes, log_usage, trials, usage_entry
 from portfolio_env.files.atomic import locked
+from portfolio_env.files.csv_files import write_csv
 from portfolio_env.html import card
+from portfolio_env.live.account import AccountOptions
+
+UNSEEN = ("test", "after")
+"""Ranges that nothing was learned from or chosen by, so that their uses are counted."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -61,7 +66,7 @@ class Evaluation:
     @property
     def folder(self) -> Path:
         """Return the folder where ``write_evaluation`` puts its files."""
-        return self.task.folder / "evaluation" / self.split
+        return self.task.folder / "evaluation" / self.task.place / self.split
 
     @property
     def left_out(self) -> pd.DataFrame:
@@ -89,7 +94,9 @@ def evaluate(
     *,
     commissions: Sequence[float] = (),
     capital: float | None = None,
+    holdings: Path | None = None,
     lot: float = 1.0,
+    lots: Path | None = None,
     events: Path | None = None,
     judge: Judge = "growth",
     n_resamples: int = 2000,
@@ -104,11 +111,15 @@ def evaluate(
     Args:
         task: Market, folds, rules, and the trained agents.
         baselines: The baselines, the benchmark first (see ``baselines.strategies``).
-        split: Range to evaluate: "train", "validation" or "test". There is no gate on the
+        split: Range to evaluate: "train", "validation", "test", or "after", what came after the
+            data of a run, whose use is counted like that of the test range. There is no gate on the
             validation range, where it would evaluate its own criterion, nor without one.
         commissions: Further commissions of both sides to evaluate at, in basis points.
-        capital: Capital for which ``orders_at_end`` are worked out; None for no orders.
+        capital: Capital for which ``orders_at_end`` are worked out: all cash, or the value of an
+            account with ``holdings``; None and no holdings for no orders.
+        holdings: CSV file of what is held, see ``live.read_holdings``.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
+        lots: CSV file of lots by asset in its place, see ``live.read_instruments``.
         events: CSV file of events for an event study, see ``read_events``.
         judge: Measure that the gate, the test of the best and the confidence set go by: "growth",
             "sharpe", or "equal_risk", growth at the volatility of the benchmark.
@@ -124,7 +135,8 @@ def evaluate(
     """
     check_integer("n_resamples", n_resamples)
     check_choice("judge", judge, DIFFERENCES)
-    check_capital(task, capital, lot)
+    account = AccountOptions(holdings, capital, lot, lots)
+    check_account(task, split, account)
     given = task.events(events)
     agents = agent_strategies(task)
     has_gate = split != "validation" and all("validation" in fold.ranges for fold in task.folds)
@@ -133,7 +145,7 @@ def evaluate(
     strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
     runs = run_backtests(progress(strategies), task, split, commissions=commissions)
     use = usage_entry(task, split, trials(task, runs))
-    earlier = log_usage(task.folder, use) if split == "test" and task.logged else []
+    earlier = log_usage(task.folder, use) if split in UNSEEN and task.logged else []
     comparison = compare(
         runs.results,
         oracles=runs.oracles,
@@ -152,7 +164,13 @@ def evaluate(
         gates,
         events=given,
         capital=capital,
-        orders=orders_at_end(task, split, comparison.solvent, capital, lot),
+        orders=orders_at_end(
+            task,
+            split,
+            (each for each in strategies if each.name in comparison.solvent),
+            runs.policies,
+            account,
+        ),
         hindsight=hindsight(task, split),
     )
     return Evaluation(task, split, runs, comparison, inputs)
@@ -178,4 +196,7 @@ def write_evaluation(
     facts = {**inputs.facts, "gate": inputs.gate, "seeds": evaluation.seeds, "left_out": left_out}
     with locked(folder.with_name(f".{folder.name}.lock")):  # two would mix their files
         write_comparison(folder, evaluation.comparison, facts, records)
+        if inputs.orders:
+            tables = {name: orders.table() for name, orders in inputs.orders.items()}
+            write_csv(folder / "orders.csv", pd.concat(tables, names=["strategy", "asset"]))
         return write_report(folder, evaluation.comparison, inputs)

@@ -1,18 +1,129 @@
-"""Orders of a given capital: from weights to amounts, whole units and remaining cash."""
+"""Orders at the end of an evaluation: what each strategy decides at the last bar, as trades."""
 
-from collections.abc import Mapping, Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from portfolio_env.checks import check_number
+from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation.backtest import BacktestResult
-from portfolio_env.evaluation.task import EvaluationTask
+from portfolio_env.evaluation.backtest import Policy
+from portfolio_env.evaluation.gate import ValidationGate
+from portfolio_env.evaluation.runner import Strategy, agent_strategies
+from portfolio_env.evaluation.summary import gate_sentences
+from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
+from portfolio_env.live.account import AccountOptions, check_fee, orders_at
+from portfolio_env.live.holdings import Holdings, read_holdings
+from portfolio_env.live.instruments import instruments_of, uniform
+from portfolio_env.live.money import decimal_of
+from portfolio_env.live.orders import Orders, orders_of
+from portfolio_env.live.planning import Plan, last_prices
+from portfolio_env.live.predictor import Predictor
 from portfolio_env.simulation.cost_models import Costs, checked_rates
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.rebalancing import remainder_factor
+
+
+def predictor_of(
+    strategy: Strategy, fold: EvaluationFold, split: str, policy: Policy | None = None
+) -> Predictor:
+    """Return the predictor of a strategy, for any bar of a fold's market.
+
+    Args:
+        strategy: The strategy.
+        fold: The fold.
+        split: Range that its policy is built for.
+        policy: The policy, where it is built already.
+
+    Raises:
+        ArgumentError: If the strategy knows the future.
+    """
+    own = strategy.build(fold, split) if policy is None else policy
+    if getattr(own, "oracle", False):
+        raise ArgumentError(f"{strategy.name} knows the future: it decides nothing at a last bar.")
+    options = {**strategy.options(fold, split), "start": None, "end": None}
+    return Predictor(own, PortfolioEnv(**options))
+
+
+def deciding(
+    task: EvaluationTask, baselines: Sequence[Strategy], *, agent: bool = True
+) -> tuple[str, Predictor, list[str]]:
+    """Return who decides on new data: name, predictor, and what a reader must know of it.
+
+    Args:
+        task: The task, of newest data.
+        baselines: Equal weight, which is the benchmark of the validation gate, and perhaps the
+            baseline that decides.
+        agent: The agent decides; else the last baseline.
+
+    Raises:
+        ArgumentError: If several baselines are named, or the one knows the future.
+    """
+    fold, notes = task.folds[-1], list(task.warnings)
+    split = "after" if "after" in fold.ranges else "test"
+    if not agent:
+        if len(baselines) > 2:
+            raise ArgumentError("several baselines are named: one decides, name one.")
+        chosen = baselines[-1]
+    else:
+        chosen = agent_strategies(task)[0]
+        gate = ValidationGate(chosen, fallback=baselines[0])
+        notes += (
+            gate_sentences(task, [gate])
+            if "validation" in fold.ranges
+            else ["The state of the validation gate is not known: its range is not in the data."]
+        )
+    return chosen.name, predictor_of(chosen, fold, split), notes
+
+
+def orders_at_end(
+    task: EvaluationTask,
+    split: str,
+    strategies: Iterable[Strategy],
+    policies: Mapping[str, Sequence[Policy]],
+    options: AccountOptions,
+) -> dict[str, Orders]:
+    """Return the orders of an account by what strategies decide at the last bar of a range.
+
+    Args:
+        task: The market; of a walk forward the policies of the last fold decide.
+        split: The range.
+        strategies: The strategies; those that know the future are left out.
+        policies: Their policies by name, one per fold; a strategy without any is left out.
+        options: The account; without capital and holdings there are no orders.
+    """
+    if not options.given:
+        return {}
+    fold, row = task.folds[-1], task.whole.rows(split)[1] - 1
+    row = fold.market.row(task.whole.market.timestamps[row])
+    found = {}
+    for strategy in strategies:
+        own = policies.get(strategy.name)
+        if own and not getattr(own[-1], "oracle", False):
+            found[strategy.name] = orders_at(
+                predictor_of(strategy, fold, split, own[-1]), options, row
+            )
+    return found
+
+
+def check_account(task: EvaluationTask, split: str, options: AccountOptions) -> None:
+    """Raise what is wrong with an account before all backtests have run."""
+    if not options.given:
+        return
+    market, row = task.whole.market, task.whole.rows(split)[1] - 1
+    instruments_of(options.rules(), market.assets)
+    prices = tuple(map(decimal_of, last_prices(market, row)))
+    if options.holdings is None:
+        value = decimal_of(options.capital or 0)
+    else:
+        long_only = task.whole.options["constraints"].get("long_only", True)
+        where = (options.holdings, market.assets, prices)
+        holdings = read_holdings(*where, capital=options.capital, long_only=long_only)
+        value = holdings.value(prices)
+    check_fee(task.costs, float(value))
 
 
 def allocate(
@@ -23,12 +134,11 @@ def allocate(
     *,
     lot: float = 1.0,
     costs: Costs | None = None,
-) -> pd.DataFrame:
-    """Turn weights into orders for an amount of cash.
+) -> Orders:
+    """Turn given weights into orders for an amount of cash.
 
-    The amounts are what is left of the capital by buying the weights at exactly solved costs (see
-    ``simulation.rebalancing.remainder_factor``; market impact is left out). Units are cut to whole
-    lots, so that the orders never cost more than planned.
+    What is left of the capital after buying is at exactly solved costs (see
+    ``simulation.rebalancing.remainder_factor``; market impact is left out).
 
     Args:
         weights: (N + 1,) target weights, cash first, summing to 1.
@@ -38,20 +148,14 @@ def allocate(
         lot: Smallest tradable number of units; 0 for any fraction.
         costs: Commissions, half-spread and fixed fee; None is none.
 
-    Returns:
-        Columns ``weight``, ``amount`` (money meant for it), ``price``, ``units`` and ``invested``
-        (units times price), one row per asset, then ``costs`` and ``cash``. The column
-        ``invested`` adds up to the capital.
-
     Raises:
         ArgumentError: If the capital is not positive, ``lot`` is negative, a price is missing, or
             the fee is more than the capital.
 
-    >>> allocate([0.1, 0.5, 0.4], ["A", "B"], [30.0, 100.0], 1000)["units"].dropna().tolist()
-    [16.0, 4.0]
+    >>> allocate([0.1, 0.5, 0.4], ["A", "B"], [30.0, 100.0], 1000).table()["units_after"].tolist()
+    [16.0, 4.0, 120.0]
     """
-    target = np.asarray(weights, np.float64)
-    each = np.asarray(prices, np.float64)
+    target, each = np.asarray(weights, np.float64), np.asarray(prices, np.float64)
     check_number("capital", capital, above=0)
     check_number("lot", lot, 0)
     held = target[1:] != 0
@@ -59,72 +163,26 @@ def allocate(
         missing = [name for name, bad in zip(assets, held & ~(each > 0), strict=True) if bad]
         raise ArgumentError(f"{', '.join(missing)} should be held but has no price; give one.")
     costs = costs or TransactionCosts(commission_bps=0)
-    buy, sell = checked_rates(costs, assets)
+    check_fee(costs, capital)
+    rates = checked_rates(costs, assets)
+    cash = np.eye(1, len(target))[0]
     fee = costs.fixed_fee / capital if held.any() else 0.0
-    if fee >= 1:
-        raise ArgumentError(f"the fixed fee of {costs.fixed_fee:g} eats capital={capital:g} up.")
-    all_cash = np.eye(1, len(target))[0]
-    amounts = capital * float(remainder_factor(all_cash, target, buy, sell, fee)) * target
-    units = np.zeros(len(assets))
-    units[held] = _whole(amounts[1:][held] / each[held], lot)
-    invested = units * np.where(held, each, 0.0)
-    paid = float(np.abs(invested) @ np.where(invested > 0, buy, sell))
-    paid += costs.fixed_fee if invested.any() else 0.0
-    last = pd.DataFrame(
-        {
-            "weight": [np.nan, target[0]],
-            "amount": [capital - amounts.sum(), amounts[0]],
-            "invested": [paid, capital - invested.sum() - paid],
-        },
-        ["costs", "cash"],
+    mu = float(remainder_factor(cash, target, rates[0], rates[1], fee))
+    planned = Plan(
+        assets=tuple(assets),
+        timestamp=np.datetime64("NaT"),
+        prices=each,
+        tradable=np.isfinite(each),
+        value=float(capital),
+        weights=cash,
+        held=target,
+        cost=(1 - mu) * capital,
+        turnover=float(mu * np.abs(target[1:]).sum()),
+        rates=rates,
+        impact=np.zeros(len(each)),
+        fee=costs.fixed_fee,
+        min_cash=min(0.0, float(target[0])),
     )
-    orders = {
-        "weight": target[1:],
-        "amount": amounts[1:],
-        "price": each,
-        "units": units,
-        "invested": invested,
-    }
-    return pd.concat([pd.DataFrame(orders, list(assets)), last]).rename_axis("asset")
-
-
-def _whole(units: NDArray[np.float64], lot: float) -> NDArray[np.float64]:
-    """Round to lots, towards 0; a billionth of a lot short of a whole one is rounding."""
-    if lot == 0:
-        return units
-    return np.sign(units) * np.floor(np.abs(units) / lot + 1e-9) * lot
-
-
-def orders_at_end(
-    task: EvaluationTask,
-    split: str,
-    results: Mapping[str, BacktestResult],
-    capital: float | None,
-    lot: float = 1.0,
-) -> dict[str, pd.DataFrame]:
-    """Return the orders of a capital by every strategy's weights at the last bar, see ``allocate``.
-
-    Args:
-        task: Gives the prices and the costs.
-        split: The evaluated range.
-        results: Backtests by name, over the range.
-        capital: Cash to invest; None gives no orders.
-        lot: See ``allocate``.
-    """
-    if capital is None:
-        return {}
-    prices = pd.DataFrame(task.whole.market.close[: task.whole.rows(split)[1]]).ffill().iloc[-1]
-    return {
-        name: allocate(result.last_weights, result.assets, prices.to_numpy(), capital,
-                       lot=lot, costs=task.costs)
-        for name, result in results.items()
-    }  # fmt: skip
-
-
-def check_capital(task: EvaluationTask, capital: float | None, lot: float) -> None:
-    """Raise what ``allocate`` would raise once all backtests have run."""
-    if capital is not None:
-        market = task.whole.market
-        equal = [0.0, *[1 / market.n_assets] * market.n_assets]
-        prices = [1.0] * market.n_assets
-        allocate(equal, market.assets, prices, capital, lot=lot, costs=task.costs)
+    holdings = Holdings.of_cash(assets, capital)
+    instruments = instruments_of(uniform(lot), assets)
+    return orders_of(planned, holdings, instruments, tuple(map(decimal_of, each)))

@@ -10,7 +10,11 @@ import pandas as pd
 
 from portfolio_env.evaluation.comparison import Comparison, plain_numbers
 from portfolio_env.evaluation.left_out import left_out_lines
-from portfolio_env.evaluation.report.inputs import ReportInputs, number_text, with_difference
+from portfolio_env.evaluation.report.inputs import (
+    ReportInputs,
+    order_texts,
+    with_difference,
+)
 from portfolio_env.evaluation.summary import overall, sentence, text_table
 from portfolio_env.files.csv_files import neutral, with_texts
 from portfolio_env.files.safe_names import printable
@@ -61,7 +65,10 @@ def print_evaluation(
             "remarks": [*comparison.notes, *lines],
             "strategies": comparison.table.to_dict(orient="index"),
             "growth_by_commission": {} if growth is None else growth.to_dict(orient="index"),
-            "orders": {name: f.to_dict(orient="index") for name, f in inputs.orders.items()},
+            "orders": {
+                name: orders.table().to_dict(orient="index")
+                for name, orders in inputs.orders.items()
+            },
         }
         print(json.dumps(plain_numbers(found), indent=2))
 
@@ -157,16 +164,9 @@ def _further(comparison: Comparison, inputs: ReportInputs) -> Mapping[str, pd.Da
         against = comparison.benchmark.replace("_", " ")
         found[f"Growth % at other commissions [less that of {against}]"] = texts
     for name, orders in inputs.orders.items():
-        wanted = orders[~(orders["weight"].eq(0) & orders["invested"].eq(0))]
-        texts = pd.DataFrame(
-            {
-                "weight %": (100 * wanted["weight"]).map(number_text("{:.1f}")),
-                "price": wanted["price"].map(number_text("{:,.2f}")),
-                "units": wanted["units"].map(number_text("{:,.6g}")),
-                "money": wanted["invested"].map(number_text("{:,.2f}")),
-            }
-        )
-        found[f"Orders of {name} for {inputs.capital:,.0f}"] = texts
+        title = f"Orders of {name} for {orders.plan.value:,.0f}"
+        title += f" (costs {float(orders.cost):,.2f}, cash that was not planned "
+        found[f"{title}{orders.unplanned_cash:,.2f})"] = order_texts(orders)
     return found
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.backtest import Policy
 from portfolio_env.evaluation.diagnostics.events import ALL_ASSETS, read_events
 from portfolio_env.market import Market
@@ -69,7 +69,16 @@ class EvaluationFold:
     agents: Mapping[str, TrainedAgent] = field(default_factory=dict)
 
     def rows(self, split: str) -> Range:
-        """Return the rows of a range from the first on that has enough history."""
+        """Return the rows of a range from the first on that has enough history.
+
+        Raises:
+            DataError: If the data have no such range.
+        """
+        if split not in self.ranges:
+            raise DataError(
+                f"the data have no range {split}, only {', '.join(self.ranges)}; the range after "
+                "is that of newer data than a run's own, the others are cut from whole histories."
+            )
         start, end = self.ranges[split]
         return max(start, self.market.warmup + self.options["window"] - 1), end
 
@@ -104,6 +113,8 @@ class EvaluationTask:
         model: Evaluated model of the agents, "final" or "best".
         warnings: Sentences that a reader must know before the table.
         logged: Uses of the test range are counted in the folder.
+        place: Folder within that of evaluations, for another market than that of the folder; "" for
+            its own.
     """
 
     folder: Path
@@ -113,6 +124,7 @@ class EvaluationTask:
     model: str = "final"
     warnings: Sequence[str] = ()
     logged: bool = True
+    place: str = ""
 
     @property
     def agents(self) -> list[str]:

@@ -7,6 +7,8 @@ wealth ``V`` before trading. One step of a lane (``step_lanes``):
 1. the action becomes a feasible target (``targets.target_lane``);
 2. trading costs shrink the wealth to ``mu V`` (``rebalancing.trade_lane``);
 3. the market moves, cash and shorts carry interest, delisted holdings become cash (``drift_lane``).
+
+``rebalance_lanes`` does the first two alone: what is traded now, with or without a next bar.
 """
 
 from __future__ import annotations
@@ -22,7 +24,15 @@ from portfolio_env.simulation.projection import Groups, violation_lane
 from portfolio_env.simulation.rebalancing import money_lost, remainder_factor, trade_lane
 from portfolio_env.simulation.targets import mark_kept, target_lane
 
-__all__ = ["LEDGER", "Lanes", "MarketArrays", "remainder_factor", "step_lanes"]
+__all__ = [
+    "LEDGER",
+    "Lanes",
+    "MarketArrays",
+    "new_lanes",
+    "rebalance_lanes",
+    "remainder_factor",
+    "step_lanes",
+]
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -74,7 +84,7 @@ class MarketArrays(NamedTuple):
     delisted: Bool  # (T - 1, N) the asset's last bar is t: what is held becomes cash
     all_tradable: Bool  # (T - 1,) all assets can be traded and none is delisted
     rates: Float  # (2, N) linear cost per traded notional of purchases and sales
-    impact: Float  # (T - 1, N) coefficient of sqrt(money traded), or (0, 0)
+    impact: Float  # (T, N) coefficient of sqrt(money traded), or (0, 0)
     interest: Float  # (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays
 
 
@@ -96,6 +106,23 @@ class Lanes(NamedTuple):
     scratch: Float  # (5, N + 1) work space of one lane
     flags: Bool  # (6, N) delisted, untradable (false again after each lane), fixed, none, kept,
     # work space
+
+
+def new_lanes(num_lanes: int, n_assets: int, turnover_period: int) -> Lanes:
+    """Return lanes of zeros that trade all assets, with a ring of so many turnovers."""
+    b, n = num_lanes, n_assets
+    return Lanes(
+        clock=np.zeros((2, b), np.int64),
+        assets=np.tile(np.arange(n), (b, 1)),
+        weights=np.zeros((b, n + 1)),
+        held=np.zeros((b, n + 1)),
+        growth=np.zeros((4, b)),
+        ledger=np.zeros((len(LEDGER), b)),
+        turnovers=np.zeros((b, turnover_period)),
+        ended=np.zeros((2, b), np.bool_),
+        scratch=np.zeros((5, n + 1)),
+        flags=np.zeros((6, n), np.bool_),
+    )
 
 
 @inlined
@@ -169,6 +196,57 @@ def step_lanes(
             conserved = _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0], grouped)
             if not conserved and broken < 0:
                 broken = b
+    return -1 if broken < 0 else -2 - broken
+
+
+@kernel
+def rebalance_lanes(
+    actions: Float, observed: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any,
+    bounds: Any, groups: Groups,
+) -> int:  # fmt: skip
+    """Trade in the active lanes at their bars and let nothing move: the first half of a step.
+
+    ``held``, turnover and cost of the ledger say what was traded; weights, value and clock stay.
+
+    Args:
+        actions: See ``step_lanes``.
+        observed: (B, N + 1) weights that the actions were decided on: with ``next_open`` those at
+            the close before, where the lanes' are those at the open.
+        active: See ``step_lanes``.
+        owned: State of the lanes.
+        read: The market, whose tradability, rates and impact are read: a last row has them too.
+        rules: See ``step_lanes``.
+        bounds: See ``step_lanes``.
+        groups: See ``step_lanes``.
+
+    Returns:
+        As ``step_lanes``.
+    """
+    lanes, market, wanted = borrowed(owned), borrowed(read), borrowed(actions)
+    grouped = borrowed(groups)
+    bad = _first_not_finite(wanted, active)
+    if bad >= 0:
+        return bad
+    broken = -1
+    for b in range(actions.shape[0]):
+        if not active[b]:
+            continue
+        row, ledger = lanes.clock[0, b], lanes.ledger
+        all_tradable = market.all_tradable[row]
+        if not all_tradable:
+            for i in range(lanes.assets.shape[1]):
+                lanes.flags[1, i] = not market.tradable[row, lanes.assets[b, i]]
+        if not rules[0].softmax:
+            mark_kept(wanted[b], observed[b], lanes.flags[4])
+        wealth = ledger[VALUE, b]
+        mu, turnover, _, lost = _rebalance(
+            b, wanted[b], wealth, all_tradable, lanes, market, rules[0], bounds[0], grouped
+        )
+        lanes.flags[:2] = False
+        ledger[TURNOVER, b], ledger[COST, b] = turnover, wealth - mu * wealth
+        if not lost <= CONSERVED and broken < 0:
+            lanes.growth[2, b] = lost
+            broken = b
     return -1 if broken < 0 else -2 - broken
 
 

@@ -57,7 +57,7 @@ def market_arrays(panel: PricePanel, costs: Costs, next_open: bool) -> MarketArr
         delisted=delisted,
         all_tradable=(tradable & ~delisted).all(-1),
         rates=checked_rates(costs, panel.assets),
-        impact=np.ascontiguousarray(checked_impact(costs, panel)[:steps]),
+        impact=np.ascontiguousarray(checked_impact(costs, panel)),
         interest=interest(panel, costs),
     )
 

@@ -163,21 +163,9 @@ class Simulator:
             )
 
     def _allocate(self) -> None:
-        b, n = self.num_lanes, self.n_assets
         period = self.constraints.turnover_period or 0
-        self.lanes = dynamics.Lanes(
-            clock=np.zeros((2, b), np.int64),
-            assets=np.tile(np.arange(n), (b, 1)),
-            weights=np.zeros((b, n + 1)),
-            held=np.zeros((b, n + 1)),
-            growth=np.zeros((4, b)),
-            ledger=np.zeros((len(dynamics.LEDGER), b)),
-            turnovers=np.zeros((b, period)),
-            ended=np.zeros((2, b), np.bool_),
-            scratch=np.zeros((5, n + 1)),
-            flags=np.zeros((6, n), np.bool_),
-        )
-        self._all = np.ones(b, np.bool_)
+        self.lanes = dynamics.new_lanes(self.num_lanes, self.n_assets, period)
+        self._all = np.ones(self.num_lanes, np.bool_)
 
     def _checked_initial(self, initial: str | Sequence[float]) -> str | Float:
         if isinstance(initial, str):
@@ -356,12 +344,8 @@ class Simulator:
         """
         array = checked_actions(actions, (self.num_lanes, self.n_assets + 1))
         mask, lanes = self._all if active is None else active, self.lanes
-        if self.action == "logits":
-            wanted = softmax_numerators(array, self.logits_scale)
-        else:
-            wanted = clipped_weights(array, self.box)
         rest = (self.arrays, self.rules, self.bounds, self.groups)
-        code = dynamics.step_lanes(wanted, mask, lanes, *rest)
+        code = dynamics.step_lanes(self.wanted(array), mask, lanes, *rest)
         if code != -1:
             raise self._fault(code, array)
         np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])
@@ -372,6 +356,12 @@ class Simulator:
             rewards[~active] = 0.0
         check_finite(self.reward, rewards)
         return rewards
+
+    def wanted(self, actions: NDArray[np.floating[Any]]) -> Float:
+        """Return the softmax numerators, or the weights, that checked actions ask for."""
+        if self.action == "logits":
+            return softmax_numerators(actions, self.logits_scale)
+        return clipped_weights(actions, self.box)
 
     # ---- arguments
 

@@ -117,6 +117,16 @@ def test_every_way_to_run_an_encoder_trains(market: Market, options: dict[str, A
     assert np.isfinite(after).all() and not np.array_equal(after, before)
 
 
+def test_streams_train_there_as_on_the_cpu(market: Market) -> None:
+    kwargs = SMALL | {"history": "stream", "bidirectional": False, "block": 10}
+    expected = agent(market, "ppo", "cpu", encoder_kwargs=kwargs).learn(48)
+    with pretend_gpu():
+        found = agent(market, "ppo", GPU, encoder_kwargs=kwargs).learn(48)
+        np.testing.assert_allclose(
+            weights(found.policy), weights(expected.policy), rtol=1e-3, atol=1e-5
+        )
+
+
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("name", sorted(ENCODERS))
 def test_encoders_give_the_numbers_of_the_cpu(name: str) -> None:
@@ -133,8 +143,12 @@ def test_encoders_give_the_numbers_of_the_cpu(name: str) -> None:
 
 
 @pytest.mark.usefixtures("gpu")
-def test_embeddings_that_move_forget_what_they_kept_on_the_cpu(market: Market) -> None:
-    embeddings = MarketEncoder(make_encoder("tcn_gnn_lstm_small", market.n_features, WINDOW))
+@pytest.mark.parametrize("options", [{}, {"history": "stream", "bidirectional": False}])
+def test_embeddings_that_move_forget_what_they_kept_on_the_cpu(
+    market: Market, options: dict[str, Any]
+) -> None:
+    kind = "tcn_gnn_lstm_small"
+    embeddings = MarketEncoder(make_encoder(kind, market.n_features, WINDOW, **options))
     embeddings.eval().bind(*market_tensors(market, "cpu"))
     t = th.tensor([20, 21, 22])
     with th.no_grad():

@@ -335,3 +335,34 @@ def test_targets_see_their_encoders_move(cls: type, share: bool, tiny: dict[str,
 def test_errors_name_the_mend(call: Any, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         call()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("cls", ON_POLICY)
+def test_the_critic_teaches_a_shared_encoder_as_much_as_it_may(
+    cls: type, share: float, tiny: dict[str, Any]
+) -> None:
+    gradients = []
+    start = scramble(build(cls, "window", extractor=tiny)).state_dict()
+    for own in (share, 1.0):
+        policy = build(cls, "window", extractor=tiny, critic_gradient=own)
+        policy.load_state_dict(start)
+        tensors, _ = policy.obs_to_tensor(observations("window", data(np.random.default_rng(13))))
+        actions = th.full((7, ASSETS + 1), 1 / (ASSETS + 1))
+        values, log_prob, _ = policy.evaluate_actions(tensors, actions)
+        (encoder,) = {id(one): one for one in encoders(policy)}.values()
+        weights = (encoder.layer.weight, policy.value_net.weight)
+        gradients.append(
+            [
+                th.autograd.grad(part.sum(), weights, retain_graph=True, allow_unused=True)
+                for part in (values, log_prob)
+            ]
+        )
+    (of_value, of_actor), (whole_value, whole_actor) = gradients
+    assert whole_value[0].abs().max() > 0
+    if share:
+        th.testing.assert_close(of_value[0], share * whole_value[0])
+    else:
+        assert of_value[0] is None
+    th.testing.assert_close(of_value[1], whole_value[1])
+    th.testing.assert_close(of_actor[0], whole_actor[0])

@@ -140,6 +140,7 @@ def accept(words: list[str]) -> None:
 
     from agents.store.cli import Command as StoreCommand
     from evaluate import EvaluateConfig
+    from trade import TradeConfig
     from train import Command
 
     match words:
@@ -147,6 +148,8 @@ def accept(words: list[str]) -> None:
             tyro.cli(Command, args=given)
         case ["evaluate.py", *given]:
             tyro.cli(EvaluateConfig, args=given)
+        case ["trade.py", *given]:
+            tyro.cli(TradeConfig, args=given)
         case ["-m", "agents.store", *given]:
             tyro.cli(StoreCommand, args=given)
         case ["-m", module, *_]:

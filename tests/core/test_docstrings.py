@@ -12,6 +12,7 @@ ROOMS = ("portfolio_env", "agents", "baselines", "benchmarks", "examples")
 FILES = [
     ROOT / "train.py",
     ROOT / "evaluate.py",
+    ROOT / "trade.py",
     *(f for r in ROOMS for f in ROOT.glob(f"{r}/**/*.py")),
 ]
 QUESTION = re.compile(r"(What|How|Who|Which|Whether|Where|Is|Does|Of|That|Those)\b")

@@ -25,19 +25,19 @@ LAYERS = (
         "portfolio_env portfolio_env.env portfolio_env.vector_env portfolio_env.observations "
         "portfolio_env.rendering"
     ),
-    "portfolio_env.evaluation",
+    "portfolio_env.evaluation portfolio_env.live",
     "agents.networks agents.losses agents.tensors agents.removal agents.progress",
     (
-        "agents.memory agents.market_encoder agents.market_rows agents.market_extractor "
-        "agents.actor_critic agents.forecasts agents.fitting"
+        "agents.blocks agents.memory agents.market_encoder agents.market_rows "
+        "agents.market_extractor agents.actor_critic agents.forecasts agents.fitting"
     ),
     "agents.inspection agents.policies",
     "agents.direct agents.sb3",
     "agents.saving agents.settings",
-    "agents.training",
+    "agents.training agents.run_market",
     "agents agents.store",
     "baselines",
-    "train evaluate",
+    "train evaluate trade",
 )
 PLACE = {name: place for place, layer in enumerate(LAYERS) for name in layer.split()}
 SEPARATE = ("portfolio_env.data", "portfolio_env.simulation")  # of one layer, and no neighbours
@@ -51,7 +51,11 @@ HEAVY = {
 
 def modules():
     """Every module of the product, with its file."""
-    found = {"train": ROOT / "train.py", "evaluate": ROOT / "evaluate.py"}
+    found = {
+        "train": ROOT / "train.py",
+        "evaluate": ROOT / "evaluate.py",
+        "trade": ROOT / "trade.py",
+    }
     for package in ("portfolio_env", "agents", "baselines"):
         for file in (ROOT / package).rglob("*.py"):
             parts = file.relative_to(ROOT).with_suffix("").parts

@@ -16,7 +16,7 @@ import pytest
 import evaluate
 from agents.tensors import load_tensors, save_tensors
 from baselines import BASELINES, PortfolioModel, make_baseline
-from portfolio_env import PortfolioEnv
+from portfolio_env import PortfolioEnv, load_market
 from portfolio_env.evaluation import backtest
 from portfolio_env.files.atomic import read_json
 
@@ -92,6 +92,35 @@ def test_growth_at_other_commissions_and_orders_are_printed(alone):
     table, _, sentences = printed.partition("Growth %")[0].rpartition("└")
     assert all(len(line) <= 80 for line in table.splitlines())
     assert "- momentum" in sentences
+
+
+def test_orders_are_decided_at_the_last_bar(alone):
+    orders = pd.read_csv(alone[0] / "evaluation" / "test" / "orders.csv")
+    assert set(orders["strategy"]) == {"equal_weight", "cash", "momentum", "fitted"}  # no oracle
+    market = load_market(MARKET)
+    for name, frame in orders.groupby("strategy"):
+        assert list(frame["asset"]) == [*market.assets, "cash"]
+        after = frame["money_after"].sum() + frame["cost"].sum()
+        assert after == pytest.approx(5000), name
+    fixed = orders[orders["strategy"] == "fitted"].set_index("asset")
+    assert fixed["target_weight"].tolist() == pytest.approx([0.2, 0.3, 0.4, 0.1], abs=1e-9)
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_orders_for_what_is_held(tmp_path, monkeypatch, capsys):
+    names = load_market(MARKET).assets
+    holdings, lots = tmp_path / "h.csv", tmp_path / "lots.csv"
+    holdings.write_text(f"asset,units\n{names[1]},7\ncash,100\n")
+    lots.write_text("asset,lot\n*,3\n")
+    more = ("--baselines", "cash", "--holdings", holdings, "--lots", lots, "--out", tmp_path / "x")
+    found = json.loads(command(monkeypatch, capsys, *QUICK, *more, "--format", "json"))
+    rows = found["orders"]["cash"]
+    assert rows[names[1]]["order_units"] == -6  # of whole lots
+    assert rows[names[1]]["reason"] == "sell, dust left"
+    holdings.write_text("asset,units\nnobody,7\ncash,100\n")
+    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, (*QUICK, *more))])
+    assert evaluate.main() == 1
+    assert "h.csv, line 2, unknown asset 'nobody'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("undrawn")

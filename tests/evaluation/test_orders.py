@@ -29,20 +29,20 @@ def portfolios(draw):
 def test_orders_spend_the_capital_and_no_more(drawn, capital, lot):
     weights, prices = drawn
     orders = allocate(weights, NAMES, prices, capital, lot=lot, costs=COSTS)
-    assert list(orders.index) == [*NAMES, "costs", "cash"]
-    assert orders["invested"].sum() == pytest.approx(capital)
-    assert orders["amount"].sum() == pytest.approx(capital)
-    bought = orders.loc[NAMES]
-    assert (bought["invested"] <= bought["amount"] * (1 + 1e-9) + 1e-6).all()
-    assert (bought["invested"] == bought["units"] * bought["price"]).all()
-    assert orders.loc["cash", "invested"] >= orders.loc["cash", "amount"] - 1e-6 * capital
+    table = orders.table()
+    assert list(table.index) == [*NAMES, "cash"]
+    assert table["money_after"].sum() + table["cost"].sum() == pytest.approx(capital)
+    bought, planned = table.loc[NAMES], orders.plan.money
+    assert (bought["money_after"] <= planned[1:] * (1 + 1e-9) + 1e-6).all()
+    assert (table.loc["cash", "units_after"] >= planned[0] - 1e-6 * capital).all()
     if lot:
-        steps = bought["units"] / lot
+        steps = bought["units_after"] / lot
         assert steps.to_numpy() == pytest.approx(np.round(steps), abs=1e-6)
-        left = bought["amount"] - bought["invested"]
-        assert (left <= lot * bought["price"] * (1 + 1e-9) + 1e-6).all()
+        left = planned[1:] - bought["money_after"]
+        uncut = ~bought["reason"].str.contains("cash")
+        assert (left <= lot * bought["price"] * (1 + 1e-9) + 1e-6)[uncut].all()
     else:
-        assert bought["invested"].to_numpy() == pytest.approx(bought["amount"].to_numpy())
+        assert bought["money_after"].to_numpy() == pytest.approx(planned[1:], abs=1e-9 * capital)
 
 
 def test_fractions_are_what_the_environment_holds_after_its_first_trade():
@@ -55,15 +55,15 @@ def test_fractions_are_what_the_environment_holds_after_its_first_trade():
         result.held[0], market.assets, market.close[40], 500.0,
         lot=0, costs=pe.TransactionCosts(**costs),
     )  # fmt: skip
-    assert orders.loc["costs", "invested"] == pytest.approx(result.costs[0])
-    assert orders.loc[list(market.assets), "invested"].to_numpy() == pytest.approx(
+    assert float(orders.cost) == pytest.approx(result.costs[0])
+    assert orders.table().loc[list(market.assets), "order_money"].to_numpy() == pytest.approx(
         result.trades[0, 1:]
     )
 
 
 def test_short_positions_are_cut_towards_zero():
     orders = allocate([0.8, 0.5, -0.3], ["A", "B"], [30.0, 7.0], 100.0)
-    assert orders.loc[["A", "B"], "units"].tolist() == [1, -4]
+    assert orders.table().loc[["A", "B"], "units_after"].tolist() == [1, -4]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,8 @@ def test_refusals(changed, message):
 
 def test_all_cash_costs_nothing():
     orders = allocate([1.0, 0, 0], ["A", "B"], [1.0, np.nan], 50.0, costs=COSTS)
-    assert orders["invested"].to_dict() == {"A": 0, "B": 0, "costs": 0, "cash": 50}
+    assert orders.table()["money_after"].to_dict() == {"A": 0, "B": 0, "cash": 50}
+    assert orders.cost == 0
 
 
 # ---- in practice

@@ -154,7 +154,7 @@ def test_the_differentiable_twin_reads_the_same(mine, market):
     twin = DifferentiableSimulator.of(env.simulator)
     assert twin.rates.tolist() == [[pytest.approx(7e-4)] * 3] * 2
     assert twin.rules["fixed_fee"] == 2
-    assert twin.impact.shape == (119, 3)
+    assert twin.impact.shape == (120, 3)
 
 
 @pytest.mark.parametrize(

@@ -135,7 +135,7 @@ def allocation_donut(orders: pd.DataFrame, capital: float, title: str) -> "Figur
     """Plot orders of a capital as a ring, the amount in its middle; small holdings share a slice.
 
     Args:
-        orders: Result of ``allocate``; long positions only.
+        orders: Table of ``live.Orders``; long positions only.
         capital: The amount.
         title: Title of the picture.
 
@@ -146,7 +146,7 @@ def allocation_donut(orders: pd.DataFrame, capital: float, title: str) -> "Figur
     from matplotlib import color_sequences
 
     axes = figure.subplots()
-    *money, _, (_, cash) = [(str(name), float(m)) for name, m in orders["invested"].items()]
+    *money, (_, cash) = [(str(name), float(m)) for name, m in orders["money_after"].items()]
     largest = sorted((own for own in money if own[1] > 0), key=lambda own: -own[1])
     slices = [(plot_label(name), part) for name, part in largest[:SLICES]]
     if rest := largest[SLICES:]:

@@ -17,6 +17,7 @@ from portfolio_env.evaluation.runner import BacktestRuns
 from portfolio_env.evaluation.summary import caveats, gate_sentences
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import UsageEntry
+from portfolio_env.live.orders import Orders
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import Windows, as_timestamp
 from portfolio_env.simulation.cost_models import Costs
@@ -42,8 +43,8 @@ class ReportInputs:
         gate: Decisions of the gate, a sentence per agent and fold.
         implementation: Result of ``implementation_metrics``.
         growth_by_cost: One row per strategy, one column per commission; None without.
-        orders: Results of ``allocate`` by strategy.
-        capital: Allocated capital; None without.
+        orders: Orders at the last bar by strategy; empty without an account.
+        capital: Capital of that account, which market impact depends on; None without.
         costs: Trading costs of the backtests.
         execution: When their trades were filled.
         events: Result of ``read_events``; None without.
@@ -63,7 +64,7 @@ class ReportInputs:
     gate: Sequence[str] = ()
     implementation: pd.DataFrame | None = None
     growth_by_cost: pd.DataFrame | None = None
-    orders: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    orders: Mapping[str, Orders] = field(default_factory=dict)
     capital: float | None = None
     costs: Costs = field(default_factory=TransactionCosts)
     execution: Literal["close", "next_open"] = "close"
@@ -170,3 +171,22 @@ def with_difference(growth: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     ahead = growth - growth.loc[benchmark]
     own = (100 * growth).map(number_text("{:+.1f}"))
     return own + (100 * ahead).map(number_text(" [{:+.1f}]"))
+
+
+def order_texts(orders: Orders) -> pd.DataFrame:
+    """Return orders as a table of texts; assets neither held, wanted nor traded are left out."""
+    table = orders.table()
+    idle = table[["held_units", "target_weight", "order_units"]].eq(0).all(axis=1)
+    shown = table[~idle | (table.index == "cash") | table["reason"].ne("")]
+    forms = {
+        "held_weight": ("held %", "{:.1f}", 100),
+        "target_weight": ("target %", "{:.1f}", 100),
+        "price": ("price", "{:,.6g}", 1),
+        "order_units": ("order", "{:,.6g}", 1),
+        "order_money": ("money", "{:,.2f}", 1),
+    }
+    texts = {
+        title: (scale * shown[name]).map(number_text(form))
+        for name, (title, form, scale) in forms.items()
+    }
+    return pd.DataFrame({**texts, "reason": shown["reason"]})

@@ -18,6 +18,7 @@ from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
     drawable,
     number_text,
+    order_texts,
     with_difference,
 )
 from portfolio_env.evaluation.report.plots import growth_bands
@@ -244,8 +245,8 @@ def _practice(
         page.add(
             "In practice", paragraph(note), table(_implementation_texts(inputs.implementation))
         )
-    if inputs.capital is not None:
-        _allocation(page, inputs, inputs.capital)
+    if inputs.orders:
+        _allocation(page, inputs)
 
 
 def _implementation_texts(figures: pd.DataFrame) -> pd.DataFrame:
@@ -262,24 +263,24 @@ def _implementation_texts(figures: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _allocation(page: Page, inputs: ReportInputs, capital: float) -> None:
+def _allocation(page: Page, inputs: ReportInputs) -> None:
     when = str(inputs.bars.timestamps[-1].astype("datetime64[D]"))
     parts = [
         paragraph(
-            f"What {capital:,.0f} buys at the closes of {when} to hold what each account "
-            "holds then, after the costs of buying it; prices as in the data."
+            f"What each strategy decides at the last bar, {when}, for an account as it is given, "
+            "and the orders for it at the closes of then; prices as in the data."
         )
     ]
     for place, (name, orders) in enumerate(inputs.orders.items()):
-        last = np.arange(len(orders)) >= len(orders) - 2  # assets may be named "costs" or "cash"
-        held = orders[(orders["invested"] != 0) | last]
-        forms = {"weight": "{:.4f}", "amount": "{:,.2f}", "price": "{:,.6g}", "units": "{:,.6g}"}
-        forms["invested"] = "{:,.2f}"
-        texts = {column: held[column].map(number_text(form)) for column, form in forms.items()}
-        content = table(pd.DataFrame(texts))
-        if (orders["invested"].iloc[:-2] >= 0).all():
-            figure = account_plots.allocation_donut(orders, capital, name)
-            note = f"Allocation of {capital:,.0f} by {name}"
+        content = table(order_texts(orders)) + paragraph(
+            f"Costs {float(orders.cost):,.2f}; cash {float(orders.before.cash):,.2f} before and "
+            f"{float(orders.after.cash):,.2f} after, of which {orders.unplanned_cash:,.2f} were "
+            f"not planned; tracking error of rounding {100 * orders.tracking_error:.2f} %."
+        )
+        frame = orders.table()
+        if (frame["money_after"] >= 0).all():
+            figure = account_plots.allocation_donut(frame, orders.plan.value, name)
+            note = f"Allocation of {orders.plan.value:,.0f} by {name}"
             content = page.draw(f"{name}/allocation", figure, note) + content
         parts.append(heading(name) + content if place == 0 else folded(name, content))
     page.add("Allocation", *parts)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch as th
+from helpers import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -30,7 +31,7 @@ def count(module: nn.Module) -> int:
 def test_receptive_field_measured_by_gradient(kernel: int, layers: int, bars: int) -> None:
     tcn = Tcn(4, 4, layers, kernel)
     x = th.randn(bars + 5, 1, 4, requires_grad=True)
-    tcn(x, padded=True)[-1].square().sum().backward()
+    tcn(x)[-1].square().sum().backward()
     assert x.grad is not None
     reached = x.grad.abs().sum((1, 2)) > 0
     assert reached.tolist() == [False] * 5 + [True] * bars
@@ -52,8 +53,7 @@ def test_blocks_are_the_usual_convolutions() -> None:
         out = nn.functional.conv1d(nn.functional.pad(out, (8, 0)), weight, conv.bias, dilation=4)
         out = nn.functional.gelu(norm(out.transpose(1, 2))).transpose(1, 2)
     expected = out.permute(2, 0, 1) + block.skip(x)
-    assert th.allclose(block(x, padded=True), expected, atol=1e-6)
-    assert th.allclose(block(x, padded=False), expected[16:], atol=1e-6)
+    assert th.allclose(block(x), expected, atol=1e-6)
 
 
 @given(
@@ -61,20 +61,18 @@ def test_blocks_are_the_usual_convolutions() -> None:
     rows=st.integers(1, 3),
     kernel=st.integers(1, 4),
     dilation=st.integers(1, 5),
-    padded=st.booleans(),
 )
 @settings(max_examples=60, deadline=None)
 def test_convolutions_are_those_of_the_library(
-    bars: int, rows: int, kernel: int, dilation: int, padded: bool
+    bars: int, rows: int, kernel: int, dilation: int
 ) -> None:
     conv = CausalConv(3, 2, kernel, dilation).double()
-    bars += 0 if padded else conv.past
     x = th.randn(bars, rows, 3, dtype=th.float64, requires_grad=True)
-    padding = (conv.past if padded else 0, 0)
+    padding = ((kernel - 1) * dilation, 0)
     plain = nn.functional.conv1d(
         nn.functional.pad(x.permute(1, 2, 0), padding), conv.weight, conv.bias, dilation=dilation
     )
-    out = conv(x, padded)
+    out = conv(x)
     weights = th.randn_like(out)
     results = []
     for one in (out, plain.permute(2, 0, 1)):
@@ -99,6 +97,18 @@ def test_attention_is_multihead_attention() -> None:
     mixed, weights = theirs(x, x, x, key_padding_mask=~keys, average_attn_weights=False)
     assert th.allclose(ours(x, keys), ours.norm(x + mixed), atol=1e-6)
     assert th.allclose(ours.weights(x, keys), weights, atol=1e-6)
+
+
+@given(st.integers(1, 9), st.integers(0, 6), st.integers(0, 2**32 - 1))
+@examples(25)
+def test_pooling_of_a_band_is_that_of_every_window(window: int, more: int, seed: int) -> None:
+    generator = th.Generator().manual_seed(seed)
+    pooling, bars = TemporalPooling(3), window + more
+    x = th.randn(bars, 2, 4, 3, generator=generator)
+    seen = th.rand(bars, 2, 4, generator=generator) < 0.4
+    windows = [slice(i, i + window) for i in range(more + 1)]
+    expected = th.stack([pooling(x[own], seen[own]) for own in windows])
+    th.testing.assert_close(pooling.banded(x, seen, window), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_pooling_can_select_one_bar() -> None:

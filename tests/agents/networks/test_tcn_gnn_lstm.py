@@ -15,7 +15,6 @@ from portfolio_env.errors import ArgumentError
 
 FEATURES, WINDOW = 3, 6
 TINY = {"width": 8, "layers": 2, "heads": 2, "lstm_hidden": 4, "lstm_layers": 2}
-HISTORIES = ["window", "past"]
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +47,6 @@ def test_receptive_field_of_the_presets() -> None:
     assert TcnGnnLstm(4, 60).receptive_field == 61
     assert TcnGnnLstmSmall(4, 60).receptive_field == 29
     assert TcnGnnLstmSmall(4, 60).bars == 60
-    assert TcnGnnLstmSmall(4, 60, history="past").bars == 60 + 29 - 1
 
 
 @pytest.mark.parametrize(
@@ -84,11 +82,10 @@ def test_parameters_against_the_original(
     assert originally + heads == complete
 
 
-@pytest.mark.parametrize("history", HISTORIES)
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize(("window", "batch", "n"), [(1, 1, 1), (1, 3, 4), (6, 1, 2), (6, 2, 7)])
-def test_shapes(history: Any, bidirectional: bool, window: int, batch: int, n: int) -> None:
-    encoder = build(window=window, history=history, bidirectional=bidirectional)
+def test_shapes(bidirectional: bool, window: int, batch: int, n: int) -> None:
+    encoder = build(window=window, bidirectional=bidirectional)
     out = encoder(*random_windows(encoder, batch, n))
     assert out.shape == (batch, n, encoder.channels)
     assert encoder.channels == (8 if bidirectional else 4)
@@ -98,9 +95,8 @@ def test_shapes(history: Any, bidirectional: bool, window: int, batch: int, n: i
 # What depends on what
 
 
-@pytest.mark.parametrize("history", HISTORIES)
-def test_permuting_assets_permutes_vectors(history: Any) -> None:
-    encoder = build(history=history)
+def test_permuting_assets_permutes_vectors() -> None:
+    encoder = build()
     windows, tradable = random_windows(encoder, 4, 9)
     order = th.randperm(9)
     out = encoder(windows, tradable)
@@ -108,11 +104,10 @@ def test_permuting_assets_permutes_vectors(history: Any) -> None:
     assert out.std(1).min() > 0
 
 
-@pytest.mark.parametrize("history", HISTORIES)
 @given(st.integers(0, 2**32 - 1))
 @examples(25)
-def test_untradable_assets_get_no_attention_from_others(history: Any, seed: int) -> None:
-    encoder = build(history=history)
+def test_untradable_assets_get_no_attention_from_others(seed: int) -> None:
+    encoder = build()
     windows, tradable = random_windows(encoder, 4, 5, seed)
     noise = 10 * th.randn_like(windows)
     other = th.where(tradable[:, None, :, None] > 0, windows, noise)
@@ -144,9 +139,8 @@ def test_absent_bars_get_no_attention_in_time() -> None:
     assert (weights["assets"][:, 4:, ..., 1] > 0).all()
 
 
-@pytest.mark.parametrize("history", HISTORIES)
-def test_nothing_tradable_or_nothing_known_is_finite(history: Any) -> None:
-    encoder = build(history=history)
+def test_nothing_tradable_or_nothing_known_is_finite() -> None:
+    encoder = build()
     for windows in (th.randn(2, encoder.bars, 4, FEATURES), th.zeros(2, encoder.bars, 4, FEATURES)):
         windows.requires_grad_()
         out = encoder(windows, th.zeros(2, 4))
@@ -168,9 +162,8 @@ def test_a_causal_recurrence_has_no_gradient_from_later_bars() -> None:
     assert reach[True] == [True] * WINDOW
 
 
-@pytest.mark.parametrize("history", HISTORIES)
-def test_attention_is_normalised_and_that_of_forward(history: Any) -> None:
-    encoder = build(history=history)
+def test_attention_is_normalised_and_that_of_forward() -> None:
+    encoder = build()
     windows, tradable = random_windows(encoder, 3, 5)
     weights = encoder.attention(windows, tradable)
     assert weights["assets"].shape == (3, WINDOW, 2, 5, 5)
@@ -181,52 +174,6 @@ def test_attention_is_normalised_and_that_of_forward(history: Any) -> None:
     states = encoder._states(encoder.graph(x, attended(present, tradable > 0)))
     pooled = th.einsum("bnt,tbnc->bnc", weights["time"], states)
     assert th.allclose(pooled, encoder(windows, tradable), atol=1e-6)
-
-
-# A stretch
-
-
-@given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.booleans())
-@examples(25)
-def test_a_stretch_gives_the_vectors_of_its_windows(seed: int, n_ends: int, ragged: bool) -> None:
-    encoder = build(history="past")
-    generator = th.Generator().manual_seed(seed)
-    features = th.randn(60, 4, FEATURES, generator=generator)
-    tradable = th.rand(60, 4, generator=generator) < (0.7 if ragged else 1.0)
-    tradable[30:, 2] = False
-    features[~tradable] = 0.0
-    ends = th.randint(encoder.bars - 1, 60, (n_ends,), generator=generator)  # in any order
-    bars = ends[:, None] + th.arange(1 - encoder.bars, 1)
-    windows = features[bars].clone()
-    expected = encoder(windows, tradable[ends].float())
-    found = encoder.encode_range(features, tradable.float(), ends)
-    assert th.allclose(found, expected, atol=1e-5)
-    weights = th.randn(expected.shape, generator=generator)
-    parameters = [p for p in encoder.parameters() if p.requires_grad]
-    ours, theirs = (th.autograd.grad((x * weights).sum(), parameters) for x in (found, expected))
-    for mine, other in zip(ours, theirs, strict=True):
-        assert th.allclose(mine, other, atol=1e-4, rtol=1e-4)
-
-
-def test_the_past_matters_only_where_it_is_asked_for() -> None:
-    encoder = build(history="past")
-    windows, tradable = th.randn(1, encoder.bars, 3, FEATURES, requires_grad=True), th.ones(1, 3)
-    (gradient,) = th.autograd.grad(encoder(windows, tradable).square().sum(), windows)
-    assert (gradient.abs().sum((0, 2, 3)) > 0).all()
-    padded = build(history="window")
-    padded.load_state_dict(encoder.state_dict())
-    short = windows[:, -WINDOW:]
-    assert not th.allclose(padded(short, tradable), encoder(windows, tradable), atol=1e-3)
-
-
-def test_a_stretch_refuses_what_it_cannot_do() -> None:
-    features, tradable = th.randn(40, 2, FEATURES), th.ones(40, 2)
-    with pytest.raises(ArgumentError, match="history='past'"):
-        build().encode_range(features, tradable, th.tensor([39]))
-    encoder = build(history="past")
-    for ends in ([encoder.bars - 2, 39], [40], []):
-        with pytest.raises(ArgumentError, match=f"{encoder.bars} bars"):
-            encoder.encode_range(features, tradable, th.tensor(ends, dtype=th.long))
 
 
 # Numbers
@@ -265,9 +212,8 @@ def test_weights_survive_saving() -> None:
 
 
 @pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("history", HISTORIES)
-def test_gpu_gives_the_numbers_of_the_cpu(history: Any) -> None:
-    encoder = build(history=history)
+def test_gpu_gives_the_numbers_of_the_cpu() -> None:
+    encoder = build()
     windows, tradable = random_windows(encoder, 4, 5)
     expected = encoder(windows, tradable)
     found = encoder.cuda()(windows.cuda(), tradable.cuda())
@@ -279,7 +225,9 @@ def test_gpu_gives_the_numbers_of_the_cpu(history: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"history": "all"}, "history"),
+        ({"history": "past"}, "history='past' must be one of 'window', 'stream'"),
+        ({"history": "stream", "bidirectional": True}, "bidirectional=True must be False"),
+        ({"history": "stream", "bidirectional": False, "block": 0}, "block=0"),
         ({"dropout": 1.0}, "dropout"),
         ({"heads": 3}, "heads"),
         ({"layers": 0}, "layers"),

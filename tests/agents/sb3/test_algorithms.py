@@ -182,6 +182,23 @@ def test_actor_and_critic_may_share_the_extractor(
     assert np.array_equal(act(loaded, obs), act(made, obs))
 
 
+@pytest.mark.parametrize(("algo", "policy"), [("ppo", "per_asset"), ("a2c", "dirichlet")])
+def test_agents_saved_before_sharing_keep_an_encoder_each(
+    algo: str, policy: str, markets: dict[int, Market], tmp_path: Path
+) -> None:
+    venv, file = lanes(markets[5], "index", policy), tmp_path / "model.safetensors"
+    made = agent(algo, venv, policy, encoder="tiny")
+    assert made.recipe["policy_kwargs"] == {"critic_gradient": 0.0}  # it says which it is
+    assert made.policy.pi_features_extractor is made.policy.vf_features_extractor
+    apart = {"share_features_extractor": False, "critic_gradient": 1.0}
+    old = agent(algo, venv, policy, encoder="tiny", policy_kwargs=apart).learn(64)
+    old.recipe = old.recipe | {"policy_kwargs": {}}  # as it was written then
+    save_agent(old, file)
+    loaded = load_agent(file, venv, device="cpu")
+    assert loaded.policy.pi_features_extractor is not loaded.policy.vf_features_extractor
+    np.testing.assert_array_equal(parameters(loaded), parameters(old))
+
+
 @pytest.mark.parametrize("share", [True, False])
 @pytest.mark.parametrize("algo", OFF_POLICY)
 def test_index_and_window_observations_train_the_same_encoder(

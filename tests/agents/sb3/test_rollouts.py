@@ -96,14 +96,13 @@ def test_other_observations_are_refused() -> None:
         GroupedRolloutBuffer(4, space, spaces.Box(-1, 1, (3,)))
 
 
-@pytest.mark.parametrize("history", ["window", "past"])
-def test_an_update_is_that_of_plain_wiring(history: str) -> None:
+def test_an_update_is_that_of_plain_wiring() -> None:
     """Rollout and epochs of PPO on indices, and on every sample's own window."""
     th.set_num_threads(1)
     market = load_market("synthetic?assets=3&bars=120")
     network = {"n_features": market.n_features, "window": 6, "encoder": "tcn_gnn_lstm_small"}
-    network["encoder_kwargs"] = {"history": history, "layers": 1}
-    bars = 6 if history == "window" else 10
+    network["encoder_kwargs"] = {"layers": 1}
+    bars = 6
     agents = []
     for observation in ("index", "window"):
         options: dict[str, Any] = {"window": bars, "episode_length": 20, "random_start": True}

@@ -66,7 +66,7 @@ def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
     assert names == {
         "config.json", "run.json", "market.json", "features.json", "validation.json", "card.json",
         "card.md", "checkpoints", "best_model.safetensors", "final_model.safetensors", "tb",
-        ".lock",
+        ".lock", "prices.safetensors",
     }  # fmt: skip
     config = TrainConfig.from_json(read_json(run_path / "config.json"))
     assert config.costs == TransactionCosts(commission_bps=5.0, slippage_bps=1.0)
@@ -320,17 +320,6 @@ def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path
     (path / "config.json").write_text(json.dumps(extended))
     resume(path)
     assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
-
-
-def test_an_encoder_that_sees_true_history_trains_and_is_evaluated(tmp_path: Path) -> None:
-    options = '{"history": "past", "width": 4, "heads": 2, "lstm_hidden": 4}'
-    kind = {"encoder": "tcn_gnn_lstm_small", "encoder_options": options, "window": 3}
-    path = train(small(tmp_path / "run", timesteps=256, num_envs=8, algo="a2c", **kind))
-    run = load_run(path, device="cpu")
-    assert run.env_options["window"] == 3 + 28
-    start, end = run.ranges["test"]
-    env = PortfolioEnv(**{**run.env_options, "market": run.market, "start": start, "end": end})
-    assert np.isfinite(backtest(run.model, env).values).all()
 
 
 def test_lanes_of_a_direct_training_are_those_asked_for(tmp_path: Path) -> None:

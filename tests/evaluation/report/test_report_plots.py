@@ -141,7 +141,7 @@ def test_average_weights():
 def test_donut_shares_add_up():
     names = [f"a{i}" for i in range(20)]
     weights = np.r_[0.05, np.arange(20) / 190 * 0.95]
-    orders = allocate(weights, names, np.full(20, 3.0), 1000.0)
+    orders = allocate(weights, names, np.full(20, 3.0), 1000.0).table()
     figure = account_plots.allocation_donut(orders, 1000.0, "s1")
     shares = [float(text.split()[-2]) for text in labels(figure)]
     assert len(shares) == account_plots.SLICES + 2

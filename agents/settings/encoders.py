@@ -1,0 +1,52 @@
+"""Defaults of networks that a run writes down, so that later ones change no run before."""
+
+import json
+from typing import Any
+
+STREAMS: dict[str, dict[str, Any]] = {
+    "lstm": {},
+    "tcn_gnn_lstm": {"bidirectional": False},
+    "tcn_gnn_lstm_small": {"bidirectional": False},
+}
+"""Encoders that train in blocks of bars by default, and the options that they need for it."""
+
+
+def with_history(encoder: str, options: str, observation: str, algo: str) -> str:
+    """Return the options of an encoder with what it reads of the past, as JSON.
+
+    Blocks need observations that refer to the market, and no state that runs backwards. TRPO
+    differentiates twice, which the attention of blocks cannot do.
+
+    >>> with_history("tcn_gnn_lstm", '{"heads": 2}', "index", "ppo")
+    '{"heads": 2, "history": "stream", "bidirectional": false}'
+    >>> with_history("tcn_gnn_lstm", '{"bidirectional": true}', "index", "ppo")
+    '{"bidirectional": true, "history": "window"}'
+    """
+    given = json.loads(options)
+    if encoder not in STREAMS or "history" in given:
+        return options
+    streams = observation == "index" and algo != "trpo" and not given.get("bidirectional", False)
+    added = {"history": "stream", **STREAMS[encoder]} if streams else {"history": "window"}
+    return json.dumps(given | added)
+
+
+def with_sharing(options: str) -> str:
+    """Return the options of an on-policy algorithm with what its critic teaches the encoder."""
+    given = json.loads(options)
+    return options if "critic_gradient" in given else json.dumps(given | {"critic_gradient": 0.0})
+
+
+def history_before(encoder: str, options: str) -> str:
+    """Return the recorded options of an encoder, with windows where none says what it reads."""
+    given = json.loads(options)
+    if encoder not in STREAMS or "history" in given:
+        return options
+    return json.dumps(given | {"history": "window"})
+
+
+def sharing_before(options: str) -> str:
+    """Return recorded options of an on-policy algorithm; actor and critic had an encoder each."""
+    given = json.loads(options)
+    if "critic_gradient" in given:
+        return options
+    return json.dumps({"share_features_extractor": False, "critic_gradient": 1.0} | given)

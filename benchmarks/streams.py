@@ -1,0 +1,50 @@
+"""Learning with streams and with windows: captured shares of a planted market, by PPO.
+
+    python benchmarks/streams.py --encoder tcn_gnn_lstm_small --seeds 0,1,2
+
+98,000 steps on the medium planted market of `benchmarks/learning.py`, windows of 8 bars. *Stream*
+is the default of train.py: a state that runs forwards through blocks, one encoder for actor and
+critic, which learns from the actor. *Window* is what it replaced: every bar's window, where the
+encoder can in both directions, and an encoder each. Seconds are of the processor.
+"""
+
+import argparse
+from statistics import median
+from time import process_time
+
+from learning import Options, learn, references
+
+STEPS, WINDOW = 98_000, 8
+TWO: Options = {"policy_kwargs": {"share_features_extractor": False}}
+
+
+def variants(encoder: str) -> dict[str, Options]:
+    """Return the recipes to compare."""
+    forwards = {"bidirectional": False} if encoder.startswith("tcn") else {}
+    return {
+        "stream": {"encoder_kwargs": {"history": "stream", **forwards}},
+        "window": {"options": TWO},
+    }
+
+
+def main() -> None:
+    """Train and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--encoder", default="tcn_gnn_lstm_small")
+    parser.add_argument("--seeds", default="0,1,2")
+    arguments = parser.parse_args()
+    reference = references("medium")
+    edge = reference["reference"] - reference["equal_weight"]
+    for name, recipe in variants(arguments.encoder).items():
+        shares, start = [], process_time()
+        for seed in map(int, arguments.seeds.split(",")):
+            of_seed = {"algo": "ppo", "timesteps": STEPS, "window": WINDOW, **recipe}
+            run = learn(name, of_seed | {"encoder": arguments.encoder}, "medium", seed)
+            shares.append((run["growth"] - reference["equal_weight"]) / edge)
+        seconds = (process_time() - start) / len(shares)
+        seeds = " ".join(f"{share:5.2f}" for share in shares)
+        print(f"{name:<8}{median(shares):6.2f}   {seeds}   {seconds:.0f} s each", flush=True)
+
+
+if __name__ == "__main__":
+    main()

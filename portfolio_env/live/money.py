@@ -1,0 +1,34 @@
+"""Exact money: decimals of floats, and arithmetic that rounds nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import ROUND_DOWN, Context, Decimal, Inexact, localcontext
+
+ZERO = Decimal(0)
+_DIGITS = 400  # more than sums of products of prices, units and rates have
+_QUOTIENT = Context(prec=34, rounding=ROUND_DOWN)  # of what cannot be exact
+
+
+@contextmanager
+def exactly() -> Iterator[None]:
+    """Let sums and products within be exact; one that would be rounded raises ``Inexact``."""
+    with localcontext() as context:
+        context.prec = _DIGITS
+        context.traps[Inexact] = True
+        yield
+
+
+def decimal_of(number: float) -> Decimal:
+    """Return the shortest decimal that stands for a float, as Python prints it.
+
+    >>> decimal_of(0.1)
+    Decimal('0.1')
+    """
+    return Decimal(repr(float(number)))
+
+
+def scaled_down(number: Decimal, above: Decimal, below: Decimal) -> Decimal:
+    """Return ``number * above / below`` to 34 digits, rounded towards zero."""
+    return _QUOTIENT.divide(_QUOTIENT.multiply(number, above), below)

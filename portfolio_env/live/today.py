@@ -1,0 +1,214 @@
+"""Today: the orders of a bar with all that a person needs to know of them, printed and written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+from typing import Any, Literal
+
+import numpy as np
+
+from portfolio_env.errors import DataError
+from portfolio_env.files.atomic import read_json, write_json
+from portfolio_env.files.csv_files import write_csv
+from portfolio_env.files.safe_names import printable
+from portfolio_env.live.account import AccountOptions, orders_at
+from portfolio_env.live.alerts import AlertBounds, Record, alerts, days, targets
+from portfolio_env.live.orders import Orders
+from portfolio_env.live.predictor import Predictor
+from portfolio_env.market.timeline import time_text
+
+TABLE, RECORD = "orders.csv", "today.json"
+_LINE = 80  # characters
+_WIDTHS = (10, 11, 7, 8, 11, 12)  # with a reason of 15 and spaces between them 80 columns
+_HEADER = ("asset", "held units", "held %", "target %", "order units", "order money")
+
+
+@dataclass(frozen=True, eq=False)
+class Today:
+    """Orders of the last bar, and what there is to say of them.
+
+    Attributes:
+        name: Strategy that decided.
+        orders: The orders.
+        now: Moment at which they are given.
+        age: Age of the last bar then.
+        execution: When they are to be filled, "close" or "next_open".
+        alerts: Alerts, a sentence each.
+        notes: Sentences that a reader must know, the validation gate's among them.
+        peak: Highest value of the account so far.
+    """
+
+    name: str
+    orders: Orders
+    now: np.datetime64
+    age: np.timedelta64
+    execution: str
+    alerts: tuple[str, ...]
+    notes: tuple[str, ...]
+    peak: float
+
+    def text(self) -> str:
+        """Return it in lines of at most 80 characters."""
+        orders, plan = self.orders, self.orders.plan
+        before, after = float(orders.before.cash), float(orders.after.cash)
+        filled = "that close" if self.execution == "close" else "the next open"
+        lines = [
+            f"Orders of {printable(self.name)}, decided at the close of "
+            f"{time_text(plan.timestamp)} ({days(self.age)} ago)",
+            f"for execution at {filled}, sized at the last closes.",
+            "",
+            _line(*_HEADER, "reason"),
+        ]
+        table = orders.table().iloc[:-1]
+        idle = table[["held_units", "target_weight", "order_units"]].eq(0).all(axis=1)
+        idle &= table["reason"].eq("")
+        lines += [_asset_line(str(name), row) for name, row in table[~idle].iterrows()]
+        lines.append(_line("cash", "", *_shares(plan.weights[0], plan.held[0]), "", "", ""))
+        if idle.any():
+            lines.append(f"Neither held nor wanted: {_names(list(table.index[idle]))}.")
+        lines += [
+            "",
+            f"Value {plan.value:,.2f}; cash {before:,.2f} before, {after:,.2f} after; costs "
+            f"{float(orders.cost):,.2f}.",
+            f"Cash that was not planned {round(orders.unplanned_cash, 2) + 0.0:,.2f}; tracking "
+            f"error of rounding {100 * orders.tracking_error:.2f} %.",
+        ]
+        told = [f"Note: {note}" for note in self.notes] + [f"ALERT: {each}" for each in self.alerts]
+        return "\n".join([*lines, *(fill(printable(line), _LINE) for line in told)])
+
+    def print(self, form: Literal["table", "json"] = "table") -> None:
+        """Print the text, or the JSON."""
+        print(self.text() if form == "table" else json.dumps(self.to_json(), indent=2))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON; money and units are exact, as text."""
+        orders, plan = self.orders, self.orders.plan
+        parts = zip(
+            plan.assets, orders.before.units, plan.weights[1:].tolist(), plan.held[1:].tolist(),
+            orders.prices, orders.units, orders.costs, orders.after.units, orders.reasons,
+            strict=True,
+        )  # fmt: skip
+        return {
+            "strategy": self.name,
+            "bar": str(plan.timestamp),
+            "now": str(self.now),
+            "age_seconds": float(self.age / np.timedelta64(1, "s")),
+            "execution": self.execution,
+            "value": plan.value,
+            "peak": self.peak,
+            "cash_before": f"{orders.before.cash:f}",
+            "cash_after": f"{orders.after.cash:f}",
+            "cost": f"{orders.cost:f}",
+            "unplanned_cash": orders.unplanned_cash,
+            "tracking_error": orders.tracking_error,
+            "target": targets(orders),
+            "orders": [
+                {
+                    "asset": asset,
+                    "held_units": f"{held:f}",
+                    "held_weight": weight,
+                    "target_weight": target,
+                    "price": f"{price:f}" if price.is_finite() else None,
+                    "order_units": f"{units:f}",
+                    "cost": f"{cost:f}",
+                    "units_after": f"{after:f}",
+                    "reason": reason,
+                }
+                for asset, held, weight, target, price, units, cost, after, reason in parts
+            ],
+            "notes": list(self.notes),
+            "alerts": list(self.alerts),
+        }
+
+    def write(self, folder: str | Path) -> None:
+        """Write ``orders.csv`` and ``today.json`` into a folder, each in one piece."""
+        write_csv(Path(folder) / TABLE, self.orders.table())
+        write_json(Path(folder) / RECORD, self.to_json())
+
+
+def today(
+    predictor: Predictor,
+    account: AccountOptions,
+    *,
+    name: str,
+    now: np.datetime64,
+    bounds: AlertBounds = AlertBounds(),  # noqa: B008 (frozen)
+    notes: Sequence[str] = (),
+    folder: str | Path | None = None,
+) -> Today:
+    """Return the orders of an account at the last bar of a policy's market.
+
+    Args:
+        predictor: The policy.
+        account: The account.
+        name: Name of the strategy.
+        now: The present moment, UTC.
+        bounds: Bounds of the alerts.
+        notes: Sentences that a reader must know.
+        folder: Folder that the orders before these were written to, which are compared with if the
+            same strategy decided; None compares with none.
+
+    Raises:
+        ArgumentError: As of ``orders_at``.
+        DataError: As of ``orders_at``, or if the data end after the present.
+    """
+    market = predictor.simulator.market
+    orders = orders_at(predictor, account)
+    before = None if folder is None else _read_record(Path(folder) / RECORD, name)
+    found = alerts(orders, market, now, bounds, before)
+    return Today(
+        name,
+        orders,
+        now,
+        now - market.timestamps[-1],
+        "next_open" if predictor.simulator.rules["next_open"][0] else "close",
+        tuple(found),
+        tuple(notes),
+        max(orders.plan.value, 0.0 if before is None else before.peak),
+    )
+
+
+def _read_record(path: Path, strategy: str) -> Record | None:
+    try:
+        record = read_json(path)
+    except FileNotFoundError:
+        return None
+    if record.get("strategy") != strategy:
+        return None
+    try:
+        target = {str(name): float(weight) for name, weight in record["target"].items()}
+        return Record(target, float(record["peak"]))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{path} is no record of orders ({error}); move it away") from error
+
+
+def _asset_line(name: str, row: Any) -> str:
+    shares = _shares(row["held_weight"], row["target_weight"])
+    order = _units(row["order_units"]), f"{row['order_money']:,.2f}"
+    return _line(name, _units(row["held_units"]), *shares, *order, row["reason"])
+
+
+def _shares(held: float, target: float) -> tuple[str, str]:
+    return f"{100 * held + 0.0:.1f}", f"{100 * target + 0.0:.1f}"
+
+
+def _line(name: str, *cells: str) -> str:
+    shown = printable(name)
+    shown = shown if len(shown) <= _WIDTHS[0] else f"{shown[: _WIDTHS[0] - 1]}~"
+    parts = [f"{cell:>{width}}" for cell, width in zip(cells[:-1], _WIDTHS[1:], strict=True)]
+    return " ".join([f"{shown:<{_WIDTHS[0]}}", *parts, cells[-1]]).rstrip()
+
+
+def _units(units: float) -> str:
+    """Return units in at most 11 characters."""
+    text = f"{units:,.6f}".rstrip("0").rstrip(".")
+    return text if len(text) <= _WIDTHS[1] else f"{units:.5g}"
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(printable(name) for name in names[:5])
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown

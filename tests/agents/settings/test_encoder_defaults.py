@@ -1,0 +1,60 @@
+"""Networks that a run writes down: fast ones for new runs, what they were for older ones."""
+
+import json
+from typing import Any
+
+import pytest
+
+from agents.networks import make_encoder
+from agents.training.config import TrainConfig
+
+
+def options(config: TrainConfig) -> tuple[Any, Any]:
+    return config.encoder_kwargs, config.algo_kwargs
+
+
+@pytest.mark.parametrize("encoder", ["lstm", "tcn_gnn_lstm", "tcn_gnn_lstm_small"])
+def test_new_runs_stream_with_one_encoder_and_say_so(encoder: str) -> None:
+    config = TrainConfig(encoder=encoder, algo_options='{"gamma": 0.5}').resolved()
+    network, of_algo = options(config)
+    assert network["history"] == "stream" and network.get("bidirectional", False) is False
+    assert of_algo == {"gamma": 0.5, "critic_gradient": 0.0}
+    assert make_encoder(encoder, 3, 60, **network).block > 0
+    assert config.resolved() == config
+    assert TrainConfig.from_json(config.to_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"encoder_options": '{"history": "window"}'}, {"history": "window"}),
+        ({"encoder_options": '{"block": 30}'}, {"block": 30, "history": "stream"}),
+        ({"observation": "window"}, {"history": "window"}),
+    ],
+)
+def test_what_is_asked_for_is_kept(settings: dict[str, Any], expected: Any) -> None:
+    assert options(TrainConfig(encoder="lstm", **settings).resolved())[0] == expected
+
+
+def test_a_state_that_runs_backwards_reads_windows() -> None:
+    given = TrainConfig(encoder="tcn_gnn_lstm", encoder_options='{"bidirectional": true}')
+    expected = {"bidirectional": True, "history": "window"}
+    assert options(given.resolved())[0] == expected
+
+
+def test_older_runs_keep_windows_and_two_encoders() -> None:
+    now = TrainConfig(encoder="tcn_gnn_lstm_small").resolved().to_json()
+    before = TrainConfig.from_json(now | {"encoder_options": "{}", "algo_options": "{}"})
+    network, of_algo = options(before)
+    assert network == {"history": "window"}
+    assert of_algo == {"share_features_extractor": False, "critic_gradient": 1.0}
+    shared = json.dumps({"share_features_extractor": True})
+    once = TrainConfig.from_json(now | {"algo_options": shared})
+    assert once.algo_kwargs == {"share_features_extractor": True, "critic_gradient": 1.0}
+
+
+@pytest.mark.parametrize("settings", [{}, {"policy": "flat_mlp", "observation": "flat"}])
+def test_networks_without_an_encoder_need_neither(settings: dict[str, Any]) -> None:
+    config = TrainConfig(**settings).resolved()
+    assert options(config) == ({}, {})
+    assert TrainConfig.from_json(config.to_json()) == config

@@ -1,0 +1,119 @@
+"""Say what to hold today and what to trade for it, by a trained run or a baseline.
+
+python trade.py RUN today --capital 10000
+
+python trade.py RUN today --data data/binance/1d --update --holdings h.csv --lots lots.csv
+
+python trade.py --baseline hrp --data prices.csv --capital 10000
+
+It asks nobody for anything: orders are printed and written, not sent. The exit status is 3 where an
+alert fires.
+"""
+
+import sys
+from contextlib import nullcontext, redirect_stdout
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import tyro
+
+from agents.settings.market import MarketConfig, refuse_no_run
+from portfolio_env.command_line import exit_status, find_own_modules
+from portfolio_env.errors import ArgumentError
+from portfolio_env.live import AccountOptions, AlertBounds, Today, today
+from portfolio_env.market.timeline import as_timestamp
+
+ALERT = 3  # exit status
+
+
+@dataclass(frozen=True)
+class TradeConfig:
+    """Settings of the orders of a day."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of a run; none with --baseline."""
+    what: Annotated[Literal["today"], tyro.conf.Positional] = "today"
+    """The orders of the last bar."""
+    baseline: str | None = None
+    """Baseline that decides in place of a run, e.g. hrp; it is fitted to the training range."""
+    newest: Annotated[Path | None, tyro.conf.arg(name="data")] = None
+    """Newest data, a file or a folder; by default those of the run, as they are now."""
+    update: bool = False
+    """Download first what is missing in --data, a folder of a store such as data/binance/1d."""
+    account: Annotated[AccountOptions, tyro.conf.arg(name="")] = AccountOptions()  # noqa: RUF009
+    """Account to trade for."""
+    alert_drift: float | None = 0.05
+    """Share of the account that may be away from what is to be held."""
+    alert_target: float | None = 0.1
+    """Share of the account that may be meant otherwise than at the last call."""
+    alert_drawdown: float | None = 0.1
+    """Share that the account may have lost of its highest value so far."""
+    alert_age: float | None = None
+    """Days that the last bar may be old; by default the longest pause lately, and one bar."""
+    as_of: str | None = None
+    """The present, a date or a moment in UTC; the clock by default."""
+    model: Literal["final", "best"] = "final"
+    """The model at the end of the training, or the best one by validation."""
+    device: str = "auto"
+    """Torch device of the agent."""
+    format: Literal["table", "json"] = "table"
+    """What is printed."""
+    out: Path | None = None
+    """Folder of orders.csv and today.json; default evaluation/today of the run."""
+    task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
+    """Rules of trading of a baseline."""
+
+
+def trade(config: TradeConfig) -> Today:
+    """Work out the orders, print and write them; nothing is sent anywhere."""
+    if (config.run is None) == (config.baseline is None):
+        raise ArgumentError("give the folder of a run, or --baseline, and not both.")
+    if config.run is not None:
+        refuse_no_run(config.run)
+    if not config.account.given:
+        raise ArgumentError("give the account: --holdings h.csv, or --capital 10000 in cash.")
+    now = np.datetime64("now", "ns") if config.as_of is None else as_timestamp(config.as_of)
+    names = ("drift", "target", "drawdown", "age")
+    bounds = AlertBounds(**{name: getattr(config, f"alert_{name}") for name in names})
+    from agents.training.run_folder import evaluating
+    from agents.training.tasks import open_task
+    from baselines.strategies import baseline_strategies
+    from portfolio_env.data.cli import update_folder
+    from portfolio_env.evaluation.orders import deciding
+
+    if config.update:
+        with redirect_stdout(sys.stderr):
+            update_folder(config.newest)
+    with evaluating(config.run) if config.run else nullcontext():
+        if config.run is None:
+            data = config.task.market if config.newest is None else str(config.newest)
+            task = open_task(None, replace(config.task, market=data))
+        else:
+            how = {"model": config.model, "device": config.device, "data": config.newest}
+            task = open_task(config.run, config.task, None, "after", **how)
+        named = baseline_strategies(config.baseline or "equal_weight")
+        name, predictor, notes = deciding(task, named, agent=config.run is not None)
+        folder = config.out or task.folder / "evaluation" / "today"
+        found = today(
+            predictor, config.account, name=name, now=now, bounds=bounds, notes=notes, folder=folder
+        )
+        found.write(folder)
+    found.print(config.format)
+    return found
+
+
+def main() -> int:
+    """Read the command line, print and write the orders; returns the exit status."""
+    find_own_modules()
+
+    def work() -> int:
+        found = trade(tyro.cli(TradeConfig, description=__doc__))
+        return ALERT if found.alerts else 0
+
+    return exit_status(work, stopped="stopped; nothing was sent")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
