@@ -252,9 +252,9 @@ class TrainConfig(MarketConfig):
             if "costs" in settings:
                 parts["costs"] = from_object(TransactionCosts, settings["costs"], "costs")
             if "constraints" in settings:
-                limits, later = settings["constraints"], LATER_CONSTRAINTS
-                parts["constraints"] = from_object(
-                    PortfolioConstraints, limits, "constraints", later=later
+                limits, name = settings["constraints"], "constraints"
+                parts[name] = from_object(
+                    PortfolioConstraints, limits, name, later=LATER_CONSTRAINTS
                 )
             if "data" in settings:
                 later = [each.name for each in dataclasses.fields(DataOptions)]
