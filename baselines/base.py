@@ -18,7 +18,7 @@ from portfolio_env.html import card
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.timeline import TimeLike, Timestamps, row_of
+from portfolio_env.market.timeline import TimeLike, Timestamps, row_of, time_text
 from portfolio_env.names import plugin_name, source_hash
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
@@ -390,7 +390,9 @@ class PortfolioModel(Baseline):
         return target
 
     def _at(self, row: int) -> str:
-        return f"{self.model_info()['name']} at bar {row} ({str(self.market.timestamps[row])[:16]})"
+        return (
+            f"{self.model_info()['name']} at bar {row} ({time_text(self.market.timestamps[row])})"
+        )
 
     def _target_at(self, row: int) -> Weights:
         return self.target(self.market.panel.past(row))
@@ -472,8 +474,9 @@ def rows_of(market: Market, bars: PricePanel) -> tuple[int, int]:
         and np.array_equal(market.close[last], bars.close[-1], equal_nan=True)
     ):
         raise ArgumentError(
-            f"the bars from {bars.timestamps[0]} to {bars.timestamps[-1]} are none of the model's "
-            "market, whose features it reads; build the model on the market of these bars."
+            f"the bars from {time_text(bars.timestamps[0])} to {time_text(bars.timestamps[-1])} "
+            "are none of the model's market, whose features it reads; build the model on the "
+            "market of these bars."
         )
     return first, last
 

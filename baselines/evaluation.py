@@ -6,6 +6,7 @@ same ``portfolio_env.evaluation.evaluate``.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -42,7 +43,7 @@ UNCOUNTED = (
 
 def evaluate(
     strategies: Mapping[str, Any] | Sequence[BaselineName | Baseline] | str,
-    market: Market | str,
+    market: Market | str | os.PathLike[str],
     *,
     start: TimeLike,
     end: TimeLike | None = None,

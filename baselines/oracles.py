@@ -11,6 +11,7 @@ from baselines.online.base import relatives
 from baselines.simplex import log_optimal
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.timeline import time_text
 
 
 class Hindsight(PortfolioModel):
@@ -37,8 +38,8 @@ class Hindsight(PortfolioModel):
         known: NDArray[np.bool_] = np.all(np.isfinite(bars.close), axis=0)
         if not known.any():
             raise ArgumentError(
-                f"no asset has a price at every bar from {bars.timestamps[0]} to "
-                f"{bars.timestamps[-1]}; give a shorter fit_period."
+                f"no asset has a price at every bar from {time_text(bars.timestamps[0])} to "
+                f"{time_text(bars.timestamps[-1])}; give a shorter fit_period."
             )
         self.chosen: Weights = np.zeros(len(known))
         self.chosen[known] = self.best(np.array(list(relatives(bars.close[:, known]))))

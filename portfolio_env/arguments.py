@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypedDict
@@ -110,16 +111,21 @@ def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
     return t, weights
 
 
-def opened_market(market: Market | str) -> Market:
+def opened_market(market: Market | str | os.PathLike[str]) -> Market:
     """Return the market itself, or the one of a name or path (see ``load_market``)."""
-    return market if isinstance(market, Market) else _named_market(market)
+    if isinstance(market, Market):
+        return market
+    if isinstance(market, str | os.PathLike):
+        return _named_market(os.fspath(market))
+    raise ArgumentError(
+        f"market of type {type(market).__name__} must be a Market, a name or a path; load_market "
+        "makes a Market of a frame, a panel or a list of files."
+    )
 
 
 @lru_cache(maxsize=8)
 def _named_market(name: str) -> Market:
     """Return one copy of a named market per process, however many environments use it."""
-    if not isinstance(name, str):
-        raise ArgumentError(f"market={name!r} must be a Market, a name or a path.")
     return load_market(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar, Unpack
 
 import gymnasium as gym
@@ -125,7 +126,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
     @shows_options
     def __init__(
         self,
-        market: Market | str = "synthetic",
+        market: Market | str | os.PathLike[str] = "synthetic",
         *,
         observation: str = "window",
         render_mode: str | None = None,

@@ -45,7 +45,7 @@ def _templates() -> Environment:
     def shown(value: Any) -> Any:
         if isinstance(value, Markup):
             return value
-        return "\n".join(map(printable, str(value).split("\n")))
+        return "\n".join(line and printable(line) for line in str(value).split("\n"))
 
     return Environment(
         loader=PackageLoader("portfolio_env"),
@@ -103,7 +103,7 @@ def folded(summary: str, content: Markup) -> Markup:
 
 def table(frame: pd.DataFrame) -> Markup:
     """Return a table of texts, its index as row headings."""
-    rows = zip(frame.index, frame.to_numpy(), strict=True)
+    rows = zip((printable(str(name)) for name in frame.index), frame.to_numpy(), strict=True)
     return _part("table", frame.index.name or "", frame.columns, rows)
 
 

@@ -119,7 +119,7 @@ def _imported(kind: str, name: str, where: str) -> Any:
             found = getattr(found, attribute)
         except AttributeError:
             public = [each for each in sorted(dir(found)) if not each.startswith("_")]
-            raise unknown(f"name in {module}, wanted as {kind}:", path, public) from None
+            raise unknown(f"{kind} in {module}:", path, public) from None
         except Exception as error:
             raise _broken(kind, name, module, error) from error
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Unpack
 
@@ -24,7 +25,7 @@ from portfolio_env.arguments import (
     shows_options,
     summary,
 )
-from portfolio_env.checks import checked
+from portfolio_env.checks import check_integer, checked
 from portfolio_env.errors import ArgumentError
 from portfolio_env.html import card
 from portfolio_env.market import Market
@@ -106,7 +107,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     def __init__(
         self,
         num_envs: int = 1,
-        market: Market | str = "synthetic",
+        market: Market | str | os.PathLike[str] = "synthetic",
         *,
         observation: str = "window",
         render_mode: str | None = None,
@@ -117,6 +118,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     ) -> None:
         """Build a simulator with ``num_envs`` lanes."""
         check_options(type(self), options)
+        check_integer("num_envs", num_envs)
         self.simulator = Simulator(opened_market(market), num_envs, **options)
         self.env_options = all_options(observation, options)
         self.num_envs = num_envs

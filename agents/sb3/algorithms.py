@@ -107,6 +107,11 @@ def make_agent(
     own = signature(make_agent).parameters.keys() - {"venv", "options"}
     known = {*own, *parameters_of(cls)} - {"env", "_init_setup_model"}
     check_keywords(f"make_agent({shortened(algo)}, ...)", "keyword", options, sorted(known))
+    if not isinstance(venv, VecEnv):
+        raise ArgumentError(
+            f"venv of type {type(venv).__name__} must be a VecEnv of Stable-Baselines3, as "
+            "make_sb3_vec_env(market, num_envs=...) makes it."
+        )
     settings = _defaults(cls, venv) | options
     network = {
         "window": window,

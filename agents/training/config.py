@@ -172,7 +172,7 @@ class TrainConfig(MarketConfig):
             check_choice("algo", self.algo, (*ALGORITHMS, "direct"))
         if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
             raise ArgumentError(
-                f"curriculum is {shortened(self.curriculum)}: give 3, 1,3, 2,3 or 1,2,3"
+                f"curriculum is {shortened(self.curriculum)}: give '3', '1,3', '2,3' or '1,2,3'"
             )
         of_encoder = self.curriculum != "3" or self.prediction_weight or self.freeze_encoder
         if not self.has_encoder and of_encoder:

@@ -26,6 +26,7 @@ from portfolio_env.data.tables.sources import LongTable, tables_of
 from portfolio_env.data.tables.times import as_dates, bar_times, period_ends
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, PricePanel, bar_faults, contained
+from portfolio_env.market.timeline import time_text
 
 _LOGGER = logging.getLogger(__name__)
 _DROP = (
@@ -124,13 +125,17 @@ def panel_from_frame(
     return _panel(part[0], origin, _told({"source": "frame"}, [part], part[0]), assets)
 
 
-def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePanel:
+def panel_from_prices(
+    close: pd.DataFrame, source: str = "the frame", *, adjusted: bool = False
+) -> PricePanel:
     """A panel of closing prices from a wide frame.
 
     Args:
         close: Index dates, or a column of them; one column per asset, NaN where an asset has no
             bar.
         source: Name of the data in errors and in the provenance.
+        adjusted: Whether the prices are known to be adjusted; jumps that look like splits are then
+            not pointed out.
 
     Raises:
         DataError: With the row (counted from 1) or the asset and date, and the fix.
@@ -147,12 +152,12 @@ def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePa
         dated = Table(frame.assign(date=dates), "wide", origin)
         typed, origin, done = _typed(*long_form(dated), "auto")
         part: LongTable = (_checked(typed, origin, {}), origin, done)
-        return _panel(part[0], origin, _told(about, [part], part[0]), assets)
+        return _panel(part[0], origin, _told(about, [part], part[0], adjusted), assets)
     times = period_ends(dates.to_numpy("datetime64[ns]"), origin)
     order = np.argsort(times, kind="stable")
     again = np.zeros(len(times), bool)
     again[order[1:]] = np.diff(times[order]) == np.timedelta64(0)
-    origin.refuse(again, "a second row for", "delete one of them", times.__getitem__)
+    origin.refuse(again, "a second row for", "delete one of them", lambda at: time_text(times[at]))
     if (np.diff(order) < 0).any():
         origin.note("rows are sorted by date")
     columns = [read_numbers(frame[name], origin)[order] for name in assets]
@@ -162,7 +167,7 @@ def panel_from_prices(close: pd.DataFrame, source: str = "the frame") -> PricePa
         np.stack(columns, axis=1) if columns else np.empty((len(times), 0)),
         provenance=about,
     )
-    told = _told(about, [(frame, origin, {})], frame_of_panel(panel))
+    told = _told(about, [(frame, origin, {})], frame_of_panel(panel), adjusted)
     return panel if told == about else replace(panel, provenance=told)
 
 
@@ -273,7 +278,10 @@ def _refuse_twice(parts: Sequence[LongTable]) -> None:
 
 
 def _told(
-    about: Mapping[str, Any], parts: Sequence[LongTable], frame: pd.DataFrame
+    about: Mapping[str, Any],
+    parts: Sequence[LongTable],
+    frame: pd.DataFrame,
+    adjusted: bool = False,
 ) -> dict[str, Any]:
     """The provenance: the source, the adjustment, and what was decided, which is logged, too."""
     made = dict(about)
@@ -282,7 +290,7 @@ def _told(
         made["adjust"] = ", ".join(done)
     notes = list(dict.fromkeys(note for _, origin, _ in parts for note in origin.notes))
     weighty = {note for _, origin, _ in parts for note in origin.weighty}
-    if "close" in frame and done != ["none"]:
+    if "close" in frame and done != ["none"] and not adjusted:
         jumps = _suspicions(frame)
         notes += jumps
         weighty.update(jumps)

@@ -44,7 +44,7 @@ from portfolio_env.features import plugins
 from portfolio_env.features.pipeline import FeaturePipeline, build_market
 from portfolio_env.market import Market, market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.market.timeline import TimeLike, as_timestamp, row_of
+from portfolio_env.market.timeline import TimeLike, as_timestamp, row_of, time_text
 from portfolio_env.names import find, indices_of, is_brought, is_plugin, unknown
 from portfolio_env.resampling import resample
 
@@ -65,7 +65,7 @@ def sp500_panel() -> PricePanel:
     if path is None:
         raise DataError("the prices of 'sp500' are not here; pip install 'skfolio>=1.12,<1.13'")
     frame = pd.read_csv(path, index_col=0)
-    return panel_from_prices(frame, "sp500 (skfolio)")
+    return panel_from_prices(frame, "sp500 (skfolio)", adjusted=True)
 
 
 SOURCES: dict[str, Callable[..., PricePanel]] = {
@@ -340,6 +340,11 @@ def source_of(
     is_file = name not in SOURCES and Path(text).exists()  # C:x may be one, and a module's name
     is_function = not is_file and (is_plugin(name) or is_brought("market", name))
     if not is_file and not is_function and name not in SOURCES:
+        if Path(text).suffix or Path(text).name != text:
+            raise ArgumentError(
+                f"market {text!r}: there is no such file or folder, nor a market of this name; "
+                f"names are {', '.join(SOURCES)}"
+            )
         raise unknown("market (there is no such file either)", name, SOURCES)
     options = {
         "repair": repair is not None,
@@ -421,7 +426,8 @@ def _rows(panel: PricePanel, start: TimeLike | None, end: TimeLike | None) -> sl
     if last - first < 2:
         raise ArgumentError(
             f"start={start}, end={end} keep {max(0, last - first)} of the bars from "
-            f"{panel.timestamps[0]} to {panel.timestamps[-1]}: keep at least 2"
+            f"{time_text(panel.timestamps[0])} to {time_text(panel.timestamps[-1])}: "
+            "keep at least 2"
         )
     return slice(first, last)
 

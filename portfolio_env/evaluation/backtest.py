@@ -348,8 +348,8 @@ def decision_rows(result: BacktestResult, panel: PricePanel) -> tuple[int, int]:
     end = start + len(result.timestamps)
     if not np.array_equal(panel.timestamps[start:end], result.timestamps):
         raise ArgumentError(
-            f"the prices are not those of the backtest from {result.timestamps[0]} to "
-            f"{result.timestamps[-1]}; give the market that it ran on."
+            f"the prices are not those of the backtest from {time_text(result.timestamps[0])} to "
+            f"{time_text(result.timestamps[-1])}; give the market that it ran on."
         )
     return start, end - 1
 

@@ -48,7 +48,7 @@ def print_evaluation(
             print()
             _print_table(title, frame)
     elif form == "markdown":
-        texts = _sentence_like(text_table(comparison))
+        texts = text_table(comparison)
         parts = {inputs.title: texts, **_further(comparison, inputs)}
         for title, frame in parts.items():
             print(f"**{title}**\n\n{_markdown(frame)}\n")
@@ -75,10 +75,10 @@ def print_evaluation(
 
 def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> None:
     """Print the table, the overall verdict, a sentence on every strategy, and further lines."""
-    texts = _sentence_like(text_table(comparison))
+    texts = text_table(comparison)
     missing = _print_table(title, texts, narrow=True)
     if missing:
-        print(f"Also in table.csv, a wider terminal or --format markdown: {', '.join(missing)}.")
+        print(f"A wider terminal or the format markdown also shows: {', '.join(missing)}.")
     print()
     for line in (overall(comparison), *lines, *comparison.notes):
         print(line)
@@ -168,10 +168,6 @@ def _further(comparison: Comparison, inputs: ReportInputs) -> Mapping[str, pd.Da
         title += f" (costs {float(orders.cost):,.2f}, cash that was not planned "
         found[f"{title}{orders.unplanned_cash:,.2f})"] = order_texts(orders)
     return found
-
-
-def _sentence_like(texts: pd.DataFrame) -> pd.DataFrame:
-    return texts.rename(columns=lambda name: name.replace("_", " "))
 
 
 def _markdown(texts: pd.DataFrame) -> str:

@@ -226,7 +226,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
     Args:
         comparison: Result of ``compare``.
     """
-    table = comparison.table
+    table, against = comparison.table, f"vs {comparison.benchmark.replace('_', ' ')} %"
     texts = {
         "#": _places(comparison),
         "growth %": _texts(table, "{:+.1f}", "annual_log_growth", scale=100, bounds=True),
@@ -234,9 +234,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
         "drawdown %": _texts(table, "{:.1f}", "max_drawdown", scale=100),
         "turnover": _texts(table, "{:.1f}", "annual_turnover"),
         "cost %": _texts(table, "{:.2f}", "cost_drag", scale=100),
-        f"vs {comparison.benchmark} %": _texts(
-            table, "{:+.1f}", "growth_difference", scale=100, bounds=True
-        ),
+        against: _texts(table, "{:+.1f}", "growth_difference", scale=100, bounds=True),
         "Sharpe vs": _texts(table, "{:+.2f}", "sharpe_difference", bounds=True),
         "p": _texts(table, "{:.3f}", "hac_p"),
         "deflated": _texts(table, "{:.2f}", "deflated_sharpe"),
@@ -245,7 +243,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
     }
     duplicate_of, benchmark = comparison.duplicate_of, comparison.benchmark
     equal = [name for name in duplicate_of if duplicate_of[name] == duplicate_of[benchmark]]
-    for column in (f"vs {benchmark} %", "Sharpe vs"):
+    for column in (against, "Sharpe vs"):
         texts[column][equal] = ""
     return pd.DataFrame(texts)
 

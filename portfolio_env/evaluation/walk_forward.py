@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.backtest import BacktestResult
+from portfolio_env.market.timeline import time_text
 from portfolio_env.simulation.dynamics import RUIN_FRACTION
 
 Range: TypeAlias = tuple[int, int]
@@ -132,8 +133,8 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
             )
         if later.timestamps[0] != before.timestamps[-1]:
             raise ArgumentError(
-                f"result {i} starts at {later.timestamps[0]}, the one before ends at "
-                f"{before.timestamps[-1]}; run each to the bar at which the next starts."
+                f"result {i} starts at {time_text(later.timestamps[0])}, the one before ends at "
+                f"{time_text(before.timestamps[-1])}; run each to the bar at which the next starts."
             )
         joined.append(later)
     growth = [result.values[-1] / result.values[0] for result in joined]

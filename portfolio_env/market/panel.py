@@ -18,7 +18,13 @@ from portfolio_env.html import card
 from portfolio_env.market import overview
 from portfolio_env.market import sessions as trading_hours
 from portfolio_env.market.growing import Room
-from portfolio_env.market.timeline import TimeLike, Timestamps, bars_per_year, periods_per_year
+from portfolio_env.market.timeline import (
+    TimeLike,
+    Timestamps,
+    bars_per_year,
+    periods_per_year,
+    time_text,
+)
 
 FloatArray = npt.NDArray[np.float64]
 BAR_FIELDS = overview.BAR_FIELDS
@@ -215,7 +221,7 @@ class PricePanel(Immutable):
             if mask.any():
                 t, i = np.argwhere(mask)[0]
                 raise DataError(
-                    f"{self.assets[i]} at {times[t]}: {text}; correct the bar, "
+                    f"{self.assets[i]} at {time_text(times[t])}: {text}; correct the bar, "
                     "or set all its fields to NaN if it does not exist"
                 )
 
@@ -308,8 +314,8 @@ class PricePanel(Immutable):
             raise DataError(f"only one of panel and new bars has {odd}: give the same fields")
         if later.timestamps[0] <= self.timestamps[-1]:
             raise DataError(
-                f"the new bars start at {later.timestamps[0]}, the panel ends at "
-                f"{self.timestamps[-1]}: give later bars only"
+                f"the new bars start at {time_text(later.timestamps[0])}, the panel ends at "
+                f"{time_text(self.timestamps[-1])}: give later bars only"
             )
 
         old, new = self._arrays(), later._arrays()

@@ -80,7 +80,8 @@ def row_of(timestamps: Timestamps, when: TimeLike, *, end: bool = False) -> int:
     row = int(np.searchsorted(timestamps, as_timestamp(when)))
     if row == n and not (end and as_timestamp(when) <= _latest_end(timestamps)):
         raise ArgumentError(
-            f"{when} is after the last bar {timestamps[-1]}: give an earlier one, or None as an end"
+            f"{when} is after the last bar, {time_text(timestamps[-1])}: give an earlier one, or "
+            "None as an end"
         )
     return row
 

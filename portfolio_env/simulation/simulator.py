@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from portfolio_env.checks import check_choice, check_integer, check_number
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
+from portfolio_env.market.timeline import time_text
 from portfolio_env.names import check_keywords
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
@@ -158,8 +159,8 @@ class Simulator:
         start = self.episodes.start
         if np.isnan(self.arrays.interest[start]).any():  # once known, a rate holds until the next
             raise ArgumentError(
-                f"the range starts at {self.market.timestamps[start]}, before the first of the "
-                "dated rates of interest in costs: give earlier rates, or a later start."
+                f"the range starts at {time_text(self.market.timestamps[start])}, before the first "
+                "of the dated rates of interest in costs: give earlier rates, or a later start."
             )
 
     def _allocate(self) -> None:
@@ -412,8 +413,9 @@ class Simulator:
             )
         lane, lanes = -2 - code, self.lanes
         row, ledger = lanes.clock[0, lane], lanes.ledger[:, lane]
+        when = time_text(self.market.timestamps[row])
         return ConservationError(
-            f"the trade of lane {lane} at bar {row} ({self.market.timestamps[row]}) is off by "
+            f"the trade of lane {lane} at bar {row} ({when}) is off by "
             f"{lanes.growth[2, lane]:.3g} of the wealth: {ledger[dynamics.VALUE]:.17g} before, "
             f"cost {ledger[dynamics.COST]:.17g}, turnover {ledger[dynamics.TURNOVER]:.17g}, held "
             f"weights sum to {lanes.held[lane].sum():.17g}. This is a fault of the program, not of "

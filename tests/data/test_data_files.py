@@ -222,6 +222,15 @@ def test_sp500():
     assert market.close[-1, market.assets.index("AAPL")] == 125.674
 
 
+def test_the_jumps_of_adjusted_prices_are_not_pointed_out(caplog):
+    assert "notes" not in load_market("sp500").panel.provenance
+    halved = pd.DataFrame({"A": [50.0] * 30 + [25.0] * 30}, pd.date_range("2020-01-01", periods=60))
+    panel_from_prices(halved, adjusted=True)
+    assert not caplog.records
+    panel_from_prices(halved)
+    assert "look like splits" in caplog.text
+
+
 def test_sp500_without_skfolio_says_what_to_install(monkeypatch):
     monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install .skfolio"):

@@ -88,8 +88,8 @@ def test_a_file_of_that_name_comes_first(mine, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "error", "says"),
     [
-        (r"C:\prices.csv", ArgumentError, "there is no such file either"),
-        ("C:/prices.csv", ArgumentError, "there is no such file either"),
+        (r"C:\prices.csv", ArgumentError, "there is no such file or folder"),
+        ("C:/prices.csv", ArgumentError, "there is no such file or folder"),
         ("own_prices:laod", ArgumentError, "did you mean load"),
         ("own_prices:bare", ArgumentError, "must be a function that says what it returns"),
         ("own_prices:bare?path=y", ArgumentError, "must be a function that says what it returns"),

@@ -6,6 +6,7 @@ import warnings
 
 import gymnasium as gym
 import numpy as np
+import pandas as pd
 import pytest
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
@@ -311,6 +312,7 @@ def test_rendering():
     ("options", "message"),
     [
         ({"market": 3}, "must be a Market"),
+        ({"market": pd.DataFrame({"A": [1.0, 2.0]})}, "DataFrame must be .*; load_market makes a "),
         ({"window": 0}, "window"),
         ({"window": 2.5}, "window"),
         ({"observation": "image"}, "observation"),
@@ -414,3 +416,10 @@ def test_hints_name_the_nearest_keyword_field_or_all_of_them():
             PortfolioEnv(MARKET, **options)
     with pytest.raises(ArgumentError, match="leave autoreset_mode out"):
         make_sb3(autoreset_mode="Disabled")
+
+
+def test_a_market_is_opened_by_its_path(tmp_path):
+    pd.DataFrame({"A": np.arange(1.0, 101)}, pd.date_range("2020-01-01", periods=100)).to_csv(
+        tmp_path / "prices.csv", index_label="date"
+    )
+    assert PortfolioEnv(tmp_path / "prices.csv", window=5).market.assets == ("A",)

@@ -254,7 +254,8 @@ def test_render_gives_one_frame_per_lane():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_envs": 0}, "num_lanes"),
+        ({"num_envs": 0}, "^num_envs=0 must be an integer of 1 or more"),
+        ({"num_envs": MARKET}, "^num_envs="),
         ({"autoreset_mode": "sometimes"}, "autoreset_mode"),
         ({"render_mode": "video"}, "render_mode"),
     ],

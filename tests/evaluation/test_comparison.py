@@ -255,9 +255,9 @@ def test_text_table_shows_the_numbers():
     row = FOUND.table.loc["worse"]
     low, high = (100 * row[f"growth_difference_{side}"] for side in ("low", "high"))
     shown = f"{100 * row['growth_difference']:+.1f} [{low:+.1f}, {high:+.1f}]"
-    assert texts.loc["worse", "vs equal_weight %"] == shown
+    assert texts.loc["worse", "vs equal weight %"] == shown
     assert list(texts["#"]) == ["1", "2", "2", "4", "5", "6", "oracle", "failed"]
-    assert texts.loc["seer", "vs equal_weight %"] == texts.loc["heavy", "Sharpe"] == ""
+    assert texts.loc["seer", "vs equal weight %"] == texts.loc["heavy", "Sharpe"] == ""
     assert texts.loc["much_better", "set"] == "yes"
 
 

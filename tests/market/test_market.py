@@ -341,7 +341,11 @@ def test_a_saved_market_keeps_its_features_unless_told_otherwise(market, tmp_pat
     ("name", "text"),
     [
         ("synthetik", "unknown market .* did you mean synthetic"),
-        ("nowhere.csv", "there is no such file either"),
+        (
+            "nowhere.csv",
+            "there is no such file or folder, nor a market of this name; names are sp500",
+        ),
+        ("sp50", "there is no such file either"),
         ("synthetic?bar=9", "unknown option of 'synthetic' 'bar': did you mean bars"),
         ("synthetic?bars=many", "give a value of type int"),
         ("synthetic?ragged=yes", "give a value of type bool"),

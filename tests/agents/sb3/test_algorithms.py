@@ -408,3 +408,8 @@ def test_an_unknown_option_is_told_with_the_nearest(markets, algo, options, mess
     venv = make_sb3_vec_env(markets[3], 2, observation="index", window=1)
     with pytest.raises(ArgumentError, match=message):
         make_agent(algo, venv, **options)
+
+
+def test_one_environment_is_not_what_an_agent_trains_in():
+    with pytest.raises(ArgumentError, match=r"PortfolioEnv must be a VecEnv .* make_sb3_vec_env"):
+        make_agent("ppo", PortfolioEnv("synthetic?bars=200"))

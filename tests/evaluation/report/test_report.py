@@ -16,6 +16,7 @@ from portfolio_env.evaluation.report.inputs import ReportInputs
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.summary import overall, sentence
 from portfolio_env.evaluation.task import Hindsight
+from portfolio_env.html import table
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.plotting.figures import new_figure
 
@@ -142,3 +143,9 @@ def test_everything_ruined(tmp_path):
         tmp_path, found, ReportInputs(title="ruined", panel=bars(), rows=(0, K + 1))
     )
     assert "equity" in figures and "differences" not in figures
+
+
+def test_a_cell_without_text_stays_empty():
+    found = str(table(pd.DataFrame({"p": ["", "0.5"]}, ["equal_weight", ""])))
+    assert "<td></td>" in found and '<th scope="col"></th>' in found
+    assert '<th scope="row">(empty)</th><td>0.5</td>' in found  # a name is seen in any case
