@@ -236,11 +236,13 @@ class PortfolioModel(Baseline):
     ) -> None:
         super().__init__(market)
         self.constraints = constraints or PortfolioConstraints()
+        self._labels = self.constraints.labels(market.panel)
         self.every = every
         self._targets: dict[int, Weights] = {}
         self.left_out: dict[str, dict[str, str]] = {}
         self._due = rebalancing_dates(market.timestamps, every)
-        bounds = self.constraints.bounds(market.n_assets)[0]  # rejects infeasible constraints
+        # rejects infeasible constraints
+        bounds = self.constraints.bounds(market.n_assets, self._labels)[0]
         # total weight of a long-only portfolio that borrows all it may
         self._exposure = 1 - min(float(bounds["min_cash"]), 0.0)
         if self.constraints.max_leverage > 1 and not self.leverage:
@@ -370,7 +372,7 @@ class PortfolioModel(Baseline):
 
     def _constrained(self, target: Weights, untradable: NDArray[np.bool_]) -> Weights:
         """Return (N + 1,) a target within the constraints."""
-        return within_selection(self.constraints, target, untradable)
+        return within_selection(self.constraints, target, untradable, self._labels)
 
     def _tried_target(self, row: int) -> Weights:
         """Return the target of a user-defined model at a bar, tested for look-ahead at first."""

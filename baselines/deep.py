@@ -136,7 +136,7 @@ class DeepPortfolio(PortfolioModel):
 
     def _constrained(self, target: Weights, untradable: NDArray[np.bool_]) -> Weights:
         """Return the projection that the network was trained with."""
-        return self.constraints.project(target, untradable)
+        return self.constraints.project(target, untradable, self._labels)
 
     def state(self) -> dict[str, Any]:
         """Return the weights of the network."""

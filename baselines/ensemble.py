@@ -113,6 +113,7 @@ class Ensemble(Baseline):
             self.paces[name] = check_number(f"the pace of {name}", pace, 1e-6, 1)
         self.logits_scale = check_number("logits_scale", logits_scale, 1e-6, 100)
         self.constraints = constraints
+        self._labels = () if constraints is None else constraints.labels(market.panel)
         # prices of assets without a bar stand still
         self._marks = pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy()
 
@@ -268,9 +269,9 @@ class Ensemble(Baseline):
         if self.constraints is None:
             return target
         if not isinstance(policy, PortfolioModel):
-            return self.constraints.project(target, stuck)
+            return self.constraints.project(target, stuck, self._labels)
         lanes = zip(target, stuck, strict=True)
-        return np.array([within_selection(self.constraints, *lane) for lane in lanes])
+        return np.array([within_selection(self.constraints, *lane, self._labels) for lane in lanes])
 
     def _drifted(
         self,

@@ -18,7 +18,7 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from helpers.fuzz_cases import random_action, random_market, random_options
+from helpers.fuzz_cases import grouped, random_action, random_market, random_options
 from helpers.oracles.steps import Prices, Setting, State, step, turnover_limit
 from helpers.oracles.targets import Limits, violation
 
@@ -45,6 +45,8 @@ class Case:
         self.seed, self.rng, self.counts = seed, np.random.default_rng(seed), Counter()
         self.market = random_market(self.rng)
         self.options = random_options(self.rng, self.market)
+        if seed % 4 == 3:
+            self.options = grouped(self.options, self.market, seed)
         self.lanes = int(self.rng.integers(1, 4))
         self.mode = str(self.rng.choice(MODES))
 
@@ -105,7 +107,8 @@ class Case:
                     "borrow_rate": costs.borrow_rate_annual,
                     "delisting_haircut": costs.delisting_haircut,
                 },
-                constraints=self.options.get("constraints", {}),
+                constraints=self.options.get("constraints", {})
+                | {"labels": [panel.categories["kind"][column] for column in columns]},
                 next_open=self.options["execution"] == "next_open",
                 logits_scale=scale if self.options["action"] == "logits" else None,
                 adjustment=self.options["adjustment"],

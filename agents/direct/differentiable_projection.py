@@ -50,7 +50,8 @@ class ConstrainedPortfolioLayer(nn.Module):
     """Map actions to the weights that the environment would hold if trading were free of cost.
 
     Args:
-        constraints: The environment's, all of them are followed.
+        constraints: The environment's, all of them are followed but ``group_bounds``, which are
+            refused.
         action: ``"weights"``, or ``"logits"``: softmax of ``logits_scale * clip(scores, -1, 1)``.
         logits_scale: As in the environment.
         adjustment: As in the environment, fraction in (0, 1] of the way that is gone each step.
@@ -68,6 +69,11 @@ class ConstrainedPortfolioLayer(nn.Module):
         check_choice("action", action, ("weights", "logits"))
         check_number("adjustment", adjustment, above=0, high=1)
         check_number("logits_scale", logits_scale, above=0, high=100)
+        if constraints.group_bounds is not None:
+            raise ArgumentError(
+                "group_bounds are not differentiable here; leave them out, or train with "
+                "reinforcement learning, whose environment projects onto them"
+            )
         self.constraints = constraints
         self.softmax = action == "logits"
         self.logits_scale = logits_scale

@@ -199,7 +199,12 @@ def _filled(execution: str) -> str:
 
 def _held(constraints: Mapping[str, Any]) -> str:
     kind = "Long positions only" if constraints["long_only"] else "Long and short positions"
-    return f"{kind}, at most {100 * constraints['max_weight']:g} % in one asset."
+    groups = [
+        f"{100 * low:g} to {100 * high:g} % in {label}"
+        for label, (low, high) in (constraints.get("group_bounds") or {}).items()
+    ]
+    most = f"at most {100 * constraints['max_weight']:g} % in one asset"
+    return f"{', '.join([kind, most, *groups])}."
 
 
 def _chosen_at(step: int | None) -> str:

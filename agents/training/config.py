@@ -49,6 +49,7 @@ LATER = (
     *("algo_options", "data", "reward_options", "cost_model", "cost_options"),
 )
 """Settings that the first runs lack."""
+LATER_CONSTRAINTS = ("group_by", "group_bounds")
 LATER_STAGES = ("epochs", "iterations", "loss", "schedule", "ema")
 
 
@@ -211,6 +212,12 @@ class TrainConfig(MarketConfig):
                 "of net growth, where this limit is not differentiable; use "
                 "constraints.max_turnover, or RL without stage 2"
             )
+        if climbs and self.constraints.group_bounds is not None:
+            raise ArgumentError(
+                f"constraints.group_bounds: algo {self.algo} with curriculum {self.curriculum} "
+                "follows the gradient of net growth, where they are not differentiable; leave them "
+                "out, or train with RL without stage 2"
+            )
         torch_device(self.device, available=False)  # a run of a GPU is read without one too
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
@@ -242,9 +249,13 @@ class TrainConfig(MarketConfig):
             if not isinstance(settings, dict):
                 raise ArgumentError(f"it is {shortened(settings)}; it must be a JSON object")
             parts: dict[str, Any] = {}
-            for name, kind in (("costs", TransactionCosts), ("constraints", PortfolioConstraints)):
-                if name in settings:
-                    parts[name] = from_object(kind, settings[name], name)
+            if "costs" in settings:
+                parts["costs"] = from_object(TransactionCosts, settings["costs"], "costs")
+            if "constraints" in settings:
+                limits, name = settings["constraints"], "constraints"
+                parts[name] = from_object(
+                    PortfolioConstraints, limits, name, later=LATER_CONSTRAINTS
+                )
             if "data" in settings:
                 later = [each.name for each in dataclasses.fields(DataOptions)]
                 parts["data"] = from_object(DataOptions, settings["data"], "data", later=later)

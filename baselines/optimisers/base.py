@@ -1,7 +1,8 @@
 """Base classes of portfolio optimisers: a window of returns, bounds, the assets to choose from."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 import numpy as np
@@ -31,6 +32,8 @@ COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
 "exponential" has a half-life of a quarter of the window and takes the mean for 0."""
 
 UNPAIRED = f"has bars in common with another asset in less than {LEAST_OVERLAP:.0%} of the window"
+SHUT = "is in a group that may hold nothing"
+SLACK = 1e-8  # of bounds of groups: a solver from inside needs some room between them
 FULL = 1e-9  # bounds with less room than this leave one portfolio
 
 
@@ -46,6 +49,8 @@ class Problem:
         low, high: Bounds of every weight; some weights within them sum to 1. In [0, 1] but with
             short positions.
         short: Largest sum of short positions.
+        labels: (n,) the group of each asset, or ().
+        groups: Least and largest weight of a group by its label.
     """
 
     past: PricePanel
@@ -54,6 +59,8 @@ class Problem:
     low: float
     high: float
     short: float = 0.0
+    labels: tuple[str, ...] = ()
+    groups: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def date(self) -> str:
@@ -80,8 +87,19 @@ class Problem:
             max_leverage=1 + 2 * self.short,
             min_cash=0.0,
             max_cash=0.0,
+            group_by="group" if self.groups else None,
+            group_bounds=self.groups or None,
         )
-        return box.project(np.r_[0.0, weights])[1:]
+        return box.project(np.r_[0.0, weights], labels=self.labels)[1:]
+
+    @property
+    def inequalities(self) -> tuple[FloatArray, FloatArray] | tuple[None, None]:
+        """Return (A, b) of the bounds of groups as ``A w <= b``, but for rounding; or Nones."""
+        if not self.groups:
+            return None, None
+        of = np.array([[label == each for each in self.labels] for label in self.groups], float)
+        low, high = np.array(list(self.groups.values())).T
+        return np.vstack([of, -of]), np.r_[high, -low] + SLACK
 
 
 class Optimiser(PortfolioModel):
@@ -93,6 +111,8 @@ class Optimiser(PortfolioModel):
     with ``long_only=False`` (of models that can) the leverage goes into short positions and the
     purchases they pay for, and cash is ``min_cash`` if that is given, else 0. ``top_k`` keeps the
     largest weights of a first solution without lower bounds, and solves again among those assets.
+    ``group_bounds`` are part of the problem where it is convex, and met by projection where the
+    method knows no such bounds (the hierarchical ones).
 
     Args:
         market: The market its environments trade.
@@ -127,7 +147,7 @@ class Optimiser(PortfolioModel):
         own, high = self.constraints, min(self.constraints.max_weight, max_weight)
         least = own.min_weight if own.min_weight is not None else 0.0 if own.long_only else -high
         limits = replace(own, min_weight=max(least, min_weight), max_weight=high)
-        record = limits.bounds(self.market.n_assets)[0]
+        record = limits.bounds(self.market.n_assets, self._labels)[0]
         self._low, self._high = float(record["min_weight"]), float(record["max_weight"])
         cash = float(record["min_cash"])
         if not own.long_only:
@@ -155,7 +175,7 @@ class Optimiser(PortfolioModel):
         problem = self.problem(past)
         out = portfolio(np.zeros(len(past.assets), np.bool_))  # all cash
         if len(problem.assets):
-            invested = self._share(len(problem.assets))
+            invested = self._share(problem.assets)
             out[1 + problem.assets] = invested * self.solve(problem)
             out[0] = 1 - invested
         return out
@@ -171,6 +191,11 @@ class Optimiser(PortfolioModel):
             alone = apart(self._returns(past, assets))
             self.leave_out(past, named(past, assets[alone], UNPAIRED))
             assets = np.delete(assets, alone)
+        shut = [label for label, (_, most) in self._groups().items() if most == 0]
+        if shut and self.constraints.long_only:
+            none = np.isin(self._labels_of(assets), shut)
+            self.leave_out(past, named(past, assets[none], SHUT))
+            assets = assets[~none]
         if len(assets) > self._top:
             weights = self.solve(self._problem(past, assets, min(self._low, 0.0)))
             largest = np.argsort(-abs(weights), kind="stable")[: self._top]
@@ -178,20 +203,36 @@ class Optimiser(PortfolioModel):
         return self._problem(past, assets, self._low)
 
     def _problem(self, past: PricePanel, assets: NDArray[np.int64], low: float) -> Problem:
-        share, short = self._share(len(assets)) or 1.0, 0.0
+        share, short = self._share(assets) or 1.0, 0.0
         if low < 0:
             short = max(0.0, 0.5 * (self.constraints.max_leverage / share - 1))
         bounds = max(low / share, 0.0 - short), min(1 + short, self._high / share)
-        return Problem(past, assets, self._returns(past, assets), *bounds, short)
+        labels, groups = self._labels_of(assets), {}
+        for label, (least, most) in self._groups().items():
+            reach = labels.count(label) * self._high
+            if reach > 0:
+                pair = np.array([min(least, reach), min(most, reach)]) / share
+                low_sum, high_sum = np.clip(pair, -1 - 2 * short, 1 + 2 * short).tolist()
+                groups[label] = (low_sum, high_sum)
+        return Problem(past, assets, self._returns(past, assets), *bounds, short, labels, groups)
+
+    def _groups(self) -> Mapping[str, tuple[float, float]]:
+        return self.constraints.group_bounds or {}
+
+    def _labels_of(self, assets: NDArray[np.int64]) -> tuple[str, ...]:
+        return tuple(self._labels[asset] for asset in assets) if self._labels else ()
 
     def _returns(self, past: PricePanel, assets: NDArray[np.int64]) -> FloatArray:
         if not len(assets):  # nor bars enough, perhaps
             return np.empty((self.lookback, 0))
         return own_returns(past, self.lookback)[:, assets]
 
-    def _share(self, n: int) -> float:
-        """Return the total weight that n assets may have."""
-        return min(self._invested, n * self._high)
+    def _share(self, assets: NDArray[np.int64]) -> float:
+        """Return the total weight that assets may have."""
+        labels, groups = self._labels_of(assets), self._groups()
+        others = len(assets) - sum(label in groups for label in labels)
+        caps = [min(most, labels.count(each) * self._high) for each, (_, most) in groups.items()]
+        return min(self._invested, others * self._high + sum(caps))
 
     def solve(self, problem: Problem) -> FloatArray:
         """Return the weights (n,), n >= 1, of a problem, exactly within its bounds.

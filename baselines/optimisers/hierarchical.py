@@ -191,5 +191,7 @@ class NestedClusters(MeanVariance):
     def _optimal(self, problem: Problem, returns: FloatArray) -> FloatArray:
         """Return the long-only optimum (m,) of the returns (lookback, m) of one step."""
         m = returns.shape[1]
-        step = replace(problem, assets=np.arange(m), returns=returns, low=0.0, high=1.0)
+        step = replace(
+            problem, assets=np.arange(m), returns=returns, low=0.0, high=1.0, labels=(), groups={}
+        )
         return np.ones(1) if m == 1 else super().allocate(step)

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from scipy.optimize import linprog
 
 from baselines.base import Every
 from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter
 from portfolio_env.checks import check_choice, check_number
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.rates import Rate, checked_rate, rates_at
@@ -48,7 +49,8 @@ class MeanVariance(Optimiser):
         risk_free_rate: Yearly, a number or a dated rate as ``cash_rate_annual`` of the costs, which
             it is in an evaluation; spread over the bars that a year of the window has.
         min_weight: Lower bound of every asset that may be held; None is 0.05, or half of an equal
-            share of all assets where that is less, and -``max_weight`` with short positions.
+            share of all assets where that is less, 0 with bounds of groups, and -``max_weight``
+            with short positions.
         max_weight: Upper bound of every asset, in (0, 1].
         mean: One of ``MEANS``.
         covariance: One of ``COVARIANCES``.
@@ -94,6 +96,8 @@ class MeanVariance(Optimiser):
         long_only = self.constraints.long_only
         if min_weight is None and not long_only:
             lowest = -np.inf
+        elif min_weight is None and self.constraints.group_bounds is not None:
+            lowest = 0.0
         elif min_weight is None:
             held = min(market.n_assets, self.constraints.top_k or market.n_assets)
             lowest = min(0.05, 0.5 * self._invested / held, self._high, max_weight)
@@ -218,8 +222,11 @@ def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -
     """Return the weights (n,) of largest ``w' mean``: one asset after another to its upper bound.
 
     Assets of the same expected return come in the order of their variances. Then the last are sold
-    short for as much more of the first, as far as the bounds and the sum of shorts allow.
+    short for as much more of the first, as far as the bounds and the sum of shorts allow. With
+    bounds of groups it is a linear program.
     """
+    if problem.groups:
+        return _largest_return_of_groups(problem, mean)
     low, short = max(problem.low, 0.0), problem.short
     weights = np.full(len(mean), low)
     left = 1 - weights.sum()
@@ -241,6 +248,25 @@ def largest_return(problem: Problem, mean: FloatArray, covariance: FloatArray) -
             weights[up] += move
             weights[down] -= move
     return weights
+
+
+def _largest_return_of_groups(problem: Problem, mean: FloatArray) -> FloatArray:
+    """Return the weights (n,) of largest ``w' mean``, longs and shorts apart in the program."""
+    n, (rows, most) = len(mean), problem.inequalities
+    assert rows is not None and most is not None
+    scale = max(float(abs(mean).max()), np.finfo(float).tiny)
+    sides = [(max(problem.low, 0.0), problem.high)] * n + [(0.0, max(-problem.low, 0.0))] * n
+    found = linprog(
+        np.r_[-mean, mean] / scale,
+        A_ub=np.vstack([np.hstack([rows, -rows]), np.r_[np.zeros(n), np.ones(n)]]),
+        b_ub=np.r_[most, problem.short],
+        A_eq=np.r_[np.ones(n), -np.ones(n)][None],
+        b_eq=[1.0],
+        bounds=sides,
+    )
+    if found.x is None:
+        raise PortfolioError(f"no weights meet the bounds of groups at {problem.date}: widen them.")
+    return problem.bounded(found.x[:n] - found.x[n:])
 
 
 def tangency(

@@ -153,6 +153,7 @@ def minimum_variance(
             min_weights=problem.low,
             max_weights=problem.high,
             max_short=_most_short(problem),
+            **_groups(problem),
         ),
     )
 
@@ -177,6 +178,7 @@ def maximum_sharpe(
             min_weights=problem.low,
             max_weights=problem.high,
             max_short=_most_short(problem),
+            **_groups(problem),
         ),
     )
 
@@ -191,6 +193,7 @@ def risk_budgeting(problem: Problem, covariance: FloatArray, budgets: FloatArray
             risk_budget=budgets,
             min_weights=problem.low,
             max_weights=problem.high,
+            **_groups(problem),
         ),
     )
 
@@ -279,6 +282,12 @@ def _tree(linkage: str) -> HierarchicalClustering:
 def _most_short(problem: Problem) -> float | None:
     """Return the largest sum of short positions; None where there are none."""
     return problem.short if problem.low < 0 else None
+
+
+def _groups(problem: Problem) -> dict[str, FloatArray | None]:
+    """Return the bounds of groups as linear inequalities."""
+    left, right = problem.inequalities
+    return {"left_inequality": left, "right_inequality": right}
 
 
 def _unit(covariance: FloatArray) -> float:

@@ -137,6 +137,7 @@ def plan(
         now,
         simulator.rules,
         simulator.bounds,
+        simulator.groups,
     )
     if code >= 0:
         raise ArgumentError(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.compiled import borrowed, inlined, kernel, record
-from portfolio_env.simulation.projection import violation_lane
+from portfolio_env.simulation.projection import Groups, violation_lane
 from portfolio_env.simulation.rebalancing import money_lost, remainder_factor, trade_lane
 from portfolio_env.simulation.targets import mark_kept, target_lane
 
@@ -164,8 +164,9 @@ def drift_lane(
 
 @kernel
 def step_lanes(
-    actions: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any, bounds: Any
-) -> int:
+    actions: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any, bounds: Any,
+    groups: Groups,
+) -> int:  # fmt: skip
     """Advance the active lanes by one bar, in place.
 
     Args:
@@ -176,6 +177,7 @@ def step_lanes(
         read: The market.
         rules: (1,) record array of ``RULES``.
         bounds: (1,) record array of ``constraints.BOUNDS``.
+        groups: Bounds of groups of assets, which lanes that trade all assets may have.
 
     Returns:
         -1; or the first active lane whose action is not finite, then nothing has changed; or
@@ -184,13 +186,14 @@ def step_lanes(
         been stepped.
     """
     lanes, market, wanted = borrowed(owned), borrowed(read), borrowed(actions)
+    grouped = borrowed(groups)
     bad = _first_not_finite(wanted, active)
     if bad >= 0:
         return bad
     broken = -1
     for b in range(actions.shape[0]):
         if active[b]:
-            conserved = _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0])
+            conserved = _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0], grouped)
             if not conserved and broken < 0:
                 broken = b
     return -1 if broken < 0 else -2 - broken
@@ -199,7 +202,7 @@ def step_lanes(
 @kernel
 def rebalance_lanes(
     actions: Float, observed: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any,
-    bounds: Any,
+    bounds: Any, groups: Groups,
 ) -> int:  # fmt: skip
     """Trade in the active lanes at their bars and let nothing move: the first half of a step.
 
@@ -214,11 +217,13 @@ def rebalance_lanes(
         read: The market, whose tradability, rates and impact are read: a last row has them too.
         rules: See ``step_lanes``.
         bounds: See ``step_lanes``.
+        groups: See ``step_lanes``.
 
     Returns:
         As ``step_lanes``.
     """
     lanes, market, wanted = borrowed(owned), borrowed(read), borrowed(actions)
+    grouped = borrowed(groups)
     bad = _first_not_finite(wanted, active)
     if bad >= 0:
         return bad
@@ -235,7 +240,7 @@ def rebalance_lanes(
             mark_kept(wanted[b], observed[b], lanes.flags[4])
         wealth = ledger[VALUE, b]
         mu, turnover, _, lost = _rebalance(
-            b, wanted[b], wealth, all_tradable, lanes, market, rules[0], bounds[0]
+            b, wanted[b], wealth, all_tradable, lanes, market, rules[0], bounds[0], grouped
         )
         lanes.flags[:2] = False
         ledger[TURNOVER, b], ledger[COST, b] = turnover, wealth - mu * wealth
@@ -261,8 +266,9 @@ def _first_not_finite(actions: Float, active: Bool) -> int:
 
 @inlined
 def _step_lane(
-    b: int, wanted: Float, lanes: Lanes, market: MarketArrays, rules: Any, bounds: Any
-) -> bool:
+    b: int, wanted: Float, lanes: Lanes, market: MarketArrays, rules: Any, bounds: Any,
+    groups: Groups,
+) -> bool:  # fmt: skip
     """Step one lane; return whether its trade conserved money."""
     row, n = lanes.clock[0, b], lanes.assets.shape[1]
     d, held, ledger = lanes.weights[b], lanes.held[b], lanes.ledger
@@ -286,7 +292,7 @@ def _step_lane(
         delisted = lanes.flags[3]  # none any more
     if wealth > 0.0:
         mu, turnover, way, lost = _rebalance(
-            b, wanted, wealth, all_tradable, lanes, market, rules, bounds
+            b, wanted, wealth, all_tradable, lanes, market, rules, bounds, groups
         )
         gross_returns = _columns(
             market.after[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:]
@@ -325,7 +331,7 @@ def _step_lane(
         squares += held[i] * held[i]
     ledger[CONCENTRATION, b] = squares
     ledger[VIOLATION, b] = (
-        0.0 if bounds.trivial else violation_lane(held, bounds, lanes.scratch[0, 1:])
+        0.0 if bounds.trivial else violation_lane(held, bounds, lanes.scratch[0, 1:], groups)
     )
     if lanes.turnovers.shape[1] > 0:
         lanes.turnovers[b, row % lanes.turnovers.shape[1]] = turnover
@@ -348,7 +354,7 @@ def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) 
 @inlined
 def _rebalance(
     b: int, wanted: Float, wealth: float, all_tradable: bool, lanes: Lanes, market: MarketArrays,
-    rules: Any, bounds: Any,
+    rules: Any, bounds: Any, groups: Groups,
 ) -> tuple[float, float, float, float]:  # fmt: skip
     """Do steps 1 and 2 of a lane: feasible target, trade; return (mu, turnover, way, money lost).
 
@@ -363,7 +369,7 @@ def _rebalance(
         for i in range(columns.shape[0]):
             impact[i] = market.impact[row, columns[i]] * math.sqrt(wealth)
     d, held = lanes.weights[b], lanes.held[b]
-    free = target_lane(wanted, d, all_tradable, rules, bounds, a, lanes.flags)
+    free = target_lane(wanted, d, all_tradable, rules, bounds, groups, a, lanes.flags)
     limit = rules.max_turnover
     if lanes.turnovers.shape[1] > 0:
         limit = min(limit, rules.max_period_turnover - _used_turnover(lanes.turnovers[b], row))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,18 +34,40 @@ BOUNDS = record(
 )
 
 
+class Groups(NamedTuple):
+    """Bounds of the weights of G disjoint groups of assets; all arrays are empty without groups."""
+
+    slots: NDArray[np.int64]  # (2, N + 1) group of each slot, -1 for none; slots in that order
+    first: NDArray[np.int64]  # (G + 2,) where each group begins in that order, those in none first
+    sums: Float  # (4, G) least and largest sum of a group's weights, two rows of work space
+
+
+NO_GROUPS = Groups(np.zeros((2, 0), np.int64), np.zeros(0, np.int64), np.zeros((4, 0)))
+
+
+def groups_of(of: NDArray[np.int64], low: Float, high: Float) -> Groups:
+    """Return groups from the number of each asset's group (N,), -1 for none, and (G,) bounds."""
+    slots = np.r_[-1, of]
+    order = np.argsort(slots, kind="stable")
+    first = np.searchsorted(slots[order], np.arange(-1, len(low) + 1))
+    work = np.zeros((2, len(low)))
+    return Groups(np.array([slots, order]), first, np.vstack([low, high, work]))
+
+
 @kernel
-def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool) -> None:
+def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool, groups: Groups) -> None:
     """Project one lane's weights in place onto the bounds; fixed assets keep their weight.
 
     Where fixed holdings make the bounds unreachable they are met as nearly as possible: cash takes
     what the assets may not hold, and lower bounds are scaled down to the wealth that is left.
+    Fixed holdings count in the sum of their group.
 
     Args:
         w: (N + 1,) weights, cash first.
         fixed: (N,) assets that keep their weight.
         bounds: Record of ``BOUNDS``.
         settled: (N,) work space.
+        groups: Bounds of groups.
     """
     n = w.shape[0] - 1
     if bounds.top_k < n:
@@ -65,7 +87,11 @@ def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool) -> None:
             if i == 0 or not fixed[i - 1]:
                 w[i] *= free / total
         off = 0.0
-    if not off <= SUM_ROUNDING or not _inside(w, fixed, bounds):
+    settles = off <= SUM_ROUNDING and _inside(w, fixed, bounds)
+    if groups.sums.shape[1] > 0:
+        if not settles or _group_violation(w, groups) > SUM_ROUNDING:
+            _nearest_within_groups(w, fixed, bounds, free, groups)
+    elif not settles:
         _nearest_sum(w, fixed, bounds, free)
     if not bounds.long_only:
         _limit_leverage(w, fixed, bounds)
@@ -122,15 +148,7 @@ def _nearest_sum(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
     piece in closed form.
     """
     n1 = w.shape[0]
-    # a common shift changes nothing; without it weights of 1e16 would leave no digits for their
-    # differences
-    top = -np.inf
-    for i in range(n1):
-        if i == 0 or not fixed[i - 1]:
-            top = max(top, w[i])
-    for i in range(n1):
-        if i == 0 or not fixed[i - 1]:
-            w[i] = max(w[i] - top, -FAR)
+    _shift_to_largest(w, fixed)
     left, right, low_sum, high_sum = np.inf, -np.inf, 0.0, 0.0
     for i in range(n1):
         if i > 0 and fixed[i - 1]:
@@ -179,6 +197,137 @@ def _nearest_sum(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
 
 
 @kernel
+def _shift_to_largest(w: Float, fixed: Bool) -> None:
+    """Shift the free slots so that the largest is 0.
+
+    A common shift changes nothing; without it weights of 1e16 would leave no digits for their
+    differences.
+    """
+    top = -np.inf
+    for i in range(w.shape[0]):
+        if i == 0 or not fixed[i - 1]:
+            top = max(top, w[i])
+    for i in range(w.shape[0]):
+        if i == 0 or not fixed[i - 1]:
+            w[i] = max(w[i] - top, -FAR)
+
+
+@kernel
+def _nearest_within_groups(
+    w: Float, fixed: Bool, bounds: Any, total: float, groups: Groups
+) -> None:
+    """Project the free slots as ``_nearest_sum`` does, onto the bounds of groups besides.
+
+    The projection is ``clip(w - tau_g, low, high)`` with a shift for each group: the one that meets
+    the sum, clipped to the shifts at which the group meets its own bounds. The sum of all falls
+    piecewise linearly in the common shift, as that of one group does.
+    """
+    _shift_to_largest(w, fixed)
+    low_sums, high_sums = groups.sums[0], groups.sums[1]
+    groups.sums[2] = -np.inf
+    groups.sums[3] = np.inf
+    for g in range(groups.sums.shape[1]):
+        held = 0.0
+        for k in range(groups.first[g + 1], groups.first[g + 2]):
+            i = groups.slots[1, k]
+            if fixed[i - 1]:
+                held += w[i]
+        least = _shift_of_sum(w, fixed, bounds, high_sums[g] - held, groups, g)
+        most = _shift_of_sum(w, fixed, bounds, low_sums[g] - held, groups, g)
+        groups.sums[2, g], groups.sums[3, g] = least, most
+    tau = _shift_of_sum(w, fixed, bounds, total, groups, -1)
+    for i in range(w.shape[0]):
+        if i > 0 and fixed[i - 1]:
+            continue
+        low, high = _limits(i, bounds)
+        w[i] = min(max(w[i] - _own_shift(tau, i, groups), low), high)
+    if abs(tau) < np.inf:
+        _close_gap(w, fixed, bounds, total)
+    else:
+        _leave_rest_to_cash(w, fixed, bounds, total, tau < 0)
+
+
+@kernel
+def _own_shift(tau: float, i: int, groups: Groups) -> float:
+    """Return the shift of a slot: the common one within the bounds of its group."""
+    g = groups.slots[0, i]
+    if g < 0:
+        return tau
+    return min(max(tau, groups.sums[2, g]), groups.sums[3, g])
+
+
+@kernel
+def _shift_of_sum(
+    w: Float, fixed: Bool, bounds: Any, total: float, groups: Groups, only: int
+) -> float:
+    """Return the shift at which free slots have a sum: those of one group, or of all if it is -1.
+
+    -inf where their upper bounds do not exceed it, infinity where their lower bounds reach it.
+    """
+    start = groups.first[only + 1]
+    end = groups.first[only + 2] if only >= 0 else w.shape[0]
+    left, right, low_sum, high_sum = np.inf, -np.inf, 0.0, 0.0
+    for k in range(start, end):
+        i = groups.slots[1, k]
+        if i > 0 and fixed[i - 1]:
+            continue
+        low, high = _limits(i, bounds)
+        left, right = min(left, w[i] - high), max(right, w[i] - low)
+        low_sum += min(max(w[i] - _own_shift(np.inf, i, groups), low), high)
+        high_sum += min(max(w[i] - _own_shift(-np.inf, i, groups), low), high)
+    if high_sum <= total:
+        return -np.inf
+    if low_sum >= total:
+        return np.inf
+    tau = 0.5 * (left + right)
+    for _ in range(200):
+        inside, at_bounds, count = 0.0, 0.0, 0
+        for k in range(start, end):
+            i = groups.slots[1, k]
+            if i > 0 and fixed[i - 1]:
+                continue
+            low, high = _limits(i, bounds)
+            own = _own_shift(tau, i, groups)
+            if w[i] - own >= high:
+                at_bounds += high
+            elif w[i] - own <= low:
+                at_bounds += low
+            elif own != tau:
+                at_bounds += w[i] - own
+            else:
+                inside += w[i]
+                count += 1
+        excess = inside - count * tau + at_bounds - total
+        if excess > 0:
+            left = tau
+        elif excess < 0:
+            right = tau
+        else:
+            break
+        guess = (inside + at_bounds - total) / count if count > 0 else np.nan
+        if not left < guess < right:
+            if guess == tau or right - left <= 1e-16 * max(1.0, abs(left)):
+                break
+            guess = 0.5 * (left + right)
+        if guess == tau:
+            break
+        tau = guess
+    return tau
+
+
+@kernel
+def _group_violation(w: Float, groups: Groups) -> float:
+    """Return the largest violation of a group's bound, or 0."""
+    worst = 0.0
+    for g in range(groups.sums.shape[1]):
+        total = 0.0
+        for k in range(groups.first[g + 1], groups.first[g + 2]):
+            total += w[groups.slots[1, k]]
+        worst = max(worst, groups.sums[0, g] - total, total - groups.sums[1, g])
+    return worst
+
+
+@kernel
 def _close_gap(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
     """Distribute what rounding left of the sum among the slots between their bounds.
 
@@ -206,14 +355,22 @@ def _close_gap(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
 
 @kernel
 def _fill_to_bounds(w: Float, fixed: Bool, bounds: Any, total: float, upper: bool) -> None:
-    """Put all assets at one bound if no weights meet both bounds and sum; cash takes the rest.
+    """Put all assets at one bound if no weights meet both bounds and sum; cash takes the rest."""
+    for i in range(1, w.shape[0]):
+        if not fixed[i - 1]:
+            w[i] = bounds.max_weight if upper else bounds.min_weight
+    _leave_rest_to_cash(w, fixed, bounds, total, upper)
+
+
+@kernel
+def _leave_rest_to_cash(w: Float, fixed: Bool, bounds: Any, total: float, upper: bool) -> None:
+    """Give cash what assets at their upper, or else their lower bounds leave of the sum.
 
     Lower bounds are scaled down where even they exceed the wealth.
     """
     assets = 0.0
     for i in range(1, w.shape[0]):
         if not fixed[i - 1]:
-            w[i] = bounds.max_weight if upper else bounds.min_weight
             assets += w[i]
     if not upper and assets > 0 and total - assets < bounds.min_cash:
         scale = max(0.0, total - min(bounds.min_cash, max(total, 0.0))) / assets
@@ -260,13 +417,14 @@ def _limit_leverage(w: Float, fixed: Bool, bounds: Any) -> None:
 
 
 @kernel
-def violation_lane(w: Float, bounds: Any, sizes: Float) -> float:
+def violation_lane(w: Float, bounds: Any, sizes: Float, groups: Groups) -> float:
     """Return the largest violation of a bound by held weights; 0 within rounding (1e-12).
 
     Args:
         w: (N + 1,) weights, cash first.
         bounds: Record of ``BOUNDS``.
         sizes: (N,) work space.
+        groups: Bounds of groups.
     """
     worst = max(bounds.min_cash - w[0], w[0] - bounds.max_cash, 0.0)
     gross, held = 0.0, 0
@@ -279,6 +437,8 @@ def violation_lane(w: Float, bounds: Any, sizes: Float) -> float:
     worst = max(worst, gross - bounds.max_leverage)
     if held > bounds.top_k:
         worst = max(worst, _sum_of_smallest(w, held - bounds.top_k, sizes))
+    if groups.sums.shape[1] > 0:
+        worst = max(worst, _group_violation(w, groups))
     return worst if worst > 1e-12 else 0.0
 
 

@@ -114,7 +114,14 @@ class Simulator:
             self.market, window, start, end, episode_length, random_start, universe
         )
         self.n_assets = self.market.n_assets if universe is None else universe
-        self.bounds = self.constraints.bounds(self.n_assets)
+        labels = self.constraints.labels(self.market.panel)
+        if labels and universe is not None:
+            raise ArgumentError(
+                f"group_bounds hold for all assets of a market, and universe={universe} draws some "
+                "of them: leave out one of the two."
+            )
+        self.bounds = self.constraints.bounds(self.n_assets, labels)
+        self.groups = self.constraints.groups(labels)
         self.box = self.constraints.box(self.n_assets)
         if action == "logits" and self.levered:
             raise ArgumentError(
@@ -338,8 +345,8 @@ class Simulator:
         """
         array = checked_actions(actions, (self.num_lanes, self.n_assets + 1))
         mask, lanes = self._all if active is None else active, self.lanes
-        wanted = self.wanted(array)
-        code = dynamics.step_lanes(wanted, mask, lanes, self.arrays, self.rules, self.bounds)
+        rest = (self.arrays, self.rules, self.bounds, self.groups)
+        code = dynamics.step_lanes(self.wanted(array), mask, lanes, *rest)
         if code != -1:
             raise self._fault(code, array)
         np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])

@@ -52,6 +52,16 @@ def constraints_of(rng: np.random.Generator, n: int) -> PortfolioConstraints:
     return constraints
 
 
+def random_groups(rng: np.random.Generator, n: int) -> projection.Groups:
+    """Bounds of none to three groups, which need not be reachable."""
+    count = int(rng.integers(0, 4))
+    if count == 0:
+        return projection.NO_GROUPS
+    low, high = np.sort(rng.uniform(0, 0.5, (2, count)), axis=0)
+    low *= rng.random(count) < 0.3
+    return projection.groups_of(rng.integers(-1, count, n), low, high)
+
+
 def weights_of(rng: np.random.Generator, n: int, constraints: PortfolioConstraints) -> Any:
     """(LANES, N + 1) holdings: sparse, some of them short where that is allowed."""
     w = rng.dirichlet(np.full(n + 1, 0.3), LANES)
@@ -69,6 +79,8 @@ class Step:
         rng = np.random.default_rng(seed)
         self.constraints = limits = constraints_of(rng, n)
         self.bounds = limits.bounds(n)
+        self.groups = random_groups(np.random.default_rng(seed + 1), n)
+        self.bounds["trivial"] &= not self.groups.sums.size
         self.rules = rules = np.zeros(1, dynamics.RULES)
         softmax = limits.long_only and limits.max_leverage <= 1 and rng.random() < 0.5
         rules["softmax"], rules["next_open"] = softmax, rng.random() < 0.5
@@ -131,7 +143,7 @@ class Step:
         """What ``step_lanes`` of a module returns, and the lanes that it leaves."""
         lanes = dynamics.Lanes(*(part.copy() for part in self.lanes))
         active = np.ones(LANES, np.bool_)
-        rest = (self.market, self.rules, self.bounds)
+        rest = (self.market, self.rules, self.bounds, self.groups)
         return module.step_lanes(self.wanted.copy(), active, lanes, *rest), lanes
 
 
@@ -161,11 +173,12 @@ def test_the_projection_equals_its_source_run_as_plain_python(seed, n):
     ours = weights_of(rng, n, constraints)[0]
     ours[~np.r_[False, fixed]] *= 10 ** rng.uniform(-2, 2)
     theirs = ours.copy()
-    projection.project_lane(ours, fixed, bounds, np.zeros(n, np.bool_))
-    plain("simulation.projection").project_lane(theirs, fixed, bounds, np.zeros(n, np.bool_))
+    settled, groups = np.zeros(n, np.bool_), random_groups(rng, n)
+    projection.project_lane(ours, fixed, bounds, settled, groups)
+    plain("simulation.projection").project_lane(theirs, fixed, bounds, settled, groups)
     np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
-    broken = projection.violation_lane(ours, bounds, np.zeros(n))
-    expected = plain("simulation.projection").violation_lane(theirs, bounds, np.zeros(n))
+    broken = projection.violation_lane(ours, bounds, np.zeros(n), groups)
+    expected = plain("simulation.projection").violation_lane(theirs, bounds, np.zeros(n), groups)
     assert broken == pytest.approx(expected, abs=1e-11)
 
 

@@ -42,6 +42,7 @@ def random_market(rng: np.random.Generator) -> Market:
         high=np.fmax(opens, close) if has_open else None,
         low=np.fmin(opens, close) if has_open else None,
         volume=volume if has_volume else None,
+        categories={"kind": tuple(("", "A", "B", "C")[i % 4] for i in range(n))},
     )
     features = rng.uniform(-10, 10, (bars, n, 1)).astype(np.float32) * panel.tradable[:, :, None]
     return Market(panel, features, ("noise",))
@@ -82,6 +83,31 @@ def random_options(rng: np.random.Generator, market: Market) -> dict[str, Any]:
             continue
         options["constraints"] = limits
         break
+    return options
+
+
+def grouped(options: dict[str, Any], market: Market, seed: int) -> dict[str, Any]:
+    """The options with random bounds of groups, where they go together with the others.
+
+    They are drawn apart, so that cases without them stay what they were.
+    """
+    rng, labels = np.random.default_rng(seed), market.panel.categories["kind"]
+    limits = options.get("constraints", {})
+    for _ in range(20):
+        bounds = {}
+        for label in sorted({"A", "B", "C"} & {*labels}):
+            if rng.random() < 0.7:
+                low, high = sorted(rng.choice([0.0, 0.0, 0.05, 0.1, 0.3, 0.5, 1.0], 2))
+                low = low if limits.get("long_only", True) else -low
+                bounds[label] = (float(low), float(high))
+        fields = limits | {"group_by": "kind", "group_bounds": bounds}
+        try:
+            PortfolioConstraints(**fields).bounds(market.n_assets, labels)
+        except ArgumentError:
+            continue
+        return {key: value for key, value in options.items() if key != "universe"} | {
+            "constraints": fields
+        }
     return options
 
 

@@ -14,6 +14,7 @@ from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.constraints import NO_LIMIT
 from portfolio_env.simulation.dynamics import RULES
+from portfolio_env.simulation.projection import NO_GROUPS
 from portfolio_env.simulation.rebalancing import trade_lane
 from portfolio_env.simulation.targets import mark_kept, softmax_numerators, target_lane
 
@@ -101,7 +102,8 @@ class Problem:
         if not rules["softmax"][0]:
             mark_kept(wanted, drifted, flags[4])
         all_tradable = bool(self.tradable.all())
-        free = target_lane(wanted, drifted, all_tradable, rules[0], self.bounds[0], target, flags)
+        given = (rules[0], self.bounds[0], NO_GROUPS)
+        free = target_lane(wanted, drifted, all_tradable, *given, target, flags)
         limit = limits.max_turnover or NO_LIMIT
         if limits.max_period_turnover is not None:
             limit = min(limit, limits.max_period_turnover - self.used)

@@ -10,9 +10,10 @@ from helpers.cost_fixtures import FIXTURES, number, numbers
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agents.direct.differentiable_projection import ConstrainedPortfolioLayer
 from agents.direct.differentiable_rebalancing import Costs, remainder_factor, trade
 from agents.direct.differentiable_simulator import DifferentiableSimulator
-from portfolio_env import ArgumentError, PortfolioVectorEnv, load_market
+from portfolio_env import ArgumentError, PortfolioConstraints, PortfolioVectorEnv, load_market
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.simulator import Simulator
 
@@ -260,6 +261,12 @@ def test_a_limit_on_several_steps_is_refused(ragged):
     constraints = {"max_period_turnover": 1.0, "turnover_period": 5}
     with pytest.raises(ArgumentError, match="max_period_turnover"):
         DifferentiableSimulator.of(Simulator(ragged, window=1, constraints=constraints))
+
+
+def test_bounds_of_groups_are_refused():
+    limits = PortfolioConstraints(group_by="sector", group_bounds={"Tech": (0.0, 0.3)})
+    with pytest.raises(ArgumentError, match="group_bounds are not differentiable"):
+        ConstrainedPortfolioLayer(limits)
 
 
 def test_it_moves_between_devices(ragged):

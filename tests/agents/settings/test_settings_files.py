@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tyro
 
 import evaluate as evaluate_module
 import train as train_module
@@ -12,6 +13,7 @@ from agents.settings.files import file_of, read_settings, settings_of
 from agents.settings.market import MarketConfig
 from agents.settings.plugins import named_plugins
 from agents.training.config import TrainConfig
+from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
 pytest.importorskip("yaml")
@@ -20,6 +22,27 @@ pytest.importorskip("yaml")
 def written(folder: Path, text: str, name: str = "run.yaml") -> Path:
     (folder / name).write_text(text)
     return folder / name
+
+
+def test_bounds_of_groups_are_the_same_from_a_file_and_a_command_line(tmp_path: Path) -> None:
+    text = "constraints: {group_by: sector, group_bounds: {Tech: [0, 0.3], Oil: [0.1, 1]}}"
+    file = written(tmp_path, text)
+    found = settings_of(TrainConfig, read_settings(file), file)
+    words = ["--constraints.group-by", "sector", "--constraints.group-bounds"]
+    typed = tyro.cli(TrainConfig, args=[*words, "Tech", "0", "0.3", "Oil", "0.1", "1"])
+    assert found == typed
+    assert dict(found.constraints.group_bounds or {}) == {"Tech": (0, 0.3), "Oil": (0.1, 1)}
+    again = json.loads(json.dumps(found.to_json()))
+    assert TrainConfig.from_json(again, "again").constraints == found.constraints
+    for name in ("group_by", "group_bounds"):  # which earlier runs lack
+        again["constraints"].pop(name)
+    assert TrainConfig.from_json(again, "earlier").constraints == PortfolioConstraints()
+
+
+def test_groups_are_refused_where_net_growth_is_followed() -> None:
+    limits = PortfolioConstraints(group_by="sector", group_bounds={"Tech": (0, 0.3)})
+    with pytest.raises(ArgumentError, match="group_bounds: algo direct"):
+        TrainConfig(algo="direct", constraints=limits)
 
 
 def test_a_file_says_plainly_what_a_command_line_says_as_text(tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ class Limits:
         self.k = min(fields.get("top_k") or n, n)
         self.band = fields.get("no_trade_band", 0.0)
         self.may_borrow = not self.long_only or self.cash_low < 0
+        labels = fields.get("labels") or [""] * n
+        self.groups = [
+            ([i + 1 for i in range(n) if labels[i] == label], *pair)
+            for label, pair in (fields.get("group_bounds") or {}).items()
+        ]
 
     def of(self, slot: int) -> tuple[float, float]:
         return (self.low, self.high) if slot else (self.cash_low, self.cash_high)
@@ -82,7 +87,13 @@ def project(w: list[float], frozen: list[bool], limits: Limits) -> list[float]:
             w[s] *= free / total
         total = free
     inside = all(limits.of(s)[0] - 1e-13 <= w[s] <= limits.of(s)[1] + 1e-13 for s in slots)
-    if abs(total - free) > 1e-13 or not inside:
+    inside &= all(
+        low - 1e-13 <= math.fsum(w[s] for s in own) <= high + 1e-13
+        for own, low, high in limits.groups
+    )
+    if (abs(total - free) > 1e-13 or not inside) and limits.groups:
+        nearest_within_groups(w, slots, free, limits)
+    elif abs(total - free) > 1e-13 or not inside:
         nearest_of_sum(w, slots, free, limits)
     if not limits.long_only:
         shrink_to_leverage(w, slots, limits)
@@ -90,19 +101,72 @@ def project(w: list[float], frozen: list[bool], limits: Limits) -> list[float]:
 
 
 def nearest_of_sum(w: list[float], slots: list[int], total: float, limits: Limits) -> None:
-    """Clip after a common shift that meets the sum: found exactly, walking along its kinks."""
+    """Clip after a common shift that meets the sum."""
     low_sum = math.fsum(limits.of(s)[0] for s in slots)
     high_sum = math.fsum(limits.of(s)[1] for s in slots)
     if high_sum <= total or low_sum >= total:
-        at = limits.high if high_sum <= total else limits.low
-        assets = at * (len(slots) - 1)
-        scale = 1.0
-        if low_sum >= total and assets > 0 and total - assets < limits.cash_low:
-            scale = max(0.0, total - min(limits.cash_low, max(total, 0.0))) / assets
         for s in slots[1:]:
-            w[s] = at * scale
-        w[0] = total - assets * scale
+            w[s] = limits.high if high_sum <= total else limits.low
+        leave_rest_to_cash(w, slots, total, limits, lowest=low_sum >= total)
         return
+    shift_to_sum(w, slots, total, limits)
+
+
+def leave_rest_to_cash(
+    w: list[float], slots: list[int], total: float, limits: Limits, lowest: bool
+) -> None:
+    """Cash takes what the assets leave of the sum; their least weights shrink to what there is."""
+    assets, scale = math.fsum(w[s] for s in slots[1:]), 1.0
+    if lowest and assets > 0 and total - assets < limits.cash_low:
+        scale = max(0.0, total - min(limits.cash_low, max(total, 0.0))) / assets
+    for s in slots[1:]:
+        w[s] *= scale
+    w[0] = total - assets * scale
+
+
+def nearest_within_groups(w: list[float], slots: list[int], total: float, limits: Limits) -> None:
+    """Halve the range of the common shift; groups that reach a bound share it among themselves."""
+    groups = []  # free slots, and the sums that they may have beside what is frozen
+    for own, low, high in limits.groups:
+        free = [s for s in own if s in slots]
+        held = math.fsum(w[s] for s in own if s not in slots)
+        least, most = limits.low * len(free), limits.high * len(free)
+        groups.append((free, min(max(low - held, least), most), min(max(high - held, least), most)))
+    others = [s for s in slots if not any(s in free for free, _, _ in groups)]
+
+    def clipped(slot: int, shift: float) -> float:
+        low, high = limits.of(slot)
+        return min(max(w[slot] - shift, low), high)
+
+    def sums(shift: float) -> list[float]:
+        return [
+            min(max(math.fsum(clipped(s, shift) for s in free), low), high)
+            for free, low, high in groups
+        ]
+
+    def level(shift: float) -> float:
+        return math.fsum(sums(shift) + [clipped(s, shift) for s in others])
+
+    reach = max(abs(w[s]) + max(map(abs, limits.of(s))) for s in slots) + 1
+    left, right = -reach, reach
+    while left < (middle := (left + right) / 2) < right:
+        left, right = (middle, right) if level(middle) > total else (left, middle)
+    full, empty = level(-reach) <= total, level(reach) >= total
+    shift = -reach if full else reach if empty else right
+    at = {s: clipped(s, shift) for s in others}
+    for (free, _, _), own in zip(groups, sums(shift), strict=True):
+        if abs(math.fsum(clipped(s, shift) for s in free) - own) > 1e-15:
+            shift_to_sum(w, free, own, limits)
+        else:
+            at |= {s: clipped(s, shift) for s in free}
+    for s, weight in at.items():
+        w[s] = weight
+    if full or empty:
+        leave_rest_to_cash(w, slots, total, limits, lowest=not full)
+
+
+def shift_to_sum(w: list[float], slots: list[int], total: float, limits: Limits) -> None:
+    """Clip slots after the shift that meets the sum: found exactly, walking along its kinks."""
     kinks = []
     for s in slots:
         low, high = map(Fraction, limits.of(s))
@@ -110,14 +174,13 @@ def nearest_of_sum(w: list[float], slots: list[int], total: float, limits: Limit
     kinks.sort()
     at, moving = kinks[0][0], 0
     level = sum((Fraction(limits.of(s)[1]) for s in slots), Fraction(0))
-    shift = None
+    shift = kinks[-1][0]
     for place, change in kinks:
         after = level - moving * (place - at)
         if after <= total:
-            shift = at + (level - Fraction(total)) / moving
+            shift = at + (level - Fraction(total)) / moving if moving else at
             break
         at, level, moving = place, after, moving + change
-    assert shift is not None
     for s in slots:
         low, high = limits.of(s)
         w[s] = min(max(float(Fraction(w[s]) - shift), low), high)
@@ -150,6 +213,9 @@ def violation(w: list[float], limits: Limits) -> float:
     faults = [limits.cash_low - w[0], w[0] - limits.cash_high]
     faults += [x - limits.high for x in w[1:]]
     faults += [limits.low - x for x in (w[1:] if limits.k >= len(w) - 1 else held)]
+    for own, low, high in limits.groups:
+        together = math.fsum(w[s] for s in own)
+        faults += [low - together, together - high]
     faults.append(math.fsum(map(abs, held)) - limits.leverage)
     faults.append(math.fsum(sorted(map(abs, held))[: max(len(held) - limits.k, 0)]))
     return max(0.0, *faults)
