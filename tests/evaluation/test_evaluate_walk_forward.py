@@ -211,7 +211,7 @@ def test_baselines_alone_take_the_folds_too(path, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--split", "validation"], "leave --split out"),
-        (["--market", "synthetic"], "is a walk forward, whose folds are tested on their own"),
+        (["--market", "synthetic"], "is a walk forward, whose folds are tested"),
         ([], r"1 runs of the walk forward .* not trained to their end, .*fold_1/seed_3"),
     ],
 )
