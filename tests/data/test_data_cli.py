@@ -98,8 +98,8 @@ def test_an_interrupted_download_says_how_to_go_on(server, tmp_path, capsys, mon
         (["update"], "no such series are stored in data: fetch them first"),
         (["convert", "sp500", "a.xls"], "a.xls has no known suffix: end it with .npz"),
         (["convert", "sp500", "a.csv", "--fit-end", "2020-01-01"], "holds bars only, not --fit"),
-        (["convert", "nothing.csv", "a.npz"], "unknown market"),
-        (["report", "nothing.csv"], "unknown market"),
+        (["convert", "nothing.csv", "a.npz"], "there is no such file or folder"),
+        (["report", "nothing.csv"], "there is no such file or folder"),
     ],
 )  # fmt: skip
 def test_errors_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
