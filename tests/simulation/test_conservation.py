@@ -6,6 +6,7 @@ from helpers.plain import plain
 
 from portfolio_env import load_market
 from portfolio_env.errors import ConservationError, PortfolioError
+from portfolio_env.market.timeline import time_text
 from portfolio_env.simulation import rebalancing
 from portfolio_env.simulation.dynamics import COST, TURNOVER, VALUE
 from portfolio_env.simulation.simulator import Simulator
@@ -31,9 +32,11 @@ def broken(monkeypatch):
 
     def breaks(change, lane=1):
         def changed(*arguments):
-            mu, turnover = trade(*arguments)
+            mu, turnover, way = trade(*arguments)
             calls.append(0)
-            return change(arguments[-1], mu, turnover) if len(calls) == lane + 1 else (mu, turnover)
+            if len(calls) == lane + 1:
+                mu, turnover = change(arguments[-1], mu, turnover)
+            return mu, turnover, way
 
         monkeypatch.setattr(plain("simulation.dynamics"), "trade_lane", changed)
         return simulator
@@ -65,7 +68,7 @@ def test_a_trade_that_breaks_conservation_stops_its_lane(broken, change, off, co
         simulator.step(np.tile([-1, 1, 0, 0, 0], (3, 1)))
     message = str(raised.value)
     assert "lane 1" in message
-    assert f"bar {start[1]} ({simulator.market.timestamps[start[1]]})" in message
+    assert f"bar {start[1]} ({time_text(simulator.market.timestamps[start[1]])})" in message
     assert f"off by {off} of the wealth" in message
     assert simulator.ledger[COST, 1] == pytest.approx(cost, abs=1e-9, nan_ok=True)
     assert "10000 before" in message and "fault of the program" in message
