@@ -13,6 +13,7 @@ from portfolio_env.errors import ArgumentError
 MARKET = MarketConfig(market="synthetic?assets=3&bars=300&seed=1")
 
 
+@pytest.mark.slow
 def test_python_finds_and_writes_what_the_command_line_does(tmp_path, capsys):
     task = market_task(MARKET, tmp_path / "python")
     baselines = baseline_strategies("equal_weight,momentum,best_asset")

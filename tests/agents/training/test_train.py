@@ -299,15 +299,17 @@ def test_the_full_preset_trains_and_is_loaded_with_its_scalers(tmp_path: Path) -
     assert np.isfinite(backtest(run.model, env).values).all()
 
 
-@pytest.mark.parametrize("algo", ["ppo", "td3"])
-def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("algo", "steps"), [("ppo", 2048), ("td3", 768)])
+def test_a_graph_encoder_trains_stops_and_is_evaluated(
+    algo: str, steps: int, tmp_path: Path
+) -> None:
     config = small(
         tmp_path / algo,
         algo=algo,
         encoder="gat",
         encoder_options='{"hidden": 16, "layers": 1, "heads": 2}',
         window=10,
-        timesteps=2048,
+        timesteps=steps,
     )
     path = train(config)
     run = load_run(path, device="cpu")
@@ -316,10 +318,10 @@ def test_a_graph_encoder_trains_stops_and_is_evaluated(algo: str, tmp_path: Path
     assert env.observation_space["weights"].shape == (11,)
     result = backtest(run.model, env)
     assert np.isfinite(result.values).all()
-    extended = read_json(path / "config.json") | {"timesteps": 4096}
+    extended = read_json(path / "config.json") | {"timesteps": 2 * steps}
     (path / "config.json").write_text(json.dumps(extended))
     resume(path)
-    assert load_run(path, device="cpu", model="final").model.num_timesteps >= 4096
+    assert load_run(path, device="cpu", model="final").model.num_timesteps >= 2 * steps
 
 
 def test_lanes_of_a_direct_training_are_those_asked_for(tmp_path: Path) -> None:
