@@ -39,7 +39,7 @@ from portfolio_env.files.atomic import read_json
 logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports every restart
 
 ROOT = Path(__file__).parents[1]
-KINDS = ("agent", "direct agent", "fit", "weights")
+KINDS = ("agent", "direct agent", "fit", "prices", "weights")
 INTERVAL = 8192  # steps between two checkpoints, and of a rollout of PPO
 KILLS_PER_WORK = 4  # kills of one folder; then it is left to end
 SMALL = ["--market", "synthetic?bars=400&assets=3", "--device", "cpu", "--num-envs", "64"]

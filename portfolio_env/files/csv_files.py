@@ -81,8 +81,9 @@ def _texts(frame: pd.DataFrame) -> set[str]:
     found: list[Any] = [*frame.index.names, *frame.columns.names]
     for level in range(frame.columns.nlevels):
         found += frame.columns.get_level_values(level).tolist()
-    if _is_text(frame.index):
-        found += frame.index.unique().tolist()
+    for level in range(frame.index.nlevels):
+        labels = frame.index.get_level_values(level)
+        found += labels.unique().tolist() if _is_text(labels) else ()
     for _, column in frame.items():  # noqa: PERF102  # a frame's values are an array
         found += column.unique().tolist() if _is_text(column) else ()
     return {value for value in found if isinstance(value, str)}

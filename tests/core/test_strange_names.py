@@ -197,6 +197,19 @@ def test_tables_are_read_as_they_were(texts, tmp_path_factory):
     ]  # fmt: skip
 
 
+def test_no_level_of_an_index_holds_a_formula(tmp_path):
+    """As in a table of the orders of several strategies."""
+    index = pd.MultiIndex.from_product([["=a", "b"], ["+c", "d"]], names=["=strategy", "asset"])
+    write_csv(tmp_path / "table.csv", pd.DataFrame({"n": range(4)}, index))
+    assert (tmp_path / "table.csv").read_text().splitlines() == [
+        "'=strategy,asset,n",
+        "'=a,'+c,0",
+        "'=a,d,1",
+        "b,'+c,2",
+        "b,d,3",
+    ]
+
+
 @given(names=st.lists(TEXT, min_size=2, max_size=2, unique=True))
 def test_names_of_files_stay_in_their_folder_and_differ(names, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "names"
