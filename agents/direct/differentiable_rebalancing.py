@@ -166,7 +166,7 @@ def trade(d: Tensor, a: Tensor, fixed: Tensor | None, free: Tensor | None, costs
     turnover = q.abs().sum(1)
     done = Trade(mu, turnover, held)
     if not bool(paid.all()):
-        ruined = ~paid & (mu <= NO_TRADE)
+        ruined = ~paid & (mu <= NO_TRADE) & (turnover > NO_TRADE)
         nothing = _nothing(d)
         done = _where(paid, done, nothing)
         done = _where(~ruined, done, Trade(th.zeros_like(x), nothing.turnover, all_cash(d)))

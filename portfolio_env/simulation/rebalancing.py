@@ -205,6 +205,9 @@ def trade_lane(
     for i in range(n):
         if not fixed[i]:
             turnover += abs(way * a[i + 1] - d[i + 1])
+    if not paid and turnover <= NO_TRADE:  # rounding ruins nobody, however levered
+        held[:] = d
+        return 1.0, 0.0, 1.0
     if turnover > limits[0] + NO_TRADE:
         return trade_part(d, a, fixed, costs, (way, turnover, *limits), held)
     if paid:

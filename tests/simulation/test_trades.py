@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 from helpers.oracles.account import Account
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from portfolio_env.simulation.rebalancing import money_lost, solve_trade, trade_lane
@@ -101,6 +101,7 @@ def check_way(trade: Trade) -> None:
         assert turnover >= way * asked - 1e-12, trade
 
 
+@example(244107443)  # rounding asked for with so much credit that no trade can be paid
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=200)
 def test_a_trade_equals_that_of_the_slow_account(seed):
@@ -150,6 +151,17 @@ def test_a_trade_that_exceeds_its_limit_by_rounding_alone_is_not_cut(off):
         check(trade)
         mu, turnover, held = made(trade)
         assert (mu, turnover, held.tolist()) == (left, left, [1.0 - left, left])
+
+
+@pytest.mark.parametrize("limit", [np.inf, 1e-14, 0.0])
+def test_rounding_ruins_nobody_however_levered(limit):
+    """With 7 times the wealth at a rate of 90 % no trade can be paid, and none is asked for."""
+    d, rates = np.array([-6.0, 7.0]), np.full(1, 0.9)
+    a = np.array([-6.0 + 1e-14, 7.0 - 1e-14])
+    costs = (rates, rates, FREE, 0.0)
+    trade = Trade(d, a, np.zeros(1, bool), 1.0, costs, (limit, -6.0), True)
+    check(trade)
+    assert made(trade)[0] == 1.0
 
 
 @pytest.mark.parametrize(("frozen", "left"), [(1e-13, 0.0), (1e-9, 1.0)])
