@@ -51,7 +51,7 @@ lint: setup ## Check style and format
 type: setup ## Check types
 	$(BIN)/mypy
 
-test: setup ## Run the quick tests and the docstrings' examples on all cores (under 12 minutes on two)
+test: setup ## Run the quick tests and the docstrings' examples on all cores (a quarter of an hour on two)
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: setup ## Run the slow tests (kills, learning, whole evaluations) and more examples of every property
