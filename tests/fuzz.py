@@ -173,7 +173,7 @@ class Case:
             ).tolist()
 
         def blurred(weights: list[float]) -> list[float]:
-            return (np.array(weights) + 1e-16 * generator.integers(-2, 3, len(weights))).tolist()
+            return (np.array(weights) + 1e-16 * generator.integers(-8, 9, len(weights))).tolist()
 
         for _ in range(8):
             near = State(**{**vars(before), "weights": shaken(before.weights)})
