@@ -1,10 +1,10 @@
-"""Names of the columns of tables: of dates, symbols and fields of bars."""
+"""Names of the columns of tables: of dates, symbols, currencies and fields of bars."""
 
 from __future__ import annotations
 
 import re
 
-DATE, SYMBOL, ADJUSTED = "date", "symbol", "adj_close"
+DATE, SYMBOL, ADJUSTED, CURRENCY = "date", "symbol", "adj_close", "currency"
 
 _WORDS = {
     DATE: (
@@ -16,6 +16,7 @@ _WORDS = {
         "symbol ticker tic tickersymbol assetname asset instrument security stock stockcode tscode "
         "code pair coin name"
     ),
+    CURRENCY: "currency currencycode ccy quotecurrency quoteccy quotedcurrency pricecurrency",
     "open": "open openprice openingprice pxopen priceopen",
     "high": "high highprice pxhigh dayhigh pricehigh",
     "low": "low lowprice pxlow daylow pricelow",
@@ -91,13 +92,13 @@ def unit_of_volume(name: object) -> str:
 def is_field(name: object) -> bool:
     """Return whether a name is that of a field of bars, used here or not, and not of an asset."""
     field = field_of(name)
-    return field in FIELDS or key_of(name) in _OTHERS | _VAGUE
+    return field in (*FIELDS, CURRENCY) or key_of(name) in _OTHERS | _VAGUE
 
 
 def is_no_asset(name: object) -> bool:
     """Return whether a name can be that of a field only."""
     key = key_of(name)
-    return (field_of(name) in FIELDS or key in _OTHERS) and key not in _TICKERS_TOO
+    return (field_of(name) in (*FIELDS, CURRENCY) or key in _OTHERS) and key not in _TICKERS_TOO
 
 
 def with_letters(names: list[str]) -> list[str]:

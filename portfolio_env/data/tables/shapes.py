@@ -18,6 +18,7 @@ import pandas as pd
 
 from portfolio_env.data.tables.fields import (
     ADJUSTED,
+    CURRENCY,
     DATE,
     FIELDS,
     HEAD,
@@ -115,7 +116,7 @@ def _without_counters(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 
 
 def long_form(table: Table, name: str | None = None) -> tuple[pd.DataFrame, Origin]:
-    """A table in long form: columns date, symbol and those of ``FIELDS`` that it has, as they are.
+    """A table in long form: date, symbol, currency and those of ``FIELDS`` it has, as they are.
 
     Args:
         table: The table.
@@ -276,6 +277,9 @@ def _renamed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
         if field in columns and columns[field].isna().all() and len(frame):
             origin.note(f"the column {field} is empty and left out")
             del columns[field]
+    currency = _column_of(CURRENCY, frame)
+    if currency is not None:
+        columns[CURRENCY] = frame[currency]
     if "close" not in columns:
         names = [str(name) for name in frame.columns]
         origin.fail(f"lacks the columns ['close']; it has {names}: add or rename them")
@@ -360,7 +364,7 @@ def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Se
     fields: dict[str, dict[str, pd.Series[Any]]] = {}
     for at, (name, symbol) in enumerate(zip(levels[place], levels[1 - place], strict=True)):
         field = field_of(name)
-        if field in FIELDS:
+        if field in (*FIELDS, CURRENCY):
             own = fields.setdefault(symbol, {})
             if field not in own or key_of(name) == field:
                 own[field] = frame.iloc[:, at + 1]
@@ -376,7 +380,9 @@ def _stacked(
     for symbol, series in fields.items():
         bars = pd.DataFrame(
             {
-                field: read_numbers(values.rename(symbol), origin, of_volume=field == "volume")
+                field: values
+                if field == CURRENCY
+                else read_numbers(values.rename(symbol), origin, of_volume=field == "volume")
                 for field, values in series.items()
             }
         )
