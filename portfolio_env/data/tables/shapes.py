@@ -27,6 +27,8 @@ from portfolio_env.data.tables.fields import (
     field_of,
     is_field,
     is_no_asset,
+    is_quote,
+    is_rate,
     key_of,
     rank_of,
     several_fields,
@@ -81,9 +83,16 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
     whole = {"open", "high", "low"} <= fields
     if closes and 2 * len(known) > len(names):
         return Table(frame, "one", origin)
-    doubtful = [name for name in known if is_no_asset(name) or whole]
+    pair = sum(map(is_quote, names)) > 1
+    doubtful = [
+        name
+        for name in known
+        if is_no_asset(name) or whole or (pair and is_quote(name)) or _is_no_price(frame, name)
+    ]
     if doubtful:
         lack = "none of its columns is a close" if not closes else "others may be assets"
+        if pair:
+            lack += "; of a bid and an ask, give the mid as the close"
         origin.fail(
             f"its columns {doubtful} are fields of bars, not assets, and {lack}; it has {names}: "
             "delete or rename them, or give columns date, symbol, close"
@@ -95,6 +104,17 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
             f"has {names}: delete or rename the others, or give columns date, symbol, close"
         )
     return Table(frame, "wide", origin)
+
+
+def _is_no_price(frame: pd.DataFrame, name: str) -> bool:
+    """Return whether a column is a change, a rate or a quote by its name, and no asset of the name.
+
+    An asset has a name in capitals, such as RF or BID, and prices that are mostly 1 or more.
+    """
+    if not is_rate(name) and not (is_quote(name) and len(frame.columns) > 2):
+        return False
+    values = pd.to_numeric(frame[name], errors="coerce").abs()
+    return not name.isupper() or bool(values.median() < 1)
 
 
 def _without_counters(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
