@@ -293,9 +293,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         """Start new episodes, none longer than ``max_episode_steps``."""
         simulator, last = self.simulator, None
         if t is None and self._grouped:
-            which = np.ones(self.num_envs, np.bool_) if lanes is None else lanes
-            goes_on = ~(which | simulator.terminated | simulator.truncated)
-            args = self._groups, which, goes_on, simulator.lanes.clock, self._generator
+            mask = np.ones(self.num_envs, np.bool_) if lanes is None else lanes
+            goes_on = ~(mask | simulator.terminated | simulator.truncated)
+            args = self._groups, mask, goes_on, simulator.lanes.clock, self._generator
             t, last = simulator.episodes.shared_starts(*args)
         simulator.reset(self._generator, lanes, t=t, weights=weights)
         if last is not None:

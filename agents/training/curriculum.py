@@ -115,8 +115,9 @@ def _scorer(network: nn.Module) -> nn.Module | None:
     if isinstance(network, DirectNetwork):
         return nn.Sequential(network.scorer, network.head)
     # a Dirichlet policy, which derives from it, makes concentrations
-    alike = type(network) is PerAssetActorCriticPolicy and network.bounded_scores
-    if alike and network.activation_fn is nn.Tanh:
+    if type(network) is not PerAssetActorCriticPolicy:
+        return None
+    if network.bounded_scores and network.activation_fn is nn.Tanh:
         return nn.Sequential(network.mlp_extractor.policy_net, network.action_net)
     return None
 
