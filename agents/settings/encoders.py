@@ -9,6 +9,20 @@ STREAMS: dict[str, dict[str, Any]] = {
     "tcn_gnn_lstm_small": {"bidirectional": False},
 }
 """Encoders that train in blocks of bars by default, and the options that they need for it."""
+ROWS = ("per_asset", "mlp", "residual_mlp", "branches", "factor")
+"""Encoders that lay out their bars in one row, and read a single one unless more are asked for."""
+
+
+def with_window(encoder: str, options: str, window: int) -> str:
+    """Return the options of an encoder that reads rows with all bars of the window, as JSON.
+
+    >>> with_window("mlp", "{}", 5)
+    '{"flatten": true}'
+    """
+    given = json.loads(options)
+    if encoder not in ROWS[1:] or window == 1 or "flatten" in given:
+        return options
+    return json.dumps(given | {"flatten": True})
 
 
 def with_history(encoder: str, options: str, observation: str, algo: str) -> str:

@@ -14,7 +14,14 @@ from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
 from agents.sb3.algorithms import torch_device
 from agents.sb3.classes import ALGORITHMS, ON_POLICY, is_on_policy, policy_class
 from agents.settings.data import DataOptions, json_object
-from agents.settings.encoders import history_before, policy_before, with_history, with_policy
+from agents.settings.encoders import (
+    ROWS,
+    history_before,
+    policy_before,
+    with_history,
+    with_policy,
+    with_window,
+)
 from agents.settings.market import MarketConfig
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
@@ -125,8 +132,8 @@ class TrainConfig(MarketConfig):
     """Weight of forecasts of the next bar (Gaussian likelihood) beside the loss of stage 3, while
     the encoder learns; default 0.05 in a curriculum, else 0."""
     window: int | None = None
-    """Bars in an observation, which the encoder sees; default 1 for per_asset, 60 for
-    others."""
+    """Bars in an observation, which the encoder sees; default 1 for per_asset, mlp, residual_mlp,
+    branches and factor, 60 for others."""
     observation: Literal["index", "window", "flat"] = "index"
     """Observation mode; index lets the network gather windows itself and keeps buffers small."""
     reward: str = "excess_log_return"
@@ -296,9 +303,11 @@ class TrainConfig(MarketConfig):
         timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)
         num_envs = self.num_envs or (256 if on_policy else 64)
+        window = self.window or (1 if self.encoder in ROWS else 60)
         encoder_options = with_history(
             self.encoder, self.encoder_options, self.observation, self.algo
         )
+        encoder_options = with_window(self.encoder, encoder_options, window)
         start_groups = self.start_groups
         if start_groups is None:
             windows = self.has_encoder and json.loads(encoder_options).get("history") != "stream"
@@ -318,7 +327,7 @@ class TrainConfig(MarketConfig):
             algo_options=of_algo,
             num_envs=num_envs,
             start_groups=start_groups,
-            window=self.window or (1 if self.encoder == "per_asset" else 60),
+            window=window,
             prediction_weight=self.prediction_weight
             if self.prediction_weight is not None
             else forecasts * PREDICTION_WEIGHT,

@@ -54,6 +54,17 @@ def test_older_runs_keep_windows_and_two_encoders() -> None:
     assert once.algo_kwargs == {"share_features_extractor": True} | before
 
 
+@pytest.mark.parametrize("encoder", ["mlp", "residual_mlp", "branches", "factor"])
+def test_encoders_of_rows_read_the_window_that_is_asked_for(encoder: str) -> None:
+    usual = TrainConfig(encoder=encoder).resolved()
+    assert usual.window == 1 and usual.encoder_kwargs == {}
+    asked = TrainConfig(encoder=encoder, window=5).resolved()
+    assert make_encoder(encoder, 3, 5, **asked.encoder_kwargs).bars == 5
+    assert asked.resolved() == asked
+    last = TrainConfig(encoder=encoder, window=5, encoder_options='{"flatten": false}').resolved()
+    assert last.encoder_kwargs == {"flatten": False}
+
+
 def test_older_runs_keep_means_outside_the_box_and_starts_of_each_lane() -> None:
     now = TrainConfig().resolved().to_json()
     del now["start_groups"]
