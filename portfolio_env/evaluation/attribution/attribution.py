@@ -38,7 +38,7 @@ MEASURES = ("growth", "sharpe")
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Attribution:
-    """Where the difference between an account and a reference comes from.
+    """Attribution of the difference between an account and a reference.
 
     Attributes:
         strategy: Name of the account.
@@ -98,12 +98,12 @@ def attribution(
     panel: PricePanel | None = None,
     seed: int = 0,
 ) -> Attribution:
-    """Return where the difference between two accounts comes from; nothing is decided anew.
+    """Return where the difference between two accounts comes from; no decision is made again.
 
     Args:
         names: Names of account and reference.
         result: Backtest of the account.
-        reference: That of the reference, over the same periods; neither was ruined.
+        reference: Backtest of the reference, over the same periods; neither was ruined.
         rest: Account whose other assets take the place of one that is left out, see
             ``kept_returns``: the reference, or equal weight where that is of outside prices.
         panel: Prices of the market, for the styles; None for none.

@@ -1,7 +1,7 @@
-"""What every asset contributed to an account, and the account without some of them.
+"""Contributions of every asset to an account, and the account without some of them.
 
 All follows from the record of a backtest: the money in every asset right after a trade and at the
-next bar. Nothing is decided anew.
+next bar. No decision is made again.
 """
 
 from __future__ import annotations

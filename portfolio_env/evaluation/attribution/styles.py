@@ -16,13 +16,13 @@ from portfolio_env.market.panel import PricePanel
 
 MARKET = "market"
 SIDE = 1 / 3  # share of the assets on each side of a style
-MONTHS = 12  # in a year; styles are formed anew once a month
+MONTHS = 12  # in a year; styles are formed again once a month
 LEAST_ASSETS = 3
 _LEAST_MONTHS = 3  # of the past, before a style is held
 
 
 class _Past(NamedTuple):
-    """What is known at a decision.
+    """Prices and volumes that are known at a decision.
 
     Attributes:
         close: (L + 1, N) closes up to the decision; NaN where there was none.
@@ -82,7 +82,7 @@ def style_returns(result: BacktestResult, panel: PricePanel) -> pd.DataFrame:
 
     ``market`` is the mean of the returns of all assets that can be traded, less those of cash. The
     others hold the third of the assets with the largest signal in equal weights, sell the third
-    with the smallest short, and choose anew once a month, by the past year or what there is of
+    with the smallest short, and choose again once a month, by the past year or what there is of
     it: volatility and beta (to the mean of all) of log returns, momentum from a year to a month
     ago (Jegadeesh & Titman 1993, Journal of Finance 48), the loss of the last month (reversal,
     Jegadeesh 1990, Journal of Finance 45), the money traded (volume). Long less short, as the

@@ -17,7 +17,7 @@ class Regression(NamedTuple):
     """Coefficients of a regression.
 
     Attributes:
-        alpha: What the regressors leave, per year.
+        alpha: Mean return that the regressors leave, per year.
         betas: One coefficient per regressor.
         r_squared: Share of the variance that they explain.
     """
