@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Where Python keeps no compiled modules, every worker and every process that a test starts compiles all of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The demo: its run folder, and further settings of train.py for it.
 DEMO_RUN ?= runs/demo
 DEMO_ARGS ?=
@@ -52,13 +55,13 @@ type: setup ## Check types
 	$(BIN)/mypy
 
 test: setup ## Run the quick tests and the docstrings' examples on all cores (a quarter of an hour on two)
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: setup ## Run the slow tests (kills, learning, whole evaluations) and more examples of every property
-	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 test-plain: setup ## Run the tests of the economics without the compiler
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(ECONOMICS)
+	NUMBA_DISABLE_JIT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(ECONOMICS)
 
 demo: setup ## Train on a planted edge and on real prices and evaluate, in 90 seconds after the installation
 	rm -rf $(DEMO_RUN)
