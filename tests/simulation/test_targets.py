@@ -259,6 +259,12 @@ def test_what_is_allowed_beside_a_halted_holding_beyond_its_bound_stays_to_the_l
             assert limits.project(asked, halted).tolist() == asked.tolist()
 
 
+def test_leverage_beside_a_halted_short_wins_over_the_bound_of_cash():
+    limits = PortfolioConstraints(long_only=False, max_cash=0.8)
+    found = limits.project([0.5, -0.5, 1.0, 0.0], [True, False, False])
+    assert found.tolist() == [1.0, -0.5, 0.5, 0.0]
+
+
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
 def test_one_weight_of_1e16_takes_all(at):
     asked = np.where(np.arange(4) == at, 1e16, 0.0)
