@@ -381,7 +381,7 @@ def _leave_rest_to_cash(w: Float, fixed: Bool, bounds: Any, total: float, upper:
         if not fixed[i - 1]:
             assets += w[i]
     if not upper and assets > 0 and total - assets < bounds.min_cash:
-        scale = max(0.0, total - min(bounds.min_cash, max(total, 0.0))) / assets
+        scale = max(0.0, total - bounds.min_cash) / assets
         for i in range(1, w.shape[0]):
             if not fixed[i - 1]:
                 w[i] *= scale
