@@ -6,7 +6,8 @@ FROM python:3.12-slim
 ARG TORCH=cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl
 
-RUN useradd --create-home agent
+# A folder that WORKDIR makes is of root, and runs are written into it.
+RUN useradd --create-home agent && install -d -o agent /home/agent/portfolio-env
 WORKDIR /home/agent/portfolio-env
 COPY --chown=agent . .
 RUN version="$(grep '^torch==' constraints.txt)" \

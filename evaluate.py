@@ -14,7 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
+try:
+    import tyro
+except ModuleNotFoundError:
+    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.files import file_of, read_settings, settings_of
 from agents.settings.market import MarketConfig, refuse_no_run

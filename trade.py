@@ -16,7 +16,11 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import tyro
+
+try:
+    import tyro
+except ModuleNotFoundError:
+    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+try:
+    import tyro
+except ModuleNotFoundError:
+    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.files import file_of, read_settings, settings_of
 from agents.tensors import SUFFIX

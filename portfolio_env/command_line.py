@@ -34,7 +34,7 @@ def read_arguments(kind: Any, **options: Any) -> Any:
 
     Args:
         kind: A dataclass of settings, or a union of such classes, one for each subcommand.
-        options: What else ``tyro.cli`` takes, e.g. ``args``, ``default``, ``description``.
+        options: The other arguments of ``tyro.cli``, e.g. ``args``, ``default``, ``description``.
     """
     import docstring_parser  # comes with tyro
     import tyro

@@ -1,10 +1,16 @@
-"""List, show, hand on, delete and convert runs."""
+"""List, show, pass on, delete and convert runs."""
 
 import sys
 from collections.abc import Sequence
 
-from agents.store.cli import Command
 from portfolio_env.command_line import exit_status, read_arguments
+
+try:
+    from agents.store.cli import Command
+except ModuleNotFoundError as error:
+    if error.name not in ("tyro", "rich", "torch"):
+        raise
+    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,9 @@ import importlib
 import itertools
 import json
 import re
+import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -193,6 +195,19 @@ def test_help_is_running_text_of_80_columns(command, monkeypatch, capsys):
         if place and words and INDENTED.match(after) and len(place[0]) > 5:
             same = place[0] == INDENTED.match(after)[0] and not text.endswith((".", ")"))
             assert not same or len(text) + len(words[0]) >= 76, (line, after)
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "trade.py"])
+def test_a_command_without_its_libraries_names_the_extra(script, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    with pytest.raises(SystemExit, match=r"needs the extra rl; pip install -e '\.\[rl\]'"):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def test_training_starts_without_the_compiler_of_torch():
+    """It takes seconds to import, before a mistyped option is told."""
+    code = "import sys, train; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)
