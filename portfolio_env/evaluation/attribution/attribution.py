@@ -75,7 +75,8 @@ class Attribution:
     joint: Mapping[str, Mapping[str, float]]
 
     def __repr__(self) -> str:
-        growth = 100 * self.without.at["growth", "all"]
+        whole: Any = self.without.at["growth", "all"]
+        growth = 100 * float(whole)
         return f"Attribution({self.strategy} less {self.reference}: {growth:+.1f} % a year)"
 
     def facts(self) -> dict[str, Any]:
@@ -127,7 +128,8 @@ def attribution(
     year, pair = own.periods_per_year, (result.excess_returns, reference.excess_returns)
     nothing = Interval(np.nan, np.nan, np.nan, np.nan)
     alpha = beta = nothing
-    styles, joint = None, {}
+    styles: pd.DataFrame | None = None
+    joint: dict[str, dict[str, float]] = {}
     enough = len(result.costs) >= LEAST_PERIODS and not any(map(is_constant, pair))
     if enough:
         fitted = regression(*pair, year)
@@ -144,8 +146,8 @@ def _without(
     n, year, cash = len(own.assets), own.periods_per_year, own.cash_returns
 
     def differences(kept: Any) -> pd.DataFrame:
-        both = (kept_returns(each, filler, kept) for each in (own, other))
-        return leads(*both, cash, year)
+        ours, theirs = (kept_returns(each, filler, kept) for each in (own, other))
+        return leads(ours, theirs, cash, year)
 
     whole = differences(np.ones((n, 1), np.bool_))
     one = ~np.eye(n, dtype=np.bool_)
@@ -157,19 +159,19 @@ def _without(
     among = differences(halves) if n > 1 else whole * np.nan
     rows = {}
     for measure in MEASURES:
-        each, row = single[measure], {"all": whole.at[0, measure]}
-        row |= {"low": each.min(), "high": each.max(), "asset": "", "pair": ""}
-        row["low_pair"] = np.nan
+        each = single[measure]
+        row: dict[str, Any] = {"all": whole.at[0, measure], "low": each.min(), "high": each.max()}
+        row |= {"asset": "", "pair": "", "low_pair": np.nan}
         row["halves"] = (among[measure].dropna() > KEPT * abs(row["all"])).mean()
         if each.notna().any():
-            first = int(each.idxmin())
+            first = int(str(each.idxmin()))
             row["asset"] = own.assets[first]
             if n >= PAIR_ASSETS:
                 kept = one & one[:, [first]]
                 second = differences(kept)[measure].drop(index=first)
                 row["low_pair"] = second.min()
                 if second.notna().any():
-                    row["pair"] = own.assets[int(second.idxmin())]
+                    row["pair"] = own.assets[int(str(second.idxmin()))]
         rows[measure] = row
     return single, pd.DataFrame.from_dict(rows, orient="index")
 
@@ -182,7 +184,7 @@ def _styles(
     level = own * float(deviation(other) / deviation(own))
     returns = returns.loc[:, returns.std() > 0]
     table = pd.DataFrame({"mean": year * returns.mean()})
-    joint = {}
+    joint: dict[str, dict[str, float]] = {}
     for measure, difference in (("growth", own - other), ("equal_risk", level - other)):
         prefix = "" if measure == "growth" else "equal_risk_"
         mean = year * difference.mean()
@@ -192,12 +194,12 @@ def _styles(
         rows = {}
         for place, style in enumerate(returns):
             alone = regression(difference, returns[style].to_numpy(), year).betas[0]
-            together = whole.betas[place]
+            together, of_style = whole.betas[place], float(table["mean"].iloc[place])
             rows[style] = {
                 f"{prefix}beta": alone.estimate,
                 f"{prefix}low": alone.low,
                 f"{prefix}high": alone.high,
-                f"{prefix}share": alone.estimate * table.at[style, "mean"] / mean,
+                f"{prefix}share": alone.estimate * of_style / mean,
                 f"{prefix}joint": together.estimate,
                 f"{prefix}joint_low": together.low,
                 f"{prefix}joint_high": together.high,

@@ -7,7 +7,7 @@ next bar. No decision is made again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -44,12 +44,12 @@ class Contributions:
     @property
     def unassigned(self) -> FloatArray:
         """Return (K,) returns that are of no asset."""
-        return np.sum(list(self.other.values()), axis=0)  # type: ignore[no-any-return]
+        return np.sum(list(self.other.values()), axis=0)
 
     @property
     def returns(self) -> FloatArray:
         """Return (K,) simple returns of the account."""
-        return self.earned.sum(axis=1) + self.unassigned  # type: ignore[no-any-return]
+        return self.earned.sum(axis=1) + self.unassigned
 
     def growth(self) -> pd.Series:
         """Return the yearly log growth by asset, cash and costs, which sums to the account's.
@@ -71,10 +71,10 @@ class Contributions:
             return self
         place = {name: number for number, name in enumerate(self.assets)}
         columns = [place.get(name, len(place)) for name in assets]
-        wider = (np.pad(each, ((0, 0), (0, 1)))[:, columns] for each in (self.weights, self.earned))
-        return Contributions(
-            tuple(assets), *wider, self.other, self.cash_returns, self.periods_per_year
+        weights, earned = (
+            np.pad(each, ((0, 0), (0, 1)))[:, columns] for each in (self.weights, self.earned)
         )
+        return replace(self, assets=tuple(assets), weights=weights, earned=earned)
 
 
 def contributions(result: BacktestResult) -> Contributions:
@@ -125,7 +125,7 @@ def kept_returns(
     earned = np.where(filled, rest.earned @ share, account.cash_returns[:, None])
     earned /= np.where(filled, held, 1.0)
     own = account.earned @ share + account.unassigned[:, None]
-    return own + (account.weights @ (1 - share)) * earned  # type: ignore[no-any-return]
+    return own + (account.weights @ (1 - share)) * earned
 
 
 def leads(own: FloatArray, reference: FloatArray, cash: FloatArray, year: float) -> pd.DataFrame:

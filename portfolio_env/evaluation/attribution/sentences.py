@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -27,7 +27,8 @@ def explanations(found: Attribution, measures: Sequence[Lead]) -> list[str]:
     """
     sentences: dict[str, None] = {}
     for measure in measures:
-        if not found.without.at[measure, "all"] > 0:
+        whole: Any = found.without.at[measure, "all"]
+        if not whole > 0:
             continue
         for sentence in (_asset(found, measure), _style(found, measure)):
             if sentence:
@@ -37,7 +38,8 @@ def explanations(found: Attribution, measures: Sequence[Lead]) -> list[str]:
 
 def halves_text(found: Attribution, measures: Sequence[Lead]) -> str:
     """Return in how many random halves of the assets a lead is left, in a few words."""
-    shares = [float(found.without.at[measure, "halves"]) for measure in measures]
+    column: Any = found.without["halves"]
+    shares = [float(column[measure]) for measure in measures]
     told = [f"{100 * share:.0f} %" for share in dict.fromkeys(shares)]
     kinds = " and in ".join(f"{text}" for text in told)
     named = " (growth, Sharpe ratio)" if len(told) > 1 else ""
@@ -46,7 +48,7 @@ def halves_text(found: Attribution, measures: Sequence[Lead]) -> str:
 
 
 def _asset(found: Attribution, measure: Lead) -> str:
-    row = found.without.loc[measure]
+    row: Any = found.without.loc[measure]
     if len(found.assets) - 2 < LEAST_ASSETS:
         return ""
     whole = float(row["all"])

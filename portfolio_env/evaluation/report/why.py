@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from portfolio_env.evaluation.attribution.attribution import EXPLAINED, HALVES, Attribution
@@ -58,7 +60,8 @@ def _without_texts(found: Attribution) -> pd.DataFrame:
     rows = {}
     forms = {"growth": (100, "{:+.1f}", "growth %"), "sharpe": (1, "{:+.2f}", "Sharpe")}
     for measure, (scale, form, title) in forms.items():
-        row, text = found.without.loc[measure], number_text(form)
+        row: Any = found.without.loc[measure]
+        text = number_text(form)
         left_out = f"without {row['asset']}" if row["asset"] else ""
         both = f"without {row['asset']} and {row['pair']}" if row["pair"] else ""
         rows[title] = {
