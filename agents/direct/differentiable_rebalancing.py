@@ -18,7 +18,6 @@ from torch.nn import functional as nnf
 
 from portfolio_env.simulation.rebalancing import CASH_ROUNDING, NO_TRADE, solve_trades
 
-
 _STEPS = 10  # of Newton's method with impact, of which seven were enough in every trial
 
 

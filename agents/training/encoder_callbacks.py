@@ -13,8 +13,8 @@ from torch.utils.hooks import RemovableHandle
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
 from agents.market_encoder import MarketEncoder
-from agents.memory import copied_to
 from agents.market_rows import market_encoders
+from agents.memory import copied_to
 from agents.sb3.curves import write_points
 from agents.training.callbacks import PeriodicCallback
 from agents.training.config import Range

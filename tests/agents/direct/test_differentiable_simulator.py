@@ -10,8 +10,8 @@ from helpers.cost_fixtures import FIXTURES, number, numbers
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from agents.direct.differentiable_projection import ConstrainedPortfolioLayer
 from agents.direct import differentiable_rebalancing
+from agents.direct.differentiable_projection import ConstrainedPortfolioLayer
 from agents.direct.differentiable_rebalancing import (
     Costs,
     remainder_factor,
@@ -276,6 +276,8 @@ def test_steps_in_a_row_have_exact_gradients(ragged, name):
         return tuple(parts)
 
     assert th.autograd.gradcheck(run, scores)
+
+
 @pytest.mark.usefixtures("both_ways")
 def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
     twin = DifferentiableSimulator(
@@ -298,6 +300,8 @@ def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
     step.log_growth.sum().backward()
     for gradient in (weights.grad, target.grad):
         assert gradient is not None and gradient.isfinite().all()
+
+
 @pytest.mark.usefixtures("both_ways")
 def test_costs_that_eat_everything_leave_nothing():
     d, a = th.tensor([[0.0, 1.0, 0.0]]), th.tensor([[0.0, 0.0, 1.0]], requires_grad=True)
