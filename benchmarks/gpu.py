@@ -57,7 +57,7 @@ ASSETS = 20
 
 
 class Bench:
-    """What all parts share.
+    """Device, market and clock that all parts share.
 
     Args:
         device: Where to run.
