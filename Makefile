@@ -29,7 +29,7 @@ EXAMPLES := torchrl skrl
 ALL_EXAMPLES := $(EXAMPLES) tianshou rllib sbx rl_zoo3 minari
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test test-slow test-plain demo bench learn verdicts fuzz kills mutants docs docs-serve \
+.PHONY: help setup format lint type test test-slow test-plain demo bench bench-gpu learn verdicts fuzz kills mutants docs docs-serve \
 	tutorials examples examples-all clean
 
 help: ## List the commands
@@ -73,6 +73,9 @@ demo: setup ## Train on a planted edge and on real prices and evaluate, in 90 se
 bench: setup ## Measure the speed tables of docs/speed.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/features.py
+
+bench-gpu: setup ## Measure training on a GPU
+	$(BIN)/python benchmarks/gpu.py
 
 learn: setup ## Measure what agents learn, on planted markets and on noise (about 15 minutes)
 	$(BIN)/python benchmarks/learning.py
