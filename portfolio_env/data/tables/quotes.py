@@ -1,4 +1,4 @@
-"""What the rows of a table say their assets are quoted in."""
+"""Currencies that the rows of a table name for their assets."""
 
 from __future__ import annotations
 
