@@ -96,6 +96,7 @@ def limited(
     if step is None:
         raise ArithmeticError("the start of a search must pass its own test")
     weights = _between(start, projected, step)
+    weights[1:][kept] = held[1:][kept]  # to the last bit
     missed = excess(np.array([wanted, projected])).max(axis=0) > TOLERANCE
     over = excess(weights)
     names = excess.names
@@ -196,7 +197,9 @@ def _farthest(start: Float, end: Float, over: Callable[[Float], Float]) -> float
     low, high = 0.0, 1.0
     for points in (_SCAN, *_FINER):
         shares = np.linspace(low, high, points)
-        passed = np.flatnonzero((over(_between(start, end, shares[:, None])) <= _ROUNDING).all(axis=-1))
+        passed = np.flatnonzero(
+            (over(_between(start, end, shares[:, None])) <= _ROUNDING).all(axis=-1)
+        )
         if not len(passed):
             return None if points == _SCAN else low
         last = int(passed[-1])
