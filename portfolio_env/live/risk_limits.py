@@ -102,7 +102,7 @@ class RiskLimits:
 
     @property
     def measures_returns(self) -> bool:
-        """Whether returns of the past are needed."""
+        """Return whether returns of the past are needed."""
         return self.max_var is not None or self.max_expected_shortfall is not None
 
     @property

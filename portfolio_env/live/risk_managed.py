@@ -26,7 +26,7 @@ Float = NDArray[np.float64]
 
 
 class Memory(NamedTuple):
-    """What is remembered between two decisions: that of the policy, and a stop per account."""
+    """Memory between two decisions: that of the policy, and a stop for each account."""
 
     policy: Any
     stops: tuple[DrawdownStop, ...]
@@ -92,8 +92,13 @@ class RiskManaged:
         self.last: list[Limited | None] = [None] * simulator.num_lanes
 
     @property
+    def needs_values(self) -> bool:
+        """Return whether decisions depend on the past values of the account."""
+        return self.limits.max_drawdown is not None
+
+    @property
     def left_out(self) -> Mapping[str, Mapping[str, str]]:
-        """What the policy says that it did not consider."""
+        """Assets by date that the policy says it did not consider."""
         return getattr(self.policy, "left_out", None) or {}
 
     def predict(

@@ -8,7 +8,15 @@ from baselines import make_baseline
 from portfolio_env import PortfolioEnv, PortfolioVectorEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
-from portfolio_env.live import DrawdownStop, RiskLimits, RiskManaged, limited, tail_risk
+from portfolio_env.live import (
+    DrawdownStop,
+    Predictor,
+    RiskLimits,
+    RiskManaged,
+    limited,
+    plan,
+    tail_risk,
+)
 
 CLOSE = 1e-9
 LABELS = ("a", "a", "a", "b", "b", "", "", "")
@@ -289,6 +297,18 @@ def test_lanes_and_scores_are_those_of_a_single_account():
     np.testing.assert_allclose(
         backtest(loose, env).held, backtest(Dice(logits=True), scored).held, atol=1e-9
     )
+
+
+def test_a_plan_keeps_the_limits_and_a_stop_needs_values():
+    market, limits = random_market(5, 60, N), RiskLimits(**TIGHT)
+    env = PortfolioEnv(**options_of(market))
+    held, t = np.full(N + 1, 1 / (N + 1)), market.n_bars - 1
+    predictor = Predictor(RiskManaged(Dice(), limits, env), env)
+    trades = plan(predictor.decide(held, t), predictor.simulator, 1000.0)
+    returns = market.close[1:] / market.close[:-1] - 1
+    assert max(plain_excess(trades.held, limits, returns[-40:]).values()) < CLOSE
+    with pytest.raises(ArgumentError, match="drawdown stop"):
+        Predictor(RiskManaged(Dice(), RiskLimits(max_drawdown=0.1), env), env)
 
 
 @pytest.mark.parametrize(
