@@ -4,12 +4,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
+# Where Python keeps no compiled modules, every worker and every process that a test starts compiles all of them.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The demo: its run folder, and further settings of train.py for it.
 DEMO_RUN ?= runs/demo
 DEMO_ARGS ?=
-# One step of an environment, which compiles and stores the machine code.
-WARM_UP := import portfolio_env as pe; env = pe.PortfolioEnv("synthetic"); env.reset(seed=0); \
-	env.step(env.action_space.sample())
+# A step of an environment and an order, which compile and store the machine code.
+WARM_UP := import portfolio_env as pe; from baselines import make_baseline as make; \
+	from portfolio_env.live import AccountOptions as Account, Predictor, orders_at; \
+	env = pe.PortfolioEnv("synthetic"); env.reset(seed=0); env.step(env.action_space.sample()); \
+	env = pe.PortfolioEnv("synthetic", action="weights"); \
+	orders_at(Predictor(make("equal_weight", env.market), env), Account(capital=10000))
 # Each worker takes a half and helps the other when done, so that most files stay with one worker.
 PYTEST_ARGS ?= -n auto --dist=worksteal
 MINUTES ?= 10
@@ -23,7 +29,7 @@ EXAMPLES := torchrl skrl
 ALL_EXAMPLES := $(EXAMPLES) tianshou rllib sbx rl_zoo3 minari
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test test-slow test-plain demo bench learn verdicts fuzz kills mutants docs docs-serve \
+.PHONY: help setup format lint type test test-slow test-plain demo bench bench-gpu learn verdicts fuzz kills mutants docs docs-serve \
 	tutorials examples examples-all clean
 
 help: ## List the commands
@@ -52,13 +58,13 @@ type: setup ## Check types
 	$(BIN)/mypy
 
 test: setup ## Run the quick tests and the docstrings' examples on all cores (a quarter of an hour on two)
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
 
 test-slow: setup ## Run the slow tests (kills, learning, whole evaluations) and more examples of every property
-	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=thorough $(PYTEST_ARGS)
 
 test-plain: setup ## Run the tests of the economics without the compiler
-	NUMBA_DISABLE_JIT=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(ECONOMICS)
+	NUMBA_DISABLE_JIT=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS) $(ECONOMICS)
 
 demo: setup ## Train on a planted edge and on real prices and evaluate, in 90 seconds after the installation
 	rm -rf $(DEMO_RUN)
@@ -67,6 +73,9 @@ demo: setup ## Train on a planted edge and on real prices and evaluate, in 90 se
 bench: setup ## Measure the speed tables of docs/speed.md
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/features.py
+
+bench-gpu: setup ## Measure training on a GPU
+	$(BIN)/python benchmarks/gpu.py
 
 learn: setup ## Measure what agents learn, on planted markets and on noise (about 15 minutes)
 	$(BIN)/python benchmarks/learning.py

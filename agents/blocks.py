@@ -1,14 +1,18 @@
-"""Blocks of a market's bars, each of which an encoder passes over once."""
+"""Blocks of a market's bars, each of which an encoder passes over once.
+
+All of it is NumPy: which bars to encode is settled before anything is asked of a GPU, which would
+have to finish its work to tell.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import numpy as np
+from numpy.typing import NDArray
 
-import torch as th
-from torch import Tensor
+Rows = NDArray[np.integer]
 
 
-def span_of(times: Tensor, block: int) -> int:
+def span_of(times: Rows, block: int) -> int:
     """Return the time that ``block`` bars take on average, at least 1.
 
     Args:
@@ -33,42 +37,42 @@ class Blocks:
 
     Attributes:
         of: (T,) number of each bar's block, from 0 on.
+        start: (T,) first row of the series of each bar's block.
         longest: Bars of the longest series.
     """
 
-    def __init__(self, times: Tensor, span: int, window: int) -> None:
-        number = times.div(span, rounding_mode="floor")
-        _, self.of, counts = th.unique_consecutive(number, return_inverse=True, return_counts=True)
-        ends = counts.cumsum(0)
-        self._first = (ends - counts - (window - 1)).clamp(min=0)
-        self._lengths = (ends - self._first).clamp(min=window)
+    def __init__(self, times: Rows, span: int, window: int) -> None:
+        number = times // span
+        _, self.of, counts = np.unique(number, return_inverse=True, return_counts=True)
+        ends = counts.cumsum()
+        self._first = (ends - counts - (window - 1)).clip(min=0)
+        self._lengths = (ends - self._first).clip(min=window)
+        self.start = self._first[self.of]
         self.longest = int(self._lengths.max()) if len(times) else window
         self._window = window
 
-    def series(self, blocks: Tensor, bars: int | None = None) -> Tensor:
-        """Return the rows (blocks, bars) of the series of some blocks.
+    def series(self, blocks: Rows) -> Rows:
+        """Return the rows (blocks, bars) of the series of some blocks, as long as the longest.
 
         Shorter series go on with later rows: a causal encoder computes nothing else for that.
 
         Args:
             blocks: (blocks,) numbers.
-            bars: Bars of each; default those of the longest.
         """
-        if bars is None:
-            bars = int(self._lengths[blocks].max())
-        rows = self._first[blocks][:, None] + th.arange(bars, device=blocks.device)
-        return rows.clamp(max=len(self.of) - 1)
+        bars = self._lengths[blocks].max()
+        rows: Rows = self._first[blocks][:, None] + np.arange(bars)
+        return rows.clip(max=len(self.of) - 1)
 
-    def place(self, t: Tensor) -> Tensor:
+    def place(self, t: Rows) -> Rows:
         """Return the places of bars among those of their series that have a whole window."""
-        return t - self._first[self.of[t]] - (self._window - 1)
+        return t - self.start[t] - (self._window - 1)
 
-    def parts(self, t: Tensor, size: int) -> Iterator[Tensor]:
+    def parts(self, t: Rows, size: int) -> list[Rows]:
         """Split increasing rows into parts of at most so many blocks each."""
-        _, counts = th.unique_consecutive(self.of[t], return_counts=True)
-        yield from th.split(t, [int(part.sum()) for part in th.split(counts, size)])
+        first = np.flatnonzero(np.diff(self.of[t], prepend=-1))  # of every block
+        return np.split(t, first[size::size])
 
-    def whole(self, t: Tensor) -> Tensor:
+    def whole(self, t: Rows) -> Rows:
         """Return all rows with a whole window of the blocks that hold some rows, increasing."""
-        rows = th.isin(self.of, self.of[t]).nonzero().flatten()
-        return rows[rows >= t.min().clamp(max=self._window - 1)]
+        rows = np.flatnonzero(np.isin(self.of, self.of[t]))
+        return rows[rows >= min(t.min(), self._window - 1)]

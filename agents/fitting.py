@@ -106,8 +106,8 @@ class Fit:
             th.manual_seed(self.options.seed + 1_000_003 * self.round)
             yield
 
-    def step(self, loss: Tensor) -> float:
-        """Take one gradient step; return the norm of the gradient before it was clipped."""
+    def step(self, loss: Tensor) -> Tensor:
+        """Take one gradient step; return the norm of the gradient before it was clipped, ()."""
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call] # torch
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.max_grad_norm)
@@ -119,7 +119,7 @@ class Fit:
                 update(self._average, weights, None)
             else:
                 self._average = [weight.clone() for weight in weights]
-        return float(norm)
+        return norm  # not a number: a GPU would be waited for
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -87,9 +87,10 @@ class NextReturns:
 
     def calibration(self, embeddings: MarketEncoder, rows: NDArray[np.int64]) -> Calibration:
         """Return the calibration of an encoder's forecasts, in evaluation mode, at some rows."""
-        t = th.as_tensor(rows, device=self.mask.device)
+        t = th.from_numpy(rows)
         with th.no_grad():
             mean, sigma = embeddings.forecast(t)
+        t = t.to(self.mask.device)
         mask = self.mask[t]
         error = (self.target[t] - mean)[mask]
         return Calibration(error.cpu().numpy(), sigma[mask].cpu().numpy())

@@ -13,12 +13,11 @@ from typing import Literal
 
 import numpy as np
 import torch as th
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from agents.blocks import Blocks, span_of
-from agents.memory import max_batch_size, memory_of, training_bytes
+from agents.blocks import Blocks, Rows, span_of
+from agents.memory import copied_to, max_batch_size, memory_of, training_bytes
 from agents.networks import Encoder
 from agents.networks.heads import PredictionHead
 from agents.networks.plugins import told_as_theirs
@@ -94,7 +93,7 @@ class MarketEncoder(nn.Module):
         self.checkpointed = checkpointed
         for name in ("features", "tradable", "codes", "times"):
             self.register_buffer(name, None, persistent=False)
-        self._divided: tuple[int, th.device, Blocks] | None = None
+        self._divided: tuple[Tensor, int, Blocks] | None = None
         self._cache = _Cache()
         self._sizes: tuple[int | None, int | None] | None = None
         self.cached = True
@@ -142,7 +141,7 @@ class MarketEncoder(nn.Module):
         self.features, self.codes = features, codes
         self.times = th.arange(len(features), device=features.device) if times is None else times
         if self.encoder.block and not int(self.encoder.span):
-            self.encoder.span.fill_(span_of(self.times, self.encoder.block))
+            self.encoder.span.fill_(span_of(self.times.cpu().numpy(), self.encoder.block))
         self._divided = None
         self._cache = _Cache()
         self._sizes = None
@@ -155,7 +154,8 @@ class MarketEncoder(nn.Module):
         """Return the vectors of bars.
 
         Args:
-            t: (batch,) rows of the market, each at least ``encoder.bars - 1``.
+            t: (batch,) rows of the market, each at least ``encoder.bars - 1``; best on the CPU, as
+                a GPU that holds them is waited for.
             assets: (batch, k) the assets wanted of each; None wants all N.
 
         Returns:
@@ -163,15 +163,17 @@ class MarketEncoder(nn.Module):
         """
         features, tradable = self._market()
         if not any(True for _ in self.encoder.parameters()) or is_traced(t):
-            return self._each(t, assets, features, tradable)
+            return self._each(t.to(features.device), assets, features, tradable)
+        # What to encode is settled in NumPy: sizes found on a GPU would be waited for, one by one.
+        bars = t.cpu().numpy()
         learning = th.is_grad_enabled() or self.encoder.training
         if self.frozen or (self.cached and not learning):
             whole = self._blocks().whole if self.encoder.block else None
-            rows = self._cache.rows(t, len(features), self._state(), self._encode_all, whole)
+            rows = self._cache.rows(bars, len(features), self._state(), self._encode_all, whole)
         else:
-            distinct, place = th.unique(t, return_inverse=True)
-            rows = self._encode_kept(distinct)[place]
-        return rows if assets is None else rows[_lanes(t), assets]
+            distinct, place = np.unique(bars, return_inverse=True)
+            rows = self._encode_kept(distinct)[copied_to(place, features.device)]
+        return rows if assets is None else rows[_lanes(assets), assets]
 
     def forecast(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and deviation (batch, N) of all assets' next returns, see ``forecast_of``."""
@@ -191,15 +193,14 @@ class MarketEncoder(nn.Module):
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
         return self._called(self.encoder, windows, tradable, codes)
 
-    def groups(self, t: NDArray[np.integer]) -> NDArray[np.integer]:
+    def groups(self, t: Rows) -> Rows:
         """Return the group of each bar: bars of one are encoded together, at the cost of one.
 
         A group is a block, or with windows a bar.
         """
         if not self.encoder.block:
             return t
-        of: NDArray[np.integer] = self._blocks().of.cpu().numpy()
-        return of[t]
+        return self._blocks().of[t]
 
     def _called(self, encode: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         called = self.encoder.brought_as
@@ -210,13 +211,16 @@ class MarketEncoder(nn.Module):
             return encode(*inputs)
 
     def _blocks(self) -> Blocks:
-        """Return the blocks of the market, whose span and device may differ since it was bound."""
+        """Return the blocks of the market, whose span may differ since it was bound."""
         self._market()
         assert self.times is not None
-        key = int(self.encoder.span), self.times.device
-        if self._divided is None or self._divided[:2] != key:
-            self._divided = *key, Blocks(self.times, key[0], self.encoder.bars)
-        return self._divided[2]
+        span, held = self.encoder.span, self._divided
+        # A version tells of a new value, which a GPU would have to be asked for.
+        version = 0 if span.is_inference() else span._version
+        if held is None or held[0] is not span or held[1] != version:
+            blocks = Blocks(self.times.cpu().numpy(), int(span), self.encoder.bars)
+            held = self._divided = span, version, blocks
+        return held[2]
 
     def _market(self) -> tuple[Tensor, Tensor]:
         if self.features is None or self.tradable is None:
@@ -232,8 +236,11 @@ class MarketEncoder(nn.Module):
         """
         if self.encoder.block:
             blocks = self._blocks()
-            series = blocks.series(blocks.of[t], blocks.longest)
-            rows = self._stream(series)[th.arange(len(t), device=t.device), blocks.place(t)]
+            start = th.as_tensor(blocks.start, device=t.device)[t]
+            series = start[:, None] + th.arange(blocks.longest, device=t.device)
+            place = t - start - (self.encoder.bars - 1)
+            rows = self._stream(series.clamp(max=len(features) - 1))
+            rows = rows[th.arange(len(t), device=t.device), place]
             return rows if assets is None else rows[_lanes(t), assets]
         bars, codes = self._bars(t), self.codes
         if assets is not None and not self.encoder.mixes_assets:
@@ -248,20 +255,23 @@ class MarketEncoder(nn.Module):
         """Return the rows (batch, bars) of the windows that end at t."""
         return t[:, None] + th.arange(1 - self.encoder.bars, 1, device=t.device)
 
-    def _encode_bars(self, t: Tensor) -> Tensor:
+    def _encode_bars(self, t: Rows) -> Tensor:
         """Return vectors (batch, N, channels) of distinct, increasing t."""
         features, tradable = self._market()
-        if len(t) and int(t[0]) < self.encoder.bars - 1:
+        if len(t) and t[0] < self.encoder.bars - 1:
             raise ArgumentError(
-                f"the encoder looks back {self.encoder.bars} bars, which row {int(t[0])} does not "
+                f"the encoder looks back {self.encoder.bars} bars, which row {t[0]} does not "
                 f"have; give the environment window={self.encoder.bars}"
             )
         if self.encoder.block and len(t):
             blocks = self._blocks()
-            own, place = th.unique_consecutive(blocks.of[t], return_inverse=True)
-            return self._stream(blocks.series(own))[place, blocks.place(t)]
+            own, place = np.unique(blocks.of[t], return_inverse=True)
+            arrays = (blocks.series(own), place, blocks.place(t))
+            series, place_, bar = (copied_to(array, features.device) for array in arrays)
+            return self._stream(series)[place_, bar]
         codes = None if self.codes is None else self.codes.expand(len(t), *self.codes.shape)
-        return self.encode(features[self._bars(t)], tradable[t], codes)
+        rows = copied_to(t, features.device)
+        return self.encode(features[self._bars(rows)], tradable[rows], codes)
 
     def _stream(self, series: Tensor) -> Tensor:
         """Return the vectors of all bars with a whole window of series (batch, bars) of rows."""
@@ -269,17 +279,19 @@ class MarketEncoder(nn.Module):
         codes = None if self.codes is None else self.codes.expand(len(series), *self.codes.shape)
         return self._called(self.encoder.stream, features[series], tradable[series], codes)
 
-    def _parts(self, t: Tensor, size: int) -> list[Tensor]:
+    def _parts(self, t: Rows, size: int) -> list[Rows]:
         """Split distinct, increasing rows into parts of at most so many windows or blocks."""
-        return list(self._blocks().parts(t, size) if self.encoder.block else th.split(t, size))
+        if self.encoder.block:
+            return self._blocks().parts(t, size)
+        return np.split(t, range(size, len(t), size))
 
-    def _encode_all(self, t: Tensor) -> Tensor:
+    def _encode_all(self, t: Rows) -> Tensor:
         """Return vectors (batch, N, channels) without gradients, encoded in chunks."""
         size = _BLOCKS if self.encoder.block else _CHUNK
         with th.no_grad():
             return th.cat([self._encode_bars(part) for part in self._parts(t, size)])
 
-    def _encode_kept(self, t: Tensor) -> Tensor:
+    def _encode_kept(self, t: Rows) -> Tensor:
         """Return vectors (batch, N, channels) with gradients, encoded in chunks.
 
         Beyond what memory holds, every chunk is computed again in the backward pass.
@@ -333,7 +345,7 @@ class _Numbers:
             return False
         if self.averaged:
             return th.allclose(self.numbers, other.numbers, rtol=1e-6, atol=1e-9)
-        return th.equal(self.numbers, other.numbers)
+        return th.equal(self.numbers, other.numbers)  # a GPU is waited for, once per step of lanes
 
 
 class _Cache:
@@ -349,11 +361,11 @@ class _Cache:
 
     def rows(
         self,
-        t: Tensor,
+        t: Rows,
         bars: int,
         state: object,
-        encode: Callable[[Tensor], Tensor],
-        whole: Callable[[Tensor], Tensor] | None = None,
+        encode: Callable[[Rows], Tensor],
+        whole: Callable[[Rows], Rows] | None = None,
     ) -> Tensor:
         """Return vectors (batch, N, channels); only those not stored yet are encoded.
 
@@ -366,22 +378,21 @@ class _Cache:
         """
         if state != self._state:
             self._state, self._used, self._ahead = state, 0, 0
-            self._slot = th.full((bars,), -1, device=t.device)
-            self._stored = th.empty(0, device=t.device)
-        missing = th.unique(t[self._slot[t] < 0])
+            self._slot, self._stored = np.full(bars, -1), th.empty(0)
+        missing = np.unique(t[self._slot[t] < 0])
         if len(missing) and whole is not None:
             self._store(whole(missing), encode)
         elif len(missing):
             ahead = min(self._ahead, _CHUNK // len(missing) - 1)
             self._ahead = 2 * self._ahead + 1
             if ahead > 0:
-                further = missing[:, None] + th.arange(ahead + 1, device=t.device)
-                near = th.unique(further.clamp(max=bars - 1))
+                further = missing[:, None] + np.arange(ahead + 1)
+                near = np.unique(further.clip(max=bars - 1))
                 missing = near[self._slot[near] < 0]
             self._store(missing, encode)
-        return self._stored[self._slot[t]]
+        return self._stored[copied_to(self._slot[t], self._stored.device)]
 
-    def _store(self, t: Tensor, encode: Callable[[Tensor], Tensor]) -> None:
+    def _store(self, t: Rows, encode: Callable[[Rows], Tensor]) -> None:
         fresh = encode(t)
         end = self._used + len(t)
         if end > len(self._stored):
@@ -390,7 +401,7 @@ class _Cache:
                 grown[: self._used] = self._stored[: self._used]
             self._stored = grown
         self._stored[self._used : end] = fresh
-        self._slot[t] = th.arange(self._used, end, device=t.device)
+        self._slot[t] = np.arange(self._used, end)
         self._used = end
 
 

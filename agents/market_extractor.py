@@ -57,7 +57,9 @@ class MarketExtractor(MarketRows, BaseFeaturesExtractor):
     def forward(self, observation: Observation) -> Tensor:
         """Return the features of a batch of observations, in the form that ``output`` names."""
         if self.reads_index and self.output != "assets" and isinstance(observation, Mapping):
-            given = {name: self._tensor(part) for name, part in observation.items()}
+            given = {
+                name: self._tensor(part).to(self._home.device) for name, part in observation.items()
+            }
             observation = _without_padding(given)
         channels, tradable, weights = self.parts(observation)
         if self.output == "pooled":

@@ -27,6 +27,8 @@ _SCALED = (
     "the observation's {0!r} should hold {1} alone: it was scaled on its way. Pass on observations "
     'as they are: VecNormalize(venv, norm_obs=False), or of a Dict norm_obs_keys=["weights"]'
 )
+ON_CPU = ("t", "market")
+"""Parts of an index observation that are read on the CPU, and best left there."""
 Observation = Tensor | NDArray[Any] | Mapping[str, Tensor] | Mapping[str, NDArray[Any]]
 
 
@@ -173,7 +175,7 @@ class MarketRows(nn.Module):
         """Return channels (batch, assets, C), tradable (batch, assets), weights with cash first."""
         if not isinstance(observation, Mapping):
             return self._flat_parts(self._tensor(observation).float())
-        given = {name: self._tensor(part) for name, part in observation.items()}
+        given = {name: self._tensor(part, name) for name, part in observation.items()}
         self._check(given)
         tradable, weights = given["tradable"].float(), given["weights"].float()
         if not self.reads_index:
@@ -188,12 +190,15 @@ class MarketRows(nn.Module):
         n = self.n_assets
         windows = numbers[:, : -2 * n - 1].reshape(len(numbers), -1, n, self.n_features)
         tradable, weights = numbers[:, -2 * n - 1 : -n - 1], numbers[:, -n - 1 :]
-        if not (is_traced(numbers) or (numbers.is_cuda and th.is_grad_enabled())):
+        if not (is_traced(numbers) or _is_learnt_from(numbers)):
             check_flags(tradable)
         return self._encode(windows, tradable), tradable, weights
 
-    def _tensor(self, part: Tensor | NDArray[Any]) -> Tensor:
-        return part if isinstance(part, Tensor) else th.as_tensor(part, device=self._home.device)
+    def _tensor(self, part: Tensor | NDArray[Any], name: str = "") -> Tensor:
+        if isinstance(part, Tensor):
+            return part
+        device = "cpu" if name in ON_CPU and self.reads_index else self._home.device
+        return th.as_tensor(part, device=device)
 
     def _check(self, observation: dict[str, Tensor]) -> None:
         """Reject observations that lack a part, were scaled, or belong to another market.
@@ -212,7 +217,7 @@ class MarketRows(nn.Module):
             check_parts(observation, "t", fingerprint=self.market is not None)
         if traced:
             return
-        learning = observation["weights"].is_cuda and th.is_grad_enabled()
+        learning = _is_learnt_from(observation["weights"])
         if self.reads_index and self.market is not None and not (learning and self._found is None):
             check_fingerprints(observation["market"], self.market.fingerprint, FIX)
         if not learning:
@@ -225,7 +230,7 @@ class MarketRows(nn.Module):
             return
         if self.market is None or float(numbers.flatten()[0]) != self.market.fingerprint:
             market = find_market(numbers)
-            shared = _shared_tensors(market, numbers.device)
+            shared = _shared_tensors(market, self._home.device)
             self.bind(*shared.tensors, market)
             self._found = shared
 
@@ -308,6 +313,11 @@ def market_of(env: Any) -> Market:
     simulator = base.simulator if hasattr(base, "simulator") else env.get_attr("simulator")[0]
     market: Market = simulator.market
     return market
+
+
+def _is_learnt_from(part: Tensor) -> bool:
+    """Return whether a GPU is to learn from an observation, which it has acted on before."""
+    return part.device.type == "cuda" and th.is_grad_enabled()
 
 
 def check_parts(observation: Mapping[str, Any], *parts: str, fingerprint: bool) -> None:

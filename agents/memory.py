@@ -1,11 +1,14 @@
-"""Memory of training an encoder, and the largest batch that fits a budget."""
+"""Memory of training an encoder, the largest batch that fits a budget, and copies to a device."""
 
 from __future__ import annotations
 
 import os
 from copy import deepcopy
+from typing import Any
 
+import numpy as np
 import torch as th
+from numpy.typing import NDArray
 from torch import Tensor
 
 from agents.networks import Encoder
@@ -84,6 +87,17 @@ def memory_of(device: th.device) -> int:
     if device.type == "cuda":
         return int(th.cuda.mem_get_info(device)[0])
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def copied_to(array: NDArray[Any], device: th.device | str) -> Tensor:
+    """Return an array as a tensor on a device, on the CPU in the same memory.
+
+    A GPU is not waited for: the copy joins its queue, which memory that may be paged out could not.
+    """
+    tensor = th.from_numpy(np.ascontiguousarray(array))
+    if th.device(device).type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def _encode(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | None) -> Tensor:

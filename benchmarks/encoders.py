@@ -24,8 +24,6 @@ cores of such a machine.
 
 **Replay**: SAC with a replay of a million transitions of 30 assets, filled by the environment.
 
-**GPU**: PPO with the full preset in 1,024 lanes, where there is one; `--device cpu` runs it small.
-
 With one thread, times are processor seconds, which other load disturbs least; else wall clock.
 """
 
@@ -33,13 +31,11 @@ import argparse
 import json
 import os
 import platform
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from time import perf_counter, process_time
 from typing import Any
 
@@ -73,7 +69,7 @@ LANES, MINIBATCH = 64, 512
 ENCODERS = ("lstm", SMALL, FULL, "gat")
 STEPS = 200_000  # of a training by train.py
 PLAIN_LANES, PLAIN_STEPS = 4, 16
-PARTS = ("defaults", "small", "epoch", "replay", "gpu")
+PARTS = ("defaults", "small", "epoch", "replay")
 KERAS_EPOCH = 4.3  # seconds for 1,007 windows
 GIB = 2**30
 
@@ -115,7 +111,7 @@ def by_default(encoder: str) -> Row:
     agent.learn(rollout)  # warms up
     whole = seconds(lambda: agent.learn(rollout)) / rollout
     options = config.encoder_kwargs | ({"history": "window"} if encoder != "gat" else {})
-    windows = replace(config, encoder_options=json.dumps(options))
+    windows = replace(config, encoder_options=json.dumps(options), start_groups=0)
     other = new_agent(windows, data, ranges)
     own = next(iter(agent.rollout_buffer.get(agent.batch_size)))
     by_bar = next(iter(_by_bar(agent).get(256)))
@@ -334,60 +330,6 @@ def replay(data: Market, size: int) -> Row:
     return row
 
 
-# Where there is a GPU
-
-
-def on_gpu(data: Market, device: str) -> Row:
-    """Return steps per second, utilisation and peak memory of PPO with the full preset."""
-    cuda = th.device(device).type == "cuda"
-    lanes, steps = (1024, 32) if cuda else (8, 8)
-    agent = ppo(data, lanes, steps, device=device, encoder=FULL)
-    if cuda:
-        th.cuda.reset_peak_memory_stats()
-    used: list[float] = []
-    with _sampled(used) if cuda else _nothing():
-        start = perf_counter()
-        agent.learn(lanes * steps)
-        if cuda:
-            th.cuda.synchronize()
-        passed = perf_counter() - start
-    row = {
-        "device": th.cuda.get_device_name() if cuda else device,
-        "lanes": lanes,
-        "steps_per_second": lanes * steps / passed,
-        "utilisation": mean(used) if used else None,
-        "peak_bytes": th.cuda.max_memory_allocated() if cuda else None,
-    }
-    print(f"full preset, {lanes:,} lanes: {row}", flush=True)
-    return row
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-@contextmanager
-def _sampled(into: list[float]) -> Iterator[None]:
-    """Within this context, sample the GPU's utilisation in percent five times a second."""
-    done = threading.Event()
-
-    def read() -> None:
-        while not done.wait(0.2):
-            try:
-                into.append(float(th.cuda.utilization()))
-            except (ModuleNotFoundError, RuntimeError):  # no nvidia-ml-py, or no driver for it
-                return
-
-    reader = threading.Thread(target=read)
-    reader.start()
-    try:
-        yield
-    finally:
-        done.set()
-        reader.join()
-
-
 def main() -> None:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -397,7 +339,6 @@ def main() -> None:
     parser.add_argument("--transitions", type=int, default=1_000_000)
     parser.add_argument("--parts", default=",".join(PARTS), help="some of them, with commas")
     parser.add_argument("--encoders", default=",".join(ENCODERS), help="of the defaults")
-    parser.add_argument("--device", help="of the last row; default: a GPU if there is one")
     arguments = parser.parse_args()
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     th.set_num_threads(arguments.threads)
@@ -421,12 +362,6 @@ def main() -> None:
         report["epoch of streams"] = epoch(data, 1, arguments.rounds, batch=64, **STREAM)
     if "replay" in parts:
         report["replay"] = replay(market(30), arguments.transitions)
-    device = arguments.device or ("cuda" if th.cuda.is_available() else None)
-    if "gpu" not in parts:
-        device = None
-    elif device is None:
-        print("full preset, 1,024 lanes: there is no GPU here; --device cpu runs it small")
-    report["gpu"] = None if device is None else on_gpu(data, device)
     with replacing(arguments.out) as beside:
         beside.write_text(json.dumps(report, indent=2) + "\n")
 

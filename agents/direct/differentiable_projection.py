@@ -193,10 +193,13 @@ class ConstrainedPortfolioLayer(nn.Module):
         return Target(a, fixed, free)
 
 
-# Bounds do not change: ``torch.compile`` may take them as they are, and the graph stays whole.
-@th.compiler.assume_constant_result  # type: ignore[untyped-decorator]  # torch leaves it untyped
 def _bounds(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
     return Bounds(*constraints.bounds(n_assets)[0].tolist())
+
+
+# Bounds do not change: ``torch.compile`` may take them as they are, and the graph stays whole.
+# ``torch.compiler.assume_constant_result`` sets the same, but imports the compiler (2 s) for it.
+_bounds._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def share_rest(d: Tensor, a: Tensor, fixed: Tensor, borrows: bool) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch as th
 from torch import Tensor
 
 from agents.direct.differentiable_projection import ConstrainedPortfolioLayer, share_rest
-from agents.direct.differentiable_rebalancing import Costs, all_cash, trade
+from agents.direct.differentiable_rebalancing import Costs, all_cash, some, trade
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.dynamics import LOG_FLOOR
 from portfolio_env.simulation.projection import SUM_ROUNDING
@@ -178,7 +178,7 @@ class DifferentiableSimulator:
         floor = LOG_FLOOR * rules["initial_value"]
         shown = (value.detach() * ratio).clamp_min(floor) / value.detach().clamp_min(floor)
         gone = new <= 0
-        if bool(gone.any()):
+        if some(gone):
             drifted = drifted.where(~gone[:, None], all_cash(drifted))
         return Step(shown.log(), drifted, done.held, done.mu, done.turnover, new)
 

@@ -16,6 +16,7 @@ from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.losses import sharpe_loss
 from agents.market_rows import asset_rows
+from agents.memory import copied_to
 from portfolio_env import PortfolioEnv
 from portfolio_env.checks import check_choice, check_integer, check_number, checked
 from portfolio_env.errors import ArgumentError
@@ -213,7 +214,7 @@ class DirectTrainer:
             "train/loss": float(loss.detach()),
             "train/growth": float(rollout.growth.detach().mean()) * self._year,
             "train/turnover": float(rollout.turnover.detach().mean()),
-            "train/gradient_norm": norm,
+            "train/gradient_norm": float(norm),
             "train/learning_rate": rate,
         }
         if nll is not None:
@@ -294,13 +295,12 @@ class DirectTrainer:
         simulator, device = self.simulator, self.agent.device
         simulator.reset(lambda _: rng)
         steps = simulator.episodes.length or 1
-        t = th.tensor(simulator.t, device=device)
-        assets = th.tensor(simulator.assets, device=device)
+        rows = simulator.t[:, None] + np.arange(steps)
+        bars, assets = copied_to(rows, device), copied_to(simulator.assets.copy(), device)
         sampled = None if simulator.episodes.universe is None else assets
-        bars = t[:, None] + th.arange(steps, device=device)
-        channels = self._encode(bars, assets, sampled)
+        channels = self._encode(rows, sampled)
         tradable = self._tradable[bars[:, :, None], assets[:, None, :]]
-        weights = th.tensor(self._start_weights(rng), dtype=th.float32, device=device)
+        weights = copied_to(self._start_weights(rng).astype(np.float32), device)
         value, lived = None, []
         for k in range(steps):
             actions = self.agent.network(asset_rows(channels[:, k], tradable[:, k], weights))
@@ -311,11 +311,11 @@ class DirectTrainer:
         growth, turnover, held = (th.stack(part, 1) for part in zip(*lived, strict=True))
         return Rollout(growth, turnover, held, channels, bars, assets)
 
-    def _encode(self, bars: Tensor, assets: Tensor, sampled: Tensor | None) -> Tensor:
+    def _encode(self, rows: NDArray[np.integer], assets: Tensor | None) -> Tensor:
         """Return encodings (lanes, steps, N, channels), each distinct bar encoded once."""
-        lanes, steps = bars.shape
-        wanted = None if sampled is None else assets.repeat_interleave(steps, 0)
-        channels: Tensor = self.agent.network.extractor.embeddings(bars.flatten(), wanted)
+        lanes, steps = rows.shape
+        wanted = None if assets is None else assets.repeat_interleave(steps, 0)
+        channels: Tensor = self.embeddings(th.from_numpy(rows.ravel()), wanted)
         return channels.view(lanes, steps, *channels.shape[1:])
 
     def _start_weights(self, rng: np.random.Generator) -> NDArray[np.float64]:

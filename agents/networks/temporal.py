@@ -39,8 +39,12 @@ class CausalConv(nn.Conv1d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; zeros stand for the bars before the first."""
-        weight = self.weight.permute(2, 1, 0).contiguous()
-        out: Tensor = _ShiftedProducts.apply(x, weight, self.bias, self.dilation[0])  # type: ignore[no-untyped-call] # torch
+        weight, bias, kind = self.weight.permute(2, 1, 0).contiguous(), self.bias, x.device.type
+        if th.is_autocast_enabled(kind):  # which does not reach into the backward pass below
+            lower = th.get_autocast_dtype(kind)
+            assert bias is not None
+            x, weight, bias = x.to(lower), weight.to(lower), bias.to(lower)
+        out: Tensor = _ShiftedProducts.apply(x, weight, bias, self.dilation[0])  # type: ignore[no-untyped-call] # torch
         return out
 
 

@@ -11,6 +11,8 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, DictRolloutBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
+from agents.market_rows import ON_CPU
+from agents.memory import copied_to
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_fingerprints, fingerprints_in
@@ -184,7 +186,14 @@ class IndexReplayBuffer(ReplayBuffer):
         self, obs: dict[str, npt.NDArray[Any]], env: VecNormalize | None
     ) -> dict[str, th.Tensor]:
         normalised: Any = self._normalize_obs(obs, env)
-        return {key: self.to_torch(value) for key, value in normalised.items()}
+        return {
+            key: copied_to(value, "cpu" if key in ON_CPU else self.device)
+            for key, value in normalised.items()
+        }
+
+    def to_torch(self, array: npt.NDArray[Any], copy: bool = True) -> th.Tensor:
+        """Return an array that was made for one sample, without waiting for a GPU."""
+        return copied_to(array, self.device)
 
 
 def buffer_state(buffer: ReplayBuffer) -> dict[str, Any]:
@@ -308,3 +317,18 @@ class GroupedRolloutBuffer(DictRolloutBuffer):
                 cuts = ends[np.abs(ends[:, None] - cuts).argmin(0)]
         for part in np.split(order, cuts):
             yield self._get_samples(part)
+
+    def _get_samples(  # type: ignore[override]  # as SB3's own buffer of dictionaries
+        self, batch_inds: npt.NDArray[np.int_], env: VecNormalize | None = None
+    ) -> DictRolloutBufferSamples:
+        samples = super()._get_samples(batch_inds, env)
+        on_cpu = {
+            name: copied_to(column[batch_inds], "cpu")
+            for name, column in self.observations.items()
+            if name in ON_CPU
+        }
+        return samples._replace(observations=samples.observations | on_cpu)
+
+    def to_torch(self, array: npt.NDArray[Any], copy: bool = True) -> th.Tensor:
+        """Return an array that was made for one minibatch, without waiting for a GPU."""
+        return copied_to(array, self.device)

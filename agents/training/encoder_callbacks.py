@@ -14,6 +14,7 @@ from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
 from agents.market_encoder import MarketEncoder
 from agents.market_rows import market_encoders
+from agents.memory import copied_to
 from agents.sb3.curves import write_points
 from agents.training.callbacks import PeriodicCallback
 from agents.training.config import Range
@@ -92,8 +93,9 @@ class PredictionLoss(BaseCallback):
         if embeddings.encoder.block:  # bars of one block cost as much as one of them
             groups = embeddings.groups(rows)
             rows = rows[groups == self.rng.choice(groups)]
-        t = th.as_tensor(self.rng.choice(rows, self.batch), device=self.model.device)
-        nll = self.returns.nll(*embeddings.forecast(t), t)
+        t = self.rng.choice(rows, self.batch)
+        forecast = embeddings.forecast(th.from_numpy(t))
+        nll = self.returns.nll(*forecast, copied_to(t, self.model.device))
         (self.weight * nll).backward()  # type: ignore[no-untyped-call] # torch
         self.logger.record_mean("train/prediction_nll", float(nll.detach()))
 

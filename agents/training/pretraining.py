@@ -16,6 +16,7 @@ from torch import Tensor
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.market_encoder import MarketEncoder, market_tensors
+from agents.memory import copied_to
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -100,14 +101,16 @@ class Pretrainer:
             for start in range(0, len(order), options.batch):
                 loss = self._nll(order[start : start + options.batch])
                 fit.step(loss)
-                losses.append(float(loss.detach()))
+                losses.append(loss.detach())
         self.embeddings.eval()
         with fit.averaged(), th.no_grad():
             nll = float(self._nll(self.validation))
             calibration = self.returns.calibration(self.embeddings, self.validation)
             fit.judge(nll)
         fit.end_round()
-        numbers |= {"train/nll": float(np.mean(losses)), "validation/nll": nll}
+        each = th.stack(losses).cpu().numpy()  # a GPU is waited for once, not at every step
+        mean = float(each.mean(dtype=np.float64))
+        numbers |= {"train/nll": mean, "validation/nll": nll}
         return numbers | calibration.numbers()
 
     def restore_best(self) -> None:
@@ -124,5 +127,5 @@ class Pretrainer:
         return self.train[np.argsort(rank[place], kind="stable")]
 
     def _nll(self, rows: NDArray[np.int64]) -> Tensor:
-        t = th.as_tensor(rows, device=self.device)
-        return self.returns.nll(*self.embeddings.forecast(t), t)
+        forecast = self.embeddings.forecast(th.from_numpy(rows))
+        return self.returns.nll(*forecast, copied_to(rows, self.device))

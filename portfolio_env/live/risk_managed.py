@@ -50,7 +50,7 @@ class RiskManaged:
             ``action``.
 
     Attributes:
-        last: What was decided for each account at the last bar; None for one that has ended.
+        last: Decision for each account at the last bar; None for one that has ended.
 
     Raises:
         ArgumentError: If the environment takes logits or may trade less than is asked for, or its

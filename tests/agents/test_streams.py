@@ -68,7 +68,7 @@ def rows(market: Market) -> Tensor:
 def starts(embeddings: MarketEncoder, t: Tensor) -> Tensor:
     """Which rows are the first of a block."""
     of = embeddings._blocks().of
-    return of[t] != of[t - 1]
+    return th.from_numpy(of[t.numpy()] != of[t.numpy() - 1])
 
 
 def one_by_one(embeddings: MarketEncoder, t: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def one_by_one(embeddings: MarketEncoder, t: Tensor) -> Tensor:
     features, tradable = embeddings._market()
     of, found = embeddings._blocks().of, []
     for row in t.tolist():
-        first = max(0, int((of == of[row]).nonzero()[0]) - (WINDOW - 1))
+        first = max(0, int(np.flatnonzero(of == of[row])[0]) - (WINDOW - 1))
         own = slice(first, row + 1)
         found.append(embeddings.encoder.stream(features[None, own], tradable[None, own])[0, -1])
     return th.stack(found)
@@ -146,17 +146,18 @@ def test_a_part_of_a_market_has_the_embeddings_of_the_whole(market: Market) -> N
 
 
 def test_blocks_hold_the_bars_that_they_should() -> None:
-    times = th.tensor([3, 4, 9, 10, 11, 12, 25, 39, 40, 41])
+    times = np.array([3, 4, 9, 10, 11, 12, 25, 39, 40, 41])
     blocks = Blocks(times, 10, 2)
     assert blocks.of.tolist() == [0, 0, 0, 1, 1, 1, 2, 3, 4, 4]
-    assert blocks.series(th.tensor([0, 1])).tolist() == [[0, 1, 2, 3], [2, 3, 4, 5]]
-    assert blocks.series(th.tensor([4])).tolist() == [[7, 8, 9]]
-    assert blocks.place(th.tensor([1, 2, 3, 5, 9])).tolist() == [0, 1, 0, 2, 1]
-    assert [part.tolist() for part in blocks.parts(th.tensor([1, 3, 5, 7, 9]), 2)] == [
+    assert blocks.series(np.array([0, 1])).tolist() == [[0, 1, 2, 3], [2, 3, 4, 5]]
+    assert blocks.series(np.array([4])).tolist() == [[7, 8, 9]]
+    assert blocks.start.tolist() == [0, 0, 0, 2, 2, 2, 5, 6, 7, 7]
+    assert blocks.place(np.array([1, 2, 3, 5, 9])).tolist() == [0, 1, 0, 2, 1]
+    assert [part.tolist() for part in blocks.parts(np.array([1, 3, 5, 7, 9]), 2)] == [
         [1, 3, 5],
         [7, 9],
     ]
-    assert blocks.whole(th.tensor([2, 8])).tolist() == [1, 2, 8, 9]
+    assert blocks.whole(np.array([2, 8])).tolist() == [1, 2, 8, 9]
     assert span_of(times, 20) == 20 * 38 // 9 and span_of(times[:1], 20) == 20
 
 
@@ -165,7 +166,7 @@ def test_a_block_is_passed_over_once(market: Market) -> None:
     encoder: Any = embeddings.encoder
     seen: list[int] = []
     encoder.first.register_forward_hook(lambda module, given, out: seen.append(given[0].shape[1]))
-    series = len(embeddings._blocks().of.unique()) * market.n_assets
+    series = len(np.unique(embeddings._blocks().of)) * market.n_assets
     embeddings._sizes = None, None
     embeddings(t)
     assert 0 < sum(seen) <= series

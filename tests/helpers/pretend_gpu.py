@@ -2,7 +2,7 @@
 
 Code that mixes devices fails only on machines that have two. Here tensors of the second device are
 wrappers around tensors of the first: an operation runs on what they hold, once all its inputs are
-on one device, and every copy between the two is counted.
+on one device, every copy between the two is counted, and so is what the CPU would wait for.
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ CUDA = th.device("cuda", 0)
 aten = th.ops.aten
 _COPIES = (aten.copy_.default, aten._to_copy.default)
 _INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
+_ASKING = (  # operations whose result, or its size, the CPU must know
+    aten._local_scalar_dense.default,
+    aten.equal.default,
+    aten.masked_select.default,
+    aten.nonzero.default,
+    aten.repeat_interleave.Tensor,
+    aten._unique2.default,
+    aten.unique_consecutive.default,
+    aten.unique_dim.default,
+)
 
 
 class OnGpu(Tensor):
@@ -62,11 +72,13 @@ class PretendGpu(TorchDispatchMode):
 
     Attributes:
         uploads: numbers in each copy from the first device to the second.
+        waits: operations that would wait until the second has done all that was asked of it.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.uploads: list[int] = []
+        self.waits: list[str] = []
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -84,10 +96,18 @@ class PretendGpu(TorchDispatchMode):
             source = args[1] if func is aten.copy_.default else args[0]
             if wrapped and not isinstance(source, OnGpu):
                 self.uploads.append(source.numel())
+            queued = kwargs.get("non_blocking", len(args) > 2 and args[2])
+            if wrapped != isinstance(source, OnGpu) and not queued:
+                self.waits.append(str(func))
         elif func in _INDEXED and isinstance(args[0], OnGpu):
             pass  # PyTorch takes indices from the CPU
         elif there and here:
             raise RuntimeError(f"{func}: tensors on cuda and on the CPU")
+        masks = func in _INDEXED and any(
+            index is not None and index.dtype == th.bool for index in args[1]
+        )
+        if there and (func in _ASKING or masks):
+            self.waits.append(str(func))
         owners = {id(tensor.held): tensor for tensor in there}
         out = func(*tree_map(_held, args), **tree_map(_held, kwargs))
 
@@ -129,6 +149,7 @@ def pretend_gpu() -> Iterator[PretendGpu]:
         patch.setattr(th.cuda, "memory_allocated", lambda device: 0)
         patch.setattr(th.cuda, "max_memory_allocated", lambda device: 2**20)
         patch.setattr(th.cuda, "reset_peak_memory_stats", lambda device: None)
+        patch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
         patch.setattr(nn.Module, "_apply", move)
         th._C._set_only_lift_cpu_tensors(True)  # then th.tensor() copies by an operation
         try:

@@ -10,11 +10,18 @@ from helpers.cost_fixtures import FIXTURES, number, numbers
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from agents.direct import differentiable_rebalancing
 from agents.direct.differentiable_projection import ConstrainedPortfolioLayer
-from agents.direct.differentiable_rebalancing import Costs, remainder_factor, trade
+from agents.direct.differentiable_rebalancing import (
+    Costs,
+    remainder_factor,
+    solve_on_device,
+    trade,
+)
 from agents.direct.differentiable_simulator import DifferentiableSimulator
 from portfolio_env import ArgumentError, PortfolioConstraints, PortfolioVectorEnv, load_market
 from portfolio_env.simulation import dynamics
+from portfolio_env.simulation.rebalancing import solve_trades
 from portfolio_env.simulation.simulator import Simulator
 
 LANES = 6
@@ -26,6 +33,15 @@ DATED = {"1990-01-01": 0.05, "2010-02-01": -0.03, "2010-06-01": 0.9}
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     th.set_num_threads(1)
+
+
+@pytest.fixture(params=["cpu", "gpu"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A step that looks at its numbers where that saves work, and one that never does."""
+    if request.param == "gpu":
+        monkeypatch.setattr(differentiable_rebalancing, "_is_queued", lambda part: True)
+    way: str = request.param
+    return way
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +126,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_value_paths_equal_those_of_the_environment(ragged, name):
+BRANCHING = ("haircut", "turnover, impact", "turnover, large fee", "shorts and debt", "universe")
+WAYS = [("cpu", name) for name in OPTIONS] + [("gpu", name) for name in BRANCHING]
+
+
+@pytest.mark.parametrize(("both_ways", "name"), WAYS, indirect=["both_ways"])
+def test_value_paths_equal_those_of_the_environment(ragged, both_ways, name):
     options = {"action": "weights", "window": 1, "costs": COSTS, "initial": "equal_weight"}
     options |= OPTIONS[name]
     env = PortfolioVectorEnv(LANES, ragged, autoreset_mode="Disabled", **options)
     twin = DifferentiableSimulator.of(env.simulator, dtype=th.float64)
-    steps = options.get("episode_length", 380)
+    steps = options.get("episode_length", 380 if both_ways == "cpu" else 150)
     ours, theirs = follow(env, twin, steps, seed=1)
     initial = env.simulator.initial_value
     for a, b, tolerance in zip(ours, theirs, [1e-10] * 4 + [1e-9 * initial], strict=True):
@@ -146,6 +166,7 @@ def test_float32_stays_close_to_the_environment(ragged):
         np.testing.assert_allclose(step.log_growth.numpy(), wanted, atol=1e-6)
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("case", FIXTURES["remainder_factor"], ids=lambda case: case["id"])
 def test_remainder_factor_is_exact(case):
     d, a = (th.tensor(numbers(case[name]))[None] for name in ("w_drifted", "w_target"))
@@ -164,6 +185,38 @@ def portfolios(seed: int, lanes: int = 4, n: int = 5) -> list[th.Tensor]:
     return [th.tensor(rng.dirichlet(np.ones(n + 1), lanes), requires_grad=True) for _ in range(2)]
 
 
+@given(
+    seed=st.integers(0, 2**16),
+    rate=st.sampled_from([1e-3, 0.02, 0.3, 0.9]),
+    levered=st.booleans(),
+    impact=st.sampled_from([None, 1e-3, 0.2]),
+    fee=st.sampled_from([None, 1e-2]),
+)
+@examples(25)
+def test_both_solvers_find_the_same_remainder(seed, rate, levered, impact, fee):
+    rng = np.random.default_rng(seed)
+    n = int(rng.integers(1, 9))
+    d, a = (rng.dirichlet(np.full(n + 1, 0.5), 50) for _ in range(2))
+    if levered:
+        for weights in (d, a):
+            weights[:, 1:] *= rng.choice([-1.5, 1.0, 2.0], (50, n))
+            weights[:, 0] = 1 - weights[:, 1:].sum(1)
+    a[:5] = d[:5]
+    fixed = rng.random((50, n)) < 0.3
+    free = np.ones(50) if levered else 1 - (d[:, 1:] * fixed).sum(1)
+    buy, sell = rng.uniform(0, rate, (2, 50, n))
+    push = None if impact is None else rng.uniform(0, impact, (50, n))
+    due = None if fee is None else rng.uniform(0, fee, 50)
+    expected = solve_trades(
+        *(d, a, fixed, free, buy, sell),
+        np.zeros((1, 0)) if push is None else push,
+        np.zeros(1) if due is None else due,
+    )
+    costs = Costs(*(None if part is None else th.tensor(part) for part in (buy, sell, push, due)))
+    found = solve_on_device(*map(th.tensor, (d, a, fixed, free)), costs)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-14)
+
+
 @given(seed=st.integers(0, 2**16), rate=st.floats(0, 0.2))
 @examples(25)
 def test_the_remainder_factor_has_exact_gradients(seed, rate):
@@ -173,6 +226,7 @@ def test_the_remainder_factor_has_exact_gradients(seed, rate):
     assert th.autograd.gradcheck(lambda d, a: remainder_factor(d, a, rate, rate / 2), (d, a))
 
 
+@pytest.mark.usefixtures("both_ways")
 @pytest.mark.parametrize("limit", [np.inf, 0.4])
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_trade_has_exact_gradients(frozen, limit):
@@ -224,6 +278,7 @@ def test_steps_in_a_row_have_exact_gradients(ragged, name):
     assert th.autograd.gradcheck(run, scores)
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
     twin = DifferentiableSimulator(
         before=th.ones(1, 2),
@@ -247,6 +302,7 @@ def test_a_step_is_finite_where_all_is_lost_or_nothing_can_be_traded():
         assert gradient is not None and gradient.isfinite().all()
 
 
+@pytest.mark.usefixtures("both_ways")
 def test_costs_that_eat_everything_leave_nothing():
     d, a = th.tensor([[0.0, 1.0, 0.0]]), th.tensor([[0.0, 0.0, 1.0]], requires_grad=True)
     costs = Costs(th.zeros(1, 2), th.full((1, 2), 0.9999), fee=th.tensor([0.5]))

@@ -128,3 +128,15 @@ def test_there_is_always_somebody_to_look_at() -> None:
     assert keys([1, 0, 1], [1, 1, 0]) == [True, False, False]
     assert keys([0, 0, 1], [1, 1, 0]) == [True, True, False]  # the third is hidden all the same
     assert keys([0, 1, 1], [0, 0, 0]) == [True, True, True]
+
+
+def test_convolutions_train_under_autocast() -> None:
+    conv, x = CausalConv(4, 3, 3, 2), th.randn(9, 5, 4, requires_grad=True)
+    expected = th.autograd.grad(conv(x).square().sum(), [x, *conv.parameters()])
+    with th.autocast("cpu", th.bfloat16):
+        out = conv(x)
+    assert out.dtype == th.bfloat16
+    found = th.autograd.grad(out.float().square().sum(), [x, *conv.parameters()])
+    for own, other in zip(found, expected, strict=True):
+        assert own.dtype == th.float32
+        th.testing.assert_close(own, other, rtol=0.05, atol=0.05 * float(other.abs().max()))
