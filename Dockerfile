@@ -6,7 +6,8 @@ FROM python:3.12-slim
 ARG TORCH=cpu
 ARG TORCH_INDEX=https://download.pytorch.org/whl
 
-RUN useradd --create-home agent
+# A folder that WORKDIR makes is of root, and runs are written into it.
+RUN useradd --create-home agent && install -d -o agent /home/agent/portfolio-env
 WORKDIR /home/agent/portfolio-env
 COPY --chown=agent . .
 RUN version="$(grep '^torch==' constraints.txt)" \
@@ -14,6 +15,9 @@ RUN version="$(grep '^torch==' constraints.txt)" \
     && pip install --no-cache-dir -c constraints.txt -e '.[rl,contrib,data,yahoo,baselines,evaluation]'
 USER agent
 # Machine code is compiled once, here.
-RUN python -c 'import portfolio_env as pe; env = pe.PortfolioEnv("synthetic"); env.reset(seed=0); \
-    env.step(env.action_space.sample())'
+RUN python -c 'import portfolio_env as pe; from baselines import make_baseline as make; \
+    from portfolio_env.live import AccountOptions as Account, Predictor, orders_at; \
+    env = pe.PortfolioEnv("synthetic"); env.reset(seed=0); env.step(env.action_space.sample()); \
+    env = pe.PortfolioEnv("synthetic", action="weights"); \
+    orders_at(Predictor(make("equal_weight", env.market), env), Account(capital=10000))'
 CMD ["python", "examples/demo.py"]

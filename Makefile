@@ -10,9 +10,12 @@ unexport PYTHONDONTWRITEBYTECODE
 # The demo: its run folder, and further settings of train.py for it.
 DEMO_RUN ?= runs/demo
 DEMO_ARGS ?=
-# One step of an environment, which compiles and stores the machine code.
-WARM_UP := import portfolio_env as pe; env = pe.PortfolioEnv("synthetic"); env.reset(seed=0); \
-	env.step(env.action_space.sample())
+# A step of an environment and an order, which compile and store the machine code.
+WARM_UP := import portfolio_env as pe; from baselines import make_baseline as make; \
+	from portfolio_env.live import AccountOptions as Account, Predictor, orders_at; \
+	env = pe.PortfolioEnv("synthetic"); env.reset(seed=0); env.step(env.action_space.sample()); \
+	env = pe.PortfolioEnv("synthetic", action="weights"); \
+	orders_at(Predictor(make("equal_weight", env.market), env), Account(capital=10000))
 # Each worker takes a half and helps the other when done, so that most files stay with one worker.
 PYTEST_ARGS ?= -n auto --dist=worksteal
 MINUTES ?= 10

@@ -1,12 +1,10 @@
-"""Evaluate a trained agent against baselines, out of sample and in the same environment.
+"""Evaluate a trained agent against baselines, in the same environment.
 
-RUN is the folder of a run or of a walk forward. In a walk forward every fold is evaluated on its
-own test, with baselines fitted again to its training range, and the tests are joined to one
-account for each strategy.
+RUN is the folder of a run or of a walk forward, whose folds are then joined.
 
 python evaluate.py RUN --baselines all
 
-python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,10,25
+python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,25
 """
 
 import sys
@@ -16,12 +14,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
+try:
+    import tyro
+except ModuleNotFoundError:
+    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.files import file_of, read_settings, settings_of
 from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env import evaluation
-from portfolio_env.command_line import exit_status, find_own_modules
+from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.evaluation import Comparison, Strategy
 
 
@@ -141,7 +142,7 @@ def main() -> int:
     def work() -> None:
         file = file_of(sys.argv[1:])
         default = tyro.MISSING_NONPROP if file is None else _defaults(file)
-        evaluate(tyro.cli(EvaluateConfig, description=__doc__, default=default))
+        evaluate(read_arguments(EvaluateConfig, description=__doc__, default=default))
 
     return exit_status(work, stopped="stopped; what was written before is whole")
 

@@ -2,12 +2,11 @@
 
 python trade.py RUN today --capital 10000
 
-python trade.py RUN today --data data/binance/1d --update --holdings h.csv --lots lots.csv
+python trade.py RUN today --data data/binance/1d --update --holdings h.csv
 
 python trade.py --baseline hrp --data prices.csv --capital 10000
 
-It asks nobody for anything: orders are printed and written, not sent. The exit status is 3 where an
-alert fires.
+Orders are printed and written, not sent. An alert makes the exit status 3.
 """
 
 import sys
@@ -17,10 +16,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import tyro
+
+try:
+    import tyro
+except ModuleNotFoundError:
+    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.market import MarketConfig, refuse_no_run
-from portfolio_env.command_line import exit_status, find_own_modules
+from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live import AccountOptions, AlertBounds, Today, today
 from portfolio_env.market.timeline import as_timestamp
@@ -109,7 +112,7 @@ def main() -> int:
     find_own_modules()
 
     def work() -> int:
-        found = trade(tyro.cli(TradeConfig, description=__doc__))
+        found = trade(read_arguments(TradeConfig, description=__doc__))
         return ALERT if found.alerts else 0
 
     return exit_status(work, stopped="stopped; nothing was sent")

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
-import tyro
+try:
+    import tyro
+except ModuleNotFoundError:
+    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.files import file_of, read_settings, settings_of
 from agents.tensors import SUFFIX
@@ -16,14 +19,14 @@ from agents.training.run_folder import read_config
 from agents.training.run_records import CARD
 from agents.training.train import resume, train
 from agents.training.walk_forward_training import FILE, continue_walk_forward, walk_forward
-from portfolio_env.command_line import exit_status, find_own_modules
+from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
 from portfolio_env.files.atomic import read_json
 
 
 @dataclass(frozen=True)
 class Command:
-    """Train a portfolio agent; everything it needs to be repeated goes into one run folder."""
+    """Train an agent; a run folder takes the models and all that repeats them."""
 
     config: Annotated[TrainConfig, tyro.conf.arg(name="")]
     file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
@@ -108,7 +111,7 @@ def main() -> int:
     def work() -> None:
         file = file_of(sys.argv[1:])
         default = tyro.MISSING_NONPROP if file is None else Command(_defaults(file))
-        command = tyro.cli(Command, default=default)
+        command = read_arguments(Command, default=default)
         logging.basicConfig(format="%(message)s")
         for name in ("agents", "portfolio_env.features"):
             logging.getLogger(name).setLevel(logging.INFO)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from agents.market_rows import MarketRows, Observation
 from agents.networks import AssetHead, RowMlp, masked_mean
-from agents.networks.heads import orthogonal
+from agents.networks.heads import bounded_scores, orthogonal
 from portfolio_env.checks import check_number
 
 LOG_STD_INIT = -0.5  # noise of logits in [-1, 1]: wide, or learning takes far longer
@@ -63,6 +63,21 @@ class ActorCriticRows(nn.Module):
     def forward_critic(self, rows: Tensor) -> Tensor:
         """Return the critic's vector (batch, latent_dim_vf), the mean over the tradable assets."""
         return masked_mean(self.value_net(rows), rows[..., -1])
+
+
+def action_means(scores: Tensor) -> Tensor:
+    """Return the means of logits for scores (batch, 1 + assets), in the middle of [-1, 1].
+
+    Their weights are those of ``bounded_scores``, the actions of ``DirectAgent``; the shift leaves
+    as much room for noise above the largest as below the smallest. Scores as they are would leave
+    the box that the environment clips to, by 42 to 72 % of them after stage 2 of a curriculum, and
+    change what was learned.
+
+    >>> action_means(th.tensor([[3.0, 2.5, 2.0]])).tolist()
+    [[0.5, 0.0, -0.5]]
+    """
+    logits = bounded_scores(scores)
+    return logits - (1.0 + logits.amin(1, keepdim=True)) / 2
 
 
 def noise_parameter(log_std_init: float) -> nn.Parameter:
@@ -133,7 +148,7 @@ class PerAssetActorCritic(nn.Module):
         else:
             latent = self.mlp_extractor.forward_actor(rows)
             latent_value = self.mlp_extractor.forward_critic(self.critic_rows(observation))
-        mean: Tensor = self.action_net(latent)
+        mean = action_means(self.action_net(latent))
         log_std = noise_of(self.log_std, mean.shape[1] - 1).expand_as(mean)
         value: Tensor = self.value_net(latent_value)
         return mean, log_std, value.squeeze(-1)

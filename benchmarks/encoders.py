@@ -115,7 +115,7 @@ def by_default(encoder: str) -> Row:
     agent.learn(rollout)  # warms up
     whole = seconds(lambda: agent.learn(rollout)) / rollout
     options = config.encoder_kwargs | ({"history": "window"} if encoder != "gat" else {})
-    windows = replace(config, encoder_options=json.dumps(options))
+    windows = replace(config, encoder_options=json.dumps(options), start_groups=0)
     other = new_agent(windows, data, ranges)
     own = next(iter(agent.rollout_buffer.get(agent.batch_size)))
     by_bar = next(iter(_by_bar(agent).get(256)))

@@ -21,7 +21,6 @@ import ast
 import gc
 import importlib
 import inspect
-import io
 import json
 import os
 import re
@@ -41,11 +40,11 @@ from typing import Any, NamedTuple
 os.environ["NUMBA_DISABLE_JIT"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+from _pytest.main import pytest_runtestloop as run_tests
 from cosmic_ray.commands import init
-from cosmic_ray.mutating import mutate_code, use_mutation
+from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator
 from cosmic_ray.work_db import use_db
-from cosmic_ray.work_item import MutationSpec
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = tomllib.loads((ROOT / "benchmarks" / "mutants.toml").read_text())
@@ -69,7 +68,7 @@ class Mutant(NamedTuple):
 
     key: str
     line: int
-    mutation: MutationSpec
+    code: str  # of the whole module
 
 
 def mutants(module: str, tree: Path) -> Iterator[Mutant]:
@@ -91,7 +90,7 @@ def mutants(module: str, tree: Path) -> Iterator[Mutant]:
         seen[key] += 1
         if seen[key] > 1:
             key += f" ({seen[key]})"
-        yield Mutant(key, line, mutation)
+        yield Mutant(key, line, changed or code)
 
 
 def difference(before: str, after: str) -> str:
@@ -151,48 +150,69 @@ def changed_in_place(module: str, tree: Path) -> bool:
     return changes > 0
 
 
-def passed(tests: list[str], limit: float, module: str | None = None) -> bool:
-    """Return whether tests pass, in a fork of this process: only a changed module needs loading."""
+def passed(session: pytest.Session, limit: float, module: str | None = None) -> bool:
+    """Return whether tests pass, in a fork of this process: they were loaded and collected once."""
+    sys.stdout.flush()
     child = os.fork()
     if child == 0:
-        out = os.open("pytest.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(out, 1)
-        os.dup2(out, 2)
         # Ends an endless loop; in processor time, which a busy machine does not affect.
         signal.setitimer(signal.ITIMER_PROF, limit)
         code = 1
         try:
             if module and not changed_in_place(module, Path.cwd()):
-                os.execv(sys.executable, [sys.executable, "-m", "pytest", *PYTEST, *tests])
-            code = pytest.main([*PYTEST, *tests])
+                log = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(log, 1)
+                os.dup2(log, 2)
+                arguments = [*PYTEST, *SETTINGS["tests"][module]]
+                os.execv(sys.executable, [sys.executable, "-m", "pytest", *arguments])
+            run_tests(session)
+            code = int(session.testsfailed > 0)
         finally:
             sys.stdout.flush()
-            os._exit(int(code))
+            os._exit(code)
     return os.waitpid(child, 0)[1] == 0
 
 
-def judged(
-    module: str, tree: Path, known: dict[str, str], until: float
-) -> Iterator[tuple[Mutant, str]]:
-    """Return every mutant with the verdict of the tests, run or known."""
-    tests = SETTINGS["tests"][module]
-    with redirect_stdout(io.StringIO()):
-        pytest.main([*PYTEST, "--collect-only", *tests])  # loads them for all forks
-    gc.freeze()  # which look for garbage several times
-    started = time.monotonic()
-    if not passed(tests, 600):
-        log = Path("pytest.log").read_text()
-        raise SystemExit(f"{module}: the tests fail without a mutant:\n{log[-3000:]}")
-    limit = 10 + 3 * (time.monotonic() - started)
-    for mutant in mutants(module, tree):
-        if mutant.key in known:
-            yield mutant, known[mutant.key]
-        elif time.monotonic() > until:
-            yield mutant, "not run"
-        else:
-            operator = get_operator(mutant.mutation.operator_name)()
-            with use_mutation(Path(module), operator, mutant.mutation.occurrence):
-                yield mutant, "survived" if passed(tests, limit, module) else "killed"
+class Trials:
+    """Pytest plugin that runs the tests of a module once for each of its mutants."""
+
+    def __init__(
+        self, module: str, memory: dict[str, list[str]], until: float, fresh: bool
+    ) -> None:
+        self.module, self.memory, self.until = module, memory, until
+        self.killed, self.count = set(memory.get(module, [])), Counter[str]()
+        self.excused = SETTINGS["explained"].get(module, {})
+        self.known = {} if fresh else dict.fromkeys(self.excused, "explained")
+        self.known |= dict.fromkeys(self.killed, "killed")
+        self.sound = False  # whether the tests pass without a mutant
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        """Try every mutant in the place of running the tests."""
+        gc.freeze()  # forks look for garbage several times
+        started = time.monotonic()
+        self.sound = passed(session, 600)
+        limit = 10 + 3 * (time.monotonic() - started)
+        for mutant in mutants(self.module, Path.cwd()) if self.sound else ():
+            outcome = self.known.get(mutant.key)
+            if outcome is None and time.monotonic() > self.until:
+                outcome = "not run"
+            elif outcome is None:
+                Path(self.module).write_text(mutant.code)
+                outcome = "survived" if passed(session, limit, self.module) else "killed"
+            self.note(mutant, outcome)
+        return True
+
+    def note(self, mutant: Mutant, outcome: str) -> None:
+        """Count a verdict, run or known; print a survivor, remember what was killed."""
+        if outcome == "survived" and mutant.key in self.excused:
+            outcome = "explained"
+        self.count[outcome] += 1
+        if outcome == "survived":
+            print(f"  line {mutant.line}: {mutant.key}", file=sys.__stdout__, flush=True)
+        elif outcome == "killed":
+            self.killed.add(mutant.key)
+        self.memory[self.module] = sorted(self.killed)
+        MEMORY.write_text(json.dumps(self.memory, indent=1))
 
 
 def copied_checkout() -> Path:
@@ -225,20 +245,14 @@ def main() -> None:
         importlib.import_module(library)
     try:
         for module in modules:
-            killed, count = set(memory.get(module, [])), Counter()
-            excused = SETTINGS["explained"].get(module, {})
-            known = {} if options.fresh else dict.fromkeys(excused, "explained")
-            known |= dict.fromkeys(killed, "killed")
-            for mutant, outcome in judged(module, tree, known, until):
-                if outcome == "survived" and mutant.key in excused:
-                    outcome = "explained"
-                count[outcome] += 1
-                if outcome == "killed":
-                    killed.add(mutant.key)
-                elif outcome == "survived":
-                    print(f"  line {mutant.line}: {mutant.key}", flush=True)
-                memory[module] = sorted(killed)
-                MEMORY.write_text(json.dumps(memory, indent=1))
+            trials, before = Trials(module, memory, until, options.fresh), Path(module).read_text()
+            with Path("pytest.log").open("w") as log, redirect_stdout(log):
+                pytest.main([*PYTEST, "--capture=no", *SETTINGS["tests"][module]], [trials])
+            Path(module).write_text(before)
+            if not trials.sound:
+                text = Path("pytest.log").read_text()[-3000:]
+                raise SystemExit(f"{module}: the tests fail without a mutant:\n{text}")
+            count = trials.count
             print(
                 f"{module}: {count['killed']} of {count.total()} mutants killed, "
                 f"{count['survived']} survived, {count['explained']} more explained, "

@@ -28,6 +28,7 @@ _ELSEWHERE = {  # keywords of one environment that the other lacks
     "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
     "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",
     "stagger": "lanes are of PortfolioVectorEnv.",
+    "start_groups": "lanes are of PortfolioVectorEnv.",
 }
 
 

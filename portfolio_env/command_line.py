@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from typing import Any, get_args, get_type_hints
 
 from portfolio_env.errors import PortfolioError
 from portfolio_env.files.safe_names import printable
@@ -22,6 +24,40 @@ def find_own_modules() -> None:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
+
+
+def read_arguments(kind: Any, **options: Any) -> Any:
+    """Return the settings of a command line, read by ``tyro``.
+
+    Its ``--help`` shows the docstrings of fields as running text: ``tyro`` itself keeps the line
+    breaks of those that are indented, as they are below a field.
+
+    Args:
+        kind: A dataclass of settings, or a union of such classes, one for each subcommand.
+        options: The other arguments of ``tyro.cli``, e.g. ``args``, ``default``, ``description``.
+    """
+    import docstring_parser  # comes with tyro
+    import tyro
+
+    for settings in _settings_classes(kind):
+        for parent in filter(is_dataclass, reversed(settings.__mro__)):
+            own = {field.name: field for field in fields(settings)}
+            for told in docstring_parser.parse_from_object(parent).params:
+                if told.arg_name in own and told.description:
+                    text = " ".join(told.description.replace("``", "").split())
+                    own[told.arg_name].metadata = {"help": text}  # type: ignore[assignment]
+    return tyro.cli(kind, **options)
+
+
+def _settings_classes(hint: Any) -> Iterator[Any]:
+    """Return the dataclasses in a type: itself, those of a union, those of its fields."""
+    if isinstance(hint, type) and is_dataclass(hint):
+        yield hint
+        hints = tuple(get_type_hints(hint).values())
+    else:
+        hints = get_args(hint)
+    for inner in hints:
+        yield from _settings_classes(inner)
 
 
 def exit_status(work: Callable[[], int | None], *, stopped: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from threading import Timer
 from typing import Any, TypeVar, cast
 
@@ -20,7 +19,7 @@ from portfolio_env.code_cache import CodeCache
 PLAIN = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]  # numba sets it while it loads
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-PATIENCE = 1.0  # seconds of compiling before a line says so
+PATIENCE = 2.0  # seconds of compiling before a line says so
 _logger = logging.getLogger(__name__)
 _Scope: Any = ir.Scope  # numba says nothing about its types
 
@@ -48,7 +47,7 @@ def _compiled(function: Function, **options: Any) -> Function:
     compile_it = compiled._compiler.compile
 
     def compile_and_say_so(*signature: Any) -> Any:
-        with _announced(), _cheap_copies():
+        with _announced(function.__name__), _cheap_copies():
             return compile_it(*signature)
 
     compiled._compiler.compile = compile_and_say_so
@@ -56,9 +55,9 @@ def _compiled(function: Function, **options: Any) -> Function:
 
 
 @contextmanager
-def _announced() -> Iterator[None]:
+def _announced(name: str) -> Iterator[None]:
     """Log a line, once for a process, if compiling takes longer than a moment."""
-    timer = Timer(PATIENCE, _say_once)
+    timer = Timer(PATIENCE, _say_once, [name])
     timer.daemon = True
     timer.start()
     try:
@@ -67,10 +66,14 @@ def _announced() -> Iterator[None]:
         timer.cancel()
 
 
-@cache
-def _say_once() -> None:
+_said: list[str] = []
+
+
+def _say_once(name: str) -> None:
     """Log a warning that is seen without any set-up of logs: compilation is not a hang."""
-    _logger.warning("compiling machine code; this takes about 20 seconds, once for an installation")
+    if not _said:
+        _logger.warning("compiling %s to machine code, once for an installation (up to 20 s)", name)
+    _said.append(name)
 
 
 @contextmanager

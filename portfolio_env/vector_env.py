@@ -84,6 +84,9 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         stagger: Cut the episodes that a reset of all lanes starts, so that lanes do not go on to
             end together: lane i of B after (i + 1) / B of its steps, rounded up. Episodes that
             follow, and those of a ``reset_mask``, are whole. Nothing else that is drawn changes.
+        start_groups: Number of groups of neighbouring lanes that start at the same drawn bar, 1 to
+            B; None draws a start for every lane. Networks that encode each bar once then see fewer
+            distinct bars. A lane that ends before its group, ruined, rejoins it.
         **options: See ``PortfolioEnv``.
 
     Attributes:
@@ -114,6 +117,7 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         autoreset_mode: AutoresetMode | str = AutoresetMode.NEXT_STEP,
         max_episode_steps: int | None = None,
         stagger: bool = False,
+        start_groups: int | None = None,
         **options: Unpack[EnvOptions],
     ) -> None:
         """Build a simulator with ``num_envs`` lanes."""
@@ -133,6 +137,10 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._time_limit = _time_limit(max_episode_steps)
         self._stagger = checked("stagger", stagger, bool)
+        count = num_envs if start_groups is None else start_groups
+        check_integer("start_groups", count, 1, num_envs)
+        self._groups = np.arange(num_envs) * count // num_envs  # of each lane
+        self._grouped = count < num_envs and self.simulator.episodes.random_start
         self._generators: list[np.random.Generator | None] = [None] * num_envs
         self._ended = np.zeros(num_envs, np.bool_)
         self._started = False
@@ -197,8 +205,8 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
         self._seed(seed, mask)
         self._restart(mask, t=t, weights=weights)
         if self._stagger and mask is None:
-            clock, share = self.simulator.lanes.clock, np.arange(1, self.num_envs + 1)
-            clock[1] = clock[0] - (clock[0] - clock[1]) * share // self.num_envs  # rounds up
+            clock, count = self.simulator.lanes.clock, self._groups[-1] + 1
+            clock[1] = clock[0] - (clock[0] - clock[1]) * (self._groups + 1) // count  # rounds up
         self._ended[mask] = False
         self._started = True
         infos = _info_arrays(self.simulator.ledger, mask)
@@ -283,7 +291,15 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
 
     def _restart(self, lanes: Bool | None, *, t: Any = None, weights: Any = None) -> None:
         """Start new episodes, none longer than ``max_episode_steps``."""
-        self.simulator.reset(self._generator, lanes, t=t, weights=weights)
+        simulator, last = self.simulator, None
+        if t is None and self._grouped:
+            mask = np.ones(self.num_envs, np.bool_) if lanes is None else lanes
+            goes_on = ~(mask | simulator.terminated | simulator.truncated)
+            args = self._groups, mask, goes_on, simulator.lanes.clock, self._generator
+            t, last = simulator.episodes.shared_starts(*args)
+        simulator.reset(self._generator, lanes, t=t, weights=weights)
+        if last is not None:
+            simulator.lanes.clock[1] = np.minimum(simulator.lanes.clock[1], last)
         if self._time_limit is not None:
             which = slice(None) if lanes is None else lanes
             now, last = self.simulator.lanes.clock[:, which]

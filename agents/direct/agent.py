@@ -21,6 +21,7 @@ from agents.direct.training import DirectTrainer
 from agents.market_encoder import market_tensors
 from agents.market_rows import MarketRows, check_parts
 from agents.networks import AssetHead, RowMlp, encoder_class
+from agents.networks.heads import bounded_scores
 from agents.networks.plugins import Maker
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
@@ -76,15 +77,10 @@ class DirectNetwork(nn.Module):
         self._readers: dict[tuple[int, ...], MarketRows] = {}
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Return actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketRows``).
-
-        A softmax does not see a common shift, so the largest is put at 1; what lies more than 2
-        below is cut there, as the environment would.
-        """
+        """Return actions (batch, 1 + assets) in [-1, 1] from rows (see ``MarketRows``)."""
         if not self.sees_holdings:
             rows = th.cat([rows[..., :-2], th.zeros_like(rows[..., :1]), rows[..., -1:]], -1)
-        scores: Tensor = self.head(self.scorer(rows))
-        return (1.0 + scores - scores.amax(1, keepdim=True)).clamp_min(-1.0)
+        return bounded_scores(self.head(self.scorer(rows)))
 
     def act(self, observation: Tensor | dict[str, Tensor], n_assets: int | None) -> Tensor:
         """Return actions for observations of any mode; flat ones need the number of assets."""

@@ -52,6 +52,18 @@ class AssetHead(nn.Module):
         return th.cat([cash, self.asset(rows).squeeze(-1)], dim=1)
 
 
+def bounded_scores(scores: Tensor) -> Tensor:
+    """Return the logits in [-1, 1] of scores (batch, 1 + assets), the largest at 1.
+
+    A softmax does not see a common shift. What lies more than 2 below the largest score is cut
+    there, as an environment cuts it that clips logits to [-1, 1].
+
+    >>> bounded_scores(th.tensor([[3.0, 2.5, -7.0]])).tolist()
+    [[1.0, 0.5, -1.0]]
+    """
+    return (1.0 + scores - scores.amax(1, keepdim=True)).clamp_min(-1.0)
+
+
 class PooledCritic(nn.Module):
     """Action value: each row is joined with its own action, and the pooled rows give one number.
 

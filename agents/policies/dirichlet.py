@@ -115,7 +115,7 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
         scale: float = 5.0,
         **kwargs: Any,
     ) -> None:
-        refuse(kwargs, "log_std_init", "squash_output")
+        refuse(kwargs, "log_std_init", "squash_output", "bounded_scores")
         if not isinstance(action_space, spaces.Box) or action_space.low.min() < 0:
             raise ArgumentError(
                 f"a Dirichlet policy names long-only weights, the actions are {action_space}; "
@@ -148,6 +148,7 @@ class PerAssetDirichletPolicy(PerAssetActorCriticPolicy):
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         options = super()._get_constructor_parameters()
-        del options["log_std_init"], options["squash_output"]
+        for name in ("log_std_init", "squash_output", "bounded_scores"):
+            del options[name]
         own = ("concentration_init", "floor", "scale")
         return options | {name: getattr(self, name) for name in own}

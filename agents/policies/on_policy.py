@@ -9,7 +9,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from agents.actor_critic import ActorCriticRows, noise_of, noise_parameter
+from agents.actor_critic import ActorCriticRows, action_means, noise_of, noise_parameter
 from agents.networks import AssetHead
 from agents.networks.heads import orthogonal
 from agents.policies.common import LOG_STD_INIT, SCORER, MarketExtractor, PerAssetModel, refuse
@@ -32,6 +32,8 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
         features_extractor_class: ``MarketExtractor`` or a subclass.
         critic_gradient: Share, 0 to 1, of the critic's gradient that reaches a shared extractor,
             see ``ActorCriticRows``.
+        bounded_scores: Keep the means of logits in the box, see ``action_means``. False is for
+            actions that are no logits, and for agents saved before there was this option.
         kwargs: Further options of SB3's ActorCriticPolicy. Of these ``ortho_init`` changes nothing:
             the heads start orthogonal, an encoder keeps the start it was given.
     """
@@ -48,9 +50,10 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
         log_std_init: float = LOG_STD_INIT,
         features_extractor_class: type[BaseFeaturesExtractor] = MarketExtractor,
         critic_gradient: float = 0.0,
+        bounded_scores: bool = True,
         **kwargs: Any,
     ) -> None:
-        self.critic_gradient = critic_gradient
+        self.critic_gradient, self.bounded_scores = critic_gradient, bounded_scores
         refuse(kwargs, "use_sde")
         super().__init__(
             observation_space,
@@ -67,7 +70,8 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
         """Keep every layer's own initialisation; SB3's would replace that of an encoder, too."""
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        return super()._get_constructor_parameters() | {"critic_gradient": self.critic_gradient}
+        own = ("critic_gradient", "bounded_scores")
+        return super()._get_constructor_parameters() | {name: getattr(self, name) for name in own}
 
     def _build_mlp_extractor(self) -> None:
         rows = ActorCriticRows(
@@ -89,5 +93,6 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
         assert isinstance(self.action_dist, DiagGaussianDistribution)  # as SB3 made it for the Box
-        mean = self.action_net(latent_pi)
+        scores = self.action_net(latent_pi)
+        mean = action_means(scores) if self.bounded_scores else scores
         return self.action_dist.proba_distribution(mean, noise_of(self.log_std, mean.shape[1] - 1))

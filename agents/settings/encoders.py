@@ -9,6 +9,20 @@ STREAMS: dict[str, dict[str, Any]] = {
     "tcn_gnn_lstm_small": {"bidirectional": False},
 }
 """Encoders that train in blocks of bars by default, and the options that they need for it."""
+ROWS = ("per_asset", "mlp", "residual_mlp", "branches", "factor")
+"""Encoders that lay out their bars in one row, and read a single one unless more are asked for."""
+
+
+def with_window(encoder: str, options: str, window: int) -> str:
+    """Return the options of an encoder that reads rows with all bars of the window, as JSON.
+
+    >>> with_window("mlp", "{}", 5)
+    '{"flatten": true}'
+    """
+    given = json.loads(options)
+    if encoder not in ROWS[1:] or window == 1 or "flatten" in given:
+        return options
+    return json.dumps(given | {"flatten": True})
 
 
 def with_history(encoder: str, options: str, observation: str, algo: str) -> str:
@@ -30,10 +44,18 @@ def with_history(encoder: str, options: str, observation: str, algo: str) -> str
     return json.dumps(given | added)
 
 
-def with_sharing(options: str) -> str:
-    """Return the options of an on-policy algorithm with what its critic teaches the encoder."""
+def with_policy(options: str, *, encoder: bool, logits: bool) -> str:
+    """Return the options of an on-policy algorithm with how its policy is built.
+
+    Args:
+        options: As JSON.
+        encoder: Whether there is an encoder, which the critic may teach.
+        logits: Whether a Gaussian policy draws logits.
+    """
+    usual = {"critic_gradient": 0.0} if encoder else {}
+    usual |= {"bounded_scores": True} if logits else {}
     given = json.loads(options)
-    return options if "critic_gradient" in given else json.dumps(given | {"critic_gradient": 0.0})
+    return options if usual.keys() <= given.keys() else json.dumps(given | usual | given)
 
 
 def history_before(encoder: str, options: str) -> str:
@@ -44,9 +66,15 @@ def history_before(encoder: str, options: str) -> str:
     return json.dumps(given | {"history": "window"})
 
 
-def sharing_before(options: str) -> str:
-    """Return recorded options of an on-policy algorithm; actor and critic had an encoder each."""
+def policy_before(options: str, *, encoder: bool, logits: bool) -> str:
+    """Return recorded options of an on-policy algorithm with what they mean where they say nothing.
+
+    Actor and critic had an encoder each, and means of logits could leave the box.
+    """
     given = json.loads(options)
-    if "critic_gradient" in given:
-        return options
-    return json.dumps({"share_features_extractor": False, "critic_gradient": 1.0} | given)
+    before: dict[str, Any] = {}
+    if encoder and "critic_gradient" not in given:
+        before = {"share_features_extractor": False, "critic_gradient": 1.0}
+    if logits and "bounded_scores" not in given:
+        before["bounded_scores"] = False
+    return json.dumps(before | given) if before else options

@@ -1,12 +1,16 @@
-"""Command line of the store of runs: python -m agents.store --help."""
+"""List, show, pass on, delete and convert runs."""
 
 import sys
 from collections.abc import Sequence
 
-import tyro
+from portfolio_env.command_line import exit_status, read_arguments
 
-from agents.store.cli import Command
-from portfolio_env.command_line import exit_status
+try:
+    from agents.store.cli import Command
+except ModuleNotFoundError as error:
+    if error.name not in ("tyro", "rich", "torch"):
+        raise
+    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 if something went wrong (2 for a wrong usage).
     """
-    command: Command = tyro.cli(
+    command: Command = read_arguments(
         Command, prog="python -m agents.store", description=__doc__, args=arguments
     )
     return exit_status(command.run, stopped="stopped; nothing was left half done")

@@ -113,7 +113,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Export:
-    """Write a run to one file that ``import`` reads."""
+    """Write a run to one file that import reads."""
 
     name: Run
     """Its folder, the folder's name, or the beginning of its id."""
@@ -137,7 +137,7 @@ class Export:
 
 @dataclass(frozen=True)
 class Import:
-    """Take a run from a file that ``export`` wrote; nothing in it is executed."""
+    """Take a run from a file that export wrote; nothing in it is executed."""
 
     file: File
     """The archive."""
@@ -177,7 +177,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Convert:
-    """Convert a run of the old format, whose files could run code, to tensors and JSON."""
+    """Convert a run of the old format, whose files could run code."""
 
     name: Run
     """Its folder, or the folder's name."""

@@ -139,7 +139,7 @@ def _of_run(path: Path, models: Mapping[str, Mapping[str, float | None]] | None)
             for name, (start, end) in rows.items()
         },
         "rules": _rules(config),
-        "training": {"steps": config["timesteps"], "lanes": config["num_envs"]},
+        "training": {"steps": _steps(path, config), "lanes": config["num_envs"]},
         "validation": {
             "benchmark": "equal weight, rebalanced at every bar, without costs",
             "models": {name: dict(figures) for name, figures in models.items()},
@@ -180,6 +180,12 @@ def _network(config: Mapping[str, Any]) -> Card:
     keys = ("algo", "policy", "encoder", "encoder_options", "curriculum", "window", "observation")
     options = {key: config[key] for key in ("algo_options",) if key in config}
     return {key: config[key] for key in keys} | options
+
+
+def _steps(path: Path, config: Mapping[str, Any]) -> int:
+    """Return the steps of a training: those asked for, or up to the end of the last update."""
+    done = [each["timesteps"] for each in validations(path)]
+    return int(max([config["timesteps"], *done]))
 
 
 def _rules(config: Mapping[str, Any]) -> Card:

@@ -14,7 +14,14 @@ from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
 from agents.sb3.algorithms import torch_device
 from agents.sb3.classes import ALGORITHMS, ON_POLICY, is_on_policy, policy_class
 from agents.settings.data import DataOptions, json_object
-from agents.settings.encoders import history_before, sharing_before, with_history, with_sharing
+from agents.settings.encoders import (
+    ROWS,
+    history_before,
+    policy_before,
+    with_history,
+    with_policy,
+    with_window,
+)
 from agents.settings.market import MarketConfig
 from portfolio_env import Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
@@ -30,6 +37,7 @@ LARGEST = 2**31 - 1
 RANGES = {
     "timesteps": (1, 2**53),
     "num_envs": (1, LARGEST),
+    "start_groups": (0, LARGEST),
     "seed": (0, 2**32 - 1),  # largest seed of NumPy's legacy generator
     "freeze_encoder": (0, 1),
     "prediction_weight": (0, math.inf),
@@ -42,11 +50,14 @@ RANGES = {
 """The least and the largest number that each of these settings may be."""
 PREDICTION_WEIGHT = 0.05
 """Of the likelihood of forecasts in the loss of stage 3, where nothing else is asked for."""
-DEPENDENT = ("timesteps", "num_envs", "window", "validation_every", "checkpoint_every")
+START_GROUPS = 32  # 16 learned less, see docs/learning.md
+DEPENDENT = (
+    *("timesteps", "num_envs", "start_groups", "window", "validation_every", "checkpoint_every"),
+)
 """Settings whose default depends on others; ``TrainConfig.resolved`` fills it in."""
 LATER = (
     *("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight"),
-    *("algo_options", "data", "reward_options", "cost_model", "cost_options"),
+    *("algo_options", "data", "reward_options", "cost_model", "cost_options", "start_groups"),
 )
 """Settings that the first runs lack."""
 LATER_CONSTRAINTS = ("group_by", "group_bounds")
@@ -94,6 +105,9 @@ class TrainConfig(MarketConfig):
     direct, 40,000 for the others."""
     num_envs: int | None = None
     """Lanes of the training environment; default 256 for PPO, A2C and TRPO, 64 for the others."""
+    start_groups: int | None = None
+    """Groups of lanes that start at the same bar, so that an encoder of windows reads fewer of
+    them; 0: lanes start apart. Default 32 for PPO, A2C and TRPO with such an encoder, else 0."""
     seed: int = 0
     """Seed of networks, exploration and episodes."""
     device: str = "auto"
@@ -118,8 +132,8 @@ class TrainConfig(MarketConfig):
     """Weight of forecasts of the next bar (Gaussian likelihood) beside the loss of stage 3, while
     the encoder learns; default 0.05 in a curriculum, else 0."""
     window: int | None = None
-    """Bars in an observation, which the encoder sees; default 1 for per_asset, 60 for
-    others."""
+    """Bars in an observation, which the encoder sees; default 1 for per_asset, mlp, residual_mlp,
+    branches and factor, 60 for others."""
     observation: Literal["index", "window", "flat"] = "index"
     """Observation mode; index lets the network gather windows itself and keeps buffers small."""
     reward: str = "excess_log_return"
@@ -263,6 +277,7 @@ class TrainConfig(MarketConfig):
             parts["stages"] = from_object(Stages, stages, "stages", later=LATER_STAGES)
             if isinstance(frozen := settings.get("freeze_encoder"), bool):  # a bool in earlier runs
                 parts["freeze_encoder"] = float(frozen)
+            settings = {"start_groups": 0} | settings  # that earlier runs lack
             return from_object(cls, settings | parts, "it", later=LATER)._as_recorded()
         except ArgumentError as error:
             raise DataError(
@@ -271,22 +286,33 @@ class TrainConfig(MarketConfig):
 
     def _as_recorded(self) -> "TrainConfig":
         """Return recorded settings with the networks that their run built, older ones included."""
-        if not self.has_encoder:
-            return self
-        options = history_before(self.encoder, self.encoder_options)
-        on_policy = self.algo in ON_POLICY  # of one's own, an agent's file knows
-        of_algo = sharing_before(self.algo_options) if on_policy else self.algo_options
+        options, of_algo = self.encoder_options, self.algo_options
+        if self.has_encoder:
+            options = history_before(self.encoder, options)
+        if self.algo in ON_POLICY:  # of one's own, an agent's file knows
+            of_algo = policy_before(of_algo, **self._built_policy)
         return dataclasses.replace(self, encoder_options=options, algo_options=of_algo)
 
     def resolved(self) -> "TrainConfig":
         """Return the settings with all dependent defaults filled in and an absolute market path."""
         on_policy = is_on_policy(self.algo)
         of_algo = self.algo_options
-        if on_policy and self.has_encoder:
-            of_algo = with_sharing(of_algo)
+        if on_policy:
+            of_algo = with_policy(of_algo, **self._built_policy)
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)
+        num_envs = self.num_envs or (256 if on_policy else 64)
+        window = self.window or (1 if self.encoder in ROWS else 60)
+        encoder_options = with_history(
+            self.encoder, self.encoder_options, self.observation, self.algo
+        )
+        encoder_options = with_window(self.encoder, encoder_options, window)
+        start_groups = self.start_groups
+        if start_groups is None:
+            windows = self.has_encoder and json.loads(encoder_options).get("history") != "stream"
+            shared = on_policy and windows and self.observation == "index"
+            start_groups = min(START_GROUPS, num_envs) if shared else 0
         forecasts = self.curriculum != "3" and self.observation == "index"
         path = Path(self.market)
         return dataclasses.replace(
@@ -297,12 +323,11 @@ class TrainConfig(MarketConfig):
                 self.costs, cash_rate_annual=absolute(self.costs.cash_rate_annual)
             ),
             timesteps=timesteps,
-            encoder_options=with_history(
-                self.encoder, self.encoder_options, self.observation, self.algo
-            ),
+            encoder_options=encoder_options,
             algo_options=of_algo,
-            num_envs=self.num_envs or (256 if on_policy else 64),
-            window=self.window or (1 if self.encoder == "per_asset" else 60),
+            num_envs=num_envs,
+            start_groups=start_groups,
+            window=window,
             prediction_weight=self.prediction_weight
             if self.prediction_weight is not None
             else forecasts * PREDICTION_WEIGHT,
@@ -335,6 +360,11 @@ class TrainConfig(MarketConfig):
                 f"{end - start} bars for the test; an episode needs at least 2"
             )
         return ranges | {"test": (start, end)}
+
+    @property
+    def _built_policy(self) -> dict[str, bool]:
+        """Return what there is to say about an on-policy algorithm's policy."""
+        return {"encoder": self.has_encoder, "logits": self.policy == "per_asset"}
 
     @property
     def has_encoder(self) -> bool:
@@ -396,5 +426,6 @@ class TrainConfig(MarketConfig):
             "random_start": True,
             "episode_length": min(self.episode_length, train[1] - 1 - start),
             "universe": universe or None,
+            "start_groups": self.start_groups or None,
             "reward": {"name": self.reward, **scale, **json.loads(self.reward_options)},
         }

@@ -72,8 +72,8 @@ def load_pretrained_weights(weights: Weights | None, network: nn.Module) -> None
     """Load pretrained weights into a policy or network.
 
     Every extractor gets the encoder, and the head of forecasts where it has one. The scorer of
-    stage 2 goes where logits are its scores as they are: to PPO and A2C, and to stage 3 without RL,
-    unless options of the algorithm make its scorer another one.
+    stage 2 goes where scores become the same weights: to PPO, A2C and TRPO, and to stage 3 without
+    RL, unless options of the algorithm make its scorer another one.
     """
     if weights is None:
         return
@@ -111,11 +111,13 @@ def shorter(config: TrainConfig, stage: str = "stage_3") -> list[str]:
 
 
 def _scorer(network: nn.Module) -> nn.Module | None:
-    """Return the scorer that maps the extractor's rows to logits, unsquashed; None without one."""
+    """Return the scorer of the extractor's rows, if its scores become weights as in stage 2."""
     if isinstance(network, DirectNetwork):
         return nn.Sequential(network.scorer, network.head)
     # a Dirichlet policy, which derives from it, makes concentrations
-    if type(network) is PerAssetActorCriticPolicy and network.activation_fn is nn.Tanh:
+    if type(network) is not PerAssetActorCriticPolicy:
+        return None
+    if network.bounded_scores and network.activation_fn is nn.Tanh:
         return nn.Sequential(network.mlp_extractor.policy_net, network.action_net)
     return None
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import torch as th
 from torch import nn
 
 from agents.direct.agent import DirectAgent
@@ -46,13 +47,15 @@ def open_task(
 ) -> EvaluationTask:
     """Return the task of a run (``run_task``), or without one of a market (``market_task``).
 
-    Beside a run the market of the settings is another one to judge the run on.
+    Beside a run the market of the settings is another one to judge the run on. From then on torch
+    computes in one thread.
 
     Raises:
         ArgumentError: If other settings of a market are given beside a run, or newer data without
             one, or the split is not that of the tests of a walk forward.
         DataError: As of ``run_task``.
     """
+    th.set_num_threads(1)  # a bar at a time: more threads only wait for each other
     if run is None:
         if data is not None or split == AFTER:
             raise ArgumentError(

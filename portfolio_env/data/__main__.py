@@ -1,13 +1,11 @@
-"""Download, list, explore and convert market data: python -m portfolio_env.data --help."""
+"""Download, list, explore and convert market data."""
 
 import sys
 from collections.abc import Sequence
 
-from portfolio_env.command_line import exit_status
+from portfolio_env.command_line import exit_status, read_arguments
 
 try:
-    import tyro
-
     from portfolio_env.data.cli import Command
 except ModuleNotFoundError as error:
     if error.name != "tyro":
@@ -24,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0, or 1 if something went wrong (2 for a wrong usage).
     """
-    command: Command = tyro.cli(
+    command: Command = read_arguments(
         Command,
         prog="python -m portfolio_env.data",
         description=__doc__,

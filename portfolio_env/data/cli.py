@@ -166,7 +166,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Convert:
-    """Write one file from a source: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
+    """Write one file: a market (.npz), or its bars (.parquet, .csv, .csv.gz)."""
 
     source: Annotated[str, tyro.conf.Positional]
     """Source for ``load_market``: a file, a folder of a store (data/binance/1d), or a name."""

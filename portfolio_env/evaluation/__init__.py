@@ -2,8 +2,9 @@
 
 from portfolio_env import metrics
 from portfolio_env.evaluation import statistics
+from portfolio_env.evaluation.attribution.attribution import Attribution
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
-from portfolio_env.evaluation.comparison import Comparison, compare, write_comparison
+from portfolio_env.evaluation.comparison import Comparison, compare
 from portfolio_env.evaluation.diagnostics.crises import performance_in, windows_around
 from portfolio_env.evaluation.diagnostics.decay import drift_table, rolling_sharpe, signal_decay
 from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_event, read_events
@@ -41,6 +42,7 @@ from portfolio_env.evaluation.walk_forward import (
     stitch,
     walk_forward_folds,
 )
+from portfolio_env.evaluation.writing import write_comparison
 from portfolio_env.names import renamed
 
 __getattr__ = renamed(
@@ -54,6 +56,7 @@ __getattr__ = renamed(
 )
 
 __all__ = [
+    "Attribution",
     "BacktestResult",
     "BacktestRuns",
     "Comparison",

@@ -66,6 +66,10 @@ class BacktestResult:
         cash_returns: (K,) what a unit of cash earned from one bar to the next.
         left_out: Assets that could be traded but that a model did not consider, by date of the
             decision and by name, with the reason; empty for policies that do not say.
+        ends: (N + 1,) weights at the last bar of folds that were stitched, as the market left them,
+            by the number of the step that ended there; the last fold has ``last_weights``.
+        outside: Name of the prices outside of the market that the account follows; "" for accounts
+            of the market's own assets.
     """
 
     assets: tuple[str, ...]
@@ -81,6 +85,16 @@ class BacktestResult:
     stated_periods_per_year: float | None = None
     cash_returns: FloatArray | float = 0.0
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    ends: Mapping[int, FloatArray] = field(default_factory=dict)
+    outside: str = ""
+
+    @property
+    def arrived(self) -> FloatArray:
+        """Return (K, N + 1) weights at the end of every step, as the market left them."""
+        found = np.concatenate([self.drifted[1:], self.last_weights[None]])
+        for step, weights in self.ends.items():
+            found[step] = weights
+        return found
 
     @property
     def periods_per_year(self) -> float:
@@ -147,7 +161,7 @@ class BacktestResult:
     @property
     def idle(self) -> bool:
         """Return whether only cash was ever held, as by a model whose history is too short."""
-        return not self.held[:, 1:].any()
+        return not self.outside and not self.held[:, 1:].any()
 
     @property
     def mean_cash(self) -> float:

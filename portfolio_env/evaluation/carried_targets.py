@@ -23,12 +23,14 @@ class LimitedExecutor(Protocol):
         weights: (B, N + 1) weights at the last close, as the market left them; cash first.
         tradable: (B, N) which assets traded in the last bar.
         ways: (B,) shares of the way to their targets that the last trades went.
+        traded: (B, N) which assets could be traded by the last trades.
     """
 
     limited: bool
     weights: Weights
     tradable: NDArray[np.bool_]
     ways: Weights
+    traded: NDArray[np.bool_]
 
     def moved(self, weights: Weights) -> Weights:
         """Return (B, N + 1) what weights held right after the last trade are at the last close."""
@@ -42,8 +44,9 @@ class CarriedTargets:
     turnover limit or ``adjustment`` cut its last trade short, the target itself is asked for again,
     as the market has moved it since: bar by bar the account comes nearer to the one that reached
     the target at once, and holds the same from then on. A new answer replaces the target.
-    Constraints, bands and halted assets alone carry nothing on: such a trade went all the way it
-    could.
+    The same holds for an asset that could be traded at the decision and had no bar at the next
+    open. Constraints, bands and assets halted at the decision alone carry nothing on: such a trade
+    went all the way it could.
 
     Args:
         executor: Executor of the environment, ``env.unwrapped.executor``; where it is not
@@ -72,6 +75,8 @@ class CarriedTargets:
             self._left = np.zeros(len(self._targets))
             # (B, N) what is still to be bought or sold and could not be
             self._halted = np.zeros_like(self._targets[:, 1:], np.bool_)
+            # (B, N) what could be traded at the close of the last decision; none was taken yet
+            self._tradable = np.zeros_like(self._halted)
 
     def asked(self, answers: Weights, starts: NDArray[np.bool_] | None = None) -> Weights:
         """Return the weights to ask for at this bar; call it once per step.
@@ -93,6 +98,11 @@ class CarriedTargets:
         ways = self.executor.ways
         self._left *= 1 - ways
         self._left[self._left < REACHED] = 0.0
+        unforeseen = self._tradable & ~self.executor.traded
+        if unforeseen.any():
+            short = abs(self.executor.moved(self._targets)[:, 1:] - observed[:, 1:]) > MISSING
+            self._halted |= unforeseen & short
+        self._tradable = self.executor.tradable
         if starts is not None:
             self._left[starts], self._halted[starts] = 0.0, False
         carried = holds & ((self._left > 0) | self._halted.any(axis=1))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ import pandas as pd
 
 from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.attribution.attribution import Attribution, attribution
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.left_out import inactivity
 from portfolio_env.evaluation.statistics import (
@@ -27,10 +27,8 @@ from portfolio_env.evaluation.statistics import (
     sharpe_difference,
     superiority_test,
 )
-from portfolio_env.files.atomic import write_json
-from portfolio_env.files.csv_files import write_csv
-from portfolio_env.files.safe_names import file_name
 from portfolio_env.html import card
+from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import time_text
 from portfolio_env.metrics import RELATIVE_MEASURES, relative_summary
 from portfolio_env.metrics.arrays import FloatArray, deviation, is_constant
@@ -101,6 +99,7 @@ class Comparison:
         failed: Why a strategy could not run, by name.
         judge: Measure that the test of the best and the confidence set go by: "growth", "sharpe",
             or "equal_risk", growth at the volatility of the benchmark.
+        panel: Prices of the market, by which ``attribution`` tells styles; None without.
     """
 
     results: dict[str, BacktestResult]
@@ -114,6 +113,8 @@ class Comparison:
     notes: tuple[str, ...]
     failed: dict[str, str]
     judge: Judge = "growth"
+    panel: PricePanel | None = None
+    _attributions: dict[str, Attribution] = field(default_factory=dict, init=False)
 
     def __repr__(self) -> str:
         best, rest = str(self.table.index[0]), len(self.table) - 1
@@ -180,6 +181,36 @@ class Comparison:
         drawn = styles(chosen, benchmark=self.benchmark)
         return comparison_figure({name: self.results[name] for name in chosen}, drawn)
 
+    def attribution(self, name: str) -> Attribution:
+        """Return where the difference between a strategy and the benchmark comes from.
+
+        Args:
+            name: A strategy that was not ruined, oracles included.
+
+        Raises:
+            ArgumentError: If there is no backtest of the name, or it or the benchmark was ruined.
+        """
+        if name not in self.results:
+            raise unknown("strategy", name, self.results)
+        for each in (name, self.benchmark):
+            if not _solvent({each: self.results[each]}, self._steps):
+                raise ArgumentError(f"{each} was ruined: there is nothing to attribute.")
+        if name not in self._attributions:
+            reference = self.results[self.benchmark]
+            rest = self.results.get(BENCHMARK, reference) if reference.outside else reference
+            pair = self.results[name], reference
+            self._attributions[name] = attribution((name, self.benchmark), *pair, rest, self.panel)
+        return self._attributions[name]
+
+    def attributions(self) -> dict[str, Attribution]:
+        """Return ``attribution`` of every different ranked account that was not ruined."""
+        solvent = self.solvent
+        if self.benchmark not in solvent:
+            return {}
+        equal = self.duplicate_of[self.benchmark]
+        names = (name for name in self.unique if name in solvent and name != equal)
+        return {name: self.attribution(name) for name in names}
+
     @property
     def ranked(self) -> dict[str, BacktestResult]:
         """Return the backtests of all but the oracles, best first."""
@@ -188,7 +219,11 @@ class Comparison:
     @property
     def solvent(self) -> dict[str, BacktestResult]:
         """Return the ranked accounts that were not ruined."""
-        return _solvent(self.ranked, len(next(iter(self.results.values())).costs))
+        return _solvent(self.ranked, self._steps)
+
+    @property
+    def _steps(self) -> int:
+        return max(len(result.costs) for result in self.results.values())
 
     @property
     def unique(self) -> dict[str, BacktestResult]:
@@ -204,6 +239,7 @@ def compare(
     failed: Mapping[str, str] | None = None,
     earlier_sharpes: Sequence[float] = (),
     judge: Judge = "growth",
+    panel: PricePanel | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Comparison:
@@ -216,6 +252,8 @@ def compare(
         failed: Why other strategies could not run, by name: they become rows with that remark.
         earlier_sharpes: Yearly Sharpe ratios of other strategies that were tried on these dates.
         judge: Measure that the test of the best and the confidence set go by, see ``Comparison``.
+        panel: Prices of the market that they ran on, with bars from before where there are any, by
+            which ``Comparison.attribution`` tells styles.
         n_resamples: Number of resamples of every bootstrap.
         seed: Seed of every bootstrap: the same input gives the same table.
 
@@ -284,6 +322,7 @@ def compare(
         notes=tuple(notes),
         failed=failures,
         judge=judge,
+        panel=panel,
     )
 
 
@@ -424,49 +463,5 @@ def _deflated(solvent: Mapping[str, BacktestResult], trials: Sequence[float]) ->
     return pd.DataFrame({"deflated_sharpe": rows}, dtype=float)
 
 
-def plain_numbers(value: Any) -> Any:
-    """Return JSON-able data with None for numbers that are not finite."""
-    if isinstance(value, Mapping):
-        return {key: plain_numbers(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain_numbers(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _missing(what: str, library: str) -> str:
     return f"Without {library} {what} is skipped: pip install {library}"
-
-
-def write_comparison(
-    folder: str | Path,
-    comparison: Comparison,
-    facts: Mapping[str, Any],
-    records: Literal["csv", "parquet"] = "csv",
-) -> None:
-    """Write the table, the measures and every account, each file in one piece.
-
-    Args:
-        folder: Receives ``table.csv``, ``metrics.json`` and, in a folder per strategy, ``account``
-            and ``holdings`` (weights, trades, costs and values of every step).
-        comparison: Result of ``compare``.
-        facts: JSON-able facts for the head of ``metrics.json``.
-        records: Format of accounts and holdings; those of the other format, of an earlier
-            evaluation, are removed.
-    """
-    folder, other = Path(folder), "parquet" if records == "csv" else "csv"
-    write_csv(folder / "table.csv", comparison.table)
-    measures = comparison.table.to_dict(orient="index")
-    found = comparison.superiority
-    tests = {
-        "benchmark": comparison.benchmark,
-        "oracles": list(comparison.oracles),
-        "trials": comparison.trials,
-        "superiority": None if found is None else found._asdict(),
-    }
-    write_json(folder / "metrics.json", plain_numbers({**facts, **tests, "strategies": measures}))
-    for name, result in comparison.results.items():
-        write = result.to_csv if records == "csv" else result.to_parquet
-        own = folder / file_name(name)
-        write(own)
-        for record in ("account", "holdings"):
-            (own / f"{record}.{other}").unlink(missing_ok=True)

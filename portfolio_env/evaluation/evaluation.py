@@ -15,7 +15,6 @@ from portfolio_env.evaluation.comparison import (
     Comparison,
     Judge,
     compare,
-    write_comparison,
 )
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.left_out import left_out_lines, left_out_table
@@ -25,9 +24,10 @@ from portfolio_env.evaluation.report.inputs import ReportInputs, report_inputs
 from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.report.subperiods import seed_sentences
 from portfolio_env.evaluation.runner import BacktestRuns, Strategy, agent_strategies, run_backtests
-from portfolio_env.evaluation.summary import overall, text_table
+from portfolio_env.evaluation.summary import overall, text_table, universe_lines
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import earlier_sharpes, log_usage, trials, usage_entry
+from portfolio_env.evaluation.writing import write_comparison
 from portfolio_env.files.atomic import locked
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.html import card
@@ -84,7 +84,8 @@ class Evaluation:
 
     def _lines(self) -> list[str]:
         found = left_out_lines(self.comparison.results)
-        return [*self.inputs.warnings, *self.inputs.gate, *self.seeds, *found]
+        first = [*self.inputs.warnings, *universe_lines(self.comparison)]
+        return [*first, *self.inputs.gate, *self.seeds, *found]
 
 
 def evaluate(
@@ -152,6 +153,7 @@ def evaluate(
         failed=runs.failed,
         earlier_sharpes=earlier_sharpes(earlier, use.trials),
         judge=judge,
+        panel=task.whole.market.panel,
         n_resamples=n_resamples,
     )
     inputs = report_inputs(

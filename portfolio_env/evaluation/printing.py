@@ -8,14 +8,15 @@ from typing import Literal
 
 import pandas as pd
 
-from portfolio_env.evaluation.comparison import Comparison, plain_numbers
+from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.left_out import left_out_lines
 from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
     order_texts,
     with_difference,
 )
-from portfolio_env.evaluation.summary import overall, sentence, text_table
+from portfolio_env.evaluation.summary import overall, sentence, text_table, universe_lines
+from portfolio_env.evaluation.writing import plain_numbers
 from portfolio_env.files.csv_files import neutral, with_texts
 from portfolio_env.files.safe_names import printable
 
@@ -41,7 +42,8 @@ def print_evaluation(
             "markdown" is the same without sentences on every strategy; "csv" and "json" are the
             numbers alone.
     """
-    lines = [*inputs.warnings, *inputs.gate, *seeds, *left_out_lines(comparison.results)]
+    lines = [*inputs.warnings, *universe_lines(comparison), *inputs.gate, *seeds]
+    lines += left_out_lines(comparison.results)
     if form == "table":
         print_summary(comparison, inputs.title, lines)
         for title, frame in _further(comparison, inputs).items():
@@ -64,6 +66,7 @@ def print_evaluation(
             "verdict": overall(comparison),
             "remarks": [*comparison.notes, *lines],
             "strategies": comparison.table.to_dict(orient="index"),
+            "attribution": {n: each.facts() for n, each in comparison.attributions().items()},
             "growth_by_commission": {} if growth is None else growth.to_dict(orient="index"),
             "orders": {
                 name: orders.table().to_dict(orient="index")

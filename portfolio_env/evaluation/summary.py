@@ -3,11 +3,21 @@
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
-from portfolio_env.evaluation.comparison import DIFFERENCES, Comparison, Judge
+from portfolio_env.evaluation.attribution.sentences import Lead, explanations, halves_text
+from portfolio_env.evaluation.attribution.survivors import hindsight
+from portfolio_env.evaluation.comparison import (
+    BENCHMARK,
+    DIFFERENCES,
+    INTERVAL_PERIODS,
+    Comparison,
+    Judge,
+)
 from portfolio_env.evaluation.gate import GateDecision, ValidationGate
 from portfolio_env.evaluation.left_out import inactivity
+from portfolio_env.evaluation.statistics import growth_difference
 from portfolio_env.evaluation.task import GATED, EvaluationTask
 from portfolio_env.evaluation.usage_log import UsageEntry, usage_warning
 
@@ -25,8 +35,8 @@ LEGEND = (
     "within this period, not other markets or periods.",
     "Sharpe vs is the Sharpe ratio less that of the benchmark (Ledoit & Wolf 2008): leverage buys "
     "growth on a rising market, but no higher Sharpe ratio.",
-    "p is the chance of a difference to the benchmark as large as this where there is no true one, "
-    "for one strategy taken alone: a t-test that allows for autocorrelation (Newey & West 1987).",
+    "p is the chance of a difference in growth to the benchmark as large as this where there is no "
+    "true one, for one strategy taken alone, by the bootstrap of the interval beside it.",
     "The deflated Sharpe ratio is the probability that the true Sharpe ratio is above the largest "
     "that as many trials without skill show by luck (Bailey & Lopez de Prado 2014). It compares "
     "with no skill, not with the benchmark, and strategies that are sure to lose, to costs say, "
@@ -38,9 +48,10 @@ LEGEND = (
 
 
 def sentence(comparison: Comparison, strategy: str) -> str:
-    """Return a sentence on a strategy: whether it alone beats the benchmark.
+    """Return a sentence on a strategy: whether it alone beats the benchmark, and why.
 
-    One that hardly traded is said to.
+    What alone explains a lead, an asset or a style, is named (see ``explanations``), and so is a
+    universe that was chosen with hindsight. One that hardly traded is said to.
 
     Args:
         comparison: Result of ``compare``.
@@ -49,9 +60,50 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     verdict = _verdict(comparison, strategy)
     result = comparison.results.get(strategy)
     found = "" if result is None else inactivity(result)
-    if not found:
-        return verdict
-    return f"{verdict} It {'held ' * found.endswith('average')}{found}."
+    told = [f"It {'held ' * found.endswith('average')}{found}."] if found else []
+    return " ".join([verdict, *told, *_why(comparison, strategy)])
+
+
+def leads(comparison: Comparison, strategy: str) -> list[Lead]:
+    """Return in what a strategy is ahead of the benchmark, taken alone: growth, Sharpe ratio."""
+    ranked = strategy in comparison.solvent and comparison.benchmark in comparison.solvent
+    measures: tuple[Lead, ...] = ("growth", "sharpe")
+    return [each for each in measures if ranked and _ahead(comparison, strategy, each) > 0]
+
+
+def _why(comparison: Comparison, strategy: str) -> list[str]:
+    """Return sentences on what explains a lead, and whether survivors flatter it."""
+    ahead = leads(comparison, strategy)
+    result = comparison.results.get(strategy)
+    if not ahead or result is None or result.outside:
+        return []
+    found = comparison.attribution(strategy)
+    told = explanations(found, ahead)
+    panel = comparison.panel
+    if reason := "" if panel is None else hindsight(result, panel):
+        told.append(
+            f"The assets seem to be chosen with hindsight ({reason}), which flatters what holds "
+            f"winners; {halves_text(found, ahead)}."
+        )
+    return told
+
+
+def universe_lines(comparison: Comparison) -> list[str]:
+    """Return sentences on the choice of the assets, measured against outside prices if given."""
+    lines, equal = [], comparison.results.get(BENCHMARK)
+    for result in comparison.results.values():
+        if not result.outside or equal is None or BENCHMARK not in comparison.solvent:
+            continue
+        pair = equal.log_returns, result.log_returns
+        if len(pair[0]) < INTERVAL_PERIODS or np.array_equal(*pair):
+            continue
+        estimate, low, high, _ = growth_difference(*pair, equal.periods_per_year)
+        lines.append(
+            f"Equal weight of this universe made {100 * estimate:+.1f} "
+            f"[{100 * low:+.1f}, {100 * high:+.1f}] % a year against {result.outside}: so much may "
+            "be the choice of the assets."
+        )
+    return lines
 
 
 def _verdict(comparison: Comparison, strategy: str) -> str:
@@ -236,7 +288,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
         "cost %": _texts(table, "{:.2f}", "cost_drag", scale=100),
         against: _texts(table, "{:+.1f}", "growth_difference", scale=100, bounds=True),
         "Sharpe vs": _texts(table, "{:+.2f}", "sharpe_difference", bounds=True),
-        "p": _texts(table, "{:.3f}", "hac_p"),
+        "p": _texts(table, "{:.3f}", "growth_difference_p"),
         "deflated": _texts(table, "{:.2f}", "deflated_sharpe"),
         "set": table["in_confidence_set"].map({1.0: "yes", 0.0: "no"}).fillna(""),
         "remark": table["remark"],

@@ -148,6 +148,7 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
     def whole(name: str) -> NDArray[Any]:
         return np.concatenate([getattr(result, name) for result in joined])
 
+    lengths = [len(result.costs) for result in joined]
     values = [result.values[1:] * scale for result, scale in zip(joined, scales, strict=True)]
     return replace(
         joined[0],
@@ -162,6 +163,10 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         costs=money("costs"),
         carries=money("carries"),
         last_weights=joined[-1].last_weights,
+        ends={
+            int(last) - 1: result.last_weights
+            for last, result in zip(np.cumsum(lengths), joined[:-1], strict=False)
+        },
         cash_returns=np.concatenate(
             [np.broadcast_to(each.cash_returns, each.costs.shape) for each in joined]
         ),

@@ -231,11 +231,7 @@ def rebalance_lanes(
     for b in range(actions.shape[0]):
         if not active[b]:
             continue
-        row, ledger = lanes.clock[0, b], lanes.ledger
-        all_tradable = market.all_tradable[row]
-        if not all_tradable:
-            for i in range(lanes.assets.shape[1]):
-                lanes.flags[1, i] = not market.tradable[row, lanes.assets[b, i]]
+        ledger, all_tradable = lanes.ledger, _flag_assets(b, lanes, market)
         if not rules[0].softmax:
             mark_kept(wanted[b], observed[b], lanes.flags[4])
         wealth = ledger[VALUE, b]
@@ -272,12 +268,7 @@ def _step_lane(
     """Step one lane; return whether its trade conserved money."""
     row, n = lanes.clock[0, b], lanes.assets.shape[1]
     d, held, ledger = lanes.weights[b], lanes.held[b], lanes.ledger
-    all_tradable = market.all_tradable[row]
-    if not all_tradable:
-        for i in range(n):
-            column = lanes.assets[b, i]
-            lanes.flags[0, i] = market.delisted[row, column]
-            lanes.flags[1, i] = not market.tradable[row, column]
+    all_tradable = _flag_assets(b, lanes, market)
     if not rules.softmax:
         mark_kept(wanted, d, lanes.flags[4])
     value = ledger[VALUE, b]
@@ -339,6 +330,19 @@ def _step_lane(
     lanes.ended[0, b] = new <= RUIN_FRACTION * rules.initial_value
     lanes.ended[1, b] = row + 1 >= lanes.clock[1, b]
     return True
+
+
+@inlined
+def _flag_assets(b: int, lanes: Lanes, market: MarketArrays) -> bool:
+    """Flag what is delisted and what cannot be traded; return whether there is none of either."""
+    row = lanes.clock[0, b]
+    if market.all_tradable[row]:
+        return True
+    for i in range(lanes.assets.shape[1]):
+        column = lanes.assets[b, i]
+        lanes.flags[0, i] = market.delisted[row, column]
+        lanes.flags[1, i] = not market.tradable[row, column]
+    return False
 
 
 @inlined

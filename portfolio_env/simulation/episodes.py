@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -112,6 +113,37 @@ class Episodes:
         """Draw the first bar of a new episode, uniform over the possible ones."""
         # ten times as fast as generator.integers, and lanes that end together reset together
         return int(self.starts[int(generator.random() * len(self.starts))])
+
+    def shared_starts(
+        self,
+        groups: NDArray[np.int64],
+        lanes: NDArray[np.bool_],
+        goes_on: NDArray[np.bool_],
+        clock: NDArray[np.int64],
+        generator: Callable[[int], np.random.Generator],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return first bars, and the latest last ones, of lanes that start by groups.
+
+        A group of which no lane goes on draws one start, from the generator of its first lane. Else
+        its lanes rejoin it: they start at its bar and end with it.
+
+        Args:
+            groups: (B,) group of each lane.
+            lanes: (B,) which lanes start; of the others nothing is said.
+            goes_on: (B,) which lanes are within an episode.
+            clock: (2, B) present and last bar of every lane.
+            generator: Gives the random generator of a lane.
+        """
+        starts = np.full(len(groups), self.starts[0])
+        last = np.full(len(groups), self.market.n_bars)
+        for group in np.unique(groups[lanes]).tolist():
+            joining = np.flatnonzero((groups == group) & lanes)
+            others = np.flatnonzero((groups == group) & goes_on)
+            if len(others) and len(self.listed(int(clock[0, others[0]]))) >= (self.universe or 0):
+                starts[joining], last[joining] = clock[:, others[0]]
+            else:
+                starts[joining] = self.draw_start(generator(int(joining[0])))
+        return starts, last
 
     def draw_assets(self, t: int, generator: np.random.Generator) -> NDArray[np.int64]:
         """Draw ``universe`` columns in random order from those listed throughout the episode."""

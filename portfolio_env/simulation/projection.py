@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.compiled import kernel, record
+from portfolio_env.compiled import inlined, kernel, record
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -173,27 +173,46 @@ def _nearest_sum(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
             else:
                 inside += w[i]
                 count += 1
-        excess = inside - count * tau + at_bounds - total
-        if excess > 0:
-            left = tau
-        elif excess < 0:
-            right = tau
-        else:
+        last = tau
+        tau, left, right = _next_shift(tau, left, right, (inside, at_bounds, count), total)
+        if tau == last:
             break
-        guess = (inside + at_bounds - total) / count if count > 0 else np.nan
-        if not left < guess < right:
-            if guess == tau or right - left <= 1e-16 * max(1.0, abs(left)):
-                break
-            guess = 0.5 * (left + right)
-        if guess == tau:
-            break
-        tau = guess
     for i in range(n1):
         if i > 0 and fixed[i - 1]:
             continue
         low, high = _limits(i, bounds)
         w[i] = min(max(w[i] - tau, low), high)
     _close_gap(w, fixed, bounds, total)
+
+
+@inlined
+def _next_shift(
+    tau: float, left: float, right: float, sums: tuple[float, float, int], total: float
+) -> tuple[float, float, float]:
+    """Return the next shift and bracket of Newton's method; the same shift where it has ended.
+
+    Args:
+        tau: Shift.
+        left: Largest shift known whose sum is too large.
+        right: Smallest shift known whose sum is too small.
+        sums: At this shift, the sum of weights before it that end between their bounds, the sum of
+            the others after it, the number of the former.
+        total: Sum to meet.
+    """
+    inside, at_bounds, count = sums
+    excess = inside - count * tau + at_bounds - total
+    if excess > 0:
+        left = tau
+    elif excess < 0:
+        right = tau
+    else:
+        return tau, left, right
+    guess = (inside + at_bounds - total) / count if count > 0 else np.nan
+    if guess == tau or left < guess < right:
+        return guess, left, right
+    if right - left > 1e-16 * max(1.0, abs(left)):
+        tau = 0.5 * (left + right)
+    return tau, left, right
 
 
 @kernel
@@ -297,21 +316,10 @@ def _shift_of_sum(
             else:
                 inside += w[i]
                 count += 1
-        excess = inside - count * tau + at_bounds - total
-        if excess > 0:
-            left = tau
-        elif excess < 0:
-            right = tau
-        else:
+        last = tau
+        tau, left, right = _next_shift(tau, left, right, (inside, at_bounds, count), total)
+        if tau == last:
             break
-        guess = (inside + at_bounds - total) / count if count > 0 else np.nan
-        if not left < guess < right:
-            if guess == tau or right - left <= 1e-16 * max(1.0, abs(left)):
-                break
-            guess = 0.5 * (left + right)
-        if guess == tau:
-            break
-        tau = guess
     return tau
 
 
@@ -373,7 +381,7 @@ def _leave_rest_to_cash(w: Float, fixed: Bool, bounds: Any, total: float, upper:
         if not fixed[i - 1]:
             assets += w[i]
     if not upper and assets > 0 and total - assets < bounds.min_cash:
-        scale = max(0.0, total - min(bounds.min_cash, max(total, 0.0))) / assets
+        scale = max(0.0, total - bounds.min_cash) / assets
         for i in range(1, w.shape[0]):
             if not fixed[i - 1]:
                 w[i] *= scale

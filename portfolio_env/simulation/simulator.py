@@ -228,10 +228,20 @@ class Simulator:
 
     @property
     def limited(self) -> bool:
-        """Return whether a trade may stop short: a turnover limit, or ``adjustment`` below 1."""
+        """Return whether a trade may stop short of what was decided.
+
+        By a turnover limit, by ``adjustment`` below 1, or at the next open, where an asset can
+        lack the bar that it had at the decision.
+        """
         names = ("max_turnover", "max_period_turnover")
         limits = min(self.rules[name][0] for name in names)
-        return bool(limits < NO_LIMIT or self.rules["adjustment"][0] < 1)
+        unforeseen = self.rules["next_open"][0] and not self.arrays.all_tradable.all()
+        return bool(limits < NO_LIMIT or self.rules["adjustment"][0] < 1 or unforeseen)
+
+    @property
+    def traded(self) -> Bool:
+        """Flags (B, N): whether each asset could be traded in the last step."""
+        return self.arrays.tradable[np.maximum(self.t - 1, 0)[:, None], self.assets]
 
     def moved(self, weights: Float) -> Float:
         """Return (B, N + 1) what weights held right after the last trade are at the last close."""

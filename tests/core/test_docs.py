@@ -1,9 +1,15 @@
 """README and docs: Python blocks run, commands are accepted, links lead somewhere."""
 
 import doctest
+import importlib
+import itertools
 import json
 import re
+import runpy
 import shlex
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +24,7 @@ PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
 TEXTS = [*PAGES, ROOT / "CONTRIBUTING.md"]
 NOTEBOOKS = sorted((DOCS / "tutorials").glob("*.ipynb"))
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+INDENTED = re.compile(r". +(?=\S)")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 SHORTER = {
     ".learn(200_000)": ".learn(512)",
@@ -136,26 +143,73 @@ def test_every_command_is_accepted(page, command):
 
 
 def accept(words: list[str]) -> None:
-    import tyro
-
     from agents.store.cli import Command as StoreCommand
     from evaluate import EvaluateConfig
+    from portfolio_env.command_line import read_arguments
+    from portfolio_env.data.cli import Command as DataCommand
     from trade import TradeConfig
     from train import Command
 
     match words:
         case ["train.py", *given]:
-            tyro.cli(Command, args=given)
+            read_arguments(Command, args=given)
         case ["evaluate.py", *given]:
-            tyro.cli(EvaluateConfig, args=given)
+            read_arguments(EvaluateConfig, args=given)
         case ["trade.py", *given]:
-            tyro.cli(TradeConfig, args=given)
+            read_arguments(TradeConfig, args=given)
         case ["-m", "agents.store", *given]:
-            tyro.cli(StoreCommand, args=given)
+            read_arguments(StoreCommand, args=given)
+        case ["-m", "portfolio_env.data", *given]:
+            read_arguments(DataCommand, args=given)
         case ["-m", module, *_]:
-            assert module in ("portfolio_env.data", "pytest")
+            assert module == "pytest"
         case [script, *_]:
             assert (ROOT / script).is_file()
+
+
+HELP = ["train", "evaluate", "trade"] + [
+    f"{module} {verb}".strip()
+    for module, verbs in (
+        ("portfolio_env.data", ",fetch,update,list,report,convert"),
+        ("agents.store", ",list,show,card,export,import,delete,convert"),
+    )
+    for verb in verbs.split(",")
+]
+
+
+@pytest.mark.skipif(version("tyro").startswith("0."), reason="tyro before 1 lays it out otherwise")
+@pytest.mark.parametrize("command", HELP)
+def test_help_is_running_text_of_80_columns(command, monkeypatch, capsys):
+    """A line ends where the next word does not fit, or where its text ends."""
+    module, *verb = command.split()
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    script = importlib.import_module(f"{module}.__main__" if "." in module else module)
+    monkeypatch.setattr(sys, "argv", ["it", *verb, "--help"])
+    with pytest.raises(SystemExit) as found:
+        script.main()
+    assert found.value.code == 0
+    _, _, told = capsys.readouterr().out.partition("\n\n")  # the usage line is for the terminal
+    lines = told.splitlines()
+    assert max(map(len, lines)) <= 80 and "``" not in "".join(lines)
+    for line, after in itertools.pairwise(lines):
+        place, text, words = INDENTED.match(line), line[1:-1].rstrip(), after[1:-1].split()
+        if place and words and INDENTED.match(after) and len(place[0]) > 5:
+            same = place[0] == INDENTED.match(after)[0] and not text.endswith((".", ")"))
+            assert not same or len(text) + len(words[0]) >= 76, (line, after)
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "trade.py"])
+def test_a_command_without_its_libraries_names_the_extra(script, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tyro", None)
+    with pytest.raises(SystemExit, match=r"needs the extra rl; pip install -e '\.\[rl\]'"):
+        runpy.run_path(str(ROOT / script), run_name="__main__")
+
+
+def test_training_starts_without_the_compiler_of_torch():
+    """It takes seconds to import, before a mistyped option is told."""
+    code = "import sys, train; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
 @pytest.mark.parametrize("page", TEXTS, ids=name)

@@ -105,6 +105,8 @@ def test_unreachable_bounds_are_met_as_nearly_as_possible():
     fully_invested = PortfolioConstraints(max_cash=0.0, max_weight=0.5)
     out = fully_invested.project([0.0, 0.1, 0.9], fixed=[True, False])
     assert out == pytest.approx([0.4, 0.1, 0.5])  # cash takes what no asset may hold
+    out = fully_invested.project([0.0, 0.9, 0.1], fixed=[False, True])
+    assert out == pytest.approx([0.4, 0.5, 0.1])
     floor = PortfolioConstraints(min_weight=0.3)
     out = floor.project([0.0, 0.9, 0.1, 0.0], fixed=[True, False, False])
     assert out == pytest.approx([0.0, 0.9, 0.05, 0.05])

@@ -6,11 +6,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from helpers.bare_markets import market_of
+from helpers.oracles import targets as slow
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from portfolio_env import ArgumentError, PortfolioConstraints
 from portfolio_env.simulation import dynamics
+from portfolio_env.simulation.projection import violation_lane
 from portfolio_env.simulation.simulator import Simulator
 from portfolio_env.simulation.targets import checked_actions
 
@@ -135,6 +137,23 @@ def test_weights_far_below_the_largest_still_sum_to_one(others):
         found = constraints.project(asked)
         assert abs(found.sum() - 1) <= 1e-12
         assert found.max() <= 0.15 and found.min() >= 0
+        assert (found[asked == 1e6] == 0.15).all()
+
+
+@pytest.mark.parametrize("at", [0, 1, 11])
+def test_weights_far_below_the_largest_sum_to_one_beside_a_halted_holding(at):
+    """What a float64 lacks there is spread over what can be traded alone, cash included."""
+    constraints, rng = PortfolioConstraints(max_weight=0.15), np.random.default_rng(0)
+    halted = np.arange(12) == at
+    for _ in range(50):
+        asked = rng.random(13) / 10
+        asked[3:8] = 1e6
+        asked[1 + at] = 0.05
+        found = constraints.project(asked, halted)
+        assert abs(found.sum() - 1) <= 1e-12 and found[1 + at] == 0.05
+        free = np.append(True, ~halted)
+        inside = free & (found > 0) & (found < 0.15)
+        assert np.ptp((asked - found)[inside]) <= 1e-9
 
 
 def test_rounding_of_float32_is_scaled_away_and_zeros_stay_zero():
@@ -217,6 +236,17 @@ def test_cash_keeps_its_bound_beside_any_halted_holding(at):
     assert found[1:] == pytest.approx(np.where(halted, 0.2, 0.15), abs=1e-12)
 
 
+@pytest.mark.parametrize(("at", "other"), [(0, 1), (0, 2), (1, 2), (2, 0)])
+def test_an_asset_keeps_its_bound_beside_any_halted_holding(at, other):
+    """The weights that are asked for sum to 1, and one of them is above its bound."""
+    asked, halted = np.array([0.1, 0.1, 0.1, 0.1]), np.arange(3) == at
+    asked[1 + other] = 0.7
+    found = PortfolioConstraints(max_weight=0.5).project(asked, halted)
+    expected = np.where(np.append(False, halted), 0.1, 0.2)
+    expected[1 + other] = 0.5
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_what_is_allowed_beside_a_halted_holding_beyond_its_bound_stays_to_the_last_bit(at):
     limits, halted = PortfolioConstraints(max_weight=0.5), np.arange(3) == at
@@ -227,6 +257,12 @@ def test_what_is_allowed_beside_a_halted_holding_beyond_its_bound_stays_to_the_l
         asked[others] *= 0.3 / asked[others].sum()
         if abs(1 - 0.7 - asked[others].sum()) < 1e-14:
             assert limits.project(asked, halted).tolist() == asked.tolist()
+
+
+def test_leverage_beside_a_halted_short_wins_over_the_bound_of_cash():
+    limits = PortfolioConstraints(long_only=False, max_cash=0.8)
+    found = limits.project([0.5, -0.5, 1.0, 0.0], [True, False, False])
+    assert found.tolist() == [1.0, -0.5, 0.5, 0.0]
 
 
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
@@ -270,3 +306,54 @@ def test_what_is_asked_for_least_takes_what_the_others_may_not_hold(at, last):
     expected = np.where(np.append(False, halted), 0.1, 0.35)
     expected[free[last]] = 0.2
     assert found == pytest.approx(expected, abs=1e-12)
+
+
+def any_problem(seed):
+    """Constraints of every kind with the labels of assets, asked weights, and what is halted."""
+    rng = np.random.default_rng(seed)
+    n, long_only = int(rng.integers(1, 9)), bool(rng.random() < 0.5)
+    fields = {
+        "long_only": long_only,
+        "max_weight": float(rng.choice([1.0, rng.uniform(1 / n, 1)])),
+        "max_leverage": float(rng.choice([1.0, rng.uniform(0.5, 1), rng.uniform(1, 3)])),
+        "max_cash": float(rng.uniform(0.0, 1.5)),
+        "min_cash": float(rng.choice([0.0, rng.uniform(-0.5, 0.3)])),
+        "top_k": int(rng.integers(1, n + 1)) if rng.random() < 0.3 else None,
+    }
+    if long_only:
+        fields["min_weight"] = float(rng.choice([0.0, rng.uniform(0, 0.5 / n)]))
+    labels = rng.choice(["A", "B", ""], n).tolist()
+    named = sorted({*labels} - {""})
+    if named and rng.random() < 0.5:
+        low, high = np.sort(rng.uniform(0, 0.8, (2, len(named))), axis=0)
+        low *= rng.random(len(named)) < 0.4
+        low = low if long_only else -low
+        pairs = zip(named, zip(low.tolist(), high.tolist(), strict=True), strict=True)
+        fields |= {"group_by": "sector", "group_bounds": dict(pairs)}
+    halted = rng.random(n) < rng.choice([0.0, 0.4])
+    asked = rng.normal(0.2, 10.0 ** rng.uniform(-1.5, 1), n + 1)
+    asked[1:][halted] = rng.uniform(0.0 if long_only else -0.3, 0.8, halted.sum())
+    if rng.random() < 0.3:  # nearly what is allowed
+        asked = rng.dirichlet(np.ones(n + 1)) * (1 + rng.choice([0.0, 4e-7, 3e-6]))
+    asked *= np.append(True, halted | (rng.random(n) < 0.8))
+    try:
+        constraints = PortfolioConstraints(**fields)
+        constraints.bounds(n, labels)
+    except ArgumentError:
+        return None
+    return constraints, fields | {"labels": labels}, asked, halted
+
+
+def test_projection_and_violation_are_those_of_the_slow_account():
+    problems = [problem for seed in range(300) if (problem := any_problem(seed))]
+    assert len(problems) > 150
+    for constraints, fields, asked, halted in problems:
+        labels, limits = fields["labels"], slow.Limits(fields, len(halted))
+        found = constraints.project(asked, halted, labels)
+        expected = slow.project(asked.tolist(), halted.tolist(), limits)
+        assert np.abs(found - expected).max() <= 1e-11 * np.abs(expected).max(), fields
+        bounds, groups = constraints.bounds(len(halted), labels)[0], constraints.groups(labels)
+        for weights in (asked, found):
+            broken = violation_lane(weights, bounds, np.zeros(len(halted)), groups)
+            known = slow.violation(weights.tolist(), limits)
+            assert broken == pytest.approx(known if known > 1e-12 else 0.0, rel=1e-12, abs=1e-15)

@@ -34,6 +34,7 @@ from portfolio_env.evaluation.report.subperiods import (
     seeds_section,
 )
 from portfolio_env.evaluation.report.tear_sheet import drawdown_texts, tear_sheet
+from portfolio_env.evaluation.report.why import why_section
 from portfolio_env.evaluation.summary import LEGEND, overall, sentence, text_table
 from portfolio_env.html import (
     Page,
@@ -73,6 +74,7 @@ def write_report(
         list(comparison.unique), benchmark=comparison.benchmark, agents=inputs.agents
     )
     _verdict(page, comparison, inputs)
+    why_section(page, comparison, inputs)
     seeds_section(page, comparison, inputs)
     blocks_section(page, comparison, inputs)
     overfitting_section(page, comparison)

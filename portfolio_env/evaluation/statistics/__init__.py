@@ -7,6 +7,7 @@
   ``deflated_sharpe_ratio``.
 - Does any of many strategies outgrow the benchmark? ``superiority_test``; which may be the best?
   ``model_confidence_set``.
+- What explains the returns of an account? ``regression``.
 - What does a learner do over its seeds? ``seeds_interval``.
 """
 
@@ -27,6 +28,7 @@ from portfolio_env.evaluation.statistics.equal_risk import (
 )
 from portfolio_env.evaluation.statistics.growth import growth_difference, growth_difference_test
 from portfolio_env.evaluation.statistics.measures import ResampledMeasures, resample_measures
+from portfolio_env.evaluation.statistics.regression import Regression, regression
 from portfolio_env.evaluation.statistics.seeds import interquartile_mean, seeds_interval
 from portfolio_env.evaluation.statistics.sharpe_ratios import (
     SharpeTest,
@@ -38,6 +40,7 @@ from portfolio_env.evaluation.statistics.sharpe_ratios import (
 __all__ = [
     "ConfidenceSet",
     "Interval",
+    "Regression",
     "ResampledMeasures",
     "SharpeTest",
     "SuperiorityTest",
@@ -50,6 +53,7 @@ __all__ = [
     "model_confidence_set",
     "optimal_block_length",
     "probabilistic_sharpe_ratio",
+    "regression",
     "resample_measures",
     "seeds_interval",
     "sharpe_difference",

@@ -49,19 +49,23 @@ def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
 
 @pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "dirichlet"])
-def test_the_scorer_goes_where_its_scores_are_the_logits(algo: str, tmp_path: Path) -> None:
+def test_the_scorer_goes_where_its_scores_become_the_same_weights(
+    algo: str, tmp_path: Path
+) -> None:
     config = replace(CONFIG, curriculum="2,3", stages=Stages(iterations=2)).resolved()
     market, ranges = config.load_market()
     weights = curriculum.pretrained(tmp_path, config, market, ranges)
     assert weights is not None
+    for name in [name for name in weights if name.startswith("scorer.1.asset")]:
+        weights[name] = 300 * weights[name]  # so that scores leave the box
     source = DirectAgent(market.n_features, 2, encoder="lstm", encoder_kwargs=config.encoder_kwargs)
     curriculum.load_pretrained_weights(weights, source.network)
     source.bind(market)
     t = th.arange(30, 60)
     held = th.full((30, 5), 0.2)
     rows = asset_rows(source.network.extractor.embeddings(t), th.ones(30, 4), held)
-    scores = source.network.head(source.network.scorer(rows))
-    assert scores.std() > 1e-3
+    actions = source.network(rows)
+    assert (actions == -1).any() and ((actions > -1) & (actions < 1)).any()
     action = "weights" if algo == "dirichlet" else "logits"
     venv = make_sb3_vec_env(market, 4, observation="index", window=2, action=action)
     agent: Any = make_agent(
@@ -81,7 +85,9 @@ def test_the_scorer_goes_where_its_scores_are_the_logits(algo: str, tmp_path: Pa
     assert encoders
     if algo in ("ppo", "a2c"):
         latent = agent.policy.mlp_extractor.forward_actor(rows)
-        th.testing.assert_close(agent.policy.action_net(latent), scores)
+        means = agent.policy._get_action_dist_from_latent(latent).mode()
+        assert means.abs().max() <= 1
+        th.testing.assert_close(th.softmax(5 * means, 1), th.softmax(5 * actions, 1))
     else:
         assert changed == encoders
 

@@ -20,6 +20,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from agents import load_agent, load_run, make_agent, make_sb3_vec_env, policy_for, save_agent
 from agents.policies import LOG_STD_INIT, PerAssetDirichletPolicy
 from agents.tensors import load_tensors
+from agents.training import cards
 from agents.training.config import Stages, TrainConfig
 from agents.training.tasks import run_task
 from agents.training.train import resume, train
@@ -78,11 +79,19 @@ def test_the_run_folder_holds_all_that_repeats_it(run_path: Path) -> None:
     assert started["environment"]["gpus"] == env_info()["gpus"]
 
 
+@pytest.mark.parametrize(("given", "told"), [([], 2000), ([1024, 2048], 2048), ([1024], 2000)])
+def test_the_steps_of_a_card_reach_the_end_of_the_last_update(given, told, tmp_path, monkeypatch):
+    """An update is made as a whole, beyond the steps that were asked for."""
+    monkeypatch.setattr(cards, "validations", lambda path: [{"timesteps": t} for t in given])
+    assert cards._steps(tmp_path, {"timesteps": 2000}) == told
+
+
 def test_the_card_of_a_run_has_the_figures_of_its_validations(run_path: Path) -> None:
     card, found = read_json(run_path / "card.json"), read_json(run_path / "validation.json")
     best = max(found["validations"], key=lambda each: each["excess_growth"])
     assert card["selection"]["chosen_at"] == best["timesteps"]
     assert card["selection"]["validations"] == len(found["validations"])
+    assert card["training"]["steps"] == found["validations"][-1]["timesteps"]
     for name, step in (("best", best), ("final", found["validations"][-1])):
         figures = {key: value for key, value in step.items() if key != "timesteps"}
         assert card["validation"]["models"][name] == figures

@@ -1,5 +1,7 @@
 """Targets that a turnover limit or ``adjustment`` keeps from being reached are carried on."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.bare_markets import market_of, random_market
@@ -8,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from baselines import make_baseline
-from portfolio_env import PortfolioEnv, PortfolioVectorEnv, load_market
+from portfolio_env import Market, PortfolioEnv, PortfolioVectorEnv, load_market
 from portfolio_env.evaluation import backtest
 
 MARKET = random_market(3, 400, 5)
@@ -203,3 +205,31 @@ def test_each_episode_and_each_lane_remember_their_own_choice():
     answer, state = model.predict(invested, state, np.array([True, False, False]))
     assert state.tolist() == [False, True, True]
     assert (answer == invested["weights"]).all()
+
+
+@pytest.mark.parametrize("limit", [{}, limited(0.3)], ids=str)
+def test_what_lacks_the_bar_of_the_next_open_is_bought_later(limit):
+    """At the decision it could be traded; buy and hold decides only once."""
+    close = np.array(MARKET.close[:80, :2])
+    trades = np.ones((80, 2), np.bool_)
+    trades[6:9, 1] = False
+    panel = replace(market_of(close, trades).panel, open=close)
+    market = Market(panel, np.zeros((80, 2, 0), np.float32), ())
+    result = run("buy_and_hold", market, start=5, execution="next_open", **limit)
+    assert result.held[:4, 2] == pytest.approx(0, abs=1e-12)
+    # the environment gives the share of what it cannot trade to the others; a carried one waits
+    assert result.held[:, 0][[0, 3]] == pytest.approx([0.7, 0.5] if limit else [0, 0], abs=0.03)
+    assert result.held[12:, 0] == pytest.approx(0, abs=1e-9)
+    assert result.held[12, 2] == pytest.approx(0.5, abs=0.1)
+    assert (result.turnovers[12:] == 0).all()
+
+    def second_until_the_third_day(past):
+        return np.eye(3)[2 if len(past.timestamps) <= 5 else 1]
+
+    trades[:] = True
+    trades[7, 1] = False  # it cannot be sold at the open after the second decision
+    panel = replace(panel, volume=trades.astype(float))
+    market = Market(panel, np.zeros((80, 2, 0), np.float32), ())
+    rules = {"start": 1, "execution": "next_open", **limit}
+    result = run(second_until_the_third_day, market, {"every": 5}, **rules)
+    assert result.held[12:, 1] == pytest.approx(1, abs=1e-9)

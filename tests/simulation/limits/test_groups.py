@@ -146,6 +146,24 @@ def test_the_least_scaling_of_leverage_stays_within_groups():
             assert low - 1e-12 <= sums(w, SECTORS)[label] <= high + 1e-12
 
 
+@pytest.mark.parametrize(
+    ("asked", "limits"),
+    [
+        ([1.0, -0.5, 1.0, -0.5], {"max_leverage": 1.9, "max_cash": 0.5}),
+        ([-0.2, 1.7, -1.0, 0.5], {"max_leverage": 3.1, "min_cash": 0.0, "max_weight": 2.0}),
+    ],
+)
+def test_no_holding_grows_where_leverage_is_limited(asked, limits):
+    """Beside a halted holding that leaves cash beyond its bound whatever the group does."""
+    bounds = {"group_by": "sector", "group_bounds": {"Tech": (-0.5, 0.5)}}
+    found = PortfolioConstraints(long_only=False, **limits, **bounds).project(
+        asked, [True, False, False], ["", "Tech", "Tech"]
+    )
+    assert found.sum() == pytest.approx(1, abs=1e-12) and found[1] == asked[1]
+    assert (abs(found[2:]) <= abs(np.array(asked[2:])) + 1e-12).all()
+    assert abs(found[1:]).sum() <= limits["max_leverage"] + 1e-12
+
+
 @pytest.mark.parametrize("action", ["logits", "weights"])
 def test_an_account_stays_within_its_groups(market, action):
     bounds = {"Tech": (0.0, 0.3), "Oil": (0.2, 0.4)}

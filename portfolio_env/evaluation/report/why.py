@@ -1,0 +1,130 @@
+"""Report section on where the differences to the reference come from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from portfolio_env.evaluation.attribution.attribution import EXPLAINED, HALVES, Attribution
+from portfolio_env.evaluation.attribution.sentences import explanations
+from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.report.inputs import ReportInputs, drawable, number_text
+from portfolio_env.evaluation.summary import leads, universe_lines
+from portfolio_env.html import Page, bullets, folded, heading, paragraph, table
+
+SHOWN = 6  # strategies
+ASSETS = 10  # rows of the table of assets
+
+
+def why_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+    """Write the section on assets and styles that explain differences, the leads first."""
+    if comparison.benchmark not in comparison.solvent:
+        return
+    equal = comparison.duplicate_of[comparison.benchmark]
+    accounts = [
+        name
+        for name, result in drawable(comparison).items()
+        if comparison.duplicate_of[name] != equal and not result.outside
+    ]
+    ahead = {name: leads(comparison, name) for name in accounts}
+    first = [*(name for name in accounts if ahead[name]), *inputs.agents, *accounts]
+    names = [name for name in dict.fromkeys(first) if name in accounts][:SHOWN]
+    if not names:
+        return
+    parts = [
+        paragraph(
+            "Without an asset: its money earns, in both accounts, what the reference's other "
+            "assets do; nothing is decided anew. An asset explains a lead of which less than "
+            f"{100 * EXPLAINED:.0f} % is left without it, a style one of which it makes that much. "
+            "Styles are accounts of the same assets, long the third with the largest signal and "
+            "short the third with the smallest, before costs. Intervals are of Newey & West (1987)."
+        )
+    ]
+    if lines := universe_lines(comparison):
+        parts.append(bullets(lines))
+    for place, name in enumerate(names):
+        found = comparison.attribution(name)
+        told = explanations(found, ahead[name])
+        content = (bullets(told) if told else paragraph("")) + table(_without_texts(found))
+        content += heading("By asset, % a year") + table(_asset_texts(found))
+        if found.styles is not None:
+            content += heading("By style") + table(_style_texts(found))
+        opened = place == 0 and bool(ahead[name])
+        parts.append(heading(name) + content if opened else folded(name, content))
+    page.add("Why", *parts)
+
+
+def _without_texts(found: Attribution) -> pd.DataFrame:
+    """Return the difference of all assets, without some, and in random halves."""
+    rows = {}
+    forms = {"growth": (100, "{:+.1f}", "growth %"), "sharpe": (1, "{:+.2f}", "Sharpe")}
+    for measure, (scale, form, title) in forms.items():
+        row: Any = found.without.loc[measure]
+        text = number_text(form)
+        left_out = f"without {row['asset']}" if row["asset"] else ""
+        both = f"without {row['asset']} and {row['pair']}" if row["pair"] else ""
+        rows[title] = {
+            "difference": text(scale * row["all"]),
+            "least without one": f"{text(scale * row['low'])} {left_out}".strip(),
+            "most without one": text(scale * row["high"]),
+            "least without two": f"{text(scale * row['low_pair'])} {both}".strip(),
+            f"% of {HALVES} random halves that keep a tenth": number_text("{:.0f}")(
+                100 * row["halves"]
+            ),
+        }
+    texts = pd.DataFrame.from_dict(rows, orient="index")
+    return texts.loc[:, (texts != "").any()]
+
+
+def _asset_texts(found: Attribution) -> pd.DataFrame:
+    """Return the assets that contribute most to the difference, either way, the largest first."""
+    order = found.assets["difference"].sort_values(ascending=False, kind="stable").index
+    shown = found.assets.loc[order]
+    if len(shown) > 2 * ASSETS:
+        shown = pd.concat([shown.iloc[:ASSETS], shown.iloc[-ASSETS:]])
+    forms = {
+        "weight": ("mean weight %", "{:.1f}"),
+        "reference_weight": ("of the reference", "{:.1f}"),
+        "growth": ("contribution", "{:+.2f}"),
+        "reference_growth": ("to the reference", "{:+.2f}"),
+        "difference": ("difference", "{:+.2f}"),
+        "growth_without": ("difference without it", "{:+.2f}"),
+    }
+    return pd.DataFrame(
+        {title: (100 * shown[name]).map(number_text(form)) for name, (title, form) in forms.items()}
+    )
+
+
+def _style_texts(found: Attribution) -> pd.DataFrame:
+    """Return exposures to styles, alone and together, and what they make of the difference."""
+    styles = found.styles
+    assert styles is not None
+    texts = {"% a year": (100 * styles["mean"]).map(number_text("{:+.1f}"))}
+    kinds = {"growth": ("", ""), "equal_risk": ("equal_risk_", " at equal volatility")}
+    for measure, (prefix, where) in kinds.items():
+        if measure not in found.joint:
+            continue
+        form = "{:+.2f} [{:+.2f}, {:+.2f}]".format
+        for title, columns in (
+            (f"beta alone{where}", ("beta", "low", "high")),
+            (f"beta of all{where}", ("joint", "joint_low", "joint_high")),
+        ):
+            numbers = styles[[f"{prefix}{column}" for column in columns]]
+            texts[title] = numbers.apply(lambda row, form=form: form(*row), axis=1)
+        texts[f"% of the difference{where}"] = (100 * styles[f"{prefix}share"]).map(
+            number_text("{:.0f}")
+        )
+    found_texts = pd.DataFrame(texts)
+    rows = {
+        "left by all": {
+            f"beta of all{where}": (
+                f"{100 * each['alpha']:+.1f} [{100 * each['low']:+.1f}, "
+                f"{100 * each['high']:+.1f}] % a year"
+            )
+            for measure, (_, where) in kinds.items()
+            if (each := found.joint.get(measure))
+        }
+    }
+    left = pd.DataFrame.from_dict(rows, orient="index")
+    return pd.concat([found_texts, left]).fillna("")
