@@ -194,7 +194,7 @@ class BacktestResult:
 
     def holdings(self) -> pd.DataFrame:
         """Return a row per decision and slot, long format, cash first: the trade and weights."""
-        names = ["cash", *self.assets]
+        names = [self.outside or "cash", *self.assets]
         return pd.DataFrame(
             {
                 "date": np.repeat(self.timestamps[:-1], len(names)),
