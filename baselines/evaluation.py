@@ -96,7 +96,8 @@ def evaluate(
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
         benchmark: Prices from outside of the market as a further line, such as those of an index
             fund: a file of one asset, or ``FILE:SYMBOL`` of several.
-        reference: What all differences are to: "equal_weight", or "benchmark" for these prices.
+        reference: The account that all differences are to: "equal_weight", or "benchmark" for these
+            prices.
         judge: Measure that the test of the best and the confidence set go by: "growth", "sharpe",
             or "equal_risk", growth at the volatility of equal weight.
         n_resamples: Number of resamples of every bootstrap.
