@@ -29,8 +29,8 @@ EXAMPLES := torchrl skrl
 ALL_EXAMPLES := $(EXAMPLES) tianshou rllib sbx rl_zoo3 minari
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test test-slow test-plain demo bench bench-gpu learn verdicts fuzz kills mutants docs docs-serve \
-	tutorials examples examples-all clean
+.PHONY: help setup format lint type test test-slow test-plain demo bench bench-gpu learn verdicts fuzz kills \
+	mutants docs docs-serve tutorials examples examples-all clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12

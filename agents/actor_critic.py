@@ -148,7 +148,7 @@ class PerAssetActorCritic(nn.Module):
         else:
             latent = self.mlp_extractor.forward_actor(rows)
             latent_value = self.mlp_extractor.forward_critic(self.critic_rows(observation))
-        mean = action_means(self.action_net(latent))
+        mean: Tensor = self.action_net(latent)
         log_std = noise_of(self.log_std, mean.shape[1] - 1).expand_as(mean)
         value: Tensor = self.value_net(latent_value)
         return mean, log_std, value.squeeze(-1)

@@ -140,7 +140,7 @@ def agent_of(
         admit(_named(tree["recipe"]), tree.get("plugins", {}), Path(path), within=within)
         recipe = _rebuilt(tree["recipe"], venv)
         _check_recipe(recipe, path)
-        _tell_policy(recipe)
+        _tell_sharing(recipe)
         agent = _made(recipe, venv, path, device)
         restore_agent(agent, tree, path)
     except PortfolioError:
@@ -184,18 +184,13 @@ def _check_recipe(recipe: dict[str, Any], path: str | Path) -> None:
         raise DataError(f"{path} holds no agent ({error}); restore it from a copy") from error
 
 
-def _tell_policy(recipe: dict[str, Any]) -> None:
-    """Complete the recipe of an agent written before it said how its policy is built.
-
-    Actor and critic had an encoder each, and means of logits could leave the box.
-    """
+def _tell_sharing(recipe: dict[str, Any]) -> None:
+    """Complete the recipe of an agent written when actor and critic had an encoder each."""
     if is_on_policy(recipe["algo"]) and recipe["encoder"] != "per_asset":
         options = recipe.setdefault("policy_kwargs", {})
         if recipe["policy"] != "flat_mlp" and "critic_gradient" not in options:
             options["critic_gradient"] = 1.0
             options.setdefault("share_features_extractor", False)
-    if is_on_policy(recipe["algo"]) and recipe["policy"] == "per_asset":
-        recipe.setdefault("policy_kwargs", {}).setdefault("bounded_scores", False)
 
 
 def reason_of(error: Exception) -> str:

@@ -109,8 +109,16 @@ def learn(name: str, seed: int) -> Options:
     if prediction:
         callbacks.append(PredictionLoss(prediction, market, ranges["train"], seed))
     forecasts: Any = {"forecasts": prediction > 0}
+    bounded = "2" in config.curriculum and not variant.get("encoder_only")
     agent = make_agent(
-        "ppo", venv, window=WINDOW, seed=seed, device="cpu", embedding_kwargs=forecasts, **ENCODER
+        "ppo",
+        venv,
+        window=WINDOW,
+        seed=seed,
+        device="cpu",
+        embedding_kwargs=forecasts,
+        policy_kwargs={"bounded_scores": bounded},
+        **ENCODER,
     )
     if weights and variant.get("encoder_only"):
         weights = {name: w for name, w in weights.items() if not name.startswith("scorer.")}

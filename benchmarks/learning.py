@@ -202,6 +202,7 @@ def trained(
         episode_length=250,
         reward=REWARD,
         universe=recipe.get("universe"),
+        start_groups=recipe.get("start_groups"),
         costs=recipe.get("costs", {}),
     )
     with warnings.catch_warnings():

@@ -5,14 +5,19 @@
 98,000 steps on the medium planted market of `benchmarks/learning.py`, windows of 8 bars. *Stream*
 is the default of train.py: a state that runs forwards through blocks, one encoder for actor and
 critic, which learns from the actor. *Window* is what it replaced: every bar's window, where the
-encoder can in both directions, and an encoder each. Seconds are of the processor.
+encoder can in both directions, and an encoder each. Encoders that do not stream (`--encoder gat`,
+of the size in `benchmarks/encoder_learning.py`) are trained on lanes that start apart and in
+groups. Seconds are of the processor.
 """
 
 import argparse
 from statistics import median
 from time import process_time
 
-from learning import Options, learn, references
+from encoder_learning import SIZES
+from learning import STRENGTHS, Options, learn, references
+
+from agents.settings.encoders import STREAMS
 
 STEPS, WINDOW = 98_000, 8
 TWO: Options = {"policy_kwargs": {"share_features_extractor": False}}
@@ -20,6 +25,10 @@ TWO: Options = {"policy_kwargs": {"share_features_extractor": False}}
 
 def variants(encoder: str) -> dict[str, Options]:
     """Return the recipes to compare."""
+    if encoder not in STREAMS:
+        small = {"encoder_kwargs": SIZES[encoder]}
+        groups = {f"{n} groups": small | {"start_groups": n} for n in (32, 16)}
+        return {"apart": small, **groups}
     forwards = {"bidirectional": False} if encoder.startswith("tcn") else {}
     return {
         "stream": {"encoder_kwargs": {"history": "stream", **forwards}},
@@ -32,18 +41,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", default="tcn_gnn_lstm_small")
     parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--strength", default="medium", choices=STRENGTHS)
     arguments = parser.parse_args()
-    reference = references("medium")
+    reference = references(arguments.strength)
     edge = reference["reference"] - reference["equal_weight"]
     for name, recipe in variants(arguments.encoder).items():
         shares, start = [], process_time()
         for seed in map(int, arguments.seeds.split(",")):
             of_seed = {"algo": "ppo", "timesteps": STEPS, "window": WINDOW, **recipe}
-            run = learn(name, of_seed | {"encoder": arguments.encoder}, "medium", seed)
+            run = learn(name, of_seed | {"encoder": arguments.encoder}, arguments.strength, seed)
             shares.append((run["growth"] - reference["equal_weight"]) / edge)
         seconds = (process_time() - start) / len(shares)
         seeds = " ".join(f"{share:5.2f}" for share in shares)
-        print(f"{name:<8}{median(shares):6.2f}   {seeds}   {seconds:.0f} s each", flush=True)
+        print(f"{name:<10}{median(shares):6.2f}   {seeds}   {seconds:.0f} s each", flush=True)
 
 
 if __name__ == "__main__":

@@ -32,8 +32,9 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
         features_extractor_class: ``MarketExtractor`` or a subclass.
         critic_gradient: Share, 0 to 1, of the critic's gradient that reaches a shared extractor,
             see ``ActorCriticRows``.
-        bounded_scores: Keep the means of logits in the box, see ``action_means``. False is for
-            actions that are no logits, and for agents saved before there was this option.
+        bounded_scores: Keep the means of logits in the box by the map of the direct agent, see
+            ``action_means``: for an agent that starts from the scorer of one. From scratch it
+            learns as much or a little less.
         kwargs: Further options of SB3's ActorCriticPolicy. Of these ``ortho_init`` changes nothing:
             the heads start orthogonal, an encoder keeps the start it was given.
     """
@@ -50,7 +51,7 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
         log_std_init: float = LOG_STD_INIT,
         features_extractor_class: type[BaseFeaturesExtractor] = MarketExtractor,
         critic_gradient: float = 0.0,
-        bounded_scores: bool = True,
+        bounded_scores: bool = False,
         **kwargs: Any,
     ) -> None:
         self.critic_gradient, self.bounded_scores = critic_gradient, bounded_scores

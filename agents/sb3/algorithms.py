@@ -122,9 +122,6 @@ def make_agent(
     policy_kwargs = dict(policy_kwargs or {})
     if is_on_policy(algo) and encoder != "per_asset" and policy != "flat_mlp":
         policy_kwargs.setdefault("critic_gradient", 0.0)  # so that it is written with the agent
-    if is_on_policy(algo) and policy == "per_asset":
-        logits = venv.get_attr("simulator")[0].action == "logits"
-        policy_kwargs.setdefault("bounded_scores", logits)
     recipe = {"algo": algo, "policy": policy, "policy_kwargs": policy_kwargs, **network, **settings}
     recipe = deepcopy(recipe)  # SB3 adds to the options that it is given
     recipe.pop("device", None)

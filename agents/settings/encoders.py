@@ -44,16 +44,16 @@ def with_history(encoder: str, options: str, observation: str, algo: str) -> str
     return json.dumps(given | added)
 
 
-def with_policy(options: str, *, encoder: bool, logits: bool) -> str:
+def with_policy(options: str, *, encoder: bool, scorer: bool) -> str:
     """Return the options of an on-policy algorithm with how its policy is built.
 
     Args:
         options: As JSON.
         encoder: Whether there is an encoder, which the critic may teach.
-        logits: Whether a Gaussian policy draws logits.
+        scorer: Whether it takes over the scorer of stage 2.
     """
-    usual = {"critic_gradient": 0.0} if encoder else {}
-    usual |= {"bounded_scores": True} if logits else {}
+    usual: dict[str, Any] = {"critic_gradient": 0.0} if encoder else {}
+    usual |= {"bounded_scores": True} if scorer else {}
     given = json.loads(options)
     return options if usual.keys() <= given.keys() else json.dumps(given | usual | given)
 
@@ -66,15 +66,9 @@ def history_before(encoder: str, options: str) -> str:
     return json.dumps(given | {"history": "window"})
 
 
-def policy_before(options: str, *, encoder: bool, logits: bool) -> str:
-    """Return recorded options of an on-policy algorithm with what they mean where they say nothing.
-
-    Actor and critic had an encoder each, and means of logits could leave the box.
-    """
+def sharing_before(options: str) -> str:
+    """Return recorded options of an on-policy algorithm; actor and critic had an encoder each."""
     given = json.loads(options)
-    before: dict[str, Any] = {}
-    if encoder and "critic_gradient" not in given:
-        before = {"share_features_extractor": False, "critic_gradient": 1.0}
-    if logits and "bounded_scores" not in given:
-        before["bounded_scores"] = False
-    return json.dumps(before | given) if before else options
+    if "critic_gradient" in given:
+        return options
+    return json.dumps({"share_features_extractor": False, "critic_gradient": 1.0} | given)

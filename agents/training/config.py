@@ -17,7 +17,7 @@ from agents.settings.data import DataOptions, json_object
 from agents.settings.encoders import (
     ROWS,
     history_before,
-    policy_before,
+    sharing_before,
     with_history,
     with_policy,
     with_window,
@@ -286,11 +286,11 @@ class TrainConfig(MarketConfig):
 
     def _as_recorded(self) -> "TrainConfig":
         """Return recorded settings with the networks that their run built, older ones included."""
-        options, of_algo = self.encoder_options, self.algo_options
-        if self.has_encoder:
-            options = history_before(self.encoder, options)
-        if self.algo in ON_POLICY:  # of one's own, an agent's file knows
-            of_algo = policy_before(of_algo, **self._built_policy)
+        if not self.has_encoder:
+            return self
+        options = history_before(self.encoder, self.encoder_options)
+        on_policy = self.algo in ON_POLICY  # of one's own, an agent's file knows
+        of_algo = sharing_before(self.algo_options) if on_policy else self.algo_options
         return dataclasses.replace(self, encoder_options=options, algo_options=of_algo)
 
     def resolved(self) -> "TrainConfig":
@@ -298,7 +298,8 @@ class TrainConfig(MarketConfig):
         on_policy = is_on_policy(self.algo)
         of_algo = self.algo_options
         if on_policy:
-            of_algo = with_policy(of_algo, **self._built_policy)
+            scorer = "2" in self.curriculum and self.policy == "per_asset"
+            of_algo = with_policy(of_algo, encoder=self.has_encoder, scorer=scorer)
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)
@@ -360,11 +361,6 @@ class TrainConfig(MarketConfig):
                 f"{end - start} bars for the test; an episode needs at least 2"
             )
         return ranges | {"test": (start, end)}
-
-    @property
-    def _built_policy(self) -> dict[str, bool]:
-        """Return what there is to say about an on-policy algorithm's policy."""
-        return {"encoder": self.has_encoder, "logits": self.policy == "per_asset"}
 
     @property
     def has_encoder(self) -> bool:

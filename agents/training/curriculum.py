@@ -68,6 +68,19 @@ def pretrained(
     return weights
 
 
+def pretrained_weights(embeddings: MarketEncoder, network: nn.Module | None = None) -> Weights:
+    """Return the weights of a stage for ``load_pretrained_weights``.
+
+    Args:
+        embeddings: The encoder.
+        network: Network whose scorer is passed on as well, that of stage 2.
+    """
+    weights: Weights = embeddings.state_dict()
+    if network is not None and (scorer := _scorer(network)):
+        weights |= {_SCORER + name: weight for name, weight in scorer.state_dict().items()}
+    return weights
+
+
 def load_pretrained_weights(weights: Weights | None, network: nn.Module) -> None:
     """Load pretrained weights into a policy or network.
 
@@ -147,10 +160,8 @@ def _finish(
     embeddings, returns = trainer.embeddings, trainer.returns
     record(encoder_figures(embeddings, market, validation, returns), trainer.samples)
     logger.close()
-    weights: Weights = embeddings.state_dict()
-    if isinstance(trainer, DirectTrainer) and (scorer := _scorer(trainer.agent.network)):
-        weights |= {_SCORER + name: weight for name, weight in scorer.state_dict().items()}
-    return weights
+    network = trainer.agent.network if isinstance(trainer, DirectTrainer) else None
+    return pretrained_weights(embeddings, network)
 
 
 def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Pretrainer:

@@ -18,9 +18,10 @@ import pandas as pd
 
 from portfolio_env.data.actions import Actions, read_actions, with_actions
 from portfolio_env.data.adjust import Adjust, adjusted, check_adjust, split_like
-from portfolio_env.data.tables.fields import ADJUSTED, DATE
+from portfolio_env.data.tables.fields import ADJUSTED, CURRENCY, DATE
 from portfolio_env.data.tables.numbers import read_numbers
 from portfolio_env.data.tables.origin import Origin
+from portfolio_env.data.tables.quotes import quotes_of
 from portfolio_env.data.tables.shapes import Table, long_form, table_of
 from portfolio_env.data.tables.sources import LongTable, tables_of
 from portfolio_env.data.tables.times import as_dates, bar_times, period_ends
@@ -201,8 +202,8 @@ def _typed_tables(
 
 def _typed(
     frame: pd.DataFrame, origin: Origin, adjust: Adjust, actions: pd.DataFrame | None = None
-) -> tuple[pd.DataFrame, Origin, dict[str, str]]:
-    """The columns of a long table as dates, names and numbers, adjusted; and for what."""
+) -> LongTable:
+    """The columns of a long table as dates, names and numbers, adjusted; for what, and quotes."""
     if not len(frame):
         origin.fail("holds no rows; give at least two symbols with bars")
     dates = as_dates(frame["date"], origin)
@@ -217,10 +218,13 @@ def _typed(
     if actions is not None:
         made = with_actions(made, actions, origin)
     made, done = adjusted(made, origin, adjust)
-    return made, origin, {} if done is None else {"adjust": done}
+    told: dict[str, Any] = {} if done is None else {"adjust": done}
+    if CURRENCY in frame:
+        told["currencies"] = quotes_of(frame.assign(symbol=names), origin)
+    return made, origin, told
 
 
-def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, str]) -> pd.DataFrame:
+def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, Any]) -> pd.DataFrame:
     """Refuse bars that cannot be true, and duplicates; without rows that hold nothing.
 
     Of a downloaded store they are left out instead.
@@ -288,6 +292,16 @@ def _told(
     done = sorted({said["adjust"] for _, _, said in parts if "adjust" in said})
     if done:
         made["adjust"] = ", ".join(done)
+    quoted: dict[str, str] = {}
+    for _, origin, said in parts:
+        for symbol, code in said.get("currencies", {}).items():
+            if quoted.setdefault(symbol, code) != code:
+                origin.fail(
+                    f"quotes {symbol} in {code}, another table in {quoted[symbol]}: convert one of "
+                    "them, or call the assets differently"
+                )
+    if quoted:
+        made["currencies"] = quoted
     notes = list(dict.fromkeys(note for _, origin, _ in parts for note in origin.notes))
     weighty = {note for _, origin, _ in parts for note in origin.weighty}
     if "close" in frame and done != ["none"] and not adjusted:

@@ -15,6 +15,7 @@ import pandas as pd
 from portfolio_env.checks import check_number
 from portfolio_env.data.bars import panel_from_frame, read_panel
 from portfolio_env.data.metadata import with_categories
+from portfolio_env.data.tables.quotes import PARTS, code_of
 from portfolio_env.data.tables.sources import as_frame
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market.panel import FloatArray, PricePanel
@@ -31,8 +32,6 @@ pair; or a text such as ``"EUR=EURUSD,JPY=jpy.csv,USDT=1"``.
 """
 
 _PRICES = ("open", "high", "low", "close")
-_PARTS = {"GBp": "GBP", "GBX": "GBP", "ZAc": "ZAR", "ILA": "ILS"}
-"""Hundredths of currencies in which exchanges quote: pence in London, and so on."""
 _QUOTED = re.compile(r"[^/]+/([A-Za-z0-9]{2,10})(:.+)?|[A-Za-z]{3}([A-Za-z]{3})=X")
 _PAIR = re.compile(r"[A-Z]{6}|DEX[A-Z]{4}")  # or as FRED calls one: DEXJPUS is yen for a dollar
 _GIVEN = re.compile(r"\s*([A-Za-z0-9]{2,10})=(.+)")
@@ -42,7 +41,9 @@ _SHOWN = 3
 
 
 def currencies_of(panel: PricePanel) -> list[str]:
-    """Return what each asset is quoted in: its label "currency", else the end of BTC/USDT.
+    """Return what each asset is quoted in: its label "currency", else what its bars say.
+
+    Bars say it by a column currency, by their store, or by a name such as BTC/USDT.
 
     What a market was converted to is the currency of all of it; "" is unknown.
     """
@@ -55,13 +56,8 @@ def currencies_of(panel: PricePanel) -> list[str]:
     for asset, label in zip(panel.assets, labels, strict=True):
         match = _QUOTED.fullmatch(asset)
         named = (match[1] or match[3]).upper() if match else ""
-        found.append(_code(label or stored.get(asset) or named))
+        found.append(code_of(label or stored.get(asset) or named))
     return found
-
-
-def _code(currency: str) -> str:
-    """Return the code of a currency as it is written: usd is USD, GBp stays."""
-    return currency if currency in _PARTS else currency.upper()
 
 
 def check_currencies(panel: PricePanel) -> None:
@@ -73,7 +69,7 @@ def check_currencies(panel: PricePanel) -> None:
     groups: dict[str, list[str]] = {}
     for asset, currency in zip(panel.assets, currencies_of(panel), strict=True):
         if currency:
-            groups.setdefault(_PARTS.get(currency, currency), []).append(asset)
+            groups.setdefault(PARTS.get(currency, currency), []).append(asset)
     if len(groups) < 2:
         return
     listed = "; ".join(
@@ -109,8 +105,8 @@ def in_currency(
         ArgumentError: If the currency or a rate is none, or the panel is in another one already.
         DataError: If the currency of an asset or its rate at a bar is unknown, with the fix.
     """
-    if not isinstance(base, str) or not re.fullmatch(r"[A-Z0-9]{2,10}", base) or base in _PARTS:
-        whole = f"; give {_PARTS[base]!r}" if base in _PARTS else ""
+    if not isinstance(base, str) or not re.fullmatch(r"[A-Z0-9]{2,10}", base) or base in PARTS:
+        whole = f"; give {PARTS[base]!r}" if base in PARTS else ""
         raise ArgumentError(
             f"base_currency={base!r} must be the code of a currency, e.g. 'USD'{whole}."
         )
@@ -142,10 +138,10 @@ def in_currency(
     for at, name in enumerate(panel.assets):
         if name not in wanted:
             continue
-        code = _PARTS.get(quoted[name], quoted[name])
+        code = PARTS.get(quoted[name], quoted[name])
         if code not in factors:
             factors[code], about[code] = _factor(panel, code, base, given)
-        scale[:, at] = factors[code] * (0.01 if quoted[name] in _PARTS else 1.0)
+        scale[:, at] = factors[code] * (0.01 if quoted[name] in PARTS else 1.0)
         lost = np.isnan(scale[:, at]) & ~np.isnan(panel.close[:, at])
         if lost.any():
             when = time_text(panel.timestamps[int(lost.argmax())])
@@ -179,6 +175,7 @@ def with_stored_currencies(panel: PricePanel, folder: Path) -> PricePanel:
     except (ArgumentError, DataError):  # any other file of that name
         return panel
     known = {name: own for name, own in zip(panel.assets, labels, strict=True) if own}
+    known |= panel.provenance.get("currencies", {})
     return replace(panel, provenance={**panel.provenance, "currencies": known}) if known else panel
 
 
@@ -211,12 +208,12 @@ def _given(rates: Rates | None) -> dict[str, Any] | PricePanel:
     if isinstance(rates, str):
         rates = parsed(rates)
     if isinstance(rates, Mapping):
-        for code in rates.keys() & _PARTS:
+        for code in rates.keys() & PARTS:
             raise ArgumentError(
-                f"exchange_rates: {code} is a hundredth of {_PARTS[code]}: give the rate of "
-                f"{_PARTS[code]}"
+                f"exchange_rates: {code} is a hundredth of {PARTS[code]}: give the rate of "
+                f"{PARTS[code]}"
             )
-        return {_code(code): own for code, own in rates.items()}
+        return {code_of(code): own for code, own in rates.items()}
     return _table("exchange_rates", rates)
 
 

@@ -135,8 +135,7 @@ def evaluate(
         benchmark: Prices from outside of the market as a further line: a file of one asset, or
             ``FILE:SYMBOL`` of several, see ``read_outside``.
         reference: The account that all differences are to: "equal_weight", or "benchmark" for these
-            prices. The
-            gate compares with equal weight either way.
+            prices. The gate compares with equal weight either way.
         judge: Measure that the gate, the test of the best and the confidence set go by: "growth",
             "sharpe", or "equal_risk", growth at the volatility of the reference.
         n_resamples: Number of resamples of every bootstrap, at least 1.

@@ -52,8 +52,8 @@ class Predictor:
         simulator: Simulator of the environment.
 
     Raises:
-        ArgumentError: If the policy answers with other actions than the environment takes, or the
-            environment draws assets.
+        ArgumentError: If the policy answers with other actions than the environment takes or has a
+            drawdown stop, or the environment draws assets.
     """
 
     def __init__(self, policy: Policy, env: PortfolioEnv) -> None:
@@ -63,6 +63,11 @@ class Predictor:
             raise ArgumentError(
                 f"the policy answers with {wanted}, but the environment takes action="
                 f'"{self.simulator.action}"; build it with action="{wanted}".'
+            )
+        if getattr(policy, "needs_values", False):
+            raise ArgumentError(
+                "the policy has a drawdown stop, and a single decision knows no values of the "
+                "account: leave out max_drawdown, or call limited(..., stopped=...)."
             )
         if self.simulator.episodes.universe is not None:
             raise ArgumentError("universe= draws assets for episodes; leave it out to decide.")

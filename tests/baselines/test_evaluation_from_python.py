@@ -190,6 +190,7 @@ def test_an_agent_that_has_seen_the_range_is_told():
     assert f"late was trained on bars up to {day}, and the evaluation begins at {day}" in lines[0]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_uses_of_the_range_are_counted_in_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     found = evaluate("momentum", MARKET, **FEW)
@@ -252,6 +253,7 @@ def test_wrappers_of_gymnasium_are_seen_through():
     assert same(found.results["ppo"], backtest(agent, own))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_who_was_left_out_and_who_hardly_traded_is_said_everywhere(tmp_path, capsys):
     rng = np.random.default_rng(0)
     days = pd.bdate_range("2020-01-01", periods=420)

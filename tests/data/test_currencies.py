@@ -31,6 +31,51 @@ def test_different_currencies_are_refused_with_the_mend():
     assert load_market(CLOSES, metadata={"SAP": {"currency": "EUR"}}).n_assets == 2
 
 
+def long_of(name, *, shape="long"):
+    long = CLOSES.stack().rename("close").rename_axis(["date", "symbol"]).reset_index()
+    long[name] = np.where(long["symbol"] == "SAP", "eur", "USD")
+    if shape == "each":
+        return [own.drop(columns="symbol") for _, own in long.groupby("symbol")]
+    return long
+
+
+@pytest.mark.parametrize("name", ["currency", "Currency", "ccy", "quote_currency", "quoteCurrency"])
+def test_a_column_of_currencies_is_read(tmp_path, name):
+    long = long_of(name)
+    long.to_csv(tmp_path / "long.csv", index=False)
+    own = {str(at): frame for at, frame in long.groupby("symbol")}
+    for symbol, frame in own.items():
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        frame.drop(columns="symbol").to_csv(tmp_path / "folder" / f"{symbol}.csv", index=False)
+    levels = long.rename(columns={name: "currency"}).pivot(index="date", columns="symbol")
+    for source in (long, tmp_path / "long.csv", tmp_path / "folder", own, levels):
+        with pytest.raises(DataError, match=r"different currencies \(EUR: SAP; USD: MSFT\)"):
+            load_market(source)
+        assert load_market(source, assets=["SAP"]).n_assets == 1
+        made = load_panel(
+            source, base_currency="USD", exchange_rates={"EUR": pd.Series(EUROS, DAYS)}
+        )
+        places = [made.assets.index(asset) for asset in ("SAP", "MSFT")]
+        np.testing.assert_allclose(made.close[:, places], BY_HAND, rtol=1e-15)
+    repaired = {"repair": {"drop_duplicates": "first"}}
+    with pytest.raises(DataError, match="different currencies"):
+        load_market(tmp_path / "long.csv", **repaired)
+    labels = {"SAP": {"currency": "USD"}, "MSFT": {"currency": "USD"}}
+    assert load_market(long, metadata=labels).n_assets == 2
+
+
+def test_an_asset_is_quoted_in_one_currency(tmp_path):
+    long = long_of("currency").assign(currency=["EUR", "USD", "EUR", "", "GBP", "USD"])
+    long.to_csv(tmp_path / "long.csv", index=False)
+    with pytest.raises(DataError, match=r"line 6.*currency of 'SAP: GBP after EUR'; give each"):
+        load_market(tmp_path / "long.csv")
+    halves = [long.iloc[:2], long.iloc[4:]]
+    with pytest.raises(DataError, match="quotes SAP in GBP, another table in EUR: convert"):
+        load_market(halves)
+    same = long.assign(currency=["USD", "usd", np.nan, "USD", None, "N/A"])
+    assert currencies_of(load_panel(same)) == ["USD", "USD"]
+
+
 @pytest.mark.parametrize(
     ("names", "is_refused"),
     [

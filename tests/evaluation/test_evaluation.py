@@ -14,6 +14,7 @@ MARKET = MarketConfig(market="synthetic?assets=3&bars=300&seed=1")
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_python_finds_and_writes_what_the_command_line_does(tmp_path, capsys):
     task = market_task(MARKET, tmp_path / "python")
     baselines = baseline_strategies("equal_weight,momentum,best_asset")

@@ -1,5 +1,6 @@
 """Decisions, plans and orders make the same account as the backtest, bar by bar."""
 
+from dataclasses import replace
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -140,6 +141,20 @@ def test_constraints_and_adjustment(execution: str) -> None:
         constraints=CONSTRAINTS,
         adjustment=0.3,
     )
+
+
+@pytest.mark.parametrize("execution", ["close", "next_open"])
+def test_bounds_of_groups(execution: str) -> None:
+    market = ragged()
+    labels = {"kind": tuple("ABABA"[: market.n_assets])}
+    market = replace(market, panel=replace(market.panel, categories=labels))
+    bounds = {"A": (0.2, 0.3), "B": (0.0, 0.25)}
+    options: dict[str, Any] = {"market": market, **BASE, "execution": execution}
+    options["constraints"] = {"group_by": "kind", "group_bounds": bounds}
+    free = backtest(make_baseline("random", market), PortfolioEnv(market, **BASE))
+    sums = free.held[:, 1:] @ np.array([[kind == "A" for kind in labels["kind"]]]).T
+    assert (sums > 0.3).any()  # so that the bounds bind
+    check(make_baseline("random", market), **options, costs=COSTS)
 
 
 class LongShort:

@@ -250,7 +250,7 @@ def _points_group(
     if any(map(is_decimal_point, plain)) or all(frame[at].dtype.kind in "ib" for at in numbers):
         return False
     texts = read(dict.fromkeys(range(width), str))
-    found = thousands_by_points((texts[at] for at in numbers), likely=sep == ";")
+    found = thousands_by_points((texts[at] for at in numbers), likely=sep != ",")
     if isinstance(found, bool):
         return found
     pointed = [cell for cell in texts.iloc[found, list(numbers)].dropna() if "." in cell]
@@ -258,7 +258,8 @@ def _points_group(
     Origin(origin.name, "line", skip + 1).refuse(
         unclear,
         "the point may separate thousands or decimals, and no other number tells:",
-        "write thousands without it, or another number of decimals",
+        "write thousands without it, or another number of decimals; or read the file yourself with "
+        f"pandas.read_csv(..., sep={sep!r}), with thousands='.' if it does, and give the frame",
         lambda _: pointed[0],
     )
     return False

@@ -1,10 +1,10 @@
-"""Names of the columns of tables: of dates, symbols and fields of bars."""
+"""Names of the columns of tables: of dates, symbols, currencies and fields of bars."""
 
 from __future__ import annotations
 
 import re
 
-DATE, SYMBOL, ADJUSTED = "date", "symbol", "adj_close"
+DATE, SYMBOL, ADJUSTED, CURRENCY = "date", "symbol", "adj_close", "currency"
 
 _WORDS = {
     DATE: (
@@ -16,6 +16,7 @@ _WORDS = {
         "symbol ticker tic tickersymbol assetname asset instrument security stock stockcode tscode "
         "code pair coin name"
     ),
+    CURRENCY: "currency currencycode ccy quotecurrency quoteccy quotedcurrency pricecurrency",
     "open": "open openprice openingprice pxopen priceopen",
     "high": "high highprice pxhigh dayhigh pricehigh",
     "low": "low lowprice pxlow daylow pricelow",
@@ -44,10 +45,13 @@ _OTHERS = frozenset(
     "adjvolume capitalgains takerbuybaseassetvolume takerbuyquoteassetvolume changepercent "
     "pctchange volumeto".split()
 )
-_VAGUE = frozenset(
-    "change chg value amount count spread average turnover return returns ret ignore mid bid "  # noqa: SIM905
-    "ask wap n".split()
+_QUOTES = frozenset(["bid", "ask", "bidprice", "askprice", "bestbid", "bestask", "offer"])
+_RATES = frozenset(
+    "change chg pctchg netchange pricechange dailychange spread turnover return returns ret rets "  # noqa: SIM905
+    "logreturn logreturns logret dailyreturn dailyreturns simplereturn totalreturn pctreturn rf "
+    "riskfree riskfreerate mktrf count amount".split()
 )
+_VAGUE = frozenset("value average ignore mid wap n".split()) | _QUOTES | _RATES  # noqa: SIM905
 _TICKERS_TOO = frozenset(["open", "high", "low", "last"])  # OPEN and LOW are companies
 
 _FIELD = r"(stock[ _]splits?|capital[ _]gains|market[ _]cap|(?:adj(?:usted)?[ _.]*)?[A-Za-z]+%s)"
@@ -91,13 +95,23 @@ def unit_of_volume(name: object) -> str:
 def is_field(name: object) -> bool:
     """Return whether a name is that of a field of bars, used here or not, and not of an asset."""
     field = field_of(name)
-    return field in FIELDS or key_of(name) in _OTHERS | _VAGUE
+    return field in (*FIELDS, CURRENCY) or key_of(name) in _OTHERS | _VAGUE
 
 
 def is_no_asset(name: object) -> bool:
     """Return whether a name can be that of a field only."""
     key = key_of(name)
-    return (field_of(name) in FIELDS or key in _OTHERS) and key not in _TICKERS_TOO
+    return (field_of(name) in (*FIELDS, CURRENCY) or key in _OTHERS) and key not in _TICKERS_TOO
+
+
+def is_quote(name: object) -> bool:
+    """Return whether a name can be that of a bid or an ask."""
+    return key_of(name) in _QUOTES
+
+
+def is_rate(name: object) -> bool:
+    """Return whether a name can be that of a change, a rate or a count, which is no price."""
+    return key_of(name) in _RATES
 
 
 def with_letters(names: list[str]) -> list[str]:
@@ -108,7 +122,10 @@ def with_letters(names: list[str]) -> list[str]:
 
 
 def several_fields(names: list[str]) -> list[str]:
-    """Return the columns of the first symbol that has a close and other fields, if there is one."""
+    """Return the columns of the first symbol that has a price and other fields, if there is one.
+
+    Prices are a close, a bid beside an ask, or a column called after the symbol alone.
+    """
     for pattern, field_at in ((HEAD, 1), (TAIL, 2)):
         columns: dict[str, list[str]] = {}
         fields: dict[str, set[str]] = {}
@@ -119,6 +136,9 @@ def several_fields(names: list[str]) -> list[str]:
                 columns.setdefault(match[3 - field_at], []).append(name)
                 fields.setdefault(match[3 - field_at], set()).add(field_of(field) or key_of(field))
         for symbol, found in fields.items():
-            if "close" in found and len(found) > 1:
+            quotes = {name for name in found if is_quote(name)}
+            if ("close" in found and len(found) > 1) or len(quotes) > 1:
                 return columns[symbol]
+            if symbol in names and found & (_RATES | _QUOTES):
+                return [symbol, *columns[symbol]]
     return []

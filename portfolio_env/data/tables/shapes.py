@@ -18,6 +18,7 @@ import pandas as pd
 
 from portfolio_env.data.tables.fields import (
     ADJUSTED,
+    CURRENCY,
     DATE,
     FIELDS,
     HEAD,
@@ -26,6 +27,8 @@ from portfolio_env.data.tables.fields import (
     field_of,
     is_field,
     is_no_asset,
+    is_quote,
+    is_rate,
     key_of,
     rank_of,
     several_fields,
@@ -80,9 +83,16 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
     whole = {"open", "high", "low"} <= fields
     if closes and 2 * len(known) > len(names):
         return Table(frame, "one", origin)
-    doubtful = [name for name in known if is_no_asset(name) or whole]
+    pair = sum(map(is_quote, names)) > 1
+    doubtful = [
+        name
+        for name in known
+        if is_no_asset(name) or whole or (pair and is_quote(name)) or _is_no_price(frame, name)
+    ]
     if doubtful:
         lack = "none of its columns is a close" if not closes else "others may be assets"
+        if pair:
+            lack += "; of a bid and an ask, give the mid as the close"
         origin.fail(
             f"its columns {doubtful} are fields of bars, not assets, and {lack}; it has {names}: "
             "delete or rename them, or give columns date, symbol, close"
@@ -94,6 +104,17 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
             f"has {names}: delete or rename the others, or give columns date, symbol, close"
         )
     return Table(frame, "wide", origin)
+
+
+def _is_no_price(frame: pd.DataFrame, name: str) -> bool:
+    """Return whether a column is a change, a rate or a quote by its name, and no asset of the name.
+
+    An asset has a name in capitals, such as RF or BID, and prices that are mostly 1 or more.
+    """
+    if not is_rate(name) and not (is_quote(name) and len(frame.columns) > 2):
+        return False
+    values = pd.to_numeric(frame[name], errors="coerce").abs()
+    return not name.isupper() or bool(values.median() < 1)
 
 
 def _without_counters(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
@@ -115,7 +136,7 @@ def _without_counters(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 
 
 def long_form(table: Table, name: str | None = None) -> tuple[pd.DataFrame, Origin]:
-    """A table in long form: columns date, symbol and those of ``FIELDS`` that it has, as they are.
+    """A table in long form: date, symbol, currency and those of ``FIELDS`` it has, as they are.
 
     Args:
         table: The table.
@@ -276,6 +297,9 @@ def _renamed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
         if field in columns and columns[field].isna().all() and len(frame):
             origin.note(f"the column {field} is empty and left out")
             del columns[field]
+    currency = _column_of(CURRENCY, frame)
+    if currency is not None:
+        columns[CURRENCY] = frame[currency]
     if "close" not in columns:
         names = [str(name) for name in frame.columns]
         origin.fail(f"lacks the columns ['close']; it has {names}: add or rename them")
@@ -360,7 +384,7 @@ def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Se
     fields: dict[str, dict[str, pd.Series[Any]]] = {}
     for at, (name, symbol) in enumerate(zip(levels[place], levels[1 - place], strict=True)):
         field = field_of(name)
-        if field in FIELDS:
+        if field in (*FIELDS, CURRENCY):
             own = fields.setdefault(symbol, {})
             if field not in own or key_of(name) == field:
                 own[field] = frame.iloc[:, at + 1]
@@ -376,7 +400,9 @@ def _stacked(
     for symbol, series in fields.items():
         bars = pd.DataFrame(
             {
-                field: read_numbers(values.rename(symbol), origin, of_volume=field == "volume")
+                field: values
+                if field == CURRENCY
+                else read_numbers(values.rename(symbol), origin, of_volume=field == "volume")
                 for field, values in series.items()
             }
         )

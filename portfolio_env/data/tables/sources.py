@@ -16,8 +16,8 @@ from portfolio_env.data.tables.origin import Origin
 from portfolio_env.data.tables.shapes import Table, long_form, names_itself, table_of
 from portfolio_env.errors import ArgumentError, DataError
 
-LongTable = tuple[pd.DataFrame, Origin, Mapping[str, str]]
-"""A table in long form, where its rows come from, and what its file says about itself."""
+LongTable = tuple[pd.DataFrame, Origin, Mapping[str, Any]]
+"""A table in long form, where its rows come from, and what it says about itself."""
 
 _TEXT_FILES = (".csv", ".csv.gz", ".tsv", ".txt")
 _PARQUET = (".parquet", ".pq")

@@ -188,11 +188,9 @@ def test_agents_saved_before_sharing_keep_an_encoder_each(
 ) -> None:
     venv, file = lanes(markets[5], "index", policy), tmp_path / "model.safetensors"
     made = agent(algo, venv, policy, encoder="tiny")
-    logits = {"bounded_scores": True} if policy == "per_asset" else {}
-    assert made.recipe["policy_kwargs"] == {"critic_gradient": 0.0} | logits  # it says which it is
+    assert made.recipe["policy_kwargs"] == {"critic_gradient": 0.0}  # it says which it is
     assert made.policy.pi_features_extractor is made.policy.vf_features_extractor
     apart = {"share_features_extractor": False, "critic_gradient": 1.0}
-    apart |= dict.fromkeys(logits, False)
     old = agent(algo, venv, policy, encoder="tiny", policy_kwargs=apart).learn(64)
     old.recipe = old.recipe | {"policy_kwargs": {}}  # as it was written then
     save_agent(old, file)

@@ -18,7 +18,7 @@ def test_new_runs_stream_with_one_encoder_and_say_so(encoder: str) -> None:
     config = TrainConfig(encoder=encoder, algo_options='{"gamma": 0.5}').resolved()
     network, of_algo = options(config)
     assert network["history"] == "stream" and network.get("bidirectional", False) is False
-    assert of_algo == {"gamma": 0.5, "critic_gradient": 0.0, "bounded_scores": True}
+    assert of_algo == {"gamma": 0.5, "critic_gradient": 0.0}
     assert make_encoder(encoder, 3, 60, **network).block > 0
     assert config.resolved() == config
     assert TrainConfig.from_json(config.to_json()) == config
@@ -47,11 +47,10 @@ def test_older_runs_keep_windows_and_two_encoders() -> None:
     old = TrainConfig.from_json(now | {"encoder_options": "{}", "algo_options": "{}"})
     network, of_algo = options(old)
     assert network == {"history": "window"}
-    before = {"critic_gradient": 1.0, "bounded_scores": False}
-    assert of_algo == {"share_features_extractor": False} | before
+    assert of_algo == {"share_features_extractor": False, "critic_gradient": 1.0}
     shared = json.dumps({"share_features_extractor": True})
     once = TrainConfig.from_json(now | {"algo_options": shared})
-    assert once.algo_kwargs == {"share_features_extractor": True} | before
+    assert once.algo_kwargs == {"share_features_extractor": True, "critic_gradient": 1.0}
 
 
 @pytest.mark.parametrize("encoder", ["mlp", "residual_mlp", "branches", "factor"])
@@ -65,11 +64,26 @@ def test_encoders_of_rows_read_the_window_that_is_asked_for(encoder: str) -> Non
     assert last.encoder_kwargs == {"flatten": False}
 
 
-def test_older_runs_keep_means_outside_the_box_and_starts_of_each_lane() -> None:
-    now = TrainConfig().resolved().to_json()
+def test_older_runs_keep_starts_of_each_lane() -> None:
+    now = TrainConfig(encoder="gat").resolved().to_json()
     del now["start_groups"]
-    old = TrainConfig.from_json(now | {"algo_options": "{}"})
-    assert old.algo_kwargs == {"bounded_scores": False} and old.start_groups == 0
+    assert TrainConfig.from_json(now).start_groups == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "bounded"),
+    [
+        ({"curriculum": "2,3"}, True),
+        ({"curriculum": "1,2,3", "algo": "a2c"}, True),
+        ({"curriculum": "2,3", "algo_options": '{"bounded_scores": false}'}, False),
+        ({"curriculum": "1,3"}, None),
+        ({"curriculum": "2,3", "algo": "sac"}, None),
+        ({"curriculum": "2,3", "policy": "dirichlet"}, None),
+    ],
+)
+def test_scores_are_bounded_after_stage_2(settings: dict[str, Any], bounded: bool | None) -> None:
+    config = TrainConfig(encoder="lstm", **settings).resolved()
+    assert config.algo_kwargs.get("bounded_scores") is bounded
 
 
 @pytest.mark.parametrize(
@@ -91,6 +105,5 @@ def test_encoders_of_windows_train_on_shared_starts(settings: dict[str, Any], gr
 @pytest.mark.parametrize("settings", [{}, {"policy": "flat_mlp", "observation": "flat"}])
 def test_networks_without_an_encoder_need_neither(settings: dict[str, Any]) -> None:
     config = TrainConfig(**settings).resolved()
-    logits = {} if settings else {"bounded_scores": True}
-    assert options(config) == ({}, logits)
+    assert options(config) == ({}, {})
     assert TrainConfig.from_json(config.to_json()) == config

@@ -72,6 +72,7 @@ def test_the_scorer_goes_where_its_scores_become_the_same_weights(
         "ppo" if algo == "dirichlet" else algo,
         venv,
         policy="dirichlet" if algo == "dirichlet" else "per_asset",
+        policy_kwargs={"bounded_scores": True} if algo in ("ppo", "a2c") else {},
         encoder="lstm",
         encoder_kwargs=config.encoder_kwargs,
         window=2,

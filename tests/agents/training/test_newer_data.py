@@ -120,6 +120,7 @@ def test_a_flat_policy_reads_its_own_assets_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("undrawn")
 def test_evaluate_judges_on_what_came_after_and_on_another_market(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -88,6 +88,34 @@ def test_fields_of_symbols_beside_others_are_refused(columns):
         read_panel(pd.DataFrame(2.0, DAYS, columns.split()))
 
 
+@pytest.mark.parametrize(
+    "name", ["change", "pct_change", "RF", "rf", "return", "returns", "Log Return", "bid", "Ask",
+             "vwap", "trades", "dividends", "spread"],
+)  # fmt: skip
+def test_changes_rates_and_quotes_are_no_assets(write, name):
+    frame = CLOSES.assign(**{name: [0.01, 0.02, 0.01, 0.03, 0.01]})
+    with pytest.raises(DataError, match=rf"\['{name}'\] are fields of bars, not assets.*: delete"):
+        read_panel(frame)
+    frame.to_csv(path := write("", name="changes.csv"), index_label="date")
+    with pytest.raises(DataError, match="are fields of bars, not assets"):
+        read_panel(path)
+
+
+def test_tickers_that_are_called_as_rates_and_quotes_are_assets():
+    tickers = CLOSES.assign(RF=20.5, BID=50.0, RET=1.5)  # Regions Financial, Sotheby's
+    assert set(read_panel(tickers).assets) == {"AAA", "BBB", "RF", "BID", "RET"}
+
+
+@pytest.mark.parametrize(
+    "columns",
+    ["bid ask", "BID ASK", "AAA bid ask mid", "AAA_bid AAA_ask", "bid_AAA ask_AAA BBB",
+     "AAA AAA_return", "AAA AAA_bid BBB"],
+)  # fmt: skip
+def test_quotes_and_returns_of_an_asset_are_not_assets(columns):
+    with pytest.raises(DataError, match=r"fields of bars.*give the mid as|fields of one asset"):
+        read_panel(pd.DataFrame(2.0, DAYS, columns.split()))
+
+
 def test_names_of_exchanges_and_countries_are_no_fields():
     names = ("AAPL US", "LOW US", "OPEN US", "V US")
     assert read_panel(pd.DataFrame(2.0, DAYS, list(names))).assets == names

@@ -68,6 +68,8 @@ def test_a_semicolon_file_with_decimal_commas_has_thousands_by_points(write):
     ("cells", "volume", "sep"),
     [
         (["13.385", "13.401"], None, ";"),
+        (["13.385", "13.401"], None, "\t"),
+        (["13.385", "13.401"], None, "|"),
         (["12", "13.385", "13.401"], None, ","),
         (["100", "101"], ["12", "1.234"], ","),
         (["100", "101"], ["1.234", "0"], ";"),
@@ -82,10 +84,21 @@ def test_points_that_may_be_either_are_refused_with_line_and_mend(write, cells, 
         read_panel(path)
 
 
+@pytest.mark.parametrize(
+    ("option", "closes"), [({}, [13.385, 13.401]), ({"thousands": "."}, [13385, 13401])]
+)
+def test_the_mend_of_points_that_may_be_either_settles_it(write, option, closes):
+    path = file_of(write, ["13.385", "13.401"], sep="\t")
+    with pytest.raises(DataError, match=r"pandas.read_csv\(..., sep='\\t'\), with thousands='.'"):
+        read_panel(path)
+    panel = read_panel(pd.read_csv(path, sep="\t", **option))
+    np.testing.assert_array_equal(panel.close[:, 0], closes)
+
+
 @given(
     st.lists(st.integers(1, 10**7), min_size=2, max_size=6),
     st.sampled_from(["whole", "grouped"]),
-    st.sampled_from(";,"),
+    st.sampled_from(";,\t|"),
 )
 def test_whole_numbers_are_read_right_or_refused_however_they_are_grouped(numbers, how, sep):
     texts = [f"{n:,}".replace(",", ".") if how == "grouped" else str(n) for n in numbers]

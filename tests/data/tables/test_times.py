@@ -49,6 +49,13 @@ def test_instants_that_are_no_midnight_stay_in_utc():
     assert read_panel(naive).timestamps[0] == np.datetime64("2022-08-01T15:00")
 
 
+@pytest.mark.parametrize(("bars", "first"), [(4, "2024-01-01T15:00"), (5, "2024-01-02")])
+def test_five_business_days_tell_midnight_at_an_exchange_from_an_hour_in_utc(bars, first):
+    days = pd.bdate_range("2024-01-02", periods=bars, tz="Asia/Tokyo").tz_convert("UTC")
+    panel = read_panel(PRICES.iloc[:bars].set_axis(days))
+    assert panel.timestamps[0] == np.datetime64(first)
+
+
 def test_offsets_may_change_with_the_clocks(write):
     rows = ["2024-03-08 09:30:00-05:00,A,1", "2024-03-11 09:30:00-04:00,A,1"]
     panel = read_panel(write("date,symbol,close", *rows))
