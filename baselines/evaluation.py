@@ -56,7 +56,7 @@ def evaluate(
     capital: float | None = None,
     lot: float = 1.0,
     benchmark: str | Path | None = None,
-    reference: evaluation.Reference = BENCHMARK,
+    reference: evaluation.Reference = "equal_weight",
     judge: Judge = "growth",
     n_resamples: int = 2000,
     folder: str | Path | None = None,

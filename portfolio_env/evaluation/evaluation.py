@@ -108,7 +108,7 @@ def evaluate(
     lots: Path | None = None,
     events: Path | None = None,
     benchmark: str | Path | None = None,
-    reference: Reference = BENCHMARK,
+    reference: Reference = "equal_weight",
     judge: Judge = "growth",
     n_resamples: int = 2000,
     hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,

@@ -14,6 +14,8 @@ MOSTLY_CASH = 0.9
 """Mean weight of cash from which on an account hardly traded."""
 MOSTLY_ONE = 0.5
 """Mean weight of an asset above which an account is mostly that asset."""
+OFTEN_CUT = 0.05
+"""Share of bars above which it is said that a limit cuts the turnover."""
 _NAMED = 3
 
 
@@ -81,6 +83,8 @@ def remarks(result: BacktestResult) -> list[str]:
     if len(means) > 1 and means.max() > MOSTLY_ONE:
         share = f"{100 * means.max():.0f} % {result.assets[int(means.argmax())]} on average"
         found.append(share)
+    if (cut := float(np.mean(result.cut))) > OFTEN_CUT:
+        found.append(f"turnover cut on {100 * cut:.0f} % of bars")
     return found
 
 
@@ -88,5 +92,5 @@ def remark_sentences(result: BacktestResult) -> list[str]:
     """Return the same as sentences."""
     if result.outside:
         return ["Its prices are from outside of the market, without costs."]
-    told = remarks(result)
-    return [f"It {'held ' * each.endswith('average')}{each}." for each in told]
+    verbs = {"average": "held ", "bars": "had its "}
+    return [f"It {verbs.get(each.split()[-1], '')}{each}." for each in remarks(result)]

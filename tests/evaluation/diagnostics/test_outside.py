@@ -127,3 +127,18 @@ def test_an_account_that_is_mostly_one_asset_says_so():
     assert found.table.loc["most", "remark"] == f"70 % {name} on average"
     assert f"It held 70 % {name} on average." in sentence(found, "most")
     assert found.table.loc["equal_weight", "remark"] == ""
+
+
+def test_a_turnover_that_a_limit_cuts_is_said():
+    given = {"start": 200, "n_resamples": 40}
+
+    def swings(past):
+        up = past.close[-1, 0] > past.close[-2, 0]
+        return np.array([0.0, float(up), float(not up), 0.0])
+
+    for limit, cut in ((None, False), (0.5, True)):
+        rules = {"max_turnover": limit}
+        found = evaluate({"swings": swings}, SOURCE, constraints=rules, **given).comparison
+        assert np.any(found.results["swings"].cut) == cut
+        assert ("turnover cut on" in found.table.loc["swings", "remark"]) == cut
+        assert ("It had its turnover cut on" in sentence(found, "swings")) == cut
