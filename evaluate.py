@@ -57,6 +57,11 @@ class EvaluateConfig:
     fee_bps."""
     events: Path | None = None
     """CSV file of events (columns date and type, perhaps symbol) for an event study."""
+    benchmark: str | None = None
+    """Prices from outside of the market as a further line, e.g. of an index fund: a file of one
+    asset, or FILE:SYMBOL of several."""
+    reference: Literal["equal_weight", "benchmark"] = "equal_weight"
+    """What all differences are to: equal weight, or the prices of --benchmark."""
     judge: Literal["growth", "sharpe", "equal_risk"] = "growth"
     """What the gate and the test of the best strategy go by: log growth, the Sharpe ratio, or
     growth at the volatility of equal weight."""
@@ -114,6 +119,8 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 lot=config.lot,
                 lots=config.lots,
                 events=config.events,
+                benchmark=config.benchmark,
+                reference=config.reference,
                 judge=config.judge,
                 n_resamples=config.n_resamples,
                 hindsight=hindsight_frontier,

@@ -55,6 +55,8 @@ def evaluate(
     commissions: Sequence[float] = (),
     capital: float | None = None,
     lot: float = 1.0,
+    benchmark: str | Path | None = None,
+    reference: evaluation.Reference = "equal_weight",
     judge: Judge = "growth",
     n_resamples: int = 2000,
     folder: str | Path | None = None,
@@ -92,6 +94,10 @@ def evaluate(
         commissions: Further commissions in basis points to judge at.
         capital: Capital for which the orders at the end are worked out; None for none.
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
+        benchmark: Prices from outside of the market as a further line, such as those of an index
+            fund: a file of one asset, or ``FILE:SYMBOL`` of several.
+        reference: The account that all differences are to: "equal_weight", or "benchmark" for these
+            prices.
         judge: Measure that the test of the best and the confidence set go by: "growth", "sharpe",
             or "equal_risk", growth at the volatility of equal weight.
         n_resamples: Number of resamples of every bootstrap.
@@ -154,6 +160,8 @@ def evaluate(
         commissions=commissions,
         capital=capital,
         lot=lot,
+        benchmark=benchmark,
+        reference=reference,
         judge=judge,
         n_resamples=n_resamples,
         progress=progress,

@@ -70,6 +70,7 @@ class BacktestResult:
             by the number of the step that ended there; the last fold has ``last_weights``.
         outside: Name of the prices outside of the market that the account follows; "" for accounts
             of the market's own assets.
+        cut: (K,) whether a turnover limit cut the trade of a step, as far as the executor says.
     """
 
     assets: tuple[str, ...]
@@ -87,6 +88,7 @@ class BacktestResult:
     left_out: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     ends: Mapping[int, FloatArray] = field(default_factory=dict)
     outside: str = ""
+    cut: NDArray[np.bool_] | bool = False
 
     @property
     def arrived(self) -> FloatArray:
@@ -194,7 +196,7 @@ class BacktestResult:
 
     def holdings(self) -> pd.DataFrame:
         """Return a row per decision and slot, long format, cash first: the trade and weights."""
-        names = ["cash", *self.assets]
+        names = [self.outside or "cash", *self.assets]
         return pd.DataFrame(
             {
                 "date": np.repeat(self.timestamps[:-1], len(names)),
@@ -321,18 +323,21 @@ class _Recorder:
         self.steps = np.zeros(executor.num_lanes, np.int64)
         self.accounts = [executor.account()]
         self.trades: list[FloatArray] = []
+        self.cut: list[NDArray[np.bool_]] = []
 
     def after_step(self, running: NDArray[np.bool_]) -> None:
         before, account = self.accounts[-1], self.executor.account()
         invested = before.money.sum(axis=1) - account.costs
         self.steps += running
+        uncut = np.zeros(len(running), np.bool_)
+        self.cut.append(np.array(getattr(self.executor, "cut", uncut)))
         self.trades.append(account.held * invested[:, None] - before.money)
         self.accounts.append(account)
 
     def results(self) -> list[BacktestResult]:
         whole = Account(*(np.array(parts) for parts in zip(*self.accounts, strict=True)))
         earned = np.broadcast_to(np.asarray(whole.cash_returns).T, whole.values.T.shape)
-        trades = np.array(self.trades)
+        trades, cut = np.array(self.trades), np.array(self.cut)
         return [
             BacktestResult(
                 assets=self.assets[lane],
@@ -341,6 +346,7 @@ class _Recorder:
                 drifted=whole.weights[:steps, lane],
                 held=whole.held[1 : steps + 1, lane],
                 trades=trades[:steps, lane],
+                cut=cut[:steps, lane],
                 turnovers=whole.turnovers[1 : steps + 1, lane],
                 costs=whole.costs[1 : steps + 1, lane],
                 carries=whole.carries[1 : steps + 1, lane],

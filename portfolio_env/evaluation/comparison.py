@@ -15,7 +15,7 @@ from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.attribution.attribution import Attribution, attribution
 from portfolio_env.evaluation.backtest import BacktestResult
-from portfolio_env.evaluation.left_out import inactivity
+from portfolio_env.evaluation.left_out import remarks
 from portfolio_env.evaluation.statistics import (
     SuperiorityTest,
     deflated_sharpe_ratio,
@@ -83,7 +83,8 @@ class Comparison:
               so many trials show by luck alone;
             - ``in_confidence_set``: 1 for strategies in the model confidence set, else 0;
             - ``remark``: "oracle", "ruined", "same as ...", "never invested" or why a strategy
-              could not run, and "93 % cash on average" of one that hardly traded.
+              could not run, and "93 % cash on average" of one that hardly traded and the like,
+              see ``left_out.remarks``.
 
             NaN where nothing can be said: intervals and tests of oracles and of ruined accounts,
             and of records that are too short. Strategies that could not run are the last rows.
@@ -271,8 +272,14 @@ def compare(
     solvent = _solvent(ranked, steps)
     options: dict[str, Any] = {"n_resamples": n_resamples, "seed": seed}
     intervals, mean_block = _intervals(solvent, **options)
-    duplicate_of = _duplicates({benchmark: results[benchmark], **ranked})
-    distinct = [name for name in ranked if duplicate_of[name] == name]
+    own = {name: result for name, result in ranked.items() if not result.outside}
+    duplicate_of = _duplicates({benchmark: results[benchmark], **own, **ranked})
+    # Prices from outside are no strategy that was tried.
+    distinct = [
+        name
+        for name in ranked
+        if duplicate_of[name] == name and (name == benchmark or not results[name].outside)
+    ]
     unique = {name: solvent[name] for name in distinct if name in solvent}
     own_sharpes = measures.loc[distinct, "sharpe"]
     trials = [*own_sharpes[np.isfinite(own_sharpes)], *earlier_sharpes]
@@ -375,7 +382,7 @@ def _remark(
         return "ruined"
     if duplicate_of[name] != name:
         return f"same as {duplicate_of[name]}"
-    return inactivity(solvent[name])
+    return ", ".join(remarks(solvent[name]))
 
 
 def _solvent(results: Mapping[str, BacktestResult], steps: int) -> dict[str, BacktestResult]:

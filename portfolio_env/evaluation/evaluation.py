@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import pandas as pd
 
 from portfolio_env.checks import check_choice, check_integer
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import (
+    BENCHMARK,
     DIFFERENCES,
     Comparison,
     Judge,
     compare,
 )
+from portfolio_env.evaluation.diagnostics.outside import outside_account, read_outside
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.left_out import left_out_lines, left_out_table
 from portfolio_env.evaluation.orders import check_account, orders_at_end
@@ -32,9 +36,13 @@ from portfolio_env.files.atomic import locked
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.html import card
 from portfolio_env.live.account import AccountOptions
+from portfolio_env.market.panel import PricePanel
+from portfolio_env.metrics import annual_log_growth
 
 UNSEEN = ("test", "after")
 """Ranges that nothing was learned from or chosen by, so that their uses are counted."""
+
+Reference: TypeAlias = Literal["equal_weight", "benchmark"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -99,6 +107,8 @@ def evaluate(
     lot: float = 1.0,
     lots: Path | None = None,
     events: Path | None = None,
+    benchmark: str | Path | None = None,
+    reference: Reference = "equal_weight",
     judge: Judge = "growth",
     n_resamples: int = 2000,
     hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,
@@ -122,8 +132,12 @@ def evaluate(
         lot: Smallest number of units that can be bought with it; 0 for any fraction.
         lots: CSV file of lots by asset in its place, see ``live.read_instruments``.
         events: CSV file of events for an event study, see ``read_events``.
+        benchmark: Prices from outside of the market as a further line: a file of one asset, or
+            ``FILE:SYMBOL`` of several, see ``read_outside``.
+        reference: The account that all differences are to: "equal_weight", or "benchmark" for these
+            prices. The gate compares with equal weight either way.
         judge: Measure that the gate, the test of the best and the confidence set go by: "growth",
-            "sharpe", or "equal_risk", growth at the volatility of the benchmark.
+            "sharpe", or "equal_risk", growth at the volatility of the reference.
         n_resamples: Number of resamples of every bootstrap, at least 1.
         hindsight: Gives the efficient portfolios of the range for the report
             (``baselines.optimisers.frontier.hindsight_frontier``).
@@ -131,11 +145,16 @@ def evaluate(
 
     Raises:
         ArgumentError: If an option is out of range, or an event is about no asset of the market.
-        DataError: If the file of events or the count of uses cannot be read.
+        DataError: If the file of events or the count of uses cannot be read, or the prices from
+            outside do not cover the range.
         PortfolioError: If an agent or the benchmark cannot run.
     """
     check_integer("n_resamples", n_resamples)
     check_choice("judge", judge, DIFFERENCES)
+    check_choice("reference", reference, (BENCHMARK, "benchmark"))
+    if reference != BENCHMARK and benchmark is None:
+        raise ArgumentError("reference='benchmark' needs the prices of one: give benchmark=FILE.")
+    outside = None if benchmark is None else read_outside(benchmark)
     account = AccountOptions(holdings, capital, lot, lots)
     check_account(task, split, account)
     given = task.events(events)
@@ -144,11 +163,22 @@ def evaluate(
     gated = agents if has_gate else []
     gates = [ValidationGate(agent, fallback=baselines[0], judge=judge) for agent in gated]
     strategies = [*agents, *(gate.strategy for gate in gates), *baselines]
+    if outside is not None and outside.assets[0] in [each.name for each in strategies]:
+        raise ArgumentError(
+            f"benchmark={benchmark!s} has the name of a strategy, {outside.assets[0]!r}: call its "
+            "column something else."
+        )
     runs = run_backtests(progress(strategies), task, split, commissions=commissions)
+    followed = None if outside is None else _follow(runs, outside)
     use = usage_entry(task, split, trials(task, runs))
     earlier = log_usage(task.folder, use) if split in UNSEEN and task.logged else []
+    if followed is not None:
+        runs.results[followed.outside] = followed
+        growth = float(annual_log_growth(followed.values, followed.periods_per_year))
+        runs.growth_by_cost[followed.outside] = dict.fromkeys(commissions, growth)
     comparison = compare(
         runs.results,
+        followed.outside if followed is not None and reference != BENCHMARK else BENCHMARK,
         oracles=runs.oracles,
         failed=runs.failed,
         earlier_sharpes=earlier_sharpes(earlier, use.trials),
@@ -176,6 +206,11 @@ def evaluate(
         hindsight=hindsight(task, split),
     )
     return Evaluation(task, split, runs, comparison, inputs)
+
+
+def _follow(runs: BacktestRuns, outside: PricePanel) -> BacktestResult:
+    """Return the account of prices from outside, over the bars of the longest of the others."""
+    return outside_account(outside, max(runs.results.values(), key=lambda each: len(each.costs)))
 
 
 def write_evaluation(

@@ -1,4 +1,4 @@
-"""Assets that models left out of their decisions, and accounts that hardly traded."""
+"""Assets that models left out of their decisions, and accounts that hardly traded or held one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from portfolio_env.evaluation.backtest import BacktestResult
 
 MOSTLY_CASH = 0.9
 """Mean weight of cash from which on an account hardly traded."""
+MOSTLY_ONE = 0.5
+"""Mean weight of an asset above which an account is mostly that asset."""
+OFTEN_CUT = 0.05
+"""Share of bars above which it is said that a limit cuts the turnover."""
 _NAMED = 3
 
 
@@ -64,11 +68,29 @@ def left_out_lines(results: Mapping[str, BacktestResult]) -> list[str]:
     ]
 
 
-def inactivity(result: BacktestResult) -> str:
-    """Return in a few words whether an account hardly traded; "" if it did."""
+def remarks(result: BacktestResult) -> list[str]:
+    """Return in a few words each whether an account hardly traded, or mostly held one asset."""
+    if result.outside:
+        return ["outside prices"]
     if result.idle:
-        return "never invested"
-    if len(result.costs) and not np.any(result.turnovers):
-        return "never traded"
-    cash = result.mean_cash
-    return f"{100 * cash:.0f} % cash on average" if cash > MOSTLY_CASH else ""
+        return ["never invested"]
+    if not len(result.costs):
+        return []
+    found = [] if np.any(result.turnovers) else ["never traded"]
+    if result.mean_cash > MOSTLY_CASH:
+        return found or [f"{100 * result.mean_cash:.0f} % cash on average"]
+    means = result.held[:, 1:].mean(axis=0)
+    if len(means) > 1 and means.max() > MOSTLY_ONE:
+        share = f"{100 * means.max():.0f} % {result.assets[int(means.argmax())]} on average"
+        found.append(share)
+    if (cut := float(np.mean(result.cut))) > OFTEN_CUT:
+        found.append(f"turnover cut on {100 * cut:.0f} % of bars")
+    return found
+
+
+def remark_sentences(result: BacktestResult) -> list[str]:
+    """Return the same as sentences."""
+    if result.outside:
+        return ["Its prices are from outside of the market, without costs."]
+    verbs = {"average": "held ", "bars": "had its "}
+    return [f"It {verbs.get(each.split()[-1], '')}{each}." for each in remarks(result)]

@@ -16,7 +16,7 @@ from portfolio_env.evaluation.comparison import (
     Judge,
 )
 from portfolio_env.evaluation.gate import GateDecision, ValidationGate
-from portfolio_env.evaluation.left_out import inactivity
+from portfolio_env.evaluation.left_out import remark_sentences
 from portfolio_env.evaluation.statistics import growth_difference
 from portfolio_env.evaluation.task import GATED, EvaluationTask
 from portfolio_env.evaluation.usage_log import UsageEntry, usage_warning
@@ -59,8 +59,7 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     """
     verdict = _verdict(comparison, strategy)
     result = comparison.results.get(strategy)
-    found = "" if result is None else inactivity(result)
-    told = [f"It {'held ' * found.endswith('average')}{found}."] if found else []
+    told = [] if result is None else remark_sentences(result)
     return " ".join([verdict, *told, *_why(comparison, strategy)])
 
 
@@ -191,10 +190,12 @@ def best_beats(comparison: Comparison) -> bool:
 
 def overall(comparison: Comparison) -> str:
     """Return the sentence on all strategies: whether the best significantly beats the benchmark."""
-    test, benchmark = comparison.superiority, comparison.benchmark.replace("_", " ")
+    test, benchmark_name = comparison.superiority, comparison.benchmark
+    benchmark = benchmark_name.replace("_", " ")
     if test is None:
         return f"No test of the best strategy against {benchmark}."
-    count = len(comparison.unique.keys() & comparison.solvent.keys()) - 1
+    tried = [n for n in comparison.unique if not comparison.results[n].outside]
+    count = len((set(tried) & comparison.solvent.keys()) - {benchmark_name})
     size = JUDGED[comparison.judge].format(
         test.estimate if comparison.judge == "sharpe" else 100 * test.estimate
     )

@@ -35,6 +35,7 @@ from portfolio_env.simulation.targets import checked_actions, clipped_weights, s
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
 RngFactory = Callable[[int], np.random.Generator]
+CUT = 1e-9  # share of a trade that rounding may miss
 LEAST_VALUE = 1e-9  # smallest initial value, whose remainder at ruin is not subnormal
 
 
@@ -237,6 +238,14 @@ class Simulator:
         limits = min(self.rules[name][0] for name in names)
         unforeseen = self.rules["next_open"][0] and not self.arrays.all_tradable.all()
         return bool(limits < NO_LIMIT or self.rules["adjustment"][0] < 1 or unforeseen)
+
+    @property
+    def cut(self) -> Bool:
+        """Flags (B,): whether a turnover limit cut the last trade."""
+        names = ("max_turnover", "max_period_turnover")
+        if min(self.rules[name][0] for name in names) >= NO_LIMIT:
+            return np.zeros(len(self.ways), np.bool_)
+        return np.asarray(self.ways < self.rules["adjustment"][0] * (1 - CUT))
 
     @property
     def traded(self) -> Bool:

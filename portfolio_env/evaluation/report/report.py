@@ -152,10 +152,11 @@ def _growth(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]
 
 def _weights(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     text = "The mean of the weights right after trading, best strategy first, oracles last."
-    figure = account_plots.average_weights(comparison.results)
+    own = {n: result for n, result in comparison.results.items() if not result.outside}
+    figure = account_plots.average_weights(own)
     parts = [paragraph(text), page.draw("average_weights", figure, text)]
     shown = list(dict.fromkeys([*inputs.agents, *comparison.unique]))[:OPEN]
-    for name, result in comparison.results.items():
+    for name, result in own.items():
         text = f"Weights of {name} right after trading, over time"
         # A PNG beside the account's own files.
         image = page.draw(f"{name}/weights", plots.weights_area(result, name), text)

@@ -48,6 +48,7 @@ def plausibility_section(page: Page, comparison: Comparison, inputs: ReportInput
             execution=inputs.execution,
         )
         for name, result in results.items()
+        if not result.outside  # prices make no decisions
     }
     if not checks:
         return
@@ -117,6 +118,8 @@ def decay_section(
         return
     edges = {}
     for name, result in others.items():
+        if result.outside:
+            continue
         try:
             edges[name] = signal_decay(result, inputs.panel, LAGS, n_resamples=LAG_RESAMPLES)
         except ArgumentError:  # lagged weights with debt lose everything
