@@ -34,11 +34,12 @@ def why_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> Non
         return
     parts = [
         paragraph(
-            "Without an asset: its money earns, in both accounts, what the reference's other "
-            "assets do; nothing is decided anew. An asset explains a lead of which less than "
-            f"{100 * EXPLAINED:.0f} % is left without it, a style one of which it makes that much. "
-            "Styles are accounts of the same assets, long the third with the largest signal and "
-            "short the third with the smallest, before costs. Intervals are of Newey & West (1987)."
+            "Without an asset, the money in it earns what the reference's other assets earn, in both "
+            "accounts; the strategies decide nothing anew. An asset explains a lead if less than "
+            f"{100 * EXPLAINED:.0f} % of it is left without the asset, a style if it makes up at "
+            "least as much. Style accounts are long the third of the assets with the largest "
+            "signal and short the third with the smallest, before costs. Intervals follow Newey & "
+            "West (1987)."
         )
     ]
     if lines := universe_lines(comparison):
