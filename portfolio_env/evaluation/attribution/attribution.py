@@ -25,8 +25,8 @@ from portfolio_env.metrics.arrays import deviation, is_constant
 LEAST_PERIODS = 60
 """Periods below which nothing is regressed."""
 EXPLAINED = 0.5
-"""An asset explains a lead of which less than this is left without it; a style one of which it
-makes more than this."""
+"""An asset explains a lead if less than this share is left without it, a style if it makes up as
+much or more."""
 KEPT = 0.1
 """Share of the lead that must be left in a random half: less is a matter of costs."""
 HALVES = 200

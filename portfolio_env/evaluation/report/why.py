@@ -35,9 +35,9 @@ def why_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> Non
     parts = [
         paragraph(
             "Without an asset, the money in it earns what the reference's other assets earn, in "
-            "both accounts; the strategies decide nothing anew. An asset explains a lead if less than "
-            f"{100 * EXPLAINED:.0f} % of it is left without the asset, a style if it makes up at "
-            "least as much. Style accounts are long the third of the assets with the largest "
+            "both accounts; the strategies decide nothing anew. An asset explains a lead if less "
+            f"than {100 * EXPLAINED:.0f} % of it is left without the asset, a style if it makes up "
+            "at least as much. Style accounts are long the third of the assets with the largest "
             "signal and short the third with the smallest, before costs. Intervals follow Newey & "
             "West (1987)."
         )
