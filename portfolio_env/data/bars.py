@@ -26,7 +26,13 @@ from portfolio_env.data.tables.shapes import Table, long_form, table_of
 from portfolio_env.data.tables.sources import LongTable, tables_of
 from portfolio_env.data.tables.times import as_dates, bar_times, period_ends
 from portfolio_env.errors import ArgumentError
-from portfolio_env.market.panel import BAR_FIELDS, PricePanel, bar_faults, contained
+from portfolio_env.market.panel import (
+    BAR_FIELDS,
+    PricePanel,
+    bar_faults,
+    contained,
+    suspected_returns,
+)
 from portfolio_env.market.timeline import time_text
 
 _LOGGER = logging.getLogger(__name__)
@@ -243,7 +249,8 @@ def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, Any]) -> p
         origin.warn(f"{count} highs or lows that miss open or close by rounding are moved to them")
         frame = frame.assign(**mended)
     problems = [(no_close, "there is no close", "give it, or delete the row if there was no bar")]
-    problems += [(faulty, problem, _DROP) for faulty, problem in bar_faults(bars)]
+    fix = suspected_returns(frame["close"].to_numpy()) or _DROP
+    problems += [(faulty, problem, fix) for faulty, problem in bar_faults(bars)]
     if "exchange" in about:
         faulty = np.logical_or.reduce([mask for mask, _, _ in problems]) & kept
         kept &= ~faulty

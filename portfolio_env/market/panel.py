@@ -67,6 +67,17 @@ def bar_faults(
             yield known[name] * _UP < low, f"{name} is below low"
 
 
+def suspected_returns(close: FloatArray) -> str:
+    """Return the fix for closing prices that look like returns, "" for others.
+
+    >>> suspected_returns(np.array([0.01, -0.02, 0.003, -0.01, 0.02]))
+    'these look like returns; give prices, e.g. (1 + returns).cumprod()'
+    """
+    known = close[np.isfinite(close)]
+    alike = len(known) >= 5 and np.mean(known < 0) > 0.2 and np.abs(known).max() < 1
+    return "these look like returns; give prices, e.g. (1 + returns).cumprod()" if alike else ""
+
+
 def contained(
     bars: Mapping[str, FloatArray | None],
 ) -> tuple[dict[str, FloatArray], npt.NDArray[np.bool_]]:
@@ -220,10 +231,10 @@ class PricePanel(Immutable):
         for mask, text in bar_faults({name: getattr(self, name) for name in BAR_FIELDS}):
             if mask.any():
                 t, i = np.argwhere(mask)[0]
-                raise DataError(
-                    f"{self.assets[i]} at {time_text(times[t])}: {text}; correct the bar, "
-                    "or set all its fields to NaN if it does not exist"
+                fix = suspected_returns(self.close) or (
+                    "correct the bar, or set all its fields to NaN if it does not exist"
                 )
+                raise DataError(f"{self.assets[i]} at {time_text(times[t])}: {text}; {fix}")
 
     def __repr__(self) -> str:
         return f"PricePanel({overview.summary(self)}; {', '.join(overview.fields_of(self))})"

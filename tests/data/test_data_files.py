@@ -197,6 +197,7 @@ def test_market_from_frame_and_from_prices(write):
         (lambda f: f.set_axis(["a", "b", "c"]), "row 1 .*unreadable date 'a'"),
         (lambda f: f.assign(A="x"), "A is not a number: 'x'"),
         (lambda f: f.assign(A=-1.0), "A at 2020-01-01.*not positive"),
+        (lambda f: f.pct_change().fillna(0.0) - 0.01, r"returns; .*\(1 \+ returns\).cumprod"),
         (lambda f: f[[]], "no asset"),
         (lambda f: f.iloc[:0], "at least one"),
     ],
