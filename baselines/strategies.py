@@ -1,5 +1,6 @@
 """Baselines as strategies of an evaluation."""
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
@@ -24,6 +25,8 @@ from portfolio_env.evaluation.task import TRADING, EvaluationFold
 from portfolio_env.names import is_plugin
 from portfolio_env.simulation.cost_models import made_costs
 
+_LOGGER = logging.getLogger(__name__)
+
 
 def baseline_strategies(
     names: str | Sequence[BaselineName | Baseline] | Mapping[str, BaselineName | Baseline],
@@ -43,7 +46,14 @@ def baseline_strategies(
     if isinstance(names, str):
         names = list(BASELINES) if names == "all" else [each.strip() for each in names.split(",")]
     if isinstance(names, Mapping):
-        called: Any = {BENCHMARK: BENCHMARK, **names}
+        again = [label for label, each in names.items() if _is_benchmark(each)]
+        for label in again:
+            if label != BENCHMARK:
+                _LOGGER.warning(
+                    "%s is the benchmark, %s: it is shown by that name", label, BENCHMARK
+                )
+        others = {label: each for label, each in names.items() if label not in again}
+        called: Any = {BENCHMARK: BENCHMARK, **others}
     else:
         asked = list(dict.fromkeys([BENCHMARK, *names]))
         called = dict(zip(_labels(asked), asked, strict=True))
@@ -61,6 +71,10 @@ def baseline_strategies(
         )
         for label, name in called.items()
     ]
+
+
+def _is_benchmark(name: BaselineName | Baseline) -> bool:
+    return isinstance(name, str) and name == BENCHMARK
 
 
 def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:

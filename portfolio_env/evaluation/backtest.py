@@ -194,6 +194,11 @@ class BacktestResult:
             }
         )
 
+    def weights(self) -> pd.DataFrame:
+        """Return weights right after trading: a row per decision, a column per slot, cash first."""
+        columns = [self.outside or "cash", *self.assets]
+        return pd.DataFrame(self.held, pd.DatetimeIndex(self.timestamps[:-1], name="date"), columns)
+
     def holdings(self) -> pd.DataFrame:
         """Return a row per decision and slot, long format, cash first: the trade and weights."""
         names = [self.outside or "cash", *self.assets]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import pandas as pd
 
@@ -38,6 +38,9 @@ from portfolio_env.html import card
 from portfolio_env.live.account import AccountOptions
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.metrics import annual_log_growth
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 UNSEEN = ("test", "after")
 """Ranges that nothing was learned from or chosen by, so that their uses are counted."""
@@ -77,6 +80,11 @@ class Evaluation:
         return self.task.folder / "evaluation" / self.task.place / self.split
 
     @property
+    def results(self) -> Mapping[str, BacktestResult]:
+        """Return the backtest of every strategy by name."""
+        return self.comparison.results
+
+    @property
     def left_out(self) -> pd.DataFrame:
         """Return who was left out of decisions, when and why, see ``left_out_table``."""
         return left_out_table(self.comparison.results)
@@ -85,6 +93,10 @@ class Evaluation:
     def seeds(self) -> list[str]:
         """Return a sentence on every group of agents that differ by their seed alone."""
         return seed_sentences(self.comparison, self.inputs.seeds)
+
+    def plot(self, names: Sequence[str] | None = None) -> Figure:
+        """Plot the values of the accounts and their drawdowns; see ``Comparison.plot``."""
+        return self.comparison.plot(names)
 
     def print(self, form: Format = "table") -> None:
         """Print table, verdict, caveats and the gate's decisions; see ``print_evaluation``."""

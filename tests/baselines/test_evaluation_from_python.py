@@ -300,3 +300,18 @@ def test_members_of_an_ensemble_tell_whom_they_left_out():
     left_out = backtest(mix, env).left_out
     reason = "has no price from 60 bars before"
     assert {tuple(each.items()) for each in left_out.values()} == {((late.assets[0], reason),)}
+
+
+def test_the_benchmark_under_another_name_is_shown_once(caplog):
+    found = evaluate({"ew": "equal_weight", "half": half}, MARKET, **FEW)
+    assert set(found.results) == {"equal_weight", "half"}
+    assert "ew is the benchmark, equal_weight" in caplog.text
+
+
+def test_weights_are_a_frame_of_dates_and_slots():
+    result = evaluate({"half": half}, MARKET, **FEW).results["half"]
+    weights = result.weights()
+    assert list(weights.columns) == ["cash", *MARKET.assets]
+    assert isinstance(weights.index, pd.DatetimeIndex) and weights.index.name == "date"
+    long = result.holdings().pivot(index="date", columns="asset", values="weight")
+    assert weights.to_numpy() == pytest.approx(long[weights.columns].to_numpy())
