@@ -217,7 +217,7 @@ def trade_lane(
             stays = i > 0 and fixed[i - 1]
             held[i] = d[i] / mu if stays else scale * a[i]
             tied += d[i] if stays else 0.0
-        if free == 1.0:  # cash pays for what stays, too
+        if free == 1.0 and abs(tied) > CASH_ROUNDING:  # cash pays for what stays, too
             held[0] -= tied * (1.0 - mu) / mu
         return mu, turnover, 1.0
     if mu > NO_TRADE:  # more than rounding is tied up
