@@ -57,6 +57,8 @@ class TradeConfig:
     """Days that the last bar may be old; by default the longest pause lately, and one bar."""
     as_of: str | None = None
     """The present, a date or a moment in UTC; the clock by default."""
+    judge: Literal["growth", "sharpe", "equal_risk"] = "growth"
+    """Measure that the validation gate goes by."""
     model: Literal["final", "best"] = "final"
     """The model at the end of the training, or the best one by validation."""
     device: str = "auto"
@@ -71,7 +73,8 @@ class TradeConfig:
 
 def trade(config: TradeConfig) -> Today:
     """Work out the orders, print and write them; nothing is sent anywhere."""
-    if (config.run is None) == (config.baseline is None):
+    is_run = config.run is not None
+    if is_run == (config.baseline is not None):
         raise ArgumentError("give the folder of a run, or --baseline, and not both.")
     if config.run is not None:
         refuse_no_run(config.run)
@@ -97,7 +100,7 @@ def trade(config: TradeConfig) -> Today:
             how = {"model": config.model, "device": config.device, "data": config.newest}
             task = open_task(config.run, config.task, None, "after", **how)
         named = baseline_strategies(config.baseline or "equal_weight")
-        name, predictor, notes = deciding(task, named, agent=config.run is not None)
+        name, predictor, notes = deciding(task, named, agent=is_run, judge=config.judge)
         folder = config.out or task.folder / "evaluation" / "today"
         found = today(
             predictor, config.account, name=name, now=now, bounds=bounds, notes=notes, folder=folder

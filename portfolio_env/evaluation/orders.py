@@ -11,16 +11,17 @@ from portfolio_env.checks import check_number
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy
+from portfolio_env.evaluation.comparison import Judge
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.runner import Strategy, agent_strategies
 from portfolio_env.evaluation.summary import gate_sentences
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask
-from portfolio_env.live.account import AccountOptions, check_fee, orders_at
-from portfolio_env.live.holdings import Holdings, read_holdings
+from portfolio_env.live.account import AccountOptions, check_fee, orders_at, read_account
+from portfolio_env.live.holdings import Holdings
 from portfolio_env.live.instruments import instruments_of, uniform
 from portfolio_env.live.money import decimal_of
 from portfolio_env.live.orders import Orders, orders_of
-from portfolio_env.live.planning import Plan, last_prices
+from portfolio_env.live.planning import Plan
 from portfolio_env.live.predictor import Predictor
 from portfolio_env.simulation.cost_models import Costs, checked_rates
 from portfolio_env.simulation.costs import TransactionCosts
@@ -49,7 +50,11 @@ def predictor_of(
 
 
 def deciding(
-    task: EvaluationTask, baselines: Sequence[Strategy], *, agent: bool = True
+    task: EvaluationTask,
+    baselines: Sequence[Strategy],
+    *,
+    agent: bool = True,
+    judge: Judge = "growth",
 ) -> tuple[str, Predictor, list[str]]:
     """Return who decides on new data: name, predictor, and what a reader must know of it.
 
@@ -58,6 +63,7 @@ def deciding(
         baselines: Equal weight, which is the benchmark of the validation gate, and perhaps the
             baseline that decides.
         agent: The agent decides; else the last baseline.
+        judge: Measure that the validation gate goes by: "growth", "sharpe" or "equal_risk".
 
     Raises:
         ArgumentError: If several baselines are named, or the one knows the future.
@@ -70,7 +76,7 @@ def deciding(
         chosen = baselines[-1]
     else:
         chosen = agent_strategies(task)[0]
-        gate = ValidationGate(chosen, fallback=baselines[0])
+        gate = ValidationGate(chosen, fallback=baselines[0], judge=judge)
         notes += (
             gate_sentences(task, [gate])
             if "validation" in fold.ranges
@@ -114,16 +120,8 @@ def check_account(task: EvaluationTask, split: str, options: AccountOptions) -> 
     if not options.given:
         return
     market, row = task.whole.market, task.whole.rows(split)[1] - 1
-    instruments_of(options.rules(), market.assets)
-    prices = tuple(map(decimal_of, last_prices(market, row)))
-    if options.holdings is None:
-        value = decimal_of(options.capital or 0)
-    else:
-        long_only = task.whole.options["constraints"].get("long_only", True)
-        where = (options.holdings, market.assets, prices)
-        holdings = read_holdings(*where, capital=options.capital, long_only=long_only)
-        value = holdings.value(prices)
-    check_fee(task.costs, float(value))
+    long_only = task.whole.options["constraints"].get("long_only", True)
+    read_account(options, market, row, task.costs, long_only=long_only)
 
 
 def allocate(

@@ -8,7 +8,7 @@ from portfolio_env.live.orders import Orders, orders_of
 from portfolio_env.live.planning import Plan, plan
 from portfolio_env.live.predictor import Decision, Predictor
 from portfolio_env.live.risk import Limited, limited
-from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits, tail_risk
+from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits, read_limits, tail_risk
 from portfolio_env.live.risk_managed import RiskManaged
 from portfolio_env.live.today import Today, today
 
@@ -33,6 +33,7 @@ __all__ = [
     "plan",
     "read_holdings",
     "read_instruments",
+    "read_limits",
     "tail_risk",
     "today",
 ]

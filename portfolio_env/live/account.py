@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 
 from portfolio_env.checks import check_number
@@ -20,6 +21,8 @@ from portfolio_env.live.money import decimal_of
 from portfolio_env.live.orders import Orders, orders_of
 from portfolio_env.live.planning import last_prices, plan
 from portfolio_env.live.predictor import Predictor
+from portfolio_env.live.risk_limits import RiskLimits, read_limits
+from portfolio_env.market import Market
 from portfolio_env.simulation.cost_models import Costs
 
 
@@ -37,6 +40,9 @@ class AccountOptions:
     """CSV file of rules by asset in place of lot: columns asset and any of lot, tick, min_notional,
     fee_bps."""
 
+    risk_limits: Path | None = None
+    """JSON file of risk limits on what is held after trading, the fields of RiskLimits."""
+
     def __post_init__(self) -> None:
         """Check the numbers."""
         if self.capital is not None:
@@ -53,46 +59,97 @@ class AccountOptions:
         return uniform(self.lot) if self.lots is None else read_instruments(self.lots)
 
 
-def orders_at(predictor: Predictor, options: AccountOptions, t: int | None = None) -> Orders:
-    """Return the orders of an account by what a policy decides at a bar, sized at its close.
+@dataclass(frozen=True, eq=False)
+class Account:
+    """Account at the close of a bar, and its rules.
+
+    Attributes:
+        holdings: Units and cash.
+        prices: (N,) last closing prices, to their ticks; NaN where there is none yet.
+        instruments: Rules of trading of each asset.
+        limits: Risk limits; None is none.
+    """
+
+    holdings: Holdings
+    prices: tuple[Decimal, ...]
+    instruments: tuple[Instrument, ...]
+    limits: RiskLimits | None
+
+    @property
+    def value(self) -> float:
+        """Return the money that the account is worth."""
+        return float(self.holdings.value(self.prices))
+
+
+def read_account(
+    options: AccountOptions, market: Market, t: int, costs: Costs, *, long_only: bool
+) -> Account:
+    """Return the account that options describe, at the close of a row of a market.
 
     Args:
-        predictor: The policy.
-        options: The account.
-        t: Row of the market; None is the last one.
+        options: The options.
+        market: The market.
+        t: The row.
+        costs: Costs of trading, whose fixed fee the account must be able to pay.
+        long_only: Reject short positions.
 
     Raises:
-        ArgumentError: If there is no account, a lot is missing, or the fee is more than the account
-            is worth.
+        ArgumentError: If there is no account, a lot is missing, a limit is out of range, or the
+            fixed fee is more than the account is worth.
         DataError: If a file of the account is wrong.
     """
-    simulator = predictor.simulator
-    market = simulator.market
-    row = market.n_bars - 1 if t is None else t
-    instruments = instruments_of(options.rules(), market.assets)
+    instruments = tuple(instruments_of(options.rules(), market.assets))
     prices = tuple(
         each.price(decimal_of(price))
-        for each, price in zip(instruments, last_prices(market, row), strict=True)
+        for each, price in zip(instruments, last_prices(market, t), strict=True)
     )
     if options.holdings is not None:
-        long_only = bool(simulator.bounds["long_only"][0])
         found = (options.holdings, market.assets, prices)
         holdings = read_holdings(*found, capital=options.capital, long_only=long_only)
     elif options.capital is not None:
         holdings = Holdings.of_cash(market.assets, options.capital)
     else:
         raise ArgumentError("there is no account: give holdings, or a capital of cash.")
-    weights = holdings.weights(prices)
-    value = float(holdings.value(prices))
-    check_fee(simulator.costs, value)
+    limits = None if options.risk_limits is None else read_limits(options.risk_limits)
+    account = Account(holdings, prices, instruments, limits)
+    check_fee(costs, account.value)
+    return account
+
+
+def orders_at(
+    predictor: Predictor,
+    account: AccountOptions | Account,
+    t: int | None = None,
+    *,
+    stopped: bool = False,
+) -> Orders:
+    """Return the orders of an account by what a policy decides at a bar, sized at its close.
+
+    Args:
+        predictor: The policy.
+        account: The account, or what it is read from.
+        t: Row of the market; None is the last one.
+        stopped: Whether the drawdown stop of the account's limits holds: cash is held.
+
+    Raises:
+        ArgumentError: As of ``read_account``, and if returns are too few for its limits.
+        DataError: As of ``read_account``.
+    """
+    simulator = predictor.simulator
+    row = simulator.market.n_bars - 1 if t is None else t
+    if isinstance(account, AccountOptions):
+        long_only = bool(simulator.bounds["long_only"][0])
+        account = read_account(account, simulator.market, row, simulator.costs, long_only=long_only)
     planned = plan(
-        predictor.decide(weights, row),
+        predictor.decide(account.holdings.weights(account.prices), row),
         simulator,
-        value,
-        prices=[float(price) for price in prices],
-        rates=rates_of(instruments, simulator.arrays.rates),
+        account.value,
+        prices=[float(price) for price in account.prices],
+        rates=rates_of(account.instruments, simulator.arrays.rates),
+        limits=account.limits,
+        stopped=stopped,
     )
-    return orders_of(planned, holdings, instruments, prices)
+    return orders_of(planned, account.holdings, account.instruments, account.prices)
 
 
 def check_fee(costs: Costs, value: float) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from portfolio_env.checks import check_number
 from portfolio_env.errors import DataError
 from portfolio_env.live.orders import Orders
+from portfolio_env.live.risk_limits import DrawdownStop
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import Timestamps, bar_spacing, time_text
 
@@ -46,12 +47,17 @@ class Record:
     """Record of the orders of one day, for the next.
 
     Attributes:
-        target: Weights that were to be held, by asset, cash among them.
+        bar: Bar that was decided at.
+        target: Weights that were to be held, by asset, cash among them; None where another
+            strategy decided.
         peak: Highest value of the account so far.
+        stop: State of the drawdown stop of the account's risk limits.
     """
 
-    target: Mapping[str, float]
+    bar: np.datetime64
+    target: Mapping[str, float] | None
     peak: float
+    stop: DrawdownStop
 
 
 def targets(orders: Orders) -> dict[str, float]:
@@ -79,11 +85,14 @@ def alerts(
     own, held = targets(orders), orders.plan.weights
     drift = float(np.abs(held - orders.plan.held).sum() / 2) if held[1:].any() else 0.0
     found += _beyond("drift", drift, bounds.drift, "of the account are not what is to be held")
-    if before is not None:
+    for name, excess in orders.broken.items():
+        found += _beyond(f"risk limit {name}", excess, 0.0, "of wealth are beyond it")
+    if before is not None and before.target is not None:
         names = own.keys() | before.target.keys()
         moved = sum(abs(own.get(n, 0.0) - before.target.get(n, 0.0)) for n in names) / 2
         what = "of the account are to be held otherwise than before"
         found += _beyond("change of target", moved, bounds.target, what)
+    if before is not None:
         lost = 1 - orders.plan.value / max(before.peak, orders.plan.value)
         what = f"below the highest value so far, {before.peak:,.2f}"
         found += _beyond("drawdown", lost, bounds.drawdown, what)

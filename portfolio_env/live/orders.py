@@ -14,6 +14,7 @@ from portfolio_env.live.holdings import Holdings
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO, decimal_of, exactly, scaled_down
 from portfolio_env.live.planning import Plan
+from portfolio_env.live.risk import TOLERANCE
 
 _NOTHING = 1e-13  # of the value of the account: a trade of less is rounding
 _ROUNDING = Decimal("1e-15")
@@ -61,6 +62,12 @@ class Orders:
         after = self.after.weights(self.prices) if self.after.value(self.prices) > 0 else np.nan
         return float(np.abs(after - self.plan.held).sum() / 2)
 
+    @property
+    def broken(self) -> dict[str, float]:
+        """Return the excess over every risk limit that the weights after trading break."""
+        risk = self.plan.risk
+        return {} if risk is None else risk.excess.broken(self.after.weights(self.prices))
+
     def table(self) -> pd.DataFrame:
         """Return a row per asset and one for cash, in floats.
 
@@ -101,7 +108,8 @@ def orders_of(
 
     Trades are cut to whole lots, towards zero, and left out below the least money of an order.
     Sales pay for purchases; where that falls short of the least cash, of the constraints or of the
-    plan if that is less, all purchases are cut by one factor.
+    plan if that is less, all purchases are cut by one factor. Where rounding breaks a risk limit,
+    lots are taken from the orders or added to them, the one first that lessens the excess most.
 
     Args:
         plan: The plan, for these holdings.
@@ -117,14 +125,8 @@ def orders_of(
     after = plan.value - plan.cost
     least = decimal_of(min(plan.money[0], plan.min_cash * after))
     _fit_cash(plan, holdings, instruments, prices, units, reasons, least)
-    costs, fee = _costs(plan, instruments, prices, units)
-    with exactly():
-        spent = sum(_products(units, prices), ZERO) + sum(costs, fee)
-        new = Holdings(
-            holdings.assets,
-            tuple(a + b for a, b in zip(holdings.units, units, strict=True)),
-            holdings.cash - spent,
-        )
+    _fit_limits(plan, holdings, instruments, prices, units, reasons, least)
+    new, costs, fee = _settled(plan, holdings, instruments, prices, units)
     for place, (own, each) in enumerate(zip(units, instruments, strict=True)):
         if own and plan.held[place + 1] == 0:
             left = new.units[place]
@@ -156,7 +158,11 @@ def _worthwhile(units: Decimal, each: Instrument, price: Decimal) -> tuple[Decim
     with exactly():
         if abs(units) * price < each.min_notional:
             return ZERO, f"under min {each.min_notional:f}"
-    return units, "buy" if units > 0 else "sell"
+    return units, _side(units)
+
+
+def _side(units: Decimal) -> str:
+    return "buy" if units > 0 else "sell"
 
 
 def _fit_cash(
@@ -199,6 +205,81 @@ def _fit_cash(
                 units[place], reasons[place] = ZERO, "under its costs"
 
 
+def _fit_limits(
+    plan: Plan,
+    holdings: Holdings,
+    instruments: Sequence[Instrument],
+    prices: Sequence[Decimal],
+    units: list[Decimal],
+    reasons: list[str],
+    least: Decimal,
+) -> None:
+    """Change orders by lots, in place, while that lessens what rounding exceeds of risk limits."""
+    if plan.risk is None:
+        return
+    excess = plan.risk.excess
+    allowed = np.maximum(excess(plan.held), 0.0) + TOLERANCE / 2
+    while True:
+        after, costs, _ = _settled(plan, holdings, instruments, prices, units)
+        money = np.array([float(after.cash), *map(float, after.worth(prices))])
+        worst = (excess(money / money.sum()) - allowed).max()
+        if worst <= 0:
+            return
+        moves, points = [], []
+        for place, (each, price) in enumerate(zip(instruments, prices, strict=True)):
+            if not (plan.tradable[place] and price.is_finite()):
+                continue
+            for new in _next_orders(units[place], holdings.units[place], each, price):
+                with exactly():
+                    paid = (new - units[place]) * price
+                    cost = _cost(plan, place, each, new, abs(new * price)) - costs[place]
+                    cash = after.cash - paid - cost
+                if cash >= min(least, after.cash):
+                    moves.append((place, new))
+                    points.append(money.copy())
+                    points[-1][0] = float(cash)
+                    points[-1][1 + place] += float(paid)
+        if not moves:
+            return
+        over = (excess(np.array([each / each.sum() for each in points])) - allowed).max(axis=-1)
+        best = int(np.argmin(over))
+        if over[best] >= worst:
+            return
+        place, units[place] = moves[best][0], moves[best][1]
+        reasons[place] = "none, limit" if not units[place] else f"{_side(units[place])}, limit"
+
+
+def _next_orders(units: Decimal, held: Decimal, each: Instrument, price: Decimal) -> list[Decimal]:
+    """Return the orders that are a lot smaller and a lot larger, no position changing its side."""
+    found = []
+    for step in (-each.lot, each.lot):
+        with exactly():
+            new, after = units + step, held + units + step
+            if new and abs(new) * price < each.min_notional:
+                lots = each.min_notional // (price * each.lot)
+                lots += lots * price * each.lot < each.min_notional
+                new = ZERO if abs(new) < abs(units) else lots * step
+                after = held + new
+        if new != units and after * (held + units) >= 0 and after * held >= 0:
+            found.append(new)
+    return found
+
+
+def _settled(
+    plan: Plan,
+    holdings: Holdings,
+    instruments: Sequence[Instrument],
+    prices: Sequence[Decimal],
+    units: Sequence[Decimal],
+) -> tuple[Holdings, Amounts, Decimal]:
+    """Return the holdings after orders, the cost of each, and the fee for all."""
+    costs, fee = _costs(plan, instruments, prices, units)
+    with exactly():
+        spent = sum(_products(units, prices), ZERO) + sum(costs, fee)
+        after = tuple(a + b for a, b in zip(holdings.units, units, strict=True))
+        return Holdings(holdings.assets, after, holdings.cash - spent), costs, fee
+
+
 def _costs(
     plan: Plan,
     instruments: Sequence[Instrument],
@@ -209,12 +290,16 @@ def _costs(
     costs = []
     with exactly():
         for place, (own, part) in enumerate(zip(units, _products(units, prices), strict=True)):
-            fee = instruments[place].fee_bps
-            side = plan.rates[0 if own > 0 else 1, place]
-            rate = decimal_of(side) if fee is None else fee.scaleb(-4)
-            moved = decimal_of(plan.impact[place] * float(abs(part)) ** 1.5)
-            costs.append(abs(part) * rate + moved if own else ZERO)
+            costs.append(_cost(plan, place, instruments[place], own, abs(part)))
     return tuple(costs), decimal_of(plan.fee) if any(units) else ZERO
+
+
+def _cost(plan: Plan, place: int, each: Instrument, units: Decimal, notional: Decimal) -> Decimal:
+    if not units:
+        return ZERO
+    side = plan.rates[0 if units > 0 else 1, place]
+    rate = decimal_of(side) if each.fee_bps is None else each.fee_bps.scaleb(-4)
+    return notional * rate + decimal_of(plan.impact[place] * float(notional) ** 1.5)
 
 
 def _products(units: Sequence[Decimal], prices: Sequence[Decimal]) -> Amounts:

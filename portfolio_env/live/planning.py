@@ -11,13 +11,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.errors import ArgumentError, ConservationError
 from portfolio_env.live.predictor import Decision
+from portfolio_env.live.risk import Limited, limited
+from portfolio_env.live.risk_limits import RiskLimits, past_returns
 from portfolio_env.market import Market
 from portfolio_env.simulation import dynamics
+from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
+from portfolio_env.simulation.projection import NO_GROUPS
 from portfolio_env.simulation.simulator import Simulator
 from portfolio_env.simulation.targets import checked_actions
 
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
+_WIDE = 1e6  # of wealth: weights within it pass the projection unchanged
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,7 @@ class Plan:
         impact: (N,) coefficient of the square root of the money traded.
         fee: Money charged once if anything is traded.
         min_cash: Lower bound of the weight of cash.
+        risk: Decision of the risk manager, which ``held`` is then; None without limits.
     """
 
     assets: tuple[str, ...]
@@ -53,6 +59,7 @@ class Plan:
     impact: Float
     fee: float
     min_cash: float
+    risk: Limited | None = None
 
     @property
     def money(self) -> Float:
@@ -83,8 +90,10 @@ def plan(
     tradable: ArrayLike | None = None,
     rates: Float | None = None,
     turnovers: Sequence[float] = (),
+    limits: RiskLimits | None = None,
+    stopped: bool = False,
 ) -> Plan:
-    """Return what a step of the simulator would trade for a decision.
+    """Return what a step of the simulator would trade for a decision, within risk limits.
 
     By default it is sized at the close that was decided on. Orders that go out later, as with
     ``execution="next_open"``, are sized by the weights, prices and tradable assets of then.
@@ -99,9 +108,12 @@ def plan(
         rates: (2, N) cost per traded notional of purchases and sales; those of the costs by
             default.
         turnovers: Turnovers of the steps before, the latest last, for limits over several steps.
+        limits: Risk limits, which hold together on the weights after trading, see ``limited``.
+        stopped: Whether their drawdown stop holds: cash is held.
 
     Raises:
-        ArgumentError: If the value is not positive, or the action is none.
+        ArgumentError: If the value is not positive, the action is none, or returns are too few for
+            the measures of the limits.
         ConservationError: If the trade lost or made money, a fault of the program.
     """
     market, row = simulator.market, decision.row
@@ -129,25 +141,31 @@ def plan(
     )
     before = lanes.weights[0].copy()
     action: Any = checked_actions(decision.action[None], (1, n + 1))
+    rules, bounds, groups = simulator.rules, simulator.bounds, simulator.groups
+    where = (np.ones(1, np.bool_), lanes, now)
     code = dynamics.rebalance_lanes(
-        simulator.wanted(action),
-        decision.weights[None],
-        np.ones(1, np.bool_),
-        lanes,
-        now,
-        simulator.rules,
-        simulator.bounds,
-        simulator.groups,
+        simulator.wanted(action), decision.weights[None], *where, rules, bounds, groups
     )
     if code >= 0:
         raise ArgumentError(
             f"the action is not finite: {decision.action.tolist()}; check the policy for NaN."
         )
+    risk = None
+    if code == -1 and limits is not None:
+        risk = limited(
+            lanes.held[0], before, limits, past_returns(market.close, row, limits.lookback),
+            fixed=~can, labels=limits.constraints.labels(market.panel), stopped=stopped,
+        )  # fmt: skip
+        if not np.array_equal(risk.weights, lanes.held[0]):
+            code = dynamics.rebalance_lanes(
+                risk.weights[None], before[None], *where, *_freely(rules, n), NO_GROUPS
+            )
     if code != -1:
         raise ConservationError(
             f"the trade planned at {decision.timestamp} is off by {lanes.growth[2, 0]:.3g} of the "
             "wealth. This is a fault of the program, not of the action: report it."
         )
+    least = float(bounds["min_cash"][0])
     return Plan(
         assets=market.assets,
         timestamp=decision.timestamp,
@@ -161,5 +179,15 @@ def plan(
         rates=now.rates,
         impact=now.impact[0] if len(now.impact) else np.zeros(n),
         fee=simulator.costs.fixed_fee,
-        min_cash=float(simulator.bounds["min_cash"][0]),
+        min_cash=least if risk is None else max(least, float(risk.excess.bounds["min_cash"])),
+        risk=risk,
     )
+
+
+def _freely(rules: NDArray[np.void], n: int) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Return rules and bounds with which weights are traded as they are given."""
+    own = rules.copy()
+    own["softmax"], own["adjustment"], own["no_trade_band"] = False, 1.0, 0.0
+    own["max_turnover"] = own["max_period_turnover"] = NO_LIMIT
+    wide = PortfolioConstraints(long_only=False, max_weight=_WIDE, max_leverage=_WIDE)
+    return own, wide.bounds(n)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -33,11 +33,12 @@ class Limited:
 
     Attributes:
         weights: (N + 1,) weights to hold, cash first.
-        projected: (N + 1,) the wish projected onto the linear limits.
+        projected: (N + 1,) the wish within the linear limits.
         step: Share in [0, 1] of the way to ``projected`` that was gone: from the holdings, or where
             they break a limit from the nearest weights found that obey.
         bound: Names of the limits that kept the wish from being held.
         broken: Excess, in fractions of wealth, over every limit that the weights still break.
+        excess: Measures of any weights less the limits at this decision.
     """
 
     weights: Float
@@ -45,6 +46,7 @@ class Limited:
     step: float
     bound: tuple[str, ...]
     broken: Mapping[str, float]
+    excess: Excess = field(repr=False)
 
 
 def limited(
@@ -59,10 +61,12 @@ def limited(
 ) -> Limited:
     """Return the weights to hold for a wish, so that all limits hold together.
 
-    The wish is projected onto the linear limits. The result is the farthest point found on the
-    segment from the holdings to it at which every limit holds. Holdings that break a limit on what
-    is held are first projected, and moved towards cash, until they break none, or the least that
-    this reaches; ``max_turnover`` gives way as far as that needs, and no further.
+    Positions that exceed a linear limit are made smaller, and cash takes the rest; what still
+    breaks one, as too little of a group does, is projected onto all of them. The result is the
+    farthest point found on the segment from the holdings to it at which every limit holds. Holdings
+    that break a limit on what is held are first projected, and moved towards cash, until they break
+    none, or the least that this reaches; ``max_turnover`` gives way as far as that needs, and no
+    further.
 
     Args:
         wish: (N + 1,) weights that are asked for, cash first.
@@ -88,8 +92,8 @@ def limited(
     if stopped:
         wanted, limits = np.eye(1, n + 1)[0], replace(limits, max_turnover=None)
     wanted[1:][kept] = held[1:][kept]
-    excess = _Excess(limits, held, _checked_returns(returns, limits, n), labels)
-    projected = excess.constraints.project(wanted, kept, labels)
+    excess = Excess(limits, held, _checked_returns(returns, limits, n), labels)
+    projected = excess.constraints.project(_smaller(wanted, kept, excess), kept, labels)
     start = _start(held, excess, kept)
     allowed = np.maximum(excess(start), 0.0)
     step = _farthest(start, projected, lambda points: excess(points) - allowed)
@@ -98,19 +102,18 @@ def limited(
     weights = _between(start, projected, step)
     weights[1:][kept] = held[1:][kept]  # to the last bit
     missed = excess(np.array([wanted, projected])).max(axis=0) > TOLERANCE
-    over = excess(weights)
-    names = excess.names
-    bound = [name for name, misses in zip(names, missed, strict=True) if misses]
+    bound = [name for name, misses in zip(excess.names, missed, strict=True) if misses]
     return Limited(
         weights=weights,
         projected=projected,
         step=step,
         bound=(("max_drawdown",) if stopped else ()) + tuple(bound),
-        broken={name: float(x) for name, x in zip(names, over, strict=True) if x > TOLERANCE},
+        broken=excess.broken(weights),
+        excess=excess,
     )
 
 
-class _Excess:
+class Excess:
     """Measures of weights less their limits, of one decision.
 
     Args:
@@ -162,12 +165,42 @@ class _Excess:
         )
         return np.stack(columns, axis=-1)
 
+    def broken(self, weights: Float) -> dict[str, float]:
+        """Return the excess of (N + 1,) weights over every limit that they break."""
+        over = zip(self.names, self(weights).tolist(), strict=True)
+        return {name: each for name, each in over if each > TOLERANCE}
+
     def exposures(self, points: Float) -> Float:
         """Return the measures of what is held alone, see ``__call__``."""
         return self(points)[..., : len(EXPOSURES)]
 
 
-def _start(held: Float, excess: _Excess, kept: Bool) -> Float:
+def _smaller(wish: Float, kept: Bool, excess: Excess) -> Float:
+    """Return a wish with smaller positions and more cash, as far as upper limits ask for it.
+
+    A projection would spread what a position exceeds over all other assets, which nobody asked for.
+    """
+    if abs(wish.sum() - 1) > _SUM:
+        return wish
+    own, limits, bounds = wish[1:].copy(), excess.limits, excess.bounds
+
+    def shrink(where: Bool, over: float) -> None:
+        size = np.abs(own[where]).sum()
+        if over > 0 and size > 0:
+            own[where] *= max(0.0, 1.0 - over / size)
+
+    most = float(bounds["max_weight"])
+    own[~kept] = np.clip(own[~kept], 0.0 if limits.long_only else -most, most)
+    for members, (low, high) in zip(excess.members > 0, excess.group_bounds, strict=True):
+        total = own[members].sum()
+        shrink(members & ~kept & (own > 0), total - high)
+        shrink(members & ~kept & (own < 0), min(low, 0.0) - total)
+    shrink(~kept, np.abs(own).sum() - float(bounds["max_leverage"]))
+    shrink(~kept & (own > 0), own.sum() - (1.0 - float(bounds["min_cash"])))
+    return wish if np.array_equal(own, wish[1:]) else np.r_[1.0 - own.sum(), own]
+
+
+def _start(held: Float, excess: Excess, kept: Bool) -> Float:
     """Return the holdings where they obey, or else the nearest weights found that do.
 
     The projected holdings obey all linear limits, and so do all weights on the way from there to

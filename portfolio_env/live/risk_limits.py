@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +17,8 @@ from portfolio_env.checks import (
     known_fields,
     short_repr,
 )
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.atomic import read_json
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Float = NDArray[np.float64]
@@ -136,6 +138,42 @@ class DrawdownStop:
         if limits.reentry_after is not None and self.bars + 1 >= limits.reentry_after:
             return DrawdownStop(value)
         return DrawdownStop(self.peak, self.bars + 1)
+
+    def after(self, bars: int, value: float, limits: RiskLimits) -> DrawdownStop:
+        """Return the state some bars later, at none of which but the last the value is known.
+
+        At the same bar (0) an account that has fallen since is stopped, and nothing else changes.
+        """
+        if self.bars is None:
+            return self.at(value, limits)
+        return replace(self, bars=self.bars + bars - 1).at(value, limits) if bars else self
+
+
+def past_returns(close: ArrayLike, t: int, lookback: int) -> Float:
+    """Return (K, N) simple returns of the last bars up to a close, NaN where a price is missing.
+
+    Args:
+        close: (T, N) closing prices.
+        t: Row of the last close.
+        lookback: Largest number K of returns.
+    """
+    last = np.asarray(close, np.float64)[max(0, t - lookback) : t + 1]
+    return last[1:] / last[:-1] - 1.0
+
+
+def read_limits(path: str | Path) -> RiskLimits:
+    """Return the limits of a JSON file, an object of the fields of ``RiskLimits``.
+
+    Raises:
+        DataError: If there is no such file, or it is no JSON object.
+        ArgumentError: On an unknown field, or a value outside its range.
+    """
+    try:
+        return RiskLimits(**read_json(path))
+    except FileNotFoundError:
+        raise DataError(f"there is no file {path} of risk limits") from None
+    except ArgumentError as error:
+        raise ArgumentError(f"{path}: {error}") from error
 
 
 def tail_risk(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live.risk import Limited, limited
-from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits
+from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits, past_returns
 from portfolio_env.simulation.dynamics import VALUE
 from portfolio_env.simulation.simulator import Simulator
 from portfolio_env.simulation.targets import checked_actions, softmax_numerators
@@ -146,7 +146,5 @@ class RiskManaged:
 
     def _returns(self, lane: int) -> Float:
         """Return (K, N) returns of the last bars, NaN where a price is missing."""
-        row = int(self.simulator.t[lane])
-        rows = slice(max(0, row - self.limits.lookback), row + 1)
-        close = self.simulator.market.close[rows][:, self.simulator.assets[lane]]
-        return np.asarray(close[1:] / close[:-1] - 1.0)
+        row, close = int(self.simulator.t[lane]), self.simulator.market.close
+        return past_returns(close, row, self.limits.lookback)[:, self.simulator.assets[lane]]

@@ -15,10 +15,11 @@ from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.safe_names import printable
-from portfolio_env.live.account import AccountOptions, orders_at
+from portfolio_env.live.account import AccountOptions, orders_at, read_account
 from portfolio_env.live.alerts import AlertBounds, Record, alerts, days, targets
 from portfolio_env.live.orders import Orders
 from portfolio_env.live.predictor import Predictor
+from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits
 from portfolio_env.market.timeline import time_text
 
 TABLE, RECORD = "orders.csv", "today.json"
@@ -40,6 +41,7 @@ class Today:
         alerts: Alerts, a sentence each.
         notes: Sentences that a reader must know, the validation gate's among them.
         peak: Highest value of the account so far.
+        stop: State of the drawdown stop of the account's risk limits.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Today:
     alerts: tuple[str, ...]
     notes: tuple[str, ...]
     peak: float
+    stop: DrawdownStop
 
     def text(self) -> str:
         """Return it in lines of at most 80 characters."""
@@ -100,6 +103,8 @@ class Today:
             "execution": self.execution,
             "value": plan.value,
             "peak": self.peak,
+            "drawdown_stop": {"peak": self.stop.peak, "bars": self.stop.bars},
+            "risk_limits": _risk_of(orders),
             "cash_before": f"{orders.before.cash:f}",
             "cash_after": f"{orders.after.cash:f}",
             "cost": f"{orders.cost:f}",
@@ -149,27 +154,60 @@ def today(
         now: The present moment, UTC.
         bounds: Bounds of the alerts.
         notes: Sentences that a reader must know.
-        folder: Folder that the orders before these were written to, which are compared with if the
-            same strategy decided; None compares with none.
+        folder: Folder that the orders before these were written to: the highest value and the
+            drawdown stop go on from there, and the targets are compared if the same strategy
+            decided; None knows of none.
 
     Raises:
         ArgumentError: As of ``orders_at``.
         DataError: As of ``orders_at``, or if the data end after the present.
     """
-    market = predictor.simulator.market
-    orders = orders_at(predictor, account)
+    simulator = predictor.simulator
+    market = simulator.market
+    long_only = bool(simulator.bounds["long_only"][0])
+    own = read_account(account, market, market.n_bars - 1, simulator.costs, long_only=long_only)
     before = None if folder is None else _read_record(Path(folder) / RECORD, name)
+    stop = DrawdownStop()
+    if own.limits is not None:
+        passed = 1 if before is None else int((market.timestamps > before.bar).sum())
+        stop = (DrawdownStop() if before is None else before.stop).after(
+            passed, own.value, own.limits
+        )
+    orders = orders_at(predictor, own, stopped=stop.bars is not None)
     found = alerts(orders, market, now, bounds, before)
     return Today(
         name,
         orders,
         now,
         now - market.timestamps[-1],
-        "next_open" if predictor.simulator.rules["next_open"][0] else "close",
+        "next_open" if simulator.rules["next_open"][0] else "close",
         tuple(found),
-        tuple(notes),
+        (*notes, *_risk_sentences(orders, stop, own.limits)),
         max(orders.plan.value, 0.0 if before is None else before.peak),
+        stop,
     )
+
+
+def _risk_of(orders: Orders) -> dict[str, Any] | None:
+    """Return the decision of the risk manager as JSON; None without limits."""
+    risk = orders.plan.risk
+    if risk is None:
+        return None
+    return {"bound": list(risk.bound), "step": risk.step, "broken": orders.broken}
+
+
+def _risk_sentences(orders: Orders, stop: DrawdownStop, limits: RiskLimits | None) -> list[str]:
+    risk = orders.plan.risk
+    if risk is None or limits is None:
+        return []
+    if stop.bars is not None:
+        again = limits.reentry_after
+        rest = "" if again is None else f"; {again - stop.bars} bars until the policy is followed"
+        return [f"The drawdown stop holds: cash is held since {stop.bars} bars{rest}."]
+    if not risk.bound:
+        return ["All risk limits hold on what was asked for."]
+    way = "" if risk.step == 1 else f", {100 * risk.step:.0f} % of the way to it is gone"
+    return [f"Risk limits changed what was asked for ({', '.join(risk.bound)}){way}."]
 
 
 def _read_record(path: Path, strategy: str) -> Record | None:
@@ -177,11 +215,16 @@ def _read_record(path: Path, strategy: str) -> Record | None:
         record = read_json(path)
     except FileNotFoundError:
         return None
-    if record.get("strategy") != strategy:
-        return None
     try:
         target = {str(name): float(weight) for name, weight in record["target"].items()}
-        return Record(target, float(record["peak"]))
+        peak, stop = float(record["peak"]), record.get("drawdown_stop") or {}
+        bars = stop.get("bars")
+        return Record(
+            np.datetime64(record["bar"]),
+            target if record.get("strategy") == strategy else None,
+            peak,
+            DrawdownStop(float(stop.get("peak", peak)), None if bars is None else int(bars)),
+        )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path} is no record of orders ({error}); move it away") from error
 

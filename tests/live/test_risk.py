@@ -1,5 +1,7 @@
 """All risk limits hold together, on the farthest point of the way to the wish."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers.bare_markets import market_of, random_market
@@ -111,6 +113,21 @@ def test_no_limit_is_broken_and_none_more_than_by_the_holdings():
             np.testing.assert_allclose(weights, wish, atol=1e-15)
             assert not found.bound
     assert min(obeyed, broke, unchanged) > 20, (obeyed, broke, unchanged)
+
+
+def test_what_a_limit_takes_goes_into_cash():
+    """No asset is held more than asked for or held before, unless a group needs it."""
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        wish, held, limits, returns, fixed = random_case(rng)
+        groups = {name: (0.0 if limits.long_only else -0.5, b) for name, (_, b) in
+                  limits.group_bounds.items()}  # fmt: skip
+        limits = replace(limits, group_bounds=groups)
+        found = limited(wish, held, limits, returns, fixed=fixed, labels=LABELS)
+        if limits.long_only and not fixed.any():
+            assert (found.weights[1:] <= np.maximum(wish, held)[1:] + CLOSE).all()
+    pair = limited([0, 0.7, 0.3, 0], [1, 0, 0, 0], RiskLimits(max_weight=0.4))
+    assert pair.weights == pytest.approx([0.3, 0.4, 0.3, 0])
 
 
 def test_a_wish_within_all_limits_is_held_unchanged():
