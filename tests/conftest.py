@@ -83,6 +83,19 @@ def waits(monkeypatch):
 
 
 @pytest.fixture
+def redirected(monkeypatch, link, waits):
+    """The exchanges of commands speak to the server."""
+    from portfolio_env.data.downloads import exchange
+
+    known = exchange._connected
+
+    def connected(name, symbols):
+        return link(known(name, symbols).id)
+
+    monkeypatch.setattr(exchange, "_connected", connected)
+
+
+@pytest.fixture
 def undrawn(monkeypatch):
     """Figures stay blank: for tests of what surrounds them, as drawing takes most of a report."""
     from matplotlib.figure import Figure

@@ -15,17 +15,7 @@ from portfolio_env.data.downloads import exchange
 from portfolio_env.data.downloads.store import series_path
 
 SYMBOLS = "BTC/USDT,ETH/USDT"
-
-
-@pytest.fixture(autouse=True)
-def redirected(monkeypatch, link, waits):
-    """The command's exchanges speak to the server."""
-    known = exchange._connected
-
-    def connected(name, symbols):
-        return link(known(name, symbols).id)
-
-    monkeypatch.setattr(exchange, "_connected", connected)
+pytestmark = pytest.mark.usefixtures("redirected")
 
 
 def fetch(store, *options, symbols=SYMBOLS, since="2023-12-01"):
