@@ -111,6 +111,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     on_policy = CASES[case]["algo"] in ("ppo", "a2c")
     steps, num_envs = (4096, 64) if on_policy else (1280, 16)
     options = {"timesteps": steps, "num_envs": num_envs, "episode_length": 23, **CASES[case]}
+    options["market"] = "synthetic?bars=160&assets=5"  # most of the time are the validations
     options |= {"checkpoint_every": steps // 4, "validation_every": steps // 5}
     monkeypatch.setattr("agents.sb3.algorithms.ROLLOUT", 1024)
     whole = train(small(tmp_path / "whole", **options))
