@@ -11,11 +11,13 @@ from baselines.ensemble import Ensemble
 from baselines.plugins import (
     BaselineName,
     FunctionRule,
+    check_options,
     found_baseline,
     full_name,
     make_baseline,
     short_name,
 )
+from baselines.specs import Spec, spec_of, split_specs
 from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Policy
@@ -36,15 +38,16 @@ def baseline_strategies(
     Args:
         names: Comma-separated names, or "all" that are built in; or a list of names, classes,
             functions (see ``make_baseline``) and baselines that are built already; or a mapping to
-            these from what the strategies are called. The benchmark (``BENCHMARK``) is always
-            among them. In a list, ``"my_rules:TrendRule"`` becomes the strategy ``TrendRule``,
-            unless another is called so.
+            these from what the strategies are called. A name may have options,
+            ``"momentum(lookback=120)"``, which are then part of what it is called. The benchmark
+            (``BENCHMARK``) is always among them. In a list, ``"my_rules:TrendRule"`` becomes the
+            strategy ``TrendRule``, unless another is called so.
 
     Raises:
-        ArgumentError: If there is no baseline of a name.
+        ArgumentError: If there is no baseline of a name, or it has no such option.
     """
     if isinstance(names, str):
-        names = list(BASELINES) if names == "all" else [each.strip() for each in names.split(",")]
+        names = list(BASELINES) if names == "all" else split_specs(names)
     if isinstance(names, Mapping):
         again = [label for label, each in names.items() if _is_benchmark(each)]
         for label in again:
@@ -59,7 +62,7 @@ def baseline_strategies(
         called = dict(zip(_labels(asked), asked, strict=True))
     for name in called.values():
         if not isinstance(name, Baseline):
-            found_baseline(name)
+            _check(name)
     fitted = cache(baseline)  # members of the ensemble are fitted once
     mixed = partial(_mixture, fitted)
     return [
@@ -77,14 +80,37 @@ def _is_benchmark(name: BaselineName | Baseline) -> bool:
     return isinstance(name, str) and name == BENCHMARK
 
 
+def _spec(name: BaselineName | Baseline) -> Spec:
+    """Return name and options of a text; of anything else the thing itself, without options."""
+    return spec_of(name) if isinstance(name, str) else Spec(name, {})  # type: ignore[arg-type]
+
+
+def _check(name: BaselineName) -> None:
+    """Reject unknown baselines and options.
+
+    Raises:
+        ArgumentError: If there is no such baseline or option.
+    """
+    spec = _spec(name)
+    build = found_baseline(spec.name)
+    if "constraints" in spec.options:
+        raise ArgumentError(
+            f"{name!r}: constraints are those of the evaluation, the same for all; leave them out."
+        )
+    check_options(f"baseline {short_name(spec.name)}", build, spec.options)
+    for member in spec.options.get("members", ()) if spec.name == "ensemble" else ():
+        _check(member)
+
+
 def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:
     """Return a name of each strategy: short where no other has it."""
-    short = [short_name(each) for each in asked]
+    specs = [_spec(each) for each in asked]
+    short = [spec.label(short_name(spec.name)) for spec in specs]
     labels = []
-    for each, label in zip(asked, short, strict=True):
-        is_own = not isinstance(each, str) or is_plugin(each)
-        repeated = is_own and (label in BASELINES or short.count(label) > 1)
-        labels.append(full_name(each) if repeated else label)
+    for spec, label in zip(specs, short, strict=True):
+        is_own = not isinstance(spec.name, str) or is_plugin(spec.name)
+        repeated = is_own and (short_name(spec.name) in BASELINES or short.count(label) > 1)
+        labels.append(spec.label(full_name(spec.name)) if repeated else label)
     if same := [label for label in labels if labels.count(label) > 1]:
         raise ArgumentError(
             f"several baselines are called {same[0]!r}: leave one out, or derive a class of "
@@ -101,16 +127,22 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
     """
     if isinstance(name, Baseline):
         return name
-    build = found_baseline(name)
+    spec = _spec(name)
+    build = found_baseline(spec.name)
     cls: type[Baseline] = FunctionRule if isinstance(build, partial) else build
     options: dict[str, Any] = {}
     if issubclass(cls, PortfolioModel) and "constraints" in cls._options():
         options["constraints"] = PortfolioConstraints(**fold.options["constraints"])
-    if "risk_free_rate" in cls._options():  # one rate in a report: what cash earns
+    if "risk_free_rate" in {*cls._options()} - spec.options.keys():  # by default what cash earns
         options["risk_free_rate"] = made_costs(fold.options["costs"]).cash_rate_annual
     if issubclass(cls, DeepPortfolio):
-        options["environment"] = {name: fold.options[name] for name in TRADING}
-    model = make_baseline(name, fold.market, **options)
+        rules = {name: fold.options[name] for name in TRADING}
+        options["environment"] = rules | dict(spec.options.get("environment", {}))
+    if issubclass(cls, Ensemble):
+        named = spec.options.get("members", ("mean_variance", "hrp", "risk_parity"))
+        options["constraints"] = PortfolioConstraints(**fold.options["constraints"])
+        options["members"] = {member: baseline(member, fold, split) for member in named}
+    model = make_baseline(spec.name, fold.market, **dict(spec.options) | options)
     if not isinstance(model, PortfolioModel):
         return model
     return model.fit(fold.market.panel, fold.rows(split) if model.oracle else fold.ranges["train"])
