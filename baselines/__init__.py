@@ -35,10 +35,16 @@ from baselines.rules import (
     BuyAndHold,
     Cash,
     ConstantRebalanced,
+    CrossSectionalMomentum,
     EqualWeight,
     InverseVolatility,
+    LowVolatility,
     Momentum,
     RandomWeights,
+    RegimeSwitching,
+    TimeSeriesMomentum,
+    TrendFilter,
+    VolatilityManaged,
 )
 from baselines.saving import load_baseline, save_baseline
 
@@ -58,10 +64,16 @@ BASELINES.update(
         "buy_and_hold": BuyAndHold,
         "cash": Cash,
         "constant_rebalanced": ConstantRebalanced,
+        "cross_sectional_momentum": CrossSectionalMomentum,
         "equal_weight": EqualWeight,
         "inverse_volatility": InverseVolatility,
+        "low_volatility": LowVolatility,
         "momentum": Momentum,
         "random": RandomWeights,
+        "regime_switching": RegimeSwitching,
+        "time_series_momentum": TimeSeriesMomentum,
+        "trend_filter": TrendFilter,
+        "volatility_managed": VolatilityManaged,
         # optimisers
         "herc": HierarchicalEqualRisk,
         "hrp": HierarchicalRiskParity,
