@@ -47,6 +47,7 @@ from baselines.rules import (
     VolatilityManaged,
 )
 from baselines.saving import load_baseline, save_baseline
+from baselines.volatility_target import VolatilityTarget
 
 __all__ = [
     "BASELINES",
@@ -93,6 +94,7 @@ BASELINES.update(
         "tcn_gnn_lstm_portfolio": TcnGnnLstmPortfolio,
         # mixtures
         "ensemble": Ensemble,
+        "volatility_target": VolatilityTarget,
         # oracles, fitted to the evaluated bars
         "best_asset": BestAsset,
         "best_constant_rebalanced": BestConstantRebalanced,

@@ -119,7 +119,7 @@ def check_options(
     """Reject names of options that a baseline does not have.
 
     Args:
-        owner: What has the options in a message.
+        owner: Owner of the options in a message.
         build: Its constructor, see ``found_baseline``.
         options: The names.
 

@@ -1,9 +1,11 @@
 """Baselines as strategies of an evaluation."""
 
+import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from baselines.base import BASELINES, Baseline, PortfolioModel
 from baselines.deep import DeepPortfolio
@@ -18,6 +20,7 @@ from baselines.plugins import (
     short_name,
 )
 from baselines.specs import Spec, spec_of, split_specs
+from baselines.volatility_target import VolatilityTarget, unlevered
 from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Policy
@@ -26,6 +29,10 @@ from portfolio_env.evaluation.runner import Strategy
 from portfolio_env.evaluation.task import TRADING, EvaluationFold
 from portfolio_env.names import is_plugin
 from portfolio_env.simulation.cost_models import made_costs
+
+AGENTS = "agents"
+"""What stands for the trained agents among the members of a mixture."""
+Build: TypeAlias = Callable[[str, EvaluationFold, str], Policy]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -98,8 +105,9 @@ def _check(name: BaselineName) -> None:
             f"{name!r}: constraints are those of the evaluation, the same for all; leave them out."
         )
     check_options(f"baseline {short_name(spec.name)}", build, spec.options)
-    for member in spec.options.get("members", ()) if spec.name == "ensemble" else ():
-        _check(member)
+    for member in spec.options.get("members", ()):
+        if member != AGENTS:
+            _check(member)
 
 
 def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:
@@ -139,31 +147,53 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
         rules = {name: fold.options[name] for name in TRADING}
         options["environment"] = rules | dict(spec.options.get("environment", {}))
     if issubclass(cls, Ensemble):
-        named = spec.options.get("members", ("mean_variance", "hrp", "risk_parity"))
-        options["constraints"] = PortfolioConstraints(**fold.options["constraints"])
-        options["members"] = {member: baseline(member, fold, split) for member in named}
+        default = inspect.signature(cls).parameters["members"].default
+        limits = PortfolioConstraints(**fold.options["constraints"])
+        inner = unlevered(limits) if issubclass(cls, VolatilityTarget) else limits
+        own = replace(fold, options={**fold.options, "constraints": asdict(inner)})
+        members, paces = _members(spec.options.get("members", default), baseline, own, split)
+        options |= {"members": members, "paces": paces, "constraints": limits}
     model = make_baseline(spec.name, fold.market, **dict(spec.options) | options)
     if not isinstance(model, PortfolioModel):
         return model
     return model.fit(fold.market.panel, fold.rows(split) if model.oracle else fold.ranges["train"])
 
 
-def _mixture(
-    fitted: Callable[[str, EvaluationFold, str], Policy], fold: EvaluationFold, split: str
-) -> Ensemble:
-    """Return equal thirds of an optimiser, a deep network and the agents; HRP if there are none.
-
-    Agents that do not read index observations cannot be mixed.
-    """
-    options = {name: fold.agent_options(split, name) for name in fold.agents}
-    agents = {n: a for n, a in fold.agents.items() if options[n]["observation"] == "index"}
-    members = {name: fitted(name, fold, split) for name in ("mean_variance", "deep_portfolio")}
-    last: dict[str, Policy] = {name: agent.policy for name, agent in agents.items()}
-    last = last or {"hrp": fitted("hrp", fold, split)}
+def _mixture(fitted: Build, fold: EvaluationFold, split: str) -> Ensemble:
+    """Return equal thirds of an optimiser, a deep network and the agents; HRP if there are none."""
+    first = ("mean_variance", "deep_portfolio")
+    members, paces = _members([*first, AGENTS], fitted, fold, split)
+    if len(members) == len(first):
+        members["hrp"] = fitted("hrp", fold, split)
+    others = [name for name in members if name not in first]
     return Ensemble(
         fold.market,
-        members=members | last,
-        shares=dict.fromkeys(members, 1 / 3) | dict.fromkeys(last, 1 / 3 / len(last)),
-        paces={name: options[name]["adjustment"] for name in agents},
+        members=members,
+        shares=dict.fromkeys(first, 1 / 3) | dict.fromkeys(others, 1 / 3 / len(others)),
+        paces=paces,
         constraints=PortfolioConstraints(**fold.options["constraints"]),
     )
+
+
+def _members(
+    names: Iterable[str], fitted: Build, fold: EvaluationFold, split: str
+) -> tuple[dict[str, Policy], dict[str, float]]:
+    """Return members of a mixture by name, and the paces of agents.
+
+    Agents that do not read index observations cannot be mixed.
+
+    Args:
+        names: Baselines, perhaps with options; ``AGENTS`` stands for the agents of the fold.
+        fitted: Gives a baseline.
+        fold: The fold.
+        split: The range that is evaluated.
+    """
+    members: dict[str, Policy] = {}
+    options = {name: fold.agent_options(split, name) for name in fold.agents}
+    agents = [name for name, own in options.items() if own["observation"] == "index"]
+    for name in names:
+        if name == AGENTS:
+            members |= {agent: fold.agents[agent].policy for agent in agents}
+        else:
+            members[name] = fitted(name, fold, split)
+    return members, {name: options[name]["adjustment"] for name in agents if name in members}

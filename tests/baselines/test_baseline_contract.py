@@ -49,6 +49,7 @@ OPTIONS = {
     "time_series_momentum": {"months": (1, 2), "skip": 0.5, "lookback": 40},
     "regime_switching": {"turbulent": 0.5},
     "trend_filter": {"months": 2},
+    "volatility_target": {"members": ("inverse_volatility", "momentum")},
     "ensemble": {"members": ("inverse_volatility", "momentum")},
 }
 
