@@ -36,7 +36,8 @@ class EvaluateConfig:
     agent: bool = True
     """Include the trained agent; --no-agent evaluates the baselines alone."""
     baselines: str = "equal_weight,buy_and_hold"
-    """Comma-separated baselines, or all; equal_weight is always among them."""
+    """Comma-separated baselines, or all; equal_weight is always among them. Options stand in
+    brackets: "momentum(lookback=120),hrp"."""
     newer: Annotated[Path | None, tyro.conf.arg(name="data")] = None
     """Newer data of the run's market, a file or a folder: the run is judged on what came after its
     own data."""

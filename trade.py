@@ -40,7 +40,8 @@ class TradeConfig:
     what: Annotated[Literal["today"], tyro.conf.Positional] = "today"
     """The orders of the last bar."""
     baseline: str | None = None
-    """Baseline that decides in place of a run, e.g. hrp; it is fitted to the training range."""
+    """Baseline that decides in place of a run, e.g. hrp or "momentum(lookback=120)"; it is fitted
+    to the training range."""
     newest: Annotated[Path | None, tyro.conf.arg(name="data")] = None
     """Newest data, a file or a folder; by default those of the run, as they are now."""
     update: bool = False

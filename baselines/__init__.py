@@ -35,12 +35,19 @@ from baselines.rules import (
     BuyAndHold,
     Cash,
     ConstantRebalanced,
+    CrossSectionalMomentum,
     EqualWeight,
     InverseVolatility,
+    LowVolatility,
     Momentum,
     RandomWeights,
+    RegimeSwitching,
+    TimeSeriesMomentum,
+    TrendFilter,
+    VolatilityManaged,
 )
 from baselines.saving import load_baseline, save_baseline
+from baselines.volatility_target import VolatilityTarget
 
 __all__ = [
     "BASELINES",
@@ -58,10 +65,16 @@ BASELINES.update(
         "buy_and_hold": BuyAndHold,
         "cash": Cash,
         "constant_rebalanced": ConstantRebalanced,
+        "cross_sectional_momentum": CrossSectionalMomentum,
         "equal_weight": EqualWeight,
         "inverse_volatility": InverseVolatility,
+        "low_volatility": LowVolatility,
         "momentum": Momentum,
         "random": RandomWeights,
+        "regime_switching": RegimeSwitching,
+        "time_series_momentum": TimeSeriesMomentum,
+        "trend_filter": TrendFilter,
+        "volatility_managed": VolatilityManaged,
         # optimisers
         "herc": HierarchicalEqualRisk,
         "hrp": HierarchicalRiskParity,
@@ -81,6 +94,7 @@ BASELINES.update(
         "tcn_gnn_lstm_portfolio": TcnGnnLstmPortfolio,
         # mixtures
         "ensemble": Ensemble,
+        "volatility_target": VolatilityTarget,
         # oracles, fitted to the evaluated bars
         "best_asset": BestAsset,
         "best_constant_rebalanced": BestConstantRebalanced,

@@ -72,8 +72,9 @@ def evaluate(
     Args:
         strategies: By the name to show, each one of:
 
-            - a baseline: a name of ``BASELINES``, ``"module:Name"``, a class, a function of past
-              prices (see ``make_baseline``), or one that is built already;
+            - a baseline: a name of ``BASELINES`` or ``"module:Name"``, each perhaps with options
+              (``"momentum(lookback=120)"``), a class, a function of past prices (see
+              ``make_baseline``), or one that is built already;
             - a trained agent: a model of SB3 with its environment, a ``DirectAgent``, the folder of
               a run, or a ``TrainedAgent`` with the ``options`` of its environment;
             - any other object with ``predict`` (see ``evaluation.Policy``); ``env_options``, if it

@@ -6,7 +6,7 @@ By name, options reach subclasses of ``Baseline`` and nothing else; a function i
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from types import FunctionType
 from typing import Any, TypeAlias
@@ -96,8 +96,7 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
         ArgumentError: If there is no baseline of that name, or it takes no such option.
     """
     build = found_baseline(name)
-    known = ["constraints", "every"] if isinstance(build, partial) else _keywords(build)
-    check_keywords(f"make_baseline({short_name(name)!r}, ...)", "option", options, known)
+    check_options(f"make_baseline({short_name(name)!r}, ...)", build, options)
     try:
         inspect.signature(build).bind(market, **options)
     except TypeError as error:
@@ -112,6 +111,23 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
         raise
     except Exception as error:
         raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
+
+
+def check_options(
+    owner: str, build: type[Baseline] | partial[FunctionRule], options: Iterable[str]
+) -> None:
+    """Reject names of options that a baseline does not have.
+
+    Args:
+        owner: Owner of the options in a message.
+        build: Its constructor, see ``found_baseline``.
+        options: The names.
+
+    Raises:
+        ArgumentError: For the first that is unknown, with the nearest one, or else all.
+    """
+    known = ["constraints", "every"] if isinstance(build, partial) else _keywords(build)
+    check_keywords(owner, "option", options, known)
 
 
 def _keywords(cls: type[Baseline]) -> list[str]:

@@ -1,9 +1,11 @@
 """Baselines as strategies of an evaluation."""
 
+import inspect
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from baselines.base import BASELINES, Baseline, PortfolioModel
 from baselines.deep import DeepPortfolio
@@ -11,11 +13,14 @@ from baselines.ensemble import Ensemble
 from baselines.plugins import (
     BaselineName,
     FunctionRule,
+    check_options,
     found_baseline,
     full_name,
     make_baseline,
     short_name,
 )
+from baselines.specs import Spec, spec_of, split_specs
+from baselines.volatility_target import VolatilityTarget, unlevered
 from portfolio_env import PortfolioConstraints
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import Policy
@@ -24,6 +29,10 @@ from portfolio_env.evaluation.runner import Strategy
 from portfolio_env.evaluation.task import TRADING, EvaluationFold
 from portfolio_env.names import is_plugin
 from portfolio_env.simulation.cost_models import made_costs
+
+AGENTS = "agents"
+"""What stands for the trained agents among the members of a mixture."""
+Build: TypeAlias = Callable[[str, EvaluationFold, str], Policy]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -36,15 +45,16 @@ def baseline_strategies(
     Args:
         names: Comma-separated names, or "all" that are built in; or a list of names, classes,
             functions (see ``make_baseline``) and baselines that are built already; or a mapping to
-            these from what the strategies are called. The benchmark (``BENCHMARK``) is always
-            among them. In a list, ``"my_rules:TrendRule"`` becomes the strategy ``TrendRule``,
-            unless another is called so.
+            these from what the strategies are called. A name may have options,
+            ``"momentum(lookback=120)"``, which are then part of what it is called. The benchmark
+            (``BENCHMARK``) is always among them. In a list, ``"my_rules:TrendRule"`` becomes the
+            strategy ``TrendRule``, unless another is called so.
 
     Raises:
-        ArgumentError: If there is no baseline of a name.
+        ArgumentError: If there is no baseline of a name, or it has no such option.
     """
     if isinstance(names, str):
-        names = list(BASELINES) if names == "all" else [each.strip() for each in names.split(",")]
+        names = list(BASELINES) if names == "all" else split_specs(names)
     if isinstance(names, Mapping):
         again = [label for label, each in names.items() if _is_benchmark(each)]
         for label in again:
@@ -59,7 +69,7 @@ def baseline_strategies(
         called = dict(zip(_labels(asked), asked, strict=True))
     for name in called.values():
         if not isinstance(name, Baseline):
-            found_baseline(name)
+            _check(name)
     fitted = cache(baseline)  # members of the ensemble are fitted once
     mixed = partial(_mixture, fitted)
     return [
@@ -77,14 +87,38 @@ def _is_benchmark(name: BaselineName | Baseline) -> bool:
     return isinstance(name, str) and name == BENCHMARK
 
 
+def _spec(name: BaselineName | Baseline) -> Spec:
+    """Return name and options of a text; of anything else the thing itself, without options."""
+    return spec_of(name) if isinstance(name, str) else Spec(name, {})  # type: ignore[arg-type]
+
+
+def _check(name: BaselineName) -> None:
+    """Reject unknown baselines and options.
+
+    Raises:
+        ArgumentError: If there is no such baseline or option.
+    """
+    spec = _spec(name)
+    build = found_baseline(spec.name)
+    if "constraints" in spec.options:
+        raise ArgumentError(
+            f"{name!r}: constraints are those of the evaluation, the same for all; leave them out."
+        )
+    check_options(f"baseline {short_name(spec.name)}", build, spec.options)
+    for member in spec.options.get("members", ()):
+        if member != AGENTS:
+            _check(member)
+
+
 def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:
     """Return a name of each strategy: short where no other has it."""
-    short = [short_name(each) for each in asked]
+    specs = [_spec(each) for each in asked]
+    short = [spec.label(short_name(spec.name)) for spec in specs]
     labels = []
-    for each, label in zip(asked, short, strict=True):
-        is_own = not isinstance(each, str) or is_plugin(each)
-        repeated = is_own and (label in BASELINES or short.count(label) > 1)
-        labels.append(full_name(each) if repeated else label)
+    for spec, label in zip(specs, short, strict=True):
+        is_own = not isinstance(spec.name, str) or is_plugin(spec.name)
+        repeated = is_own and (short_name(spec.name) in BASELINES or short.count(label) > 1)
+        labels.append(spec.label(full_name(spec.name)) if repeated else label)
     if same := [label for label in labels if labels.count(label) > 1]:
         raise ArgumentError(
             f"several baselines are called {same[0]!r}: leave one out, or derive a class of "
@@ -101,37 +135,65 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
     """
     if isinstance(name, Baseline):
         return name
-    build = found_baseline(name)
+    spec = _spec(name)
+    build = found_baseline(spec.name)
     cls: type[Baseline] = FunctionRule if isinstance(build, partial) else build
     options: dict[str, Any] = {}
     if issubclass(cls, PortfolioModel) and "constraints" in cls._options():
         options["constraints"] = PortfolioConstraints(**fold.options["constraints"])
-    if "risk_free_rate" in cls._options():  # one rate in a report: what cash earns
+    if "risk_free_rate" in {*cls._options()} - spec.options.keys():  # by default what cash earns
         options["risk_free_rate"] = made_costs(fold.options["costs"]).cash_rate_annual
     if issubclass(cls, DeepPortfolio):
-        options["environment"] = {name: fold.options[name] for name in TRADING}
-    model = make_baseline(name, fold.market, **options)
+        rules = {name: fold.options[name] for name in TRADING}
+        options["environment"] = rules | dict(spec.options.get("environment", {}))
+    if issubclass(cls, Ensemble):
+        default = inspect.signature(cls).parameters["members"].default
+        limits = PortfolioConstraints(**fold.options["constraints"])
+        inner = unlevered(limits) if issubclass(cls, VolatilityTarget) else limits
+        own = replace(fold, options={**fold.options, "constraints": asdict(inner)})
+        members, paces = _members(spec.options.get("members", default), baseline, own, split)
+        options |= {"members": members, "paces": paces, "constraints": limits}
+    model = make_baseline(spec.name, fold.market, **dict(spec.options) | options)
     if not isinstance(model, PortfolioModel):
         return model
     return model.fit(fold.market.panel, fold.rows(split) if model.oracle else fold.ranges["train"])
 
 
-def _mixture(
-    fitted: Callable[[str, EvaluationFold, str], Policy], fold: EvaluationFold, split: str
-) -> Ensemble:
-    """Return equal thirds of an optimiser, a deep network and the agents; HRP if there are none.
-
-    Agents that do not read index observations cannot be mixed.
-    """
-    options = {name: fold.agent_options(split, name) for name in fold.agents}
-    agents = {n: a for n, a in fold.agents.items() if options[n]["observation"] == "index"}
-    members = {name: fitted(name, fold, split) for name in ("mean_variance", "deep_portfolio")}
-    last: dict[str, Policy] = {name: agent.policy for name, agent in agents.items()}
-    last = last or {"hrp": fitted("hrp", fold, split)}
+def _mixture(fitted: Build, fold: EvaluationFold, split: str) -> Ensemble:
+    """Return equal thirds of an optimiser, a deep network and the agents; HRP if there are none."""
+    first = ("mean_variance", "deep_portfolio")
+    members, paces = _members([*first, AGENTS], fitted, fold, split)
+    if len(members) == len(first):
+        members["hrp"] = fitted("hrp", fold, split)
+    others = [name for name in members if name not in first]
     return Ensemble(
         fold.market,
-        members=members | last,
-        shares=dict.fromkeys(members, 1 / 3) | dict.fromkeys(last, 1 / 3 / len(last)),
-        paces={name: options[name]["adjustment"] for name in agents},
+        members=members,
+        shares=dict.fromkeys(first, 1 / 3) | dict.fromkeys(others, 1 / 3 / len(others)),
+        paces=paces,
         constraints=PortfolioConstraints(**fold.options["constraints"]),
     )
+
+
+def _members(
+    names: Iterable[str], fitted: Build, fold: EvaluationFold, split: str
+) -> tuple[dict[str, Policy], dict[str, float]]:
+    """Return members of a mixture by name, and the paces of agents.
+
+    Agents that do not read index observations cannot be mixed.
+
+    Args:
+        names: Baselines, perhaps with options; ``AGENTS`` stands for the agents of the fold.
+        fitted: Gives a baseline.
+        fold: The fold.
+        split: The range that is evaluated.
+    """
+    members: dict[str, Policy] = {}
+    options = {name: fold.agent_options(split, name) for name in fold.agents}
+    agents = [name for name, own in options.items() if own["observation"] == "index"]
+    for name in names:
+        if name == AGENTS:
+            members |= {agent: fold.agents[agent].policy for agent in agents}
+        else:
+            members[name] = fitted(name, fold, split)
+    return members, {name: options[name]["adjustment"] for name in agents if name in members}

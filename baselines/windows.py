@@ -54,6 +54,11 @@ def own_log_returns(past: PricePanel, lookback: int) -> FloatArray:
     return np.where(np.isnan(past.close[-lookback:]), np.nan, np.diff(np.log(close), axis=0))
 
 
+def bars_of_months(past: PricePanel, months: float, least: int = 1) -> int:
+    """Return the bars of so many months by the panel's bars per year, at least ``least``."""
+    return max(least, round(months / 12 * past.bars_per_year()))
+
+
 def completed(returns: FloatArray) -> FloatArray:
     """Return returns with the mean of its own in place of each that an asset lacks, (T, n)."""
     missing = np.isnan(returns)

@@ -38,6 +38,7 @@ ROOMS = (
     "baselines.optimisers",
     "baselines.forecasts",
     "baselines.online",
+    "baselines.rules",
 )
 """Packages with public names, in the order of the API reference."""
 

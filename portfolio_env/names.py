@@ -282,7 +282,11 @@ def check_keywords(owner: str, noun: str, given: Iterable[str], known: Iterable[
     for name in given:
         if name not in names:
             near = nearest(name, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(names))}."
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"it has {', '.join(sorted(names)) or 'none'}."
+            )
             raise ArgumentError(f"{owner} has no {noun} {name!r}; {hint}")
 
 

@@ -44,6 +44,12 @@ OPTIONS = {
             "tcn_gnn_lstm_portfolio": {"width": 8, "layers": 1, "lstm_hidden": 8},
         }.items()
     },
+    "cross_sectional_momentum": {"months": 2, "skip": 0.5},
+    "low_volatility": {"months": 2},
+    "time_series_momentum": {"months": (1, 2), "skip": 0.5, "lookback": 40},
+    "regime_switching": {"turbulent": 0.5},
+    "trend_filter": {"months": 2},
+    "volatility_target": {"members": ("inverse_volatility", "momentum")},
     "ensemble": {"members": ("inverse_volatility", "momentum")},
 }
 
@@ -109,7 +115,7 @@ def test_no_later_bar_changes_a_target(name, t):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_fitting_sees_its_period_only(name):
-    first, last = 30, 90
+    first, last = 10, 115
     changed = rewritten_after(PANEL, last - 1, seed=2)
     targets = [
         make_baseline(name, MARKET, **OPTIONS.get(name, {}))

@@ -168,7 +168,14 @@ def test_long_only_false_is_honoured_or_refused_by_name():
                 able.add(name)
             except ArgumentError as error:
                 assert kind.__name__ in str(error) and "mean_variance" in str(error)
-    assert able == {"constant_rebalanced", "mean_variance", "min_variance", "momentum"}
+    assert able == {
+        "constant_rebalanced",
+        "cross_sectional_momentum",
+        "mean_variance",
+        "min_variance",
+        "momentum",
+        "time_series_momentum",
+    }
     with pytest.raises(ArgumentError, match="leaves MeanVariance no short positions"):
         target("mean_variance", {"long_only": False})
     assert (target("mean_variance", {"long_only": False, "min_cash": 0.4}, **LOOKBACK) < 0).any()

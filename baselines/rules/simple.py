@@ -1,4 +1,4 @@
-"""Simple rules: equal weight, buy and hold, cash, momentum, inverse volatility, random."""
+"""Equal weight, buy and hold, cash, constant proportions, random weights."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,22 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Baseline, Every, PortfolioModel, Weights, levered, portfolio
-from baselines.windows import (
-    STALE,
-    completed,
-    holdable,
-    last_known,
-    named,
-    own_log_returns,
-    volatilities,
-    why_not,
-)
-from portfolio_env.checks import check_integer, check_number
+from baselines.base import Baseline, Every, PortfolioModel, Weights, portfolio
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
@@ -114,100 +103,6 @@ class ConstantRebalanced(PortfolioModel):
             out[1:] -= sold[1:]
             out[0] += sold[1:].sum()
         return out
-
-
-class Momentum(PortfolioModel):
-    """Equal weights on the assets that rose most over the look-back.
-
-    Jegadeesh & Titman (1993), "Returns to Buying Winners and Selling Losers", J. of Finance 48:
-    the long side, on all that the account may borrow; with ``long_only=False`` both sides, as many
-    losers sold short as winners bought, each for half of ``max_leverage``.
-
-    Args:
-        market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        lookback: Bars over which the rise is measured.
-        top: Share of the assets that are held, in (0, 1]; rounded, at least one.
-    """
-
-    source = 'Jegadeesh & Titman (1993), "Returns to Buying Winners and Selling Losers", J. Finance'
-
-    def __init__(
-        self,
-        market: Market,
-        *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = "week",
-        lookback: int = 60,
-        top: float = 1 / 3,
-    ) -> None:
-        super().__init__(market, constraints=constraints, every=every)
-        self.lookback = check_integer("lookback", lookback)
-        self.top = check_number("top", top, above=0, high=1)
-
-    def target(self, past: PricePanel) -> Weights:
-        """Return equal weights on the top share of assets with prices for the look-back."""
-        known = np.flatnonzero(holdable(past, self.lookback + 1))
-        self.leave_out(past, why_not(past, self.lookback + 1))
-        held, sold = np.zeros((2, len(past.assets)), np.bool_)
-        if len(known):
-            rise = past.close[-1, known] / last_known(past, self.lookback + 1)[known]
-            count = max(1, round(self.top * len(known)))
-            order = known[np.argsort(-rise, kind="stable")]
-            if self.constraints.long_only:
-                held[order[:count]] = True
-            else:
-                count = min(count, len(known) // 2)
-                held[order[:count]] = sold[order[len(known) - count :]] = True
-        if self.constraints.long_only:
-            return levered(portfolio(held), self._exposure)
-        side = self.constraints.max_leverage / 2
-        out = side * (portfolio(held) - portfolio(sold))  # of no assets: nothing but cash
-        out[0] = 1.0
-        return out
-
-
-class InverseVolatility(PortfolioModel):
-    """Weights in proportion to 1 / volatility.
-
-    Leote de Carvalho, Lu & Moulin (2012), "Demystifying Equity Risk-Based Strategies", J. of
-    Portfolio Management 38: equal risk contributions where all correlations are the same. All that
-    the account may borrow is invested too.
-
-    Args:
-        market: The market its environments trade.
-        constraints: See ``PortfolioModel``.
-        every: See ``PortfolioModel``.
-        lookback: Log returns of which the standard deviation is taken.
-    """
-
-    shorts = False
-    source = 'Leote de Carvalho, Lu & Moulin (2012), "Demystifying Equity Risk-Based Strategies"'
-
-    def __init__(
-        self,
-        market: Market,
-        *,
-        constraints: PortfolioConstraints | None = None,
-        every: Every = 1,
-        lookback: int = 60,
-    ) -> None:
-        super().__init__(market, constraints=constraints, every=every)
-        self.lookback = check_integer("lookback", lookback, 2)
-
-    def target(self, past: PricePanel) -> Weights:
-        """Return weights on assets with prices for the look-back that have moved in it."""
-        known = holdable(past, self.lookback + 1)
-        self.leave_out(past, why_not(past, self.lookback + 1))
-        if not known.any():
-            return portfolio(known)
-        returns = own_log_returns(past, self.lookback)
-        # a price that never moved, or grew at one rate, is stale and not free of risk
-        moved = ~is_constant(completed(returns[:, known]))
-        self.leave_out(past, named(past, np.flatnonzero(known)[~moved], STALE))
-        known[known] = moved
-        return levered(portfolio(known, 1 / volatilities(returns[:, known])), self._exposure)
 
 
 class RandomWeights(PortfolioModel):

@@ -1,0 +1,75 @@
+"""Baselines with options as text: what they mean, that nothing runs, and what errors say."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import portfolio_env as pe
+from baselines import evaluate, make_baseline
+from baselines.specs import spec_of, split_specs
+from baselines.strategies import baseline_strategies
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation import backtest
+
+MARKET = pe.load_market("synthetic?bars=300&assets=3&seed=1")
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+VALUES = st.recursive(
+    st.one_of(st.integers(), st.booleans(), st.none(), st.text(), FINITE),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=4,
+)
+OPTIONS = st.dictionaries(st.sampled_from(["lookback", "top", "every", "members"]), VALUES)
+
+
+@given(
+    given=st.lists(st.tuples(st.sampled_from(["momentum", "my_rules:Trend"]), OPTIONS), min_size=1)
+)
+def test_what_is_written_is_read(given):
+    texts = [
+        f"{name}({', '.join(f'{key} = {value!r}' for key, value in options.items())})"
+        for name, options in given
+    ]
+    assert [spec_of(each) for each in split_specs(",".join(texts))] == given
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["f(g())", "f(1)", "f(a=b)", "f(a=1", "f(a=1))", "f(a=1)(b=2)", "f(**{})", "f(a=1, a=2)",
+     "f(a=1) + f(b=2)", "f(a=[x for x in ()])", "f(a=" + "(" * 500, "f(a=1).b"],
+)  # fmt: skip
+def test_nothing_but_named_literals_is_read(text):
+    with pytest.raises(ArgumentError, match=r"plain values|once, by name"):
+        spec_of(text)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("hrp,momentum(lokback=120)", "momentum has no option 'lokback'; did you mean 'lookback'"),
+        ("cash(every=2)", "cash has no option 'every'; it has none"),
+        ("momentun(top=1)", "did you mean momentum"),
+        ("hrp(constraints={})", "the same for all"),
+        ("ensemble(members=['hpr'])", "did you mean hrp"),
+        ("momentum(top=1),momentum(top = 1)", "several baselines are called"),
+    ],
+)
+def test_errors_come_before_any_backtest(names, message):
+    with pytest.raises(ArgumentError, match=message):
+        baseline_strategies(names)
+
+
+def test_options_reach_the_baseline_and_its_name():
+    names = "momentum(lookback=20, top=0.4),ensemble(members=['momentum(lookback=9)', 'hrp'])"
+    found = evaluate(f"{names},momentum", MARKET, start=250, n_resamples=20)
+    assert set(found.results) == {"equal_weight", *split_specs(names), "momentum"}
+    env = pe.PortfolioEnv(MARKET, observation="index", action="weights", window=1, start=250)
+    for options in ({"lookback": 20, "top": 0.4}, {}):
+        told = ", ".join(f"{name}={value}" for name, value in options.items())
+        alone = backtest(make_baseline("momentum", MARKET, **options), env)
+        assert (
+            alone.values == found.results[f"momentum({told})" if told else "momentum"].values
+        ).all()
+    labelled = evaluate(
+        {"fast": "momentum(lookback=20, top=0.4)"}, MARKET, start=250, n_resamples=20
+    )
+    assert (labelled.results["fast"].values == found.results[split_specs(names)[0]].values).all()
