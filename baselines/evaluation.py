@@ -23,15 +23,14 @@ from portfolio_env.evaluation import evaluation
 from portfolio_env.evaluation.comparison import BENCHMARK, Judge
 from portfolio_env.evaluation.evaluation import Evaluation
 from portfolio_env.evaluation.runner import Strategy
-from portfolio_env.evaluation.task import TRADING, EvaluationFold, EvaluationTask, TrainedAgent
+from portfolio_env.evaluation.task import RULES, EvaluationFold, EvaluationTask, TrainedAgent
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import TimeLike, time_text
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.cost_models import CostSpec
 from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.fills import FillSpec, made_fills
 
-RULES = (*TRADING, "constraints")
-"""Keywords of ``PortfolioEnv`` that are the same for all strategies."""
 INTERFACE = ("observation", "window", "action", "adjustment", "logits_scale")
 """Keywords that are an agent's own."""
 FOLDER = Path("runs") / "evaluation"
@@ -51,6 +50,7 @@ def evaluate(
     costs: CostSpec | None = None,
     constraints: PortfolioConstraints | Mapping[str, Any] | None = None,
     execution: str | None = None,
+    fills: FillSpec | None = None,
     initial_value: float | None = None,
     commissions: Sequence[float] = (),
     capital: float | None = None,
@@ -66,8 +66,8 @@ def evaluate(
 
     Baselines read the index of the bar and answer with weights; an agent trades in an environment
     like the one that it was trained in. Neither needs to be said.
-    Costs, constraints, execution and initial value are the same for all: what is given here, else
-    those of the agents' environment, else the defaults of ``PortfolioEnv``.
+    Costs, constraints, execution, fills and initial value are the same for all: what is given here,
+    else those of the agents' environment, else the defaults of ``PortfolioEnv``.
 
     Args:
         strategies: By the name to show, each one of:
@@ -91,6 +91,7 @@ def evaluate(
         costs: See ``PortfolioEnv``.
         constraints: See ``PortfolioEnv``; baselines keep to them too.
         execution: See ``PortfolioEnv``.
+        fills: See ``PortfolioEnv``; the draws are the same for all strategies.
         initial_value: See ``PortfolioEnv``.
         commissions: Further commissions in basis points to judge at.
         capital: Capital for which the orders at the end are worked out; None for none.
@@ -124,6 +125,7 @@ def evaluate(
         "costs": costs,
         "constraints": constraints,
         "execution": execution,
+        "fills": fills,
         "initial_value": initial_value,
     }
     agents, baselines = _sorted(strategies)
@@ -277,7 +279,9 @@ def _rules(given: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> di
 
 
 def _plain(rule: str, value: Any) -> Any:
-    """Return costs and constraints as mappings of all their fields; others as they are."""
+    """Return costs, fills and constraints as mappings of all fields; others as they are."""
+    if rule == "fills":
+        return asdict(made_fills(value))
     if rule == "constraints":
         return asdict(PortfolioConstraints(**value) if isinstance(value, Mapping) else value)
     if rule == "costs" and isinstance(value, Mapping) and "model" not in value:

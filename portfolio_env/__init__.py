@@ -15,11 +15,13 @@ from portfolio_env.market import Market, PricePanel
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.fills import Fills
 from portfolio_env.vector_env import PortfolioVectorEnv
 
 __all__ = [
     "ArgumentError",
     "DataError",
+    "Fills",
     "Market",
     "PortfolioConstraints",
     "PortfolioEnv",

@@ -20,6 +20,7 @@ from portfolio_env.names import check_keywords
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.cost_models import CostSpec
 from portfolio_env.simulation.episodes import When
+from portfolio_env.simulation.fills import FillSpec
 from portfolio_env.simulation.rewards import RewardSpec
 from portfolio_env.simulation.simulator import Simulator
 
@@ -48,6 +49,7 @@ class EnvOptions(TypedDict, total=False):
     costs: CostSpec
     constraints: PortfolioConstraints | Mapping[str, Any]
     execution: str
+    fills: FillSpec
     start: When
     end: When
     episode_length: int | None

@@ -89,7 +89,8 @@ class PortfolioEnv(gym.Env[Any, Any]):
             - ``constraints`` (long only): ``PortfolioConstraints`` or a mapping of its fields;
             - ``start``, ``end`` (the whole market): first bar, and the bar after the last one, rows
               or dates;
-            - ``execution`` (``"close"``): or ``"next_open"``.
+            - ``execution`` (``"close"``): or ``"next_open"``;
+            - ``fills`` (all of every order): ``Fills`` or a mapping of their fields.
 
             The others are
 

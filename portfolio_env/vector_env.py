@@ -330,8 +330,8 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             raise ArgumentError(
                 f"seed has {len(seeds)} values, expected one per lane: {self.num_envs}."
             )
-        if self.simulator.episodes.fixed:
-            return  # nothing is ever drawn
+        if not self.simulator.draws:
+            return
         for lane, value in enumerate(seeds):
             if value is not None and (mask is None or mask[lane]):
                 self._generators[lane] = seeding.np_random(value)[0]

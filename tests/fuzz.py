@@ -18,7 +18,13 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-from helpers.fuzz_cases import grouped, random_action, random_market, random_options
+from helpers.fuzz_cases import (
+    grouped,
+    random_action,
+    random_fills,
+    random_market,
+    random_options,
+)
 from helpers.oracles.steps import Prices, Setting, State, step, turnover_limit
 from helpers.oracles.targets import Limits, violation
 
@@ -47,6 +53,8 @@ class Case:
         self.options = random_options(self.rng, self.market)
         if seed % 4 == 3:
             self.options = grouped(self.options, self.market, seed)
+        if seed % 3 == 2:
+            self.options["fills"] = random_fills(self.market, seed)
         self.lanes = int(self.rng.integers(1, 4))
         self.mode = str(self.rng.choice(MODES))
 
@@ -113,6 +121,8 @@ class Case:
                 logits_scale=scale if self.options["action"] == "logits" else None,
                 adjustment=self.options["adjustment"],
                 initial_value=self.options["initial_value"],
+                participation=self.options.get("fills", {}).get("participation"),
+                volume=None if panel.volume is None else panel.volume[:, columns].tolist(),
             )
             self.settings[key] = setting, Prices(close)
         return self.settings[key]
@@ -151,10 +161,11 @@ class Case:
         )
         found["ruined"] = bool(self.simulator.terminated[lane])
         setting, prices = self.setting(lane)
-        expected = step(setting, prices, before, action.tolist())
+        shares = self.simulator.lanes.fills[0, lane].tolist() or None  # as they were drawn
+        expected = step(setting, prices, before, action.tolist(), shares=shares)
         self.counts["steps"] += 1
         fault = difference(found, expected, before)
-        if fault and self.is_ill_posed(setting, prices, before, action, expected):
+        if fault and self.is_ill_posed(setting, prices, before, action, expected, shares):
             self.counts["ill-posed"] += 1
             fault = ""
         self.check(not fault, lane, fault)
@@ -163,7 +174,7 @@ class Case:
         self.states[lane].peak = max(before.peak, found["portfolio_value"])
         self.states[lane].turnovers.append(found["turnover"])
 
-    def is_ill_posed(self, setting, prices, before, action, expected) -> bool:
+    def is_ill_posed(self, setting, prices, before, action, expected, shares) -> bool:
         """Whether inputs that differ in their last digits have another answer."""
         generator = np.random.default_rng(0)
 
@@ -177,7 +188,7 @@ class Case:
 
         for _ in range(8):
             near = State(**{**vars(before), "weights": shaken(before.weights)})
-            other = step(setting, prices, near, shaken(action), blurred)
+            other = step(setting, prices, near, shaken(action), blurred, shares)
             if difference(other, expected, before, TOLERANCE / 10):
                 return True
         return False

@@ -100,11 +100,17 @@ class DifferentiableSimulator:
             device: Device of the tensors.
 
         Raises:
-            ArgumentError: On a limit on the turnover of several steps, which is left out here.
+            ArgumentError: On a limit on the turnover of several steps, or incomplete fills, which
+                are left out here.
         """
         if simulator.constraints.max_period_turnover is not None:
             raise ArgumentError(
                 "max_period_turnover is not differentiable here; use max_turnover or leave it out"
+            )
+        if not simulator.fills.complete:
+            raise ArgumentError(
+                f"fills={simulator.fills} are not differentiable here, where every order is "
+                "filled; leave them out to train, and evaluate with them"
             )
         project = ConstrainedPortfolioLayer(simulator.constraints).project
         arrays = simulator.arrays

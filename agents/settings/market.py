@@ -10,6 +10,7 @@ from agents.settings.data import DataOptions
 from portfolio_env.errors import DataError
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.fills import Fills
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class MarketConfig:
     """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
     cost_options: str = "{}"
     """Options of the cost model as JSON."""
+    fills: Fills = field(default_factory=Fills)
+    """Shares of orders that are executed; all of every order by default. Beside a run, how it is
+    judged in place of the run's own."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
     """Constraints on portfolios and trades."""
 

@@ -7,6 +7,7 @@ from hashlib import sha256
 from typing import Any
 
 from portfolio_env.files.safe_names import printable
+from portfolio_env.simulation.fills import made_fills
 
 _COSTS = {
     "commission_bps": "{} basis points of commission",
@@ -41,7 +42,7 @@ def limits(card: Mapping[str, Any]) -> list[str]:
         if len(seeds) == 1
         else f"Trained with {len(seeds)} seeds ({', '.join(map(str, seeds))}).",
         "Costs are assumed, not measured: " + _costs(rules) + ".",
-        f"Orders are assumed to be filled in full, {_filled(rules['execution'])}.",
+        f"Orders are assumed to be filled {_filled(rules)}.",
         _held(rules["constraints"]),
         f"Its universe is the {len(card['market']['assets'])} assets named here. Whether they were "
         "chosen with hindsight is not recorded.",
@@ -191,10 +192,13 @@ def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, int | float) else "varying"
 
 
-def _filled(execution: str) -> str:
-    if execution == "close":
-        return "at the very close that was observed"
-    return "at the open that follows the observed close"
+def _filled(rules: Mapping[str, Any]) -> str:
+    when = {
+        "close": "at the very close that was observed",
+        "next_open": "at the open that follows the observed close",
+    }
+    fills = made_fills(rules.get("fills", {}))
+    return f"{'in full' if fills.complete else f'by {fills}'}, {when[rules['execution']]}"
 
 
 def _held(constraints: Mapping[str, Any]) -> str:

@@ -191,7 +191,8 @@ def _steps(path: Path, config: Mapping[str, Any]) -> int:
 def _rules(config: Mapping[str, Any]) -> Card:
     keys = ("costs", "constraints", "execution", "adjustment", "initial_value")
     model = {key: config[key] for key in ("cost_model", "cost_options") if config.get("cost_model")}
-    return {key: config[key] for key in keys} | model
+    fills = {key: config[key] for key in ("fills",) if key in config}  # earlier runs lack them
+    return {key: config[key] for key in keys} | fills | model
 
 
 def _names(market: Mapping[str, Any], features: Mapping[str, Any]) -> list[str] | None:

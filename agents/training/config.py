@@ -23,7 +23,7 @@ from agents.settings.encoders import (
     with_window,
 )
 from agents.settings.market import MarketConfig
-from portfolio_env import Market, PortfolioConstraints, TransactionCosts
+from portfolio_env import Fills, Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.pipeline import build_market
@@ -57,7 +57,15 @@ DEPENDENT = (
 """Settings whose default depends on others; ``TrainConfig.resolved`` fills it in."""
 LATER = (
     *("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight"),
-    *("algo_options", "data", "reward_options", "cost_model", "cost_options", "start_groups"),
+    *(
+        "algo_options",
+        "data",
+        "reward_options",
+        "cost_model",
+        "cost_options",
+        "start_groups",
+        "fills",
+    ),
 )
 """Settings that the first runs lack."""
 LATER_CONSTRAINTS = ("group_by", "group_bounds")
@@ -232,6 +240,12 @@ class TrainConfig(MarketConfig):
                 "follows the gradient of net growth, where they are not differentiable; leave them "
                 "out, or train with RL without stage 2"
             )
+        if climbs and not self.fills.complete:
+            raise ArgumentError(
+                f"fills are {self.fills}: algo {self.algo} with curriculum {self.curriculum} "
+                "follows the gradient of net growth, where every order is filled; leave them out "
+                "and evaluate with them, or train with RL without stage 2"
+            )
         torch_device(self.device, available=False)  # a run of a GPU is read without one too
         if self.policy == "flat_mlp" and self.observation == "index":
             raise ArgumentError(
@@ -270,6 +284,8 @@ class TrainConfig(MarketConfig):
                 parts[name] = from_object(
                     PortfolioConstraints, limits, name, later=LATER_CONSTRAINTS
                 )
+            if "fills" in settings:
+                parts["fills"] = from_object(Fills, settings["fills"], "fills")
             if "data" in settings:
                 later = [each.name for each in dataclasses.fields(DataOptions)]
                 parts["data"] = from_object(DataOptions, settings["data"], "data", later=later)
@@ -405,6 +421,7 @@ class TrainConfig(MarketConfig):
             else {"model": self.cost_model, **json.loads(self.cost_options)},
             "constraints": dataclasses.asdict(self.constraints),
             "execution": self.execution,
+            "fills": dataclasses.asdict(self.fills),
             "adjustment": self.adjustment,
             "initial_value": self.initial_value,
             "action": "weights" if self.policy == "dirichlet" else "logits",

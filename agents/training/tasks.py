@@ -26,6 +26,7 @@ from agents.training.run_folder import (
     read_config,
 )
 from agents.training.walk_forward_training import FILE, is_trained, read_plan
+from portfolio_env import Fills
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
 from portfolio_env.names import last_name
@@ -47,8 +48,8 @@ def open_task(
 ) -> EvaluationTask:
     """Return the task of a run (``run_task``), or without one of a market (``market_task``).
 
-    Beside a run the market of the settings is another one to judge the run on. From then on torch
-    computes in one thread.
+    Beside a run the market and the fills of the settings are others to judge the run by. From then
+    on torch computes in one thread.
 
     Raises:
         ArgumentError: If other settings of a market are given beside a run, or newer data without
@@ -69,13 +70,34 @@ def open_task(
             "alone: leave --split out, or name the run of one fold, e.g. "
             f"{next(run.glob('fold_*/seed_*'), 'fold_0/seed_0')}."
         )
-    if dataclasses.replace(config, market=None) != MarketConfig() or folder is not None:
+    others = dataclasses.replace(config, market=None, fills=Fills())
+    if others != MarketConfig() or folder is not None:
         raise ArgumentError(
             f"ranges, costs, constraints and folder are those of the run {run}; "
             "leave the options that name them out, or leave the run out."
         )
     where: dict[str, Any] = {"data": data, "market": config.market, "newest": split == AFTER}
-    return run_task(run, model=model, device=device, agent=agent, **where)
+    task = run_task(run, model=model, device=device, agent=agent, **where)
+    return task if config.fills.complete else with_fills(task, config.fills)
+
+
+def with_fills(task: EvaluationTask, fills: Fills) -> EvaluationTask:
+    """Return the task with other fills than its own, which its warnings and its folder name."""
+    own = dataclasses.asdict(fills)
+    folds = [
+        dataclasses.replace(fold, options={**fold.options, "fills": own})
+        for fold in (task.whole, *task.folds)
+    ]
+    name = "_".join(f"{name}_{value:g}" for name, value in own.items() if value)
+    before = Fills(**task.whole.options["fills"])
+    told = f"Orders are filled by {fills}, and not by those of the run: {before}."
+    return dataclasses.replace(
+        task,
+        whole=folds[0] if task.folds[0] is not task.whole else folds[1],
+        folds=folds[1:],
+        warnings=[*task.warnings, told],
+        place="__".join(filter(None, (task.place, name))),
+    )
 
 
 def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationTask:

@@ -71,6 +71,8 @@ class BacktestResult:
         outside: Name of the prices outside of the market that the account follows; "" for accounts
             of the market's own assets.
         cut: (K,) whether a turnover limit cut the trade of a step, as far as the executor says.
+        unfilled: (K,) orders of a step that were not filled, in sum over wealth, see
+            ``simulation.fills.Fills``.
     """
 
     assets: tuple[str, ...]
@@ -89,6 +91,7 @@ class BacktestResult:
     ends: Mapping[int, FloatArray] = field(default_factory=dict)
     outside: str = ""
     cut: NDArray[np.bool_] | bool = False
+    unfilled: FloatArray | float = 0.0
 
     @property
     def arrived(self) -> FloatArray:
@@ -170,6 +173,12 @@ class BacktestResult:
         """Return the mean weight of cash right after trading; NaN without a step."""
         return float(self.held[:, 0].mean()) if len(self.held) else float("nan")
 
+    @property
+    def unfilled_share(self) -> float:
+        """Return the share of all orders, in sum over wealth, that was not filled."""
+        lacking = float(np.sum(np.broadcast_to(self.unfilled, self.costs.shape)))
+        return lacking / (lacking + float(self.turnovers.sum())) if lacking else 0.0
+
     def metrics(self) -> dict[str, float]:
         """Return every performance measure by name, see ``portfolio_env.metrics``."""
         parts = (self.values, self.held, self.turnovers, self.costs)
@@ -238,19 +247,17 @@ class BacktestResult:
 
 @overload
 def backtest(
-    policy: Policy, env: VectorEnv[Any, Any, Any], *, seed: int | None = None
+    policy: Policy, env: VectorEnv[Any, Any, Any], *, seed: int | None = 0
 ) -> list[BacktestResult]: ...
 @overload
+def backtest(policy: Policy, env: gym.Env[Any, Any], *, seed: int | None = 0) -> BacktestResult: ...
 def backtest(
-    policy: Policy, env: gym.Env[Any, Any], *, seed: int | None = None
-) -> BacktestResult: ...
-def backtest(
-    policy: Policy, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], *, seed: int | None = None
+    policy: Policy, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any], *, seed: int | None = 0
 ) -> BacktestResult | list[BacktestResult]:
     """Run a policy, deterministically, from the reset of an environment to the end of every lane.
 
-    A baseline whose target a turnover limit or ``adjustment`` keeps it from reaching at once is
-    carried on to it over the next bars, see ``carried_targets.CarriedTargets``.
+    A baseline whose target a turnover limit, ``adjustment`` or incomplete fills keep it from
+    reaching at once is carried on to it over the next bars, see ``carried_targets.CarriedTargets``.
 
     Args:
         policy: Answers ``predict``. It is always asked for a batch, so a single environment's
@@ -258,7 +265,9 @@ def backtest(
         env: A PortfolioEnv, or a PortfolioVectorEnv with ``autoreset_mode="Disabled"``, bare or
             inside wrappers that keep actions and observations; or any environment whose
             ``unwrapped.executor`` is an ``Executor``, e.g. of a broker.
-        seed: Seed of the reset; matters where the environment draws starts or assets.
+        seed: Seed of the reset, which matters where the environment draws starts, assets or fills:
+            all backtests with one seed draw the same. None goes on with the environment's own
+            generator.
 
     Returns:
         One result for a PortfolioEnv, one per lane for a PortfolioVectorEnv.
@@ -341,7 +350,11 @@ class _Recorder:
 
     def results(self) -> list[BacktestResult]:
         whole = Account(*(np.array(parts) for parts in zip(*self.accounts, strict=True)))
-        earned = np.broadcast_to(np.asarray(whole.cash_returns).T, whole.values.T.shape)
+        shape = whole.values.T.shape
+        earned, unfilled = (
+            np.broadcast_to(np.asarray(each).T, shape)
+            for each in (whole.cash_returns, whole.unfilled)
+        )
         trades, cut = np.array(self.trades), np.array(self.cut)
         return [
             BacktestResult(
@@ -358,6 +371,7 @@ class _Recorder:
                 last_weights=whole.weights[-1, lane],  # lanes that have ended stand still
                 stated_periods_per_year=self.executor.periods_per_year,
                 cash_returns=earned[lane, 1 : steps + 1],
+                unfilled=unfilled[lane, 1 : steps + 1],
             )
             for lane, steps in enumerate(self.steps)
         ]

@@ -23,7 +23,7 @@ class LimitedExecutor(Protocol):
         weights: (B, N + 1) weights at the last close, as the market left them; cash first.
         tradable: (B, N) which assets traded in the last bar.
         ways: (B,) shares of the way to their targets that the last trades went.
-        traded: (B, N) which assets could be traded by the last trades.
+        traded: (B, N) which assets could be traded, as ordered, by the last trades.
     """
 
     limited: bool
@@ -44,9 +44,9 @@ class CarriedTargets:
     turnover limit or ``adjustment`` cut its last trade short, the target itself is asked for again,
     as the market has moved it since: bar by bar the account comes nearer to the one that reached
     the target at once, and holds the same from then on. A new answer replaces the target.
-    The same holds for an asset that could be traded at the decision and had no bar at the next
-    open. Constraints, bands and assets halted at the decision alone carry nothing on: such a trade
-    went all the way it could.
+    The same holds for an asset whose order was not filled as a whole, or that could be traded at
+    the decision and had no bar at the next open. Constraints, bands and assets halted at the
+    decision alone carry nothing on: such a trade went all the way it could.
 
     Args:
         executor: Executor of the environment, ``env.unwrapped.executor``; where it is not

@@ -16,6 +16,8 @@ MOSTLY_ONE = 0.5
 """Mean weight of an asset above which an account is mostly that asset."""
 OFTEN_CUT = 0.05
 """Share of bars above which it is said that a limit cuts the turnover."""
+OFTEN_UNFILLED = 0.05
+"""Share of all orders above which it is said that they were not filled."""
 _NAMED = 3
 
 
@@ -85,6 +87,8 @@ def remarks(result: BacktestResult) -> list[str]:
         found.append(share)
     if (cut := float(np.mean(result.cut))) > OFTEN_CUT:
         found.append(f"turnover cut on {100 * cut:.0f} % of bars")
+    if (lacking := result.unfilled_share) > OFTEN_UNFILLED:
+        found.append(f"{100 * lacking:.0f} % of orders unfilled")
     return found
 
 
@@ -92,5 +96,5 @@ def remark_sentences(result: BacktestResult) -> list[str]:
     """Return the same as sentences."""
     if result.outside:
         return ["Its prices are from outside of the market, without costs."]
-    verbs = {"average": "held ", "bars": "had its "}
+    verbs = {"average": "held ", "bars": "had its ", "unfilled": "left "}
     return [f"It {verbs.get(each.split()[-1], '')}{each}." for each in remarks(result)]

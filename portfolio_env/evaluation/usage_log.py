@@ -26,10 +26,11 @@ import numpy as np
 from portfolio_env.errors import DataError
 from portfolio_env.evaluation.gate import GatedPolicy
 from portfolio_env.evaluation.runner import BacktestRuns
-from portfolio_env.evaluation.task import TRADING, EvaluationTask
+from portfolio_env.evaluation.task import RULES, EvaluationTask
 from portfolio_env.files.atomic import locked, read_json, write_json
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
+from portfolio_env.simulation.fills import made_fills
 
 FILE = "looks.json"
 LOG = "test_set_usage"
@@ -81,7 +82,9 @@ class UsageEntry:
 def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
     """Return the trials on the range: everything but oracles and duplicates of an agent."""
     options = task.whole.options
-    shared = {name: options[name] for name in ("constraints", *TRADING)}
+    shared = {name: options[name] for name in RULES if name in options}
+    if made_fills(shared.get("fills", {})).complete:  # as evaluations of earlier versions
+        shared.pop("fills", None)
     found = []
     for name, result in runs.results.items():
         policies: list[Any] = runs.policies[name]  # Any: baselines have more than ``predict``

@@ -45,7 +45,7 @@ class RiskManaged:
             later, and should be no tighter.
         env: PortfolioEnv or PortfolioVectorEnv with ``action="weights"``, bare or in wrappers that
             keep actions, which trades all that is asked for: without ``adjustment``,
-            ``no_trade_band`` and turnover limits of its own.
+            ``no_trade_band``, ``fills`` and turnover limits of its own.
         answers: Kind of actions of the policy: "weights", or "logits" as in environments with that
             ``action``.
 
@@ -83,7 +83,7 @@ class RiskManaged:
         if simulator.limited or simulator.rules["no_trade_band"][0] > 0:
             raise ArgumentError(
                 "the environment may trade less than is asked for: leave out its adjustment, "
-                "no_trade_band and turnover limits, and give RiskLimits(max_turnover=...)."
+                "no_trade_band, fills and turnover limits, and give RiskLimits(max_turnover=...)."
             )
         self.labels = limits.constraints.labels(simulator.market.panel)
         if self.labels and simulator.episodes.universe is not None:

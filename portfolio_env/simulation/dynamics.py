@@ -5,7 +5,7 @@ what is asked for, ``held`` weights what is owned right after trading. Everythin
 wealth ``V`` before trading. One step of a lane (``step_lanes``):
 
 1. the action becomes a feasible target (``targets.target_lane``);
-2. trading costs shrink the wealth to ``mu V`` (``rebalancing.trade_lane``);
+2. what is filled of the trade is paid for, which leaves ``mu V`` (``rebalancing.trade_lane``);
 3. the market moves, cash and shorts carry interest, delisted holdings become cash (``drift_lane``).
 
 ``rebalance_lanes`` does the first two alone: what is traded now, with or without a next bar.
@@ -49,10 +49,10 @@ LEDGER = (
     "concentration",
     "benchmark_log_return",
     "constraint_violation",
+    "unfilled",
 )
-VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMARK, VIOLATION = (
-    range(len(LEDGER))
-)
+VALUE, LOG_RETURN, TURNOVER, COST, CARRY, DRAWDOWN, CASH, CONCENTRATION, BENCHMARK = range(9)
+VIOLATION, UNFILLED = range(9, len(LEDGER))
 # An account that has lost 99.9 % is ruined; a log return cannot see below 1e-6 of the initial
 # value.
 RUIN_FRACTION = 1e-3
@@ -86,6 +86,7 @@ class MarketArrays(NamedTuple):
     rates: Float  # (2, N) linear cost per traded notional of purchases and sales
     impact: Float  # (T, N) coefficient of sqrt(money traded), or (0, 0)
     interest: Float  # (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays
+    capacity: Float = np.zeros((0, 0))  # (T - 1, N) money that an order can be filled with
 
 
 class Lanes(NamedTuple):
@@ -103,13 +104,25 @@ class Lanes(NamedTuple):
     ledger: Float  # (len(LEDGER), B)
     turnovers: Float  # (B, P) ring of the last turnovers, P = 0 without a period limit
     ended: Bool  # (2, B) terminated, truncated
-    scratch: Float  # (5, N + 1) work space of one lane
+    scratch: Float  # (6, N + 1) work space of one lane
     flags: Bool  # (6, N) delisted, untradable (false again after each lane), fixed, none, kept,
     # work space
+    fills: Float  # (2, B, N) largest shares of the next orders that are filled, and what of the
+    # last orders was not, per wealth, purchases positive; (2, B, 0) where all always is
+    keys: NDArray[np.uint64]  # (B,) what the draws of ``Fills`` in this episode depend on
 
 
-def new_lanes(num_lanes: int, n_assets: int, turnover_period: int) -> Lanes:
-    """Return lanes of zeros that trade all assets, with a ring of so many turnovers."""
+def new_lanes(
+    num_lanes: int, n_assets: int, turnover_period: int, *, complete: bool = True
+) -> Lanes:
+    """Return lanes of zeros that trade all assets, with a ring of so many turnovers.
+
+    Args:
+        num_lanes: Number B of lanes.
+        n_assets: Number N of assets.
+        turnover_period: Turnovers that are remembered.
+        complete: All orders are always filled.
+    """
     b, n = num_lanes, n_assets
     return Lanes(
         clock=np.zeros((2, b), np.int64),
@@ -120,8 +133,10 @@ def new_lanes(num_lanes: int, n_assets: int, turnover_period: int) -> Lanes:
         ledger=np.zeros((len(LEDGER), b)),
         turnovers=np.zeros((b, turnover_period)),
         ended=np.zeros((2, b), np.bool_),
-        scratch=np.zeros((5, n + 1)),
+        scratch=np.zeros((6, n + 1)),
         flags=np.zeros((6, n), np.bool_),
+        fills=np.array([[[1.0]], [[0.0]]]).repeat(b, 1).repeat(0 if complete else n, 2),
+        keys=np.zeros(b, np.uint64),
     )
 
 
@@ -299,6 +314,8 @@ def _step_lane(
     else:  # ruined overnight: there is nothing to trade
         held[:] = 0.0
         held[0] = 1.0
+        ledger[UNFILLED, b] = 0.0
+        lanes.fills[1, b, :] = 0.0
     if not all_tradable:
         lanes.flags[:2] = False
     invested = mu * wealth
@@ -379,7 +396,19 @@ def _rebalance(
         limit = min(limit, rules.max_period_turnover - _used_turnover(lanes.turnovers[b], row))
     costs = (buy, sell, impact, rules.fixed_fee / wealth)
     limits = (max(limit, 0.0), bounds.min_cash)
-    mu, turnover, way = trade_lane(d, a, fixed, free, costs, limits, held)
+    share = most = rest = lanes.scratch[5, :0]
+    if lanes.fills.shape[2] > 0:
+        share, most, rest = lanes.fills[0, b], lanes.scratch[5, 1:], lanes.fills[1, b]
+        for i in range(columns.shape[0]):
+            limited = market.capacity.shape[0] > 0
+            most[i] = market.capacity[row, columns[i]] / wealth if limited else np.inf
+        rest[:] = 0.0
+    mu, turnover, way = trade_lane(d, a, fixed, free, costs, limits, (share, most, rest), held)
+    if lanes.fills.shape[2] > 0:
+        unfilled = 0.0
+        for i in range(rest.shape[0]):
+            unfilled += abs(rest[i])
+        lanes.ledger[UNFILLED, b] = unfilled
     lost = money_lost(d, held, lanes.flags[1], costs, mu, turnover)
     return mu, turnover, rules.adjustment * way, lost
 

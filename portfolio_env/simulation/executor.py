@@ -31,6 +31,7 @@ class Account(NamedTuple):
         carries: (B,) money earned on cash less interest paid, in the last step.
         cash_returns: (B,) what a unit of cash earned in the last step; ratios of reward over risk
             are of returns in excess of it.
+        unfilled: (B,) orders of the last trade that were not filled, in sum over wealth.
     """
 
     timestamps: NDArray[np.datetime64]
@@ -42,6 +43,7 @@ class Account(NamedTuple):
     costs: Float
     carries: Float
     cash_returns: Float | float = 0.0
+    unfilled: Float | float = 0.0
 
 
 class Executor(Protocol):

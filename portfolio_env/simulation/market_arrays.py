@@ -11,6 +11,9 @@ from portfolio_env.market.rates import rates_at
 from portfolio_env.market.timeline import years_between
 from portfolio_env.simulation.cost_models import Costs, checked_impact, checked_rates
 from portfolio_env.simulation.dynamics import MarketArrays
+from portfolio_env.simulation.fills import Fills
+
+COMPLETE = Fills()
 
 
 def listed_rows(panel: PricePanel) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -21,7 +24,9 @@ def listed_rows(panel: PricePanel) -> tuple[NDArray[np.int64], NDArray[np.int64]
     return first, last
 
 
-def market_arrays(panel: PricePanel, costs: Costs, next_open: bool) -> MarketArrays:
+def market_arrays(
+    panel: PricePanel, costs: Costs, next_open: bool, fills: Fills = COMPLETE
+) -> MarketArrays:
     """Return the arrays of each step from close t to close t + 1.
 
     Where an asset has no bar its latest price stands, for valuation alone: it cannot be traded.
@@ -59,6 +64,7 @@ def market_arrays(panel: PricePanel, costs: Costs, next_open: bool) -> MarketArr
         rates=checked_rates(costs, panel.assets),
         impact=np.ascontiguousarray(checked_impact(costs, panel)),
         interest=interest(panel, costs),
+        capacity=fills.capacity(panel, next_open),
     )
 
 

@@ -18,8 +18,9 @@ from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
 from portfolio_env.simulation.cost_models import CostSpec, made_costs
 from portfolio_env.simulation.costs import TransactionCosts
-from portfolio_env.simulation.episodes import Episodes, When
+from portfolio_env.simulation.episodes import Episodes, When, checked_weights, weights_array
 from portfolio_env.simulation.executor import Account
+from portfolio_env.simulation.fills import Fills, FillSpec, draw_key, made_fills
 from portfolio_env.simulation.market_arrays import Benchmark, market_arrays
 from portfolio_env.simulation.rewards import (
     RewardSpec,
@@ -29,7 +30,6 @@ from portfolio_env.simulation.rewards import (
     make_reward,
     rewards_of,
 )
-from portfolio_env.simulation.start_weights import checked_weights, weights_array
 from portfolio_env.simulation.targets import checked_actions, clipped_weights, softmax_numerators
 
 Bool = NDArray[np.bool_]
@@ -55,6 +55,8 @@ class Simulator:
         constraints: PortfolioConstraints or a mapping of its fields.
         execution: ``"close"``: trade at the close that was just observed; ``"next_open"``: at the
             open of the next bar, on what the weights have drifted to by then.
+        fills: How much of each order is executed: ``Fills`` or a mapping of their fields; all of it
+            by default.
         start: First bar of the range: row, date, or None for the first with enough history.
         end: Bar after the last one of the range: row, date, or None for the end of the market.
         episode_length: Steps after which an episode is truncated; None runs to the end of the
@@ -85,6 +87,7 @@ class Simulator:
         costs: CostSpec = TransactionCosts(),  # noqa: B008 (frozen)
         constraints: PortfolioConstraints | Mapping[str, Any] = PortfolioConstraints(),  # noqa: B008
         execution: str = "close",
+        fills: FillSpec = Fills(),  # noqa: B008 (frozen)
         start: When = None,
         end: When = None,
         episode_length: int | None = None,
@@ -110,6 +113,7 @@ class Simulator:
         self.num_lanes, self.window, self.action = num_lanes, window, action
         self.costs = made_costs(costs)
         self.constraints = _built_constraints(constraints)
+        self.fills = made_fills(fills)
         self.initial_value = float(initial_value)
         self.episodes = Episodes(
             self.market, window, start, end, episode_length, random_start, universe
@@ -131,7 +135,8 @@ class Simulator:
             )
         self.logits_scale = float(logits_scale)
         self.rules = self._rules(execution, adjustment)
-        self.arrays = market_arrays(self.market.panel, self.costs, execution == "next_open")
+        panel, next_open = self.market.panel, execution == "next_open"
+        self.arrays = market_arrays(panel, self.costs, next_open, self.fills)
         self._check_interest()
         self._benchmark = Benchmark(self.arrays, self.costs.delisting_haircut)
         self._allocate()
@@ -166,7 +171,8 @@ class Simulator:
 
     def _allocate(self) -> None:
         period = self.constraints.turnover_period or 0
-        self.lanes = dynamics.new_lanes(self.num_lanes, self.n_assets, period)
+        shape = self.num_lanes, self.n_assets, period
+        self.lanes = dynamics.new_lanes(*shape, complete=self.fills.complete)
         self._all = np.ones(self.num_lanes, np.bool_)
 
     def _checked_initial(self, initial: str | Sequence[float]) -> str | Float:
@@ -231,13 +237,14 @@ class Simulator:
     def limited(self) -> bool:
         """Return whether a trade may stop short of what was decided.
 
-        By a turnover limit, by ``adjustment`` below 1, or at the next open, where an asset can
-        lack the bar that it had at the decision.
+        By a turnover limit, by ``adjustment`` below 1, where orders are not filled as a whole, or
+        at the next open, where an asset can lack the bar that it had at the decision.
         """
         names = ("max_turnover", "max_period_turnover")
         limits = min(self.rules[name][0] for name in names)
         unforeseen = self.rules["next_open"][0] and not self.arrays.all_tradable.all()
-        return bool(limits < NO_LIMIT or self.rules["adjustment"][0] < 1 or unforeseen)
+        slow = limits < NO_LIMIT or self.rules["adjustment"][0] < 1
+        return bool(slow or unforeseen or not self.fills.complete)
 
     @property
     def cut(self) -> Bool:
@@ -249,8 +256,14 @@ class Simulator:
 
     @property
     def traded(self) -> Bool:
-        """Flags (B, N): whether each asset could be traded in the last step."""
-        return self.arrays.tradable[np.maximum(self.t - 1, 0)[:, None], self.assets]
+        """Flags (B, N): whether each asset could be traded, as ordered, in the last step."""
+        could = self.arrays.tradable[np.maximum(self.t - 1, 0)[:, None], self.assets]
+        return could if self.fills.complete else could & (self.lanes.fills[1] == 0.0)
+
+    @property
+    def draws(self) -> bool:
+        """Return whether a reset draws anything."""
+        return self.fills.random or not self.episodes.fixed
 
     def moved(self, weights: Float) -> Float:
         """Return (B, N + 1) what weights held right after the last trade are at the last close."""
@@ -284,7 +297,7 @@ class Simulator:
             lanes: (B,) mask of the lanes to reset; None is all.
             t: First bar, instead of the drawn or fixed one: a row or date, or (B,) rows.
             weights: Weights to start from: (N + 1,) or (B, N + 1), cash first, summing to 1; see
-                ``start_weights.checked_weights``.
+                ``episodes.checked_weights``.
 
         Raises:
             ArgumentError: If ``t`` lies outside the range or ``weights`` are no weights.
@@ -306,6 +319,9 @@ class Simulator:
         state.weights[which] = state.held[which] = held
         state.growth[:, which] = [[1.0], [self.initial_value], [0.0], [1.0]]
         state.turnovers[which] = 0.0
+        state.fills[1, which] = 0.0
+        if self.fills.random:
+            state.keys[which] = [draw_key(generator(lane)) for lane in which.tolist()]
         state.ended[:, which] = False
         fresh = np.zeros((len(dynamics.LEDGER), len(which)))
         fresh[dynamics.VALUE] = self.initial_value
@@ -365,6 +381,8 @@ class Simulator:
         array = checked_actions(actions, (self.num_lanes, self.n_assets + 1))
         mask, lanes = self._all if active is None else active, self.lanes
         rest = (self.arrays, self.rules, self.bounds, self.groups)
+        if self.fills.random:
+            lanes.fills[0] = self.fills.shares(lanes.keys, lanes.clock[0], lanes.assets)
         code = dynamics.step_lanes(self.wanted(array), mask, lanes, *rest)
         if code != -1:
             raise self._fault(code, array)
@@ -409,6 +427,7 @@ class Simulator:
             ledger[dynamics.COST].copy(),
             ledger[dynamics.CARRY].copy(),
             self.arrays.interest[np.maximum(self.t - 1, 0), 0],
+            ledger[dynamics.UNFILLED].copy(),
         )
 
     def _money_before_trading(self) -> Float:

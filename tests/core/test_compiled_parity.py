@@ -118,6 +118,7 @@ class Step:
             rates=rng.uniform(0, rng.choice([0.0, 1e-3, 0.2]), (2, n)),
             impact=impact,
             interest=rng.uniform(0, 1e-2, (BARS, 3)) * rng.choice([0.0, 1.0], 3),
+            capacity=np.random.default_rng(n).exponential(1e3, (BARS, n))[: BARS * (n % 2)],
         )
 
     def _lanes(self, rng: np.random.Generator, weights: Any) -> dynamics.Lanes:
@@ -135,9 +136,18 @@ class Step:
             ledger=ledger,
             turnovers=rng.uniform(0, 0.4, (LANES, period)),
             ended=np.zeros((2, LANES), np.bool_),
-            scratch=np.zeros((5, n + 1)),
+            scratch=np.zeros((6, n + 1)),
             flags=np.zeros((6, n), np.bool_),
+            fills=self._fills(n),
+            keys=np.zeros(LANES, np.uint64),
         )
+
+    def _fills(self, n: int) -> Any:
+        """Shares of orders, a third of which fail and a third are filled, in half of the cases."""
+        rng = np.random.default_rng(n)
+        if rng.random() < 0.5:
+            return np.zeros((2, LANES, 0))
+        return np.array([rng.uniform(-1, 2, (LANES, n)).clip(0, 1), np.zeros((LANES, n))])
 
     def run(self, module: Any) -> tuple[int, dynamics.Lanes]:
         """What ``step_lanes`` of a module returns, and the lanes that it leaves."""
@@ -155,7 +165,7 @@ def test_a_step_equals_its_source_run_as_plain_python(seed, n):
     code, lanes = step.run(dynamics)
     expected, other = step.run(plain("simulation.dynamics"))
     assert code == expected == -1
-    for name in ("clock", "ended", "weights", "held", "growth", "turnovers", "ledger"):
+    for name in ("clock", "ended", "weights", "held", "growth", "turnovers", "ledger", "fills"):
         ours, theirs = getattr(lanes, name), getattr(other, name)
         # money in the ledger is a difference of values: it is off by what they are
         size = np.abs(theirs[dynamics.VALUE]).max() if name == "ledger" else 1.0

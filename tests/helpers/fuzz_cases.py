@@ -111,6 +111,18 @@ def grouped(options: dict[str, Any], market: Market, seed: int) -> dict[str, Any
     return options
 
 
+def random_fills(market: Market, seed: int) -> dict[str, Any]:
+    """Fields of ``Fills``, drawn apart as those of ``grouped`` are."""
+    rng, fills = np.random.default_rng(seed), {}
+    if market.panel.volume is not None and rng.random() < 0.5:
+        fills["participation"] = float(10 ** rng.uniform(-6, 0))
+    if rng.random() < 0.7:
+        fills["failure"] = float(rng.choice([0.05, 0.3, 1.0]))
+    if rng.random() < 0.5:
+        fills["partial"] = float(rng.uniform(0, 1 - fills.get("failure", 0.0)))
+    return fills
+
+
 def random_costs(rng: np.random.Generator, market: Market) -> dict[str, Any]:
     n, top = market.n_assets, rng.choice([0.0, 10.0, 100.0, 2000.0, 4900.0])
     each = rng.uniform(0, top, n) * (rng.random(n) < 0.8)

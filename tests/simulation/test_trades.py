@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from portfolio_env.simulation.rebalancing import money_lost, solve_trade, trade_lane
 
+WHOLE = (np.zeros(0),) * 3  # of fills
+
 
 class Trade(NamedTuple):
     """The arguments of ``trade_lane`` but the last, and whether the account may borrow."""
@@ -21,6 +23,7 @@ class Trade(NamedTuple):
     costs: tuple
     limits: tuple
     may_borrow: bool
+    fills: tuple = WHOLE
 
 
 def random_trade(seed: int) -> Trade:
@@ -59,7 +62,7 @@ def random_trade(seed: int) -> Trade:
 def made(trade: Trade) -> tuple[float, float, np.ndarray]:
     """Wealth left, turnover and held weights, by the package."""
     held = np.full(len(trade.d), np.nan)
-    mu, turnover, _ = trade_lane(*trade[:6], held)
+    mu, turnover, _ = trade_lane(*trade[:6], trade.fills, held)
     return mu, turnover, held
 
 
@@ -70,11 +73,16 @@ def expected(trade: Trade) -> tuple[float, float, np.ndarray]:
     ones = [1.0] * len(buy)
     account.rebalance(
         trade.a.tolist(), ones, (~trade.fixed).tolist(), impact.tolist(), *trade.limits,
-        trade.may_borrow,
+        trade.may_borrow, lambda i, q: filled(trade, i, q),
     )  # fmt: skip
     mu = account.value(ones)
     ruined = np.r_[1.0, np.zeros(len(buy))]
     return mu, account.traded, np.array(account.weights(ones)) if mu > 1e-13 else ruined
+
+
+def filled(trade: Trade, i: int, money: float) -> float:
+    share, most, _ = trade.fills
+    return np.sign(money) * min(share[i] * abs(money), most[i]) if len(share) else money
 
 
 def check(trade: Trade) -> None:
@@ -90,9 +98,9 @@ def check(trade: Trade) -> None:
 def check_way(trade: Trade) -> None:
     """The way is whole unless the turnover limit cuts the trade, and is its share then."""
     held, whole = np.full((2, len(trade.d)), np.nan)
-    _, turnover, way = trade_lane(*trade[:6], held)
+    _, turnover, way = trade_lane(*trade[:6], trade.fills, held)
     free = trade._replace(limits=(np.inf, trade.limits[1]))
-    _, asked, all_of_it = trade_lane(*free[:6], whole)
+    _, asked, all_of_it = trade_lane(*free[:6], trade.fills, whole)
     assert all_of_it == 1.0, trade
     if 0 < asked <= trade.limits[0]:
         assert way == 1.0 and (held == whole).all(), trade
@@ -106,6 +114,28 @@ def check_way(trade: Trade) -> None:
 @settings(max_examples=200)
 def test_a_trade_equals_that_of_the_slow_account(seed):
     check(random_trade(seed))
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=200)
+def test_what_is_filled_of_a_trade_equals_that_of_the_slow_account(seed):
+    """No fill exceeds its bound, what is not filled is told, and cash keeps to its bound."""
+    rng, trade = np.random.default_rng((seed, 1)), random_trade(seed)
+    n = len(trade.fixed)
+    most = rng.choice([np.inf, 0.1, 1.0]) * rng.exponential(1.0, n)
+    rest = np.zeros(n)
+    trade = trade._replace(fills=(rng.uniform(-1, 2, n).clip(0, 1), most, rest))
+    mu, turnover, held = made(trade)
+    for own, other in zip((mu, turnover, held), expected(trade), strict=True):
+        assert own == pytest.approx(other, abs=1e-9, rel=1e-9), trade
+    traded = mu * held[1:] - trade.d[1:]
+    assert money_lost(trade.d, held, trade.fixed, trade.costs, mu, turnover) < 1e-12, trade
+    if mu > 0:
+        assert (abs(traded) <= most + 1e-12).all(), trade
+        assert (abs(traded) <= trade.fills[0] * abs(traded + rest) + 1e-11).all(), trade
+        assert (traded * rest >= -1e-12).all(), trade
+    if rest.any():
+        assert held[0] >= min(trade.limits[1], trade.d[0], trade.a[0]) - 1e-12, trade
 
 
 def test_nothing_is_left_to_trade_with_where_frozen_holdings_are_all_the_wealth():
@@ -123,7 +153,7 @@ def test_nothing_is_left_to_trade_with_where_frozen_holdings_are_all_the_wealth(
 @settings(max_examples=200)
 def test_what_a_trade_leaves_solves_its_equation_or_is_nothing(seed):
     trade = random_trade(seed)
-    d, a, fixed, free, costs, _, _ = trade
+    d, a, fixed, free, costs, *_ = trade
     buy, sell, impact, fee = costs
     if free <= 0:
         return

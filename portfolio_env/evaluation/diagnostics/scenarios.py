@@ -1,4 +1,4 @@
-"""Scenarios: prices and costs changed by a hypothetical shock."""
+"""Scenarios: prices, costs and fills changed by a hypothetical shock."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,7 @@ from portfolio_env.market.timeline import TimeLike, row_of
 from portfolio_env.names import indices_of
 from portfolio_env.simulation.cost_models import CostModel, Costs, checked_rates
 from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.fills import Fills
 
 BoolArray: TypeAlias = NDArray[np.bool_]
 
@@ -41,6 +42,10 @@ class Scenario:
     def costs(self, costs: Costs) -> Costs:
         """Return the shocked costs, for the whole backtest."""
         return costs
+
+    def fills(self, fills: Fills) -> Fills:
+        """Return the shocked fills, for the whole backtest."""
+        return fills
 
     def _rows(self, panel: PricePanel) -> tuple[int, int]:
         times = panel.timestamps
@@ -250,6 +255,60 @@ class Outage(Scenario):
             for name, field in bars.items()
         }
         return replace(panel, **kept)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpeningGaps(Scenario):
+    """Gaps between closes and the next opens, where ``execution="next_open"`` fills orders.
+
+    Closes stay as they are, so that a gap costs or gains on what is traded alone.
+
+    Attributes:
+        size: Standard deviation of the log gap, above 0; gaps of all bars and assets are
+            independent and normal.
+    """
+
+    size: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Check the size."""
+        check_number("size", self.size, above=0)
+
+    def prices(self, panel: PricePanel, generator: np.random.Generator) -> PricePanel:
+        """Return the panel with other opens; highs and lows reach as far as they do.
+
+        Raises:
+            ArgumentError: If the panel has no opens.
+        """
+        if panel.open is None:
+            raise ArgumentError("OpeningGaps needs opening prices, which this market lacks.")
+        gaps = generator.normal(0.0, self.size, panel.close.shape)
+        return _in_order(_scaled(panel, {"open": np.where(self._where(panel), gaps, 0.0)}))
+
+
+@dataclass(frozen=True, kw_only=True)
+class IncompleteFills(Scenario):
+    """Orders that fail or are filled in part, in place of the fills of the environment.
+
+    They hold for all bars and assets of the backtest. Draws are those of its seed.
+
+    Attributes:
+        participation: See ``simulation.fills.Fills``, as the others.
+        failure: Probability that an order fails.
+        partial: Probability that an order is filled in part.
+    """
+
+    participation: float | None = None
+    failure: float = 0.1
+    partial: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Check the fields."""
+        self.fills(Fills())
+
+    def fills(self, fills: Fills) -> Fills:
+        """Return the fills."""
+        return Fills(self.participation, self.failure, self.partial)
 
 
 def _log_moves(panel: PricePanel) -> tuple[FloatArray, FloatArray]:

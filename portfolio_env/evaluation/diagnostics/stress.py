@@ -20,6 +20,7 @@ from portfolio_env.features import FeaturePipeline, plugins
 from portfolio_env.features.presets import separate
 from portfolio_env.market import Market
 from portfolio_env.simulation.cost_models import made_costs
+from portfolio_env.simulation.fills import made_fills
 
 NONE = "none"
 """Name of the market as it is."""
@@ -74,7 +75,7 @@ def stress_test(
             ``start`` after that.
         market: The market.
         scenarios: Scenarios by name.
-        seed: Seed of what the scenarios draw.
+        seed: Seed of what the scenarios draw, and of the fills.
         **options: Keywords of ``PortfolioEnv``.
 
     Returns:
@@ -85,12 +86,13 @@ def stress_test(
     """
     if NONE in scenarios:
         raise ArgumentError(f'"{NONE}" is the market as it is; call the scenario something else.')
-    costs = made_costs(options.pop("costs", {}))
+    costs, fills = made_costs(options.pop("costs", {})), made_fills(options.pop("fills", {}))
     results = {}
     for name, scenario in {NONE: Scenario(), **scenarios}.items():
         changed = market if name == NONE else stressed(market, scenario, seed=seed)
-        env = PortfolioEnv(changed, costs=scenario.costs(costs), **options)
-        results[name] = backtest(make(changed), env)
+        rules: Any = {"costs": scenario.costs(costs), "fills": scenario.fills(fills)}
+        env = PortfolioEnv(changed, **rules, **options)
+        results[name] = backtest(make(changed), env, seed=seed)
     return results
 
 
@@ -103,7 +105,7 @@ def stress_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
     Returns:
         By scenario: log ``growth`` over the whole backtest, ``growth_lost`` against "none",
         ``max_drawdown``, yearly ``volatility``, ``worst_bar`` (lowest return), ``cost`` (share of
-        the initial value paid for trading) and ``ruined``.
+        the initial value paid for trading), ``unfilled`` (share of the orders) and ``ruined``.
     """
     rows = {}
     for name, result in results.items():
@@ -114,6 +116,7 @@ def stress_table(results: Mapping[str, BacktestResult]) -> pd.DataFrame:
             "volatility": float(metrics.volatility(result.returns, result.periods_per_year)),
             "worst_bar": result.returns.min(),
             "cost": result.costs.sum() / result.values[0],
+            "unfilled": result.unfilled_share,
             "ruined": len(result.values) < len(results[NONE].values),
         }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("scenario")

@@ -6,9 +6,15 @@ It shares no code with the package and serves as an independent check of its eco
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 NOTHING = 1e-12  # a trade of less than this share of the wealth is rounding
+Fill = Callable[[int, float], float]  # money that is filled of an order of so much in an asset
+
+
+def all_of_it(asset: int, money: float) -> float:
+    return money
 
 
 @dataclass
@@ -24,6 +30,7 @@ class Account:
     paid: float = field(default=0.0, init=False)
     traded: float = field(default=0.0, init=False)
     interest: float = field(default=0.0, init=False)
+    unfilled: list[float] = field(default_factory=list, init=False)  # money, purchases positive
 
     def value(self, prices: list[float]) -> float:
         return self.cash + math.fsum(u * p for u, p in zip(self.units, prices, strict=True))
@@ -51,6 +58,7 @@ class Account:
         limit: float = math.inf,
         least_cash: float = 0.0,
         may_borrow: bool = False,
+        fill: Fill = all_of_it,
     ) -> None:
         """Move to the asked proportions of what can be traded, paying the costs out of it.
 
@@ -59,13 +67,15 @@ class Account:
         ``impact`` is b * sigma / sqrt(money volume) per asset: the rate per sqrt of the money
         traded. Where the trades exceed ``limit`` times the wealth they are made in part, see
         ``rebalance_in_part``. What cannot be paid is not traded where frozen holdings are left,
-        else the account is ruined.
+        else the account is ruined. Where an order is not filled as a whole, what is filled of all
+        orders is traded by ``rebalance_in_part`` too.
         """
         n = len(prices)
         impact = impact or [0.0] * n
         before = self.value(prices)
         frozen = math.fsum(self.units[i] * prices[i] for i in range(n) if not tradable[i])
         self.paid = self.traded = 0.0
+        self.unfilled = [0.0] * n
         if limit <= NOTHING or (before - frozen <= 1e-13 * before and not may_borrow):
             return
         asked = target[0] + math.fsum(target[i + 1] for i in range(n) if tradable[i])
@@ -93,10 +103,17 @@ class Account:
         wealth = largest_root(left_over, max(frozen, 0.0), before)
         money = trades(before if math.isnan(wealth) else wealth)
         traded = math.fsum(abs(q) for q in money)
-        if traded > (limit + NOTHING) * before:
+        short = [abs(fill(i, q) - q) > NOTHING * before for i, q in enumerate(money)]
+        if traded > (limit + NOTHING) * before or any(short):
             least = min(least_cash, self.cash / before, target[0])
-            part = [q * limit * before / traded for q in money]
-            self.rebalance_in_part(part, prices, impact, least)
+            orders = [q * min(limit * before / traded, 1.0) for q in money]
+            held = [u * p for u, p in zip(self.units, prices, strict=True)]
+            self.rebalance_in_part(
+                [fill(i, q) for i, q in enumerate(orders)], prices, impact, least
+            )
+            bought = [u * p - old for u, p, old in zip(self.units, prices, held, strict=True)]
+            if fill is not all_of_it:
+                self.unfilled = [order - done for order, done in zip(orders, bought, strict=True)]
         elif not math.isnan(wealth):
             self.trade(money, prices, impact)
         elif frozen <= NOTHING * before:
@@ -130,7 +147,7 @@ class Account:
         fits = max(room, 0.0) / needed if too_much else 1.0
         money = [s + fits * p for s, p in zip(sales, purchases, strict=True)]
         is_paid = self.cost(money, impact) + self.fixed_fee < wealth
-        if any(money) and room >= -1e-15 * wealth and is_paid:
+        if math.fsum(map(abs, money)) > NOTHING * wealth and room >= -1e-15 * wealth and is_paid:
             self.trade(money, prices, impact)
 
     def carry(self, prices: list[float], years: float) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from helpers.oracles.account import Account
+from helpers.oracles.account import Account, all_of_it
 from helpers.oracles.targets import (
     Limits,
     Rounding,
@@ -36,6 +36,8 @@ class Setting:
     logits_scale: float | None  # None for weights
     adjustment: float
     initial_value: float
+    participation: float | None = None
+    volume: list[list[float]] | None = None  # units traded per bar and asset
 
 
 @dataclass
@@ -73,8 +75,12 @@ def step(
     state: State,
     action: list[float],
     rounded: Rounding = list,
+    shares: list[float] | None = None,
 ) -> dict:
-    """What the step of a lane does: its ledger, held and drifted weights, value and turnover."""
+    """What the step of a lane does: its ledger, held and drifted weights, value and turnover.
+
+    ``shares`` are the largest shares of the orders that are filled; None is all of each.
+    """
     t, n = state.t, len(state.weights) - 1
     limits = Limits(setting.constraints, n)
     marks = prices.at(t)
@@ -101,7 +107,10 @@ def step(
         )
         impact = setting.impact[t] if setting.impact else None
         limit = turnover_limit(setting, state)
-        account.rebalance(asked, marks, to_trade, impact, limit, limits.cash_low, limits.may_borrow)
+        account.rebalance(
+            asked, marks, to_trade, impact, limit, limits.cash_low, limits.may_borrow,
+            all_of_it if shares is None else lambda i, q: filled(setting, t, marks, shares, i, q),
+        )  # fmt: skip
         invested = account.value(marks)
         held = account.weights(marks) if invested > 0 else held
         account.carry(marks, (setting.seconds[t + 1] - setting.seconds[t]) / YEAR)
@@ -112,6 +121,7 @@ def step(
         "portfolio_value": value,
         "log_return": math.log(max(value, floor) / max(state.value, floor)),
         "turnover": account.traded / wealth if wealth > 0 else 0.0,
+        "unfilled": math.fsum(map(abs, account.unfilled)) / wealth if wealth > 0 else 0.0,
         "cost": account.paid,
         "carry": account.interest,
         "drawdown": 1 - value / max(state.peak, value),
@@ -123,6 +133,18 @@ def step(
         "concentration": math.fsum(w * w for w in held),
         "constraint_violation": violation(held, limits),
     }
+
+
+def filled(
+    setting: Setting, t: int, marks: list[float], shares: list[float], i: int, money: float
+) -> float:
+    """What of an order of so much money is executed: no more units than the share of the volume."""
+    part = shares[i] * money
+    if setting.participation is None:
+        return part
+    traded = setting.volume[t + 1 if setting.next_open else t][i]
+    units = 0.0 if math.isnan(traded) else setting.participation * traded
+    return math.copysign(min(abs(part) / marks[i], units) * marks[i], money)
 
 
 def opened(setting: Setting, state: State, marks: list[float]) -> Account:
