@@ -33,6 +33,11 @@ def kernel(function: Function) -> Function:
     return _compiled(function)
 
 
+def inner(function: Function) -> Function:
+    """Compile like ``kernel``, without what Python needs to call it: for calls by kernels alone."""
+    return _compiled(function, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+
+
 def inlined(function: Function) -> Function:
     """Compile like ``kernel``, and copy into callers: for small steps of a loop over lanes."""
     return _compiled(function, inline="always")
@@ -72,7 +77,7 @@ _said: list[str] = []
 def _say_once(name: str) -> None:
     """Log a warning that is seen without any set-up of logs: compilation is not a hang."""
     if not _said:
-        _logger.warning("compiling %s to machine code, once for an installation (up to 20 s)", name)
+        _logger.warning("compiling %s to machine code, once for an installation (up to 15 s)", name)
     _said.append(name)
 
 

@@ -180,7 +180,7 @@ def drift_lane(
 @kernel
 def step_lanes(
     actions: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any, bounds: Any,
-    groups: Groups,
+    groups: Groups | None,
 ) -> int:  # fmt: skip
     """Advance the active lanes by one bar, in place.
 
@@ -192,7 +192,8 @@ def step_lanes(
         read: The market.
         rules: (1,) record array of ``RULES``.
         bounds: (1,) record array of ``constraints.BOUNDS``.
-        groups: Bounds of groups of assets, which lanes that trade all assets may have.
+        groups: Bounds of groups of assets, which lanes that trade all assets may have; None where
+            scores are traded and ``bounds`` are trivial: what projects is then not compiled.
 
     Returns:
         -1; or the first active lane whose action is not finite, then nothing has changed; or
@@ -201,14 +202,13 @@ def step_lanes(
         been stepped.
     """
     lanes, market, wanted = borrowed(owned), borrowed(read), borrowed(actions)
-    grouped = borrowed(groups)
     bad = _first_not_finite(wanted, active)
     if bad >= 0:
         return bad
     broken = -1
     for b in range(actions.shape[0]):
         if active[b]:
-            conserved = _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0], grouped)
+            conserved = _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0], groups)
             if not conserved and broken < 0:
                 broken = b
     return -1 if broken < 0 else -2 - broken
@@ -217,7 +217,7 @@ def step_lanes(
 @kernel
 def rebalance_lanes(
     actions: Float, observed: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any,
-    bounds: Any, groups: Groups,
+    bounds: Any, groups: Groups | None,
 ) -> int:  # fmt: skip
     """Trade in the active lanes at their bars and let nothing move: the first half of a step.
 
@@ -238,7 +238,6 @@ def rebalance_lanes(
         As ``step_lanes``.
     """
     lanes, market, wanted = borrowed(owned), borrowed(read), borrowed(actions)
-    grouped = borrowed(groups)
     bad = _first_not_finite(wanted, active)
     if bad >= 0:
         return bad
@@ -251,7 +250,7 @@ def rebalance_lanes(
             mark_kept(wanted[b], observed[b], lanes.flags[4])
         wealth = ledger[VALUE, b]
         mu, turnover, _, lost = _rebalance(
-            b, wanted[b], wealth, all_tradable, lanes, market, rules[0], bounds[0], grouped
+            b, wanted[b], wealth, all_tradable, lanes, market, rules[0], bounds[0], groups
         )
         lanes.flags[:2] = False
         ledger[TURNOVER, b], ledger[COST, b] = turnover, wealth - mu * wealth
@@ -270,15 +269,16 @@ def _first_not_finite(actions: Float, active: Bool) -> int:
     if not_finite == 0:
         return -1
     for b in range(actions.shape[0]):
-        if active[b] and not np.all(np.isfinite(actions[b])):
-            return b
+        for i in range(actions.shape[1]):
+            if active[b] and not abs(actions[b, i]) < np.inf:
+                return b
     return -1
 
 
 @inlined
 def _step_lane(
     b: int, wanted: Float, lanes: Lanes, market: MarketArrays, rules: Any, bounds: Any,
-    groups: Groups,
+    groups: Groups | None,
 ) -> bool:  # fmt: skip
     """Step one lane; return whether its trade conserved money."""
     row, n = lanes.clock[0, b], lanes.assets.shape[1]
@@ -338,9 +338,10 @@ def _step_lane(
     for i in range(n + 1):
         squares += held[i] * held[i]
     ledger[CONCENTRATION, b] = squares
-    ledger[VIOLATION, b] = (
-        0.0 if bounds.trivial else violation_lane(held, bounds, lanes.scratch[0, 1:], groups)
-    )
+    ledger[VIOLATION, b] = 0.0
+    if groups is not None and not bounds.trivial:
+        sizes = lanes.scratch[0, 1:]
+        ledger[VIOLATION, b] = violation_lane(held, bounds, sizes, borrowed(groups))
     if lanes.turnovers.shape[1] > 0:
         lanes.turnovers[b, row % lanes.turnovers.shape[1]] = turnover
     lanes.clock[0, b] = row + 1
@@ -375,7 +376,7 @@ def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) 
 @inlined
 def _rebalance(
     b: int, wanted: Float, wealth: float, all_tradable: bool, lanes: Lanes, market: MarketArrays,
-    rules: Any, bounds: Any, groups: Groups,
+    rules: Any, bounds: Any, groups: Groups | None,
 ) -> tuple[float, float, float, float]:  # fmt: skip
     """Do steps 1 and 2 of a lane: feasible target, trade; return (mu, turnover, way, money lost).
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.compiled import inlined, kernel, record
+from portfolio_env.compiled import inlined, inner, kernel, record
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -97,7 +97,7 @@ def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool, groups: Grou
         _limit_leverage(w, fixed, bounds)
 
 
-@kernel
+@inner
 def _drop_all_but_largest(w: Float, fixed: Bool, k: int, settled: Bool) -> None:
     """Zero all tradable assets but the largest; fixed holdings use up places first.
 
@@ -121,14 +121,14 @@ def _drop_all_but_largest(w: Float, fixed: Bool, k: int, settled: Bool) -> None:
             w[i + 1] = 0.0
 
 
-@kernel
+@inner
 def _limits(i: int, bounds: Any) -> tuple[float, float]:
     if i == 0:
         return bounds.min_cash, bounds.max_cash
     return bounds.min_weight, bounds.max_weight
 
 
-@kernel
+@inner
 def _inside(w: Float, fixed: Bool, bounds: Any) -> bool:
     for i in range(w.shape[0]):
         if i > 0 and fixed[i - 1]:
@@ -139,7 +139,7 @@ def _inside(w: Float, fixed: Bool, bounds: Any) -> bool:
     return True
 
 
-@kernel
+@inner
 def _nearest_sum(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
     """Project the free slots onto ``{sum = total, low <= w <= high}``, in place.
 
@@ -215,7 +215,7 @@ def _next_shift(
     return tau, left, right
 
 
-@kernel
+@inner
 def _shift_to_largest(w: Float, fixed: Bool) -> None:
     """Shift the free slots so that the largest is 0.
 
@@ -231,7 +231,7 @@ def _shift_to_largest(w: Float, fixed: Bool) -> None:
             w[i] = max(w[i] - top, -FAR)
 
 
-@kernel
+@inner
 def _nearest_within_groups(
     w: Float, fixed: Bool, bounds: Any, total: float, groups: Groups
 ) -> None:
@@ -254,7 +254,8 @@ def _nearest_within_groups(
         least = _shift_of_sum(w, fixed, bounds, high_sums[g] - held, groups, g)
         most = _shift_of_sum(w, fixed, bounds, low_sums[g] - held, groups, g)
         groups.sums[2, g], groups.sums[3, g] = least, most
-    tau = _shift_of_sum(w, fixed, bounds, total, groups, -1)
+    # -1, for cash is in no group; a literal would be compiled apart from the numbers above
+    tau = _shift_of_sum(w, fixed, bounds, total, groups, groups.slots[0, 0])
     for i in range(w.shape[0]):
         if i > 0 and fixed[i - 1]:
             continue
@@ -266,7 +267,7 @@ def _nearest_within_groups(
         _leave_rest_to_cash(w, fixed, bounds, total, tau < 0)
 
 
-@kernel
+@inner
 def _own_shift(tau: float, i: int, groups: Groups) -> float:
     """Return the shift of a slot: the common one within the bounds of its group."""
     g = groups.slots[0, i]
@@ -275,7 +276,7 @@ def _own_shift(tau: float, i: int, groups: Groups) -> float:
     return min(max(tau, groups.sums[2, g]), groups.sums[3, g])
 
 
-@kernel
+@inner
 def _shift_of_sum(
     w: Float, fixed: Bool, bounds: Any, total: float, groups: Groups, only: int
 ) -> float:
@@ -323,7 +324,7 @@ def _shift_of_sum(
     return tau
 
 
-@kernel
+@inner
 def _group_violation(w: Float, groups: Groups) -> float:
     """Return the largest violation of a group's bound, or 0."""
     worst = 0.0
@@ -335,7 +336,7 @@ def _group_violation(w: Float, groups: Groups) -> float:
     return worst
 
 
-@kernel
+@inner
 def _close_gap(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
     """Distribute what rounding left of the sum among the slots between their bounds.
 
@@ -361,7 +362,7 @@ def _close_gap(w: Float, fixed: Bool, bounds: Any, total: float) -> None:
                 w[i] = min(max(w[i] + share, low), high)
 
 
-@kernel
+@inner
 def _fill_to_bounds(w: Float, fixed: Bool, bounds: Any, total: float, upper: bool) -> None:
     """Put all assets at one bound if no weights meet both bounds and sum; cash takes the rest."""
     for i in range(1, w.shape[0]):
@@ -370,7 +371,7 @@ def _fill_to_bounds(w: Float, fixed: Bool, bounds: Any, total: float, upper: boo
     _leave_rest_to_cash(w, fixed, bounds, total, upper)
 
 
-@kernel
+@inner
 def _leave_rest_to_cash(w: Float, fixed: Bool, bounds: Any, total: float, upper: bool) -> None:
     """Give cash what assets at their upper, or else their lower bounds leave of the sum.
 
@@ -391,7 +392,7 @@ def _leave_rest_to_cash(w: Float, fixed: Bool, bounds: Any, total: float, upper:
         w[0] = bounds.min_cash
 
 
-@kernel
+@inner
 def _limit_leverage(w: Float, fixed: Bool, bounds: Any) -> None:
     """Scale free assets towards zero until the gross exposure is allowed.
 
@@ -450,7 +451,7 @@ def violation_lane(w: Float, bounds: Any, sizes: Float, groups: Groups) -> float
     return worst if worst > 1e-12 else 0.0
 
 
-@kernel
+@inner
 def _sum_of_smallest(w: Float, count: int, sizes: Float) -> float:
     """Return the sum of the ``count`` smallest holdings by size, insertion-sorted in ``sizes``."""
     held = 0

@@ -10,7 +10,7 @@ import math
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.compiled import inlined, kernel
+from portfolio_env.compiled import inlined, inner, kernel
 from portfolio_env.errors import ArgumentError
 
 Float = NDArray[np.float64]
@@ -154,6 +154,13 @@ def solve_trade(
     return x
 
 
+@inner
+def copy_weights(w: Float, out: Float) -> None:
+    """Copy weights; a loop compiles in a tenth of the time of a slice, which may not fit."""
+    for i in range(w.shape[0]):
+        out[i] = w[i]
+
+
 @inlined
 def trade_lane(
     d: Float,
@@ -192,7 +199,7 @@ def trade_lane(
     buy, sell, impact, fee = costs
     n = fixed.shape[0]
     if free <= 0.0:  # frozen holdings tie up all the wealth: nothing is left to trade with
-        held[:] = d
+        copy_weights(d, held)
         return 1.0, 0.0, 1.0
     if fee > 0.0:
         largest = 0.0
@@ -200,7 +207,7 @@ def trade_lane(
             if not fixed[i]:
                 largest = max(largest, abs(a[i + 1] - d[i + 1]))
         if largest <= NO_TRADE:
-            held[:] = d
+            copy_weights(d, held)
             return 1.0, 0.0, 1.0
     x = solve_trade(d, a, fixed, free, buy, sell, impact, fee)
     mu = 1.0 - free + free * x
@@ -211,7 +218,7 @@ def trade_lane(
         if not fixed[i]:
             turnover += abs(way * a[i + 1] - d[i + 1])
     if not paid and turnover <= NO_TRADE:  # rounding ruins nobody, however levered
-        held[:] = d
+        copy_weights(d, held)
         return 1.0, 0.0, 1.0
     limited = fills[0].shape[0] > 0 and falls_short(d, a, fixed, way, fills)
     if limited or turnover > limits[0] + NO_TRADE:
@@ -227,7 +234,7 @@ def trade_lane(
             held[0] -= tied * (1.0 - mu) / mu
         return mu, turnover, 1.0
     if mu > NO_TRADE:  # more than rounding is tied up
-        held[:] = d
+        copy_weights(d, held)
         return 1.0, 0.0, 1.0
     held[:] = 0.0
     held[0] = 1.0
@@ -243,7 +250,7 @@ def filled(q: float, i: int, fills: tuple[Float, Float, Float]) -> float:
     return math.copysign(min(share[i] * abs(q), most[i]), q)
 
 
-@kernel
+@inner
 def falls_short(
     d: Float, a: Float, fixed: Bool, way: float, fills: tuple[Float, Float, Float]
 ) -> bool:
@@ -255,7 +262,7 @@ def falls_short(
     return short
 
 
-@kernel
+@inner
 def trade_part(
     d: Float,
     a: Float,
@@ -314,7 +321,7 @@ def trade_part(
     mu = 1.0 - spent
     nothing = rest.shape[0] > 0 and turnover <= NO_TRADE
     if nothing or part[2] <= NO_TRADE or room < -CASH_ROUNDING or mu <= 0.0:
-        held[:] = d
+        copy_weights(d, held)
         for i in range(rest.shape[0]):
             rest[i] = 0.0 if fixed[i] else cut * (way * a[i + 1] - d[i + 1])
         return 1.0, 0.0, 0.0

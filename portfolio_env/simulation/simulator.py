@@ -126,7 +126,8 @@ class Simulator:
                 "of them: leave out one of the two."
             )
         self.bounds = self.constraints.bounds(self.n_assets, labels)
-        self.groups = self.constraints.groups(labels)
+        projected = action == "weights" or not self.bounds["trivial"][0]
+        self.groups = self.constraints.groups(labels) if projected else None
         self.box = self.constraints.box(self.n_assets)
         if action == "logits" and self.levered:
             raise ArgumentError(

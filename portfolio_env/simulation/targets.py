@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.compiled import inlined, kernel
+from portfolio_env.compiled import borrowed, inlined, kernel
 from portfolio_env.errors import ArgumentError
 from portfolio_env.simulation.projection import SUM_ROUNDING, Groups, project_lane
 
@@ -94,8 +94,8 @@ def mark_kept(wanted: Float, d: Float, kept: Bool) -> None:
 
 @inlined
 def target_lane(
-    wanted: Float, d: Float, all_tradable: bool, rules: Any, bounds: Any, groups: Groups, a: Float,
-    flags: Bool,
+    wanted: Float, d: Float, all_tradable: bool, rules: Any, bounds: Any, groups: Groups | None,
+    a: Float, flags: Bool,
 ) -> float:  # fmt: skip
     """Write the feasible target into ``a`` and the assets that will not trade into ``flags[2]``.
 
@@ -105,7 +105,7 @@ def target_lane(
         all_tradable: Whether no asset is untradable.
         rules: Record of ``dynamics.RULES``.
         bounds: Record of ``constraints.BOUNDS``.
-        groups: Bounds of groups of assets.
+        groups: Bounds of groups of assets; None if nothing is ever projected.
         a: (N + 1,) receives the target; what it has of fixed assets is not read.
         flags: (6, N) row 1 the assets that can be neither bought nor sold now, row 4 those to
             keep, row 5 work space.
@@ -126,8 +126,8 @@ def target_lane(
     for i in range(n):
         a[i + 1] = wanted[i + 1] * share
     fixed[:] = False
-    if not bounds.trivial or not rules.softmax:
-        project_lane(a, fixed, bounds, settled, groups)
+    if groups is not None and not (bounds.trivial and rules.softmax):
+        project_lane(a, fixed, bounds, settled, borrowed(groups))
     moved = rules.adjustment < 1.0
     if moved:
         for i in range(n + 1):
@@ -143,9 +143,9 @@ def target_lane(
         _leave_rest_to_cash(d, a, fixed)
     elif stuck:
         free = _share_rest(d, a, fixed)
-    if (moved or stuck) and not bounds.trivial:
+    if groups is not None and (moved or stuck) and not bounds.trivial:
         # the bounds may move what is merely kept, but not what cannot be traded
-        project_lane(a, untradable, bounds, settled, groups)
+        project_lane(a, untradable, bounds, settled, borrowed(groups))
         for i in range(n):
             # a holding that is at its bound but for rounding noise is kept
             if fixed[i] and not untradable[i] and abs(a[i + 1] - d[i + 1]) > SUM_ROUNDING:

@@ -173,6 +173,20 @@ def test_a_step_equals_its_source_run_as_plain_python(seed, n):
     assert ((lanes.held == 0) == (other.held == 0)).all()
 
 
+@settings(max_examples=20)
+@given(SEEDS, SIZES)
+def test_a_step_that_compiles_no_projection_equals_one_whose_bounds_never_bind(seed, n):
+    step = Step(seed, n)
+    step.rules["softmax"] = step.bounds["trivial"] = True
+    step.wanted = np.exp(np.random.default_rng(seed).uniform(-5, 5, (LANES, n + 1)))
+    found = []
+    for step.groups in (projection.NO_GROUPS, None):
+        code, lanes = step.run(dynamics)
+        found.append([code, *lanes[:-2]])  # without the work space
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @settings(max_examples=50)
 @given(SEEDS, SIZES)
 def test_the_projection_equals_its_source_run_as_plain_python(seed, n):
