@@ -435,9 +435,7 @@ class PortfolioModel(Baseline):
         return self.__dict__ | {"_targets": {}, "left_out": {}}
 
 
-def rebalancing_dates(
-    timestamps: Timestamps, every: Every, first: int = 0
-) -> NDArray[np.bool_]:
+def rebalancing_dates(timestamps: Timestamps, every: Every, first: int = 0) -> NDArray[np.bool_]:
     """Return which bars are rebalancing dates; each is known from its own bar and the one before.
 
     Args:
