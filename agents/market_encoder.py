@@ -40,8 +40,8 @@ def market_tensors(
         first: First row to take.
     """
     times = market.timestamps[first:].astype("datetime64[ns]").astype(np.int64)
-    tradable = market.tradable[first:].astype(np.float32)
-    arrays = (market.features[first:], tradable, market.category_codes, times)
+    flags = market.tradable[first:].astype(np.float32)
+    arrays = (market.features[first:], flags, market.category_codes, times)
     features, tradable, codes, times_ = (th.tensor(array, device=device) for array in arrays)
     return features, tradable, codes, times_
 

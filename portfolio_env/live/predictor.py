@@ -1,4 +1,4 @@
-"""Decisions at any closed bar, the last one too: what a policy asks for, bar by bar as they come."""
+"""Decisions at any closed bar, the last one and those to come: what a policy asks for."""
 
 from __future__ import annotations
 

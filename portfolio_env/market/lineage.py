@@ -7,6 +7,7 @@ numbers. Its returns are, but for the rounding of the prices.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -187,20 +188,19 @@ def later_bars(known: PricePanel, bars: PricePanel) -> PricePanel:
             f"{time_text(known.timestamps[-1])}; give later ones"
         )
 
-    def placed(values: FloatArray | None) -> FloatArray | None:
-        if values is None:
-            return None
+    def placed(values: FloatArray) -> FloatArray:
         whole = np.full((int(fresh.sum()), len(known.assets)), np.nan)
         whole[:, columns] = values[fresh]
         return whole
 
-    channels = {name: placed(values) for name, values in bars.exogenous.items()}
+    given = {name: getattr(bars, name) for name in BAR_FIELDS}
+    own: dict[str, Any] = {n: placed(values) for n, values in given.items() if values is not None}
     return PricePanel(
         bars.timestamps[fresh],
         known.assets,
-        exogenous={name: values for name, values in channels.items() if values is not None},
+        exogenous={name: placed(values) for name, values in bars.exogenous.items()},
         periods_per_year=known.periods_per_year,
-        **{name: placed(getattr(bars, name)) for name in BAR_FIELDS},
+        **own,
     )
 
 

@@ -15,7 +15,6 @@ from portfolio_env.simulation.cost_models import Costs, checked_impact, checked_
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.dynamics import MarketArrays
 
-
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
 
@@ -64,7 +63,7 @@ def _arrays_from(
     listed = np.isfinite(marks[:-1])
     after = np.where(listed, marks[1:] / marks[:-1], 1.0)
     before = np.ones_like(after)
-    tradable = panel.tradable[first:-1]
+    tradable: Bool = panel.tradable[first:-1]
     if next_open:
         if panel.open is None:
             raise ArgumentError(
@@ -80,7 +79,7 @@ def _arrays_from(
         after=after,
         tradable=tradable.copy(),
         delisted=delisted,
-        all_tradable=(tradable & ~delisted).all(-1),
+        all_tradable=np.all(tradable & ~delisted, axis=-1),
         rates=checked_rates(costs, panel.assets),
         impact=np.ascontiguousarray(impact),
         interest=interest(panel.timestamps[first:], costs),
