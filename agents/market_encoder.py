@@ -30,11 +30,18 @@ _BYTES = 2**26  # kept for the backward pass of a chunk: beyond, a processor's p
 
 
 def market_tensors(
-    market: Market, device: th.device | str
+    market: Market, device: th.device | str, first: int = 0
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return arguments of ``MarketEncoder.bind``: features, tradable flags, codes, times."""
-    times = market.timestamps.astype("datetime64[ns]").astype(np.int64)
-    arrays = (market.features, market.tradable.astype(np.float32), market.category_codes, times)
+    """Return arguments of ``MarketEncoder.bind``: features, tradable flags, codes, times.
+
+    Args:
+        market: The market.
+        device: Torch device.
+        first: First row to take.
+    """
+    times = market.timestamps[first:].astype("datetime64[ns]").astype(np.int64)
+    flags = market.tradable[first:].astype(np.float32)
+    arrays = (market.features[first:], flags, market.category_codes, times)
     features, tradable, codes, times_ = (th.tensor(array, device=device) for array in arrays)
     return features, tradable, codes, times_
 
@@ -94,6 +101,7 @@ class MarketEncoder(nn.Module):
         for name in ("features", "tradable", "codes", "times"):
             self.register_buffer(name, None, persistent=False)
         self._divided: tuple[Tensor, int, Blocks] | None = None
+        self._first = 0
         self._cache = _Cache()
         self._sizes: tuple[int | None, int | None] | None = None
         self.cached = True
@@ -123,6 +131,7 @@ class MarketEncoder(nn.Module):
         tradable: Tensor | None = None,
         codes: Tensor | None = None,
         times: Tensor | None = None,
+        first: int = 0,
     ) -> None:
         """Attach the market, see ``MarketRows.bind``.
 
@@ -131,6 +140,8 @@ class MarketEncoder(nn.Module):
             tradable: (T, assets), 1 or 0; None if all are, always.
             codes: (assets, K) static categories.
             times: (T,) int64, increasing; of blocks. None takes the numbers of the rows.
+            first: Row of the market that these begin with; vectors of rows before it, and of those
+                that look back beyond it, are then not to be had.
         """
         if features.ndim != 3 or features.shape[2] != self.encoder.n_features:
             raise ArgumentError(
@@ -142,9 +153,18 @@ class MarketEncoder(nn.Module):
         self.times = th.arange(len(features), device=features.device) if times is None else times
         if self.encoder.block and not int(self.encoder.span):
             self.encoder.span.fill_(span_of(self.times.cpu().numpy(), self.encoder.block))
+        self._first = first
         self._divided = None
         self._cache = _Cache()
         self._sizes = None
+
+    def first_row(self, market: Market, row: int) -> int:
+        """Return the first row that the vectors of a market's row, and later ones, depend on."""
+        if self.encoder.block:  # its block begins at the same time in every part of a market
+            span, when = int(self.encoder.span), market.timestamps[row].astype("datetime64[ns]")
+            begin = np.datetime64(int(when.astype(np.int64)) // span * span, "ns")
+            row = int(np.searchsorted(market.timestamps, begin))
+        return max(0, row - (self.encoder.bars - 1))
 
     def forget(self) -> None:
         """Drop the cached vectors of bars; they are computed again when they are needed."""
@@ -163,9 +183,14 @@ class MarketEncoder(nn.Module):
         """
         features, tradable = self._market()
         if not any(True for _ in self.encoder.parameters()) or is_traced(t):
-            return self._each(t.to(features.device), assets, features, tradable)
+            return self._each(t.to(features.device) - self._first, assets, features, tradable)
         # What to encode is settled in NumPy: sizes found on a GPU would be waited for, one by one.
-        bars = t.cpu().numpy()
+        bars = t.cpu().numpy() - self._first
+        if self._first and len(bars) and bars.min() < self.encoder.bars - 1:
+            raise ArgumentError(
+                f"row {bars.min() + self._first} is asked for, and the market is bound from row "
+                f"{self._first} on, as a predictor does: bind the whole of it again"
+            )
         learning = th.is_grad_enabled() or self.encoder.training
         if self.frozen or (self.cached and not learning):
             whole = self._blocks().whole if self.encoder.block else None
@@ -200,7 +225,7 @@ class MarketEncoder(nn.Module):
         """
         if not self.encoder.block:
             return t
-        return self._blocks().of[t]
+        return self._blocks().of[t - self._first]
 
     def _called(self, encode: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
         called = self.encoder.brought_as

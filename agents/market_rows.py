@@ -17,7 +17,7 @@ from agents.networks.base import NO_FEATURES
 from agents.networks.plugins import Maker
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
-from portfolio_env.market.fingerprints import check_fingerprints, find_market, fingerprints_in
+from portfolio_env.market.fingerprints import find_market, fingerprints_in, followed
 
 FIX = (
     "agents.bind_market(agent, market) binds another (of a DirectAgent: agent.bind(market)), "
@@ -42,7 +42,8 @@ class MarketRows(nn.Module):
 
     The market is the one that was bound, or else the one whose fingerprint an observation carries,
     among those that environments of this process are in; another's observations are rejected, or
-    make it take that market. Market and features are part of no state dict.
+    make it take that market. Of a market that continues its own (see ``Market.extended``) it takes
+    the last rows, as far as it looks back. Market and features are part of no state dict.
 
     Args:
         observation_space: One lane's, of mode ``"window"``, ``"flat"`` or ``"index"``.
@@ -219,7 +220,7 @@ class MarketRows(nn.Module):
             return
         learning = _is_learnt_from(observation["weights"])
         if self.reads_index and self.market is not None and not (learning and self._found is None):
-            check_fingerprints(observation["market"], self.market.fingerprint, FIX)
+            self._follow(followed(self.market, observation["market"], FIX), observation["t"])
         if not learning:
             check_numbers(observation)
 
@@ -230,9 +231,19 @@ class MarketRows(nn.Module):
             return
         if self.market is None or float(numbers.flatten()[0]) != self.market.fingerprint:
             market = find_market(numbers)
+            if self.market is not None and market.continues == self.market.fingerprint:
+                return
             shared = _shared_tensors(market, self._home.device)
             self.bind(*shared.tensors, market)
             self._found = shared
+
+    def _follow(self, market: Market, t: Tensor) -> None:
+        """Go on with a market that continues the own one: attach its rows that are looked back."""
+        if market is not self.market:
+            first = self.embeddings.first_row(market, int(t.min()))
+            tensors = market_tensors(market, self._home.device, first)
+            self.embeddings.bind(*tensors, first)
+            self.market = market
 
     def _encode(self, windows: Tensor, tradable: Tensor) -> Tensor:
         codes = self.embeddings.codes if self.embeddings.encoder.uses_codes else None

@@ -18,6 +18,7 @@ from portfolio_env.files.atomic import read_json
 from portfolio_env.market.lineage import PriceRecord
 from portfolio_env.market.panel import PricePanel
 
+FEATURES = "features.json"
 PRICES = f"prices{SUFFIX}"  # by which later data of the same market are recognised
 AFTER = "after"  # range of the bars that came after a run's own
 
@@ -104,14 +105,19 @@ def run_market(
         recorded = _recorded_market(path)
         if own.hash == recorded["hash"]:
             return RunMarket(own, ranges)
-        if not any((path / name).exists() for name in (PRICES, "features.json")):
+        if not any((path / name).exists() for name in (PRICES, FEATURES)):
             raise _changed(path, config, own, recorded)
         panel = own.panel
     else:
         where = config.market if data is None else str(data)
         panel = config.data.panel(where, config.assets, config.start, None)
-        recorded = _recorded_market(path)
-    later = _pipeline_of(path).transform(panel)
+    return continued_market(path, config, panel)
+
+
+def continued_market(path: Path, config: TrainConfig, panel: PricePanel) -> RunMarket:
+    """Return the market of bars that continue those of a run, see ``run_market``."""
+    recorded = _recorded_market(path)
+    later = pipeline_of(path).transform(panel)
     _check_readable(config, recorded["assets"], later)
     if (path / PRICES).exists():
         record = _read_prices(path / PRICES)
@@ -128,7 +134,7 @@ def run_market(
 def _other_market(path: Path, config: TrainConfig, market: str) -> RunMarket:
     other = dataclasses.replace(config, market=market, assets=None, start=None, end=None)
     panel = other.data.panel(market, None, None, None)
-    found = _pipeline_of(path).transform(panel)
+    found = pipeline_of(path).transform(panel)
     recorded = _recorded_market(path)
     _check_readable(config, recorded["assets"], found)
     news = f"This is not the market of the run, {recorded.get('name')}, but {market}."
@@ -141,9 +147,9 @@ def _other_market(path: Path, config: TrainConfig, market: str) -> RunMarket:
     return RunMarket(found, other.ranges_of(panel.timestamps), (news,))
 
 
-def _pipeline_of(path: Path) -> FeaturePipeline:
+def pipeline_of(path: Path) -> FeaturePipeline:
     """Return the pipeline of a run, as it was fitted for training."""
-    return FeaturePipeline.load(path / "features.json")
+    return FeaturePipeline.load(path / FEATURES)
 
 
 def _check_readable(config: TrainConfig, assets: Sequence[str], market: Market) -> None:

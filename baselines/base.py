@@ -16,7 +16,8 @@ from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.html import card
 from portfolio_env.market import Market
-from portfolio_env.market.fingerprints import check_market
+from portfolio_env.market.fingerprints import fingerprints_in, followed
+from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import TimeLike, Timestamps, row_of, time_text
 from portfolio_env.names import plugin_name, source_hash
@@ -145,6 +146,19 @@ class Baseline(ABC):
             (B, N + 1) float64 on the simplex, cash first.
         """
 
+    def follow(self, market: Market) -> None:
+        """Go on with a market that continues the one it has, see ``Market.extended``.
+
+        Whatever was made for every bar of the market is to be continued here too.
+        """
+        self.market = market
+
+    def _check_market(self, observation: Mapping[str, Any]) -> None:
+        """Reject index observations of another market than its own, or follow to a longer one."""
+        market = followed(self.market, np.asarray(fingerprints_in(observation)), FIX)
+        if market is not self.market:
+            self.follow(market)
+
     def predict(
         self,
         observation: Any,
@@ -240,7 +254,7 @@ class PortfolioModel(Baseline):
         self.every = every
         self._targets: dict[int, Weights] = {}
         self.left_out: dict[str, dict[str, str]] = {}
-        self._due = rebalancing_dates(market.timestamps, every)
+        self._due = GrowableArray(rebalancing_dates(market.timestamps, every))
         # rejects infeasible constraints
         bounds = self.constraints.bounds(market.n_assets, self._labels)[0]
         # total weight of a long-only portfolio that borrows all it may
@@ -311,6 +325,12 @@ class PortfolioModel(Baseline):
     def _fit(self, bars: PricePanel) -> None:
         """Fit to these bars; most models have nothing to fit."""
 
+    def follow(self, market: Market) -> None:
+        """Go on with a market that continues the one it has; targets stay as they were."""
+        due = rebalancing_dates(market.timestamps, self.every, self.market.n_bars)
+        self._due = self._due.extended(due)
+        super().follow(market)
+
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
         """Return target weights for a batch of lanes: new ones where due, else those that are held.
 
@@ -334,14 +354,14 @@ class PortfolioModel(Baseline):
                 f"{type(self).__name__} decides over all {self.market.n_assets} assets of its "
                 "market; build its environment without universe=, on market.select(...)."
             )
-        check_market(observation, self.market.fingerprint, FIX)
+        self._check_market(observation)
         rows = np.asarray(observation["t"])[:, 0]
         out = np.array(observation["weights"], np.float64)
         chose_cash = np.zeros(len(rows), np.bool_) if state is None else np.array(state)
         if starts is not None:
             chose_cash[starts] = False
         in_cash = (out[:, 1:] == 0).all(axis=1)
-        asked = self._due[rows] | (in_cash & ~chose_cash)
+        asked = self._due.filled()[rows] | (in_cash & ~chose_cash)
         for row in set(rows[asked].tolist()):
             out[asked & (rows == row)] = self._decided(row)
         chose_cash[asked] = (out[asked, 1:] == 0).all(axis=1)
@@ -415,23 +435,25 @@ class PortfolioModel(Baseline):
         return self.__dict__ | {"_targets": {}, "left_out": {}}
 
 
-def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]:
+def rebalancing_dates(timestamps: Timestamps, every: Every, first: int = 0) -> NDArray[np.bool_]:
     """Return which bars are rebalancing dates; each is known from its own bar and the one before.
 
     Args:
         timestamps: (T,) sorted.
         every: A number k for the rows divisible by k, or "week", "month", "quarter", "year" for the
             first bar of each; the very first bar is one.
+        first: First row that is asked about.
 
     Returns:
-        (T,) bool.
+        (T - first,) bool.
 
     >>> days = np.arange("2024-01-30", "2024-02-03", dtype="datetime64[D]")
     >>> rebalancing_dates(days, "month").tolist()
     [True, False, True, False]
     """
     if isinstance(every, int) and not isinstance(every, bool) and every >= 1:
-        return np.arange(len(timestamps)) % every == 0
+        return np.arange(first, len(timestamps)) % every == 0
+    timestamps = timestamps[max(first - 1, 0) :]
     days = timestamps.astype("datetime64[D]").astype(np.int64)
     months = timestamps.astype("datetime64[M]").astype(np.int64)
     # the first day of the epoch was a Thursday
@@ -446,7 +468,8 @@ def rebalancing_dates(timestamps: Timestamps, every: Every) -> NDArray[np.bool_]
             f"every={every!r} is not a schedule; give a number of bars of 1 or more, or one of "
             f"{', '.join(map(repr, calendars))}."
         )
-    return np.diff(calendars[every], prepend=-(10**9)) != 0
+    due: NDArray[np.bool_] = np.diff(calendars[every], prepend=-(10**9)) != 0
+    return due[min(first, 1) :]
 
 
 def bar_of(market: Market, name: str, when: TimeLike) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from baselines.base import FIX, Baseline, PortfolioModel, Weights
+from baselines.base import Baseline, PortfolioModel, Weights
 from baselines.plugins import make_baseline
 from baselines.selection import within_selection
 from baselines.simplex import log_optimal
@@ -18,7 +18,7 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation.backtest import Policy, backtest
 from portfolio_env.evaluation.carried_targets import REACHED
 from portfolio_env.market import Market
-from portfolio_env.market.fingerprints import check_market
+from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.timeline import TimeLike, row_of
 from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
@@ -115,7 +115,7 @@ class Ensemble(Baseline):
         self.constraints = constraints
         self._labels = () if constraints is None else constraints.labels(market.panel)
         # prices of assets without a bar stand still
-        self._marks = pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy()
+        self._marks = GrowableArray(pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy())
 
     @property
     def left_out(self) -> dict[str, dict[str, str]]:
@@ -125,6 +125,12 @@ class Ensemble(Baseline):
             for date, reasons in getattr(member, "left_out", {}).items():
                 found[date] = {**reasons, **found.get(date, {})}
         return found
+
+    def follow(self, market: Market) -> None:
+        """Go on with a market that continues the one it has; members do when they are asked."""
+        known = np.vstack([self._marks.filled()[-1:], market.close[self.market.n_bars :]])
+        self._marks = self._marks.extended(pd.DataFrame(known).ffill().to_numpy()[1:])
+        super().follow(market)
 
     def options(self) -> dict[str, Any]:
         """Return the keywords of the ensemble, see ``Baseline``; members are stored as they are."""
@@ -201,7 +207,7 @@ class Ensemble(Baseline):
                 f"an ensemble decides over all {self.market.n_assets} assets of its market; build "
                 "its environment without universe=, on market.select(...)."
             )
-        check_market(observation, self.market.fingerprint, FIX)
+        self._check_market(observation)
         if np.ndim(observation["weights"]) == 1:
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
             weights, state = self._mixed(batch, state, episode_start, deterministic)
@@ -282,7 +288,8 @@ class Ensemble(Baseline):
     ) -> Weights:
         """Return (M, B, N + 1) what weights are now; assets gone from the account are cash."""
         money = weights.copy()
-        money[..., 1:] *= self._marks[t] / self._marks[then]
+        marks = self._marks.filled()
+        money[..., 1:] *= marks[t] / marks[then]
         money[..., 0] += np.where(gone, money[..., 1:], 0.0).sum(axis=-1)
         money[..., 1:] *= ~gone
         return money / money.sum(axis=-1, keepdims=True)

@@ -71,7 +71,6 @@ class Observer:
         check_choice("observation", mode, MODES)
         self.simulator, self.mode = simulator, mode
         self.space = self._space()
-        self._tradable = simulator.market.tradable.astype(np.int8)
 
     def _space(self) -> spaces.Space[Any]:
         simulator, market = self.simulator, self.simulator.market
@@ -103,7 +102,7 @@ class Observer:
         weights = simulator.weights.astype(np.float32)
         if simulator.levered:
             np.clip(weights, *self._bounds, out=weights)
-        tradable = self._tradable.take(simulator.t, axis=0)
+        tradable = simulator.market.tradable.view(np.int8).take(simulator.t, axis=0)
         if simulator.episodes.universe is not None:
             tradable = np.take_along_axis(tradable, simulator.assets, axis=1)
         if self.mode != "index":

@@ -4,6 +4,7 @@ import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import count
@@ -14,20 +15,28 @@ from filelock import FileLock, Timeout
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from agents.direct.agent import DirectAgent
-from agents.run_market import PRICES, run_market, write_prices
+from agents.run_market import (
+    FEATURES,
+    PRICES,
+    continued_market,
+    pipeline_of,
+    run_market,
+    write_prices,
+)
 from agents.saving import load_agent
-from agents.sb3.algorithms import torch_device
+from agents.sb3.algorithms import policy_for, torch_device
 from agents.sb3.vec_env import make_sb3_vec_env
 from agents.settings.plugins import FILE as PLUGINS
 from agents.settings.plugins import admit_plugins, check_names, write_record
 from agents.tensors import SUFFIX
 from agents.training.config import DEPENDENT, Range, TrainConfig
 from agents.training.training_state import save_training
-from portfolio_env import Market, env_info
+from portfolio_env import Market, PortfolioEnv, PricePanel, env_info
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked, read_json, write_json
 from portfolio_env.files.removal import refuse_links
 from portfolio_env.html import card
+from portfolio_env.live.predictor import Predictor
 from portfolio_env.market.timeline import time_text
 from portfolio_env.names import last_name
 
@@ -43,7 +52,7 @@ CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 LOCK = ".lock"
 _EVALUATIONS = ".evaluation.lock"  # held while others are counted
-_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, PLUGINS, "market.json", "features.json", PRICES)
+_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, PLUGINS, "market.json", FEATURES, PRICES)
 
 
 @dataclass(frozen=True, repr=False)
@@ -69,6 +78,30 @@ class Run:
     env_options: dict[str, Any]
     model: BaseAlgorithm | DirectAgent
     news: tuple[str, ...] = ()
+
+    def predictor(self, market: Market | PricePanel | None = None) -> Predictor:
+        """Return a predictor of a copy of the agent, to which later bars are given as they come.
+
+        Args:
+            market: Bars that continue those of the training; their features are computed as for
+                it. None is the market of the run.
+
+        Raises:
+            DataError: If the bars contradict those of the training.
+            ArgumentError: If the policy cannot read the market.
+        """
+        own = self.market
+        if market is not None:
+            panel = market.panel if isinstance(market, Market) else market
+            own = continued_market(self.path, read_config(self.path), panel).market
+        agent: Any
+        if isinstance(self.model, DirectAgent):
+            agent = deepcopy(self.model)
+            agent.bind(own)
+        else:
+            agent = policy_for(self.model, make_sb3_vec_env(own, **self.env_options))
+        pipeline = pipeline_of(self.path) if (self.path / FEATURES).exists() else None
+        return Predictor(agent, PortfolioEnv(own, **self.env_options), pipeline)
 
     def __repr__(self) -> str:
         facts = self._facts()
@@ -295,7 +328,7 @@ def create_run(
     write_json(path / IDENTITY, started(command))
     write_record(path, config.to_json())
     write_json(path / "market.json", _describe(config, market, ranges))
-    write_json(path / "features.json", market.panel.provenance["features"])
+    write_json(path / FEATURES, market.panel.provenance["features"])
     write_prices(path / PRICES, market.panel)
     write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run
 

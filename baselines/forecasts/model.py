@@ -114,6 +114,13 @@ class ForecastMeanVariance(MeanVariance):
         self._walked: dict[int, Forecaster] = {}
         self._fitted: Forecaster | None = None
 
+    def follow(self, market: Market) -> None:
+        """Go on with a market that continues the one it has, see ``PortfolioModel``."""
+        known = self.market.n_bars
+        due = known + np.flatnonzero(rebalancing_dates(market.timestamps, self.refit, known))
+        self._refits = np.r_[self._refits, due[due > self._refits[0]]]
+        super().follow(market)
+
     def expected_returns(self, problem: Problem) -> FloatArray:
         """Return (n,) forecast simple returns per bar."""
         forecasts = self.forecasts(problem.past)

@@ -2,7 +2,8 @@
 
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,8 @@ class OnlineModel(PortfolioModel):
         self._restart()
 
     def _restart(self) -> None:
-        self._running = self.portfolios(relatives(self.market.close[self.start :]))
+        closes = (self.market.close[row] for row in count(self.start))  # also of a longer market
+        self._running = self.portfolios(relatives(closes))
         self._passed: list[Weights] = []
 
     @abstractmethod
@@ -89,17 +91,18 @@ class OnlineModel(PortfolioModel):
         self._restart()
 
 
-def relatives(close: FloatArray) -> Iterator[FloatArray]:
+def relatives(close: Iterable[FloatArray]) -> Iterator[FloatArray]:
     """Return closes over the last known closes, bar by bar; 1 where either is unknown.
 
     Args:
-        close: (T, N) closes, NaN where there is no bar.
+        close: (N,) closes of every bar, NaN where there is none.
 
     Yields:
         (N,) for the second and every later bar, which are read when they are asked for.
     """
-    last = close[0]
-    for row in range(1, len(close)):
-        now = np.where(np.isnan(close[row]), last, close[row])
+    rows = iter(close)
+    last = next(rows)
+    for row in rows:
+        now = np.where(np.isnan(row), last, row)
         yield np.where(np.isnan(last), 1.0, now / last)
         last = now

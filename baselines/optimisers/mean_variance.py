@@ -11,8 +11,10 @@ from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter
 from portfolio_env.checks import check_choice, check_number
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.market import Market
+from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.rates import Rate, checked_rate, rates_at
+from portfolio_env.market.timeline import Timestamps
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 MEANS = ("sample", "exponential", "james_stein")
@@ -90,7 +92,7 @@ class MeanVariance(Optimiser):
                 'objective "target_return" takes a target, the others none.'
             )
         self.risk_free_rate = checked_rate("risk_free_rate", risk_free_rate)
-        self._rates = rates_at("risk_free_rate", self.risk_free_rate, market.timestamps)
+        self._rates = GrowableArray(self._rates_at(market.timestamps))
         self.max_weight = check_number("max_weight", max_weight, 1e-6, 1)
         self.min_weight = min_weight
         long_only = self.constraints.long_only
@@ -108,6 +110,14 @@ class MeanVariance(Optimiser):
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
         self.fallbacks: dict[str, str] = {}
 
+    def follow(self, market: Market) -> None:
+        """Go on with a market that continues the one it has, see ``PortfolioModel``."""
+        self._rates = self._rates.extended(self._rates_at(market.timestamps[self.market.n_bars :]))
+        super().follow(market)
+
+    def _rates_at(self, timestamps: Timestamps) -> FloatArray:
+        return rates_at("risk_free_rate", self.risk_free_rate, timestamps)
+
     def risk_free(self, problem: Problem) -> float:
         """Return the risk-free rate per bar, see ``yearly_risk_free``."""
         return self.yearly_risk_free(problem) / problem.bars_per_year
@@ -118,7 +128,7 @@ class MeanVariance(Optimiser):
         Raises:
             ArgumentError: If it is dated, and not known yet.
         """
-        rate = float(self._rates[len(problem.past.timestamps) - 1])
+        rate = float(self._rates.filled()[len(problem.past.timestamps) - 1])
         if np.isnan(rate):
             raise ArgumentError(
                 f"risk_free_rate is not known at {problem.date}: give earlier rates, or decide "

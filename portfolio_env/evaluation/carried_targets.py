@@ -51,6 +51,7 @@ class CarriedTargets:
     Args:
         executor: Executor of the environment, ``env.unwrapped.executor``; where it is not
             ``limited`` all answers stay as they are.
+        grows: Its market grows, so that what is not limited so far may be.
 
     >>> from baselines import make_baseline
     >>> from portfolio_env import PortfolioEnv
@@ -66,9 +67,9 @@ class CarriedTargets:
     0.0
     """
 
-    def __init__(self, executor: Any) -> None:
+    def __init__(self, executor: Any, *, grows: bool = False) -> None:
         self.executor: LimitedExecutor = executor
-        self._limited = bool(getattr(executor, "limited", False))
+        self._limited = grows or bool(getattr(executor, "limited", False))
         if self._limited:
             self._targets = np.array(executor.weights)
             # (B,) share of the way to what can be traded of the target that is left

@@ -320,6 +320,27 @@ class FeaturePipeline:
             }
         return pipeline
 
+    @classmethod
+    def of(cls, market: Market) -> FeaturePipeline:
+        """Return the pipeline that made a market, as its provenance describes it.
+
+        Raises:
+            ArgumentError: If it is not described, or has features of your own: a market may come
+                from a file, which is to name no code.
+        """
+        plain = market.panel.provenance.get("features")
+        if plain is None and not market.n_features:
+            return cls("none")
+        try:
+            if plain is not None and not plugins.sources(separate(plain["features"])):
+                return cls.from_dict(plain)
+        except (ArgumentError, LookupError, TypeError, ValueError, AttributeError):
+            pass
+        raise ArgumentError(
+            "the market does not say how its features are made, or with features of your own: give "
+            "the FeaturePipeline that made it, as pipeline=..."
+        )
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the pipeline as JSON; numbers survive to the last bit.
 

@@ -63,10 +63,11 @@ class Tails:
                 first = min(first, low + int(own[-memory - 1]))
             else:
                 first = min(first, max(0, int(born[i])))
-        return self._bars_before(first, present)
+        return self.bar_before(first)
 
-    def _bars_before(self, first: int, close: npt.NDArray[np.float64]) -> int:
+    def bar_before(self, first: int) -> int:
         """Return the row of the earliest last bar before a row, of assets with one after it."""
+        close = self.panel.close
         later = ~np.isnan(close[first:]).all(axis=0)
         waiting = later & (self.panel.first_bars < first)
         reach, length = first, 1

@@ -16,6 +16,7 @@ from portfolio_env.live.risk_limits import RiskLimits, past_returns
 from portfolio_env.market import Market
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
+from portfolio_env.simulation.market_arrays import latest_prices
 from portfolio_env.simulation.projection import NO_GROUPS
 from portfolio_env.simulation.simulator import Simulator
 from portfolio_env.simulation.targets import checked_actions
@@ -74,10 +75,7 @@ class Plan:
 
 def last_prices(market: Market, t: int) -> Float:
     """Return (N,) latest closing prices up to a bar; NaN where there is none yet."""
-    close = market.close[: t + 1]
-    known = np.isfinite(close)
-    last = len(close) - 1 - known[::-1].argmax(axis=0)
-    return np.where(known.any(axis=0), close[last, np.arange(close.shape[1])], np.nan)
+    return latest_prices(market.panel, t)
 
 
 def plan(

@@ -1,17 +1,25 @@
-"""Decisions at any closed bar, the last one too: what a policy asks for."""
+"""Decisions at any closed bar, the last one and those to come: what a policy asks for."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import check_integer
+from portfolio_env.checks import check_integer, check_number
+from portfolio_env.data.load import load_panel
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
+from portfolio_env.features import FeaturePipeline
+from portfolio_env.market import Market
+from portfolio_env.market.lineage import later_bars
+from portfolio_env.market.panel import PricePanel
 from portfolio_env.observations import Observer
+from portfolio_env.simulation import dynamics
 
 if TYPE_CHECKING:
     from portfolio_env.evaluation.backtest import Policy
@@ -38,71 +46,173 @@ class Decision:
 
 
 class Predictor:
-    """A policy in the rules of an environment, asked bar by bar for an account held elsewhere.
+    """A policy in the rules of an environment, asked bar by bar.
 
     The observation is made as in the environment. What the policy remembers is carried from one
-    decision to the next.
+    decision to the next. Later bars are added to the market by ``advance``, at a cost that does not
+    depend on how many there are: only their features are computed, and a network is given the rows
+    that it looks back.
+
+    The account is held elsewhere, and its weights are given at each bar; or it is that of the
+    environment, which trades every decision by its rules, as in a backtest.
 
     Args:
-        policy: Answers ``predict``; its actions are deterministic.
-        env: Environment for it: market, observation and rules of trading. Its own account is not
-            read, and is no longer of use.
+        policy: Answers ``predict``; its actions are deterministic. It goes on with the longer
+            market, as if that were bound to it (``agents.bind_market``).
+        env: Environment for it: market, observation and rules of trading. It serves the predictor
+            from then on, and is no longer of use otherwise.
+        pipeline: The pipeline that made the market, for the features of later bars; by default as
+            the market describes it.
 
     Attributes:
         simulator: Simulator of the environment.
 
     Raises:
-        ArgumentError: If the policy answers with other actions than the environment takes or has a
-            drawdown stop, or the environment draws assets.
+        ArgumentError: If the policy answers with other actions than the environment takes, or the
+            environment draws assets.
+
+    >>> from baselines import make_baseline
+    >>> from portfolio_env import load_market
+    >>> whole = load_market("synthetic?bars=300&assets=3")
+    >>> market = whole.past(250)
+    >>> env = PortfolioEnv(market, observation="index", action="weights", window=1)
+    >>> predictor = Predictor(make_baseline("momentum", market, every=1), env)
+    >>> for t in range(251, 300):
+    ...     decision = predictor.advance(whole.panel.subset(slice(t, t + 1)))
+    >>> decision.row, bool(decision.timestamp == whole.timestamps[-1])
+    (299, True)
     """
 
-    def __init__(self, policy: Policy, env: PortfolioEnv) -> None:
-        self.policy, self.simulator = policy, env.simulator
+    def __init__(
+        self, policy: Policy, env: PortfolioEnv, pipeline: FeaturePipeline | None = None
+    ) -> None:
+        self.policy, self.simulator, self._pipeline = policy, env.simulator, pipeline
         wanted = getattr(policy, "action", self.simulator.action)
         if wanted != self.simulator.action:
             raise ArgumentError(
                 f"the policy answers with {wanted}, but the environment takes action="
                 f'"{self.simulator.action}"; build it with action="{wanted}".'
             )
-        if getattr(policy, "needs_values", False):
-            raise ArgumentError(
-                "the policy has a drawdown stop, and a single decision knows no values of the "
-                "account: leave out max_drawdown, or call limited(..., stopped=...)."
-            )
         if self.simulator.episodes.universe is not None:
             raise ArgumentError("universe= draws assets for episodes; leave it out to decide.")
         self._observer = Observer(self.simulator, env.env_options["observation"])
         self.reset()
 
-    def reset(self) -> None:
-        """Forget what the policy remembers."""
-        self._state: Any = None
-        self._fresh = True
+    @property
+    def market(self) -> Market:
+        """Return the market with all bars so far."""
+        return self.simulator.market
 
-    def decide(self, weights: ArrayLike, t: int | None = None) -> Decision:
+    def reset(self) -> None:
+        """Forget what the policy remembers, and the environment's account."""
+        # not above: the evaluation imports this module
+        from portfolio_env.evaluation.carried_targets import CarriedTargets
+
+        self._state: Any = None
+        self._last: Decision | None = None
+        carries_on = getattr(self.policy, "carries_on", False)
+        self._carried = CarriedTargets(self.simulator, grows=True) if carries_on else None
+
+    def decide(
+        self, weights: ArrayLike | None = None, t: int | None = None, *, value: float | None = None
+    ) -> Decision:
         """Return what the policy asks for at a bar, from weights that the account has there.
 
         Args:
-            weights: (N + 1,) weights at the close of the bar, cash first, summing to 1.
+            weights: (N + 1,) weights at the close of the bar, cash first, summing to 1. None is
+                those of the environment's account, which begins here as its options say.
             t: Row of the market; None is the last one.
+            value: Money of the account, for limits of risk that depend on it. None is that of the
+                environment's account.
 
         Raises:
-            ArgumentError: If the bar has too little history, or the weights are none.
+            ArgumentError: If the bar has too little history, the weights are none, or the policy
+                has a drawdown stop and the value of the account is not given with its weights.
         """
-        market, lanes = self.simulator.market, self.simulator.lanes
+        if weights is not None and value is None and getattr(self.policy, "needs_values", False):
+            raise ArgumentError(
+                "the policy has a drawdown stop, and a single decision knows no values of the "
+                "account: give value=..., leave out max_drawdown, or call limited(..., "
+                "stopped=...)."
+            )
+        market = self.market
         earliest = market.warmup + self.simulator.window - 1
         row = check_integer("t", market.n_bars - 1 if t is None else t, earliest, market.n_bars - 1)
-        own = np.array(weights, np.float64)
-        whole = own.shape == (market.n_assets + 1,) and bool(np.isfinite(own).all())
-        if not whole or abs(own.sum() - 1) > _SUM:
-            raise ArgumentError(
-                f"weights of shape {own.shape} must be {market.n_assets + 1} finite numbers, cash "
-                "first, that sum to 1."
-            )
-        lanes.clock[0], lanes.weights[0] = row, own
-        start = np.array([self._fresh])
+        return self._decide(row, weights, value, carried=row == market.n_bars - 1)
+
+    def advance(
+        self,
+        bars: PricePanel | Market | pd.DataFrame,
+        weights: ArrayLike | None = None,
+        *,
+        value: float | None = None,
+        delisted: Sequence[str] = (),
+    ) -> Decision:
+        """Add closed bars to the market, and return what the policy asks for at the last of them.
+
+        Of several bars each is decided on in turn, as if they had come one by one.
+
+        Args:
+            bars: One bar or several: a panel, or a frame as ``load_market`` reads it. Bars that the
+                market has already are left out. An asset without any keeps its last price and is
+                not traded: a late candle is no delisting.
+            weights: (N + 1,) weights of the account at the last close, cash first, summing to 1.
+                None is those of the environment's account, which has traded all decisions so far;
+                it begins at the last bar before these, if none was decided on before.
+            value: Money of the account there; None is that of the environment's account.
+            delisted: Names of the assets that had their last bar before these: in the environment's
+                account their holdings become cash.
+
+        Raises:
+            DataError: If the bars have other assets or fields, contradict those of the market,
+                are out of order, or none is new. The market is then as it was.
+            ArgumentError: As of ``decide``, or if the pipeline of the market is not known.
+        """
+        market, simulator = self.market, self.simulator
+        panel = bars.panel if isinstance(bars, Market) else bars
+        panel = panel if isinstance(panel, PricePanel) else load_panel(panel)
+        if self._pipeline is None:
+            self._pipeline = FeaturePipeline.of(market)
+        later = later_bars(market.panel, panel)
+        longer = self._pipeline.update(market, later)
+        last = self._last
+        if last is None or last.row != market.n_bars - 1:
+            last = self.decide()
+        simulator.extend(longer, delisted)
+        for row in range(market.n_bars, longer.n_bars):
+            simulator.carry_out(last.action[None])
+            given = (weights, value) if row == longer.n_bars - 1 else (None, None)
+            last = self._decide(row, *given, carried=True)
+        return last
+
+    def _decide(
+        self, row: int, weights: ArrayLike | None, value: float | None, *, carried: bool
+    ) -> Decision:
+        """Decide at a row; a target that was not reached is carried on where bars are in turn."""
+        market, lanes = self.market, self.simulator.lanes
+        own = None if weights is None else np.array(weights, np.float64)
+        if own is not None:
+            whole = own.shape == (market.n_assets + 1,) and bool(np.isfinite(own).all())
+            if not whole or abs(own.sum() - 1) > _SUM:
+                raise ArgumentError(
+                    f"weights of shape {own.shape} must be {market.n_assets + 1} finite numbers, "
+                    "cash first, that sum to 1."
+                )
+        if self._last is None:
+            self.simulator.begin(row, None if own is None else np.eye(1, len(own))[0])
+        if own is not None:
+            lanes.weights[0] = own
+            lanes.ended[:] = False
+        if value is not None:
+            lanes.ledger[dynamics.VALUE] = check_number("value", value, above=0)
+        lanes.clock[0] = row
+        start = np.array([self._last is None])
         answer, self._state = self.policy.predict(
             self._observer(), self._state, start, deterministic=True
         )
-        self._fresh = False
-        return Decision(row, market.timestamps[row], own, np.array(answer)[0])
+        if self._carried is not None and carried:
+            answer = self._carried.asked(answer)
+        self._last = Decision(
+            row, market.timestamps[row], lanes.weights[0].copy(), np.array(answer)[0]
+        )
+        return self._last

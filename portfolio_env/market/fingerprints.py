@@ -76,7 +76,7 @@ def find_market(numbers: Any) -> Market:
     """
     _check_type(numbers)
     number = _first(numbers)
-    found = {market.hash: market for market in _observed if market.fingerprint == number}
+    found = {market.digest: market for market in _observed if market.fingerprint == number}
     if len(found) == 1:
         return found.popitem()[1]
     if not found and not _plausible(number):
@@ -129,6 +129,31 @@ def check_fingerprints(numbers: Any, held: int, fix: str) -> None:
     raise ArgumentError(
         f"the observation belongs to {_named(number)}, but {_named(held)} is bound: {fix}"
     )
+
+
+def followed(held: Market, numbers: Any, fix: str) -> Market:
+    """Return the market of index observations: the one that is held, or one that continues it.
+
+    A market that grows is another one with every bar (see ``Market.extended``). Whatever holds it
+    goes on with it when it is first asked about it.
+
+    Args:
+        held: The market that is held.
+        numbers: Fingerprints that were observed, an array or a tensor.
+        fix: See ``check_market``.
+
+    Raises:
+        ArgumentError: If it is neither.
+    """
+    _check_type(numbers)
+    if bool((numbers != held.fingerprint).any()):
+        number = _first(numbers)
+        for market in _observed:
+            if market.fingerprint == number and market.continues == held.fingerprint:
+                check_fingerprints(numbers, market.fingerprint, fix)
+                return market
+        check_fingerprints(numbers, held.fingerprint, fix)
+    return held
 
 
 def _check_type(numbers: Any) -> None:

@@ -20,14 +20,15 @@ class GrowableArray:
     Args:
         first: (T, ...) the rows it starts with, copied.
         more: Number of rows for which it has space at least.
+        writable: Its views can be written to, as compiled functions demand that tell the two apart.
     """
 
-    def __init__(self, first: npt.NDArray[Any], more: int = 0) -> None:
-        self._used = len(first)
+    def __init__(self, first: npt.NDArray[Any], more: int = 0, *, writable: bool = False) -> None:
+        self._used, self._writable = len(first), writable
         size = self._used + max(more, self._used // 8 + 16)
         self._rows = np.empty((size, *first.shape[1:]), first.dtype)
         self._rows[: self._used] = first
-        self._rows.setflags(write=False)
+        self._rows.setflags(write=writable)
 
     def filled(self) -> npt.NDArray[Any]:
         """Return the rows so far."""
@@ -42,9 +43,16 @@ class GrowableArray:
         end = self._used + len(rows)
         self._rows.setflags(write=True)  # no view of these rows exists yet
         self._rows[self._used : end] = rows
-        self._rows.setflags(write=False)
+        self._rows.setflags(write=self._writable)
         self._used = end
         return self.filled()
+
+    def extended(self, rows: npt.NDArray[Any]) -> GrowableArray:
+        """Return this array with further rows, or where they do not fit a larger one."""
+        fits = self.fits(self._used, len(rows))
+        own = self if fits else GrowableArray(self.filled(), len(rows), writable=self._writable)
+        own.append(rows)
+        return own
 
 
 @dataclass(frozen=True)

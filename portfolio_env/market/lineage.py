@@ -7,12 +7,13 @@ numbers. Its returns are, but for the rounding of the prices.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from portfolio_env.errors import DataError
-from portfolio_env.market.panel import FloatArray, PricePanel
+from portfolio_env.market.panel import BAR_FIELDS, ROUNDING, FloatArray, PricePanel
 from portfolio_env.market.timeline import Timestamps, time_text
 
 OVERLAP = 64  # bars in common, or all where there are fewer, before anything can be said
@@ -155,3 +156,73 @@ def _rounding(close: FloatArray) -> npt.NDArray[np.float64]:
         return np.zeros(max(len(close) - 1, 0))
     half = 0.5 * 10.0**-digits / close
     return half[1:] + half[:-1]
+
+
+def later_bars(known: PricePanel, bars: PricePanel) -> PricePanel:
+    """Return the bars that come after those known, of the same assets in the same order.
+
+    Bars that are known already are left out. An asset that the new ones lack has no bar in them:
+    its candle is late, or it is halted.
+
+    Args:
+        known: The bars so far.
+        bars: Later ones, perhaps with some of those before them, in any order of the assets.
+
+    Raises:
+        DataError: If they have another asset, differ where both have a bar, or none of them is
+            later.
+    """
+    odd = [name for name in bars.assets if name not in known.assets]
+    if odd:
+        raise DataError(
+            f"the new bars have {', '.join(odd[:5])}, and the market {', '.join(known.assets[:5])}"
+            f"{', ...' if len(known.assets) > 5 else ''}: leave the others out, or begin anew on a "
+            "market that has them"
+        )
+    columns = [known.assets.index(name) for name in bars.assets]
+    fresh = bars.timestamps > known.timestamps[-1]
+    _check_known(known, bars, np.flatnonzero(~fresh), columns)
+    if not fresh.any():
+        raise DataError(
+            f"no bar is new: they end at {time_text(bars.timestamps[-1])}, the market at "
+            f"{time_text(known.timestamps[-1])}; give later ones"
+        )
+
+    def placed(values: FloatArray) -> FloatArray:
+        whole = np.full((int(fresh.sum()), len(known.assets)), np.nan)
+        whole[:, columns] = values[fresh]
+        return whole
+
+    given = {name: getattr(bars, name) for name in BAR_FIELDS}
+    own: dict[str, Any] = {n: placed(values) for n, values in given.items() if values is not None}
+    return PricePanel(
+        bars.timestamps[fresh],
+        known.assets,
+        exogenous={name: placed(values) for name, values in bars.exogenous.items()},
+        periods_per_year=known.periods_per_year,
+        **own,
+    )
+
+
+def _check_known(
+    known: PricePanel, bars: PricePanel, rows: npt.NDArray[np.int64], columns: list[int]
+) -> None:
+    """Reject bars that are not those that are known at their time."""
+    places = known.timestamps.searchsorted(bars.timestamps[rows])
+    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
+        when = time_text(bars.timestamps[row])
+        if known.timestamps[place] != bars.timestamps[row]:
+            raise DataError(
+                f"the bars are out of order: {when} is new, and the market ends at "
+                f"{time_text(known.timestamps[-1])}; give later ones, or begin anew on a market "
+                "that has it"
+            )
+        own, given = known.close[place, columns], bars.close[row]
+        same = np.isclose(own, given, rtol=ROUNDING, atol=0, equal_nan=True)
+        if not same.all():
+            column = int(same.argmin())
+            raise DataError(
+                f"the bars contradict the market: {bars.assets[column]} closed {when} at "
+                f"{given[column]:g} here and at {own[column]:g} there (nan is no bar); begin anew "
+                "on the data as they are now"
+            )

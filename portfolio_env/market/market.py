@@ -227,9 +227,23 @@ class Market(Immutable):
         return digest.hexdigest()
 
     @cached_property
+    def digest(self) -> str:
+        """What tells the market from others of this process: ``hash``, where it was made at once.
+
+        Of a market that was ``extended`` it is made from the one before and the new bars, at the
+        same cost however long it is.
+        """
+        return self.hash
+
+    @cached_property
     def fingerprint(self) -> int:
-        """A number in [0, 2**24) made from ``hash``, which index observations carry."""
-        return fingerprint_of(self.hash, self._summary())
+        """A number in [0, 2**24) made from ``digest``, which index observations carry."""
+        return fingerprint_of(self.digest, self._summary())
+
+    @property
+    def continues(self) -> int | None:
+        """Fingerprint of the market that was ``extended`` to this one; None if none was."""
+        return self.__dict__.get("_continues")
 
     def row(self, when: TimeLike) -> int:
         """Return the row of a moment: a row number, or the first row at or after a date."""
@@ -261,9 +275,7 @@ class Market(Immutable):
 
     def past(self, t: int) -> Market:
         """Return the market as it was known at the close of bar ``t``: rows 0 to t, as views."""
-        if not 0 <= t < self.n_bars:
-            raise ArgumentError(f"t is {t}: give a row in [0, {self.n_bars - 1}]")
-        return self.subset(slice(0, t + 1))
+        return self._with(self.panel.past(t), features=self.features[: t + 1])
 
     def select(self, assets: Sequence[str]) -> Market:
         """Return the market of the named assets, in that order, with the features kept here."""
@@ -299,13 +311,21 @@ class Market(Immutable):
         self._check_features(fresh, panel.tradable[len(panel.timestamps) - len(fresh) :])
         room = Room.of({"features": self.features}, len(fresh), self.__dict__.get("_room"))
         made, room = room.appended({"features": fresh}, len(panel.timestamps))
-        market = object.__new__(type(self))
-        values = {each.name: getattr(self, each.name) for each in fields(self)}
         warmup = self.warmup
         if warmup == self.n_bars:
             warmup = min(max(warmup, lookback), warmup + len(fresh))
         warmup = max(0, warmup - dropped)
-        market.__dict__.update(values, panel=panel, warmup=warmup, _room=room, **made)
+        digest = hashlib.sha256(f"{self.digest} {len(panel.timestamps)} {warmup}".encode())
+        for rows in (*panel.arrays().values(), made["features"]):
+            digest.update(rows[len(rows) - len(fresh) :].tobytes())
+        grown = {"_room": room, "_continues": self.fingerprint, "digest": digest.hexdigest()}
+        return self._with(panel, warmup=warmup, **made, **grown)
+
+    def _with(self, panel: PricePanel, **values: Any) -> Market:
+        """Return the market with other rows, which were checked before."""
+        market = object.__new__(type(self))
+        own = {each.name: getattr(self, each.name) for each in fields(self)}
+        market.__dict__.update(own, panel=panel, **values)
         return market
 
     def split(

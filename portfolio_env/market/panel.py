@@ -329,7 +329,7 @@ class PricePanel(Immutable):
                 f"{time_text(self.timestamps[-1])}: give later bars only"
             )
 
-        old, new = self._arrays(), later._arrays()
+        old, new = self.arrays(), later.arrays()
         room = Room.of(old, len(later.timestamps), self.__dict__.get("_room"))
         made, room = room.appended(new, len(self.timestamps) + len(later.timestamps))
         born = np.where(
@@ -346,13 +346,13 @@ class PricePanel(Immutable):
 
         Unlike in ``subset``, ``first_bars`` before them are negative, and the bars per year stay.
         """
-        panel = self._with_arrays({name: own[rows:] for name, own in self._arrays().items()})
+        panel = self._with_arrays({name: own[rows:] for name, own in self.arrays().items()})
         panel.__dict__["first_bars"] = self.first_bars - rows
         if "_room" in self.__dict__:
             panel.__dict__["_room"] = self.__dict__["_room"]
         return panel
 
-    def _arrays(self) -> dict[str, npt.NDArray[Any]]:
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """Return the arrays of one row per bar by name."""
         known = {name: getattr(self, name) for name in ("timestamps", *BAR_FIELDS, "tradable")}
         channels = {f"exogenous {name}": values for name, values in self.exogenous.items()}
@@ -374,7 +374,7 @@ class PricePanel(Immutable):
         """
         if not 0 <= t < len(self.timestamps):
             raise ArgumentError(f"t is {t}: give a row in [0, {len(self.timestamps) - 1}]")
-        return self._with_arrays({name: rows[: t + 1] for name, rows in self._arrays().items()})
+        return self._with_arrays({name: rows[: t + 1] for name, rows in self.arrays().items()})
 
     def subset(
         self, rows: slice | npt.NDArray[Any] = slice(None), columns: Sequence[int] | None = None

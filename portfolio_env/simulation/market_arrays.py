@@ -6,13 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
+from portfolio_env.features.tails import Tails
 from portfolio_env.market import PricePanel
+from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.rates import rates_at
-from portfolio_env.market.timeline import years_between
+from portfolio_env.market.timeline import Timestamps, years_between
 from portfolio_env.simulation.cost_models import Costs, checked_impact, checked_rates
+from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.dynamics import MarketArrays
 from portfolio_env.simulation.fills import Fills
 
+Bool = NDArray[np.bool_]
+Float = NDArray[np.float64]
 COMPLETE = Fills()
 
 
@@ -36,45 +41,127 @@ def market_arrays(
     Raises:
         ArgumentError: If ``next_open`` is asked of a market without opening prices.
     """
-    bars = np.isfinite(panel.close)
-    steps = len(bars) - 1
-    latest = np.maximum.accumulate(np.where(bars, np.arange(len(bars))[:, None], -1), axis=0)
-    listed = latest >= 0
-    marks = np.where(listed, np.take_along_axis(panel.close, np.maximum(latest, 0), axis=0), 1.0)
-    after = np.where(listed[:-1], marks[1:] / marks[:-1], 1.0)
+    steps = len(panel.timestamps) - 1
+    delisted = np.arange(steps)[:, None] == listed_rows(panel)[1]
+    impact = checked_impact(costs, panel)
+    return _arrays_from(0, panel, panel.close[0], (costs, next_open, fills), delisted, impact)
+
+
+def _arrays_from(
+    first: int,
+    panel: PricePanel,
+    prices: Float,
+    rules: tuple[Costs, bool, Fills],
+    delisted: Bool,
+    impact: Float,
+) -> MarketArrays:
+    """Return the arrays of the steps from a row on, and of the bars that impact is given of.
+
+    The prices (N,) are the latest ones at that row. The rules are costs, whether trades are filled
+    at the next open, and fills.
+    """
+    costs, next_open, fills = rules
+    bars = np.isfinite(panel.close[first:])
+    known = np.vstack([prices[None], panel.close[first + 1 :]])
+    latest = np.where(np.isfinite(known), np.arange(len(known))[:, None], 0)
+    marks = np.take_along_axis(known, np.maximum.accumulate(latest, axis=0), axis=0)
+    listed = np.isfinite(marks[:-1])
+    after = np.where(listed, marks[1:] / marks[:-1], 1.0)
     before = np.ones_like(after)
-    tradable = panel.tradable[:-1]
+    tradable: Bool = panel.tradable[first:-1]
     if next_open:
         if panel.open is None:
             raise ArgumentError(
                 "execution='next_open' needs opening prices, which this market lacks; use "
                 "execution='close'."
             )
-        tradable = panel.tradable[1:]
-        opens = np.where(bars[1:], panel.open[1:], marks[1:])
-        before = np.where(listed[:-1], opens / marks[:-1], 1.0)
-        after = marks[1:] / opens
-    delisted = np.arange(steps)[:, None] == listed_rows(panel)[1]
+        tradable = panel.tradable[first + 1 :]
+        opens = np.where(bars[1:], panel.open[first + 1 :], marks[1:])
+        before = np.where(listed, opens / marks[:-1], 1.0)
+        after = np.where(np.isfinite(marks[1:]), marks[1:] / opens, 1.0)
     return MarketArrays(
         before=before,
         after=after,
         tradable=tradable.copy(),
         delisted=delisted,
-        all_tradable=(tradable & ~delisted).all(-1),
+        all_tradable=np.all(tradable & ~delisted, axis=-1),
         rates=checked_rates(costs, panel.assets),
-        impact=np.ascontiguousarray(checked_impact(costs, panel)),
-        interest=interest(panel, costs),
-        capacity=fills.capacity(panel, next_open),
+        impact=np.ascontiguousarray(impact),
+        interest=interest(panel.timestamps[first:], costs),
+        capacity=fills.capacity(panel, next_open)[first:],
     )
 
 
-def interest(panel: PricePanel, costs: Costs) -> NDArray[np.float64]:
+def latest_prices(panel: PricePanel, t: int) -> Float:
+    """Return (N,) latest closes up to row t, NaN where there is none yet.
+
+    Rows are searched from t on backwards: it costs the same for any t, unless an asset has had no
+    bar for long.
+    """
+    found, end, length = panel.close[t].copy(), t, 1
+    while len(columns := np.flatnonzero(np.isnan(found) & (panel.first_bars < end))):
+        rows = panel.close[max(0, end - length) : end, columns][::-1]
+        latest = np.isfinite(rows).argmax(axis=0)
+        found[columns] = rows[latest, np.arange(len(columns))]
+        end, length = max(0, end - length), 2 * length
+    return found
+
+
+class GrowingArrays:
+    """Market arrays to which the steps of later bars are appended, at the same cost for any market.
+
+    A bar that an asset lacks is not its delisting, which only the end of a whole market shows.
+
+    Args:
+        arrays: The arrays so far.
+        costs: Costs they were made for. Impact of a ``CostModel`` of one's own is computed of the
+            whole market again, as nobody knows what it remembers.
+        next_open: See ``market_arrays``.
+        fills: See ``market_arrays``.
+    """
+
+    def __init__(self, arrays: MarketArrays, costs: Costs, next_open: bool, fills: Fills) -> None:
+        parts = arrays._asdict()
+        self._rates, self._rules = parts.pop("rates"), (costs, next_open, fills)
+        self._parts = {name: GrowableArray(own, writable=True) for name, own in parts.items()}
+        self._prices: Float | None = None
+
+    def extended(self, panel: PricePanel, delisted: Bool) -> MarketArrays:
+        """Return the arrays of a panel that has further bars.
+
+        Args:
+            panel: The panel.
+            delisted: (N,) assets whose last bar was the last one so far.
+        """
+        first = len(self._parts["before"].filled())
+        if self._prices is None:
+            self._prices = latest_prices(panel, first)
+        gone = np.zeros((len(panel.timestamps) - 1 - first, len(panel.assets)), np.bool_)
+        gone[0] = delisted
+        impact = _later_impact(self._rules[0], panel, first + 1)
+        later = _arrays_from(first, panel, self._prices, self._rules, gone, impact)
+        for close in panel.close[first + 1 :]:
+            self._prices = np.where(np.isnan(close), self._prices, close)
+        for name, own in self._parts.items():
+            self._parts[name] = own.extended(getattr(later, name))
+        grown = {name: own.filled() for name, own in self._parts.items()}
+        return MarketArrays(rates=self._rates, **grown)
+
+
+def _later_impact(costs: Costs, panel: PricePanel, first: int) -> Float:
+    """Return the impact coefficients of the bars from a row on; (0, 0) without impact."""
+    if not isinstance(costs, TransactionCosts):
+        return checked_impact(costs, panel)[first:]
+    start = Tails(panel, first).bar_before(max(0, first + 1 - costs.impact_window))
+    return costs.impact_coefficients(panel.without(start))[first - start :]
+
+
+def interest(times: Timestamps, costs: Costs) -> NDArray[np.float64]:
     """Return (T - 1, 3) what a unit of cash earns, of debt pays, of a short pays until t + 1.
 
     The yearly rate known at the close of bar t, times the years until t + 1 by the clock: simple
     interest within a step, compounded from step to step. NaN where a rate is not known yet.
     """
-    times = panel.timestamps
     names = ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual")
     rates = [rates_at(name, getattr(costs, name), times[:-1]) for name in names]
     return np.ascontiguousarray(np.stack(rates, axis=1) * years_between(times)[:, None])

@@ -13,7 +13,7 @@ from portfolio_env.checks import check_choice, check_integer, check_number
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
-from portfolio_env.names import check_keywords
+from portfolio_env.names import check_keywords, indices_of
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
 from portfolio_env.simulation.cost_models import CostSpec, made_costs
@@ -21,7 +21,7 @@ from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.episodes import Episodes, When, checked_weights, weights_array
 from portfolio_env.simulation.executor import Account
 from portfolio_env.simulation.fills import Fills, FillSpec, draw_key, made_fills
-from portfolio_env.simulation.market_arrays import Benchmark, market_arrays
+from portfolio_env.simulation.market_arrays import Benchmark, GrowingArrays, market_arrays
 from portfolio_env.simulation.rewards import (
     RewardSpec,
     Transition,
@@ -140,6 +140,7 @@ class Simulator:
         self.arrays = market_arrays(panel, self.costs, next_open, self.fills)
         self._check_interest()
         self._benchmark = Benchmark(self.arrays, self.costs.delisting_haircut)
+        self._growing: GrowingArrays | None = None
         self._allocate()
         self.initial = self._checked_initial(initial)
         self.reward = make_reward(reward)
@@ -304,16 +305,31 @@ class Simulator:
             ArgumentError: If ``t`` lies outside the range or ``weights`` are no weights.
         """
         which = np.arange(self.num_lanes) if lanes is None else np.flatnonzero(lanes)
-        state, episodes = self.lanes, self.episodes
+        episodes = self.episodes
         if t is not None:
             starts = episodes.check_starts(t, self.num_lanes)[which]
         elif episodes.random_start:
             starts = np.array([episodes.draw_start(generator(lane)) for lane in which.tolist()])
         else:
             starts = np.full(len(which), episodes.starts[0])
+        self._begin(which, starts, generator, weights)
+        forget(self.reward, self._all if lanes is None else lanes)
+
+    def begin(self, row: int, weights: Any = None) -> None:
+        """Start all accounts at a row, be it the last one, where a step has to wait for a bar."""
+        self._begin(np.arange(self.num_lanes), np.full(self.num_lanes, row), weights=weights)
+
+    def _begin(
+        self,
+        which: NDArray[np.int64],
+        starts: NDArray[np.int64],
+        generator: RngFactory | None = None,
+        weights: Any = None,
+    ) -> None:
+        state, episodes = self.lanes, self.episodes
         state.clock[0, which] = starts
         state.clock[1, which] = episodes.last_bar(starts)
-        if episodes.universe is not None:
+        if episodes.universe is not None and generator is not None:
             for lane, start in zip(which.tolist(), starts.tolist(), strict=True):
                 state.assets[lane] = episodes.draw_assets(start, generator(lane))
         held = self._start_weights(weights, which)
@@ -329,7 +345,6 @@ class Simulator:
         fresh[dynamics.CASH] = held[:, 0]
         fresh[dynamics.CONCENTRATION] = (held**2).sum(-1)
         state.ledger[:, which] = fresh
-        forget(self.reward, self._all if lanes is None else lanes)
 
     def _start_weights(self, weights: Any, which: NDArray[np.int64]) -> Float:
         """Return (len(which), N + 1) start weights, once first bars and assets are known."""
@@ -379,14 +394,8 @@ class Simulator:
                 lane stands before its move, with ``held`` and turnover and cost of the ledger as
                 they broke; the others have been stepped.
         """
-        array = checked_actions(actions, (self.num_lanes, self.n_assets + 1))
-        mask, lanes = self._all if active is None else active, self.lanes
-        rest = (self.arrays, self.rules, self.bounds, self.groups)
-        if self.fills.random:
-            lanes.fills[0] = self.fills.shares(lanes.keys, lanes.clock[0], lanes.assets)
-        code = dynamics.step_lanes(self.wanted(array), mask, lanes, *rest)
-        if code != -1:
-            raise self._fault(code, array)
+        self.carry_out(actions, active)
+        lanes = self.lanes
         np.log(lanes.growth[0], out=lanes.ledger[dynamics.LOG_RETURN])
         universe = None if self.episodes.universe is None else lanes.assets
         lanes.ledger[dynamics.BENCHMARK] = self._benchmark.log_return(lanes.clock[0], universe)
@@ -395,6 +404,37 @@ class Simulator:
             rewards[~active] = 0.0
         check_finite(self.reward, rewards)
         return rewards
+
+    def carry_out(self, actions: ArrayLike, active: Bool | None = None) -> None:
+        """Trade and let the market move one bar, as ``step`` does, which then looks at it."""
+        array = checked_actions(actions, (self.num_lanes, self.n_assets + 1))
+        mask, lanes = self._all if active is None else active, self.lanes
+        rest = (self.arrays, self.rules, self.bounds, self.groups)
+        if self.fills.random:
+            lanes.fills[0] = self.fills.shares(lanes.keys, lanes.clock[0], lanes.assets)
+        code = dynamics.step_lanes(self.wanted(array), mask, lanes, *rest)
+        if code != -1:
+            raise self._fault(code, array)
+
+    def extend(self, market: Market, delisted: Sequence[str] = ()) -> None:
+        """Go on with a market that continues this one's, at the same cost however long it is.
+
+        What ``step`` needs beside ``carry_out`` is not continued, and episodes have no end.
+
+        Args:
+            market: The market with further bars, see ``Market.extended``.
+            delisted: Names of the assets whose last bar was this market's last one: holdings become
+                cash. Any other that lacks a bar is kept, and not traded.
+        """
+        if self._growing is None:
+            next_open = bool(self.rules["next_open"][0])
+            self._growing = GrowingArrays(self.arrays, self.costs, next_open, self.fills)
+        gone = np.zeros(market.n_assets, np.bool_)
+        gone[indices_of("asset", delisted, market.assets)] = True
+        self.arrays = self._growing.extended(market.panel, gone)
+        self.market = self.episodes.market = market
+        self.episodes.end = market.n_bars
+        self.lanes.clock[1] = market.n_bars  # a step to the last bar truncates nothing
 
     def wanted(self, actions: NDArray[np.floating[Any]]) -> Float:
         """Return the softmax numerators, or the weights, that checked actions ask for."""

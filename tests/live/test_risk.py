@@ -324,8 +324,10 @@ def test_a_plan_keeps_the_limits_and_a_stop_needs_values():
     trades = plan(predictor.decide(held, t), predictor.simulator, 1000.0)
     returns = market.close[1:] / market.close[:-1] - 1
     assert max(plain_excess(trades.held, limits, returns[-40:]).values()) < CLOSE
+    stopping = Predictor(RiskManaged(Dice(), RiskLimits(max_drawdown=0.1), env), env)
     with pytest.raises(ArgumentError, match="drawdown stop"):
-        Predictor(RiskManaged(Dice(), RiskLimits(max_drawdown=0.1), env), env)
+        stopping.decide(held, t)
+    stopping.decide(held, t, value=1000.0)
 
 
 @pytest.mark.parametrize(
