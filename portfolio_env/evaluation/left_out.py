@@ -11,11 +11,12 @@ import pandas as pd
 from portfolio_env.evaluation.backtest import BacktestResult
 
 MOSTLY_CASH = 0.9
-"""Mean weight of cash from which on an account hardly traded."""
+"""1 less the mean gross exposure, from which on an account hardly traded."""
 MOSTLY_ONE = 0.5
 """Mean weight of an asset above which an account is mostly that asset."""
 OFTEN_CUT = 0.05
 """Share of bars above which it is said that a limit cuts the turnover."""
+REFUSED = " Give the account constraints that allow them: long_only=False, max_leverage=..."
 _NAMED = 3
 
 
@@ -77,8 +78,12 @@ def remarks(result: BacktestResult) -> list[str]:
     if not len(result.costs):
         return []
     found = [] if np.any(result.turnovers) else ["never traded"]
-    if result.mean_cash > MOSTLY_CASH:
-        return found or [f"{100 * result.mean_cash:.0f} % cash on average"]
+    refused = np.broadcast_to(result.refused, result.costs.shape)
+    # a share of the trades: a model may well decide once a month
+    if refused.sum() > OFTEN_CUT * ((result.turnovers > 0) | refused).sum():
+        found.append(f"short positions or leverage refused on {refused.sum():,} bars")
+    if (idle := 1 - result.mean_exposure) > MOSTLY_CASH:
+        return found if "never traded" in found else [*found, f"{100 * idle:.0f} % cash on average"]
     means = result.held[:, 1:].mean(axis=0)
     if len(means) > 1 and means.max() > MOSTLY_ONE:
         share = f"{100 * means.max():.0f} % {result.assets[int(means.argmax())]} on average"
@@ -92,5 +97,8 @@ def remark_sentences(result: BacktestResult) -> list[str]:
     """Return the same as sentences."""
     if result.outside:
         return ["Its prices are from outside of the market, without costs."]
-    verbs = {"average": "held ", "bars": "had its "}
-    return [f"It {verbs.get(each.split()[-1], '')}{each}." for each in remarks(result)]
+    verbs = {"turnover": "had its ", "short": "had ", "never": ""}
+    return [
+        f"It {verbs.get(each.split()[0], 'held ')}{each}.{REFUSED * ('refused' in each)}"
+        for each in remarks(result)
+    ]

@@ -171,6 +171,9 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
             [np.broadcast_to(each.cash_returns, each.costs.shape) for each in joined]
         ),
         cut=np.concatenate([np.broadcast_to(each.cut, each.costs.shape) for each in joined]),
+        refused=np.concatenate(
+            [np.broadcast_to(each.refused, each.costs.shape) for each in joined]
+        ),
         left_out={date: told for each in joined for date, told in each.left_out.items()},
     )
 
