@@ -405,7 +405,9 @@ class PortfolioModel(Baseline):
     def _checked_target(self, row: int) -> Weights:
         """Return the target of a user-defined model at a bar, after checks."""
         slots = self.market.n_assets + 1
-        target = checked_answer(lambda: self._target_at(row), (slots,), lambda: self._at(row))
+        target = checked_answer(
+            lambda: self._target_at(row), (slots,), lambda: self._at(row), self.market.assets
+        )
         check_sum(target, lambda: self._at(row))
         return target
 

@@ -6,7 +6,7 @@ itself, when it was made, is not found.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import Market
 from portfolio_env.market.panel import BAR_FIELDS
+from portfolio_env.market.slots import in_slots, is_labelled
 
 Model = TypeVar("Model")
 DECISIONS = 5
@@ -24,7 +25,10 @@ _SUM = 1e-6  # to which weights sum to 1
 
 
 def checked_answer(
-    answer: Callable[[], Any], shape: tuple[int, ...], called: Callable[[], str]
+    answer: Callable[[], Any],
+    shape: tuple[int, ...],
+    called: Callable[[], str],
+    assets: Sequence[str] = (),
 ) -> NDArray[np.float64]:
     """Return the answer of a baseline, checked.
 
@@ -32,12 +36,16 @@ def checked_answer(
         answer: Gives it.
         shape: It must have.
         called: Its name in messages.
+        assets: Names of the assets, of an answer that may be weights by name (see ``in_slots``).
 
     Raises:
-        ArgumentError: If it fails, or has another shape.
+        ArgumentError: If it fails, or has another shape, or names what is no asset.
     """
     try:
-        weights = np.array(answer(), np.float64)
+        found = answer()
+        if assets and is_labelled(found):
+            return _named(found, assets, called)
+        weights = np.array(found, np.float64)
     except PortfolioError:
         raise
     except Exception as error:
@@ -47,8 +55,18 @@ def checked_answer(
         raise ArgumentError(
             f"{called()} answered with the shape {weights.shape}: it must be {shape}, {lanes}a "
             "weight for cash and one per asset"
+            + ", or a Series or dict of weights by name"
+            * bool(assets)
         )
     return weights
+
+
+def _named(found: Any, assets: Sequence[str], called: Callable[[], str]) -> NDArray[np.float64]:
+    """Return weights that a baseline gave by name, in the order of the slots."""
+    try:
+        return in_slots(found, assets)
+    except ArgumentError as error:
+        raise ArgumentError(f"{called()}: {error}") from error
 
 
 def check_sum(weights: NDArray[np.float64], called: Callable[[], str]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from baselines.base import Baseline
 from baselines.plugins import BaselineName
@@ -75,6 +76,8 @@ def evaluate(
             - a baseline: a name of ``BASELINES`` or ``"module:Name"``, each perhaps with options
               (``"momentum(lookback=120)"``), a class, a function of past prices (see
               ``make_baseline``), or one that is built already;
+            - target weights that were computed elsewhere: a frame with a row per date and a column
+              per asset (see ``DatedWeights``);
             - a trained agent: a model of SB3 with its environment, a ``DirectAgent``, the folder of
               a run, or a ``TrainedAgent`` with the ``options`` of its environment;
             - any other object with ``predict`` (see ``evaluation.Policy``); ``env_options``, if it
@@ -174,6 +177,11 @@ def evaluate(
 def _sorted(strategies: Any) -> tuple[dict[str, Any], Any]:
     """Return agents and baselines by name; folders of runs are read."""
     if not isinstance(strategies, Mapping):
+        if not isinstance(strategies, str | Sequence):
+            raise ArgumentError(
+                f"strategies of type {type(strategies).__name__}: give a mapping of names to "
+                "strategies, e.g. {'mine': ...}, or a list of names of baselines"
+            )
         return {}, strategies
     agents, baselines = {}, {}
     for name, thing in strategies.items():
@@ -184,7 +192,7 @@ def _sorted(strategies: Any) -> tuple[dict[str, Any], Any]:
             from agents.training.run_folder import load_run
 
             agents[name] = load_run(thing)
-        elif isinstance(thing, Baseline | str | type) or not _is_agent(thing):
+        elif isinstance(thing, Baseline | str | type | pd.DataFrame) or not _is_agent(thing):
             baselines[name] = thing
         else:
             agents[name] = thing

@@ -1,26 +1,33 @@
-"""User-defined baselines: subclasses of ``Baseline``, and functions of past prices.
+"""User-defined baselines: subclasses of ``Baseline``, functions of past prices, weights by date.
 
 By name, options reach subclasses of ``Baseline`` and nothing else; a function is given the past.
 """
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import FunctionType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import pandas as pd
 
 from baselines.base import BASELINES, Baseline, Every, PortfolioModel, Weights
+from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.names import check_keywords, find
+from portfolio_env.market.slots import CASH
+from portfolio_env.market.timeline import Timestamps
+from portfolio_env.names import check_keywords, find, indices_of
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 KIND = "baseline"
-BaselineName: TypeAlias = str | type[Baseline] | Callable[[PricePanel], Any]
-"""A name, a class, or a function ``(past) -> weights``."""
+BaselineName: TypeAlias = str | type[Baseline] | Callable[[PricePanel], Any] | pd.DataFrame
+"""A name, a class, a function ``(past) -> weights``, or a table of weights by date."""
 
 
 class FunctionRule(PortfolioModel):
@@ -28,7 +35,8 @@ class FunctionRule(PortfolioModel):
 
     Args:
         market: The market its environments trade.
-        function: Gives (N + 1,) weights, cash first, from the bars up to the decision.
+        function: Gives (N + 1,) weights, cash first, from the bars up to the decision; or a Series
+            or dict of weights by name, where an asset that is left out gets 0, and cash the rest.
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
     """
@@ -59,12 +67,62 @@ class FunctionRule(PortfolioModel):
         return super().model_info() | {"name": short_name(self)}
 
 
-def found_baseline(name: BaselineName) -> type[Baseline] | partial[FunctionRule]:
+class DatedWeights(PortfolioModel):
+    """Target weights from a table: each row is traded at the first bar at or after its date.
+
+    Between the dates the holdings drift. Before the first date the account is in cash. A row must
+    hold what was known at the close of its bar; a table cannot be tested for look-ahead.
+
+    Args:
+        market: The market its environments trade.
+        weights: A row per date, a column per asset and, optionally, "cash". Without that column the
+            rest to 1 is cash. Assets without a column are not held.
+        constraints: See ``PortfolioModel``.
+
+    Raises:
+        ArgumentError: If the index holds no dates, a date comes twice, a column is no asset, or a
+            weight is not a finite number.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        weights: pd.DataFrame,
+        *,
+        constraints: PortfolioConstraints | None = None,
+    ) -> None:
+        super().__init__(market, constraints=constraints)
+        self.table, dates = _checked_table(weights, market)
+        # the last row dated at or before each bar; -1 before the first
+        self._row = np.searchsorted(dates, market.timestamps, side="right") - 1
+        self._due = np.diff(self._row, prepend=-1) != 0
+
+    def target(self, past: PricePanel) -> Weights:
+        """Return the row in force at the last bar, restricted to what can be traded now."""
+        row = self._row[len(past.timestamps) - 1]
+        if row < 0:
+            return np.eye(1, self.table.shape[1])[0]
+        out: Weights = self.table[row].copy()
+        lost = ~past.tradable[-1]
+        out[0] += out[1:][lost].sum()
+        out[1:][lost] = 0.0
+        return out
+
+    def source_sha256(self) -> str | None:
+        """Return the SHA-256 of the table, by which the test-set usage log tells tables apart."""
+        return hashlib.sha256(self.table.tobytes() + self._row.tobytes()).hexdigest()
+
+
+def found_baseline(
+    name: BaselineName,
+) -> type[Baseline] | partial[FunctionRule] | partial[DatedWeights]:
     """Return the constructor of a baseline, ``(market, **options)``.
 
     Raises:
         ArgumentError: If there is no baseline of that name.
     """
+    if isinstance(name, pd.DataFrame):
+        return partial(DatedWeights, weights=name)
     thing: Any = find(KIND, name, BASELINES) if isinstance(name, str) else name
     if isinstance(thing, type) and issubclass(thing, Baseline):
         return thing
@@ -73,8 +131,8 @@ def found_baseline(name: BaselineName) -> type[Baseline] | partial[FunctionRule]
         is_rule = isinstance(thing, FunctionType) and len(inspect.signature(thing).parameters) == 1
     if not is_rule:
         raise ArgumentError(
-            f"baseline {name!r} must be a subclass of baselines.Baseline or a function (past) -> "
-            "weights, and is neither."
+            f"baseline {shortened(name)} must be a subclass of baselines.Baseline, a function "
+            "(past) -> weights or a table of weights by date, and is none of them."
         )
     return partial(FunctionRule, function=thing)
 
@@ -85,7 +143,8 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
     Args:
         name: One of ``BASELINES``; ``"module:Name"`` or an entry point ``baseline.NAME`` of a
             subclass of ``Baseline``, or of a function from past prices, a ``PricePanel``, to
-            (N + 1,) weights; or the class or function itself.
+            (N + 1,) weights or weights by name; the class or function itself; or a table of target
+            weights, a row per date and a column per asset (see ``DatedWeights``).
         market: The market its environments trade.
         **options: Options of that baseline; a function has ``constraints`` and ``every``.
 
@@ -114,7 +173,7 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
 
 
 def check_options(
-    owner: str, build: type[Baseline] | partial[FunctionRule], options: Iterable[str]
+    owner: str, build: type[Baseline] | partial[Any], options: Iterable[str]
 ) -> None:
     """Reject names of options that a baseline does not have.
 
@@ -126,8 +185,13 @@ def check_options(
     Raises:
         ArgumentError: For the first that is unknown, with the nearest one, or else all.
     """
-    known = ["constraints", "every"] if isinstance(build, partial) else _keywords(build)
+    known = _options_of(build) if isinstance(build, partial) else _keywords(build)
     check_keywords(owner, "option", options, known)
+
+
+def _options_of(build: partial[Any]) -> list[str]:
+    """Return the options of a function's or a table's baseline."""
+    return cast(type[Baseline], build.func)._options()
 
 
 def _keywords(cls: type[Baseline]) -> list[str]:
@@ -150,5 +214,39 @@ def full_name(thing: Any) -> str:
     """Return ``"module:Name"`` of a baseline, its class or function; a name stays as it is."""
     if isinstance(thing, str):
         return thing
+    if isinstance(thing, pd.DataFrame):
+        return "baselines.plugins:DatedWeights"
     known = thing.definition if isinstance(thing, Baseline) else thing
     return f"{known.__module__}:{getattr(known, '__qualname__', type(known).__name__)}"
+
+
+def _checked_table(weights: pd.DataFrame, market: Market) -> tuple[Weights, Timestamps]:
+    """Return (rows, N + 1) weights in the order of the slots, by date, and the dates."""
+    index = weights.index
+    if not isinstance(index, pd.DatetimeIndex) or index.tz is not None or index.hasnans:
+        raise ArgumentError(
+            "a table of weights needs a DatetimeIndex without a time zone: "
+            "weights.index = pd.to_datetime(weights.index), or weights.tz_localize(None)."
+        )
+    if index.has_duplicates:
+        again = str(index[index.duplicated()][0])
+        raise ArgumentError(f"the table of weights has two rows for {again}; keep one.")
+    if weights.columns.has_duplicates:
+        again = str(weights.columns[weights.columns.duplicated()][0])
+        raise ArgumentError(f"the table of weights has two columns {again!r}; keep one.")
+    if not len(weights):
+        raise ArgumentError("the table of weights has no rows; give at least one.")
+    names = [str(name) for name in weights.columns]
+    ordered = weights.sort_index()
+    values = ordered.to_numpy(np.float64, na_value=np.nan)
+    if not np.isfinite(values).all():
+        row, column = np.argwhere(~np.isfinite(values))[0]
+        raise ArgumentError(
+            f"the weight of {names[column]} on {ordered.index[row]:%Y-%m-%d} is "
+            f"{values[row, column]}; give 0 for what is not held, e.g. weights.fillna(0)."
+        )
+    slots = np.zeros((len(values), market.n_assets + 1))
+    slots[:, indices_of("column of the table of weights", names, [CASH, *market.assets])] = values
+    if CASH not in names:
+        slots[:, 0] = 1 - slots.sum(axis=1)
+    return slots, ordered.index.to_numpy("datetime64[ns]")

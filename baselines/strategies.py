@@ -7,12 +7,13 @@ from dataclasses import asdict, replace
 from functools import cache, partial
 from typing import Any, TypeAlias
 
+import pandas as pd
+
 from baselines.base import BASELINES, Baseline, PortfolioModel
 from baselines.deep import DeepPortfolio
 from baselines.ensemble import Ensemble
 from baselines.plugins import (
     BaselineName,
-    FunctionRule,
     check_options,
     found_baseline,
     full_name,
@@ -64,6 +65,8 @@ def baseline_strategies(
                 )
         others = {label: each for label, each in names.items() if label not in again}
         called: Any = {BENCHMARK: BENCHMARK, **others}
+    elif any(isinstance(each, pd.DataFrame) for each in names):
+        raise ArgumentError("a table of weights needs a name: give {name: table}")
     else:
         asked = list(dict.fromkeys([BENCHMARK, *names]))
         called = dict(zip(_labels(asked), asked, strict=True))
@@ -72,10 +75,16 @@ def baseline_strategies(
             _check(name)
     fitted = cache(baseline)  # members of the ensemble are fitted once
     mixed = partial(_mixture, fitted)
+
+    def builder(name: BaselineName | Baseline) -> Callable[[EvaluationFold, str], Policy]:
+        if isinstance(name, pd.DataFrame):  # it has no hash
+            return partial(baseline, name)
+        return mixed if isinstance(name, str) and name == "ensemble" else partial(fitted, name)
+
     return [
         Strategy(
             label,
-            mixed if isinstance(name, str) and name == "ensemble" else partial(fitted, name),
+            builder(name),
             EvaluationFold.baseline_options,
             required=label == BENCHMARK,
         )
@@ -137,7 +146,7 @@ def baseline(name: BaselineName | Baseline, fold: EvaluationFold, split: str) ->
         return name
     spec = _spec(name)
     build = found_baseline(spec.name)
-    cls: type[Baseline] = FunctionRule if isinstance(build, partial) else build
+    cls: type[Baseline] = build.func if isinstance(build, partial) else build  # type: ignore[assignment]
     options: dict[str, Any] = {}
     if issubclass(cls, PortfolioModel) and "constraints" in cls._options():
         options["constraints"] = PortfolioConstraints(**fold.options["constraints"])

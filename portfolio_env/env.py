@@ -24,6 +24,7 @@ from portfolio_env.arguments import (
 from portfolio_env.errors import ArgumentError
 from portfolio_env.html import card
 from portfolio_env.market import Market
+from portfolio_env.market.slots import in_slots, is_labelled
 from portfolio_env.market.timeline import time_text
 from portfolio_env.observations import Observer
 from portfolio_env.rendering import History, Window
@@ -191,12 +192,25 @@ class PortfolioEnv(gym.Env[Any, Any]):
         return self._observation(), self._info(fresh=True)
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
-        """Trade towards the action and move to the next bar."""
+        """Trade towards the action and move to the next bar.
+
+        Args:
+            action: (N + 1,) numbers, cash first; or weights by name, as a Series or a mapping,
+                where an asset that is left out gets 0, and cash the rest.
+        """
         if not self._running:
             raise ArgumentError(
                 "the episode is over or was never started; call reset() before step()."
             )
-        simulator, array = self.simulator, numbers(action)
+        simulator = self.simulator
+        if is_labelled(action):
+            if simulator.action != "weights":
+                raise ArgumentError(
+                    'weights by name need action="weights"; this environment takes '
+                    f"action={simulator.action!r}."
+                )
+            action = in_slots(action, simulator.asset_names[0])
+        array = numbers(action)
         if array.shape != (simulator.n_assets + 1,) or array.dtype.kind not in "fiu":
             raise ArgumentError(
                 f"the action has shape {array.shape} and type {array.dtype}, expected "

@@ -113,6 +113,9 @@ def make_agent(
             "make_sb3_vec_env(market, num_envs=...) makes it."
         )
     settings = _defaults(cls, venv) | options
+    steps = options.get("n_steps")
+    if isinstance(steps, int) and "batch_size" in settings and "batch_size" not in options:
+        settings["batch_size"] = _minibatch(steps, venv)
     network = {
         "window": window,
         "encoder": encoder,
@@ -231,12 +234,18 @@ def n_actions(venv: VecEnv) -> int:
     return spaces.flatdim(venv.action_space)
 
 
+def _minibatch(n_steps: int, venv: VecEnv) -> int:
+    """Return a quarter of the transitions between two updates, or all of fewer than 8."""
+    transitions = n_steps * venv.num_envs
+    return transitions // 4 if transitions >= 8 and transitions % 4 == 0 else transitions
+
+
 def _ppo_defaults(venv: VecEnv) -> dict[str, Any]:
     n_steps = max(16, ROLLOUT // venv.num_envs // 4 * 4)
     return {
         "learning_rate": LinearSchedule(LEARNING_RATE, 0.0, 1.0),
         "n_steps": n_steps,
-        "batch_size": n_steps * venv.num_envs // 4,
+        "batch_size": _minibatch(n_steps, venv),
         "n_epochs": 5,
         "gamma": 0.9,
         "gae_lambda": 0.95,

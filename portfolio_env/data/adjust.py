@@ -79,7 +79,9 @@ def adjusted(
 def _by_adjusted_close(bars: pd.DataFrame, target: FloatArray, origin: Origin) -> pd.DataFrame:
     close = bars["close"].to_numpy()
     fix = "give it, or take the prices as they are with adjust='none'"
-    origin.refuse(~np.isnan(close) & np.isnan(target), "there is no adjusted close", fix)
+    of = bars["symbol"].iloc.__getitem__ if "symbol" in bars else None
+    lack = "there is no adjusted close" + " of" * (of is not None)
+    origin.refuse(~np.isnan(close) & np.isnan(target), lack, fix, of)
     target = np.where(close <= 0, close, target)  # the bar itself is refused later
     origin.refuse((target <= 0) & ~(close <= 0), "the adjusted close is not positive", fix)
     if np.array_equal(target, close, equal_nan=True):

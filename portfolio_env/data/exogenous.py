@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from portfolio_env.data.factor_frames import ALL_ASSETS, Factors, records_of
 from portfolio_env.data.tables.files import read_table
 from portfolio_env.data.tables.numbers import read_numbers
 from portfolio_env.data.tables.origin import Origin
+from portfolio_env.data.tables.sources import as_frame
 from portfolio_env.data.tables.times import read_times
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 from portfolio_env.market.timeline import Timestamps
 from portfolio_env.names import unknown
 
-ALL_ASSETS = "*"
-_COLUMNS = ("date", "symbol", "name", "value", "known_at")
 _NEVER = np.timedelta64(np.iinfo(np.int64).max, "ns")
 
 Duration = str | timedelta | np.timedelta64
@@ -29,7 +30,7 @@ Duration = str | timedelta | np.timedelta64
 
 def join(
     panel: PricePanel,
-    source: str | os.PathLike[str] | pd.DataFrame,
+    source: str | os.PathLike[str] | Factors,
     *,
     close_offset: Duration = "0s",
     max_age: Duration | None = None,
@@ -49,7 +50,8 @@ def join(
             ("*": all assets), name (of the channel), value (empty: withdrawn, nothing is known from
             then on) and known_at (when it was published, at or after date). Times with a zone are
             converted to UTC; a date alone is its first instant. A forecast's date is the day on
-            which it was made.
+            which it was made. Other shapes of factor values are read too (see
+            ``factor_frames.records_of``); without known_at a value is known at its date.
         close_offset: Time from the label of a bar to its close. 0 is safe wherever labels are not
             later than closes: with a label at the opening, it ignores what becomes known during the
             bar. A negative one delays the data.
@@ -67,7 +69,7 @@ def join(
     oldest = _NEVER if max_age is None else _duration("max_age", max_age)
     if oldest < np.timedelta64(0):
         raise ArgumentError(f"max_age is {max_age}: give a length of time of at least 0")
-    records, origin = _records(source)
+    records, origin = _records(source, panel.assets)
     _check_names(records, panel, others)
     by_rank = records.sort_values(["date", "known_at"], kind="stable")
     channels = {
@@ -101,18 +103,22 @@ def _duration(name: str, length: Duration) -> np.timedelta64:
         raise ArgumentError(f"{name} is {length!r}: give a length of time such as '12h'") from error
 
 
-def _records(source: str | os.PathLike[str] | pd.DataFrame) -> tuple[pd.DataFrame, Origin]:
+def _records(
+    source: str | os.PathLike[str] | Factors, assets: Sequence[str]
+) -> tuple[pd.DataFrame, Origin]:
     """Return the records as dates, names and numbers, in the order of the source."""
-    if isinstance(source, pd.DataFrame):
-        table, origin = source, Origin("the exogenous frame")
-    else:
+    table: Any
+    if isinstance(source, str | os.PathLike):
         table, origin, _ = read_table(source)
-    missing = [name for name in _COLUMNS if name not in table.columns]
-    if missing:
-        origin.fail(
-            f"lacks the columns {missing}; it has {list(table.columns)}: add or rename them "
-            "(known_at is when the value was published)"
-        )
+    else:
+        is_pandas = isinstance(source, Mapping | pd.DataFrame | pd.Series)
+        table, origin = source if is_pandas else as_frame(source), Origin("the exogenous frame")
+        if table is None:
+            raise ArgumentError(
+                f"exogenous is of type {type(source).__name__}: give a path, a frame or {{name: "
+                "frame of dates and symbols}"
+            )
+    table = records_of(table, assets, origin)
     if not len(table):
         origin.fail("holds no records; give at least one")
     for name in ("symbol", "name"):

@@ -32,10 +32,11 @@ from portfolio_env.data.currencies import (
     with_stored_currencies,
 )
 from portfolio_env.data.exogenous import join
+from portfolio_env.data.factor_frames import Factors
 from portfolio_env.data.generators.lead_lag import lead_lag_panel
 from portfolio_env.data.generators.planted import momentum_panel, null_panel
 from portfolio_env.data.generators.synthetic import synthetic_panel
-from portfolio_env.data.metadata import with_categories
+from portfolio_env.data.metadata import Labels, with_categories
 from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired_bars
 from portfolio_env.data.tables.sources import as_frame
@@ -86,7 +87,7 @@ several files or frames, as a list or by asset; or a table of another library.""
 
 _NO_SOURCE = (
     "{} is not a source of bars: give a path, the name of a market, a frame, a PricePanel or a "
-    "Market"
+    "Market; of an array, pd.DataFrame(closes, index=dates, columns=symbols)"
 )
 
 _PARSERS: dict[str, Callable[[str], Any]] = {
@@ -106,8 +107,8 @@ def load_market(
     features: str | Sequence[str] | FeaturePipeline = "minimal",
     fit_end: TimeLike | None = None,
     timeframe: str | None = None,
-    metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
-    exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
+    metadata: str | os.PathLike[str] | Labels | None = None,
+    exogenous: str | os.PathLike[str] | Factors | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
     actions: Actions | None = None,
@@ -136,8 +137,10 @@ def load_market(
         fit_end: Scalers are fitted on rows (of the loaded market) before this row or date; None
             leaves the features unscaled.
         timeframe: Make longer bars of those that are kept, e.g. "1d" (see ``resample``).
-        metadata: Labels of the assets, a file or a mapping (see ``with_categories``).
-        exogenous: Further channels with their own times, a file or a frame (see ``join``).
+        metadata: Labels of the assets: a file, a frame with a row per symbol, a Series such as
+            sectors by symbol, or a mapping (see ``with_categories``).
+        exogenous: Further channels with their own times, such as factors: a file, a frame, or
+            ``{name: frame of dates and symbols}`` (see ``join``).
         repair: Repairs of the bars of a file or folder before they are checked (see
             ``portfolio_env.data.repair``); what was done stands in ``panel.provenance["repairs"]``.
         adjust: Kind of prices of a file or frame: "all", adjusted for splits and dividends;
@@ -164,6 +167,11 @@ def load_market(
         ArgumentError: For unknown names, options or dates.
         DataError: If the data cannot be used; the message names file, row and fix.
     """
+    if isinstance(features, pd.DataFrame | Mapping):
+        raise ArgumentError(
+            f"features is of type {type(features).__name__}: they are names or functions of bars; "
+            "give values of your own as exogenous="
+        )
     bars = _opened(source, repair, adjust, actions)
     additions = (timeframe, metadata, exogenous, base_currency, exchange_rates)
     if isinstance(bars, Market):
@@ -187,8 +195,8 @@ def load_panel(
     start: TimeLike | None = None,
     end: TimeLike | None = None,
     timeframe: str | None = None,
-    metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None = None,
-    exogenous: str | os.PathLike[str] | pd.DataFrame | None = None,
+    metadata: str | os.PathLike[str] | Labels | None = None,
+    exogenous: str | os.PathLike[str] | Factors | None = None,
     repair: Mapping[str, Any] | Repair | None = None,
     adjust: Adjust = "auto",
     actions: Actions | None = None,
@@ -218,8 +226,8 @@ def _prepared(
     start: TimeLike | None,
     end: TimeLike | None,
     timeframe: str | None,
-    metadata: str | os.PathLike[str] | Mapping[str, Mapping[str, str]] | None,
-    exogenous: str | os.PathLike[str] | pd.DataFrame | None,
+    metadata: str | os.PathLike[str] | Labels | None,
+    exogenous: str | os.PathLike[str] | Factors | None,
     money: tuple[str | None, Rates | None],
 ) -> PricePanel:
     """Return the bars that are kept, with the requested additions, in one currency."""

@@ -6,10 +6,11 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
+from portfolio_env.data.tables.fields import SYMBOL, field_of
 from portfolio_env.data.tables.files import read_table
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.files.atomic import parse_json
@@ -28,8 +29,9 @@ CATEGORIES = (
 )
 """The labels that are taken without being asked for."""
 
-Labels = Mapping[str, Mapping[str, str | None]]
-"""{symbol: {name: label}}"""
+Labels: TypeAlias = "Mapping[str, Mapping[str, str | None]] | pd.DataFrame | pd.Series[Any]"
+"""``{symbol: {name: label}}``; a frame with a row per symbol, which a column symbol or the index
+names; or a Series of labels by symbol, called as its category, e.g. sector."""
 
 
 def with_categories(
@@ -44,8 +46,8 @@ def with_categories(
         panel: Panel whose assets are looked up by name; "" is the label of those that the source
             lacks, which ``provenance["metadata"]["unlabelled"]`` lists.
         source: A CSV or Parquet file with a column symbol and columns of labels, a JSON file that
-            holds such rows (a list of objects) or ``{symbol: {name: label}}``, or such a mapping.
-            Symbols that are not in the panel mean nothing.
+            holds such rows (a list of objects) or ``{symbol: {name: label}}``, or such a mapping;
+            or a frame or a Series (see ``Labels``). Symbols that are not in the panel mean nothing.
         columns: The labels to take; None takes those in ``CATEGORIES`` whose values are texts.
 
     Returns:
@@ -94,6 +96,8 @@ def _table(source: str | os.PathLike[str] | Labels) -> tuple[pd.DataFrame, Origi
         table, origin = (
             (_read_json(path, origin), origin) if path.suffix == ".json" else read_table(path)[:2]
         )
+    elif isinstance(source, pd.DataFrame | pd.Series):
+        table = _of_frame(source, origin)
     else:
         table = _of_mapping(source, origin)
     if "symbol" not in table.columns:
@@ -115,11 +119,29 @@ def _read_json(path: Path, origin: Origin) -> pd.DataFrame:
     return _of_mapping(content, origin)
 
 
+def _of_frame(labels: pd.DataFrame | pd.Series[Any], origin: Origin) -> pd.DataFrame:
+    """Return a frame with a column symbol, from one that names symbols there or in its index."""
+    if isinstance(labels, pd.Series):
+        if labels.name is None:
+            origin.fail(
+                "is a Series without a name; name it as its category: labels.rename('sector')"
+            )
+        labels = labels.to_frame()
+    columns = {str(name).strip().casefold(): name for name in labels.columns}
+    named = [name for key, name in columns.items() if field_of(key) == SYMBOL and key != "name"]
+    if "symbol" in columns or named:
+        return labels.rename(columns={columns.get("symbol", (named or [""])[0]): "symbol"})
+    return labels.rename_axis("symbol").reset_index()
+
+
 def _of_mapping(labels: Any, origin: Origin) -> pd.DataFrame:
     if not isinstance(labels, Mapping) or not all(
         isinstance(own, Mapping) for own in labels.values()
     ):
-        origin.fail("is not a table of labels; give {symbol: {name: label}}")
+        origin.fail(
+            "is not a table of labels; give {symbol: {name: label}}, a frame with a row per "
+            "symbol, or a Series of labels by symbol whose name is e.g. 'sector'"
+        )
     return pd.DataFrame([{"symbol": symbol, **own} for symbol, own in labels.items()])
 
 

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FloatArray: TypeAlias = NDArray[np.float64]
+ROUNDING = 1e-14
+"""Share of the wealth up to which a difference of money is rounding and no trade."""
+ASKED = 1e-4
+"""Weight by which an action goes beyond a constraint before it is said; float32 rounds below."""
 
 
 class Policy(Protocol):
@@ -73,6 +77,8 @@ class BacktestResult:
         cut: (K,) whether a turnover limit cut the trade of a step, as far as the executor says.
         unfilled: (K,) orders of a step that were not filled, in sum over wealth, see
             ``simulation.fills.Fills``.
+        refused: (K,) whether the policy asked for a short position or for leverage that the
+            constraints of the account do not allow, as far as the executor says.
     """
 
     assets: tuple[str, ...]
@@ -92,6 +98,7 @@ class BacktestResult:
     outside: str = ""
     cut: NDArray[np.bool_] | bool = False
     unfilled: FloatArray | float = 0.0
+    refused: NDArray[np.bool_] | bool = False
 
     @property
     def arrived(self) -> FloatArray:
@@ -115,7 +122,8 @@ class BacktestResult:
     def __repr__(self) -> str:
         facts = self._facts()
         numbers = ", ".join(f"{name} {facts[name]}" for name in list(facts)[2:])
-        return f"BacktestResult({facts['decisions']}; {facts['assets']} assets; {numbers})"
+        count, _, dates = facts["decisions"].partition(" ")
+        return f"BacktestResult({count} decisions {dates}; {facts['assets']} assets; {numbers})"
 
     def _repr_html_(self) -> str | None:
         return card("BacktestResult", self._facts())
@@ -169,9 +177,9 @@ class BacktestResult:
         return not self.outside and not self.held[:, 1:].any()
 
     @property
-    def mean_cash(self) -> float:
-        """Return the mean weight of cash right after trading; NaN without a step."""
-        return float(self.held[:, 0].mean()) if len(self.held) else float("nan")
+    def mean_exposure(self) -> float:
+        """Return the mean gross exposure, sum of abs(w) over the assets; NaN without a step."""
+        return float(np.abs(self.held[:, 1:]).sum(axis=1).mean()) if len(self.held) else np.nan
 
     @property
     def unfilled_share(self) -> float:
@@ -190,18 +198,22 @@ class BacktestResult:
         return metrics.track_record(*parts, cash_returns=self.cash_returns)
 
     def account(self) -> pd.DataFrame:
-        """Return one row per closed bar: value, drawdown, and records of the step ending there."""
-        return pd.DataFrame(
-            {
-                "date": self.timestamps,
-                "value": self.values,
-                "drawdown": metrics.drawdowns(self.values),
-                "log_return": np.r_[0.0, self.log_returns],
-                "turnover": np.r_[0.0, self.turnovers],
-                "cost": np.r_[0.0, self.costs],
-                "carry": np.r_[0.0, self.carries],
-            }
-        )
+        """Return one row per closed bar, by date, with records of the step ending there.
+
+        Returns:
+            Columns ``value`` and ``drawdown``, then ``return`` (simple), ``log_return``,
+            ``turnover``, ``cost`` and ``carry`` of the step, 0 in the first row.
+        """
+        steps = {
+            "return": self.returns,
+            "log_return": self.log_returns,
+            "turnover": self.turnovers,
+            "cost": self.costs,
+            "carry": self.carries,
+        }
+        columns = {"value": self.values, "drawdown": metrics.drawdowns(self.values)}
+        columns |= {name: np.r_[0.0, record] for name, record in steps.items()}
+        return pd.DataFrame(columns, pd.DatetimeIndex(self.timestamps, name="date"))
 
     def weights(self) -> pd.DataFrame:
         """Return weights right after trading: a row per decision, a column per slot, cash first."""
@@ -221,13 +233,23 @@ class BacktestResult:
             }
         )
 
+    def trade_log(self) -> pd.DataFrame:
+        """Return a row per trade of an asset: the rows of ``holdings`` in which money moved."""
+        found = self.holdings()
+        assets = np.tile(np.arange(self.held.shape[1]) > 0, len(self.costs))
+        return found[assets & (found["trade"] != 0)].reset_index(drop=True)
+
+    def _records(self) -> tuple[tuple[str, pd.DataFrame], ...]:
+        """Return the tables that files hold."""
+        return ("account", self.account().reset_index()), ("holdings", self.holdings())
+
     def to_csv(self, folder: str | Path) -> None:
         """Write ``account.csv`` and ``holdings.csv`` into a folder, each in one piece.
 
         Args:
             folder: Created where it is missing; older files of these names are replaced.
         """
-        for name, frame in (("account", self.account()), ("holdings", self.holdings())):
+        for name, frame in self._records():
             write_csv(Path(folder) / f"{name}.csv", frame, index=False)
 
     def to_parquet(self, folder: str | Path) -> None:
@@ -241,7 +263,7 @@ class BacktestResult:
         """
         if find_spec("pyarrow") is None:
             raise PortfolioError("Parquet files need pyarrow; pip install pyarrow, or write CSV.")
-        for name, frame in (("account", self.account()), ("holdings", self.holdings())):
+        for name, frame in self._records():
             write_parquet(Path(folder) / f"{name}.parquet", frame)
 
 
@@ -307,7 +329,7 @@ def _run(
         actions, state = policy.predict(batch, state, episode_start, deterministic=True)
         actions = actions if carried is None else carried.asked(actions)
         observation, _, terminated, truncated, _ = env.step(actions[0] if single else actions)
-        recorder.after_step(running)
+        recorder.after_step(running, np.asarray(actions))
         running &= ~np.asarray(terminated) & ~np.asarray(truncated)
         episode_start = np.zeros_like(running)
     told: Mapping[str, Mapping[str, str]] = getattr(policy, "left_out", None) or {}
@@ -338,15 +360,32 @@ class _Recorder:
         self.accounts = [executor.account()]
         self.trades: list[FloatArray] = []
         self.cut: list[NDArray[np.bool_]] = []
+        self.refused: list[NDArray[np.bool_]] = []
 
-    def after_step(self, running: NDArray[np.bool_]) -> None:
+    def after_step(self, running: NDArray[np.bool_], actions: NDArray[Any]) -> None:
         before, account = self.accounts[-1], self.executor.account()
         invested = before.money.sum(axis=1) - account.costs
         self.steps += running
         uncut = np.zeros(len(running), np.bool_)
         self.cut.append(np.array(getattr(self.executor, "cut", uncut)))
-        self.trades.append(account.held * invested[:, None] - before.money)
+        trades = account.held * invested[:, None] - before.money
+        # what is held on differs by rounding only
+        trades[np.abs(trades) <= ROUNDING * np.abs(invested)[:, None]] = 0.0
+        self.trades.append(trades)
+        self.refused.append(self._refused(actions))
         self.accounts.append(account)
+
+    def _refused(self, actions: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return the lanes that asked for short positions or leverage that they may not have."""
+        limits = getattr(self.executor, "constraints", None)
+        if limits is None or self.executor.action != "weights":
+            return np.zeros(len(actions), np.bool_)
+        asked = np.asarray(actions, np.float64)[:, 1:]
+        drifted = self.accounts[-1].weights[:, 1:]  # what the market did, nobody asked for
+        shorts = limits.long_only & (asked < np.minimum(drifted, 0) - ASKED).any(axis=1)
+        most = np.maximum(limits.max_leverage, np.abs(drifted).sum(axis=1))
+        found: NDArray[np.bool_] = shorts | (np.abs(asked).sum(axis=1) > most + ASKED)
+        return found
 
     def results(self) -> list[BacktestResult]:
         whole = Account(*(np.array(parts) for parts in zip(*self.accounts, strict=True)))
@@ -355,7 +394,7 @@ class _Recorder:
             np.broadcast_to(np.asarray(each).T, shape)
             for each in (whole.cash_returns, whole.unfilled)
         )
-        trades, cut = np.array(self.trades), np.array(self.cut)
+        trades, cut, refused = map(np.array, (self.trades, self.cut, self.refused))
         return [
             BacktestResult(
                 assets=self.assets[lane],
@@ -365,6 +404,7 @@ class _Recorder:
                 held=whole.held[1 : steps + 1, lane],
                 trades=trades[:steps, lane],
                 cut=cut[:steps, lane],
+                refused=refused[:steps, lane],
                 turnovers=whole.turnovers[1 : steps + 1, lane],
                 costs=whole.costs[1 : steps + 1, lane],
                 carries=whole.carries[1 : steps + 1, lane],

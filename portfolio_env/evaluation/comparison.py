@@ -160,6 +160,22 @@ class Comparison:
         }
         return pd.DataFrame(columns).round(2).assign(remark=self.table["remark"])
 
+    def values(self) -> pd.DataFrame:
+        """Return the value of every account: a row per closed bar, a column per strategy.
+
+        Accounts that were ruined before the end, and prices from outside, are among them; rows
+        after a ruin are NaN.
+        """
+        columns = {
+            name: pd.Series(result.values, pd.DatetimeIndex(result.timestamps, name="date"))
+            for name, result in self.results.items()
+        }
+        return pd.DataFrame(columns)
+
+    def returns(self) -> pd.DataFrame:
+        """Return simple returns after costs: a row per step, dated by its end; see ``values``."""
+        return self.values().pct_change(fill_method=None).iloc[1:]
+
     def plot(self, names: Sequence[str] | None = None) -> Figure:
         """Plot the values of the accounts and their drawdowns.
 

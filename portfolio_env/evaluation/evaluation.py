@@ -80,6 +80,16 @@ class Evaluation:
         return self.task.folder / "evaluation" / self.task.place / self.split
 
     @property
+    def report(self) -> Path:
+        """Return the page that ``write_evaluation`` writes."""
+        return self.folder / "report.html"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Return a row per strategy with every measure, see ``Comparison``."""
+        return self.comparison.table
+
+    @property
     def results(self) -> Mapping[str, BacktestResult]:
         """Return the backtest of every strategy by name."""
         return self.comparison.results
@@ -93,6 +103,14 @@ class Evaluation:
     def seeds(self) -> list[str]:
         """Return a sentence on every group of agents that differ by their seed alone."""
         return seed_sentences(self.comparison, self.inputs.seeds)
+
+    def values(self) -> pd.DataFrame:
+        """Return the value of every account, see ``Comparison.values``."""
+        return self.comparison.values()
+
+    def returns(self) -> pd.DataFrame:
+        """Return the returns of every account, see ``Comparison.returns``."""
+        return self.comparison.returns()
 
     def plot(self, names: Sequence[str] | None = None) -> Figure:
         """Plot the values of the accounts and their drawdowns; see ``Comparison.plot``."""

@@ -11,13 +11,14 @@ import pandas as pd
 from portfolio_env.evaluation.backtest import BacktestResult
 
 MOSTLY_CASH = 0.9
-"""Mean weight of cash from which on an account hardly traded."""
+"""1 less the mean gross exposure, from which on an account hardly traded."""
 MOSTLY_ONE = 0.5
 """Mean weight of an asset above which an account is mostly that asset."""
 OFTEN_CUT = 0.05
 """Share of bars above which it is said that a limit cuts the turnover."""
 OFTEN_UNFILLED = 0.05
 """Share of all orders above which it is said that they were not filled."""
+REFUSED = " Give the account constraints that allow them: long_only=False, max_leverage=..."
 _NAMED = 3
 
 
@@ -79,8 +80,12 @@ def remarks(result: BacktestResult) -> list[str]:
     if not len(result.costs):
         return []
     found = [] if np.any(result.turnovers) else ["never traded"]
-    if result.mean_cash > MOSTLY_CASH:
-        return found or [f"{100 * result.mean_cash:.0f} % cash on average"]
+    refused = np.broadcast_to(result.refused, result.costs.shape)
+    # a share of the trades: a model may well decide once a month
+    if refused.sum() > OFTEN_CUT * ((result.turnovers > 0) | refused).sum():
+        found.append(f"short positions or leverage refused on {refused.sum():,} bars")
+    if (idle := 1 - result.mean_exposure) > MOSTLY_CASH:
+        return found if "never traded" in found else [*found, f"{100 * idle:.0f} % cash on average"]
     means = result.held[:, 1:].mean(axis=0)
     if len(means) > 1 and means.max() > MOSTLY_ONE:
         share = f"{100 * means.max():.0f} % {result.assets[int(means.argmax())]} on average"
@@ -96,5 +101,10 @@ def remark_sentences(result: BacktestResult) -> list[str]:
     """Return the same as sentences."""
     if result.outside:
         return ["Its prices are from outside of the market, without costs."]
-    verbs = {"average": "held ", "bars": "had its ", "unfilled": "left "}
-    return [f"It {verbs.get(each.split()[-1], '')}{each}." for each in remarks(result)]
+    verbs = {"turnover": "had its ", "short": "had ", "never": "", "unfilled": "left "}
+    found = []
+    for each in remarks(result):
+        first, *_, last = each.split()
+        verb = verbs.get(last, verbs.get(first, "held "))
+        found.append(f"It {verb}{each}.{REFUSED * ('refused' in each)}")
+    return found

@@ -174,6 +174,9 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         unfilled=np.concatenate(
             [np.broadcast_to(each.unfilled, each.costs.shape) for each in joined]
         ),
+        refused=np.concatenate(
+            [np.broadcast_to(each.refused, each.costs.shape) for each in joined]
+        ),
         left_out={date: told for each in joined for date, told in each.left_out.items()},
     )
 

@@ -29,7 +29,7 @@ from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.growing import Room
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
 from portfolio_env.market.timeline import TimeLike, Timestamps, row_of, split_rows
-from portfolio_env.names import indices_of
+from portfolio_env.names import indices_of, unknown
 
 FEATURE_BOUND = 10.0
 # Constructor of markets from panels and frames: ``data.load`` sets ``load_market``, which computes
@@ -259,17 +259,34 @@ class Market(Immutable):
         """
         return self.panel.status(asset, when)
 
-    def to_frame(self) -> pd.DataFrame:
+    def to_frame(self, column: str | None = None) -> pd.DataFrame:
         """Return bars and features as a long frame, whose bars ``load_market`` reads.
+
+        Args:
+            column: One of its columns, as a wide frame: a row per bar, a column per asset. A field
+                of bars is NaN where there is no bar.
 
         Returns:
             Columns date, symbol and the bar fields that are known, then tradable, then every
             feature (one called close, say, is "feature close"); one row per bar, by date and
             symbol.
+
+        Raises:
+            ArgumentError: If there is no such column.
         """
+        bars = self.panel.fields
+        names = [f"feature {n}" if n in bars else n for n in self.feature_names]
+        if column is not None and column not in bars:
+            wide: dict[str, npt.NDArray[Any]] = {"tradable": self.tradable}
+            wide |= {name: self.features[:, :, k] for k, name in enumerate(names)}
+            if column not in wide:
+                raise unknown("column", column, [*bars, *wide])
+            index = pd.DatetimeIndex(self.timestamps, name="date")
+            return pd.DataFrame(wide[column], index, list(self.assets))
+        if column is not None:
+            return self.panel.to_frame(column)
         rows, columns = np.nonzero(np.isfinite(self.close))
         frame = self.panel.to_frame().assign(tradable=self.tradable[rows, columns])
-        names = [f"feature {n}" if n in frame.columns else n for n in self.feature_names]
         features = pd.DataFrame(self.features[rows, columns], columns=names)
         return pd.concat([frame, features], axis=1)
 

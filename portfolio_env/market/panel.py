@@ -25,6 +25,7 @@ from portfolio_env.market.timeline import (
     periods_per_year,
     time_text,
 )
+from portfolio_env.names import unknown
 
 FloatArray = npt.NDArray[np.float64]
 BAR_FIELDS = overview.BAR_FIELDS
@@ -242,14 +243,32 @@ class PricePanel(Immutable):
     def _repr_html_(self) -> str | None:
         return card("PricePanel", overview.facts(self), overview.by_asset(self))
 
-    def to_frame(self) -> pd.DataFrame:
+    @property
+    def fields(self) -> dict[str, FloatArray]:
+        """Return (T, N) the bar fields that are known, by name."""
+        found = {name: getattr(self, name) for name in BAR_FIELDS}
+        return {name: values for name, values in found.items() if values is not None}
+
+    def to_frame(self, field: str | None = None) -> pd.DataFrame:
         """Return the bars as a long frame, as ``load_market`` reads it.
+
+        Args:
+            field: One field, e.g. "close", as a wide frame: a row per bar, a column per asset, NaN
+                where there is no bar.
 
         Returns:
             Columns date, symbol and the bar fields that are known; one row per bar, by date and
             symbol. A bar that does not exist has no row.
+
+        Raises:
+            ArgumentError: If the field is not known.
         """
-        return overview.long_frame(self)
+        if field is None:
+            return overview.long_frame(self)
+        if field not in self.fields:
+            raise unknown("field", field, self.fields)
+        index = pd.DatetimeIndex(self.timestamps, name="date")
+        return pd.DataFrame(self.fields[field], index, list(self.assets))
 
     def status(self, asset: str, when: TimeLike) -> str:
         """Return a sentence on whether an asset can be traded at a bar, and why not.

@@ -219,7 +219,64 @@ def test_many_records_are_joined_fast(seed):
         }
     )
     panel = panel_of(hours, assets)
-    began = time.perf_counter()
+    began = time.process_time()
     joined = join(panel, frame)
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2
     assert all(np.isfinite(values[-1]).all() for values in joined.exogenous.values())
+
+
+def shapes(mom, vol):
+    """Two factors over dates and symbols, in every shape that pandas users keep them in."""
+    tidy = pd.concat({"mom": mom.stack(), "vol": vol.stack()}, axis=1)
+    tidy.index.names = ["date", "symbol"]
+    levels = pd.concat({"mom": mom, "vol": vol}, axis=1)
+    yield tidy
+    yield tidy.reset_index()
+    yield tidy.reset_index().rename(columns={"date": "Date", "symbol": "Ticker"})
+    yield tidy.swaplevel().sample(frac=1, random_state=0)
+    yield tidy.reset_index("symbol")
+    yield levels
+    yield levels.swaplevel(axis=1)
+    yield {"mom": mom, "vol": vol}
+    yield {"mom": mom.tz_localize("Asia/Tokyo"), "vol": vol}  # midnight there is a date
+    long = tidy.reset_index().melt(["date", "symbol"], var_name="name")
+    yield long.assign(known_at=long["date"])
+
+
+def test_factors_in_any_shape_are_known_at_their_dates():
+    rng = np.random.default_rng(0)
+    mom, vol = (
+        pd.DataFrame(rng.normal(size=(8, 3)), DAYS, list("ABC")).mask(rng.random((8, 3)) < 0.2)
+        for _ in range(2)
+    )
+    for shape in shapes(mom, vol):
+        found = join(panel_of(), shape).exogenous
+        np.testing.assert_array_equal(found["mom"], mom)
+        np.testing.assert_array_equal(found["vol"], vol)
+
+
+def test_a_series_of_dates_is_of_all_assets():
+    rate = pd.Series(np.arange(8.0), DAYS, name="rate")
+    for source in (rate, {"rate": rate}):
+        found = join(panel_of(), source).exogenous["rate"]
+        np.testing.assert_array_equal(found, np.repeat(np.arange(8.0)[:, None], 3, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        (pd.DataFrame({"A": [1.0]}, DAYS[:1]), "is no table of factors"),  # which factor?
+        ({"mom": np.ones((8, 3))}, "must be a frame with a DatetimeIndex"),
+        ({}, "holds no channels"),
+        (pd.DataFrame({("x", "y"): [1.0]}, DAYS[:1]), "none of them holds symbols"),
+        (pd.Series([1.0], DAYS[:1]), "without a name"),
+    ],
+)
+def test_what_is_no_table_of_factors(source, fault):
+    with pytest.raises(DataError, match=fault):
+        join(panel_of(), source)
+
+
+def test_factors_given_as_features_are_refused_with_the_fix():
+    with pytest.raises(ArgumentError, match="exogenous="):
+        load_market("synthetic?bars=60", features={"mom": pd.DataFrame()})

@@ -104,3 +104,12 @@ def test_real_sectors(shared_data):
     table = pd.read_csv(path).set_index("symbol")["sector"].fillna("")
     assert sectors == {symbol: table[symbol] for symbol in market.assets}
     assert len(set(sectors.values())) >= 8
+
+
+def test_frames_and_series_of_labels(panel):
+    table = pd.DataFrame({"symbol": [*panel.assets, "none"], "sector": "Tech"})
+    named = [table, table.rename(columns={"symbol": "Ticker"}), table.set_index("symbol")]
+    for source in (*named, table.set_index("symbol")["sector"]):
+        assert with_categories(panel, source).categories["sector"] == ("Tech",) * len(panel.assets)
+    with pytest.raises(DataError, match=r"rename\('sector'\)"):
+        with_categories(panel, table.set_index("symbol")["sector"].rename(None))

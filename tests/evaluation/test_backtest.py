@@ -9,6 +9,7 @@ import portfolio_env as pe
 from baselines import make_baseline
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
+from portfolio_env.evaluation.left_out import remark_sentences
 
 MARKET = pe.load_market("synthetic?assets=3&bars=90")
 COSTS = {"commission_bps": 20, "sell_commission_bps": 50, "cash_rate_annual": 0.03}
@@ -160,6 +161,40 @@ def test_lanes_keep_the_last_weights_of_their_own_ends():
 def test_parquet_round_trip(tmp_path):
     result = backtest(RandomWeights(), pe.PortfolioEnv(MARKET, **options()))
     result.to_parquet(tmp_path / "new")
-    for name, frame in (("account", result.account()), ("holdings", result.holdings())):
+    frames = {"account": result.account().reset_index(), "holdings": result.holdings()}
+    for name, frame in frames.items():
         read = pd.read_parquet(tmp_path / "new" / f"{name}.parquet")
         pd.testing.assert_frame_equal(read, frame)
+
+
+def test_frames_of_an_account_agree_with_its_arrays():
+    rule = make_baseline("momentum", MARKET, lookback=10, every=7)
+    result = backtest(rule, pe.PortfolioEnv(MARKET, **options()))
+    account, log = result.account(), result.trade_log()
+    assert account.index.equals(pd.DatetimeIndex(result.timestamps))
+    np.testing.assert_allclose(account["value"].pct_change()[1:], account["return"][1:])
+    dates = pd.DatetimeIndex(log["date"].unique())
+    # rounding of what is held on is no trade
+    assert dates.equals(account.index[:-1][result.turnovers > 0]) and len(dates) < len(account) / 5
+    traded = np.zeros_like(result.trades)
+    columns = [result.assets.index(name) + 1 for name in log["asset"]]
+    traded[account.index.get_indexer(log["date"]), columns] = log["trade"]
+    assert (traded[:, 1:] == result.trades[:, 1:]).all()
+
+
+@pytest.mark.parametrize(
+    ("limits", "refused"),
+    [({}, True), ({"long_only": False}, True), ({"long_only": False, "max_leverage": 1.6}, False)],
+)
+def test_short_positions_and_leverage_that_are_refused_are_recorded(limits, refused):
+    def spread(past):
+        return {MARKET.assets[0]: 0.8, MARKET.assets[1]: -0.7}
+
+    wide = pe.PortfolioConstraints(long_only=False, max_leverage=1.6)
+    rule = make_baseline(spread, MARKET, constraints=wide, every=5)
+    result = backtest(rule, pe.PortfolioEnv(MARKET, **options(constraints=limits)))
+    due = np.arange(MARKET.row(result.timestamps[0]), MARKET.row(result.timestamps[-1])) % 5 == 0
+    due[0] = True  # out of cash at once
+    assert (result.refused == (due & refused)).all()
+    said = " ".join(remark_sentences(result))
+    assert ("long_only=False, max_leverage=..." in said) == refused

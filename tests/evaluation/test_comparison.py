@@ -360,6 +360,16 @@ def test_the_headline_is_the_table_in_few_columns():
     assert few.loc["seer", "remark"] == "oracle"
 
 
+def test_accounts_side_by_side():
+    found = compare(RESULTS, oracles=["seer"], **FEW)
+    values, returns = found.values(), found.returns()
+    assert list(values) == list(found.results)
+    assert values.index.equals(pd.DatetimeIndex(RESULTS["worse"].timestamps))
+    assert returns.index.equals(values.index[1:])
+    np.testing.assert_allclose(returns["worse"], RESULTS["worse"].returns, atol=1e-14)
+    assert returns["broke"].isna().sum() == K - len(RESULTS["broke"].returns)
+
+
 def test_comparisons_introduce_themselves():
     growth = 100 * FOUND.table["annual_log_growth"]["much_better"]
     assert repr(FOUND).startswith(
@@ -368,7 +378,9 @@ def test_comparisons_introduce_themselves():
     page = FOUND._repr_html_()
     assert page.count("<tr>") >= len(FOUND.table) and "nan" not in page
     result = RESULTS["worse"]
-    assert repr(result).startswith("BacktestResult(150 from 2020-01-01 to 2020-05-30; 2 assets; ")
+    assert repr(result).startswith(
+        "BacktestResult(150 decisions from 2020-01-01 to 2020-05-30; 2 assets; "
+    )
     assert f"Sharpe {result.metrics()['sharpe']:.2f}" in repr(result)
     assert "largest drawdown" in result._repr_html_()
 

@@ -29,6 +29,7 @@ def test_python_finds_and_writes_what_the_command_line_does(tmp_path, capsys):
     )  # fmt: skip
     told = command.evaluate(config)
     pd.testing.assert_frame_equal(found.comparison.table, told.table)
+    assert found.report.is_file()
     names = {p.relative_to(found.folder) for p in found.folder.rglob("*.csv")}
     other = tmp_path / "command" / "evaluation" / "test"
     assert names == {p.relative_to(other) for p in other.rglob("*.csv")} != set()

@@ -73,6 +73,20 @@ def test_a_frame_gives_the_market_back():
     assert list(PANEL.to_frame()) == ["date", "symbol", "close", "volume"]
 
 
+def test_one_column_is_a_wide_frame():
+    frame = MARKET.to_frame()
+    for column in ("close", "tradable", "known"):
+        wide = MARKET.to_frame(column)
+        assert list(wide) == list(MARKET.assets) and wide.index.equals(pd.DatetimeIndex(DAYS))
+        for date, symbol, value in frame[["date", "symbol", column]].to_numpy():
+            assert wide.at[date, symbol] == value
+    assert wide.index.name == "date"
+    with pytest.raises(ArgumentError, match="unknown column 'clsoe': did you mean close"):
+        MARKET.to_frame("clsoe")
+    with pytest.raises(ArgumentError, match="unknown field 'open'"):
+        PANEL.to_frame("open")
+
+
 def test_panels_and_markets_introduce_themselves_in_a_line():
     text = "4 assets OLD, NEW, GONE, ...; 10 bars from 2024-01-01 to 2024-01-12"
     assert repr(PANEL) == f"PricePanel({text}; close, volume)"

@@ -247,6 +247,9 @@ def _dated(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
         origin.fail("has no columns of prices; there is no asset: give one column per asset")
     names = [str(name) for name in frame.columns]
     found = sorted((rank_of(name), at) for at, name in enumerate(names) if field_of(name) == DATE)
+    first = frame.iloc[:, 0]
+    if not found and pd.api.types.is_float_dtype(first.dtype) and (first.dropna() % 1).any():
+        origin.fail("neither its index nor a column holds dates; give dates as the index")
     place = found[0][1] if found else 0
     frame = frame.rename(columns={names[place]: DATE})
     clock = next((name for name in names if key_of(name) == "time"), None)

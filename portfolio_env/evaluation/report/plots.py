@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from portfolio_env.evaluation.backtest import BacktestResult
 
-MAX_LEGEND = 24  # more names than this are unreadable beside a plot
-MAX_CURVES = 6  # more lines than this are indistinguishable
-COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf")
+MAX_LEGEND = 20  # more names than this are unreadable beside a plot
+MAX_CURVES = 8  # more lines than this are indistinguishable
+COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8c564b", "#e377c2")
 THIN = 0.6  # line width of volatile curves, as a fraction
 OTHERS = "#b8bec5"  # lines in the background
 
@@ -73,7 +73,7 @@ def styles(
     others = [name for name in names if name not in shown]
     found |= {name: Style() for name in others}
     if others:
-        found[others[0]] = Style(label=f"{len(others)} others")
+        found[others[0]] = Style(label=f"{len(others)} other{'s' * (len(others) > 1)}")
     return found
 
 
@@ -178,9 +178,8 @@ def account_figure(result: BacktestResult, title: str = "Account value") -> Figu
     _draw_drawdowns(losses, {title: result}, style)
     values.set_title(plot_label(title))
     _draw_weights(weights, result, "Weights")
-    if len(result.assets) < MAX_LEGEND:
-        handles, labels = weights.get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside right lower", fontsize="small")
+    handles, labels = weights.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right lower", fontsize="small")
     return figure
 
 
@@ -196,8 +195,7 @@ def weights_area(result: BacktestResult, title: str = "Weights") -> Figure:
     """
     figure = new_figure((WIDTH, 4.5), DOTS_PER_INCH)
     _draw_weights(figure.subplots(), result, title)
-    if len(result.assets) < MAX_LEGEND:
-        figure.legend(loc="outside right upper", fontsize="small")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure
 
 
@@ -205,10 +203,17 @@ def _draw_weights(axes: Axes, result: BacktestResult, title: str) -> None:
     from matplotlib import color_sequences
 
     palette = cycle(color_sequences["tab20"])
-    colors = ["whitesmoke", *(next(palette) for _ in result.assets)]
-    dates = result.timestamps[:-1]
-    long, short = np.maximum(result.held, 0).T, np.minimum(result.held, 0).T
-    names = ["cash", *map(plot_label, result.assets)]
+    dates, held = result.timestamps[:-1], result.held
+    names, rest = ["cash", *map(plot_label, result.assets)], []
+    if len(result.assets) > MAX_LEGEND:
+        order = np.argsort(-np.abs(held[:, 1:]).mean(axis=0), kind="stable") + 1
+        kept, rest = np.sort(order[:MAX_LEGEND]), order[MAX_LEGEND:].tolist()
+        held = held[:, [0, *kept, *rest]]
+        names = [names[0], *(names[k] for k in kept), f"{len(rest)} others"]
+    colors = ["whitesmoke", *(next(palette) for _ in names[1:])]
+    colors = [*colors[: 1 + MAX_LEGEND], *(OTHERS for _ in rest)]
+    names = [*names, *("_" for _ in rest[1:])]  # a legend passes over them
+    long, short = np.maximum(held, 0).T, np.minimum(held, 0).T
     axes.stackplot(dates, long, labels=names, colors=colors, step="post")
     if (short < 0).any():
         axes.stackplot(dates, short, colors=colors, step="post")

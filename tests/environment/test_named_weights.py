@@ -1,0 +1,87 @@
+"""Weights by name and tables of weights by date: pandas as a pandas user writes it."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import portfolio_env as pe
+from baselines import evaluate, make_baseline
+from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation import backtest
+from portfolio_env.market.slots import in_slots
+
+MARKET = pe.load_market("synthetic?assets=4&bars=120&seed=1", features="none")
+NAMES = ["cash", *MARKET.assets]
+
+
+def target(past):
+    strength = 1.0 + np.arange(5) + len(past.timestamps) % 7
+    return strength / strength.sum()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        lambda past: pd.Series(target(past), NAMES)[::-1],
+        lambda past: dict(zip(NAMES[1:], target(past)[1:], strict=True)),  # cash is the rest
+    ],
+)
+def test_weights_by_name_do_not_depend_on_their_order(written):
+    by_place, by_name = (make_baseline(rule, MARKET) for rule in (target, written))
+    for t in (20, 21, 90):
+        pd.testing.assert_series_equal(by_place.predict_weights(t), by_name.predict_weights(t))
+
+
+def test_weights_by_name_are_refused_with_the_nearest_name():
+    with pytest.raises(ArgumentError, match="unknown slot 'A09'"):
+        in_slots({"A09": 1.0}, MARKET.assets)
+    with pytest.raises(ArgumentError, match="more than one weight"):
+        in_slots(pd.Series([0.5, 0.5], ["A00", "A00"]), MARKET.assets)
+    with pytest.raises(ArgumentError, match="must be numbers"):
+        in_slots({"A00": "much"}, MARKET.assets)
+
+
+def test_an_environment_steps_by_name():
+    envs = [pe.PortfolioEnv(MARKET, action="weights", window=5) for _ in range(2)]
+    for env in envs:
+        env.reset(seed=0)
+    by_place = envs[0].step([0.5, 0.0, 0.3, 0.2, 0.0])
+    by_name = envs[1].step(pd.Series({"A02": 0.2, "A01": 0.3}))
+    assert by_place[1] == by_name[1]
+    with pytest.raises(ArgumentError, match='need action="weights"'):
+        env = pe.PortfolioEnv(MARKET, window=5)
+        env.reset(seed=0)
+        env.step({"A01": 0.3})
+
+
+def table():
+    dates = MARKET.panel.timestamps[[30, 45, 80]] - np.timedelta64(1, "h")  # between two bars
+    return pd.DataFrame([[0.5, 0.5], [0.1, 0.2], [0.0, 1.0]], dates, ["A03", "A01"])
+
+
+def test_a_table_is_traded_at_its_dates_and_drifts_between_them():
+    model = make_baseline(table(), MARKET)
+    env = pe.PortfolioEnv(MARKET, observation="index", action="weights", window=1)
+    result = backtest(model, env)
+    traded = np.flatnonzero(result.turnovers)
+    assert traded.tolist() == [30, 45, 80]
+    np.testing.assert_allclose(result.held[45], [0.7, 0, 0.2, 0, 0.1], atol=1e-12)
+    assert (result.held[:30, 0] == 1).all()
+
+
+def test_a_table_in_an_evaluation_and_its_errors():
+    mine = table().sample(frac=1, random_state=0)  # the order of rows says nothing
+    found = evaluate({"mine": mine}, MARKET, start=60, n_resamples=100)
+    assert found.results["mine"].turnovers.nonzero()[0].tolist() == [0, 20]
+    wrong = {
+        "'A05'": mine.rename(columns={"A03": "A05"}),
+        "DatetimeIndex": mine.reset_index(drop=True),
+        "fillna": mine.where(mine > 0.05),
+        "two rows": pd.concat([mine, mine[:1]]),
+    }
+    for fault, faulty in wrong.items():
+        with pytest.raises(ArgumentError, match=fault):
+            make_baseline(faulty, MARKET)
+    for alone in ([mine], mine, target):
+        with pytest.raises(ArgumentError, match="give"):
+            evaluate(alone, MARKET, start=60)
