@@ -26,10 +26,11 @@ from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.metrics.arrays import is_constant
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
-COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber")
+COVARIANCES = ("sample", "ledoit_wolf", "oas", "exponential", "gerber", "bayes_stein")
 """Estimators of a covariance. Ledoit & Wolf (2004), J. Multivariate Analysis 88; OAS: Chen et al.
 (2010), IEEE Trans. Signal Processing 58; Gerber et al. (2022), J. Portfolio Management 48.
-"exponential" has a half-life of a quarter of the window and takes the mean for 0."""
+"exponential" has a half-life of a quarter of the window and takes the mean for 0; "bayes_stein" is
+that of returns to come, which allows for errors of the means (``bayes_stein.py``)."""
 
 UNPAIRED = f"has bars in common with another asset in less than {LEAST_OVERLAP:.0%} of the window"
 SHUT = "is in a group that may hold nothing"

@@ -27,9 +27,9 @@ class HierarchicalRiskParity(Optimiser):
     Portfolio Management 42. The tree joins what is least apart; its leaves from left to right are
     the order; the order is halved again and again, and of the weight that two halves share the left
     one gets ``1 - v_l / (v_l + v_r)``, with v the variances of the halves at inverse-variance
-    weights. The covariance is never inverted. The paper's code takes the distances between columns
-    of the distance matrix for the tree; here the tree is of the distances themselves. Bounds of the
-    weights limit every split.
+    weights. The covariance is never inverted. The paper's tree joins assets whose rows of the
+    distance matrix are least apart (``distance_of_rows=True``); by default it is of the distances
+    themselves. Bounds of the weights limit every split.
 
     Args:
         market: The market its environments trade.
@@ -40,6 +40,8 @@ class HierarchicalRiskParity(Optimiser):
         distance: One of ``DISTANCES``.
         optimal_order: Flip the branches so that neighbours are close (Bar-Joseph et al., 2001,
             Bioinformatics 17) instead of leaving them as the tree was built.
+        distance_of_rows: Take Euclidean distances between the rows of the distance matrix for the
+            tree, as the paper does: assets are near that are as far from all others.
         covariance: One of ``COVARIANCES``, of the variances v.
     """
 
@@ -57,12 +59,14 @@ class HierarchicalRiskParity(Optimiser):
         linkage: str = "single",
         distance: str = "correlation",
         optimal_order: bool = False,
+        distance_of_rows: bool = False,
         covariance: str = "sample",
     ) -> None:
         super().__init__(market, constraints=constraints, every=every, lookback=lookback)
         self.linkage = check_choice("linkage", linkage, LINKAGES)
         self.distance = check_choice("distance", distance, DISTANCES)
         self.optimal_order = optimal_order
+        self.distance_of_rows = distance_of_rows
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
 
     def allocate(self, problem: Problem) -> FloatArray:
@@ -70,7 +74,12 @@ class HierarchicalRiskParity(Optimiser):
         library = adapter()
         covariance = library.covariance(self.covariance, problem.returns)
         return library.hierarchical_risk_parity(
-            problem, covariance, self.distance, self.linkage, self.optimal_order
+            problem,
+            covariance,
+            self.distance,
+            self.linkage,
+            self.optimal_order,
+            self.distance_of_rows,
         )
 
 

@@ -14,12 +14,13 @@ from portfolio_env.market import Market
 from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.panel import FloatArray
 from portfolio_env.market.rates import Rate, checked_rate, rates_at
-from portfolio_env.market.timeline import Timestamps
+from portfolio_env.market.timeline import Timestamps, years_between
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
-MEANS = ("sample", "exponential", "james_stein")
+MEANS = ("sample", "exponential", "james_stein", "bayes_stein")
 """Estimators of expected returns. "exponential" has a half-life of a quarter of the window;
-"james_stein" shrinks them towards the mean of all (James & Stein, 1961)."""
+"james_stein" shrinks them towards the mean of all (James & Stein, 1961), "bayes_stein" towards that
+of the portfolio of least variance (Jorion, 1986; ``bayes_stein.py``)."""
 
 # Below this Sharpe ratio per bar the excess over the risk-free rate is rounding.
 NO_EXCESS = 1e-6
@@ -34,7 +35,8 @@ class MeanVariance(Optimiser):
     - ``max_sharpe``: largest (w'm - f) / sqrt(w'Cw);
     - ``min_variance``: least w'Cw;
     - ``max_return``: largest w'm; the less volatile first where assets return the same;
-    - ``target_return``: least w'Cw with w'm at least the target.
+    - ``target_return``: least w'Cw with w'm at least the target;
+    - ``utility``: largest w'm - a/2 w'Cw, with the risk aversion a.
 
     Where no portfolio within the bounds returns more than the risk-free rate, the largest Sharpe
     ratio would be that of the riskiest losses: ``max_sharpe`` then takes the least variance. Where
@@ -48,14 +50,18 @@ class MeanVariance(Optimiser):
         lookback: See ``Optimiser``.
         objective: One of ``OBJECTIVES``.
         target_return: The target of ``target_return``, per year.
+        risk_aversion: Of ``utility``, above 0; 1 is close to log growth.
         risk_free_rate: Yearly, a number or a dated rate as ``cash_rate_annual`` of the costs, which
             it is in an evaluation; spread over the bars that a year of the window has.
         min_weight: Lower bound of every asset that may be held; None is 0.05, or half of an equal
             share of all assets where that is less, 0 with bounds of groups, and -``max_weight``
             with short positions.
-        max_weight: Upper bound of every asset, in (0, 1].
+        max_weight: Upper bound of every asset, in (0, 1]; with short positions up to
+            ``max_leverage``, where the constraints' own ``max_weight`` allows it.
         mean: One of ``MEANS``.
         covariance: One of ``COVARIANCES``.
+        excess: Estimate moments of the returns in excess of the risk-free rate of their own time: C
+            is theirs, and m their means plus the rate now. The rates of the window must be known.
 
     Attributes:
         fallbacks: Objectives used as a fallback, by bar; of the targets decided so far.
@@ -77,11 +83,13 @@ class MeanVariance(Optimiser):
         lookback: int = 252,
         objective: str = "max_sharpe",
         target_return: float | None = None,
+        risk_aversion: float = 1.0,
         risk_free_rate: Rate = 0.0,
         min_weight: float | None = None,
         max_weight: float = 0.4,
         mean: str = "sample",
         covariance: str = "ledoit_wolf",
+        excess: bool = False,
     ) -> None:
         super().__init__(market, constraints=constraints, every=every, lookback=lookback)
         self.objective = check_choice("objective", objective, OBJECTIVES)
@@ -91,11 +99,13 @@ class MeanVariance(Optimiser):
                 f"objective={objective!r} and target_return={target_return!r} do not fit: the "
                 'objective "target_return" takes a target, the others none.'
             )
+        self.risk_aversion = check_number("risk_aversion", risk_aversion, above=0)
         self.risk_free_rate = checked_rate("risk_free_rate", risk_free_rate)
         self._rates = GrowableArray(self._rates_at(market.timestamps))
-        self.max_weight = check_number("max_weight", max_weight, 1e-6, 1)
-        self.min_weight = min_weight
         long_only = self.constraints.long_only
+        most = 1.0 if long_only else max(1.0, self.constraints.max_leverage)
+        self.max_weight = check_number("max_weight", max_weight, 1e-6, most)
+        self.min_weight = min_weight
         if min_weight is None and not long_only:
             lowest = -np.inf
         elif min_weight is None and self.constraints.group_bounds is not None:
@@ -108,6 +118,7 @@ class MeanVariance(Optimiser):
         self._bound(lowest, max_weight)
         self.mean = check_choice("mean", mean, MEANS)
         self.covariance = check_choice("covariance", covariance, COVARIANCES)
+        self.excess = excess
         self.fallbacks: dict[str, str] = {}
 
     def follow(self, market: Market) -> None:
@@ -146,14 +157,34 @@ class MeanVariance(Optimiser):
 
     def expected_returns(self, problem: Problem) -> FloatArray:
         """Return expected returns (n,) per bar."""
-        return adapter().mean(self.mean, problem.returns)
+        mean = adapter().mean(self.mean, self._estimated(problem))
+        return mean + self.risk_free(problem) if self.excess else mean
 
     def expected_covariance(self, problem: Problem) -> FloatArray:
         """Return the expected covariance (n, n) per bar."""
-        return adapter().covariance(self.covariance, problem.returns)
+        return adapter().covariance(self.covariance, self._estimated(problem))
+
+    def _estimated(self, problem: Problem) -> FloatArray:
+        """Return the returns (lookback, n) whose moments are estimated."""
+        if not self.excess:
+            return problem.returns
+        end = len(problem.past.timestamps)
+        rows = slice(end - len(problem.returns) - 1, end)
+        interest = self._rates.filled()[rows][:-1] * years_between(problem.past.timestamps[rows])
+        if np.isnan(interest).any():
+            raise ArgumentError(
+                f"risk_free_rate is not known in all of the window that ends at {problem.date}, "
+                "which excess=True needs: give earlier rates, or decide later."
+            )
+        return problem.returns - over_same_time(interest, problem.returns)
 
     def _min_variance(self, problem: Problem) -> FloatArray:
-        return adapter().minimum_variance(problem, self.expected_covariance(problem))
+        covariance = self.expected_covariance(problem)
+        found = inner_solution(problem, covariance, np.ones(len(covariance)))
+        return adapter().minimum_variance(problem, covariance) if found is None else found
+
+    def _utility(self, problem: Problem) -> FloatArray:
+        return adapter().maximum_utility(problem, *self.moments(problem), self.risk_aversion)
 
     def _max_return(self, problem: Problem) -> FloatArray:
         return largest_return(problem, *self.moments(problem))
@@ -185,6 +216,7 @@ OBJECTIVES: dict[str, Callable[[MeanVariance, Problem], FloatArray]] = {
     "min_variance": MeanVariance._min_variance,
     "max_return": MeanVariance._max_return,
     "target_return": MeanVariance._target_return,
+    "utility": MeanVariance._utility,
 }
 """What is optimised, by name."""
 
@@ -298,7 +330,49 @@ def tangency(
         return None
     if problem.settled:
         return richest
-    return problem.bounded(adapter().maximum_sharpe(problem, mean, covariance, risk_free))
+    found = inner_solution(problem, covariance, mean - risk_free)
+    if found is None:
+        found = adapter().maximum_sharpe(problem, mean, covariance, risk_free)
+    return problem.bounded(found)
+
+
+def inner_solution(
+    problem: Problem, covariance: FloatArray, direction: FloatArray
+) -> FloatArray | None:
+    """Return ``C^-1 d`` over its sum where shorts are allowed and no bound binds; None elsewhere.
+
+    These weights (n,) have the largest ``w'd / sqrt(w'Cw)`` of all: the least variance for ones as
+    d (n,), the largest Sharpe ratio for expected excess returns.
+    """
+    if problem.low >= 0:
+        return None
+    try:
+        np.linalg.cholesky(covariance)
+    except np.linalg.LinAlgError:
+        return None
+    weights = np.linalg.solve(covariance, direction)
+    if weights.sum() <= 0:  # the ratio only grows with leverage
+        return None
+    weights = weights / weights.sum()
+    rows, most = problem.inequalities
+    inside = problem.low <= weights.min() and weights.max() <= problem.high
+    inside &= -weights[weights < 0].sum() <= problem.short
+    return weights if inside and (rows is None or (rows @ weights <= most).all()) else None
+
+
+def over_same_time(interest: FloatArray, returns: FloatArray) -> FloatArray:
+    """Return what cash earned over the time of each return of a window, (T, n).
+
+    Args:
+        interest: (T,) earned by cash from the bar before to each bar of the window.
+        returns: (T, n), each since the asset's bar before; NaN where it has none.
+    """
+    bars = np.arange(1, len(returns) + 1)[:, None]
+    last = np.maximum.accumulate(np.where(np.isnan(returns), 0, bars), axis=0)
+    before = np.vstack([np.zeros_like(last[:1]), last[:-1]])
+    value = np.r_[1.0, np.cumprod(1 + interest)]
+    grown: FloatArray = value[bars] / value[before] - 1
+    return grown
 
 
 def sharpe(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial.distance import pdist, squareform
 from skfolio import RiskMeasure
 from skfolio.cluster import HierarchicalClustering, LinkageMethod
 from skfolio.distance import (
@@ -45,6 +46,7 @@ from skfolio.prior import BasePrior, ReturnDistribution
 from skfolio.seriation import HierarchicalSeriation
 from skfolio.utils.stats import cov_nearest
 
+from baselines.optimisers.bayes_stein import predictive_covariance, shrunk_means
 from baselines.optimisers.pairwise import (
     exponential_covariance,
     pairwise_covariance,
@@ -83,6 +85,8 @@ def mean(name: str, returns: FloatArray) -> FloatArray:
         # a sample covariance of few bars could not be inverted
         "james_stein": ShrunkMu(covariance_estimator=LedoitWolf()),
     }
+    if name == "bayes_stein":
+        return shrunk_means(mean("sample", returns), covariance("sample", returns), len(returns))
     whole = completed(returns)
     own = np.asarray(estimators[name].fit(whole).mu_)
     if whole is returns:
@@ -109,6 +113,9 @@ def covariance(name: str, returns: FloatArray) -> FloatArray:
         "exponential": EWCovariance(half_life=len(returns) / 4, min_observations=1, nearest=False),
         "gerber": GerberCovariance(nearest=False),
     }
+    if name == "bayes_stein":
+        sample = mean("sample", returns), covariance("sample", returns)
+        return predictive_covariance(*sample, len(returns))
     whole = completed(returns)
     if whole is returns:
         return np.asarray(estimators[name].fit(returns).covariance_)
@@ -183,6 +190,25 @@ def maximum_sharpe(
     )
 
 
+def maximum_utility(
+    problem: Problem, mean: FloatArray, covariance: FloatArray, risk_aversion: float
+) -> FloatArray:
+    """Return the weights of largest ``w' mean - risk_aversion / 2 w' C w``."""
+    unit = _unit(covariance)
+    return _solve(
+        problem,
+        MeanRisk(
+            objective_function=ObjectiveFunction.MAXIMIZE_UTILITY,
+            prior_estimator=_Given(mean / unit, covariance / unit**2),
+            risk_aversion=0.5 * risk_aversion * unit,
+            min_weights=problem.low,
+            max_weights=problem.high,
+            max_short=_most_short(problem),
+            **_groups(problem),
+        ),
+    )
+
+
 def risk_budgeting(problem: Problem, covariance: FloatArray, budgets: FloatArray) -> FloatArray:
     """Return weights with risk contributions proportional to the budgets (n,), within bounds."""
     unit = _unit(covariance)
@@ -199,14 +225,20 @@ def risk_budgeting(problem: Problem, covariance: FloatArray, budgets: FloatArray
 
 
 def hierarchical_risk_parity(
-    problem: Problem, covariance: FloatArray, distance: str, linkage: str, optimal_order: bool
+    problem: Problem,
+    covariance: FloatArray,
+    distance: str,
+    linkage: str,
+    optimal_order: bool,
+    of_rows: bool,
 ) -> FloatArray:
     """Return the weights by recursive bisection of the leaves of a tree of the assets."""
+    apart = _distance(distance, problem.returns)
     return _fit(
         problem,
         HierarchicalRiskParity(
             prior_estimator=_Given(np.zeros(len(covariance)), covariance),
-            distance_estimator=_distance(distance, problem.returns),
+            distance_estimator=_OfRows(apart) if of_rows else apart,
             seriation_estimator=HierarchicalSeriation(
                 hierarchical_clustering_estimator=_tree(linkage), optimal_ordering=optimal_order
             ),
@@ -261,6 +293,19 @@ class _Apart(BaseDistance):  # type: ignore[misc] # skfolio has no types
     def fit(self, X: FloatArray, y: None = None) -> _Apart:  # noqa: N803  # skfolio's
         self.codependence_ = self.correlation
         self.distance_ = np.sqrt(np.maximum((1 - self.correlation) / 2, 0.0))
+        return self
+
+
+class _OfRows(BaseDistance):  # type: ignore[misc] # skfolio has no types
+    """Euclidean distances between the rows of another distance's matrix."""
+
+    def __init__(self, inner: BaseDistance) -> None:
+        self.inner = inner
+
+    def fit(self, X: FloatArray, y: None = None) -> _OfRows:  # noqa: N803  # skfolio's
+        first = self.inner.fit(X)
+        self.codependence_ = first.codependence_
+        self.distance_ = squareform(pdist(np.asarray(first.distance_)))
         return self
 
 

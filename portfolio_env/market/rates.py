@@ -11,11 +11,12 @@ from urllib.parse import parse_qsl
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from portfolio_env.checks import check_choice, check_number, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market.panel import FloatArray
-from portfolio_env.market.timeline import Timestamps, as_timestamp
+from portfolio_env.market.timeline import Timestamps, as_timestamp, years_between
 from portfolio_env.market.zones import exchange_days
 from portfolio_env.names import check_keywords
 
@@ -118,6 +119,34 @@ def rates_at(name: str, rate: Rate, timestamps: Timestamps) -> FloatArray:
     dated = _read(name, rate) if isinstance(rate, str) else _dated(name, rate)
     place = np.searchsorted(dated.index.to_numpy(), timestamps, side="right")
     return np.r_[np.nan, dated.to_numpy()][place]
+
+
+def rates_from_returns(timestamps: Timestamps, returns: ArrayLike) -> dict[str, float]:
+    """Return the dated rates with which cash earns given returns, such as those of a bill.
+
+    A bill's return over a period is known when the period begins, so the rate is dated at the bar
+    before. Over the years y to the next bar a rate earns ``rate * y``.
+
+    Args:
+        timestamps: (T,) bars.
+        returns: (T - 1,) simple returns from each bar to the next.
+
+    Raises:
+        ArgumentError: If there are not T - 1 of them.
+
+    >>> months = np.array(["2001-12-31", "2002-12-31"], "datetime64[ns]")
+    >>> {day: round(rate, 4) for day, rate in rates_from_returns(months, [0.02]).items()}
+    {'2001-12-31T00:00:00': 0.02}
+    """
+    earned = np.asarray(returns, np.float64)
+    if earned.shape != (len(timestamps) - 1,):
+        raise ArgumentError(
+            f"returns of shape {earned.shape} do not lead from each of {len(timestamps)} bars to "
+            f"the next: give {len(timestamps) - 1}."
+        )
+    yearly = (earned / years_between(timestamps)).tolist()
+    days = pd.DatetimeIndex(timestamps[:-1])
+    return {day.isoformat(): rate for day, rate in zip(days, yearly, strict=True)}
 
 
 def _dated(name: str, rates: Any) -> pd.Series[float]:

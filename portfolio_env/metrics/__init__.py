@@ -52,6 +52,7 @@ from portfolio_env.metrics.relative import (
 )
 from portfolio_env.metrics.returns import (
     TAIL,
+    certainty_equivalent,
     expected_shortfall,
     hit_ratio,
     kurtosis,
@@ -83,6 +84,7 @@ __all__ = [
     "beta",
     "calendar_returns",
     "calmar",
+    "certainty_equivalent",
     "correlation",
     "correlation_stability",
     "cost_drag",

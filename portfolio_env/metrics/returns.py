@@ -34,6 +34,19 @@ def sharpe(
     return ratio(excess.mean(axis=0), deviation(excess)) * np.sqrt(periods_per_year)
 
 
+def certainty_equivalent(
+    returns: ArrayLike, periods_per_year: float, risk_aversion: float = 1.0
+) -> FloatArray:
+    """Yearly certainty equivalent: the riskless return that is worth as much, ``m - a/2 s^2``.
+
+    For mean-variance utility with risk aversion a, mean m and standard deviation s of the returns;
+    of returns in excess of cash it is what is earned beyond cash.
+    """
+    series = as_series(returns)
+    drag = 0.5 * risk_aversion * np.square(deviation(series))
+    return np.asarray((series.mean(axis=0) - drag) * periods_per_year, np.float64)
+
+
 def sortino(
     returns: ArrayLike, periods_per_year: float, risk_free_annual: float = 0.0
 ) -> FloatArray:

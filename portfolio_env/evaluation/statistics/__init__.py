@@ -2,7 +2,8 @@
 
 - How sure is a measure, or its difference between accounts? ``resample_measures``.
 - Does one account outgrow another? ``growth_difference`` (bootstrap), ``growth_difference_test``.
-  Is it better at equal risk? ``sharpe_difference``, ``equal_risk_growth_difference``.
+  Is it better at equal risk? ``sharpe_difference``, ``sharpe_difference_test`` (of normal
+  returns), ``equal_risk_growth_difference``.
 - Is a Sharpe ratio above a threshold? ``probabilistic_sharpe_ratio``; the best of many trials?
   ``deflated_sharpe_ratio``.
 - Does any of many strategies outgrow the benchmark? ``superiority_test``; which may be the best?
@@ -35,6 +36,7 @@ from portfolio_env.evaluation.statistics.sharpe_ratios import (
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
     probabilistic_sharpe_ratio,
+    sharpe_difference_test,
 )
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "resample_measures",
     "seeds_interval",
     "sharpe_difference",
+    "sharpe_difference_test",
     "stationary_bootstrap_indices",
     "superiority_test",
 ]
