@@ -172,9 +172,7 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
         raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
 
 
-def check_options(
-    owner: str, build: type[Baseline] | partial[Any], options: Iterable[str]
-) -> None:
+def check_options(owner: str, build: type[Baseline] | partial[Any], options: Iterable[str]) -> None:
     """Reject names of options that a baseline does not have.
 
     Args:
