@@ -8,8 +8,8 @@ from functools import cache, partial
 from typing import Any, TypeAlias
 
 from baselines.base import BASELINES, Baseline, PortfolioModel
-from baselines.deep import DeepPortfolio
 from baselines.ensemble import Ensemble
+from baselines.networks.deep import DeepPortfolio
 from baselines.plugins import (
     BaselineName,
     FunctionRule,

@@ -92,7 +92,7 @@ def test_hrp_stands_in_where_no_agent_can_be_mixed(monkeypatch, names, options):
 
 
 def test_networks_are_trained_by_the_rules_of_the_fold(monkeypatch):
-    from baselines.deep import DeepPortfolio
+    from baselines.networks.deep import DeepPortfolio
 
     monkeypatch.setattr(DeepPortfolio, "_fit", lambda self, bars: None)
     costs, limits = pe.TransactionCosts(commission_bps=33), pe.PortfolioConstraints(max_weight=0.4)
