@@ -1,7 +1,6 @@
 """Baselines: policies that need no training, evaluated in the same environment as any agent."""
 
 from baselines.base import BASELINES, Baseline, PortfolioModel
-from baselines.deep import DeepPortfolio, GatPortfolio, TcnGnnLstmPortfolio
 from baselines.ensemble import Ensemble
 from baselines.evaluation import evaluate
 from baselines.forecasts import (
@@ -10,6 +9,12 @@ from baselines.forecasts import (
     RandomForestMeanVariance,
     StateSpaceMeanVariance,
     TransformerMeanVariance,
+)
+from baselines.networks import (
+    DeepMomentum,
+    DeepPortfolio,
+    GatPortfolio,
+    TcnGnnLstmPortfolio,
 )
 from baselines.online import (
     OLMAR1,
@@ -89,6 +94,7 @@ BASELINES.update(
         "state_space_mean_variance": StateSpaceMeanVariance,
         "transformer_mean_variance": TransformerMeanVariance,
         # networks trained end to end
+        "deep_momentum": DeepMomentum,
         "deep_portfolio": DeepPortfolio,
         "gat_portfolio": GatPortfolio,
         "tcn_gnn_lstm_portfolio": TcnGnnLstmPortfolio,

@@ -22,7 +22,7 @@ from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.timeline import TimeLike, row_of
 from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
-from portfolio_env.simulation.targets import softmax_numerators
+from portfolio_env.simulation.targets import scored_weights
 
 GAP = 1e-9  # tolerance of fitted shares, in log growth per bar
 
@@ -247,8 +247,8 @@ class Ensemble(Baseline):
             )
             asked = np.asarray(answer, np.float64)
             if _answers_logits(policy):
-                scores = softmax_numerators(np.asarray(answer), self.logits_scale)
-                asked = scores / scores.sum(axis=1, keepdims=True)
+                bounds = (self.constraints or PortfolioConstraints()).bounds(asked.shape[1] - 1)
+                asked = scored_weights(np.asarray(answer), self.logits_scale, bounds)
             kept = (asked.astype(np.float32) == seen).all(axis=1)
             target = self._constrained(policy, _within_reach(asked, own[m], stuck), stuck)
             if getattr(policy, "carries_on", False):

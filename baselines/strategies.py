@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from baselines.base import BASELINES, Baseline, PortfolioModel
-from baselines.deep import DeepPortfolio
 from baselines.ensemble import Ensemble
+from baselines.networks.deep import DeepPortfolio
 from baselines.plugins import (
     BaselineName,
     check_options,

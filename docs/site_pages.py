@@ -39,6 +39,7 @@ ROOMS = (
     "baselines.forecasts",
     "baselines.online",
     "baselines.rules",
+    "baselines.networks",
 )
 """Packages with public names, in the order of the API reference."""
 

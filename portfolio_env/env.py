@@ -44,8 +44,9 @@ class PortfolioEnv(gym.Env[Any, Any]):
 
     Action space:
         ``Box(-1, 1, (N + 1,), float32)``: a score for cash, then one per asset; the target weights
-        are their softmax at scale ``logits_scale``. With ``action="weights"``: the target weights
-        themselves, in the box of the constraints and projected onto them.
+        are their softmax at scale ``logits_scale``, with short positions and leverage where the
+        constraints allow them. With ``action="weights"``: the target weights themselves, in the box
+        of the constraints and projected onto them.
 
     Observation space:
         ``Dict`` of ``market`` (W, N, F) float32, features of the last W bars within +-10;

@@ -52,7 +52,7 @@ class ConstrainedPortfolioLayer(nn.Module):
     Args:
         constraints: The environment's, all of them are followed but ``group_bounds``, which are
             refused.
-        action: ``"weights"``, or ``"logits"``: softmax of ``logits_scale * clip(scores, -1, 1)``.
+        action: ``"weights"``, or ``"logits"``: ``score_weights`` of scores clipped to [-1, 1].
         logits_scale: As in the environment.
         adjustment: As in the environment, fraction in (0, 1] of the way that is gone each step.
     """
@@ -139,9 +139,9 @@ class ConstrainedPortfolioLayer(nn.Module):
                 f"tradable has shape {tuple(stuck.shape)}, expected {tuple(drifted[:, 1:].shape)}"
             )
         d = drifted.double()
-        bounds = _bounds(self.constraints, n)
+        bounds = bounds_of(self.constraints, n)
         if self.softmax:
-            asked = th.softmax(self.logits_scale * actions.double().clamp(-1.0, 1.0), 1)
+            asked = score_weights(actions.double().clamp(-1.0, 1.0), self.logits_scale, bounds)
             return self._target(asked, d, stuck, stuck, bounds)
         asked = actions.double()
         around = self._target(asked, d, stuck, stuck, bounds)
@@ -163,7 +163,7 @@ class ConstrainedPortfolioLayer(nn.Module):
         Returns:
             (batch, 1 + N), in the type of ``weights``.
         """
-        bounds = _bounds(self.constraints, weights.shape[-1] - 1)
+        bounds = bounds_of(self.constraints, weights.shape[-1] - 1)
         kept = th.zeros_like(weights[:, 1:], dtype=th.bool) if fixed is None else fixed
         return _project(weights.double(), kept, bounds).to(weights.dtype)
 
@@ -193,13 +193,37 @@ class ConstrainedPortfolioLayer(nn.Module):
         return Target(a, fixed, free)
 
 
-def _bounds(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
+def score_weights(scores: Tensor, scale: float, bounds: Bounds) -> Tensor:
+    """Return the weights (batch, 1 + N) of scores in [-1, 1].
+
+    The counterpart of ``portfolio_env.simulation.targets.score_weights``.
+
+    Args:
+        scores: (batch, 1 + N), cash first.
+        scale: ``logits_scale`` of the environment.
+        bounds: Bounds of N assets, see ``bounds_of``.
+    """
+    logits = scale * scores
+    if bounds.long_only and bounds.min_cash >= 0:
+        return th.softmax(logits, 1)
+    if bounds.long_only:
+        risky = (1 - bounds.min_cash) * th.softmax(logits, 1)[:, 1:]
+    else:
+        above = logits[:, 1:] - logits[:, :1]
+        slots = th.softmax(th.cat([th.zeros_like(above[:, :1]), above, -above], 1), 1)
+        bought, sold = slots[:, 1:].chunk(2, 1)
+        risky = bounds.max_leverage * (bought - sold)
+    return th.cat([1 - risky.sum(1, keepdim=True), risky], 1)
+
+
+def bounds_of(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
+    """Return the bounds of so many assets as plain numbers."""
     return Bounds(*constraints.bounds(n_assets)[0].tolist())
 
 
 # Bounds do not change: ``torch.compile`` may take them as they are, and the graph stays whole.
 # ``torch.compiler.assume_constant_result`` sets the same, but imports the compiler (2 s) for it.
-_bounds._dynamo_marked_constant = True  # type: ignore[attr-defined]
+bounds_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def share_rest(d: Tensor, a: Tensor, fixed: Tensor, borrows: bool) -> tuple[Tensor, Tensor]:

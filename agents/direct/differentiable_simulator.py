@@ -158,8 +158,8 @@ class DifferentiableSimulator:
 
         Args:
             weights: (B, N + 1) drifted weights at the close of bar t.
-            target: (B, N + 1) weights asked for, on the simplex: for an environment of logits the
-                softmax of ``logits_scale`` times them, before ``adjustment``.
+            target: (B, N + 1) weights asked for: for an environment of logits their
+                ``differentiable_projection.score_weights``, before ``adjustment``.
             t: (B,) int64 rows of the market.
             assets: (B, N) int64 columns of the market that the lanes trade; None is all in order.
             value: (B,) money at the close of bar t, which matters to impact, fees and ruin; None is

@@ -11,6 +11,7 @@ import torch as th
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.direct.differentiable_projection import bounds_of, score_weights
 from agents.direct.differentiable_simulator import DifferentiableSimulator
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
@@ -302,9 +303,10 @@ class DirectTrainer:
         tradable = self._tradable[bars[:, :, None], assets[:, None, :]]
         weights = copied_to(self._start_weights(rng).astype(np.float32), device)
         value, lived = None, []
+        bounds = bounds_of(simulator.constraints, simulator.n_assets)
         for k in range(steps):
             actions = self.agent.network(asset_rows(channels[:, k], tradable[:, k], weights))
-            target = th.softmax(self._logits_scale * actions, 1)
+            target = score_weights(actions, self._logits_scale, bounds)
             step = self.differentiable.step(weights, target, bars[:, k], sampled, value)
             weights, value = step.weights, step.value
             lived.append((step.log_growth, step.turnover, step.held))

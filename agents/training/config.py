@@ -57,15 +57,8 @@ DEPENDENT = (
 """Settings whose default depends on others; ``TrainConfig.resolved`` fills it in."""
 LATER = (
     *("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight"),
-    *(
-        "algo_options",
-        "data",
-        "reward_options",
-        "cost_model",
-        "cost_options",
-        "start_groups",
-        "fills",
-    ),
+    *("algo_options", "data", "reward_options", "cost_model", "cost_options", "start_groups"),
+    *("fills", "positions"),
 )
 """Settings that the first runs lack."""
 LATER_CONSTRAINTS = ("group_by", "group_bounds")
@@ -157,6 +150,10 @@ class TrainConfig(MarketConfig):
     episode_length: int = 250
     """Steps of a training episode, which starts at a random bar of the training range; direct
     uses its own option steps (30)."""
+    positions: Literal["long_only", "long_short", "levered"] | None = None
+    """Positions that an agent's scores stand for: long_only; long_short, also sold short; levered,
+    long with borrowed money. Their size ends at constraints.max_leverage; by default what the
+    constraints allow."""
     adjustment: float = 1.0
     """Fraction of the way to the target weights that is traded each step; try 0.1 on daily
     prices."""
@@ -226,6 +223,7 @@ class TrainConfig(MarketConfig):
                 f"reward {shortened(self.reward)} has no effect on direct, which maximises net "
                 "growth itself: leave it out"
             )
+        self._check_positions()
         climbs = self.algo == "direct" or "2" in self.curriculum
         if climbs and self.constraints.max_period_turnover is not None:
             raise ArgumentError(
@@ -255,6 +253,27 @@ class TrainConfig(MarketConfig):
             raise ArgumentError(
                 f"universe is {self.universe}: policy 'flat_mlp' is made for all assets of the "
                 "market; leave universe out"
+            )
+
+    def _check_positions(self) -> None:
+        limits, asked = self.constraints, self.positions
+        shorts, borrows = not limits.long_only, limits.max_leverage > 1
+        if asked == "long_only" and (shorts or borrows):
+            raise ArgumentError(
+                f"positions is 'long_only': constraints.long_only is {limits.long_only} and "
+                f"constraints.max_leverage {limits.max_leverage:g}; leave these at True and 1, or "
+                "choose positions 'long_short' or 'levered'"
+            )
+        if asked == "levered" and (shorts or not borrows):
+            raise ArgumentError(
+                f"positions is 'levered': constraints.long_only is {limits.long_only} and "
+                f"constraints.max_leverage {limits.max_leverage:g}; give a max_leverage above 1 "
+                "without short positions, or choose positions 'long_short'"
+            )
+        if self.policy == "dirichlet" and (shorts or borrows or asked == "long_short"):
+            raise ArgumentError(
+                "policy 'dirichlet' draws long-only weights without leverage; choose policy "
+                "'per_asset' for short positions or leverage"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -336,6 +355,9 @@ class TrainConfig(MarketConfig):
             self,
             market=str(path.resolve()) if path.exists() else self.market,
             data=self.data.resolved(),
+            constraints=dataclasses.replace(self.constraints, long_only=False)
+            if self.positions == "long_short"
+            else self.constraints,
             costs=dataclasses.replace(
                 self.costs, cash_rate_annual=absolute(self.costs.cash_rate_annual)
             ),

@@ -16,7 +16,7 @@ from portfolio_env.live.risk import Limited, limited
 from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits, past_returns
 from portfolio_env.simulation.dynamics import VALUE
 from portfolio_env.simulation.simulator import Simulator
-from portfolio_env.simulation.targets import checked_actions, softmax_numerators
+from portfolio_env.simulation.targets import checked_actions, may_borrow, scored_weights
 
 if TYPE_CHECKING:
     from portfolio_env.evaluation.backtest import Policy
@@ -137,9 +137,13 @@ class RiskManaged:
         fixed = ~self.simulator.tradable[lane]
         held = self.simulator.weights[lane]
         if self.answers == "logits":
-            answer = softmax_numerators(answer, self.simulator.logits_scale)
+            bounds = self.simulator.bounds
+            answer = scored_weights(answer[None], self.simulator.logits_scale, bounds)[0]
             answer[1:][fixed] = 0.0
-            answer *= (1.0 - held[1:][fixed].sum()) / answer.sum()
+            if may_borrow(bounds[0]):
+                answer[0] = 1.0 - answer[1:].sum() - held[1:][fixed].sum()
+            else:
+                answer *= (1.0 - held[1:][fixed].sum()) / answer.sum()
         returns = self._returns(lane) if self.limits.measures_returns else None
         rest = {"fixed": fixed, "labels": self.labels, "stopped": stopped}
         return limited(answer, held, self.limits, returns, **rest)

@@ -46,8 +46,10 @@ class Simulator:
         market: The market.
         num_lanes: Number B of independent accounts.
         window: Bars an observation shows (>= 1); the first decision needs that much history.
-        action: ``"logits"``: scores in [-1, 1], softmax inside; ``"weights"``: target weights,
-            clipped to ``PortfolioConstraints.box``, then projected onto the constraints.
+        action: ``"logits"``: scores in [-1, 1], whose weights are a softmax, with short positions
+            and leverage as far as the constraints allow (see ``targets.score_weights``);
+            ``"weights"``: target weights, clipped to ``PortfolioConstraints.box``, then projected
+            onto the constraints.
         reward: Name, ``"module:Name"``, ``{"name": ..., **parameters}`` or callable, see
             ``rewards``.
         costs: TransactionCosts or a mapping of its fields, or a ``CostModel`` of your own,
@@ -129,11 +131,6 @@ class Simulator:
         projected = action == "weights" or not self.bounds["trivial"][0]
         self.groups = self.constraints.groups(labels) if projected else None
         self.box = self.constraints.box(self.n_assets)
-        if action == "logits" and self.levered:
-            raise ArgumentError(
-                "action='logits' reaches long-only, unlevered portfolios alone; use "
-                "action='weights' with long_only=False or max_leverage above 1."
-            )
         self.logits_scale = float(logits_scale)
         self.rules = self._rules(execution, adjustment)
         panel, next_open = self.market.panel, execution == "next_open"

@@ -54,7 +54,7 @@ def clipped_weights(weights: NDArray[np.floating[Any]], box: tuple[Any, Any]) ->
 
 
 def softmax_numerators(scores: NDArray[np.floating[Any]], scale: float) -> Float:
-    """Return ``exp(scale * clip(scores, -1, 1))`` in float64; ``target_lane`` divides by the sum.
+    """Return ``exp(scale * clip(scores, -1, 1))`` in float64, of which ``score_weights`` is made.
 
     What is not finite becomes NaN.
 
@@ -78,6 +78,75 @@ def _scale_clipped(scores: NDArray[np.floating[Any]], scale: float, out: Float) 
             clipped = -1.0
         # NaN stays NaN, and infinity becomes NaN, to be rejected
         out[i] = scale * clipped + (score - score)
+
+
+@inlined
+def score_weights(numerators: Float, bounds: Any, a: Float) -> None:
+    """Write the weights that scores stand for into ``a``, by what the constraints allow.
+
+    With ``u_i`` the numerator of asset i over that of cash:
+
+    - long-only: ``w_i = L u_i / (1 + sum u)``, a softmax times what may be invested, L = 1 and
+      what may be borrowed, ``1 - min(min_cash, 0)``;
+    - with short positions: ``w_i = L (u_i - 1 / u_i) / (1 + sum (u + 1 / u))``, L =
+      ``max_leverage``: a softmax over cash, every asset bought and every asset sold. What scores
+      above cash is bought, what scores below is sold, and what scores the same is not held.
+      ``sum |w|`` is below L.
+
+    Cash is the rest to 1. A common shift of all scores changes nothing.
+
+    Args:
+        numerators: (N + 1,) positive, see ``softmax_numerators``.
+        bounds: Record of ``constraints.BOUNDS``.
+        a: (N + 1,) receives the weights.
+    """
+    n, total = a.shape[0] - 1, 0.0
+    if bounds.long_only:
+        leverage = 1.0 - min(bounds.min_cash, 0.0)
+        for i in range(n + 1):
+            total += numerators[i]
+        share = 1.0 / total
+        a[0] = numerators[0] * share
+        if leverage > 1.0:
+            share *= leverage
+            a[0] = 1.0 - leverage * (1.0 - a[0])
+        for i in range(n):
+            a[i + 1] = numerators[i + 1] * share
+    else:
+        for i in range(n):
+            ratio = numerators[i + 1] / numerators[0]
+            total += ratio + 1.0 / ratio
+            a[i + 1] = ratio - 1.0 / ratio
+        share, rest = bounds.max_leverage / (1.0 + total), 1.0
+        for i in range(n):
+            a[i + 1] *= share
+            rest -= a[i + 1]
+        a[0] = rest
+
+
+def scored_weights(scores: NDArray[np.floating[Any]], scale: float, bounds: Any) -> Float:
+    """Return the weights (B, N + 1) that scores stand for in an environment of logits.
+
+    Args:
+        scores: (B, N + 1), cash first.
+        scale: ``logits_scale`` of the environment.
+        bounds: (1,) ``PortfolioConstraints.bounds`` for N assets.
+
+    >>> from portfolio_env.simulation.constraints import PortfolioConstraints
+    >>> shorts = PortfolioConstraints(long_only=False).bounds(2)
+    >>> scored_weights(np.array([[0.0, 0.2, -0.2]]), 5.0, shorts).round(3).tolist()
+    [[1.0, 0.328, -0.328]]
+    """
+    numerators = softmax_numerators(scores, scale)
+    out = np.empty_like(numerators)
+    _score_lanes(numerators, bounds, out)
+    return out
+
+
+@kernel
+def _score_lanes(numerators: Float, bounds: Any, out: Float) -> None:
+    for lane in range(out.shape[0]):
+        score_weights(numerators[lane], bounds[0], out[lane])
 
 
 @inlined
@@ -116,15 +185,11 @@ def target_lane(
     """
     untradable, fixed, kept, settled = flags[1], flags[2], flags[4], flags[5]
     n, band = fixed.shape[0], rules.no_trade_band
-    share = 1.0
     if rules.softmax:
-        total = 0.0
+        score_weights(wanted, bounds, a)
+    else:
         for i in range(n + 1):
-            total += wanted[i]
-        share = 1.0 / total
-    a[0] = wanted[0] * share
-    for i in range(n):
-        a[i + 1] = wanted[i + 1] * share
+            a[i] = wanted[i]
     fixed[:] = False
     if groups is not None and not (bounds.trivial and rules.softmax):
         project_lane(a, fixed, bounds, settled, borrowed(groups))

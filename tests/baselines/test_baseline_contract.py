@@ -44,6 +44,7 @@ OPTIONS = {
             "tcn_gnn_lstm_portfolio": {"width": 8, "layers": 1, "lstm_hidden": 8},
         }.items()
     },
+    "deep_momentum": {"months": (0.5, 1), "sequence": 5, "hidden": 4, "epochs": 2},
     "cross_sectional_momentum": {"months": 2, "skip": 0.5},
     "low_volatility": {"months": 2},
     "time_series_momentum": {"months": (1, 2), "skip": 0.5, "lookback": 40},

@@ -82,7 +82,7 @@ class Step:
         self.groups = random_groups(np.random.default_rng(seed + 1), n)
         self.bounds["trivial"] &= not self.groups.sums.size
         self.rules = rules = np.zeros(1, dynamics.RULES)
-        softmax = limits.long_only and limits.max_leverage <= 1 and rng.random() < 0.5
+        softmax = rng.random() < 0.5
         rules["softmax"], rules["next_open"] = softmax, rng.random() < 0.5
         rules["adjustment"] = rng.choice([1.0, rng.uniform(0.05, 1)])
         rules["no_trade_band"] = limits.no_trade_band

@@ -321,7 +321,6 @@ def test_rendering():
         ({"costs": {"fee": 1}}, "no field 'fee'"),
         ({"costs": 0.001}, "must be a TransactionCosts"),
         ({"constraints": {"max_weight": 0.1, "max_cash": 0.2}}, "cannot reach 1"),
-        ({"constraints": {"long_only": False}}, "action='weights'"),
         ({"execution": "open"}, "execution"),
         ({"start": 3}, "move start or shorten window"),
         ({"start": 299}, "leave no step"),

@@ -8,6 +8,7 @@ import portfolio_env as pe
 from agents.training.config import TrainConfig
 from baselines import make_baseline, strategies
 from baselines.ensemble import Ensemble
+from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.runner import BacktestRuns
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
@@ -92,7 +93,7 @@ def test_hrp_stands_in_where_no_agent_can_be_mixed(monkeypatch, names, options):
 
 
 def test_networks_are_trained_by_the_rules_of_the_fold(monkeypatch):
-    from baselines.deep import DeepPortfolio
+    from baselines.networks.deep import DeepPortfolio
 
     monkeypatch.setattr(DeepPortfolio, "_fit", lambda self, bars: None)
     costs, limits = pe.TransactionCosts(commission_bps=33), pe.PortfolioConstraints(max_weight=0.4)
@@ -102,3 +103,16 @@ def test_networks_are_trained_by_the_rules_of_the_fold(monkeypatch):
     assert model.environment["costs"]["commission_bps"] == 33
     assert model.environment["execution"] == "next_open"
     assert model.environment["initial_value"] == 500.0
+
+
+def test_a_volatility_target_around_the_agents_of_a_run():
+    text = "volatility_target(members=['agents'], target=0.1, lookback=30)"
+    limits = pe.PortfolioConstraints(max_leverage=1.5)
+    fold = fold_of(["ppo"], adjustment=0.5, constraints=limits)
+    model = strategies.baseline(text, fold, "test")
+    assert (list(model.members), model.paces) == (["ppo"], {"ppo": 0.5})
+    assert (model.target, model.constraints) == (0.1, limits)
+    held = backtest(model, pe.PortfolioEnv(**fold.baseline_options("test"))).held
+    assert held[:, 1:].sum(axis=1).min() > 0 and held[:, 1:].sum(axis=1).max() <= 1.5 + 1e-9
+    with pytest.raises(ArgumentError, match="members is empty"):
+        strategies.baseline(text, fold_of(), "test")

@@ -75,8 +75,6 @@ def random_options(rng: np.random.Generator, market: Market) -> dict[str, Any]:
             options["universe"] = int(rng.integers(2, listed + 1))
     for _ in range(100):
         limits = random_constraints(rng, options.get("universe", n))
-        if options["action"] == "logits":
-            limits |= {"long_only": True, "max_leverage": min(limits.get("max_leverage", 1.0), 1.0)}
         try:
             PortfolioConstraints(**limits).bounds(options.get("universe", n))
         except ArgumentError:

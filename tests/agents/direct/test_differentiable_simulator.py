@@ -11,7 +11,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from agents.direct import differentiable_rebalancing
-from agents.direct.differentiable_projection import ConstrainedPortfolioLayer
+from agents.direct.differentiable_projection import (
+    ConstrainedPortfolioLayer,
+    bounds_of,
+    score_weights,
+)
 from agents.direct.differentiable_rebalancing import (
     Costs,
     remainder_factor,
@@ -70,7 +74,8 @@ def follow(
             target = th.tensor(action)
         else:
             action = rng.uniform(-1.5, 1.5, (env.num_envs, simulator.n_assets + 1))
-            target = th.softmax(simulator.logits_scale * th.tensor(action).clamp(-1, 1), 1)
+            bounds = bounds_of(simulator.constraints, simulator.n_assets)
+            target = score_weights(th.tensor(action).clamp(-1, 1), simulator.logits_scale, bounds)
         chosen = None if simulator.episodes.universe is None else assets
         step = twin.step(weights, target, t, chosen, value)
         weights, value = step.weights, step.value
@@ -119,6 +124,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
     },
     "shorts and debt": {
         "constraints": {"long_only": False, "max_weight": 0.8, "max_leverage": 1.4},
+        "costs": COSTS | CARRY,
+    },
+    "shorts and debt, logits": {
+        "constraints": {"long_only": False, "max_weight": 0.8, "max_leverage": 1.4},
+        "action": "logits",
+        "adjustment": 0.5,
+        "costs": COSTS | CARRY,
+    },
+    "debt, logits": {
+        "constraints": {"max_leverage": 1.7},
+        "action": "logits",
         "costs": COSTS | CARRY,
     },
     "top k": {"constraints": {"top_k": 2, "max_turnover": 0.5}},

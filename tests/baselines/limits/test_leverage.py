@@ -171,6 +171,7 @@ def test_long_only_false_is_honoured_or_refused_by_name():
     assert able == {
         "constant_rebalanced",
         "cross_sectional_momentum",
+        "deep_momentum",
         "mean_variance",
         "min_variance",
         "momentum",

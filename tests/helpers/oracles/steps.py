@@ -11,7 +11,7 @@ from helpers.oracles.targets import (
     Rounding,
     clipped_to_box,
     kept_as_observed,
-    softmax,
+    scored,
     target,
     violation,
 )
@@ -87,7 +87,9 @@ def step(
     account = opened(setting, state, marks)
     weights_asked = setting.logits_scale is None
     wanted = (
-        clipped_to_box(action, limits) if weights_asked else softmax(action, setting.logits_scale)
+        clipped_to_box(action, limits)
+        if weights_asked
+        else scored(action, setting.logits_scale, limits)
     )
     kept = kept_as_observed(wanted, state.weights) if weights_asked else [False] * n
     if setting.next_open:

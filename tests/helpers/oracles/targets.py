@@ -65,9 +65,19 @@ def in_float32(number: float) -> float:
     return float(np.float32(number))
 
 
-def softmax(scores: list[float], scale: float) -> list[float]:
-    powers = [math.exp(scale * min(max(x, -1.0), 1.0)) for x in scores]
-    return [p / math.fsum(powers) for p in powers]
+def scored(scores: list[float], scale: float, limits: Limits) -> list[float]:
+    """The weights of scores: shares of slots for cash, for buying and for selling each asset."""
+    logits = [scale * min(max(x, -1.0), 1.0) for x in scores]
+    above = [x - logits[0] for x in logits[1:]]
+    sides = (1,) if limits.long_only else (1, -1)
+    slots = {(i, side): math.exp(side * x) for i, x in enumerate(above) for side in sides}
+    total = 1 + math.fsum(slots.values())
+    times = 1 - min(limits.cash_low, 0.0) if limits.long_only else limits.leverage
+    risky = [
+        times * math.fsum(side * slots[i, side] for side in sides) / total
+        for i in range(len(above))
+    ]
+    return [1 - math.fsum(risky), *risky]
 
 
 def project(w: list[float], frozen: list[bool], limits: Limits) -> list[float]:

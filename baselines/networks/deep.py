@@ -15,7 +15,7 @@ from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.simulation.constraints import PortfolioConstraints
-from portfolio_env.simulation.targets import softmax_numerators
+from portfolio_env.simulation.targets import may_borrow, scored_weights
 
 if TYPE_CHECKING:
     from agents.direct.agent import DirectAgent
@@ -34,7 +34,8 @@ class DeepPortfolio(PortfolioModel):
     """Network that returns weights, trained by gradient ascent on net growth.
 
     An encoder of ``agents.networks`` reads a window of the market's features, a scorer shared over
-    assets gives each a score, and a softmax over the scores and a free one for cash the weights. It
+    assets gives each a score, and the scores with a free one for cash become weights as in an
+    environment of logits (``simulation.targets.score_weights``), short ones where allowed. It
     is trained through the differentiable accounting of ``direct.differentiable_simulator``, costs
     and constraints included, on the first part of the fitting period, and validated on the rest of
     it: the weights of best net growth there are kept. It does not see what is held, so a target
@@ -65,7 +66,6 @@ class DeepPortfolio(PortfolioModel):
     """
 
     reads_features = True
-    shorts = leverage = False
     source = (
         'Zhang, Zohren & Roberts (2020), "Deep Learning for Portfolio Optimization", J. Financial '
         "Data Science 2"
@@ -130,8 +130,12 @@ class DeepPortfolio(PortfolioModel):
                 "weights": weights,
             }
         )
-        weights += softmax_numerators(actions, self._agent.config["logits_scale"])
+        bounds = self.constraints.bounds(self.market.n_assets, self._labels)
+        weights = scored_weights(actions[None], self._agent.config["logits_scale"], bounds)[0]
         weights[1:][~past.tradable[-1]] = 0.0
+        if may_borrow(bounds[0]):
+            weights[0] = 1 - weights[1:].sum()
+            return weights
         return weights / weights.sum()
 
     def _constrained(self, target: Weights, untradable: NDArray[np.bool_]) -> Weights:

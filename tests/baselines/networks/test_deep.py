@@ -6,7 +6,7 @@ import torch as th
 
 import portfolio_env as pe
 from baselines import make_baseline
-from baselines.deep import DeepPortfolio
+from baselines.networks.deep import DeepPortfolio
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
