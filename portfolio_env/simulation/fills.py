@@ -1,4 +1,4 @@
-"""Fills: how much of each order is executed at its bar, as seeded options of the economics."""
+"""Fills: the part of each order that is executed at its bar; seeded options of the economics."""
 
 from __future__ import annotations
 
