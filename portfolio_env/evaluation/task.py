@@ -28,7 +28,7 @@ Range: TypeAlias = tuple[int, int]
 
 TRADING = ("costs", "execution", "initial_value")
 """Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
-RULES = (*TRADING, "fills", "constraints")
+RULES = ("constraints", *TRADING, "fills")
 """Keywords of ``PortfolioEnv`` that are the same for all strategies."""
 
 GATED = "_gated"  # suffix of the name of an agent with the validation gate

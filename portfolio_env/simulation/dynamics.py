@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.compiled import borrowed, inlined, kernel, record
 from portfolio_env.simulation.projection import Groups, violation_lane
-from portfolio_env.simulation.rebalancing import money_lost, remainder_factor, trade_lane
+from portfolio_env.simulation.rebalancing import fill_lane, money_lost, remainder_factor, trade_lane
 from portfolio_env.simulation.targets import mark_kept, target_lane
 
 __all__ = [
@@ -104,7 +104,7 @@ class Lanes(NamedTuple):
     ledger: Float  # (len(LEDGER), B)
     turnovers: Float  # (B, P) ring of the last turnovers, P = 0 without a period limit
     ended: Bool  # (2, B) terminated, truncated
-    scratch: Float  # (6, N + 1) work space of one lane
+    scratch: Float  # (5, N + 1) work space of one lane
     flags: Bool  # (6, N) delisted, untradable (false again after each lane), fixed, none, kept,
     # work space
     fills: Float  # (2, B, N) largest shares of the next orders that are filled, and what of the
@@ -133,7 +133,7 @@ def new_lanes(
         ledger=np.zeros((len(LEDGER), b)),
         turnovers=np.zeros((b, turnover_period)),
         ended=np.zeros((2, b), np.bool_),
-        scratch=np.zeros((6, n + 1)),
+        scratch=np.zeros((5, n + 1)),
         flags=np.zeros((6, n), np.bool_),
         fills=np.array([[[1.0]], [[0.0]]]).repeat(b, 1).repeat(0 if complete else n, 2),
         keys=np.zeros(b, np.uint64),
@@ -397,19 +397,15 @@ def _rebalance(
         limit = min(limit, rules.max_period_turnover - _used_turnover(lanes.turnovers[b], row))
     costs = (buy, sell, impact, rules.fixed_fee / wealth)
     limits = (max(limit, 0.0), bounds.min_cash)
-    share = most = rest = lanes.scratch[5, :0]
+    mu, turnover, way = trade_lane(d, a, fixed, free, costs, limits, held)
     if lanes.fills.shape[2] > 0:
-        share, most, rest = lanes.fills[0, b], lanes.scratch[5, 1:], lanes.fills[1, b]
+        share, most, rest = lanes.fills[0, b], lanes.scratch[0, 1:], lanes.fills[1, b]
         for i in range(columns.shape[0]):
             limited = market.capacity.shape[0] > 0
             most[i] = market.capacity[row, columns[i]] / wealth if limited else np.inf
-        rest[:] = 0.0
-    mu, turnover, way = trade_lane(d, a, fixed, free, costs, limits, (share, most, rest), held)
-    if lanes.fills.shape[2] > 0:
-        unfilled = 0.0
-        for i in range(rest.shape[0]):
-            unfilled += abs(rest[i])
-        lanes.ledger[UNFILLED, b] = unfilled
+        fills, whole = (share, most, rest), (mu, turnover, way)
+        mu, turnover, way = fill_lane(d, a, fixed, costs, limits[1], fills, whole, held)
+        lanes.ledger[UNFILLED, b] = np.abs(rest).sum()
     lost = money_lost(d, held, lanes.flags[1], costs, mu, turnover)
     return mu, turnover, rules.adjustment * way, lost
 

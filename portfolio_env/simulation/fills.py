@@ -1,4 +1,4 @@
-"""Fills: how much of each order is executed at its bar, as seeded options of the economics."""
+"""Fills: the part of each order that is executed at its bar; seeded options of the economics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Fills:
 
     with a random share ``u``, the participation ``phi``, and the volume ``v`` and the price ``p``
     of the bar at which the order is executed. The rest of the order lapses: it is not worked on at
-    later bars, where the policy decides anew. Prices and rates of what is executed are those of
+    later bars, where the policy decides again. Prices and rates of what is executed are those of
     ``TransactionCosts``, half-spread and market impact included.
 
     A draw depends on the key that an episode draws from its environment's generator, on the bar and

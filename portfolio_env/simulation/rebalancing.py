@@ -169,13 +169,11 @@ def trade_lane(
     free: float,
     costs: tuple[Float, Float, Float, float],
     limits: tuple[float, float],
-    fills: tuple[Float, Float, Float],
     held: Float,
 ) -> tuple[float, float, float]:
     """Trade from ``d`` towards ``a``; return (mu, turnover, way) and write the weights after it.
 
-    The way is the share of the trade that was made: below 1 where a turnover limit cut it, or
-    where what was filled of the sales did not pay for the purchases.
+    The way is the share of the trade that was made: below 1 where a turnover limit cut it.
 
     A target that is met already but for rounding is no trade, and charged no fee. A trade that
     costs all the wealth there is, frozen shorts counted, ruins the account: mu is 0
@@ -191,9 +189,6 @@ def trade_lane(
         costs: (buy, sell, impact coefficients in wealth units, fee).
         limits: Largest turnover, which rounding alone may exceed, and the lower bound of cash where
             trades are cut to it.
-        fills: (N,) largest shares of the orders that are filled, the largest fills in wealth units,
-            and what receives the rest of the orders, purchases positive; or (0,) each where all
-            orders are filled.
         held: (N + 1,) receives the weights after trading.
     """
     buy, sell, impact, fee = costs
@@ -220,9 +215,8 @@ def trade_lane(
     if not paid and turnover <= NO_TRADE:  # rounding ruins nobody, however levered
         copy_weights(d, held)
         return 1.0, 0.0, 1.0
-    limited = fills[0].shape[0] > 0 and falls_short(d, a, fixed, way, fills)
-    if limited or turnover > limits[0] + NO_TRADE:
-        return trade_part(d, a, fixed, costs, (way, turnover, *limits), fills, held)
+    if turnover > limits[0] + NO_TRADE:
+        return trade_part(d, a, fixed, costs, (way, turnover, *limits), held)
     if paid:
         scale = x / mu  # exactly 1 where nothing is fixed: held weights are the target, bit for bit
         tied = 0.0
@@ -241,27 +235,6 @@ def trade_lane(
     return 0.0, 0.0, 1.0
 
 
-@inlined
-def filled(q: float, i: int, fills: tuple[Float, Float, Float]) -> float:
-    """Return what is filled of an order of ``q`` in asset ``i``, see ``trade_lane``."""
-    share, most, _ = fills
-    if share.shape[0] == 0:
-        return q
-    return math.copysign(min(share[i] * abs(q), most[i]), q)
-
-
-@inner
-def falls_short(
-    d: Float, a: Float, fixed: Bool, way: float, fills: tuple[Float, Float, Float]
-) -> bool:
-    """Return whether an order of the trade from ``d`` to ``way a`` is not filled as a whole."""
-    short = False
-    for i in range(fixed.shape[0]):
-        q = 0.0 if fixed[i] else way * a[i + 1] - d[i + 1]
-        short |= abs(filled(q, i, fills) - q) > NO_TRADE
-    return short
-
-
 @inner
 def trade_part(
     d: Float,
@@ -269,15 +242,13 @@ def trade_part(
     fixed: Bool,
     costs: tuple[Float, Float, Float, float],
     part: tuple[float, float, float, float],
-    fills: tuple[Float, Float, Float],
     held: Float,
 ) -> tuple[float, float, float]:
     """Trade a part of the way from ``d`` to ``way a``; arguments and results of ``trade_lane``.
 
-    The orders are the whole trade, or the same part of each that a turnover limit leaves; what is
-    filled of them is traded. A fee is charged whole for a part of a trade. Where cash would fall
-    below its lower bound, or below where it was or was to go if that is less, all purchases are cut
-    by one more factor; where even sales alone do not pay for themselves, nothing is traded.
+    A fee is charged whole for a part of a trade. Where cash would fall below its lower bound, or
+    below where it was or was to go if that is less, all purchases are cut by one more factor;
+    where even sales alone do not pay for themselves, nothing is traded.
 
     Args:
         d: See ``trade_lane``.
@@ -285,15 +256,39 @@ def trade_part(
         fixed: See ``trade_lane``.
         costs: See ``trade_lane``.
         part: ``way``, turnover of the whole trade, its limit, the lower bound of cash.
-        fills: See ``trade_lane``.
         held: See ``trade_lane``.
     """
-    buy, sell, impact, fee = costs
-    way, least, rest = part[0], min(part[3], d[0], a[0]), fills[2]
-    cut = part[2] / part[1] if part[1] > part[2] else 1.0
-    room, needed = d[0] - fee - least * (1.0 - fee), 0.0
+    way, cut, least = part[0], part[2] / part[1], min(part[3], d[0], a[0])
     for i in range(fixed.shape[0]):
-        q = 0.0 if fixed[i] else filled(cut * (way * a[i + 1] - d[i + 1]), i, fills)
+        held[i + 1] = 0.0 if fixed[i] else cut * (way * a[i + 1] - d[i + 1])
+    if part[2] <= NO_TRADE:
+        copy_weights(d, held)
+        return 1.0, 0.0, 0.0
+    mu, turnover, fits = trade_orders(d, costs, least, held)
+    return mu, cut * part[1] if fits == 1.0 else turnover, cut * fits
+
+
+@kernel
+def trade_orders(
+    d: Float, costs: tuple[Float, Float, Float, float], least: float, held: Float
+) -> tuple[float, float, float]:
+    """Trade given orders; return (mu, turnover, fits) and write the weights after it.
+
+    All purchases are made at the share ``fits`` of them that leaves cash at its lower bound; 0
+    where even sales alone do not pay for themselves, and nothing is traded.
+
+    Args:
+        d: (N + 1,) weights before trading.
+        costs: See ``trade_lane``.
+        least: Lower bound of cash, at most where it is.
+        held: (N + 1,) has orders in wealth units in the place of assets, purchases positive;
+            receives the weights after trading.
+    """
+    buy, sell, impact, fee = costs
+    n = buy.shape[0]
+    room, needed = d[0] - fee - least * (1.0 - fee), 0.0
+    for i in range(n):
+        q = held[i + 1]
         rate = buy[i] if q > 0 else sell[i]
         if impact.shape[0] > 0:
             rate += impact[i] * math.sqrt(abs(q))
@@ -304,13 +299,10 @@ def trade_part(
             room -= taken
     fits = max(room, 0.0) / needed if needed > max(room + CASH_ROUNDING, 0.0) else 1.0
     spent, net, turnover = fee, 0.0, 0.0
-    for i in range(fixed.shape[0]):
-        order = 0.0 if fixed[i] else cut * (way * a[i + 1] - d[i + 1])
-        q = filled(order, i, fills)
+    for i in range(n):
+        q = held[i + 1]
         if q > 0:
             q *= fits
-        if rest.shape[0] > 0:
-            rest[i] = order - q
         rate = buy[i] if q > 0 else sell[i]
         if impact.shape[0] > 0:
             rate += impact[i] * math.sqrt(abs(q))
@@ -319,18 +311,67 @@ def trade_part(
         turnover += abs(q)
         held[i + 1] = d[i + 1] + q
     mu = 1.0 - spent
-    nothing = rest.shape[0] > 0 and turnover <= NO_TRADE
-    if nothing or part[2] <= NO_TRADE or room < -CASH_ROUNDING or mu <= 0.0:
+    if room < -CASH_ROUNDING or mu <= 0.0:
         copy_weights(d, held)
-        for i in range(rest.shape[0]):
-            rest[i] = 0.0 if fixed[i] else cut * (way * a[i + 1] - d[i + 1])
         return 1.0, 0.0, 0.0
     held[0] = d[0] - net - spent
-    for i in range(held.shape[0]):
+    for i in range(n + 1):
         held[i] /= mu
     held[0] = max(held[0], least)  # only rounding differs between them
-    whole = fits == 1.0 and rest.shape[0] == 0
-    return mu, cut * part[1] if whole else turnover, cut * fits
+    return mu, turnover, fits
+
+
+@kernel
+def fill_lane(
+    d: Float,
+    a: Float,
+    fixed: Bool,
+    costs: tuple[Float, Float, Float, float],
+    least: float,
+    fills: tuple[Float, Float, Float],
+    whole: tuple[float, float, float],
+    held: Float,
+) -> tuple[float, float, float]:
+    """Trade what is filled of the orders of a trade; arguments and results of ``trade_lane``.
+
+    Where all orders are filled the trade stays as it is, to the bit. Else purchases are cut to what
+    the filled sales pay for, see ``trade_orders``; the way is less by the same factor. Where all of
+    the wealth would be lost to costs, the orders are those that lead to ``a``.
+
+    Args:
+        d: See ``trade_lane``.
+        a: See ``trade_lane``.
+        fixed: See ``trade_lane``.
+        costs: See ``trade_lane``.
+        least: Lower bound of cash, unless it is lower or was to be.
+        fills: (N,) largest shares of the orders that are filled, the largest fills in wealth units,
+            and what receives the rest of the orders, purchases positive.
+        whole: Results of ``trade_lane``.
+        held: (N + 1,) weights after the whole trade; receives those after what is filled of it.
+    """
+    share, most, rest = fills
+    mu, _, way = whole
+    planned, traded, short = held[0] if mu > 0.0 else a[0], 0.0, False
+    for i in range(fixed.shape[0]):
+        order = (mu * held[i + 1] if mu > 0.0 else a[i + 1]) - d[i + 1]
+        rest[i] = 0.0 if fixed[i] or abs(order) <= NO_TRADE else order
+        size = abs(rest[i])
+        done = min(share[i] * size, most[i])
+        short |= size - done > NO_TRADE
+        traded += done
+    if not short:
+        rest[:] = 0.0
+        return whole
+    if traded <= NO_TRADE:
+        copy_weights(d, held)
+        return 1.0, 0.0, way
+    for i in range(fixed.shape[0]):
+        held[i + 1] = math.copysign(min(share[i] * abs(rest[i]), most[i]), rest[i])
+    mu, turnover, fits = trade_orders(d, costs, min(least, d[0], planned), held)
+    for i in range(fixed.shape[0]):
+        left = rest[i] - (mu * held[i + 1] - d[i + 1])
+        rest[i] = 0.0 if abs(left) <= NO_TRADE else left
+    return mu, turnover, way * fits
 
 
 @inlined

@@ -57,8 +57,8 @@ class Simulator:
         constraints: PortfolioConstraints or a mapping of its fields.
         execution: ``"close"``: trade at the close that was just observed; ``"next_open"``: at the
             open of the next bar, on what the weights have drifted to by then.
-        fills: How much of each order is executed: ``Fills`` or a mapping of their fields; all of it
-            by default.
+        fills: Limits and failures of the execution of orders: ``Fills`` or a mapping of their
+            fields; all of every order is executed by default.
         start: First bar of the range: row, date, or None for the first with enough history.
         end: Bar after the last one of the range: row, date, or None for the end of the market.
         episode_length: Steps after which an episode is truncated; None runs to the end of the

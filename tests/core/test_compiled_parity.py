@@ -136,7 +136,7 @@ class Step:
             ledger=ledger,
             turnovers=rng.uniform(0, 0.4, (LANES, period)),
             ended=np.zeros((2, LANES), np.bool_),
-            scratch=np.zeros((6, n + 1)),
+            scratch=np.zeros((5, n + 1)),
             flags=np.zeros((6, n), np.bool_),
             fills=self._fills(n),
             keys=np.zeros(LANES, np.uint64),

@@ -8,9 +8,7 @@ from helpers.oracles.account import Account
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from portfolio_env.simulation.rebalancing import money_lost, solve_trade, trade_lane
-
-WHOLE = (np.zeros(0),) * 3  # of fills
+from portfolio_env.simulation.rebalancing import fill_lane, money_lost, solve_trade, trade_lane
 
 
 class Trade(NamedTuple):
@@ -23,7 +21,6 @@ class Trade(NamedTuple):
     costs: tuple
     limits: tuple
     may_borrow: bool
-    fills: tuple = WHOLE
 
 
 def random_trade(seed: int) -> Trade:
@@ -62,7 +59,7 @@ def random_trade(seed: int) -> Trade:
 def made(trade: Trade) -> tuple[float, float, np.ndarray]:
     """Wealth left, turnover and held weights, by the package."""
     held = np.full(len(trade.d), np.nan)
-    mu, turnover, _ = trade_lane(*trade[:6], trade.fills, held)
+    mu, turnover, _ = trade_lane(*trade[:6], held)
     return mu, turnover, held
 
 
@@ -73,16 +70,11 @@ def expected(trade: Trade) -> tuple[float, float, np.ndarray]:
     ones = [1.0] * len(buy)
     account.rebalance(
         trade.a.tolist(), ones, (~trade.fixed).tolist(), impact.tolist(), *trade.limits,
-        trade.may_borrow, lambda i, q: filled(trade, i, q),
+        trade.may_borrow,
     )  # fmt: skip
     mu = account.value(ones)
     ruined = np.r_[1.0, np.zeros(len(buy))]
     return mu, account.traded, np.array(account.weights(ones)) if mu > 1e-13 else ruined
-
-
-def filled(trade: Trade, i: int, money: float) -> float:
-    share, most, _ = trade.fills
-    return np.sign(money) * min(share[i] * abs(money), most[i]) if len(share) else money
 
 
 def check(trade: Trade) -> None:
@@ -98,9 +90,9 @@ def check(trade: Trade) -> None:
 def check_way(trade: Trade) -> None:
     """The way is whole unless the turnover limit cuts the trade, and is its share then."""
     held, whole = np.full((2, len(trade.d)), np.nan)
-    _, turnover, way = trade_lane(*trade[:6], trade.fills, held)
+    _, turnover, way = trade_lane(*trade[:6], held)
     free = trade._replace(limits=(np.inf, trade.limits[1]))
-    _, asked, all_of_it = trade_lane(*free[:6], trade.fills, whole)
+    _, asked, all_of_it = trade_lane(*free[:6], whole)
     assert all_of_it == 1.0, trade
     if 0 < asked <= trade.limits[0]:
         assert way == 1.0 and (held == whole).all(), trade
@@ -121,21 +113,36 @@ def test_a_trade_equals_that_of_the_slow_account(seed):
 def test_what_is_filled_of_a_trade_equals_that_of_the_slow_account(seed):
     """No fill exceeds its bound, what is not filled is told, and cash keeps to its bound."""
     rng, trade = np.random.default_rng((seed, 1)), random_trade(seed)
-    n = len(trade.fixed)
+    d, a, fixed, _, costs, (_, least), _ = trade
+    n, rest, ones = len(fixed), np.zeros(len(fixed)), [1.0] * len(fixed)
     most = rng.choice([np.inf, 0.1, 1.0]) * rng.exponential(1.0, n)
-    rest = np.zeros(n)
-    trade = trade._replace(fills=(rng.uniform(-1, 2, n).clip(0, 1), most, rest))
-    mu, turnover, held = made(trade)
-    for own, other in zip((mu, turnover, held), expected(trade), strict=True):
-        assert own == pytest.approx(other, abs=1e-9, rel=1e-9), trade
-    traded = mu * held[1:] - trade.d[1:]
-    assert money_lost(trade.d, held, trade.fixed, trade.costs, mu, turnover) < 1e-12, trade
-    if mu > 0:
-        assert (abs(traded) <= most + 1e-12).all(), trade
-        assert (abs(traded) <= trade.fills[0] * abs(traded + rest) + 1e-11).all(), trade
-        assert (traded * rest >= -1e-12).all(), trade
-    if rest.any():
-        assert held[0] >= min(trade.limits[1], trade.d[0], trade.a[0]) - 1e-12, trade
+    share = rng.uniform(-1, 2, n).clip(0, 1)
+    held = np.full(n + 1, np.nan)
+    whole = trade_lane(*trade[:6], held)
+    planned = held.copy()
+    orders = np.where(fixed, 0.0, (whole[0] * held if whole[0] > 0 else a)[1:] - d[1:])
+    done = fill_lane(d, a, fixed, costs, least, (share, most, rest), whole, held)
+    mu, turnover, way = done
+    buy, sell, impact, fee = costs
+    account = Account(float(d[0]), d[1:].tolist(), buy.tolist(), sell.tolist(), fee)
+    account.rebalance_as_filled(
+        lambda i, q: np.sign(q) * min(share[i] * abs(q), most[i]),
+        a.tolist(), ones, (~fixed).tolist(), impact.tolist(), *trade.limits, trade.may_borrow,
+    )  # fmt: skip
+    assert mu == pytest.approx(account.value(ones), abs=1e-9, rel=1e-9), trade
+    assert turnover == pytest.approx(account.traded, abs=1e-9, rel=1e-9), trade
+    assert abs(rest).sum() == pytest.approx(account.unfilled, abs=1e-9, rel=1e-9), trade
+    assert money_lost(d, held, fixed, costs, mu, turnover) < 1e-12, trade
+    if not rest.any():
+        assert done == whole and (held == planned).all(), trade
+        return
+    assert held == pytest.approx(account.weights(ones), abs=1e-9), trade
+    traded = mu * held[1:] - d[1:]
+    scale = max(1.0, abs(orders).max())
+    assert traded + rest == pytest.approx(orders, abs=1e-11 * scale), trade
+    assert (abs(traded) <= np.minimum(share * abs(orders), most) + 1e-11 * scale).all(), trade
+    assert (traded * orders >= -1e-11 * scale).all() and 0 <= way <= whole[2], trade
+    assert held[0] >= min(least, d[0], planned[0] if whole[0] > 0 else a[0]) - 1e-12, trade
 
 
 def test_nothing_is_left_to_trade_with_where_frozen_holdings_are_all_the_wealth():
@@ -153,7 +160,7 @@ def test_nothing_is_left_to_trade_with_where_frozen_holdings_are_all_the_wealth(
 @settings(max_examples=200)
 def test_what_a_trade_leaves_solves_its_equation_or_is_nothing(seed):
     trade = random_trade(seed)
-    d, a, fixed, free, costs, *_ = trade
+    d, a, fixed, free, costs, _, _ = trade
     buy, sell, impact, fee = costs
     if free <= 0:
         return

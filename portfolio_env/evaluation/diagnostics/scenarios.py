@@ -283,7 +283,14 @@ class OpeningGaps(Scenario):
         if panel.open is None:
             raise ArgumentError("OpeningGaps needs opening prices, which this market lacks.")
         gaps = generator.normal(0.0, self.size, panel.close.shape)
-        return _in_order(_scaled(panel, {"open": np.where(self._where(panel), gaps, 0.0)}))
+        opens = panel.open * np.exp(np.where(self._where(panel), gaps, 0.0))
+        high, low = panel.high, panel.low
+        return replace(
+            panel,
+            open=opens,
+            high=None if high is None else np.maximum(high, opens),
+            low=None if low is None else np.minimum(low, opens),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

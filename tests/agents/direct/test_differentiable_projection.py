@@ -109,7 +109,7 @@ class Problem:
             limit = min(limit, limits.max_period_turnover - self.used)
         costs = (np.zeros(n), np.zeros(n), np.zeros(0), 0.0)
         limits = (max(limit, 0.0), float(self.bounds["min_cash"][0]))
-        trade_lane(drifted, target, flags[2], free, costs, limits, (np.zeros(0),) * 3, held)
+        trade_lane(drifted, target, flags[2], free, costs, limits, held)
         return target, held
 
     def tensors(self, dtype: th.dtype = th.float64) -> tuple[th.Tensor, ...]:

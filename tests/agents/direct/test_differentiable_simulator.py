@@ -335,6 +335,11 @@ def test_a_limit_on_several_steps_is_refused(ragged):
         DifferentiableSimulator.of(Simulator(ragged, window=1, constraints=constraints))
 
 
+def test_orders_that_may_fail_are_refused(ragged):
+    with pytest.raises(ArgumentError, match=r"Fills\(failure=0.1\) are not differentiable"):
+        DifferentiableSimulator.of(Simulator(ragged, window=1, fills={"failure": 0.1}))
+
+
 def test_bounds_of_groups_are_refused():
     limits = PortfolioConstraints(group_by="sector", group_bounds={"Tech": (0.0, 0.3)})
     with pytest.raises(ArgumentError, match="group_bounds are not differentiable"):

@@ -26,6 +26,7 @@ from agents.training.tasks import run_task
 from agents.training.train import resume, train
 from evaluate import EvaluateConfig, evaluate
 from portfolio_env import (
+    Fills,
     PortfolioConstraints,
     PortfolioEnv,
     TransactionCosts,
@@ -225,6 +226,7 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"algo": "direct", "reward": "log_return"}, "reward 'log_return' has no effect on direct"),
         ({"algo": "direct", "constraints": PERIOD}, "not differentiable"),
         ({"encoder": "mlp", "curriculum": "2,3", "constraints": PERIOD}, "not differentiable"),
+        ({"algo": "direct", "fills": Fills(failure=0.1)}, r"fills are Fills\(failure=0.1\)"),
         ({"freeze_encoder": 0.5}, "has none to train"),
         ({"window": 0}, "window=0 must be"),
         ({"window": 250, "encoder": "gat"}, "a window of 250 is"),

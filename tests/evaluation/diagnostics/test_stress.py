@@ -14,6 +14,8 @@ from portfolio_env.data.generators.synthetic import synthetic_panel
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.diagnostics.scenarios import (
     CorrelationShock,
+    IncompleteFills,
+    OpeningGaps,
     Outage,
     PriceGap,
     Scenario,
@@ -47,6 +49,7 @@ def known_equal(first, second):
         CorrelationShock(start=100, end=130),
         ThinLiquidity(factor=4, start=100),
         Outage(at=100, bars=10),
+        OpeningGaps(start=100),
     ],
     ids=lambda scenario: type(scenario).__name__,
 )
@@ -79,6 +82,7 @@ def test_any_scenario_gives_bars_that_can_be(factor, strength, size, seed):
         CorrelationShock(strength=strength, assets=["A00", "A02"]),
         PriceGap(size=size),
         Outage(bars=3, start=20),
+        OpeningGaps(size=factor),
     ):
         panel = scenario.prices(panel, generator)
     gone = np.isnan(panel.close) & ~np.isnan(MARKET.close)
@@ -179,8 +183,44 @@ def test_nothing_is_traded_in_an_outage():
     assert (results["none"].turnovers[40:50] > 0).all()
 
 
+def test_gaps_at_the_open_matter_to_what_is_traded_there_alone():
+    """Closes stay, so that what is held earns the same; a purchase is dearer by its gap."""
+    made = stressed(WHOLE, OpeningGaps(size=0.05, assets=["A01"])).panel
+    assert (made.close == WHOLE.close).all()
+    gaps = np.log(made.open / WHOLE.open)
+    assert 0.04 < gaps[:, 1].std() < 0.06 and not gaps[:, [0, 2, 3]].any()
+    results = stress_test(
+        lambda market: make_baseline("buy_and_hold", market),
+        WHOLE,
+        {"gaps": OpeningGaps(size=0.05, start=62)},
+        **options(execution="next_open"),
+    )
+    first, later = results["gaps"].values / results["none"].values, slice(2, None)
+    assert first[later] == pytest.approx(np.full(len(first) - 2, first[2]), rel=1e-12)
+
+
+def test_fills_are_stressed_with_the_same_draws_for_every_strategy():
+    def stress(name, **scenario):
+        return stress_test(
+            lambda market: make_baseline(name, market),
+            WHOLE,
+            {"poor": IncompleteFills(**scenario), "failed": IncompleteFills(failure=1, partial=0)},
+            **options(),
+        )
+
+    first, again = stress("equal_weight"), stress("equal_weight")
+    table = stress_table(first)
+    assert (first["poor"].values == again["poor"].values).all()
+    assert table.loc["none", "unfilled"] == 0 and 0.1 < table.loc["poor", "unfilled"] < 0.3
+    assert first["failed"].idle and table.loc["failed", "unfilled"] == 1
+    momentum = stress("momentum")
+    assert (momentum["poor"].unfilled > 0).any() and (momentum["poor"].values[-1] > 0)
+    tight = stress("equal_weight", participation=1e-9)["poor"]
+    assert tight.held[:, 0].min() > 0.9
+
+
 def test_seeds_decide_what_is_left_open():
-    for scenario in (PriceGap(), Outage(bars=4)):
+    for scenario in (PriceGap(), Outage(bars=4), OpeningGaps()):
         first, again, other = (stressed(WHOLE, scenario, seed=seed) for seed in (1, 1, 2))
         assert first.hash == again.hash != other.hash
     for seed in range(6):
@@ -203,6 +243,8 @@ def test_dates_and_assets_are_understood():
         (lambda: VolatilityShock(factor=0), "factor=0"),
         (lambda: CorrelationShock(strength=2), "strength=2"),
         (lambda: ThinLiquidity(factor=-1), "factor=-1"),
+        (lambda: OpeningGaps(size=0), "size=0"),
+        (lambda: IncompleteFills(failure=0.9, partial=0.9), "sum to more than 1"),
         (lambda: stressed(WHOLE, Outage(bars=0)), "bars=0"),
         (lambda: stressed(WHOLE, VolatilityShock(start=9, end=9)), "rows 9 and 9"),
         (lambda: stressed(WHOLE, PriceGap(assets=["B"], at=9)), "unknown asset"),

@@ -5,16 +5,12 @@ It shares no code with the package and serves as an independent check of its eco
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 NOTHING = 1e-12  # a trade of less than this share of the wealth is rounding
-Fill = Callable[[int, float], float]  # money that is filled of an order of so much in an asset
-
-
-def all_of_it(asset: int, money: float) -> float:
-    return money
 
 
 @dataclass
@@ -30,7 +26,7 @@ class Account:
     paid: float = field(default=0.0, init=False)
     traded: float = field(default=0.0, init=False)
     interest: float = field(default=0.0, init=False)
-    unfilled: list[float] = field(default_factory=list, init=False)  # money, purchases positive
+    unfilled: float = field(default=0.0, init=False)
 
     def value(self, prices: list[float]) -> float:
         return self.cash + math.fsum(u * p for u, p in zip(self.units, prices, strict=True))
@@ -58,7 +54,6 @@ class Account:
         limit: float = math.inf,
         least_cash: float = 0.0,
         may_borrow: bool = False,
-        fill: Fill = all_of_it,
     ) -> None:
         """Move to the asked proportions of what can be traded, paying the costs out of it.
 
@@ -67,15 +62,13 @@ class Account:
         ``impact`` is b * sigma / sqrt(money volume) per asset: the rate per sqrt of the money
         traded. Where the trades exceed ``limit`` times the wealth they are made in part, see
         ``rebalance_in_part``. What cannot be paid is not traded where frozen holdings are left,
-        else the account is ruined. Where an order is not filled as a whole, what is filled of all
-        orders is traded by ``rebalance_in_part`` too.
+        else the account is ruined.
         """
         n = len(prices)
         impact = impact or [0.0] * n
         before = self.value(prices)
         frozen = math.fsum(self.units[i] * prices[i] for i in range(n) if not tradable[i])
         self.paid = self.traded = 0.0
-        self.unfilled = [0.0] * n
         if limit <= NOTHING or (before - frozen <= 1e-13 * before and not may_borrow):
             return
         asked = target[0] + math.fsum(target[i + 1] for i in range(n) if tradable[i])
@@ -103,21 +96,56 @@ class Account:
         wealth = largest_root(left_over, max(frozen, 0.0), before)
         money = trades(before if math.isnan(wealth) else wealth)
         traded = math.fsum(abs(q) for q in money)
-        short = [abs(fill(i, q) - q) > NOTHING * before for i, q in enumerate(money)]
-        if traded > (limit + NOTHING) * before or any(short):
+        if traded > (limit + NOTHING) * before:
             least = min(least_cash, self.cash / before, target[0])
-            orders = [q * min(limit * before / traded, 1.0) for q in money]
-            held = [u * p for u, p in zip(self.units, prices, strict=True)]
-            self.rebalance_in_part(
-                [fill(i, q) for i, q in enumerate(orders)], prices, impact, least
-            )
-            bought = [u * p - old for u, p, old in zip(self.units, prices, held, strict=True)]
-            if fill is not all_of_it:
-                self.unfilled = [order - done for order, done in zip(orders, bought, strict=True)]
+            part = [q * limit * before / traded for q in money]
+            self.rebalance_in_part(part, prices, impact, least)
         elif not math.isnan(wealth):
             self.trade(money, prices, impact)
         elif frozen <= NOTHING * before:
             self.paid, self.cash, self.units = before, 0.0, [0.0] * n
+
+    def rebalance_as_filled(
+        self,
+        fill: Callable[[int, float], float],
+        target: list[float],
+        prices: list[float],
+        tradable: list[bool],
+        impact: list[float] | None = None,
+        limit: float = math.inf,
+        least_cash: float = 0.0,
+        may_borrow: bool = False,
+    ) -> None:
+        """Plan to rebalance, and make what is filled of the planned trades.
+
+        ``fill`` gives the money that is filled of an order of so much money in an asset. Where
+        nothing is missing the plan is carried out; else purchases are cut to what there is cash
+        for, see ``rebalance_in_part``. A plan that ruins orders the whole way to the target.
+        """
+        plan = copy.deepcopy(self)
+        plan.rebalance(target, prices, tradable, impact, limit, least_cash, may_borrow)
+        before, after = self.value(prices), plan.value(prices)
+        held = [u * p for u, p in zip(self.units, prices, strict=True)]
+        goal = [u * p for u, p in zip(plan.units, prices, strict=True)]
+        if after <= 0:
+            pairs = zip(target[1:], tradable, held, strict=True)
+            goal = [w * before if can else own for w, can, own in pairs]
+        orders = [new - own for new, own in zip(goal, held, strict=True)]
+        orders = [q if abs(q) > NOTHING * before else 0.0 for q in orders]
+        money = [fill(i, q) for i, q in enumerate(orders)]
+        missing = [abs(q - done) > NOTHING * before for q, done in zip(orders, money, strict=True)]
+        if not any(missing):
+            vars(self).update(vars(plan))
+            self.unfilled = 0.0
+            return
+        self.paid = self.traded = 0.0
+        if math.fsum(map(abs, money)) > NOTHING * before:
+            cash = plan.cash / after if after > 0 else target[0]
+            least = min(least_cash, self.cash / before, cash)
+            self.rebalance_in_part(money, prices, impact or [0.0] * len(prices), least)
+        now = [u * p for u, p in zip(self.units, prices, strict=True)]
+        left = [q - (new - own) for q, new, own in zip(orders, now, held, strict=True)]
+        self.unfilled = math.fsum(map(abs, left))
 
     def trade(self, money: list[float], prices: list[float], impact: list[float]) -> None:
         self.paid = self.cost(money, impact) + self.fixed_fee
@@ -147,7 +175,7 @@ class Account:
         fits = max(room, 0.0) / needed if too_much else 1.0
         money = [s + fits * p for s, p in zip(sales, purchases, strict=True)]
         is_paid = self.cost(money, impact) + self.fixed_fee < wealth
-        if math.fsum(map(abs, money)) > NOTHING * wealth and room >= -1e-15 * wealth and is_paid:
+        if any(money) and room >= -1e-15 * wealth and is_paid:
             self.trade(money, prices, impact)
 
     def carry(self, prices: list[float], years: float) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
-from helpers.oracles.account import Account, all_of_it
+from helpers.oracles.account import Account
 from helpers.oracles.targets import (
     Limits,
     Rounding,
@@ -109,10 +110,11 @@ def step(
         )
         impact = setting.impact[t] if setting.impact else None
         limit = turnover_limit(setting, state)
-        account.rebalance(
-            asked, marks, to_trade, impact, limit, limits.cash_low, limits.may_borrow,
-            all_of_it if shares is None else lambda i, q: filled(setting, t, marks, shares, i, q),
-        )  # fmt: skip
+        trade = asked, marks, to_trade, impact, limit, limits.cash_low, limits.may_borrow
+        if shares is None:
+            account.rebalance(*trade)
+        else:
+            account.rebalance_as_filled(partial(filled, setting, t, marks, shares), *trade)
         invested = account.value(marks)
         held = account.weights(marks) if invested > 0 else held
         account.carry(marks, (setting.seconds[t + 1] - setting.seconds[t]) / YEAR)
@@ -123,7 +125,7 @@ def step(
         "portfolio_value": value,
         "log_return": math.log(max(value, floor) / max(state.value, floor)),
         "turnover": account.traded / wealth if wealth > 0 else 0.0,
-        "unfilled": math.fsum(map(abs, account.unfilled)) / wealth if wealth > 0 else 0.0,
+        "unfilled": account.unfilled / wealth if wealth > 0 else 0.0,
         "cost": account.paid,
         "carry": account.interest,
         "drawdown": 1 - value / max(state.peak, value),
