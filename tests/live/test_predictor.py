@@ -119,8 +119,15 @@ def test_bars_that_do_not_continue_the_market_are_refused():
         with pytest.raises(DataError, match=message):
             predictor.advance(bars)
         assert predictor.market is known
-    with pytest.raises(ArgumentError, match="finite numbers"):
-        predictor.advance(now, [1.0, 0.0])
+    for arguments, message in (
+        ({"weights": [1.0, 0.0]}, "finite numbers"),
+        ({"value": 0.0}, "value=0.0 must be"),
+        ({"delisted": ["OTHER"]}, "OTHER"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            predictor.advance(now, **arguments)
+        assert predictor.market is known
+    assert predictor.advance(now).row == START + 3
     few = predictor_at().advance(several)  # which the market has in part are left out
     assert few.row == START + 4
 
