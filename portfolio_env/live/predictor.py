@@ -138,7 +138,23 @@ class Predictor:
         market = self.market
         earliest = market.warmup + self.simulator.window - 1
         row = check_integer("t", market.n_bars - 1 if t is None else t, earliest, market.n_bars - 1)
-        return self._decide(row, weights, value, carried=row == market.n_bars - 1)
+        own = self._checked(weights, value)
+        return self._decide(row, own, value, carried=row == market.n_bars - 1)
+
+    def _checked(self, weights: ArrayLike | None, value: float | None) -> Float | None:
+        """Return the weights of an account, after a check of them and of its value."""
+        if value is not None:
+            check_number("value", value, above=0)
+        if weights is None:
+            return None
+        own, slots = np.array(weights, np.float64), self.market.n_assets + 1
+        whole = own.shape == (slots,) and bool(np.isfinite(own).all())
+        if not whole or abs(own.sum() - 1) > _SUM:
+            raise ArgumentError(
+                f"weights of shape {own.shape} must be {slots} finite numbers, cash first, that "
+                "sum to 1."
+            )
+        return own
 
     def advance(
         self,
@@ -168,7 +184,7 @@ class Predictor:
                 are out of order, or none is new. The market is then as it was.
             ArgumentError: As of ``decide``, or if the pipeline of the market is not known.
         """
-        market, simulator = self.market, self.simulator
+        market, simulator, own = self.market, self.simulator, self._checked(weights, value)
         panel = bars.panel if isinstance(bars, Market) else bars
         panel = panel if isinstance(panel, PricePanel) else load_panel(panel)
         if self._pipeline is None:
@@ -181,30 +197,22 @@ class Predictor:
         simulator.extend(longer, delisted)
         for row in range(market.n_bars, longer.n_bars):
             simulator.carry_out(last.action[None])
-            given = (weights, value) if row == longer.n_bars - 1 else (None, None)
+            given = (own, value) if row == longer.n_bars - 1 else (None, None)
             last = self._decide(row, *given, carried=True)
         return last
 
     def _decide(
-        self, row: int, weights: ArrayLike | None, value: float | None, *, carried: bool
+        self, row: int, own: Float | None, value: float | None, *, carried: bool
     ) -> Decision:
         """Decide at a row; a target that was not reached is carried on where bars are in turn."""
         market, lanes = self.market, self.simulator.lanes
-        own = None if weights is None else np.array(weights, np.float64)
-        if own is not None:
-            whole = own.shape == (market.n_assets + 1,) and bool(np.isfinite(own).all())
-            if not whole or abs(own.sum() - 1) > _SUM:
-                raise ArgumentError(
-                    f"weights of shape {own.shape} must be {market.n_assets + 1} finite numbers, "
-                    "cash first, that sum to 1."
-                )
         if self._last is None:
             self.simulator.begin(row, None if own is None else np.eye(1, len(own))[0])
         if own is not None:
             lanes.weights[0] = own
             lanes.ended[:] = False
         if value is not None:
-            lanes.ledger[dynamics.VALUE] = check_number("value", value, above=0)
+            lanes.ledger[dynamics.VALUE] = value
         lanes.clock[0] = row
         start = np.array([self._last is None])
         answer, self._state = self.policy.predict(

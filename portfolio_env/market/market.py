@@ -228,7 +228,7 @@ class Market(Immutable):
 
     @cached_property
     def digest(self) -> str:
-        """What tells the market from others of this process: ``hash``, where it was made at once.
+        """Identity of the market among those of this process: ``hash``, where it was made at once.
 
         Of a market that was ``extended`` it is made from the one before and the new bars, at the
         same cost however long it is.

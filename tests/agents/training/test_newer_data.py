@@ -1,6 +1,7 @@
 """A run is applied to data that continue its own, and to no others by mistake."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,25 @@ def test_a_run_finds_its_own_file_grown_but_does_not_resume_on_it(tmp_path: Path
         resume(path)
     (path / "prices.safetensors").unlink()  # as of runs of earlier versions
     assert load_run(path).ranges == before | {"after": (BARS - 1, BARS + MORE)}
+
+
+def test_a_predictor_of_a_run_takes_bars_as_they_come(run: Path, tmp_path: Path) -> None:
+    own, newer = load_run(run), load_run(run, data=written(tmp_path / "newer.csv", FRAME))
+    options = {**newer.env_options, "market": newer.market, "start": BARS - 1}
+    result = backtest(newer.model, PortfolioEnv(**options))
+    predictors = [own.predictor(), own.predictor(newer.market.past(BARS + 2))]
+    predictors[0].advance(FRAME[FRAME["date"].isin(DAYS[BARS : BARS + 3])])
+    for t in range(BARS + 3, BARS + MORE):
+        for predictor in predictors:
+            decision = predictor.advance(FRAME[FRAME["date"] == DAYS[t]])
+            assert decision.timestamp == newer.market.timestamps[t]
+        np.testing.assert_array_equal(predictors[0].simulator.held[0], result.held[t - BARS])
+        assert predictor.market.features[-1].tolist() == newer.market.features[t].tolist()
+    assert np.array_equal(values(own), values(load_run(run)))  # which stays bound to its market
+    higher = newer.market.panel.past(BARS + 2)
+    close = higher.close * np.linspace(1, 1.2, BARS + 3)[:, None]
+    with pytest.raises(DataError, match="contradict what was learned from"):
+        own.predictor(replace(higher, open=None, high=None, low=None, close=close))
 
 
 def test_a_revised_volume_is_said(run: Path, tmp_path: Path) -> None:
