@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields, is_dataclass, replace
+from inspect import ismethod
 from typing import Any, get_args, get_type_hints
 
 from portfolio_env.errors import PortfolioError
@@ -51,10 +53,12 @@ def read_arguments(kind: Any, **options: Any) -> Any:
         return tyro.cli(kind, **options)
 
 
-def _optional_as_plain() -> Any:
+def _optional_as_plain() -> AbstractContextManager[None]:
     """Return rules by which ``tyro`` shows ``X | None`` as X; None can be given all the same."""
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
+    if not ismethod(ConstructorRegistry.get_primitive_spec):  # tyro before 1
+        return nullcontext()
     registry, within = ConstructorRegistry(), set()
 
     @registry.primitive_rule
