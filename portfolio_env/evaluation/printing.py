@@ -84,15 +84,15 @@ def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> N
     texts = text_table(comparison)
     missing = _print_table(title, texts, narrow=True)
     if missing:
-        _say(f"A wider terminal or the format markdown also shows: {', '.join(missing)}.")
+        say(f"A wider terminal or the format markdown also shows: {', '.join(missing)}.")
     print()
     for line in (overall(comparison), *lines, *comparison.notes):
-        _say(line)
+        say(line)
     for name in texts.index:
-        _say(f"- {sentence(comparison, str(name))}", indent="  ")
+        say(f"- {sentence(comparison, str(name))}", indent="  ")
 
 
-def _say(line: str, indent: str = "") -> None:
+def say(line: str, indent: str = "") -> None:
     """Print a sentence, broken between words where a terminal is narrower; files get one line."""
     if sys.stdout.isatty():
         width = get_terminal_size().columns
