@@ -6,6 +6,7 @@ same ``portfolio_env.evaluation.evaluate``.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -31,6 +32,7 @@ from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.cost_models import CostSpec
 from portfolio_env.simulation.costs import TransactionCosts
 
+_LOGGER = logging.getLogger(__name__)
 RULES = (*TRADING, "constraints")
 """Keywords of ``PortfolioEnv`` that are the same for all strategies."""
 INTERFACE = ("observation", "window", "action", "adjustment", "logits_scale")
@@ -157,7 +159,7 @@ def evaluate(
         warnings=warnings if folder is not None else [*warnings, UNCOUNTED],
         logged=folder is not None,
     )
-    return evaluation.evaluate(
+    found = evaluation.evaluate(
         task,
         baseline_strategies(baselines),
         commissions=commissions,
@@ -169,6 +171,9 @@ def evaluate(
         n_resamples=n_resamples,
         progress=progress,
     )
+    for name, reason in found.comparison.failed.items():
+        _LOGGER.warning("%s could not run: %s", name, reason)
+    return found
 
 
 def _sorted(strategies: Any) -> tuple[dict[str, Any], Any]:
