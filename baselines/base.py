@@ -14,6 +14,7 @@ from baselines.checks import DECISIONS, check_sum, checked_answer, checked_decis
 from baselines.selection import within_selection
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.evaluation.backtest import ASKED
 from portfolio_env.html import card
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import fingerprints_in, followed
@@ -230,6 +231,8 @@ class PortfolioModel(Baseline):
     Attributes:
         left_out: Assets that could be traded at a decision but were not considered, by its date
             and by name, with the reason.
+        refused: Dates of decisions that asked for a short position or for leverage that the
+            constraints do not allow.
 
     Raises:
         ArgumentError: If ``every`` is not a schedule, no portfolio of the market's assets keeps to
@@ -254,6 +257,7 @@ class PortfolioModel(Baseline):
         self.every = every
         self._targets: dict[int, Weights] = {}
         self.left_out: dict[str, dict[str, str]] = {}
+        self.refused: set[str] = set()
         self._due = GrowableArray(rebalancing_dates(market.timestamps, every))
         # rejects infeasible constraints
         bounds = self.constraints.bounds(market.n_assets, self._labels)[0]
@@ -387,6 +391,10 @@ class PortfolioModel(Baseline):
         if row not in self._targets:
             untradable = ~self.market.tradable[row]
             target = self._target_at(row) if self._built_in else self._tried_target(row)
+            limits, assets = self.constraints, target[1:]
+            shorts = limits.long_only and assets.min(initial=0) < -ASKED
+            if shorts or np.abs(assets).sum() > limits.max_leverage + ASKED:
+                self.refused.add(str(self.market.timestamps[row]))
             self._targets[row] = self._constrained(target, untradable)
         return self._targets[row]
 
@@ -434,7 +442,7 @@ class PortfolioModel(Baseline):
         }
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_targets": {}, "left_out": {}}
+        return self.__dict__ | {"_targets": {}, "left_out": {}, "refused": set()}
 
 
 def rebalancing_dates(timestamps: Timestamps, every: Every, first: int = 0) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ same ``portfolio_env.evaluation.evaluate``.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -32,6 +33,7 @@ from portfolio_env.simulation.cost_models import CostSpec
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.fills import FillSpec, made_fills
 
+_LOGGER = logging.getLogger(__name__)
 INTERFACE = ("observation", "window", "action", "adjustment", "logits_scale")
 """Keywords that are an agent's own."""
 FOLDER = Path("runs") / "evaluation"
@@ -160,7 +162,7 @@ def evaluate(
         warnings=warnings if folder is not None else [*warnings, UNCOUNTED],
         logged=folder is not None,
     )
-    return evaluation.evaluate(
+    found = evaluation.evaluate(
         task,
         baseline_strategies(baselines),
         commissions=commissions,
@@ -172,6 +174,9 @@ def evaluate(
         n_resamples=n_resamples,
         progress=progress,
     )
+    for name, reason in found.comparison.failed.items():
+        _LOGGER.warning("%s could not run: %s", name, reason)
+    return found
 
 
 def _sorted(strategies: Any) -> tuple[dict[str, Any], Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import fields, is_dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields, is_dataclass, replace
+from inspect import ismethod
 from typing import Any, get_args, get_type_hints
 
 from portfolio_env.errors import PortfolioError
@@ -30,7 +32,8 @@ def read_arguments(kind: Any, **options: Any) -> Any:
     """Return the settings of a command line, read by ``tyro``.
 
     Its ``--help`` shows the docstrings of fields as running text: ``tyro`` itself keeps the line
-    breaks of those that are indented, as they are below a field.
+    breaks of those that are indented, as they are below a field. An option that may be left out is
+    shown as ``--out PATH``, not as ``--out {None}|PATH``.
 
     Args:
         kind: A dataclass of settings, or a union of such classes, one for each subcommand.
@@ -46,7 +49,33 @@ def read_arguments(kind: Any, **options: Any) -> Any:
                 if told.arg_name in own and told.description:
                     text = " ".join(told.description.replace("``", "").split())
                     own[told.arg_name].metadata = {"help": text}  # type: ignore[assignment]
-    return tyro.cli(kind, **options)
+    with _optional_as_plain():
+        return tyro.cli(kind, **options)
+
+
+def _optional_as_plain() -> AbstractContextManager[None]:
+    """Return rules by which ``tyro`` shows ``X | None`` as X; None can be given all the same."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+
+    if not ismethod(ConstructorRegistry.get_primitive_spec):  # tyro before 1
+        return nullcontext()
+    registry, within = ConstructorRegistry(), set()
+
+    @registry.primitive_rule
+    def optional(info: Any) -> Any:
+        if type(None) not in get_args(info.type) or info.type in within:
+            return None
+        within.add(info.type)  # the rules of tyro itself come next
+        try:
+            spec = ConstructorRegistry.get_primitive_spec(info)
+        finally:
+            within.discard(info.type)
+        if not isinstance(spec, PrimitiveConstructorSpec):
+            return spec
+        plain = spec.metavar.replace("{None}|", "", 1).replace("{None,", "{", 1)
+        return replace(spec, metavar=plain)
+
+    return registry
 
 
 def _settings_classes(hint: Any) -> Iterator[Any]:

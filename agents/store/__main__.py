@@ -5,12 +5,13 @@ from collections.abc import Sequence
 
 from portfolio_env.command_line import exit_status, read_arguments
 
+MISSING = "error: the command line needs the extra rl; pip install -e '.[rl]'"
 try:
     from agents.store.cli import Command
 except ModuleNotFoundError as error:
-    if error.name not in ("tyro", "rich", "torch"):
+    if error.name not in ("tyro", "rich"):
         raise
-    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
+    sys.exit(MISSING)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +26,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command: Command = read_arguments(
         Command, prog="python -m agents.store", description=__doc__, args=arguments
     )
-    return exit_status(command.run, stopped="stopped; nothing was left half done")
+    try:
+        return exit_status(command.run, stopped="stopped; nothing was left half done")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        sys.exit(MISSING)
 
 
 if __name__ == "__main__":

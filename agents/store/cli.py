@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import tyro
 from rich.console import Console
@@ -13,27 +13,13 @@ from rich.markdown import Markdown
 from rich.table import Table
 from rich.text import Text
 
-from agents.run_market import load_checked_market
-from agents.store.archives import export_run, import_run
-from agents.store.changes import delete, refuse_foreign
-from agents.store.content import check_file, run_files
-from agents.store.conversion import convert
-from agents.training.card_texts import markdown
-from agents.training.cards import TEXT, make_card, renew_card
-from agents.training.run_folder import load_model, read_config
-from agents.training.run_records import (
-    MODELS,
-    Record,
-    find,
-    is_finished,
-    member_runs,
-    read_record,
-    read_records,
-    refuse_old,
-)
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.files.removal import refuse_links
 from portfolio_env.files.safe_names import printable
+
+# What loads torch is imported where a command runs, so that --help answers at once.
+if TYPE_CHECKING:
+    from agents.training.run_records import Record
 
 _WIDE = 110  # columns of a terminal that has room for the folders' names
 Run = Annotated[str, tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN")]
@@ -53,6 +39,8 @@ class List:
 
     def run(self) -> int:
         """Print a table, and the folders that cannot be read."""
+        from agents.training.run_records import read_records
+
         records, problems = read_records(self.runs)
         shown = [
             record
@@ -81,6 +69,10 @@ class Show:
 
     def run(self) -> int:
         """Print the card and the files; 1 if something is damaged."""
+        from agents.training.card_texts import markdown
+        from agents.training.cards import make_card
+        from agents.training.run_records import find, member_runs, refuse_old
+
         path = find(self.name, self.runs)
         refuse_old(path)
         Console().print(Markdown(markdown(make_card(path)), hyperlinks=False))
@@ -104,6 +96,9 @@ class Card:
 
     def run(self) -> int:
         """Write card.json and card.md."""
+        from agents.training.cards import TEXT, renew_card
+        from agents.training.run_records import find, refuse_old
+
         path = find(self.name, self.runs)
         refuse_old(path)
         renew_card(path)
@@ -126,6 +121,9 @@ class Export:
 
     def run(self) -> int:
         """Write the archive."""
+        from agents.store.archives import export_run
+        from agents.training.run_records import find, read_record
+
         path = find(self.name, self.runs)
         count = export_run(path, self.file, events=self.tensorboard)
         size = self.file.stat().st_size
@@ -148,6 +146,8 @@ class Import:
 
     def run(self) -> int:
         """Check the archive and import it."""
+        from agents.store.archives import import_run
+
         print(import_run(self.file, self.runs, name=self.name))
         return 0
 
@@ -165,6 +165,9 @@ class Delete:
 
     def run(self) -> int:
         """Ask for confirmation, and delete."""
+        from agents.store.changes import delete, refuse_foreign
+        from agents.training.run_records import find
+
         path = find(self.name, self.runs)
         refuse_foreign(path, self.runs)
         if not self.yes and not _agreed(f"delete {path} for good? [y/N] "):
@@ -189,6 +192,9 @@ class Convert:
 
     def run(self) -> int:
         """Convert, and print what was done."""
+        from agents.store.conversion import convert
+        from agents.training.run_records import find
+
         for line in convert(find(self.name, self.runs), trust=self.trust):
             print(printable(line))
         return 0
@@ -220,6 +226,8 @@ def _print_table(records: list[Record]) -> None:
 
 def _print_files(path: Path) -> list[str]:
     """Print every file of a run with its size; return the problems found in them."""
+    from agents.store.content import check_file, run_files
+
     problems, total = [], 0
     try:
         refuse_links(path)
@@ -242,6 +250,10 @@ def _print_files(path: Path) -> list[str]:
 
 def _load(path: Path) -> list[str]:
     """Load the market and the models of a run; return the problems found in them."""
+    from agents.run_market import load_checked_market
+    from agents.training.run_folder import load_model, read_config
+    from agents.training.run_records import MODELS, is_finished
+
     try:
         config = read_config(path)
         market, _ = load_checked_market(path, config)

@@ -333,7 +333,16 @@ def _run(
         running &= ~np.asarray(terminated) & ~np.asarray(truncated)
         episode_start = np.zeros_like(running)
     told: Mapping[str, Mapping[str, str]] = getattr(policy, "left_out", None) or {}
-    return [replace(result, left_out=_within(told, result)) for result in recorder.results()]
+    # a baseline places its weights within the constraints before the environment sees them
+    refused = np.array([*(getattr(policy, "refused", None) or ())], "datetime64[ns]")
+    return [
+        replace(
+            result,
+            left_out=_within(told, result),
+            refused=result.refused | np.isin(result.timestamps[:-1], refused),
+        )
+        for result in recorder.results()
+    ]
 
 
 def _within(

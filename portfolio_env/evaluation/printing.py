@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import Literal
 
 import pandas as pd
@@ -81,12 +84,21 @@ def print_summary(comparison: Comparison, title: str, lines: Sequence[str]) -> N
     texts = text_table(comparison)
     missing = _print_table(title, texts, narrow=True)
     if missing:
-        print(f"A wider terminal or the format markdown also shows: {', '.join(missing)}.")
+        say(f"A wider terminal or the format markdown also shows: {', '.join(missing)}.")
     print()
     for line in (overall(comparison), *lines, *comparison.notes):
-        print(line)
+        say(line)
     for name in texts.index:
-        print(f"- {sentence(comparison, str(name))}")
+        say(f"- {sentence(comparison, str(name))}", indent="  ")
+
+
+def say(line: str, indent: str = "") -> None:
+    """Print a sentence, broken between words where a terminal is narrower; files get one line."""
+    if sys.stdout.isatty():
+        width = get_terminal_size().columns
+        line = fill(line, width, subsequent_indent=indent, break_long_words=False,
+                    break_on_hyphens=False)  # fmt: skip
+    print(line)
 
 
 def narrowed(texts: pd.DataFrame, width: int) -> tuple[pd.DataFrame, list[str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
@@ -73,6 +73,12 @@ class Stopwatch:
     def left_out(self) -> Mapping[str, Mapping[str, str]]:
         """Return what the policy left out, see ``BacktestResult``."""
         found: Mapping[str, Mapping[str, str]] = getattr(self.policy, "left_out", None) or {}
+        return found
+
+    @property
+    def refused(self) -> Collection[str]:
+        """Return the dates at which the policy asked for what its constraints do not allow."""
+        found: Collection[str] = getattr(self.policy, "refused", None) or ()
         return found
 
     def predict(

@@ -142,7 +142,10 @@ class FeaturePipeline:
         panel = market.panel if isinstance(market, Market) else market
         chosen, left_out = self._choose(panel)
         if left_out:
-            _say_once("features without inputs are skipped: " + "; ".join(left_out), logging.INFO)
+            # nobody asked for those of the default, and the market's page lists them
+            quiet = list(separate(self.features)) == ["minimal"]
+            level = logging.DEBUG if quiet else logging.INFO
+            _say_once("features without inputs are skipped: " + "; ".join(left_out), level)
         bars = Bars(panel, self.reference)
         provenance = {**panel.provenance, "features": self._described(), "left_out": left_out}
         return Market(

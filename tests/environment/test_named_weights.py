@@ -41,6 +41,11 @@ def test_weights_by_name_are_refused_with_the_nearest_name():
         in_slots({"A00": "much"}, MARKET.assets)
 
 
+def test_an_evaluation_says_at_once_what_could_not_run(caplog):
+    found = evaluate({"typo": lambda past: {"A09": 1.0}}, MARKET, start=100, n_resamples=20)
+    assert "typo could not run" in caplog.text and "typo" in found.comparison.failed
+
+
 def test_an_environment_steps_by_name():
     envs = [pe.PortfolioEnv(MARKET, action="weights", window=5) for _ in range(2)]
     for env in envs:

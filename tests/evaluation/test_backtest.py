@@ -186,12 +186,14 @@ def test_frames_of_an_account_agree_with_its_arrays():
     ("limits", "refused"),
     [({}, True), ({"long_only": False}, True), ({"long_only": False, "max_leverage": 1.6}, False)],
 )
-def test_short_positions_and_leverage_that_are_refused_are_recorded(limits, refused):
+@pytest.mark.parametrize("by", ["account", "model"])
+def test_short_positions_and_leverage_that_are_refused_are_recorded(limits, refused, by):
     def spread(past):
         return {MARKET.assets[0]: 0.8, MARKET.assets[1]: -0.7}
 
-    wide = pe.PortfolioConstraints(long_only=False, max_leverage=1.6)
-    rule = make_baseline(spread, MARKET, constraints=wide, every=5)
+    # the account cuts what the model may do, or the model itself what its function asks for
+    own = {"long_only": False, "max_leverage": 1.6} if by == "account" else limits
+    rule = make_baseline(spread, MARKET, constraints=pe.PortfolioConstraints(**own), every=5)
     result = backtest(rule, pe.PortfolioEnv(MARKET, **options(constraints=limits)))
     due = np.arange(MARKET.row(result.timestamps[0]), MARKET.row(result.timestamps[-1])) % 5 == 0
     due[0] = True  # out of cash at once

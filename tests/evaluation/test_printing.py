@@ -1,13 +1,14 @@
 """Tables fit the terminal: what is less wanted goes first, and no number is broken."""
 
 import itertools
+import sys
 
 import pandas as pd
 import pytest
 from rich.console import Console
 from rich.table import Table
 
-from portfolio_env.evaluation.printing import LESS_WANTED, _width, narrowed
+from portfolio_env.evaluation.printing import LESS_WANTED, _width, narrowed, say
 
 TEXTS = pd.DataFrame(
     {
@@ -59,3 +60,17 @@ def test_wider_terminals_get_more():
 def test_empty_columns_take_no_room():
     shown, missing = narrowed(TEXTS.assign(set=""), 500)
     assert "set" not in shown and missing == []
+
+
+@pytest.mark.parametrize("on_terminal", [True, False])
+def test_sentences_fit_a_terminal_and_are_lines_in_a_file(on_terminal, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: on_terminal, raising=False)
+    long = "- momentum does not beat equal weight: 95 % interval -10.8 to +13.6; Sharpe -0.19."
+    say(long, indent="  ")
+    lines = capsys.readouterr().out.splitlines()
+    assert " ".join(line.strip() for line in lines) == long
+    if on_terminal:
+        assert max(map(len, lines)) <= 60 and lines[1].startswith("  ")
+    else:
+        assert lines == [long]
