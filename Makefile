@@ -19,6 +19,7 @@ WARM_UP := import portfolio_env as pe; from baselines import make_baseline as ma
 # Each worker takes a half and helps the other when done, so that most files stay with one worker.
 PYTEST_ARGS ?= -n auto --dist=worksteal
 MINUTES ?= 10
+DATA ?=
 MUTANTS ?=
 KILLS ?= 100
 # What is compiled and what is not must give the same numbers: these run both ways.
@@ -30,7 +31,7 @@ ALL_EXAMPLES := $(EXAMPLES) tianshou rllib sbx rl_zoo3 minari
 
 .DEFAULT_GOAL := help
 .PHONY: help setup format lint type test test-slow test-plain demo bench bench-gpu learn verdicts fuzz kills \
-	mutants docs docs-serve tutorials examples examples-all clean
+	mutants tables docs docs-serve tutorials examples examples-all clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -82,6 +83,9 @@ learn: setup ## Measure what agents learn, on planted markets and on noise (abou
 
 verdicts: setup ## Measure how often verdicts are wrong, on markets whose truth is known (10 minutes)
 	$(BIN)/python benchmarks/verdicts.py
+
+tables: setup ## Print published tables beside this environment's numbers (DATA for the folder of their data)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tables $(if $(DATA),--data $(DATA))
 
 fuzz: setup ## Compare the environment with a slow account for MINUTES (10)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes $(MINUTES)

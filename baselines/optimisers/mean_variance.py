@@ -50,7 +50,7 @@ class MeanVariance(Optimiser):
         lookback: See ``Optimiser``.
         objective: One of ``OBJECTIVES``.
         target_return: The target of ``target_return``, per year.
-        risk_aversion: Of ``utility``, above 0; 1 is close to log growth.
+        risk_aversion: Risk aversion a of ``utility``, above 0; 1 is close to log growth.
         risk_free_rate: Yearly, a number or a dated rate as ``cash_rate_annual`` of the costs, which
             it is in an evaluation; spread over the bars that a year of the window has.
         min_weight: Lower bound of every asset that may be held; None is 0.05, or half of an equal

@@ -77,13 +77,18 @@ def test_agreement_with_a_slow_recursion(assets, seed):
     returns = draws(max(assets, 2), seed)
     if assets == 1:
         returns[:, 1] = 0  # a market has two assets; one of them is stale
-    found = weights_of(HierarchicalRiskParity, returns)
+    found, of_rows = (
+        weights_of(HierarchicalRiskParity, returns, distance_of_rows=rows) for rows in (False, True)
+    )
     covariance = np.atleast_2d(np.cov(returns[:, :assets].T))
     deviations = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(deviations, deviations)
     distance = np.sqrt(np.clip(0.5 * (1 - correlation), 0, None))
     expected = bisection(covariance, leaves(distance))
     assert found[1:][:assets] == pytest.approx([expected[i] for i in range(assets)], abs=1e-12)
+    between_rows = np.linalg.norm(distance[:, None] - distance[None], axis=2)
+    expected = bisection(covariance, leaves(between_rows))
+    assert of_rows[1:][:assets] == pytest.approx([expected[i] for i in range(assets)], abs=1e-12)
     assert found[0] == 0
 
 

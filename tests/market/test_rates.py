@@ -5,10 +5,18 @@ import pandas as pd
 import pytest
 
 from portfolio_env import ArgumentError, DataError
-from portfolio_env.market.rates import checked_rate, rates_at
-from portfolio_env.market.timeline import as_timestamp
+from portfolio_env.market.rates import checked_rate, rates_at, rates_from_returns
+from portfolio_env.market.timeline import as_timestamp, years_between
 
 BARS = np.array(["2020-01-02", "2020-01-12", "2020-01-13", "2020-02-01"], "M8[ns]")
+
+
+def test_rates_from_returns_earn_those_returns():
+    bill = [0.001, 0.0, 0.02]
+    rates = rates_at("cash", checked_rate("cash", rates_from_returns(BARS, bill)), BARS[:-1])
+    np.testing.assert_allclose(rates * years_between(BARS), bill, rtol=1e-12)
+    with pytest.raises(ArgumentError, match="each of 4 bars to the next: give 3"):
+        rates_from_returns(BARS, [0.01])
 
 
 @pytest.mark.parametrize("form", ["%Y-%m-%d", "%d/%m/%Y", "%m/%d/%Y", "%d.%m.%Y", "%d-%m-%Y"])

@@ -84,7 +84,7 @@ def sharpe_difference_test(
     a, b = (float(sharpe(each, 1.0)) for each in pair)
     if isnan(a) or isnan(b):
         return Interval(nan, nan, nan, nan)
-    r = float(np.corrcoef(pair)[0, 1])
+    r = float(np.atleast_2d(np.corrcoef(pair))[0, 1])
     variance = (2 * (1 - r) + 0.5 * (a**2 + b**2 - 2 * a * b * r**2)) / n
     year = sqrt(periods_per_year)
     if variance <= 1e-15:  # rounding: one account is a multiple of the other

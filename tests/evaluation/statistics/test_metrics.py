@@ -51,6 +51,14 @@ def test_agrees_with_empyrical(own, other):
     assert own == pytest.approx(other, rel=1e-12)
 
 
+def test_certainty_equivalent_is_the_riskless_return_of_equal_utility():
+    moments = RETURNS.mean(), RETURNS.var(ddof=1)
+    assert metrics.certainty_equivalent(RETURNS, DAYS, 3.0) == pytest.approx(
+        DAYS * (moments[0] - 1.5 * moments[1])
+    )
+    assert metrics.certainty_equivalent(np.full((5, 2), 0.01), 12) == pytest.approx([0.12, 0.12])
+
+
 N = len(RETURNS)
 
 

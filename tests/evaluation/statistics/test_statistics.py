@@ -19,6 +19,40 @@ DAYS = 252
 RETURNS = np.random.default_rng(7).standard_t(5, 1000) * 0.01 + 0.0004
 
 
+# ---- normal test of Sharpe ratios
+
+
+def test_sharpe_difference_of_normal_returns():
+    """Memmel's variance in its original form, and its size over many normal samples."""
+    rng, n = np.random.default_rng(0), 120
+    root = np.linalg.cholesky([[1.0, 0.7], [0.7, 1.0]]) * 0.04
+    own, other = 0.008 + root @ rng.normal(size=(2, n))
+    found = statistics.sharpe_difference_test(own, other, 12)
+    (m, k), (s, t), c = (
+        np.mean([own, other], 1),
+        np.std([own, other], 1, ddof=1),
+        np.cov(own, other),
+    )
+    theta = 2 * s**2 * t**2 - 2 * s * t * c[0, 1] + (m * t) ** 2 / 2 + (k * s) ** 2 / 2
+    theta -= m * k / (s * t) * c[0, 1] ** 2
+    z = (t * m - s * k) / np.sqrt(theta / n)
+    assert found.p_value == pytest.approx(2 * stats.norm.sf(abs(z)), rel=1e-9)
+    assert found.estimate == pytest.approx(np.sqrt(12) * (m / s - k / t))
+    assert (found.low > 0 or found.high < 0) == (found.p_value < 0.05)
+    draws = 0.008 + np.einsum("ij,rjn->rin", root, rng.normal(size=(800, 2, n)))
+    rejected = [statistics.sharpe_difference_test(*pair, 12).p_value < 0.05 for pair in draws]
+    assert 0.03 <= np.mean(rejected) <= 0.07
+
+
+def test_sharpe_difference_at_the_edges():
+    levered = statistics.sharpe_difference_test(RETURNS, 2 * RETURNS, DAYS)
+    assert levered.estimate == pytest.approx(0, abs=1e-12) and np.isnan(levered.p_value)
+    assert np.isnan(statistics.sharpe_difference_test(RETURNS, 0 * RETURNS, DAYS)).all()
+    for own, message in ((RETURNS[:2], "shapes"), (np.full(1000, np.nan), "not finite")):
+        with pytest.raises(ArgumentError, match=message):
+            statistics.sharpe_difference_test(own, RETURNS, DAYS)
+
+
 # ---- robust t-test of growth
 
 
