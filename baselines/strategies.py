@@ -25,6 +25,16 @@ from portfolio_env.evaluation.task import TRADING, EvaluationFold
 from portfolio_env.names import is_plugin
 from portfolio_env.simulation.cost_models import made_costs
 
+SLOW = frozenset(
+    {
+        *("deep_portfolio", "gat_portfolio", "tcn_gnn_lstm_portfolio", "ensemble"),
+        *("lstm_mean_variance", "transformer_mean_variance"),
+        *("forecast_mean_variance", "random_forest_mean_variance", "state_space_mean_variance"),
+        "nested_clusters",
+    }
+)
+"""Baselines that a quick evaluation leaves out: networks, forecasts and clusters of clusters."""
+
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -71,6 +81,12 @@ def baseline_strategies(
         )
         for label, name in called.items()
     ]
+
+
+def without_slow(strategies: Sequence[Strategy]) -> tuple[list[Strategy], list[str]]:
+    """Return the strategies that are not among ``SLOW``, and the names of those that are."""
+    quick = [strategy for strategy in strategies if strategy.name not in SLOW]
+    return quick, [strategy.name for strategy in strategies if strategy.name in SLOW]
 
 
 def _is_benchmark(name: BaselineName | Baseline) -> bool:

@@ -263,13 +263,15 @@ def caveats(
     """Return caveats of the table: ranges that were used before, and oracles."""
     if split == "train":
         return [
+            *task.warnings,
             "This is the training range: agents and baselines were fitted to these bars, and the "
-            "gate decided on later ones. Nothing here is out of sample."
+            "gate decided on later ones. Nothing here is out of sample.",
         ]
     if split == "validation" and task.agents:
         return [
+            *task.warnings,
             "This is the validation range: it chooses models and settings, which flatters the "
-            "agents. Nothing of theirs here is out of sample."
+            "agents. Nothing of theirs here is out of sample.",
         ]
     return [*task.warnings, *([usage_warning(earlier, use)] if earlier else [])]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -19,8 +20,11 @@ from portfolio_env.evaluation.report.plots import Style
 from portfolio_env.evaluation.summary import leads
 from portfolio_env.html import Page, folded, heading, paragraph, table
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
 SHOWN = 6  # strategies beside one another
-ASSETS = 15  # rows that are not folded
+ASSETS = 12  # rows that are not folded
 
 
 def holdings_section(
@@ -88,7 +92,7 @@ def _weight(value: float) -> str:
     return "" if abs(value) < 0.05 else number_text("{:.1f}")(float(np.round(value, 9)))
 
 
-def _orders(page: Page, inputs: ReportInputs) -> list:
+def _orders(page: Page, inputs: ReportInputs) -> list[Markup]:
     when = str(inputs.bars.timestamps[-1].astype("datetime64[D]"))
     parts = [
         heading("Orders"),

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.data.reports.statistics import correlation
+from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.left_out import left_out_table
 from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
@@ -56,7 +57,7 @@ SMALL = 12  # accounts with a small plot of their own
 
 
 def write_report(
-    folder: str | Path, comparison: Comparison, inputs: ReportInputs
+    folder: str | Path, comparison: Comparison, inputs: ReportInputs, *, quick: bool = False
 ) -> dict[str, Path]:
     """Write ``report.html`` and its figures.
 
@@ -64,6 +65,7 @@ def write_report(
         folder: Receives the page and the PNG files.
         comparison: Result of ``compare``.
         inputs: The rest.
+        quick: Leave out the pictures of single strategies and what resamples most.
 
     Returns:
         The pictures by name.
@@ -83,24 +85,28 @@ def write_report(
     opened = len(page.sections)
     seeds_section(page, comparison, inputs)
     blocks_section(page, comparison, inputs)
-    _bands(page, comparison, drawn)
-    _weights(page, comparison, inputs)
+    _average_weights(page, comparison)
     _risk(page, comparison, inputs, drawn)
-    _returns(page, comparison)
-    _tear_sheets(page, comparison, inputs, drawn)
+    _rolling(page, comparison, drawn)
+    if not quick:
+        _bands(page, comparison, drawn)
+        _weights(page, comparison, inputs)
+        _returns(page, comparison)
+        _tear_sheets(page, comparison, inputs, drawn)
     overfitting_section(page, comparison)
     regimes_section(page, comparison, inputs)
     events_section(page, comparison, inputs)
     plausibility_section(page, comparison, inputs)
-    decay_section(page, comparison, inputs, drawn)
+    if not quick:
+        decay_section(page, comparison, inputs, drawn)
     _practice(page, comparison, inputs, drawn)
     _network(page, inputs)
     _details(page, comparison, inputs)
     for section in page.sections[opened:]:
         section.folded = True
-    intro = [facts(inputs.head)] if inputs.head else []
+    intro = [paragraph(overall(comparison), "verdict")]
     intro += [paragraph(warning, "fault") for warning in inputs.warnings]
-    intro.append(paragraph(overall(comparison), "verdict"))
+    intro += [facts(inputs.head)] if inputs.head else []
     title = f"{inputs.market}, {inputs.title}" if inputs.market else inputs.title
     write_page(page.path / "report.html", title, intro, page.sections)
     return page.figures
@@ -191,18 +197,26 @@ def _bands(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style])
     page.add("Bands of chance", paragraph(text), page.draw("equity_bands", figure, text))
 
 
-def _weights(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+def _average_weights(page: Page, comparison: Comparison) -> None:
     text = "The mean of the weights right after trading, best strategy first, oracles last."
-    own = {n: result for n, result in comparison.results.items() if not result.outside}
-    figure = account_plots.average_weights(own)
-    parts = [paragraph(text), page.draw("average_weights", figure, text)]
+    figure = account_plots.average_weights(_own(comparison))
+    page.add("Average weights", paragraph(text), page.draw("average_weights", figure, text))
+
+
+def _own(comparison: Comparison) -> dict[str, BacktestResult]:
+    """Return the accounts that traded; prices from outside hold no weights."""
+    return {n: result for n, result in comparison.results.items() if not result.outside}
+
+
+def _weights(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     shown = list(dict.fromkeys([*inputs.agents, *comparison.unique]))[:OPEN]
-    for name, result in own.items():
+    parts = []
+    for name, result in _own(comparison).items():
         text = f"Weights of {name} right after trading, over time"
         # A PNG beside the account's own files.
         image = page.draw(f"{name}/weights", plots.weights_area(result, name), text)
         parts.append(image if name in shown else folded(name, image))
-    page.add("Weights", *parts)
+    page.add("Weights over time", *parts)
 
 
 def _risk(
@@ -219,6 +233,12 @@ def _risk(
         )
     figure = comparison_plots.risk_return(solvent, drawn, inputs.bars, inputs.hindsight)
     page.add("Risk and return", paragraph(text), page.draw("risk_return", figure, text))
+
+
+def _rolling(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]) -> None:
+    solvent = drawable(comparison)
+    if not solvent:
+        return
     first = next(iter(solvent.values()))
     window = min(round(first.periods_per_year), len(first.costs) // 4)
     if window > 1:

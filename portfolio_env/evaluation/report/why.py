@@ -43,6 +43,13 @@ def why_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> Non
             "West (1987)."
         )
     ]
+    if not any(ahead.values()):
+        parts.append(
+            paragraph(
+                "No strategy is ahead taken alone, so there is no lead to explain; below is what "
+                "each difference consists of."
+            )
+        )
     if lines := universe_lines(comparison):
         parts.append(bullets(lines))
     for place, name in enumerate(names):
