@@ -76,8 +76,8 @@ class EvaluateConfig:
     n_resamples: Annotated[int, tyro.conf.arg(aliases=["--resamples"])] = 2000
     """Number of resamples of every bootstrap."""
     quick: bool = False
-    """Leave out what takes long: baselines with networks and other slow ones, most resamples, and
-    the pictures of single strategies. The output says so."""
+    """Leave out what takes long: baselines with networks and other slow ones, most resamples,
+    pictures of single strategies, regimes, decay, TensorBoard. The output says so."""
     device: str = "auto"
     """Torch device of the agent."""
     out: Path | None = None
@@ -140,7 +140,8 @@ def evaluate(config: EvaluateConfig) -> Comparison:
             )
             status.update("report")
             figures = evaluation.write_evaluation(found, config.records, quick=config.quick)
-            log_figures(task.folder, split, figures)
+            if not config.quick:  # TensorBoard takes seconds to load
+                log_figures(task.folder, split, figures)
             if is_run(task.folder):
                 write_card(task.folder)  # it states how often the test range was used
     found.print(config.format)

@@ -30,10 +30,10 @@ SLOW = frozenset(
         *("deep_portfolio", "gat_portfolio", "tcn_gnn_lstm_portfolio", "ensemble"),
         *("lstm_mean_variance", "transformer_mean_variance"),
         *("forecast_mean_variance", "random_forest_mean_variance", "state_space_mean_variance"),
-        "nested_clusters",
+        *("nested_clusters", "herc", "ons", "rmr"),
     }
 )
-"""Baselines that a quick evaluation leaves out: networks, forecasts and clusters of clusters."""
+"""Baselines that a quick evaluation leaves out: networks, forecasts, and others that take long."""
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -233,7 +233,7 @@ def write_evaluation(
     Args:
         evaluation: Result of ``evaluate``.
         records: Format of the accounts.
-        quick: Leave out the pictures of single strategies.
+        quick: Leave out the pictures of single strategies, regimes and decay.
 
     Returns:
         The pictures by name.

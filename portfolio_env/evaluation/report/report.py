@@ -65,7 +65,7 @@ def write_report(
         folder: Receives the page and the PNG files.
         comparison: Result of ``compare``.
         inputs: The rest.
-        quick: Leave out the pictures of single strategies and what resamples most.
+        quick: Leave out the pictures of single strategies, regimes and decay.
 
     Returns:
         The pictures by name.
@@ -94,7 +94,8 @@ def write_report(
         _returns(page, comparison)
         _tear_sheets(page, comparison, inputs, drawn)
     overfitting_section(page, comparison)
-    regimes_section(page, comparison, inputs)
+    if not quick:
+        regimes_section(page, comparison, inputs)
     events_section(page, comparison, inputs)
     plausibility_section(page, comparison, inputs)
     if not quick:
@@ -168,10 +169,7 @@ def _months(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     name = next((n for n in (*inputs.agents, *others, *accounts) if n in accounts), None)
     if name is None:
         return
-    text = (
-        f"Returns of {name} in every month, in %, after costs; the tear sheets have those of other "
-        "strategies."
-    )
+    text = f"Returns of {name} in every month, in %, after costs."
     parts = [paragraph(text), months_table(accounts[name])]
     listed = drawdown_texts(accounts[name])
     if len(listed):
