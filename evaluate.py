@@ -5,12 +5,14 @@ RUN is the folder of a run or of a walk forward, whose folds are then joined.
 python evaluate.py RUN --baselines all
 
 python evaluate.py --no-agent --market sp500 --baselines all --commissions 0,25
+
+python evaluate.py --no-agent --market sp500 --baselines all --quick
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +26,8 @@ from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env import evaluation
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.evaluation import Comparison, Strategy
+
+QUICK_RESAMPLES = 500
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ class EvaluateConfig:
     """What is printed: a table that fits the terminal, Markdown, or the numbers alone."""
     n_resamples: Annotated[int, tyro.conf.arg(aliases=["--resamples"])] = 2000
     """Number of resamples of every bootstrap."""
+    quick: bool = False
+    """Leave out what takes long: baselines with networks and other slow ones, most resamples,
+    pictures of single strategies, regimes, decay, TensorBoard. The output says so."""
     device: str = "auto"
     """Torch device of the agent."""
     out: Path | None = None
@@ -94,7 +101,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
     from agents.training.run_records import is_run
     from agents.training.tasks import log_figures, open_task
     from baselines.optimisers.frontier import hindsight_frontier
-    from baselines.strategies import baseline_strategies
+    from baselines.strategies import baseline_strategies, without_slow
 
     split = config.split or ("test" if config.newer is None else "after")
     console = Console(stderr=True)
@@ -102,6 +109,11 @@ def evaluate(config: EvaluateConfig) -> Comparison:
         where = (config.run, config.task, config.out, split)
         how = {"model": config.model, "device": config.device, "agent": config.agent}
         task = open_task(*where, **how, data=config.newer)
+        baselines, n_resamples = baseline_strategies(config.baselines), config.n_resamples
+        if config.quick:
+            n_resamples = min(n_resamples, QUICK_RESAMPLES)
+            baselines, slow = without_slow(baselines)
+            task = replace(task, warnings=[*task.warnings, _quick_text(n_resamples, slow)])
         with console.status("backtests") as status:
 
             def counted(strategies: Sequence[Strategy]) -> Iterator[Strategy]:
@@ -112,7 +124,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
 
             found = evaluation.evaluate(
                 task,
-                baseline_strategies(config.baselines),
+                baselines,
                 split,
                 commissions=evaluation.commissions_of(config.commissions),
                 capital=config.capital,
@@ -123,18 +135,29 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 benchmark=config.benchmark,
                 reference=config.reference,
                 judge=config.judge,
-                n_resamples=config.n_resamples,
+                n_resamples=n_resamples,
                 hindsight=hindsight_frontier,
                 progress=counted,
             )
             status.update("report")
-            log_figures(task.folder, split, evaluation.write_evaluation(found, config.records))
+            figures = evaluation.write_evaluation(found, config.records, quick=config.quick)
+            if not config.quick:  # TensorBoard takes seconds to load
+                log_figures(task.folder, split, figures)
             if is_run(task.folder):
                 write_card(task.folder)  # it states how often the test range was used
     found.print(config.format)
     where_to = sys.stdout if config.format in ("table", "markdown") else sys.stderr
     print(f"Report: {found.folder / 'report.html'}", file=where_to)
     return found.comparison
+
+
+def _quick_text(n_resamples: int, slow: Sequence[str]) -> str:
+    """Return the caveat of a quick evaluation."""
+    left_out = f", without {', '.join(slow)}" if slow else ""
+    return (
+        f"This is a quick evaluation, with {n_resamples:,} resamples{left_out}: repeat it without "
+        "--quick before a decision."
+    )
 
 
 def _defaults(file: Path) -> EvaluateConfig:

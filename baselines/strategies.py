@@ -34,6 +34,15 @@ from portfolio_env.simulation.cost_models import made_costs
 AGENTS = "agents"
 """What stands for the trained agents among the members of a mixture."""
 Build: TypeAlias = Callable[[str, EvaluationFold, str], Policy]
+SLOW = frozenset(
+    {
+        *("deep_portfolio", "gat_portfolio", "tcn_gnn_lstm_portfolio", "ensemble"),
+        *("lstm_mean_variance", "transformer_mean_variance"),
+        *("forecast_mean_variance", "random_forest_mean_variance", "state_space_mean_variance"),
+        *("nested_clusters", "herc", "ons", "rmr"),
+    }
+)
+"""Baselines that a quick evaluation leaves out: networks, forecasts, and others that take long."""
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -90,6 +99,12 @@ def baseline_strategies(
         )
         for label, name in called.items()
     ]
+
+
+def without_slow(strategies: Sequence[Strategy]) -> tuple[list[Strategy], list[str]]:
+    """Return the strategies that are not among ``SLOW``, and the names of those that are."""
+    quick = [strategy for strategy in strategies if strategy.name not in SLOW]
+    return quick, [strategy.name for strategy in strategies if strategy.name in SLOW]
 
 
 def _is_benchmark(name: BaselineName | Baseline) -> bool:

@@ -10,10 +10,11 @@ the 1,100 that follow, which `compare` evaluates as in every report. In noise ev
 false positive. After costs hardly any strategy could earn one there, as it is sure to lose; so
 noise is evaluated without costs too, where a strategy loses its variance drain only.
 
-Of every account the true expected growth is known: that of the weights it held, by the process, and
-what it paid. Its mean over all markets is the *truth* that an interval of 95 % should hold; its
-lower bound should lie above the truth in 2.5 % of the markets. Of 100 markets a share of 95 % may
-show as 91 to 99, and kinds err together: markets of one seed have the same noise.
+Verdicts are by each of three measures: growth, the Sharpe ratio, and growth at the volatility of
+equal weight. Of every account all three are known: those of the weights it held, by the process,
+and what it paid. Their mean over all markets is the *truth* that an interval of 95 % should hold;
+its lower bound should lie above the truth in 2.5 % of the markets. Of 100 markets a share of 95 %
+may show as 91 to 99, and kinds err together: markets of one seed have the same noise.
 
 The reference of the planted markets knows the signal: the log-optimal portfolio, a fifth of the way
 to which the account moves every day: of five paces the best on the medium market of seed 3.
@@ -40,8 +41,9 @@ from baselines import make_baseline
 from portfolio_env import PortfolioEnv
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.evaluation import BacktestResult, Policy, backtest, compare, gate_decision
-from portfolio_env.evaluation.comparison import BENCHMARK
-from portfolio_env.evaluation.summary import SIGNIFICANCE, beats, best_beats
+from portfolio_env.evaluation.comparison import BENCHMARK, DIFFERENCES, Judge, judged_series
+from portfolio_env.evaluation.statistics import superiority_test
+from portfolio_env.evaluation.summary import SIGNIFICANCE
 from portfolio_env.files.atomic import replacing
 
 Row = dict[str, Any]
@@ -51,6 +53,12 @@ VALIDATION, TEST = (1_400, 1_900), (1_900, 3_000)  # half-open rows
 STRATEGIES = ("momentum", "olmar2", "mean_variance")
 LOG_OPTIMAL, PACE = "log_optimal", 0.2
 COMMISSIONS = {"null": (10.0, 0.0), "weak": (10.0,), "medium": (10.0,)}  # basis points, by market
+KEYS = ("market", "commission", "judge", "strategy")  # of a row of the summary
+SCALES = {
+    "growth": (100, "{:+.1f}", "growth, % a year"),
+    "sharpe": (1, "{:+.2f}", "Sharpe ratio"),
+    "equal_risk": (100, "{:+.1f}", "growth at the volatility of equal weight, % a year"),
+}
 BAR = 0.08
 """Of false positives."""
 
@@ -99,16 +107,45 @@ def account(
     )
 
 
-def expected_growth(planted: PlantedMarket, result: BacktestResult) -> float:
+def expected_growth(planted: PlantedMarket, result: BacktestResult, leverage: float = 1.0) -> float:
     """Return the expected yearly log growth of the weights held, by the true process, less costs.
 
     Args:
         planted: The market.
         result: An account over the test range.
+        leverage: Factor of all its returns, with money borrowed and lent for nothing.
     """
-    rows = TEST[0] + np.arange(len(result.costs))
-    growth = planted.growth(result.held, rows) + np.log1p(-result.costs / result.values[:-1])
+    lost = result.costs / result.values[:-1]
+    cash = np.log1p(-leverage * lost)
+    weights = result.held * (leverage * (1 - lost) / (1 - leverage * lost))[:, None]
+    growth = planted.growth(weights, TEST[0] + np.arange(len(lost))) + cash
     return float(growth.mean()) * result.periods_per_year
+
+
+def expected_moments(planted: PlantedMarket, result: BacktestResult) -> tuple[float, float]:
+    """Return mean and deviation per bar of the returns of the weights held, by the true process."""
+    kept = 1 - result.costs / result.values[:-1]
+    risky = kept[:, None] * result.held[:, 1:]
+    means = (risky * planted.expected[TEST[0] :][: len(kept)]).sum(axis=1) + kept - 1
+    variance = planted.sigma**2 * np.square(risky).sum(axis=1).mean() + means.var()
+    return float(means.mean()), float(np.sqrt(variance))
+
+
+def expected_differences(
+    planted: PlantedMarket, result: BacktestResult, benchmark: BacktestResult
+) -> dict[Judge, float]:
+    """Return the true difference between two accounts a year, by measure."""
+    (mean, deviation), (other_mean, other_deviation) = (
+        expected_moments(planted, each) for each in (result, benchmark)
+    )
+    other = expected_growth(planted, benchmark)
+    leverage = other_deviation / deviation
+    ratios = mean / deviation - other_mean / other_deviation
+    return {
+        "growth": expected_growth(planted, result) - other,
+        "sharpe": ratios * float(np.sqrt(result.periods_per_year)),
+        "equal_risk": expected_growth(planted, result, leverage) - other,
+    }
 
 
 def judged(kind: str, seed: int) -> list[Row]:
@@ -125,48 +162,42 @@ def judged(kind: str, seed: int) -> list[Row]:
             {name: account(policy, planted, when, commission) for name, policy in policies.items()}
             for when in (VALIDATION, TEST)
         )
-        expected = {name: expected_growth(planted, result) for name, result in after.items()}
-        rivals = [STRATEGIES] if kind == "null" else [STRATEGIES, (LOG_OPTIMAL,)]
-        for names in rivals:
-            comparison = compare({name: after[name] for name in (BENCHMARK, *names)})
-            for name in names:
+        truth = {n: expected_differences(planted, after[n], after[BENCHMARK]) for n in policies}
+        comparison = compare(after)
+        for judge in DIFFERENCES:
+            series = judged_series(
+                {n: after[n] for n in (BENCHMARK, *STRATEGIES)}, BENCHMARK, judge
+            )
+            best = superiority_test(series, BENCHMARK, after[BENCHMARK].periods_per_year)
+            for name in (name for name in policies if name != BENCHMARK):
                 found = comparison.table.loc[name]
-                ahead = found["growth_difference"] > 0
-                gate = gate_decision(before[name], before[BENCHMARK])
+                gate = gate_decision(before[name], before[BENCHMARK], judge)
+                parts = {"difference": "", "low": "_low", "high": "_high"}
                 rows.append(
-                    {
-                        "market": kind,
-                        "seed": seed,
-                        "commission": commission,
-                        "strategy": name,
-                        "difference": float(found["growth_difference"]),
-                        "low": float(found["growth_difference_low"]),
-                        "high": float(found["growth_difference_high"]),
-                        "expected": expected[name] - expected[BENCHMARK],
-                        "beats": beats(comparison, name),
-                        "t_test": bool(ahead and found["hac_p"] <= SIGNIFICANCE),
-                        "best_beats": best_beats(comparison),
-                        "gate": gate.passed,
-                        "ahead_before": gate.estimate > 0,
-                    }
+                    {"market": kind, "seed": seed, "commission": commission}
+                    | {"judge": judge, "strategy": name, "expected": truth[name][judge]}
+                    | {part: float(found[DIFFERENCES[judge] + end]) for part, end in parts.items()}
+                    | {"beats": bool(found[f"{DIFFERENCES[judge]}_low"] > 0)}
+                    | {"best_beats": best.estimate > 0 and best.p_value <= SIGNIFICANCE}
+                    | {"gate": gate.passed, "ahead_before": gate.estimate > 0}
                 )
     return rows
 
 
 def summary(rows: Iterable[Row]) -> list[Row]:
-    """Return shares of the markets, by kind of market, commission and strategy; growth per year."""
+    """Return shares of the markets, by kind of market, commission, measure and strategy."""
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
-        key = (row["market"], row["commission"], row["strategy"])
+        key = tuple(row[name] for name in KEYS)
         groups.setdefault(key, []).append(row)
     out = []
     for key, group in groups.items():
         columns = {name: np.array([row[name] for row in group]) for name in group[0]}
         truth = columns["expected"].mean()
         low, high = columns["low"], columns["high"]
-        shares = ("beats", "t_test", "gate", "ahead_before", "best_beats")
+        shares = ("beats", "gate", "ahead_before", "best_beats")
         out.append(
-            dict(zip(("market", "commission", "strategy"), key, strict=True))
+            dict(zip(KEYS, key, strict=True))
             | {"markets": len(group), "truth": float(truth)}
             | {"difference": float(columns["difference"].mean())}
             | {name: float(columns[name].mean()) for name in shares}
@@ -181,7 +212,6 @@ def summary(rows: Iterable[Row]) -> list[Row]:
 
 COLUMNS = {
     "beats": "beats",
-    "t_test": "t-test",
     "behind": "falls behind",
     "covered": "interval holds truth",
     "low_above_truth": "bound above truth",
@@ -192,16 +222,18 @@ COLUMNS = {
 
 
 def print_tables(found: list[Row]) -> None:
-    """Print a table in Markdown for every kind of market and commission, and Hansen's test."""
-    for kind, commission in dict.fromkeys((row["market"], row["commission"]) for row in found):
-        own = [row for row in found if (row["market"], row["commission"]) == (kind, commission)]
-        print(f"\n{kind}, {own[0]['markets']} markets, {commission:g} bp; growth in % a year\n")
+    """Print a table in Markdown for every kind of market, commission and measure."""
+    for key in dict.fromkeys(tuple(row[name] for name in KEYS[:-1]) for row in found):
+        own = [row for row in found if tuple(row[name] for name in KEYS[:-1]) == key]
+        kind, commission, judge = key
+        scale, form, unit = SCALES[judge]
+        print(f"\n{kind}, {own[0]['markets']} markets, {commission:g} bp; {unit}\n")
         print("|", " | ".join(["strategy", "truth", "mean difference", *COLUMNS.values()]), "|")
         print("|" + " --- |" * (3 + len(COLUMNS)))
         for row in own:
-            growth = [f"{100 * row[name]:+.1f}" for name in ("truth", "difference")]
+            sizes = [form.format(scale * row[name]) for name in ("truth", "difference")]
             shares = [f"{100 * row[name]:.1f} %" for name in COLUMNS]
-            print("|", " | ".join([row["strategy"], *growth, *shares]), "|")
+            print("|", " | ".join([row["strategy"], *sizes, *shares]), "|")
         best = 100 * own[0]["best_beats"]
         print(f"\nThe best of {len(STRATEGIES)} beats equal weight by Hansen's test: {best:.1f} %")
 

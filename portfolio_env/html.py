@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from portfolio_env.errors import PortfolioError
@@ -70,10 +71,12 @@ class Section:
     Attributes:
         title: Heading of the section.
         parts: HTML, in order; see the functions of this module.
+        folded: Show the heading alone until it is clicked, or a link leads there.
     """
 
     title: str
     parts: list[Markup] = field(default_factory=list)
+    folded: bool = False
 
     @property
     def anchor(self) -> str:
@@ -101,10 +104,28 @@ def folded(summary: str, content: Markup) -> Markup:
     return _part("folded", summary, content)
 
 
-def table(frame: pd.DataFrame) -> Markup:
-    """Return a table of texts, its index as row headings."""
-    rows = zip((printable(str(name)) for name in frame.index), frame.to_numpy(), strict=True)
-    return _part("table", frame.index.name or "", frame.columns, rows)
+def table(
+    frame: pd.DataFrame,
+    colors: Mapping[str, str] | None = None,
+    shades: pd.DataFrame | None = None,
+) -> Markup:
+    """Return a table of texts, its index as row headings.
+
+    Args:
+        frame: The texts.
+        colors: Colour of the mark before a row or column heading, by its text, e.g. "#0072b2".
+        shades: Colour of the background of every cell, of the shape of ``frame``; "" for none.
+    """
+    names = (printable(str(name)) for name in frame.index)
+    grounds = np.full(frame.shape, "") if shades is None else shades.to_numpy()
+    cells = (zip(*row, strict=True) for row in zip(frame.to_numpy(), grounds, strict=True))
+    rows = zip(names, cells, strict=True)
+    return _part("table", frame.index.name or "", frame.columns, rows, colors or {})
+
+
+def facts(values: Mapping[str, str]) -> Markup:
+    """Return facts by name, in columns."""
+    return _part("facts", values.items())
 
 
 def card(
@@ -170,9 +191,9 @@ class Page:
         self.figures[name] = file
         return picture(file, alternative)
 
-    def add(self, title: str, *parts: Markup) -> None:
+    def add(self, title: str, *parts: Markup, folded: bool = False) -> None:
         """Add a section."""
-        self.sections.append(Section(title, list(parts)))
+        self.sections.append(Section(title, list(parts), folded))
 
 
 def write_page(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,6 +25,7 @@ from agents.training.run_folder import (
     model_file,
     read_config,
 )
+from agents.training.run_records import id_of
 from agents.training.walk_forward_training import FILE, is_trained, read_plan
 from portfolio_env import Fills
 from portfolio_env.errors import ArgumentError, DataError
@@ -113,7 +114,8 @@ def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationT
     settings = TrainConfig(**parts).resolved()
     fold = EvaluationFold(*settings.load_market(), settings.env_options())
     name = f"{_short_name(settings.market)}__baselines"
-    return EvaluationTask(folder or Path(settings.runs) / name, fold, (fold,))
+    about = {"market": settings.market}
+    return EvaluationTask(folder or Path(settings.runs) / name, fold, (fold,), about=about)
 
 
 def run_task(
@@ -156,16 +158,29 @@ def run_task(
     config = read_config(path)
     found = run_market(path, config, data=data, market=market, newest=newest)
     place = "" if market is None else _short_name(market)
+    about = {"market": market or config.market}
     if not agent:  # so that a run without a model is accepted
         fold = EvaluationFold(found.market, found.ranges, config.env_options())
-        return EvaluationTask(path, fold, (fold,), model=model, warnings=found.news, place=place)
+        rest: dict[str, Any] = {"warnings": found.news, "place": place, "about": about}
+        return EvaluationTask(path, fold, (fold,), model=model, **rest)
     trained = load_model(path, config, found.market, model=model, device=device)
     run = Run(path, config.to_json(), *found[:2], config.env_options(), trained, found.news)
     name = last_name(run.config["algo"])
     agents = {name: trained_agent(run, model)}
     fold = EvaluationFold(run.market, run.ranges, run.env_options, agents)
     warnings = [*unfinished(run, model), *run.news]
-    return EvaluationTask(run.path, fold, (fold,), name, model, warnings=warnings, place=place)
+    about |= {"agent": _card(path, config, model, [config.seed])}
+    rest = {"warnings": warnings, "place": place, "about": about}
+    return EvaluationTask(run.path, fold, (fold,), name, model, **rest)
+
+
+def _card(path: Path, config: TrainConfig, model: str, seeds: Sequence[int]) -> str:
+    """Return what an agent is, in a line; ``card.md`` in the folder of its run says more."""
+    return (
+        f"{config.algo} ({model} model), policy {config.policy}, encoder {config.encoder}, "
+        f"features {config.features}, {config.timesteps:,} steps, "
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; run {id_of(path)}, see card.md"
+    )
 
 
 def _short_name(market: str) -> str:
@@ -198,7 +213,10 @@ def _walk_forward_task(
             agents[name] = trained_agent(run, model)
         folds.append(EvaluationFold(market, ranges, plan.config.env_options(), agents))
     whole = EvaluationFold(*plan.config.load_market(), plan.config.env_options())
-    return EvaluationTask(path, whole, folds, algo if agent else None, model)
+    about = {"market": plan.config.market}
+    if agent:
+        about["agent"] = _card(path, plan.config, model, seeds)
+    return EvaluationTask(path, whole, folds, algo if agent else None, model, about=about)
 
 
 def unfinished(run: Run, model: str) -> list[str]:

@@ -49,7 +49,7 @@ INTERVAL_PERIODS = 10
 SUPERIORITY_PERIODS = 60
 
 Judge: TypeAlias = Literal["growth", "sharpe", "equal_risk"]
-DIFFERENCES = {
+DIFFERENCES: dict[Judge, str] = {
     "growth": "growth_difference",
     "sharpe": "sharpe_difference",
     "equal_risk": "equal_risk_difference",
@@ -322,7 +322,7 @@ def compare(
             f"{steps} periods are too few for the test of the best and the confidence set: give "
             f"{SUPERIORITY_PERIODS} or more."
         )
-    elif len(series := _judged(unique, benchmark, judge)) > 1:
+    elif len(series := judged_series(unique, benchmark, judge)) > 1:
         year = results[benchmark].periods_per_year
         superiority = superiority_test(series, benchmark, year, **options)
         included = model_confidence_set(series, **options).included
@@ -349,7 +349,7 @@ def compare(
     )
 
 
-def _judged(
+def judged_series(
     unique: Mapping[str, BacktestResult], benchmark: str, judge: Judge
 ) -> dict[str, FloatArray]:
     """Return (K,) series by name whose means times the periods of a year are what is judged by.

@@ -244,13 +244,14 @@ def _follow(runs: BacktestRuns, outside: PricePanel) -> BacktestResult:
 
 
 def write_evaluation(
-    evaluation: Evaluation, records: Literal["csv", "parquet"] = "csv"
+    evaluation: Evaluation, records: Literal["csv", "parquet"] = "csv", *, quick: bool = False
 ) -> dict[str, Path]:
     """Write tables, accounts and the report into the folder of an evaluation.
 
     Args:
         evaluation: Result of ``evaluate``.
         records: Format of the accounts.
+        quick: Leave out the pictures of single strategies, regimes and decay.
 
     Returns:
         The pictures by name.
@@ -266,4 +267,4 @@ def write_evaluation(
         if inputs.orders:
             tables = {name: orders.table() for name, orders in inputs.orders.items()}
             write_csv(folder / "orders.csv", pd.concat(tables, names=["strategy", "asset"]))
-        return write_report(folder, evaluation.comparison, inputs)
+        return write_report(folder, evaluation.comparison, inputs, quick=quick)

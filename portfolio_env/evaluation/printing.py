@@ -26,7 +26,7 @@ from portfolio_env.files.safe_names import printable
 Format = Literal["table", "markdown", "json", "csv"]
 INTERVALS = ("growth %", "Sharpe")  # whose intervals a narrow table leaves to the files
 LESS_WANTED = (
-    *("remark", "set", "deflated", "#", "cost %", "turnover", "drawdown %", "p", "Sharpe"),
+    *("remark", "set", "deflated vs cash", "#", "cost %", "turnover", "drawdown %", "p", "Sharpe"),
     "Sharpe vs",
 )
 """Columns that a narrow terminal goes without, the first first."""

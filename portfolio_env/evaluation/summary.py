@@ -37,9 +37,10 @@ LEGEND = (
     "growth on a rising market, but no higher Sharpe ratio.",
     "p is the chance of a difference in growth to the benchmark as large as this where there is no "
     "true one, for one strategy taken alone, by the bootstrap of the interval beside it.",
-    "The deflated Sharpe ratio is the probability that the true Sharpe ratio is above the largest "
-    "that as many trials without skill show by luck (Bailey & Lopez de Prado 2014). It compares "
-    "with no skill, not with the benchmark, and strategies that are sure to lose, to costs say, "
+    "Deflated vs cash is the probability that the true Sharpe ratio is above the largest that as "
+    "many trials without skill show by luck (Bailey & Lopez de Prado 2014). No skill is a ratio of "
+    "0, that of cash: on a rising market all that holds assets passes, equal weight too, which is "
+    "no merit of a strategy over the benchmark. Strategies that are sure to lose, to costs say, "
     "widen the spread that counts as luck.",
     "Model confidence set: strategies statistically indistinguishable from the best (Hansen, Lunde "
     "& Nason 2011); membership is not evidence of skill.",
@@ -262,13 +263,15 @@ def caveats(
     """Return caveats of the table: ranges that were used before, and oracles."""
     if split == "train":
         return [
+            *task.warnings,
             "This is the training range: agents and baselines were fitted to these bars, and the "
-            "gate decided on later ones. Nothing here is out of sample."
+            "gate decided on later ones. Nothing here is out of sample.",
         ]
     if split == "validation" and task.agents:
         return [
+            *task.warnings,
             "This is the validation range: it chooses models and settings, which flatters the "
-            "agents. Nothing of theirs here is out of sample."
+            "agents. Nothing of theirs here is out of sample.",
         ]
     return [*task.warnings, *([usage_warning(earlier, use)] if earlier else [])]
 
@@ -290,7 +293,7 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
         against: _texts(table, "{:+.1f}", "growth_difference", scale=100, bounds=True),
         "Sharpe vs": _texts(table, "{:+.2f}", "sharpe_difference", bounds=True),
         "p": _texts(table, "{:.3f}", "growth_difference_p"),
-        "deflated": _texts(table, "{:.2f}", "deflated_sharpe"),
+        "deflated vs cash": _texts(table, "{:.2f}", "deflated_sharpe"),
         "set": table["in_confidence_set"].map({1.0: "yes", 0.0: "no"}).fillna(""),
         "remark": table["remark"],
     }

@@ -117,6 +117,7 @@ class EvaluationTask:
         logged: Uses of the test range are counted in the folder.
         place: Folder within that of evaluations, for another market than that of the folder; "" for
             its own.
+        about: Facts for the head of the report by name, e.g. ``{"market": "sp500"}``.
     """
 
     folder: Path
@@ -127,6 +128,7 @@ class EvaluationTask:
     warnings: Sequence[str] = ()
     logged: bool = True
     place: str = ""
+    about: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def agents(self) -> list[str]:

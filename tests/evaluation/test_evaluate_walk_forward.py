@@ -161,10 +161,10 @@ def test_seeds_are_summarised(judged):
 
 
 @pytest.mark.parametrize(
-    "title", ["Seeds", "Folds", "Choosing the best", "Plausibility", "Allocation"]
+    "title", ["Seeds", "Folds", "Choosing the best", "Plausibility", "Details"]
 )
 def test_the_page_has_the_sections_of_a_walk_forward(judged, title):
-    assert f"<h2>{title}</h2>" in page_of(judged[0])
+    assert f"<summary>{title}</summary>" in page_of(judged[0])
 
 
 def test_figures_and_facts_know_the_folds(judged):

@@ -24,8 +24,8 @@ def test_every_account_is_judged_and_reported(tmp_path, monkeypatch, capsys):
     verdicts.main()
     report = json.loads(out.read_text())
     rivals, known = len(verdicts.STRATEGIES), len(verdicts.STRATEGIES) + 1
-    assert len(report["accounts"]) == 2 * rivals + known
-    assert [row["markets"] for row in report["summary"]] == [2] * rivals + [1] * known
+    assert len(report["accounts"]) == 3 * (2 * rivals + known)  # by each measure
+    assert [row["markets"] for row in report["summary"]] == [2] * 3 * rivals + [1] * 3 * known
     for row in report["accounts"]:
         assert row["low"] <= row["difference"] <= row["high"]
         assert row["beats"] == (row["low"] > 0)
@@ -34,18 +34,20 @@ def test_every_account_is_judged_and_reported(tmp_path, monkeypatch, capsys):
     for row in report["summary"]:
         for share in verdicts.COLUMNS:
             assert 0 <= row[share] <= 1
-        assert f"| {row['strategy']} | {100 * row['truth']:+.1f} |" in printed
+        scale, form, _ = verdicts.SCALES[row["judge"]]
+        assert f"| {row['strategy']} | {form.format(scale * row['truth'])} |" in printed
     assert "bar 8 %" in printed
-    assert report["accounts"][:rivals] == verdicts.judged("null", 0)
+    assert report["accounts"][: 3 * rivals] == verdicts.judged("null", 0)
 
 
 def test_summaries_count_markets():
-    row = {"market": "null", "commission": 0.0, "strategy": "s", "best_beats": False}
+    row = {"market": "null", "commission": 0.0, "judge": "growth", "strategy": "s"}
+    row |= {"best_beats": False}
     low, high = [-3.0, 0.5, 2.5, -4.0], [1.0, 2.0, 3.0, -1.0]
     rows = [
         row
         | {"seed": seed, "expected": expected, "difference": (a + b) / 2, "low": a, "high": b}
-        | {"beats": a > 0, "t_test": False, "gate": seed == 0, "ahead_before": seed < 3}
+        | {"beats": a > 0, "gate": seed == 0, "ahead_before": seed < 3}
         for seed, (expected, a, b) in enumerate(zip([0.0, 2.0, 1.0, 1.0], low, high, strict=True))
     ]
     (found,) = verdicts.summary(rows)
@@ -64,6 +66,14 @@ def test_expected_growth_is_the_mean_over_fresh_noise():
     grown = np.log((result.values[0] - result.costs[0]) * gross @ result.held[0])
     grown = (grown - np.log(result.values[0])) * result.periods_per_year
     error = grown.std() / np.sqrt(draws)
+    simple = (1 - result.costs[0] / result.values[0]) * (gross @ result.held[0]) - 1
+    mean, deviation = verdicts.expected_moments(planted, result)
+    assert mean == pytest.approx(simple.mean(), abs=4 * simple.std() / np.sqrt(draws))
+    assert deviation == pytest.approx(simple.std(), rel=0.03)
+    levered = np.log1p(2 * simple) * result.periods_per_year
+    assert verdicts.expected_growth(planted, result, 2.0) == pytest.approx(
+        levered.mean(), abs=4 * levered.std() / np.sqrt(draws)
+    )
     found = verdicts.expected_growth(planted, result)
     assert found == pytest.approx(grown.mean(), abs=4 * error)
     assert result.costs[0] / result.values[0] * result.periods_per_year > 8 * error  # not left out

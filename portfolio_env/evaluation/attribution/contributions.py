@@ -54,9 +54,10 @@ class Contributions:
     def growth(self) -> pd.Series:
         """Return the yearly log growth by asset, cash and costs, which sums to the account's.
 
-        A period's log return is shared in the proportions of its simple returns (Carino 1999,
-        "Combining Attribution Effects Over Time", Journal of Performance Measurement 3), so that
-        there is no residual.
+        A period's log return is shared in the proportions of its simple returns: every part is
+        multiplied by ``log(1 + r) / r``, the logarithmic coefficient of Carino (1999), "Combining
+        Attribution Effects Over Time", Journal of Performance Measurement 3 (4), so that there is
+        no residual.
         """
         returns = self.returns
         moved = np.where(returns == 0, 1.0, returns)

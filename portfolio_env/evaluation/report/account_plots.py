@@ -28,7 +28,10 @@ SLICES = 10  # slices of a donut; the smaller holdings share one more
 
 
 def growth_with_bands(
-    results: Mapping[str, BacktestResult], bands: Bands, benchmark: str
+    results: Mapping[str, BacktestResult],
+    bands: Bands,
+    benchmark: str,
+    drawn: Mapping[str, Style],
 ) -> "Figure":
     """Plot one small chart per account: its value, its band, and the benchmark in grey.
 
@@ -36,6 +39,7 @@ def growth_with_bands(
         results: Backtests over the same dates, by the name to show.
         bands: Bands of every account, see ``growth_bands``.
         benchmark: Name of the account that is drawn with every other.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -47,13 +51,13 @@ def growth_with_bands(
         spare.remove()
     other = results[benchmark].values / results[benchmark].values[0]
     for axes, (name, result) in zip(grid, results.items(), strict=False):
-        low, high = bands.low[name], bands.high[name]
+        low, high, color = bands.low[name], bands.high[name], drawn[name].distinct
         axes.fill_between(
-            result.timestamps[bands.at], low, high, color="#1f77b4", alpha=0.18, linewidth=0
+            result.timestamps[bands.at], low, high, color=color, alpha=0.18, linewidth=0
         )
         axes.plot(results[benchmark].timestamps, other, color="#6e7781", linewidth=0.8)
         own = result.values / result.values[0]
-        axes.plot(result.timestamps, own, color="#1f77b4", linewidth=1.1)
+        axes.plot(result.timestamps, own, color=color, linewidth=1.1)
         axes.set_title(plot_label(name), fontsize="medium")
         value_axis(axes, np.concatenate([low, high, own, other]))
         date_axis(axes, few=True)

@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def differences(comparison: Comparison) -> "Figure":
+def differences(comparison: Comparison, drawn: Mapping[str, Style]) -> "Figure":
     """Plot growth and Sharpe ratios less those of the benchmark, the best at the top.
 
     Args:
         comparison: Result of ``compare``.
+        drawn: Styles of the accounts, see ``styles``.
 
     Raises:
         PortfolioError: If matplotlib is not installed.
@@ -34,8 +35,9 @@ def differences(comparison: Comparison) -> "Figure":
     names = [n for n in comparison.unique if n in solvent and n != comparison.benchmark]
     figure = new_figure((WIDTH, 1.4 + 0.27 * len(names)), DOTS_PER_INCH)
     left, right = figure.subplots(1, 2, sharey=True)
-    _draw_differences(left, 100 * _bounds(comparison, names, "growth"))
-    _draw_differences(right, _bounds(comparison, names, "sharpe"))
+    colors = [drawn[name].distinct for name in names]
+    _draw_differences(left, 100 * _bounds(comparison, names, "growth"), colors)
+    _draw_differences(right, _bounds(comparison, names, "sharpe"), colors)
     left.set_yticks(range(len(names)), list(map(plot_label, names)), fontsize="small")
     left.set_ylim(len(names) - 0.5, -0.5)  # the first at the top
     other = plot_label(comparison.benchmark.replace("_", " "))
@@ -50,11 +52,11 @@ def _bounds(comparison: Comparison, names: Sequence[str], judge: Judge) -> NDArr
     return comparison.table.loc[list(names), columns].to_numpy(float)
 
 
-def _draw_differences(axes: "Axes", rows: NDArray[np.float64]) -> None:
-    for place, (middle, low, high) in enumerate(rows):
-        color = "#2ca02c" if low > 0 else "#d62728" if high < 0 else "#57606a"
+def _draw_differences(axes: "Axes", rows: NDArray[np.float64], colors: Sequence[str]) -> None:
+    for place, ((middle, low, high), color) in enumerate(zip(rows, colors, strict=True)):
+        inside = color if low > 0 or high < 0 else "white"
         axes.plot([low, high], [place, place], color=color, linewidth=1.6)
-        axes.plot(middle, place, marker="o", markersize=5, color=color)
+        axes.plot(middle, place, marker="o", markersize=6, color=color, markerfacecolor=inside)
     axes.axvline(0, color="black", linewidth=0.8)
     axes.grid(axis="x", alpha=0.3)
 
@@ -96,7 +98,7 @@ def risk_return(
     year = next(iter(results.values())).periods_per_year
     points = np.vstack([_risk_return(results[name].returns[:, None], year) for name in names])
     for name, point in zip(names, points, strict=True):
-        color = "#57606a" if drawn[name].color == OTHERS else drawn[name].color
+        color = drawn[name].distinct
         axes.scatter(point[0], point[1], s=44, color=color, edgecolor="white", zorder=4)
     axes.axhline(0, color="black", linewidth=0.7)
     axes.set(xlabel="volatility, % per year", ylabel="mean simple return, % per year")

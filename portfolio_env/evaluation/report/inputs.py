@@ -13,6 +13,7 @@ from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.diagnostics.implementation import implementation_metrics
 from portfolio_env.evaluation.gate import ValidationGate
+from portfolio_env.evaluation.report.head import head_facts, market_name
 from portfolio_env.evaluation.runner import BacktestRuns
 from portfolio_env.evaluation.summary import caveats, gate_sentences
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
@@ -51,6 +52,8 @@ class ReportInputs:
         hindsight: The efficient portfolios of the range; None without.
         pictures: Further figures by name, with what they show.
         facts: Facts needed to repeat the evaluation, by name.
+        market: Name of the market.
+        head: Facts before the verdict by name, see ``head_facts``.
     """
 
     title: str
@@ -72,6 +75,8 @@ class ReportInputs:
     hindsight: Hindsight | None = None
     pictures: Mapping[str, tuple[Figure, str]] = field(default_factory=dict)
     facts: Mapping[str, Any] = field(default_factory=dict)
+    market: str = ""
+    head: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bars(self) -> PricePanel:
@@ -143,6 +148,8 @@ def report_inputs(
             "uses_before": len(earlier),
             "command": use.command,
         },
+        market=market_name(task),
+        head=head_facts(task, split),
         **further,
     )
 

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
     from portfolio_env.evaluation.backtest import BacktestResult
 
-MAX_LEGEND = 20  # more names than this are unreadable beside a plot
+MAX_LEGEND = 24  # more names than this are unreadable beside a plot
 MAX_CURVES = 8  # more lines than this are indistinguishable
-COLORS = ("#d62728", "#1f77b4", "#2ca02c", "#ff7f0e", "#9467bd", "#17becf", "#8c564b", "#e377c2")
+# The first six are of Okabe & Ito's palette, which the colour-blind tell apart.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c564b", "#5b4bb7")
 THIN = 0.6  # line width of volatile curves, as a fraction
 OTHERS = "#b8bec5"  # lines in the background
+ALONE = "#57606a"  # the same accounts where each has a picture or a dot of its own
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,11 @@ class Style:
     linewidth: float = 0.7
     label: str | None = None
     zorder: float = 1.0
+
+    @property
+    def distinct(self) -> str:
+        """Return the colour where the account does not stand behind others."""
+        return ALONE if self.color == OTHERS else self.color
 
     def line(self, width: float = 1.0) -> dict[str, Any]:
         """Return keywords for ``Axes.plot``, the line as many times as wide."""

@@ -11,14 +11,15 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.data.reports.statistics import correlation
+from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
 from portfolio_env.evaluation.left_out import left_out_table
 from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
+from portfolio_env.evaluation.report.holdings import holdings_section
 from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
     drawable,
     number_text,
-    order_texts,
     with_difference,
 )
 from portfolio_env.evaluation.report.plots import growth_bands
@@ -33,12 +34,13 @@ from portfolio_env.evaluation.report.subperiods import (
     regimes_section,
     seeds_section,
 )
-from portfolio_env.evaluation.report.tear_sheet import drawdown_texts, tear_sheet
+from portfolio_env.evaluation.report.tear_sheet import drawdown_texts, months_table, tear_sheet
 from portfolio_env.evaluation.report.why import why_section
-from portfolio_env.evaluation.summary import LEGEND, overall, sentence, text_table
+from portfolio_env.evaluation.summary import LEGEND, leads, overall, sentence, text_table
 from portfolio_env.html import (
     Page,
     bullets,
+    facts,
     folded,
     heading,
     paragraph,
@@ -50,11 +52,12 @@ from portfolio_env.plotting.returns import correlations, distributions
 
 OPEN = 4  # plots of weights that are not collapsed
 LEFT_OUT = 20  # rows of the table of assets that were left out
+SENTENCES = 6  # strategies whose sentences are not folded
 SMALL = 12  # accounts with a small plot of their own
 
 
 def write_report(
-    folder: str | Path, comparison: Comparison, inputs: ReportInputs
+    folder: str | Path, comparison: Comparison, inputs: ReportInputs, *, quick: bool = False
 ) -> dict[str, Path]:
     """Write ``report.html`` and its figures.
 
@@ -62,6 +65,7 @@ def write_report(
         folder: Receives the page and the PNG files.
         comparison: Result of ``compare``.
         inputs: The rest.
+        quick: Leave out the pictures of single strategies, regimes and decay.
 
     Returns:
         The pictures by name.
@@ -73,95 +77,144 @@ def write_report(
     drawn = plots.styles(
         list(comparison.unique), benchmark=comparison.benchmark, agents=inputs.agents
     )
-    _verdict(page, comparison, inputs)
+    _verdict(page, comparison, inputs, drawn)
+    holdings_section(page, comparison, inputs, drawn)
     why_section(page, comparison, inputs)
+    _growth(page, comparison, drawn)
+    _months(page, comparison, inputs)
+    opened = len(page.sections)
     seeds_section(page, comparison, inputs)
     blocks_section(page, comparison, inputs)
-    overfitting_section(page, comparison)
-    _growth(page, comparison, drawn)
-    _weights(page, comparison, inputs)
+    _average_weights(page, comparison)
     _risk(page, comparison, inputs, drawn)
-    _returns(page, comparison)
-    _tear_sheets(page, comparison, inputs)
-    regimes_section(page, comparison, inputs)
+    _rolling(page, comparison, drawn)
+    if not quick:
+        _bands(page, comparison, drawn)
+        _weights(page, comparison, inputs)
+        _returns(page, comparison)
+        _tear_sheets(page, comparison, inputs, drawn)
+    overfitting_section(page, comparison)
+    if not quick:
+        regimes_section(page, comparison, inputs)
     events_section(page, comparison, inputs)
     plausibility_section(page, comparison, inputs)
-    decay_section(page, comparison, inputs, drawn)
+    if not quick:
+        decay_section(page, comparison, inputs, drawn)
     _practice(page, comparison, inputs, drawn)
     _network(page, inputs)
     _details(page, comparison, inputs)
-    intro = [paragraph(overall(comparison))]
+    for section in page.sections[opened:]:
+        section.folded = True
+    intro = [paragraph(overall(comparison), "verdict")]
     intro += [paragraph(warning, "fault") for warning in inputs.warnings]
-    write_page(page.path / "report.html", inputs.title, intro, page.sections)
+    intro += [facts(inputs.head)] if inputs.head else []
+    title = f"{inputs.market}, {inputs.title}" if inputs.market else inputs.title
+    write_page(page.path / "report.html", title, intro, page.sections)
     return page.figures
 
 
-def _verdict(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+def _verdict(
+    page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, plots.Style]
+) -> None:
+    colors = {name: style.color for name, style in drawn.items()}
+    told = {str(name): sentence(comparison, str(name)) for name in comparison.table.index}
+    first = [*(n for n in told if leads(comparison, n)), *inputs.agents, comparison.benchmark]
+    shown = [name for name in dict.fromkeys([*first, *told]) if name in told][:SENTENCES]
     parts = [
-        table(text_table(comparison).drop(columns="remark")),
+        table(text_table(comparison).drop(columns="remark"), colors),
         folded("How to read the table", bullets(LEGEND)),
+        bullets([told[name] for name in told if name in shown]),
     ]
-    parts.append(bullets([sentence(comparison, str(name)) for name in comparison.table.index]))
+    if rest := [text for name, text in told.items() if name not in shown]:
+        parts.append(folded(f"The other {len(rest)} strategies", bullets(rest)))
     left_out = left_out_table(comparison.results)
     if len(left_out):
-        shown = left_out.head(LEFT_OUT).set_index("asset")
-        shown["strategies"] = shown["strategies"].map(", ".join)
+        rows = left_out.head(LEFT_OUT).set_index("asset")
+        rows["strategies"] = rows["strategies"].map(", ".join)
         more = f"; {len(left_out) - LEFT_OUT} more in metrics.json" * (len(left_out) > LEFT_OUT)
         text = f"Assets that could be traded but were left out of decisions{more}."
-        parts += [heading("Left out"), paragraph(text), table(shown)]
+        parts.append(folded("Left out", paragraph(text) + table(rows)))
     if inputs.gate:
         parts += [heading("The gate"), bullets(inputs.gate)]
     trials = f"Deflated Sharpe ratios allow for {comparison.trials} trials."
     parts.append(paragraph(" ".join([trials, *comparison.notes])))
-    page.add("Verdict", *parts)
     if len(comparison.solvent) > 1 and comparison.benchmark in comparison.solvent:
         text = (
             "Paired differences in yearly log growth and in the Sharpe ratio, with 95 % intervals: "
-            "green ones are above zero taken alone, red ones below. Growth can be bought with "
-            "risk, a Sharpe ratio cannot."
+            "a full dot is of an interval that does not contain zero, taken alone. Growth can be "
+            "bought with risk, a Sharpe ratio cannot."
         )
-        figure = comparison_plots.differences(comparison)
-        page.add("Differences", paragraph(text), page.draw("differences", figure, text))
+        figure = comparison_plots.differences(comparison, drawn)
+        content = paragraph(text) + page.draw("differences", figure, text)
+        few = len(comparison.unique) <= SMALL
+        parts.append(content if few else folded("Differences to the benchmark", content))
+    page.add("Verdict", *parts)
 
 
 def _growth(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]) -> None:
     text = "Value of every account after costs; oracles are left out, equal accounts drawn once."
-    parts = [
+    fallen = "The fraction lost since the highest value so far."
+    page.add(
+        "Growth and drawdowns",
         paragraph(text),
         page.draw("equity", plots.equity_curves(comparison.unique, drawn), text),
-    ]
+        page.draw("drawdown", plots.drawdown_curves(comparison.unique, drawn), fallen),
+    )
+
+
+def _months(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+    """Write the months and the deepest drawdowns of the first agent, or of the best strategy."""
+    accounts = drawable(comparison)
+    others = (name for name in accounts if name != comparison.benchmark)
+    name = next((n for n in (*inputs.agents, *others, *accounts) if n in accounts), None)
+    if name is None:
+        return
+    text = f"Returns of {name} in every month, in %, after costs."
+    parts = [paragraph(text), months_table(accounts[name])]
+    listed = drawdown_texts(accounts[name])
+    if len(listed):
+        parts += [heading(f"Deepest drawdowns of {name}"), table(listed)]
+    page.add("Months and drawdowns", *parts)
+
+
+def _bands(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]) -> None:
     solvent = dict(list(drawable(comparison).items())[:SMALL])
-    if comparison.benchmark in comparison.solvent:
-        solvent |= {comparison.benchmark: comparison.solvent[comparison.benchmark]}
-        text = (
-            f"Each account (blue) and {comparison.benchmark.replace('_', ' ')} (grey). The band "
-            "holds, at every point, 95 % of the values that resamples of the same periods give: "
-            "what chance alone makes of such returns."
-        )
-        bands = growth_bands(
-            {name: result.log_returns for name, result in solvent.items()},
-            mean_block=comparison.mean_block,
-        )
-        figure = account_plots.growth_with_bands(solvent, bands, comparison.benchmark)
-        parts += [paragraph(text), page.draw("equity_bands", figure, text)]
-    page.add("Growth", *parts)
-    text = "The fraction lost since the highest value so far."
-    figure = plots.drawdown_curves(comparison.unique, drawn)
-    page.add("Drawdowns", paragraph(text), page.draw("drawdown", figure, text))
+    if comparison.benchmark not in comparison.solvent:
+        return
+    solvent |= {comparison.benchmark: comparison.solvent[comparison.benchmark]}
+    text = (
+        f"Each account in its colour, and {comparison.benchmark.replace('_', ' ')} in grey. The "
+        "band holds, at every point, 95 % of the values that resamples of the same periods give: "
+        "what chance alone makes of such returns."
+    )
+    bands = growth_bands(
+        {name: result.log_returns for name, result in solvent.items()},
+        mean_block=comparison.mean_block,
+    )
+    figure = account_plots.growth_with_bands(solvent, bands, comparison.benchmark, drawn)
+    page.add("Bands of chance", paragraph(text), page.draw("equity_bands", figure, text))
+
+
+def _average_weights(page: Page, comparison: Comparison) -> None:
+    text = "The mean of the weights right after trading, best strategy first, oracles last."
+    figure = account_plots.average_weights(_own(comparison))
+    page.add("Average weights", paragraph(text), page.draw("average_weights", figure, text))
+
+
+def _own(comparison: Comparison) -> dict[str, BacktestResult]:
+    """Return the accounts that traded; prices from outside hold no weights."""
+    return {n: result for n, result in comparison.results.items() if not result.outside}
 
 
 def _weights(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
-    text = "The mean of the weights right after trading, best strategy first, oracles last."
-    own = {n: result for n, result in comparison.results.items() if not result.outside}
-    figure = account_plots.average_weights(own)
-    parts = [paragraph(text), page.draw("average_weights", figure, text)]
     shown = list(dict.fromkeys([*inputs.agents, *comparison.unique]))[:OPEN]
-    for name, result in own.items():
+    parts = []
+    for name, result in _own(comparison).items():
         text = f"Weights of {name} right after trading, over time"
         # A PNG beside the account's own files.
         image = page.draw(f"{name}/weights", plots.weights_area(result, name), text)
         parts.append(image if name in shown else folded(name, image))
-    page.add("Weights", *parts)
+    page.add("Weights over time", *parts)
 
 
 def _risk(
@@ -178,6 +231,12 @@ def _risk(
         )
     figure = comparison_plots.risk_return(solvent, drawn, inputs.bars, inputs.hindsight)
     page.add("Risk and return", paragraph(text), page.draw("risk_return", figure, text))
+
+
+def _rolling(page: Page, comparison: Comparison, drawn: Mapping[str, plots.Style]) -> None:
+    solvent = drawable(comparison)
+    if not solvent:
+        return
     first = next(iter(solvent.values()))
     window = min(round(first.periods_per_year), len(first.costs) // 4)
     if window > 1:
@@ -203,7 +262,9 @@ def _returns(page: Page, comparison: Comparison) -> None:
         page.add("Distributions", paragraph(text), page.draw("distributions", figure, text))
 
 
-def _tear_sheets(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
+def _tear_sheets(
+    page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, plots.Style]
+) -> None:
     """Add the pages of the agents, the benchmark and the best others, folded."""
     accounts = drawable(comparison)
     first = [name for name in (*inputs.agents, comparison.benchmark) if name in accounts]
@@ -212,7 +273,8 @@ def _tear_sheets(page: Page, comparison: Comparison, inputs: ReportInputs) -> No
     for name in list(dict.fromkeys([*first, *accounts]))[:OPEN]:
         result = accounts[name]
         note = f"Tear sheet of {name}"
-        figure = tear_sheet(result, name, None if name == comparison.benchmark else benchmark)
+        other = None if name == comparison.benchmark else benchmark
+        figure = tear_sheet(result, name, other, color=drawn[name].distinct)
         listed = drawdown_texts(result)
         content = page.draw(f"{name}/tear_sheet", figure, note)
         if len(listed):
@@ -248,8 +310,6 @@ def _practice(
         page.add(
             "In practice", paragraph(note), table(_implementation_texts(inputs.implementation))
         )
-    if inputs.orders:
-        _allocation(page, inputs)
 
 
 def _implementation_texts(figures: pd.DataFrame) -> pd.DataFrame:
@@ -266,29 +326,6 @@ def _implementation_texts(figures: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _allocation(page: Page, inputs: ReportInputs) -> None:
-    when = str(inputs.bars.timestamps[-1].astype("datetime64[D]"))
-    parts = [
-        paragraph(
-            f"What each strategy decides at the last bar, {when}, for an account as it is given, "
-            "and the orders for it at the closes of then; prices as in the data."
-        )
-    ]
-    for place, (name, orders) in enumerate(inputs.orders.items()):
-        content = table(order_texts(orders)) + paragraph(
-            f"Costs {float(orders.cost):,.2f}; cash {float(orders.before.cash):,.2f} before and "
-            f"{float(orders.after.cash):,.2f} after, of which {orders.unplanned_cash:,.2f} were "
-            f"not planned; tracking error of rounding {100 * orders.tracking_error:.2f} %."
-        )
-        frame = orders.table()
-        if (frame["money_after"] >= 0).all():
-            figure = account_plots.allocation_donut(frame, orders.plan.value, name)
-            note = f"Allocation of {orders.plan.value:,.0f} by {name}"
-            content = page.draw(f"{name}/allocation", figure, note) + content
-        parts.append(heading(name) + content if place == 0 else folded(name, content))
-    page.add("Allocation", *parts)
-
-
 def _network(page: Page, inputs: ReportInputs) -> None:
     parts = [
         heading(name) + paragraph(text) + page.draw(name.replace("/", "_"), figure, text)
@@ -302,9 +339,9 @@ def _details(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     measures = comparison.table.drop(columns="remark").drop(index=list(comparison.failed)).T
     shown = measures.map(lambda value: "" if np.isnan(value) else f"{value:.4g}")
     shown.index = [str(name).replace("_", " ") for name in shown.index]
-    facts = [f"{name.replace('_', ' ')}: {_fact(value)}" for name, value in inputs.facts.items()]
+    told = [f"{name.replace('_', ' ')}: {_fact(value)}" for name, value in inputs.facts.items()]
     page.add(
-        "Details", folded("All measures", table(shown)), heading("How to repeat it"), bullets(facts)
+        "Details", folded("All measures", table(shown)), heading("How to repeat it"), bullets(told)
     )
 
 

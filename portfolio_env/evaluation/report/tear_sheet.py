@@ -8,6 +8,8 @@ import pandas as pd
 from portfolio_env import metrics
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.diagnostics.decay import rolling_sharpe
+from portfolio_env.evaluation.report.inputs import number_text
+from portfolio_env.html import table
 from portfolio_env.metrics import CalendarPeriod
 from portfolio_env.plotting.figures import (
     DOTS_PER_INCH,
@@ -19,6 +21,7 @@ from portfolio_env.plotting.figures import (
 )
 
 if TYPE_CHECKING:
+    from markupsafe import Markup
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -30,7 +33,11 @@ _LEAST = 4  # returns of a period that make a box
 
 
 def tear_sheet(
-    result: BacktestResult, name: str = "account", benchmark: BacktestResult | None = None
+    result: BacktestResult,
+    name: str = "account",
+    benchmark: BacktestResult | None = None,
+    *,
+    color: str = ACCOUNT,
 ) -> "Figure":
     """Draw an account on one page.
 
@@ -43,6 +50,7 @@ def tear_sheet(
         result: The backtest.
         name: Name of the account, for titles.
         benchmark: Another backtest over the same dates, drawn in grey.
+        color: Colour of the account, as matplotlib names it.
 
     Returns:
         A matplotlib figure; save it with ``figure.savefig(path)``.
@@ -56,13 +64,13 @@ def tear_sheet(
     heights = [2.6, 1.3, middle, 1.3, 1.5]
     grid = figure.add_gridspec(5, 2, height_ratios=heights, width_ratios=[3, 2])
     figure.suptitle(plot_label(name))
-    _growth(figure.add_subplot(grid[0, :]), result, name, benchmark)
-    _drawdown(figure.add_subplot(grid[1, :]), result)
+    _growth(figure.add_subplot(grid[0, :]), result, name, benchmark, color)
+    _drawdown(figure.add_subplot(grid[1, :]), result, color)
     _months(figure.add_subplot(grid[2, 0]), months)
     _years(figure.add_subplot(grid[2, 1]), result, benchmark)
-    _rolling(figure.add_subplot(grid[3, :]), result, "Sharpe ratio")
-    _rolling(figure.add_subplot(grid[4, 0]), result, "volatility, %")
-    _quantiles(figure.add_subplot(grid[4, 1]), result)
+    _rolling(figure.add_subplot(grid[3, :]), result, "Sharpe ratio", color)
+    _rolling(figure.add_subplot(grid[4, 0]), result, "volatility, %", color)
+    _quantiles(figure.add_subplot(grid[4, 1]), result, color)
     return figure
 
 
@@ -79,14 +87,38 @@ def drawdown_texts(result: BacktestResult) -> pd.DataFrame:
     return pd.DataFrame(texts).set_axis([str(place + 1) for place in range(len(found))])
 
 
+def months_table(result: BacktestResult) -> "Markup":
+    """Return the monthly returns as a table in HTML, blue where the account gained."""
+    found = 100 * metrics.monthly_table(result.values, result.timestamps).iloc[-_MOST_YEARS:]
+    texts = found.map(number_text("{:+.1f}")).set_axis([*_MONTHS, "year"], axis=1)
+    months = np.abs(found.iloc[:, :12].to_numpy(np.float64))
+    known = months[np.isfinite(months)]
+    reach = max(float(np.quantile(known, 0.95)) if len(known) else 0.0, 1e-9)
+    shades = texts.assign(year="")
+    shades.iloc[:, :12] = found.iloc[:, :12].map(lambda value: _shade(value / reach))
+    return table(texts, shades=shades)
+
+
+def _shade(share: float) -> str:
+    """Return a background from orange at -1 over white to blue at 1."""
+    if np.isnan(share):
+        return ""
+    red, green, blue = (0, 114, 178) if share > 0 else (213, 94, 0)
+    return f"rgba({red},{green},{blue},{0.55 * min(abs(share), 1.0):.2f})"
+
+
 def _growth(
-    axes: "Axes", result: BacktestResult, name: str, benchmark: BacktestResult | None
+    axes: "Axes",
+    result: BacktestResult,
+    name: str,
+    benchmark: BacktestResult | None,
+    color: str,
 ) -> None:
     shown = [result.values / result.values[0]]
     if benchmark is not None:
         shown.append(benchmark.values / benchmark.values[0])
         axes.plot(benchmark.timestamps, shown[1], color=BENCHMARK, linewidth=0.9, label="benchmark")
-    axes.plot(result.timestamps, shown[0], color=ACCOUNT, linewidth=1.3, label=plot_label(name))
+    axes.plot(result.timestamps, shown[0], color=color, linewidth=1.3, label=plot_label(name))
     axes.axhline(1, color="gray", linewidth=0.8)
     axes.set_ylabel("value / initial value")
     value_axis(axes, np.concatenate(shown))
@@ -94,10 +126,10 @@ def _growth(
     axes.legend(loc="upper left", fontsize="small", frameon=False)
 
 
-def _drawdown(axes: "Axes", result: BacktestResult) -> None:
+def _drawdown(axes: "Axes", result: BacktestResult, color: str) -> None:
     losses = -100 * metrics.drawdowns(result.values)
-    axes.fill_between(result.timestamps, losses, 0, color=ACCOUNT, alpha=0.3, linewidth=0)
-    axes.plot(result.timestamps, losses, color=ACCOUNT, linewidth=0.8)
+    axes.fill_between(result.timestamps, losses, 0, color=color, alpha=0.3, linewidth=0)
+    axes.plot(result.timestamps, losses, color=color, linewidth=0.8)
     for place, row in metrics.worst_drawdowns(result.values, result.timestamps, DEEPEST).iterrows():
         end = result.timestamps[-1] if pd.isna(row["recovery"]) else row["recovery"]
         axes.axvspan(row["peak"], end, color=LOSS, alpha=0.08, linewidth=0)
@@ -116,7 +148,7 @@ def _months(axes: "Axes", table: pd.DataFrame) -> None:
     known = np.abs(percent[:, :12][np.isfinite(percent[:, :12])])
     reach = max(float(np.quantile(known, 0.95)) if len(known) else 0.0, 1e-9)
     shades = np.where(np.arange(13) < 12, percent, np.nan)  # the years have another scale
-    axes.imshow(shades, cmap="RdYlGn", vmin=-reach, vmax=reach, aspect="auto", alpha=0.75)
+    axes.imshow(shades, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto", alpha=0.75)
     for row, column in np.argwhere(np.isfinite(percent)):
         axes.text(
             column, row, f"{percent[row, column]:.1f}", ha="center", va="center", fontsize=6.5,
@@ -148,7 +180,7 @@ def _years(axes: "Axes", result: BacktestResult, benchmark: BacktestResult | Non
     axes.set_title("Yearly returns, %", fontsize="small")
 
 
-def _rolling(axes: "Axes", result: BacktestResult, measure: str) -> None:
+def _rolling(axes: "Axes", result: BacktestResult, measure: str, color: str) -> None:
     year, returns = result.periods_per_year, result.returns
     window = min(round(year), len(returns) // 4)
     axes.set_title(f"Over the last {window} periods, per year: {measure}", fontsize="small")
@@ -161,13 +193,13 @@ def _rolling(axes: "Axes", result: BacktestResult, measure: str) -> None:
         deviation = pd.Series(returns).rolling(window).std().to_numpy()[window - 1 :]
         rolling = 100 * deviation * np.sqrt(year)
         axes.set_ylim(0, 1.1 * np.nanmax(rolling) or 1)
-    axes.plot(result.timestamps[window:], rolling, color=ACCOUNT, linewidth=0.9)
+    axes.plot(result.timestamps[window:], rolling, color=color, linewidth=0.9)
     axes.axhline(0, color="gray", linewidth=0.8)
     axes.tick_params(labelsize="x-small")
     date_axis(axes)
 
 
-def _quantiles(axes: "Axes", result: BacktestResult) -> None:
+def _quantiles(axes: "Axes", result: BacktestResult, color: str) -> None:
     periods: tuple[CalendarPeriod, ...] = ("week", "month", "quarter", "year")
     samples: dict[str, Any] = {"bar": result.returns}
     for period in periods:
@@ -182,7 +214,7 @@ def _quantiles(axes: "Axes", result: BacktestResult) -> None:
     if shown:
         axes.boxplot(
             list(shown.values()), tick_labels=list(shown), widths=0.6, showmeans=True,
-            flierprops={"marker": ".", "markersize": 2}, medianprops={"color": ACCOUNT},
+            flierprops={"marker": ".", "markersize": 2}, medianprops={"color": color},
             meanprops={"marker": "_", "markeredgecolor": "black"},
         )  # fmt: skip
     axes.axhline(0, color="gray", linewidth=0.8)

@@ -15,6 +15,7 @@ from portfolio_env.html import Page, bullets, folded, heading, paragraph, table
 
 SHOWN = 6  # strategies
 ASSETS = 10  # rows of the table of assets
+STYLES = {"growth": "By style", "equal_risk": "By style, at equal volatility"}
 
 
 def why_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
@@ -42,6 +43,13 @@ def why_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> Non
             "West (1987)."
         )
     ]
+    if not any(ahead.values()):
+        parts.append(
+            paragraph(
+                "No strategy is ahead taken alone, so there is no lead to explain; below is what "
+                "each difference consists of."
+            )
+        )
     if lines := universe_lines(comparison):
         parts.append(bullets(lines))
     for place, name in enumerate(names):
@@ -49,8 +57,9 @@ def why_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> Non
         told = explanations(found, ahead[name])
         content = (bullets(told) if told else paragraph("")) + table(_without_texts(found))
         content += heading("By asset, % a year") + table(_asset_texts(found))
-        if found.styles is not None:
-            content += heading("By style") + table(_style_texts(found))
+        for measure, title in STYLES.items():
+            if found.styles is not None and measure in found.joint:
+                content += heading(title) + table(_style_texts(found, measure))
         opened = place == 0 and bool(ahead[name])
         parts.append(heading(name) + content if opened else folded(name, content))
     page.add("Why", *parts)
@@ -97,35 +106,24 @@ def _asset_texts(found: Attribution) -> pd.DataFrame:
     )
 
 
-def _style_texts(found: Attribution) -> pd.DataFrame:
+def _style_texts(found: Attribution, measure: str) -> pd.DataFrame:
     """Return exposures to styles, alone and together, and what they make of the difference."""
-    styles = found.styles
+    styles, joint = found.styles, found.joint[measure]
     assert styles is not None
+    prefix = "" if measure == "growth" else "equal_risk_"
     texts = {"% a year": (100 * styles["mean"]).map(number_text("{:+.1f}"))}
-    kinds = {"growth": ("", ""), "equal_risk": ("equal_risk_", " at equal volatility")}
-    for measure, (prefix, where) in kinds.items():
-        if measure not in found.joint:
-            continue
-        form = "{:+.2f} [{:+.2f}, {:+.2f}]".format
-        for title, columns in (
-            (f"beta alone{where}", ("beta", "low", "high")),
-            (f"beta of all{where}", ("joint", "joint_low", "joint_high")),
-        ):
-            numbers = styles[[f"{prefix}{column}" for column in columns]]
-            texts[title] = numbers.apply(lambda row, form=form: form(*row), axis=1)
-        texts[f"% of the difference{where}"] = (100 * styles[f"{prefix}share"]).map(
-            number_text("{:.0f}")
-        )
-    found_texts = pd.DataFrame(texts)
-    rows = {
-        "left by all": {
-            f"beta of all{where}": (
-                f"{100 * each['alpha']:+.1f} [{100 * each['low']:+.1f}, "
-                f"{100 * each['high']:+.1f}] % a year"
-            )
-            for measure, (_, where) in kinds.items()
-            if (each := found.joint.get(measure))
-        }
-    }
-    left = pd.DataFrame.from_dict(rows, orient="index")
-    return pd.concat([found_texts, left]).fillna("")
+    for title, columns in (
+        ("beta alone", ("beta", "low", "high")),
+        ("beta of all", ("joint", "joint_low", "joint_high")),
+    ):
+        numbers = styles[[f"{prefix}{column}" for column in columns]]
+        texts[title] = numbers.apply(lambda row: _bounded("{:+.2f}", *row), axis=1)
+    texts["% of the difference"] = (100 * styles[f"{prefix}share"]).map(number_text("{:.0f}"))
+    left = _bounded("{:+.1f}", *(100 * joint[name] for name in ("alpha", "low", "high")))
+    rest = pd.DataFrame({"beta of all": [f"{left} % a year"]}, ["left by all"])
+    return pd.concat([pd.DataFrame(texts), rest]).fillna("")
+
+
+def _bounded(form: str, *numbers: float) -> str:
+    middle, low, high = map(form.format, numbers)
+    return f"{middle} [{low}, {high}]"

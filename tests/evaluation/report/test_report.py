@@ -2,6 +2,7 @@
 
 import base64
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -21,6 +22,7 @@ from portfolio_env.market.panel import PricePanel
 from portfolio_env.plotting.figures import new_figure
 
 K = 130
+ODD = ("A", "<b onclick=x>&")
 MARKET = np.random.default_rng(0).normal(0.0005, 0.01, K)
 
 
@@ -39,11 +41,11 @@ class Resources(HTMLParser):
         self.text.append(data)
 
 
-def bars(steps=K):
+def bars(steps=K, assets=("A", "B")):
     generator = np.random.default_rng(1)
     return PricePanel(
         timestamps=account(MARKET[:steps]).timestamps,
-        assets=("A", "B"),
+        assets=assets,
         close=np.exp(np.cumsum(generator.normal(0, 0.01, (steps + 1, 2)), axis=0)),
         periods_per_year=252,
     )
@@ -61,12 +63,13 @@ def written(tmp_path_factory):
         "broke": account(np.r_[MARKET[:50], np.log(1e-3)]),
         "seer": account(MARKET + 0.01),
     }
+    results = {name: replace(result, assets=ODD) for name, result in results.items()}
     found = compare(results, oracles=["seer"], failed={"heavy": "a reason"}, n_resamples=50)
     growth = pd.DataFrame({0.0: 0.1, 10.0: 0.05}, index=list(results))
-    orders = allocate(results["ppo"].last_weights, ("A", "B"), [3.0, 7.0], 1000.0)
+    orders = allocate(results["ppo"].last_weights, ODD, [3.0, 7.0], 1000.0)
     material = ReportInputs(
         title="test: a range",
-        panel=bars(),
+        panel=bars(assets=ODD),
         rows=(0, K + 1),
         agents=["ppo"],
         warnings=["This is look 2."],
@@ -78,6 +81,8 @@ def written(tmp_path_factory):
         hindsight=Hindsight(np.array([[0.1, 0.05], [0.2, 0.15]]), np.array([[0, 0], [0.2, 0.15]])),
         pictures={"attention/time": (new_figure((3, 2), 50), "What it looks at.")},
         facts={"command": "evaluate.py run"},
+        market="<i>mine</i>",
+        head={"costs": "commission 10 bp", "<u>": "<u>"},
     )
     folder = tmp_path_factory.mktemp("report")
     figures = write_report(folder, found, material)
@@ -92,6 +97,8 @@ def test_loads_nothing(written):
     assert all(link.startswith(("data:image/png;base64,", "#")) for _, link in found.links)
     assert not re.search(r"url\(|@import|<script|<link|<iframe|http-equiv=.refresh", page)
     assert "default-src 'none'" in page
+    assert not re.search(r"<b |<u>|<odd|<i>|onclick=x>", page)  # names are text
+    assert "&lt;i&gt;mine&lt;/i&gt;" in page and "&lt;u&gt;" in page
     images = [link for tag, link in found.links if tag == "img"]
     assert len(images) == len(figures)
     for image, file in zip(images, figures.values(), strict=False):
@@ -110,7 +117,20 @@ def test_says_what_the_comparison_says(written):
     for text in (overall(found), "This is look 2.", "Gate closed: it was.", "What it looks at."):
         assert text in reader.text
     assert f"Deflated Sharpe ratios allow for {found.trials} trials." in reader.text
-    assert {"4,096", "command: evaluate.py run", "test: a range"} <= set(reader.text)
+    assert {"4,096", "command: evaluate.py run", "<i>mine</i>, test: a range"} <= set(reader.text)
+
+
+def test_the_verdict_is_first_and_details_are_folded(written):
+    page = (written[0] / "report.html").read_text()
+    titles = re.findall(r"<h2>([^<]+)</h2>|<details class=.section.><summary>([^<]+)<", page)
+    opened = [title for title, _ in titles if title]
+    assert opened[:3] == ["Verdict", "What to hold", "Why"]
+    assert [title for title, _ in titles[: len(opened)]] == opened  # what is folded comes after
+    assert {"Tear sheets", "Risk and return", "Details"} <= {title for _, title in titles}
+    links = re.findall(r'<a href="#([^"]+)">', page)
+    assert links == re.findall(r'<section id="([^"]+)"', page)
+    head = page.partition("<h2>")[0]
+    assert "commission 10 bp" in head and overall(written[1]) in head
 
 
 def test_every_figure_is_there(written):
@@ -124,6 +144,15 @@ def test_every_figure_is_there(written):
     sheets = {f"{name}/tear_sheet" for name in ("ppo", "equal_weight", "<odd & name>", "cash")}
     assert set(figures) == expected | weights | sheets
     assert (folder / "ppo" / "weights.png").exists()
+
+
+def test_a_quick_report_leaves_single_strategies_out(tmp_path):
+    other = account(MARKET + np.random.default_rng(3).normal(0, 0.003, K))
+    found = compare({"own": other, "equal_weight": account(MARKET)}, n_resamples=20)
+    inputs = ReportInputs(title="quick", panel=bars(), rows=(0, K + 1))
+    figures = write_report(tmp_path, found, inputs, quick=True)
+    assert {"differences", "equity", "drawdown", "average_weights", "rolling"} <= set(figures)
+    assert not [name for name in figures if "/" in name]
 
 
 def test_short_and_lonely(tmp_path):

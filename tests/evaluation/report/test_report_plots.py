@@ -102,7 +102,8 @@ def test_more_periods_than_points_of_a_band():
 def test_small_pictures_hold_band_account_and_reference():
     some = {name: RESULTS[name] for name in ("s8", "equal_weight", "s1", "s2")}
     bands = growth_bands({n: r.log_returns for n, r in some.items()}, mean_block=2, n_resamples=20)
-    figure = account_plots.growth_with_bands(some, bands, "equal_weight")
+    figure = account_plots.growth_with_bands(some, bands, "equal_weight", DRAWN)
+    assert figure.axes[2].lines[1].get_color() == DRAWN["s1"].color
     assert [axes.get_title() for axes in figure.axes] == list(some)
     for axes, result in zip(figure.axes, some.values(), strict=True):
         benchmark, own = (line.get_ydata() for line in axes.lines)
@@ -152,7 +153,7 @@ def test_donut_shares_add_up():
 
 def test_differences_are_those_of_the_table():
     found = compare(RESULTS, n_resamples=50)
-    growth, ratios = comparison_plots.differences(found).axes
+    growth, ratios = comparison_plots.differences(found, DRAWN).axes
     names = [label.get_text() for label in growth.get_yticklabels()]
     assert names == [name for name in found.table.index if name != "equal_weight"]
     for axes, scale, column in (
@@ -161,8 +162,13 @@ def test_differences_are_those_of_the_table():
     ):
         middles = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
         assert middles == pytest.approx(scale * found.table.loc[names, column].to_numpy())
-        low, high = axes.get_ylim()
-        assert low > high  # the best at the top
+        dots = [line for line in axes.lines if line.get_marker() == "o"]
+        assert [line.get_color() for line in dots] == [DRAWN[name].distinct for name in names]
+        low, high = found.table.loc[names, [f"{column}_low", f"{column}_high"]].to_numpy().T
+        full = [line.get_markerfacecolor() != "white" for line in dots]
+        assert full == list((low > 0) | (high < 0)) and any(full)
+        bottom, top = axes.get_ylim()
+        assert bottom > top  # the best at the top
 
 
 def test_risk_return_with_a_frontier():
