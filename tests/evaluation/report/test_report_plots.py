@@ -34,11 +34,13 @@ def labels(figure):
 
 def test_styles_show_the_reference_the_agents_and_the_first():
     shown = [name for name, style in DRAWN.items() if style.label == name]
-    assert set(shown) == {"equal_weight", "s7", "s1", "s2", "s3", "s4"}
+    assert set(shown) == {"equal_weight", "s7", *(f"s{k}" for k in range(1, 7))}
     assert DRAWN["equal_weight"].color == "black"
     assert len({DRAWN[name].color for name in shown}) == len(shown)
     others = {DRAWN[name] for name in RESULTS if name not in shown}
-    assert {style.label for style in others} == {"3 others", None}
+    assert {style.label for style in others} == {"1 other"}
+    more = plots.styles([f"s{k}" for k in range(11)])
+    assert [style.label for style in more.values()][8:] == ["3 others", None, None]
     assert {style.color for style in others} == {plots.OTHERS}
     few = plots.styles(["a", "b"])
     assert [style.label for style in few.values()] == ["a", "b"]
@@ -49,7 +51,7 @@ def test_every_account_is_drawn(draw):
     figure = draw(RESULTS, DRAWN)
     drawn = [line for line in figure.axes[0].lines if len(line.get_xdata()) == K + 1]
     assert len(drawn) == len(RESULTS)
-    assert set(labels(figure)) == {"s1", "s2", "s3", "s4", "s7", "equal_weight", "3 others"}
+    assert set(labels(figure)) == {*(f"s{k}" for k in range(1, 8)), "equal_weight", "1 other"}
     assert set(labels(draw({"agent": RESULTS["s1"]}))) == {"agent"}
 
 
