@@ -129,7 +129,7 @@ class Fit:
         """
         self.optimizer.zero_grad()
         for loss in (losses,) if isinstance(losses, Tensor) else losses:
-            loss.backward()  # type: ignore[no-untyped-call] # torch
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.max_grad_norm)
         (group,) = self.optimizer.param_groups
         scheduled, group["lr"] = group["lr"], self.learning_rate

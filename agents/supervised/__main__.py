@@ -22,7 +22,7 @@ from portfolio_env.errors import ArgumentError
 
 @dataclass(frozen=True)
 class Command:
-    """Train a model that forecasts; a run folder takes the model, its scores and figures."""
+    """Train a model that forecasts; a run folder takes it, its scores and figures."""
 
     config: Annotated[SupervisedConfig, tyro.conf.arg(name="")]
     resume: Path | None = None

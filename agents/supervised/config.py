@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agents.fitting import Schedule
+from agents.networks import ENCODERS
 from agents.settings.data import json_object
 from agents.settings.encoders import ROWS, with_window
 from agents.settings.market import MarketConfig
@@ -65,7 +66,7 @@ class SupervisedConfig(MarketConfig):
     horizon: int = 1
     """Bars that a return takes."""
     encoder: str = "lstm"
-    """Encoder of the market's window: lstm, mlp, gat, transformer, ..."""
+    """Encoder of the market's window: lstm, mlp, gat, transformer, and others that are built in."""
     encoder_options: str = "{}"
     """Options of the encoder as JSON, e.g. '{"hidden": 32}'."""
     window: int | None = None
@@ -92,6 +93,7 @@ class SupervisedConfig(MarketConfig):
         make_task(self.task, **json_object("task_options", self.task_options, '{"coherence": 0.1}'))
         json_object("encoder_options", self.encoder_options, '{"hidden": 32}')
         SupervisedOptions(**asdict(self.fit), seed=self.seed)
+        check_choice("encoder", self.encoder, tuple(ENCODERS))  # a model's file names no other
         if self.encoder == "per_asset":
             raise ArgumentError("encoder 'per_asset' has no weights to train: choose e.g. mlp")
 
@@ -114,7 +116,8 @@ class SupervisedConfig(MarketConfig):
     def env_options(self) -> dict[str, Any]:
         """Return the rules of trading, as keywords of ``PortfolioEnv``."""
         options = self._trading().resolved().env_options()
-        return {name: options[name] for name in ("costs", "constraints", "execution")}
+        names = ("costs", "constraints", "execution", "initial_value")
+        return {name: options[name] for name in names}
 
     def _trading(self) -> TrainConfig:
         shared = {each.name: getattr(self, each.name) for each in fields(MarketConfig)}

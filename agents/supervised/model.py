@@ -22,6 +22,7 @@ from portfolio_env.market import Market
 from portfolio_env.market.samples import Range
 
 KIND = "supervised"
+Array = NDArray[np.float64]
 
 
 class SupervisedModel:
@@ -134,10 +135,11 @@ class SupervisedModel:
             )
         rows = np.arange(start, end)
         realised = market.targets("return", self.horizon)[rows]
-        parts = self._at(market, rows)
-        return Forecasts(market.timestamps[rows], *parts, realised, self._base, self.horizon)
+        mean, sigma, up = self._at(market, rows)
+        times = market.timestamps[rows]
+        return Forecasts(times, mean, sigma, up, realised, self._base, self.horizon)
 
-    def forecast(self, market: Market, row: int = -1) -> tuple[NDArray[np.float64], ...]:
+    def forecast(self, market: Market, row: int = -1) -> tuple[Array, Array, Array]:
         """Return mean and sigma of the simple return, and the probability of a gain, at a row.
 
         Args:
@@ -152,7 +154,8 @@ class SupervisedModel:
             raise ArgumentError(
                 f"row {row} has no whole window: the first that has is {self._first(market)}"
             )
-        return tuple(part[0] for part in self._at(market, np.array([row])))
+        mean, sigma, up = self._at(market, np.array([row]))
+        return mean[0], sigma[0], up[0]
 
     def save(self, path: str | Path) -> None:
         """Write settings and weights to one file without code, which is complete or absent.
@@ -201,7 +204,7 @@ class SupervisedModel:
                 f"{', '.join(self.config['features'])}: load the market with those"
             )
 
-    def _at(self, market: Market, rows: NDArray[np.int64]) -> list[NDArray[np.float64]]:
+    def _at(self, market: Market, rows: NDArray[np.int64]) -> tuple[Array, Array, Array]:
         """Return mean, sigma and probability (rows, N) in units of simple returns."""
         if self._bound is not market:
             self._check(market)
@@ -213,4 +216,4 @@ class SupervisedModel:
             outputs = self.embeddings.forecast(th.from_numpy(rows))
             forecast = self.task.forecast(outputs, self._size)
         mean, sigma, up = (part.double().cpu().numpy() for part in forecast)
-        return [self._scale * mean, self._scale * sigma, up]
+        return self._scale * mean, self._scale * sigma, up

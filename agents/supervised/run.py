@@ -103,7 +103,7 @@ def economic_value(
         model: Trained on bars before the range.
         market: Market with the model's features.
         within: Half-open range of bars.
-        **options: Of ``baselines.evaluate``, e.g. costs.
+        **options: Further options of ``baselines.evaluate``, e.g. costs.
     """
     every = model.horizon
     strategies = {

@@ -105,7 +105,7 @@ class Forecasts:
 
         Args:
             n_resamples: Resamples of time, in blocks of at least the horizon.
-            confidence: Of the intervals.
+            confidence: Level of the intervals.
             seed: Seed of the resamples.
 
         Returns:
@@ -170,7 +170,7 @@ class Forecasts:
 
 def verdict(scores: pd.DataFrame) -> str:
     """Return a sentence on the accuracy of ``Forecasts.scores`` against the base rate."""
-    value, base, gain, low, high, _ = scores.loc["accuracy"]
+    value, base, gain, low, high, _ = scores.loc["accuracy"].to_numpy(np.float64)
     if low > 0:
         told = "it beats the base rate"
     else:

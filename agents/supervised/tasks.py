@@ -65,7 +65,8 @@ class Regression:
 
     def loss(self, outputs: Any, returns: NextReturns, t: Tensor) -> Tensor:
         """Return the negative log likelihood."""
-        return returns.nll(*outputs, t)
+        mean, sigma = outputs
+        return returns.nll(mean, sigma, t)
 
     def forecast(self, outputs: Any, size: float) -> Forecast:
         """Return mean and deviation as they are, and the Gaussian probability of a gain."""

@@ -34,7 +34,7 @@ class SupervisedOptions(FitOptions):
         epochs: Passes over the training range, at most; a round is an epoch.
         batch: Bars per batch.
         accumulation: Batches per gradient step; what is left at the end of an epoch is a step too.
-        measure: What validation goes by: "loss", or "accuracy" of the direction.
+        measure: Criterion of validation: "loss", or "accuracy" of the direction.
     """
 
     epochs: int = 20
@@ -62,7 +62,7 @@ class SupervisedTrainer:
         train: Half-open range of bars.
         validation: Half-open range on which training is stopped.
         options: See ``SupervisedOptions``.
-        task: What is learned, see ``agents.supervised.tasks``; the mean and the deviation of
+        task: Task of the head, see ``agents.supervised.tasks``; the mean and the deviation of
             returns by default.
         horizon: Bars that a return takes.
 
