@@ -90,7 +90,7 @@ class WindowDataset(Dataset[dict[str, Tensor]]):
 
         Args:
             batch: Items per batch.
-            training: Shuffle them, anew at each pass; otherwise they come in order of time.
+            training: Shuffle them, in a new order at each pass; otherwise in order of time.
             seed: Seed of the shuffling.
             **options: Further options of torch's ``DataLoader``, e.g. ``num_workers``.
         """

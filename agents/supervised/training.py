@@ -68,7 +68,7 @@ class SupervisedTrainer:
 
     Attributes:
         fit: The state of the training.
-        returns: What is forecast, and its unit.
+        returns: Targets and their unit.
 
     Raises:
         ArgumentError: If a range holds no window with a known return, or the encoder has no

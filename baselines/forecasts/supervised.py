@@ -1,4 +1,4 @@
-"""What forecasts of a trained ``SupervisedModel`` earn: as a rule, and within mean-variance."""
+"""Strategies that trade forecasts of a ``SupervisedModel``: rules, and mean-variance."""
 
 from __future__ import annotations
 
