@@ -1,17 +1,17 @@
 """Fitting of a network by gradient steps, in rounds that can be stopped and resumed exactly.
 
-What forecasts (``training.pretraining``) and net growth (``agents.direct.training``) are trained
-with: Adam with clipped gradients, a schedule of the learning rate, an average of the weights, and
-the weights that were best on validation.
+What forecasts (``agents.supervised``) and net growth (``agents.direct.training``) are trained
+with: Adam with clipped gradients and decoupled weight decay, a schedule of the learning rate, an
+average of the weights, and the weights that were best on validation.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -42,6 +42,10 @@ class FitOptions:
             kept in their place; 0 keeps none.
         patience: Validations in a row without a better one after which fitting stops; None never
             stops.
+        min_delta: A validation is better if its loss is lower than the best by more than this.
+        weight_decay: Share of the weights taken off at each step, times the learning rate; AdamW,
+            Loshchilov & Hutter (2019), "Decoupled Weight Decay Regularization", ICLR.
+        warmup: Gradient steps in which the learning rate rises to its own, in equal parts.
         seed: Seed of all draws.
     """
 
@@ -50,6 +54,9 @@ class FitOptions:
     schedule: Schedule = "cosine"
     ema: float = 0.0
     patience: int | None = None
+    min_delta: float = 0.0
+    weight_decay: float = 0.0
+    warmup: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,6 +67,9 @@ class FitOptions:
         check_number("ema", self.ema, 0, below=1)
         if self.patience is not None:
             check_integer("patience", self.patience)
+        check_number("min_delta", self.min_delta, 0)
+        check_number("weight_decay", self.weight_decay, 0)
+        check_integer("warmup", self.warmup, 0)
 
 
 class Fit:
@@ -72,18 +82,21 @@ class Fit:
 
     Attributes:
         round: Rounds done.
+        steps: Gradient steps done.
         best: Least loss on validation so far; infinity without any.
     """
 
     def __init__(self, network: nn.Module, options: FitOptions, rounds: int) -> None:
         self.network, self.options, self.rounds = network, options, rounds
-        self.optimizer = th.optim.Adam(network.parameters(), options.learning_rate)
+        self.optimizer = th.optim.AdamW(
+            network.parameters(), options.learning_rate, weight_decay=options.weight_decay
+        )
         self.schedule = (
             CosineAnnealingLR(self.optimizer, rounds)
             if options.schedule == "cosine"
             else ReduceLROnPlateau(self.optimizer, factor=0.5, patience=2, threshold=0.0)
         )
-        self.round, self.best, self.stale = 0, math.inf, 0
+        self.round, self.best, self.stale, self.steps = 0, math.inf, 0, 0
         self._best_weights: dict[str, Tensor] = {}
         self._average: list[Tensor] = []
 
@@ -96,7 +109,8 @@ class Fit:
     @property
     def learning_rate(self) -> float:
         """Return the learning rate of the next step."""
-        return float(self.optimizer.param_groups[0]["lr"])
+        warm = min(1.0, (self.steps + 1) / self.options.warmup) if self.options.warmup else 1.0
+        return warm * float(self.optimizer.param_groups[0]["lr"])
 
     @contextmanager
     def draws(self) -> Iterator[None]:
@@ -106,12 +120,22 @@ class Fit:
             th.manual_seed(self.options.seed + 1_000_003 * self.round)
             yield
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Take one gradient step; return the norm of the gradient before it was clipped, ()."""
+    def step(self, losses: Tensor | Iterable[Tensor]) -> Tensor:
+        """Take one gradient step; return the norm of the gradient before it was clipped, ().
+
+        Args:
+            losses: A loss, or parts of one: their gradients are added one by one, so that the
+                activations of one part are held at a time.
+        """
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call] # torch
+        for loss in (losses,) if isinstance(losses, Tensor) else losses:
+            loss.backward()
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.options.max_grad_norm)
+        (group,) = self.optimizer.param_groups
+        scheduled, group["lr"] = group["lr"], self.learning_rate
         self.optimizer.step()
+        group["lr"] = scheduled
+        self.steps += 1
         if self.options.ema:
             weights = [weight.detach() for weight in self.network.parameters()]
             if self._average:
@@ -135,9 +159,9 @@ class Fit:
             self._give(own)
 
     def judge(self, loss: float) -> None:
-        """Record a validation loss of the network in ``averaged``."""
+        """Record a validation loss of the network in ``averaged``; less is better."""
         self.stale += 1
-        if loss < self.best or not self._best_weights:
+        if loss < self.best - self.options.min_delta or not self._best_weights:
             self.best, self.stale, self._best_weights = loss, 0, self.weights()
         if isinstance(self.schedule, ReduceLROnPlateau):
             self.schedule.step(loss)
@@ -165,6 +189,7 @@ class Fit:
         state = {
             "options": asdict(self.options),
             "round": self.round,
+            "steps": self.steps,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -181,7 +206,8 @@ class Fit:
         Raises:
             ArgumentError: If it was made with other options.
         """
-        if state["options"] != asdict(self.options):
+        defaults = {each.name: each.default for each in fields(self.options)}
+        if defaults | state["options"] != asdict(self.options):  # earlier versions had fewer
             raise ArgumentError(
                 f"the checkpoint was made with {state['options']}, not {asdict(self.options)}"
             )
@@ -190,6 +216,7 @@ class Fit:
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.round, self.best, self.stale = state["round"], state["best"], state["stale"]
+        self.steps = state.get("steps", 0)
         device = next(self.network.parameters()).device
         self._best_weights = {name: w.to(device) for name, w in state["best_weights"].items()}
         self._average = [weight.to(device) for weight in state["average"]]

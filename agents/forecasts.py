@@ -22,21 +22,23 @@ if TYPE_CHECKING:
 
 
 class NextReturns:
-    """Simple returns from close t to close t + 1, divided by their deviation in the training range.
+    """Returns that follow each bar, divided by their deviation in the training range.
 
-    In these units the bounds of a ``PredictionHead``'s sigma mean the same in every market. A bar
-    counts for the assets that trade at t and have a bar at t + 1.
+    In these units the bounds of a ``PredictionHead``'s sigma mean the same in every market. Which
+    returns are known, and what a delisting is worth, is said by ``Market.targets``.
 
     Args:
         market: The market.
         train: Half-open range of bars whose returns give the unit; no later bar has a say in it.
         bars: Bars of the window that a forecast reads, the current one included.
         device: Device of the tensors.
+        horizon: Bars that a return takes.
 
     Attributes:
         scale: The unit.
-        target: (T - 1, N) returns in that unit, 0 where they do not count.
-        mask: (T - 1, N) bool, where they count.
+        size: Mean absolute return of the training range over the root of its mean square.
+        target: (T, N) returns in that unit, 0 where they do not count.
+        mask: (T, N) bool, where they count.
 
     Raises:
         ArgumentError: If the training range holds no such bar.
@@ -48,28 +50,33 @@ class NextReturns:
         train: tuple[int, int],
         bars: int,
         device: th.device | str = "cpu",
+        horizon: int = 1,
     ) -> None:
-        self.first = market.warmup + bars - 1
-        simple = market.close[1:] / market.close[:-1] - 1
-        counts = market.tradable[:-1] & np.isfinite(simple)
-        own = self.rows(train)
-        self.scale = float(simple[own][counts[own]].std()) or 1.0
+        self.first, self.horizon = market.warmup + bars - 1, horizon
+        simple = market.targets("return", horizon)
+        counts = np.isfinite(simple)
+        rows = self.rows(train)
+        own = simple[rows][counts[rows]]
+        self.scale = float(own.std()) or 1.0
+        square = float(np.square(own).mean())
+        self.size = float(np.abs(own).mean() / np.sqrt(square)) if square else 0.0
         target = np.where(counts, simple / self.scale, 0.0)
         self.target = th.tensor(target, dtype=th.float32, device=device)
         self.mask = th.tensor(counts, device=device)
 
     def rows(self, within: tuple[int, int]) -> NDArray[np.int64]:
-        """Return the bars of a half-open range with a whole window and a next bar in that range.
+        """Return the bars of a half-open range with a whole window and a return within that range.
 
         Raises:
             ArgumentError: If there is none.
         """
         start, end = within
-        rows = np.arange(max(start, self.first), end - 1)
+        rows = np.arange(max(start, self.first), end - self.horizon)
         if not len(rows):
+            ahead = "a next one" if self.horizon == 1 else f"one {self.horizon} bars later"
             raise ArgumentError(
                 f"the range {start} to {end} has no bar from {self.first} on, the first with a "
-                "whole window, that has a next one: widen it"
+                f"whole window, that has {ahead}: widen it"
             )
         return rows
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from portfolio_env.errors import ArgumentError
 
@@ -70,7 +71,55 @@ def gaussian_nll(
         mask: Same shape, 1 or True where a forecast counts; what happened may be NaN elsewhere.
         eps: Lower bound of ``sigma``.
     """
+    kept, sigma = realised.masked_fill(mask <= 0, 0.0), sigma.clamp_min(eps)
+    return _mean(sigma.log() + 0.5 * ((kept - mean) / sigma).square(), mask)
+
+
+def direction_loss(realised: Tensor, logit: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean cross-entropy of forecasts that a return is positive; 0 without forecasts.
+
+    Args:
+        realised: Realised returns, of any shape; one of 0 is not positive.
+        logit: Log odds of a positive return, same shape.
+        mask: See ``gaussian_nll``.
+    """
+    up = (realised > 0).to(logit.dtype)
+    return _mean(binary_cross_entropy_with_logits(logit, up, reduction="none"), mask)
+
+
+def magnitude_loss(
+    realised: Tensor, magnitude: Tensor, mask: Tensor, underestimation: float = 2.0
+) -> Tensor:
+    """Return the mean squared error of forecast sizes of returns; 0 without forecasts.
+
+    Args:
+        realised: Realised returns, of any shape.
+        magnitude: Forecast of their absolute values, same shape.
+        mask: See ``gaussian_nll``.
+        underestimation: Weight of the errors on losses that were larger than forecast; the others
+            weigh 1.
+    """
+    kept = realised.masked_fill(mask <= 0, 0.0)
+    error = kept.abs() - magnitude
+    weight = 1.0 + (underestimation - 1.0) * ((kept < 0) & (error > 0))
+    return _mean(weight * error.square(), mask)
+
+
+def coherence_loss(forecast: Tensor, t: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean squared change of forecasts from a bar to the next; 0 without any pair.
+
+    Args:
+        forecast: (B, N).
+        t: (B,) bars; rows that follow each other by one bar make a pair.
+        mask: (B, N), see ``gaussian_nll``; both of a pair count.
+    """
+    follows = (t[1:] == t[:-1] + 1)[:, None]
+    return _mean(
+        (forecast[1:] - forecast[:-1]).square(), (mask[1:] > 0) & (mask[:-1] > 0) & follows
+    )
+
+
+def _mean(each: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean where the mask is positive; 0 where it is nowhere."""
     counts = mask > 0
-    kept, sigma = realised.masked_fill(~counts, 0.0), sigma.clamp_min(eps)
-    each = sigma.log() + 0.5 * ((kept - mean) / sigma).square()
     return each.masked_fill(~counts, 0.0).sum() / counts.sum().clamp_min(1)

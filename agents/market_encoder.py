@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch as th
@@ -68,7 +68,8 @@ class MarketEncoder(nn.Module):
         checkpointed: Windows, or series of blocks, whose activations are kept at a time; where
             there are more, they are computed again in the backward pass. None keeps all, "auto"
             what a quarter of the memory of the device holds, see ``agents.memory``.
-        forecasts: It has a head that forecasts each asset's next return, see ``forecast``.
+        forecasts: It has a head that forecasts each asset's next return, see ``forecast``; or a
+            head of another task, see ``agents.supervised.tasks``.
 
     Attributes:
         cached: Whether vectors are kept while weights stay as they are, which is checked by
@@ -88,7 +89,7 @@ class MarketEncoder(nn.Module):
         *,
         frozen: bool = False,
         checkpointed: int | Literal["auto"] | None = "auto",
-        forecasts: bool = False,
+        forecasts: bool | nn.Module = False,
     ) -> None:
         super().__init__()
         if checkpointed not in (None, "auto") and not (
@@ -96,7 +97,10 @@ class MarketEncoder(nn.Module):
         ):
             raise ArgumentError(f"checkpointed is {checkpointed}: give at least 1, 'auto' or None")
         self.encoder = encoder
-        self.head = PredictionHead(encoder.channels) if forecasts else None
+        own: nn.Module | None = forecasts if isinstance(forecasts, nn.Module) else None
+        if own is None and forecasts:
+            own = PredictionHead(encoder.channels)
+        self.head = own
         self.checkpointed = checkpointed
         for name in ("features", "tradable", "codes", "times"):
             self.register_buffer(name, None, persistent=False)
@@ -200,19 +204,21 @@ class MarketEncoder(nn.Module):
             rows = self._encode_kept(distinct)[copied_to(place, features.device)]
         return rows if assets is None else rows[_lanes(assets), assets]
 
-    def forecast(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and deviation (batch, N) of all assets' next returns, see ``forecast_of``."""
+    def forecast(self, t: Tensor) -> Any:
+        """Return mean and deviation (batch, N) of all assets' next returns, see ``forecast_of``.
+
+        With the head of another task it is what that head returns, a tuple of (batch, N).
+        """
         return self.forecast_of(self(t))
 
-    def forecast_of(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def forecast_of(self, rows: Tensor) -> Any:
         """Return the forecast of rows (..., N, channels) that are encoded already.
 
         The unit is that of the returns it was trained on, see ``agents.forecasts.NextReturns``.
         """
         if self.head is None:
             raise ArgumentError("there is no head for forecasts; build it with forecasts=True")
-        forecast: tuple[Tensor, Tensor] = self.head(rows)
-        return forecast
+        return self.head(rows)
 
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""

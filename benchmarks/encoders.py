@@ -56,8 +56,8 @@ from agents.market_encoder import MarketEncoder
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
 from agents.sb3.buffers import GroupedRolloutBuffer
+from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 from agents.training.config import TrainConfig
-from agents.training.pretraining import Pretrainer, PretrainingOptions
 from agents.training.train import new_agent
 from portfolio_env import Market, PortfolioEnv, load_market
 from portfolio_env.features import FeaturePipeline
@@ -258,7 +258,7 @@ def epoch(data: Market, threads: int, rounds: int, batch: int = 16, **options: A
     train = (first, first + BARS + 1)  # the last bar has a next one in the range
     th.manual_seed(0)
     embeddings = MarketEncoder(make_encoder(SMALL, FEATURES, WINDOW, **options), forecasts=True)
-    trainer = Pretrainer(embeddings, data, train, train, PretrainingOptions(batch=batch))
+    trainer = SupervisedTrainer(embeddings, data, train, train, SupervisedOptions(batch=batch))
     trainer.validation = trainer.validation[:1]  # the pass over the training range is timed
     before = th.get_num_threads()
     th.set_num_threads(threads)

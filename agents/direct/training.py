@@ -286,9 +286,9 @@ class DirectTrainer:
         weight = self.options.prediction
         if not weight or self.embeddings.frozen or self.returns is None:
             return loss, None
-        forecast = self.embeddings.forecast_of(rollout.channels.flatten(0, 1))
+        mean, sigma = self.embeddings.forecast_of(rollout.channels.flatten(0, 1))
         assets = rollout.assets.repeat_interleave(rollout.bars.shape[1], 0)
-        nll = self.returns.nll(*forecast, rollout.bars.flatten(), assets)
+        nll = self.returns.nll(mean, sigma, rollout.bars.flatten(), assets)
         return loss + weight * nll, nll
 
     def _rollout(self, rng: np.random.Generator) -> Rollout:

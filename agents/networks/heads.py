@@ -125,3 +125,40 @@ class PredictionHead(nn.Module):
         """Return mu and sigma, (batch, assets) each, sigma in [SIGMA_MIN, SIGMA_MAX]."""
         mu, raw = self.out(self.rows(rows)).unbind(-1)
         return mu, bounded_sigma(raw)
+
+
+class DirectionHead(nn.Module):
+    """Log odds that each asset's return is positive.
+
+    Args:
+        width: Channels of the encoder, and units of the layer in between.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.rows = nn.Sequential(nn.Linear(width, width), nn.ReLU())
+        self.out = nn.Linear(width, 1)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor]:
+        """Return the logit, (batch, assets)."""
+        return (self.out(self.rows(rows)).squeeze(-1),)
+
+
+class HybridHead(nn.Module):
+    """Direction, magnitude and uncertainty of each asset's return, each from layers of its own.
+
+    Args:
+        width: Channels of the encoder, and units of the layers in between.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.direction, self.magnitude, self.uncertainty = (
+            nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1)) for _ in range(3)
+        )
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (batch, assets) each: a logit, a size >= 0, sigma in [SIGMA_MIN, SIGMA_MAX]."""
+        logit = self.direction(rows).squeeze(-1)
+        magnitude = nn.functional.softplus(self.magnitude(rows).squeeze(-1))
+        return logit, magnitude, bounded_sigma(self.uncertainty(rows).squeeze(-1))

@@ -1,4 +1,4 @@
-"""Curriculum stages before the algorithm: forecasts, then net growth (`training.pretraining`)."""
+"""Curriculum stages before the algorithm: forecasts, then net growth (`supervised.training`)."""
 
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from agents.policies import PerAssetActorCriticPolicy
 from agents.progress import Outlook, bar
 from agents.sb3.algorithms import torch_device
 from agents.sb3.curves import curves, write_points
+from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 from agents.tensors import SUFFIX, load_tensors, save_tensors
 from agents.training.config import Range, TrainConfig
-from agents.training.pretraining import Pretrainer, PretrainingOptions
 from portfolio_env.market import Market
 
 KIND = "weights"
@@ -142,7 +142,7 @@ def _finish(
     validation: Range,
     progress_bar: bool,
     stage: str,
-    trainer: Pretrainer | DirectTrainer,
+    trainer: SupervisedTrainer | DirectTrainer,
     every: int,
 ) -> Weights:
     """Train a stage to its end, from its last checkpoint; return its weights."""
@@ -164,7 +164,7 @@ def _finish(
     return pretrained_weights(embeddings, network)
 
 
-def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> Pretrainer:
+def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> SupervisedTrainer:
     """Run stage 1, forecasts."""
     with th.random.fork_rng(devices=[]):
         th.manual_seed(config.seed)
@@ -173,10 +173,10 @@ def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) ->
         )
         embeddings = MarketEncoder(encoder, forecasts=True).to(get_device(config.device))
     stages = config.stages
-    options = PretrainingOptions(
+    options = SupervisedOptions(
         epochs=stages.epochs, schedule=stages.schedule, ema=stages.ema, seed=config.seed
     )
-    return Pretrainer(embeddings, market, ranges["train"], ranges["validation"], options)
+    return SupervisedTrainer(embeddings, market, ranges["train"], ranges["validation"], options)
 
 
 def _growth(

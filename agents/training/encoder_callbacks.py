@@ -94,8 +94,8 @@ class PredictionLoss(BaseCallback):
             groups = embeddings.groups(rows)
             rows = rows[groups == self.rng.choice(groups)]
         t = self.rng.choice(rows, self.batch)
-        forecast = embeddings.forecast(th.from_numpy(t))
-        nll = self.returns.nll(*forecast, copied_to(t, self.model.device))
+        mean, sigma = embeddings.forecast(th.from_numpy(t))
+        nll = self.returns.nll(mean, sigma, copied_to(t, self.model.device))
         (self.weight * nll).backward()  # type: ignore[no-untyped-call] # torch
         self.logger.record_mean("train/prediction_nll", float(nll.detach()))
 

@@ -28,14 +28,14 @@ WINDOW = 20  # bars that a network sees
 class Network:
     """Encoder of windows, with a head for the mean and deviation of each next return.
 
-    Trained by the Gaussian likelihood of the next bar's return
-    (``training.pretraining.Pretrainer``): the last fifth of the bars says when to stop, and the
+    Trained by the Gaussian likelihood of the next bar's return, see
+    ``supervised.training.SupervisedTrainer``: the last fifth of the bars says when to stop, and the
     best weights on it are kept.
 
     Args:
         encoder: A name of an encoder, see ``agents.networks.make_encoder``.
         seed: Seed of the initial weights and of every draw.
-        options: ``window`` (20 bars), options of ``PretrainingOptions`` (``epochs``, ``batch``,
+        options: ``window`` (20 bars), options of ``SupervisedOptions`` (``epochs``, ``batch``,
             ``learning_rate``, ...; 5 epochs unless given), and all others to the encoder, over
             ``SIZES``.
 
@@ -45,7 +45,7 @@ class Network:
 
     def __init__(self, encoder: str, seed: int, options: Mapping[str, Any]) -> None:
         try:
-            import agents.training.pretraining  # noqa: F401
+            import agents.supervised.training  # noqa: F401
         except ImportError as error:
             raise ArgumentError(
                 "forecasts by networks need torch, which is not installed; "
@@ -55,17 +55,17 @@ class Network:
 
     def fit(self, known: Market, first: int) -> None:
         """Fit the network; see ``Forecaster``."""
-        from agents.training.pretraining import Pretrainer, PretrainingOptions
+        from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 
         own, _ = self._sorted_options()
         self._embeddings = self._new_encoder(known.n_features)
         split = first + round(0.8 * (known.n_bars - first))
-        trainer = Pretrainer(
+        trainer = SupervisedTrainer(
             self._embeddings,
             known,
             (first, split),
             (split, known.n_bars),
-            PretrainingOptions(**{"epochs": 5, **own, "seed": self.seed}),
+            SupervisedOptions(**{"epochs": 5, **own, "seed": self.seed}),
         )
         while not trainer.fit.finished:
             trainer.advance()
@@ -116,8 +116,8 @@ class Network:
         """Return the options of the training, and the others."""
         from dataclasses import fields
 
-        from agents.training.pretraining import PretrainingOptions
+        from agents.supervised.training import SupervisedOptions
 
-        names = {each.name for each in fields(PretrainingOptions)} - {"seed"}
+        names = {each.name for each in fields(SupervisedOptions)} - {"seed"}
         own = {name: value for name, value in self.options.items() if name in names}
         return own, {name: value for name, value in self.options.items() if name not in names}

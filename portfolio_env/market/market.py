@@ -28,6 +28,7 @@ from portfolio_env.market import overview
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.growing import Room
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
+from portfolio_env.market.samples import Kind, Range, separated, targets_of, windows_of
 from portfolio_env.market.timeline import TimeLike, Timestamps, row_of, split_rows
 from portfolio_env.names import indices_of, unknown
 
@@ -346,18 +347,76 @@ class Market(Immutable):
         return market
 
     def split(
-        self, train: float | TimeLike = 0.7, validation: float | TimeLike = 0.15
-    ) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
+        self,
+        train: float | TimeLike = 0.7,
+        validation: float | TimeLike = 0.15,
+        *,
+        purge: int = 0,
+        embargo: int = 0,
+    ) -> tuple[Range, Range, Range]:
         """Return chronological ranges for training, validation and test.
 
         Args:
             train: The share of all bars, in (0, 1), or the moment at which training ends.
             validation: Likewise the share, or the moment at which validation ends.
+            purge: Bars left out at the end of training and validation. With the horizon of the
+                targets, or more, none of them needs a bar of the next range.
+            embargo: Bars left out at the beginning of validation and test. With the bars of a
+                window less one, no window reaches back into the range before.
 
         Returns:
-            Three half-open ranges of rows that cover the market.
+            Three half-open ranges of rows, which cover the market but for these bars.
+
+        Raises:
+            ArgumentError: If a range would be empty.
         """
-        return split_rows(self.timestamps, train, validation)
+        ranges = split_rows(self.timestamps, train, validation)
+        return separated(ranges, purge, embargo)
+
+    def windows(self, bars: int) -> npt.NDArray[np.float32]:
+        """Return the features of all windows of so many bars, as a view that cannot be written to.
+
+        Window k holds rows k to k + bars - 1; the window that ends at row t is ``[t - bars + 1]``.
+        No number is copied: a part of it becomes an array of its own when it is computed with.
+
+        Args:
+            bars: Bars of a window, from 1 to T.
+
+        Returns:
+            (T - bars + 1, bars, N, F) float32.
+
+        >>> prices = pd.DataFrame({"A": [1.0, 2, 3]}, pd.date_range("2024-01-02", periods=3))
+        >>> Market.from_prices(prices, features="none").windows(2).shape
+        (2, 2, 1, 0)
+        """
+        return windows_of(self.features, bars)
+
+    def targets(
+        self, kind: Kind = "return", horizon: int = 1, *, haircut: float = 0.0
+    ) -> FloatArray:
+        """Return what each asset did after each bar, for forecasts made at its close.
+
+        Row t holds the simple return ``close[t + horizon] / close[t] - 1`` that weights decided at
+        the close of row t earn, without costs and without trading in between. An asset delisted
+        on the way is paid out at its last price less the haircut, as in the account. A number is
+        NaN where it is unknown: in the last ``horizon`` rows, where the asset cannot be traded at
+        t, and where it has no bar at t + horizon but has later ones.
+
+        Args:
+            kind: "return", "direction" (1 where the return is positive, else 0), or "magnitude"
+                (its absolute value).
+            horizon: Bars, at least 1.
+            haircut: Share of the last price that a delisting loses, in [0, 1]; see
+                ``TransactionCosts.delisting_haircut``.
+
+        Returns:
+            (T, N) float64, a new array.
+
+        >>> prices = pd.DataFrame({"A": [1.0, 2, 3]}, pd.date_range("2024-01-02", periods=3))
+        >>> Market.from_prices(prices, features="none").targets().ravel().tolist()
+        [1.0, 0.5, nan]
+        """
+        return targets_of(self.panel, kind, horizon, haircut)
 
     def _header(self) -> dict[str, Any]:
         stated = self.panel.stated_periods_per_year

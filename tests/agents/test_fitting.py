@@ -15,7 +15,7 @@ OPTIONS = [
     {},
     {"schedule": "plateau"},
     {"ema": 0.8},
-    {"schedule": "plateau", "ema": 0.5, "patience": 4},
+    {"schedule": "plateau", "ema": 0.5, "patience": 4, "warmup": 7, "weight_decay": 0.1},
 ]
 
 
@@ -170,3 +170,38 @@ def test_checkpoints_of_other_options_are_refused() -> None:
 def test_bad_options_are_refused(options: dict[str, Any], text: str) -> None:
     with pytest.raises(ArgumentError, match=text):
         FitOptions(**options)
+
+
+def test_accumulated_parts_are_one_batch_and_the_last_ones_are_not_lost() -> None:
+    whole, parts = Regression(), Regression()
+    for trainer in (whole, parts):
+        trainer.network.eval()
+    rows = [slice(0, 16), slice(16, 32)]
+    whole.fit.step(whole.loss(slice(0, 32)))
+    parts.fit.step(parts.loss(part) / 2 for part in rows)
+    for one, other in zip(whole.network.parameters(), parts.network.parameters(), strict=True):
+        th.testing.assert_close(one, other)
+    assert whole.fit.steps == parts.fit.steps == 1
+
+
+def test_learning_rate_warms_up_and_weights_decay() -> None:
+    trainer = Regression(warmup=4, schedule="plateau")
+    rates = []
+    for _ in range(6):
+        rates.append(trainer.fit.learning_rate)
+        trainer.fit.step(trainer.loss(slice(0, 32)))
+    assert rates == pytest.approx([0.025, 0.05, 0.075, 0.1, 0.1, 0.1])
+    decayed = Regression(weight_decay=0.5)
+    before = [weight.detach().clone() for weight in decayed.network.parameters()]
+    decayed.fit.step(0.0 * decayed.loss(slice(0, 32)))
+    for old, new in zip(before, decayed.network.parameters(), strict=True):
+        th.testing.assert_close(new.detach(), old * (1 - 0.1 * 0.5))
+
+
+def test_a_gain_of_less_than_min_delta_is_none() -> None:
+    fit = Regression(min_delta=0.1, patience=2).fit
+    for loss, stale in ((1.0, 0), (0.95, 1), (0.89, 0), (0.8, 1), (0.795, 2)):
+        fit.judge(loss)
+        assert fit.stale == stale
+    assert fit.finished
+    assert fit.best == 0.89

@@ -17,7 +17,7 @@ from agents.direct.training import DirectTrainer
 from agents.inspection import attention_maps
 from agents.market_encoder import MarketEncoder, market_tensors
 from agents.networks import ENCODERS, make_encoder
-from agents.training.pretraining import Pretrainer, PretrainingOptions
+from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 from portfolio_env import Market, load_market
 
 GPU = "cuda:0"
@@ -167,8 +167,8 @@ def test_forecasts_and_net_growth_are_trained_there(market: Market) -> None:
     )
     embeddings = direct.network.extractor.embeddings
     before = weights(direct.network)
-    options = PretrainingOptions(epochs=1, batch=BATCH)
-    numbers = Pretrainer(embeddings, market, (0, 40), (40, 60), options).advance()
+    options = SupervisedOptions(epochs=1, batch=BATCH)
+    numbers = SupervisedTrainer(embeddings, market, (0, 40), (40, 60), options).advance()
     trainer = DirectTrainer(
         direct, market, 0, 40, validation=(40, 60), lanes=4, steps=3, iterations=2, prediction=0.1
     )

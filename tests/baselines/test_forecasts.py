@@ -211,6 +211,6 @@ def test_bad_options_are_refused(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.ensemble", None)
     with pytest.raises(ArgumentError, match="pip install scikit-learn"):
         model_of(market).predict_weights(150)
-    monkeypatch.setitem(sys.modules, "agents.training.pretraining", None)
+    monkeypatch.setitem(sys.modules, "agents.supervised.training", None)
     with pytest.raises(ArgumentError, match="pip install torch"):
         model_of(market, "lstm").predict_weights(150)

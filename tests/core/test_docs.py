@@ -144,6 +144,7 @@ def test_every_command_is_accepted(page, command):
 
 def accept(words: list[str]) -> None:
     from agents.store.cli import Command as StoreCommand
+    from agents.supervised.__main__ import Command as SupervisedCommand
     from evaluate import EvaluateConfig
     from portfolio_env.command_line import read_arguments
     from portfolio_env.data.cli import Command as DataCommand
@@ -157,6 +158,8 @@ def accept(words: list[str]) -> None:
             read_arguments(EvaluateConfig, args=given)
         case ["trade.py", *given]:
             read_arguments(TradeConfig, args=given)
+        case ["-m", "agents.supervised", *given]:
+            read_arguments(SupervisedCommand, args=given)
         case ["-m", "agents.store", *given]:
             read_arguments(StoreCommand, args=given)
         case ["-m", "portfolio_env.data", *given]:
@@ -171,6 +174,7 @@ HELP = ["train", "evaluate", "trade"] + [
     f"{module} {verb}".strip()
     for module, verbs in (
         ("portfolio_env.data", ",fetch,update,list,report,convert"),
+        ("agents.supervised", ""),
         ("agents.store", ",list,show,card,export,import,delete,convert"),
     )
     for verb in verbs.split(",")

@@ -34,10 +34,10 @@ LAYERS = (
     "agents.inspection agents.policies",
     "agents.direct agents.sb3",
     "agents.saving agents.settings",
-    "agents.training agents.run_market",
+    "agents.training agents.run_market agents.supervised",
     "agents agents.store",
     "baselines",
-    "train evaluate trade",
+    "train evaluate trade agents.supervised.run agents.supervised.__main__",
 )
 PLACE = {name: place for place, layer in enumerate(LAYERS) for name in layer.split()}
 SEPARATE = ("portfolio_env.data", "portfolio_env.simulation")  # of one layer, and no neighbours

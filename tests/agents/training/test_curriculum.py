@@ -162,7 +162,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize(("stage", "rounds"), [("Pretrainer", 2), ("DirectTrainer", 16)])
+@pytest.mark.parametrize(("stage", "rounds"), [("SupervisedTrainer", 2), ("DirectTrainer", 16)])
 def test_an_interrupted_stage_ends_as_one_that_was_not(
     stage: str, rounds: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -181,9 +181,9 @@ def test_an_interrupted_stage_ends_as_one_that_was_not(
     path = tmp_path / "run"
     assert not (path / ENCODER).exists()
     assert sorted(file.name for file in path.glob("stage*.safetensors")) == (
-        [f"stage_{i}.safetensors" for i in ((1,) if stage == "Pretrainer" else (1, 2))]
+        [f"stage_{i}.safetensors" for i in ((1,) if stage == "SupervisedTrainer" else (1, 2))]
     )
-    again: dict[str, list[int]] = {"Pretrainer": [], "DirectTrainer": []}
+    again: dict[str, list[int]] = {"SupervisedTrainer": [], "DirectTrainer": []}
     for name, rounds_of in again.items():
         of = getattr(curriculum, name)
 
@@ -193,10 +193,10 @@ def test_an_interrupted_stage_ends_as_one_that_was_not(
 
         monkeypatch.setattr(of, "advance", counted)
     resume(path)
-    if stage == "Pretrainer":  # goes on at once; stage 2 saved itself when it last validated
-        assert again == {"Pretrainer": [2], "DirectTrainer": [*range(17)]}
+    if stage == "SupervisedTrainer":  # goes on at once; stage 2 saved itself when it last validated
+        assert again == {"SupervisedTrainer": [2], "DirectTrainer": [*range(17)]}
     else:
-        assert again == {"Pretrainer": [], "DirectTrainer": [15, 16]}
+        assert again == {"SupervisedTrainer": [], "DirectTrainer": [15, 16]}
     first, second = (load_tensors(p / ENCODER, kind="weights") for p in (whole, path))
     assert first.keys() == second.keys()
     assert all(th.equal(value, second[name]) for name, value in first.items())

@@ -9,7 +9,7 @@ import torch as th
 from agents.forecasts import NextReturns
 from agents.market_encoder import MarketEncoder
 from agents.networks import make_encoder
-from agents.training.pretraining import Pretrainer, PretrainingOptions
+from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 from portfolio_env import Market, load_market
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.errors import ArgumentError
@@ -21,20 +21,20 @@ def planted() -> PlantedMarket:
     return PlantedMarket.draw(seed=3, bars=2500, kappa=0.01, phi=0.9)
 
 
-def pretrainer(market: Market, name: str = "mlp", **options: Any) -> Pretrainer:
+def pretrainer(market: Market, name: str = "mlp", **options: Any) -> SupervisedTrainer:
     th.manual_seed(0)
     encoder = make_encoder(name, market.n_features, 4, **options.pop("encoder", {}))
     options = {"epochs": 6} | options
-    return Pretrainer(
+    return SupervisedTrainer(
         MarketEncoder(encoder, forecasts=True),
         market,
         (0, 1500),
         (1500, 2000),
-        PretrainingOptions(**options),
+        SupervisedOptions(**options),
     )
 
 
-def run(trainer: Pretrainer) -> list[dict[str, float]]:
+def run(trainer: SupervisedTrainer) -> list[dict[str, float]]:
     history = []
     while not trainer.fit.finished:
         history.append(trainer.advance())
@@ -110,15 +110,15 @@ def test_unlisted_assets_and_missing_bars_do_not_count() -> None:
         assert not mask[t, i]
     last = np.flatnonzero(market.tradable.any(axis=1) & ~np.isfinite(close).all(axis=1))
     assert len(last)
-    assert (mask == (market.tradable[:-1] & np.isfinite(close[1:] / close[:-1]))).all()
+    assert (mask == np.isfinite(market.targets())).all()
     assert np.isfinite(trainer.advance()["train/nll"])
 
 
 def test_bad_options_are_refused(planted: PlantedMarket) -> None:
     market = planted.market
     for call, text in (
-        (lambda: PretrainingOptions(epochs=0), "epochs=0 must be"),
-        (lambda: PretrainingOptions(learning_rate=0), "learning_rate=0 must be"),
+        (lambda: SupervisedOptions(epochs=0), "epochs=0 must be"),
+        (lambda: SupervisedOptions(learning_rate=0), "learning_rate=0 must be"),
         (lambda: pretrainer(market, "per_asset"), "no weights"),
         (lambda: NextReturns(market, (0, 3), bars=5), "widen it"),
         (

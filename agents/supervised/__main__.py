@@ -1,0 +1,53 @@
+"""Train a model that forecasts, and judge it: ``python -m agents.supervised --market prices.csv``.
+
+It writes a run folder with the model, its scores against the base rate, figures and a card.
+"""
+
+import logging
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+try:
+    import tyro
+except ModuleNotFoundError:
+    sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
+
+from agents.supervised.config import SupervisedConfig
+from agents.supervised.run import resume, train
+from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
+from portfolio_env.errors import ArgumentError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Train a model that forecasts; a run folder takes it, its scores and figures."""
+
+    config: Annotated[SupervisedConfig, tyro.conf.arg(name="")]
+    resume: Path | None = None
+    """Run folder to continue from its last epoch, with the settings it was started with."""
+
+
+def main() -> int:
+    """Run the command line; returns the exit status."""
+    find_own_modules()
+
+    def work() -> None:
+        command = read_arguments(Command, prog="python -m agents.supervised")
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("agents").setLevel(logging.INFO)
+        if command.resume is None:
+            path = train(command.config, progress_bar=True)
+        elif command.config != SupervisedConfig():
+            raise ArgumentError("--resume goes on with its own settings: leave the others out")
+        else:
+            path = resume(command.resume, progress_bar=True)
+        print((path / "card.md").read_text())
+        print(f"Folder: {path}")
+
+    return exit_status(work, stopped="stopped; continue with --resume and the run folder")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

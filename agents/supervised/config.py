@@ -1,0 +1,141 @@
+"""Settings of a supervised run: one dataclass, also the command line of ``agents.supervised``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from agents.fitting import Schedule
+from agents.networks import ENCODERS
+from agents.settings.data import json_object
+from agents.settings.encoders import ROWS, with_window
+from agents.settings.market import MarketConfig
+from agents.supervised.model import SupervisedModel
+from agents.supervised.tasks import TASKS, make_task
+from agents.supervised.training import SupervisedOptions
+from agents.training.config import TrainConfig
+from portfolio_env.checks import check_choice, check_fields, check_integer, check_range
+from portfolio_env.errors import ArgumentError
+from portfolio_env.market import Market
+from portfolio_env.market.samples import Range
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """Training of the forecasts."""
+
+    epochs: int = 20
+    """Largest number of passes over the training range."""
+    batch: int = 64
+    """Bars per batch."""
+    accumulation: int = 1
+    """Batches per gradient step."""
+    learning_rate: float = 1e-3
+    """Learning rate of AdamW at the start."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of AdamW."""
+    warmup: int = 0
+    """Gradient steps in which the learning rate rises to its own."""
+    schedule: Schedule = "cosine"
+    """Learning rate: down to 0 by half a cosine, or halved where validation stalls."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    ema: float = 0.0
+    """Decay of an average of the weights that is used in their place; 0 takes the weights."""
+    measure: Literal["loss", "accuracy"] = "loss"
+    """Measure of the best weights on validation."""
+    patience: int | None = 5
+    """Epochs in a row without progress on validation that end the training."""
+    min_delta: float = 0.0
+    """Least progress that counts."""
+
+
+@dataclass(frozen=True)
+class SupervisedConfig(MarketConfig):
+    """Settings of a supervised run."""
+
+    market: str = "sp500"
+    """Name of a market (sp500, synthetic, ...), or path of a file or folder of prices."""
+    task: Literal["return", "direction", "hybrid"] = "direction"
+    """What is forecast: mean and deviation of the return; whether it is positive; or direction,
+    magnitude and uncertainty by three heads."""
+    task_options: str = "{}"
+    """Options of the task as JSON: of hybrid, e.g. '{"coherence": 0.1}'."""
+    horizon: int = 1
+    """Bars that a return takes."""
+    encoder: str = "lstm"
+    """Encoder of the market's window: lstm, mlp, gat, transformer, and others that are built in."""
+    encoder_options: str = "{}"
+    """Options of the encoder as JSON, e.g. '{"hidden": 32}'."""
+    window: int | None = None
+    """Bars that the encoder sees; default 1 for encoders that read rows, 20 for others."""
+    fit: Fitting = field(default_factory=Fitting)
+    """Training."""
+    seed: int = 0
+    """Seed of the network and of all draws."""
+    device: str = "auto"
+    """Torch device; auto takes a GPU if there is one."""
+    runs: str = "runs"
+    """Folder in which the run folder is created."""
+    out: str | None = None
+    """Run folder itself, instead of a name made of market, task, encoder, seed and time."""
+
+    def __post_init__(self) -> None:
+        """Check what the market does not check."""
+        check_fields(self)
+        check_choice("task", self.task, tuple(TASKS))
+        check_integer("horizon", self.horizon)
+        check_range("seed", self.seed, 0, 2**32 - 1)
+        if self.window is not None:
+            check_integer("window", self.window)
+        make_task(self.task, **json_object("task_options", self.task_options, '{"coherence": 0.1}'))
+        json_object("encoder_options", self.encoder_options, '{"hidden": 32}')
+        SupervisedOptions(**asdict(self.fit), seed=self.seed)
+        check_choice("encoder", self.encoder, tuple(ENCODERS))  # a model's file names no other
+        if self.encoder == "per_asset":
+            raise ArgumentError("encoder 'per_asset' has no weights to train: choose e.g. mlp")
+
+    def resolved(self) -> SupervisedConfig:
+        """Return the settings with dependent defaults filled in and absolute paths."""
+        window = self.window or (1 if self.encoder in ROWS else 20)
+        path = Path(self.market)
+        return replace(
+            self,
+            market=str(path.resolve()) if path.exists() else self.market,
+            data=self.data.resolved(),
+            window=window,
+            encoder_options=with_window(self.encoder, self.encoder_options, window),
+        )
+
+    def load_market(self) -> tuple[Market, dict[str, Range]]:
+        """Return the market, scaled on its training range, and the rows of all ranges."""
+        return self._trading().load_market()
+
+    def env_options(self) -> dict[str, Any]:
+        """Return the rules of trading, as keywords of ``PortfolioEnv``."""
+        options = self._trading().resolved().env_options()
+        names = ("costs", "constraints", "execution", "initial_value")
+        return {name: options[name] for name in names}
+
+    def _trading(self) -> TrainConfig:
+        shared = {each.name: getattr(self, each.name) for each in fields(MarketConfig)}
+        return TrainConfig(**shared)
+
+    def model(self, market: Market) -> SupervisedModel:
+        """Return the model of resolved settings, not trained yet."""
+        assert self.window is not None
+        from agents.sb3.algorithms import torch_device
+
+        return SupervisedModel(
+            market.feature_names,
+            task=self.task,
+            encoder=self.encoder,
+            window=self.window,
+            horizon=self.horizon,
+            encoder_options=json.loads(self.encoder_options),
+            task_options=json.loads(self.task_options),
+            seed=self.seed,
+            device=torch_device(self.device),
+        )

@@ -1,0 +1,219 @@
+"""A model that forecasts: an encoder with the head of a task, fitted, judged and kept in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+
+from agents.market_encoder import MarketEncoder, market_tensors
+from agents.networks import ENCODERS, make_encoder
+from agents.supervised.scores import Base, Forecasts
+from agents.supervised.tasks import make_task
+from agents.supervised.training import SupervisedOptions, SupervisedTrainer
+from agents.tensors import load_tensors, save_tensors
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.market import Market
+from portfolio_env.market.samples import Range
+
+KIND = "supervised"
+Array = NDArray[np.float64]
+
+
+class SupervisedModel:
+    """Encoder that forecasts what each asset of a market does after each bar.
+
+    Args:
+        features: Names of the features that it reads, ``market.feature_names``.
+        task: "return" (mean and deviation by Gaussian likelihood), "direction" (a classifier) or
+            "hybrid" (direction, magnitude and uncertainty).
+        encoder: Name of an encoder, see ``agents.networks.make_encoder``, or a class.
+        window: Bars that it looks back.
+        horizon: Bars that a return takes.
+        encoder_options: Options of the encoder.
+        task_options: Options of the task, see ``agents.supervised.tasks``.
+        seed: Seed of the initial weights and of the training.
+        device: Torch device.
+
+    Attributes:
+        embeddings: The network.
+    """
+
+    def __init__(
+        self,
+        features: tuple[str, ...],
+        *,
+        task: str = "return",
+        encoder: Any = "lstm",
+        window: int = 20,
+        horizon: int = 1,
+        encoder_options: Mapping[str, Any] | None = None,
+        task_options: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        device: th.device | str = "cpu",
+    ) -> None:
+        self.task = make_task(task, **dict(task_options or {}))
+        self.config: dict[str, Any] = {
+            "features": list(features),
+            "task": task,
+            "encoder": encoder,
+            "window": window,
+            "horizon": horizon,
+            "encoder_options": dict(encoder_options or {}),
+            "task_options": dict(task_options or {}),
+            "seed": seed,
+        }
+        self.horizon = horizon
+        with th.random.fork_rng(devices=[]):
+            th.manual_seed(seed)
+            made = make_encoder(encoder, len(features), window, **dict(encoder_options or {}))
+            self.embeddings = MarketEncoder(made, forecasts=self.task.head(made.channels))
+        self.embeddings.to(device)
+        self._bound: Market | None = None
+        self._scale, self._size, self._base = 1.0, 1.0, Base(0.0, 1.0, 0.5)
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights."""
+        return sum(weight.numel() for weight in self.embeddings.parameters())
+
+    def fit(
+        self, market: Market, train: Range, validation: Range, **options: Any
+    ) -> SupervisedModel:
+        """Train the model and keep the weights that were best on validation.
+
+        Args:
+            market: Market with its features.
+            train: Half-open range of bars.
+            validation: Half-open range on which training is stopped.
+            **options: See ``SupervisedOptions``.
+        """
+        trainer = self.trainer(market, train, validation, **options)
+        while not trainer.fit.finished:
+            trainer.advance()
+        return self.take(trainer, train)
+
+    def trainer(
+        self, market: Market, train: Range, validation: Range, **options: Any
+    ) -> SupervisedTrainer:
+        """Return the trainer of the model, before its first epoch; see ``fit``."""
+        self._check(market)
+        made = SupervisedOptions(**{"seed": self.config["seed"], **options})
+        where = (self.embeddings, market, train, validation)
+        trainer = SupervisedTrainer(*where, made, self.task, self.horizon)
+        self._bound = market
+        return trainer
+
+    def take(self, trainer: SupervisedTrainer, train: Range) -> SupervisedModel:
+        """Take the best weights of a trainer, and what was usual in the training range."""
+        trainer.restore_best()
+        returns, market = trainer.returns, self._bound
+        assert market is not None
+        self._scale, self._size = returns.scale, returns.size
+        seen = market.targets("return", self.horizon)[returns.rows(train)]
+        seen = seen[np.isfinite(seen)]
+        self._base = Base(float(seen.mean()), returns.scale, float((seen > 0).mean()))
+        return self
+
+    def forecasts(self, market: Market, within: Range) -> Forecasts:
+        """Return the forecasts at the bars of a half-open range whose returns lie within it.
+
+        Args:
+            market: A market with the features that it was trained on, of any assets.
+            within: The range; bars before the first whole window are left out.
+        """
+        start, end = max(within[0], self._first(market)), within[1] - self.horizon
+        if start >= end:
+            raise ArgumentError(
+                f"the range {within[0]} to {within[1]} has no bar from {self._first(market)} on, "
+                f"the first with a whole window, with one {self.horizon} bars later: widen it"
+            )
+        rows = np.arange(start, end)
+        realised = market.targets("return", self.horizon)[rows]
+        mean, sigma, up = self._at(market, rows)
+        times = market.timestamps[rows]
+        return Forecasts(times, mean, sigma, up, realised, self._base, self.horizon)
+
+    def forecast(self, market: Market, row: int = -1) -> tuple[Array, Array, Array]:
+        """Return mean and sigma of the simple return, and the probability of a gain, at a row.
+
+        Args:
+            market: See ``forecasts``; no bar after the row is read.
+            row: Row of the market, by default the last.
+
+        Returns:
+            (N,) each.
+        """
+        row = row % market.n_bars
+        if row < self._first(market):
+            raise ArgumentError(
+                f"row {row} has no whole window: the first that has is {self._first(market)}"
+            )
+        mean, sigma, up = self._at(market, np.array([row]))
+        return mean[0], sigma[0], up[0]
+
+    def save(self, path: str | Path) -> None:
+        """Write settings and weights to one file without code, which is complete or absent.
+
+        Raises:
+            ArgumentError: If the encoder is not built in: its code would have to be found again.
+        """
+        if self.config["encoder"] not in ENCODERS:
+            raise ArgumentError(
+                f"encoder {self.config['encoder']!r} is not built in, and only those are saved: "
+                "keep embeddings.state_dict() instead"
+            )
+        numbers = {"scale": self._scale, "size": self._size, "base": asdict(self._base)}
+        tree = {"config": self.config, "weights": self.embeddings.state_dict(), **numbers}
+        save_tensors(path, tree, kind=KIND)
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: th.device | str = "cpu") -> SupervisedModel:
+        """Read what ``save`` wrote; nothing in the file is executed.
+
+        Raises:
+            DataError: If the file is no such model.
+        """
+        tree = load_tensors(path, kind=KIND)
+        try:
+            config = dict(tree["config"])
+            if config["encoder"] not in ENCODERS:
+                raise ValueError(f"encoder {config['encoder']!r:.60} is not built in")
+            model = cls(tuple(config.pop("features")), **config, device=device)
+            model.embeddings.load_state_dict(tree["weights"])
+            model._scale, model._size = float(tree["scale"]), float(tree["size"])
+            model._base = Base(**tree["base"])
+        except (PortfolioError, RuntimeError, LookupError, TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0][:200]
+            raise DataError(f"{path} is not a saved SupervisedModel ({reason})") from error
+        model.embeddings.eval()
+        return model
+
+    def _first(self, market: Market) -> int:
+        return market.warmup + self.embeddings.encoder.bars - 1
+
+    def _check(self, market: Market) -> None:
+        if list(market.feature_names) != self.config["features"]:
+            raise ArgumentError(
+                f"the market has the features {', '.join(market.feature_names)}; the model reads "
+                f"{', '.join(self.config['features'])}: load the market with those"
+            )
+
+    def _at(self, market: Market, rows: NDArray[np.int64]) -> tuple[Array, Array, Array]:
+        """Return mean, sigma and probability (rows, N) in units of simple returns."""
+        if self._bound is not market:
+            self._check(market)
+            device = next(self.embeddings.parameters()).device
+            self.embeddings.bind(*market_tensors(market, device))
+            self._bound = market
+        self.embeddings.eval()
+        with th.no_grad():
+            outputs = self.embeddings.forecast(th.from_numpy(rows))
+            forecast = self.task.forecast(outputs, self._size)
+        mean, sigma, up = (part.double().cpu().numpy() for part in forecast)
+        return self._scale * mean, self._scale * sigma, up
