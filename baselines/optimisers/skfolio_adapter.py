@@ -114,8 +114,9 @@ def covariance(name: str, returns: FloatArray) -> FloatArray:
         "gerber": GerberCovariance(nearest=False),
     }
     if name == "bayes_stein":
-        sample = mean("sample", returns), covariance("sample", returns)
-        return predictive_covariance(*sample, len(returns))
+        return predictive_covariance(
+            mean("sample", returns), covariance("sample", returns), len(returns)
+        )
     whole = completed(returns)
     if whole is returns:
         return np.asarray(estimators[name].fit(returns).covariance_)

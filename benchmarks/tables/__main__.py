@@ -23,9 +23,9 @@ NEEDED = {
 """What each paper's tables read, in a folder or below it."""
 
 
-def main() -> None:
-    """Print the tables of one paper or of all."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", nargs="?", choices=sorted(NEEDED), help="paper; all by default")
     parser.add_argument("--data", type=Path, help="folder of its files, or a file (dgu2009)")
     parser.add_argument("--bill", type=Path, help="monthly returns of the bill (dgu2009)")
@@ -33,7 +33,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=100, help="of the Monte Carlo (hrp2016)")
     parser.add_argument("--seeds", type=int, default=0, help="agents per test year (sood2023)")
     parser.add_argument("--steps", type=int, default=100_000, help="of their training (sood2023)")
-    given = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Print the tables of one paper or of all."""
+    given = parser().parse_args()
     try:
         show([given.name] if given.name else list(NEEDED), given)
     except PortfolioError as error:

@@ -3,7 +3,7 @@
 "Building Diversified Portfolios that Outperform Out of Sample", J. of Portfolio Management 42. No
 data are needed. Example: 10,000 standard normal draws of 5 assets, and 5 noisy copies of some of
 them; weights are of the whole sample. Monte Carlo: 260 days of such assets before 260 others with
-four jumps, two of them of one asset; weights are of the last 260 days, chosen anew every 22 and
+four jumps, two of them of one asset; weights are of the last 260 days, chosen every 22 and
 restored every day; variance over the runs of what the accounts earn in all.
 """
 

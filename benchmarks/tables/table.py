@@ -12,7 +12,7 @@ class Table:
     """Numbers that were printed and those computed here, by row and column.
 
     Attributes:
-        title: What the table shows, and of which paper.
+        title: Title with the paper.
         printed: Printed numbers; rows and columns that the paper lacks are left out.
         ours: Computed numbers. Rows and columns are shown in their order.
         digits: Digits after the point of a column; 4 where not said.

@@ -145,6 +145,7 @@ def test_every_command_is_accepted(page, command):
 def accept(words: list[str]) -> None:
     from agents.store.cli import Command as StoreCommand
     from agents.supervised.__main__ import Command as SupervisedCommand
+    from benchmarks.tables.__main__ import parser
     from evaluate import EvaluateConfig
     from portfolio_env.command_line import read_arguments
     from portfolio_env.data.cli import Command as DataCommand
@@ -164,6 +165,8 @@ def accept(words: list[str]) -> None:
             read_arguments(StoreCommand, args=given)
         case ["-m", "portfolio_env.data", *given]:
             read_arguments(DataCommand, args=given)
+        case ["-m", "benchmarks.tables", *given]:
+            parser().parse_args(given)
         case ["-m", module, *_]:
             assert module == "pytest"
         case [script, *_]:
