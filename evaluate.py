@@ -27,7 +27,7 @@ from portfolio_env import evaluation
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.evaluation import Comparison, Strategy
 
-QUICK_RESAMPLES = 500
+QUICK_RESAMPLES = 250
 
 
 @dataclass(frozen=True)

@@ -39,10 +39,12 @@ SLOW = frozenset(
         *("deep_portfolio", "gat_portfolio", "tcn_gnn_lstm_portfolio", "ensemble"),
         *("lstm_mean_variance", "transformer_mean_variance"),
         *("forecast_mean_variance", "random_forest_mean_variance", "state_space_mean_variance"),
-        *("nested_clusters", "herc", "ons", "rmr"),
+        *("cwmr_stdev", "cwmr_var", "eg", "olmar1", "olmar2", "ons", "pamr", "rmr"),
+        *("herc", "nested_clusters"),
     }
 )
-"""Baselines that a quick evaluation leaves out: networks, forecasts, and others that take long."""
+"""Baselines that a quick evaluation leaves out: networks, forecasts, online portfolio selection and
+what else takes long."""
 
 _LOGGER = logging.getLogger(__name__)
 

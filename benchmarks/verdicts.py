@@ -170,7 +170,7 @@ def judged(kind: str, seed: int) -> list[Row]:
             )
             best = superiority_test(series, BENCHMARK, after[BENCHMARK].periods_per_year)
             for name in (name for name in policies if name != BENCHMARK):
-                found = comparison.table.loc[name]
+                found: Any = comparison.table.loc[name]
                 gate = gate_decision(before[name], before[BENCHMARK], judge)
                 parts = {"difference": "", "low": "_low", "high": "_high"}
                 rows.append(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import redirect_stdout
+from html import escape
 from pathlib import Path
 
 import numpy as np
@@ -180,7 +181,12 @@ def test_the_report_and_the_curves_are_written(alone):
     page = (alone[0] / "evaluation" / "test" / "report.html").read_text()
     for title in ("Costs", "In practice", "Risk and return"):
         assert f"<summary>{title}</summary>" in page
-    for text in ("<h2>What to hold</h2>", "<h3>Orders</h3>", f"<h1>{MARKET}, test", "3 assets"):
+    for text in (
+        "<h2>What to hold</h2>",
+        "<h3>Orders</h3>",
+        f"<h1>{escape(MARKET)}, test",
+        "3 assets",
+    ):
         assert text in page
     assert list((alone[0] / "tb" / "evaluation").glob("events*"))
 
@@ -190,7 +196,7 @@ def test_a_quick_evaluation_leaves_networks_out_and_says_so(tmp_path, monkeypatc
     more = ("--quick", "--baselines", "cash,deep_portfolio", "--out", tmp_path)
     printed = command(monkeypatch, capsys, "--resamples", 900, *QUICK[2:], *more)
     folder = tmp_path / "evaluation" / "test"
-    said = "This is a quick evaluation, with 500 resamples, without deep_portfolio"
+    said = "This is a quick evaluation, with 250 resamples, without deep_portfolio"
     assert said in printed.replace("\n", " ") and said in (folder / "report.html").read_text()
     assert set(pd.read_csv(folder / "table.csv")["strategy"]) == {"cash", "equal_weight"}
 

@@ -21,7 +21,7 @@ TEXTS = pd.DataFrame(
         "vs equal weight %": ["+2.1 [-10.8, +13.6]", "", ""],
         "Sharpe vs": ["-0.19 [-0.71, +0.33]", "", ""],
         "p": ["0.740", "", ""],
-        "deflated": ["0.97", "0.99", ""],
+        "deflated vs cash": ["0.97", "0.99", ""],
         "set": ["yes", "yes", ""],
         "remark": ["", "", "oracle"],
     },
