@@ -334,7 +334,7 @@ class Simulator:
         state.growth[:, which] = [[1.0], [self.initial_value], [0.0], [1.0]]
         state.turnovers[which] = 0.0
         state.fills[1, which] = 0.0
-        if self.fills.random:
+        if self.fills.random and generator is not None:
             state.keys[which] = [draw_key(generator(lane)) for lane in which.tolist()]
         state.ended[:, which] = False
         fresh = np.zeros((len(dynamics.LEDGER), len(which)))
