@@ -12,6 +12,7 @@ from portfolio_env import Market, load_market
 
 settings.register_profile("portfolio", deadline=None, max_examples=25)
 settings.register_profile("thorough", deadline=None, max_examples=40)
+settings.register_profile("brief", deadline=None, max_examples=10)  # where "thorough" comes after
 settings.register_profile(  # a fault is to be found, not explained
     "mutants", deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate)
 )
