@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from baselines.base import BASELINES, Baseline, PortfolioModel
@@ -60,7 +60,7 @@ def baseline_strategies(
     for name in called.values():
         if not isinstance(name, Baseline):
             found_baseline(name)
-    fitted = cache(baseline)  # members of the ensemble are fitted once
+    fitted = Fitted()
     mixed = partial(_mixture, fitted)
     return [
         Strategy(
@@ -68,9 +68,45 @@ def baseline_strategies(
             mixed if isinstance(name, str) and name == "ensemble" else partial(fitted, name),
             EvaluationFold.baseline_options,
             required=label == BENCHMARK,
+            apart=isinstance(name, str) and name in NETWORKS,
+            keep=partial(fitted.keep, name),
         )
         for label, name in called.items()
     ]
+
+
+NETWORKS = (
+    "deep_portfolio",
+    "gat_portfolio",
+    "tcn_gnn_lstm_portfolio",
+    "lstm_mean_variance",
+    "transformer_mean_variance",
+    "state_space_mean_variance",
+)
+"""Baselines that take long to fit."""
+
+
+class Fitted:
+    """Baselines fitted so far, so that members of the ensemble are fitted once; pickled empty."""
+
+    def __init__(self) -> None:
+        self._policies: dict[tuple[Any, EvaluationFold, str], Policy] = {}
+
+    def __call__(self, name: BaselineName | Baseline, fold: EvaluationFold, split: str) -> Policy:
+        """Return a baseline for a fold and a range, see ``baseline``."""
+        key = (name, fold, split)
+        if key not in self._policies:
+            self._policies[key] = baseline(name, fold, split)
+        return self._policies[key]
+
+    def keep(
+        self, name: BaselineName | Baseline, fold: EvaluationFold, split: str, policy: Policy
+    ) -> None:
+        """Keep a baseline that another process fitted."""
+        self._policies[name, fold, split] = policy
+
+    def __reduce__(self) -> Any:
+        return Fitted, ()
 
 
 def _is_benchmark(name: BaselineName | Baseline) -> bool:

@@ -1,6 +1,6 @@
 """Processor time and memory of loading a CSV table of half a million rows.
 
-    python benchmarks/rows.py
+python benchmarks/rows.py
 """
 
 import resource
