@@ -26,6 +26,7 @@ from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env import evaluation
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.evaluation import Comparison, Strategy
+from portfolio_env.machine import cores
 
 QUICK_RESAMPLES = 250
 
@@ -76,6 +77,9 @@ class EvaluateConfig:
     """What is printed: a table that fits the terminal, Markdown, or the numbers alone."""
     n_resamples: Annotated[int, tyro.conf.arg(aliases=["--resamples"])] = 2000
     """Number of resamples of every bootstrap."""
+    processes: int = 0
+    """Processes for the baselines that train networks; 0 is one for each core, up to 4. Results are
+    the same for any."""
     quick: bool = False
     """Leave out what takes long: baselines with networks and other slow ones, most resamples,
     pictures of single strategies, regimes, decay, TensorBoard. The output says so."""
@@ -137,6 +141,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 judge=config.judge,
                 n_resamples=n_resamples,
                 hindsight=hindsight_frontier,
+                processes=config.processes or min(cores(), 4),
                 progress=counted,
             )
             status.update("report")

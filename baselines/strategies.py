@@ -4,7 +4,7 @@ import inspect
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeAlias
 
 import pandas as pd
@@ -34,11 +34,19 @@ from portfolio_env.simulation.cost_models import made_costs
 AGENTS = "agents"
 """What stands for the trained agents among the members of a mixture."""
 Build: TypeAlias = Callable[[str, EvaluationFold, str], Policy]
+NETWORKS = (
+    "deep_momentum",
+    "deep_portfolio",
+    "gat_portfolio",
+    "tcn_gnn_lstm_portfolio",
+    "lstm_mean_variance",
+    "transformer_mean_variance",
+    "state_space_mean_variance",
+)
+"""Baselines that train a network, which takes long."""
 SLOW = frozenset(
     {
-        *("deep_portfolio", "gat_portfolio", "tcn_gnn_lstm_portfolio", "ensemble"),
-        *("lstm_mean_variance", "transformer_mean_variance"),
-        *("forecast_mean_variance", "random_forest_mean_variance", "state_space_mean_variance"),
+        *(*NETWORKS, "ensemble", "forecast_mean_variance", "random_forest_mean_variance"),
         *("cwmr_stdev", "cwmr_var", "eg", "olmar1", "olmar2", "ons", "pamr", "rmr"),
         *("herc", "nested_clusters"),
     }
@@ -84,7 +92,7 @@ def baseline_strategies(
     for name in called.values():
         if not isinstance(name, Baseline):
             _check(name)
-    fitted = cache(baseline)  # members of the ensemble are fitted once
+    fitted = Fitted()
     mixed = partial(_mixture, fitted)
 
     def builder(name: BaselineName | Baseline) -> Callable[[EvaluationFold, str], Policy]:
@@ -98,6 +106,8 @@ def baseline_strategies(
             builder(name),
             EvaluationFold.baseline_options,
             required=label == BENCHMARK,
+            apart=isinstance(name, str) and _spec(name).name in NETWORKS,
+            keep=partial(fitted.keep, name),
         )
         for label, name in called.items()
     ]
@@ -105,8 +115,31 @@ def baseline_strategies(
 
 def without_slow(strategies: Sequence[Strategy]) -> tuple[list[Strategy], list[str]]:
     """Return the strategies that are not among ``SLOW``, and the names of those that are."""
-    quick = [strategy for strategy in strategies if strategy.name not in SLOW]
-    return quick, [strategy.name for strategy in strategies if strategy.name in SLOW]
+    slow = [each.name for each in strategies if each.name.partition("(")[0] in SLOW]
+    return [each for each in strategies if each.name not in slow], slow
+
+
+class Fitted:
+    """Baselines fitted so far, so that members of the ensemble are fitted once; pickled empty."""
+
+    def __init__(self) -> None:
+        self._policies: dict[tuple[Any, EvaluationFold, str], Policy] = {}
+
+    def __call__(self, name: BaselineName | Baseline, fold: EvaluationFold, split: str) -> Policy:
+        """Return a baseline for a fold and a range, see ``baseline``."""
+        key = (name, fold, split)
+        if key not in self._policies:
+            self._policies[key] = baseline(name, fold, split)
+        return self._policies[key]
+
+    def keep(
+        self, name: BaselineName | Baseline, fold: EvaluationFold, split: str, policy: Policy
+    ) -> None:
+        """Keep a baseline that another process fitted."""
+        self._policies[name, fold, split] = policy
+
+    def __reduce__(self) -> Any:
+        return Fitted, ()
 
 
 def _is_benchmark(name: BaselineName | Baseline) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.base import Every, rebalancing_dates, rows_of
-from baselines.forecasts.networks import WINDOW, Network
+from baselines.forecasts.networks import WINDOW, Network, streams
 from baselines.forecasts.samples import Forecaster
 from baselines.forecasts.trees import Trees
 from baselines.optimisers.base import Problem
@@ -48,7 +48,8 @@ class ForecastMeanVariance(MeanVariance):
         history: Bars to learn from, at most; None is all.
         pooled: One model for all assets, or, of trees only, one for each.
         seed: Seed of all draws of the forecaster.
-        forecaster_options: See ``Trees`` and ``Network``.
+        forecaster_options: See ``Trees`` and ``Network``; None lets networks that can read the
+            market as a stream of short blocks.
         objective: See ``MeanVariance``, with everything below.
         target_return: See ``MeanVariance``.
         risk_free_rate: See ``MeanVariance``.
@@ -109,7 +110,8 @@ class ForecastMeanVariance(MeanVariance):
         self.least = check_integer("least", least, 1)
         self.history = None if history is None else check_integer("history", history, self.least)
         self.seed = check_integer("seed", seed, 0)
-        self.forecaster_options = dict(forecaster_options or {})
+        given = streams(forecaster) if forecaster_options is None else forecaster_options
+        self.forecaster_options = dict(given)
         self._refits = self._fitting_rows()
         self._walked: dict[int, Forecaster] = {}
         self._fitted: Forecaster | None = None

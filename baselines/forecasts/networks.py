@@ -25,6 +25,20 @@ SIZES: dict[str, dict[str, Any]] = {
 WINDOW = 20  # bars that a network sees
 
 
+BLOCK = 40  # bars of a block: accounts live for 20, and longer ones read what none trades in
+
+
+def streams(encoder: str) -> dict[str, Any]:
+    """Return the options with which an encoder reads blocks of bars; {} if it reads windows.
+
+    A network in blocks learns in a third of the time.
+    """
+    from agents.settings.encoders import STREAMS
+
+    known = STREAMS | {"state_space": {}}
+    return {"history": "stream", "block": BLOCK} | known[encoder] if encoder in known else {}
+
+
 class Network:
     """Encoder of windows, with a head for the mean and deviation of each next return.
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.base import Every, PortfolioModel, Weights, rows_of
+from baselines.forecasts.networks import streams
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -49,8 +50,9 @@ class DeepPortfolio(PortfolioModel):
         constraints: See ``PortfolioModel``.
         every: See ``PortfolioModel``.
         encoder: A name of an encoder, see ``agents.networks.make_encoder``.
-        encoder_kwargs: Options of the encoder; None drops a fifth of the units in training, where
-            it can.
+        encoder_kwargs: Options of the encoder; None drops a fifth of the units in training and
+            reads the market as a stream of short blocks (see ``agents.networks.base.Encoder``),
+            where it can.
         window: Bars the encoder sees.
         net_arch: Widths of the scorer's layers.
         loss: Objective: "growth", net log growth, or "sharpe", the net Sharpe ratio less 0.1
@@ -97,7 +99,7 @@ class DeepPortfolio(PortfolioModel):
         kind = encoder_class(encoder)
         if encoder_kwargs is None:
             drops = "dropout" in inspect.signature(kind).parameters
-            encoder_kwargs = {"dropout": 0.2} if drops else {}
+            encoder_kwargs = ({"dropout": 0.2} if drops else {}) | streams(encoder)
         self.encoder, self.encoder_kwargs = encoder, dict(encoder_kwargs)
         self.window = check_integer("window", window, 1)
         self.net_arch = tuple(net_arch)

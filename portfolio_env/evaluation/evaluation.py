@@ -142,6 +142,7 @@ def evaluate(
     judge: Judge = "growth",
     n_resamples: int = 2000,
     hindsight: Callable[[EvaluationTask, str], Hindsight | None] = lambda task, split: None,
+    processes: int = 1,
     progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
 ) -> Evaluation:
     """Backtest a task's agents, each with the validation gate too, and baselines; compare them.
@@ -171,6 +172,7 @@ def evaluate(
         n_resamples: Number of resamples of every bootstrap, at least 1.
         hindsight: Gives the efficient portfolios of the range for the report
             (``baselines.optimisers.frontier.hindsight_frontier``).
+        processes: Processes for strategies that take long, see ``run_backtests``; 1 is this one.
         progress: Hands the strategies on one by one, e.g. ``rich.progress.track``.
 
     Raises:
@@ -180,6 +182,7 @@ def evaluate(
         PortfolioError: If an agent or the benchmark cannot run.
     """
     check_integer("n_resamples", n_resamples)
+    check_integer("processes", processes)
     check_choice("judge", judge, DIFFERENCES)
     check_choice("reference", reference, (BENCHMARK, "benchmark"))
     if reference != BENCHMARK and benchmark is None:
@@ -198,7 +201,9 @@ def evaluate(
             f"benchmark={benchmark!s} has the name of a strategy, {outside.assets[0]!r}: call its "
             "column something else."
         )
-    runs = run_backtests(progress(strategies), task, split, commissions=commissions)
+    runs = run_backtests(
+        strategies, task, split, commissions=commissions, processes=processes, progress=progress
+    )
     followed = None if outside is None else _follow(runs, outside)
     use = usage_entry(task, split, trials(task, runs))
     earlier = log_usage(task.folder, use) if split in UNSEEN and task.logged else []

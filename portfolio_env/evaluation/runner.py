@@ -1,9 +1,21 @@
-"""Backtests of many strategies over the same folds, each in its own environment."""
+"""Backtests of many strategies over the same folds, each in its own environment.
+
+Strategies that take long to fit may run in processes of their own, beside the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import multiprocessing
+import os
+import pickle
+import signal
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from io import BytesIO
+from threading import Thread, current_thread, main_thread
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +33,10 @@ from portfolio_env.simulation.cost_models import made_costs
 from portfolio_env.simulation.costs import TransactionCosts
 
 
+def _keep_nothing(fold: EvaluationFold, split: str, policy: Policy) -> None:
+    """Forget a policy."""
+
+
 @dataclass(frozen=True)
 class Strategy:
     """Strategy to backtest: an agent, a baseline, or an agent with the validation gate.
@@ -31,12 +47,17 @@ class Strategy:
             where there is something to fit.
         options: Gives the keywords of its ``PortfolioEnv`` likewise; ``costs`` as a mapping.
         required: The evaluation is worth nothing if it cannot run.
+        apart: It takes long and may run in another process: ``build`` and ``options`` can be
+            pickled and ask for no agents.
+        keep: Told of the policy that another process built for a fold and a range.
     """
 
     name: str
     build: Callable[[EvaluationFold, str], Policy]
     options: Callable[[EvaluationFold, str], dict[str, Any]]
     required: bool = False
+    apart: bool = False
+    keep: Callable[[EvaluationFold, str, Policy], None] = _keep_nothing
 
 
 def agent_strategies(task: EvaluationTask) -> list[Strategy]:
@@ -124,12 +145,24 @@ class BacktestRuns:
         return frame.sort_index(axis=1) if len(frame.columns) else None
 
 
+@dataclass(frozen=True)
+class _Run:
+    """One strategy over all folds; its fields are those of ``BacktestRuns``."""
+
+    policies: list[Policy]
+    result: BacktestResult
+    seconds: list[float]
+    growth_by_cost: dict[float, float]
+
+
 def run_backtests(
-    strategies: Iterable[Strategy],
+    strategies: Sequence[Strategy],
     task: EvaluationTask,
     split: str = "test",
     *,
     commissions: Sequence[float] = (),
+    processes: int = 1,
+    progress: Callable[[Sequence[Strategy]], Iterable[Strategy]] = iter,
 ) -> BacktestRuns:
     """Backtest every strategy over all folds of a task, and again at other commissions.
 
@@ -144,31 +177,170 @@ def run_backtests(
         split: Range to evaluate: "train", "validation" or "test".
         commissions: Commissions of both sides, in basis points; slippage, impact and fees stay as
             they are.
+        processes: Processes for the strategies that may run apart; this one runs the others
+            meanwhile. 1 runs all here. The results are the same. More than 1 is for scripts that
+            guard what they run by ``if __name__ == "__main__"``.
+        progress: Hands the strategies on one by one, in their order.
 
     Raises:
-        PortfolioError: If a strategy that is required cannot run.
+        PortfolioError: If a strategy that is required cannot run, or a process was ended.
     """
     runs = BacktestRuns()
-    for strategy in strategies:
-        try:
-            policies = [strategy.build(fold, split) for fold in task.folds]
-            options = [strategy.options(fold, split) for fold in task.folds]
-            watches = [Stopwatch(policy) for policy in policies]
-            result = _account(watches, options)
-            by_cost = {
-                commission: _growth(commission, policies, options, result)
-                for commission in commissions
-            }
-        except PortfolioError as error:
-            if strategy.required:
-                raise type(error)(f"{strategy.name} could not run: {error}") from error
-            runs.failed[strategy.name] = str(error)
-            continue
-        runs.policies[strategy.name] = policies
-        runs.results[strategy.name] = result
-        runs.seconds[strategy.name] = [each for watch in watches for each in watch.seconds]
-        runs.growth_by_cost[strategy.name] = by_cost
+    with _started(strategies, task, split, commissions, processes) as started:
+        for strategy in progress(strategies):
+            try:
+                run = None
+                if strategy.name in started:
+                    run = _arrived(started[strategy.name], strategy, task, split)
+                if run is None:
+                    run = _run(strategy, task, split, commissions)
+            except PortfolioError as error:
+                if strategy.required:
+                    raise type(error)(f"{strategy.name} could not run: {error}") from error
+                runs.failed[strategy.name] = str(error)
+                continue
+            runs.policies[strategy.name] = run.policies
+            runs.results[strategy.name] = run.result
+            runs.seconds[strategy.name] = run.seconds
+            runs.growth_by_cost[strategy.name] = run.growth_by_cost
     return runs
+
+
+def _run(
+    strategy: Strategy, task: EvaluationTask, split: str, commissions: Sequence[float]
+) -> _Run:
+    policies = [strategy.build(fold, split) for fold in task.folds]
+    options = [strategy.options(fold, split) for fold in task.folds]
+    watches = [Stopwatch(policy) for policy in policies]
+    result = _account(watches, options)
+    by_cost = {
+        commission: _growth(commission, policies, options, result) for commission in commissions
+    }
+    seconds = [each for watch in watches for each in watch.seconds]
+    return _Run(policies, result, seconds, by_cost)
+
+
+# ---- in other processes
+
+
+@contextmanager
+def _started(
+    strategies: Sequence[Strategy],
+    task: EvaluationTask,
+    split: str,
+    commissions: Sequence[float],
+    processes: int,
+) -> Iterator[dict[str, Future[bytes | None]]]:
+    """Start the strategies that may run apart; on an error their processes are ended."""
+    apart = [each for each in strategies if each.apart] if processes > 1 else []
+    if not apart:
+        yield {}
+        return
+    folds = [replace(fold, agents={}) for fold in task.folds]
+    bare = replace(task, whole=replace(task.whole, agents={}), folds=folds)
+    before = set(multiprocessing.active_children())
+    pool = ProcessPoolExecutor(
+        min(processes, len(apart)),
+        multiprocessing.get_context("spawn"),
+        _begin,
+        (bare, split, commissions),
+    )
+    try:
+        with _deaf():  # so are the processes that start here, until they are ready and after
+            started = {each.name: pool.submit(_run_apart, each) for each in apart}
+        yield started
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in set(multiprocessing.active_children()) - before:
+            child.terminate()
+        raise
+    pool.shutdown()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Ignore Ctrl-C for a moment; only the main thread can."""
+    if current_thread() is not main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+_here: list[Any] = []  # of a process beside the first: task, split and commissions
+
+
+def _begin(*given: Any) -> None:
+    """Prepare a process: one thread, ended by its parent alone and together with it."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # read by torch when it is imported
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_end_with_parent, daemon=True).start()
+    _here[:] = given
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _run_apart(strategy: Strategy) -> bytes | None:
+    """Return a pickled run, without the markets; None if its policies cannot be pickled."""
+    task: EvaluationTask = _here[0]
+    run = _run(strategy, *_here)
+    content = BytesIO()
+    try:
+        _Pickler(content, task).dump(run)
+    except (AttributeError, TypeError, pickle.PicklingError):
+        return None
+    return content.getvalue()
+
+
+def _arrived(
+    future: Future[bytes | None], strategy: Strategy, task: EvaluationTask, split: str
+) -> _Run | None:
+    """Return the run of another process; None if it could not be handed over."""
+    try:
+        content = future.result()
+    except BrokenProcessPool as error:
+        raise PortfolioError(
+            f"the process of {strategy.name} was ended, perhaps for want of memory; run all in "
+            "one: processes=1"
+        ) from error
+    if content is None:
+        return None
+    run: _Run = _Unpickler(BytesIO(content), task).load()
+    for fold, policy in zip(task.folds, run.policies, strict=True):
+        strategy.keep(fold, split, policy)
+    return run
+
+
+class _Pickler(pickle.Pickler):
+    """Pickler that refers to the markets of a task, which both processes have."""
+
+    def __init__(self, file: BytesIO, task: EvaluationTask) -> None:
+        super().__init__(file)
+        self._folds = {id(fold.market): number for number, fold in enumerate(task.folds)}
+
+    def persistent_id(self, thing: Any) -> int | None:
+        """Return the number of the fold of a market; None for anything else."""
+        return self._folds.get(id(thing))
+
+
+class _Unpickler(pickle.Unpickler):
+    """Counterpart of ``_Pickler``."""
+
+    def __init__(self, file: BytesIO, task: EvaluationTask) -> None:
+        super().__init__(file)
+        self._task = task
+
+    def persistent_load(self, number: Any) -> Any:
+        """Return the market of a fold."""
+        return self._task.folds[number].market
 
 
 def _account(

@@ -43,14 +43,13 @@ def read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
         DataError: If it is no table.
     """
     try:
-        text = _decoded(content)
-        stream = io.StringIO(text, newline="")
-        sep, skip = _layout([line for _, line in zip(range(_SAMPLE), stream, strict=False)])
-        rows, lines = _rows(text, sep, skip, 3)
+        first = [line for _, line in zip(range(_SAMPLE), _stream(content), strict=False)]
+        sep, skip = _layout(first)
+        rows, lines = _rows(content, sep, skip, 3)
         header, used = _header(rows)
         names = header if isinstance(header, list) else header.get_level_values(0)
         _check(list(names) if isinstance(header, list) else [], rows, origin)
-        frame = _read(text, sep, lines[used - 1], len(names), _texts(header), origin)
+        frame = _read(content, sep, lines[used - 1], len(names), _texts(header), origin)
     except (csv.Error, pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeError) as error:
         origin.fail(
             f"is not a CSV table ({str(error).strip()}); "
@@ -62,14 +61,16 @@ def read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
         frame = frame.loc[:, [not drop or not at for at, drop in enumerate(blank)]]
     if sep != ",":
         origin.note(f"columns are separated by {_SEPARATORS.get(sep, sep)}")
-    if skip and not text.casefold().startswith(("sep=", '"sep=')):
+    if skip and not first[0].casefold().startswith(("sep=", '"sep=')):
         origin.note(f"the header is in line {skip + 1}")
     return (with_texts(frame, original) if b"'" in content else frame), lines[used - 1] + 1
 
 
-def _decoded(content: bytes) -> str:
+def _stream(content: bytes) -> io.TextIOWrapper:
+    """Return the text, which is decoded as far as it is read and never held as a whole."""
     utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if utf16 else "utf-8-sig")
+    encoding = "utf-16" if utf16 else "utf-8-sig"
+    return io.TextIOWrapper(io.BytesIO(content), encoding, newline="")
 
 
 def _layout(lines: Sequence[str]) -> tuple[str, int]:
@@ -117,9 +118,9 @@ def _is_prose(row: Sequence[str]) -> bool:
     return any(len(cell.split()) > 4 for cell in row)
 
 
-def _rows(text: str, sep: str, skip: int, count: int) -> tuple[list[list[str]], list[int]]:
+def _rows(content: bytes, sep: str, skip: int, count: int) -> tuple[list[list[str]], list[int]]:
     """The first rows after some lines, and the number of lines up to the end of each."""
-    stream = io.StringIO(text, newline="")
+    stream = _stream(content)
     for _ in range(skip):
         stream.readline()
     reader = csv.reader(stream, delimiter=sep)
@@ -180,13 +181,13 @@ def _texts(header: list[str] | pd.MultiIndex) -> set[int]:
 
 
 def _read(
-    text: str, sep: str, skip: int, width: int, texts: set[int], origin: Origin
+    content: bytes, sep: str, skip: int, width: int, texts: set[int], origin: Origin
 ) -> pd.DataFrame:
     """The rows below the header; columns are numbered."""
 
     def read(kinds: Mapping[int, type]) -> pd.DataFrame:
         frame = pd.read_csv(
-            io.StringIO(text, newline=""),
+            _stream(content),
             sep=sep,
             header=None,
             names=list(range(width)),
@@ -202,7 +203,7 @@ def _read(
             origin.fail("its rows have more fields than its header; name every column")
         return frame
 
-    below = io.StringIO(text, newline="")
+    below = _stream(content)
     for _ in range(skip):
         below.readline()
     sample = [line for _, line in zip(range(_SAMPLE), below, strict=False)]

@@ -106,3 +106,14 @@ def test_too_early_and_untrained_and_unknown(planted):
     ):
         with pytest.raises(ArgumentError, match=message):
             DeepPortfolio(planted, **options).fit(planted.panel, (0, 1000))
+
+
+def test_networks_read_streams_of_the_market_where_they_can_unless_told():
+    market = pe.load_market("synthetic?bars=60&assets=2", features="minimal")
+    for name in ("deep_portfolio", "tcn_gnn_lstm_portfolio"):
+        assert make_baseline(name, market).encoder_kwargs["history"] == "stream"
+    for name in ("lstm_mean_variance", "state_space_mean_variance"):
+        assert make_baseline(name, market).forecaster_options["history"] == "stream"
+        assert make_baseline(name, market, forecaster_options={}).forecaster_options == {}
+    assert "history" not in make_baseline("gat_portfolio", market).encoder_kwargs
+    assert make_baseline("forecast_mean_variance", market).forecaster_options == {}
