@@ -96,7 +96,7 @@ def year_of(policy: Policy, market: pe.Market, year: int, commission: float) -> 
         end=f"{year + 1}-01-01",
         window=1,
         observation="index",
-        action=getattr(policy, "action", "scores"),
+        action=getattr(policy, "action", "logits"),
         costs={"commission_bps": commission},
     )
     found = backtest(policy, env).metrics()
