@@ -80,8 +80,8 @@ def main() -> None:
         write_rows(file)
         before, start = peak(), process_time()
         load_market(file, features="none")
-        seconds = process_time() - start
-    print(f"{file.name}: {seconds:.2f} s, {peak() - before:.0f} MiB more than before")
+        took = process_time() - start
+    print(f"{file.name}: {took:.2f} s, {peak() - before:.0f} MiB more than before")
 
     for name, options in CASES.items():
         print(f"{name:24s} {seconds(options):5.1f} s")
