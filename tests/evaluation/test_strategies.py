@@ -1,4 +1,7 @@
-"""Strategies of an evaluation: baselines by the rules of the fold, and their mixture."""
+"""Strategies of an evaluation: baselines by the rules of the fold, their mixture, processes."""
+
+import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +11,9 @@ import portfolio_env as pe
 from agents.training.config import TrainConfig
 from baselines import make_baseline, strategies
 from baselines.ensemble import Ensemble
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import backtest
-from portfolio_env.evaluation.runner import BacktestRuns
+from portfolio_env.evaluation.runner import BacktestRuns, Strategy, run_backtests
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
 from portfolio_env.evaluation.usage_log import trials
 
@@ -116,3 +119,72 @@ def test_a_volatility_target_around_the_agents_of_a_run():
     assert held[:, 1:].sum(axis=1).min() > 0 and held[:, 1:].sum(axis=1).max() <= 1.5 + 1e-9
     with pytest.raises(ArgumentError, match="members is empty"):
         strategies.baseline(text, fold_of(), "test")
+
+
+SMALL = pe.load_market("synthetic?bars=120&assets=3&seed=1", features="minimal")
+
+
+def small_task(tmp_path):
+    options = {
+        "window": 1,
+        "costs": {"commission_bps": 5.0},
+        "constraints": {},
+        "execution": "close",
+        "initial_value": 100.0,
+    }
+    fold = EvaluationFold(SMALL, {"train": (0, 80), "test": (80, 110)}, options)
+    return EvaluationTask(tmp_path, fold, (fold,))
+
+
+def killed(fold, split):
+    os._exit(9)
+
+
+def refused(fold, split):
+    raise PortfolioError("nothing to hold")
+
+
+def apart(name, build):
+    return Strategy(name, build, EvaluationFold.baseline_options, apart=True)
+
+
+def test_other_processes_find_the_same_as_this_one(tmp_path):
+    task = small_task(tmp_path)
+    names = "equal_weight,risk_parity,hrp,momentum,best_asset"
+    found = []
+    for processes in (1, 2):
+        found_here = [replace(each, apart=True) for each in strategies.baseline_strategies(names)]
+        found_here.append(apart("refused", refused))
+        told = []
+        runs = run_backtests(
+            found_here,
+            task,
+            commissions=(20.0,),
+            processes=processes,
+            progress=lambda given, told=told: (told.append(each.name) or each for each in given),
+        )
+        assert told == [each.name for each in found_here]
+        found.append(runs)
+        for strategy in found_here[:-1]:  # what was learned is kept for others
+            assert strategy.build(task.whole, "test") is runs.policies[strategy.name][0]
+    ours, theirs = found
+    assert ours.failed == theirs.failed == {"refused": "nothing to hold"}
+    assert list(ours.results) == list(theirs.results)
+    assert ours.growth_by_cost == theirs.growth_by_cost
+    assert ours.oracles == theirs.oracles == ["best_asset"]
+    for name, result in ours.results.items():
+        other = theirs.results[name]
+        for part in ("values", "held", "trades", "costs"):
+            np.testing.assert_array_equal(getattr(result, part), getattr(other, part))
+        policy, again = ours.policies[name][0], theirs.policies[name][0]
+        assert again.market is SMALL
+        assert again.fit_period == policy.fit_period
+        assert len(theirs.seconds[name]) == len(ours.seconds[name])
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_told(tmp_path):
+    asked = [*strategies.baseline_strategies("cash"), apart("killed", killed)]
+    runs = run_backtests(asked, small_task(tmp_path), processes=2)
+    assert "process of killed was ended" in runs.failed["killed"]
+    assert list(runs.results) == ["equal_weight", "cash"]
