@@ -72,11 +72,11 @@ demo: setup ## Train on a planted edge and on real prices and evaluate, in 90 se
 	$(BIN)/python examples/demo.py --run $(DEMO_RUN) -- $(DEMO_ARGS)
 
 bench: setup ## Measure the speed tables of docs/speed.md
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/throughput.py
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/features.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/throughput.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/features.py
 
 bench-gpu: setup ## Measure training on a GPU
-	$(BIN)/python benchmarks/gpu.py
+	$(BIN)/python benchmarks/speed/gpu.py
 
 learn: setup ## Measure what agents learn, on planted markets and on noise (about 15 minutes)
 	$(BIN)/python benchmarks/learning.py

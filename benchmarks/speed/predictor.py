@@ -1,6 +1,6 @@
 """Time of a decision on a bar that has just come, by the length of the market before it.
 
-    OMP_NUM_THREADS=1 python benchmarks/predictor.py
+    OMP_NUM_THREADS=1 python benchmarks/speed/predictor.py
 
 20 synthetic assets, the features "minimal" (`--features full` for all). *Anew* computes the
 features of the new bar alone, and builds environment, baseline or an agent's tensors again.

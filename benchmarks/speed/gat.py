@@ -1,7 +1,7 @@
 """Graph attention, forward and backward: ours against PyTorch Geometric, one core; JSON.
 
     pip install torch-geometric
-    python benchmarks/gat.py --out runs/gat.json
+    python benchmarks/speed/gat.py --out runs/gat.json
 
 Three GATv2 layers of 8 heads of 8 channels with three edge attributes, equal weights and equal
 graphs, each in the form that the library asks for, made before the clock starts: ours dense,

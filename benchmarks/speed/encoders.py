@@ -1,6 +1,6 @@
 """Speed and memory of training with encoders; prints the tables and writes them as JSON.
 
-    python benchmarks/encoders.py --out runs/encoders.json
+    python benchmarks/speed/encoders.py --out runs/encoders.json
 
 **Defaults**: PPO as train.py sets it up on sp500 (20 assets, 8 drawn, 256 lanes x 32 steps, windows
 of 60 bars, 5 epochs), an encoder a row. *Default* is one real rollout and update, of which 200,000

@@ -1,6 +1,6 @@
 """Time and memory of features, on one core; prints the table and writes it as JSON.
 
-    python benchmarks/features.py --out runs/features.json
+    python benchmarks/speed/features.py --out runs/features.json
 
 20 assets x 8,000 synthetic daily bars, preset "full". ta.add_all_ta_features computes its 86
 columns from the same bars, in the same run. Medians; the first, which compiles, is left out.

@@ -1,6 +1,6 @@
 """Steps per second of the environments, on one core; prints the table and writes it as JSON.
 
-    python benchmarks/throughput.py --out runs/throughput.json
+    python benchmarks/speed/throughput.py --out runs/throughput.json
 
 Every line runs blocks of about half a second and reports their median. Actions are drawn before;
 resets at the end of episodes, from random starts, are part of the time. Costs are 10 bp, solved

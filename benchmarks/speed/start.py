@@ -1,6 +1,6 @@
 """What is waited for before the first step: processor time of compiling and of reading prices.
 
-    python benchmarks/start.py
+    python benchmarks/speed/start.py
 
 The step is that of a copy of the package, without the machine code that is kept beside the
 sources. The prices are a CSV table of half a million rows.
@@ -20,7 +20,7 @@ import pandas as pd
 
 from portfolio_env import load_market
 
-PACKAGE = Path(__file__).resolve().parents[1] / "portfolio_env"
+PACKAGE = Path(__file__).resolve().parents[2] / "portfolio_env"
 CASES = {
     "scores, no constraints": "{}",
     "scores, largest weight": "{'constraints': {'max_weight': 0.4}}",

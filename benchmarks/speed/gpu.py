@@ -1,7 +1,7 @@
 """Training on a GPU: what each part takes there; prints lines and writes them as JSON.
 
-    python benchmarks/gpu.py --out runs/gpu.json
-    python benchmarks/gpu.py --device cpu --small
+    python benchmarks/speed/gpu.py --out runs/gpu.json
+    python benchmarks/speed/gpu.py --device cpu --small
 
 The second command is a dry run, whose figures say nothing. What fails is reported as a line, and
 the next part follows. Times are of the wall clock, medians, after the device has finished.
@@ -49,7 +49,7 @@ from agents.networks import make_encoder
 from portfolio_env import Market
 from portfolio_env.files.atomic import replacing
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TESTS = ("test_gpu.py", "test_memory.py", "direct/test_direct.py")
 TEST_SECONDS = 150
 ENCODERS = ("lstm", SMALL, FULL, "gat")
