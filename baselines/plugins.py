@@ -19,6 +19,7 @@ from baselines.base import BASELINES, Baseline, Every, PortfolioModel, Weights
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import Market
+from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.slots import CASH
 from portfolio_env.market.timeline import Timestamps
@@ -92,10 +93,18 @@ class DatedWeights(PortfolioModel):
         constraints: PortfolioConstraints | None = None,
     ) -> None:
         super().__init__(market, constraints=constraints)
-        self.table, dates = _checked_table(weights, market)
+        self.table, self._dates = _checked_table(weights, market)
+        self._date(market)
+
+    def _date(self, market: Market) -> None:
         # the last row dated at or before each bar; -1 before the first
-        self._row = np.searchsorted(dates, market.timestamps, side="right") - 1
-        self._due = np.diff(self._row, prepend=-1) != 0
+        self._row = np.searchsorted(self._dates, market.timestamps, side="right") - 1
+        self._due = GrowableArray(np.diff(self._row, prepend=-1) != 0)
+
+    def follow(self, market: Market) -> None:
+        """Go on with a market that continues the one it has, see ``PortfolioModel``."""
+        super().follow(market)
+        self._date(market)
 
     def target(self, past: PricePanel) -> Weights:
         """Return the row in force at the last bar, restricted to what can be traded now."""

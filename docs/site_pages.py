@@ -34,6 +34,7 @@ ROOMS = (
     "agents",
     "agents.networks",
     "agents.policies",
+    "agents.supervised",
     "baselines",
     "baselines.optimisers",
     "baselines.forecasts",

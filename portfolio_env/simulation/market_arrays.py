@@ -120,7 +120,9 @@ class GrowingArrays:
         fills: See ``market_arrays``.
     """
 
-    def __init__(self, arrays: MarketArrays, costs: Costs, next_open: bool, fills: Fills) -> None:
+    def __init__(
+        self, arrays: MarketArrays, costs: Costs, next_open: bool, fills: Fills = COMPLETE
+    ) -> None:
         parts = arrays._asdict()
         self._rates, self._rules = parts.pop("rates"), (costs, next_open, fills)
         self._parts = {name: GrowableArray(own, writable=True) for name, own in parts.items()}

@@ -211,7 +211,7 @@ def test_the_page_is_complete_and_needs_nothing_else(tmp_path: Path) -> None:
     assert all(len(image["alt"]) > 20 for image in images)
     anchors = {link["href"] for link in page.all("a")}
     assert anchors == {f"#{section['id']}" for section in page.all("section")}
-    assert len(anchors) == 12
+    assert len(anchors) == 13
     source = re.sub(r"base64,[^\"]*", "", path.read_text(encoding="utf-8"))
     assert "http" not in source.replace("http-equiv", "")
     assert "252 bars per year" in page.text
@@ -260,10 +260,10 @@ def test_bars_that_are_no_panel_get_their_quality_reported(tmp_path: Path) -> No
     page = _Page(write_report(frame, tmp_path / "as_is"))
     assert "X: duplicates: 1 rows" in page.text
     assert "no panel" in page.text
-    assert len(page.all("section")) == 2
+    assert len(page.all("section")) == 3
     mended = _Page(write_report(frame, tmp_path / "mended", repair={"drop_duplicates": "last"}))
     assert "drop_duplicates: 2 rows of X, Y" in mended.text
-    assert len(mended.all("section")) == 12
+    assert len(mended.all("section")) == 13
 
 
 @pytest.mark.slow

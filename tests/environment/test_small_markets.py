@@ -63,6 +63,8 @@ def test_what_is_not_there_is_not_observed():
 @pytest.mark.parametrize("name", QUICK)
 def test_baselines(market, name):
     options = {"lookback": 60} if "lookback" in BASELINES[name]._options() else {}
+    if name == "deep_momentum":
+        options = {"months": (0.5, 1), "sequence": 5, "hidden": 4, "epochs": 2}
     model = make_baseline(name, market, **options)
     if hasattr(model, "fit"):
         model.fit(market.panel, (0, 250))

@@ -250,11 +250,11 @@ def test_results_are_written_by_one_process_at_a_time(tmp_path, monkeypatch, cap
 
     written = []
 
-    def seen(folder, *arguments):
+    def seen(folder, *arguments, **options):
         with pytest.raises(Timeout), FileLock(folder.with_name(".test.lock"), timeout=0):
             pass  # another process would wait here
         written.append(folder)
-        return write(folder, *arguments)
+        return write(folder, *arguments, **options)
 
     write = evaluation.write_report
     monkeypatch.setattr(evaluation, "write_report", seen)
