@@ -40,7 +40,7 @@ logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports every res
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("agent", "direct agent", "fit", "prices", "weights")
-INTERVAL = 8192  # steps between two checkpoints, and of a rollout of PPO
+INTERVAL = 8192  # steps between two checkpoints as a rule, and of a rollout of PPO
 KILLS_PER_WORK = 4  # kills of one folder; then it is left to end
 SMALL = ["--market", "synthetic?bars=400&assets=3", "--device", "cpu", "--num-envs", "64"]
 LSTM = ["--encoder", "lstm", "--encoder-options", '{"hidden": 4, "channels": 4}', "--window", "2"]
@@ -55,18 +55,22 @@ class Work:
         start: arguments of Python that begin it; "{out}" stands for its folder.
         again: arguments that go on after a kill; started again where nothing is left to go on with.
         prepare: makes what the work needs in its folder, before it is begun.
+        interval: steps between two checkpoints.
     """
 
     start: list[str]
     again: list[str]
     prepare: Callable[[Path], None] = lambda out: None
+    interval: int = INTERVAL
 
 
-def trained(*options: str) -> Work:
+def trained(*options: str, interval: int = INTERVAL) -> Work:
     """Return the work of a training."""
-    every = ["--checkpoint-every", str(INTERVAL), "--validation-every", str(INTERVAL)]
+    every = ["--checkpoint-every", str(interval), "--validation-every", str(interval)]
     return Work(
-        ["train.py", *SMALL, *every, *options, "--out", "{out}"], ["train.py", "--resume", "{out}"]
+        ["train.py", *SMALL, *every, *options, "--out", "{out}"],
+        ["train.py", "--resume", "{out}"],
+        interval=interval,
     )
 
 
@@ -78,7 +82,7 @@ def _finished_run(out: Path) -> None:
 _EVALUATE = ["evaluate.py", "{out}", "--device", "cpu", "--n-resamples", "200"]
 WORKS = {
     "ppo": trained("--algo", "ppo", "--timesteps", "81920"),
-    "sac": trained("--algo", "sac", "--timesteps", "24576"),
+    "sac": trained("--algo", "sac", "--timesteps", "6144", interval=2048),
     "direct": trained("--algo", "direct", "--timesteps", "115200"),
     "curriculum": trained("--algo", "a2c", "--timesteps", "32768", *LSTM, *STAGES),
     "walk_forward": trained("--algo", "direct", "--timesteps", "38400", "--walk-forward", "3"),
@@ -208,8 +212,8 @@ def kill(work: Work, folder: Path, count: int, rng: random.Random) -> dict[str, 
             kills += 1
             check(out)
             most = max(most, lost(out))
-            if most > INTERVAL:
-                raise AssertionError(f"{most} steps are lost in {out}, more than {INTERVAL}")
+            if most > work.interval:
+                raise AssertionError(f"{most} steps are lost in {out}, more than {work.interval}")
         check(out)
         if (found := result(out)) != expected:
             raise AssertionError(

@@ -55,6 +55,8 @@ CONSTRAINTS = {
 ORACLES = {"best_asset", "best_constant_rebalanced"}
 OPTIMISERS = ("herc", "hrp", "mean_variance", "min_variance", "nested_clusters", "risk_parity")
 DEEP = ("deep_portfolio", "gat_portfolio", "tcn_gnn_lstm_portfolio")
+LONG_FIT = ("deep_momentum", "regime_switching")
+FITTED = (*DEEP, "deep_momentum", "regime_switching", "volatility_managed")
 _EPOCH = {"forecaster_options": {"window": 3, "epochs": 1}}
 SHORT_HISTORY: dict[str, dict[str, Any]] = {
     **{name: {"lookback": 30, "every": 5} for name in OPTIMISERS},
@@ -70,6 +72,11 @@ SHORT_HISTORY: dict[str, dict[str, Any]] = {
     },
     **{name: {"window": 5, "training": {"iterations": 2, "steps": 3}} for name in DEEP},
     "ensemble": {"members": ("inverse_volatility", "momentum")},
+    "cross_sectional_momentum": {"months": 1, "skip": 0.2, "every": "week"},
+    "time_series_momentum": {"months": (0.5, 1), "skip": 0.2, "lookback": 10, "every": "week"},
+    "low_volatility": {"months": 1, "every": "week"},
+    "trend_filter": {"months": 1, "every": "week"},
+    "deep_momentum": {"months": (0.2, 0.5), "sequence": 5, "hidden": 4, "epochs": 2},
 }
 
 
@@ -148,9 +155,9 @@ def delisted(account, prices, gone, haircut):
     return Holdings(account.assets, tuple(units), cash)
 
 
-def ragged() -> Market:
+def ragged(bars: int = 130) -> Market:
     """Assets that start late, stop, and do not trade at times; with opens and volumes."""
-    return load_market("synthetic?bars=130&assets=5&seed=15&ragged=true")
+    return load_market(f"synthetic?bars={bars}&assets=5&seed=15&ragged=true")
 
 
 def check(make: Any, near: float = EXACT, **options: Any) -> None:
@@ -325,13 +332,16 @@ def test_other_policies() -> None:
 @pytest.mark.parametrize("execution", ["close", "next_open"])
 @pytest.mark.parametrize("name", sorted(set(BASELINES) - ORACLES))
 def test_every_baseline(name: str, execution: str) -> None:
+    start = 110 if name in LONG_FIT else 60
+
     def make(env: PortfolioEnv) -> Any:
         model = make_baseline(name, env.market, **SHORT_HISTORY.get(name, {}))
-        return model.fit(env.market.panel, (0, 60)) if name in DEEP else model
+        return model.fit(env.market.panel, (0, start)) if name in FITTED else model
 
     trading = {"execution": execution, "costs": COSTS, "constraints": CONSTRAINTS}
-    near = EXACT if name not in DEEP and "former" not in name else NETWORKS
-    check(make, near, market=ragged(), **BASE | {"start": 60}, adjustment=0.5, **trading)
+    near = EXACT if name not in (*DEEP, "deep_momentum") and "former" not in name else NETWORKS
+    market = ragged(start + 70)
+    check(make, near, market=market, **BASE | {"start": start}, adjustment=0.5, **trading)
 
 
 @pytest.mark.parametrize("execution", ["close", "next_open"])
