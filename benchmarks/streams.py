@@ -8,18 +8,27 @@ critic, which learns from the actor. *Window* is what it replaced: every bar's w
 encoder can in both directions, and an encoder each. Encoders that do not stream (`--encoder gat`,
 of the size in `benchmarks/encoder_learning.py`) are trained on lanes that start apart and in
 groups. Seconds are of the processor.
+
+    python benchmarks/streams.py --baseline deep_portfolio --seeds 0,1,2,3,4
+
+trains a baseline instead, on 1,400 days of `synthetic-momentum`, and prints its growth a year above
+that of equal weight on the 600 days after them.
 """
 
 import argparse
-from statistics import median
+from statistics import mean, median
 from time import process_time
 
 from encoder_learning import SIZES
 from learning import STRENGTHS, Options, learn, references
 
 from agents.settings.encoders import STREAMS
+from baselines import make_baseline
+from portfolio_env import PortfolioEnv, load_market
+from portfolio_env.evaluation import backtest
 
 STEPS, WINDOW = 98_000, 8
+TRAINED = 1_400  # days that a baseline learns from
 TWO: Options = {"policy_kwargs": {"share_features_extractor": False}}
 
 
@@ -36,13 +45,33 @@ def variants(encoder: str) -> dict[str, Options]:
     }
 
 
+def baseline_growth(name: str, seed: int, history: str) -> float:
+    """Return the growth per year of a network among the baselines less that of equal weight."""
+    market = load_market(f"synthetic-momentum?seed={seed}&bars=2000", fit_end=TRAINED)
+    windows = {} if history == "stream" else {"encoder_kwargs": {"dropout": 0.2}}
+    model = make_baseline(name, market, seed=seed, **windows).fit(market.panel, (0, TRAINED))
+    rules = {"observation": "index", "action": "weights", "window": 1, "start": TRAINED}
+    env = PortfolioEnv(market, **rules)
+    own, equal = (backtest(each, env) for each in (model, make_baseline("equal_weight", market)))
+    return float(market.periods_per_year * (own.log_returns - equal.log_returns).mean())
+
+
 def main() -> None:
     """Train and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--encoder", default="tcn_gnn_lstm_small")
+    parser.add_argument("--baseline")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--strength", default="medium", choices=STRENGTHS)
     arguments = parser.parse_args()
+    if arguments.baseline:
+        for history in ("stream", "window"):
+            start, seeds = process_time(), list(map(int, arguments.seeds.split(",")))
+            found = [baseline_growth(arguments.baseline, seed, history) for seed in seeds]
+            each = " ".join(f"{growth:+6.3f}" for growth in found)
+            seconds = (process_time() - start) / len(seeds)
+            print(f"{history:<10}{mean(found):+7.3f}   {each}   {seconds:.0f} s each", flush=True)
+        return
     reference = references(arguments.strength)
     edge = reference["reference"] - reference["equal_weight"]
     for name, recipe in variants(arguments.encoder).items():
