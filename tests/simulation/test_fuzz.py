@@ -19,7 +19,8 @@ def test_steps_equal_those_of_the_slow_account():
 
 
 @pytest.mark.parametrize(
-    "seed", [1005, 5084, 5144, 20374, 20408, 20534, 1000308, 2000114, 3000601, 7000307, 9000798]
+    "seed",
+    [1005, 5084, 5144, 20374, 20408, 20534, 1000308, 2000114, 3000601, 7000307, 9000798, 9100829],
 )
 def test_cases_that_once_failed_no_longer_do(seed):
     """Fees and limits decided by rounding, and leverage beside holdings that cannot be sold."""

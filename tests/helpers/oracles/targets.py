@@ -226,7 +226,7 @@ def violation(w: list[float], limits: Limits) -> float:
     for own, low, high in limits.groups:
         together = math.fsum(w[s] for s in own)
         faults += [low - together, together - high]
-    faults.append(math.fsum(map(abs, held)) - limits.leverage)
+    faults.append(math.fsum(map(abs, w[1:])) - limits.leverage)
     faults.append(math.fsum(sorted(map(abs, held))[: max(len(held) - limits.k, 0)]))
     return max(0.0, *faults)
 
