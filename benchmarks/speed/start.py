@@ -1,4 +1,4 @@
-"""What is waited for before the first step: processor time of compiling and of reading prices.
+"""Processor time before the first step: of compiling, and of reading prices.
 
     python benchmarks/speed/start.py
 
