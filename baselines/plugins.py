@@ -171,12 +171,18 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
         raise ArgumentError(
             f"baseline {short_name(name)} does not take the market and {sorted(options)}: {error}"
         ) from error
-    if build in BASELINES.values():
-        return build(market, **options)
     try:
         return build(market, **options)
     except PortfolioError:
         raise
+    except (TypeError, ValueError, AttributeError, LookupError) as error:
+        if build not in BASELINES.values():
+            raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
+        told = ", ".join(f"{option}={shortened(value)}" for option, value in options.items())
+        raise ArgumentError(
+            f"baseline {short_name(name)} cannot take {told} ({error}); give values of the kinds "
+            "that its documentation names."
+        ) from error
     except Exception as error:
         raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
 

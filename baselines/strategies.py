@@ -164,7 +164,10 @@ def _check(name: BaselineName) -> None:
             f"{name!r}: constraints are those of the evaluation, the same for all; leave them out."
         )
     check_options(f"baseline {short_name(spec.name)}", build, spec.options)
-    for member in spec.options.get("members", ()):
+    members = spec.options.get("members", ())
+    if not isinstance(members, list | tuple) or not all(isinstance(m, str) for m in members):
+        raise ArgumentError(f"{name!r}: members must be a list of names, e.g. ['hrp', 'momentum'].")
+    for member in members:
         if member != AGENTS:
             _check(member)
 

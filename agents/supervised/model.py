@@ -75,7 +75,21 @@ class SupervisedModel:
             self.embeddings = MarketEncoder(made, forecasts=self.task.head(made.channels))
         self.embeddings.to(device)
         self._bound: Market | None = None
-        self._scale, self._size, self._base = 1.0, 1.0, Base(0.0, 1.0, 0.5)
+        self._scale, self._size = 1.0, 1.0
+        self._known: Base | None = None
+
+    @property
+    def _base(self) -> Base:
+        """Return what was usual in the training range.
+
+        Raises:
+            ArgumentError: If the model was never fitted.
+        """
+        if self._known is None:
+            raise ArgumentError(
+                "the model is not trained: call fit(market, train, validation) first."
+            )
+        return self._known
 
     @property
     def parameters(self) -> int:
@@ -117,7 +131,7 @@ class SupervisedModel:
         self._scale, self._size = returns.scale, returns.size
         seen = market.targets("return", self.horizon)[returns.rows(train)]
         seen = seen[np.isfinite(seen)]
-        self._base = Base(float(seen.mean()), returns.scale, float((seen > 0).mean()))
+        self._known = Base(float(seen.mean()), returns.scale, float((seen > 0).mean()))
         return self
 
     def forecasts(self, market: Market, within: Range) -> Forecasts:
@@ -187,7 +201,7 @@ class SupervisedModel:
             model = cls(tuple(config.pop("features")), **config, device=device)
             model.embeddings.load_state_dict(tree["weights"])
             model._scale, model._size = float(tree["scale"]), float(tree["size"])
-            model._base = Base(**tree["base"])
+            model._known = Base(**tree["base"])
         except (PortfolioError, RuntimeError, LookupError, TypeError, ValueError) as error:
             reason = str(error).partition("\n")[0][:200]
             raise DataError(f"{path} is not a saved SupervisedModel ({reason})") from error
@@ -211,6 +225,7 @@ class SupervisedModel:
             device = next(self.embeddings.parameters()).device
             self.embeddings.bind(*market_tensors(market, device))
             self._bound = market
+        _ = self._base  # refuses a model that was never fitted
         self.embeddings.eval()
         with th.no_grad():
             outputs = self.embeddings.forecast(th.from_numpy(rows))

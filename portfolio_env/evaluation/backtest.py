@@ -326,10 +326,10 @@ def _run(
     carried = CarriedTargets(executor) if getattr(policy, "carries_on", False) else None
     while running.any():
         batch = _with_lane_axis(observation) if single else observation
-        actions, state = policy.predict(batch, state, episode_start, deterministic=True)
-        actions = actions if carried is None else carried.asked(actions)
+        answers, state = policy.predict(batch, state, episode_start, deterministic=True)
+        actions = answers if carried is None else carried.asked(answers)
         observation, _, terminated, truncated, _ = env.step(actions[0] if single else actions)
-        recorder.after_step(running, np.asarray(actions))
+        recorder.after_step(running, np.asarray(answers))
         running &= ~np.asarray(terminated) & ~np.asarray(truncated)
         episode_start = np.zeros_like(running)
     told: Mapping[str, Mapping[str, str]] = getattr(policy, "left_out", None) or {}
@@ -371,7 +371,7 @@ class _Recorder:
         self.cut: list[NDArray[np.bool_]] = []
         self.refused: list[NDArray[np.bool_]] = []
 
-    def after_step(self, running: NDArray[np.bool_], actions: NDArray[Any]) -> None:
+    def after_step(self, running: NDArray[np.bool_], answers: NDArray[Any]) -> None:
         before, account = self.accounts[-1], self.executor.account()
         invested = before.money.sum(axis=1) - account.costs
         self.steps += running
@@ -381,7 +381,7 @@ class _Recorder:
         # what is held on differs by rounding only
         trades[np.abs(trades) <= ROUNDING * np.abs(invested)[:, None]] = 0.0
         self.trades.append(trades)
-        self.refused.append(self._refused(actions))
+        self.refused.append(self._refused(answers))
         self.accounts.append(account)
 
     def _refused(self, actions: NDArray[Any]) -> NDArray[np.bool_]:

@@ -75,17 +75,21 @@ def remarks(result: BacktestResult) -> list[str]:
     """Return in a few words each whether an account hardly traded, or mostly held one asset."""
     if result.outside:
         return ["outside prices"]
-    if result.idle:
-        return ["never invested"]
+    found = ["never invested"] if result.idle else []
     if not len(result.costs):
-        return []
-    found = [] if np.any(result.turnovers) else ["never traded"]
+        return found
+    if not found and not np.any(result.turnovers):
+        found = ["never traded"]
     refused = np.broadcast_to(result.refused, result.costs.shape)
     # a share of the trades: a model may well decide once a month
     if refused.sum() > OFTEN_CUT * ((result.turnovers > 0) | refused).sum():
         found.append(f"short positions or leverage refused on {refused.sum():,} bars")
+    if found and found[0].startswith("never"):
+        return found
     if (idle := 1 - result.mean_exposure) > MOSTLY_CASH:
-        return found if "never traded" in found else [*found, f"{100 * idle:.0f} % cash on average"]
+        shorts = bool((result.held[:, 1:] < 0).any())  # whose money is in cash too
+        invested = f"only {100 * (1 - idle):.0f} % invested on average"
+        return [*found, invested if shorts else f"{100 * idle:.0f} % cash on average"]
     means = result.held[:, 1:].mean(axis=0)
     if len(means) > 1 and means.max() > MOSTLY_ONE:
         share = f"{100 * means.max():.0f} % {result.assets[int(means.argmax())]} on average"
@@ -101,7 +105,13 @@ def remark_sentences(result: BacktestResult) -> list[str]:
     """Return the same as sentences."""
     if result.outside:
         return ["Its prices are from outside of the market, without costs."]
-    verbs = {"turnover": "had its ", "short": "had ", "never": "", "unfilled": "left "}
+    verbs = {
+        "turnover": "had its ",
+        "short": "had ",
+        "never": "",
+        "only": "was ",
+        "unfilled": "left ",
+    }
     found = []
     for each in remarks(result):
         first, *_, last = each.split()

@@ -129,8 +129,8 @@ def orders_of(
     new, costs, fee = _settled(plan, holdings, instruments, prices, units)
     for place, (own, each) in enumerate(zip(units, instruments, strict=True)):
         if own and plan.held[place + 1] == 0:
-            left = new.units[place]
-            reasons[place] = "sell, dust left" if left and each.lot else "sell all"
+            left, side = new.units[place], _side(own)
+            reasons[place] = f"{side}, dust left" if left and each.lot else f"{side} all"
     return Orders(plan, tuple(prices), holdings, new, tuple(units), costs, fee, tuple(reasons))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from portfolio_env.features import FeaturePipeline
 from portfolio_env.market import Market
 from portfolio_env.market.lineage import later_bars
 from portfolio_env.market.panel import PricePanel
+from portfolio_env.market.slots import in_slots, is_labelled
 from portfolio_env.observations import Observer
 from portfolio_env.simulation import dynamics
 
@@ -114,7 +115,11 @@ class Predictor:
         self._carried = CarriedTargets(self.simulator, grows=True) if carries_on else None
 
     def decide(
-        self, weights: ArrayLike | None = None, t: int | None = None, *, value: float | None = None
+        self,
+        weights: ArrayLike | Mapping[str, float] | None = None,
+        t: int | None = None,
+        *,
+        value: float | None = None,
     ) -> Decision:
         """Return what the policy asks for at a bar, from weights that the account has there.
 
@@ -141,13 +146,23 @@ class Predictor:
         own = self._checked(weights, value)
         return self._decide(row, own, value, carried=row == market.n_bars - 1)
 
-    def _checked(self, weights: ArrayLike | None, value: float | None) -> Float | None:
+    def _checked(
+        self, weights: ArrayLike | Mapping[str, float] | None, value: float | None
+    ) -> Float | None:
         """Return the weights of an account, after a check of them and of its value."""
         if value is not None:
             check_number("value", value, above=0)
         if weights is None:
             return None
-        own, slots = np.array(weights, np.float64), self.market.n_assets + 1
+        slots = self.market.n_assets + 1
+        if is_labelled(weights):
+            weights = in_slots(weights, self.market.assets)
+        try:
+            own = np.array(weights, np.float64)
+        except (TypeError, ValueError):
+            raise ArgumentError(
+                f"weights={weights!r} must be {slots} numbers, cash first."
+            ) from None
         whole = own.shape == (slots,) and bool(np.isfinite(own).all())
         if not whole or abs(own.sum() - 1) > _SUM:
             raise ArgumentError(
@@ -159,7 +174,7 @@ class Predictor:
     def advance(
         self,
         bars: PricePanel | Market | pd.DataFrame,
-        weights: ArrayLike | None = None,
+        weights: ArrayLike | Mapping[str, float] | None = None,
         *,
         value: float | None = None,
         delisted: Sequence[str] = (),

@@ -44,7 +44,8 @@ class RiskLimits:
             limit.
         confidence: Confidence of both, in (0, 1): the tail has the probability ``1 - confidence``.
         lookback: Bars whose returns estimate both.
-        half_life: Bars after which a return counts half (EWMA); None weighs all alike.
+        half_life: Bars after which a return counts half (EWMA), long enough for a bar in the tail;
+            None weighs all alike.
         max_drawdown: Fraction in (0, 1): once the value falls by more below its peak, cash is held;
             None never stops.
         reentry_after: Bars in cash after which the policy is followed again; None is never.
@@ -80,6 +81,12 @@ class RiskLimits:
                 check_number(name, value, above=0)
         check_number("confidence", self.confidence, above=0, below=1)
         check_integer("lookback", self.lookback, self.least_bars)
+        if self.half_life is not None and 1 / (1 - 0.5 ** (1 / self.half_life)) < self.least_bars:
+            raise ArgumentError(
+                f"half_life={self.half_life:g} leaves the weight of fewer bars than the "
+                f"{self.least_bars} that confidence={self.confidence:g} needs; give at least "
+                f"{math.log(0.5) / math.log(1 - 1 / self.least_bars):.3g}, or lower the confidence."
+            )
         if self.max_drawdown is not None:
             check_number("max_drawdown", self.max_drawdown, above=0, below=1)
         if self.reentry_after is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
@@ -167,13 +167,14 @@ def today(
     long_only = bool(simulator.bounds["long_only"][0])
     own = read_account(account, market, market.n_bars - 1, simulator.costs, long_only=long_only)
     before = None if folder is None else _read_record(Path(folder) / RECORD, name)
-    stop = DrawdownStop()
+    passed = 1 if before is None else int((market.timestamps > before.bar).sum())
+    stop = DrawdownStop() if before is None else before.stop
     if own.limits is not None:
-        passed = 1 if before is None else int((market.timestamps > before.bar).sum())
-        stop = (DrawdownStop() if before is None else before.stop).after(
-            passed, own.value, own.limits
-        )
-    orders = orders_at(predictor, own, stopped=stop.bars is not None)
+        stop = stop.after(passed, own.value, own.limits)
+    elif stop.bars is not None:  # a call without limits ends no stop
+        stop = replace(stop, bars=stop.bars + passed)
+    held_back = own.limits is not None and stop.bars is not None
+    orders = orders_at(predictor, own, stopped=held_back)
     found = alerts(orders, market, now, bounds, before)
     return Today(
         name,
@@ -203,10 +204,10 @@ def _risk_sentences(orders: Orders, stop: DrawdownStop, limits: RiskLimits | Non
     if stop.bars is not None:
         again = limits.reentry_after
         rest = "" if again is None else f"; {again - stop.bars} bars until the policy is followed"
-        return [f"The drawdown stop holds: cash is held since {stop.bars} bars{rest}."]
+        return [f"The drawdown stop holds: cash is held, for {stop.bars} bars so far{rest}."]
     if not risk.bound:
         return ["All risk limits hold on what was asked for."]
-    way = "" if risk.step == 1 else f", {100 * risk.step:.0f} % of the way to it is gone"
+    way = "" if risk.step == 1 else f", and {100 * risk.step:.0f} % of the way there is traded"
     return [f"Risk limits changed what was asked for ({', '.join(risk.bound)}){way}."]
 
 

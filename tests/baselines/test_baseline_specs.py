@@ -51,11 +51,26 @@ def test_nothing_but_named_literals_is_read(text):
         ("hrp(constraints={})", "the same for all"),
         ("ensemble(members=['hpr'])", "did you mean hrp"),
         ("momentum(top=1),momentum(top = 1)", "several baselines are called"),
+        ("volatility_target(members=3)", "members must be a list of names"),
+        ("volatility_target(members='hrp')", "members must be a list of names"),
     ],
 )
 def test_errors_come_before_any_backtest(names, message):
     with pytest.raises(ArgumentError, match=message):
         baseline_strategies(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("constant_rebalanced", {"proportions": [1, 2, 3]}),
+        ("constant_rebalanced", {"proportions": "x"}),
+        ("ensemble", {"members": ["hrp", "cash"], "shares": [0.5, 0.5]}),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named(name, options):
+    with pytest.raises(ArgumentError, match=f"baseline {name} cannot take .*{list(options)[-1]}="):
+        make_baseline(name, MARKET, **options)
 
 
 def test_options_reach_the_baseline_and_its_name():

@@ -200,3 +200,34 @@ def test_short_positions_and_leverage_that_are_refused_are_recorded(limits, refu
     assert (result.refused == (due & refused)).all()
     said = " ".join(remark_sentences(result))
     assert ("long_only=False, max_leverage=..." in said) == refused
+
+
+def test_accounts_with_short_positions_are_not_called_cash():
+    limits = {"long_only": False, "max_leverage": 2.0}
+    rule = make_baseline(
+        lambda past: {MARKET.assets[0]: 0.04, MARKET.assets[1]: -0.04},
+        MARKET,
+        constraints=pe.PortfolioConstraints(**limits),
+    )
+    result = backtest(rule, pe.PortfolioEnv(MARKET, **options(constraints=limits)))
+    assert result.held[:, 0].mean() > 0.99
+    assert "It was only 8 % invested on average." in remark_sentences(result)
+
+
+def test_short_positions_alone_that_are_refused_are_said_of_an_account_of_cash():
+    rule = make_baseline(
+        lambda past: {MARKET.assets[0]: -0.5},
+        MARKET,
+        constraints=pe.PortfolioConstraints(long_only=False),
+    )
+    said = remark_sentences(backtest(rule, pe.PortfolioEnv(MARKET, **options())))
+    assert said[0] == "It never invested." and "long_only=False" in said[1]
+
+
+def test_orders_that_are_not_filled_are_no_refusals():
+    limits = {"long_only": False}
+    rule = make_baseline(
+        "momentum", MARKET, lookback=10, constraints=pe.PortfolioConstraints(**limits)
+    )
+    trading = options(constraints=limits, fills={"failure": 0.6})
+    assert not backtest(rule, pe.PortfolioEnv(MARKET, **trading)).refused.any()

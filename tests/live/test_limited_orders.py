@@ -145,6 +145,39 @@ def test_a_stop_goes_on_from_call_to_call(tmp_path):
     assert record["drawdown_stop"] == {"peak": 90.0, "bars": None}
 
 
+def test_a_call_without_limits_ends_no_stop(tmp_path):
+    path = tmp_path / "limits.json"
+    path.write_text('{"max_drawdown": 0.1, "reentry_after": 9}')
+    close = np.full((40, N), 50.0)
+
+    def stop_at(bars, value, limits):
+        market = market_of(close[: 30 + bars])
+        predictor = Predictor(make_baseline("cash", market), PortfolioEnv(market, **OPTIONS))
+        account = AccountOptions(capital=value, lot=0, risk_limits=limits)
+        found = today(predictor, account, name="x", now=market.timestamps[-1], folder=tmp_path)
+        found.write(tmp_path)
+        return found.stop
+
+    assert stop_at(0, 100, path).bars is None
+    assert stop_at(1, 80, path) == DrawdownStop(100.0, 0)
+    assert stop_at(2, 80, None) == stop_at(2, 80, None) == DrawdownStop(100.0, 1)
+    assert stop_at(3, 80, path) == DrawdownStop(100.0, 2)
+
+
+def test_what_is_bought_to_end_a_short_position_is_not_sold(tmp_path):
+    name, other = MARKET.assets[:2]
+    path = tmp_path / "h.csv"
+    path.write_text(f"asset,units\n{name},-3\n{other},2\ncash,2000\n")
+    env = PortfolioEnv(MARKET, **OPTIONS, constraints={"long_only": False})
+    found = today(
+        Predictor(make_baseline("cash", MARKET), env),
+        AccountOptions(path),
+        name="x",
+        now=MARKET.timestamps[-1],
+    )
+    assert found.orders.reasons[:2] == ("buy all", "sell all")
+
+
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [

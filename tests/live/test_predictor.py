@@ -57,6 +57,17 @@ def test_its_own_account_is_that_of_a_backtest_to_the_bit(name, execution):
     assert np.array_equal(predictor.market.features, MARKET.features)
 
 
+def test_weights_by_name_are_those_by_position():
+    names = dict(zip(MARKET.assets, (0.1, 0.2, 0.3, 0.0, 0.0), strict=True))
+    by_position = [0.4, *names.values()]
+    for weights in (names, pd.Series(names | {"cash": 0.4}), by_position):
+        decision = predictor_at().advance(bars_of(MARKET, START + 1), weights, value=1.0)
+        np.testing.assert_allclose(decision.weights, by_position, atol=1e-15)
+    for bad in ("x", {"A00": 2.0, "cash": 0.5}, {"nobody": 1.0}):
+        with pytest.raises(ArgumentError):
+            predictor_at().decide(weights=bad)
+
+
 class Smoothed:
     """Remembers the mean of what it has observed, and how many observations there were."""
 

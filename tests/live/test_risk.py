@@ -338,6 +338,7 @@ def test_a_plan_keeps_the_limits_and_a_stop_needs_values():
         ({"confidence": 1}, "confidence"),
         ({"lookback": 10}, "lookback=10"),
         ({"half_life": 0}, "half_life"),
+        ({"half_life": 2}, "half_life=2 leaves .* at least 13.5"),
         ({"max_drawdown": 1.0}, "max_drawdown"),
         ({"reentry_after": 3}, "needs max_drawdown"),
         ({"group_bounds": {"a": (0, 1)}}, "group_by"),

@@ -153,6 +153,9 @@ def test_bad_input_is_named(market: Market, tmp_path: Path) -> None:
     ):
         with pytest.raises(error, match=text):
             call()
+    for untrained in (model_of(market).forecast, lambda m: model_of(m).forecasts(m, (20, 40))):
+        with pytest.raises(ArgumentError, match="is not trained"):
+            untrained(market)
     other = load_market("synthetic?bars=60", features="none")
     with pytest.raises(ArgumentError, match="load the market with those"):
         model_of(market).forecast(other)
