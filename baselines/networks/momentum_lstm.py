@@ -1,4 +1,7 @@
-"""LSTM over features of trends that gives a signal for a position."""
+"""LSTM over features of trends that gives a signal for a position.
+
+A module of its own, since ``deep_momentum`` loads torch only where a network is made.
+"""
 
 import torch as th
 from torch import Tensor, nn

@@ -177,8 +177,7 @@ def _fit_cash(
     """Cut purchases, in place, until the cash after trading is at least ``least``."""
 
     def cash_after() -> Decimal:
-        costs, fee = _costs(plan, instruments, prices, units)
-        return holdings.cash - sum(_products(units, prices), ZERO) - sum(costs, fee)
+        return _settled(plan, holdings, instruments, prices, units)[0].cash
 
     margin = ZERO  # impact is rounded as a float: a second time a little more is cut
     for last in (False, False, True):
