@@ -333,5 +333,5 @@ def test_a_range_without_bars_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["crypto_daily", "crypto_hourly", "us_equities_daily"])
 def test_real_data_are_reported(shared_data: Path, tmp_path: Path, name: str) -> None:
     page = _Page(write_report(shared_data / f"{name}.csv.gz", tmp_path))
-    assert len(page.all("section")) == 12
+    assert len(page.all("section")) == 13
     assert ("Indicators of SPY" if "us_" in name else "Indicators of BTCUSDT") in page.text
