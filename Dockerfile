@@ -12,7 +12,7 @@ WORKDIR /home/agent/portfolio-env
 COPY --chown=agent . .
 RUN version="$(grep '^torch==' constraints.txt)" \
     && pip install --no-cache-dir --index-url "$TORCH_INDEX/$TORCH" "$version" \
-    && pip install --no-cache-dir -c constraints.txt -e '.[rl,contrib,data,yahoo,baselines,evaluation]'
+    && pip install --no-cache-dir -c constraints.txt -e '.[rl,contrib,data,yahoo,baselines,evaluation,search]'
 USER agent
 # Machine code is compiled once, here.
 RUN python -c 'import portfolio_env as pe; from baselines import make_baseline as make; \

@@ -43,7 +43,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3 ..."; exit 1; }
 	@echo "Installing into $(VENV); the first time this takes a few minutes."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[rl,contrib,data,yahoo,baselines,evaluation,docs,dev]'
+	@$(BIN)/python -m pip install --progress-bar on -c constraints.txt -e '.[rl,contrib,data,yahoo,baselines,evaluation,search,postgres,docs,dev]'
 	@$(BIN)/python -c '$(WARM_UP)'
 	@touch $@
 
