@@ -11,6 +11,7 @@ from baselines.forecasts import (
     TransformerMeanVariance,
 )
 from baselines.networks import (
+    EIIE,
     DeepMomentum,
     DeepPortfolio,
     GatPortfolio,
@@ -96,6 +97,7 @@ BASELINES.update(
         # networks trained end to end
         "deep_momentum": DeepMomentum,
         "deep_portfolio": DeepPortfolio,
+        "eiie": EIIE,
         "gat_portfolio": GatPortfolio,
         "tcn_gnn_lstm_portfolio": TcnGnnLstmPortfolio,
         # mixtures

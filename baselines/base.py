@@ -367,9 +367,19 @@ class PortfolioModel(Baseline):
         in_cash = (out[:, 1:] == 0).all(axis=1)
         asked = self._due.filled()[rows] | (in_cash & ~chose_cash)
         for row in set(rows[asked].tolist()):
-            out[asked & (rows == row)] = self._decided(row)
+            lanes = asked & (rows == row)
+            out[lanes] = self._decisions(row, out[lanes])
         chose_cash[asked] = (out[asked, 1:] == 0).all(axis=1)
         return out, chose_cash
+
+    def _decisions(self, row: int, held: Weights) -> Weights:
+        """Return (N + 1,) the target of all accounts at a bar, or (L, N + 1) one of each.
+
+        Args:
+            row: The bar.
+            held: (L, N + 1) weights of the accounts, which the target of most models ignores.
+        """
+        return self._decided(row)
 
     def predict_weights(self, t: TimeLike) -> pd.Series:
         """Return the target decided at a bar, whether or not it is a rebalancing date.

@@ -23,7 +23,7 @@ from baselines.plugins import (
 from baselines.specs import Spec, spec_of, split_specs
 from baselines.volatility_target import VolatilityTarget, unlevered
 from portfolio_env import PortfolioConstraints
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation import Policy
 from portfolio_env.evaluation.comparison import BENCHMARK
 from portfolio_env.evaluation.runner import Strategy
@@ -37,6 +37,7 @@ Build: TypeAlias = Callable[[str, EvaluationFold, str], Policy]
 NETWORKS = (
     "deep_momentum",
     "deep_portfolio",
+    "eiie",
     "gat_portfolio",
     "tcn_gnn_lstm_portfolio",
     "lstm_mean_variance",
@@ -108,6 +109,7 @@ def baseline_strategies(
             required=label == BENCHMARK,
             apart=isinstance(name, str) and _spec(name).name in NETWORKS,
             keep=partial(fitted.keep, name),
+            check=partial(check_values, name),
         )
         for label, name in called.items()
     ]
@@ -170,6 +172,34 @@ def _check(name: BaselineName) -> None:
     for member in members:
         if member != AGENTS:
             _check(member)
+
+
+def check_values(name: BaselineName | Baseline, fold: EvaluationFold) -> None:
+    """Reject values of options that a baseline does not take, without fitting anything.
+
+    Raises:
+        ArgumentError: If it cannot be built with them, and can be without.
+    """
+    spec = _spec(name)
+    if not spec.options:
+        return
+
+    def unfitted(member: Any, fold: EvaluationFold, split: str) -> Policy:
+        check_values(member, fold)
+        own = _spec(member)
+        return make_baseline(own.name, fold.market, **own.options)
+
+    options = dict(spec.options)
+    if "members" in options:
+        options["members"] = _members(options["members"], unfitted, fold, "test")[0]
+    try:
+        make_baseline(spec.name, fold.market, **options)
+    except ArgumentError:
+        try:
+            make_baseline(spec.name, fold.market)
+        except PortfolioError:  # a missing extra, say: it is not the options
+            return
+        raise
 
 
 def _labels(asked: Sequence[BaselineName | Baseline]) -> list[str]:

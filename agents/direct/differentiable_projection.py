@@ -216,6 +216,22 @@ def score_weights(scores: Tensor, scale: float, bounds: Bounds) -> Tensor:
     return th.cat([1 - risky.sum(1, keepdim=True), risky], 1)
 
 
+def scaled_weights(weights: Tensor, scales: Tensor, bounds: Bounds) -> Tensor:
+    """Return weights (batch, 1 + N) with those of assets multiplied, and cash for the rest.
+
+    All are scaled down together where they exceed what the account may invest.
+
+    Args:
+        weights: (batch, 1 + N), cash first.
+        scales: (batch, N), at least 0.
+        bounds: Bounds of N assets, see ``bounds_of``.
+    """
+    most = 1 - min(bounds.min_cash, 0.0) if bounds.long_only else bounds.max_leverage
+    risky = scales * weights[:, 1:]
+    risky = risky * (most / risky.abs().sum(1, keepdim=True).clamp(min=1e-12)).clamp(max=1.0)
+    return th.cat([1 - risky.sum(1, keepdim=True), risky], 1)
+
+
 def bounds_of(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
     """Return the bounds of so many assets as plain numbers."""
     return Bounds(*constraints.bounds(n_assets)[0].tolist())

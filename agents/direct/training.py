@@ -11,7 +11,7 @@ import torch as th
 from numpy.typing import NDArray
 from torch import Tensor
 
-from agents.direct.differentiable_projection import bounds_of, score_weights
+from agents.direct.differentiable_projection import bounds_of, scaled_weights, score_weights
 from agents.direct.differentiable_simulator import DifferentiableSimulator
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
@@ -139,6 +139,8 @@ class DirectTrainer:
         end: Bar after its last one.
         validation: Half-open range of bars on which growth is measured; None measures nothing.
         env_options: Keywords of ``PortfolioEnv`` that define the task: costs, execution, ...
+        scales: (T, all assets) factors of the weights that scores give, at every bar, see
+            ``direct.differentiable_projection.scaled_weights``; None leaves them as they are.
         options: Fields of ``DirectOptions``.
 
     Attributes:
@@ -154,6 +156,7 @@ class DirectTrainer:
         *,
         validation: tuple[int, int] | None = None,
         env_options: dict[str, Any] | None = None,
+        scales: NDArray[np.float64] | None = None,
         **options: Any,
     ) -> None:
         self.agent, self.market, self.validation = agent, market, validation
@@ -164,6 +167,9 @@ class DirectTrainer:
         self.env_options.pop("observation", None)
         self.simulator = self._simulator(start, end)
         self.differentiable = DifferentiableSimulator.of(self.simulator, device=agent.device)
+        self.scales = None
+        if scales is not None:
+            self.scales = th.tensor(scales, dtype=th.float32, device=agent.device)
         self._tradable = th.tensor(market.tradable, dtype=th.float32, device=agent.device)
         agent.bind(market)
         self.embeddings = agent.network.extractor.embeddings
@@ -307,6 +313,8 @@ class DirectTrainer:
         for k in range(steps):
             actions = self.agent.network(asset_rows(channels[:, k], tradable[:, k], weights))
             target = score_weights(actions, self._logits_scale, bounds)
+            if self.scales is not None:
+                target = scaled_weights(target, self.scales[bars[:, k, None], assets], bounds)
             step = self.differentiable.step(weights, target, bars[:, k], sampled, value)
             weights, value = step.weights, step.value
             lived.append((step.log_growth, step.turnover, step.held))
@@ -337,7 +345,33 @@ class DirectTrainer:
         """Return the log growth per bar on the validation range."""
         start, end = within
         first = max(start, self.market.warmup + int(self.env_options["window"]) - 1)
+        action = {} if self.scales is None else {"action": "weights"}
         env = PortfolioEnv(
-            self.market, observation="index", start=first, end=end, **self.env_options
+            self.market, observation="index", start=first, end=end, **self.env_options | action
         )
-        return float(backtest(self.agent, env).log_returns.mean())
+        policy = self.agent if self.scales is None else _Scaled(self)
+        return float(backtest(policy, env).log_returns.mean())
+
+
+class _Scaled:
+    """The agent of a trainer, answering with its scaled weights."""
+
+    action = "weights"
+
+    def __init__(self, trainer: DirectTrainer) -> None:
+        self.agent, self.scales = trainer.agent, trainer.scales
+        self.bounds = bounds_of(trainer.simulator.constraints, trainer.market.n_assets)
+
+    def predict(
+        self,
+        observation: Any,
+        state: Any = None,
+        episode_start: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
+    ) -> tuple[NDArray[Any], Any]:
+        """Return target weights (B, N + 1)."""
+        scores = th.tensor(self.agent.predict(observation)[0], dtype=th.float64)
+        target = score_weights(scores, self.agent.config["logits_scale"], self.bounds)
+        assert self.scales is not None
+        scales = self.scales.cpu().double()[observation["t"][:, 0]]
+        return scaled_weights(target, scales, self.bounds).numpy(), state

@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from agents.networks.base import Encoder, PerAsset
-from agents.networks.branches import BranchEncoder
-from agents.networks.factor import FactorEncoder, MlpEncoder, ResidualMlpEncoder
+from agents.networks.eiie import Eiie
+from agents.networks.factor import BranchEncoder, FactorEncoder, MlpEncoder, ResidualMlpEncoder
 from agents.networks.gat import GAT
 from agents.networks.heads import AssetHead, PooledCritic, RowMlp, masked_mean
 from agents.networks.lstm import LstmAttention, LstmEncoder
@@ -34,6 +34,7 @@ ENCODERS: dict[str, type[Encoder]] = {
     "mlp": MlpEncoder,
     "residual_mlp": ResidualMlpEncoder,
     "branches": BranchEncoder,
+    "eiie": Eiie,
     "factor": FactorEncoder,
 }
 """Encoders by name."""

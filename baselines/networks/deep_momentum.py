@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from baselines.base import Every, PortfolioModel, Weights
+from baselines.base import Every, Weights
+from baselines.networks.base import NetworkModel, ex_ante_volatility
 from baselines.windows import bars_of_months, carried, named
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
@@ -17,10 +18,9 @@ from portfolio_env.market.panel import FloatArray, PricePanel
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 _SPEEDS = ((8, 24), (16, 48), (32, 96))  # time scales of the MACD, in bars
-_SPAN = 60  # bars of the exponentially weighted volatility
 _PRICE_BARS = 63  # of the deviation of prices that a MACD is divided by
 _BATCH = 64  # windows of a gradient step
 _UNKNOWN = "has too few prices, or some that did not move, for the features of the network"
@@ -38,7 +38,7 @@ class Inputs(NamedTuple):
     volatility: FloatArray
 
 
-class DeepMomentum(PortfolioModel):
+class DeepMomentum(NetworkModel):
     """LSTM shared over assets that sizes each position from its own trend, trained on Sharpe.
 
     From features of an asset's own past (returns over several horizons over their volatility, MACD
@@ -95,13 +95,9 @@ class DeepMomentum(PortfolioModel):
         validation: float = 0.25,
         seed: int = 0,
     ) -> None:
-        super().__init__(market, constraints=constraints, every=every)
-        try:
-            import torch  # noqa: F401
-        except ImportError as error:
-            raise ArgumentError(
-                "networks need torch, which is not installed; pip install torch safetensors."
-            ) from error
+        super().__init__(
+            market, constraints=constraints, every=every, validation=validation, seed=seed
+        )
         if not isinstance(months, list | tuple) or not months:
             raise ArgumentError(f"months={months!r} must be a list of numbers, e.g. [1, 12].")
         self.volatility = check_number("volatility", volatility, above=0)
@@ -112,16 +108,12 @@ class DeepMomentum(PortfolioModel):
         self.cost_bps = check_number("cost_bps", cost_bps, 0)
         self.epochs = check_integer("epochs", epochs)
         self.learning_rate = check_number("learning_rate", learning_rate, above=0)
-        self.validation = check_number("validation", validation, 0.05, 0.5)
-        self.seed = check_integer("seed", seed, 0)
-        self._network: Any = None
 
     def target(self, past: PricePanel) -> Weights:
         """Return the positions of assets whose features are known; all cash without any."""
         import torch as th
 
-        if self._network is None:
-            raise ArgumentError("DeepMomentum is not trained; call fit(panel, fit_period) first.")
+        network = self._trained
         inputs = self._inputs(past.subset(slice(-self._reach(past), None)))
         seen = inputs.features[-self.sequence :]
         known = (
@@ -134,7 +126,7 @@ class DeepMomentum(PortfolioModel):
             return out
         with th.no_grad():
             rows = th.tensor(seen[:, known].swapaxes(0, 1), dtype=th.float32)
-            signal = self._network.eval()(rows)[:, -1].double().numpy()
+            signal = network.eval()(rows)[:, -1].double().numpy()
         yearly = inputs.volatility[-1, known] * np.sqrt(past.bars_per_year())
         positions = signal * self.volatility / yearly / known.sum()
         limits = self.constraints
@@ -142,16 +134,6 @@ class DeepMomentum(PortfolioModel):
         out[1:][known] = positions * min(1.0, most / max(abs(positions).sum(), 1e-12))
         out[0] = 1 - out[1:].sum()
         return out
-
-    def state(self) -> dict[str, Any]:
-        """Return the weights of the network."""
-        return {} if self._network is None else {"weights": dict(self._network.state_dict())}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Restore the weights of the network, see ``Baseline``."""
-        network = self._new_network()
-        network.load_state_dict(state["weights"])
-        self._network = network
 
     def _reach(self, past: PricePanel) -> int:
         """Return the bars before a decision that are read: what is older weighs nothing."""
@@ -161,7 +143,7 @@ class DeepMomentum(PortfolioModel):
         horizons = [1, *(bars_of_months(past, each) for each in self.months)]
         return momentum_inputs(carried(past, len(past.timestamps) - 1), horizons)
 
-    def _new_network(self) -> Any:
+    def _new_network(self) -> nn.Module:
         import torch as th
 
         from baselines.networks.momentum_lstm import MomentumLstm
@@ -234,9 +216,7 @@ def momentum_inputs(close: FloatArray, horizons: Sequence[int]) -> Inputs:
         horizons: Bars.
     """
     prices = pd.DataFrame(close)
-    returns = prices.pct_change(fill_method=None)
-    volatility = returns.ewm(span=_SPAN, min_periods=_SPAN).std()
-    volatility = volatility.where(volatility > 1e-8)
+    volatility = pd.DataFrame(ex_ante_volatility(close))
     found = [prices.pct_change(k, fill_method=None) / (volatility * k**0.5) for k in horizons]
     for fast, slow in _SPEEDS:
         gap = prices.ewm(alpha=1 / fast).mean() - prices.ewm(alpha=1 / slow).mean()

@@ -176,7 +176,8 @@ def evaluate(
         progress: Hands the strategies on one by one, e.g. ``rich.progress.track``.
 
     Raises:
-        ArgumentError: If an option is out of range, or an event is about no asset of the market.
+        ArgumentError: If an option, also of a baseline, is out of range, or an event is about no
+            asset of the market. No range is used then.
         DataError: If the file of events or the count of uses cannot be read, or the prices from
             outside do not cover the range.
         PortfolioError: If an agent or the benchmark cannot run.
@@ -201,6 +202,9 @@ def evaluate(
             f"benchmark={benchmark!s} has the name of a strategy, {outside.assets[0]!r}: call its "
             "column something else."
         )
+    for strategy in strategies:  # before the range is used
+        for fold in task.folds:
+            strategy.check(fold)
     runs = run_backtests(
         strategies, task, split, commissions=commissions, processes=processes, progress=progress
     )

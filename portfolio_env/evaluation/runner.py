@@ -37,6 +37,10 @@ def _keep_nothing(fold: EvaluationFold, split: str, policy: Policy) -> None:
     """Forget a policy."""
 
 
+def _accept(fold: EvaluationFold) -> None:
+    """Accept any fold."""
+
+
 @dataclass(frozen=True)
 class Strategy:
     """Strategy to backtest: an agent, a baseline, or an agent with the validation gate.
@@ -50,6 +54,8 @@ class Strategy:
         apart: It takes long and may run in another process: ``build`` and ``options`` can be
             pickled and ask for no agents.
         keep: Told of the policy that another process built for a fold and a range.
+        check: Raises an ``ArgumentError`` for what the user gave and no fold can help, such as a
+            value of an option, before anything runs.
     """
 
     name: str
@@ -58,6 +64,7 @@ class Strategy:
     required: bool = False
     apart: bool = False
     keep: Callable[[EvaluationFold, str, Policy], None] = _keep_nothing
+    check: Callable[[EvaluationFold], None] = _accept
 
 
 def agent_strategies(task: EvaluationTask) -> list[Strategy]:

@@ -1,7 +1,8 @@
 """Summary of a comparison: the text table, and plain sentences."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -201,23 +202,33 @@ def overall(comparison: Comparison) -> str:
         test.estimate if comparison.judge == "sharpe" else 100 * test.estimate
     )
     chance = f"p = {test.p_value:.3f} by Hansen's test of superior predictive ability"
+    best = called(comparison, test.best)
     if test.estimate <= 0:
-        return f"No strategy is ahead of {benchmark} (best of {count}: {test.best}, {size})."
+        return f"No strategy is ahead of {benchmark} (best of {count}: {best}, {size})."
     if not best_beats(comparison):
         return (
-            f"No strategy significantly outperforms {benchmark} (best of {count}: {test.best}, "
+            f"No strategy significantly outperforms {benchmark} (best of {count}: {best}, "
             f"{size}, {chance})."
         )
     if beats(comparison, test.best):
         return (
-            f"{test.best}, the best of {count}, significantly outperforms {benchmark} ({size}, "
+            f"{best}, the best of {count}, significantly outperforms {benchmark} ({size}, "
             f"{chance})."
         )
     # The test goes by differences over their errors, so that it may be another one it tells of.
     return (
         f"At least one of {count} strategies significantly outperforms {benchmark} ({chance}), "
-        f"but for {test.best}, the first of them, this is not significant ({size})."
+        f"but for {best}, the first of them, this is not significant ({size})."
     )
+
+
+def called(comparison: Comparison, strategy: str) -> str:
+    """Return the name of a strategy that ran, with a remark if it never invested.
+
+    Where the benchmark lost, an account that never invested is ahead of it without any skill.
+    """
+    idle = comparison.results[strategy].idle
+    return f"{strategy} (never invested)" if idle else strategy
 
 
 def gate_sentence(agent: str, decision: GateDecision, *, chosen_there: bool = False) -> str:
@@ -304,6 +315,20 @@ def text_table(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(texts)
 
 
+def number_text(form: str) -> Callable[[float], str]:
+    """Return a function that writes a number of a table: nothing for NaN, and no signed zero.
+
+    >>> number_text("{:+.1f}")(-0.04), number_text("{:.1f} %")(-2.0)
+    ('+0.0', '-2.0 %')
+    """
+
+    def text(value: float) -> str:
+        shown = "" if math.isnan(value) else form.format(value)
+        return shown if re.search("[1-9]|inf", shown) or not shown else form.format(0.0)
+
+    return text
+
+
 def _places(comparison: Comparison) -> pd.Series:
     """Return the ranks of what is ranked."""
     ranks = comparison.table["rank"].map("{:.0f}".format)
@@ -318,9 +343,7 @@ def _texts(
     """Return numbers as texts, with their interval in brackets; empty where there is none."""
 
     def text(row: pd.Series) -> str:
-        value, *interval = (
-            "" if math.isnan(number) else form.format(scale * number) for number in row
-        )
+        value, *interval = (number_text(form)(scale * number) for number in row)
         return f"{value} [{', '.join(interval)}]" if all(interval) and interval else value
 
     columns = [column, f"{column}_low", f"{column}_high"] if bounds else [column]

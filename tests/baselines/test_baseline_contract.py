@@ -44,6 +44,7 @@ OPTIONS = {
             "tcn_gnn_lstm_portfolio": {"width": 8, "layers": 1, "lstm_hidden": 8},
         }.items()
     },
+    "eiie": {"window": 5, "training": {"iterations": 2, "steps": 3}},
     "deep_momentum": {"months": (0.5, 1), "sequence": 5, "hidden": 4, "epochs": 2},
     "cross_sectional_momentum": {"months": 2, "skip": 0.5},
     "low_volatility": {"months": 2},

@@ -73,6 +73,31 @@ def test_values_of_the_wrong_kind_are_named(name, options):
         make_baseline(name, MARKET, **options)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("momentum(lookback=-5)", "lookback=-5 must be"),
+        ("ensemble(members=['momentum(top=7)', 'hrp'])", "top=7 must be"),
+        ("ensemble(members=['hrp', 'cash'], shares={'hrp': 2.0})", "give each of hrp, cash"),
+        ("constant_rebalanced(proportions={'XYZ': 1.0})", "XYZ"),
+        ("deep_portfolio(loss='luck')", "loss='luck' must be"),
+        ("deep_portfolio(training={'iterations': 0})", "iterations=0 must be"),
+    ],
+)
+def test_values_that_no_baseline_takes_use_no_range(names, message, tmp_path):
+    with pytest.raises(ArgumentError, match=message):
+        evaluate(f"hrp,{names}", MARKET, start=250, n_resamples=20, folder=tmp_path)
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_what_cannot_run_with_any_options_is_a_row():
+    """Constraints of the evaluation are no option: the others are judged all the same."""
+    names = "equal_weight,ons(eta=0.5),momentum(lookback=9)"
+    limits = {"long_only": False, "max_leverage": 2.0}
+    found = evaluate(names, MARKET, start=250, n_resamples=20, constraints=limits)
+    assert list(found.comparison.failed) == ["ons(eta=0.5)"]
+
+
 def test_options_reach_the_baseline_and_its_name():
     names = "momentum(lookback=20, top=0.4),ensemble(members=['momentum(lookback=9)', 'hrp'])"
     found = evaluate(f"{names},momentum", MARKET, start=250, n_resamples=20)

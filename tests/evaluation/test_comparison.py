@@ -18,13 +18,21 @@ from portfolio_env.evaluation import (
     metrics,
     write_comparison,
 )
+from portfolio_env.evaluation.report.holdings import _advice
+from portfolio_env.evaluation.report.tear_sheet import months_table
 from portfolio_env.evaluation.statistics import (
     deflated_sharpe_ratio,
     growth_difference_test,
     resample_measures,
     sharpe_difference,
 )
-from portfolio_env.evaluation.summary import gate_sentence, overall, sentence, text_table
+from portfolio_env.evaluation.summary import (
+    gate_sentence,
+    number_text,
+    overall,
+    sentence,
+    text_table,
+)
 
 K = 150
 FEW = {"n_resamples": 200}
@@ -247,6 +255,14 @@ def test_what_never_held_anything_is_told_from_skill():
     assert found.table.loc["hrp", "remark"] == "never invested"
     said = sentence(found, "hrp")
     assert ", taken alone, outgrows" in said and said.endswith(" It never invested.")
+    assert overall(found).startswith("hrp (never invested), the best of 1, significantly outperf")
+    assert "hrp (never invested) is ahead" in _advice(found)
+
+
+def test_numbers_that_round_to_zero_have_no_sign():
+    texts = [number_text("{:+.1f}")(value) for value in (-0.04, 0.04, -0.06, -2.0, np.nan)]
+    assert texts == ["+0.0", "+0.0", "-0.1", "-2.0", ""]
+    assert not re.search(r"-0\.0\b", months_table(account(np.full(K, -1e-6))))
 
 
 def test_text_table_shows_the_numbers():

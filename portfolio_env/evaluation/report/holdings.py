@@ -13,11 +13,10 @@ from portfolio_env.evaluation.report.account_plots import allocation_donut
 from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
     drawable,
-    number_text,
     order_texts,
 )
 from portfolio_env.evaluation.report.plots import Style
-from portfolio_env.evaluation.summary import leads
+from portfolio_env.evaluation.summary import called, leads, number_text
 from portfolio_env.html import Page, folded, heading, paragraph, table
 
 if TYPE_CHECKING:
@@ -74,13 +73,13 @@ def _advice(comparison: Comparison) -> str:
         for name, result in drawable(comparison).items()
         if comparison.duplicate_of[name] != equal and not result.outside
     ]
-    ahead = {name: leads(comparison, name) for name in known}
-    if both := [name for name in known if len(ahead[name]) > 1]:
+    ahead = {called(comparison, name): leads(comparison, name) for name in known}
+    if both := [name for name in ahead if len(ahead[name]) > 1]:
         return (
             f"Taken alone, {', '.join(both)} beat{'s' * (len(both) == 1)} {other} in growth and at "
             "equal risk; the sentence above says whether that holds among all that were tried."
         )
-    if some := [name for name in known if ahead[name]]:
+    if some := [name for name in ahead if ahead[name]]:
         return (
             f"Taken alone, {', '.join(some)} {'is' if len(some) == 1 else 'are'} ahead of {other} "
             "in growth or at equal risk, none in both."

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from portfolio_env.evaluation.backtest import BacktestResult
@@ -15,7 +14,7 @@ from portfolio_env.evaluation.diagnostics.implementation import implementation_m
 from portfolio_env.evaluation.gate import ValidationGate
 from portfolio_env.evaluation.report.head import head_facts, market_name
 from portfolio_env.evaluation.runner import BacktestRuns
-from portfolio_env.evaluation.summary import caveats, gate_sentences
+from portfolio_env.evaluation.summary import caveats, gate_sentences, number_text
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import UsageEntry
 from portfolio_env.live.orders import Orders
@@ -166,11 +165,6 @@ def drawable(comparison: Comparison) -> dict[str, BacktestResult]:
     """Return the accounts that were not ruined, without duplicates, best first."""
     solvent = comparison.solvent
     return {name: result for name, result in comparison.unique.items() if name in solvent}
-
-
-def number_text(form: str) -> Callable[[float], str]:
-    """Return a number of a table as text: nothing for none, and no signed zero."""
-    return lambda value: "" if np.isnan(value) else form.format(round(value, 9) + 0.0)
 
 
 def with_difference(growth: pd.DataFrame, benchmark: str) -> pd.DataFrame:

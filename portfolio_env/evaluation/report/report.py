@@ -19,7 +19,6 @@ from portfolio_env.evaluation.report.holdings import holdings_section
 from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
     drawable,
-    number_text,
     with_difference,
 )
 from portfolio_env.evaluation.report.plots import growth_bands
@@ -36,7 +35,14 @@ from portfolio_env.evaluation.report.subperiods import (
 )
 from portfolio_env.evaluation.report.tear_sheet import drawdown_texts, months_table, tear_sheet
 from portfolio_env.evaluation.report.why import why_section
-from portfolio_env.evaluation.summary import LEGEND, leads, overall, sentence, text_table
+from portfolio_env.evaluation.summary import (
+    LEGEND,
+    leads,
+    number_text,
+    overall,
+    sentence,
+    text_table,
+)
 from portfolio_env.html import (
     Page,
     bullets,

@@ -15,9 +15,10 @@ from portfolio_env.evaluation.diagnostics.plausibility import (
     plausibility_sentences,
 )
 from portfolio_env.evaluation.report import evidence_plots
-from portfolio_env.evaluation.report.inputs import ReportInputs, drawable, number_text
+from portfolio_env.evaluation.report.inputs import ReportInputs, drawable
 from portfolio_env.evaluation.report.plots import Style
 from portfolio_env.evaluation.statistics.overfitting import backtest_overfitting
+from portfolio_env.evaluation.summary import number_text
 from portfolio_env.html import Page, bullets, folded, heading, paragraph, table
 from portfolio_env.metrics.arrays import is_constant
 

@@ -31,11 +31,11 @@ from portfolio_env.evaluation.report import evidence_plots
 from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
     drawable,
-    number_text,
     window_texts,
     with_difference,
 )
 from portfolio_env.evaluation.statistics import Interval
+from portfolio_env.evaluation.summary import number_text
 from portfolio_env.html import Page, folded, heading, paragraph, table
 from portfolio_env.market.timeline import Date, Windows, as_timestamp
 

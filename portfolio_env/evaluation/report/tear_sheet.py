@@ -8,7 +8,7 @@ import pandas as pd
 from portfolio_env import metrics
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.diagnostics.decay import rolling_sharpe
-from portfolio_env.evaluation.report.inputs import number_text
+from portfolio_env.evaluation.summary import number_text
 from portfolio_env.html import table
 from portfolio_env.metrics import CalendarPeriod
 from portfolio_env.plotting.figures import (
@@ -149,9 +149,10 @@ def _months(axes: "Axes", table: pd.DataFrame) -> None:
     reach = max(float(np.quantile(known, 0.95)) if len(known) else 0.0, 1e-9)
     shades = np.where(np.arange(13) < 12, percent, np.nan)  # the years have another scale
     axes.imshow(shades, cmap="RdBu", vmin=-reach, vmax=reach, aspect="auto", alpha=0.75)
+    shown = number_text("{:.1f}")
     for row, column in np.argwhere(np.isfinite(percent)):
         axes.text(
-            column, row, f"{percent[row, column]:.1f}", ha="center", va="center", fontsize=6.5,
+            column, row, shown(percent[row, column]), ha="center", va="center", fontsize=6.5,
             fontweight="bold" if column == 12 else "normal",
         )  # fmt: skip
     axes.axvline(11.5, color="white", linewidth=3)

@@ -9,8 +9,8 @@ import pandas as pd
 from portfolio_env.evaluation.attribution.attribution import EXPLAINED, HALVES, Attribution
 from portfolio_env.evaluation.attribution.sentences import explanations
 from portfolio_env.evaluation.comparison import Comparison
-from portfolio_env.evaluation.report.inputs import ReportInputs, drawable, number_text
-from portfolio_env.evaluation.summary import leads, universe_lines
+from portfolio_env.evaluation.report.inputs import ReportInputs, drawable
+from portfolio_env.evaluation.summary import leads, number_text, universe_lines
 from portfolio_env.html import Page, bullets, folded, heading, paragraph, table
 
 SHOWN = 6  # strategies

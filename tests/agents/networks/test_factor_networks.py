@@ -21,8 +21,7 @@ from helpers.encoder_checks import (
 from torch import nn
 
 from agents.networks.base import CodeEmbedding
-from agents.networks.branches import BranchEncoder
-from agents.networks.factor import FactorEncoder, MlpEncoder, ResidualMlpEncoder
+from agents.networks.factor import BranchEncoder, FactorEncoder, MlpEncoder, ResidualMlpEncoder
 from agents.networks.mlp import (
     ACTIVATIONS,
     ARCHITECTURES,

@@ -6,7 +6,8 @@ import torch as th
 
 import portfolio_env as pe
 from baselines import make_baseline
-from baselines.networks.deep import DeepPortfolio
+from baselines.networks.base import ex_ante_volatility
+from baselines.networks.deep import EIIE, DeepPortfolio
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
@@ -79,6 +80,77 @@ def test_holdings_do_not_matter(planted):
     actions, _ = agent.predict(observed | {"weights": rng.dirichlet(np.ones(5), 5)})
     assert (actions == actions[0]).all()
     assert np.ptp(actions[0]) > 0
+
+
+def test_the_eiie_scores_its_channels_and_what_is_held_by_one_linear_map(planted):
+    """Written out in numpy: two convolutions, a linear score, a free score of cash, a softmax."""
+    model = EIIE(planted, window=6, training={"iterations": 2}).fit(planted.panel, (0, 1000))
+    held = np.random.default_rng(0).dirichlet(np.ones(5), 3)
+    held[2] = held[0]
+    found = model.predict(
+        {
+            "t": np.full((3, 1), 900),
+            "market": np.full((3, 1), planted.fingerprint),
+            "tradable": np.ones((3, 4)),
+            "weights": held,
+        }
+    )[0]
+    weights = {name: value.double().numpy() for name, value in model.state()["weights"].items()}
+    part = {name.rpartition("encoder.")[2]: value for name, value in weights.items()}
+    windows = planted.features[895:901].transpose(1, 2, 0)  # (assets, features, bars)
+
+    def convolved(x, kernel, bias):
+        size = kernel.shape[2]
+        steps = [x[:, :, k : k + size] for k in range(x.shape[2] - size + 1)]
+        out = [np.einsum("afk,cfk->ac", step, kernel) + bias for step in steps]
+        return np.maximum(np.stack(out, -1), 0)
+
+    maps = convolved(windows, part["short.weight"], part["short.bias"])
+    channels = convolved(maps, part["long.weight"], part["long.bias"])[:, :, 0]
+    for lane, own in enumerate(held.astype(np.float32)):
+        rows = np.c_[channels, 4 * own[1:] - 1, np.ones(4)]
+        scores = rows @ weights["head.asset.weight"][0] + weights["head.asset.bias"]
+        scores = np.r_[weights["head.cash"], scores]
+        logits = 5 * np.maximum(1 + scores - scores.max(), -1)
+        assert found[lane] == pytest.approx(np.exp(logits) / np.exp(logits).sum(), abs=1e-6)
+    assert (found[0] == found[2]).all() and abs(found[0] - found[1]).max() > 1e-6
+    first = model.predict_weights(900)  # of an account in cash
+    assert abs(first - found[0]).max() > 1e-6
+
+
+@pytest.mark.slow
+def test_the_eiie_learns_a_planted_signal_and_to_hold_on(planted):
+    model = EIIE(planted, window=4, training={"iterations": 60}).fit(planted.panel, (0, 1000))
+    equal = account(make_baseline("equal_weight", planted), planted)
+    own = account(model, planted)
+    assert own.log_returns.mean() > equal.log_returns.mean() + 3e-4  # a day
+    blind = small(planted, encoder="per_asset", encoder_kwargs={}, loss="growth", net_arch=())
+    blind.training = {"iterations": 60}
+    blind.fit(planted.panel, (0, 1000))
+    assert own.turnovers.mean() < account(blind, planted).turnovers.mean()
+
+
+def test_weights_are_scaled_to_the_volatility_of_each_asset(planted):
+    """Also in training, where the account that is validated is that of the scaled weights."""
+    options = {"training": {"iterations": 3}, "volatility": 0.05}
+    model = small(planted, **options).fit(planted.panel, (0, 1000))
+    twin = small(planted, training={"iterations": 3})
+    twin.restore(model.state())
+    scales = 0.05 / (ex_ante_volatility(planted.close) * planted.panel.bars_per_year() ** 0.5)
+    for row in (900, 1100):
+        plain, scaled = (each.predict_weights(row).to_numpy() for each in (twin, model))
+        assert scaled[1:] == pytest.approx(plain[1:] * scales[row], rel=0.02)
+        assert scaled[0] == pytest.approx(1 - scaled[1:].sum())
+    high = small(planted, volatility=9.0, training={"iterations": 1})
+    high.restore(model.state())
+    assert high.predict_weights(900)["cash"] == pytest.approx(0)
+    with pytest.raises(ArgumentError, match="volatility=-1"):
+        small(planted, volatility=-1.0)
+
+
+def test_an_option_of_the_training_that_is_none_is_refused_at_once(planted):
+    with pytest.raises(ArgumentError, match="no training option 'iteration'; did you mean"):
+        small(planted, training={"iteration": 3})
 
 
 def test_targets_are_what_the_environment_makes_of_the_scores(planted):
