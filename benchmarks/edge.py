@@ -216,7 +216,7 @@ def study(data: Path, of: Plan, plan: Plan, *, only_validation: bool) -> Row:
     names = {family: list(own) for family, own in families.items()}
     row: Row = {"name": of["name"], "note": of["note"], "assets": market.n_assets}
 
-    def run(start: str, end: str, n_resamples: int) -> Comparison:
+    def run(start: str, end: str | None, n_resamples: int) -> Comparison:
         found = evaluate(
             everything, market, start=start, end=end, costs=costs, n_resamples=n_resamples
         )
@@ -227,7 +227,7 @@ def study(data: Path, of: Plan, plan: Plan, *, only_validation: bool) -> Row:
     row["selected"] = selected(names, row["validation"], plan["measures"])
     row["failed"] = dict(before.failed)
     if not only_validation:
-        after = run(of["test"], of["end"], plan["n_resamples"])
+        after = run(of["test"], None, plan["n_resamples"])
         row["test"] = differences(after, plan["measures"])
         row["hansen"] = hansen(after, names, plan)
         row["failed"] |= after.failed
@@ -275,6 +275,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the plan's files")
     parser.add_argument("--plan", type=Path, default=PLAN)
     parser.add_argument("--out", type=Path, default=Path("runs/edge.json"))
+    parser.add_argument("--only", help="name of one market of the plan; default all")
     parser.add_argument("--only-validation", action="store_true", help="read no test range")
     arguments = parser.parse_args()
     th.set_num_threads(1)
@@ -286,6 +287,8 @@ def main() -> None:
         "data": [],
     }
     for of in plan["data"]:
+        if arguments.only not in (None, of["name"]):
+            continue
         if not (arguments.data / of["file"]).is_file():
             print(f"{of['name']} is left out: there is no {arguments.data / of['file']}")
             continue

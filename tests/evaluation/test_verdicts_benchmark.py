@@ -1,11 +1,14 @@
-"""The benchmark of verdicts on a few short markets: its arithmetic and its repeatability."""
+"""The benchmarks of verdicts and of the search for an edge on short markets: their arithmetic."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from benchmarks import verdicts
+from benchmarks import edge, verdicts
 from portfolio_env.data.generators import noise
 
 SHORT = {"BARS": 420, "VALIDATION": (270, 320), "TEST": (320, 420)}
@@ -77,3 +80,80 @@ def test_expected_growth_is_the_mean_over_fresh_noise():
     found = verdicts.expected_growth(planted, result)
     assert found == pytest.approx(grown.mean(), abs=4 * error)
     assert result.costs[0] / result.values[0] * result.periods_per_year > 8 * error  # not left out
+
+
+PLAN = """
+seeds = [0, 1]
+commission_bps = 10.0
+n_resamples = 20
+measures = ["growth", "sharpe", "equal_risk"]
+[families]
+rules = ["buy_and_hold", "momentum(lookback=20)"]
+learners = ["direct"]
+[agents]
+features = "minimal"
+adjustment = 0.1
+universe = 2
+[agents.direct]
+lanes = 4
+steps = 3
+iterations = 1
+[[data]]
+name = "walk"
+note = "noise"
+file = "walk.csv"
+start = "2020-01-01"
+validation = "2020-09-01"
+test = "2020-12-01"
+end = "2021-03-01"
+[[data]]
+name = "missing"
+file = "nowhere.csv"
+"""
+
+
+def test_the_search_for_an_edge_selects_before_the_test_and_reads_it_by_a_fixed_plan(
+    tmp_path, monkeypatch, capsys
+):
+    days = pd.date_range("2020-01-01", periods=500, name="date")
+    steps = np.random.default_rng(0).normal(0, 0.01, (500, 3))
+    prices = pd.DataFrame(100 * np.exp(steps.cumsum(axis=0)), days, ["A", "B", "C"])
+    prices.to_csv(tmp_path / "walk.csv")
+    plan = tmp_path / "plan.toml"
+    plan.write_text(PLAN)
+
+    def search(*flags):
+        out = tmp_path / "edge.json"
+        monkeypatch.setattr("sys.argv", f"x --data {tmp_path} --plan {plan} --out {out}".split())
+        sys.argv += flags
+        edge.main()
+        return json.loads(out.read_text())
+
+    with pytest.raises(SystemExit, match=r"commit plan\.toml first"):
+        search()
+    (before,) = search("--only-validation")["data"]
+    assert "test" not in before
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (["init", "-q"], ["add", "plan.toml"], ["commit", "-qm", "plan"]):
+        subprocess.run([*git, *command], check=True)
+    report = search()
+    (found,) = report["data"]
+    assert found["validation"] == before["validation"] and found["selected"] == before["selected"]
+    names = {"buy_and_hold", "momentum(lookback=20)", "direct 0", "direct 1"}
+    names |= {"direct mean", "direct mean at 10 %"}
+    assert set(found["test"]) == set(found["validation"]) == names and not found["failed"]
+    for family, chosen in found["selected"].items():
+        own = (
+            names
+            if family == "all"
+            else [n for n in names if ("direct" in n) == (family[0] == "l")]
+        )
+        for measure, name in chosen.items():
+            sizes = {n: found["validation"][n][measure]["difference"] for n in own}
+            assert name == max(sizes, key=sizes.get)
+            assert 0 <= found["hansen"][family][measure] <= 1
+    printed = capsys.readouterr().out
+    assert "missing is left out" in printed and report["sha256"][:16] in printed
+    plan.write_text(PLAN + "# changed\n")
+    with pytest.raises(SystemExit, match="commit"):
+        search()
