@@ -22,7 +22,7 @@ from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.timeline import TimeLike, row_of
 from portfolio_env.names import unknown
 from portfolio_env.simulation.constraints import PortfolioConstraints
-from portfolio_env.simulation.targets import scored_weights
+from portfolio_env.simulation.targets import may_borrow, scored_weights
 
 GAP = 1e-9  # tolerance of fitted shares, in log growth per bar
 
@@ -114,6 +114,8 @@ class Ensemble(Baseline):
         self.logits_scale = check_number("logits_scale", logits_scale, 1e-6, 100)
         self.constraints = constraints
         self._labels = () if constraints is None else constraints.labels(market.panel)
+        limits = constraints or PortfolioConstraints()
+        self._borrows = may_borrow(limits.bounds(market.n_assets, self._labels)[0])
         # prices of assets without a bar stand still
         self._marks = GrowableArray(pd.DataFrame(market.close).ffill().fillna(1.0).to_numpy())
 
@@ -224,12 +226,10 @@ class Ensemble(Baseline):
         t = np.asarray(observation["t"])[:, 0]
         observed = np.asarray(observation["weights"], np.float64)  # (B, N + 1)
         stuck = np.asarray(observation["tradable"]) == 0
-        start = np.ones(len(t), np.bool_)
+        start = starting(state, t, episode_start)
         own = np.repeat(observed[None], len(self.members), axis=0)
         goals, left = own.copy(), np.zeros(own.shape[:2])
         if state is not None:
-            start = np.zeros(len(t), np.bool_) if episode_start is None else episode_start.copy()
-            start |= t <= state.t
             gone = stuck & (observed[:, 1:] == 0)
             going = ~start
             own[:, going] = self._drifted(state.held, state.t, t, gone)[:, going]
@@ -250,7 +250,8 @@ class Ensemble(Baseline):
                 bounds = (self.constraints or PortfolioConstraints()).bounds(asked.shape[1] - 1)
                 asked = scored_weights(np.asarray(answer), self.logits_scale, bounds)
             kept = (asked.astype(np.float32) == seen).all(axis=1)
-            target = self._constrained(policy, _within_reach(asked, own[m], stuck), stuck)
+            reached = within_reach(asked, own[m], stuck, borrows=self._borrows)
+            target = self._constrained(policy, reached, stuck)
             if getattr(policy, "carries_on", False):
                 carried = kept & (left[m] > REACHED)
                 target[carried] = goals[m, carried]
@@ -263,12 +264,16 @@ class Ensemble(Baseline):
             held[m] = np.where(kept[:, None], own[m], target)
             traded |= ~kept
             states.append(inner)
+        out = np.where(traded[:, None], self._mixture(held), observed)
+        return out, Accounts(t.copy(), held, goals, left, states)
+
+    def _mixture(self, held: Weights) -> Weights:
+        """Return (B, N + 1) the mixture of what members hold, (M, B, N + 1)."""
         # one by one: a matrix product may round one lane as it does not round many
-        mixture = np.zeros_like(observed)
+        mixture = np.zeros_like(held[0])
         for share, weights in zip(self.shares.values(), held, strict=True):
             mixture += share * weights
-        out = np.where(traded[:, None], mixture, observed)
-        return out, Accounts(t.copy(), held, goals, left, states)
+        return mixture
 
     def _constrained(self, policy: Policy, target: Weights, stuck: NDArray[np.bool_]) -> Weights:
         """Return (B, N + 1) a member's target within the constraints."""
@@ -318,9 +323,36 @@ def _answers_logits(policy: Policy) -> bool:
     return space is not None and bool((space.low == -1).all() and (space.high == 1).all())
 
 
-def _within_reach(asked: Weights, own: Weights, stuck: NDArray[np.bool_]) -> Weights:
-    """Return holdable weights: untradable assets keep theirs, the rest is split as asked."""
+def starting(
+    state: Accounts | None, t: NDArray[np.int64], episode_start: NDArray[np.bool_] | None
+) -> NDArray[np.bool_]:
+    """Return (B,) lanes that start again: as they say, or since their bars do not go on."""
+    if state is None:
+        return np.ones(len(t), np.bool_)
+    said = np.zeros(len(t), np.bool_) if episode_start is None else episode_start
+    started: NDArray[np.bool_] = said | (t <= state.t)
+    return started
+
+
+def within_reach(
+    asked: Weights, own: Weights, stuck: NDArray[np.bool_], *, borrows: bool
+) -> Weights:
+    """Return holdable weights: untradable assets keep theirs, as in the environment.
+
+    The rest is split as asked; where an account borrows or sells short, other assets are as asked,
+    and cash makes up for the difference.
+
+    Args:
+        asked: (B, N + 1) weights that sum to 1, cash first.
+        own: (B, N + 1) weights held.
+        stuck: (B, N) assets that cannot be traded.
+        borrows: Cash may be negative, or short positions held.
+    """
     fixed = np.hstack([np.zeros((len(stuck), 1), np.bool_), stuck])
+    if borrows:
+        out = np.where(fixed, own, asked)
+        out[:, 0] = np.where(stuck.any(axis=1), 1 - out[:, 1:].sum(axis=1), asked[:, 0])
+        return out
     free = 1 - np.where(fixed, own, 0.0).sum(axis=1, keepdims=True)
     wanted = np.where(fixed, 0.0, asked)
     total = wanted.sum(axis=1, keepdims=True)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from baselines.base import Weights
-from baselines.ensemble import Accounts, Ensemble
+from baselines.ensemble import Accounts, Ensemble, starting
 from baselines.plugins import found_baseline, make_baseline
 from baselines.selection import within_selection
 from baselines.windows import own_returns
@@ -94,10 +94,7 @@ class VolatilityTarget(Ensemble):
     ) -> tuple[Weights, Accounts]:
         t = np.asarray(observation["t"])[:, 0]
         observed = np.asarray(observation["weights"], np.float64)
-        starts = np.ones(len(t), np.bool_)
-        if state is not None:
-            starts = np.zeros(len(t), np.bool_) if episode_start is None else episode_start.copy()
-            starts |= t <= state.t
+        starts = starting(state, t, episode_start)
         # members begin in cash: what the account holds is scaled already
         seen = np.where(starts[:, None], np.eye(1, observed.shape[1]), observed)
         mixed, accounts = super()._mixed(
@@ -106,10 +103,7 @@ class VolatilityTarget(Ensemble):
         traded = starts | (mixed != seen).any(axis=1)
         out = observed.copy()
         stuck = np.asarray(observation["tradable"]) == 0
-        for lane in range(len(t)):
-            mixture = np.zeros(observed.shape[1])
-            for share, held in zip(self.shares.values(), accounts.held[:, lane], strict=True):
-                mixture += share * held
+        for lane, mixture in enumerate(self._mixture(accounts.held)):
             scale = self._scale(int(t[lane]), mixture[1:])
             wanted, held = scale * abs(mixture[1:]).sum(), abs(observed[lane, 1:]).sum()
             if traded[lane] or abs(wanted - held) > self.band * wanted:

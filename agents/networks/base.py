@@ -60,11 +60,6 @@ class Encoder(nn.Module):
         self.window = window
         self.bars = window
 
-    @property
-    def reach(self) -> int:
-        """Return the bars up to a vector's that it depends on, at most twice the usual block."""
-        return self.bars + 2 * self.block
-
     def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows of the market.
 

@@ -92,11 +92,11 @@ class Network:
 
         from agents.market_encoder import market_tensors
 
-        bars = min(self._embeddings.encoder.reach, known.n_bars)
-        window = known.subset(slice(known.n_bars - bars, known.n_bars))
-        self._embeddings.bind(*market_tensors(window, "cpu"))
+        row = known.n_bars - 1
+        first = self._embeddings.first_row(known, row)
+        self._embeddings.bind(*market_tensors(known, "cpu", first), first)
         with th.no_grad():
-            mean, _ = self._embeddings.forecast(th.tensor([bars - 1]))
+            mean, _ = self._embeddings.forecast(th.tensor([row]))
         return self._scale * mean[0].double().numpy()
 
     def state(self) -> dict[str, Any]:

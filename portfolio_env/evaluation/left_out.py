@@ -84,6 +84,10 @@ def remarks(result: BacktestResult) -> list[str]:
     # a share of the trades: a model may well decide once a month
     if refused.sum() > OFTEN_CUT * ((result.turnovers > 0) | refused).sum():
         found.append(f"short positions or leverage refused on {refused.sum():,} bars")
+    stopped = np.broadcast_to(result.cut, result.costs.shape) & (result.turnovers == 0)
+    if stopped.sum() > OFTEN_CUT * ((result.turnovers > 0) | stopped).sum():
+        why = "a limit left none, or sales could not pay the fixed fee"
+        found.append(f"trades cut to nothing on {stopped.sum():,} bars: {why}")
     if found and found[0].startswith("never"):
         return found
     if (idle := 1 - result.mean_exposure) > MOSTLY_CASH:
@@ -107,6 +111,7 @@ def remark_sentences(result: BacktestResult) -> list[str]:
         return ["Its prices are from outside of the market, without costs."]
     verbs = {
         "turnover": "had its ",
+        "trades": "had its ",
         "short": "had ",
         "never": "",
         "only": "was ",

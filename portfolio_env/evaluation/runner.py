@@ -238,7 +238,7 @@ def _started(
     commissions: Sequence[float],
     processes: int,
 ) -> Iterator[dict[str, Future[bytes | None]]]:
-    """Start the strategies that may run apart; on an error their processes are ended."""
+    """Start the strategies that may run apart; an error or a SIGTERM ends their processes."""
     apart = [each for each in strategies if each.apart] if processes > 1 else []
     if not apart:
         yield {}
@@ -253,9 +253,11 @@ def _started(
         (bare, split, commissions),
     )
     try:
-        with _deaf():  # so are the processes that start here, until they are ready and after
-            started = {each.name: pool.submit(_run_apart, each) for each in apart}
-        yield started
+        with _handling(signal.SIGTERM, _leave):
+            # So are the processes that start here, until they are ready and after.
+            with _handling(signal.SIGINT, signal.SIG_IGN):
+                started = {each.name: pool.submit(_run_apart, each) for each in apart}
+            yield started
     except BaseException:
         pool.shutdown(wait=False, cancel_futures=True)
         for child in set(multiprocessing.active_children()) - before:
@@ -265,16 +267,21 @@ def _started(
 
 
 @contextmanager
-def _deaf() -> Iterator[None]:
-    """Ignore Ctrl-C for a moment; only the main thread can."""
+def _handling(number: signal.Signals, handler: Any) -> Iterator[None]:
+    """Handle a signal otherwise for a while; only the main thread can."""
     if current_thread() is not main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = signal.signal(number, handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
+
+
+def _leave(number: int, frame: Any) -> None:
+    """Leave the program, so that what is open is closed, with a shell's exit status of a signal."""
+    raise SystemExit(128 + number)
 
 
 _here: list[Any] = []  # of a process beside the first: task, split and commissions

@@ -7,8 +7,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pandas as pd
 
-from portfolio_env.evaluation.attribution.sentences import Lead, explanations, halves_text
-from portfolio_env.evaluation.attribution.survivors import hindsight
+from portfolio_env.evaluation.attribution.sentences import (
+    Lead,
+    explanations,
+    halves_text,
+    hindsight,
+)
 from portfolio_env.evaluation.comparison import (
     BENCHMARK,
     DIFFERENCES,

@@ -32,7 +32,6 @@ fractions, unless their numbers may be percent as well: those are refused. Of a 
 is that of the column. Numbers by ISO date are always fractions.
 """
 
-LOWEST, HIGHEST = -1.0, 10.0  # of a single number
 _UNITS = {"fraction": 1.0, "percent": 100.0, "bps": 10_000.0}
 _WORDS = {
     "percent": re.compile("pct|percent|%"),
@@ -62,8 +61,8 @@ def checked_rate(name: str, value: Any) -> Rate:
         value: A ``Rate``, a path, or a Series over dates, whose name may tell its unit.
 
     Raises:
-        ArgumentError: If it is none, has no dates, or a rate lies outside of [-1, 10] (dated ones:
-            [-1, 1]), or if a Series may be in percent as well as in fractions.
+        ArgumentError: If it is none, has no dates, or a rate lies outside of [-1, 1], or if a
+            Series may be in percent as well as in fractions.
     """
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
@@ -79,7 +78,13 @@ def checked_rate(name: str, value: Any) -> Rate:
         dated = _dated(name, value)
         days = pd.DatetimeIndex(dated.index)
         return {when.isoformat(): float(rate) for when, rate in zip(days, dated, strict=True)}
-    return float(check_number(name, value, LOWEST, HIGHEST))
+    rate = float(check_number(name, value))
+    if abs(rate) > 1:
+        raise ArgumentError(
+            f"{name}={rate:g} must be in [-1, 1]: rates are fractions a year, 0.05 for 5 %; divide "
+            "percent by 100."
+        )
+    return rate
 
 
 def is_zero(rate: Rate) -> bool:

@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from gymnasium import spaces
+from helpers.bare_markets import market_of
 
 import portfolio_env as pe
 from agents import make_agent, make_sb3_vec_env
 from baselines import make_baseline
-from baselines.ensemble import Ensemble
+from baselines.ensemble import Ensemble, within_reach
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
 
@@ -214,3 +215,26 @@ def test_a_member_with_a_pace_is_carried_on_to_its_target():
     assert result.held[:4, 0] == pytest.approx(0.8 ** np.arange(1, 5), abs=0.02)
     assert result.held[65:, 0].max() < 1e-5
     assert (result.turnovers[65:] == 0).all()
+
+
+def test_what_is_halted_does_not_rescale_short_positions():
+    """As in an account that borrows: other assets are as asked, and cash makes up for the rest."""
+    asked, own = np.array([[0.6, 0.9, -0.7, 0.2]]), np.array([[0.4, 0.5, -0.3, 0.4]])
+    halted = np.array([[False, False, True]])
+    held = within_reach(asked, own, halted, borrows=True)
+    assert held == pytest.approx(np.array([[0.4, 0.9, -0.7, 0.4]]))
+    assert (within_reach(asked, own, ~halted & halted, borrows=True) == asked).all()
+    market = market_of(np.array([[100.0, 50.0, 20.0]] * 3 + [[101.0, 50.0, np.nan]] * 2))
+    limits = pe.PortfolioConstraints(long_only=False, max_leverage=2.0)
+    fixed = make_baseline(
+        "constant_rebalanced",
+        market,
+        constraints=limits,
+        proportions=dict(zip(market.assets, [0.9, -0.7, 0.2], strict=True)) | {"cash": 0.6},
+    )
+    options = {"constraints": limits, "window": 1, "observation": "index", "action": "weights"}
+    alone, mixed = (
+        backtest(policy, pe.PortfolioEnv(market, costs={"commission_bps": 0}, **options))
+        for policy in (fixed, Ensemble(market, members={"one": fixed}, constraints=limits))
+    )
+    assert mixed.held == pytest.approx(alone.held, abs=1e-6)

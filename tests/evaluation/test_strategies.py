@@ -1,7 +1,12 @@
 """Strategies of an evaluation: baselines by the rules of the fold, their mixture, processes."""
 
 import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +22,7 @@ from portfolio_env.evaluation.runner import BacktestRuns, Strategy, run_backtest
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
 from portfolio_env.evaluation.usage_log import trials
 
+ROOT = Path(__file__).parents[2]
 MARKET = pe.load_market(panel_of("B", 260, assets=4, seed=3, ragged=False))
 RANGES = {"train": (0, 150), "validation": (150, 200), "test": (200, 260)}
 FITTED = {"mean_variance": "inverse_volatility", "deep_portfolio": "equal_weight", "hrp": "cash"}
@@ -188,3 +194,19 @@ def test_a_process_that_is_killed_is_told(tmp_path):
     runs = run_backtests(asked, small_task(tmp_path), processes=2)
     assert "process of killed was ended" in runs.failed["killed"]
     assert list(runs.results) == ["equal_weight", "cash"]
+
+
+@pytest.mark.slow
+def test_an_evaluation_that_is_told_to_end_leaves_nothing(tmp_path):
+    """No semaphore that somebody else must clean up, and an exit status that says so."""
+    command = [sys.executable, str(ROOT / "evaluate.py"), "--no-agent", "--processes", "2"]
+    command += ["--market", "synthetic?bars=900&assets=3", "--out", str(tmp_path)]
+    command += ["--baselines", "deep_portfolio,gat_portfolio"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    while len(children.read_text().split()) < 3:  # one of them tracks semaphores
+        time.sleep(0.1)
+    process.terminate()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "leaked" not in said

@@ -102,7 +102,7 @@ def test_larger_accounts_pay_more_impact():
         ({"impact": -0.1}, "impact"),
         ({"impact_window": 1}, "impact_window"),
         ({"fixed_fee": float("inf")}, "fixed_fee"),
-        ({"cash_rate_annual": 11}, "cash_rate_annual"),
+        ({"cash_rate_annual": 5}, r"cash_rate_annual=5 must be in \[-1, 1\].* 0.05 for 5 %"),
         ({"margin_rate_annual": -1.1}, "margin_rate_annual"),
         ({"delisting_haircut": 1.5}, "delisting_haircut"),
         ({"delisting_haircut": -0.1}, "delisting_haircut"),

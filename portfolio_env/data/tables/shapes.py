@@ -59,6 +59,9 @@ class Table:
     origin: Origin
 
 
+_HIGHEST_RATE = 25.0  # a column called RF with larger numbers is no rate in percent
+
+
 def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
     """Find out the shape of a table.
 
@@ -97,6 +100,12 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
             f"its columns {doubtful} are fields of bars, not assets, and {lack}; it has {names}: "
             "delete or rename them, or give columns date, symbol, close"
         )
+    for name in filter(is_rate, known):
+        if pd.to_numeric(frame[name], errors="coerce").max() < _HIGHEST_RATE:
+            origin.warn(
+                f"the column {name!r} is read as the prices of an asset of that name; if it is a "
+                "rate in percent, delete it, and give it to the costs as cash_rate_annual"
+            )
     mixed = several_fields(names)
     if mixed:
         origin.fail(

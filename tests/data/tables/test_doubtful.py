@@ -106,6 +106,14 @@ def test_tickers_that_are_called_as_rates_and_quotes_are_assets():
     assert set(read_panel(tickers).assets) == {"AAA", "BBB", "RF", "BID", "RET"}
 
 
+def test_a_rate_in_percent_that_is_called_as_a_ticker_is_said(caplog):
+    assert "RF" in read_panel(CLOSES.assign(RF=[4.1, 4.1, 4.2, 4.2, 4.3])).assets
+    assert "'RF' is read as the prices of an asset" in caplog.text
+    caplog.clear()
+    read_panel(CLOSES.assign(RF=50.0))
+    assert "'RF'" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "columns",
     ["bid ask", "BID ASK", "AAA bid ask mid", "AAA_bid AAA_ask", "bid_AAA ask_AAA BBB",

@@ -8,8 +8,8 @@ import portfolio_env as pe
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest, compare, stitch
 from portfolio_env.evaluation.attribution.contributions import contributions
+from portfolio_env.evaluation.attribution.sentences import hindsight
 from portfolio_env.evaluation.attribution.styles import style_returns
-from portfolio_env.evaluation.attribution.survivors import hindsight
 from portfolio_env.evaluation.statistics import regression
 from portfolio_env.evaluation.summary import sentence
 from portfolio_env.market import Market

@@ -12,7 +12,9 @@ import evaluate as command
 import portfolio_env as pe
 from baselines import evaluate
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.diagnostics.outside import outside_account, read_outside
+from portfolio_env.evaluation.left_out import remark_sentences, remarks
 from portfolio_env.evaluation.summary import sentence, universe_lines
 
 SOURCE = "synthetic?bars=300&assets=3&seed=1"
@@ -142,3 +144,30 @@ def test_a_turnover_that_a_limit_cuts_is_said():
         assert np.any(found.results["swings"].cut) == cut
         assert ("turnover cut on" in found.table.loc["swings", "remark"]) == cut
         assert ("It had its turnover cut on" in sentence(found, "swings")) == cut
+
+
+@pytest.mark.parametrize(("fee", "silent"), [(150.0, True), (50.0, False)])
+def test_a_fee_that_sales_cannot_pay_is_said(fee, silent):
+    """A limit lets a tenth of the account be sold, which a fee of 15 % takes up and more."""
+
+    class One:
+        action = "weights"
+
+        def predict(self, observation, state=None, episode_start=None, deterministic=True):
+            return np.array([[0.0, 1.0, 0.0]]), state
+
+    env = pe.PortfolioEnv(
+        "synthetic?bars=70&assets=2",
+        window=1,
+        observation="index",
+        action="weights",
+        initial="equal_weight",
+        constraints={"max_turnover": 0.2},
+        costs={"fixed_fee": fee, "commission_bps": 0.0},
+        initial_value=1000.0,
+    )
+    result = backtest(One(), env)
+    assert (result.turnovers[0] == 0) == silent
+    said = "trades cut to nothing on "
+    assert any(each.startswith(said) for each in remarks(result)) == silent
+    assert any("It had its trades cut" in each for each in remark_sentences(result)) == silent
