@@ -30,7 +30,7 @@ EXAMPLES := torchrl skrl
 ALL_EXAMPLES := $(EXAMPLES) tianshou rllib sbx rl_zoo3 minari
 
 .DEFAULT_GOAL := help
-.PHONY: help setup format lint type test test-slow test-plain demo bench bench-gpu learn verdicts fuzz kills \
+.PHONY: help setup format lint type test test-slow test-plain demo bench bench-gpu learn verdicts edge fuzz kills \
 	mutants tables docs docs-serve tutorials examples examples-all clean
 
 help: ## List the commands
@@ -86,6 +86,9 @@ verdicts: setup ## Measure how often verdicts are wrong, on markets whose truth 
 
 tables: setup ## Print published tables beside this environment's numbers (DATA for the folder of their data)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.tables $(if $(DATA),--data $(DATA))
+
+edge: setup ## Search for an edge over equal weight by the plan of benchmarks/edge.toml (DATA for the folder of its files)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/edge.py --data $(DATA)
 
 fuzz: setup ## Compare the environment with a slow account for MINUTES (10)
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz.py --minutes $(MINUTES)
