@@ -163,7 +163,7 @@ def test_files_name_their_column_and_unit(tmp_path):
         ({"2020-01-01": 0.1, "2020-01-01T00:00": 0.2}, "more than one rate"),
         ({"yesterday": 0.1}, "is not a date"),
         ({"2020-01-01": "much"}, "no number"),
-        (11, "must be a finite number"),
+        (11, r"must be in \[-1, 1\]"),
         ("", "must be a finite number"),
     ],
 )
