@@ -54,7 +54,7 @@ CONSTRAINTS = {
 
 ORACLES = {"best_asset", "best_constant_rebalanced"}
 OPTIMISERS = ("herc", "hrp", "mean_variance", "min_variance", "nested_clusters", "risk_parity")
-DEEP = ("deep_portfolio", "gat_portfolio", "tcn_gnn_lstm_portfolio")
+DEEP = ("deep_portfolio", "eiie", "gat_portfolio", "tcn_gnn_lstm_portfolio")
 LONG_FIT = ("deep_momentum", "regime_switching")
 FITTED = (*DEEP, "deep_momentum", "regime_switching", "volatility_managed")
 _EPOCH = {"forecaster_options": {"window": 3, "epochs": 1}}
