@@ -50,6 +50,7 @@ class EnvOptions(TypedDict, total=False):
     constraints: PortfolioConstraints | Mapping[str, Any]
     execution: str
     fills: FillSpec
+    delay: int
     start: When
     end: When
     episode_length: int | None

@@ -92,7 +92,8 @@ class PortfolioEnv(gym.Env[Any, Any]):
             - ``start``, ``end`` (the whole market): first bar, and the bar after the last one, rows
               or dates;
             - ``execution`` (``"close"``): or ``"next_open"``;
-            - ``fills`` (all of every order): ``Fills`` or a mapping of their fields.
+            - ``fills`` (all of every order): ``Fills`` or a mapping of their fields;
+            - ``delay`` (0): bars by which the market in an observation is older than the trade.
 
             The others are
 

@@ -49,7 +49,7 @@ def open_task(
 ) -> EvaluationTask:
     """Return the task of a run (``run_task``), or without one of a market (``market_task``).
 
-    Beside a run the market and the fills of the settings are others to judge the run by. From then
+    Beside a run market, fills and delay of the settings are others to judge the run by. From then
     on torch computes in one thread.
 
     Raises:
@@ -71,7 +71,7 @@ def open_task(
             "alone: leave --split out, or name the run of one fold, e.g. "
             f"{next(run.glob('fold_*/seed_*'), 'fold_0/seed_0')}."
         )
-    others = dataclasses.replace(config, market=None, fills=Fills())
+    others = dataclasses.replace(config, market=None, fills=Fills(), delay=0)
     if others != MarketConfig() or folder is not None:
         raise ArgumentError(
             f"ranges, costs, constraints and folder are those of the run {run}; "
@@ -79,24 +79,36 @@ def open_task(
         )
     where: dict[str, Any] = {"data": data, "market": config.market, "newest": split == AFTER}
     task = run_task(run, model=model, device=device, agent=agent, **where)
-    return task if config.fills.complete else with_fills(task, config.fills)
+    return with_frictions(task, config.fills, config.delay)
 
 
-def with_fills(task: EvaluationTask, fills: Fills) -> EvaluationTask:
-    """Return the task with other fills than its own, which its warnings and its folder name."""
-    own = dataclasses.asdict(fills)
+def with_frictions(task: EvaluationTask, fills: Fills, delay: int) -> EvaluationTask:
+    """Return the task with other fills and another delay, which its warnings and its folder name.
+
+    Complete fills and a delay of 0 leave those of the task as they are.
+    """
+    own: dict[str, Any] = {}
+    named, told = {}, []
+    if not fills.complete:
+        own["fills"] = named = dataclasses.asdict(fills)
+        before = Fills(**task.whole.options["fills"])
+        told.append(f"Orders are filled by {fills}, and not by those of the run: {before}.")
+    if delay:
+        own["delay"], named = delay, {**named, "delay": delay}
+        bars = task.whole.options.get("delay", 0)
+        told.append(f"Orders come {delay} bars after what is observed; in the run it was {bars}.")
+    if not own:
+        return task
     folds = [
-        dataclasses.replace(fold, options={**fold.options, "fills": own})
+        dataclasses.replace(fold, options={**fold.options, **own})
         for fold in (task.whole, *task.folds)
     ]
-    name = "_".join(f"{name}_{value:g}" for name, value in own.items() if value)
-    before = Fills(**task.whole.options["fills"])
-    told = f"Orders are filled by {fills}, and not by those of the run: {before}."
+    name = "_".join(f"{name}_{value:g}" for name, value in named.items() if value)
     return dataclasses.replace(
         task,
         whole=folds[0] if task.folds[0] is not task.whole else folds[1],
         folds=folds[1:],
-        warnings=[*task.warnings, told],
+        warnings=[*task.warnings, *told],
         place="__".join(filter(None, (task.place, name))),
     )
 

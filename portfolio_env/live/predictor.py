@@ -141,7 +141,7 @@ class Predictor:
                 "stopped=...)."
             )
         market = self.market
-        earliest = market.warmup + self.simulator.window - 1
+        earliest = market.warmup + self.simulator.window - 1 + self.simulator.delay
         row = check_integer("t", market.n_bars - 1 if t is None else t, earliest, market.n_bars - 1)
         own = self._checked(weights, value)
         return self._decide(row, own, value, carried=row == market.n_bars - 1)

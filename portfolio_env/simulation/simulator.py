@@ -59,6 +59,9 @@ class Simulator:
             open of the next bar, on what the weights have drifted to by then.
         fills: Limits and failures of the execution of orders: ``Fills`` or a mapping of their
             fields; all of every order is executed by default.
+        delay: Bars k >= 0 between what is observed and the trade: at bar t the agent sees the
+            market as it was at bar t - k, and its own weights of bar t; its orders are executed at
+            the prices of bar t, or at the open after it.
         start: First bar of the range: row, date, or None for the first with enough history.
         end: Bar after the last one of the range: row, date, or None for the end of the market.
         episode_length: Steps after which an episode is truncated; None runs to the end of the
@@ -90,6 +93,7 @@ class Simulator:
         constraints: PortfolioConstraints | Mapping[str, Any] = PortfolioConstraints(),  # noqa: B008
         execution: str = "close",
         fills: FillSpec = Fills(),  # noqa: B008 (frozen)
+        delay: int = 0,
         start: When = None,
         end: When = None,
         episode_length: int | None = None,
@@ -103,6 +107,7 @@ class Simulator:
         """Check the arguments, resolve them against the market and allocate the lanes."""
         check_integer("num_lanes", num_lanes)
         check_integer("window", window)
+        check_integer("delay", delay, 0)
         for name, value in (("episode_length", episode_length), ("universe", universe)):
             if value is not None:
                 check_integer(name, value)
@@ -116,9 +121,10 @@ class Simulator:
         self.costs = made_costs(costs)
         self.constraints = _built_constraints(constraints)
         self.fills = made_fills(fills)
+        self.delay = delay
         self.initial_value = float(initial_value)
         self.episodes = Episodes(
-            self.market, window, start, end, episode_length, random_start, universe
+            self.market, window, start, end, episode_length, random_start, universe, delay
         )
         self.n_assets = self.market.n_assets if universe is None else universe
         labels = self.constraints.labels(self.market.panel)
@@ -186,6 +192,11 @@ class Simulator:
     def t(self) -> NDArray[np.int64]:
         """Row (B,) of the last closed bar."""
         return self.lanes.clock[0]
+
+    @property
+    def observed(self) -> NDArray[np.int64]:
+        """Row (B,) of the bar that observations are of: the last closed one, less the delay."""
+        return self.lanes.clock[0] - self.delay
 
     @property
     def assets(self) -> NDArray[np.int64]:
