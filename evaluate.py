@@ -11,7 +11,6 @@ python evaluate.py --no-agent --market sp500 --baselines all --quick
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -95,8 +94,7 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> Comparison:
     """Run an evaluation, write its files, print the verdict; a run is locked against removal."""
-    if config.run is not None:
-        refuse_no_run(config.run)
+    refuse_no_run(config.run)
     # Not at the top: a wrong path or option is told without waiting for torch.
     from rich.console import Console
 
@@ -109,7 +107,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
 
     split = config.split or ("test" if config.newer is None else "after")
     console = Console(stderr=True)
-    with evaluating(config.run) if config.run else nullcontext():
+    with evaluating(config.run):
         where = (config.run, config.task, config.out, split)
         how = {"model": config.model, "device": config.device, "agent": config.agent}
         task = open_task(*where, **how, data=config.newer)

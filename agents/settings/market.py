@@ -58,13 +58,15 @@ class MarketConfig:
     """Constraints on portfolios and trades."""
 
 
-def refuse_no_run(path: Path) -> None:
-    """Reject a folder that holds neither a run nor a walk forward, before torch is imported.
+def refuse_no_run(path: Path | None) -> None:
+    """Reject a folder, if any, of neither a run nor a walk forward, before torch is imported.
 
     Raises:
         DataError: If it does not.
     """
-    if not any((path / name).is_file() for name in ("config.json", "walk_forward.json")):
+    if path is not None and not any(
+        (path / name).is_file() for name in ("config.json", "walk_forward.json")
+    ):
         raise DataError(
             f"{path} is not a run folder: it has neither config.json nor walk_forward.json; see "
             "python -m agents.store list"

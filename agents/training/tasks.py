@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +30,7 @@ from agents.training.run_folder import (
 from agents.training.run_records import id_of
 from agents.training.walk_forward_training import FILE, is_trained, read_plan
 from portfolio_env import Fills
+from portfolio_env.data.cli import update_folder
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
 from portfolio_env.names import last_name
@@ -80,6 +83,31 @@ def open_task(
     where: dict[str, Any] = {"data": data, "market": config.market, "newest": split == AFTER}
     task = run_task(run, model=model, device=device, agent=agent, **where)
     return with_frictions(task, config.fills, config.delay)
+
+
+def newest_task(
+    run: Path | None,
+    config: MarketConfig,
+    newest: Path | None = None,
+    update: bool = False,
+    **how: Any,
+) -> EvaluationTask:
+    """Return the task of newest data: of a run, or of a market for a baseline.
+
+    Args:
+        run: Folder of the run; None is a baseline on the market of the settings.
+        config: Settings of the market.
+        newest: Newest data, a file or a folder; None is those of the run or of the settings.
+        update: Download first what is missing in that folder, and tell so on stderr.
+        **how: ``model`` and ``device`` of the run, see ``run_task``.
+    """
+    if update:
+        with redirect_stdout(sys.stderr):
+            update_folder(newest)
+    if run is not None:
+        return open_task(run, config, None, AFTER, data=newest, **how)
+    market = config.market if newest is None else str(newest)
+    return open_task(None, dataclasses.replace(config, market=market))
 
 
 def with_frictions(task: EvaluationTask, fills: Fills, delay: int) -> EvaluationTask:
