@@ -49,6 +49,10 @@ class EvaluateConfig:
     """Range of the data to evaluate on: test by default, after with newer data."""
     model: Literal["final", "best"] = "final"
     """The model at the end of the training, or the best one by validation."""
+    stress: str = ""
+    """Comma-separated scenarios in which to backtest all strategies again: crash, volatility,
+    correlation, liquidity, outage, gap (with execution next_open), fills, delay. Options stand in
+    brackets: "crash(size=0.3),delay(bars=2)"."""
     commissions: str = ""
     """Further commissions in basis points to evaluate at, e.g. 0,10,25."""
     capital: float | None = None
@@ -101,10 +105,13 @@ def evaluate(config: EvaluateConfig) -> Comparison:
     from agents.training.cards import write_card
     from agents.training.run_folder import evaluating
     from agents.training.run_records import is_run
-    from agents.training.tasks import log_figures, open_task
+    from agents.training.tasks import bind_policy, log_figures, open_task
     from baselines.optimisers.frontier import hindsight_frontier
+    from baselines.specs import spec_of, split_specs
     from baselines.strategies import baseline_strategies, without_slow
 
+    specs = [spec_of(each, "scenario") for each in split_specs(config.stress) if each]
+    scenarios = {each.label(each.name): evaluation.scenario_of(*each) for each in specs}
     split = config.split or ("test" if config.newer is None else "after")
     console = Console(stderr=True)
     with evaluating(config.run):
@@ -124,6 +131,13 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                     yield strategy
                 status.update("intervals and tests")
 
+            stress = None
+            if scenarios:
+                status.update("stress tests")
+                all_of_them = [*evaluation.agent_strategies(task), *baselines]
+                stress = evaluation.stress_strategies(
+                    task, all_of_them, split, scenarios, bind_policy
+                )
             found = evaluation.evaluate(
                 task,
                 baselines,
@@ -142,6 +156,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 processes=config.processes or min(cores(), 4),
                 progress=counted,
             )
+            found.inputs.stress = stress
             status.update("report")
             figures = evaluation.write_evaluation(found, config.records, quick=config.quick)
             if not config.quick:  # TensorBoard takes seconds to load

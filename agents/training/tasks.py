@@ -18,6 +18,7 @@ from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
 from agents.market_rows import market_encoders
 from agents.run_market import AFTER, check_market, load_checked_market, run_market
+from agents.sb3.algorithms import bind_market
 from agents.settings.market import MarketConfig
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
@@ -33,6 +34,7 @@ from portfolio_env import Fills
 from portfolio_env.data.cli import update_folder
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
+from portfolio_env.market import Market
 from portfolio_env.names import last_name
 
 if TYPE_CHECKING:
@@ -275,6 +277,14 @@ def trained_agent(run: Run, model: str) -> TrainedAgent:
     """Return the agent of a run for an evaluation."""
     file = model_file(run.path, model)
     return TrainedAgent(run.model, file, parameter_bytes(run), partial(encoder_pictures, run))
+
+
+def bind_policy(policy: Any, market: Market) -> None:
+    """Give the policy of a trained agent the market that its index observations are of."""
+    if isinstance(policy, DirectAgent):
+        policy.bind(market)
+    else:
+        bind_market(policy, market)
 
 
 def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:
