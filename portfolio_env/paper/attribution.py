@@ -28,6 +28,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.names import indices_of
 
 Bool = NDArray[np.bool_]
@@ -90,6 +91,33 @@ class PaperAccount:
     ordered: Float
     held: Float
     interest: Float
+
+
+def ideal_account(
+    result: BacktestResult, close: Float, prices: Float | None = None
+) -> IdealAccount:
+    """Return the account of a backtest as an ideal account; its costs count as fees.
+
+    Args:
+        result: The backtest, of K steps. No asset that it holds may be delisted in them.
+        close: (K + 1, N) closing prices of its assets.
+        prices: (K, N) prices of its trades: opens of the next bars with ``execution="next_open"``;
+            None is the closes.
+    """
+    at = close[:-1] if prices is None else prices
+    begun = _ratio(result.drifted[:1, 1:] * result.values[0], close[:1])
+    notional = np.abs(result.trades[:, 1:])
+    whole = notional.sum(axis=1, keepdims=True)
+    none = np.zeros_like(notional)
+    return IdealAccount(
+        values=result.values,
+        units=begun + np.cumsum(_ratio(result.trades[:, 1:], at), axis=0),
+        prices=at,
+        spread=none,
+        impact=none,
+        fees=result.costs[:, None] * _ratio(notional, np.broadcast_to(whole, notional.shape)),
+        interest=result.carries,
+    )
 
 
 def shortfall(
@@ -203,6 +231,11 @@ def _gaps(paper: PaperAccount, ideal: IdealAccount, traded: Float) -> dict[str, 
         else:
             gaps["missed"][bar] = paper.held[bar] - ideal.units[bar]
     return gaps
+
+
+def _ratio(numbers: Float, of: Float) -> Float:
+    """Return quotients, 0 where the numerator is."""
+    return np.where(numbers == 0.0, 0.0, numbers / np.where(numbers == 0.0, 1.0, of))
 
 
 def _times(units: Float, prices: Float) -> Float:

@@ -67,7 +67,7 @@ class Alarm:
     """Alert that is open.
 
     Attributes:
-        text: What is wrong, with its value and its bound, and what to do.
+        text: The fault, with its value and its bound, and what to do.
         since: Moment since which it is.
         severity: "error", "warning" or "note".
     """
@@ -89,22 +89,22 @@ class SessionStatus:
         session: Name of the session.
         strategy: Strategy that decides.
         state: State in a word, e.g. "active".
-        sentence: What the session does now, and what it waits for.
+        sentence: The present business of the session, and the event it waits for.
         now: Moment of the status.
         bar: Time of the last closed bar; NaT before the first.
         value: Money that the account is worth.
         cash: Money in cash.
         cash_target: Weight of cash that is to be held.
         drawdown: Share of the highest value that is lost.
-        positions: What is held, and what is to be held.
+        positions: Holdings and targets by asset.
         open_orders: Orders that were sent and are not over.
         plan: Orders of the last decision, with reasons.
         shadows: Values of accounts beside this one by name, e.g. the ideal account.
         shortfall: Money by cause, see ``attribution.by_kind``; negative is lost.
         risk: Use and bound of every limit of risk by name.
         alerts: Alerts that are open.
-        gate: What the validation gate says of the strategy.
-        simulated: What is simulated and how, a sentence each.
+        gate: Verdict of the validation gate on the strategy.
+        simulated: Parts that are simulated and how, a sentence each.
         command: Command that goes on with the session.
         model_card: Path of the card of the strategy's model, relative to the page; "" for none.
     """
@@ -182,9 +182,12 @@ def _sections(status: SessionStatus) -> list[Section]:
     """Return the sections of the page; those with nothing to show are left out."""
     found = []
     if status.alerts:
-        order = sorted(status.alerts, key=lambda each: SEVERITIES.index(each.severity))
-        lines = [f"{each.severity}, since {time_text(each.since)}: {each.text}" for each in order]
-        found.append(Section("Alerts", [bullets(lines, "warnings")]))
+        lists = []
+        for severity in SEVERITIES:
+            own = [each for each in status.alerts if each.severity == severity]
+            lines = [f"{severity}, since {time_text(each.since)}: {each.text}" for each in own]
+            lists += [bullets(lines, "fault" if severity == "error" else "findings")] * bool(own)
+        found.append(Section("Alerts", lists))
     else:
         found.append(Section("Alerts", [paragraph("No alert is open.")]))
     found.append(Section("Holdings", [table(_holdings(status))]))
@@ -224,23 +227,23 @@ def _sections(status: SessionStatus) -> list[Section]:
 def _holdings(status: SessionStatus) -> pd.DataFrame:
     rows = {
         each.asset: {
-            "units": f"{each.units:,f}",
-            "price": _money(each.price),
-            "money": _money(float(each.units) * each.price),
             "held": _percent(each.weight),
             "target": _percent(each.target),
             "away": f"{100 * (each.weight - each.target):+.1f}",
+            "units": f"{each.units:,f}",
+            "price": _money(each.price),
+            "money": _money(float(each.units) * each.price),
         }
         for each in status.positions
     }
     share = status.cash / status.value if status.value else 0.0
     rows["cash"] = {
-        "units": "",
-        "price": "",
-        "money": _money(status.cash),
         "held": _percent(share),
         "target": _percent(status.cash_target),
         "away": f"{100 * (share - status.cash_target):+.1f}",
+        "units": "",
+        "price": "",
+        "money": _money(status.cash),
     }
     return pd.DataFrame.from_dict(rows, orient="index")
 

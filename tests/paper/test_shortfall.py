@@ -1,18 +1,24 @@
 """The causes of a shortfall sum to the difference of two accounts that were kept independently."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import portfolio_env as pe
+from baselines import make_baseline
 from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation import backtest
 from portfolio_env.paper.attribution import (
     FILL_COLUMNS,
     KINDS,
     IdealAccount,
     PaperAccount,
     by_kind,
+    ideal_account,
     shortfall,
 )
 
@@ -105,3 +111,42 @@ def test_accounts_that_do_not_add_up_are_refused():
     ):
         with pytest.raises(ArgumentError, match=message):
             shortfall(*changed)
+
+
+@pytest.mark.parametrize("execution", ["close", "next_open"])
+def test_a_backtest_that_is_traded_as_it_is_falls_short_of_nothing(execution):
+    market = pe.load_market("synthetic?bars=90&assets=3", fit_end=40)
+    costs = {"commission_bps": 10, "impact": 0.2, "fixed_fee": 0.5, "cash_rate_annual": 0.03}
+    rules = {"observation": "index", "action": "weights", "window": 1, "execution": execution}
+    env = pe.PortfolioEnv(market, costs=costs, initial="equal_weight", **rules)
+    result = backtest(make_baseline("momentum", market), env)
+    first = market.n_bars - len(result.values)
+    close = market.close[first:]
+    prices = market.panel.open[first + 1 :] if execution == "next_open" else None
+    ideal = ideal_account(result, close, prices)
+    begun = result.drifted[0, 1:] * result.values[0] / close[0]
+    trades = np.diff(ideal.units, axis=0, prepend=begun[None])
+    rows = [
+        [
+            t,
+            name,
+            trades[t, i],
+            *[ideal.prices[t, i]] * 2,
+            0.0,
+            ideal.prices[t, i],
+            ideal.fees[t, i],
+        ]
+        for t in range(len(trades))
+        for i, name in enumerate(market.assets)
+    ]
+    fills = pd.DataFrame(rows, columns=list(FILL_COLUMNS))
+    decided = np.ones(len(trades), bool)
+    paper = PaperAccount(result.values, decided, *[ideal.units] * 4, ideal.interest)
+    table = shortfall(paper, ideal, fills, close, market.assets, begun)
+    assert np.abs(table.to_numpy()).max() < 1e-8 and result.costs.sum() > 10
+    dearer = replace(
+        paper, values=result.values - np.r_[0.0, np.cumsum(np.abs(trades).sum(axis=1))]
+    )
+    costly = fills.assign(fee=fills["fee"] + fills["units"].abs())
+    total = shortfall(dearer, ideal, costly, close, market.assets, begun).sum()
+    assert total["fees"] == pytest.approx(dearer.values[-1] - result.values[-1], rel=1e-9)
