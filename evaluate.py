@@ -11,7 +11,6 @@ python evaluate.py --no-agent --market sp500 --baselines all --quick
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,6 +49,10 @@ class EvaluateConfig:
     """Range of the data to evaluate on: test by default, after with newer data."""
     model: Literal["final", "best"] = "final"
     """The model at the end of the training, or the best one by validation."""
+    stress: str = ""
+    """Comma-separated scenarios in which to backtest all strategies again: crash, volatility,
+    correlation, liquidity, outage, gap (with execution next_open), fills, delay. Options stand in
+    brackets: "crash(size=0.3),delay(bars=2)"."""
     commissions: str = ""
     """Further commissions in basis points to evaluate at, e.g. 0,10,25."""
     capital: float | None = None
@@ -95,21 +98,23 @@ class EvaluateConfig:
 
 def evaluate(config: EvaluateConfig) -> Comparison:
     """Run an evaluation, write its files, print the verdict; a run is locked against removal."""
-    if config.run is not None:
-        refuse_no_run(config.run)
+    refuse_no_run(config.run)
     # Not at the top: a wrong path or option is told without waiting for torch.
     from rich.console import Console
 
     from agents.training.cards import write_card
     from agents.training.run_folder import evaluating
     from agents.training.run_records import is_run
-    from agents.training.tasks import log_figures, open_task
+    from agents.training.tasks import bind_policy, log_figures, open_task
     from baselines.optimisers.frontier import hindsight_frontier
+    from baselines.specs import spec_of, split_specs
     from baselines.strategies import baseline_strategies, without_slow
 
+    specs = [spec_of(each, "scenario") for each in split_specs(config.stress) if each]
+    scenarios = {each.label(each.name): evaluation.scenario_of(*each) for each in specs}
     split = config.split or ("test" if config.newer is None else "after")
     console = Console(stderr=True)
-    with evaluating(config.run) if config.run else nullcontext():
+    with evaluating(config.run):
         where = (config.run, config.task, config.out, split)
         how = {"model": config.model, "device": config.device, "agent": config.agent}
         task = open_task(*where, **how, data=config.newer)
@@ -126,6 +131,13 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                     yield strategy
                 status.update("intervals and tests")
 
+            stress = None
+            if scenarios:
+                status.update("stress tests")
+                all_of_them = [*evaluation.agent_strategies(task), *baselines]
+                stress = evaluation.stress_strategies(
+                    task, all_of_them, split, scenarios, bind_policy
+                )
             found = evaluation.evaluate(
                 task,
                 baselines,
@@ -144,6 +156,7 @@ def evaluate(config: EvaluateConfig) -> Comparison:
                 processes=config.processes or min(cores(), 4),
                 progress=counted,
             )
+            found.inputs.stress = stress
             status.update("report")
             figures = evaluation.write_evaluation(found, config.records, quick=config.quick)
             if not config.quick:  # TensorBoard takes seconds to load

@@ -10,8 +10,7 @@ Orders are printed and written, not sent. An alert makes the exit status 3.
 """
 
 import sys
-from contextlib import nullcontext, redirect_stdout
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -77,29 +76,23 @@ def trade(config: TradeConfig) -> Today:
     is_run = config.run is not None
     if is_run == (config.baseline is not None):
         raise ArgumentError("give the folder of a run, or --baseline, and not both.")
-    if config.run is not None:
-        refuse_no_run(config.run)
+    refuse_no_run(config.run)
     if not config.account.given:
         raise ArgumentError("give the account: --holdings h.csv, or --capital 10000 in cash.")
     now = np.datetime64("now", "ns") if config.as_of is None else as_timestamp(config.as_of)
     names = ("drift", "target", "drawdown", "age")
     bounds = AlertBounds(**{name: getattr(config, f"alert_{name}") for name in names})
     from agents.training.run_folder import evaluating
-    from agents.training.tasks import open_task
+    from agents.training.tasks import newest_task
     from baselines.strategies import baseline_strategies
-    from portfolio_env.data.cli import update_folder
     from portfolio_env.evaluation.orders import deciding
 
-    if config.update:
-        with redirect_stdout(sys.stderr):
-            update_folder(config.newest)
-    with evaluating(config.run) if config.run else nullcontext():
-        if config.run is None:
-            data = config.task.market if config.newest is None else str(config.newest)
-            task = open_task(None, replace(config.task, market=data))
-        else:
-            how = {"model": config.model, "device": config.device, "data": config.newest}
-            task = open_task(config.run, config.task, None, "after", **how)
+    with evaluating(config.run):
+        task = newest_task(
+            *(config.run, config.task, config.newest, config.update),
+            model=config.model,
+            device=config.device,
+        )
         named = baseline_strategies(config.baseline or "equal_weight")
         name, predictor, notes = deciding(task, named, agent=is_run, judge=config.judge)
         folder = config.out or task.folder / "evaluation" / "today"

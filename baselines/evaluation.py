@@ -54,6 +54,7 @@ def evaluate(
     constraints: PortfolioConstraints | Mapping[str, Any] | None = None,
     execution: str | None = None,
     fills: FillSpec | None = None,
+    delay: int | None = None,
     initial_value: float | None = None,
     commissions: Sequence[float] = (),
     capital: float | None = None,
@@ -69,8 +70,8 @@ def evaluate(
 
     Baselines read the index of the bar and answer with weights; an agent trades in an environment
     like the one that it was trained in. Neither needs to be said.
-    Costs, constraints, execution, fills and initial value are the same for all: what is given here,
-    else those of the agents' environment, else the defaults of ``PortfolioEnv``.
+    Costs, constraints, execution, fills, delay and initial value are the same for all: what is
+    given here, else those of the agents' environment, else the defaults of ``PortfolioEnv``.
 
     Args:
         strategies: By the name to show, each one of:
@@ -97,6 +98,7 @@ def evaluate(
         constraints: See ``PortfolioEnv``; baselines keep to them too.
         execution: See ``PortfolioEnv``.
         fills: See ``PortfolioEnv``; the draws are the same for all strategies.
+        delay: See ``PortfolioEnv``.
         initial_value: See ``PortfolioEnv``.
         commissions: Further commissions in basis points to judge at.
         capital: Capital for which the orders at the end are worked out; None for none.
@@ -131,6 +133,7 @@ def evaluate(
         "constraints": constraints,
         "execution": execution,
         "fills": fills,
+        "delay": delay,
         "initial_value": initial_value,
     }
     agents, baselines = _sorted(strategies)

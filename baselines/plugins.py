@@ -22,7 +22,7 @@ from portfolio_env.market import Market
 from portfolio_env.market.growing import GrowableArray
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.slots import CASH
-from portfolio_env.market.timeline import Timestamps
+from portfolio_env.market.timeline import Timestamps, time_text
 from portfolio_env.names import check_keywords, find, indices_of
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
@@ -81,8 +81,8 @@ class DatedWeights(PortfolioModel):
         constraints: See ``PortfolioModel``.
 
     Raises:
-        ArgumentError: If the index holds no dates, a date comes twice, a column is no asset, or a
-            weight is not a finite number.
+        ArgumentError: If the index holds no dates, a date comes twice, a column is no asset or none
+            is one, a weight is not a finite number, or all dates are after the last bar.
     """
 
     def __init__(
@@ -249,7 +249,18 @@ def _checked_table(weights: pd.DataFrame, market: Market) -> tuple[Weights, Time
         raise ArgumentError(f"the table of weights has two columns {again!r}; keep one.")
     if not len(weights):
         raise ArgumentError("the table of weights has no rows; give at least one.")
+    first, last = weights.index.min(), market.timestamps[-1]
+    if first > last:
+        raise ArgumentError(
+            f"the table of weights begins at {first:%Y-%m-%d %H:%M}, after the market's last bar, "
+            f"{time_text(last)}: nothing would be traded; give earlier dates, or later prices."
+        )
     names = [str(name) for name in weights.columns]
+    if not {*names} - {CASH}:
+        raise ArgumentError(
+            "the table of weights has no column of an asset, so that nothing would be traded; "
+            f"give one of {', '.join(market.assets[:5])}."
+        )
     ordered = weights.sort_index()
     values = ordered.to_numpy(np.float64, na_value=np.nan)
     if not np.isfinite(values).all():

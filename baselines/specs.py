@@ -32,7 +32,7 @@ class Spec(NamedTuple):
         return f"{short}({told})" if told else short
 
 
-def spec_of(text: str) -> Spec:
+def spec_of(text: str, kind: str = "baseline") -> Spec:
     """Return name and options of a text ``NAME`` or ``NAME(option=literal, ...)``.
 
     Raises:
@@ -52,11 +52,11 @@ def spec_of(text: str) -> Spec:
         pairs = [(each.arg, ast.literal_eval(each.value)) for each in call.keywords]
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise ArgumentError(
-            f"the baseline {text.strip()!r} cannot be read; write options as NAME(option=value, "
+            f"the {kind} {text.strip()!r} cannot be read; write options as NAME(option=value, "
             "...) with plain values such as 120, 0.5, True, 'month' or [1, 2]."
         ) from error
     if None in dict(pairs) or len(dict(pairs)) < len(pairs):
-        raise ArgumentError(f"the baseline {text.strip()!r} must give each option once, by name.")
+        raise ArgumentError(f"the {kind} {text.strip()!r} must give each option once, by name.")
     return Spec(name.strip(), {str(option): value for option, value in pairs})
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, TypedDict
 
@@ -22,7 +22,7 @@ from portfolio_env.simulation.cost_models import CostSpec
 from portfolio_env.simulation.episodes import When
 from portfolio_env.simulation.fills import FillSpec
 from portfolio_env.simulation.rewards import RewardSpec
-from portfolio_env.simulation.simulator import Simulator
+from portfolio_env.simulation.simulator import InitialWeights, Simulator
 
 _ELSEWHERE = {  # keywords of one environment that the other lacks
     "num_envs": "lanes are of PortfolioVectorEnv.",
@@ -50,13 +50,14 @@ class EnvOptions(TypedDict, total=False):
     constraints: PortfolioConstraints | Mapping[str, Any]
     execution: str
     fills: FillSpec
+    delay: int
     start: When
     end: When
     episode_length: int | None
     random_start: bool
     universe: int | None
     adjustment: float
-    initial: str | Sequence[float]
+    initial: InitialWeights
     initial_value: float
     logits_scale: float
 

@@ -92,7 +92,8 @@ class PortfolioEnv(gym.Env[Any, Any]):
             - ``start``, ``end`` (the whole market): first bar, and the bar after the last one, rows
               or dates;
             - ``execution`` (``"close"``): or ``"next_open"``;
-            - ``fills`` (all of every order): ``Fills`` or a mapping of their fields.
+            - ``fills`` (all of every order): ``Fills`` or a mapping of their fields;
+            - ``delay`` (0): bars by which the market in an observation is older than the trade.
 
             The others are
 
@@ -100,7 +101,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
             - ``random_start`` (False): draw the first bar of every episode;
             - ``universe`` (None): number of assets drawn for every episode;
             - ``adjustment`` (1.0): fraction of the way to the target weights that is traded;
-            - ``initial`` (``"cash"``): ``"equal_weight"``, or weights to start from;
+            - ``initial`` (``"cash"``): ``"equal_weight"``, or weights to start from, also by name;
             - ``initial_value`` (10,000): money at the start;
             - ``logits_scale`` (5.0): scale of the softmax.
 

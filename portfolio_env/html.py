@@ -197,11 +197,22 @@ class Page:
 
 
 def write_page(
-    path: Path, title: str, intro: Sequence[Markup], sections: Sequence[Section]
+    path: Path,
+    title: str,
+    intro: Sequence[Markup],
+    sections: Sequence[Section],
+    refresh: int | None = None,
 ) -> None:
-    """Write the page in one piece, with a table of contents."""
-    html = (
-        _templates().get_template("page.html").render(title=title, intro=intro, sections=sections)
-    )
+    """Write the page in one piece, with a table of contents; a browser may load it again.
+
+    Args:
+        path: The file.
+        title: Title of the page.
+        intro: HTML before the sections.
+        sections: The sections.
+        refresh: Seconds after which an open page is loaded again; None never.
+    """
+    page = _templates().get_template("page.html")
+    html = page.render(title=title, intro=intro, sections=sections, refresh=refresh)
     with replacing(path) as beside:
         beside.write_text(html, encoding="utf-8")

@@ -1,7 +1,9 @@
 """Observations of an agent: three modes over the same state, gathered for all lanes at once.
 
 An observation at bar t holds features of bars up to and including t, the drifted weights at close
-t, and which assets traded in bar t. Its arrays are fresh memory, never views of the market.
+t, and which assets traded in bar t. With a ``delay`` of k bars all of the market is of bar t - k,
+and the weights are of close t: an account knows what it holds. Its arrays are fresh memory, never
+views of the market.
 """
 
 from __future__ import annotations
@@ -53,7 +55,7 @@ class Observer:
         mode: ``"window"``: Dict of ``market`` (W, N, F) float32, ``tradable`` (N,) int8 and
             ``weights`` (N + 1,) float32; ``"flat"``: the same, concatenated in this order to one
             float32 vector (a market without features has no ``market`` in either);
-            ``"index"``: Dict of ``t`` (1,) int64 row of the last closed bar, ``market`` (1,) int64
+            ``"index"``: Dict of ``t`` (1,) int64 row of the observed bar, ``market`` (1,) int64
             fingerprint of the market that the row is of (see ``market.fingerprints``),
             ``tradable``, ``weights``, and with universe sampling ``assets`` (N,) int64 columns of
             the market. It is for learners that hold the market
@@ -102,7 +104,7 @@ class Observer:
         weights = simulator.weights.astype(np.float32)
         if simulator.levered:
             np.clip(weights, *self._bounds, out=weights)
-        tradable = simulator.market.tradable.view(np.int8).take(simulator.t, axis=0)
+        tradable = simulator.market.tradable.view(np.int8).take(simulator.observed, axis=0)
         if simulator.episodes.universe is not None:
             tradable = np.take_along_axis(tradable, simulator.assets, axis=1)
         if self.mode != "index":
@@ -114,7 +116,7 @@ class Observer:
             return np.concatenate(parts, axis=1, dtype=np.float32)
         remember(simulator.market)
         market = np.full((lanes, 1), simulator.market.fingerprint)
-        rows = {"market": market, "t": simulator.t[:, None].copy()}
+        rows = {"market": market, "t": simulator.observed[:, None].copy()}
         own = {} if simulator.episodes.universe is None else {"assets": simulator.assets.copy()}
         return {**own, **rows, "tradable": tradable, "weights": weights}
 
@@ -127,7 +129,7 @@ class Observer:
             shape = (len(features) - window + 1, window, *features.shape[1:])
             # overlapping windows as rows of a view: picking one is a single contiguous copy
             return as_strided(features, shape, (step, *features.strides), writeable=False)[
-                simulator.t - (window - 1)
+                simulator.observed - (window - 1)
             ]
-        rows = simulator.t[:, None] + np.arange(1 - window, 1)
+        rows = simulator.observed[:, None] + np.arange(1 - window, 1)
         return features[rows[:, :, None], simulator.assets[:, None, :]]

@@ -100,8 +100,8 @@ class DifferentiableSimulator:
             device: Device of the tensors.
 
         Raises:
-            ArgumentError: On a limit on the turnover of several steps, or incomplete fills, which
-                are left out here.
+            ArgumentError: On a limit on the turnover of several steps, incomplete fills or a delay,
+                which are left out here.
         """
         if simulator.constraints.max_period_turnover is not None:
             raise ArgumentError(
@@ -111,6 +111,11 @@ class DifferentiableSimulator:
             raise ArgumentError(
                 f"fills={simulator.fills} are not differentiable here, where every order is "
                 "filled; leave them out to train, and evaluate with them"
+            )
+        if simulator.delay:
+            raise ArgumentError(
+                f"delay={simulator.delay}: the last bar is observed here; leave it out to train, "
+                "and evaluate with it"
             )
         project = ConstrainedPortfolioLayer(simulator.constraints).project
         arrays = simulator.arrays

@@ -52,17 +52,21 @@ class MarketConfig:
     fills: Fills = field(default_factory=Fills)
     """Shares of orders that are executed; all of every order by default. Beside a run, how it is
     judged in place of the run's own."""
+    delay: int = 0
+    """Bars between what is observed and the trade; beside a run, in place of its own."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
     """Constraints on portfolios and trades."""
 
 
-def refuse_no_run(path: Path) -> None:
-    """Reject a folder that holds neither a run nor a walk forward, before torch is imported.
+def refuse_no_run(path: Path | None) -> None:
+    """Reject a folder, if any, of neither a run nor a walk forward, before torch is imported.
 
     Raises:
         DataError: If it does not.
     """
-    if not any((path / name).is_file() for name in ("config.json", "walk_forward.json")):
+    if path is not None and not any(
+        (path / name).is_file() for name in ("config.json", "walk_forward.json")
+    ):
         raise DataError(
             f"{path} is not a run folder: it has neither config.json nor walk_forward.json; see "
             "python -m agents.store list"

@@ -207,7 +207,7 @@ def _compare(
     policies: list[Policy], file: Path, config: TrainConfig, market: Market, rows: Range
 ) -> None:
     """Reject policies that do not all act the same, bit for bit, on a range."""
-    start = max(rows[0], market.warmup + config.observed - 1)
+    start = max(rows[0], market.warmup + config.observed + config.delay - 1)
     accounts = [
         backtest(policy, PortfolioEnv(market, start=start, end=rows[1], **config.env_options()))
         for policy in policies

@@ -198,7 +198,8 @@ def _filled(rules: Mapping[str, Any]) -> str:
         "next_open": "at the open that follows the observed close",
     }
     fills = made_fills(rules.get("fills", {}))
-    return f"{'in full' if fills.complete else f'by {fills}'}, {when[rules['execution']]}"
+    late = f", {rules['delay']} bars after what was observed" if rules.get("delay") else ""
+    return f"{'in full' if fills.complete else f'by {fills}'}, {when[rules['execution']]}{late}"
 
 
 def _held(constraints: Mapping[str, Any]) -> str:

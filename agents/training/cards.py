@@ -191,8 +191,10 @@ def _steps(path: Path, config: Mapping[str, Any]) -> int:
 def _rules(config: Mapping[str, Any]) -> Card:
     keys = ("costs", "constraints", "execution", "adjustment", "initial_value")
     model = {key: config[key] for key in ("cost_model", "cost_options") if config.get("cost_model")}
-    fills = {key: config[key] for key in ("fills",) if key in config}  # earlier runs lack them
-    return {key: config[key] for key in keys} | fills | model
+    later = {
+        key: config[key] for key in ("fills", "delay") if key in config
+    }  # since the first runs
+    return {key: config[key] for key in keys} | later | model
 
 
 def _names(market: Mapping[str, Any], features: Mapping[str, Any]) -> list[str] | None:

@@ -42,6 +42,7 @@ RANGES = {
     "freeze_encoder": (0, 1),
     "prediction_weight": (0, math.inf),
     "window": (1, LARGEST),
+    "delay": (0, LARGEST),
     "universe": (0, LARGEST),
     "episode_length": (1, LARGEST),
     "validation_every": (1, 2**53),
@@ -58,7 +59,7 @@ DEPENDENT = (
 LATER = (
     *("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight"),
     *("algo_options", "data", "reward_options", "cost_model", "cost_options", "start_groups"),
-    *("fills", "positions"),
+    *("fills", "delay", "positions"),
 )
 """Settings that the first runs lack."""
 LATER_CONSTRAINTS = ("group_by", "group_bounds")
@@ -243,6 +244,12 @@ class TrainConfig(MarketConfig):
                 f"fills are {self.fills}: algo {self.algo} with curriculum {self.curriculum} "
                 "follows the gradient of net growth, where every order is filled; leave them out "
                 "and evaluate with them, or train with RL without stage 2"
+            )
+        if climbs and self.delay:
+            raise ArgumentError(
+                f"delay is {self.delay}: algo {self.algo} with curriculum {self.curriculum} "
+                "follows the gradient of net growth, where the last bar is observed; leave it out "
+                "and evaluate with it, or train with RL without stage 2"
             )
         torch_device(self.device, available=False)  # a run of a GPU is read without one too
         if self.policy == "flat_mlp" and self.observation == "index":
@@ -444,6 +451,7 @@ class TrainConfig(MarketConfig):
             "constraints": dataclasses.asdict(self.constraints),
             "execution": self.execution,
             "fills": dataclasses.asdict(self.fills),
+            "delay": self.delay,
             "adjustment": self.adjustment,
             "initial_value": self.initial_value,
             "action": "weights" if self.policy == "dirichlet" else "logits",
@@ -453,7 +461,7 @@ class TrainConfig(MarketConfig):
         """Return further keywords for training: starts, starting weights, the reward."""
         drawn = market.n_assets > 8 and self.policy != "flat_mlp"
         universe = self.universe if self.universe is not None else 8 * drawn
-        start = max(train[0], market.warmup + self.observed - 1)
+        start = max(train[0], market.warmup + self.observed + self.delay - 1)
         scale = {"scale": self.reward_scale} if self.reward == "excess_log_return" else {}
         return {
             "start": start,

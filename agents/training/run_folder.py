@@ -269,12 +269,15 @@ def one_process(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def evaluating(path: Path) -> Iterator[None]:
-    """Lock a run against removal and conversion while it is evaluated; several may do so.
+def evaluating(path: Path | None) -> Iterator[None]:
+    """Lock a run, if any, against removal and conversion while it is evaluated, by several too.
 
     Raises:
         DataError: On entering, if something in the folder is a link.
     """
+    if path is None:
+        yield
+        return
     refuse_links(path)
     with ExitStack() as held:
         with locked(path / _EVALUATIONS):

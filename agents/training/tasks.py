@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +18,7 @@ from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
 from agents.market_rows import market_encoders
 from agents.run_market import AFTER, check_market, load_checked_market, run_market
+from agents.sb3.algorithms import bind_market
 from agents.settings.market import MarketConfig
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
@@ -28,8 +31,10 @@ from agents.training.run_folder import (
 from agents.training.run_records import id_of
 from agents.training.walk_forward_training import FILE, is_trained, read_plan
 from portfolio_env import Fills
+from portfolio_env.data.cli import update_folder
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
+from portfolio_env.market import Market
 from portfolio_env.names import last_name
 
 if TYPE_CHECKING:
@@ -49,7 +54,7 @@ def open_task(
 ) -> EvaluationTask:
     """Return the task of a run (``run_task``), or without one of a market (``market_task``).
 
-    Beside a run the market and the fills of the settings are others to judge the run by. From then
+    Beside a run market, fills and delay of the settings are others to judge the run by. From then
     on torch computes in one thread.
 
     Raises:
@@ -71,7 +76,7 @@ def open_task(
             "alone: leave --split out, or name the run of one fold, e.g. "
             f"{next(run.glob('fold_*/seed_*'), 'fold_0/seed_0')}."
         )
-    others = dataclasses.replace(config, market=None, fills=Fills())
+    others = dataclasses.replace(config, market=None, fills=Fills(), delay=0)
     if others != MarketConfig() or folder is not None:
         raise ArgumentError(
             f"ranges, costs, constraints and folder are those of the run {run}; "
@@ -79,24 +84,61 @@ def open_task(
         )
     where: dict[str, Any] = {"data": data, "market": config.market, "newest": split == AFTER}
     task = run_task(run, model=model, device=device, agent=agent, **where)
-    return task if config.fills.complete else with_fills(task, config.fills)
+    return with_frictions(task, config.fills, config.delay)
 
 
-def with_fills(task: EvaluationTask, fills: Fills) -> EvaluationTask:
-    """Return the task with other fills than its own, which its warnings and its folder name."""
-    own = dataclasses.asdict(fills)
+def newest_task(
+    run: Path | None,
+    config: MarketConfig,
+    newest: Path | None = None,
+    update: bool = False,
+    **how: Any,
+) -> EvaluationTask:
+    """Return the task of newest data: of a run, or of a market for a baseline.
+
+    Args:
+        run: Folder of the run; None is a baseline on the market of the settings.
+        config: Settings of the market.
+        newest: Newest data, a file or a folder; None is those of the run or of the settings.
+        update: Download first what is missing in that folder, and tell so on stderr.
+        **how: ``model`` and ``device`` of the run, see ``run_task``.
+    """
+    if update:
+        with redirect_stdout(sys.stderr):
+            update_folder(newest)
+    if run is not None:
+        return open_task(run, config, None, AFTER, data=newest, **how)
+    market = config.market if newest is None else str(newest)
+    return open_task(None, dataclasses.replace(config, market=market))
+
+
+def with_frictions(task: EvaluationTask, fills: Fills, delay: int) -> EvaluationTask:
+    """Return the task with other fills and another delay, which its warnings and its folder name.
+
+    Complete fills and a delay of 0 leave those of the task as they are.
+    """
+    own: dict[str, Any] = {}
+    named, told = {}, []
+    if not fills.complete:
+        own["fills"] = named = dataclasses.asdict(fills)
+        before = Fills(**task.whole.options["fills"])
+        told.append(f"Orders are filled by {fills}, and not by those of the run: {before}.")
+    if delay:
+        own["delay"], named = delay, {**named, "delay": delay}
+        bars = task.whole.options.get("delay", 0)
+        told.append(f"Orders come {delay} bars after what is observed; in the run it was {bars}.")
+    if not own:
+        return task
     folds = [
-        dataclasses.replace(fold, options={**fold.options, "fills": own})
+        dataclasses.replace(fold, options={**fold.options, **own})
         for fold in (task.whole, *task.folds)
     ]
-    name = "_".join(f"{name}_{value:g}" for name, value in own.items() if value)
-    before = Fills(**task.whole.options["fills"])
-    told = f"Orders are filled by {fills}, and not by those of the run: {before}."
+    name = "_".join(f"{name}_{value:g}" for name, value in named.items() if value)
     return dataclasses.replace(
         task,
         whole=folds[0] if task.folds[0] is not task.whole else folds[1],
         folds=folds[1:],
-        warnings=[*task.warnings, told],
+        warnings=[*task.warnings, *told],
         place="__".join(filter(None, (task.place, name))),
     )
 
@@ -235,6 +277,14 @@ def trained_agent(run: Run, model: str) -> TrainedAgent:
     """Return the agent of a run for an evaluation."""
     file = model_file(run.path, model)
     return TrainedAgent(run.model, file, parameter_bytes(run), partial(encoder_pictures, run))
+
+
+def bind_policy(policy: Any, market: Market) -> None:
+    """Give the policy of a trained agent the market that its index observations are of."""
+    if isinstance(policy, DirectAgent):
+        policy.bind(market)
+    else:
+        bind_market(policy, market)
 
 
 def log_figures(folder: Path, split: str, figures: Mapping[str, Path]) -> None:

@@ -121,7 +121,7 @@ def _learner(
 ) -> BaseAlgorithm | DirectTrainer:
     """Return the trainer of a run, before its first step."""
     assert config.timesteps and config.num_envs  # the settings are resolved
-    first, end = market.warmup + config.observed - 1, ranges["train"][1]
+    first, end = market.warmup + config.observed + config.delay - 1, ranges["train"][1]
     if first >= end - 1:
         raise ArgumentError(
             f"the training range ends at bar {end}, the first with known features and a window of "
@@ -181,7 +181,7 @@ def _run(
         weights = pretrained(path, config, market, ranges, progress_bar)
         if isinstance(learner, DirectTrainer):
             load_pretrained_weights(weights, learner.agent.network)
-            probes = Probes(market, ranges, config.env_options(), config.observed)
+            probes = Probes(market, ranges, config.env_options(), config.observed + config.delay)
             _run_direct(path, config, learner, probes, progress_bar)
         else:
             load_pretrained_weights(weights, learner.policy)
@@ -324,7 +324,7 @@ def _callbacks(
         PortfolioMetrics(config.to_json()),
         LogCallback(max(1, config.timesteps // POINTS)),
         ProbeCallback(
-            Probes(market, ranges, config.env_options(), config.observed),
+            Probes(market, ranges, config.env_options(), config.observed + config.delay),
             max(1, config.timesteps // PROBES),
         ),
         ValidationCallback(path, market, validation, config.env_options(), every),

@@ -10,6 +10,10 @@ from portfolio_env.evaluation.diagnostics.decay import drift_table, rolling_shar
 from portfolio_env.evaluation.diagnostics.events import event_study, profit_per_event, read_events
 from portfolio_env.evaluation.diagnostics.plausibility import PlausibilityCheck, plausibility_check
 from portfolio_env.evaluation.diagnostics.regimes import detection_scores, fit_regimes, regime_path
+from portfolio_env.evaluation.diagnostics.strategies_under_stress import (
+    scenario_of,
+    stress_strategies,
+)
 from portfolio_env.evaluation.diagnostics.stress import stress_table, stress_test, stressed
 from portfolio_env.evaluation.evaluation import Evaluation, evaluate, write_evaluation
 from portfolio_env.evaluation.gate import (
@@ -103,10 +107,12 @@ __all__ = [
     "report_inputs",
     "rolling_sharpe",
     "run_backtests",
+    "scenario_of",
     "seed_sentences",
     "signal_decay",
     "statistics",
     "stitch",
+    "stress_strategies",
     "stress_table",
     "stress_test",
     "stressed",

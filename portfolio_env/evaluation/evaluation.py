@@ -273,6 +273,8 @@ def write_evaluation(
     facts = {**inputs.facts, "gate": inputs.gate, "seeds": evaluation.seeds, "left_out": left_out}
     with locked(folder.with_name(f".{folder.name}.lock")):  # two would mix their files
         write_comparison(folder, evaluation.comparison, facts, records)
+        if inputs.stress is not None:
+            write_csv(folder / "stress.csv", inputs.stress)
         if inputs.orders:
             tables = {name: orders.table() for name, orders in inputs.orders.items()}
             write_csv(folder / "orders.csv", pd.concat(tables, names=["strategy", "asset"]))

@@ -45,7 +45,8 @@ def predictor_of(
     own = strategy.build(fold, split) if policy is None else policy
     if getattr(own, "oracle", False):
         raise ArgumentError(f"{strategy.name} knows the future: it decides nothing at a last bar.")
-    options = {**strategy.options(fold, split), "start": None, "end": None}
+    # the newest bar decides what is sent now, and a delay comes with sending it
+    options = {**strategy.options(fold, split), "start": None, "end": None, "delay": 0}
     return Predictor(own, PortfolioEnv(**options))
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import pandas as pd
 
 from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.diagnostics.strategies_under_stress import stress_texts
 from portfolio_env.evaluation.left_out import left_out_lines
 from portfolio_env.evaluation.report.inputs import (
     ReportInputs,
@@ -24,6 +25,7 @@ from portfolio_env.files.csv_files import neutral, with_texts
 from portfolio_env.files.safe_names import printable
 
 Format = Literal["table", "markdown", "json", "csv"]
+_LINE = 80  # characters
 INTERVALS = ("growth %", "Sharpe")  # whose intervals a narrow table leaves to the files
 LESS_WANTED = (
     *("remark", "set", "deflated vs cash", "#", "cost %", "turnover", "drawdown %", "p", "Sharpe"),
@@ -71,6 +73,9 @@ def print_evaluation(
             "strategies": comparison.table.to_dict(orient="index"),
             "attribution": {n: each.facts() for n, each in comparison.attributions().items()},
             "growth_by_commission": {} if growth is None else growth.to_dict(orient="index"),
+            "stress": []
+            if inputs.stress is None
+            else inputs.stress.reset_index().to_dict(orient="records"),
             "orders": {
                 name: orders.table().to_dict(orient="index")
                 for name, orders in inputs.orders.items()
@@ -178,11 +183,27 @@ def _further(comparison: Comparison, inputs: ReportInputs) -> Mapping[str, pd.Da
         texts.columns = [f"{commission:g} bp" for commission in growth.columns]
         against = comparison.benchmark.replace("_", " ")
         found[f"Growth % at other commissions [less that of {against}]"] = texts
+    if inputs.stress is not None:
+        for title, texts in stress_texts(inputs.stress).items():
+            parts = _side_by_side(texts, _LINE)
+            for number, part in enumerate(parts, start=1):
+                which = f" ({number} of {len(parts)})" if len(parts) > 1 else ""
+                found[f"{title}{which}"] = part
     for name, orders in inputs.orders.items():
         title = f"Orders of {name} for {orders.plan.value:,.0f}"
         title += f" (costs {float(orders.cost):,.2f}, cash that was not planned "
         found[f"{title}{orders.unplanned_cash:,.2f})"] = order_texts(orders)
     return found
+
+
+def _side_by_side(texts: pd.DataFrame, width: int) -> list[pd.DataFrame]:
+    """Return a table in parts that fit a width, each of at least one column."""
+    parts: list[list[str]] = [[]]
+    for column in texts.columns:
+        if parts[-1] and _width(texts[[*parts[-1], column]]) > width:
+            parts.append([])
+        parts[-1].append(column)
+    return [texts[part] for part in parts]
 
 
 def _markdown(texts: pd.DataFrame) -> str:

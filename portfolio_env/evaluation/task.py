@@ -28,7 +28,7 @@ Range: TypeAlias = tuple[int, int]
 
 TRADING = ("costs", "execution", "initial_value")
 """Keywords of ``PortfolioEnv`` that say what trading costs, when it is done and with how much."""
-RULES = ("constraints", *TRADING, "fills")
+RULES = ("constraints", *TRADING, "fills", "delay")
 """Keywords of ``PortfolioEnv`` that are the same for all strategies."""
 
 GATED = "_gated"  # suffix of the name of an agent with the validation gate
@@ -82,7 +82,8 @@ class EvaluationFold:
                 "is that of newer data than a run's own, the others are cut from whole histories."
             )
         start, end = self.ranges[split]
-        return max(start, self.market.warmup + self.options["window"] - 1), end
+        seen = self.options["window"] + self.options.get("delay", 0)
+        return max(start, self.market.warmup + seen - 1), end
 
     def agent_options(self, split: str, name: str | None = None) -> dict[str, Any]:
         """Return keywords of the environment of an agent; None for those that all agents share."""

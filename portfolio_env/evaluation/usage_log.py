@@ -85,6 +85,8 @@ def trials(task: EvaluationTask, runs: BacktestRuns) -> tuple[Trial, ...]:
     shared = {name: options[name] for name in RULES if name in options}
     if made_fills(shared.get("fills", {})).complete:  # as evaluations of earlier versions
         shared.pop("fills", None)
+    if shared.get("delay") == 0:
+        shared.pop("delay")
     found = []
     for name, result in runs.results.items():
         policies: list[Any] = runs.policies[name]  # Any: baselines have more than ``predict``

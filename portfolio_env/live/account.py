@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from os import PathLike
 from pathlib import Path
 
 from portfolio_env.checks import check_number
@@ -20,7 +21,7 @@ from portfolio_env.live.instruments import (
 from portfolio_env.live.money import decimal_of
 from portfolio_env.live.orders import Orders, orders_of
 from portfolio_env.live.planning import last_prices, plan
-from portfolio_env.live.predictor import Predictor
+from portfolio_env.live.predictor import Decision, Predictor
 from portfolio_env.live.risk_limits import RiskLimits, read_limits
 from portfolio_env.market import Market
 from portfolio_env.simulation.cost_models import Costs
@@ -45,6 +46,13 @@ class AccountOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        for name in ("holdings", "lots", "risk_limits"):
+            value = getattr(self, name)
+            if not isinstance(value, str | PathLike | None):
+                raise ArgumentError(
+                    f"{name} of type {type(value).__name__} must be the path of a file; write a "
+                    "Series or a mapping there first."
+                )
         if self.capital is not None:
             check_number("capital", self.capital, above=0)
         check_number("lot", self.lot, 0)
@@ -121,6 +129,7 @@ def orders_at(
     account: AccountOptions | Account,
     t: int | None = None,
     *,
+    decision: Decision | None = None,
     stopped: bool = False,
 ) -> Orders:
     """Return the orders of an account by what a policy decides at a bar, sized at its close.
@@ -129,6 +138,7 @@ def orders_at(
         predictor: The policy.
         account: The account, or what it is read from.
         t: Row of the market; None is the last one.
+        decision: Decision at that bar to trade for; None asks the policy.
         stopped: Whether the drawdown stop of the account's limits holds: cash is held.
 
     Raises:
@@ -140,8 +150,10 @@ def orders_at(
     if isinstance(account, AccountOptions):
         long_only = bool(simulator.bounds["long_only"][0])
         account = read_account(account, simulator.market, row, simulator.costs, long_only=long_only)
+    if decision is None:
+        decision = predictor.decide(account.holdings.weights(account.prices), row)
     planned = plan(
-        predictor.decide(account.holdings.weights(account.prices), row),
+        decision,
         simulator,
         account.value,
         prices=[float(price) for price in account.prices],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from gymnasium.utils import seeding
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.checks import check_integer, check_number
@@ -19,6 +20,7 @@ from portfolio_env.market import Market
 from portfolio_env.market.lineage import later_bars
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.slots import in_slots, is_labelled
+from portfolio_env.names import indices_of
 from portfolio_env.observations import Observer
 from portfolio_env.simulation import dynamics
 
@@ -104,11 +106,17 @@ class Predictor:
         """Return the market with all bars so far."""
         return self.simulator.market
 
-    def reset(self) -> None:
-        """Forget what the policy remembers, and the environment's account."""
+    def reset(self, seed: int | None = 0) -> None:
+        """Forget what the policy remembers, and the environment's account.
+
+        Args:
+            seed: Seed of random fills, as of ``backtest`` on an environment with a fixed start: one
+                seed fails and fills the same orders. None draws a fresh one.
+        """
         # not above: the evaluation imports this module
         from portfolio_env.evaluation.carried_targets import CarriedTargets
 
+        self._generator = seeding.np_random(seed)[0]
         self._state: Any = None
         self._last: Decision | None = None
         carries_on = getattr(self.policy, "carries_on", False)
@@ -141,7 +149,7 @@ class Predictor:
                 "stopped=...)."
             )
         market = self.market
-        earliest = market.warmup + self.simulator.window - 1
+        earliest = market.warmup + self.simulator.window - 1 + self.simulator.delay
         row = check_integer("t", market.n_bars - 1 if t is None else t, earliest, market.n_bars - 1)
         own = self._checked(weights, value)
         return self._decide(row, own, value, carried=row == market.n_bars - 1)
@@ -197,7 +205,8 @@ class Predictor:
         Raises:
             DataError: If the bars have other assets or fields, contradict those of the market,
                 are out of order, or none is new. The market is then as it was.
-            ArgumentError: As of ``decide``, or if the pipeline of the market is not known.
+            ArgumentError: As of ``decide``, if a delisted asset has a new bar, or if the pipeline
+                of the market is not known.
         """
         market, simulator, own = self.market, self.simulator, self._checked(weights, value)
         panel = bars.panel if isinstance(bars, Market) else bars
@@ -205,6 +214,13 @@ class Predictor:
         if self._pipeline is None:
             self._pipeline = FeaturePipeline.of(market)
         later = later_bars(market.panel, panel)
+        gone = indices_of("asset", delisted, market.assets)
+        quoted = np.isfinite(later.close[:, gone]).any(axis=0)
+        if quoted.any():
+            raise ArgumentError(
+                f"delisted={list(delisted)}: {delisted[int(quoted.argmax())]} has a bar among the "
+                "new ones; leave it out, or take its price out of the bars."
+            )
         longer = self._pipeline.update(market, later)
         last = self._last
         if last is None or last.row != market.n_bars - 1:
@@ -222,7 +238,8 @@ class Predictor:
         """Decide at a row; a target that was not reached is carried on where bars are in turn."""
         market, lanes = self.market, self.simulator.lanes
         if self._last is None:
-            self.simulator.begin(row, None if own is None else np.eye(1, len(own))[0])
+            cash = None if own is None else np.eye(1, len(own))[0]
+            self.simulator.begin(row, cash, lambda _: self._generator)
         if own is not None:
             lanes.weights[0] = own
             lanes.ended[:] = False

@@ -18,7 +18,7 @@ from portfolio_env.checks import (
     short_repr,
 )
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import read_json
+from portfolio_env.files.atomic import parse_json
 from portfolio_env.simulation.constraints import PortfolioConstraints
 
 Float = NDArray[np.float64]
@@ -176,11 +176,20 @@ def read_limits(path: str | Path) -> RiskLimits:
         ArgumentError: On an unknown field, or a value outside its range.
     """
     try:
-        return RiskLimits(**read_json(path))
+        values = parse_json(Path(path).read_bytes())
+        if not isinstance(values, dict):
+            raise ValueError("it must be an object of limits by name")
+        return RiskLimits(**values)
     except FileNotFoundError:
         raise DataError(f"there is no file {path} of risk limits") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); give rights to it") from error
     except ArgumentError as error:
         raise ArgumentError(f"{path}: {error}") from error
+    except ValueError as error:
+        raise DataError(
+            f'{path} holds no risk limits in JSON ({error}); write e.g. {{"max_weight": 0.3}}'
+        ) from error
 
 
 def tail_risk(

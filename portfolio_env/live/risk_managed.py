@@ -41,11 +41,11 @@ class RiskManaged:
 
     Args:
         policy: Answers ``predict``.
-        limits: The limits. They hold on what is held after trading: those of the environment come
-            later, and should be no tighter.
+        limits: The limits. They hold on what is held after trading, or with ``fills`` on what is
+            ordered: those of the environment come later, and should be no tighter.
         env: PortfolioEnv or PortfolioVectorEnv with ``action="weights"``, bare or in wrappers that
-            keep actions, which trades all that is asked for: without ``adjustment``,
-            ``no_trade_band``, ``fills`` and turnover limits of its own.
+            keep actions, which orders all that is asked for: without ``adjustment``,
+            ``no_trade_band`` and turnover limits of its own.
         answers: Kind of actions of the policy: "weights", or "logits" as in environments with that
             ``action``.
 
@@ -53,7 +53,7 @@ class RiskManaged:
         last: Decision for each account at the last bar; None for one that has ended.
 
     Raises:
-        ArgumentError: If the environment takes logits or may trade less than is asked for, or its
+        ArgumentError: If the environment takes logits or may order less than is asked for, or its
             market lacks the groups of the limits.
     """
 
@@ -80,10 +80,10 @@ class RiskManaged:
                 f'action="{simulator.action}" of the environment must be "weights"; say '
                 'answers="logits" if the policy gives those.'
             )
-        if simulator.limited or simulator.rules["no_trade_band"][0] > 0:
+        if simulator.slow or simulator.rules["no_trade_band"][0] > 0:
             raise ArgumentError(
-                "the environment may trade less than is asked for: leave out its adjustment, "
-                "no_trade_band, fills and turnover limits, and give RiskLimits(max_turnover=...)."
+                "the environment may order less than is asked for: leave out its adjustment, "
+                "no_trade_band and turnover limits, and give RiskLimits(max_turnover=...)."
             )
         self.labels = limits.constraints.labels(simulator.market.panel)
         if self.labels and simulator.episodes.universe is not None:

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.files.csv_files import write_csv
 from portfolio_env.files.safe_names import printable
-from portfolio_env.live.account import AccountOptions, orders_at, read_account
+from portfolio_env.live.account import Account, AccountOptions, orders_at, read_account
 from portfolio_env.live.alerts import AlertBounds, Record, alerts, days, targets
 from portfolio_env.live.orders import Orders
-from portfolio_env.live.predictor import Predictor
+from portfolio_env.live.planning import last_prices
+from portfolio_env.live.predictor import Decision, Predictor
 from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits
+from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
 
 TABLE, RECORD = "orders.csv", "today.json"
 _LINE = 80  # characters
+_REACHED = 0.01  # of the account: what rounding to lots, and prices of fills, may leave away
 _WIDTHS = (10, 11, 7, 8, 11, 12)  # with a reason of 15 and spaces between them 80 columns
 _HEADER = ("asset", "held units", "held %", "target %", "order units", "order money")
 
@@ -60,9 +64,12 @@ class Today:
         before, after = float(orders.before.cash), float(orders.after.cash)
         filled = "that close" if self.execution == "close" else "the next open"
         lines = [
-            f"Orders of {printable(self.name)}, decided at the close of "
-            f"{time_text(plan.timestamp)} ({days(self.age)} ago)",
-            f"for execution at {filled}, sized at the last closes.",
+            fill(
+                f"Orders of {printable(self.name)}, decided at the close of "
+                f"{time_text(plan.timestamp)} ({days(self.age)} ago) for execution at {filled}, "
+                "sized at the last closes.",
+                _LINE,
+            ),
             "",
             _line(*_HEADER, "reason"),
         ]
@@ -72,14 +79,17 @@ class Today:
         lines += [_asset_line(str(name), row) for name, row in table[~idle].iterrows()]
         lines.append(_line("cash", "", *_shares(plan.weights[0], plan.held[0]), "", "", ""))
         if idle.any():
-            lines.append(f"Neither held nor wanted: {_names(list(table.index[idle]))}.")
-        lines += [
-            "",
+            lines.append(
+                fill(f"Neither held nor wanted: {_names(list(table.index[idle]))}.", _LINE)
+            )
+        lines.append("")
+        money = (
             f"Value {plan.value:,.2f}; cash {before:,.2f} before, {after:,.2f} after; costs "
             f"{float(orders.cost):,.2f}.",
             f"Cash that was not planned {round(orders.unplanned_cash, 2) + 0.0:,.2f}; tracking "
             f"error of rounding {100 * orders.tracking_error:.2f} %.",
-        ]
+        )
+        lines += [fill(line, _LINE) for line in money]
         told = [f"Note: {note}" for note in self.notes] + [f"ALERT: {each}" for each in self.alerts]
         return "\n".join([*lines, *(fill(printable(line), _LINE) for line in told)])
 
@@ -174,7 +184,8 @@ def today(
     elif stop.bars is not None:  # a call without limits ends no stop
         stop = replace(stop, bars=stop.bars + passed)
     held_back = own.limits is not None and stop.bars is not None
-    orders = orders_at(predictor, own, stopped=held_back)
+    decision, told = _decided(predictor, own, before)
+    orders = orders_at(predictor, own, decision=decision, stopped=held_back)
     found = alerts(orders, market, now, bounds, before)
     return Today(
         name,
@@ -183,10 +194,45 @@ def today(
         now - market.timestamps[-1],
         "next_open" if simulator.rules["next_open"][0] else "close",
         tuple(found),
-        (*notes, *_risk_sentences(orders, stop, own.limits)),
+        (*notes, *told, *_risk_sentences(orders, stop, own.limits)),
         max(orders.plan.value, 0.0 if before is None else before.peak),
         stop,
     )
+
+
+def _decided(
+    predictor: Predictor, account: Account, before: Record | None
+) -> tuple[Decision, list[str]]:
+    """Return the decision at the last bar, and what there is to say of it.
+
+    A baseline that holds between its rebalancing dates reads what it holds from the account, which
+    may be what another held, or short of what it ordered. At the first call it therefore decides
+    as from cash; later it holds what was to be held at the call before, as the market has
+    moved it, where the account is farther away from that than ``_REACHED``.
+    """
+    held = account.holdings.weights(account.prices)
+    if not getattr(predictor.policy, "carries_on", False):
+        return predictor.decide(held), []
+    if before is None or before.target is None:
+        return replace(predictor.decide(np.eye(1, len(held))[0]), weights=held), []
+    found = predictor.decide(held)
+    if not np.array_equal(found.action.astype(np.float32), held.astype(np.float32)):
+        return found, []
+    target = _moved(before.target, predictor.simulator.market, before.bar)
+    if np.abs(target - held).sum() / 2 > _REACHED:
+        when = time_text(before.bar)
+        return replace(found, action=target), [f"The target of {when} was not reached: carried on."]
+    return found, ["It is no rebalancing date: what is held is held on."]
+
+
+def _moved(target: Mapping[str, float], market: Market, bar: np.datetime64) -> NDArray[np.float64]:
+    """Return (N + 1,) a target by name, as prices have moved it from a bar to the last one."""
+    first = max(int(np.searchsorted(market.timestamps, bar, side="right")) - 1, 0)
+    then, now = last_prices(market, first), last_prices(market, market.n_bars - 1)
+    money = np.array([target.get(name, 0.0) for name in ("cash", *market.assets)])
+    money[1:] *= np.where(np.isfinite(then), now / then, 1.0)
+    moved: NDArray[np.float64] = money / money.sum()
+    return moved
 
 
 def _risk_of(orders: Orders) -> dict[str, Any] | None:

@@ -33,6 +33,7 @@ class Episodes:
         random_start: Draw the first bar, else it is always ``start``.
         universe: Number of assets drawn among those listed throughout the episode; None is all
             assets.
+        delay: Bars by which observations are late; the first start is as much later.
 
     Raises:
         ArgumentError: If the range holds no such episode.
@@ -47,11 +48,12 @@ class Episodes:
         episode_length: int | None,
         random_start: bool,
         universe: int | None,
+        delay: int = 0,
     ) -> None:
         """Resolve the range and list the possible first bars."""
         self.market, self.universe, self.random_start = market, universe, bool(random_start)
         self._first, self._last = listed_rows(market.panel)
-        earliest = market.warmup + window - 1
+        earliest = market.warmup + window - 1 + delay
         self.start = earliest if start is None else market.row(start)
         self.end = (
             market.n_bars
@@ -59,10 +61,11 @@ class Episodes:
             else row_of(market.timestamps, end, end=True)
         )
         if self.start < earliest:
+            late = f", delay={delay}" if delay else ""
             raise ArgumentError(
-                f"start={start!r} is bar {self.start}, but window={window} and {market.warmup} "
-                f"warm-up bars of the features need a start at bar {earliest} or later; move start "
-                "or shorten window."
+                f"start={start!r} is bar {self.start}, but window={window}{late} and "
+                f"{market.warmup} warm-up bars of the features need a start at bar {earliest} or "
+                "later; move start or shorten window."
             )
         steps = self.end - 1 - self.start
         if steps < 1:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from portfolio_env.checks import check_choice, check_integer, check_number
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
+from portfolio_env.market.slots import in_slots, is_labelled
 from portfolio_env.market.timeline import time_text
 from portfolio_env.names import check_keywords, indices_of
 from portfolio_env.simulation import dynamics
@@ -35,6 +36,7 @@ from portfolio_env.simulation.targets import checked_actions, clipped_weights, s
 Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
 RngFactory = Callable[[int], np.random.Generator]
+InitialWeights = str | Sequence[float] | Mapping[str, float]
 CUT = 1e-9  # share of a trade that rounding may miss
 LEAST_VALUE = 1e-9  # smallest initial value, whose remainder at ruin is not subnormal
 
@@ -59,6 +61,9 @@ class Simulator:
             open of the next bar, on what the weights have drifted to by then.
         fills: Limits and failures of the execution of orders: ``Fills`` or a mapping of their
             fields; all of every order is executed by default.
+        delay: Bars k >= 0 between what is observed and the trade: at bar t the agent sees the
+            market as it was at bar t - k, and its own weights of bar t; its orders are executed at
+            the prices of bar t, or at the open after it.
         start: First bar of the range: row, date, or None for the first with enough history.
         end: Bar after the last one of the range: row, date, or None for the end of the market.
         episode_length: Steps after which an episode is truncated; None runs to the end of the
@@ -68,8 +73,9 @@ class Simulator:
             random order; None trades all assets.
         adjustment: Fraction in (0, 1] of the way from drifted to target weights that is gone each
             step.
-        initial: Weights at the start: ``"cash"``, ``"equal_weight"``, or N + 1 weights, cash first,
-            that borrow and sell short no more than ``constraints`` allow.
+        initial: Weights at the start: ``"cash"``, ``"equal_weight"``, N + 1 weights, cash first, or
+            weights by name, where cash is the rest; they borrow and sell short no more than
+            ``constraints`` allow.
         initial_value: Money at the start, in [1e-9, 1e15] (it matters to market impact and fixed
             fees).
         logits_scale: Softmax scale s > 0: the largest weight ratio is exp(2 s).
@@ -90,19 +96,21 @@ class Simulator:
         constraints: PortfolioConstraints | Mapping[str, Any] = PortfolioConstraints(),  # noqa: B008
         execution: str = "close",
         fills: FillSpec = Fills(),  # noqa: B008 (frozen)
+        delay: int = 0,
         start: When = None,
         end: When = None,
         episode_length: int | None = None,
         random_start: bool = False,
         universe: int | None = None,
         adjustment: float = 1.0,
-        initial: str | Sequence[float] = "cash",
+        initial: InitialWeights = "cash",
         initial_value: float = 10_000.0,
         logits_scale: float = 5.0,
     ) -> None:
         """Check the arguments, resolve them against the market and allocate the lanes."""
         check_integer("num_lanes", num_lanes)
         check_integer("window", window)
+        check_integer("delay", delay, 0)
         for name, value in (("episode_length", episode_length), ("universe", universe)):
             if value is not None:
                 check_integer(name, value)
@@ -116,9 +124,10 @@ class Simulator:
         self.costs = made_costs(costs)
         self.constraints = _built_constraints(constraints)
         self.fills = made_fills(fills)
+        self.delay = delay
         self.initial_value = float(initial_value)
         self.episodes = Episodes(
-            self.market, window, start, end, episode_length, random_start, universe
+            self.market, window, start, end, episode_length, random_start, universe, delay
         )
         self.n_assets = self.market.n_assets if universe is None else universe
         labels = self.constraints.labels(self.market.panel)
@@ -174,10 +183,17 @@ class Simulator:
         self.lanes = dynamics.new_lanes(*shape, complete=self.fills.complete)
         self._all = np.ones(self.num_lanes, np.bool_)
 
-    def _checked_initial(self, initial: str | Sequence[float]) -> str | Float:
+    def _checked_initial(self, initial: InitialWeights) -> str | Float:
         if isinstance(initial, str):
             check_choice("initial", initial, ("cash", "equal_weight"))
             return initial
+        if is_labelled(initial):
+            if self.episodes.universe is not None:
+                raise ArgumentError(
+                    f"initial={initial!r} names assets, and universe={self.episodes.universe} "
+                    "draws others; leave out one of the two."
+                )
+            initial = in_slots(initial, self.market.assets).tolist()
         return checked_weights("initial", initial, (self.n_assets + 1,), self.bounds[0])
 
     # ---- state, by name
@@ -186,6 +202,11 @@ class Simulator:
     def t(self) -> NDArray[np.int64]:
         """Row (B,) of the last closed bar."""
         return self.lanes.clock[0]
+
+    @property
+    def observed(self) -> NDArray[np.int64]:
+        """Row (B,) of the bar that observations are of: the last closed one, less the delay."""
+        return self.lanes.clock[0] - self.delay
 
     @property
     def assets(self) -> NDArray[np.int64]:
@@ -239,11 +260,15 @@ class Simulator:
         By a turnover limit, by ``adjustment`` below 1, where orders are not filled as a whole, or
         at the next open, where an asset can lack the bar that it had at the decision.
         """
+        unforeseen = self.rules["next_open"][0] and not self.arrays.all_tradable.all()
+        return bool(self.slow or unforeseen or not self.fills.complete)
+
+    @property
+    def slow(self) -> bool:
+        """Return whether a rule may make an order less than was decided, see ``limited``."""
         names = ("max_turnover", "max_period_turnover")
         limits = min(self.rules[name][0] for name in names)
-        unforeseen = self.rules["next_open"][0] and not self.arrays.all_tradable.all()
-        slow = limits < NO_LIMIT or self.rules["adjustment"][0] < 1
-        return bool(slow or unforeseen or not self.fills.complete)
+        return bool(limits < NO_LIMIT or self.rules["adjustment"][0] < 1)
 
     @property
     def cut(self) -> Bool:
@@ -312,9 +337,10 @@ class Simulator:
         self._begin(which, starts, generator, weights)
         forget(self.reward, self._all if lanes is None else lanes)
 
-    def begin(self, row: int, weights: Any = None) -> None:
+    def begin(self, row: int, weights: Any = None, generator: RngFactory | None = None) -> None:
         """Start all accounts at a row, be it the last one, where a step has to wait for a bar."""
-        self._begin(np.arange(self.num_lanes), np.full(self.num_lanes, row), weights=weights)
+        lanes = np.arange(self.num_lanes)
+        self._begin(lanes, np.full(self.num_lanes, row), generator, weights)
 
     def _begin(
         self,

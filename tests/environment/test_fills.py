@@ -282,3 +282,26 @@ def test_a_limit_on_participation_needs_volumes():
     with pytest.raises(pe.DataError, match="needs traded volumes"):
         pe.PortfolioEnv(market, fills={"participation": 0.1}, **TRADING)
     assert repr(made_fills({"failure": 0.1})) == "Fills(failure=0.1)"
+
+
+def test_what_fills_let_a_bound_on_sums_be_broken_by_is_said_exactly():
+    """Leverage of a short account and the bound of a group hold for orders alone."""
+    limits = {"long_only": False, "max_leverage": 1.5, "min_weight": -1.0, "max_weight": 1.0}
+    rules = {"constraints": limits, "fills": RANDOM, "costs": {"commission_bps": 0}}
+    market, rng, broken = market_of(3, holes=0.0), np.random.default_rng(4), 0
+    env = pe.PortfolioEnv(market, **rules, **TRADING)
+    env.reset(seed=1)
+    for _ in range(BARS - 1):
+        asked = rng.normal(0, 1, ASSETS)
+        asked *= 1.5 / np.abs(asked).sum()
+        *_, ended, _, info = env.step(np.r_[1 - asked.sum(), asked])
+        held = env.simulator.held[0]
+        least = float(env.simulator.bounds["min_cash"][0])
+        most = float(env.simulator.bounds["max_cash"][0])
+        over = max(np.abs(held[1:]).sum() - 1.5, np.abs(held[1:]).max() - 1.0)
+        over = max(over, least - held[0], held[0] - most, 0.0)
+        assert info["constraint_violation"] == pytest.approx(over, abs=1e-11)
+        broken += over > 1e-6
+        if ended:
+            break
+    assert broken > 3

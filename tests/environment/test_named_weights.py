@@ -90,3 +90,24 @@ def test_a_table_in_an_evaluation_and_its_errors():
     for alone in ([mine], mine, target):
         with pytest.raises(ArgumentError, match="give"):
             evaluate(alone, MARKET, start=60)
+
+
+def test_an_account_begins_with_weights_by_name():
+    options = {"window": 1, "action": "weights", "observation": "index"}
+    market = pe.load_market("synthetic?bars=60&assets=3")
+    env = pe.PortfolioEnv(market, initial={market.assets[1]: 0.5}, **options)
+    env.reset()
+    assert env.weights.tolist() == [0.5, 0.0, 0.5, 0.0]
+    with pytest.raises(ArgumentError, match="NONE"):
+        pe.PortfolioEnv(market, initial={"NONE": 0.5}, **options)
+    with pytest.raises(ArgumentError, match="universe=2 draws others"):
+        pe.PortfolioEnv(market, initial={market.assets[1]: 0.5}, universe=2, **options)
+
+
+def test_a_table_that_can_never_trade_is_refused():
+    late = pd.DatetimeIndex([MARKET.timestamps[-1] + np.timedelta64(1, "D")])
+    with pytest.raises(ArgumentError, match="nothing would be traded; give earlier dates"):
+        make_baseline(pd.DataFrame({MARKET.assets[0]: [1.0]}, late), MARKET)
+    now = pd.DatetimeIndex([MARKET.timestamps[5]])
+    with pytest.raises(ArgumentError, match="no column of an asset"):
+        make_baseline(pd.DataFrame({"cash": [1.0]}, now), MARKET)

@@ -182,8 +182,8 @@ def test_what_is_bought_to_end_a_short_position_is_not_sold(tmp_path):
     ("text", "error", "message"),
     [
         (None, DataError, "there is no file"),
-        ("[1]", DataError, "limits.json"),
-        ("{", DataError, "limits.json"),
+        ("[1]", DataError, "limits.json holds no risk limits in JSON"),
+        ("{", DataError, r"limits.json holds no risk limits in JSON \(Expecting"),
         ('{"max_wait": 0.1}', ArgumentError, "limits.json: .*max_weight"),
         ('{"max_weight": "much"}', ArgumentError, "limits.json: .*max_weight"),
         ('{"max_var": -1}', ArgumentError, "limits.json: .*max_var"),

@@ -249,3 +249,25 @@ def test_the_past_of_a_market_is_a_subset_of_its_rows():
         assert (past.hash, past.warmup, past.n_bars) == (rows.hash, rows.warmup, t + 1)
         assert np.shares_memory(past.features, MARKET.features)
     assert isinstance(past, Market)
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_a_seed_fills_what_it_fills_in_a_backtest(seed):
+    options = {"fills": {"failure": 0.3, "partial": 0.4}, "costs": COSTS}
+    market = load_market("synthetic?bars=100&assets=4&seed=15", fit_end=START)
+    env = PortfolioEnv(market, start=START, **OPTIONS, **options)
+    expected = backtest(make_baseline("equal_weight", market), env, seed=seed)
+    predictor, values = predictor_at(market, **options), []
+    predictor.reset(seed)
+    for row in range(START + 1, market.n_bars):
+        predictor.advance(bars_of(market, row))
+        values.append(predictor.simulator.account().values[0])
+    assert values == expected.values[1:].tolist() and expected.unfilled.any()
+
+
+def test_an_asset_that_has_a_bar_is_not_delisted():
+    predictor, now = predictor_at(), bars_of(MARKET, START + 1)
+    name = MARKET.assets[int(np.isfinite(now.close[0]).argmax())]
+    with pytest.raises(ArgumentError, match=rf"delisted=\['{name}'\]: {name} has a bar"):
+        predictor.advance(now, delisted=[name])
+    assert predictor.market.n_bars == START + 1

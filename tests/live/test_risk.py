@@ -380,3 +380,15 @@ def test_environments_that_hold_something_else_are_refused(options):
     env = PortfolioEnv(**options_of(random_market(9, 60, N), **options))
     with pytest.raises(ArgumentError):
         RiskManaged(Dice(), RiskLimits(), env)
+
+
+def test_orders_obey_where_fills_are_incomplete():
+    """An environment with fills used to be refused, and with it every run trained with them."""
+    env = PortfolioEnv(**options_of(random_market(2, 80, N), fills={"failure": 0.3}))
+    policy = RiskManaged(Dice(), RiskLimits(max_weight=0.2), env)
+    seen, state = env.reset(seed=0)[0], None
+    for _ in range(20):
+        batch = {name: np.asarray(part)[None] for name, part in seen.items()}
+        answer, state = policy.predict(batch, state)
+        assert answer[0, 1:].max() <= 0.2 + 1e-12
+        seen, *_ = env.step(answer[0])

@@ -17,6 +17,7 @@ from agents import bind_market, make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
 from baselines import make_baseline
 from portfolio_env import Market, PortfolioEnv
+from portfolio_env.errors import ArgumentError
 from portfolio_env.features.pipeline import FeaturePipeline
 from portfolio_env.live import AccountOptions, AlertBounds, Predictor, Today, orders_at, today
 
@@ -183,3 +184,54 @@ def test_what_is_wrong_is_told_in_one_line(
     assert command(monkeypatch, *given) == 1
     told = capsys.readouterr().err
     assert told.startswith("error: ") and message in told and told.count("\n") == 1
+
+
+# ---- baselines between their rebalancing dates
+
+
+def test_a_baseline_decides_anew_at_its_first_call_and_goes_on_to_its_target(
+    tmp_path: Path,
+) -> None:
+    """A crumb of holdings does not make it wait, and what was not filled is ordered again."""
+    last = len(PANEL.timestamps) - 1
+    every = next(k for k in range(7, 60) if last % k and (last - 1) % k)  # no date at the end
+    path, out = tmp_path / "h.csv", tmp_path / "out"
+    name = PANEL.assets[int(np.argmax(market_of(PANEL).tradable[-1]))]
+
+    def found(panel: Any, held: str) -> Today:
+        path.write_text(held)
+        market = market_of(panel)
+        model = make_baseline("inverse_volatility", market, every=every)
+        predictor = Predictor(model, PortfolioEnv(market, **WEIGHTS))
+        now = market.timestamps[-1]
+        told = today(predictor, AccountOptions(path, lot=0.01), name="x", now=now, folder=out)
+        told.write(out)
+        return told
+
+    crumb = f"asset,units\n{name},0.01\ncash,10000\n"
+    first = found(PANEL.past(last - 1), crumb)
+    assert first.orders.plan.held[0] < 0.01 and any(first.orders.units)
+    second = found(PANEL, crumb)  # nothing of it was filled
+    market = market_of(PANEL)
+    growth = np.array(PANEL.close[last] / PANEL.close[last - 1])
+    moved = first.orders.plan.held * np.r_[1.0, np.where(market.tradable[last], growth, 1.0)]
+    np.testing.assert_allclose(second.orders.plan.held, moved / moved.sum(), atol=2e-3)
+    assert any("was not reached: carried on" in note for note in second.notes)
+    units = zip(PANEL.assets, second.orders.after.units, strict=True)
+    rows = [f"{asset},{each}" for asset, each in units]
+    done = "\n".join(["asset,units", *rows, f"cash,{second.orders.after.cash}"])
+    third = found(PANEL, done)
+    assert not any(third.orders.units)
+    assert "It is no rebalancing date: what is held is held on." in third.notes
+
+
+def test_long_names_keep_the_lines_within_the_terminal() -> None:
+    market = market_of(PANEL)
+    found = orders_of_today(make_baseline("momentum", market), market, **WEIGHTS)
+    text = replace(found, name="momentum(lookback=20, top=3, " + "every=5, " * 9).text()
+    assert all(len(line) <= 80 for line in text.splitlines())
+
+
+def test_an_account_is_a_file() -> None:
+    with pytest.raises(ArgumentError, match="holdings of type Series must be the path of a file"):
+        AccountOptions(holdings=pd.Series({"A": 1.0}))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Scenarios: prices, costs and fills changed by a hypothetical shock."""
+"""Scenarios: prices, costs, fills and delays changed by a hypothetical shock."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from portfolio_env.checks import check_number
+from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market.panel import BAR_FIELDS, FloatArray, PricePanel
 from portfolio_env.market.timeline import TimeLike, row_of
@@ -46,6 +46,10 @@ class Scenario:
     def fills(self, fills: Fills) -> Fills:
         """Return the shocked fills, for the whole backtest."""
         return fills
+
+    def delay(self, bars: int) -> int:
+        """Return the shocked delay, for the whole backtest."""
+        return bars
 
     def _rows(self, panel: PricePanel) -> tuple[int, int]:
         times = panel.timestamps
@@ -316,6 +320,27 @@ class IncompleteFills(Scenario):
     def fills(self, fills: Fills) -> Fills:
         """Return the fills."""
         return Fills(self.participation, self.failure, self.partial)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delay(Scenario):
+    """Orders that come later: the market that they were decided on is older.
+
+    It holds for all bars and assets of the backtest.
+
+    Attributes:
+        bars: Bars that the delay of the environment grows by, at least 1.
+    """
+
+    bars: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the number."""
+        check_integer("bars", self.bars)
+
+    def delay(self, bars: int) -> int:
+        """Return the longer delay."""
+        return bars + self.bars
 
 
 def _log_moves(panel: PricePanel) -> tuple[FloatArray, FloatArray]:

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env import metrics
+from portfolio_env.arguments import all_options
+from portfolio_env.checks import check_integer
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.backtest import BacktestResult, Policy, backtest
@@ -76,7 +78,8 @@ def stress_test(
         market: The market.
         scenarios: Scenarios by name.
         seed: Seed of what the scenarios draw, and of the fills.
-        **options: Keywords of ``PortfolioEnv``.
+        **options: Keywords of ``PortfolioEnv``; without ``start`` all start at the first bar that
+            the longest delay allows.
 
     Returns:
         Results by scenario, "none" first.
@@ -87,10 +90,16 @@ def stress_test(
     if NONE in scenarios:
         raise ArgumentError(f'"{NONE}" is the market as it is; call the scenario something else.')
     costs, fills = made_costs(options.pop("costs", {})), made_fills(options.pop("fills", {}))
+    delay = check_integer("delay", options.pop("delay", 0), 0)
+    if options.get("start") is None:
+        window = all_options("window", options)["window"]
+        longest = max((each.delay(delay) for each in scenarios.values()), default=delay)
+        options["start"] = market.warmup + window - 1 + longest
     results = {}
     for name, scenario in {NONE: Scenario(), **scenarios}.items():
         changed = market if name == NONE else stressed(market, scenario, seed=seed)
         rules: Any = {"costs": scenario.costs(costs), "fills": scenario.fills(fills)}
+        rules["delay"] = scenario.delay(delay)
         env = PortfolioEnv(changed, **rules, **options)
         results[name] = backtest(make(changed), env, seed=seed)
     return results

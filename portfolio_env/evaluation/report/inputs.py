@@ -43,6 +43,7 @@ class ReportInputs:
         gate: Decisions of the gate, a sentence per agent and fold.
         implementation: Result of ``implementation_metrics``.
         growth_by_cost: One row per strategy, one column per commission; None without.
+        stress: Result of ``stress_strategies``; None without.
         orders: Orders at the last bar by strategy; empty without an account.
         capital: Capital of that account, which market impact depends on; None without.
         costs: Trading costs of the backtests.
@@ -66,6 +67,7 @@ class ReportInputs:
     gate: Sequence[str] = ()
     implementation: pd.DataFrame | None = None
     growth_by_cost: pd.DataFrame | None = None
+    stress: pd.DataFrame | None = None
     orders: Mapping[str, Orders] = field(default_factory=dict)
     capital: float | None = None
     costs: Costs = field(default_factory=TransactionCosts)

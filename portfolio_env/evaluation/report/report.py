@@ -13,6 +13,7 @@ import pandas as pd
 from portfolio_env.data.reports.statistics import correlation
 from portfolio_env.evaluation.backtest import BacktestResult
 from portfolio_env.evaluation.comparison import Comparison
+from portfolio_env.evaluation.diagnostics.strategies_under_stress import stress_texts
 from portfolio_env.evaluation.left_out import left_out_table
 from portfolio_env.evaluation.report import account_plots, comparison_plots, plots
 from portfolio_env.evaluation.report.holdings import holdings_section
@@ -307,6 +308,17 @@ def _practice(
         shown = with_difference(growth, comparison.benchmark)
         shown.columns = [f"{commission:g} bp" for commission in growth.columns]
         page.add("Costs", paragraph(note), table(shown), page.draw("costs", figure, note))
+    if inputs.stress is not None:
+        note = (
+            "The same strategies on the same bars, changed by a hypothetical shock; growth is the "
+            "log growth over the whole range, in %."
+        )
+        parts = [
+            part
+            for title, texts in stress_texts(inputs.stress).items()
+            for part in (paragraph(title), table(texts))
+        ]
+        page.add("Stress", paragraph(note), *parts)
     if inputs.implementation is not None:
         note = (
             "Latency is the time of one decision for one account, over all decisions of the "

@@ -159,8 +159,8 @@ def test_evaluate_judges_on_what_came_after_and_on_another_market(
     assert command("--market", other) == 0
     assert (run / "evaluation" / "synthetic" / "test" / "report.html").exists()
     assert len(read_usage_log(run)) == 2
-    assert command("--fills.participation", 1e-7, "--fills.failure", 0.2) == 0
-    account = run / "evaluation" / "participation_1e-07_failure_0.2" / "test"
+    assert command("--fills.participation", 1e-7, "--fills.failure", 0.2, "--delay", 1) == 0
+    account = run / "evaluation" / "participation_1e-07_failure_0.2_delay_1" / "test"
     assert "not by those of the run: Fills()" in (account / "report.html").read_text()
     assert "orders unfilled" in (account / "table.csv").read_text()
     capsys.readouterr()

@@ -227,6 +227,7 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"algo": "direct", "constraints": PERIOD}, "not differentiable"),
         ({"encoder": "mlp", "curriculum": "2,3", "constraints": PERIOD}, "not differentiable"),
         ({"algo": "direct", "fills": Fills(failure=0.1)}, r"fills are Fills\(failure=0.1\)"),
+        ({"algo": "direct", "delay": 1}, "delay is 1: algo direct"),
         ({"freeze_encoder": 0.5}, "has none to train"),
         ({"window": 0}, "window=0 must be"),
         ({"window": 250, "encoder": "gat"}, "a window of 250 is"),

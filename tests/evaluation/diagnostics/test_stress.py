@@ -12,8 +12,10 @@ import portfolio_env as pe
 from baselines import make_baseline
 from portfolio_env.data.generators.synthetic import synthetic_panel
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.evaluation.backtest import backtest
 from portfolio_env.evaluation.diagnostics.scenarios import (
     CorrelationShock,
+    Delay,
     IncompleteFills,
     OpeningGaps,
     Outage,
@@ -261,3 +263,19 @@ def test_a_market_of_unknown_features_is_refused():
     market = pe.Market(replace(panel), np.zeros((30, 2, 1), np.float32), ("own",))
     with pytest.raises(DataError, match="does not say how its features are made"):
         stressed(market, PriceGap())
+
+
+def test_a_delay_is_that_of_the_environment_and_all_start_alike():
+    rules = {"observation": "index", "action": "weights", "window": 2}
+    scenarios = {"late": Delay(bars=2), "later": Delay(bars=3)}
+    results = stress_test(
+        lambda m: make_baseline("momentum", m), WHOLE, scenarios, delay=1, **rules
+    )
+    assert len({result.timestamps[0] for result in results.values()}) == 1
+    for name, bars in {"none": 1, "late": 3, "later": 4}.items():
+        rules |= {"delay": bars, "start": WHOLE.warmup + 1 + 4}
+        env = pe.PortfolioEnv(WHOLE, **rules)
+        expected = backtest(make_baseline("momentum", WHOLE), env)
+        assert (results[name].values == expected.values).all()
+    with pytest.raises(ArgumentError, match="bars=0 must be"):
+        Delay(bars=0)

@@ -1,0 +1,301 @@
+"""Status of a session: what it does and why, as one page that works offline and as JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from portfolio_env.checks import check_choice
+from portfolio_env.files.atomic import write_json
+from portfolio_env.html import Section, bullets, facts, paragraph, table, write_page
+from portfolio_env.live.alerts import days
+from portfolio_env.market.timeline import time_text
+
+PAGE, RECORD = "status.html", "status.json"
+SEVERITIES = ("error", "warning", "note")
+_REFRESH = 30  # seconds
+_USED, _OVER = "#bcd7ea", "#f2b8b0"  # a limit within its bound, and one beyond
+
+
+@dataclass(frozen=True)
+class Position:
+    """Position in one asset.
+
+    Attributes:
+        asset: Name of the asset.
+        units: Units held, negative for a short position.
+        price: Last close; NaN where there is none.
+        weight: Weight that is held.
+        target: Weight that is to be held.
+    """
+
+    asset: str
+    units: Decimal
+    price: float
+    weight: float
+    target: float
+
+
+@dataclass(frozen=True)
+class OrderStatus:
+    """Order that is planned or was sent.
+
+    Attributes:
+        asset: Name of the asset.
+        units: Units, sales negative.
+        filled: Units of it that are filled.
+        state: State of the order in a word, e.g. "planned" or "sent".
+        reason: Why it is given, or why not.
+    """
+
+    asset: str
+    units: Decimal
+    filled: Decimal = Decimal(0)
+    state: str = "planned"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """Alert that is open.
+
+    Attributes:
+        text: The fault, with its value and its bound, and what to do.
+        since: Moment since which it is.
+        severity: "error", "warning" or "note".
+    """
+
+    text: str
+    since: np.datetime64
+    severity: str = "warning"
+
+    def __post_init__(self) -> None:
+        """Check the severity."""
+        check_choice("severity", self.severity, SEVERITIES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SessionStatus:
+    """Status of a session at a moment; times are UTC, money is in the account's currency.
+
+    Attributes:
+        session: Name of the session.
+        strategy: Strategy that decides.
+        state: State in a word, e.g. "active".
+        sentence: The present business of the session, and the event it waits for.
+        now: Moment of the status.
+        bar: Time of the last closed bar; NaT before the first.
+        value: Money that the account is worth.
+        cash: Money in cash.
+        cash_target: Weight of cash that is to be held.
+        drawdown: Share of the highest value that is lost.
+        positions: Holdings and targets by asset.
+        open_orders: Orders that were sent and are not over.
+        plan: Orders of the last decision, with reasons.
+        shadows: Values of accounts beside this one by name, e.g. the ideal account.
+        shortfall: Money by cause, see ``attribution.by_kind``; negative is lost.
+        risk: Use and bound of every limit of risk by name.
+        alerts: Alerts that are open.
+        gate: Verdict of the validation gate on the strategy.
+        simulated: Parts that are simulated and how, a sentence each.
+        command: Command that goes on with the session.
+        model_card: Path of the card of the strategy's model, relative to the page; "" for none.
+    """
+
+    session: str
+    strategy: str
+    state: str
+    sentence: str
+    now: np.datetime64
+    bar: np.datetime64
+    value: float
+    cash: float
+    cash_target: float = 0.0
+    drawdown: float = 0.0
+    positions: Sequence[Position] = ()
+    open_orders: Sequence[OrderStatus] = ()
+    plan: Sequence[OrderStatus] = ()
+    shadows: Mapping[str, float] = field(default_factory=dict)
+    shortfall: Mapping[str, float] = field(default_factory=dict)
+    risk: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    alerts: Sequence[Alarm] = ()
+    gate: str = ""
+    simulated: Sequence[str] = ()
+    command: str = ""
+    model_card: str = ""
+
+    @property
+    def age(self) -> np.timedelta64:
+        """Return the age of the last bar; NaT before the first."""
+        return self.now - self.bar
+
+    def to_json(self) -> dict[str, Any]:
+        """Return all fields, and the age in seconds; exact units as text, no number as None."""
+        age = None if np.isnat(self.age) else float(self.age / np.timedelta64(1, "s"))
+        found: dict[str, Any] = _plain(asdict(self) | {"age_seconds": age})
+        return found
+
+
+def write_status(status: SessionStatus, folder: str | Path) -> None:
+    """Write ``status.html`` and ``status.json`` into a folder, each in one piece.
+
+    The page needs no other file and no script; an open one is loaded again every 30 seconds. Names
+    and texts are escaped, so that none of them can be markup.
+
+    Args:
+        status: The status.
+        folder: Created where it is missing; earlier files are replaced.
+
+    Raises:
+        PortfolioError: If Jinja is not installed.
+    """
+    place = Path(folder)
+    place.mkdir(parents=True, exist_ok=True)
+    write_json(place / RECORD, status.to_json())
+    title = f"{status.session}: {status.state}"
+    head = [paragraph(status.sentence), facts(_head(status))]
+    write_page(place / PAGE, title, head, _sections(status), refresh=_REFRESH)
+
+
+def _head(status: SessionStatus) -> dict[str, str]:
+    known = not np.isnat(status.bar)
+    found = {
+        "strategy": status.strategy,
+        "value": f"{status.value:,.2f}",
+        "cash": f"{status.cash:,.2f}",
+        "drawdown": _percent(status.drawdown),
+        "last bar": f"{time_text(status.bar)}, {days(status.age)} ago" if known else "none yet",
+        "as of": f"{time_text(status.now)} UTC",
+        "validation gate": status.gate,
+    }
+    return {name: text for name, text in found.items() if text}
+
+
+def _sections(status: SessionStatus) -> list[Section]:
+    """Return the sections of the page; those with nothing to show are left out."""
+    found = []
+    if status.alerts:
+        lists = []
+        for severity in SEVERITIES:
+            own = [each for each in status.alerts if each.severity == severity]
+            lines = [f"{severity}, since {time_text(each.since)}: {each.text}" for each in own]
+            lists += [bullets(lines, "fault" if severity == "error" else "findings")] * bool(own)
+        found.append(Section("Alerts", lists))
+    else:
+        found.append(Section("Alerts", [paragraph("No alert is open.")]))
+    found.append(Section("Holdings", [table(_holdings(status))]))
+    for title, orders in (("Open orders", status.open_orders), ("Plan", status.plan)):
+        if orders:
+            found.append(Section(title, [table(_orders(orders))]))
+    if status.shadows or status.shortfall:
+        parts = []
+        if status.shadows:
+            rows = {
+                name: {
+                    "value": f"{value:,.2f}",
+                    "this account less it": f"{status.value - value:+,.2f}",
+                }
+                for name, value in status.shadows.items()
+            }
+            parts.append(table(pd.DataFrame.from_dict(rows, orient="index")))
+        if status.shortfall:
+            money = {**status.shortfall, "total": sum(status.shortfall.values())}
+            told = {name: f"{each:+,.2f}" for name, each in money.items()}
+            parts += [
+                paragraph("Money that each cause adds against the ideal account."),
+                table(pd.DataFrame({"money": told})),
+            ]
+        found.append(Section("Shortfall", parts))
+    if status.risk:
+        found.append(Section("Risk limits", [_risk(status.risk)]))
+    if status.simulated:
+        found.append(Section("What is simulated", [bullets(status.simulated)]))
+    about = {"command": status.command, "model card": status.model_card}
+    if any(about.values()):
+        shown = {name: text for name, text in about.items() if text}
+        found.append(Section("About", [facts(shown)]))
+    return found
+
+
+def _holdings(status: SessionStatus) -> pd.DataFrame:
+    rows = {
+        each.asset: {
+            "held": _percent(each.weight),
+            "target": _percent(each.target),
+            "away": f"{100 * (each.weight - each.target):+.1f}",
+            "units": f"{each.units:,f}",
+            "price": _money(each.price),
+            "money": _money(float(each.units) * each.price),
+        }
+        for each in status.positions
+    }
+    share = status.cash / status.value if status.value else 0.0
+    rows["cash"] = {
+        "held": _percent(share),
+        "target": _percent(status.cash_target),
+        "away": f"{100 * (share - status.cash_target):+.1f}",
+        "units": "",
+        "price": "",
+        "money": _money(status.cash),
+    }
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _orders(orders: Sequence[OrderStatus]) -> pd.DataFrame:
+    rows = [
+        {
+            "units": f"{each.units:+,f}",
+            "filled": f"{each.filled:,f}",
+            "state": each.state,
+            "reason": each.reason,
+        }
+        for each in orders
+    ]
+    return pd.DataFrame(rows, [each.asset for each in orders])
+
+
+def _risk(risk: Mapping[str, tuple[float, float]]) -> Any:
+    """Return a table of the use of every limit, a bar behind its share."""
+    texts, grounds = {}, {}
+    for name, (used, bound) in risk.items():
+        share = used / bound if bound else math.inf if used > 0 else 0.0
+        texts[name] = {
+            "used": f"{used:.4g}",
+            "bound": f"{bound:.4g}",
+            "share": _percent(share) if math.isfinite(share) else "beyond",
+        }
+        color, width = (_USED, f"{max(share, 0.0):.1%}") if share <= 1 else (_OVER, "100%")
+        bar = f"linear-gradient(90deg, {color} {width}, transparent {width})"
+        grounds[name] = {"used": "", "bound": "", "share": bar}
+    frames = (pd.DataFrame.from_dict(each, orient="index") for each in (texts, grounds))
+    return table(next(frames), shades=next(frames))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _money(value: float) -> str:
+    return f"{value:,.2f}" if math.isfinite(value) else ""
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON-able data."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, np.datetime64):
+        return None if np.isnat(value) else str(value)
+    if isinstance(value, float | np.floating):
+        return float(value) if math.isfinite(value) else None
+    return value
