@@ -35,6 +35,7 @@ LAYERS = (
     "agents.direct agents.sb3",
     "agents.saving agents.settings",
     "agents.training agents.run_market agents.supervised",
+    "agents.sweep",
     "agents agents.store",
     "baselines",
     "train evaluate trade agents.supervised.run agents.supervised.__main__",
