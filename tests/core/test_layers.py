@@ -38,6 +38,7 @@ LAYERS = (
     "agents.sweep",
     "agents agents.store",
     "baselines",
+    "agents.search",
     "train evaluate trade agents.supervised.run agents.supervised.__main__",
 )
 PLACE = {name: place for place, layer in enumerate(LAYERS) for name in layer.split()}
