@@ -13,6 +13,7 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.files import file_of, read_settings, settings_of
+from agents.sweep.plan import seeds_of
 from agents.sweep.walk_forward import continue_walk_forward, walk_forward
 from agents.tensors import SUFFIX
 from agents.training.config import TrainConfig
@@ -61,7 +62,7 @@ def run(command: Command, *, progress_bar: bool = True) -> Path:
         return walk_forward(
             command.config,
             command.walk_forward,
-            seeds=_seeds(command.seeds),
+            seeds=seeds_of(command.seeds),
             rolling=command.rolling,
             processes=processes,
             progress_bar=progress_bar,
@@ -92,15 +93,6 @@ def summary(path: Path) -> str:
     baselines = "equal_weight,mean_variance,hrp"
     lines.append(f"Next: python evaluate.py {shlex.quote(str(path))} --baselines {baselines}")
     return "\n".join(lines)
-
-
-def _seeds(text: str | None) -> list[int]:
-    try:
-        return [int(seed) for seed in text.split(",")] if text else []
-    except ValueError as error:
-        raise ArgumentError(
-            f"--seeds {text!r} is not a list of whole numbers such as 0,1,2"
-        ) from error
 
 
 def _defaults(file: Path) -> TrainConfig:

@@ -16,6 +16,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch as th
+
+from agents.networks import make_encoder
 from agents.settings.files import settings_of
 from agents.training.config import TrainConfig
 from agents.training.run_folder import WALK_FORWARD, one_process, started
@@ -100,6 +103,20 @@ def grid(options: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def seeds_of(text: str | None) -> tuple[int, ...]:
+    """Return seeds from a text such as "0,1,2"; () without one.
+
+    Raises:
+        ArgumentError: If it is something else.
+    """
+    try:
+        return tuple(int(seed) for seed in text.split(",")) if text else ()
+    except ValueError as error:
+        raise ArgumentError(
+            f"--seeds {text!r} is not a list of whole numbers such as 0,1,2"
+        ) from error
+
+
 def setting_config(config: TrainConfig, options: Mapping[str, Any], name: str) -> TrainConfig:
     """Return the settings of a run with some of them changed.
 
@@ -160,6 +177,7 @@ def create_sweep(root: Path, plan: SweepPlan) -> Path:
             plans[name] = make_plan(
                 config, plan.folds, seeds=plan.seeds, rolling=plan.rolling, known=known
             )
+            _check_encoder(plans[name].config)
         except ArgumentError as error:
             raise ArgumentError(f"setting {name!r}: {error}") from error
     with one_process(root):
@@ -241,6 +259,13 @@ def cells(root: Path) -> list[Cell]:
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"{root / WALK_FORWARD} is damaged ({error}); restore it") from error
     return [Cell("", fold, seed) for seed in seeds for fold in folds]
+
+
+def _check_encoder(config: TrainConfig) -> None:
+    """Reject options that an encoder does not take: it is made, for a moment."""
+    if config.has_encoder:
+        with th.random.fork_rng(devices=[]):
+            make_encoder(config.encoder, 1, config.bars, **config.encoder_kwargs)
 
 
 def _content(plan: SweepPlan) -> dict[str, Any]:

@@ -69,8 +69,8 @@ def _train(path: Path, processes: int, progress_bar: bool) -> Path:
     if failed:
         cell, error = next(iter(failed.items()))
         raise PortfolioError(
-            f"{len(failed)} of the runs of {path} ended in errors, the first, {cell}, in this: {error}; "
-            "mend the cause, and go on with --resume"
+            f"{len(failed)} of the runs of {path} ended in errors, the first, {cell}, in this: "
+            f"{error}; mend the cause, and go on with --resume"
         )
     write_card(path)
     return path

@@ -82,7 +82,7 @@ def work(
     place: int = 0,
     wait: float = 0.0,
     progress_bar: bool = False,
-    told: Callable[[], None] = lambda: None,
+    after: Callable[[], None] = lambda: None,
 ) -> None:
     """Train cells until none is open; any number of processes on any machines may do so.
 
@@ -92,7 +92,7 @@ def work(
         place: Number of the worker: each begins at another cell.
         wait: Seconds to wait for new cells once none is open.
         progress_bar: Show one of each run on the terminal.
-        told: Called after every attempt.
+        after: Called after every attempt.
 
     Raises:
         DataError: If the folder is no sweep, or cells cannot be written.
@@ -106,7 +106,7 @@ def work(
         first = place % max(len(waiting), 1)
         for cell in waiting[first:] + waiting[:first]:
             outcome = attempt(root, cell, progress_bar=progress_bar)
-            told()
+            after()
             if outcome != "busy":
                 moved, idle = True, time.monotonic()
                 break  # the plan may have grown
@@ -143,7 +143,7 @@ def run_cells(
     by_run = workers == 1 and (root / WALK_FORWARD).exists()  # a bar for each run then
     with _bar(tally, progress_bar and not by_run) as advance:
         if workers == 1:
-            work(root, tally.only, progress_bar=progress_bar and by_run, told=advance)
+            work(root, tally.only, progress_bar=progress_bar and by_run, after=advance)
         else:
             _run_processes(tally, workers, advance)
     write_cards(root, tally.wanted())
@@ -237,12 +237,12 @@ class _Once(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[str] = set()
+        self._before: set[str] = set()
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a message is new."""
-        new = record.getMessage() not in self._told
-        self._told.add(record.getMessage())
+        new = record.getMessage() not in self._before
+        self._before.add(record.getMessage())
         return new
 
 
@@ -263,8 +263,9 @@ def _bar(tally: Tally, shown: bool) -> Iterator[Callable[[], None]]:
             bar.total = now.done + now.failed + now.left
             if now.failed:
                 bar.set_postfix_str(f"{now.failed} failed", refresh=False)
-            changed = bar.update(now.done - bar.n)
-            if changed or sys.stderr.isatty():  # in a file a line for every change is enough
+            new = now.done - bar.n
+            bar.update(new)
+            if new or sys.stderr.isatty():  # in a file a line for every change is enough
                 bar.refresh()
 
         yield advance

@@ -31,7 +31,7 @@ def check_locks(folder: Path) -> None:
     Raises:
         DataError: If locks do not work there.
     """
-    if option := _local_option(folder):
+    if option := local_option(folder, _mounts()):
         raise DataError(
             f"{folder} is mounted with {option!r}: other machines do not see its locks, so two "
             "could train the same run; mount it without that option"
@@ -60,15 +60,16 @@ def check_locks(folder: Path) -> None:
         )
 
 
-def _local_option(folder: Path) -> str | None:
-    """Return the option of a folder's mount that keeps its locks on this machine, if one does."""
-    try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # not Linux
-        return None
+def local_option(folder: Path, mounts: str) -> str | None:
+    """Return the option of a folder's mount that keeps its locks on this machine, if one does.
+
+    Args:
+        folder: The folder.
+        mounts: Table of mounts, as in ``/proc/mounts``.
+    """
     place, found = folder.resolve(), None
     longest = -1
-    for line in mounts:
+    for line in mounts.splitlines():
         _, where, kind, options, *_ = [*line.split(" "), "", "", "", ""]
         point = Path(where.replace("\\040", " "))
         if place.is_relative_to(point) and len(point.parts) >= longest:
@@ -77,3 +78,10 @@ def _local_option(folder: Path) -> str | None:
             local = set(options.split(",")) & _LOCAL if shared else set()
             found = min(local, default=None)
     return found
+
+
+def _mounts() -> str:
+    try:
+        return Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:  # not Linux
+        return ""
