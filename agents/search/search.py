@@ -10,20 +10,20 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agents.search.choice import Trial, choose
 from agents.search.methods import METHODS, Round, Task, key_of
+from agents.search.options import SearchOptions
 from agents.search.scores import InnerMarket, account, inner_market
 from agents.search.space import Options, Space
 from agents.sweep.plan import Cell, SweepPlan, add_settings, create_sweep
 from agents.sweep.workers import failures, run_cells
 from agents.training.config import TrainConfig
 from agents.training.run_folder import new_folder, one_process
-from portfolio_env.checks import check_choice, check_integer
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.machine import env_info
@@ -38,30 +38,6 @@ _ASKED = (
     *("model", "market"),
 )
 _LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class SearchOptions:
-    """How a space is searched."""
-
-    method: Literal["tpe", "random", "grid", "halving"] = "tpe"
-    """Method: tpe, settings that resemble the best so far (Optuna); random; grid, every setting;
-    halving, random ones of which the best third goes on to more folds and seeds."""
-    trials: int = 20
-    """Settings to try, at most; those given on the command line are trial 0 beside them."""
-    folds: int = 3
-    """Folds of the inner walk forward, which cuts the validation range."""
-    model: Literal["final", "best"] = "final"
-    """Model that is scored: the one at the end of the training, or the best by validation."""
-    batch: int = 4
-    """Settings that tpe asks for at once; a search with another batch is another search."""
-
-    def __post_init__(self) -> None:
-        """Check every option."""
-        check_choice("method", self.method, METHODS)
-        for name in ("trials", "folds", "batch"):
-            check_integer(name, getattr(self, name), 1, 100_000)
-        check_choice("model", self.model, ("final", "best"))
 
 
 def search(
