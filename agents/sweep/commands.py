@@ -82,22 +82,43 @@ class Run:
     """YAML or JSON file of the plan; the command line has priority."""
     workers: int = 0
     """Processes that train at the same time; 0 is one for each core."""
-    executor: Literal["local"] = "local"
-    """Where the cells are trained: local, by processes of this machine."""
+    executor: Literal["local", "ray", "postgres"] = "local"
+    """Where the cells are trained: local, by processes of this machine; ray, by a cluster whose
+    nodes share the folder; postgres, by this process and by others that share a server only."""
+    address: str | None = None
+    """Address of the cluster, e.g. auto (default: one on this machine), or of the server, e.g.
+    postgresql://user@host/database."""
     plan_only: bool = False
     """Write the plan alone, for workers that are started elsewhere."""
 
     def run(self) -> int:
         """Write the plan, train, print the summary; 1 if a cell has failed."""
         from agents.sweep.plan import FILE, create_sweep
-        from agents.sweep.workers import run_cells
 
         check_integer("workers", self.workers, 0)
+        if self.executor != "local" and self.workers:
+            raise ArgumentError(f"--workers is for --executor local, not for {self.executor}")
+        if (self.address is None) is (self.executor == "postgres") and self.executor != "ray":
+            raise ArgumentError("--executor postgres needs an --address, and local takes none")
         if self.options != SweepOptions() or not (self.folder / FILE).exists():
             create_sweep(self.folder, self.options.plan())
         if not self.plan_only:
-            run_cells(self.folder, self.workers, progress_bar=True)
+            self._train()
         return tell(self.folder)
+
+    def _train(self) -> None:
+        if self.executor == "ray":
+            from agents.sweep.ray_cluster import run_on_ray
+
+            run_on_ray(self.folder, self.address, progress_bar=True)
+        elif self.address is not None:
+            from agents.sweep.postgres import run_on_server
+
+            run_on_server(self.folder, self.address)
+        else:
+            from agents.sweep.workers import run_cells
+
+            run_cells(self.folder, self.workers, progress_bar=True)
 
 
 @dataclass(frozen=True)
@@ -108,6 +129,8 @@ class Work:
     """Folder of the sweep, on a disk that all machines share."""
     wait: float = 0.0
     """Seconds to wait for new cells once none is left."""
+    address: str | None = None
+    """Address of a PostgreSQL server, for a folder of this machine alone."""
 
     def run(self) -> int:
         """Work until no cell is left; 1 if one has failed."""
@@ -115,8 +138,13 @@ class Work:
         from agents.sweep.workers import failures, work
 
         check_number("wait", self.wait, 0)
-        check_root(self.folder)
-        work(self.folder, wait=self.wait)
+        if self.address is not None:
+            from agents.sweep.postgres import work_on_server
+
+            work_on_server(self.folder, self.address)
+        else:
+            check_root(self.folder)
+            work(self.folder, wait=self.wait)
         return 1 if failures(self.folder) else 0
 
 
@@ -138,13 +166,20 @@ class Retry:
 
     folder: Folder
     """Folder of the sweep."""
+    address: str | None = None
+    """Address of the PostgreSQL server that the sweep is on."""
 
     def run(self) -> int:
         """Forget the failures."""
         from agents.sweep.queue import retry
 
-        found = retry(self.folder)
-        print(f"{len(found)} cells will be tried again: python sweep.py run {self.folder}")
+        if self.address is not None:
+            from agents.sweep.postgres import Server
+
+            found = Server(self.folder, self.address).retry()
+        else:
+            found = len(retry(self.folder))
+        print(f"{found} cells will be tried again: python sweep.py run {self.folder}")
         return 0
 
 

@@ -141,7 +141,7 @@ def run_cells(
     tally = Tally(root, only)
     workers = workers or cores()
     by_run = workers == 1 and (root / WALK_FORWARD).exists()  # a bar for each run then
-    with _bar(tally, progress_bar and not by_run) as advance:
+    with progress(tally, progress_bar and not by_run) as advance:
         if workers == 1:
             work(root, tally.only, progress_bar=progress_bar and by_run, after=advance)
         else:
@@ -247,7 +247,7 @@ class _Once(logging.Filter):
 
 
 @contextmanager
-def _bar(tally: Tally, shown: bool) -> Iterator[Callable[[], None]]:
+def progress(tally: Tally, shown: bool) -> Iterator[Callable[[], None]]:
     """Show how many cells are done, and how long the others will take at the pace so far."""
     if not shown:
         yield lambda: None
