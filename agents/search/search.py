@@ -15,6 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch as th
+
 from agents.search.choice import Trial, choose
 from agents.search.methods import METHODS, Round, Task, key_of
 from agents.search.options import SearchOptions
@@ -91,6 +93,7 @@ def search(
             environment = {key: env_info()[key] for key in ("python", "platform", "packages")}
             state = {**asked, "environment": environment, "trials": [], "choice": None}
             write_json(path / FILE, state)
+        th.set_num_threads(1)  # a bar at a time; and the sums are the same with any workers
         searched = _Search(path, space, inner, options, seeds, workers, progress_bar)
         searched.run(state)
         trials = list(searched.trials.values())
@@ -156,6 +159,7 @@ class _Search:
         self.places = [(fold, seed) for seed in seeds for fold in range(options.folds)]
         self.trials: dict[str, Trial] = {}  # by key
         self.seeds = tuple(seeds)
+        self.before: dict[int, Any] = {}  # options of trials of an earlier call, by number
 
     def key(self, options: Options) -> str:
         """Return a text that is the same for options that train the same agent."""
@@ -163,6 +167,7 @@ class _Search:
 
     def run(self, state: Mapping[str, Any]) -> None:
         """Go through all rounds; those that were trained before cost next to nothing."""
+        self.before = {trial["number"]: trial["options"] for trial in state["trials"]}
         plan = SweepPlan(self.inner.config, {name_of(0): {}}, self.options.folds, self.seeds)
         create_sweep(self.root, plan)
         given = self.key({})
@@ -199,6 +204,7 @@ class _Search:
             trial = self.trials.setdefault(
                 self.key(options), Trial(len(self.trials), options, asked.cells, {})
             )
+            self._check_replay(trial)
             trial.wanted = max(trial.wanted, asked.cells)
             trials.append(trial)
         places = None if asked.cells == len(self.places) else self.places[: asked.cells]
@@ -228,6 +234,17 @@ class _Search:
                     cell.folder(self.root), self.options.model, kept
                 )
         return [trial.score for trial in trials]
+
+    def _check_replay(self, trial: Trial) -> None:
+        """Reject a trial that differs from the one of its number in an earlier call."""
+        now: Any = json.loads(json.dumps(trial.options))
+        before = self.before.get(trial.number, now)
+        if before != now:
+            raise DataError(
+                f"trial {trial.number} of {self.path} was {json.dumps(before)} and would be "
+                f"{json.dumps(now)} now: versions of libraries or scores have changed since; "
+                "restore them, or give another --out"
+            )
 
     def _told(self, trial: Trial) -> dict[str, Any]:
         state = "complete" if trial.wanted == len(self.places) else "stopped early"

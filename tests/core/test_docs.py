@@ -181,7 +181,7 @@ HELP = ["train", "evaluate", "trade", "sweep"] + [
     for module, verbs in (
         ("portfolio_env.data", ",fetch,update,list,report,convert"),
         ("agents.supervised", ""),
-        ("sweep", "run,work,status,retry"),
+        ("sweep", "run,work,status,retry,search"),
         ("agents.store", ",list,show,card,export,import,delete,convert"),
     )
     for verb in verbs.split(",")

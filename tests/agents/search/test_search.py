@@ -122,6 +122,11 @@ def test_another_search_is_not_mixed_into_a_folder(
     with pytest.raises(ArgumentError, match=r"another space \(adjustment\)"):
         search(make_space({**SPACE.stated, "adjustment": [0.1]}), config(tmp_path / "a"), options)
     assert (path / FILE).read_bytes() == before
+    record = read_json(path / FILE)
+    record["trials"][2]["options"]["adjustment"] = 0.5  # as another version would have drawn it
+    write_json(path / FILE, record)
+    with pytest.raises(DataError, match=r"trial 2 of .* versions of libraries"):
+        search(SPACE, config(tmp_path / "a"), options)
 
 
 def test_what_cannot_be_searched_is_told_before_there_is_a_folder(tmp_path: Path) -> None:
