@@ -35,8 +35,8 @@ LAYERS = (
     "agents.direct agents.sb3",
     "agents.saving agents.settings",
     "agents.training agents.run_market agents.supervised",
-    "agents.sweep",
     "agents agents.store",
+    "agents.sweep",
     "baselines",
     "train sweep evaluate trade agents.supervised.run agents.supervised.__main__",
 )
