@@ -1,6 +1,6 @@
 """Train many settings, folds and seeds at once, on one machine or on several.
 
-python sweep.py run runs/first --market sp500 --grid '{"adjustment": [0.1, 1]}' --seeds 0,1,2
+python sweep.py run runs/first --seeds 0,1 --grid '{"adjustment": [0.1, 1]}'
 
 python sweep.py run runs/first --config sweep.yaml --workers 2
 

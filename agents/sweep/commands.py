@@ -73,7 +73,7 @@ class SweepOptions:
 
 @dataclass(frozen=True)
 class Run:
-    """Train the cells of a sweep on this machine; a folder that holds one is continued."""
+    """Train the cells of a sweep; a folder that holds one is continued."""
 
     folder: Folder
     """Folder of the sweep."""
@@ -123,7 +123,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Work:
-    """Train cells of a sweep that is there, beside others who do: one process, on any machine."""
+    """Train cells of a sweep in one process, beside others on any machine."""
 
     folder: Folder
     """Folder of the sweep, on a disk that all machines share."""
@@ -150,7 +150,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Status:
-    """Say how far a sweep is, and what its settings reached on validation so far."""
+    """Show how far a sweep is, and what its settings reached on validation."""
 
     folder: Folder
     """Folder of the sweep."""

@@ -147,7 +147,7 @@ def setting_config(config: TrainConfig, options: Mapping[str, Any], name: str) -
         raise ArgumentError(f"setting {name!r}: {error}") from error
 
 
-def create_sweep(root: Path, plan: SweepPlan) -> Path:
+def create_sweep(root: str | Path, plan: SweepPlan) -> Path:
     """Write a plan into the folder of a sweep; one that is there is continued or extended.
 
     Every setting is checked before anything is written, and ``sweep.json`` comes last.
@@ -160,6 +160,7 @@ def create_sweep(root: Path, plan: SweepPlan) -> Path:
         ArgumentError: If a setting, a fold or a seed is none, or the folder holds another plan.
         DataError: If another process writes the plan just now.
     """
+    root = Path(root)
     if not plan.settings:
         raise ArgumentError("a sweep needs at least one setting; give some, or a grid")
     check_integer("folds", plan.folds)
@@ -197,7 +198,7 @@ def create_sweep(root: Path, plan: SweepPlan) -> Path:
 
 
 def add_settings(
-    root: Path,
+    root: str | Path,
     settings: Mapping[str, Mapping[str, Any]],
     cells: Sequence[tuple[int, int]] | None = None,
 ) -> None:
@@ -216,12 +217,13 @@ def add_settings(
     create_sweep(root, replace(plan, settings=settings, limited=limited))
 
 
-def read_sweep(root: Path) -> SweepPlan:
+def read_sweep(root: str | Path) -> SweepPlan:
     """Read the plan of a sweep.
 
     Raises:
         DataError: If the folder holds none, or a damaged one.
     """
+    root = Path(root)
     try:
         stored = read_json(root / FILE)
     except FileNotFoundError:
@@ -245,12 +247,13 @@ def read_sweep(root: Path) -> SweepPlan:
         raise DataError(f"{root / FILE} is damaged ({error}); restore it from a copy") from error
 
 
-def cells(root: Path) -> list[Cell]:
+def cells(root: str | Path) -> list[Cell]:
     """Return the wanted cells of a sweep, or of a walk forward.
 
     Raises:
         DataError: If the folder is neither, or its plan is damaged.
     """
+    root = Path(root)
     if (root / FILE).exists() or not (root / WALK_FORWARD).exists():
         return read_sweep(root).cells()
     stored = read_json(root / WALK_FORWARD)

@@ -34,7 +34,7 @@ FIGURE = "summary.png"
 _COLUMNS = ("setting", "fold", "seed")
 
 
-def cell_results(root: Path, *, model: str = "best") -> pd.DataFrame:
+def cell_results(root: str | Path, *, model: str = "best") -> pd.DataFrame:
     """Return the validation of every cell that is done.
 
     Args:
@@ -47,7 +47,7 @@ def cell_results(root: Path, *, model: str = "best") -> pd.DataFrame:
     """
     rows = []
     for cell in cells(root):
-        folder = cell.folder(root)
+        folder = cell.folder(Path(root))
         if not is_complete(folder):
             continue
         try:
