@@ -17,16 +17,13 @@ from portfolio_env.checks import check_integer
 
 @dataclass(frozen=True)
 class Search:
-    """Search settings that outgrow equal weight, on data before the test range.
-
-    Options of train.py say what every run shares; --seed is the seed of the search too, and --out
-    its folder. A search whose folder is given again goes on.
-    """
+    """Search settings that outgrow equal weight, on data before the test range."""
 
     space: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SPACE")]
     """YAML or JSON file: options of train.py, each with the values that it may take."""
     options: Annotated[SearchOptions, tyro.conf.arg(name="")] = field(default_factory=SearchOptions)
     config: Annotated[TrainConfig, tyro.conf.arg(name="")] = field(default_factory=TrainConfig)
+    """Settings of the runs; ``seed`` is that of the search too, ``out`` its folder."""
     seeds: str | None = None
     """Comma-separated seeds of the runs of every fold; default that of --seed."""
     workers: int = 0

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 ABSENT = "-"
-"""What stands for an option that a trial does not have."""
+"""Text in place of an option that a trial does not have."""
 LEAST = 5
-"""Trials with a score from which on importance is told."""
+"""Fewest trials with a score of which importance is reported."""
 
 
 @dataclass(frozen=True)

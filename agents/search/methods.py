@@ -46,7 +46,7 @@ Key: TypeAlias = Callable[[Options], str]
 
 @dataclass(frozen=True)
 class Task:
-    """What a method searches.
+    """Task of a method.
 
     Attributes:
         space: The space.
@@ -68,7 +68,7 @@ class Task:
 
 
 def key_of(options: Mapping[str, Any]) -> str:
-    """Return a text by which equal options are told."""
+    """Return a text that is the same for equal options."""
     return json.dumps(options, sort_keys=True)
 
 
@@ -133,8 +133,8 @@ def tpe(task: Task) -> Method:
     """Try settings that resemble the best ones so far, by Optuna's sampler.
 
     Tree-structured Parzen estimator (Bergstra et al. 2011, "Algorithms for Hyper-Parameter
-    Optimization", NIPS). Settings are asked for in batches and their scores told in order, so the
-    number of processes that train them changes nothing.
+    Optimization", NIPS). Settings are asked for in batches, and Optuna learns their scores in
+    order, so the number of processes that train them changes nothing.
 
     Raises:
         PortfolioError: If Optuna is not installed.

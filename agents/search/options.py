@@ -10,7 +10,7 @@ from portfolio_env.checks import check_fields, check_integer
 
 @dataclass(frozen=True)
 class SearchOptions:
-    """How a space is searched."""
+    """Options of a search beside its space."""
 
     method: Literal["tpe", "random", "grid", "halving"] = "tpe"
     """Method: tpe, settings that resemble the best so far (Optuna); random; grid, every setting;
