@@ -38,7 +38,7 @@ class Trial:
 
     Attributes:
         number: Its place in the order of trials; 0 is the settings as they were given.
-        options: What it changes of them.
+        options: Changes to them.
         wanted: Number of cells that it was given, the first of all.
         accounts: Accounts by cell, of those that are trained.
         error: Why it could not be trained; None if it could.

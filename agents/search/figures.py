@@ -29,6 +29,8 @@ def history(trials: Sequence[Mapping[str, Any]], chosen: int) -> Figure:
         chosen: Number of the one that was chosen.
     """
     figure = new_figure((WIDTH, 4.0), DOTS_PER_INCH)
+    from matplotlib.ticker import MaxNLocator
+
     axes = figure.subplots()
     for trial in trials:
         for cell in trial["cells"]:
@@ -56,7 +58,7 @@ def history(trials: Sequence[Mapping[str, Any]], chosen: int) -> Figure:
         xlabel="trial (0: the settings as given)",
         ylabel="growth above equal weight,\n% a year",
     )
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize="small")
     return figure

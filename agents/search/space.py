@@ -46,7 +46,7 @@ _TRIED = 64  # draws by which a space is tried out
 
 
 class Source(Protocol):
-    """Source of draws from a space: at random, by Optuna, or one point of a grid after the other."""
+    """Source of draws from a space: at random, by Optuna, or one point of a grid after another."""
 
     def index(self, name: str, count: int) -> int:
         """Return a whole number in [0, count)."""
