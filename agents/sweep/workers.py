@@ -21,8 +21,11 @@ from agents.sweep.plan import Cell, cells
 from agents.sweep.queue import ATTEMPTS, attempt, check_root, failure, has_failed, write_cards
 from agents.training.run_folder import WALK_FORWARD
 from agents.training.run_records import is_complete
+from portfolio_env.command_line import exit_status
+from portfolio_env.errors import PortfolioError
 from portfolio_env.machine import cores
 
+_ERROR = 3  # exit status of a worker that has printed an error; Python's own is 1
 PAUSE = 0.5  # seconds between two looks at cells that others are at work in
 _PRELOADED = ["agents.sweep.workers", "agents.policies"]
 
@@ -135,6 +138,7 @@ def run_cells(
 
     Raises:
         DataError: If the folder is no sweep, or has no locks that work.
+        PortfolioError: If workers end in errors that are not of a cell, e.g. a full disk.
     """
     root = Path(root)
     check_root(root)
@@ -165,13 +169,20 @@ def _run_processes(tally: Tally, workers: int, advance: Callable[[], None]) -> N
     running: dict[int, BaseProcess] = {}
     try:
         with _one_thread():
-            while tally.open() or running:
+            errors = 0
+            while (left := len(tally.open())) or running:
                 for place in range(workers):
                     process = running.get(place)
                     if process is not None and not process.is_alive():
+                        errors += process.exitcode == _ERROR  # it has printed it
                         del running[place]
-                    if place not in running and len(tally.open()) > len(running):
+                    if place not in running and left > len(running):
                         running[place] = _start(context, tally, place)
+                if errors >= ATTEMPTS:
+                    raise PortfolioError(
+                        f"workers of {tally.root} ended in errors, which are printed above; fix "
+                        "the cause, and start it again"
+                    )
                 advance()
                 multiprocessing.connection.wait(
                     [process.sentinel for process in running.values()], timeout=PAUSE
@@ -222,7 +233,12 @@ def _worker(root: Path, only: Collection[Cell] | None, place: int) -> None:
     Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(format="%(message)s")
     logging.getLogger().handlers[0].addFilter(_Once())
-    work(root, only, place=place)
+
+    def train() -> None:
+        work(root, only, place=place)
+
+    if exit_status(train, stopped=""):
+        sys.exit(_ERROR)
 
 
 def _end_with_parent() -> None:

@@ -12,7 +12,7 @@ from agents.sweep.queue import DEATHS, attempt, events, failure, log, retry, sta
 from agents.sweep.workers import Counts, Tally, failures, run_cells, work
 from agents.training.config import TrainConfig
 from agents.training.run_folder import one_process
-from portfolio_env.errors import ArgumentError, BusyError, DataError
+from portfolio_env.errors import ArgumentError, BusyError, DataError, PortfolioError
 from portfolio_env.files.locks import check_locks, local_option
 from train import Command, run
 
@@ -133,6 +133,15 @@ def test_a_cell_in_which_processes_keep_dying_is_given_up(
     assert "want of memory" in failures(root)[cell]
     log(root, cell, "retried")
     assert events(root)[-1]["event"] == "retried"  # whole, though the line before is not
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_write_end_the_sweep(root: Path, tmp_path: Path) -> None:
+    for cell in cells(root):
+        cell.folder(root).mkdir(parents=True)
+        (cell.folder(root) / "link").symlink_to(tmp_path)  # no run folder may hold one
+    with pytest.raises(PortfolioError, match="ended in errors"):
+        run_cells(root, 2)
 
 
 def test_folders_without_locks_are_refused(
