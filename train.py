@@ -13,12 +13,15 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.files import file_of, read_settings, settings_of
+from agents.sweep.plan import seeds_of
+from agents.sweep.walk_forward import continue_walk_forward, walk_forward
 from agents.tensors import SUFFIX
 from agents.training.config import TrainConfig
 from agents.training.run_folder import read_config
 from agents.training.run_records import CARD
 from agents.training.train import resume, train
-from agents.training.walk_forward_training import FILE, continue_walk_forward, walk_forward
+from agents.training.walk_forward_training import FILE
+from portfolio_env.checks import check_integer
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
 from portfolio_env.files.atomic import read_json
@@ -40,23 +43,28 @@ class Command:
     """Comma-separated seeds of the agents of each fold; default that of --seed."""
     rolling: bool = False
     """Train every fold on as many bars as the first, instead of on all of the past."""
+    processes: int = 0
+    """Processes that train the runs of a walk forward; 0 is one for each core. The models are the
+    same for any."""
 
 
 def run(command: Command, *, progress_bar: bool = True) -> Path:
     """Run the command; return the folder of the run or of the walk forward."""
+    processes = check_integer("processes", command.processes, 0)
     if command.resume is not None:
         if command.file is not None:
             raise ArgumentError("--config is for a new run; --resume goes on with its own settings")
         continued = Path(command.resume)
         if (continued / FILE).exists():
-            return continue_walk_forward(continued, progress_bar=progress_bar)
+            return continue_walk_forward(continued, processes=processes, progress_bar=progress_bar)
         return resume(continued, progress_bar=progress_bar)
     if command.walk_forward is not None:
         return walk_forward(
             command.config,
             command.walk_forward,
-            seeds=_seeds(command.seeds),
+            seeds=seeds_of(command.seeds),
             rolling=command.rolling,
+            processes=processes,
             progress_bar=progress_bar,
         )
     if command.seeds is not None or command.rolling:
@@ -85,15 +93,6 @@ def summary(path: Path) -> str:
     baselines = "equal_weight,mean_variance,hrp"
     lines.append(f"Next: python evaluate.py {shlex.quote(str(path))} --baselines {baselines}")
     return "\n".join(lines)
-
-
-def _seeds(text: str | None) -> list[int]:
-    try:
-        return [int(seed) for seed in text.split(",")] if text else []
-    except ValueError as error:
-        raise ArgumentError(
-            f"--seeds {text!r} is not a list of whole numbers such as 0,1,2"
-        ) from error
 
 
 def _defaults(file: Path) -> TrainConfig:

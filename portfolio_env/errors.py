@@ -16,6 +16,10 @@ class DataError(PortfolioError):
     """Market data that cannot be used; the message names file, row and fix."""
 
 
+class BusyError(DataError):
+    """Another process holds the lock of what was asked for."""
+
+
 class ConservationError(PortfolioError):
     """A trade lost or made money: a fault of this package or its compiler, never of the input."""
 

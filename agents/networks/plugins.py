@@ -103,16 +103,31 @@ def check_options(
         signature = inspect.signature(maker)
     except ValueError:  # without a signature that Python can inspect
         return
+    named, whole = _option_names(maker)
+    if whole:
+        check_keywords(f"encoder {called}", "option", options, named)
     try:
         signature.bind(n_features, window, **options)
     except TypeError as error:
-        named = [name for name, one in signature.parameters.items() if one.kind in (1, 3)][2:]
-        if not any(one.kind is one.VAR_KEYWORD for one in signature.parameters.values()):
-            check_keywords(f"encoder {called}", "option", options, named)
         raise ArgumentError(
             f"encoder {called} does not take {options} ({error}); its class takes n_features, "
             "window and options by keyword"
         ) from error
+
+
+def _option_names(maker: Maker) -> tuple[list[str], bool]:
+    """Return the options that a maker names, and whether these are all that it takes.
+
+    A class of the package hands further options on to the class that it is derived from.
+    """
+    kinds = maker.__mro__ if isinstance(maker, type) and issubclass(maker, Encoder) else (maker,)
+    found: list[str] = []
+    for kind in kinds:
+        parameters = inspect.signature(kind).parameters
+        found += [name for name, one in parameters.items() if one.kind in (1, 3)][2:]
+        if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+            return found, True
+    return found, False
 
 
 @contextmanager

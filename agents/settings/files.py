@@ -6,7 +6,7 @@ import json
 import re
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -66,6 +66,7 @@ def settings_of(
     *,
     beside: str | None = None,
     without: Sequence[str] = (),
+    base: T | None = None,
 ) -> T:
     """Return a dataclass of settings from those of a file; the others keep their defaults.
 
@@ -76,6 +77,7 @@ def settings_of(
         name: Name of the settings in a message.
         beside: A field that is a dataclass, whose settings stand beside the others in the file.
         without: Fields that a file cannot give.
+        base: Settings that take the place of the defaults.
 
     Raises:
         ArgumentError: For an unknown name, with the nearest, or a value that does not fit.
@@ -93,8 +95,13 @@ def settings_of(
     for key, value in values.items():
         hint = hints[key]
         nested = isinstance(hint, type) and is_dataclass(hint)
-        parts[key] = settings_of(hint, value, key) if nested else _fitting(value, hint)
-    return kind(**parts)
+        if not nested:
+            parts[key] = _fitting(value, hint)
+        elif base is None:
+            parts[key] = settings_of(hint, value, key)
+        else:
+            parts[key] = settings_of(hint, value, key, base=getattr(base, key))
+    return kind(**parts) if base is None else replace(base, **parts)  # type: ignore[type-var]
 
 
 def _fitting(value: Any, hint: Any) -> Any:

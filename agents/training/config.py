@@ -288,12 +288,15 @@ class TrainConfig(MarketConfig):
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, settings: Any, source: str | Path = "config.json") -> "TrainConfig":
+    def from_json(
+        cls, settings: Any, source: str | Path = "config.json", *, recorded: bool = True
+    ) -> "TrainConfig":
         """Invert ``to_json``.
 
         Args:
             settings: Settings that were read.
             source: Origin of the settings, for messages.
+            recorded: They are of a run that was begun, so its networks are those of its time.
 
         Raises:
             DataError: If it lacks a field or has one too many, or a value is of another type or
@@ -320,7 +323,8 @@ class TrainConfig(MarketConfig):
             if isinstance(frozen := settings.get("freeze_encoder"), bool):  # a bool in earlier runs
                 parts["freeze_encoder"] = float(frozen)
             settings = {"start_groups": 0} | settings  # that earlier runs lack
-            return from_object(cls, settings | parts, "it", later=LATER)._as_recorded()
+            found = from_object(cls, settings | parts, "it", later=LATER)
+            return found._as_recorded() if recorded else found
         except ArgumentError as error:
             raise DataError(
                 f"{source} holds no settings of this version: {error}; restore it from a copy"

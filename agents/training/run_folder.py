@@ -51,8 +51,10 @@ WALK_FORWARD = "walk_forward.json"
 CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 2
 LOCK = ".lock"
+FAILED = "failed.json"
+"""Why the runs of a sweep ended in errors, see ``agents.sweep.queue``."""
 _EVALUATIONS = ".evaluation.lock"  # held while others are counted
-_BEFORE_CONFIG = (LOCK, ".writing-", IDENTITY, PLUGINS, "market.json", FEATURES, PRICES)
+_BEFORE_CONFIG = (LOCK, FAILED, ".writing-", IDENTITY, PLUGINS, "market.json", FEATURES, PRICES)
 
 
 @dataclass(frozen=True, repr=False)
@@ -260,7 +262,8 @@ def one_process(path: Path) -> Iterator[None]:
     """Lock a folder, which is created if missing, against other processes that write to it.
 
     Raises:
-        DataError: On entering, if another process writes to it, or something in it is a link.
+        BusyError: On entering, if another process writes to it.
+        DataError: On entering, if something in it is a link.
     """
     refuse_links(path)
     busy = f"another process is at work in {path}; wait for its end, or stop it first"

@@ -187,6 +187,11 @@ def is_finished(path: Path) -> bool:
     return all((path / f"{model}_model{SUFFIX}").is_file() for model in MODELS)
 
 
+def is_complete(path: Path) -> bool:
+    """Return whether nothing is left to do for a run: its models and its card are written."""
+    return is_finished(path) and (path / CARD).is_file()
+
+
 def market_name(market: str) -> str:
     """Return the short name of a market that a configuration names."""
     return last_name(Path(market).stem.split("?")[0])

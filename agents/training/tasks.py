@@ -28,8 +28,8 @@ from agents.training.run_folder import (
     model_file,
     read_config,
 )
-from agents.training.run_records import id_of
-from agents.training.walk_forward_training import FILE, is_trained, read_plan
+from agents.training.run_records import id_of, is_finished
+from agents.training.walk_forward_training import FILE, read_plan
 from portfolio_env import Fills
 from portfolio_env.data.cli import update_folder
 from portfolio_env.errors import ArgumentError, DataError
@@ -234,7 +234,7 @@ def _walk_forward_task(
 ) -> EvaluationTask:
     plan = read_plan(path)
     folders = plan.folders(path)
-    lacking = [folder for own in folders.values() for folder in own if not is_trained(folder)]
+    lacking = [folder for own in folders.values() for folder in own if not is_finished(folder)]
     if lacking:
         raise DataError(
             f"{len(lacking)} runs of the walk forward {path} are not trained to their end, the "

@@ -72,18 +72,11 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     Returns:
         The run folder.
     """
-    config = config.resolved()
-    torch_device(config.device)
-    if config.track:
-        check_tracker(config.track)
-    market, ranges = config.load_market()
-    learner = _learner(config, market, ranges)  # rejects invalid settings before there is a folder
+    parts = _prepared(config)  # rejects invalid settings before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = new_folder(config, f"{config.seed}__{stamp}")
+    path = new_folder(parts[0], f"{config.seed}__{stamp}")
     with one_process(path):
-        create_run(path, config, market, ranges, shlex.join(sys.argv))
-        _LOGGER.info("run folder: %s", path)
-        return _run(path, config, market, ranges, learner, progress_bar)
+        return _begin(path, *parts, progress_bar)
 
 
 def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
@@ -100,13 +93,54 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
     path = Path(path)
     config = read_config(path)
     with one_process(path):
-        if is_over(path, config):
-            _LOGGER.info("%s is trained to its end already; nothing is left to do", path)
-        elif config.device.startswith("cuda") and not th.cuda.is_available():
-            _LOGGER.warning("torch finds no GPU: %s continues on the CPU", path)
-        market, ranges = load_checked_market(path, config)
-        learner = _learner(config, market, ranges)
-        return _run(path, config, market, ranges, learner, progress_bar)
+        return _go_on(path, config, progress_bar)
+
+
+def train_to_end(path: Path, config: TrainConfig, *, progress_bar: bool = False) -> Path:
+    """Train the run of a folder to its end, from the beginning or from where it was stopped.
+
+    Args:
+        path: The run folder, whose lock the caller holds, see ``one_process``.
+        config: Settings of the run; one that was begun has its own.
+        progress_bar: Show one on the terminal.
+    """
+    if (path / "config.json").exists():
+        return _go_on(path, read_config(path), progress_bar)
+    return _begin(path, *_prepared(config), progress_bar)
+
+
+def _prepared(
+    config: TrainConfig,
+) -> tuple[TrainConfig, Market, dict[str, Range], BaseAlgorithm | DirectTrainer]:
+    config = config.resolved()
+    torch_device(config.device)
+    if config.track:
+        check_tracker(config.track)
+    market, ranges = config.load_market()
+    return config, market, ranges, _learner(config, market, ranges)
+
+
+def _begin(
+    path: Path,
+    config: TrainConfig,
+    market: Market,
+    ranges: dict[str, Range],
+    learner: BaseAlgorithm | DirectTrainer,
+    progress_bar: bool,
+) -> Path:
+    create_run(path, config, market, ranges, shlex.join(sys.argv))
+    _LOGGER.info("run folder: %s", path)
+    return _run(path, config, market, ranges, learner, progress_bar)
+
+
+def _go_on(path: Path, config: TrainConfig, progress_bar: bool) -> Path:
+    if is_over(path, config):
+        _LOGGER.info("%s is trained to its end already; nothing is left to do", path)
+    elif config.device.startswith("cuda") and not th.cuda.is_available():
+        _LOGGER.warning("torch finds no GPU: %s continues on the CPU", path)
+    market, ranges = load_checked_market(path, config)
+    learner = _learner(config, market, ranges)
+    return _run(path, config, market, ranges, learner, progress_bar)
 
 
 def is_over(path: Path, config: TrainConfig) -> bool:

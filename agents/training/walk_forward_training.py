@@ -7,31 +7,24 @@ seed_S``, which are ordinary run folders.
 from __future__ import annotations
 
 import dataclasses
-import logging
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 
 from agents.settings.plugins import admit_plugins, write_record
-from agents.tensors import SUFFIX
-from agents.training.cards import write_card
 from agents.training.config import TrainConfig
 from agents.training.run_folder import (
     OLD_FORMAT,
     WALK_FORWARD,
     load_run,
-    new_folder,
-    one_process,
     refuse_filled,
     started,
 )
-from agents.training.train import resume, train
 from portfolio_env import Market, PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import BacktestResult, backtest
@@ -39,8 +32,9 @@ from portfolio_env.evaluation.walk_forward import Fold, Range, stitch, walk_forw
 from portfolio_env.files.atomic import read_json, write_json
 
 FILE = WALK_FORWARD
-
-_LOGGER = logging.getLogger(__name__)
+_RANGES = ("start", "train", "validation", "test")  # settings in which the runs of folds differ
+_OF_FOLDS = ("market", "assets", "start", "end", "features", "data", "train", "validation", "test")
+_Cut = tuple[tuple[Fold, ...], tuple[dict[str, Any], ...]]
 
 
 @dataclass(frozen=True)
@@ -52,12 +46,14 @@ class Plan:
         seeds: Seeds of the runs of each fold.
         folds: Rows of the market that ``config`` loads.
         runs: Settings of the runs of each fold, without seed and folder.
+        rolling: Whether the oldest bars are forgotten.
     """
 
     config: TrainConfig
     seeds: tuple[int, ...]
     folds: tuple[Fold, ...]
     runs: tuple[TrainConfig, ...]
+    rolling: bool = False
 
     def folders(self, path: Path) -> dict[int, list[Path]]:
         """Return the run folders in the order of the folds, by seed."""
@@ -66,7 +62,12 @@ class Plan:
 
 
 def make_plan(
-    config: TrainConfig, folds: int, *, seeds: Sequence[int] = (), rolling: bool = False
+    config: TrainConfig,
+    folds: int,
+    *,
+    seeds: Sequence[int] = (),
+    rolling: bool = False,
+    known: dict[str, _Cut] | None = None,
 ) -> Plan:
     """Cut the test range of a configuration into folds.
 
@@ -80,6 +81,7 @@ def make_plan(
         folds: Number of folds, at least 1.
         seeds: Seeds of the runs of each fold; that of the configuration by default.
         rolling: Forget the oldest bars instead of keeping all.
+        known: Folds that earlier calls have cut, for plans of the same market; they are added to.
 
     Raises:
         ArgumentError: If a range is too short, a seed repeats or is none, or an asset of the market
@@ -92,66 +94,58 @@ def make_plan(
             raise ArgumentError(f"seeds hold {seed!r:.60}; give whole numbers from 0 to 2**32 - 1")
     if len(set(seeds)) < len(seeds):
         raise ArgumentError(f"seeds={seeds} repeats one; give each once")
-    market, ranges = config.load_market()
-    end = ranges["test"][1]
-    plan = walk_forward_folds(
-        0,
-        ranges["test"][0],
-        end,
-        folds,
-        validation=ranges["validation"][1] - ranges["validation"][0],
-        rolling=rolling,
-    )
-    runs = tuple(_fold_config(config, market, fold, end) for fold in plan)
-    for run, fold in zip(runs, plan, strict=True):
-        _check(run, market, fold, end)
-    return Plan(config, seeds, tuple(plan), runs)
+    known = {} if known is None else known
+    key = repr([folds, rolling, *(getattr(config, name) for name in _OF_FOLDS)])
+    if key not in known:
+        known[key] = _cut(config, folds, rolling)
+    plan, ranges = known[key]
+    runs = tuple(replace(config, **own) for own in ranges)
+    return Plan(config, seeds, plan, runs, rolling)
 
 
-def walk_forward(
-    config: TrainConfig,
-    folds: int,
-    *,
-    seeds: Sequence[int] = (),
-    rolling: bool = False,
-    progress_bar: bool = False,
-) -> Path:
-    """Train an agent per fold and seed.
-
-    Nothing is selected but within a run, on the validation range of its fold. Arguments as for
-    ``make_plan``.
-
-    Returns:
-        The folder: ``config.out``, or one within ``config.runs`` named after market, algorithm and
-        time.
+def write_plan(path: Path, plan: Plan) -> None:
+    """Make the folder of a walk forward, whose lock the caller holds.
 
     Raises:
-        ArgumentError: As for ``make_plan``, or if the folder exists and is not empty.
+        ArgumentError: If it holds something.
     """
-    plan = make_plan(config, folds, seeds=seeds, rolling=rolling)
-    path = new_folder(config, f"walk_forward__{datetime.now():%Y%m%d-%H%M%S}")
-    with one_process(path):
-        refuse_filled(path)
-        write_record(path, plan.config.to_json())
-        write_json(
-            path / FILE,
-            {
-                "config": plan.config.to_json(),
-                "seeds": plan.seeds,
-                "rolling": rolling,
-                "folds": [dataclasses.asdict(fold) for fold in plan.folds],
-                **started(shlex.join(sys.argv)),
-            },
-        )
-        return _train(path, plan, progress_bar)
+    refuse_filled(path)
+    write_record(path, plan.config.to_json())
+    write_json(
+        path / FILE,
+        {
+            "config": plan.config.to_json(),
+            "seeds": plan.seeds,
+            "rolling": plan.rolling,
+            "folds": [dataclasses.asdict(fold) for fold in plan.folds],
+            "ranges": [{name: getattr(run, name) for name in _RANGES} for run in plan.runs],
+            **started(shlex.join(sys.argv)),
+        },
+    )
 
 
-def continue_walk_forward(path: str | Path, *, progress_bar: bool = False) -> Path:
-    """Train the remaining runs of a stopped walk forward, with its own settings."""
-    path = Path(path)
-    plan = read_plan(path)
-    with one_process(path):
-        return _train(path, plan, progress_bar)
+def run_config(path: Path, fold: int, seed: int) -> TrainConfig:
+    """Return the settings of one run of a walk forward; the market is not loaded for it.
+
+    Args:
+        path: Folder of the walk forward.
+        fold: Number of the fold, from 0.
+        seed: Seed of the run.
+
+    Raises:
+        DataError: As of ``read_plan``.
+    """
+    stored = _read(path)
+    out = str(path / f"fold_{fold}" / f"seed_{seed}")
+    if "ranges" not in stored:  # walk forwards of earlier versions
+        return replace(read_plan(path).runs[fold], seed=seed, out=out)
+    try:
+        admit_plugins(path, stored["config"])
+        config = TrainConfig.from_json(stored["config"])
+        own = {name: stored["ranges"][fold][name] for name in _RANGES}
+    except (AttributeError, LookupError, TypeError) as error:
+        raise DataError(f"{path / FILE} is damaged ({error}); restore it from a copy") from error
+    return replace(config, **own, seed=seed, out=out)
 
 
 def read_plan(path: Path) -> Plan:
@@ -161,12 +155,7 @@ def read_plan(path: Path) -> Plan:
         DataError: If it is no such folder, its plan is damaged, or its market has changed in
             length.
     """
-    try:
-        stored = read_json(path / FILE)
-    except FileNotFoundError:
-        raise DataError(f"{path} is not a walk forward: it has no {FILE}") from None
-    if "id" not in stored:
-        raise DataError(OLD_FORMAT.format(path))
+    stored = _read(path)
     try:
         seeds, rolling = list(stored["seeds"]), bool(stored["rolling"])
         folds = [Fold(**{name: tuple(rows) for name, rows in one.items()})
@@ -213,39 +202,47 @@ def out_of_sample(
     return results
 
 
-def is_trained(folder: Path) -> bool:
-    """Return whether a run of a walk forward is finished."""
-    return all((folder / f"{model}_model{SUFFIX}").exists() for model in ("best", "final"))
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        stored = read_json(path / FILE)
+    except FileNotFoundError:
+        raise DataError(f"{path} is not a walk forward: it has no {FILE}") from None
+    if "id" not in stored:
+        raise DataError(OLD_FORMAT.format(path))
+    return stored
 
 
-def _train(path: Path, plan: Plan, progress_bar: bool) -> Path:
-    for seed, folders in plan.folders(path).items():
-        for i, (config, folder) in enumerate(zip(plan.runs, folders, strict=True)):
-            if is_trained(folder):
-                continue
-            _LOGGER.info("fold %d of %d, seed %d", i + 1, len(folders), seed)
-            if (folder / "config.json").exists():
-                resume(folder, progress_bar=progress_bar)
-                continue
-            train(replace(config, seed=seed, out=str(folder)), progress_bar=progress_bar)
-    write_card(path)
-    return path
+def _cut(config: TrainConfig, folds: int, rolling: bool) -> _Cut:
+    """Return the folds of a market, and the settings in which their runs differ."""
+    market, ranges = config.load_market()
+    end = ranges["test"][1]
+    plan = walk_forward_folds(
+        0,
+        ranges["test"][0],
+        end,
+        folds,
+        validation=ranges["validation"][1] - ranges["validation"][0],
+        rolling=rolling,
+    )
+    own = tuple(_ranges_of(config, market, fold, end) for fold in plan)
+    for each, fold in zip(own, plan, strict=True):
+        _check(replace(config, **each), market, fold, end)
+    return tuple(plan), own
 
 
-def _fold_config(config: TrainConfig, market: Market, fold: Fold, end: int) -> TrainConfig:
-    """Return the settings of the runs of a fold: its ranges as dates."""
+def _ranges_of(config: TrainConfig, market: Market, fold: Fold, end: int) -> dict[str, Any]:
+    """Return the ranges of the runs of a fold as dates, by setting."""
 
     def date(row: int) -> str:
         return str(pd.Timestamp(market.timestamps[row]).isoformat())
 
     last = fold.test_bars(end)[1]
-    return replace(
-        config,
-        start=date(fold.train[0]) if fold.train[0] else config.start,
-        train=date(fold.train[1]),
-        validation=date(fold.validation[1]),
-        test=date(last) if last < market.n_bars else None,
-    )
+    return {
+        "start": date(fold.train[0]) if fold.train[0] else config.start,
+        "train": date(fold.train[1]),
+        "validation": date(fold.validation[1]),
+        "test": date(last) if last < market.n_bars else None,
+    }
 
 
 def _check(config: TrainConfig, whole: Market, fold: Fold, end: int) -> None:

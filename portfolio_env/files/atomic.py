@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, BusyError, DataError
 
 CHECKSUM = "sha256"
 """The last key of a written JSON object: SHA-256 of the others."""
@@ -230,7 +230,8 @@ def locked(path: str | Path, *, busy: str | None = None) -> Iterator[None]:
         busy: Message for the second process; None lets it wait for the first.
 
     Raises:
-        DataError: With ``busy``, if another process holds the lock; or if the system refuses one.
+        BusyError: With ``busy``, if another process holds the lock.
+        DataError: If the system refuses a lock.
     """
     from filelock import FileLock, Timeout
 
@@ -240,7 +241,7 @@ def locked(path: str | Path, *, busy: str | None = None) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout:
-        raise DataError(busy or f"{path} is locked") from None
+        raise BusyError(busy or f"{path} is locked") from None
     except (OSError, NotImplementedError) as error:
         reason = os.strerror(errno) if (errno := getattr(error, "errno", None)) else error
         raise DataError(f"{path} cannot be locked ({reason}); give a folder with rights") from error

@@ -12,7 +12,7 @@ from portfolio_env.errors import DataError
 
 _RUN_FILES = re.compile(
     r"""(fold_\d+/)?(seed_\d+/)?                      # where a walk forward keeps its runs
-    ( [^./][^/]*\.(json|md|safetensors|txt)
+    ( [^./][^/]*\.(jsonl?|md|safetensors|txt)
     | (\w+_model|model)\.zip | \w+\.pt | replay_buffer\.npz   # of the first format
     | checkpoints/(\d+/)?[^./][^/]*\.(safetensors|pt|zip|npz)
     | tb/(.+/)?events\.out\.tfevents\.[^/]+

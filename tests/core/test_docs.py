@@ -149,6 +149,7 @@ def accept(words: list[str]) -> None:
     from evaluate import EvaluateConfig
     from portfolio_env.command_line import read_arguments
     from portfolio_env.data.cli import Command as DataCommand
+    from sweep import Command as SweepCommand
     from trade import TradeConfig
     from train import Command
 
@@ -157,6 +158,8 @@ def accept(words: list[str]) -> None:
             read_arguments(Command, args=given)
         case ["evaluate.py", *given]:
             read_arguments(EvaluateConfig, args=given)
+        case ["sweep.py", *given]:
+            read_arguments(SweepCommand, args=given)
         case ["trade.py", *given]:
             read_arguments(TradeConfig, args=given)
         case ["-m", "agents.supervised", *given]:
@@ -173,11 +176,12 @@ def accept(words: list[str]) -> None:
             assert (ROOT / script).is_file()
 
 
-HELP = ["train", "evaluate", "trade"] + [
+HELP = ["train", "evaluate", "trade", "sweep"] + [
     f"{module} {verb}".strip()
     for module, verbs in (
         ("portfolio_env.data", ",fetch,update,list,report,convert"),
         ("agents.supervised", ""),
+        ("sweep", "run,work,status,retry,search"),
         ("agents.store", ",list,show,card,export,import,delete,convert"),
     )
     for verb in verbs.split(",")
@@ -206,7 +210,7 @@ def test_help_is_running_text_of_80_columns(command, monkeypatch, capsys):
             assert not same or len(text) + len(words[0]) >= 76, (line, after)
 
 
-@pytest.mark.parametrize("script", ["train.py", "evaluate.py", "trade.py"])
+@pytest.mark.parametrize("script", ["train.py", "sweep.py", "evaluate.py", "trade.py"])
 def test_a_command_without_its_libraries_names_the_extra(script, monkeypatch):
     monkeypatch.setitem(sys.modules, "tyro", None)
     with pytest.raises(SystemExit, match=r"needs the extra rl; pip install -e '\.\[rl\]'"):

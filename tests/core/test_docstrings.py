@@ -13,6 +13,7 @@ FILES = [
     ROOT / "train.py",
     ROOT / "evaluate.py",
     ROOT / "trade.py",
+    ROOT / "sweep.py",
     *(f for r in ROOMS for f in ROOT.glob(f"{r}/**/*.py")),
 ]
 QUESTION = re.compile(r"(What|How|Who|Which|Whether|Where|Is|Does|Of|That|Those)\b")

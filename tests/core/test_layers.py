@@ -37,8 +37,10 @@ LAYERS = (
     "agents.saving agents.settings",
     "agents.training agents.run_market agents.supervised",
     "agents agents.store",
+    "agents.sweep",
     "baselines",
-    "train evaluate trade agents.supervised.run agents.supervised.__main__",
+    "agents.search",
+    "train sweep evaluate trade agents.supervised.run agents.supervised.__main__",
 )
 PLACE = {name: place for place, layer in enumerate(LAYERS) for name in layer.split()}
 SEPARATE = ("portfolio_env.data", "portfolio_env.simulation")  # of one layer, and no neighbours
@@ -56,6 +58,7 @@ def modules():
         "train": ROOT / "train.py",
         "evaluate": ROOT / "evaluate.py",
         "trade": ROOT / "trade.py",
+        "sweep": ROOT / "sweep.py",
     }
     for package in ("portfolio_env", "agents", "baselines"):
         for file in (ROOT / package).rglob("*.py"):

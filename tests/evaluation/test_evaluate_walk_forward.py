@@ -13,9 +13,10 @@ import pandas as pd
 import pytest
 
 import evaluate
+from agents.sweep.walk_forward import walk_forward
 from agents.training.config import TrainConfig
 from agents.training.tasks import run_task
-from agents.training.walk_forward_training import out_of_sample, walk_forward
+from agents.training.walk_forward_training import out_of_sample
 from baselines import BASELINES, PortfolioModel, make_baseline
 from portfolio_env import PortfolioEnv, load_market
 from portfolio_env.evaluation import GateDecision, backtest, gate

@@ -9,9 +9,10 @@ from test_conversion import to_old
 from test_run_store import command
 
 from agents.store.conversion import convert
+from agents.sweep.walk_forward import continue_walk_forward
 from agents.training.run_folder import one_process, save_checkpoint
 from agents.training.train import new_agent
-from agents.training.walk_forward_training import continue_walk_forward, make_plan
+from agents.training.walk_forward_training import make_plan
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.files.removal import refuse_foreign_files, remove_folder
@@ -73,7 +74,7 @@ def test_nothing_is_removed_behind_a_linked_fold_or_in_place_of_a_run(forward, v
         continue_walk_forward(forward)
     (forward / "fold_0").unlink()
     shutil.copytree(victim / "seed_0", forward / "fold_0" / "seed_0")
-    with pytest.raises(ArgumentError, match="not empty"):
+    with pytest.raises(PortfolioError, match="not empty"):
         continue_walk_forward(forward)
     for folder in (victim, forward / "fold_0"):
         assert (folder / "seed_0" / "thesis.docx").read_text() == "precious"

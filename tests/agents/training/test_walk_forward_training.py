@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 from agents import load_run
+from agents.sweep.walk_forward import continue_walk_forward, walk_forward
 from agents.training.config import TrainConfig
 from agents.training.walk_forward_training import (
-    continue_walk_forward,
     make_plan,
     out_of_sample,
-    walk_forward,
 )
 from portfolio_env import load_market
 from portfolio_env.data.generators.synthetic import synthetic_panel

@@ -1,0 +1,339 @@
+"""Plans of sweeps: settings times folds times seeds, and the folder that holds them.
+
+The folder of a sweep holds ``sweep.json`` and a walk forward for every setting, ``SETTING/fold_I/
+seed_S``. A cell is one of these runs. What ``cells`` lists of a walk forward alone is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch as th
+
+from agents.networks import make_encoder
+from agents.settings.files import settings_of
+from agents.training.config import TrainConfig
+from agents.training.run_folder import WALK_FORWARD, one_process, started
+from agents.training.walk_forward_training import Plan, make_plan, write_plan
+from portfolio_env.checks import check_integer, shortened
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.atomic import read_json, write_json
+
+FILE = "sweep.json"
+_NAME = re.compile(r"\w[\w@%+=,. -]{0,98}[\w@%+=,-]|\w")  # of a folder, and in archives of runs
+_OWN = ("seed", "out", "runs")  # settings of a run that a sweep sets itself
+
+
+class Cell(NamedTuple):
+    """One run of a sweep, or of a walk forward, whose setting is ""."""
+
+    setting: str
+    fold: int
+    seed: int
+
+    def __str__(self) -> str:
+        return Path(self.setting, f"fold_{self.fold}", f"seed_{self.seed}").as_posix()
+
+    def folder(self, root: Path) -> Path:
+        """Return the run folder."""
+        return root / str(self)
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """Settings, folds and seeds of a sweep.
+
+    Attributes:
+        config: Settings of every run but for what follows.
+        settings: By name, the settings that differ from these; see ``setting_config``.
+        folds: Folds of the walk forward of every setting; 1 is the ranges of the configuration.
+        seeds: Seeds of the runs of every fold.
+        rolling: Train every fold on as many bars as the first, instead of on all of the past.
+        limited: By name of a setting, the folds and seeds that are wanted of it; all by default.
+    """
+
+    config: TrainConfig
+    settings: Mapping[str, Mapping[str, Any]]
+    folds: int = 1
+    seeds: tuple[int, ...] = (0,)
+    rolling: bool = False
+    limited: Mapping[str, Sequence[tuple[int, int]]] = field(default_factory=dict)
+
+    def cells(self) -> list[Cell]:
+        """Return the cells: every setting with the first seed and fold, then with the next."""
+        return [
+            Cell(name, fold, seed)
+            for seed in self.seeds
+            for fold in range(self.folds)
+            for name in self.settings
+            if name not in self.limited or (fold, seed) in self.limited[name]
+        ]
+
+
+def grid(options: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+    """Return all combinations of some values, by names that tell them.
+
+    Args:
+        options: Values by setting.
+
+    Raises:
+        ArgumentError: If a setting has no list of values.
+
+    >>> list(grid({"adjustment": [0.1, 1], "encoder": ["mlp"]}))
+    ['adjustment=0.1,encoder=mlp', 'adjustment=1,encoder=mlp']
+    """
+    for name, values in options.items():
+        if isinstance(values, str | bytes) or not isinstance(values, Sequence) or not values:
+            raise ArgumentError(
+                f"grid: {name} is {shortened(values)}; give a list of values, e.g. [0.1, 1.0]"
+            )
+    found = {}
+    for number, values in enumerate(product(*options.values())):
+        given = dict(zip(options, values, strict=True))
+        name = ",".join(f"{key}={value}" for key, value in given.items())
+        found[name if _NAME.fullmatch(name) else f"setting_{number}"] = given
+    return found
+
+
+def seeds_of(text: str | None) -> tuple[int, ...]:
+    """Return seeds from a text such as "0,1,2"; () without one.
+
+    Raises:
+        ArgumentError: If it is something else.
+    """
+    try:
+        return tuple(int(seed) for seed in text.split(",")) if text else ()
+    except ValueError as error:
+        raise ArgumentError(
+            f"--seeds {text!r} is not a list of whole numbers such as 0,1,2"
+        ) from error
+
+
+def setting_config(config: TrainConfig, options: Mapping[str, Any], name: str) -> TrainConfig:
+    """Return the settings of a run with some of them changed.
+
+    Args:
+        config: Settings, not resolved.
+        options: Settings that differ, as in a file for ``--config``; one within another may be
+            named as on the command line, "costs.commission_bps".
+        name: Name of the setting in a message.
+
+    Raises:
+        ArgumentError: For an unknown name or a value that does not fit, or one of ``seed``, ``out``
+            and ``runs``, which the sweep sets.
+    """
+    nested: dict[str, Any] = {}
+    for key, value in options.items():
+        place, (*above, last) = nested, str(key).split(".")
+        for part in above:
+            place = place.setdefault(part, {})
+            if not isinstance(place, dict):
+                raise ArgumentError(f"setting {name!r} gives {part!r} and {key!r}; give one")
+        place[last] = value
+    for own in _OWN:
+        if own in nested:
+            raise ArgumentError(f"setting {name!r} gives {own!r}, which the sweep sets; remove it")
+    try:
+        return settings_of(TrainConfig, nested, f"setting {name!r}", base=config)
+    except ArgumentError as error:
+        raise ArgumentError(f"setting {name!r}: {error}") from error
+
+
+def create_sweep(root: str | Path, plan: SweepPlan) -> Path:
+    """Write a plan into the folder of a sweep; one that is there is continued or extended.
+
+    Every setting is checked before anything is written, and ``sweep.json`` comes last.
+
+    Args:
+        root: The folder.
+        plan: The plan; of a folder with one, the settings that it lacks are added.
+
+    Raises:
+        ArgumentError: If a setting, a fold or a seed is none, or the folder holds another plan.
+        DataError: If another process writes the plan just now.
+    """
+    root = Path(root)
+    if not plan.settings:
+        raise ArgumentError("a sweep needs at least one setting; give some, or a grid")
+    check_integer("folds", plan.folds)
+    for name in plan.settings:
+        if not _NAME.fullmatch(name):
+            raise ArgumentError(
+                f"setting {shortened(name)}: its name is that of a folder; use at most 100 letters,"
+                " digits and @%+=,. -"
+            )
+    known: dict[str, Any] = {}
+    plans = {}
+    for name, options in plan.settings.items():
+        config = replace(setting_config(plan.config, options, name), seed=plan.seeds[0])
+        try:
+            plans[name] = make_plan(
+                config, plan.folds, seeds=plan.seeds, rolling=plan.rolling, known=known
+            )
+            _check_encoder(plans[name].config)
+        except ArgumentError as error:
+            raise ArgumentError(f"setting {name!r}: {error}") from error
+    with one_process(root):
+        before = read_sweep(root) if (root / FILE).exists() else None
+        if before is None:
+            _refuse_others(root, plans)
+        else:
+            plan = _joined(root, before, plan)
+        for name, each in plans.items():
+            _write_setting(root / name, each)
+        content = _content(plan)
+        if before is None:
+            write_json(root / FILE, content | started(shlex.join(sys.argv)))
+        elif content != _content(before):
+            write_json(root / FILE, read_json(root / FILE) | content)
+    return root
+
+
+def add_settings(
+    root: str | Path,
+    settings: Mapping[str, Mapping[str, Any]],
+    cells: Sequence[tuple[int, int]] | None = None,
+) -> None:
+    """Add settings to a sweep, or widen what is wanted of those that it has.
+
+    Args:
+        root: Folder of the sweep.
+        settings: Settings by name, see ``SweepPlan``.
+        cells: Fold and seed of the runs that are wanted of each; None is all of them.
+
+    Raises:
+        ArgumentError: As of ``create_sweep``.
+    """
+    plan = read_sweep(root)
+    limited = {} if cells is None else {name: tuple(cells) for name in settings}
+    create_sweep(root, replace(plan, settings=settings, limited=limited))
+
+
+def read_sweep(root: str | Path) -> SweepPlan:
+    """Read the plan of a sweep.
+
+    Raises:
+        DataError: If the folder holds none, or a damaged one.
+    """
+    root = Path(root)
+    try:
+        stored = read_json(root / FILE)
+    except FileNotFoundError:
+        raise DataError(f"{root} is not the folder of a sweep: it has no {FILE}") from None
+    try:
+        limited = {
+            name: tuple((int(fold), int(seed)) for fold, seed in cells)
+            for name, cells in stored["limited"].items()
+        }
+        return SweepPlan(
+            TrainConfig.from_json(stored["config"], root / FILE, recorded=False),
+            {name: dict(options) for name, options in stored["settings"].items()},
+            int(stored["folds"]),
+            tuple(map(int, stored["seeds"])),
+            bool(stored["rolling"]),
+            limited,
+        )
+    except (AttributeError, LookupError, TypeError, ValueError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{root / FILE} is damaged ({error}); restore it from a copy") from error
+
+
+def cells(root: str | Path) -> list[Cell]:
+    """Return the wanted cells of a sweep, or of a walk forward.
+
+    Raises:
+        DataError: If the folder is neither, or its plan is damaged.
+    """
+    root = Path(root)
+    if (root / FILE).exists() or not (root / WALK_FORWARD).exists():
+        return read_sweep(root).cells()
+    stored = read_json(root / WALK_FORWARD)
+    try:
+        folds, seeds = range(len(stored["folds"])), [int(seed) for seed in stored["seeds"]]
+    except (LookupError, TypeError, ValueError) as error:
+        raise DataError(f"{root / WALK_FORWARD} is damaged ({error}); restore it") from error
+    return [Cell("", fold, seed) for seed in seeds for fold in folds]
+
+
+def _check_encoder(config: TrainConfig) -> None:
+    """Reject options that an encoder does not take: it is made, for a moment."""
+    if config.has_encoder:
+        with th.random.fork_rng(devices=[]):
+            make_encoder(config.encoder, 1, config.bars, **config.encoder_kwargs)
+
+
+def _content(plan: SweepPlan) -> dict[str, Any]:
+    content = {
+        "config": plan.config.to_json(),
+        "settings": plan.settings,
+        "folds": plan.folds,
+        "seeds": plan.seeds,
+        "rolling": plan.rolling,
+        "limited": plan.limited,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(content))
+    return plain
+
+
+def _refuse_others(root: Path, plans: Mapping[str, Plan]) -> None:
+    """Reject a folder that holds more than an unfinished call has left."""
+    others = [
+        path.name
+        for path in root.iterdir()
+        if not path.name.startswith(".") and path.name not in plans
+    ]
+    if others:
+        raise ArgumentError(
+            f"folder {root} holds {others[0]!r} and no sweep; give a new folder for one"
+        )
+
+
+def _joined(root: Path, before: SweepPlan, plan: SweepPlan) -> SweepPlan:
+    """Return the plan of a folder with the settings and cells that another adds.
+
+    Raises:
+        ArgumentError: If it is no extension.
+    """
+    first, second = _content(before), _content(plan)
+    for name in ("config", "folds", "seeds", "rolling"):
+        if first[name] != second[name]:
+            differing = (
+                [key for key, value in first[name].items() if value != second[name].get(key)]
+                if name == "config"
+                else [name]
+            )
+            raise ArgumentError(
+                f"the sweep {root} has another {', '.join(differing)}; leave the plan out to "
+                "continue it, or give a new folder"
+            )
+    for name in first["settings"].keys() & second["settings"].keys():
+        if first["settings"][name] != second["settings"][name]:
+            raise ArgumentError(f"the sweep {root} has another setting {name!r}; rename this one")
+    limited = dict(before.limited)
+    for name in plan.settings:
+        if name not in plan.limited:
+            limited.pop(name, None)
+        elif name in limited or name not in before.settings:
+            limited[name] = sorted({*limited.get(name, ()), *plan.limited[name]})
+    return replace(before, settings={**before.settings, **plan.settings}, limited=limited)
+
+
+def _write_setting(path: Path, plan: Plan) -> None:
+    with one_process(path):
+        if not (path / WALK_FORWARD).exists():
+            write_plan(path, plan)
+            return
+        stored = read_json(path / WALK_FORWARD)
+        seeds, config = list(plan.seeds), json.loads(json.dumps(plan.config.to_json()))
+        same = stored.get("config") == config and stored.get("seeds") == seeds
+        if not same or len(stored.get("folds", ())) != len(plan.folds):
+            raise ArgumentError(f"{path} holds another walk forward; give a new folder")

@@ -1,0 +1,165 @@
+"""The queue of a sweep: each cell is trained once, errors are counted, and nothing is lost."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from agents.sweep import queue
+from agents.sweep.commands import Retry, Run, Status, Work
+from agents.sweep.plan import Cell, SweepPlan, cells, create_sweep
+from agents.sweep.queue import DEATHS, attempt, events, failure, log, retry, state
+from agents.sweep.workers import Counts, Tally, failures, run_cells, work
+from agents.training.config import TrainConfig
+from agents.training.run_folder import one_process
+from portfolio_env.errors import ArgumentError, BusyError, DataError, PortfolioError
+from portfolio_env.files.locks import check_locks, local_option
+from train import Command, run
+
+BASE = TrainConfig(
+    market="synthetic?bars=200&assets=3",
+    timesteps=256,
+    num_envs=16,
+    episode_length=20,
+    device="cpu",
+    algo="a2c",
+)
+
+pytestmark = pytest.mark.usefixtures("undrawn")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep of two cells, done in this process."""
+    root = tmp_path_factory.mktemp("sweeps") / "sweep"
+    create_sweep(root, SweepPlan(BASE, {"slow": {"adjustment": 0.1}, "base": {}}))
+    assert run_cells(root, 1) == Counts(2, 0, 0)
+    return root
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A sweep of two cells, of which none is begun."""
+    plan = SweepPlan(BASE, {"slow": {"adjustment": 0.1}, "base": {}})
+    return create_sweep(tmp_path / "sweep", plan)
+
+
+def happened(root: Path) -> list[tuple[str, str]]:
+    return [(event["cell"], event["event"]) for event in events(root)]
+
+
+def test_every_cell_is_done_once_and_its_setting_is_a_walk_forward(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert happened(trained) == [
+        (f"{name}/fold_0/seed_0", event)
+        for name in ("slow", "base")
+        for event in ("started", "done")
+    ]
+    assert all((trained / name / "card.json").is_file() for name in ("slow", "base"))
+    before = (trained / "base/fold_0/seed_0/final_model.safetensors").stat().st_mtime_ns
+    assert Run(trained, workers=1).run() == Status(trained).run() == Work(trained).run() == 0
+    assert (trained / "base/fold_0/seed_0/final_model.safetensors").stat().st_mtime_ns == before
+    assert len(events(trained)) == 4
+    shown = capsys.readouterr().out
+    assert "2 cells, 2 done, 0 running, 0 open, 0 failed" in shown and "slow" in shown
+    assert (trained / "summary.png").is_file()
+    again = run(Command(BASE, resume=str(trained / "slow")), progress_bar=False)
+    assert again == trained / "slow" and len(events(trained / "slow")) == 0
+
+
+def test_a_cell_that_another_process_trains_is_left_to_it(root: Path) -> None:
+    cell = cells(root)[0]
+    with one_process(cell.folder(root)):  # as ``train.py --resume`` does
+        assert attempt(root, cell) == "busy" and state(root, cell) == "running"
+        with pytest.raises(BusyError):
+            retry_locked(root, cell)
+    assert happened(root) == [] and state(root, cell) == "open"
+
+
+def retry_locked(root: Path, cell: Cell) -> None:
+    (cell.folder(root) / "failed.json").write_text('{"attempts": 3, "error": "x"}')
+    try:
+        retry(root, [cell])
+    finally:
+        (cell.folder(root) / "failed.json").unlink()
+
+
+def test_errors_are_tried_three_times_and_again_when_asked(
+    root: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other cells are trained all the same."""
+    other = trained / "base"
+
+    def broken(folder: Path, config: TrainConfig, *, progress_bar: bool) -> None:
+        if "slow" in str(folder):
+            raise RuntimeError("the disk is on fire")
+        shutil.copytree(other / "fold_0/seed_0", folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(queue, "train_to_end", broken)
+    assert run_cells(root, 1) == Counts(1, 1, 0)
+    slow = Cell("slow", 0, 0)
+    assert failures(root) == {slow: "RuntimeError: the disk is on fire"}
+    assert happened(root).count((str(slow), "started")) == 3
+    assert Status(root).run() == Work(root).run() == 1  # nothing is tried a fourth time
+    assert happened(root).count((str(slow), "started")) == 3
+    assert Retry(root).run() == 0 and failure(slow.folder(root)) is None
+    assert Tally(root).counts() == Counts(1, 0, 1)
+
+    def wrong(folder: Path, config: TrainConfig, *, progress_bar: bool) -> None:
+        raise ArgumentError("no such window")
+
+    monkeypatch.setattr(queue, "train_to_end", wrong)
+    work(root)
+    assert happened(root).count((str(slow), "started")) == 4  # settings do not mend themselves
+    assert state(root, slow) == "failed"
+
+
+def test_a_cell_in_which_processes_keep_dying_is_given_up(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = cells(root)[0]
+
+    def killed(folder: Path, config: TrainConfig, *, progress_bar: bool) -> None:
+        raise SystemExit  # leaves no word, as a kill
+
+    monkeypatch.setattr(queue, "train_to_end", killed)
+    for _ in range(DEATHS):
+        with pytest.raises(SystemExit):
+            attempt(root, cell)
+        with (root / "events.jsonl").open("a") as file:
+            file.write('{"cell": "slow/fold_')  # and cuts its line
+    assert attempt(root, cell) == "failed"
+    assert "want of memory" in failures(root)[cell]
+    log(root, cell, "retried")
+    assert events(root)[-1]["event"] == "retried"  # whole, though the line before is not
+
+
+@pytest.mark.slow
+def test_workers_that_cannot_write_end_the_sweep(root: Path, tmp_path: Path) -> None:
+    for cell in cells(root):
+        cell.folder(root).mkdir(parents=True)
+        (cell.folder(root) / "link").symlink_to(tmp_path)  # no run folder may hold one
+    with pytest.raises(PortfolioError, match="ended in errors"):
+        run_cells(root, 2)
+
+
+def test_folders_without_locks_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
+) -> None:
+    check_locks(tmp_path)
+    monkeypatch.setattr("portfolio_env.files.locks._TRY", "pass")  # the second gets the lock too
+    with pytest.raises(DataError, match="no locks that work"):
+        run_cells(root, 1)
+    with pytest.raises(DataError, match="no locks that work"):
+        Work(root).run()
+    mounts = (
+        "/dev/vda / ext4 rw 0 0\n"
+        "host:/a /shared nfs4 rw,local_lock=none 0 0\n"
+        "host:/b /shared/my\\040sweeps nfs rw,nolock,local_lock=all 0 0\n"
+        "host:/c /lustre lustre rw,localflock 0 0\n"
+    )
+    assert local_option(Path("/shared/run"), mounts) is None
+    assert local_option(Path("/home"), mounts) is None
+    assert local_option(Path("/shared/my sweeps/run"), mounts) == "local_lock=all"
+    assert local_option(Path("/lustre/run"), mounts) == "localflock"
