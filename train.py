@@ -45,7 +45,7 @@ class Command:
     """Train every fold on as many bars as the first, instead of on all of the past."""
     processes: int = 0
     """Processes that train the runs of a walk forward; 0 is one for each core. The models are the
-    same for any."""
+    same for any. Processes share a GPU: where it is small, give 1."""
 
 
 def run(command: Command, *, progress_bar: bool = True) -> Path:

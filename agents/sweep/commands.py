@@ -81,7 +81,8 @@ class Run:
     file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """YAML or JSON file of the plan; the command line has priority."""
     workers: int = 0
-    """Processes that train at the same time; 0 is one for each core."""
+    """Processes that train at the same time; 0 is one for each core. They share a GPU:
+    where it is small, give 1."""
     executor: Literal["local", "ray", "postgres"] = "local"
     """Where the cells are trained: local, by processes of this machine; ray, by a cluster whose
     nodes share the folder; postgres, by this process and by others that share a server only."""
