@@ -26,6 +26,7 @@ LAYERS = (
         "portfolio_env.rendering"
     ),
     "portfolio_env.evaluation portfolio_env.live",
+    "portfolio_env.paper",
     "agents.networks agents.losses agents.tensors agents.progress",
     (
         "agents.blocks agents.memory agents.market_encoder agents.market_rows "
