@@ -8,6 +8,7 @@ from portfolio_env.paper.broker import (
     Capabilities,
     NotFound,
     OrderReport,
+    Quote,
     Refused,
     Unknown,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "NotFound",
     "Order",
     "OrderReport",
+    "Quote",
     "Refused",
     "SimulatedClock",
     "State",

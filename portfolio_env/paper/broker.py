@@ -8,13 +8,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO
 from portfolio_env.paper.orders import Fill, Flow, Order, State
+
+
+_SECOND, _PAUSE = np.timedelta64(1, "s"), np.timedelta64(5, "s")
+
+
+class Quote(NamedTuple):
+    """Price of an asset now.
+
+    Attributes:
+        price: The middle of bid and ask; the last price where there is none.
+        tradable: An order would be filled now.
+    """
+
+    price: Decimal
+    tradable: bool = True
 
 
 @dataclass(frozen=True)
@@ -108,12 +123,14 @@ class Capabilities:
         looks: Look-ups that must find nothing after that before an order counts as not accepted.
         pause: Time between them.
         margin: Cash and holdings may be negative.
+        cash_step: Balances of money are rounded to multiples of it; 0 is exact.
     """
 
-    window: np.timedelta64 = np.timedelta64(1, "s")
+    window: np.timedelta64 = _SECOND
     looks: int = 3
-    pause: np.timedelta64 = np.timedelta64(5, "s")
+    pause: np.timedelta64 = _PAUSE
     margin: bool = False
+    cash_step: Decimal = ZERO
 
 
 class Broker(Protocol):
@@ -135,8 +152,8 @@ class Broker(Protocol):
         """Return the rules of trading of each asset; one that it lacks cannot be traded."""
         ...
 
-    def quotes(self, assets: Sequence[str]) -> Mapping[str, Decimal] | Unknown:
-        """Return prices by asset, in the middle of bid and ask; one it lacks is not traded now."""
+    def quotes(self, assets: Sequence[str]) -> Mapping[str, Quote] | Unknown:
+        """Return prices by asset; an asset without a price so far is left out."""
         ...
 
     def balances(self) -> Balances | Unknown:

@@ -29,6 +29,10 @@ CREATE TRIGGER no_delete BEFORE DELETE ON events
 _START = hashlib.sha256(b"portfolio_env.paper").hexdigest()
 
 
+class LedgerError(DataError):
+    """Events cannot be written or read: nothing may be sent then."""
+
+
 class Event(NamedTuple):
     """Event of a journal.
 
@@ -221,9 +225,9 @@ class Journal:
         try:
             yield
         except sqlite3.IntegrityError as error:
-            raise DataError(f"{self._name} refuses what is there already ({error})") from error
+            raise LedgerError(f"{self._name} refuses what is there already ({error})") from error
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise DataError(
+            raise LedgerError(
                 f"{self._name} cannot be read or written ({error}): nothing was done; give it "
                 "room and rights, or restore it from a copy"
             ) from error
