@@ -90,8 +90,8 @@ def close_of(row):
 
 
 def session_of(clock, folder=None, broker=None, history=None):
-    env = PortfolioEnv(MARKET.past(KNOWN), observation="index", action="weights", window=1)
-    policy = make_baseline("momentum(lookback=5,top=2)", env.market, every=1)
+    env = PortfolioEnv(MARKET.past(KNOWN - 1), observation="index", action="weights", window=1)
+    policy = make_baseline("inverse_volatility", env.market, every=1, lookback=10)
     broker = broker or SimulatedBroker(
         NAMES, Closes(), clock, costs=env.simulator.costs, capital=10_000
     )
@@ -115,7 +115,9 @@ def decided(session):
 # Sweeps around each bound, and a second on each side of it.
 
 
-@pytest.mark.parametrize(("seconds", "trades"), [(-3600, False), (-1, False), (9, False), (10, True)])
+@pytest.mark.parametrize(
+    ("seconds", "trades"), [(-3600, False), (-1, False), (9, False), (10, True)]
+)
 def test_a_bar_is_due_a_grace_after_its_close(seconds, trades):
     scheduler, session, _, _ = started(close_of(KNOWN) + seconds * SECOND)
     assert (scheduler.step() is not None) == trades
@@ -155,15 +157,16 @@ def test_without_a_quorum_nothing_is_traded(quorum, phase):
 def test_what_is_held_counts_in_the_quorum():
     scheduler, session, feed, clock = started(close_of(KNOWN) + 10 * SECOND)
     assert scheduler.step() == "done"
-    held = [n for n, u in zip(NAMES, session.ledger.holdings.units, strict=True) if u]
-    feed.late = {(held[0], KNOWN + 1): HOUR}  # one of five assets, and about half of the money
+    units = np.array(session.ledger.holdings.units, float)
+    most = NAMES[int(np.argmax(units * MARKET.close[KNOWN]))]
+    feed.late = {(most, KNOWN + 1): HOUR}  # one of five assets, and more of the money
     clock.set(close_of(KNOWN + 1) + 10 * SECOND)
     assert scheduler.step() == "skipped"
 
 
 def test_a_candle_is_final_when_a_later_one_is_there_or_it_was_read_twice():
     scheduler, session, feed, clock = started(close_of(KNOWN) + 10 * SECOND)
-    feed.newer, feed.changes = False, 5 * (KNOWN + 1)  # the first reading is another
+    feed.newer, feed.changes = False, 10  # the first reading is another
     assert scheduler.step() == "done"
     assert clock.now() >= close_of(KNOWN) + 14 * SECOND  # three readings, 2 s apart
     assert session.predictor.market.close[-1].tolist() == MARKET.close[KNOWN].tolist()
@@ -219,7 +222,7 @@ def test_the_loop_trades_every_bar_once_and_ends_after_one_if_asked():
 
 
 def test_a_clock_that_jumps_back_trades_nothing_again():
-    scheduler, session, feed, clock = started(close_of(KNOWN + 1) + 10 * SECOND)
+    scheduler, session, feed, _ = started(close_of(KNOWN + 1) + 10 * SECOND)
     assert scheduler.step() == "done"
     feed.offset = -HOUR
     assert scheduler.step() is None
@@ -235,7 +238,7 @@ def test_a_session_goes_on_after_a_restart(tmp_path):
     assert Scheduler(session, feed, clock).step() == "done"
     session.close()
     clock.set(close_of(KNOWN + 1) + 10 * SECOND)
-    history = MARKET.past(KNOWN + 1).panel
+    history = MARKET.past(KNOWN).panel
     again = session_of(clock, tmp_path, session.broker, history)
     assert Scheduler(again, feed, clock).step() == "done"
     assert decided(again) == list(MARKET.timestamps[KNOWN : KNOWN + 2])

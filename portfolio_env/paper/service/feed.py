@@ -94,7 +94,9 @@ class ExchangeFeed:
             return moment
         try:
             with self._client.ready():
-                found = {name: self._candles(symbol, since) for name, symbol in self._symbols.items()}
+                found = {
+                    name: self._candles(symbol, since) for name, symbol in self._symbols.items()
+                }
         except DataError as error:
             return Unknown(str(error))
         return Reading(moment, found)
@@ -168,7 +170,12 @@ def panel_of(
         final: Assets that have it; the others have no bar there.
     """
     times = sorted(
-        {time for own in reading.candles.values() for time in own if known.timestamps[-1] < time < bar}
+        {
+            time
+            for own in reading.candles.values()
+            for time in own
+            if known.timestamps[-1] < time < bar
+        }
     )
     times.append(bar)
     table = np.full((len(BAR_FIELDS), len(times), len(known.assets)), np.nan)

@@ -18,8 +18,9 @@ from portfolio_env.live.planning import last_prices
 from portfolio_env.market.timeline import bar_spacing, time_text
 from portfolio_env.paper.broker import Unknown
 from portfolio_env.paper.clock import SECOND, Clock
+from portfolio_env.paper.execution import MISSED
 from portfolio_env.paper.service.feed import Feed, Reading, expected, is_final, panel_of
-from portfolio_env.paper.session import ENDINGS, MISSED, Session
+from portfolio_env.paper.session import ENDINGS, Session
 
 _PULSE = 60 * SECOND  # longest sleep: a clock that jumped and a machine that slept are noticed
 
@@ -72,7 +73,7 @@ class Scheduler:
         session: Session,
         feed: Feed,
         clock: Clock,
-        timing: Timing = Timing(),  # noqa: B008 (frozen)
+        timing: Timing = Timing(),
         pulse: Callable[[], None] = lambda: None,
     ) -> None:
         self.session, self.feed, self.clock = session, feed, clock
@@ -80,7 +81,7 @@ class Scheduler:
         spacing = bar_spacing(session.predictor.market.timestamps)[0]
         if spacing != feed.length:
             raise ArgumentError(
-                f"the candles of {feed.length} must be as long as the bars of the market, {spacing}."
+                f"candles of {feed.length} must be as long as the bars of the market, {spacing}."
             )
         if channels := list(session.predictor.market.panel.exogenous):
             raise ArgumentError(
