@@ -55,7 +55,7 @@ class LongShort:
         return np.r_[1 - risky.sum(), risky][None], state
 
 
-def ragged(bars=90):
+def ragged(bars=130):
     """Assets that start late, stop, and do not trade at times; with opens and volumes."""
     return load_market(f"synthetic?bars={bars}&assets=5&seed=15&ragged=true")
 
@@ -123,20 +123,19 @@ def test_it_is_the_backtest_of_an_agent_and_of_risk_limits():
         return made
 
     options = {"action": "logits", "window": 6, "costs": COSTS}
-    check(agent, market, near=1e-9, **options)
+    check(agent, market, 110, near=1e-9, **options)
 
     def managed(env):
         return RiskManaged(LongShort(), RiskLimits(max_weight=0.3, max_drawdown=0.05), env)
 
-    check(managed, market, costs=COSTS)
+    check(managed, market, 90, costs=COSTS)
 
 
-@given(st.integers(0, 999), st.booleans())
+@given(st.integers(0, 999))
 @examples(6)
-def test_it_is_the_backtest_on_any_market(seed, next_open):
-    market = random_market(seed)
-    execution = "next_open" if next_open else "close"
-    check(baseline("random"), market, 5, execution=execution, costs={"commission_bps": 20})
+def test_it_is_the_backtest_on_any_market(seed):
+    market = random_market(seed, 30, 4, halted=0.1)
+    check(baseline("random"), market, 5, costs={"commission_bps": 20})
 
 
 @pytest.mark.slow
@@ -208,12 +207,8 @@ def test_volume_bounds_what_is_filled():
 
 def test_what_a_venue_may_not_know_is_rejected():
     market = load_market("synthetic?bars=60&assets=2")
-    for paper, error, message in (
-        ({"participation": 2.0}, ArgumentError, "participation=2"),
-        ({"faults": {}}, AttributeError, ""),
-    ):
-        with pytest.raises(error, match=message):
-            replayed(baseline("equal_weight"), market, paper=paper)
+    with pytest.raises(ArgumentError, match="participation=2"):
+        replayed(baseline("equal_weight"), market, paper={"participation": 2.0})
     with pytest.raises(ArgumentError, match="scenario"):
         with_seed("earthquake", 0)
     with pytest.raises(ArgumentError, match="refused=2"):
