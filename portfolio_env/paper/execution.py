@@ -187,7 +187,7 @@ def commit_plan(
     body: Mapping[str, Any],
     revision: int = 0,
 ) -> None:
-    """Commit the intent to send orders, sales first.
+    """Commit the intent to send orders, sales first and the largest of each side first.
 
     Args:
         ledger: The ledger.
@@ -206,7 +206,8 @@ def commit_plan(
         for name, own, price in zip(ledger.assets, units, prices, strict=True)
         if own
     ]
-    orders.sort(key=lambda order: order.units > 0)
+    # the largest first: it pays a fixed fee that a small one cannot
+    orders.sort(key=lambda own: (own.units > 0, -abs(own.units) * own.reference))
     with ledger.batch():
         told = [order.to_json() for order in orders]
         ledger.append("plan", clock.now(), bar, revision=revision, orders=told, **body)

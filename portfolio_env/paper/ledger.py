@@ -62,6 +62,7 @@ CREATE TABLE orders (
     state TEXT NOT NULL, reason TEXT NOT NULL, valid_until TEXT NOT NULL, attempts INTEGER NOT NULL,
     body TEXT NOT NULL, UNIQUE (bar, asset, revision)
 );
+CREATE INDEX orders_by_state ON orders (state);
 CREATE TABLE fills (
     trade_id TEXT PRIMARY KEY, order_id TEXT NOT NULL, bar TEXT NOT NULL, body TEXT NOT NULL
 );
@@ -277,8 +278,9 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
             where.append("bar = ?")
             values.append(str(bar))
         if unfinished:
-            where.append(f"state NOT IN ({', '.join('?' * len(ENDED))})")
-            values += sorted(ENDED)
+            alive = sorted(set(State) - ENDED)
+            where.append(f"state IN ({', '.join('?' * len(alive))})")
+            values += alive
         sql = f"SELECT body FROM orders WHERE {' AND '.join(where)} ORDER BY rowid"  # noqa: S608
         return [Order.from_json(json.loads(row[0])) for row in self.query(sql, *values)]
 

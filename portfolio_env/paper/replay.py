@@ -21,11 +21,13 @@ from portfolio_env.live.risk_limits import RiskLimits
 from portfolio_env.paper.broker import Broker, Quote
 from portfolio_env.paper.clock import SimulatedClock
 from portfolio_env.paper.faults import Faults, Flaky
+from portfolio_env.paper.ledger import Ledger
 from portfolio_env.paper.session import Session
 from portfolio_env.paper.simulated import Accrual, SimulatedBroker
 from portfolio_env.simulation.market_arrays import latest_prices
 from portfolio_env.simulation.simulator import Simulator
 
+VENUE = "venue.db"
 _TICK = np.timedelta64(1, "ns")
 
 
@@ -152,7 +154,8 @@ def replay(
         participation: Share of a bar's volume that orders are filled from; None is any.
         instruments: Rules of trading by asset; any fraction of a unit by default.
         limits: Risk limits.
-        folder: Folder of the ledger; None keeps it in memory.
+        folder: Folder of the ledger, and of the venue's account: a replay that was stopped goes on
+            there. None keeps both in memory.
         name: Id of the session.
 
     Raises:
@@ -165,13 +168,17 @@ def replay(
     check_integer("start", start, 0, end - 2)
     money = simulator.initial_value if capital is None else capital
     clock = SimulatedClock(times[start])
+    ledger = Ledger.of(folder)
+    if last := ledger.query("SELECT at FROM events ORDER BY seq DESC LIMIT 1"):
+        clock.set(np.datetime64(last[0][0], "ns"))
     venue = SimulatedBroker(
         panel.assets, BarPrices(simulator, participation), clock, costs=simulator.costs,
         capital=money, instruments=instruments, faults=faults, delay=delay,
-        margin=simulator.levered,
+        margin=simulator.levered, path=None if folder is None else folder / VENUE,
     )  # fmt: skip
     broker: Broker = Flaky(venue, faults, clock) if faults.on_the_way else venue
-    session = Session(folder, name, predictor, broker, clock, limits=limits).open()
+    session = Session(folder, name, predictor, broker, clock, limits=limits, ledger=ledger)
+    session.open(panel.subset(slice(start, end)))
     try:
         for row in range(start, end):
             clock.set(times[row])

@@ -293,7 +293,10 @@ class SimulatedBroker:
             side = 1 if units > 0 else -1
             if order.limit is not None and side * fill.price > side * order.limit:
                 return self._end(placed, State.EXPIRED, "beyond its limit")
-            self._write("fill", {"place": placed.place, **fill.to_json()})
+            with exactly():
+                rest = abs(units) * quote.price * self._rates[order.asset][units < 0][0]
+            charged = fill.fee != rest
+            self._write("fill", {"place": placed.place, "charged": charged, **fill.to_json()})
         full = placed.filled == order.units
         return self._end(placed, State.FILLED if full else State.EXPIRED, "" if full else reason)
 
@@ -345,7 +348,7 @@ class SimulatedBroker:
         commission, half_spread = self._rates[order.asset][0 if side > 0 else 1]
         with exactly():
             notional = abs(units) * mid
-            spread, fee = notional * half_spread, notional * commission + self._fee_of(order)
+            spread, fee = notional * half_spread, notional * commission
         push = self.prices.impact(order.asset, at) * float(notional) ** 1.5
         # towards the trader by less than 1e-34: money that was planned for is enough
         per_unit = _SHORT.divide(decimal_of(push), abs(units)) if push else ZERO
@@ -353,7 +356,10 @@ class SimulatedBroker:
             price = mid + side * (mid * half_spread + per_unit)
             if price <= 0:  # no impact takes more than all of a sale
                 per_unit, price = mid - mid * half_spread, ZERO
-            impact = per_unit * abs(units)
+            impact, fixed = per_unit * abs(units), self._fee_of(order)
+            left = self._book.units.get("", ZERO) - units * price - fee - fixed
+            if units > 0 or self.capabilities.margin or left >= 0:
+                fee += fixed  # else a larger sale pays it
         trade = f"{len(self._book.records)}"
         return Fill(
             trade, order.id, order.asset, units, price, fee, at, "", mid, spread, impact
@@ -416,7 +422,7 @@ class SimulatedBroker:
                     used = book.used.get((bar, fill.asset), ZERO)
                     book.used[bar, fill.asset] = used + abs(fill.units) * (fill.mid or ZERO)
                     changes = changes_of(fill)
-                book.charged = bar
+                book.charged = bar if body["charged"] else book.charged
                 self._add(changes)
                 book.records.append(fill)
             case "flow":
