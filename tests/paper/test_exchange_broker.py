@@ -88,12 +88,16 @@ def sent(broker, clock, own):
 def test_a_day_at_the_venue_is_what_the_broker_says(at):
     broker, clock, venue = at
     buy, sell = order(broker, "1.5"), order(broker, "-0.5")
+    opening = broker.activity("")
+    assert [(flow.asset, flow.units) for flow in opening.flows] == [("", 10_000)]
+    cursor = opening.cursor
+    clock.sleep(np.timedelta64(1, "s"))
     for own in (buy, sell):
         assert broker.find(own) == NotFound()
         outcome, found = sent(broker, clock, own)
         assert isinstance(outcome, Accepted)
         assert (found.id, found.state, found.filled) == (own.id, State.FILLED, own.units)
-    activity = broker.activity("")
+    activity = broker.activity(cursor)
     assert [(fill.order_id, fill.units) for fill in activity.fills] == [
         (buy.id, buy.units),
         (sell.id, sell.units),
@@ -118,10 +122,11 @@ def test_a_day_at_the_venue_is_what_the_broker_says(at):
 def test_what_is_not_filled_at_once_lapses(at):
     broker, clock, venue = at
     venue.depth, venue.pieces = Decimal("0.3"), 3
-    own = order(broker, "1", limit="150")
+    own, cursor = order(broker, "1", limit="150"), broker.activity("").cursor
+    clock.sleep(np.timedelta64(1, "s"))
     _, found = sent(broker, clock, own)
     assert (found.state in (State.EXPIRED, State.CANCELLED), found.filled) == (True, Decimal("0.3"))
-    assert len({fill.trade_id for fill in broker.activity("").fills}) == 3
+    assert len({fill.trade_id for fill in broker.activity(cursor).fills}) == 3
     _, far = sent(broker, clock, away := order(broker, "1", limit="50"))
     assert far.filled == 0 and far.state != State.OPEN
     assert isinstance(broker.cancel(away), Refused)
@@ -221,8 +226,10 @@ def test_the_clock_of_the_venue_is_used(name, server, tmp_path):
 @pytest.mark.parametrize("fee_in", ["received", "BNB"])
 def test_fees_in_other_currencies_are_told_as_they_are(fee_in, server, tmp_path):
     with opened(server, "binance", tmp_path, fee_in, others=("BNB",)) as (broker, clock, _):
+        cursor = broker.activity("").cursor
+        clock.sleep(np.timedelta64(1, "s"))
         sent(broker, clock, buy := order(broker, "1"))
-        (fill,) = broker.activity("").fills
+        (fill,) = broker.activity(cursor).fills
         assert fill.fee_asset == (buy.asset if fee_in == "received" else "BNB")
         held = broker.balances().units
         assert held[buy.asset] == 1 - (fill.fee if fee_in == "received" else 0)
@@ -231,6 +238,8 @@ def test_fees_in_other_currencies_are_told_as_they_are(fee_in, server, tmp_path)
 
 def test_books_outlive_the_client(at, tmp_path, server):
     broker, clock, _ = at
+    cursor = broker.activity("").cursor
+    clock.sleep(np.timedelta64(1, "s"))
     sent(broker, clock, own := order(broker, "1"))
     again = ExchangeBroker(
         sandbox(broker.name, address=f"{server.base}/{broker.name}", keys=KEYS),
@@ -238,7 +247,7 @@ def test_books_outlive_the_client(at, tmp_path, server):
         clock,
     )
     assert again.find(own).filled == 1
-    assert [fill.order_id for fill in again.activity("").fills] == [own.id]
+    assert [fill.order_id for fill in again.activity(cursor).fills] == [own.id]
     again.exchange.session.close()
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from portfolio_env.data.downloads.client import Client, Retry, candid
+from portfolio_env.data.downloads.client import Retry, candid
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO, exactly
@@ -27,8 +27,15 @@ from portfolio_env.paper.broker import (
 )
 from portfolio_env.paper.clock import SECOND, Clock
 from portfolio_env.paper.exchange.addresses import AddressError, guard
+from portfolio_env.paper.exchange.quotes import (
+    client_of,
+    currency_of,
+    instrument_of,
+    middles,
+    symbols_of,
+)
 from portfolio_env.paper.exchange.venues import venue_of
-from portfolio_env.paper.orders import Fill, Order, State
+from portfolio_env.paper.orders import Fill, Flow, Order, State
 
 T = TypeVar("T")
 _MS = np.timedelta64(1, "ms")
@@ -115,17 +122,15 @@ class ExchangeBroker:
         self.exchange, self._clock, self._longest = exchange, clock, longest
         self.name = str(exchange.id)
         self.capabilities = Capabilities()
-        wait = Retry(attempts=3, sleep=lambda seconds: clock.sleep(_seconds(seconds)))
-        self._client = Client(exchange, retry or wait)
+        self._client = client_of(exchange, clock, retry)
         self._offset = np.timedelta64(0, "ns")
         self._doubt = np.timedelta64("NaT")
         self._measured: np.datetime64 = np.datetime64("NaT")
         self._ids: dict[str, str] = {}  # ours by the venue's
         with self._client.ready():
-            self.money = money or _currency(assets)
+            self.money = money or currency_of(assets)
             known = exchange.markets
-            wanted = {name: name if name in known else f"{name}/{self.money}" for name in assets}
-            self._symbols = {name: symbol for name, symbol in wanted.items() if symbol in known}
+            self._symbols = symbols_of(known, assets, self.money)
         strange = [s for s in self._symbols.values() if known[s]["quote"] != self.money]
         if strange or not self._symbols:
             raise ArgumentError(
@@ -152,16 +157,8 @@ class ExchangeBroker:
     @_read
     def quotes(self, assets: Sequence[str]) -> Mapping[str, Quote]:
         """Return prices in the middle of bid and ask."""
-        symbols = [self._symbols[name] for name in assets if name in self._symbols]
-        has = self.exchange.has.get("fetchBidsAsks")
-        ask = self.exchange.fetch_bids_asks if has else self.exchange.fetch_tickers
-        found = self._client.ask(lambda: ask(symbols))
-        with exactly():
-            return {
-                self._names[symbol]: Quote((Decimal(each["bid"]) + Decimal(each["ask"])) / 2)
-                for symbol, each in found.items()
-                if symbol in self._names and each["bid"] and each["ask"]
-            }
+        own = {self._symbols[name]: name for name in assets if name in self._symbols}
+        return middles(self._client, own)
 
     @_read
     def balances(self) -> Balances:
@@ -188,13 +185,32 @@ class ExchangeBroker:
 
     @_read
     def activity(self, cursor: str) -> Activity:
-        """Return fills since a cursor, those of its last minute again."""
-        since = max(int(cursor or 0) - _OVERLAP, 0)
+        """Return fills since a cursor, those of its last minute again.
+
+        The first call returns what the account holds, as deposits: the session begins with it, and
+        what was traded before is no part of it.
+        """
+        if not cursor:
+            return self._opening()
+        start, latest = map(int, cursor.split("-"))
+        since = max(latest - _OVERLAP, start)
         symbols = list(self._names)
         trades = self._client.ask(lambda: self._venue.trades(self.exchange, symbols, since))
-        fills = tuple(fill for trade in trades for fill in self._fills(trade))
-        latest = max((int(trade["timestamp"]) for trade in trades), default=0)
-        return Activity(fills, (), str(max(latest, int(cursor or 0))))
+        trades = [trade for trade in trades if int(trade["timestamp"]) > start]
+        fills = tuple(map(self._fill, trades))
+        latest = max([latest, *(int(trade["timestamp"]) for trade in trades)])
+        return Activity(fills, (), f"{start}-{latest}")
+
+    def _opening(self) -> Activity:
+        start = int(self._client.ask(self.exchange.fetch_time))
+        total = self._client.ask(self.exchange.fetch_balance)["total"]
+        at = np.datetime64(start, "ms").astype("datetime64[ns]")
+        flows = tuple(
+            Flow(f"opening:{code}", "deposit", self._codes[code], Decimal(units), at, "opening")
+            for code, units in total.items()
+            if code in self._codes and Decimal(units)
+        )
+        return Activity((), flows, f"{start}-{start}")
 
     # ---- what is done
 
@@ -306,17 +322,7 @@ class ExchangeBroker:
 
     def _instrument(self, asset: str) -> Instrument | None:
         market = self.exchange.markets.get(self._symbols.get(asset))
-        steps = None if market is None else market["precision"]
-        if steps is None or steps["amount"] is None or steps["price"] is None:
-            return None
-        least = market["limits"]["cost"]["min"]
-        taker = market.get("taker")
-        return Instrument(
-            lot=Decimal(str(steps["amount"])),
-            tick=Decimal(str(steps["price"])),
-            min_notional=ZERO if least is None else Decimal(str(least)),
-            fee_bps=None if taker is None else Decimal(str(taker)).scaleb(4),
-        )
+        return None if market is None else instrument_of(market)
 
     def _wrong(self, order: Order, symbol: str) -> Refused | None:
         """Return why an order is not sent: our steps and ccxt's must agree on every digit."""
@@ -356,8 +362,7 @@ class ExchangeBroker:
         state = _STATES.get(str(answer["status"]), State.OPEN)
         return OrderReport(ours or str(answer["id"]), state, filled if buys else -filled)
 
-    def _fills(self, trade: Mapping[str, Any]) -> list[Fill]:
-        name = self._names[trade["symbol"]]
+    def _fill(self, trade: Mapping[str, Any]) -> Fill:
         fees = [fee for fee in trade["fees"] or [trade["fee"]] if fee and fee["cost"] is not None]
         paid: dict[str, Decimal] = {}
         for fee in fees:
@@ -366,19 +371,16 @@ class ExchangeBroker:
         if len(paid) > 1:
             raise ValueError(f"trade {trade['id']} has fees in {', '.join(paid)}")
         code, cost = next(iter(paid.items()), ("", ZERO))
-        sign = 1 if trade["side"] == "buy" else -1
-        return [
-            Fill(
-                trade_id=f"{trade['symbol']}:{trade['id']}",
-                order_id=self._own_id(str(trade["order"]), trade["symbol"]),
-                asset=name,
-                units=sign * Decimal(trade["amount"]),
-                price=Decimal(trade["price"]),
-                fee=cost,
-                at=np.datetime64(int(trade["timestamp"]), "ms").astype("datetime64[ns]"),
-                fee_asset=code,
-            )
-        ]
+        return Fill(
+            trade_id=f"{trade['symbol']}:{trade['id']}",
+            order_id=self._own_id(str(trade["order"]), trade["symbol"]),
+            asset=self._names[trade["symbol"]],
+            units=(1 if trade["side"] == "buy" else -1) * Decimal(trade["amount"]),
+            price=Decimal(trade["price"]),
+            fee=cost,
+            at=np.datetime64(int(trade["timestamp"]), "ms").astype("datetime64[ns]"),
+            fee_asset=code,
+        )
 
     def _own_id(self, theirs: str, symbol: str) -> str:
         """Return our id of an order by the venue's, which is all that a trade states."""
@@ -388,16 +390,5 @@ class ExchangeBroker:
         return self._ids[theirs]
 
 
-def _currency(assets: Sequence[str]) -> str:
-    for name in assets:
-        if "/" in name:
-            return name.split("/")[1].split(":")[0]
-    raise ArgumentError(f"money=None must be a currency for {', '.join(assets)}, e.g. USDT.")
-
-
 def _ms(moment: np.datetime64) -> int:
     return int(moment.astype("datetime64[ms]").astype(np.int64))
-
-
-def _seconds(duration: float) -> np.timedelta64:
-    return np.timedelta64(round(duration * 1e9), "ns")

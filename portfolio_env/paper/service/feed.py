@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
-from portfolio_env.data.downloads.client import Client, Retry, candid
+from portfolio_env.data.downloads.client import Retry, candid
 from portfolio_env.data.downloads.store import milliseconds
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market.panel import BAR_FIELDS, PricePanel
 from portfolio_env.paper.broker import Unknown
 from portfolio_env.paper.clock import Clock
+from portfolio_env.paper.exchange.quotes import client_of
 
 Candle = tuple[float, ...]
 _RECENT = 5  # bars; an asset that traded in them is waited for
@@ -69,10 +71,7 @@ class ExchangeFeed:
         clock: Clock,
         retry: Retry | None = None,
     ) -> None:
-        def sleep(seconds: float) -> None:
-            clock.sleep(np.timedelta64(round(seconds * 1e9), "ns"))
-
-        self._client = Client(exchange, retry or Retry(attempts=3, sleep=sleep))
+        self._client = client_of(exchange, clock, retry)
         self._symbols, self._timeframe = dict(symbols), timeframe
         self._step = milliseconds(timeframe)
         self.length = np.timedelta64(self._step, "ms").astype("timedelta64[ns]")
@@ -105,7 +104,7 @@ class ExchangeFeed:
         cursor, found = int(since.astype("datetime64[ms]").astype(np.int64)), {}
         while True:
             page = self._client.candles(symbol, self._timeframe, cursor)
-            new = page.times >= cursor
+            new: npt.NDArray[np.bool_] = page.times >= cursor
             for time, bar in zip(page.times[new].tolist(), page.bars[new].tolist(), strict=True):
                 found[_moment(time)] = tuple(bar)
             if not new.any():
