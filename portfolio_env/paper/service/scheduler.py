@@ -62,6 +62,7 @@ class Scheduler:
 
     Attributes:
         stopping: Set to leave ``run`` after the bar that is being traded.
+        idle: Whether the loop waits for the next bar.
 
     Raises:
         ArgumentError: If the candles are of another length than the bars of the session's market,
@@ -77,7 +78,8 @@ class Scheduler:
         pulse: Callable[[], None] = lambda: None,
     ) -> None:
         self.session, self.feed, self.clock = session, feed, clock
-        self.timing, self._pulse, self.stopping = timing, pulse, False
+        self.timing, self._pulse = timing, pulse
+        self.stopping = self.idle = False
         spacing = bar_spacing(session.predictor.market.timestamps)[0]
         if spacing != feed.length:
             raise ArgumentError(
@@ -110,13 +112,19 @@ class Scheduler:
                 return
             now = self.feed.time()
             if isinstance(now, Unknown):
-                self.clock.sleep(self._pause)
+                self._rest(self._pause)
                 continue
             wait = self.due(now) + 2 * self.feed.length + self._grace - now
             if once and (phase is not None or wait > self._grace):
                 return
             ended = phase is None or phase in ENDINGS
-            self.clock.sleep(min(wait, _PULSE) if ended else _PULSE)
+            self._rest(min(wait, _PULSE) if ended else _PULSE)
+
+    def _rest(self, duration: np.timedelta64) -> None:
+        self.idle = True
+        if not self.stopping:
+            self.clock.sleep(duration)
+        self.idle = False
 
     def step(self) -> str | None:
         """Trade the bar that is due, at most once; return its phase, or None if none is."""

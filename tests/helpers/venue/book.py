@@ -1,7 +1,7 @@
 """Accounts and orders of a pretend exchange, in a file that outlives whoever talks to it.
 
-Prices are those of the server's candles: the running hour's open, less or plus half a spread. What
-is left of an order that takes liquidity is cancelled, limits that are not reached rest. A client's
+Prices are those of the server's candles: the running one's open, less or plus half a spread. What is
+left of an order that takes liquidity is cancelled, limits that are not reached rest. A client's
 order id is refused only while an order of that id is open, as on Binance and Kraken.
 """
 
@@ -10,6 +10,8 @@ import sqlite3
 import threading
 from contextlib import suppress
 from decimal import Decimal
+
+from helpers.exchange_dialects import STEPS
 
 HALF_SPREAD = Decimal("0.0005")
 FEE = Decimal("0.001")
@@ -39,12 +41,14 @@ class Venue:
         rules: {symbol: (lot, tick, minimum units, minimum notional)}.
         fee_in: the currency fees are paid in: "quote", "received" (of purchases the coin bought) or
             the name of a third one.
+        timeframe: of the candles whose opens are traded at.
         depth: units that one order finds at the best price; the rest of it is cancelled.
         pieces: trades that a fill consists of.
     """
 
-    def __init__(self, path, server, rules, money, fee_in="quote"):
+    def __init__(self, path, server, rules, money, fee_in="quote", timeframe="1h"):
         self.server, self.rules, self.fee_in = server, rules, fee_in
+        self.timeframe, self.step = timeframe, STEPS[timeframe]
         self.depth, self.pieces = Decimal(10**9), 1
         self.lock = threading.RLock()
         self.file = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
@@ -86,8 +90,8 @@ class Venue:
     def quote(self, symbol):
         """Best bid and ask."""
         tick = self.rules[symbol][1]
-        opens = self.server.now // 3_600_000 * 3_600_000
-        mid = Decimal(str(self.server.candle(symbol, "1h", opens)[1]))
+        opens = self.server.now // self.step * self.step
+        mid = Decimal(str(self.server.candle(symbol, self.timeframe, opens)[1]))
         bid, ask = mid * (1 - HALF_SPREAD), mid * (1 + HALF_SPREAD)
         return bid // tick * tick, -(-ask // tick) * tick
 
