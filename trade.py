@@ -1,4 +1,4 @@
-"""Say what to hold today and what to trade for it, or trade on paper, by a run or a baseline.
+"""Say what to hold today and what to trade for it, by a trained run or a baseline.
 
 python trade.py RUN today --capital 10000
 
@@ -6,9 +6,15 @@ python trade.py RUN today --data data/binance/1d --update --holdings h.csv
 
 python trade.py --baseline hrp --data prices.csv --capital 10000
 
-python trade.py RUN paper --exchange binance --capital 10000 --session paper/btc
+Orders are printed and written, not sent. An alert makes the exit status 3.
 
-Orders are printed and written; none is sent but on paper, without real money. An alert makes the exit status 3.
+python trade.py replay RUN --scenario flaky
+
+python trade.py paper RUN --exchange binance --capital 10000 --session paper/first
+
+python trade.py status | verify | export FOLDER
+
+The commands of paper trading say more with --help.
 """
 
 import sys
@@ -25,11 +31,11 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.market import MarketConfig, refuse_no_run
+from agents.trading.commands import COMMANDS
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live import AccountOptions, AlertBounds, Today, today
 from portfolio_env.market.timeline import as_timestamp
-from portfolio_env.paper.service.command import PaperOptions, paper
 
 ALERT = 3  # exit status
 
@@ -40,8 +46,8 @@ class TradeConfig:
 
     run: Annotated[Path | None, tyro.conf.Positional] = None
     """Folder of a run; none with --baseline."""
-    what: Annotated[Literal["today", "paper"], tyro.conf.Positional] = "today"
-    """The orders of the last bar, or paper trading of each bar as it closes."""
+    what: Annotated[Literal["today"], tyro.conf.Positional] = "today"
+    """The orders of the last bar."""
     baseline: str | None = None
     """Baseline that decides in place of a run, e.g. hrp or "momentum(lookback=120)"; it is fitted
     to the training range."""
@@ -51,8 +57,6 @@ class TradeConfig:
     """Download first what is missing in --data, a folder of a store such as data/binance/1d."""
     account: Annotated[AccountOptions, tyro.conf.arg(name="")] = AccountOptions()  # noqa: RUF009
     """Account to trade for."""
-    paper: Annotated[PaperOptions, tyro.conf.arg(name="")] = PaperOptions()  # noqa: RUF009
-    """Paper trading."""
     alert_drift: float | None = 0.05
     """Share of the account that may be away from what is to be held."""
     alert_target: float | None = 0.1
@@ -77,14 +81,14 @@ class TradeConfig:
     """Rules of trading of a baseline."""
 
 
-def trade(config: TradeConfig) -> Today | None:
-    """Work out the orders, print and write them; or trade on paper."""
+def trade(config: TradeConfig) -> Today:
+    """Work out the orders, print and write them; nothing is sent anywhere."""
     is_run = config.run is not None
     if is_run == (config.baseline is not None):
         raise ArgumentError("give the folder of a run, or --baseline, and not both.")
     if config.run is not None:
         refuse_no_run(config.run)
-    if config.what == "today" and not config.account.given:
+    if not config.account.given:
         raise ArgumentError("give the account: --holdings h.csv, or --capital 10000 in cash.")
     now = np.datetime64("now", "ns") if config.as_of is None else as_timestamp(config.as_of)
     names = ("drift", "target", "drawdown", "age")
@@ -107,10 +111,6 @@ def trade(config: TradeConfig) -> Today | None:
             task = open_task(config.run, config.task, None, "after", **how)
         named = baseline_strategies(config.baseline or "equal_weight")
         name, predictor, notes = deciding(task, named, agent=is_run, judge=config.judge)
-        if config.what == "paper":
-            how = {"name": name, "bounds": bounds, "notes": notes}
-            print(paper(predictor, config.account, config.paper, **how))
-            return None
         folder = config.out or task.folder / "evaluation" / "today"
         found = today(
             predictor, config.account, name=name, now=now, bounds=bounds, notes=notes, folder=folder
@@ -125,8 +125,11 @@ def main() -> int:
     find_own_modules()
 
     def work() -> int:
+        if command := COMMANDS.get(sys.argv[1] if sys.argv[1:] else ""):
+            told: int = read_arguments(command, args=sys.argv[2:], description=command.__doc__)()
+            return told
         found = trade(read_arguments(TradeConfig, description=__doc__))
-        return ALERT if found is not None and found.alerts else 0
+        return ALERT if found.alerts else 0
 
     return exit_status(work, stopped="stopped; nothing was sent")
 

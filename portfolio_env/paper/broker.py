@@ -16,7 +16,6 @@ from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO
 from portfolio_env.paper.orders import Fill, Flow, Order, State
 
-
 _SECOND, _PAUSE = np.timedelta64(1, "s"), np.timedelta64(5, "s")
 
 
@@ -79,7 +78,7 @@ class Unknown:
     """Outcome of a request without an answer that can be relied on: it may have happened.
 
     Attributes:
-        error: What went wrong, in words.
+        error: The fault, in words.
     """
 
     error: str

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
+
 import numpy as np
 
 from portfolio_env.errors import PortfolioError
@@ -176,7 +177,6 @@ def carry_out(ledger: Ledger, broker: Broker, clock: Clock, orders: Sequence[Ord
             return
 
 
-
 def commit_plan(
     ledger: Ledger,
     clock: Clock,
@@ -196,7 +196,7 @@ def commit_plan(
         units: (N,) signed units; 0 is no order.
         prices: (N,) prices that they were sized at.
         deadline: Moment after which nothing of them may be filled.
-        body: What else the event of the plan holds.
+        body: The other entries of the event of the plan.
         revision: Number of the plan of this bar.
     """
     orders = [

@@ -202,5 +202,3 @@ class Flaky:
         if again and isinstance(found, Activity):
             return Activity(found.fills[::-1], found.flows[::-1], found.cursor)
         return found
-
-

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import parse_json
+from portfolio_env.files.atomic import parse_json, replacing
 
 VERSION = 1
 _SCHEMA = """
@@ -68,7 +68,7 @@ class Journal:
     """Tables of projections, which ``project`` fills."""
 
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
-        self.path = path
+        self.path, self.read_only = path, read_only
         with self._told():
             if path is None:
                 self.db = sqlite3.connect(":memory:", isolation_level=None)
@@ -102,6 +102,11 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self.db.close()
+
+    def copy_to(self, path: Path) -> None:
+        """Write a copy of it as a file, whole or not at all."""
+        with replacing(path) as beside, self._told():
+            self.db.execute("VACUUM INTO ?", (str(beside),))
 
     # ---- writing
 
@@ -174,7 +179,7 @@ class Journal:
     def events(self, *kinds: str, after: int = 0) -> Iterator[Event]:
         """Yield the events, oldest first, of some kinds or of all, after a number."""
         chosen = f"AND kind IN ({', '.join('?' * len(kinds))})" if kinds else ""
-        rows = f"SELECT * FROM events WHERE seq > ? {chosen} ORDER BY seq"  # noqa: S608
+        rows = f"SELECT * FROM events WHERE seq > ? {chosen} ORDER BY seq"
         with self._told():
             for row in self.db.execute(rows, (after, *kinds)):
                 yield Event(*row[:4], parse_json(row[4]), row[5])
@@ -192,6 +197,9 @@ class Journal:
         """
         with self._told():
             said = self.db.execute("PRAGMA integrity_check").fetchone()[0]
+            size = self.db.execute("PRAGMA page_size").fetchone()[0]
+        if said == "ok" and self.path is not None and self.path.stat().st_size % size:
+            said = "its last page is cut off"
         if said != "ok":
             raise DataError(f"{self.path} is damaged ({said}): restore it from a copy")
         before, number = _START, 0
@@ -205,7 +213,7 @@ class Journal:
                 fresh.project(Event(*tuple(row)[:4], parse_json(row["body"]), before))
             for (name,) in fresh.query("SELECT name FROM sqlite_master WHERE type='table'"):
                 rows = [
-                    sorted(map(tuple, each.query(f"SELECT * FROM {name}")), key=repr)  # noqa: S608
+                    sorted(map(tuple, each.query(f"SELECT * FROM {name}")), key=repr)
                     for each in (self, fresh)
                     if name != "events"
                 ]

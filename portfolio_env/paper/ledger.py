@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -135,7 +136,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
     def _insert(self, table: str, *values: Any, replace: bool = False) -> None:
         how = "REPLACE" if replace else "INSERT"
         marks = ", ".join("?" * len(values))
-        self.db.execute(f"{how} INTO {table} VALUES ({marks})", values)  # noqa: S608
+        self.db.execute(f"{how} INTO {table} VALUES ({marks})", values)
 
     def _move_order(self, body: Mapping[str, Any]) -> None:
         found = self.db.execute("SELECT state FROM orders WHERE id = ?", (body["id"],)).fetchone()
@@ -146,7 +147,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
         if body["state"] == State.SENDING:
             sets += ", valid_until = ?, attempts = attempts + 1"
             values.append(body["valid_until"])
-        sql = f"UPDATE orders SET {sets} WHERE id = ?"  # noqa: S608
+        sql = f"UPDATE orders SET {sets} WHERE id = ?"
         self.db.execute(sql, (*values, body["id"]))
 
     def _add(self, changes: dict[str, Decimal]) -> None:
@@ -187,7 +188,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
         body = record.to_json()
         is_fill = isinstance(record, Fill)
         table, key = ("fills", "trade_id") if is_fill else ("flows", "id")
-        found = self.query(f"SELECT body FROM {table} WHERE {key} = ?", body[key])  # noqa: S608
+        found = self.query(f"SELECT body FROM {table} WHERE {key} = ?", body[key])
         if found:
             if json.loads(found[0][0]) != body:
                 raise DataError(
@@ -200,11 +201,19 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
         self.append("fill" if is_fill else "flow", at, bar, **body)
         return True
 
-    def seal(self) -> None:
+    def seal(self, **more: str) -> None:
         """Write number and digest of the last event beside the file: ``verify`` looks for it."""
         if self.path is not None:
             seq, own = self.head()
-            write_json(self.path.with_name(HEAD), {"seq": seq, "digest": own})
+            write_json(self.path.with_name(HEAD), {"seq": seq, "digest": own, **more})
+
+    def close(self) -> None:
+        """Close the file, and seal all of its bytes where this process could write."""
+        if self.path is not None and not self.read_only:
+            with self._told():
+                self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self.seal(file=_digest(self.path))
+        super().close()
 
     def verify(self) -> tuple[int, str]:
         """Check the file, the chain, the tables, and that nothing was cut off; return the head.
@@ -221,6 +230,9 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
                     f"{self.path} ends at event {found[0]}, or differs before: event "
                     f"{sealed['seq']} of {HEAD} is not there; restore both from a copy"
                 )
+            closed = sealed["seq"] == found[0] and "file" in sealed
+            if closed and sealed["file"] != _digest(self.path):
+                raise DataError(f"{self.path} is not as it was closed: restore it from a copy")
         return found
 
     # ---- reading
@@ -281,13 +293,13 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
             alive = sorted(set(State) - ENDED)
             where.append(f"state IN ({', '.join('?' * len(alive))})")
             values += alive
-        sql = f"SELECT body FROM orders WHERE {' AND '.join(where)} ORDER BY rowid"  # noqa: S608
+        sql = f"SELECT body FROM orders WHERE {' AND '.join(where)} ORDER BY rowid"
         return [Order.from_json(json.loads(row[0])) for row in self.query(sql, *values)]
 
     def fills(self, order_id: str | None = None) -> list[Fill]:
         """Return the fills of an order, or all."""
         where, values = ("", ()) if order_id is None else ("WHERE order_id = ?", (order_id,))
-        rows = self.query(f"SELECT body FROM fills {where} ORDER BY rowid", *values)  # noqa: S608
+        rows = self.query(f"SELECT body FROM fills {where} ORDER BY rowid", *values)
         return [Fill.from_json(json.loads(row[0])) for row in rows]
 
     def filled(self, order_id: str) -> Decimal:
@@ -303,13 +315,13 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
     def body(self, table: str, bar: Bar, revision: int | None = None) -> dict[str, Any] | None:
         """Return the body of a bar's decision, plan or valuation, by the name of the table."""
         extra, values = ("", ()) if revision is None else (" AND revision = ?", (revision,))
-        sql = f"SELECT body FROM {table} WHERE bar = ?{extra}"  # noqa: S608
+        sql = f"SELECT body FROM {table} WHERE bar = ?{extra}"
         rows = self.query(sql, str(bar), *values)
         return dict(json.loads(rows[-1][0])) if rows else None
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table as text, a column per field of its bodies; events are a table too."""
-        rows = [dict(row) for row in self.query(f"SELECT * FROM {name}")]  # noqa: S608
+        rows = [dict(row) for row in self.query(f"SELECT * FROM {name}")]
         for row in rows:
             if "body" in row:
                 row |= json.loads(row.pop("body"))
@@ -334,3 +346,8 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
             write_csv(folder / f"{name}.csv", frame, index=False)
             written.append(folder / f"{name}.csv")
         return written
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

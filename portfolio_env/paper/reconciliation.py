@@ -82,7 +82,7 @@ def reconcile(
         found = _compared(ledger, broker, clock, instruments)
         if not found.reason:
             break
-    if found.reason or found.foreign:
+    if found.differences or found.foreign:
         differences = {name: [f"{n:f}" for n in pair] for name, pair in found.differences.items()}
         foreign = list(found.foreign)
         told = {"reason": found.reason, "differences": differences, "foreign": foreign}
@@ -114,7 +114,7 @@ def _compared(
         step = rules.lot if rules else (ZERO if name else broker.capabilities.cash_step)
         with exactly():
             off = abs(pair[0] - pair[1])
-        if off and off >= step:
+        if not off.is_finite() or (off and off >= step):
             differences[name] = pair
     foreign = tuple(each.id for each in listed if ledger.order(each.id) is None)
     return Reconciled(differences, foreign)

@@ -57,9 +57,7 @@ def described(sized: Orders, row: int) -> dict[str, Any]:
         },
         "tradable": own.tradable.tolist(),
         "costs": {
-            name: f"{cost:f}"
-            for name, cost in zip(own.assets, sized.costs, strict=True)
-            if cost
+            name: f"{cost:f}" for name, cost in zip(own.assets, sized.costs, strict=True) if cost
         },
         "fee": f"{sized.fee:f}",
         "reasons": {

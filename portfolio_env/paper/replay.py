@@ -77,7 +77,9 @@ class BarPrices:
             start = price if panel.open is None else panel.open[traded, column]
             span = float((self._times[traded] - self._times[row]) / _TICK)
             gone = float((at - self._times[row] - _TICK) / _TICK) / span
-            price = start if gone <= 0 or not np.isfinite(start) else start ** (1 - gone) * end**gone
+            price = (
+                start if gone <= 0 or not np.isfinite(start) else start ** (1 - gone) * end**gone
+            )
         if not np.isfinite(price):
             return None
         return Quote(decimal_of(price), bool(panel.tradable[traded, column]))

@@ -243,7 +243,7 @@ class Session:
             if not phase:
                 self._check_order(bar, closed)
                 self.value(bars)
-                if reason := self._unfit(closed, deadline) or self.reconcile().reason:
+                if reason := self._obstacle(closed, deadline):
                     return self.skip(bar, reason)
                 self._decide_at(bars, bar, delisted)
             if self.ledger.body("plans", bar) is None:
@@ -288,6 +288,20 @@ class Session:
             return f"halted: {why}"
         late = self.clock.now() > deadline
         return f"stale: it closed at {time_text(closed)}" if late else ""
+
+    def _obstacle(self, closed: np.datetime64, deadline: np.datetime64) -> str:
+        """Reconcile, again while the venue does not answer and there is time; return what is wrong.
+
+        Returns:
+            Why the bar may not be decided on; "" if it may.
+        """
+        fault = ""
+        while not (reason := self._unfit(closed, deadline)):
+            found = self.reconcile()
+            if not found.fault:
+                return found.reason
+            fault = found.fault
+        return fault or reason
 
     def _answer(
         self,

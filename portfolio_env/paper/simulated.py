@@ -44,7 +44,7 @@ class Accrual(NamedTuple):
 
     Attributes:
         at: The moment.
-        rates: What a unit of cash earns, of debt pays, of a short position pays.
+        rates: Interest that a unit of cash earns, of debt pays, of a short position pays.
         prices: Prices by asset at which short positions pay.
         delisted: Money by asset that a unit becomes.
     """
@@ -361,9 +361,7 @@ class SimulatedBroker:
             if units > 0 or self.capabilities.margin or left >= 0:
                 fee += fixed  # else a larger sale pays it
         trade = f"{len(self._book.records)}"
-        return Fill(
-            trade, order.id, order.asset, units, price, fee, at, "", mid, spread, impact
-        )
+        return Fill(trade, order.id, order.asset, units, price, fee, at, "", mid, spread, impact)
 
     def _accrue(self, accrual: Accrual) -> None:
         """Book interest, then delistings."""
@@ -463,4 +461,3 @@ def _rates_of(costs: Costs, instruments: Mapping[str, Instrument]) -> dict[str, 
                 sides.append((max(rate - spread, ZERO), min(spread, rate)))
         found[name] = (sides[0], sides[1])
     return found
-

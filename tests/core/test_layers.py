@@ -38,7 +38,8 @@ LAYERS = (
     "agents.training agents.run_market agents.supervised",
     "agents agents.store",
     "baselines",
-    "train evaluate trade agents.supervised.run agents.supervised.__main__",
+    "agents.trading agents.supervised.run",
+    "train evaluate trade agents.supervised.__main__",
 )
 PLACE = {name: place for place, layer in enumerate(LAYERS) for name in layer.split()}
 SEPARATE = ("portfolio_env.data", "portfolio_env.simulation")  # of one layer, and no neighbours

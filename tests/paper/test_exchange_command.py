@@ -13,6 +13,7 @@ from test_exchange_day import HOUR, START, Served, market_of, walk
 from baselines import make_baseline
 from portfolio_env import PortfolioEnv
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.live import AccountOptions, Predictor
 from portfolio_env.paper import Ledger
 from portfolio_env.paper.service.command import KEY, SECRET, PaperOptions, paper
@@ -51,7 +52,7 @@ def test_once_an_hour_at_an_exchange_on_this_machine(server, venue, tmp_path):
         clock.set(np.datetime64(START + hour * HOUR + 12_000, "ms"))
         clock.sleep(np.timedelta64(0, "s"))
         told = called(server, tmp_path, clock, address=address)
-        assert told.startswith("Bar 2024-01-05 0") and ": done; the account is worth" in told
+        assert told.startswith("Bar 2024-01-05") and ": done; the account is worth" in told
     ledger = Ledger.of(tmp_path / "session", read_only=True)
     assert ledger.query("SELECT count(*) FROM decisions")[0][0] == 3
     assert ledger.all_units()[""] == venue.money()["USDT"]
@@ -90,6 +91,6 @@ def test_wrong_options_are_told(server, venue, tmp_path, redirected, account, op
 def test_a_folder_of_another_session_is_refused(server, venue, tmp_path, redirected):
     called(server, tmp_path, Served(server), CAPITAL)
     identity = tmp_path / "session" / "session.json"
-    identity.write_text(identity.read_text().replace("inverse", "other"))
+    write_json(identity, read_json(identity) | {"strategy": "other"})
     with pytest.raises(DataError, match="is of strategy 'other', and this is 'inverse'"):
         called(server, tmp_path, Served(server), CAPITAL)

@@ -1,4 +1,4 @@
-"""A day of hourly trading on an exchange on the loopback interface, with outages and lost answers."""
+"""A day of hourly trading on a loopback exchange, with outages and lost answers."""
 
 import time
 import zlib

@@ -3,8 +3,6 @@
 import json
 import shutil
 import sqlite3
-import subprocess
-import sys
 from decimal import Decimal
 from itertools import permutations
 
@@ -64,12 +62,10 @@ def test_reports_in_any_order_and_number_give_one_account():
         Flow("f", "interest", "", Decimal("0.3"), NOW),
     ]
     found = set()
-    for shuffled in permutations(reports * 2):
+    for shuffled in permutations(reports):
         ledger = Ledger()
         ledger.start(NOW, "test", ("A",))
-        for report in shuffled[:5]:
-            ledger.book(report, NOW)
-        for report in reports:
+        for report in (*shuffled, *reports):
             ledger.book(report, NOW)
         found.add(tuple(sorted(ledger.all_units().items())))
     assert len(found) == 1
@@ -177,17 +173,23 @@ def test_no_flipped_byte_is_read_as_something_else(tmp_path):
     whole = contents(ledger)
     ledger.close()
     data = (tmp_path / "ledger.db").read_bytes()
-    rng, named = np.random.default_rng(0), 0
-    places = [*rng.integers(0, len(data), 150), *range(0, 100, 7)]
+    rng = np.random.default_rng(0)
+    places = [*rng.integers(0, len(data), 80), *range(0, 100, 9)]
     for place in places:
         damaged = bytearray(data)
         damaged[place] ^= 1 << rng.integers(0, 8)
         (tmp_path / "ledger.db").write_bytes(damaged)
-        named += _named(tmp_path, whole)
+        assert _named(tmp_path, whole)
     for length in (0, 1, 100, len(data) // 2, len(data) - 1):
         (tmp_path / "ledger.db").write_bytes(data[:length])
         assert _named(tmp_path, whole)
-    assert named > 20  # the others were in space that holds nothing
+    (tmp_path / "ledger.db").write_bytes(data)
+    (tmp_path / "head.json").unlink()  # as where a process was killed: what is read is right
+    for place in places[:40]:
+        damaged = bytearray(data)
+        damaged[place] ^= 1
+        (tmp_path / "ledger.db").write_bytes(damaged)
+        _named(tmp_path, whole)
 
 
 def _named(folder, whole):
@@ -208,19 +210,14 @@ def _named(folder, whole):
 def test_a_second_writer_and_a_full_disk_are_told(tmp_path, monkeypatch):
     ledger = ledger_of(tmp_path)
     with ledger.batch():
-        code = (
-            "import sys, pathlib, numpy as np;"
-            "from portfolio_env.paper import Ledger;"
-            "own = Ledger.of(pathlib.Path(sys.argv[1]));"
-            "own.db.execute('PRAGMA busy_timeout=50');"
-            "own.append('note', np.datetime64('2024-01-01'), note='x')"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code, tmp_path], capture_output=True, text=True, timeout=60
-        )
-        assert "cannot be read or written (database is locked)" in done.stderr
+        other = Ledger.of(tmp_path)
+        other.db.execute("PRAGMA busy_timeout=20")
+        with pytest.raises(LedgerError, match=r"cannot be read or written \(database is locked"):
+            other.append("note", NOW, note="x")
+        other.close()
         reader = Ledger.of(tmp_path, read_only=True)  # readers wait for nobody
         assert reader.holdings.units[0] == 2
+        reader.close()
     ledger.db.execute(f"PRAGMA max_page_count={ledger.query('PRAGMA page_count')[0][0]}")
     before = ledger.head()
     with pytest.raises(LedgerError, match=r"cannot be read or written \(database or disk is full"):

@@ -184,7 +184,7 @@ def test_an_alert_opens_once_and_closes_once_without_fluttering(ledger, clock):
     assert told[0][1] == told[1][1] != told[2][1]
     assert (
         "drawdown: 11.0 % below the highest value so far, 100.00"
-        in [row["text"] for row in ledger.query("SELECT text FROM alerts")][0]
+        in ledger.query("SELECT text FROM alerts")[0]["text"]
     )
 
 

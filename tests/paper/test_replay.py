@@ -62,9 +62,7 @@ def ragged(bars=130):
 
 def replayed(make, market, start=START, end=None, paper=None, **options):
     env = PortfolioEnv(market, **BASE | options)
-    return replay(
-        Predictor(make(env), env), start, end or market.n_bars, **paper or {}
-    ).ledger
+    return replay(Predictor(make(env), env), start, end or market.n_bars, **paper or {}).ledger
 
 
 def values_of(ledger):
@@ -79,7 +77,7 @@ def check(make, market, start=START, near=1e-12, **options):
     assert np.abs(values_of(ledger) / result.values - 1).max() < near
     states = {row[0] for row in ledger.query("SELECT DISTINCT state FROM orders")}
     assert states <= {"filled", "denied"}
-    own = [own for own in ledger.fills()]
+    own = ledger.fills()
     interest = sum(
         float(body["units"])
         for body in (event.body for event in ledger.events("flow"))

@@ -67,7 +67,7 @@ def test_nothing_is_sent_while_halted_until_it_is_resumed(tmp_path):
     world.check()
 
 
-def test_what_is_no_number_sends_nothing(monkeypatch):
+def test_what_is_no_number_sends_nothing():
     nan = Decimal("NaN")
 
     class Mad:
@@ -83,20 +83,17 @@ def test_what_is_no_number_sends_nothing(monkeypatch):
     assert world.ledger.trading[0] == "halted"
     assert sent(world) == 0
     world = World()
-    monkeypatch.setattr(
-        world.venue, "quotes", lambda names: dict.fromkeys(names, Quote(nan)), raising=False
-    )
+    world.venue.quotes = lambda names: dict.fromkeys(names, Quote(nan))
     assert world.trade(START)[0] == "held"
     assert sent(world) == 0
     world = World()
     world.trade(START)
-    monkeypatch.setattr(
-        world.venue, "quotes", lambda names: dict.fromkeys(names, Quote(nan)), raising=False
-    )
+    world.venue.quotes = lambda names: dict.fromkeys(names, Quote(nan))
     before = sent(world)
     assert world.trade(START + 1)[0] == "blocked"
     assert sent(world) == before
-    monkeypatch.setattr(world.venue, "balances", lambda: Balances(nan))
+    del world.venue.quotes
+    world.venue.balances = lambda: Balances(nan)
     assert world.trade(START + 2)[0] == "skipped"
     assert sent(world) == before
 
@@ -113,16 +110,17 @@ def test_a_venue_that_does_not_answer_or_has_another_clock_is_waited_for():
         venue.time = lambda skew=skew: world.clock.now() + skew
         row = START + 1 + int(skew / SECONDS)
         assert world.trade(row, session)[0] == ("done" if skew <= SKEW else "skipped")
-    assert "clock is +2.0 s off" in world.ledger.query(
-        "SELECT reason FROM bars ORDER BY bar DESC LIMIT 1"
-    )[0][0]
+    assert (
+        "clock is +2.0 s off"
+        in world.ledger.query("SELECT reason FROM bars ORDER BY bar DESC LIMIT 1")[0][0]
+    )
 
 
 def test_an_order_that_nobody_can_say_anything_of_halts(monkeypatch):
     world = World()
     world.venue.find = lambda order: Unknown("down")
     world.venue.submit = lambda order, valid_until: Unknown("down")
-    phase, session = world.trade(START)
+    phase, _ = world.trade(START)
     assert phase == "planned"
     assert world.ledger.trading[0] == "halted"
     assert "cannot be found out" in world.ledger.trading[1]

@@ -10,10 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from portfolio_env.checks import check_number
 from portfolio_env.data.downloads.client import Retry, candid
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.live.instruments import Instrument
-from portfolio_env.live.money import ZERO, exactly
+from portfolio_env.live.money import ZERO, decimal_of, exactly
 from portfolio_env.paper.broker import (
     Accepted,
     Activity,
@@ -38,7 +39,9 @@ from portfolio_env.paper.exchange.venues import venue_of
 from portfolio_env.paper.orders import Fill, Flow, Order, State
 
 T = TypeVar("T")
-_MS = np.timedelta64(1, "ms")
+ALLOWANCE = 20.0
+"""Basis points of a trade that are kept for the half-spread and for moves before it is filled."""
+
 _OVERLAP = 60_000  # ms that are asked for again: venues list trades with some delay
 _MEASURED = 60 * SECOND  # that a measurement of the venue's clock is good for
 _STATES = {
@@ -91,6 +94,9 @@ class ExchangeBroker:
         money: Currency that all assets are traded in, e.g. "USDT"; by default that of the first
             asset if it is a symbol.
         others: Further currencies that fees are taken in, e.g. ("BNB",), told with the holdings.
+        allowance_bps: Basis points that a trade may cost beyond the venue's fee: the half-spread
+            and what the price moves before it is filled. Orders are sized so that money is there
+            for it.
         retry: Repetition of requests that change nothing.
         longest: Longest uncertainty of the venue's clock with which orders are sent.
 
@@ -107,6 +113,7 @@ class ExchangeBroker:
         *,
         money: str | None = None,
         others: Sequence[str] = (),
+        allowance_bps: float = ALLOWANCE,
         retry: Retry | None = None,
         longest: np.timedelta64 = SECOND,
     ) -> None:
@@ -120,6 +127,7 @@ class ExchangeBroker:
             exchange.options["fetchMarkets"]["types"] = ["spot"]
         exchange.milliseconds = lambda: _ms(self._venue_now())
         self.exchange, self._clock, self._longest = exchange, clock, longest
+        self._allowance = decimal_of(check_number("allowance_bps", allowance_bps, 0, 1000))
         self.name = str(exchange.id)
         self.capabilities = Capabilities()
         self._client = client_of(exchange, clock, retry)
@@ -322,7 +330,7 @@ class ExchangeBroker:
 
     def _instrument(self, asset: str) -> Instrument | None:
         market = self.exchange.markets.get(self._symbols.get(asset))
-        return None if market is None else instrument_of(market)
+        return None if market is None else instrument_of(market, self._allowance)
 
     def _wrong(self, order: Order, symbol: str) -> Refused | None:
         """Return why an order is not sent: our steps and ccxt's must agree on every digit."""

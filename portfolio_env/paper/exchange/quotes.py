@@ -64,20 +64,27 @@ def middles(client: Client, names: Mapping[str, str]) -> dict[str, Quote]:
         }
 
 
-def instrument_of(market: Mapping[str, Any]) -> Instrument | None:
+def instrument_of(
+    market: Mapping[str, Any], allowance_bps: Decimal | None = None
+) -> Instrument | None:
     """Return the rules of trading of one of ccxt's markets; None if it states no steps.
 
     Args:
         market: An entry of ``exchange.markets``.
+        allowance_bps: Basis points to count on beyond the exchange's fee; None counts on the costs
+            of the environment in place of both.
     """
-    steps, least, taker = market["precision"], market["limits"]["cost"]["min"], market.get("taker")
+    steps, least, fee = market["precision"], market["limits"]["cost"]["min"], None
+    if allowance_bps is not None:
+        with exactly():
+            fee = Decimal(str(market.get("taker") or 0)).scaleb(4) + allowance_bps
     if steps["amount"] is None or steps["price"] is None:
         return None
     return Instrument(
         lot=Decimal(str(steps["amount"])),
         tick=Decimal(str(steps["price"])),
         min_notional=ZERO if least is None else Decimal(str(least)),
-        fee_bps=None if taker is None else Decimal(str(taker)).scaleb(4),
+        fee_bps=fee,
     )
 
 

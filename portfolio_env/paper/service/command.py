@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.live.account import AccountOptions
 from portfolio_env.live.alerts import AlertBounds
 from portfolio_env.live.instruments import Instrument, read_instruments
+from portfolio_env.live.money import decimal_of
 from portfolio_env.live.predictor import Predictor
 from portfolio_env.live.risk_limits import read_limits
 from portfolio_env.market.panel import PricePanel
@@ -28,6 +29,7 @@ from portfolio_env.market.timeline import bar_spacing, time_text
 from portfolio_env.paper.broker import Broker, Unknown
 from portfolio_env.paper.clock import Clock, SystemClock
 from portfolio_env.paper.exchange import ExchangeBroker, sandbox
+from portfolio_env.paper.exchange.broker import ALLOWANCE
 from portfolio_env.paper.exchange.quotes import (
     TickerPrices,
     client_of,
@@ -42,9 +44,10 @@ from portfolio_env.paper.service.scheduler import Scheduler, Timing
 from portfolio_env.paper.service.watch import watch
 from portfolio_env.paper.session import Session
 from portfolio_env.paper.simulated import SimulatedBroker
+from portfolio_env.simulation.cost_models import checked_rates
 
 ALERTS, IDENTITY, PULSE, VENUE = "alerts.jsonl", "session.json", "pulse.json", "venue.db"
-KEY, SECRET = "PORTFOLIO_ENV_API_KEY", "PORTFOLIO_ENV_API_SECRET"  # noqa: S105
+KEY, SECRET = "PORTFOLIO_ENV_API_KEY", "PORTFOLIO_ENV_API_SECRET"
 """Environment variables of the credentials of a test network; they are stored nowhere."""
 
 
@@ -116,11 +119,12 @@ def paper(
     with ExitStack() as resources:
         exchange = _exchange(options)
         resources.callback(exchange.session.close)
-        broker, feed = _venue(predictor, account, options, exchange, clock)
+        broker, feed, rules = _venue(predictor, account, options, exchange, clock)
         own = _identity(options.session, {"strategy": name, "exchange": options.exchange})
         limits = None if account.risk_limits is None else read_limits(account.risk_limits)
-        lots = None if account.lots is None else read_instruments(account.lots)
-        how = {"instruments": lots, "limits": limits, "settings": {"notes": list(notes), **own}}
+        if account.lots is not None:
+            rules = read_instruments(account.lots)
+        how = {"instruments": rules, "limits": limits, "settings": {"notes": list(notes), **own}}
         session = Session(options.session, own["id"], predictor, broker, clock, **how)
         resources.enter_context(_opened(session, feed, options.session))
         outbox = Outbox(session.ledger, sinks, clock)
@@ -156,11 +160,12 @@ def _venue(
     options: PaperOptions,
     exchange: Any,
     clock: Clock,
-) -> tuple[Broker, Feed]:
-    """Return the venue that orders go to, and the candles."""
+) -> tuple[Broker, Feed, Mapping[str, Instrument] | None]:
+    """Return the venue that orders go to, the candles, and rules of trading if not the venue's."""
     assets, money = predictor.market.assets, currency_of(predictor.market.assets)
     client = client_of(exchange, clock)
     broker: Broker
+    rules = None
     if options.sandbox or options.address is not None:
         if account.capital is not None or account.holdings is not None:
             raise ArgumentError(
@@ -175,33 +180,34 @@ def _venue(
             pass
     symbols = symbols_of(exchange.markets, assets, money)
     if lacking := [name for name in assets if name not in symbols]:
-        raise ArgumentError(f"{options.exchange} does not have {', '.join(lacking[:5])}: leave out.")
+        raise ArgumentError(f"{options.exchange} lacks {', '.join(lacking[:5])}: leave it out.")
     spacing = bar_spacing(predictor.market.timestamps)[0]
     names = {milliseconds(each) * 1_000_000: each for each in exchanges.TIMEFRAMES}
     frame = names.get(int(spacing.astype("timedelta64[ns]").astype(np.int64)))
     if frame is None or frame not in (exchange.timeframes or {}):
         raise ArgumentError(f"{options.exchange} has no candles of the length of a bar, {spacing}.")
     if not options.sandbox and options.address is None:
-        rules = {name: instrument_of(exchange.markets[symbol]) for name, symbol in symbols.items()}
-        if bare := [name for name, own in rules.items() if own is None]:
+        stated = {name: instrument_of(exchange.markets[symbol]) for name, symbol in symbols.items()}
+        if bare := [name for name, own in stated.items() if own is None]:
             raise ArgumentError(f"{options.exchange} states no steps of {', '.join(bare[:5])}.")
         costs = predictor.simulator.costs
+        own = {name: each for name, each in stated.items() if each is not None}
+        rates = checked_rates(costs, assets).max(axis=0).tolist()
+        rules = {
+            name: replace(own[name], fee_bps=decimal_of(round(rate * 1e4 + ALLOWANCE, 6)))
+            for name, rate in zip(assets, rates, strict=True)
+        }
         broker = SimulatedBroker(
             assets,
             TickerPrices(client, {symbol: name for name, symbol in symbols.items()}, clock),
             clock,
             costs=costs,
             capital=account.capital or 0.0,
-            instruments={name: _modelled(own) for name, own in rules.items() if own is not None},
+            instruments=own,
             delay=np.timedelta64(round(options.delay * 1e9), "ns"),
             path=_made(options.session) / VENUE,
         )
-    return broker, ExchangeFeed(exchange, symbols, frame, clock)
-
-
-def _modelled(rules: Instrument) -> Instrument:
-    """Return rules of trading whose fees are those of the environment's costs."""
-    return Instrument(rules.lot, rules.tick, rules.min_notional)
+    return broker, ExchangeFeed(exchange, symbols, frame, clock), rules
 
 
 def _made(folder: Path | None) -> Path:
