@@ -10,7 +10,7 @@ Orders are printed and written, not sent. An alert makes the exit status 3.
 
 python trade.py replay RUN --scenario flaky
 
-python trade.py paper RUN --exchange binance --capital 10000 --session paper/first
+python trade.py paper RUN --exchange binance --capital 10000 --session paper/one
 
 python trade.py status | verify | export FOLDER
 

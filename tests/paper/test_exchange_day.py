@@ -1,13 +1,12 @@
 """A day of hourly trading on a loopback exchange, with outages and lost answers."""
 
-import time
 import zlib
 from decimal import Decimal
 from functools import cache
 
 import numpy as np
 import pytest
-from helpers.exchange_dialects import STEPS, SYMBOLS, ms
+from helpers.exchange_dialects import SYMBOLS, ms
 from helpers.venue.book import Venue
 from helpers.venue.dialects import rules
 
@@ -23,7 +22,6 @@ from portfolio_env.paper.session import Session
 HOUR = 3_600_000
 START = ms("2024-01-05T00:00")
 BEFORE, HOURS = 100, 24
-SECOND = np.timedelta64(1, "s")
 KEYS = {"apiKey": "key", "secret": "c2VjcmV0"}
 
 
@@ -53,23 +51,6 @@ class Served(SimulatedClock):
         self.server.now = int(self.now().astype("datetime64[ms]").astype(np.int64))
 
 
-class Fast:
-    """A clock that the exchange goes by, a thousand times as fast as that of the machine."""
-
-    def __init__(self, server):
-        self.server, self.start = server, time.monotonic()
-        self.now()
-
-    def now(self):
-        gone = (time.monotonic() - self.start) * 1000
-        self.server.now = START + int(gone * 1000)
-        return np.datetime64(self.server.now, "ms").astype("datetime64[ns]")
-
-    def sleep(self, duration):
-        time.sleep(max(float(duration / SECOND), 0) / 1000)
-        self.now()
-
-
 def market_of(symbols):
     opens = np.arange(START - BEFORE * HOUR, START, HOUR)
     bars = np.array([[walk(s, "1h", int(t)) for s in symbols] for t in opens])
@@ -89,8 +70,7 @@ def opened(clock, exchange, symbols, folder, history=None):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["binance", "kraken"])
-@pytest.mark.parametrize("kind", [Served, Fast])
-def test_a_day_with_outages_ends_reconciled(server, tmp_path, name, kind):
+def test_a_day_with_outages_ends_reconciled(server, tmp_path, name):
     symbols = SYMBOLS[name]
     money = symbols[0].split("/")[1]
     server.formula, server.now = walk, START
@@ -106,7 +86,7 @@ def test_a_day_with_outages_ends_reconciled(server, tmp_path, name, kind):
     }  # fmt: skip
     server.account_faults = {30: 503, 50: 502, 70: "unheard", 71: 429}
     exchange = sandbox(name, address=f"{server.base}/{name}", keys=KEYS)
-    clock = kind(server)
+    clock = Served(server)
     session = opened(clock, exchange, symbols, tmp_path / "session")
     feed = ExchangeFeed(exchange, {s: s for s in symbols}, "1h", clock)
     outbox = Outbox(session.ledger, [FileSink(tmp_path / "alerts.jsonl")], clock)
@@ -133,10 +113,8 @@ def test_a_day_with_outages_ends_reconciled(server, tmp_path, name, kind):
     phases = [row["phase"] for row in ledger.query("SELECT phase FROM bars ORDER BY bar")]
     assert len(phases) == HOURS
     decisions = ledger.query("SELECT count(*) FROM decisions")[0][0]
-    if kind is Served:
-        assert phases.count("missed") == 4  # of the long outages
-        assert decisions == 20
-    assert decisions >= 10 and len(venue.trades()) >= 10
+    assert phases.count("missed") == 4  # of the long outages
+    assert decisions == 20 and len(venue.trades()) >= 10
     assert (tmp_path / "alerts.jsonl").read_text().count('"open": true') == len(
         ledger.query("SELECT id FROM alerts")
     )
@@ -144,4 +122,3 @@ def test_a_day_with_outages_ends_reconciled(server, tmp_path, name, kind):
     session.close()
     exchange.session.close()
     venue.close()
-    assert STEPS["1h"] == HOUR

@@ -77,7 +77,6 @@ def test_a_kill_loses_no_alert(ledger, clock, tmp_path, place, when):
     getattr(sink, when).add(place)
     with pytest.raises(Killed):
         Outbox(ledger, [sink], clock).deliver()
-    ledger.close()
     again = Ledger.of(tmp_path)
     Outbox(again, [sink], clock).deliver()
     assert list(dict.fromkeys(sink.ids)) == expected

@@ -93,7 +93,7 @@ class ExchangeBroker:
         clock: The time and the waiting.
         money: Currency that all assets are traded in, e.g. "USDT"; by default that of the first
             asset if it is a symbol.
-        others: Further currencies that fees are taken in, e.g. ("BNB",), told with the holdings.
+        others: Further currencies that fees are taken in, e.g. ("BNB",), shown beside the holdings.
         allowance_bps: Basis points that a trade may cost beyond the venue's fee: the half-spread
             and what the price moves before it is filled. Orders are sized so that money is there
             for it.

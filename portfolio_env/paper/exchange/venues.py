@@ -1,8 +1,8 @@
 """Venues that orders may be sent to, and what ccxt does not make alike in them.
 
 A venue is in the table if an order can be looked up by our id, open or not, and if a request can
-say until when it may be accepted: without either, an order whose answer is lost could not be told
-from one that was never placed.
+say until when it may be accepted: without either, an order whose answer is lost could not be
+distinguished from one that was never placed.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def paper(
     notes: Sequence[str] = (),
     clock: Clock | None = None,
 ) -> str:
-    """Trade on paper until told to stop, or one bar; return what was done in a sentence or two.
+    """Trade on paper until stopped, or one bar; return in a sentence or two what was done.
 
     Args:
         predictor: The policy.
@@ -111,29 +111,35 @@ def paper(
     """
     if options.session is None or options.exchange is None:
         raise ArgumentError("paper trading needs --session DIR and --exchange, e.g. binance.")
-    clock = SystemClock() if clock is None else clock
+    folder, clock = options.session, SystemClock() if clock is None else clock
     timing = Timing(grace=options.grace, quorum=options.quorum)
-    sinks: list[Sink] = [LogSink(), FileSink(options.session / ALERTS)]
+    sinks: list[Sink] = [LogSink(), FileSink(folder / ALERTS)]
     if options.webhook is not None:
         sinks.append(WebhookSink(options.webhook, options.webhook_host))
     with ExitStack() as resources:
         exchange = _exchange(options)
         resources.callback(exchange.session.close)
         broker, feed, rules = _venue(predictor, account, options, exchange, clock)
-        own = _identity(options.session, {"strategy": name, "exchange": options.exchange})
+        if isinstance(broker, SimulatedBroker) and broker.journal is not None:
+            resources.callback(broker.journal.close)
+        own = _identity(folder, {"strategy": name, "exchange": options.exchange})
         limits = None if account.risk_limits is None else read_limits(account.risk_limits)
         if account.lots is not None:
             rules = read_instruments(account.lots)
-        how = {"instruments": rules, "limits": limits, "settings": {"notes": list(notes), **own}}
-        session = Session(options.session, own["id"], predictor, broker, clock, **how)
-        resources.enter_context(_opened(session, feed, options.session))
+        session = Session(
+            *(folder, own["id"], predictor, broker, clock),
+            instruments=rules,
+            limits=limits,
+            settings={"notes": list(notes), **own},
+        )
+        resources.enter_context(_opened(session, feed, folder))
         outbox = Outbox(session.ledger, sinks, clock)
 
         def pulse() -> None:
             watch(session.ledger, bounds, clock)
             outbox.deliver()
             beat = {"at": str(clock.now()), "process": os.getpid()}
-            write_json(options.session / PULSE, beat)
+            write_json(folder / PULSE, beat)
 
         scheduler = Scheduler(session, feed, clock, timing, pulse)
         pulse()

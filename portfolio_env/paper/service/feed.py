@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from portfolio_env.data.downloads.client import Retry, candid
 from portfolio_env.data.downloads.store import milliseconds
@@ -104,10 +103,10 @@ class ExchangeFeed:
         cursor, found = int(since.astype("datetime64[ms]").astype(np.int64)), {}
         while True:
             page = self._client.candles(symbol, self._timeframe, cursor)
-            new: npt.NDArray[np.bool_] = page.times >= cursor
-            for time, bar in zip(page.times[new].tolist(), page.bars[new].tolist(), strict=True):
-                found[_moment(time)] = tuple(bar)
-            if not new.any():
+            new = np.flatnonzero(page.times >= cursor)
+            for row in new.tolist():
+                found[_moment(int(page.times[row]))] = tuple(page.bars[row].tolist())
+            if not len(new):
                 return found
             cursor = int(page.times[new].max()) // self._step * self._step + self._step
 
@@ -146,10 +145,10 @@ def expected(
     """Return the assets that traded in one of the five bars before a bar, whose candle is due."""
     start = bar - _RECENT * length
     rows = (panel.timestamps >= start) & (panel.timestamps < bar)
-    traded = np.isfinite(panel.close[rows]).any(axis=0)
+    traded: list[bool] = np.isfinite(panel.close[rows]).any(axis=0).tolist()
     return tuple(
         name
-        for name, known in zip(panel.assets, traded.tolist(), strict=True)
+        for name, known in zip(panel.assets, traded, strict=True)
         if known or any(start <= time < bar for time in reading.candles.get(name, ()))
     )
 

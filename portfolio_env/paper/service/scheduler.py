@@ -1,7 +1,7 @@
 """Scheduler: brings each closed bar to a session once it is final, complete and fresh, or says why.
 
 A bar is due a grace after its close, by the source's clock. What closed while nobody was there is
-not traded: the policy is told of those bars, and the latest alone is decided on, if it is fresh.
+not traded: the policy is shown those bars, and the latest alone is decided on, if it is fresh.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from portfolio_env.paper.execution import MISSED
 from portfolio_env.paper.service.feed import Feed, Reading, expected, is_final, panel_of
 from portfolio_env.paper.session import ENDINGS, Session
 
+_LONGEST = 30 * SECOND  # between two readings
 _PULSE = 60 * SECOND  # longest sleep: a clock that jumped and a machine that slept are noticed
 
 
@@ -34,7 +35,7 @@ class Timing:
         patience: Share of the session's ``max_delay`` in which late candles are waited for.
         quorum: Least share of the assets that are due, and of the money held, whose candles must
             be there; with fewer a bar is skipped.
-        pause: Seconds between two readings.
+        pause: Seconds between the first two readings; later ones are further apart.
     """
 
     grace: float = 10.0
@@ -105,6 +106,7 @@ class Scheduler:
             once: Return after one bar; at once if none is due, unless one has closed.
             until: Return when the clock has come to this moment.
         """
+        silent = 0
         while not self.stopping:
             phase = self.step()
             self._pulse()
@@ -112,8 +114,10 @@ class Scheduler:
                 return
             now = self.feed.time()
             if isinstance(now, Unknown):
-                self._rest(self._pause)
+                self._rest(min(self._pause * 2**silent, _PULSE))
+                silent = min(silent + 1, 10)
                 continue
+            silent = 0
             wait = self.due(now) + 2 * self.feed.length + self._grace - now
             if once and (phase is not None or wait > self._grace):
                 return
@@ -168,7 +172,7 @@ class Scheduler:
         """Return a reading in which a bar is complete, and who has it; or why there is none."""
         panel, length = self.session.predictor.market.panel, self.feed.length
         before: Reading | None = None
-        why = "no candles were given"
+        why, pause = "no candles were given", self._pause
         while True:
             reading = self.feed.read(min(panel.timestamps[-1], bar))
             late = self.clock.now() > deadline
@@ -196,7 +200,8 @@ class Scheduler:
                 before = reading if reading.time >= bar + length else None
             if late or self.stopping:
                 return why
-            self.clock.sleep(self._pause)
+            self.clock.sleep(min(pause, max(deadline - self.clock.now(), self._pause)))
+            pause = min(2 * pause, _LONGEST)
 
     def _quorum(self, lacking: set[str], count: int) -> bool:
         """Return whether enough candles are there, of all that are due and of the money held."""

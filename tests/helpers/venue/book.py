@@ -1,7 +1,7 @@
 """Accounts and orders of a pretend exchange, in a file that outlives whoever talks to it.
 
-Prices are those of the server's candles: the running one's open, less or plus half a spread. What is
-left of an order that takes liquidity is cancelled, limits that are not reached rest. A client's
+Prices are those of the server's candles: the running one's open, less or plus half a spread. What
+is left of an order that takes liquidity is cancelled, limits that are not reached rest. A client's
 order id is refused only while an order of that id is open, as on Binance and Kraken.
 """
 
