@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import tyro
@@ -186,7 +186,7 @@ def replayed(config: Replay) -> Mapping[str, Any]:
         costs = shock.costs(made_costs(fold.options["costs"]))
         fold = replace(fold, market=market, options={**fold.options, "costs": costs})
         for agent in fold.agents.values():
-            bind_market(agent.policy, market)
+            bind_market(cast(Any, agent.policy), market)
     faults = with_seed(config.scenario if config.scenario in SCENARIOS else "none", config.seed)
     folder = config.out or task.folder / "evaluation" / "replay"
     session = replay(

@@ -39,7 +39,7 @@ ATTEMPTS = 3
 """Requests of one order, each after the one before is known not to have been accepted."""
 
 
-class Unresolved(PortfolioError):
+class Unresolved(PortfolioError):  # noqa: N818 (a state, not a fault of the program)
     """The state of an order cannot be found out."""
 
 

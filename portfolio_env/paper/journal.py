@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Journal:
         DataError: If the file cannot be opened, is no journal, or is of a later version.
     """
 
-    schema = ""
+    schema: ClassVar[str] = ""
     """Tables of projections, which ``project`` fills."""
 
     def __init__(self, path: Path | None = None, *, read_only: bool = False) -> None:
@@ -162,7 +162,7 @@ class Journal:
             row = (seq + 1, str(at), kind, when, text)
             own = _chained(before, row)
             self.db.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?)", (*row, own))
-            event = Event(*row[:4], json.loads(text), own)
+            event = Event(row[0], row[1], row[2], row[3], json.loads(text), own)
             self.project(event)
         return event
 
@@ -182,7 +182,7 @@ class Journal:
         rows = f"SELECT * FROM events WHERE seq > ? {chosen} ORDER BY seq"
         with self._told():
             for row in self.db.execute(rows, (after, *kinds)):
-                yield Event(*row[:4], parse_json(row[4]), row[5])
+                yield _event(row)
 
     def query(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Return the rows of a query."""
@@ -210,7 +210,7 @@ class Journal:
                 if row["seq"] != number or row["digest"] != _chained(before, tuple(row)[:5]):
                     raise DataError(f"{self.path}: event {number} is not what was written")
                 before = row["digest"]
-                fresh.project(Event(*tuple(row)[:4], parse_json(row["body"]), before))
+                fresh.project(_event(row))
             for (name,) in fresh.query("SELECT name FROM sqlite_master WHERE type='table'"):
                 rows = [
                     sorted(map(tuple, each.query(f"SELECT * FROM {name}")), key=repr)
@@ -243,6 +243,11 @@ class Journal:
     @property
     def _name(self) -> str:
         return "the ledger in memory" if self.path is None else str(self.path)
+
+
+def _event(row: sqlite3.Row) -> Event:
+    seq, at, kind, bar, text, own = row
+    return Event(seq, at, kind, bar, parse_json(text), own)
 
 
 def _chained(before: str, row: tuple[Any, ...]) -> str:

@@ -338,7 +338,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
             frame = self.table(name)
             if name == "events":
                 frame = pd.DataFrame(
-                    [each._replace(body=json.dumps(each.body))._asdict() for each in self.events()]
+                    [each._asdict() | {"body": json.dumps(each.body)} for each in self.events()]
                 )
             frame = frame.map(
                 lambda cell: json.dumps(cell) if isinstance(cell, dict | list) else cell

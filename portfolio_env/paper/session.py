@@ -65,7 +65,12 @@ class Session:
             quarter of a bar, an hour at most.
         settings: JSON values to keep in the first event.
         ledger: The ledger, in place of that of the folder.
+
+    Attributes:
+        ledger: The ledger, once the session is open.
     """
+
+    ledger: Ledger
 
     def __init__(
         self,
@@ -84,7 +89,7 @@ class Session:
         self.folder, self.name, self.predictor = folder, name, predictor
         self.broker, self.clock, self.limits = broker, clock, limits
         self.assets = predictor.market.assets
-        self.ledger: Ledger = ledger  # type: ignore[assignment]
+        self._given = ledger
         self._rules, self._settings = instruments, dict(settings or {})
         spacing = bar_spacing(predictor.market.timestamps)[0]
         default = min(spacing / 4, 3600 * SECOND)
@@ -109,10 +114,9 @@ class Session:
                 busy = f"{self.folder} is used by another process: let it end, or stop it"
                 self.folder.mkdir(parents=True, exist_ok=True)
                 self._resources.enter_context(locked(self.folder / LOCK, busy=busy))
-            if self.ledger is None:
-                self.ledger = Ledger.of(self.folder)
-                if self.folder is not None:
-                    self._resources.callback(self.ledger.close)
+            self.ledger = Ledger.of(self.folder) if self._given is None else self._given
+            if self.folder is not None:
+                self._resources.callback(self.ledger.close)
             self.ledger.start(self.clock.now(), self.name, self.assets, **self._settings)
             self.instruments = self._instruments()
             self._restore(history)
@@ -154,11 +158,13 @@ class Session:
             body = self.ledger.body("plans", np.datetime64(row["bar"], "ns"), 0) or {}
             self._turnovers[body["row"]] = float.fromhex(body["turnover"])
         done = self.ledger.query("SELECT bar FROM decisions ORDER BY bar")
-        if done and history is None:
+        if not done:
+            return
+        if history is None:
             raise DataError("the session goes on: give the bars since its first decision")
         start = 0
-        for (text,) in done if history is not None else ():
-            before, body = decision_of(self.ledger, bar := np.datetime64(text, "ns")), {}
+        for (text,) in done:
+            before = decision_of(self.ledger, bar := np.datetime64(text, "ns"))
             body = self.ledger.body("decisions", bar) or {}
             end = int(np.searchsorted(history.timestamps, bar, side="right"))
             bars, value = history.subset(slice(start, end)), float.fromhex(body["value"])
@@ -225,7 +231,7 @@ class Session:
     ) -> str:
         """Decide on the last of some closed bars and trade for it; return the phase it ends in.
 
-        Called again for the same bar, it goes on where it stopped, and decides nothing anew.
+        Called again for the same bar, it goes on where it stopped, and decides nothing again.
 
         Args:
             bars: Bars since the last ones that were given, the last of them final and complete.
