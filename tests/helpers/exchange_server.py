@@ -151,6 +151,10 @@ class ExchangeServer:
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0)).decode()
         texts = parse_qs(url.query) | parse_qs(body)
         query = {key: values[0] for key, values in texts.items()}
+        if exchange == "clock":  # of processes that go by this one
+            self.now += int(path)
+            self.send(request, self.now, 200, None)
+            return
         if any(start <= self.now < end for start, end in self.down):
             self.send(request, None, 200, 503)
             return

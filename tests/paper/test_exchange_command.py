@@ -62,6 +62,24 @@ def test_once_an_hour_at_an_exchange_on_this_machine(server, venue, tmp_path):
     assert json.loads((tmp_path / "session" / "pulse.json").read_text())["at"]
 
 
+def hourly(server, tmp_path, clock, hour):
+    clock.set(np.datetime64(START + hour * HOUR + 12_000, "ms"))
+    clock.sleep(np.timedelta64(0, "s"))
+    return called(server, tmp_path, clock, address=f"{server.base}/binance")
+
+
+def test_trades_by_hand_are_booked_and_money_from_nowhere_halts(server, venue, tmp_path):
+    clock = Served(server)
+    assert ": done;" in hourly(server, tmp_path, clock, 1)
+    hand = {"client": "by-hand", "symbol": "BTC/USDT", "side": "sell", "units": "1", "price": None}
+    venue.place(hand | {"keeps": False})
+    assert ": done;" in hourly(server, tmp_path, clock, 2)
+    venue.file.execute("UPDATE money SET units = units + 1 WHERE code = 'USDT'")
+    assert "holdings differ and nothing explains it" in hourly(server, tmp_path, clock, 3)
+    sent = len(server.orders_asked)
+    assert "halted" in hourly(server, tmp_path, clock, 4) and len(server.orders_asked) == sent
+
+
 def test_a_simulated_venue_at_public_prices(server, venue, tmp_path, redirected):
     clock = Served(server)
     for hour in range(1, 4):

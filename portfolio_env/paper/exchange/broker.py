@@ -204,7 +204,7 @@ class ExchangeBroker:
         since = max(latest - _OVERLAP, start)
         symbols = list(self._names)
         trades = self._client.ask(lambda: self._venue.trades(self.exchange, symbols, since))
-        trades = [trade for trade in trades if int(trade["timestamp"]) > start]
+        trades = [trade for trade in trades if int(trade["timestamp"]) >= start]
         fills = tuple(map(self._fill, trades))
         latest = max([latest, *(int(trade["timestamp"]) for trade in trades)])
         return Activity(fills, (), f"{start}-{latest}")

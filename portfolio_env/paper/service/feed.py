@@ -145,7 +145,7 @@ def expected(
     """Return the assets that traded in one of the five bars before a bar, whose candle is due."""
     start = bar - _RECENT * length
     rows = (panel.timestamps >= start) & (panel.timestamps < bar)
-    traded: list[bool] = np.isfinite(panel.close[rows]).any(axis=0).tolist()
+    traded = [bool(np.isfinite(column).any()) for column in panel.close[rows].T]
     return tuple(
         name
         for name, known in zip(panel.assets, traded, strict=True)
