@@ -31,6 +31,7 @@ ROOMS = (
     "portfolio_env.evaluation",
     "portfolio_env.evaluation.statistics",
     "portfolio_env.live",
+    "portfolio_env.paper",
     "agents",
     "agents.networks",
     "agents.policies",
