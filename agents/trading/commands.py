@@ -179,7 +179,8 @@ def replayed(config: Replay) -> Mapping[str, Any]:
     start = start if config.since is None else market.row(config.since)
     end = end if config.until is None else market.row(config.until)
     shocks: dict[str, Scenario] = {
-        "crash": PriceGap(start=start + 1), "liquidity": ThinLiquidity(start=start + 1)
+        "crash": PriceGap(start=start + 1, end=end),
+        "liquidity": ThinLiquidity(start=start + 1, end=end),
     }  # fmt: skip
     if shock := shocks.get(config.scenario):
         market = stressed(market, shock, seed=config.seed)

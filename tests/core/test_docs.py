@@ -158,8 +158,8 @@ def accept(words: list[str]) -> None:
             read_arguments(Command, args=given)
         case ["evaluate.py", *given]:
             read_arguments(EvaluateConfig, args=given)
-        case ["trade.py", verb, *given] if verb in COMMANDS:
-            read_arguments(COMMANDS[verb], args=given)
+        case ["trade.py", command, *given] if command in COMMANDS:
+            read_arguments(COMMANDS[command], args=given)
         case ["trade.py", *given]:
             read_arguments(TradeConfig, args=given)
         case ["-m", "agents.supervised", *given]:
@@ -176,7 +176,7 @@ def accept(words: list[str]) -> None:
             assert (ROOT / script).is_file()
 
 
-HELP = ["train", "evaluate", "trade"] + [
+HELP = ["train", "evaluate", "trade", "trade replay"] + [
     f"{module} {verb}".strip()
     for module, verbs in (
         ("portfolio_env.data", ",fetch,update,list,report,convert"),

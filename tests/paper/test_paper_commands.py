@@ -7,7 +7,7 @@ import pytest
 
 import trade
 
-MARKET = "synthetic?bars=300&assets=3"
+MARKET = "synthetic?bars=200&assets=3"
 
 
 def command(monkeypatch, capsys, *arguments):
@@ -19,7 +19,7 @@ def command(monkeypatch, capsys, *arguments):
 
 def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "paper"
-    options = ("--baseline", "equal_weight(every=5)", "--market", MARKET, "--out", folder)
+    options = ("--baseline", "momentum(lookback=20,every=5)", "--market", MARKET, "--out", folder)
     status, out, _ = command(monkeypatch, capsys, "replay", *options)
     rows = dict(line.split(maxsplit=1) for line in out.splitlines() if line.startswith("largest"))
     assert status == 0
