@@ -308,7 +308,8 @@ def test_redirects_and_proxies_are_not_followed(at, server):
 
 def test_ccxt_repeats_no_order(at, server):
     broker, clock, venue = at
-    broker.exchange.options["maxRetriesOnFailure"] = 5
+    repeated = {"maxRetriesOnFailure": 5}
+    broker.exchange.options |= repeated | {"order": repeated, "AddOrder": repeated}
     server.order_faults = dict.fromkeys(range(9), "unheard")
     broker.submit(order(broker, "1"), later(clock))
     assert len(server.orders_asked) == len(venue.orders()) == 1

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from functools import wraps
 from typing import Any, TypeVar
@@ -43,6 +42,7 @@ ALLOWANCE = 20.0
 """Basis points of a trade that are kept for the half-spread and for moves before it is filled."""
 
 _OVERLAP = 60_000  # ms that are asked for again: venues list trades with some delay
+_ONCE = {"maxRetriesOnFailure": 0}  # goes before all options of ccxt
 _MEASURED = 60 * SECOND  # that a measurement of the venue's clock is good for
 _STATES = {
     "open": State.OPEN,
@@ -241,7 +241,7 @@ class ExchangeBroker:
         duration = min(_ms(valid_until) - start, self._venue.longest)
         if duration < self._venue.shortest:
             return Refused(f"{duration} ms are left to place it at {self.name}", "expired")
-        given = {"clientOrderId": order.id} | self._venue.validity(start, duration)
+        given = {"clientOrderId": order.id, **_ONCE} | self._venue.validity(start, duration)
         kind, price = "market", None
         if order.limit is not None:
             kind, price, given["timeInForce"] = "limit", f"{order.limit:f}", "IOC"
@@ -262,7 +262,7 @@ class ExchangeBroker:
     def cancel(self, order: Order) -> Accepted | Refused | Unknown:
         """Cancel an order, which may be filled in the meantime: the report says."""
         symbol = self._symbols.get(order.asset)
-        given = {"clientOrderId": order.id}
+        given = {"clientOrderId": order.id, **_ONCE}
 
         def request() -> Accepted | Refused | Unknown:
             self.exchange.cancel_order(None, symbol, given)
@@ -280,7 +280,7 @@ class ExchangeBroker:
         import ccxt
 
         try:
-            with candid(self.exchange), self._patient():
+            with candid(self.exchange):
                 outcome: Accepted | Refused | Unknown = request()
                 return outcome
         except ccxt.BaseError as error:
@@ -300,17 +300,6 @@ class ExchangeBroker:
             raise
         except (LookupError, TypeError, ValueError, ArithmeticError) as error:
             return Unknown(f"the answer of {self.name} cannot be read: {error!r}")
-
-    @contextmanager
-    def _patient(self) -> Iterator[None]:
-        """Never let ccxt repeat a request, whatever its options say by now."""
-        options = self.exchange.options
-        before = {name: options[name] for name in options if name.startswith("maxRetries")}
-        options.update(dict.fromkeys(before, 0))
-        try:
-            yield
-        finally:
-            options.update(before)
 
     # ---- how the venue says it
 
