@@ -237,17 +237,22 @@ class Session:
             bars: Bars since the last ones that were given, the last of them final and complete.
             delisted: Names of the assets that had their last bar before these.
             closed_at: Moment at which the last bar closed; its label by default.
+
+        Raises:
+            DataError: If the last bar is not closed yet, or the ledger cannot be written.
         """
         bar = bars.timestamps[-1].astype("datetime64[ns]")
         if (phase := self.ledger.phase(bar)) in ENDINGS:
             return phase
         closed = bar if closed_at is None else closed_at.astype("datetime64[ns]")
+        if self.clock.now() < closed:
+            raise DataError(f"the bar of {time_text(bar)} is not closed yet: wait for its end")
         deadline = closed + self.max_delay
         if not self._guarded(lambda: resolve(self.ledger, self.broker, self.clock)):
             return phase or self.skip(bar, self.ledger.trading[1])
         try:
             if not phase:
-                self._check_order(bar, closed)
+                self._check_order(bar)
                 self.value(bars)
                 if reason := self._obstacle(closed, deadline):
                     return self.skip(bar, reason)
@@ -279,13 +284,11 @@ class Session:
         self.ledger.seal()
         return phase
 
-    def _check_order(self, bar: np.datetime64, closed: np.datetime64) -> None:
-        """Reject a bar that is not closed, or is not after those that were there already."""
+    def _check_order(self, bar: np.datetime64) -> None:
+        """Reject a bar that is not after those that were there already."""
         last = self.ledger.query("SELECT max(bar) FROM bars")[0][0]
         if last is not None and bar < np.datetime64(last, "ns"):
             raise DataError(f"a later bar, of {time_text(np.datetime64(last))}, was there already")
-        if self.clock.now() < closed:
-            raise DataError("it is not closed yet")
 
     def _unfit(self, closed: np.datetime64, deadline: np.datetime64) -> str:
         """Return why a bar may not be decided on now; "" if it may."""

@@ -38,7 +38,8 @@ def test_no_order_of_a_stale_bar_or_one_that_is_not_closed(late):
     assert (sent(world) == 0) == (late > 0)
     early = World()
     session = early.session()
-    assert session.on_bar(early.bars(START + 1)) == "blocked"
+    with pytest.raises(DataError, match="is not closed yet"):
+        session.on_bar(early.bars(START + 1))
     assert sent(early) == 0
     early.trade(START + 1)
     assert session.on_bar(early.bars(START)) == "blocked"  # an earlier one than the last
