@@ -145,6 +145,8 @@ class Scheduler:
             return self.session.on_bar(self.session.predictor.market.panel, closed_at=closed)
         if bar == known:
             return None  # it was there before the session
+        if self.clock.now() < closed:
+            return self.session.skip(bar, "the clock of this machine is slow, or the source's fast")
         if now > closed + self.session.max_delay:
             return self.session.skip(bar, f"stale: it closed at {time_text(closed)}", MISSED)
         found = self._awaited(bar, closed + self.session.max_delay * self.timing.patience)
