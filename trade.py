@@ -7,6 +7,14 @@ python trade.py RUN today --data data/binance/1d --update --holdings h.csv
 python trade.py --baseline hrp --data prices.csv --capital 10000
 
 Orders are printed and written, not sent. An alert makes the exit status 3.
+
+python trade.py replay RUN --scenario flaky
+
+python trade.py paper RUN --exchange binance --capital 10000 --session paper/one
+
+python trade.py status | verify | export FOLDER
+
+The commands of paper trading say more with --help.
 """
 
 import sys
@@ -22,6 +30,7 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.market import MarketConfig, refuse_no_run
+from agents.trading.commands import COMMANDS
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live import AccountOptions, AlertBounds, Today, today
@@ -109,6 +118,9 @@ def main() -> int:
     find_own_modules()
 
     def work() -> int:
+        if command := COMMANDS.get(sys.argv[1] if sys.argv[1:] else ""):
+            told: int = read_arguments(command, args=sys.argv[2:], description=command.__doc__)()
+            return told
         found = trade(read_arguments(TradeConfig, description=__doc__))
         return ALERT if found.alerts else 0
 

@@ -87,12 +87,12 @@ def redirected(monkeypatch, link, waits):
     """The exchanges of commands speak to the server."""
     from portfolio_env.data.downloads import exchange
 
-    known = exchange._connected
+    known = exchange.public_exchange
 
     def connected(name, symbols):
         return link(known(name, symbols).id)
 
-    monkeypatch.setattr(exchange, "_connected", connected)
+    monkeypatch.setattr(exchange, "public_exchange", connected)
 
 
 @pytest.fixture

@@ -84,22 +84,23 @@ def alerts(
     found = _stale(orders, market, now, bounds.age)
     own, held = targets(orders), orders.plan.weights
     drift = float(np.abs(held - orders.plan.held).sum() / 2) if held[1:].any() else 0.0
-    found += _beyond("drift", drift, bounds.drift, "of the account are not what is to be held")
+    found += beyond("drift", drift, bounds.drift, "of the account are not what is to be held")
     for name, excess in orders.broken.items():
-        found += _beyond(f"risk limit {name}", excess, 0.0, "of wealth are beyond it")
+        found += beyond(f"risk limit {name}", excess, 0.0, "of wealth are beyond it")
     if before is not None and before.target is not None:
         names = own.keys() | before.target.keys()
         moved = sum(abs(own.get(n, 0.0) - before.target.get(n, 0.0)) for n in names) / 2
         what = "of the account are to be held otherwise than before"
-        found += _beyond("change of target", moved, bounds.target, what)
+        found += beyond("change of target", moved, bounds.target, what)
     if before is not None:
         lost = 1 - orders.plan.value / max(before.peak, orders.plan.value)
         what = f"below the highest value so far, {before.peak:,.2f}"
-        found += _beyond("drawdown", lost, bounds.drawdown, what)
+        found += beyond("drawdown", lost, bounds.drawdown, what)
     return found
 
 
-def _beyond(name: str, value: float, bound: float | None, what: str) -> list[str]:
+def beyond(name: str, value: float, bound: float | None, what: str) -> list[str]:
+    """Return the alert that a share is beyond a bound, or none; it begins with its name."""
     if bound is None or value <= bound:
         return []
     return [f"{name}: {100 * value:.1f} % {what} (bound {100 * bound:g} %)"]

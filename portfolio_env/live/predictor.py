@@ -232,6 +232,37 @@ class Predictor:
             last = self._decide(row, *given, carried=True)
         return last
 
+    def follow(
+        self,
+        t: int,
+        weights: ArrayLike | Mapping[str, float] | None = None,
+        *,
+        value: float | None = None,
+    ) -> Decision:
+        """Return what the policy asks for at a bar after the last decision, as ``advance`` does.
+
+        The bar is in the market already, as in a replay of the past. Bars between are decided on in
+        turn; a first decision begins at the bar.
+
+        Args:
+            t: Row of the market.
+            weights: See ``advance``.
+            value: See ``advance``.
+
+        Raises:
+            ArgumentError: As of ``decide``, or if the bar is not after the last decision.
+        """
+        own, last = self._checked(weights, value), self._last
+        first = self.market.warmup + self.simulator.window - 1 if last is None else last.row + 1
+        row = check_integer("t", t, first, self.market.n_bars - 1)
+        for now in range(row if last is None else first, row + 1):
+            if last is not None:
+                self.simulator.carry_out(last.action[None])
+            given = (own, value) if now == row else (None, None)
+            last = self._decide(now, *given, carried=True)
+        assert last is not None
+        return last
+
     def _decide(
         self, row: int, own: Float | None, value: float | None, *, carried: bool
     ) -> Decision:

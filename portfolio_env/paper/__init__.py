@@ -1,1 +1,39 @@
-"""Paper trading: what a simulated account makes of an agent's decisions, and why it differs."""
+"""Paper trading: orders through a ledger that loses nothing, to brokers without real money."""
+
+from portfolio_env.paper.broker import (
+    Accepted,
+    Activity,
+    Balances,
+    Broker,
+    Capabilities,
+    NotFound,
+    OrderReport,
+    Quote,
+    Refused,
+    Unknown,
+)
+from portfolio_env.paper.clock import Clock, SimulatedClock, SystemClock
+from portfolio_env.paper.ledger import Ledger
+from portfolio_env.paper.orders import Fill, Flow, Order, State, order_id
+
+__all__ = [
+    "Accepted",
+    "Activity",
+    "Balances",
+    "Broker",
+    "Capabilities",
+    "Clock",
+    "Fill",
+    "Flow",
+    "Ledger",
+    "NotFound",
+    "Order",
+    "OrderReport",
+    "Quote",
+    "Refused",
+    "SimulatedClock",
+    "State",
+    "SystemClock",
+    "Unknown",
+    "order_id",
+]

@@ -145,6 +145,7 @@ def test_every_command_is_accepted(page, command):
 def accept(words: list[str]) -> None:
     from agents.store.cli import Command as StoreCommand
     from agents.supervised.__main__ import Command as SupervisedCommand
+    from agents.trading.commands import COMMANDS
     from benchmarks.tables.__main__ import parser
     from evaluate import EvaluateConfig
     from portfolio_env.command_line import read_arguments
@@ -160,6 +161,8 @@ def accept(words: list[str]) -> None:
             read_arguments(EvaluateConfig, args=given)
         case ["sweep.py", *given]:
             read_arguments(SweepCommand, args=given)
+        case ["trade.py", command, *given] if command in COMMANDS:
+            read_arguments(COMMANDS[command], args=given)
         case ["trade.py", *given]:
             read_arguments(TradeConfig, args=given)
         case ["-m", "agents.supervised", *given]:
@@ -176,7 +179,7 @@ def accept(words: list[str]) -> None:
             assert (ROOT / script).is_file()
 
 
-HELP = ["train", "evaluate", "trade", "sweep"] + [
+HELP = ["train", "evaluate", "trade", "trade replay", "sweep"] + [
     f"{module} {verb}".strip()
     for module, verbs in (
         ("portfolio_env.data", ",fetch,update,list,report,convert"),

@@ -40,7 +40,8 @@ LAYERS = (
     "agents.sweep",
     "baselines",
     "agents.search",
-    "train sweep evaluate trade agents.supervised.run agents.supervised.__main__",
+    "agents.trading agents.supervised.run",
+    "train sweep evaluate trade agents.supervised.__main__",
 )
 PLACE = {name: place for place, layer in enumerate(LAYERS) for name in layer.split()}
 SEPARATE = ("portfolio_env.data", "portfolio_env.simulation")  # of one layer, and no neighbours

@@ -96,6 +96,7 @@ def binance_markets(server, path, query, exchange="binance"):
             "quotePrecision": 8,
             "isSpotTradingAllowed": True,
             "isMarginTradingAllowed": False,
+            "orderTypes": ["LIMIT", "LIMIT_MAKER", "MARKET"],
             "filters": [
                 {
                     "filterType": "PRICE_FILTER",
@@ -109,6 +110,7 @@ def binance_markets(server, path, query, exchange="binance"):
                     "maxQty": "9000.00000000",
                     "stepSize": "0.00001000",
                 },
+                {"filterType": "NOTIONAL", "minNotional": "5.00000000"},
             ],
             "permissions": ["SPOT"],
         }

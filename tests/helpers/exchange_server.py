@@ -1,7 +1,8 @@
 """Exchanges on the loopback interface, with candles from a formula, and faults.
 
 `ExchangeServer` answers as Binance, Binance US, Coinbase, Kraken and KuCoin do (see
-`exchange_dialects`). `connect` points one of ccxt's own classes to it.
+`exchange_dialects`), and takes orders as Binance and Kraken do (see `venue`). `connect` points one
+of ccxt's own classes to it.
 """
 
 import json
@@ -17,6 +18,8 @@ import ccxt
 import numpy as np
 
 from helpers.exchange_dialects import CANDLES, MARKETS, STEPS, ms
+from helpers.venue.book import Refused
+from helpers.venue.dialects import accepted, answer, order_asked, refusal
 from portfolio_env.data.downloads.store import read_series, series_path
 
 
@@ -44,6 +47,14 @@ class ExchangeServer:
         asked: (exchange, symbol, timeframe, start, limit) of the requests for candles.
         delay: seconds before each answer with candles.
         retry_after: seconds that answers of status 429 ask to wait.
+        formula: gives the values of a candle.
+        venues: {exchange: account} that take orders.
+        order_faults: {n: fault} what goes wrong with the n-th order: "unheard" (executed, and no
+            answer comes), "lost" (neither), "late" (arrives 3 s later, and no answer comes),
+            "failed" (executed, and answered with status 502), a status, or a refusal.
+        account_faults: the same for the other requests about accounts: "unheard", or a status.
+        down: (from, to) times between which every answer is status 503.
+        orders_asked: the orders that were asked for, refused ones too.
     """
 
     def __init__(self):
@@ -58,6 +69,8 @@ class ExchangeServer:
 
             def do_GET(self):
                 outer.handle(self)
+
+            do_POST = do_DELETE = do_GET  # noqa: N815
 
             def log_message(self, *_):
                 pass
@@ -79,6 +92,9 @@ class ExchangeServer:
         self.listed, self.delisted, self.outages, self.hidden = {}, {}, {}, {}
         self.faults, self.trouble, self.asked = {}, {}, []
         self.others, self.delay, self.retry_after = 0, 0.0, 7
+        self.formula, self.venues, self.down = formula, {}, []
+        self.order_faults, self.account_faults = {}, {}
+        self.orders_asked, self.accounts_asked = [], 0
 
     def __enter__(self):
         return self
@@ -114,7 +130,7 @@ class ExchangeServer:
 
     def candle(self, symbol, timeframe, opens):
         """A candle: [opens, open, high, low, close, volume]; of a running one what there is."""
-        values = formula(symbol, timeframe, opens)
+        values = self.formula(symbol, timeframe, opens)
         if opens + STEPS[timeframe] > self.now:
             return [opens, *values[:1] * 4, round(values[4] / 3, 8)]
         return [opens, *values]
@@ -132,7 +148,18 @@ class ExchangeServer:
     def handle(self, request):
         url = urlsplit(request.path)
         _, exchange, path = url.path.split("/", 2)
-        query = {key: values[0] for key, values in parse_qs(url.query).items()}
+        body = request.rfile.read(int(request.headers.get("Content-Length") or 0)).decode()
+        texts = parse_qs(url.query) | parse_qs(body)
+        query = {key: values[0] for key, values in texts.items()}
+        if exchange == "clock":  # of processes that go by this one
+            self.now += int(path)
+            self.send(request, self.now, 200, None)
+            return
+        if any(start <= self.now < end for start, end in self.down):
+            self.send(request, None, 200, 503)
+            return
+        if exchange in self.venues and self.trades(request, exchange, path, query):
+            return
         found = CANDLES[exchange](self, path, query)
         if found is None:
             with self.lock:
@@ -147,6 +174,47 @@ class ExchangeServer:
         self.closing.wait(self.delay)
         rows = self.spoiled(fault, symbol, timeframe, rows)
         self.send(request, say(rows), 200, fault)
+
+    def trades(self, request, exchange, path, query):
+        """Answer a request about prices, orders or the account; False for any other."""
+        venue, method = self.venues[exchange], request.command
+        with venue.lock:
+            asked = order_asked(exchange, path, method, query, self)
+            venue.file.execute("BEGIN")
+            try:
+                venue.settle()
+                if asked is None:
+                    found, fault = answer(exchange, venue, path, method, query), None
+                    if found is not None:
+                        fault = self.account_faults.get(self.accounts_asked)
+                        self.accounts_asked += 1
+                else:
+                    fault = self.order_faults.get(len(self.orders_asked))
+                    self.orders_asked.append(asked[0])
+                    found = self.placed(exchange, venue, *asked, fault)
+            finally:
+                venue.file.execute("COMMIT")
+        if found is None:
+            return False
+        if fault in ("unheard", "lost", "late"):
+            fault = "reset"
+        elif not isinstance(fault, int):
+            fault = 502 if fault == "failed" else None
+        self.send(request, found[1], found[0], fault)
+        return True
+
+    def placed(self, exchange, venue, order, valid_until, fault):
+        """Place an order, unless a fault keeps it from the venue."""
+        if fault == "late":
+            venue.send_later(order, valid_until, self.now + 3_000)
+        if fault in ("late", "lost") or isinstance(fault, int):
+            return 200, None
+        try:
+            if fault not in (None, "unheard", "failed"):
+                raise Refused(fault)
+            return accepted(exchange, venue.place(order, valid_until=valid_until))
+        except Refused as why:
+            return refusal(exchange, str(why))
 
     def spoiled(self, fault, symbol, timeframe, rows):
         """Rows as a fault has them."""

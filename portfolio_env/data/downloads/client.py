@@ -106,7 +106,7 @@ class Client:
         Raises:
             DataError: If the exchange does not answer.
         """
-        with _candid(self.exchange):
+        with candid(self.exchange):
             self.ask(self.exchange.load_markets)
             yield
 
@@ -207,7 +207,7 @@ def _text(error: Exception) -> str:
 
 
 @contextmanager
-def _candid(exchange: Any) -> Iterator[None]:
+def candid(exchange: Any) -> Iterator[None]:
     """Stop a ccxt exchange from tidying candles, and from taking a broken answer for an empty one.
 
     ccxt gives the text of an answer that is not JSON in place of its content, in which most

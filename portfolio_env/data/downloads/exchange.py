@@ -139,7 +139,7 @@ def _client(
     """Return the client of an exchange that has candles of this timeframe."""
     if timeframe not in TIMEFRAMES:
         raise unknown("timeframe", timeframe, TIMEFRAMES)
-    source = _connected(exchange, symbols) if isinstance(exchange, str) else exchange
+    source = public_exchange(exchange, symbols) if isinstance(exchange, str) else exchange
     if not hasattr(source, "fetch_ohlcv") or iscoroutinefunction(source.fetch_ohlcv):
         raise ArgumentError(
             f"{source!r} is not an exchange: give an id, or a (synchronous) one of ccxt"
@@ -155,8 +155,17 @@ def _client(
     return Client(source, retry or Retry())
 
 
-def _connected(name: str, symbols: Sequence[str]) -> Any:
-    """Return the exchange that ccxt knows by this name."""
+def public_exchange(name: str, symbols: Sequence[str] = ()) -> Any:
+    """Return the exchange of ccxt by its name, without keys: what is public can be asked.
+
+    Args:
+        name: An id that ccxt knows.
+        symbols: Symbols that are meant: markets other than spot are listed only where one is.
+
+    Raises:
+        ArgumentError: For an unknown exchange.
+        DataError: If ccxt is not installed.
+    """
     try:
         import ccxt
     except ImportError as error:

@@ -183,7 +183,7 @@ def test_a_folder_that_cannot_be_written_to_is_told_in_one_line(tmp_path, server
     from portfolio_env.data.__main__ import main
     from portfolio_env.data.downloads import exchange
 
-    monkeypatch.setattr(exchange, "_connected", lambda name, symbols: link(name))
+    monkeypatch.setattr(exchange, "public_exchange", lambda name, symbols: link(name))
     arguments = ["fetch", "--exchange", "binance", "--symbols", "BTC/USDT", "--bars", "3"]
     (tmp_path / "file").write_text("")
     assert main([*arguments, "--store", str(tmp_path / "file")]) == 1

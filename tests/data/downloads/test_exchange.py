@@ -281,9 +281,9 @@ def test_updates_all_or_some_series(server, link, tmp_path):
 
 
 def test_asks_for_spot_markets_only_unless_symbols_say_otherwise():
-    spot = exchanges._connected("binance", ["BTC/USDT", "ETH/USDT"])
+    spot = exchanges.public_exchange("binance", ["BTC/USDT", "ETH/USDT"])
     assert spot.enableRateLimit and spot.options["fetchMarkets"]["types"] == ["spot"]
-    swap = exchanges._connected("binance", ["BTC/USDT", "ETH/USDT:USDT"])
+    swap = exchanges.public_exchange("binance", ["BTC/USDT", "ETH/USDT:USDT"])
     assert "linear" in swap.options["fetchMarkets"]["types"]
 
 

@@ -1,0 +1,1 @@
+"""Commands of paper trading for runs and baselines."""

@@ -1,0 +1,218 @@
+"""Commands on paper accounts: replay a past range, show, check and export a session's ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
+
+import numpy as np
+import tyro
+
+from agents.settings.market import MarketConfig, refuse_no_run
+from agents.trading.paper import Paper
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.safe_names import printable
+from portfolio_env.live.instruments import uniform
+from portfolio_env.paper.ledger import LEDGER, Ledger
+
+Name = Literal["none", "flaky", "crash", "liquidity", "outage", "gap"]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """Trade a past range on paper, beside its backtest; nothing is sent anywhere."""
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of a run; none with --baseline."""
+    baseline: str | None = None
+    """Baseline that decides in place of a run, e.g. hrp or "momentum(lookback=120)"."""
+    since: str | None = None
+    """Date of the first decision; the start of the test range by default."""
+    until: str | None = None
+    """Date after the last bar; the end of the test range by default."""
+    scenario: Name = "none"
+    """none is the backtest; flaky loses requests and answers; crash is a fall of all prices;
+    liquidity is dear to trade; outage is a venue that does not answer; gap moves prices between
+    decision and fill."""
+    seed: int = 0
+    """Seed of what the scenario draws."""
+    delay: float = 0.0
+    """Seconds from acceptance to execution of an order."""
+    participation: float | None = None
+    """Share of a bar's volume that orders are filled from; any by default."""
+    lot: float = 0.0
+    """Smallest number of units that can be traded; any fraction by default."""
+    out: Path | None = None
+    """Folder of the ledger; default evaluation/replay of the run."""
+    model: Literal["final", "best"] = "final"
+    """The model at the end of the training, or the best one by validation."""
+    device: str = "auto"
+    """Torch device of the agent."""
+    task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
+    """Market and rules of trading of a baseline."""
+
+    def __call__(self) -> int:
+        """Replay, print the account beside that of the backtest, write the ledger."""
+        found = replayed(self)
+        for name, value in found.items():
+            print(f"{name:<26} {value}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Check a ledger: the file, the chain of its events, and the tables made of them."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+
+    def __call__(self) -> int:
+        """Print number and digest of the last event."""
+        ledger = _opened(self.folder)
+        events, digest = ledger.verify()
+        print(f"{self.folder / LEDGER} is whole: {events} events, the last one {digest}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write the tables of a ledger as CSV."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+    out: Path | None = None
+    """Folder of the tables; default export in that of the session."""
+
+    def __call__(self) -> int:
+        """Write the tables and print their folder."""
+        ledger, folder = _opened(self.folder), self.out or self.folder / "export"
+        ledger.verify()
+        print(f"{len(ledger.export(folder))} tables in {folder}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Status:
+    """Say how a session stands."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+
+    def __call__(self) -> int:
+        """Print the trading state, the account and what is open."""
+        for name, value in standing(_opened(self.folder)).items():
+            print(f"{name:<26} {printable(str(value))}")
+        return 0
+
+
+COMMANDS = {"paper": Paper, "replay": Replay, "verify": Verify, "export": Export, "status": Status}
+
+
+def _opened(folder: Path) -> Ledger:
+    if not (folder / LEDGER).is_file():
+        raise DataError(f"{folder} has no {LEDGER}: give the folder of a session")
+    return Ledger.of(folder, read_only=True)
+
+
+def standing(ledger: Ledger) -> dict[str, Any]:
+    """Return how a session stands, by name."""
+    state, reason = ledger.trading
+    valued = ledger.query("SELECT bar, value FROM valuations ORDER BY bar DESC LIMIT 1")
+    open_alerts = ledger.query("SELECT text FROM alerts WHERE closed = '' ORDER BY rowid DESC")
+    held = [name for name, units in ledger.all_units().items() if name and units]
+    return {
+        "session": ledger.session,
+        "trading": f"{state} {reason}".strip(),
+        "bars": _counts(ledger, "bars", "phase"),
+        "orders": _counts(ledger, "orders", "state"),
+        "last bar": valued[0][0] if valued else "none",
+        "value": f"{float(valued[0][1]):,.2f}" if valued else "none",
+        "cash": f"{float(ledger.holdings.cash):,.2f}",
+        "held": ", ".join(held) or "nothing",
+        "open alerts": len(open_alerts),
+        **({"last alert": open_alerts[0][0]} if open_alerts else {}),
+    }
+
+
+def _counts(ledger: Ledger, table: str, column: str) -> str:
+    rows = ledger.query(f"SELECT {column}, count(*) FROM {table} GROUP BY {column}")
+    return ", ".join(f"{row[1]} {row[0]}" for row in rows) or "none"
+
+
+def replayed(config: Replay) -> Mapping[str, Any]:
+    """Replay a range, write its ledger, and return what there is to say of it.
+
+    Raises:
+        ArgumentError: If neither a run nor a baseline is given, or the range is none.
+        DataError: If the run or its data cannot be read.
+    """
+    from agents.sb3.algorithms import bind_market
+    from agents.training.run_folder import evaluating
+    from agents.training.tasks import open_task
+    from baselines.strategies import baseline_strategies
+    from portfolio_env.env import PortfolioEnv
+    from portfolio_env.evaluation.backtest import backtest
+    from portfolio_env.evaluation.diagnostics.scenarios import PriceGap, Scenario, ThinLiquidity
+    from portfolio_env.evaluation.diagnostics.stress import stressed
+    from portfolio_env.evaluation.orders import predictor_of
+    from portfolio_env.evaluation.runner import agent_strategies
+    from portfolio_env.paper.faults import SCENARIOS, with_seed
+    from portfolio_env.paper.replay import replay
+    from portfolio_env.simulation.cost_models import made_costs
+
+    if (config.run is None) == (config.baseline is None):
+        raise ArgumentError("give the folder of a run, or --baseline, and not both.")
+    if config.run is not None:
+        refuse_no_run(config.run)
+    how: dict[str, Any] = {"model": config.model, "device": config.device}
+    task = open_task(config.run, config.task, **how)
+    if config.run is not None:
+        strategy = agent_strategies(task)[0]
+    else:
+        strategy = baseline_strategies(config.baseline or "")[-1]
+    fold = task.folds[-1]
+    market = fold.market
+    start, end = fold.rows("test")
+    start = start if config.since is None else market.row(config.since)
+    end = end if config.until is None else market.row(config.until)
+    shocks: dict[str, Scenario] = {
+        "crash": PriceGap(start=start + 1, end=end),
+        "liquidity": ThinLiquidity(start=start + 1, end=end),
+    }  # fmt: skip
+    if shock := shocks.get(config.scenario):
+        market = stressed(market, shock, seed=config.seed)
+        costs = shock.costs(made_costs(fold.options["costs"]))
+        fold = replace(fold, market=market, options={**fold.options, "costs": costs})
+        for agent in fold.agents.values():
+            bind_market(cast(Any, agent.policy), market)
+    faults = with_seed(config.scenario if config.scenario in SCENARIOS else "none", config.seed)
+    folder = config.out or task.folder / "evaluation" / "replay"
+    session = replay(
+        predictor_of(strategy, fold, "test"),
+        start,
+        end,
+        faults=faults,
+        delay=np.timedelta64(round(config.delay * 1e9), "ns"),
+        participation=config.participation,
+        instruments=uniform(config.lot),
+        name=f"{strategy.name} {config.scenario} {config.seed}",
+    )
+    ledger = session.ledger
+    options = {**strategy.options(fold, "test"), "start": start, "end": end}
+    ideal = backtest(strategy.build(fold, "test"), PortfolioEnv(**options))
+    with evaluating(config.run) if config.run else nullcontext():
+        ledger.copy_to(folder / LEDGER)
+        Ledger.of(folder).close()  # sealed
+    rows = ledger.query("SELECT value FROM valuations ORDER BY bar")
+    values = np.array([float(row[0]) for row in rows])
+    same = len(values) == len(ideal.values)
+    apart = float(np.abs(values / ideal.values - 1).max()) if same else np.nan
+    return standing(ledger) | {
+        "value of the backtest": f"{ideal.values[-1]:,.2f}",
+        "largest difference": f"{apart:.2g} of the value at a bar",
+        "digest": ledger.head()[1],
+        "ledger": folder,
+    }

@@ -1,0 +1,89 @@
+"""Command that trades on paper: each bar of an exchange as it closes."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from agents.settings.market import MarketConfig, refuse_no_run
+from portfolio_env.errors import ArgumentError
+from portfolio_env.live import AccountOptions, AlertBounds, Predictor
+from portfolio_env.paper.service.command import PaperOptions, paper
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Trade on paper by an exchange's candles as they close; there is no way to real money.
+
+    Orders are filled by a simulated venue at the exchange's public prices, or sent to its test
+    network (--sandbox) or to an exchange on this machine (--address). Stopped or killed, the same
+    command goes on; --once trades one bar and ends, for cron.
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional] = None
+    """Folder of a run; none with --baseline."""
+    baseline: str | None = None
+    """Baseline that decides in place of a run, e.g. hrp or "momentum(lookback=120)"."""
+    newest: Annotated[Path | None, tyro.conf.arg(name="data")] = None
+    """Newest data, a file or a folder, in which the session begins; by default the run's own."""
+    update: bool = False
+    """Download first what is missing in --data, a folder of a store such as data/binance/1h."""
+    options: Annotated[PaperOptions, tyro.conf.arg(name="")] = PaperOptions()  # noqa: RUF009
+    """The session."""
+    account: Annotated[AccountOptions, tyro.conf.arg(name="")] = AccountOptions()  # noqa: RUF009
+    """Account of the simulated venue, and risk limits."""
+    alert_drift: float | None = 0.05
+    """Share of the account that may be away from what is to be held."""
+    alert_target: float | None = 0.1
+    """Share of the account that may be meant otherwise than at the bar before."""
+    alert_drawdown: float | None = 0.1
+    """Share that the account may have lost of its highest value so far."""
+    judge: Literal["growth", "sharpe", "equal_risk"] = "growth"
+    """Measure that the validation gate goes by."""
+    model: Literal["final", "best"] = "final"
+    """The model at the end of the training, or the best one by validation."""
+    device: str = "auto"
+    """Torch device of the agent."""
+    task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
+    """Market and rules of trading of a baseline."""
+
+    def __call__(self) -> int:
+        """Trade until stopped, or one bar; print what was done."""
+        bounds = AlertBounds(self.alert_drift, self.alert_target, self.alert_drawdown)
+        name, predictor, notes = deciding_on_paper(self)
+        told: dict[str, Any] = {"name": name, "bounds": bounds, "notes": notes}
+        print(paper(predictor, self.account, self.options, **told))
+        return 0
+
+
+def deciding_on_paper(config: Paper) -> tuple[str, Predictor, list[str]]:
+    """Return who decides: name, predictor, and what a reader must know of it.
+
+    Raises:
+        ArgumentError: If neither a run nor a baseline is given.
+        DataError: If the run or its data cannot be read.
+    """
+    from agents.training.tasks import open_task
+    from baselines.strategies import baseline_strategies
+    from portfolio_env.data.cli import update_folder
+    from portfolio_env.evaluation.orders import deciding
+
+    if (config.run is None) == (config.baseline is None):
+        raise ArgumentError("give the folder of a run, or --baseline, and not both.")
+    if config.update:
+        with redirect_stdout(sys.stderr):
+            update_folder(config.newest)
+    if config.run is None:
+        market = config.task.market if config.newest is None else str(config.newest)
+        task = open_task(None, replace(config.task, market=market))
+    else:
+        refuse_no_run(config.run)
+        how: dict[str, Any] = {"model": config.model, "device": config.device}
+        task = open_task(config.run, config.task, None, "after", data=config.newest, **how)
+    named = baseline_strategies(config.baseline or "equal_weight")
+    return deciding(task, named, agent=config.run is not None, judge=config.judge)

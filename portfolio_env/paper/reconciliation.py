@@ -1,0 +1,130 @@
+"""Reconciliation: the venue says what is held, the ledger what was meant; differences get a name.
+
+Nothing is invented: no fill without a trade of the venue, no flow without its record or a person.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+import numpy as np
+
+from portfolio_env.live.instruments import Instrument
+from portfolio_env.live.money import ZERO, exactly
+from portfolio_env.paper.broker import Activity, Broker, Unknown
+from portfolio_env.paper.clock import SECOND, Clock
+from portfolio_env.paper.ledger import Ledger
+from portfolio_env.paper.orders import Fill, Flow
+
+SKEW = SECOND
+"""Largest difference of the clocks of machine and venue at which orders are sent."""
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """Outcome of a reconciliation.
+
+    Attributes:
+        differences: Units at the venue and in the ledger by asset, "" for money, where they differ
+            and nothing explains it.
+        foreign: Ids of open orders that are not ours: they are never touched.
+        fault: Sentence on what could not be checked; "" where all was.
+    """
+
+    differences: Mapping[str, tuple[Decimal, Decimal]]
+    foreign: tuple[str, ...] = ()
+    fault: str = ""
+
+    @property
+    def reason(self) -> str:
+        """Return what is wrong in a sentence; "" if nothing is."""
+        if self.fault or not self.differences:
+            return self.fault
+        parts = [
+            f"{name or 'cash'} {venue:f} at the venue and {own:f} in the ledger"
+            for name, (venue, own) in list(self.differences.items())[:5]
+        ]
+        return f"holdings differ and nothing explains it: {'; '.join(parts)}"
+
+
+def poll(ledger: Ledger, broker: Broker, clock: Clock) -> Activity | Unknown:
+    """Book what the venue has recorded since the last time; each record once."""
+    cursor = ledger.state("cursor", "")
+    found = broker.activity(cursor)
+    if isinstance(found, Activity) and (found.fills or found.flows or found.cursor != cursor):
+        records: list[Fill | Flow] = [*found.fills, *found.flows]
+        with ledger.batch():
+            for record in sorted(records, key=lambda own: own.at):
+                ledger.book(record, clock.now())
+            if found.cursor != cursor:
+                ledger.append("cursor", clock.now(), cursor=found.cursor)
+    return found
+
+
+def reconcile(
+    ledger: Ledger, broker: Broker, clock: Clock, instruments: Mapping[str, Instrument]
+) -> Reconciled:
+    """Compare the ledger with the venue, some times over where they differ: reports may lag.
+
+    Args:
+        ledger: The ledger.
+        broker: The venue.
+        clock: The clock.
+        instruments: Rules of trading by asset: less than a lot is no difference.
+    """
+    found = Reconciled({}, fault="the venue was not asked")
+    looks = broker.capabilities.looks + 1
+    for look in range(looks):
+        if look:
+            clock.sleep(broker.capabilities.pause)
+        found = _compared(ledger, broker, clock, instruments)
+        if not found.reason:
+            break
+    if found.differences or found.foreign:
+        differences = {name: [f"{n:f}" for n in pair] for name, pair in found.differences.items()}
+        foreign = list(found.foreign)
+        told = {"reason": found.reason, "differences": differences, "foreign": foreign}
+        ledger.append("note", clock.now(), note="reconciliation", **told)
+    return found
+
+
+def _compared(
+    ledger: Ledger, broker: Broker, clock: Clock, instruments: Mapping[str, Instrument]
+) -> Reconciled:
+    moment, now = broker.time(), clock.now()
+    if isinstance(moment, Unknown):
+        return Reconciled({}, fault=f"the venue cannot be asked: {moment.error}")
+    if abs(moment - now) > SKEW:
+        seconds = float((moment - now) / SECOND)
+        return Reconciled({}, fault=f"the venue's clock is {seconds:+.1f} s off: set the clock")
+    listed, before = broker.open_orders(), poll(ledger, broker, clock)
+    held, after = broker.balances(), poll(ledger, broker, clock)
+    for answer in (listed, before, held, after):
+        if isinstance(answer, Unknown):
+            return Reconciled({}, fault=f"the venue cannot be asked: {answer.error}")
+    assert not isinstance(held, Unknown)
+    assert not isinstance(listed, Unknown)
+    own, venue = ledger.all_units(), {"": held.cash, **held.units}
+    differences = {}
+    for name in sorted({*own, *venue}):
+        pair = venue.get(name, ZERO), own.get(name, ZERO)
+        rules = instruments.get(name)
+        step = rules.lot if rules else (ZERO if name else broker.capabilities.cash_step)
+        with exactly():
+            off = abs(pair[0] - pair[1])
+        if not off.is_finite() or (off and off >= step):
+            differences[name] = pair
+    foreign = tuple(each.id for each in listed if ledger.order(each.id) is None)
+    return Reconciled(differences, foreign)
+
+
+def accept(ledger: Ledger, found: Reconciled, at: np.datetime64, reason: str) -> None:
+    """Book unexplained differences as external flows, in the words of the person who says so."""
+    with ledger.batch():
+        for name, (venue, own) in found.differences.items():
+            with exactly():
+                change = venue - own
+            key = f"accepted|{name}|{at}|{ledger.head()[0]}"
+            ledger.book(Flow(key, "external", name, change, at, reason), at)

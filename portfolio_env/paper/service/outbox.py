@@ -1,0 +1,182 @@
+"""Outbox: alerts in the ledger reach log, file and webhook at least once each, whatever is killed.
+
+An alert is written to the ledger when it opens and when it closes. What a sink has taken is written
+too, afterwards: a process that is killed in between delivers again, with the same id.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import urllib.request
+from collections.abc import Mapping, Sequence
+from email.message import Message
+from pathlib import Path
+from typing import IO, Any, Protocol
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from portfolio_env.errors import ArgumentError
+from portfolio_env.paper.clock import SECOND, Clock
+from portfolio_env.paper.exchange.addresses import LOOPBACK
+from portfolio_env.paper.ledger import Ledger
+
+TOKEN = "PORTFOLIO_ENV_WEBHOOK_TOKEN"
+"""Environment variable of the secret that webhooks are sent with; it is stored nowhere."""
+
+_TIMEOUT = 3.0  # seconds
+_LONGEST = 600 * SECOND  # between two attempts at a sink
+_LOG = logging.getLogger("portfolio_env.paper")
+
+
+class Sink(Protocol):
+    """Sink protocol: a place that alerts go to.
+
+    Attributes:
+        name: Name that deliveries are written under.
+    """
+
+    name: str
+
+    def send(self, alert: Mapping[str, Any]) -> bool:
+        """Deliver an alert; return whether it has arrived."""
+        ...
+
+
+class LogSink:
+    """Sink that writes to Python's log, logger ``portfolio_env.paper``."""
+
+    name = "log"
+
+    def send(self, alert: Mapping[str, Any]) -> bool:
+        """Write a warning when an alert opens, and a message when it closes."""
+        level = logging.WARNING if alert["open"] else logging.INFO
+        _LOG.log(level, "%s: %s", alert["name"], alert["text"])
+        return True
+
+
+class FileSink:
+    """Sink that adds a line of JSON to a file.
+
+    Args:
+        path: The file. A line that a killed process left unfinished stays as it is, on its own.
+    """
+
+    name = "file"
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def send(self, alert: Mapping[str, Any]) -> bool:
+        """Add a line, on disk when this returns."""
+        line = json.dumps(alert, sort_keys=True) + "\n"
+        try:
+            with self.path.open("ab+") as file:
+                if file.tell():
+                    file.seek(-1, os.SEEK_END)
+                    line = line if file.read(1) == b"\n" else "\n" + line
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            _LOG.error("%s cannot be written: %s", self.path, error)
+            return False
+        return True
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(
+        self, req: Any, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+    ) -> None:
+        """Follow nothing."""
+
+
+class WebhookSink:
+    """Sink that posts an alert as JSON; a receiver knows a repeated one by its id.
+
+    It takes no redirects and no proxies. The secret of the environment variable ``TOKEN`` is sent
+    as a bearer token.
+
+    Args:
+        url: The address: http or https on this machine, https elsewhere.
+        hosts: Hosts beside this machine that it may be at.
+
+    Raises:
+        ArgumentError: If the address is of another host, or holds a name or a secret.
+    """
+
+    name = "webhook"
+
+    def __init__(self, url: str, hosts: Sequence[str] = ()) -> None:
+        parts = urlsplit(url)
+        if parts.username is not None or parts.password is not None:
+            raise ArgumentError(f"webhook must hold no secret; give it in {TOKEN}.")
+        own = parts.scheme in ("http", "https") and parts.hostname in LOOPBACK
+        if not own and not (parts.scheme == "https" and parts.hostname in hosts):
+            raise ArgumentError(
+                f"webhook={url!r} must be on this machine, or https at a host that is named: "
+                "--webhook-host example.com."
+            )
+        self.url = url
+        none = urllib.request.ProxyHandler({})
+        self._opener = urllib.request.build_opener(none, _NoRedirects)
+
+    def send(self, alert: Mapping[str, Any]) -> bool:
+        """Post it, once; the answer must be of status 2xx within three seconds."""
+        headers = {"Content-Type": "application/json"}
+        if token := os.environ.get(TOKEN):
+            headers["Authorization"] = f"Bearer {token}"
+        body = json.dumps(alert, sort_keys=True).encode()
+        request = urllib.request.Request(self.url, body, headers, method="POST")
+        try:
+            with self._opener.open(request, timeout=_TIMEOUT) as answer:
+                return 200 <= int(answer.status) < 300
+        except (OSError, ValueError) as error:  # HTTPError and timeouts are of OSError
+            _LOG.error("the webhook did not take alert %s: %s", alert["id"], type(error).__name__)
+            return False
+
+
+class Outbox:
+    """Alerts of a ledger on their way to sinks.
+
+    Args:
+        ledger: The ledger.
+        sinks: The sinks; one that fails is tried again after 1, 2, 4, ... seconds, 10 minutes at
+            most, and holds no other up.
+        clock: The time.
+    """
+
+    def __init__(self, ledger: Ledger, sinks: Sequence[Sink], clock: Clock) -> None:
+        self.ledger, self.sinks, self.clock = ledger, tuple(sinks), clock
+        self._failures: dict[str, int] = {}
+        self._again: dict[str, np.datetime64] = {}
+
+    def deliver(self) -> int:
+        """Deliver what was not yet, in the order in which it was written; return how many."""
+        done = 0
+        for sink in self.sinks:
+            if sink.name in self._again and self.clock.now() < self._again[sink.name]:
+                continue
+            for key, alert in self._waiting(sink.name):
+                if not sink.send(alert):
+                    count = self._failures[sink.name] = self._failures.get(sink.name, 0) + 1
+                    wait = min(2 ** min(count - 1, 20) * SECOND, _LONGEST)
+                    self._again[sink.name] = self.clock.now() + wait
+                    break
+                self.ledger.append("delivery", self.clock.now(), alert=key, sink=sink.name)
+                self._failures.pop(sink.name, None)
+                done += 1
+        return done
+
+    def _waiting(self, sink: str) -> list[tuple[str, dict[str, Any]]]:
+        rows = self.ledger.query("SELECT alert FROM deliveries WHERE sink = ?", sink)
+        taken, found = {row[0] for row in rows}, []
+        for event in self.ledger.events("alert"):
+            body = event.body
+            key = body["id"] if body["open"] else f"{body['id']}:closed"
+            if key not in taken:
+                told = {name: body.get(name, "") for name in ("id", "name", "open", "text")}
+                found.append((key, {**told, "at": event.at, "session": self.ledger.session}))
+        return found

@@ -1,0 +1,1 @@
+"""Sessions of paper trading that can be killed at any boundary."""

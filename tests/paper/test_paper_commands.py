@@ -1,0 +1,62 @@
+"""Commands on paper accounts: a replay that is its backtest, and errors in one line."""
+
+import json
+import sys
+
+import pytest
+
+import trade
+
+MARKET = "synthetic?bars=200&assets=3"
+
+
+def command(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["trade.py", *map(str, arguments)])
+    status = trade.main()
+    said = capsys.readouterr()
+    return status, said.out, said.err
+
+
+def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "paper"
+    options = ("--baseline", "momentum(lookback=20,every=5)", "--market", MARKET, "--out", folder)
+    status, out, _ = command(monkeypatch, capsys, "replay", *options)
+    rows = dict(line.split(maxsplit=1) for line in out.splitlines() if line.startswith("largest"))
+    assert status == 0
+    assert float(rows["largest"].split()[1]) < 1e-12
+    status, out, _ = command(monkeypatch, capsys, "verify", folder)
+    assert (status, "is whole" in out) == (0, True)
+    status, out, _ = command(monkeypatch, capsys, "status", folder)
+    assert (status, "trading" in out, "open alerts" in out) == (0, True, True)
+    status, out, _ = command(monkeypatch, capsys, "export", folder)
+    assert (status, (folder / "export" / "fills.csv").exists()) == (0, True)
+    flaky = (*options, "--scenario", "flaky", "--seed", 2, "--lot", 0.01, "--participation", 0.1)
+    assert command(monkeypatch, capsys, "replay", *flaky)[0] == 0
+    assert command(monkeypatch, capsys, "verify", folder)[0] == 0
+    for scenario in ("crash", "liquidity"):
+        shocked = (*options, "--scenario", scenario)
+        status, out, _ = command(monkeypatch, capsys, "replay", *shocked)
+        assert (status, "largest difference" in out) == (0, True)
+    data = bytearray((folder / "ledger.db").read_bytes())
+    data[len(data) // 2] ^= 4
+    (folder / "ledger.db").write_bytes(data)
+    status, _, err = command(monkeypatch, capsys, "verify", folder)
+    assert (status, err.startswith("error: "), err.count("\n")) == (1, True, 1)
+    head = json.loads((folder / "head.json").read_text())
+    assert head["seq"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("verify", "nowhere"), "has no ledger.db: give the folder of a session"),
+        (("replay",), "give the folder of a run, or --baseline"),
+        (("replay", "--baseline", "nothing", "--market", MARKET), "nothing"),
+        (("replay", "--baseline", "hrp", "--market", MARKET, "--participation", "3"), "in (0, 1]"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    status, _, err = command(monkeypatch, capsys, *arguments)
+    assert (status, err.count("\n")) == (1, 1)
+    assert message in err
