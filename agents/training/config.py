@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch as th
 
+from agents.compute.options import ComputeOptions
 from agents.fitting import FitOptions, Schedule
 from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
 from agents.sb3.algorithms import torch_device
@@ -58,7 +59,7 @@ DEPENDENT = (
 LATER = (
     *("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight"),
     *("algo_options", "data", "reward_options", "cost_model", "cost_options", "start_groups"),
-    *("fills", "positions"),
+    *("fills", "positions", "compute"),
 )
 """Settings that the first runs lack."""
 LATER_CONSTRAINTS = ("group_by", "group_bounds")
@@ -157,6 +158,8 @@ class TrainConfig(MarketConfig):
     adjustment: float = 1.0
     """Fraction of the way to the target weights that is traded each step; try 0.1 on daily
     prices."""
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    """How the networks are computed in training, and the memory that it may take."""
     validation_every: int | None = None
     """Environment steps between two backtests on the validation range; default a tenth of all."""
     checkpoint_every: int | None = None
@@ -224,6 +227,13 @@ class TrainConfig(MarketConfig):
                 "growth itself: leave it out"
             )
         self._check_positions()
+        takes_parts = self.algo in ("ppo", "a2c", "direct") or names_plugin("algorithm", self.algo)
+        if self.compute.accumulation != 1 and (not takes_parts or self.policy == "flat_mlp"):
+            raise ArgumentError(
+                f"compute.accumulation is {self.compute.accumulation}: it is for ppo, a2c and "
+                f"direct with a policy per asset, not for {self.algo} with policy {self.policy!r}; "
+                "leave it out, or give a smaller batch: --algo-options '{\"batch_size\": 256}'"
+            )
         climbs = self.algo == "direct" or "2" in self.curriculum
         if climbs and self.constraints.max_period_turnover is not None:
             raise ArgumentError(
@@ -305,6 +315,11 @@ class TrainConfig(MarketConfig):
                 )
             if "fills" in settings:
                 parts["fills"] = from_object(Fills, settings["fills"], "fills")
+            if "compute" in settings:
+                later = [each.name for each in dataclasses.fields(ComputeOptions)]
+                parts["compute"] = from_object(
+                    ComputeOptions, settings["compute"], "compute", later=later
+                )
             if "data" in settings:
                 later = [each.name for each in dataclasses.fields(DataOptions)]
                 parts["data"] = from_object(DataOptions, settings["data"], "data", later=later)

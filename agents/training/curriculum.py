@@ -8,6 +8,7 @@ import torch as th
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
+from agents.compute.options import set_up
 from agents.direct.agent import DirectAgent, DirectNetwork
 from agents.direct.training import DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
@@ -172,6 +173,7 @@ def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) ->
             config.encoder, market.n_features, config.bars, **config.encoder_kwargs
         )
         embeddings = MarketEncoder(encoder, forecasts=True).to(get_device(config.device))
+    set_up(config.compute, embeddings)
     stages = config.stages
     options = SupervisedOptions(
         epochs=stages.epochs, schedule=stages.schedule, ema=stages.ema, seed=config.seed
@@ -199,6 +201,7 @@ def _growth(
         schedule=stages.schedule,
         ema=stages.ema,
         prediction=_PREDICTION_WEIGHT,
+        parts=config.compute.parts,
         seed=config.seed,
     )
 
@@ -208,7 +211,7 @@ def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> Dir
     options: dict[str, Any] = {}
     if config.algo == "direct":
         options, _ = sorted_direct_options(config.algo_kwargs)
-    return DirectAgent(
+    agent = DirectAgent(
         market.n_features,
         config.bars,
         encoder=config.encoder,
@@ -218,3 +221,5 @@ def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> Dir
         device=get_device(config.device),
         **options,
     )
+    set_up(config.compute, agent.network)
+    return agent

@@ -34,7 +34,7 @@ LAYERS = (
     "agents.inspection agents.policies",
     "agents.direct agents.sb3",
     "agents.saving agents.settings",
-    "agents.training agents.run_market agents.supervised",
+    "agents.compute agents.training agents.run_market agents.supervised",
     "agents agents.store",
     "baselines",
     "train evaluate trade agents.supervised.run agents.supervised.__main__",
