@@ -347,9 +347,10 @@ class TrainConfig(MarketConfig):
         """Return the settings with all dependent defaults filled in and an absolute market path."""
         on_policy = is_on_policy(self.algo)
         of_algo = self.algo_options
-        if on_policy:
+        if self.algo != "direct":
             scorer = "2" in self.curriculum and self.policy == "per_asset"
-            of_algo = with_policy(of_algo, encoder=self.has_encoder, scorer=scorer)
+            encoder = on_policy and self.has_encoder
+            of_algo = with_policy(of_algo, encoder=encoder, scorer=scorer)
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)
