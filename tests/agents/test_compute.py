@@ -63,6 +63,7 @@ def test_bfloat16_is_close(market: Market, name: str, options: dict[str, Any]) -
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # within torch
 def test_compiled_equals_plain_and_a_copy_has_weights_of_its_own(market: Market) -> None:
     """To 1e-5 of the norm; the program of a copy is not that of its original."""
     embeddings = MarketEncoder(make_encoder("mlp", market.n_features, 3, flatten=True))
