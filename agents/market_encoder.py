@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from agents.blocks import Blocks, Rows, span_of
-from agents.memory import copied_to, max_batch_size, memory_of, training_bytes
+from agents.memory import copied_to, max_batch_size, memory_of, shared_with, training_bytes
 from agents.networks import Encoder
 from agents.networks.heads import PredictionHead
 from agents.networks.plugins import told_as_theirs
@@ -34,6 +34,8 @@ def market_tensors(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return arguments of ``MarketEncoder.bind``: features, tradable flags, codes, times.
 
+    On the CPU the features are the market's own memory, which may be a mapped file: not to write.
+
     Args:
         market: The market.
         device: Torch device.
@@ -42,7 +44,7 @@ def market_tensors(
     times = market.timestamps[first:].astype("datetime64[ns]").astype(np.int64)
     flags = market.tradable[first:].astype(np.float32)
     arrays = (market.features[first:], flags, market.category_codes, times)
-    features, tradable, codes, times_ = (th.tensor(array, device=device) for array in arrays)
+    features, tradable, codes, times_ = (shared_with(array, device) for array in arrays)
     return features, tradable, codes, times_
 
 
@@ -72,6 +74,9 @@ class MarketEncoder(nn.Module):
             head of another task, see ``agents.supervised.tasks``.
 
     Attributes:
+        lower: Computes the encoder under bfloat16 autocast; weights, vectors and gradients stay in
+            float32.
+        compiled: Computes passes that keep gradients by ``torch.compile``.
         cached: Whether vectors are kept while weights stay as they are, which is checked by
             comparison. Switched off for target networks, whose weights change with every update;
             those of a frozen encoder are then kept while its weights are unchanged but for
@@ -109,8 +114,14 @@ class MarketEncoder(nn.Module):
         self._cache = _Cache()
         self._sizes: tuple[int | None, int | None] | None = None
         self.cached = True
+        self.lower = self.compiled = False
+        self._programs: dict[str, Callable[..., Tensor]] = {}
         self.frozen = False
         self.freeze(frozen)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy compiles its own: programs are bound to the weights of the encoder they came from.
+        return self.__dict__ | {"_programs": {}}
 
     def freeze(self, frozen: bool = True) -> None:
         """Freeze or unfreeze the encoder's weights.
@@ -222,7 +233,7 @@ class MarketEncoder(nn.Module):
 
     def encode(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
         """Encode windows (batch, bars, assets, F) as (batch, assets, channels)."""
-        return self._called(self.encoder, windows, tradable, codes)
+        return self._called("forward", windows, tradable, codes)
 
     def groups(self, t: Rows) -> Rows:
         """Return the group of each bar: bars of one are encoded together, at the cost of one.
@@ -233,13 +244,25 @@ class MarketEncoder(nn.Module):
             return t
         return self._blocks().of[t - self._first]
 
-    def _called(self, encode: Callable[..., Tensor], *inputs: Tensor | None) -> Tensor:
+    def _called(self, way: str, series: Tensor, *others: Tensor | None) -> Tensor:
+        """Return what the encoder makes of its inputs by ``forward`` or ``stream``, in float32."""
         called = self.encoder.brought_as
         with (
             th.set_grad_enabled(th.is_grad_enabled() and not self.frozen),
             told_as_theirs(f"encoder {called}") if called else nullcontext(),
+            th.autocast(series.device.type, th.bfloat16) if self.lower else nullcontext(),
         ):
-            return encode(*inputs)
+            out = self._program(way)(series, *others)
+        return out.float() if self.lower else out
+
+    def _program(self, way: str) -> Callable[..., Tensor]:
+        """Return a method of the encoder, compiled where that is asked for and it learns."""
+        plain: Callable[..., Tensor] = self.encoder if way == "forward" else self.encoder.stream
+        if not self.compiled or not th.is_grad_enabled() or th.compiler.is_compiling():
+            return plain
+        if way not in self._programs:  # of any number of windows: batches differ in length
+            self._programs[way] = th.compile(plain, dynamic=True)
+        return self._programs[way]
 
     def _blocks(self) -> Blocks:
         """Return the blocks of the market, whose span may differ since it was bound."""
@@ -308,7 +331,7 @@ class MarketEncoder(nn.Module):
         """Return the vectors of all bars with a whole window of series (batch, bars) of rows."""
         features, tradable = self._market()
         codes = None if self.codes is None else self.codes.expand(len(series), *self.codes.shape)
-        return self._called(self.encoder.stream, features[series], tradable[series], codes)
+        return self._called("stream", features[series], tradable[series], codes)
 
     def _parts(self, t: Rows, size: int) -> list[Rows]:
         """Split distinct, increasing rows into parts of at most so many windows or blocks."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import warnings
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,10 +85,33 @@ def training_bytes(
 
 
 def memory_of(device: th.device) -> int:
-    """Return the bytes that are free on a GPU; elsewhere all memory of the machine."""
+    """Return the bytes that are free on a GPU; elsewhere all that the machine has."""
     if device.type == "cuda":
         return int(th.cuda.mem_get_info(device)[0])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    try:  # a container may have less
+        return min(whole, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    except (OSError, ValueError):  # no such limit, or "max"
+        return whole
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds, in bytes; 0 where the system does not say."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not Linux
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_bytes() -> int:
+    """Return the memory that new pages may take, in bytes; all of the machine's if it is silent."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return memory_of(th.device("cpu"))
+    kilobytes = next(line.split()[1] for line in lines if line.startswith("MemAvailable"))
+    return 1024 * int(kilobytes)
 
 
 def copied_to(array: NDArray[Any], device: th.device | str) -> Tensor:
@@ -98,6 +123,13 @@ def copied_to(array: NDArray[Any], device: th.device | str) -> Tensor:
     if th.device(device).type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def shared_with(array: NDArray[Any], device: th.device | str) -> Tensor:
+    """Return an array as a tensor for reading: on the CPU its own memory, read-only or mapped."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return th.as_tensor(np.ascontiguousarray(array), device=device)
 
 
 def _encode(network: Encoder, batch: Tensor, tradable: Tensor, codes: Tensor | None) -> Tensor:

@@ -10,6 +10,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from agents.direct.differentiable_projection import bounds_of, scaled_weights, score_weights
 from agents.direct.differentiable_simulator import DifferentiableSimulator
@@ -141,6 +142,8 @@ class DirectTrainer:
         env_options: Keywords of ``PortfolioEnv`` that define the task: costs, execution, ...
         scales: (T, all assets) factors of the weights that scores give, at every bar, see
             ``direct.differentiable_projection.scaled_weights``; None leaves them as they are.
+        parts: Parts of the lanes that are computed one after another, each again in the backward
+            pass, so that the activations of one are held at a time.
         options: Fields of ``DirectOptions``.
 
     Attributes:
@@ -157,9 +160,11 @@ class DirectTrainer:
         validation: tuple[int, int] | None = None,
         env_options: dict[str, Any] | None = None,
         scales: NDArray[np.float64] | None = None,
+        parts: int = 1,
         **options: Any,
     ) -> None:
         self.agent, self.market, self.validation = agent, market, validation
+        self.parts = check_integer("parts", parts)
         self.options = DirectOptions(**options)
         if self.options.schedule == "plateau" and validation is None:
             raise ArgumentError("the schedule 'plateau' needs a validation range: give one")
@@ -301,16 +306,30 @@ class DirectTrainer:
         """Simulate accounts from random starts to their ends."""
         simulator, device = self.simulator, self.agent.device
         simulator.reset(lambda _: rng)
-        steps = simulator.episodes.length or 1
-        rows = simulator.t[:, None] + np.arange(steps)
+        rows = simulator.t[:, None] + np.arange(simulator.episodes.length or 1)
         bars, assets = copied_to(rows, device), copied_to(simulator.assets.copy(), device)
+        weights = copied_to(self._start_weights(rng).astype(np.float32), device)
+        if self.parts == 1:
+            lived: tuple[Tensor, ...] = self._lived(rows, bars, assets, weights)
+        else:
+            found = []
+            for k in range(0, len(rows), size := -(-len(rows) // self.parts)):
+                part = (each[k : k + size] for each in (rows, bars, assets, weights))
+                found.append(checkpoint(self._lived, *part, use_reentrant=False))
+            lived = tuple(th.cat(each) for each in zip(*found, strict=True))
+        return Rollout._make((*lived, bars, assets))
+
+    def _lived(
+        self, rows: NDArray[np.integer], bars: Tensor, assets: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return growth, turnover, weights and channels of accounts, as in ``Rollout``."""
+        simulator = self.simulator
         sampled = None if simulator.episodes.universe is None else assets
         channels = self._encode(rows, sampled)
         tradable = self._tradable[bars[:, :, None], assets[:, None, :]]
-        weights = copied_to(self._start_weights(rng).astype(np.float32), device)
         value, lived = None, []
         bounds = bounds_of(simulator.constraints, simulator.n_assets)
-        for k in range(steps):
+        for k in range(rows.shape[1]):
             actions = self.agent.network(asset_rows(channels[:, k], tradable[:, k], weights))
             target = score_weights(actions, self._logits_scale, bounds)
             if self.scales is not None:
@@ -319,7 +338,7 @@ class DirectTrainer:
             weights, value = step.weights, step.value
             lived.append((step.log_growth, step.turnover, step.held))
         growth, turnover, held = (th.stack(part, 1) for part in zip(*lived, strict=True))
-        return Rollout(growth, turnover, held, channels, bars, assets)
+        return growth, turnover, held, channels
 
     def _encode(self, rows: NDArray[np.integer], assets: Tensor | None) -> Tensor:
         """Return encodings (lanes, steps, N, channels), each distinct bar encoded once."""

@@ -99,7 +99,9 @@ class GATv2Layer(nn.Module):
         if self.training and self.dropout > 0:
             shape = (len(nodes), self.heads, nodes.shape[1], nodes.shape[1])
             keep = th.rand(shape, device=nodes.device) >= self.dropout
-        out: Tensor = _attend(*pairs, self.negative_slope, keep, 1 / (1 - self.dropout))
+        # Its chunks write into memory of one type; autocast would change that of their products.
+        with th.autocast(nodes.device.type, enabled=False):
+            out: Tensor = _attend(*pairs, self.negative_slope, keep, 1 / (1 - self.dropout))
         out = out.flatten(2) if self.concat else out.mean(2)
         if self.skip is not None:
             out = out + self.skip(nodes)
@@ -127,8 +129,9 @@ class GATv2Layer(nn.Module):
         if self.self_loops:
             adjacency, edges = with_self_loops(adjacency, edges, self.fill)
         split = (self.heads, self.out_per_head)
-        source = th.unflatten(self.source(nodes), -1, split)
-        target = th.unflatten(self.target(nodes), -1, split)
+        kind = self.attention.dtype
+        source = th.unflatten(self.source(nodes).to(kind), -1, split)
+        target = th.unflatten(self.target(nodes).to(kind), -1, split)
         weight = None if self.edge is None else self.edge.weight.t()
         if edges is not None:
             edges = edges.to(source.dtype)

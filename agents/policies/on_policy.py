@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.distributions import DiagGaussianDistribution, Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.type_aliases import PyTorchObs, Schedule
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from agents.actor_critic import ActorCriticRows, action_means, noise_of, noise_parameter
 from agents.networks import AssetHead
@@ -41,6 +43,8 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
 
     action_dist: Distribution
     net_arch: dict[str, list[int]]
+    parts = 1
+    """Parts of a minibatch that ``evaluate_actions`` computes one after another."""
 
     def __init__(
         self,
@@ -73,6 +77,26 @@ class PerAssetActorCriticPolicy(PerAssetModel, ActorCriticPolicy):
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = ("critic_gradient", "bounded_scores")
         return super()._get_constructor_parameters() | {name: getattr(self, name) for name in own}
+
+    def evaluate_actions(
+        self, obs: PyTorchObs, actions: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return values, log likelihoods and entropies of a minibatch, (batch, 1) or (batch,).
+
+        In several parts, no more than the activations of one are held: each is computed again in
+        the backward pass, whose gradients add up to those of the whole.
+        """
+        if self.parts == 1 or not th.is_grad_enabled():
+            return super().evaluate_actions(obs, actions)
+        evaluate = super().evaluate_actions
+        found = []
+        for first in range(0, len(actions), size := -(-len(actions) // self.parts)):
+            at = slice(first, first + size)
+            part = {k: v[at] for k, v in obs.items()} if isinstance(obs, dict) else obs[at]
+            found.append(checkpoint(evaluate, part, actions[at], use_reentrant=False))
+        values, likelihoods, entropies = zip(*found, strict=True)
+        entropy = None if entropies[0] is None else th.cat(entropies)
+        return th.cat(values), th.cat(likelihoods), entropy
 
     def _build_mlp_extractor(self) -> None:
         rows = ActorCriticRows(

@@ -45,7 +45,7 @@ def with_history(encoder: str, options: str, observation: str, algo: str) -> str
 
 
 def with_policy(options: str, *, encoder: bool, scorer: bool) -> str:
-    """Return the options of an on-policy algorithm with how its policy is built.
+    """Return the options of an algorithm with how its policy is built.
 
     Args:
         options: As JSON.

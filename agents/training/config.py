@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch as th
 
+from agents.compute.options import ComputeOptions
 from agents.fitting import FitOptions, Schedule
 from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
 from agents.sb3.algorithms import torch_device
@@ -59,7 +60,7 @@ DEPENDENT = (
 LATER = (
     *("encoder_options", "curriculum", "stages", "freeze_encoder", "prediction_weight"),
     *("algo_options", "data", "reward_options", "cost_model", "cost_options", "start_groups"),
-    *("fills", "delay", "positions"),
+    *("fills", "delay", "positions", "compute"),
 )
 """Settings that the first runs lack."""
 LATER_CONSTRAINTS = ("group_by", "group_bounds")
@@ -158,6 +159,8 @@ class TrainConfig(MarketConfig):
     adjustment: float = 1.0
     """Fraction of the way to the target weights that is traded each step; try 0.1 on daily
     prices."""
+    compute: ComputeOptions = field(default_factory=ComputeOptions)
+    """How the networks are computed in training, and the memory that it may take."""
     validation_every: int | None = None
     """Environment steps between two backtests on the validation range; default a tenth of all."""
     checkpoint_every: int | None = None
@@ -225,6 +228,13 @@ class TrainConfig(MarketConfig):
                 "growth itself: leave it out"
             )
         self._check_positions()
+        takes_parts = self.algo in ("ppo", "a2c", "direct") or names_plugin("algorithm", self.algo)
+        if self.compute.accumulation != 1 and (not takes_parts or self.policy == "flat_mlp"):
+            raise ArgumentError(
+                f"compute.accumulation is {self.compute.accumulation}: it is for ppo, a2c and "
+                f"direct with a policy per asset, not for {self.algo} with policy {self.policy!r}; "
+                "leave it out, or give a smaller batch: --algo-options '{\"batch_size\": 256}'"
+            )
         climbs = self.algo == "direct" or "2" in self.curriculum
         if climbs and self.constraints.max_period_turnover is not None:
             raise ArgumentError(
@@ -315,6 +325,11 @@ class TrainConfig(MarketConfig):
                 )
             if "fills" in settings:
                 parts["fills"] = from_object(Fills, settings["fills"], "fills")
+            if "compute" in settings:
+                later = [each.name for each in dataclasses.fields(ComputeOptions)]
+                parts["compute"] = from_object(
+                    ComputeOptions, settings["compute"], "compute", later=later
+                )
             if "data" in settings:
                 later = [each.name for each in dataclasses.fields(DataOptions)]
                 parts["data"] = from_object(DataOptions, settings["data"], "data", later=later)
@@ -343,9 +358,10 @@ class TrainConfig(MarketConfig):
         """Return the settings with all dependent defaults filled in and an absolute market path."""
         on_policy = is_on_policy(self.algo)
         of_algo = self.algo_options
-        if on_policy:
+        if self.algo != "direct":
             scorer = "2" in self.curriculum and self.policy == "per_asset"
-            of_algo = with_policy(of_algo, encoder=self.has_encoder, scorer=scorer)
+            encoder = on_policy and self.has_encoder
+            of_algo = with_policy(of_algo, encoder=encoder, scorer=scorer)
         usual = {"direct": 288_000}.get(self.algo, 200_000 if on_policy else 40_000)
         timesteps = self.timesteps or usual
         tenth = max(timesteps // 10, 1)

@@ -8,6 +8,7 @@ import torch as th
 from stable_baselines3.common.utils import get_device
 from torch import Tensor, nn
 
+from agents.compute.options import set_up
 from agents.direct.agent import DirectAgent, DirectNetwork
 from agents.direct.training import DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
@@ -16,6 +17,7 @@ from agents.market_encoder import MarketEncoder
 from agents.market_rows import market_encoders
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
+from agents.policies.common import OffPolicyModel
 from agents.progress import Outlook, bar
 from agents.sb3.algorithms import torch_device
 from agents.sb3.curves import curves, write_points
@@ -76,7 +78,7 @@ def pretrained_weights(embeddings: MarketEncoder, network: nn.Module | None = No
         network: Network whose scorer is passed on as well, that of stage 2.
     """
     weights: Weights = embeddings.state_dict()
-    if network is not None and (scorer := _scorer(network)):
+    for scorer in _scorers(network) if network is not None else ():
         weights |= {_SCORER + name: weight for name, weight in scorer.state_dict().items()}
     return weights
 
@@ -85,8 +87,9 @@ def load_pretrained_weights(weights: Weights | None, network: nn.Module) -> None
     """Load pretrained weights into a policy or network.
 
     Every extractor gets the encoder, and the head of forecasts where it has one. The scorer of
-    stage 2 goes where scores become the same weights: to PPO, A2C and TRPO, and to stage 3 without
-    RL, unless options of the algorithm make its scorer another one.
+    stage 2 goes where scores become the same weights: to PPO, A2C and TRPO, to SAC, TD3, DDPG and
+    TQC (where logits end at 0.99 of the box), and to stage 3 without RL, unless options of the
+    algorithm make its scorer another one.
     """
     if weights is None:
         return
@@ -94,7 +97,7 @@ def load_pretrained_weights(weights: Weights | None, network: nn.Module) -> None
         own = embeddings.state_dict()
         embeddings.load_state_dict({name: weights[name] for name in own})
     named = {n.removeprefix(_SCORER): w for n, w in weights.items() if n.startswith(_SCORER)}
-    if (scorer := _scorer(network)) is not None and named:
+    for scorer in _scorers(network) if named else ():
         own = scorer.state_dict()
         if {n: w.shape for n, w in own.items()} == {n: w.shape for n, w in named.items()}:
             scorer.load_state_dict(named)
@@ -123,16 +126,25 @@ def shorter(config: TrainConfig, stage: str = "stage_3") -> list[str]:
     return ways
 
 
-def _scorer(network: nn.Module) -> nn.Module | None:
-    """Return the scorer of the extractor's rows, if its scores become weights as in stage 2."""
+def _scorers(network: nn.Module) -> list[nn.Module]:
+    """Return the scorers of rows whose scores become weights as in stage 2, targets included."""
     if isinstance(network, DirectNetwork):
-        return nn.Sequential(network.scorer, network.head)
+        return [nn.Sequential(network.scorer, network.head)]
+    if isinstance(network, OffPolicyModel) and network.bounded_scores:
+        found = [getattr(network, name, None) for name in ("actor", "actor_target")]
+        actors: list[Any] = [actor for actor in found if actor is not None]
+        return [
+            actor.mu[:2]
+            if isinstance(actor.mu, nn.Sequential)
+            else nn.Sequential(actor.latent_pi, actor.mu)
+            for actor in actors
+        ]
     # a Dirichlet policy, which derives from it, makes concentrations
     if type(network) is not PerAssetActorCriticPolicy:
-        return None
+        return []
     if network.bounded_scores and network.activation_fn is nn.Tanh:
-        return nn.Sequential(network.mlp_extractor.policy_net, network.action_net)
-    return None
+        return [nn.Sequential(network.mlp_extractor.policy_net, network.action_net)]
+    return []
 
 
 def _finish(
@@ -172,6 +184,7 @@ def _forecasts(config: TrainConfig, market: Market, ranges: dict[str, Range]) ->
             config.encoder, market.n_features, config.bars, **config.encoder_kwargs
         )
         embeddings = MarketEncoder(encoder, forecasts=True).to(get_device(config.device))
+    set_up(config.compute, embeddings)
     stages = config.stages
     options = SupervisedOptions(
         epochs=stages.epochs, schedule=stages.schedule, ema=stages.ema, seed=config.seed
@@ -199,6 +212,7 @@ def _growth(
         schedule=stages.schedule,
         ema=stages.ema,
         prediction=_PREDICTION_WEIGHT,
+        parts=config.compute.parts,
         seed=config.seed,
     )
 
@@ -208,7 +222,7 @@ def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> Dir
     options: dict[str, Any] = {}
     if config.algo == "direct":
         options, _ = sorted_direct_options(config.algo_kwargs)
-    return DirectAgent(
+    agent = DirectAgent(
         market.n_features,
         config.bars,
         encoder=config.encoder,
@@ -218,3 +232,5 @@ def direct_agent(config: TrainConfig, market: Market, *, forecasts: bool) -> Dir
         device=get_device(config.device),
         **options,
     )
+    set_up(config.compute, agent.network)
+    return agent

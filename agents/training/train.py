@@ -4,6 +4,7 @@ import logging
 import shlex
 import sys
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from time import perf_counter
@@ -14,6 +15,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device
 
+from agents.compute.estimate import fitted
+from agents.compute.options import set_up
 from agents.direct.training import DirectOptions, DirectTrainer, sorted_direct_options
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
@@ -117,7 +120,8 @@ def _prepared(
     if config.track:
         check_tracker(config.track)
     market, ranges = config.load_market()
-    return config, market, ranges, _learner(config, market, ranges)
+    learner = _learner(config, market, ranges)
+    return _with_parts(config, market, ranges, learner), market, ranges, learner
 
 
 def _begin(
@@ -140,6 +144,7 @@ def _go_on(path: Path, config: TrainConfig, progress_bar: bool) -> Path:
         _LOGGER.warning("torch finds no GPU: %s continues on the CPU", path)
     market, ranges = load_checked_market(path, config)
     learner = _learner(config, market, ranges)
+    _with_parts(config, market, ranges, learner)
     return _run(path, config, market, ranges, learner, progress_bar)
 
 
@@ -178,6 +183,24 @@ def _learner(
     return agent
 
 
+def _with_parts(
+    config: TrainConfig,
+    market: Market,
+    ranges: dict[str, Range],
+    learner: BaseAlgorithm | DirectTrainer,
+) -> TrainConfig:
+    """Return the settings with the parts of a batch, after a check that the training fits."""
+    options = config.compute
+    wanted = (options.accumulation, options.memory_limit)
+    parts = fitted(learner, market, ranges["train"], *wanted)
+    options = replace(options, accumulation=parts)
+    if isinstance(learner, DirectTrainer):
+        learner.parts = parts
+    else:
+        set_up(options, learner.policy)
+    return replace(config, compute=options)
+
+
 def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> BaseAlgorithm:
     """Return the agent of a run by an algorithm of SB3, before its first step.
 
@@ -193,7 +216,9 @@ def new_agent(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> 
     own, of_policy = sorted_options(config.algo, config.policy, given)
     try:
         options = _agent_options(config) | {"policy_kwargs": of_policy} | own
-        return make_agent(config.algo, venv, **options)
+        agent = make_agent(config.algo, venv, **options)
+        set_up(config.compute, agent.policy)
+        return agent
     except (AssertionError, AttributeError, LookupError, TypeError, ValueError) as error:
         if not given or isinstance(error, PortfolioError):
             raise

@@ -33,6 +33,7 @@ from portfolio_env.market.timeline import TimeLike, Timestamps, row_of, split_ro
 from portfolio_env.names import indices_of, unknown
 
 FEATURE_BOUND = 10.0
+_HASHED = 2**24  # bytes at a time
 # Constructor of markets from panels and frames: ``data.load`` sets ``load_market``, which computes
 # features and so stands above this module.
 _loaders: list[Callable[..., Market]] = []
@@ -223,8 +224,10 @@ class Market(Immutable):
         """SHA-256 over all data (not over the provenance, which may name paths), hexadecimal."""
         arrays = self._arrays()
         digest = hashlib.sha256(json.dumps([self._header(), list(arrays)]).encode())
-        for array in arrays.values():
-            digest.update(array.tobytes())
+        for array in arrays.values():  # by rows: a whole copy would double the memory of features
+            rows = max(1, _HASHED // max(1, array.nbytes // max(1, len(array))))
+            for first in range(0, len(array), rows):
+                digest.update(array[first : first + rows].tobytes())
         return digest.hexdigest()
 
     @cached_property

@@ -35,7 +35,7 @@ LAYERS = (
     "agents.inspection agents.policies",
     "agents.direct agents.sb3",
     "agents.saving agents.settings",
-    "agents.training agents.run_market agents.supervised",
+    "agents.compute agents.training agents.run_market agents.supervised",
     "agents agents.store",
     "agents.sweep",
     "baselines",

@@ -73,6 +73,14 @@ def test_the_panel_does_not_share_the_callers_arrays():
     assert panel.close[0, 0] == 1.0
 
 
+def test_hash_is_that_of_the_arrays_whole(monkeypatch):
+    """It is made by pieces, so that it takes no second copy of the features."""
+    left, right = (load_market("synthetic?bars=30&assets=2") for _ in range(2))
+    whole = left.hash
+    monkeypatch.setattr("portfolio_env.market.market._HASHED", 1)
+    assert right.hash == whole
+
+
 def test_hash_sees_every_array_and_name_but_not_the_provenance():
     def market(features=("return_1",), **changes):
         fields = {"volume": np.ones((3, 2)), "provenance": {"source": "x"}} | changes

@@ -77,7 +77,8 @@ def test_older_runs_keep_starts_of_each_lane() -> None:
         ({"curriculum": "1,2,3", "algo": "a2c"}, True),
         ({"curriculum": "2,3", "algo_options": '{"bounded_scores": false}'}, False),
         ({"curriculum": "1,3"}, None),
-        ({"curriculum": "2,3", "algo": "sac"}, None),
+        ({"curriculum": "2,3", "algo": "sac"}, True),
+        ({"curriculum": "2,3", "algo": "direct"}, None),
         ({"curriculum": "2,3", "policy": "dirichlet"}, None),
     ],
 )

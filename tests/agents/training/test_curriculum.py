@@ -48,7 +48,7 @@ def same(first: dict[str, th.Tensor], second: dict[str, th.Tensor]) -> bool:
 
 
 @pytest.mark.usefixtures("undrawn")
-@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "dirichlet"])
+@pytest.mark.parametrize("algo", ["ppo", "a2c", "sac", "td3", "tqc", "dirichlet"])
 def test_the_scorer_goes_where_its_scores_become_the_same_weights(
     algo: str, tmp_path: Path
 ) -> None:
@@ -72,7 +72,7 @@ def test_the_scorer_goes_where_its_scores_become_the_same_weights(
         "ppo" if algo == "dirichlet" else algo,
         venv,
         policy="dirichlet" if algo == "dirichlet" else "per_asset",
-        policy_kwargs={"bounded_scores": True} if algo in ("ppo", "a2c") else {},
+        policy_kwargs={"bounded_scores": True} if algo != "dirichlet" else {},
         encoder="lstm",
         encoder_kwargs=config.encoder_kwargs,
         window=2,
@@ -89,6 +89,15 @@ def test_the_scorer_goes_where_its_scores_become_the_same_weights(
         means = agent.policy._get_action_dist_from_latent(latent).mode()
         assert means.abs().max() <= 1
         th.testing.assert_close(th.softmax(5 * means, 1), th.softmax(5 * actions, 1))
+    elif algo != "dirichlet":
+        actors = [agent.policy.actor, getattr(agent.policy, "actor_target", agent.policy.actor)]
+        for actor in actors:
+            means = actor.mu(rows) if algo == "td3" else actor.mu(actor.latent_pi(rows)).tanh()
+            own, wanted = th.softmax(5 * means, 1), th.softmax(5 * actions, 1)
+            inside = (actions > -0.98).all(1)
+            th.testing.assert_close(own[inside], wanted[inside], atol=1e-5, rtol=1e-4)
+            # Logits of the others end at 0.99 of the box, so up to 0.05 nearer to the middle.
+            th.testing.assert_close(own, wanted, atol=0.0, rtol=0.11)
     else:
         assert changed == encoders
 
