@@ -24,8 +24,8 @@ class Importance:
         name: The parameter.
         share: Share of the variance of the scores' ranks that it explains, in [0, 1]: of numbers
             the squared rank correlation of Spearman, of other values the correlation ratio.
-        p_value: The p-value of the null hypothesis that it explains nothing, by the test of Spearman's
-            correlation or of Kruskal & Wallis; NaN where every value was tried once.
+        p_value: The p-value of the null hypothesis that it explains nothing, by the test of
+            Spearman's correlation or of Kruskal & Wallis; NaN where every value was tried once.
     """
 
     name: str
