@@ -86,7 +86,11 @@ def real(assets: slice) -> Market:
 
 def zero(split: Split, seed: int, steps: int) -> Found:
     """Return the forecast that the next return is 0, give or take its usual deviation."""
-    return Found(_constant(split, np.zeros_like))
+    known, seen = (WindowDataset(split.market, part, 1) for part in (split.train, split.test))
+    base, realised = _base(known.table().target), split.market.targets()[seen.rows]
+    shape = realised.shape
+    parts = np.zeros(shape), np.full(shape, base.sigma), np.full(shape, 0.5), realised
+    return Found(Forecasts(split.market.timestamps[seen.rows], *parts, base))
 
 
 def boosted(split: Split, seed: int, steps: int) -> Found:
@@ -106,7 +110,9 @@ def boosted(split: Split, seed: int, steps: int) -> Found:
     mean, realised = np.zeros((len(rows), split.market.n_assets)), split.market.targets()[rows]
     mean[np.searchsorted(rows, seen.rows), seen.assets] = trees.predict(seen.inputs)
     parts = mean, np.full_like(mean, sigma), np.asarray(ndtr(mean / sigma)), realised
-    return Found(Forecasts(split.market.timestamps[rows], *parts, _base(known.target)), None, seconds)
+    return Found(
+        Forecasts(split.market.timestamps[rows], *parts, _base(known.target)), None, seconds
+    )
 
 
 def network(name: str) -> Callable[[Split, int, int], Found]:
@@ -142,14 +148,6 @@ def fitted(model: SupervisedModel, split: Split, steps: int) -> SupervisedModel:
         weight_decay=0.01,
         patience=8,
     )
-
-
-def _constant(split: Split, mean_of: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Forecasts:
-    known, seen = (WindowDataset(split.market, part, 1) for part in (split.train, split.test))
-    base, realised = _base(known.table().target), split.market.targets()[seen.rows]
-    mean = mean_of(realised)
-    parts = mean, np.full_like(mean, base.sigma), np.full_like(mean, 0.5), realised
-    return Forecasts(split.market.timestamps[seen.rows], *parts, base)
 
 
 def _base(target: NDArray[np.float64]) -> Base:

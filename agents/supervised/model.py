@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,15 +14,17 @@ import torch as th
 from numpy.typing import NDArray
 
 from agents.market_encoder import MarketEncoder, market_tensors
-from agents.networks import ENCODERS, make_encoder
+from agents.networks import encoder_class, make_encoder
 from agents.supervised.scores import Base, Forecasts
 from agents.supervised.tasks import Forecast, make_task
 from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 from agents.tensors import load_tensors, save_tensors
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
 from portfolio_env.market.samples import Range
+from portfolio_env.names import plugin_name
 
 KIND = "supervised"
 Array = NDArray[np.float64]
@@ -188,6 +191,14 @@ class SupervisedModel:
         mean, sigma, up = self._at(market, np.array([row]))
         return mean[0], sigma[0], up[0]
 
+    def fingerprint(self) -> str:
+        """Return SHA-256 of the weights, which tells one training from another."""
+        digest = sha256()
+        for name, weight in sorted(self.embeddings.state_dict().items()):
+            digest.update(f"{name} {tuple(weight.shape)} ".encode())
+            digest.update(weight.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
     def latency(self, market: Market, decisions: int = 200) -> dict[str, float]:
         """Measure the wall time of a decision: the forecast of all assets at one bar.
 
@@ -201,7 +212,9 @@ class SupervisedModel:
             ``p50_ms`` and ``p99_ms``, percentiles in milliseconds.
         """
         last = market.n_bars - 1
-        rows = last - np.arange(check_integer("decisions", decisions)) % (last - self._first(market) + 1)
+        rows = last - np.arange(check_integer("decisions", decisions)) % (
+            last - self._first(market) + 1
+        )
         self.forecast(market)  # the first call binds the market
         seconds = []
         for row in rows:
@@ -215,37 +228,58 @@ class SupervisedModel:
     def save(self, path: str | Path) -> None:
         """Write settings and weights to one file without code, which is complete or absent.
 
+        An encoder of one's own is named, with the SHA-256 of its source.
+
         Raises:
-            ArgumentError: If the encoder is not built in: its code would have to be found again.
+            ArgumentError: If the model was not fitted, or its encoder is not a class that a name
+                finds again.
         """
-        if self.config["encoder"] not in ENCODERS:
-            raise ArgumentError(
-                f"encoder {self.config['encoder']!r} is not built in, and only those are saved: "
-                "keep embeddings.state_dict() instead"
-            )
-        numbers = {"scale": self._scale, "size": self._size, "base": asdict(self._base)}
-        tree = {"config": self.config, "weights": self.embeddings.state_dict(), **numbers}
+        encoder = self.config["encoder"]
+        if not isinstance(encoder, str):
+            encoder = plugin_name(encoder)
+            encoder_class(encoder)  # a function is not a class
+        config = self.config | {"encoder": encoder}
+        plugins = record(_named(config))
+        tree = {
+            "config": config,
+            **({"plugins": plugins} if plugins else {}),
+            "weights": self.embeddings.state_dict(),
+            "scale": self._scale,
+            "size": self._size,
+            "base": asdict(self._base),
+        }
         save_tensors(path, tree, kind=KIND)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: th.device | str = "cpu") -> SupervisedModel:
+    def load(
+        cls, path: str | Path, *, device: th.device | str = "cpu", within: Path | None = None
+    ) -> SupervisedModel:
         """Read what ``save`` wrote; nothing in the file is executed.
 
+        Args:
+            path: The file.
+            device: Torch device.
+            within: The folder that it came in, e.g. that of a run: no code in it is imported.
+
         Raises:
-            DataError: If the file is no such model.
+            DataError: If the file is no such model, or names an encoder of one's own that it may
+                not, see ``portfolio_env.files.plugins.admit``.
+            ArgumentError: If the source of that encoder is not found.
         """
         tree = load_tensors(path, kind=KIND)
         try:
             config = dict(tree["config"])
-            if config["encoder"] not in ENCODERS:
-                raise ValueError(f"encoder {config['encoder']!r:.60} is not built in")
+            admitted = _named(config), tree.get("plugins", {}), Path(path)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise _no_model(path, error) from error
+        admit(*admitted, within=within)
+        try:
             model = cls(tuple(config.pop("features")), **config, device=device)
             model.embeddings.load_state_dict(tree["weights"])
             model._scale, model._size = float(tree["scale"]), float(tree["size"])
             model._known = Base(**tree["base"])
         except (PortfolioError, RuntimeError, LookupError, TypeError, ValueError) as error:
-            reason = str(error).partition("\n")[0][:200]
-            raise DataError(f"{path} is not a saved SupervisedModel ({reason})") from error
+            raise _no_model(path, error) from error
         model.embeddings.eval()
         return model
 
@@ -281,3 +315,13 @@ class SupervisedModel:
             forecast = self.in_returns(self.embeddings.forecast(th.from_numpy(rows)))
         mean, sigma, up = (part.double().cpu().numpy() for part in forecast)
         return mean, sigma, up
+
+
+def _named(config: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the names in settings that may be plug-ins."""
+    return {"encoder": [config["encoder"], *plugins_within(config["encoder_options"])]}
+
+
+def _no_model(path: str | Path, error: Exception) -> DataError:
+    reason = str(error).partition("\n")[0][:200]
+    return DataError(f"{path} is not a saved SupervisedModel ({reason})")

@@ -106,7 +106,9 @@ class Forecasts:
         A probability above one half forecasts a gain; a return of 0 is none.
         """
         up, gain = (self.up > 0.5)[self.known], (self.realised > 0)[self.known]
-        counts = [[int(((up == one) & (gain == other)).sum()) for one in _SIDES] for other in _SIDES]
+        counts = [
+            [int(((up == one) & (gain == other)).sum()) for one in _SIDES] for other in _SIDES
+        ]
         return pd.DataFrame(counts, index=_NAMES, columns=[f"{name} forecast" for name in _NAMES])
 
     def classification(self) -> pd.DataFrame:

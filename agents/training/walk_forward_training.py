@@ -37,6 +37,7 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.walk_forward import Fold, Range, stitch, walk_forward_folds
 from portfolio_env.files.atomic import read_json, write_json
+from portfolio_env.names import last_name
 
 FILE = WALK_FORWARD
 
@@ -129,7 +130,8 @@ def walk_forward(
         ArgumentError: As for ``make_plan``, or if the folder exists and is not empty.
     """
     plan = make_plan(config, folds, seeds=seeds, rolling=rolling)
-    path = new_folder(config, f"walk_forward__{datetime.now():%Y%m%d-%H%M%S}")
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    path = new_folder(config, f"{last_name(config.algo)}__walk_forward__{stamp}")
     with one_process(path):
         refuse_filled(path)
         write_record(path, plan.config.to_json())
