@@ -34,6 +34,7 @@ def probabilities(forecasts: Forecasts) -> Figure:
     for taken, label, color in ((gain, "gain followed", "C0"), (~gain, "no gain followed", "C1")):
         left.hist(up[taken], edges, alpha=0.6, label=f"{label} ({taken.sum():,})", color=color)
     left.axvline(0.5, color="gray", linewidth=0.8)
+    left.margins(y=0.3)  # room for the legend
     left.set(title="Forecast probabilities", xlabel="probability of a gain", ylabel="forecasts")
     left.legend()
     forecast, share = forecasts.reliability()
