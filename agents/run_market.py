@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from agents.settings.market import RunConfig
 from agents.tensors import SUFFIX, load_tensors, save_tensors
 from agents.training.config import NAMES, Range, TrainConfig
 from portfolio_env import Market
@@ -23,14 +24,14 @@ PRICES = f"prices{SUFFIX}"  # by which later data of the same market are recogni
 AFTER = "after"  # range of the bars that came after a run's own
 
 
-def load_checked_market(path: Path, config: TrainConfig) -> tuple[Market, dict[str, Range]]:
+def load_checked_market(path: Path, config: RunConfig) -> tuple[Market, dict[str, Range]]:
     """Load the market of a run and its ranges; reject another market than it was trained on."""
     market, ranges = config.load_market()
     check_market(path, config, market)
     return market, ranges
 
 
-def check_market(path: Path, config: TrainConfig, market: Market) -> None:
+def check_market(path: Path, config: RunConfig, market: Market) -> None:
     """Reject a market that is not the one the run was trained on."""
     recorded = _recorded_market(path)
     if market.hash != recorded["hash"]:
@@ -49,7 +50,7 @@ def _recorded_market(path: Path) -> dict[str, Any]:
     return recorded
 
 
-def _changed(path: Path, config: TrainConfig, market: Market, recorded: Any) -> DataError:
+def _changed(path: Path, config: RunConfig, market: Market, recorded: Any) -> DataError:
     return DataError(
         f"market {config.market!r} has changed since the run {path} was trained: its hash is "
         f"{market.hash[:12]}, the run's was {recorded['hash'][:12]} ({recorded['n_bars']} bars of "

@@ -29,6 +29,7 @@ from agents.training.run_folder import new_folder, one_process
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.machine import env_info
+from portfolio_env.names import last_name
 
 FILE = "search.json"
 CHOSEN = "chosen.json"
@@ -84,7 +85,8 @@ def search(
     asked = _asked(space, base, inner, options, seeds)
     path = Path(out) if out else None
     if path is None or not (path / FILE).exists():
-        path = new_folder(config, f"search__{datetime.now():%Y%m%d-%H%M%S}")
+        name = f"{last_name(config.algo)}__search"
+        path = new_folder(config, f"{name}__{datetime.now():%Y%m%d-%H%M%S}")
     with one_process(path):
         if (path / FILE).exists():
             state = read_json(path / FILE)

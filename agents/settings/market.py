@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 from agents.settings.data import DataOptions
 from portfolio_env.errors import DataError
+from portfolio_env.market import Market
+from portfolio_env.market.samples import Range
 from portfolio_env.simulation.constraints import PortfolioConstraints
 from portfolio_env.simulation.costs import TransactionCosts
 from portfolio_env.simulation.fills import Fills
+
+SUPERVISED = "supervised.json"
+"""Settings in the folder of a supervised run, where others have a ``config.json``."""
 
 
 @dataclass(frozen=True)
@@ -58,15 +63,42 @@ class MarketConfig:
     """Constraints on portfolios and trades."""
 
 
+class RunConfig(Protocol):
+    """Protocol of the settings that a run folder is made of."""
+
+    @property
+    def market(self) -> str:
+        """Name or path of the market."""
+
+    @property
+    def runs(self) -> str:
+        """Folder in which run folders are created."""
+
+    @property
+    def out(self) -> str | None:
+        """Run folder itself, instead of one there."""
+
+    def load_market(self) -> tuple[Market, dict[str, Range]]:
+        """Return the market, scaled on its training range, and the rows of all ranges."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON-able values."""
+
+
 def refuse_no_run(path: Path | None) -> None:
     """Reject a folder, if any, of neither a run nor a walk forward, before torch is imported.
 
     Raises:
-        DataError: If it does not.
+        DataError: If it does not, or holds a supervised run.
     """
-    if path is not None and not any(
-        (path / name).is_file() for name in ("config.json", "walk_forward.json")
-    ):
+    if path is None:
+        return
+    if (path / SUPERVISED).is_file():
+        raise DataError(
+            f"{path} is a supervised run, which holds forecasts and no agent: its card.md has the "
+            "scores and what they earn"
+        )
+    if not any((path / name).is_file() for name in ("config.json", "walk_forward.json")):
         raise DataError(
             f"{path} is not a run folder: it has neither config.json nor walk_forward.json; see "
             "python -m agents.store list"

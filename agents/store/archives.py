@@ -18,9 +18,18 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 from agents.store.changes import changing, coming, put_in_place
 from agents.store.content import check_file, kind_of, run_files
+from agents.supervised import config as supervised
 from agents.training.cards import make_card
 from agents.training.run_folder import IDENTITY, WALK_FORWARD, one_process, read_config
-from agents.training.run_records import folders, id_of, is_old, member_runs, read_record, refuse_old
+from agents.training.run_records import (
+    folders,
+    id_of,
+    is_old,
+    is_supervised,
+    member_runs,
+    read_record,
+    refuse_old,
+)
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import parse_json, replacing
 from portfolio_env.files.removal import remove_folder
@@ -217,7 +226,8 @@ def _check_run(folder: Path, manifest: dict[str, Any]) -> None:
     if is_old(folder) or record.id != manifest["id"]:
         raise DataError(f"{folder} is not an archive of the run {manifest['id']}")
     for run in record.runs or [folder] * (not (folder / WALK_FORWARD).is_file()):
-        read_config(run, importing=False)
+        read = supervised.read_config if is_supervised(run) else read_config
+        read(run, importing=False)
         make_card(run)
 
 

@@ -69,8 +69,7 @@ class Show:
 
     def run(self) -> int:
         """Print the card and the files; 1 if something is damaged."""
-        from agents.training.card_texts import markdown
-        from agents.training.cards import make_card
+        from agents.training.cards import make_card, markdown
         from agents.training.run_records import find, member_runs, refuse_old
 
         path = find(self.name, self.runs)
@@ -251,10 +250,18 @@ def _print_files(path: Path) -> list[str]:
 def _load(path: Path) -> list[str]:
     """Load the market and the models of a run; return the problems found in them."""
     from agents.run_market import load_checked_market
+    from agents.supervised import config as supervised
+    from agents.supervised.model import SupervisedModel
+    from agents.tensors import SUFFIX
     from agents.training.run_folder import load_model, read_config
-    from agents.training.run_records import MODELS, is_finished
+    from agents.training.run_records import MODELS, is_finished, is_supervised
 
     try:
+        if is_supervised(path):
+            load_checked_market(path, supervised.read_config(path))
+            SupervisedModel.load(path / f"best_model{SUFFIX}", within=path)
+            print(f"{path}: the market is the one it was trained on, and its model loads")
+            return []
         config = read_config(path)
         market, _ = load_checked_market(path, config)
         for name in MODELS if is_finished(path) else MODELS[-1:]:

@@ -7,22 +7,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from agents.supervised.attribution import Attribution, attribute
     from agents.supervised.data import Table, WindowDataset
     from agents.supervised.model import SupervisedModel
     from agents.supervised.scores import Forecasts, verdict
     from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 
 __all__ = [
+    "Attribution",
     "Forecasts",
     "SupervisedModel",
     "SupervisedOptions",
     "SupervisedTrainer",
     "Table",
     "WindowDataset",
+    "attribute",
     "verdict",
 ]
 
 _MODULES = {
+    "attribution": ("Attribution", "attribute"),
     "data": ("Table", "WindowDataset"),
     "model": ("SupervisedModel",),
     "scores": ("Forecasts", "verdict"),

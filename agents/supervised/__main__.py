@@ -15,7 +15,6 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.supervised.config import SupervisedConfig
-from agents.supervised.run import resume, train
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
 
@@ -35,6 +34,8 @@ def main() -> int:
 
     def work() -> None:
         command = read_arguments(Command, prog="python -m agents.supervised")
+        from agents.supervised.run import resume, train  # loads torch, which --help does not need
+
         logging.basicConfig(format="%(message)s")
         logging.getLogger("agents").setLevel(logging.INFO)
         if command.resume is None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from agents.fitting import Schedule
-from agents.networks import ENCODERS
 from agents.settings.data import json_object
 from agents.settings.encoders import ROWS, with_window
-from agents.settings.market import MarketConfig
-from agents.supervised.model import SupervisedModel
-from agents.supervised.tasks import TASKS, make_task
-from agents.supervised.training import SupervisedOptions
-from agents.training.config import TrainConfig
+from agents.settings.files import settings_of
+from agents.settings.market import SUPERVISED, MarketConfig
+from agents.settings.plugins import admit_plugins, check_names
 from portfolio_env.checks import check_choice, check_fields, check_integer, check_range
-from portfolio_env.errors import ArgumentError
+from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.atomic import read_json
 from portfolio_env.market import Market
-from portfolio_env.market.samples import Range
+from portfolio_env.market.samples import Range, separated
+from portfolio_env.names import names_plugin
+
+# What loads torch is imported where it is needed, so that --help answers at once.
+if TYPE_CHECKING:
+    from agents.supervised.model import SupervisedModel
+    from agents.training.config import TrainConfig
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Fitting:
     """Decoupled weight decay of AdamW."""
     warmup: int = 0
     """Gradient steps in which the learning rate rises to its own."""
-    schedule: Schedule = "cosine"
+    schedule: Literal["cosine", "plateau"] = "cosine"
     """Learning rate: down to 0 by half a cosine, or halved where validation stalls."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm."""
@@ -64,9 +67,13 @@ class SupervisedConfig(MarketConfig):
     task_options: str = "{}"
     """Options of the task as JSON: of hybrid, e.g. '{"coherence": 0.1}'."""
     horizon: int = 1
-    """Bars that a return takes."""
+    """Bars that a return takes. Returns of a range end within it."""
+    embargo: int = 0
+    """Bars left out at the beginning of validation and test range; with the bars of a window, none
+    of theirs reaches back into the range before."""
     encoder: str = "lstm"
-    """Encoder of the market's window: lstm, mlp, gat, transformer, and others that are built in."""
+    """Encoder of the market's window: lstm, mlp, gat, transformer, ...; or a class of your own,
+    my_nets:MyEncoder."""
     encoder_options: str = "{}"
     """Options of the encoder as JSON, e.g. '{"hidden": 32}'."""
     window: int | None = None
@@ -84,16 +91,23 @@ class SupervisedConfig(MarketConfig):
 
     def __post_init__(self) -> None:
         """Check what the market does not check."""
+        from agents.networks import ENCODERS
+        from agents.sb3.algorithms import torch_device
+        from agents.supervised.tasks import make_task
+        from agents.supervised.training import SupervisedOptions
+
         check_fields(self)
-        check_choice("task", self.task, tuple(TASKS))
         check_integer("horizon", self.horizon)
+        check_integer("embargo", self.embargo, 0)
         check_range("seed", self.seed, 0, 2**32 - 1)
         if self.window is not None:
             check_integer("window", self.window)
         make_task(self.task, **json_object("task_options", self.task_options, '{"coherence": 0.1}'))
         json_object("encoder_options", self.encoder_options, '{"hidden": 32}')
         SupervisedOptions(**asdict(self.fit), seed=self.seed)
-        check_choice("encoder", self.encoder, tuple(ENCODERS))  # a model's file names no other
+        torch_device(self.device, available=False)  # a run of a GPU is read without one too
+        if not names_plugin("encoder", self.encoder):
+            check_choice("encoder", self.encoder, tuple(ENCODERS))
         if self.encoder == "per_asset":
             raise ArgumentError("encoder 'per_asset' has no weights to train: choose e.g. mlp")
 
@@ -111,7 +125,13 @@ class SupervisedConfig(MarketConfig):
 
     def load_market(self) -> tuple[Market, dict[str, Range]]:
         """Return the market, scaled on its training range, and the rows of all ranges."""
-        return self._trading().load_market()
+        market, ranges = self._trading().load_market()
+        parts = separated((ranges["train"], ranges["validation"], ranges["test"]), 0, self.embargo)
+        return market, dict(zip(("train", "validation", "test"), parts, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the settings as JSON-able values."""
+        return asdict(self)
 
     def env_options(self) -> dict[str, Any]:
         """Return the rules of trading, as keywords of ``PortfolioEnv``."""
@@ -120,13 +140,17 @@ class SupervisedConfig(MarketConfig):
         return {name: options[name] for name in names}
 
     def _trading(self) -> TrainConfig:
+        from agents.training.config import TrainConfig
+
         shared = {each.name: getattr(self, each.name) for each in fields(MarketConfig)}
         return TrainConfig(**shared)
 
     def model(self, market: Market) -> SupervisedModel:
         """Return the model of resolved settings, not trained yet."""
-        assert self.window is not None
         from agents.sb3.algorithms import torch_device
+        from agents.supervised.model import SupervisedModel
+
+        assert self.window is not None
 
         return SupervisedModel(
             market.feature_names,
@@ -139,3 +163,27 @@ class SupervisedConfig(MarketConfig):
             seed=self.seed,
             device=torch_device(self.device),
         )
+
+
+def read_config(path: Path, *, importing: bool = True) -> SupervisedConfig:
+    """Read the settings of a supervised run.
+
+    Args:
+        path: Folder of the run.
+        importing: The plug-ins that they name are to be imported: their sources are looked for, and
+            a line says which have changed.
+
+    Raises:
+        DataError: If the folder is no such run, or names plug-ins that it may not, see
+            ``portfolio_env.files.plugins.admit``.
+        ArgumentError: If the source of a plug-in is not found.
+    """
+    try:
+        settings = read_json(path / SUPERVISED)
+    except FileNotFoundError:
+        raise DataError(f"{path} is not a supervised run: it has no {SUPERVISED}") from None
+    if importing:
+        admit_plugins(path, settings, within=path)
+    else:
+        check_names(path, settings)
+    return settings_of(SupervisedConfig, settings, path / SUPERVISED)

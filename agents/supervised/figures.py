@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from agents.supervised.scores import Forecasts
-from portfolio_env.plotting.figures import DOTS_PER_INCH, WIDTH, date_axis, new_figure
+from portfolio_env.plotting.figures import DOTS_PER_INCH, WIDTH, date_axis, new_figure, plot_label
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from agents.supervised.attribution import Attribution
+
 _BINS = 20
+_MOST = 20  # features that are named
+_OUTPUTS = {
+    "mean": "the mean forecast",
+    "sigma": "the sigma forecast",
+    "up": "the probability of a gain",
+}
 
 
 def probabilities(forecasts: Forecasts) -> Figure:
@@ -26,6 +34,7 @@ def probabilities(forecasts: Forecasts) -> Figure:
     for taken, label, color in ((gain, "gain followed", "C0"), (~gain, "no gain followed", "C1")):
         left.hist(up[taken], edges, alpha=0.6, label=f"{label} ({taken.sum():,})", color=color)
     left.axvline(0.5, color="gray", linewidth=0.8)
+    left.margins(y=0.3)  # room for the legend
     left.set(title="Forecast probabilities", xlabel="probability of a gain", ylabel="forecasts")
     left.legend()
     forecast, share = forecasts.reliability()
@@ -89,6 +98,27 @@ def skill_in_time(forecasts: Forecasts) -> Figure:
     axes.set(title="Directions forecast right", ylabel="bars above one half, summed")
     axes.legend()
     date_axis(axes)
+    return figure
+
+
+def attributions(found: Attribution) -> Figure:
+    """Plot the mean absolute attribution by feature, the largest first, and by lag."""
+    unit, scale = ("points", 100) if found.output == "up" else ("basis points", 1e4)
+    table = scale * found.table()
+    named = table.sum(axis=1).sort_values(ascending=False).head(_MOST)
+    height = max(3.0, 1.0 + 0.25 * len(named))
+    figure = new_figure((WIDTH, height), DOTS_PER_INCH)
+    left, right = figure.subplots(1, 2)
+    places = np.arange(len(named))
+    left.barh(places, named.to_numpy())
+    left.set_yticks(places, [plot_label(str(name)) for name in named.index])
+    left.invert_yaxis()
+    left.set(title=f"What moves {_OUTPUTS[found.output]}", xlabel=f"mean absolute, {unit}")
+    lags = table.sum(axis=0)
+    right.bar(lags.index.to_numpy(), lags.to_numpy())
+    right.invert_xaxis()
+    right.xaxis.get_major_locator().set_params(integer=True)
+    right.set(title="By lag", xlabel="bars before the forecast", ylabel=f"mean absolute, {unit}")
     return figure
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,17 @@ import torch as th
 from numpy.typing import NDArray
 
 from agents.market_encoder import MarketEncoder, market_tensors
-from agents.networks import ENCODERS, make_encoder
+from agents.networks import encoder_class, make_encoder
 from agents.supervised.scores import Base, Forecasts
-from agents.supervised.tasks import make_task
+from agents.supervised.tasks import Forecast, make_task
 from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 from agents.tensors import load_tensors, save_tensors
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.files.plugins import admit, plugins_within, record
 from portfolio_env.market import Market
 from portfolio_env.market.samples import Range
+from portfolio_env.names import plugin_name
 
 KIND = "supervised"
 Array = NDArray[np.float64]
@@ -101,11 +106,18 @@ class SupervisedModel:
     ) -> SupervisedModel:
         """Train the model and keep the weights that were best on validation.
 
+        A model that was fitted before starts from its weights: so one that was trained on some
+        assets is carried to others.
+
         Args:
             market: Market with its features.
             train: Half-open range of bars.
-            validation: Half-open range on which training is stopped.
+            validation: Half-open range on which training is stopped; it may not overlap the other.
             **options: See ``SupervisedOptions``.
+
+        Raises:
+            ArgumentError: If the ranges overlap, or one has no bar with a whole window and a known
+                return.
         """
         trainer = self.trainer(market, train, validation, **options)
         while not trainer.fit.finished:
@@ -141,17 +153,25 @@ class SupervisedModel:
             market: A market with the features that it was trained on, of any assets.
             within: The range; bars before the first whole window are left out.
         """
+        rows = self.rows(market, within)
+        realised = market.targets("return", self.horizon)[rows]
+        mean, sigma, up = self._at(market, rows)
+        times = market.timestamps[rows]
+        return Forecasts(times, mean, sigma, up, realised, self._base, self.horizon)
+
+    def rows(self, market: Market, within: Range) -> NDArray[np.int64]:
+        """Return the bars of a half-open range with a whole window and a return within that range.
+
+        Raises:
+            ArgumentError: If there is none.
+        """
         start, end = max(within[0], self._first(market)), within[1] - self.horizon
         if start >= end:
             raise ArgumentError(
                 f"the range {within[0]} to {within[1]} has no bar from {self._first(market)} on, "
                 f"the first with a whole window, with one {self.horizon} bars later: widen it"
             )
-        rows = np.arange(start, end)
-        realised = market.targets("return", self.horizon)[rows]
-        mean, sigma, up = self._at(market, rows)
-        times = market.timestamps[rows]
-        return Forecasts(times, mean, sigma, up, realised, self._base, self.horizon)
+        return np.arange(start, end)
 
     def forecast(self, market: Market, row: int = -1) -> tuple[Array, Array, Array]:
         """Return mean and sigma of the simple return, and the probability of a gain, at a row.
@@ -171,42 +191,107 @@ class SupervisedModel:
         mean, sigma, up = self._at(market, np.array([row]))
         return mean[0], sigma[0], up[0]
 
+    def fingerprint(self) -> str:
+        """Return SHA-256 of the weights, which tells one training from another."""
+        digest = sha256()
+        for name, weight in sorted(self.embeddings.state_dict().items()):
+            digest.update(f"{name} {tuple(weight.shape)} ".encode())
+            digest.update(weight.cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def latency(self, market: Market, decisions: int = 200) -> dict[str, float]:
+        """Measure the wall time of a decision: the forecast of all assets at one bar.
+
+        Nothing is kept from one decision to the next.
+
+        Args:
+            market: See ``forecasts``.
+            decisions: How many are timed, at the last bars of the market.
+
+        Returns:
+            ``p50_ms`` and ``p99_ms``, percentiles in milliseconds.
+        """
+        last = market.n_bars - 1
+        rows = last - np.arange(check_integer("decisions", decisions)) % (
+            last - self._first(market) + 1
+        )
+        self.forecast(market)  # the first call binds the market
+        seconds = []
+        for row in rows:
+            self.embeddings.forget()
+            began = perf_counter()
+            self.forecast(market, int(row))
+            seconds.append(perf_counter() - began)
+        p50, p99 = 1000 * np.percentile(seconds, [50, 99])
+        return {"p50_ms": float(p50), "p99_ms": float(p99)}
+
     def save(self, path: str | Path) -> None:
         """Write settings and weights to one file without code, which is complete or absent.
 
+        An encoder of one's own is named, with the SHA-256 of its source.
+
         Raises:
-            ArgumentError: If the encoder is not built in: its code would have to be found again.
+            ArgumentError: If the model was not fitted, or its encoder is not a class that a name
+                finds again.
         """
-        if self.config["encoder"] not in ENCODERS:
-            raise ArgumentError(
-                f"encoder {self.config['encoder']!r} is not built in, and only those are saved: "
-                "keep embeddings.state_dict() instead"
-            )
-        numbers = {"scale": self._scale, "size": self._size, "base": asdict(self._base)}
-        tree = {"config": self.config, "weights": self.embeddings.state_dict(), **numbers}
+        encoder = self.config["encoder"]
+        if not isinstance(encoder, str):
+            encoder = plugin_name(encoder)
+            encoder_class(encoder)  # a function is not a class
+        config = self.config | {"encoder": encoder}
+        plugins = record(_named(config))
+        tree = {
+            "config": config,
+            **({"plugins": plugins} if plugins else {}),
+            "weights": self.embeddings.state_dict(),
+            "scale": self._scale,
+            "size": self._size,
+            "base": asdict(self._base),
+        }
         save_tensors(path, tree, kind=KIND)
 
     @classmethod
-    def load(cls, path: str | Path, *, device: th.device | str = "cpu") -> SupervisedModel:
+    def load(
+        cls, path: str | Path, *, device: th.device | str = "cpu", within: Path | None = None
+    ) -> SupervisedModel:
         """Read what ``save`` wrote; nothing in the file is executed.
 
+        Args:
+            path: The file.
+            device: Torch device.
+            within: The folder that it came in, e.g. that of a run: no code in it is imported.
+
         Raises:
-            DataError: If the file is no such model.
+            DataError: If the file is no such model, or names an encoder of one's own that it may
+                not, see ``portfolio_env.files.plugins.admit``.
+            ArgumentError: If the source of that encoder is not found.
         """
         tree = load_tensors(path, kind=KIND)
         try:
             config = dict(tree["config"])
-            if config["encoder"] not in ENCODERS:
-                raise ValueError(f"encoder {config['encoder']!r:.60} is not built in")
+            admitted = _named(config), tree.get("plugins", {}), Path(path)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise _no_model(path, error) from error
+        admit(*admitted, within=within)
+        try:
             model = cls(tuple(config.pop("features")), **config, device=device)
             model.embeddings.load_state_dict(tree["weights"])
             model._scale, model._size = float(tree["scale"]), float(tree["size"])
             model._known = Base(**tree["base"])
         except (PortfolioError, RuntimeError, LookupError, TypeError, ValueError) as error:
-            reason = str(error).partition("\n")[0][:200]
-            raise DataError(f"{path} is not a saved SupervisedModel ({reason})") from error
+            raise _no_model(path, error) from error
         model.embeddings.eval()
         return model
+
+    def in_returns(self, outputs: Any) -> Forecast:
+        """Return the forecast of the head's outputs, mean and sigma in simple returns.
+
+        Raises:
+            ArgumentError: If the model was never fitted.
+        """
+        _ = self._base
+        mean, sigma, up = self.task.forecast(outputs, self._size)
+        return Forecast(self._scale * mean.double(), self._scale * sigma.double(), up)
 
     def _first(self, market: Market) -> int:
         return market.warmup + self.embeddings.encoder.bars - 1
@@ -225,10 +310,18 @@ class SupervisedModel:
             device = next(self.embeddings.parameters()).device
             self.embeddings.bind(*market_tensors(market, device))
             self._bound = market
-        _ = self._base  # refuses a model that was never fitted
         self.embeddings.eval()
         with th.no_grad():
-            outputs = self.embeddings.forecast(th.from_numpy(rows))
-            forecast = self.task.forecast(outputs, self._size)
+            forecast = self.in_returns(self.embeddings.forecast(th.from_numpy(rows)))
         mean, sigma, up = (part.double().cpu().numpy() for part in forecast)
-        return self._scale * mean, self._scale * sigma, up
+        return mean, sigma, up
+
+
+def _named(config: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Return the names in settings that may be plug-ins."""
+    return {"encoder": [config["encoder"], *plugins_within(config["encoder_options"])]}
+
+
+def _no_model(path: str | Path, error: Exception) -> DataError:
+    reason = str(error).partition("\n")[0][:200]
+    return DataError(f"{path} is not a saved SupervisedModel ({reason})")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -14,34 +15,38 @@ import pandas as pd
 import torch as th
 
 from agents.fitting import run_rounds, take_up
+from agents.inspection import attention_figure, attention_maps
 from agents.progress import bar
+from agents.run_market import load_checked_market
 from agents.sb3.curves import curves, write_points
-from agents.settings.files import settings_of
+from agents.settings.market import SUPERVISED
 from agents.supervised import figures
-from agents.supervised.config import SupervisedConfig
+from agents.supervised.attribution import Output, attribute
+from agents.supervised.config import SupervisedConfig, read_config
 from agents.supervised.model import SupervisedModel
-from agents.supervised.scores import Forecasts, verdict
+from agents.supervised.scores import verdict
 from agents.tensors import SUFFIX
-from agents.training.run_folder import one_process, started
+from agents.training.cards import write_card
+from agents.training.run_folder import create_run, new_folder, one_process
+from agents.training.run_records import HISTORY, read_record
 from baselines.evaluation import evaluate
 from baselines.forecasts.supervised import ForecastedMeanVariance, ForecastRule
-from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import Evaluation
-from portfolio_env.files.atomic import read_json, replacing, write_json
+from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.market import Market
 from portfolio_env.market.samples import Range
-from portfolio_env.market.timeline import time_text
 from portfolio_env.names import last_name
 from portfolio_env.plotting.figures import save_figure
 
-SETTINGS = "supervised.json"
-HISTORY = "history.json"
 MODEL = f"best_model{SUFFIX}"
+_NAMED = 5  # features that a card names
 _LOGGER = logging.getLogger(__name__)
 
 
 def train(config: SupervisedConfig, *, progress_bar: bool = False) -> Path:
     """Train a model, judge it on the test range, and write all of it to a new folder.
+
+    The use of the test range is logged, as ``evaluate.py`` does.
 
     Args:
         config: Settings of the run.
@@ -57,16 +62,10 @@ def train(config: SupervisedConfig, *, progress_bar: bool = False) -> Path:
     market, ranges = config.load_market()
     config.model(market).trainer(market, ranges["train"], ranges["validation"])  # or is refused
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    short = last_name(Path(config.market).stem.split("?")[0])
-    name = f"{short}__{config.task}__{last_name(config.encoder)}__{config.seed}__{stamp}"
-    path = Path(config.out) if config.out else Path(config.runs) / name
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise ArgumentError(f"{path} is not an empty folder: pass another out, or resume it")
+    name = f"{config.task}__{last_name(config.encoder)}__{config.seed}__{stamp}"
+    path = new_folder(config, name)
     with one_process(path):
-        write_json(path / "run.json", started(shlex.join(sys.argv)))
-        write_json(path / "market.json", _described(config, market, ranges))
-        write_json(path / "features.json", market.panel.provenance["features"])
-        write_json(path / SETTINGS, asdict(config))  # last: its presence makes the folder a run
+        create_run(path, config, market, ranges, shlex.join(sys.argv), SUPERVISED)
         _LOGGER.info("run folder: %s", path)
         return _run(path, config, market, ranges, progress_bar)
 
@@ -78,16 +77,12 @@ def resume(path: str | Path, *, progress_bar: bool = False) -> Path:
         DataError: If the folder is no supervised run, or its market has changed since.
     """
     path = Path(path)
-    if not (path / SETTINGS).is_file():
-        raise DataError(f"{path} is not a supervised run: it has no {SETTINGS}")
-    config = settings_of(SupervisedConfig, read_json(path / SETTINGS), path / SETTINGS)
+    config = read_config(path)
     with one_process(path):
-        market, ranges = config.load_market()
-        if market.hash != read_json(path / "market.json")["hash"]:
-            raise DataError(
-                f"market {config.market!r} has changed since the run {path} was trained: restore "
-                "the data, or train again"
-            )
+        if read_record(path).state == "finished":
+            _LOGGER.info("%s is trained to its end already; nothing is left to do", path)
+            return path
+        market, ranges = load_checked_market(path, config)
         return _run(path, config, market, ranges, progress_bar)
 
 
@@ -103,7 +98,8 @@ def economic_value(
         model: Trained on bars before the range.
         market: Market with the model's features.
         within: Half-open range of bars.
-        **options: Further options of ``baselines.evaluate``, e.g. costs.
+        **options: Further options of ``baselines.evaluate``, e.g. costs; ``folder`` logs the use of
+            the range.
     """
     every = model.horizon
     strategies = {
@@ -143,45 +139,57 @@ def _run(
     logger.close()
     model.take(trainer, ranges["train"])
     model.save(path / MODEL)
-    _judge(path, config, model, market, ranges, history)
+    write_card(path, _judged(path, config, model, market, ranges, history))
     return path
 
 
-def _judge(
+def _judged(
     path: Path,
     config: SupervisedConfig,
     model: SupervisedModel,
     market: Market,
     ranges: dict[str, Range],
-    history: list[dict[str, float]],
-) -> None:
-    """Score the model on validation and test range, draw its figures and write its card."""
+    history: Sequence[dict[str, float]],
+) -> dict[str, Any]:
+    """Score the model on validation and test range, draw its figures, and return what was found."""
+    test = ranges["test"]
     scores = {}
     for name in ("validation", "test"):
         found = model.forecasts(market, ranges[name])
         scores[name] = found.scores()
-    value = economic_value(model, market, ranges["test"], **config.env_options())
+    value = economic_value(model, market, test, folder=path, **config.env_options())
     drawn = {
         "learning_curves": figures.learning_curves(history),
         "probabilities": figures.probabilities(found),
         "skill_in_time": figures.skill_in_time(found),
         "accounts": value.plot(),
     }
+    outputs: tuple[Output, ...] = ("up",)
     if config.task != "direction":  # a classifier forecasts no sigma
+        outputs = ("mean", "sigma")
         drawn["calibration"] = figures.calibration(found)
+    moved = {output: attribute(model, market, test, output) for output in outputs}
+    for output, each in moved.items():
+        drawn[f"attribution_{output}"] = figures.attributions(each)
+    last = test[1] - 1
+    for name, weights in attention_maps(model.embeddings.encoder, market, last).items():
+        drawn[f"attention_{name}"] = attention_figure(name, weights, market, last)
     for name, figure in drawn.items():
         save_figure(figure, path / "figures" / f"{name}.png")
-    card = {
-        **read_json(path / "run.json"),
-        "model": asdict(config) | {"parameters": model.parameters},
-        "market": read_json(path / "market.json"),
+    share = moved[outputs[0]].table().sum(axis=1).sort_values(ascending=False)
+    return {
+        "verdict": verdict(scores["test"]),
         "epochs": len(history),
+        "parameters": model.parameters,
         "scores": {name: _plain(table) for name, table in scores.items()},
+        "classification": _plain(found.classification()),
+        "confusion": _plain(found.confusion()),
         "coverage": found.calibration.numbers() if config.task != "direction" else {},
+        "attributed": {"up": "probability of a gain", "mean": "mean forecast"}[outputs[0]],
+        "attribution": dict((share / (share.sum() or 1.0)).head(_NAMED)),
+        "latency": model.latency(market),
+        "earnings": _earnings(value),
     }
-    write_json(path / "card.json", card)
-    with replacing(path / "card.md") as beside:
-        beside.write_text(_markdown(config, model, market, ranges, scores, value, found))
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
@@ -189,70 +197,16 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     return {str(name): dict(row) for name, row in rows.iterrows()}
 
 
-def _described(config: SupervisedConfig, market: Market, ranges: dict[str, Range]) -> Any:
-    return {
-        "name": config.market,
-        "hash": market.hash,
-        "n_bars": market.n_bars,
-        "assets": list(market.assets),
-        "feature_names": list(market.feature_names),
-        "ranges": {name: list(rows) for name, rows in ranges.items()},
+def _earnings(value: Evaluation) -> dict[str, dict[str, float | None]]:
+    """Return growth, costs and growth at equal risk of every account, a year."""
+    own = {
+        "growth": "annual_log_growth",
+        "sharpe": "sharpe",
+        "turnover": "annual_turnover",
+        "cost": "cost_drag",
+        "at_equal_risk": "equal_risk_difference",
+        "low": "equal_risk_difference_low",
+        "high": "equal_risk_difference_high",
     }
-
-
-def _markdown(
-    config: SupervisedConfig,
-    model: SupervisedModel,
-    market: Market,
-    ranges: dict[str, Range],
-    scores: dict[str, pd.DataFrame],
-    value: Evaluation,
-    found: Forecasts,
-) -> str:
-    """Return the card as a page."""
-    times = market.timestamps
-    dates = "; ".join(
-        f"{name} {time_text(times[start])} to {time_text(times[end - 1])}"
-        for name, (start, end) in ranges.items()
-    )
-    lines = [
-        f"# {config.task} by {config.encoder}",
-        "",
-        f"{market.n_assets} assets of {config.market}, horizon {config.horizon} bars, "
-        f"{model.parameters:,} weights. {dates.capitalize()}.",
-        "",
-        verdict(scores["test"]),
-    ]
-    for name, table in scores.items():
-        lines += ["", f"## Scores on the {name} range", ""]
-        head = ["score", *table.columns]
-        lines += [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-        for score, row in table.iterrows():
-            lines.append(f"| {' | '.join([str(score), *(f'{x:.5g}' for x in row)])} |")
-    if config.task != "direction":
-        numbers = found.calibration.numbers().items()
-        told = ", ".join(f"{name.partition('/')[2]} {number:.3f}" for name, number in numbers)
-        lines += ["", f"Calibration on the test range: {told}."]
-    lines += ["", "## What the forecasts earn on the test range", ""]
-    lines += [*_earnings(value), ""]
-    return "\n".join(lines)
-
-
-def _earnings(value: Evaluation) -> list[str]:
-    """Return the accounts as a table, in % a year but for the Sharpe ratio and the turnover."""
-    head = ["account", "growth", "Sharpe", "turnover", "cost", "growth at equal risk [95 %]"]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    for name, row in value.comparison.table.iterrows():
-        at_risk = [100 * row[f"equal_risk_difference{part}"] for part in ("", "_low", "_high")]
-        cells = [
-            str(name),
-            f"{100 * row['annual_log_growth']:+.1f}",
-            f"{row['sharpe']:.2f}",
-            f"{row['annual_turnover']:.1f}",
-            f"{100 * row['cost_drag']:.1f}",
-            "{:+.1f} [{:+.1f}, {:+.1f}]".format(*at_risk)
-            if name != value.comparison.benchmark
-            else "benchmark",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+    table = value.comparison.table[[*own.values()]].set_axis([*own], axis=1)
+    return _plain(table)

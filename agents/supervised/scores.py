@@ -27,6 +27,8 @@ from portfolio_env.market.timeline import Timestamps
 FloatArray = NDArray[np.float64]
 _SURE = 1e-6  # probabilities are kept this far from 0 and 1: a logarithm stays finite
 
+_NAMES, _SIDES = ("gain", "no gain"), (True, False)
+
 
 @dataclass(frozen=True)
 class Base:
@@ -97,6 +99,30 @@ class Forecasts:
         parts = np.array_split(np.argsort(up, kind="stable"), min(bins, len(up)))
         pairs = np.array([(up[part].mean(), gain[part].mean()) for part in parts])
         return pairs[:, 0], pairs[:, 1]
+
+    def confusion(self) -> pd.DataFrame:
+        """Return how often each direction was forecast, a column each, where each occurred.
+
+        A probability above one half forecasts a gain; a return of 0 is none.
+        """
+        up, gain = (self.up > 0.5)[self.known], (self.realised > 0)[self.known]
+        counts = [
+            [int(((up == one) & (gain == other)).sum()) for one in _SIDES] for other in _SIDES
+        ]
+        return pd.DataFrame(counts, index=_NAMES, columns=[f"{name} forecast" for name in _NAMES])
+
+    def classification(self) -> pd.DataFrame:
+        """Return precision, recall, their harmonic mean and the number of cases, by direction.
+
+        NaN where nothing was forecast so, or nothing occurred.
+        """
+        counts = self.confusion().to_numpy()
+        right = counts.diagonal().astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            precision, recall = right / counts.sum(0), right / counts.sum(1)
+            f1 = 2 * right / (counts.sum(0) + counts.sum(1))
+        columns = {"precision": precision, "recall": recall, "f1": f1, "cases": counts.sum(1)}
+        return pd.DataFrame(columns, index=_NAMES)
 
     def scores(
         self, *, n_resamples: int = 2000, confidence: float = 0.95, seed: int = 0

@@ -71,8 +71,8 @@ class SupervisedTrainer:
         returns: Targets and their unit.
 
     Raises:
-        ArgumentError: If a range holds no window with a known return, or the encoder has no
-            weights.
+        ArgumentError: If the ranges overlap, one holds no window with a known return, or the
+            encoder has no weights.
     """
 
     def __init__(
@@ -87,6 +87,13 @@ class SupervisedTrainer:
     ) -> None:
         self.options = options or SupervisedOptions()
         self.task: Task = task or Regression()
+        overlap = max(train[0], validation[0]), min(train[1], validation[1])
+        if overlap[0] < overlap[1]:
+            raise ArgumentError(
+                f"train={train} and validation={validation} share the bars {overlap[0]} to "
+                f"{overlap[1] - 1}: what was fitted says nothing there; give ranges apart, e.g. "
+                "those of market.split"
+            )
         weights = [*embeddings.encoder.parameters()]
         if not weights:
             raise ArgumentError("this encoder has no weights to train: choose another one")

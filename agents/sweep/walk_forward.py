@@ -13,6 +13,7 @@ from agents.training.config import TrainConfig
 from agents.training.run_folder import new_folder, one_process
 from agents.training.walk_forward_training import make_plan, read_plan, write_plan
 from portfolio_env.errors import PortfolioError
+from portfolio_env.names import last_name
 
 
 def walk_forward(
@@ -46,7 +47,8 @@ def walk_forward(
         PortfolioError: If a run ended in errors; the others are trained.
     """
     plan = make_plan(config, folds, seeds=seeds, rolling=rolling)
-    path = new_folder(config, f"walk_forward__{datetime.now():%Y%m%d-%H%M%S}")
+    name = f"{last_name(config.algo)}__walk_forward"
+    path = new_folder(config, f"{name}__{datetime.now():%Y%m%d-%H%M%S}")
     with one_process(path):
         write_plan(path, plan)
         return _train(path, processes, progress_bar)

@@ -102,7 +102,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         f"- assets: {', '.join(market['assets'])}",
         *([f"- features: {', '.join(names)}"] if names else []),
         "",
-        *_table(
+        *table(
             ("range", "first bar", "last bar", "bars"),
             [
                 (name, each["first"][:16], each["last"][:16], f"{each['bars']:,}")
@@ -120,7 +120,7 @@ def markdown(card: Mapping[str, Any]) -> str:
         "",
         "## Made with",
         "",
-        *_made_with(card),
+        *made_with(card),
         "",
     ]
     return "\n".join(line and printable(line) for line in lines)
@@ -139,7 +139,7 @@ def _validation(validation: Mapping[str, Any]) -> list[str]:
     return [
         f"{words}{validation['benchmark']}.",
         "",
-        *_table(("model", "growth", "above it", "benchmark", "turnover a step"), rows),
+        *table(("model", "growth", "above it", "benchmark", "turnover a step"), rows),
     ]
 
 
@@ -150,7 +150,8 @@ def _figures(figures: Mapping[str, float | None]) -> tuple[str, str, str, str]:
     return f"{growth:+.4f}", f"{above:+.4f}", f"{growth - above:+.4f}", f"{turnover:.4f}"
 
 
-def _made_with(card: Mapping[str, Any]) -> list[str]:
+def made_with(card: Mapping[str, Any]) -> list[str]:
+    """Return lines on machine, packages and command of a card."""
     known = card["environment"]
     if not known:
         return ["Not recorded."]
@@ -170,7 +171,7 @@ def _made_with(card: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     """Return a Markdown table whose columns are aligned as text too."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 

@@ -9,7 +9,9 @@ from typing import Any
 
 from agents.direct.training import DirectOptions
 from agents.run_market import load_checked_market
-from agents.training.card_texts import limits, markdown, sealed
+from agents.supervised import cards as supervised
+from agents.training import card_texts
+from agents.training.card_texts import limits, sealed
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
     FORMAT,
@@ -23,6 +25,7 @@ from agents.training.run_records import (
     MODELS,
     identity,
     is_finished,
+    is_supervised,
     member_runs,
     read_record,
     validations,
@@ -50,14 +53,20 @@ def validate_models(
     return found
 
 
-def write_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | None = None) -> Card:
+def markdown(card: Mapping[str, Any]) -> str:
+    """Return the card of a run of any kind as a page of Markdown."""
+    return (supervised if card["kind"] == supervised.KIND else card_texts).markdown(card)
+
+
+def write_card(path: Path, found: Mapping[str, Any] | None = None) -> Card:
     """Write the card of a run or a walk forward, as JSON and as Markdown.
 
     Args:
         path: Folder of the run.
-        models: See ``validate_models``; None keeps those of the card before.
+        found: See ``validate_models``, or ``judged`` of ``agents.supervised.cards.make_card``; None
+            keeps those of the card before.
     """
-    card = make_card(path, models)
+    card = make_card(path, found)
     with replacing(path / TEXT) as beside:  # first: the JSON says that this one is sealed
         beside.write_text(sealed(markdown(card)), encoding="utf-8")
     write_json(path / CARD, card)
@@ -65,7 +74,7 @@ def write_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | No
 
 
 def renew_card(path: Path) -> Card:
-    """Rewrite a card, with backtests of the models on the validation range.
+    """Rewrite a card, with backtests of the models of agents on the validation range.
 
     Raises:
         DataError: If the market has changed since the run was trained.
@@ -74,19 +83,21 @@ def renew_card(path: Path) -> Card:
         for member in member_runs(path):
             renew_card(member)
         return write_card(path)
+    if is_supervised(path):
+        return write_card(path)
     config = read_config(path)
     market, ranges = load_checked_market(path, config)
     return write_card(path, validate_models(path, config, market, ranges))
 
 
-def make_card(path: Path, models: Mapping[str, Mapping[str, float | None]] | None = None) -> Card:
-    """Return the card of a run or a walk forward as it stands now; nothing is written.
+def make_card(path: Path, found: Mapping[str, Any] | None = None) -> Card:
+    """Return the card of a run or a walk forward as it stands now, see ``write_card``.
 
     Raises:
         DataError: If the run's files hold other things than a training writes.
     """
     try:
-        card = _card(path, models)
+        card = supervised.make_card(path, found) if is_supervised(path) else _card(path, found)
         markdown(card)
     except MALFORMED as error:
         if isinstance(error, PortfolioError):

@@ -26,6 +26,7 @@ from agents.run_market import (
 from agents.saving import load_agent
 from agents.sb3.algorithms import policy_for, torch_device
 from agents.sb3.vec_env import make_sb3_vec_env
+from agents.settings.market import RunConfig
 from agents.settings.plugins import FILE as PLUGINS
 from agents.settings.plugins import admit_plugins, check_names, write_record
 from agents.tensors import SUFFIX
@@ -41,6 +42,7 @@ from portfolio_env.market.timeline import time_text
 from portfolio_env.names import last_name
 
 FORMAT = 2
+CONFIG = "config.json"
 IDENTITY = "run.json"  # the first format had none
 OLD_VERSIONS = "versions.json"  # only in the first format
 OLD_FORMAT = (
@@ -232,19 +234,18 @@ def is_old_run(path: Path) -> bool:
     return not (path / IDENTITY).exists() and (path / OLD_VERSIONS).exists()
 
 
-def new_folder(config: TrainConfig, name: str) -> Path:
+def new_folder(config: RunConfig, name: str) -> Path:
     """Return the folder for a new run: ``config.out``, or one within ``config.runs``.
 
     Args:
         config: Settings.
-        name: Last part of the folder's name, after market and algorithm.
+        name: Last part of the folder's name, after the market.
 
     Raises:
         ArgumentError: If the folder exists and is not empty.
     """
     market = last_name(Path(config.market).stem.split("?")[0])
-    name = f"{market}__{last_name(config.algo)}__{name}"
-    path = Path(config.out) if config.out else Path(config.runs) / name
+    path = Path(config.out) if config.out else Path(config.runs) / f"{market}__{name}"
     refuse_filled(path)
     return path
 
@@ -316,7 +317,12 @@ def is_locked(lock: Path) -> bool:
 
 
 def create_run(
-    path: Path, config: TrainConfig, market: Market, ranges: dict[str, Range], command: str
+    path: Path,
+    config: RunConfig,
+    market: Market,
+    ranges: dict[str, Range],
+    command: str,
+    file: str = CONFIG,
 ) -> None:
     """Write all that is known of a new run before training.
 
@@ -326,6 +332,7 @@ def create_run(
         market: Market with fitted features.
         ranges: Rows of each range.
         command: The command that started the run.
+        file: Name of the file of the settings.
 
     Raises:
         ArgumentError: If the folder is not empty.
@@ -336,7 +343,7 @@ def create_run(
     write_json(path / "market.json", _describe(config, market, ranges))
     write_json(path / FEATURES, market.panel.provenance["features"])
     write_prices(path / PRICES, market.panel)
-    write_json(path / "config.json", config.to_json())  # last: its presence makes the folder a run
+    write_json(path / file, config.to_json())  # last: its presence makes the folder a run
 
 
 def save_checkpoint(path: Path, agent: BaseAlgorithm) -> Path:
@@ -373,7 +380,7 @@ def started(command: str) -> dict[str, Any]:
     }
 
 
-def _describe(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> dict[str, Any]:
+def _describe(config: RunConfig, market: Market, ranges: dict[str, Range]) -> dict[str, Any]:
     times = market.timestamps
     return {
         "name": config.market,

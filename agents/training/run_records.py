@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from agents.settings.market import SUPERVISED
 from agents.tensors import SUFFIX
 from agents.training.run_folder import (
+    CONFIG,
     IDENTITY,
     LOCK,
     OLD_FORMAT,
@@ -25,6 +27,7 @@ from portfolio_env.files.removal import is_link
 from portfolio_env.names import last_name
 
 CARD = "card.json"
+HISTORY = "history.json"  # of a supervised run, its epochs
 MODELS = ("best", "final")
 MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError)
 """What reading a file raises that holds other things than its writer puts there."""
@@ -32,12 +35,12 @@ MALFORMED = (ArithmeticError, AttributeError, LookupError, OSError, TypeError, V
 
 @dataclass(frozen=True)
 class Record:
-    """One run, or one walk forward with its runs.
+    """One run, of an agent or a forecaster, or one walk forward with its runs.
 
     Attributes:
         path: Folder of the run.
         id: 12 hexadecimal digits that it keeps wherever it is moved; "" in the first format.
-        algo: Algorithm.
+        algo: Algorithm; of a supervised run the task.
         market: Name of the market.
         seeds: Seeds of the runs.
         started: ISO time, UTC; "" in the first format.
@@ -67,8 +70,13 @@ class Record:
 
 
 def is_run(path: Path) -> bool:
-    """Return whether a folder holds a run or a walk forward."""
-    return (path / "config.json").is_file() or (path / WALK_FORWARD).is_file()
+    """Return whether a folder holds a run, of any kind, or a walk forward."""
+    return any((path / name).is_file() for name in (CONFIG, WALK_FORWARD, SUPERVISED))
+
+
+def is_supervised(path: Path) -> bool:
+    """Return whether a folder holds a supervised run."""
+    return (path / SUPERVISED).is_file()
 
 
 def read_record(path: Path) -> Record:
@@ -79,12 +87,12 @@ def read_record(path: Path) -> Record:
     """
     if not is_run(path):
         raise DataError(
-            f"{path} is not a run folder: it has neither config.json nor {WALK_FORWARD}"
+            f"{path} is not a run folder: it has none of {CONFIG}, {WALK_FORWARD}, {SUPERVISED}"
         )
     try:
         if (path / WALK_FORWARD).is_file():
             return _walk_forward(path)
-        return _run(path)
+        return _supervised(path) if is_supervised(path) else _run(path)
     except MALFORMED as error:
         if isinstance(error, PortfolioError):
             raise
@@ -208,6 +216,30 @@ def _run(path: Path) -> Record:
         known.get("started", ""),
         "old format" if is_old_run(path) else _state(path, config),
         _excess(path),
+        len(read_usage_log(path)),
+    )
+
+
+def _supervised(path: Path) -> Record:
+    config, known = read_json(path / SUPERVISED), identity(path)
+    if (path / CONFIG).is_file():
+        raise ValueError(f"one kind: {CONFIG} and {SUPERVISED}")
+    if (path / CARD).is_file() and read_json(path / CARD)["judged"]:
+        state = "finished"
+    elif is_running(path):
+        state = "running"
+    else:
+        done = read_json(path / HISTORY)["epochs"] if (path / HISTORY).is_file() else []
+        state = f"stopped {len(done) / config['fit']['epochs']:.0%}"
+    return Record(
+        path,
+        known.get("id", ""),
+        config["task"],
+        market_name(config["market"]),
+        (int(config["seed"]),),
+        known.get("started", ""),
+        state,
+        None,
         len(read_usage_log(path)),
     )
 

@@ -59,6 +59,7 @@ from agents.training.validation import Probes
 from portfolio_env import Market
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
+from portfolio_env.names import last_name
 
 POINTS = 1000  # points of a curve, at most
 PROBES = 50  # backtests for curves in a training, at most
@@ -77,7 +78,7 @@ def train(config: TrainConfig, *, progress_bar: bool = False) -> Path:
     """
     parts = _prepared(config)  # rejects invalid settings before there is a folder
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    path = new_folder(parts[0], f"{config.seed}__{stamp}")
+    path = new_folder(parts[0], f"{last_name(config.algo)}__{config.seed}__{stamp}")
     with one_process(path):
         return _begin(path, *parts, progress_bar)
 

@@ -64,8 +64,8 @@ class ForecastRule(PortfolioModel):
         return weights
 
     def model_info(self) -> dict[str, Any]:
-        """Return a description, with the settings of the model; see ``PortfolioModel``."""
-        return super().model_info() | {"model": self.model.config}
+        """Return a description, with settings and weights of the model; see ``PortfolioModel``."""
+        return super().model_info() | _described(self.model)
 
 
 class ForecastedMeanVariance(MeanVariance):
@@ -93,5 +93,10 @@ class ForecastedMeanVariance(MeanVariance):
         return forecasts
 
     def model_info(self) -> dict[str, Any]:
-        """Return a description, with the settings of the model; see ``PortfolioModel``."""
-        return super().model_info() | {"model": self.model.config}
+        """Return a description, with settings and weights of the model; see ``PortfolioModel``."""
+        return super().model_info() | _described(self.model)
+
+
+def _described(model: SupervisedModel) -> dict[str, Any]:
+    """Return the settings of a model and the hash of its weights: another training is a trial."""
+    return {"model": model.config | {"weights": model.fingerprint()}}

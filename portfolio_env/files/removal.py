@@ -16,7 +16,7 @@ _RUN_FILES = re.compile(
     | (\w+_model|model)\.zip | \w+\.pt | replay_buffer\.npz   # of the first format
     | checkpoints/(\d+/)?[^./][^/]*\.(safetensors|pt|zip|npz)
     | tb/(.+/)?events\.out\.tfevents\.[^/]+
-    | evaluation/.+\.(csv|html|json|parquet|png)
+    | (evaluation|figures)/.+\.(csv|html|json|parquet|png)
     | (.+/)?\.([\w-]+\.)?lock
     | (.+/)?\.writing-[^/]+
     )""",

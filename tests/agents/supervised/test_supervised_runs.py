@@ -1,22 +1,31 @@
 """A supervised run resumes to the same model, judges it, and trades what it says."""
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch as th
 
+from agents.settings.market import refuse_no_run
+from agents.store.__main__ import main as store_command
 from agents.supervised import SupervisedModel
 from agents.supervised import run as runs
 from agents.supervised.__main__ import Command
 from agents.supervised.config import Fitting, SupervisedConfig
+from agents.training.run_records import read_record
 from baselines.forecasts.supervised import ForecastedMeanVariance, ForecastRule
 from portfolio_env import load_market
 from portfolio_env.command_line import read_arguments
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.atomic import read_json
+from portfolio_env.evaluation.usage_log import LOG
+from portfolio_env.files.atomic import read_json, write_json
 
 SMALL = SupervisedConfig(
     market="synthetic?bars=700&assets=3&seed=1",
@@ -25,6 +34,19 @@ SMALL = SupervisedConfig(
     encoder_options='{"architecture": [8]}',
     fit=Fitting(epochs=3, patience=None, warmup=5, accumulation=2),
 )
+
+ENCODER = """
+import torch
+
+
+class Mine(torch.nn.Module):
+    def __init__(self, n_features, window):
+        super().__init__()
+        self.layer = torch.nn.Linear(n_features * window, 4)
+
+    def forward(self, windows, tradable):
+        return self.layer(windows.transpose(1, 2).flatten(2)).tanh()
+"""
 
 
 def test_rules_hold_what_the_forecast_says() -> None:
@@ -52,7 +74,8 @@ def test_settings_are_read_and_checked() -> None:
     for options, message in (
         ({"horizon": 0}, "horizon=0"),
         ({"encoder": "per_asset"}, "no weights"),
-        ({"encoder": "my_nets:Own"}, "encoder='my_nets:Own'"),
+        ({"encoder": "lstn"}, "did you mean lstm"),
+        ({"embargo": -1}, "embargo=-1"),
         ({"task_options": '{"up": 1}'}, "up"),
         ({"fit": Fitting(batch=0)}, "batch=0"),
     ):
@@ -63,12 +86,61 @@ def test_settings_are_read_and_checked() -> None:
         runs.resume(Path("nowhere"))
 
 
+def test_the_embargo_separates_ranges() -> None:
+    (_, plain), (_, apart) = (replace(SMALL, embargo=bars).load_market() for bars in (0, 7))
+    for name, gap in (("train", 0), ("validation", 7), ("test", 7)):
+        assert apart[name] == (plain[name][0] + gap, plain[name][1])
+
+
+def test_help_needs_no_torch() -> None:
+    loaded = (
+        "import sys; from agents.supervised.__main__ import main; sys.argv = ['x', '--help']\n"
+        "try: main()\n"
+        "except SystemExit: print({'torch', 'matplotlib'} & {*sys.modules})"
+    )
+    said = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout
+    assert "--embargo" in said and said.endswith("set()\n")
+
+
+def test_a_run_is_in_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One with an encoder of one's own is listed, shown, handed on and removed like any other."""
+    (tmp_path / "nets_of_mine.py").write_text(ENCODER)
+    monkeypatch.syspath_prepend(tmp_path)
+    numbers = ("annual_log_growth", "sharpe", "annual_turnover", "cost_drag")
+    differences = [f"equal_risk_difference{part}" for part in ("", "_low", "_high")]
+    accounts = pd.DataFrame(0.01, ["equal_weight", "sign"], [*numbers, *differences])
+    value = SimpleNamespace(comparison=SimpleNamespace(table=accounts), plot=lambda: None)
+    monkeypatch.setattr(runs, "economic_value", lambda *_, **__: value)
+    monkeypatch.setattr(runs, "save_figure", lambda _, file: write_json(file, {}))
+    store = tmp_path / "runs"
+    small = replace(SMALL, market="synthetic?bars=300&assets=3&seed=1", runs=str(store))
+    own = replace(small, encoder="nets_of_mine:Mine", encoder_options="{}", window=3)
+    path = runs.train(replace(own, task="direction"))
+    record = read_record(path)
+    assert (record.algo, record.market, record.state) == ("direction", "synthetic", "finished")
+    assert (path / "card.md").read_text().startswith("# direction by nets_of_mine:Mine")
+    assert store_command(["show", path.name, "--runs", str(store), "--verify"]) == 0
+    assert store_command(["card", path.name, "--runs", str(store)]) == 0
+    archive = str(tmp_path / "run.zip")
+    assert store_command(["export", path.name, archive, "--runs", str(store)]) == 0
+    assert store_command(["delete", path.name, "--runs", str(store), "--yes"]) == 0
+    assert not path.exists()
+    assert store_command(["import", archive, "--runs", str(store)]) == 0
+    card = read_json(path / "card.json")
+    assert card["judged"]["scores"] and card["state"] == "finished"
+    with pytest.raises(DataError, match="holds forecasts and no agent"):
+        refuse_no_run(path)
+    model = SupervisedModel.load(path / runs.MODEL)
+    market, ranges = own.resolved().load_market()
+    assert np.isfinite(model.forecasts(market, ranges["test"]).up).all()
+    with pytest.raises(DataError, match="nets_of_mine"):  # code that came with what is loaded
+        SupervisedModel.load(path / runs.MODEL, within=tmp_path)
+
+
 @pytest.mark.slow
 def test_a_stopped_run_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dataclasses import replace
-
     whole = runs.train(replace(SMALL, out=str(tmp_path / "whole")))
     written = runs.write_points
 
@@ -87,14 +159,21 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     files = [(path / "best_model.safetensors").read_bytes() for path in (whole, stopped)]
     assert files[0] == files[1]
     cards = [read_json(path / "card.json") for path in (whole, stopped)]
-    assert cards[0]["scores"] == cards[1]["scores"] and cards[0]["epochs"] == 3
+    judged = [card["judged"] for card in cards]
+    assert judged[0]["scores"] == judged[1]["scores"] and judged[0]["epochs"] == 3
+    assert judged[0]["earnings"] == judged[1]["earnings"]
+    (log,) = (tmp_path / LOG).iterdir()
+    assert [len(use["trials"]) for use in read_json(log)["looks"]] == [4, 4]
     page = (whole / "card.md").read_text()
     assert "base rate" in page and "equal_weight" in page
     figures = sorted(file.stem for file in (whole / "figures").iterdir())
     assert figures == [
-        "accounts", "calibration", "learning_curves", "probabilities", "skill_in_time",
+        "accounts", "attribution_mean", "attribution_sigma", "calibration", "learning_curves",
+        "probabilities", "skill_in_time",
     ]  # fmt: skip
-    with pytest.raises(ArgumentError, match="not an empty folder"):
+    assert runs.resume(stopped) == stopped  # nothing is left, and the range is not used again
+    assert len(read_json(stopped / "looks.json")["looks"]) == 1
+    with pytest.raises(ArgumentError, match="is not empty"):
         runs.train(replace(SMALL, out=str(stopped)))
 
 

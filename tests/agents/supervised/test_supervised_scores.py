@@ -44,6 +44,16 @@ def test_scores_are_those_of_other_formulas() -> None:
     np.testing.assert_allclose(each, slow, rtol=1e-3)
 
 
+def test_the_classification_report_is_that_of_scikit_learn() -> None:
+    metrics = pytest.importorskip("sklearn.metrics")
+    given = forecasts(0.7)
+    gain, up = (given.realised > 0)[given.known], (given.up > 0.5)[given.known]
+    counts = metrics.confusion_matrix(gain, up, labels=[True, False])
+    np.testing.assert_array_equal(given.confusion().to_numpy(), counts)
+    others = metrics.precision_recall_fscore_support(gain, up, labels=[True, False])
+    np.testing.assert_allclose(given.classification().to_numpy().T, others)
+
+
 def test_skill_is_found_and_none_is_not() -> None:
     skilled = forecasts(0.7).scores(n_resamples=300)
     for name in ("accuracy", "brier", "log_score", "crps", "log_density", "rank_correlation"):
