@@ -26,7 +26,7 @@ def make_card(path: Path, judged: Mapping[str, Any] | None = None) -> Card:
 
     Args:
         path: Folder of the run.
-        judged: What was found on validation and test range; None keeps that of the card before.
+        judged: Findings on validation and test range; None keeps those of the card before.
     """
     record, known = read_record(path), identity(path)
     config, market = read_json(path / SUPERVISED), read_json(path / "market.json")

@@ -206,7 +206,7 @@ class SupervisedModel:
 
         Args:
             market: See ``forecasts``.
-            decisions: How many are timed, at the last bars of the market.
+            decisions: Number of decisions timed, at the last bars of the market.
 
         Returns:
             ``p50_ms`` and ``p99_ms``, percentiles in milliseconds.

@@ -162,7 +162,7 @@ def test_a_stopped_run_ends_as_one_that_was_not(
     judged = [card["judged"] for card in cards]
     assert judged[0]["scores"] == judged[1]["scores"] and judged[0]["epochs"] == 3
     assert judged[0]["earnings"] == judged[1]["earnings"]
-    (log,) = (tmp_path / LOG).iterdir()
+    (log,) = (tmp_path / LOG).glob("*.json")
     assert [len(use["trials"]) for use in read_json(log)["looks"]] == [4, 4]
     page = (whole / "card.md").read_text()
     assert "base rate" in page and "equal_weight" in page
