@@ -13,6 +13,7 @@ import tyro
 
 from agents.settings.market import MarketConfig, refuse_no_run
 from agents.trading.paper import Paper
+from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
@@ -39,7 +40,7 @@ class Replay:
     decision and fill."""
     seed: int = 0
     """Seed of what the scenario draws."""
-    delay: float = 0.0
+    latency: float = 0.0
     """Seconds from acceptance to execution of an order."""
     participation: float | None = None
     """Share of a bar's volume that orders are filled from; any by default."""
@@ -53,6 +54,10 @@ class Replay:
     """Torch device of the agent."""
     task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
     """Market and rules of trading of a baseline."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        check_number("latency", self.latency, 0)
 
     def __call__(self) -> int:
         """Replay, print the account beside that of the backtest, write the ledger."""
@@ -195,7 +200,7 @@ def replayed(config: Replay) -> Mapping[str, Any]:
         start,
         end,
         faults=faults,
-        delay=np.timedelta64(round(config.delay * 1e9), "ns"),
+        delay=np.timedelta64(round(config.latency * 1e9), "ns"),
         participation=config.participation,
         instruments=uniform(config.lot),
         name=f"{strategy.name} {config.scenario} {config.seed}",

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import trade
+from agents.trading.commands import COMMANDS
 
 MARKET = "synthetic?bars=200&assets=3"
 
@@ -53,6 +54,7 @@ def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
         (("replay",), "give the folder of a run, or --baseline"),
         (("replay", "--baseline", "nothing", "--market", MARKET), "nothing"),
         (("replay", "--baseline", "hrp", "--market", MARKET, "--participation", "3"), "in (0, 1]"),
+        (("replay", "--baseline", "hrp", "--market", MARKET, "--latency", "-5"), "latency"),
     ],
 )
 def test_errors_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
@@ -60,3 +62,11 @@ def test_errors_are_one_line(tmp_path, monkeypatch, capsys, arguments, message):
     status, _, err = command(monkeypatch, capsys, *arguments)
     assert (status, err.count("\n")) == (1, 1)
     assert message in err
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_commands_say_what_they_take(monkeypatch, capsys, name):
+    """Options of a command and those of a market may not share a name, or none can be read."""
+    with pytest.raises(SystemExit) as ended:
+        command(monkeypatch, capsys, name, "--help")
+    assert ended.value.code == 0

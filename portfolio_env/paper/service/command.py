@@ -70,7 +70,7 @@ class PaperOptions:
     """Seconds after the close of a bar before it is looked at."""
     quorum: float = 0.8
     """Least share of the assets, and of the money held, whose candles must be there."""
-    delay: float = 2.0
+    latency: float = 2.0
     """Seconds from an order to its execution at the simulated venue."""
     webhook: str | None = None
     """Address that alerts are posted to, on this machine."""
@@ -79,7 +79,7 @@ class PaperOptions:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        check_number("delay", self.delay, 0)
+        check_number("latency", self.latency, 0)
 
 
 def paper(
@@ -210,7 +210,7 @@ def _venue(
             costs=costs,
             capital=account.capital or 0.0,
             instruments=own,
-            delay=np.timedelta64(round(options.delay * 1e9), "ns"),
+            delay=np.timedelta64(round(options.latency * 1e9), "ns"),
             path=_made(options.session) / VENUE,
         )
     return broker, ExchangeFeed(exchange, symbols, frame, clock), rules
