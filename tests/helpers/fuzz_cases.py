@@ -137,6 +137,8 @@ def random_costs(rng: np.random.Generator, market: Market) -> dict[str, Any]:
     for name in ("cash_rate_annual", "margin_rate_annual", "borrow_rate_annual"):
         if rng.random() < 0.4:
             costs[name] = float(rng.uniform(-0.5, 3))
+    if "cash_rate_annual" in costs:  # more is refused, as it would be a rate in percent
+        costs["cash_rate_annual"] = min(costs["cash_rate_annual"], 1.0)
     if rng.random() < 0.2:  # a rate that changes, known from before the first bar on
         days = market.timestamps[:1] + rng.integers(0, 40, 5).cumsum() * np.timedelta64(12, "h")
         days = [np.datetime64("1900-01-01"), *np.unique(days)]

@@ -105,7 +105,7 @@ def test_a_folder_is_extended_or_refused(tmp_path: Path) -> None:
         ({"settings": {}}, "at least one setting"),
         ({"settings": {"../x": {}}}, "name is that of a folder"),
         ({"seeds": (1, 1)}, "repeats one"),
-        ({"settings": {"x": {"encoder": "mlp", "encoder_options": {"no": 1}}}}, "does not take"),
+        ({"settings": {"x": {"encoder": "mlp", "encoder_options": {"no": 1}}}}, "has no option"),
     ):
         with pytest.raises(ArgumentError, match=told):
             create_sweep(root, plan(**changes))
