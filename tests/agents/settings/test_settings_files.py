@@ -168,7 +168,7 @@ def test_every_text_of_the_settings_is_looked_at_or_names_no_code() -> None:
         *("assets", "start", "end", "data", "train", "validation", "test", "timesteps", "runs"),
         *("num_envs", "device", "policy", "curriculum", "stages", "prediction_weight", "window"),
         *("observation", "universe", "execution", "validation_every", "checkpoint_every", "out"),
-        *("track", "start_groups", "positions", "fills", "delay"),
+        *("track", "start_groups", "positions", "fills", "delay", "compute"),
     }
     found = {name for name in texts - without_code if _finds(name)}
     assert found == texts - without_code
