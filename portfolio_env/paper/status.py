@@ -313,7 +313,7 @@ def _holdings(status: SessionStatus) -> pd.DataFrame:
             "held": _percent(each.weight),
             "target": _percent(each.target),
             "away": f"{100 * (each.weight - each.target):+.1f}",
-            "units": f"{each.units:,f}",
+            "units": f"{_short(each.units):,f}",
             "price": _money(each.price),
             "money": _money(float(each.units) * each.price),
         }
@@ -334,8 +334,8 @@ def _holdings(status: SessionStatus) -> pd.DataFrame:
 def _orders(orders: Sequence[OrderStatus]) -> pd.DataFrame:
     rows = [
         {
-            "units": f"{each.units:+,f}",
-            "filled": f"{each.filled:,f}",
+            "units": f"{_short(each.units):+,f}",
+            "filled": f"{_short(each.filled):,f}",
             "state": each.state,
             "reason": each.reason,
         }
@@ -359,6 +359,12 @@ def _risk(risk: Mapping[str, tuple[float, float]]) -> Any:
         grounds[name] = {"used": "", "bound": "", "share": bar}
     frames = (pd.DataFrame.from_dict(each, orient="index") for each in (texts, grounds))
     return table(next(frames), shades=next(frames))
+
+
+def _short(units: Decimal) -> Decimal:
+    """Return units to at most 8 decimals; the JSON holds them all."""
+    exponent = units.as_tuple().exponent
+    return round(units, 8) if isinstance(exponent, int) and exponent < -8 else units
 
 
 def _percent(share: float) -> str:
