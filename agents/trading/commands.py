@@ -15,9 +15,14 @@ from agents.settings.market import MarketConfig, refuse_no_run
 from agents.trading.paper import Paper
 from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.files.atomic import locked
 from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
-from portfolio_env.paper.ledger import LEDGER, Ledger
+from portfolio_env.paper.clock import SystemClock
+from portfolio_env.paper.ledger import ACTIVE, HALTED, LEDGER, REDUCING, Ledger
+from portfolio_env.paper.service.command import PULSE
+from portfolio_env.paper.session import LOCK
+from portfolio_env.paper.status import PAGE, session_status, write_status
 
 Name = Literal["none", "flaky", "crash", "liquidity", "outage", "gap"]
 
@@ -54,10 +59,6 @@ class Replay:
     """Torch device of the agent."""
     task: Annotated[MarketConfig, tyro.conf.arg(name="")] = field(default_factory=MarketConfig)
     """Market and rules of trading of a baseline."""
-
-    def __post_init__(self) -> None:
-        """Check the numbers."""
-        check_number("latency", self.latency, 0)
 
     def __call__(self) -> int:
         """Replay, print the account beside that of the backtest, write the ledger."""
@@ -101,19 +102,74 @@ class Export:
 
 @dataclass(frozen=True)
 class Status:
-    """Say how a session stands."""
+    """Say how a session stands, and write it as a page."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder of a session."""
 
     def __call__(self) -> int:
-        """Print the trading state, the account and what is open."""
-        for name, value in standing(_opened(self.folder)).items():
+        """Print the trading state, the account and what is open; write ``status.html``."""
+        ledger = _opened(self.folder)
+        for name, value in standing(ledger).items():
             print(f"{name:<26} {printable(str(value))}")
+        runs = (self.folder / PULSE).exists()  # by the clock of the machine
+        write_status(session_status(ledger, SystemClock().now() if runs else None), self.folder)
+        print(f"{'page':<26} {self.folder / PAGE}")
         return 0
 
 
-COMMANDS = {"paper": Paper, "replay": Replay, "verify": Verify, "export": Export, "status": Status}
+@dataclass(frozen=True)
+class Halt:
+    """Let a session that was stopped send no orders when it goes on, until resume."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+    reason: str = "by hand"
+    """Words that are kept in the ledger."""
+
+    def __call__(self) -> int:
+        """Write the new state."""
+        return _steered(self.folder, HALTED, self.reason)
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Let a session that was halted send orders again when it goes on."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+    reason: str = "by hand"
+    """Words that are kept in the ledger."""
+    reducing: bool = False
+    """Send only orders that lower a position."""
+
+    def __call__(self) -> int:
+        """Write the new state."""
+        return _steered(self.folder, REDUCING if self.reducing else ACTIVE, self.reason)
+
+
+COMMANDS = {
+    "paper": Paper,
+    "replay": Replay,
+    "verify": Verify,
+    "export": Export,
+    "status": Status,
+    "halt": Halt,
+    "resume": Resume,
+}
+
+
+def _steered(folder: Path, state: str, reason: str) -> int:
+    """Write the trading state of a session that no process has."""
+    _opened(folder).close()
+    with locked(folder / LOCK, busy=f"{folder} is used by another process: stop it first"):
+        ledger = Ledger.of(folder)
+        try:
+            ledger.append("trading", SystemClock().now(), state=state, reason=reason)
+        finally:
+            ledger.close()
+    print(f"{folder} is {state}: {printable(reason)}")
+    return 0
 
 
 def _opened(folder: Path) -> Ledger:
@@ -170,6 +226,7 @@ def replayed(config: Replay) -> Mapping[str, Any]:
 
     if (config.run is None) == (config.baseline is None):
         raise ArgumentError("give the folder of a run, or --baseline, and not both.")
+    check_number("latency", config.latency, 0)
     if config.run is not None:
         refuse_no_run(config.run)
     how: dict[str, Any] = {"model": config.model, "device": config.device}
@@ -215,6 +272,7 @@ def replayed(config: Replay) -> Mapping[str, Any]:
     values = np.array([float(row[0]) for row in rows])
     same = len(values) == len(ideal.values)
     apart = float(np.abs(values / ideal.values - 1).max()) if same else np.nan
+    write_status(session_status(ledger), folder)
     return standing(ledger) | {
         "value of the backtest": f"{ideal.values[-1]:,.2f}",
         "largest difference": f"{apart:.2g} of the value at a bar",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,14 +14,19 @@ import numpy as np
 import pandas as pd
 
 from portfolio_env.checks import check_choice
+from portfolio_env.errors import DataError
 from portfolio_env.files.atomic import write_json
 from portfolio_env.html import Section, bullets, facts, paragraph, table, write_page
 from portfolio_env.live.alerts import days
 from portfolio_env.market.timeline import time_text
+from portfolio_env.paper.ledger import Ledger
+from portfolio_env.paper.orders import Order
 
 PAGE, RECORD = "status.html", "status.json"
 SEVERITIES = ("error", "warning", "note")
 _REFRESH = 30  # seconds
+_ALERTS = 50  # on the page
+_ERRORS = frozenset({"halted", "trading", "unresolved", "disk"})
 _USED, _OVER = "#bcd7ea", "#f2b8b0"  # a limit within its bound, and one beyond
 
 
@@ -143,6 +149,83 @@ class SessionStatus:
         return found
 
 
+def session_status(ledger: Ledger, now: np.datetime64 | None = None) -> SessionStatus:
+    """Return the status of a session by what its ledger holds.
+
+    Args:
+        ledger: The ledger.
+        now: Moment of the status; that of the last event by default.
+    """
+    first, last = ledger.query("SELECT min(seq), max(seq) FROM events")[0]
+    if last is None:
+        raise DataError("the ledger is empty: trade a bar first")
+    sql = "SELECT at, body FROM events WHERE seq = ?"
+    settings = json.loads(ledger.query(sql, first)[0]["body"]).get("settings", {})
+    moment = np.datetime64(ledger.query(sql, last)[0]["at"], "ns") if now is None else now
+    values = ledger.query("SELECT bar, value, body FROM valuations ORDER BY bar")
+    valued: dict[str, Any] = json.loads(values[-1]["body"]) if values else {"prices": {}}
+    prices = {name: float(price) for name, price in valued["prices"].items()}
+    units = ledger.all_units()
+    cash = float(units.pop("", Decimal(0)))
+    worth = {name: float(own) * prices.get(name, math.nan) for name, own in units.items() if own}
+    value = cash + sum(worth.values())
+    bar = ledger.query("SELECT max(bar) FROM plans")[0][0]
+    body = {} if bar is None else ledger.body("plans", np.datetime64(bar, "ns")) or {}
+    weights = [float.fromhex(text) for text in body.get("target", [])] or [0.0]
+    targets = dict(zip(ledger.assets, weights[1:], strict=False))
+    positions = [
+        Position(
+            name,
+            units.get(name, Decimal(0)),
+            prices.get(name, math.nan),
+            worth.get(name, 0.0) / value if value else math.nan,
+            targets.get(name, 0.0),
+        )
+        for name in sorted({*worth, *(name for name, own in targets.items() if own)})
+    ]
+    planned = [] if bar is None else ledger.orders(np.datetime64(bar, "ns"))
+    state, reason = ledger.trading
+    bars = ledger.query("SELECT bar, phase, reason FROM bars ORDER BY bar DESC LIMIT 1")
+    told = [f"Trading is {state}{f': {reason}' if reason else ''}."]
+    if bars:
+        why = f" ({bars[0]['reason']})" if bars[0]["reason"] else ""
+        told.append(
+            f"The bar of {time_text(np.datetime64(bars[0]['bar']))}: {bars[0]['phase']}{why}."
+        )
+    alerts = ledger.query("SELECT * FROM alerts WHERE closed = '' ORDER BY rowid DESC")
+    if len(alerts) > _ALERTS:
+        told.append(f"{len(alerts)} alerts are open; the last {_ALERTS} are shown.")
+    peak = max((float(row["value"]) for row in values), default=0.0)
+    return SessionStatus(
+        session=ledger.session,
+        strategy=str(settings.get("strategy", ledger.session)),
+        state=state,
+        sentence=" ".join(told),
+        now=moment,
+        bar=np.datetime64(values[-1]["bar"] if values else "NaT", "ns"),
+        value=value,
+        cash=cash,
+        cash_target=weights[0],
+        drawdown=1 - float(values[-1]["value"]) / peak if peak > 0 else 0.0,
+        positions=positions,
+        open_orders=[_order(ledger, own) for own in ledger.orders(unfinished=True)],
+        plan=[_order(ledger, own) for own in planned],
+        alerts=[
+            Alarm(
+                each["text"],
+                np.datetime64(each["opened"], "ns"),
+                "error" if each["name"] in _ERRORS else "warning",
+            )
+            for each in alerts[:_ALERTS]
+        ],
+    )
+
+
+def _order(ledger: Ledger, order: Order) -> OrderStatus:
+    state, reason = ledger.query("SELECT state, reason FROM orders WHERE id = ?", order.id)[0]
+    return OrderStatus(order.asset, order.units, ledger.filled(order.id), state, reason)
+
+
 def write_status(status: SessionStatus, folder: str | Path) -> None:
     """Write ``status.html`` and ``status.json`` into a folder, each in one piece.
 
@@ -230,7 +313,7 @@ def _holdings(status: SessionStatus) -> pd.DataFrame:
             "held": _percent(each.weight),
             "target": _percent(each.target),
             "away": f"{100 * (each.weight - each.target):+.1f}",
-            "units": f"{each.units:,f}",
+            "units": f"{_short(each.units):,f}",
             "price": _money(each.price),
             "money": _money(float(each.units) * each.price),
         }
@@ -251,8 +334,8 @@ def _holdings(status: SessionStatus) -> pd.DataFrame:
 def _orders(orders: Sequence[OrderStatus]) -> pd.DataFrame:
     rows = [
         {
-            "units": f"{each.units:+,f}",
-            "filled": f"{each.filled:,f}",
+            "units": f"{_short(each.units):+,f}",
+            "filled": f"{_short(each.filled):,f}",
             "state": each.state,
             "reason": each.reason,
         }
@@ -276,6 +359,12 @@ def _risk(risk: Mapping[str, tuple[float, float]]) -> Any:
         grounds[name] = {"used": "", "bound": "", "share": bar}
     frames = (pd.DataFrame.from_dict(each, orient="index") for each in (texts, grounds))
     return table(next(frames), shades=next(frames))
+
+
+def _short(units: Decimal) -> Decimal:
+    """Return units to at most 8 decimals; the JSON holds them all."""
+    exponent = units.as_tuple().exponent
+    return round(units, 8) if isinstance(exponent, int) and exponent < -8 else units
 
 
 def _percent(share: float) -> str:

@@ -87,6 +87,7 @@ def test_a_simulated_venue_at_public_prices(server, venue, tmp_path, redirected)
         clock.sleep(np.timedelta64(0, "s"))
         told = called(server, tmp_path, clock, CAPITAL)
         assert ": done;" in told
+    assert list(tmp_path.rglob("status.html"))
     assert not server.orders_asked and not venue.orders()  # no order left
 
 

@@ -7,6 +7,7 @@ import pytest
 
 import trade
 from agents.trading.commands import COMMANDS
+from portfolio_env.files.atomic import locked
 
 MARKET = "synthetic?bars=200&assets=3"
 
@@ -29,6 +30,20 @@ def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
     assert (status, "is whole" in out) == (0, True)
     status, out, _ = command(monkeypatch, capsys, "status", folder)
     assert (status, "trading" in out, "open alerts" in out) == (0, True, True)
+    record = json.loads((folder / "status.json").read_text())
+    held = sum(float(each["units"]) * each["price"] for each in record["positions"])
+    assert held + record["cash"] == pytest.approx(record["value"], rel=1e-12)
+    assert f"{record['value']:,.2f}" in (folder / "status.html").read_text()
+    assert command(monkeypatch, capsys, "halt", folder, "--reason", "<b>wrong</b>")[0] == 0
+    assert "halted <b>wrong</b>" in command(monkeypatch, capsys, "status", folder)[1]
+    page = (folder / "status.html").read_text()
+    assert ("&lt;b&gt;wrong" in page, "<b>wrong" in page) == (True, False)
+    with locked(folder / "session.lock", busy="it runs"):
+        status, _, err = command(monkeypatch, capsys, "resume", folder)
+        assert (status, "used by another process" in err, err.count("\n")) == (1, True, 1)
+    assert command(monkeypatch, capsys, "resume", folder, "--reducing")[0] == 0
+    assert "reducing by hand" in command(monkeypatch, capsys, "status", folder)[1]
+    assert command(monkeypatch, capsys, "verify", folder)[0] == 0
     status, out, _ = command(monkeypatch, capsys, "export", folder)
     assert (status, (folder / "export" / "fills.csv").exists()) == (0, True)
     flaky = (*options, "--scenario", "flaky", "--seed", 2, "--lot", 0.01, "--participation", 0.1)

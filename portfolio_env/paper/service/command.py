@@ -44,6 +44,7 @@ from portfolio_env.paper.service.scheduler import Scheduler, Timing
 from portfolio_env.paper.service.watch import watch
 from portfolio_env.paper.session import Session
 from portfolio_env.paper.simulated import SimulatedBroker
+from portfolio_env.paper.status import session_status, write_status
 from portfolio_env.simulation.cost_models import checked_rates
 
 ALERTS, IDENTITY, PULSE, VENUE = "alerts.jsonl", "session.json", "pulse.json", "venue.db"
@@ -135,11 +136,16 @@ def paper(
         resources.enter_context(_opened(session, feed, folder))
         outbox = Outbox(session.ledger, sinks, clock)
 
+        shown = [-1]  # event that the page was last written after
+
         def pulse() -> None:
             watch(session.ledger, bounds, clock)
             outbox.deliver()
             beat = {"at": str(clock.now()), "process": os.getpid()}
             write_json(folder / PULSE, beat)
+            if (head := session.ledger.head()[0]) != shown[0]:
+                write_status(session_status(session.ledger, clock.now()), folder)
+                shown[0] = head
 
         scheduler = Scheduler(session, feed, clock, timing, pulse)
         pulse()
