@@ -199,7 +199,7 @@ def tell(root: Path) -> int:
     for cell, error in failed.items():
         print(f"failed: {cell}: {error}")
     if failed:
-        print(f"Once the cause is mended: python sweep.py retry {root}")
+        print(f"Once the cause is fixed: python sweep.py retry {root}")
     print(summary_text(root, write_summary(root)))
     if counts["done"] == len(wanted):
         print(f"Next: python evaluate.py {root / wanted[0].setting}, or another setting")

@@ -72,7 +72,7 @@ def _train(path: Path, processes: int, progress_bar: bool) -> Path:
         cell, error = next(iter(failed.items()))
         raise PortfolioError(
             f"{len(failed)} of the runs of {path} ended in errors, the first, {cell}, in this: "
-            f"{error}; mend the cause, and go on with --resume"
+            f"{error}; fix the cause, then continue with --resume"
         )
     write_card(path)
     return path
