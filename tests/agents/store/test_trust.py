@@ -8,6 +8,7 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import Any
 
 import numpy as np
@@ -91,9 +92,12 @@ def used(path: Path, *, judge: bool = True) -> list[str]:
     return told
 
 
-def poisoned(run: Path, copy: Path, names: Iterable[str], content: bytes) -> Path:
-    """A copy of a run with a payload in place of some files, or beside them."""
-    shutil.rmtree(copy, ignore_errors=True)
+def poisoned(run: Path, copies: Path, names: Iterable[str], content: bytes) -> Path:
+    """A copy of a run with a payload in place of some files, or beside them.
+
+    None is removed: TensorBoard's thread may write to one for minutes after its run.
+    """
+    copy = Path(mkdtemp(dir=copies)) / "copy"
     shutil.copytree(run, copy)
     for name in names:
         (copy / name).parent.mkdir(exist_ok=True)
@@ -103,19 +107,20 @@ def poisoned(run: Path, copy: Path, names: Iterable[str], content: bytes) -> Pat
 
 @pytest.mark.slow
 def test_no_file_of_a_run_folder_can_run_code(run: Path, tmp_path: Path) -> None:
-    trap, copy = tmp_path / "trap", tmp_path / "copy"
+    trap, copies = tmp_path / "trap", tmp_path / "copies"
+    copies.mkdir()
     files = [str(file.relative_to(run)) for file in run.rglob("*") if file.is_file()]
     for i, name in enumerate(files):
         content = PAYLOADS[i % len(PAYLOADS)](trap)
-        told = used(poisoned(run, copy, [name], content), judge=name.startswith("final"))
+        told = used(poisoned(run, copies, [name], content), judge=name.startswith("final"))
         assert not trap.exists(), name
         if name.endswith("model.safetensors") or name in ("config.json", "market.json"):
             assert told and all(name in error for error in told)
     for payload in PAYLOADS:
-        assert used(poisoned(run, copy, [*OLD, *files], payload(trap)))
+        assert used(poisoned(run, copies, [*OLD, *files], payload(trap)))
         assert not trap.exists()
         # those of older versions are not looked at: all ends as it would without them
-        known = used(poisoned(run, copy, OLD, payload(trap)), judge=payload is by_zip_of_sb3)
+        known = used(poisoned(run, copies, OLD, payload(trap)), judge=payload is by_zip_of_sb3)
         assert known == [] and not trap.exists()
 
 
