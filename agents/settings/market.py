@@ -57,8 +57,8 @@ class MarketConfig:
     fills: Fills = field(default_factory=Fills)
     """Shares of orders that are executed; all of every order by default. Beside a run, how it is
     judged in place of the run's own."""
-    delay: int = 0
-    """Bars between what is observed and the trade; beside a run, in place of its own."""
+    delay: int | None = None
+    """Bars between what is observed and the trade: 0 by default, or those of the run."""
     constraints: PortfolioConstraints = field(default_factory=PortfolioConstraints)
     """Constraints on portfolios and trades."""
 

@@ -61,6 +61,8 @@ class SupervisedConfig(MarketConfig):
 
     market: str = "sp500"
     """Name of a market (sp500, synthetic, ...), or path of a file or folder of prices."""
+    delay: int = 0
+    """Bars between what is observed and the trade, in what the forecasts earn."""
     task: Literal["return", "direction", "hybrid"] = "direction"
     """What is forecast: mean and deviation of the return; whether it is positive; or direction,
     magnitude and uncertainty by three heads."""
@@ -136,7 +138,7 @@ class SupervisedConfig(MarketConfig):
     def env_options(self) -> dict[str, Any]:
         """Return the rules of trading, as keywords of ``PortfolioEnv``."""
         options = self._trading().resolved().env_options()
-        names = ("costs", "constraints", "execution", "initial_value")
+        names = ("costs", "constraints", "execution", "fills", "delay", "initial_value")
         return {name: options[name] for name in names}
 
     def _trading(self) -> TrainConfig:

@@ -98,6 +98,8 @@ class TrainConfig(MarketConfig):
     market: str = "sp500"
     """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
     of CSV or Parquet files; or a source of your own, my_prices:load."""
+    delay: int = 0
+    """Bars between what is observed and the trade."""
     algo: str = "ppo"
     """Learning algorithm: ppo, a2c, sac, td3, ddpg, tqc, trpo; direct, gradient ascent on
     net growth without RL; or a class of your own, my_algos:MyPPO."""

@@ -26,7 +26,7 @@ from agents.run_market import (
 from agents.saving import load_agent
 from agents.sb3.algorithms import policy_for, torch_device
 from agents.sb3.vec_env import make_sb3_vec_env
-from agents.settings.market import RunConfig
+from agents.settings.market import SUPERVISED, RunConfig
 from agents.settings.plugins import FILE as PLUGINS
 from agents.settings.plugins import admit_plugins, check_names, write_record
 from agents.tensors import SUFFIX
@@ -207,7 +207,9 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
     try:
         settings = read_json(path / "config.json")
     except FileNotFoundError:
-        raise DataError(f"{path} is not a run folder: it has no config.json") from None
+        other = (path / SUPERVISED).is_file()
+        told = "; it is a supervised run, of python -m agents.supervised" if other else ""
+        raise DataError(f"{path} is not a run folder: it has no config.json{told}") from None
     if importing:
         admit_plugins(path, settings, within=_whole(path))
     else:

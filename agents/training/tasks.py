@@ -31,6 +31,7 @@ from agents.training.run_folder import (
 from agents.training.run_records import id_of, is_finished
 from agents.training.walk_forward_training import FILE, read_plan
 from portfolio_env import Fills
+from portfolio_env.checks import check_integer
 from portfolio_env.data.cli import update_folder
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.task import EvaluationFold, EvaluationTask, TrainedAgent
@@ -76,7 +77,7 @@ def open_task(
             "alone: leave --split out, or name the run of one fold, e.g. "
             f"{next(run.glob('fold_*/seed_*'), 'fold_0/seed_0')}."
         )
-    others = dataclasses.replace(config, market=None, fills=Fills(), delay=0)
+    others = dataclasses.replace(config, market=None, fills=Fills(), delay=None)
     if others != MarketConfig() or folder is not None:
         raise ArgumentError(
             f"ranges, costs, constraints and folder are those of the run {run}; "
@@ -112,10 +113,10 @@ def newest_task(
     return open_task(None, dataclasses.replace(config, market=market))
 
 
-def with_frictions(task: EvaluationTask, fills: Fills, delay: int) -> EvaluationTask:
+def with_frictions(task: EvaluationTask, fills: Fills, delay: int | None) -> EvaluationTask:
     """Return the task with other fills and another delay, which its warnings and its folder name.
 
-    Complete fills and a delay of 0 leave those of the task as they are.
+    Complete fills, and a delay of None, leave those of the task as they are.
     """
     own: dict[str, Any] = {}
     named, told = {}, []
@@ -123,9 +124,10 @@ def with_frictions(task: EvaluationTask, fills: Fills, delay: int) -> Evaluation
         own["fills"] = named = dataclasses.asdict(fills)
         before = Fills(**task.whole.options["fills"])
         told.append(f"Orders are filled by {fills}, and not by those of the run: {before}.")
-    if delay:
+    bars = task.whole.options.get("delay", 0)
+    if delay is not None and delay != bars:
+        check_integer("delay", delay, 0)
         own["delay"], named = delay, {**named, "delay": delay}
-        bars = task.whole.options.get("delay", 0)
         told.append(f"Orders come {delay} bars after what is observed; in the run it was {bars}.")
     if not own:
         return task
@@ -133,7 +135,8 @@ def with_frictions(task: EvaluationTask, fills: Fills, delay: int) -> Evaluation
         dataclasses.replace(fold, options={**fold.options, **own})
         for fold in (task.whole, *task.folds)
     ]
-    name = "_".join(f"{name}_{value:g}" for name, value in named.items() if value)
+    shown = {name: value for name, value in named.items() if value or name == "delay"}
+    name = "_".join(f"{name}_{value:g}" for name, value in shown.items())
     return dataclasses.replace(
         task,
         whole=folds[0] if task.folds[0] is not task.whole else folds[1],
@@ -151,8 +154,7 @@ def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationT
         folder: Folder of the evaluation; default runs/MARKET__baselines.
     """
     parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
-    if config.market is None:
-        del parts["market"]
+    parts = {name: value for name, value in parts.items() if value is not None}
     settings = TrainConfig(**parts).resolved()
     fold = EvaluationFold(*settings.load_market(), settings.env_options())
     name = f"{_short_name(settings.market)}__baselines"

@@ -164,8 +164,9 @@ def _learner(
     first, end = market.warmup + config.observed + config.delay - 1, ranges["train"][1]
     if first >= end - 1:
         raise ArgumentError(
-            f"the training range ends at bar {end}, the first with known features and a window of "
-            f"{config.observed} is {first}: give a shorter window, or more bars to train on"
+            f"the training range ends at bar {end}, the first with known features, a window of "
+            f"{config.observed} and a delay of {config.delay} is {first}: shorten window or delay, "
+            "or give more bars to train on"
         )
     if get_device(config.device).type == "cpu":
         th.set_num_threads(1)  # the networks are small: more threads only wait for each other

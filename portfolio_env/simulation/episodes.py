@@ -60,8 +60,8 @@ class Episodes:
             if end in (None, market.n_bars)
             else row_of(market.timestamps, end, end=True)
         )
+        late = f", delay={delay}" if delay else ""
         if self.start < earliest:
-            late = f", delay={delay}" if delay else ""
             raise ArgumentError(
                 f"start={start!r} is bar {self.start}, but window={window}{late} and "
                 f"{market.warmup} warm-up bars of the features need a start at bar {earliest} or "
@@ -72,7 +72,7 @@ class Episodes:
             raise ArgumentError(
                 f"bars {self.start} to {self.end} leave no step; a range needs at least 2 bars "
                 f"from its start (the market has {market.n_bars} bars, the first {earliest} are "
-                "history)."
+                f"history of the features, window={window}{late})."
             )
         if episode_length is not None and episode_length > steps:
             raise ArgumentError(

@@ -105,3 +105,5 @@ def test_the_first_decision_waits_for_history_and_a_bad_delay_is_named():
         pe.PortfolioEnv(MARKET, delay=4, start=FIRST + 3, **TRADING)
     with pytest.raises(ArgumentError, match="delay=-1 must be an integer of 0 or more"):
         pe.PortfolioEnv(MARKET, delay=-1, **TRADING)
+    with pytest.raises(ArgumentError, match=r"leave no step.*, window=3, delay=400"):
+        pe.PortfolioEnv(MARKET, delay=400, **TRADING)

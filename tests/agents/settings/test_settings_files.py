@@ -184,5 +184,6 @@ def _finds(name: str) -> bool:
 
 
 def test_market_settings_are_those_of_a_training() -> None:
-    given = {**vars(MarketConfig()), "market": TrainConfig.market}  # beside a run there is none
+    own = {"market": TrainConfig.market, "delay": TrainConfig.delay}  # None: those of the run
+    given = {**vars(MarketConfig()), **own}
     assert all(getattr(TrainConfig(), name) == value for name, value in given.items())

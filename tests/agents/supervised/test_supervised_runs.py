@@ -18,9 +18,10 @@ from agents.supervised import SupervisedModel
 from agents.supervised import run as runs
 from agents.supervised.__main__ import Command
 from agents.supervised.config import Fitting, SupervisedConfig
+from agents.training.run_folder import read_config
 from agents.training.run_records import read_record
 from baselines.forecasts.supervised import ForecastedMeanVariance, ForecastRule
-from portfolio_env import load_market
+from portfolio_env import Fills, load_market
 from portfolio_env.command_line import read_arguments
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.errors import ArgumentError, DataError
@@ -84,6 +85,19 @@ def test_settings_are_read_and_checked() -> None:
             SupervisedConfig(**given)
     with pytest.raises(DataError, match="not a supervised run"):
         runs.resume(Path("nowhere"))
+
+
+def test_a_training_names_what_takes_up_a_supervised_run(tmp_path: Path) -> None:
+    write_json(tmp_path / "supervised.json", {})
+    with pytest.raises(DataError, match=r"supervised run, of python -m agents\.supervised"):
+        read_config(tmp_path)
+
+
+def test_what_forecasts_earn_keeps_to_all_rules_of_trading() -> None:
+    config = SupervisedConfig(market="synthetic", fills=Fills(failure=0.2), delay=3)
+    rules = config.env_options()
+    assert rules.keys() >= {"costs", "constraints", "execution", "initial_value"}
+    assert rules["delay"] == 3 and rules["fills"]["failure"] == 0.2
 
 
 def test_the_embargo_separates_ranges() -> None:

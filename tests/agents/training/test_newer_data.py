@@ -13,8 +13,10 @@ import evaluate
 import trade
 from agents import load_run
 from agents.run_market import REVISED
+from agents.settings.market import MarketConfig
+from agents.training.tasks import market_task, with_frictions
 from agents.training.train import resume
-from portfolio_env import PortfolioEnv, load_market
+from portfolio_env import Fills, PortfolioEnv, load_market
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import backtest
 from portfolio_env.evaluation.usage_log import read_usage_log
@@ -137,6 +139,18 @@ def test_a_flat_policy_reads_its_own_assets_alone(tmp_path: Path) -> None:
     other = FRAME.replace({"symbol": {FRAME["symbol"].iloc[0]: "OTHER"}})
     with pytest.raises(ArgumentError, match="flat_mlp was trained for the assets"):
         load_run(path, data=written(tmp_path / "other.csv", other))
+
+
+def test_a_delay_of_none_keeps_that_of_the_run_and_a_delay_of_0_is_one() -> None:
+    task = market_task(MarketConfig(market="synthetic?bars=200&assets=2", delay=2))
+    assert with_frictions(task, Fills(), None) is task
+    assert with_frictions(task, Fills(), 2) is task
+    prompt = with_frictions(task, Fills(), 0)
+    assert prompt.whole.options["delay"] == prompt.folds[0].options["delay"] == 0
+    assert prompt.place.endswith("delay_0") and "in the run it was 2" in prompt.warnings[-1]
+    with pytest.raises(ArgumentError, match="delay=-1 must be"):
+        with_frictions(task, Fills(), -1)
+    assert market_task(MarketConfig(market="synthetic?bars=200")).whole.options["delay"] == 0
 
 
 @pytest.mark.slow

@@ -230,8 +230,9 @@ def test_a_flat_network_is_warned_about_and_never_reads_an_index() -> None:
         ({"algo": "direct", "delay": 1}, "delay is 1: algo direct"),
         ({"freeze_encoder": 0.5}, "has none to train"),
         ({"window": 0}, "window=0 must be"),
-        ({"window": 250, "encoder": "gat"}, "a window of 250 is"),
-        ({"window": 250, "algo": "direct"}, "a window of 250 is"),
+        ({"window": 250, "encoder": "gat"}, "a window of 250 and"),
+        ({"window": 250, "algo": "direct"}, "a window of 250 and"),
+        ({"delay": 250}, "a delay of 250 is"),
         ({"device": "gpu"}, "device 'gpu' is not available"),
     ],
 )
