@@ -15,7 +15,8 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 import pandas as pd
 
-from baselines.base import BASELINES, Baseline, Every, PortfolioModel, Weights
+from baselines.base import BASELINES, Baseline, PortfolioModel, Weights
+from baselines.rows import Every
 from portfolio_env.checks import shortened
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import Market

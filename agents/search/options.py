@@ -1,4 +1,4 @@
-"""Options of a search."""
+"""Options of a search; a module of its own, since a command line reads them without torch."""
 
 from __future__ import annotations
 

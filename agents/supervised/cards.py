@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from agents.settings.market import SUPERVISED
-from agents.training.card_texts import made_with, table
+from agents.training.card_texts import ending, page_of, table
 from agents.training.run_folder import FORMAT
 from agents.training.run_records import CARD, identity, read_record
 from portfolio_env.evaluation.usage_log import read_usage_log
 from portfolio_env.files.atomic import read_json
-from portfolio_env.files.safe_names import printable
 
 Card = dict[str, Any]
 KIND = "supervised run"
 _OWN = ("task", "task_options", "horizon", "embargo", "encoder", "encoder_options", "window", "fit")
-_RULES = ("costs", "constraints", "execution", "fills", "initial_value")
+_RULES = ("costs", "constraints", "execution", "fills", "delay", "initial_value")
 
 
 def make_card(path: Path, judged: Mapping[str, Any] | None = None) -> Card:
@@ -50,7 +49,7 @@ def make_card(path: Path, judged: Mapping[str, Any] | None = None) -> Card:
         "ranges": {
             name: {"first": dates[0], "last": dates[1]} for name, dates in market["dates"].items()
         },
-        "rules": {name: config[name] for name in _RULES},
+        "rules": {name: config[name] for name in _RULES if name in config},
         "judged": dict(judged),
         "looks": {
             "count": len(uses),
@@ -83,16 +82,9 @@ def markdown(card: Mapping[str, Any]) -> str:
         ),
         "",
         *(_judged(model, judged) if judged else ["Not judged yet: its training goes on."]),
-        "## Known limits",
-        "",
-        *[f"- {sentence}" for sentence in _limits(card)],
-        "",
-        "## Made with",
-        "",
-        *made_with(card),
-        "",
+        *ending(card, _limits(card)),
     ]
-    return "\n".join(line and printable(line) for line in lines)
+    return page_of(lines)
 
 
 def _judged(model: Mapping[str, Any], judged: Mapping[str, Any]) -> list[str]:

@@ -114,16 +114,9 @@ def markdown(card: Mapping[str, Any]) -> str:
         "",
         *_validation(card["validation"]),
         "",
-        "## Known limits",
-        "",
-        *[f"- {sentence}" for sentence in card["limits"]],
-        "",
-        "## Made with",
-        "",
-        *made_with(card),
-        "",
+        *ending(card, card["limits"]),
     ]
-    return "\n".join(line and printable(line) for line in lines)
+    return page_of(lines)
 
 
 def _validation(validation: Mapping[str, Any]) -> list[str]:
@@ -150,7 +143,18 @@ def _figures(figures: Mapping[str, float | None]) -> tuple[str, str, str, str]:
     return f"{growth:+.4f}", f"{above:+.4f}", f"{growth - above:+.4f}", f"{turnover:.4f}"
 
 
-def made_with(card: Mapping[str, Any]) -> list[str]:
+def ending(card: Mapping[str, Any], limits: Sequence[str]) -> list[str]:
+    """Return the last lines of a card: its limits, and what it was made with."""
+    told = [f"- {sentence}" for sentence in limits]
+    return ["## Known limits", "", *told, "", "## Made with", "", *_made_with(card), ""]
+
+
+def page_of(lines: Sequence[str]) -> str:
+    """Return the text of a card."""
+    return "\n".join(line and printable(line) for line in lines)
+
+
+def _made_with(card: Mapping[str, Any]) -> list[str]:
     """Return lines on machine, packages and command of a card."""
     known = card["environment"]
     if not known:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Every, rebalancing_dates, rows_of
 from baselines.forecasts.networks import WINDOW, Network, streams
 from baselines.forecasts.samples import Forecaster
 from baselines.forecasts.trees import Trees
 from baselines.optimisers.base import Problem
 from baselines.optimisers.mean_variance import MeanVariance
+from baselines.rows import Every, rebalancing_dates, rows_of
 from portfolio_env.checks import check_choice, check_integer
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market

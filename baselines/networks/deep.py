@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from baselines.base import Every, Weights, rows_of
+from baselines.base import Weights
 from baselines.forecasts.networks import streams
 from baselines.networks.base import NetworkModel, ex_ante_volatility
+from baselines.rows import Every, rows_of
 from baselines.windows import carried, named
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.market import Market

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import pandas as pd
 
-from baselines.base import Every, Weights
+from baselines.base import Weights
 from baselines.networks.base import NetworkModel, ex_ante_volatility
+from baselines.rows import Every
 from baselines.windows import bars_of_months, carried, named
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import ArgumentError

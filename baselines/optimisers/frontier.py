@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from baselines.base import bar_of
 from baselines.optimisers.base import Problem, adapter
 from baselines.optimisers.mean_variance import NO_EXCESS, MeanVariance, largest_return, tangency
+from baselines.rows import bar_of
 from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.evaluation.task import EvaluationTask, Hindsight

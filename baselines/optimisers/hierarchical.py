@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from baselines.base import Every
 from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter
 from baselines.optimisers.mean_variance import MeanVariance
+from baselines.rows import Every
 from portfolio_env.checks import check_choice
 from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linprog
 
-from baselines.base import Every
 from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter
+from baselines.rows import Every
 from portfolio_env.checks import check_choice, check_number
 from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.market import Market

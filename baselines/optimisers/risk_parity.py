@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from baselines.base import Every
 from baselines.optimisers.base import COVARIANCES, Optimiser, Problem, adapter
+from baselines.rows import Every
 from portfolio_env.checks import check_choice
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market

@@ -1,10 +1,29 @@
-"""Backtests made up from returns, for tests of what is said about them."""
+"""Backtests made up from returns, and rules of trading in which every cost and limit binds."""
 
 import numpy as np
 
 from portfolio_env.evaluation import BacktestResult
 
 DAYS = 252.0
+COSTS = {
+    "commission_bps": 10,
+    "sell_commission_bps": 25,
+    "slippage_bps": 3,
+    "impact": 0.4,
+    "fixed_fee": 0.5,
+    "cash_rate_annual": 0.04,
+    "margin_rate_annual": 0.08,
+    "borrow_rate_annual": 0.05,
+    "delisting_haircut": 0.3,
+}
+CONSTRAINTS = {
+    "max_weight": 0.5,
+    "min_cash": 0.02,
+    "no_trade_band": 0.01,
+    "max_turnover": 0.4,
+    "max_period_turnover": 1.0,
+    "turnover_period": 5,
+}
 
 
 def account(log_returns, *, cost=0.001, assets=("A", "B"), start="2020-01-01"):

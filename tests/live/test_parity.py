@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch as th
+from helpers.accounts import CONSTRAINTS, COSTS
 from helpers.bare_markets import random_market
 from helpers.panels import panel_of
 
@@ -31,25 +32,6 @@ from portfolio_env.live.planning import last_prices
 
 EXACT = 1e-12
 NETWORKS = 5e-6  # outputs to 1e-6, whose softmax has the scale 5
-COSTS = {
-    "commission_bps": 10,
-    "sell_commission_bps": 25,
-    "slippage_bps": 3,
-    "impact": 0.4,
-    "fixed_fee": 0.5,
-    "cash_rate_annual": 0.04,
-    "margin_rate_annual": 0.08,
-    "borrow_rate_annual": 0.05,
-    "delisting_haircut": 0.3,
-}
-CONSTRAINTS = {
-    "max_weight": 0.5,
-    "min_cash": 0.02,
-    "no_trade_band": 0.01,
-    "max_turnover": 0.4,
-    "max_period_turnover": 1.0,
-    "turnover_period": 5,
-}
 
 
 ORACLES = {"best_asset", "best_constant_rebalanced"}

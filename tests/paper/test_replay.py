@@ -6,6 +6,7 @@ from decimal import Decimal
 import numpy as np
 import pytest
 from helpers import examples
+from helpers.accounts import CONSTRAINTS, COSTS
 from helpers.bare_markets import random_market
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,26 +22,8 @@ from portfolio_env.paper.replay import replay
 
 START = 40
 BASE = {"observation": "index", "action": "weights", "window": 1}
-COSTS = {
-    "commission_bps": 10,
-    "sell_commission_bps": 25,
-    "slippage_bps": 3,
-    "impact": 0.4,
-    "fixed_fee": 0.5,
-    "cash_rate_annual": 0.04,
-    "margin_rate_annual": 0.08,
-    "borrow_rate_annual": 0.05,
-    "delisting_haircut": 0.3,
-}
 LIMITED = {
-    "constraints": {
-        "max_weight": 0.5,
-        "min_cash": 0.02,
-        "no_trade_band": 0.01,
-        "max_turnover": 0.4,
-        "max_period_turnover": 1.0,
-        "turnover_period": 5,
-    },
+    "constraints": CONSTRAINTS,
     "adjustment": 0.3,
 }
 SHORT = {"constraints": {"long_only": False, "max_leverage": 1.5, "max_weight": 1.0}}

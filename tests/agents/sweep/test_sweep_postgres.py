@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,8 +37,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("psycopg")
     if not PROGRAMS:
         pytest.skip("there is no PostgreSQL; apt-get install postgresql")
-    place = Path(f"/tmp/portfolio-postgres-{os.getpid()}")  # a short path, for its socket
-    place.mkdir(mode=0o700)
+    place = Path(tempfile.mkdtemp(prefix="postgres-"))  # a short path, for its socket
     other: dict[str, object] = {}
     if os.getuid() == 0:  # the server refuses root
         user = pwd.getpwnam("postgres")
