@@ -219,7 +219,7 @@ class PortfolioEnv(gym.Env[Any, Any]):
                 f"({simulator.n_assets + 1},) numbers, cash first."
             )
         reward = simulator.step(array[None])
-        terminated, truncated = bool(simulator.terminated[0]), bool(simulator.truncated[0])
+        terminated, truncated = simulator.lanes.ended[:, 0].tolist()
         self._running = not (terminated or truncated)
         return self._observation(), float(reward[0]), terminated, truncated, self._info()
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from portfolio_env.checks import check_choice
 from portfolio_env.market.fingerprints import FingerprintSpace, remember
+from portfolio_env.market.market import Market
 from portfolio_env.simulation.simulator import Simulator
 
 MODES = ("window", "flat", "index")
@@ -73,6 +74,7 @@ class Observer:
         check_choice("observation", mode, MODES)
         self.simulator, self.mode = simulator, mode
         self.space = self._space()
+        self._market: Market | None = None
 
     def _space(self) -> spaces.Space[Any]:
         simulator, market = self.simulator, self.simulator.market
@@ -97,39 +99,54 @@ class Observer:
         space = spaces.Dict(parts)
         return space if self.mode == "window" else FlatSpace(space)
 
+    def _follow(self, market: Market) -> None:
+        """Prepare what all observations of a market share; a market that grows is another one."""
+        self._market = market
+        self._tradable = market.tradable.view(np.int8)
+        if self.mode == "index":
+            remember(market)
+            self._fingerprints = np.full((self.simulator.num_lanes, 1), market.fingerprint)
+        elif market.n_features:
+            # overlapping windows as rows of a view: picking one is a single contiguous copy
+            features, window = market.features, self.simulator.window
+            shape = (len(features) - window + 1, window, *features.shape[1:])
+            strides = (features.strides[0], *features.strides)
+            self._overlapping = as_strided(features, shape, strides, writeable=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the views, which a copy would fill with numbers of its own."""
+        views = ("_tradable", "_fingerprints", "_overlapping")
+        state = {name: value for name, value in self.__dict__.items() if name not in views}
+        return state | {"_market": None}
+
     def __call__(self) -> dict[str, NDArray[Any]] | NDArray[np.float32]:
         """Return observations of all lanes: arrays with the lanes in front, in fresh memory."""
         simulator = self.simulator
-        lanes = simulator.num_lanes
+        if (market := simulator.market) is not self._market:
+            self._follow(market)
+        rows, sampled = simulator.observed, simulator.episodes.universe is not None
         weights = simulator.weights.astype(np.float32)
         if simulator.levered:
             np.clip(weights, *self._bounds, out=weights)
-        tradable = simulator.market.tradable.view(np.int8).take(simulator.observed, axis=0)
-        if simulator.episodes.universe is not None:
+        tradable = self._tradable.take(rows, axis=0)
+        if sampled:
             tradable = np.take_along_axis(tradable, simulator.assets, axis=1)
-        if self.mode != "index":
-            featured = simulator.market.n_features > 0
-            seen: dict[str, NDArray[Any]] = {"market": self._windows()} if featured else {}
-            if self.mode == "window":
-                return {**seen, "tradable": tradable, "weights": weights}
-            parts = [*(windows.reshape(lanes, -1) for windows in seen.values()), tradable, weights]
-            return np.concatenate(parts, axis=1, dtype=np.float32)
-        remember(simulator.market)
-        market = np.full((lanes, 1), simulator.market.fingerprint)
-        rows = {"market": market, "t": simulator.observed[:, None].copy()}
-        own = {} if simulator.episodes.universe is None else {"assets": simulator.assets.copy()}
-        return {**own, **rows, "tradable": tradable, "weights": weights}
+        if self.mode == "index":
+            now = {"market": self._fingerprints.copy(), "t": rows[:, None].copy()}
+            own = {"assets": simulator.assets.copy()} if sampled else {}
+            return {**own, **now, "tradable": tradable, "weights": weights}
+        seen: dict[str, NDArray[Any]] = {}
+        if market.n_features:
+            seen["market"] = self._windows(rows)
+        if self.mode == "window":
+            return {**seen, "tradable": tradable, "weights": weights}
+        parts = [*(each.reshape(len(rows), -1) for each in seen.values()), tradable, weights]
+        return np.concatenate(parts, axis=1, dtype=np.float32)
 
-    def _windows(self) -> NDArray[np.float32]:
-        """Return (B, W, N, F) features of the last W bars of every lane."""
-        simulator, features = self.simulator, self.simulator.market.features
-        window = simulator.window
+    def _windows(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return (B, W, N, F) features of the last W bars up to each lane's row."""
+        simulator = self.simulator
         if simulator.episodes.universe is None:
-            step = features.strides[0]
-            shape = (len(features) - window + 1, window, *features.shape[1:])
-            # overlapping windows as rows of a view: picking one is a single contiguous copy
-            return as_strided(features, shape, (step, *features.strides), writeable=False)[
-                simulator.observed - (window - 1)
-            ]
-        rows = simulator.observed[:, None] + np.arange(1 - window, 1)
-        return features[rows[:, :, None], simulator.assets[:, None, :]]
+            return self._overlapping[rows - (simulator.window - 1)]
+        bars = rows[:, None] + np.arange(1 - simulator.window, 1)
+        return simulator.market.features[bars[:, :, None], simulator.assets[:, None, :]]

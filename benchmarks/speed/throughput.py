@@ -4,8 +4,8 @@
 
 Every line runs blocks of about half a second and reports their median. Actions are drawn before;
 resets at the end of episodes, from random starts, are part of the time. Costs are 10 bp, solved
-exactly, and the markets are synthetic. Gymnasium's CartPoleVectorEnv in the same run shows how
-fast the machine is.
+exactly, and the markets are synthetic. Gymnasium's CartPole in the same run shows how fast the
+machine is.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
-from gymnasium.envs.classic_control.cartpole import CartPoleVectorEnv
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv, CartPoleVectorEnv
 
 from agents import IndexReplayBuffer, bytes_per_transition, make_sb3_vec_env
 from portfolio_env import PortfolioEnv, PortfolioVectorEnv, load_market
@@ -35,9 +35,8 @@ MARKETS = {assets: load_market(f"synthetic?assets={assets}&bars=3000") for asset
 Step = Callable[[Any], Any]
 
 
-def single_env(**options: Any) -> tuple[Step, spaces.Space[Any], int]:
-    """Return a stepping function of a PortfolioEnv that resets when an episode ends."""
-    env = PortfolioEnv(MARKETS[5], **options, **EPISODE)
+def single_env(env: gym.Env[Any, Any]) -> tuple[Step, spaces.Space[Any], int]:
+    """Return a stepping function of an environment that resets when an episode ends."""
     env.reset(seed=0)
 
     def step(action: Any) -> None:
@@ -69,13 +68,16 @@ def sb3_lanes(num_envs: int) -> tuple[Step, Any, int]:
 
 
 CASES: dict[str, Callable[[], tuple[Step, Any, int]]] = {
-    "PortfolioEnv, window 50": lambda: single_env(window=50),
-    "PortfolioEnv, index": lambda: single_env(window=50, observation="index"),
+    "PortfolioEnv, window 50": lambda: single_env(PortfolioEnv(MARKETS[5], window=50, **EPISODE)),
+    "PortfolioEnv, index": lambda: single_env(
+        PortfolioEnv(MARKETS[5], window=50, observation="index", **EPISODE)
+    ),
     "PortfolioVectorEnv, 4096 lanes, index": lambda: portfolio_lanes(4096, 5, observation="index"),
     "PortfolioVectorEnv, 64 lanes, window 50, 30 assets": lambda: portfolio_lanes(
         64, 30, window=50
     ),
     "SB3 VecEnv, 256 lanes, index": lambda: sb3_lanes(256),
+    "Gymnasium CartPoleEnv": lambda: single_env(CartPoleEnv()),
     "Gymnasium CartPoleVectorEnv, 1024 lanes": lambda: vector_env(CartPoleVectorEnv(1024)),
 }
 

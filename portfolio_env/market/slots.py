@@ -21,6 +21,8 @@ def is_labelled(weights: Any) -> bool:
     >>> is_labelled({"AAA": 1.0}), is_labelled(pd.Series([0.0, 1.0])), is_labelled([0.0, 1.0])
     (True, False, False)
     """
+    if isinstance(weights, np.ndarray):  # nearly always, and Mapping is slow to ask
+        return False
     if isinstance(weights, pd.Series):
         return not isinstance(weights.index, pd.RangeIndex)
     return isinstance(weights, Mapping)

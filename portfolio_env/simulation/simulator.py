@@ -139,6 +139,8 @@ class Simulator:
         self.bounds = self.constraints.bounds(self.n_assets, labels)
         projected = action == "weights" or not self.bounds["trivial"][0]
         self.groups = self.constraints.groups(labels) if projected else None
+        # weights can leave [0, 1]: shorts or leverage are allowed
+        self.levered = bool(not self.bounds["long_only"][0] or self.bounds["max_leverage"][0] > 1)
         self.box = self.constraints.box(self.n_assets)
         self.logits_scale = float(logits_scale)
         self.rules = self._rules(execution, adjustment)
@@ -206,7 +208,8 @@ class Simulator:
     @property
     def observed(self) -> NDArray[np.int64]:
         """Row (B,) of the bar that observations are of: the last closed one, less the delay."""
-        return self.lanes.clock[0] - self.delay
+        now = self.lanes.clock[0]
+        return now - self.delay if self.delay else now
 
     @property
     def assets(self) -> NDArray[np.int64]:
@@ -237,11 +240,6 @@ class Simulator:
     def truncated(self) -> Bool:
         """Episodes (B,) that reached their length or the end of the range."""
         return self.lanes.ended[1]
-
-    @property
-    def levered(self) -> bool:
-        """Return whether weights can leave [0, 1]: shorts or leverage are allowed."""
-        return bool(not self.bounds["long_only"][0] or self.bounds["max_leverage"][0] > 1)
 
     @property
     def tradable(self) -> Bool:

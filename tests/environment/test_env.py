@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 import portfolio_env as pe
 from portfolio_env import ArgumentError, PortfolioEnv, rendering
+from portfolio_env.market import fingerprints
+from portfolio_env.market.fingerprints import find_market
 from portfolio_env.simulation.dynamics import LEDGER
 
 MARKET = "synthetic?seed=3&bars=300&assets=5"
@@ -115,6 +117,18 @@ def test_a_pickled_environment_continues_where_it_was():
     for _ in range(5):
         a, b = env.step(np.ones(4)), copy.step(np.ones(4))
         assert a[1:] == b[1:]
+
+
+def test_a_pickled_environment_carries_its_market_once_and_is_found_by_it():
+    env = PortfolioEnv(MARKET, observation="index")
+    before = len(pickle.dumps(env))
+    observation, _ = env.reset(seed=1)
+    assert len(pickle.dumps(env)) < before + 2000
+    text = pickle.dumps(env)
+    swapped = pickle.loads(text)
+    swapped.step(np.zeros(6))
+    fingerprints._observed.discard(env.market)  # as in the process that a copy is sent to
+    assert find_market(observation["market"]) is swapped.market
 
 
 def test_flat_is_the_flattened_window():

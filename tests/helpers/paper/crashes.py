@@ -29,13 +29,14 @@ class Boundaries:
     """Counter of boundaries, at one of which the process dies; 0 is none."""
 
     def __init__(self):
-        self.count, self.at = 0, 0
+        self.count, self.at, self.kills = 0, 0, 0
 
     def arm(self, at):
         self.count, self.at = 0, at
 
     def here(self):
         self.count += 1
+        self.kills += self.count == self.at
         return self.count == self.at
 
     def cross(self):
@@ -136,10 +137,13 @@ class World:
         while True:
             try:
                 session = session or self.session()
-                return session.on_bar(self.bars(row)), session
+                report = session.on_bar(self.bars(row))
             except Killed:
                 session = None
                 self.boundaries.arm(0)
+            else:
+                self.boundaries.at = 0  # a boundary not reached kills nothing that comes later
+                return report, session
 
     def doubles(self):
         """How many orders the venue has accepted more than once."""
