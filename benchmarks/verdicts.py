@@ -26,7 +26,6 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
@@ -238,15 +237,30 @@ def print_tables(found: list[Row]) -> None:
         print(f"\nThe best of {len(STRATEGIES)} beats equal weight by Hansen's test: {best:.1f} %")
 
 
-def study(markets: int, workers: int) -> list[Row]:
-    """Return all verdicts, of so many null markets and half as many of each other kind."""
+def study(markets: int, workers: int, kept: Path) -> list[Row]:
+    """Return all verdicts, of so many null markets and half as many of each other kind.
+
+    Args:
+        markets: Number of null markets.
+        workers: Processes, of one thread each.
+        kept: File of one line per market, to which each is added when it is done. What it holds is
+            not computed again: delete it after a change of the program.
+    """
     number = {kind: markets if kind == "null" else -(-markets // 2) for kind in COMMISSIONS}
     tasks = [(kind, seed) for kind in COMMISSIONS for seed in range(number[kind])]
-    kinds, seeds = zip(*tasks, strict=True)
-    if workers == 1:
-        return list(chain.from_iterable(map(judged, kinds, seeds)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(chain.from_iterable(pool.map(judged, kinds, seeds)))
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    done = {(rows[0]["market"], rows[0]["seed"]): rows for rows in map(json.loads, lines)}
+    left = [task for task in tasks if task not in done]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        kept.open("a") as file,
+        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+    ):
+        for task, rows in zip(left, pool.map(judged, *zip(*left, strict=True)), strict=True):
+            file.write(json.dumps(rows) + "\n")
+            file.flush()
+            done[task] = rows
+    return [row for task in tasks for row in done[task]]
 
 
 def main() -> None:
@@ -257,7 +271,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/verdicts.json"))
     arguments = parser.parse_args()
     start = perf_counter()
-    rows = study(arguments.markets, arguments.workers)
+    rows = study(arguments.markets, arguments.workers, arguments.out.with_suffix(".jsonl"))
     found = summary(rows)
     print_tables(found)
     worst = max(row["beats"] for row in found if row["market"] == "null")
