@@ -27,6 +27,7 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
@@ -273,11 +274,14 @@ def study(markets: int, workers: int, kept: Path) -> list[Row]:
     done = {(rows[0]["market"], rows[0]["seed"]): rows for rows in map(json.loads, lines)}
     left = [task for task in tasks if task not in done]
     kept.parent.mkdir(parents=True, exist_ok=True)
+    several = workers > 1
     with (
         kept.open("a") as file,
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+        ProcessPoolExecutor(workers, get_context("spawn")) if several else nullcontext() as pool,
     ):
-        for task, rows in zip(left, pool.map(judged, *zip(*left, strict=True)), strict=True):
+        judge = map if pool is None else pool.map
+        found = judge(judged, [kind for kind, _ in left], [seed for _, seed in left])
+        for task, rows in zip(left, found, strict=True):
             file.write(json.dumps(rows) + "\n")
             file.flush()
             done[task] = rows
