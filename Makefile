@@ -81,7 +81,7 @@ bench-gpu: setup ## Measure training on a GPU
 learn: setup ## Measure what agents learn, on planted markets and on noise (about 15 minutes)
 	$(BIN)/python benchmarks/learning.py
 
-verdicts: setup ## Measure how often verdicts are wrong, on markets whose truth is known (20 minutes)
+verdicts: setup ## Measure how often verdicts are wrong, on markets whose truth is known (an hour)
 	$(BIN)/python benchmarks/verdicts.py
 
 tables: setup ## Print published tables beside this environment's numbers (DATA for the folder of their data)

@@ -45,8 +45,9 @@ class EvaluateConfig:
     newer: Annotated[Path | None, tyro.conf.arg(name="data")] = None
     """Newer data of the run's market, a file or a folder: the run is judged on what came after its
     own data."""
-    split: Literal["train", "validation", "test", "after"] | None = None
-    """Range of the data to evaluate on: test by default, after with newer data."""
+    split: Literal["train", "validation", "test", "held_out", "after"] | None = None
+    """Range of the data to evaluate on: test by default, after with newer data; held_out is the
+    validation and the test range together, for baselines alone."""
     model: Literal["final", "best"] = "final"
     """The model at the end of the training, or the best one by validation."""
     stress: str = ""

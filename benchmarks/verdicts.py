@@ -7,8 +7,10 @@ Markets of 5 assets and 3,000 daily bars (`data.generators.planted`): 200 of pur
 persist. Baselines with their registered defaults (the least weight that mean-variance takes by
 itself is feasible for 5 assets) are backtested over 500 bars, on which the gate decides, and over
 the 1,100 that follow, which `compare` evaluates as in every report. In noise every "beats" is a
-false positive. After costs hardly any strategy could earn one there, as it is sure to lose; so
-noise is evaluated without costs too, where a strategy loses its variance drain only.
+false positive. What fits nothing to the bars of validation may be judged on them too, and is, for
+the share that is found on the longer record. After costs hardly any strategy could earn one in
+noise, as it is sure to lose; so noise is evaluated without costs too, where a strategy loses its
+variance drain only.
 
 Verdicts are by each of three measures: growth, the Sharpe ratio, and growth at the volatility of
 equal weight. Of every account all three are known: those of the weights it held, by the process,
@@ -25,8 +27,8 @@ import json
 import os
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
 from importlib.metadata import version
-from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
@@ -42,7 +44,12 @@ from portfolio_env import PortfolioEnv
 from portfolio_env.data.generators.planted import PlantedMarket
 from portfolio_env.evaluation import BacktestResult, Policy, backtest, compare, gate_decision
 from portfolio_env.evaluation.comparison import BENCHMARK, DIFFERENCES, Judge, judged_series
-from portfolio_env.evaluation.statistics import superiority_test
+from portfolio_env.evaluation.statistics import (
+    equal_risk_growth_difference,
+    growth_difference,
+    sharpe_difference,
+    superiority_test,
+)
 from portfolio_env.evaluation.summary import SIGNIFICANCE
 from portfolio_env.files.atomic import replacing
 
@@ -148,6 +155,18 @@ def expected_differences(
     }
 
 
+def lower_bound(result: BacktestResult, benchmark: BacktestResult, judge: Judge) -> float:
+    """Return the lower bound of the 95 % interval of a difference, as ``compare`` computes it."""
+    year = result.periods_per_year
+    if judge == "growth":
+        return growth_difference(result.log_returns, benchmark.log_returns, year).low
+    if judge == "sharpe":
+        return sharpe_difference(result.excess_returns, benchmark.excess_returns, year).low
+    cash = result.cash_returns
+    pair = result.returns, benchmark.returns
+    return equal_risk_growth_difference(*pair, year, cash_returns=cash).low
+
+
 def judged(kind: str, seed: int) -> list[Row]:
     """Return the verdict on every strategy on one market, at every commission."""
     planted = draw(kind, seed)
@@ -158,9 +177,9 @@ def judged(kind: str, seed: int) -> list[Row]:
         policies[LOG_OPTIMAL] = LogOptimal(planted)
     rows = []
     for commission in COMMISSIONS[kind]:
-        before, after = (
+        before, after, both = (
             {name: account(policy, planted, when, commission) for name, policy in policies.items()}
-            for when in (VALIDATION, TEST)
+            for when in (VALIDATION, TEST, (VALIDATION[0], TEST[1]))
         )
         truth = {n: expected_differences(planted, after[n], after[BENCHMARK]) for n in policies}
         comparison = compare(after)
@@ -178,6 +197,7 @@ def judged(kind: str, seed: int) -> list[Row]:
                     | {"judge": judge, "strategy": name, "expected": truth[name][judge]}
                     | {part: float(found[DIFFERENCES[judge] + end]) for part, end in parts.items()}
                     | {"beats": bool(found[f"{DIFFERENCES[judge]}_low"] > 0)}
+                    | {"beats_on_both": lower_bound(both[name], both[BENCHMARK], judge) > 0}
                     | {"best_beats": best.estimate > 0 and best.p_value <= SIGNIFICANCE}
                     | {"gate": gate.passed, "ahead_before": gate.estimate > 0}
                 )
@@ -195,7 +215,7 @@ def summary(rows: Iterable[Row]) -> list[Row]:
         columns = {name: np.array([row[name] for row in group]) for name in group[0]}
         truth = columns["expected"].mean()
         low, high = columns["low"], columns["high"]
-        shares = ("beats", "gate", "ahead_before", "best_beats")
+        shares = ("beats", "beats_on_both", "gate", "ahead_before", "best_beats")
         out.append(
             dict(zip(KEYS, key, strict=True))
             | {"markets": len(group), "truth": float(truth)}
@@ -212,6 +232,7 @@ def summary(rows: Iterable[Row]) -> list[Row]:
 
 COLUMNS = {
     "beats": "beats",
+    "beats_on_both": "on validation and test",
     "behind": "falls behind",
     "covered": "interval holds truth",
     "low_above_truth": "bound above truth",
@@ -238,15 +259,33 @@ def print_tables(found: list[Row]) -> None:
         print(f"\nThe best of {len(STRATEGIES)} beats equal weight by Hansen's test: {best:.1f} %")
 
 
-def study(markets: int, workers: int) -> list[Row]:
-    """Return all verdicts, of so many null markets and half as many of each other kind."""
+def study(markets: int, workers: int, kept: Path) -> list[Row]:
+    """Return all verdicts, of so many null markets and half as many of each other kind.
+
+    Args:
+        markets: Number of null markets.
+        workers: Processes, of one thread each.
+        kept: File of one line per market, to which each is added when it is done. What it holds is
+            not computed again: delete it after a change of the program.
+    """
     number = {kind: markets if kind == "null" else -(-markets // 2) for kind in COMMISSIONS}
-    tasks = [(kind, seed) for kind in COMMISSIONS for seed in range(number[kind])]
-    kinds, seeds = zip(*tasks, strict=True)
-    if workers == 1:
-        return list(chain.from_iterable(map(judged, kinds, seeds)))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        return list(chain.from_iterable(pool.map(judged, kinds, seeds)))
+    tasks = [(kind, seed) for seed in range(markets) for kind in COMMISSIONS if seed < number[kind]]
+    lines = kept.read_text().splitlines() if kept.exists() else []
+    done = {(rows[0]["market"], rows[0]["seed"]): rows for rows in map(json.loads, lines)}
+    left = [task for task in tasks if task not in done]
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    several = workers > 1
+    with (
+        kept.open("a") as file,
+        ProcessPoolExecutor(workers, get_context("spawn")) if several else nullcontext() as pool,
+    ):
+        judge = map if pool is None else pool.map
+        found = judge(judged, [kind for kind, _ in left], [seed for _, seed in left])
+        for task, rows in zip(left, found, strict=True):
+            file.write(json.dumps(rows) + "\n")
+            file.flush()
+            done[task] = rows
+    return [row for kind in COMMISSIONS for task in tasks if task[0] == kind for row in done[task]]
 
 
 def main() -> None:
@@ -257,7 +296,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/verdicts.json"))
     arguments = parser.parse_args()
     start = perf_counter()
-    rows = study(arguments.markets, arguments.workers)
+    rows = study(arguments.markets, arguments.workers, arguments.out.with_suffix(".jsonl"))
     found = summary(rows)
     print_tables(found)
     worst = max(row["beats"] for row in found if row["market"] == "null")

@@ -29,7 +29,7 @@ from portfolio_env.evaluation.report.report import write_report
 from portfolio_env.evaluation.report.subperiods import seed_sentences
 from portfolio_env.evaluation.runner import BacktestRuns, Strategy, agent_strategies, run_backtests
 from portfolio_env.evaluation.summary import overall, text_table, universe_lines
-from portfolio_env.evaluation.task import EvaluationTask, Hindsight
+from portfolio_env.evaluation.task import HELD_OUT, EvaluationTask, Hindsight
 from portfolio_env.evaluation.usage_log import earlier_sharpes, log_usage, trials, usage_entry
 from portfolio_env.evaluation.writing import write_comparison
 from portfolio_env.files.atomic import locked
@@ -42,7 +42,7 @@ from portfolio_env.metrics import annual_log_growth
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-UNSEEN = ("test", "after")
+UNSEEN = ("test", "after", HELD_OUT)
 """Ranges that nothing was learned from or chosen by, so that their uses are counted."""
 
 Reference: TypeAlias = Literal["equal_weight", "benchmark"]
@@ -153,9 +153,10 @@ def evaluate(
     Args:
         task: Market, folds, rules, and the trained agents.
         baselines: The baselines, the benchmark first (see ``baselines.strategies``).
-        split: Range to evaluate: "train", "validation", "test", or "after", what came after the
-            data of a run, whose use is counted like that of the test range. There is no gate on the
-            validation range, where it would evaluate its own criterion, nor without one.
+        split: Range to evaluate: "train", "validation", "test"; "held_out", validation and test
+            together, for baselines alone; or "after", what came after the data of a run. Uses of
+            the last three are counted. There is no gate on the validation range, where it would
+            evaluate its own criterion, nor without one.
         commissions: Further commissions of both sides to evaluate at, in basis points.
         capital: Capital for which ``orders_at_end`` are worked out: all cash, or the value of an
             account with ``holdings``; None and no holdings for no orders.
@@ -193,6 +194,11 @@ def evaluate(
     check_account(task, split, account)
     given = task.events(events)
     agents = agent_strategies(task)
+    if split == HELD_OUT and agents:
+        raise ArgumentError(
+            f"split='held_out' is the validation range too, by which {agents[0].name} was chosen: "
+            "judge agents on 'test', or baselines alone (evaluate.py --no-agent)."
+        )
     has_gate = split != "validation" and all("validation" in fold.ranges for fold in task.folds)
     gated = agents if has_gate else []
     gates = [ValidationGate(agent, fallback=baselines[0], judge=judge) for agent in gated]

@@ -31,6 +31,9 @@ TRADING = ("costs", "execution", "initial_value")
 RULES = ("constraints", *TRADING, "fills", "delay")
 """Keywords of ``PortfolioEnv`` that are the same for all strategies."""
 
+HELD_OUT = "held_out"
+"""Range of validation and test together, a longer record of what was fitted to neither."""
+
 GATED = "_gated"  # suffix of the name of an agent with the validation gate
 
 
@@ -76,12 +79,15 @@ class EvaluationFold:
         Raises:
             DataError: If the data have no such range.
         """
-        if split not in self.ranges:
+        ranges = dict(self.ranges)
+        if "validation" in ranges and "test" in ranges:
+            ranges[HELD_OUT] = ranges["validation"][0], ranges["test"][1]
+        if split not in ranges:
             raise DataError(
-                f"the data have no range {split}, only {', '.join(self.ranges)}; the range after "
+                f"the data have no range {split}, only {', '.join(ranges)}; the range after "
                 "is that of newer data than a run's own, the others are cut from whole histories."
             )
-        start, end = self.ranges[split]
+        start, end = ranges[split]
         seen = self.options["window"] + self.options.get("delay", 0)
         return max(start, self.market.warmup + seen - 1), end
 

@@ -16,7 +16,7 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ import numpy as np
 from portfolio_env.errors import DataError
 from portfolio_env.evaluation.gate import GatedPolicy
 from portfolio_env.evaluation.runner import BacktestRuns
-from portfolio_env.evaluation.task import RULES, EvaluationTask
+from portfolio_env.evaluation.task import HELD_OUT, RULES, EvaluationTask
 from portfolio_env.files.atomic import locked, read_json, write_json
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text
@@ -143,9 +143,9 @@ def make_usage_entry(
 
 def usage_entry(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> UsageEntry:
     """Return the record of this command's evaluation on a range of a task."""
-    start, end = task.whole.rows(split)
-    return make_usage_entry(
-        task.whole.market,
+    market, (start, end) = task.whole.market, task.whole.rows(split)
+    entry = make_usage_entry(
+        market,
         start,
         end,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -153,6 +153,9 @@ def usage_entry(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Us
         model=task.model_name,
         trials=trials,
     )
+    if split == HELD_OUT:  # a longer record that ends with the test range is a use of that one
+        return replace(entry, range_hash=range_hash(market, *task.whole.rows("test")))
+    return entry
 
 
 def read_usage_log(folder: str | Path) -> list[UsageEntry]:

@@ -1,14 +1,18 @@
 """A whole evaluation from Python is that of the command line."""
 
+from dataclasses import replace
+
 import pandas as pd
 import pytest
 
 import evaluate as command
 from agents.settings.market import MarketConfig
 from agents.training.tasks import market_task
+from baselines import make_baseline
 from baselines.strategies import baseline_strategies
 from portfolio_env import evaluation
 from portfolio_env.errors import ArgumentError
+from portfolio_env.evaluation.task import TrainedAgent
 
 MARKET = MarketConfig(market="synthetic?assets=3&bars=300&seed=1")
 
@@ -42,6 +46,21 @@ def test_no_range_but_the_test_range_is_counted(tmp_path):
     task = market_task(MARKET, tmp_path)
     evaluation.evaluate(task, baseline_strategies("equal_weight"), "validation", n_resamples=20)
     assert not (tmp_path / "looks.json").exists()
+
+
+def test_validation_and_test_together_are_a_use_of_the_test_range(tmp_path):
+    task, baselines = market_task(MARKET, tmp_path / "a"), baseline_strategies("equal_weight")
+    found = evaluation.evaluate(task, baselines, "held_out", n_resamples=20)
+    rows = {split: task.whole.rows(split) for split in ("validation", "test", "held_out")}
+    assert rows["held_out"] == (rows["validation"][0], rows["test"][1])
+    assert len(found.results["equal_weight"].costs) == rows["held_out"][1] - rows["held_out"][0] - 1
+    after = evaluation.evaluate(task, baselines, n_resamples=20)
+    assert any("evaluation 2 on this test range" in line for line in after.inputs.warnings)
+    agent = TrainedAgent(make_baseline("buy_and_hold", task.whole.market))
+    trained = replace(task, whole=replace(task.whole, agents={"mine": agent}))
+    trained = replace(trained, folds=[trained.whole])
+    with pytest.raises(ArgumentError, match="by which mine was chosen"):
+        evaluation.evaluate(trained, baselines, "held_out")
 
 
 def test_wrong_options_are_refused_before_anything_runs(tmp_path):

@@ -41,6 +41,9 @@ def test_every_account_is_judged_and_reported(tmp_path, monkeypatch, capsys):
         assert f"| {row['strategy']} | {form.format(scale * row['truth'])} |" in printed
     assert "bar 8 %" in printed
     assert report["accounts"][: 3 * rivals] == verdicts.judged("null", 0)
+    monkeypatch.setattr(verdicts, "judged", None)  # what is kept is not computed again
+    verdicts.main()
+    assert json.loads(out.read_text())["accounts"] == report["accounts"]
 
 
 def test_summaries_count_markets():
@@ -50,12 +53,18 @@ def test_summaries_count_markets():
     rows = [
         row
         | {"seed": seed, "expected": expected, "difference": (a + b) / 2, "low": a, "high": b}
-        | {"beats": a > 0, "gate": seed == 0, "ahead_before": seed < 3}
+        | {"beats": a > 0, "gate": seed == 0, "ahead_before": seed < 3, "beats_on_both": seed == 3}
         for seed, (expected, a, b) in enumerate(zip([0.0, 2.0, 1.0, 1.0], low, high, strict=True))
     ]
     (found,) = verdicts.summary(rows)
     expected = {"truth": 1.0, "beats": 0.5, "behind": 0.25, "covered": 0.5, "markets": 4}
-    expected |= {"low_above_truth": 0.25, "gate": 0.25, "ahead_before": 0.75, "difference": 0.125}
+    expected |= {
+        "beats_on_both": 0.25,
+        "low_above_truth": 0.25,
+        "gate": 0.25,
+        "ahead_before": 0.75,
+        "difference": 0.125,
+    }
     assert {name: found[name] for name in expected} == expected
 
 
