@@ -90,10 +90,10 @@ class Baseline(ABC):
         options = {name: getattr(self, name) for name in names if hasattr(self, name)}
         if options.get("constraints") == PortfolioConstraints():
             del options["constraints"]
-        told = [f"{name}={shortened(value)}" for name, value in options.items()]
+        shown = [f"{name}={shortened(value)}" for name, value in options.items()]
         facts = {
             "baseline": getattr(self.definition, "__name__", type(self).__name__),
-            "options": ", ".join(told) or "no options",
+            "options": ", ".join(shown) or "no options",
             "market": repr(self.market),
         }
         if self._fitted_on is not None:

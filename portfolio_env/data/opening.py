@@ -91,7 +91,7 @@ def opened(
     adjust: Adjust,
     actions: Actions | None,
 ) -> PricePanel | Market:
-    """The bars of a source, checked; a market if it is one."""
+    """Return the bars of a source, checked; a market if it is one."""
     check_adjust(adjust)
     if isinstance(source, str | os.PathLike):
         return source_of(source, repair, adjust, actions)
@@ -218,7 +218,7 @@ def _read(
     adjust: Adjust,
     actions: Actions | None = None,
 ) -> PricePanel:
-    """The panel of files or frames, after repairs, which its provenance records."""
+    """Return the panel of files or frames, after repairs, which its provenance records."""
     is_path = isinstance(source, str | os.PathLike)
     if repair is None:
         frame = None if is_path or isinstance(source, Mapping | list | tuple) else as_frame(source)

@@ -1,4 +1,4 @@
-"""Data quality of a source: faults and oddities. Nothing is repaired; see `data.repair`."""
+"""Data quality of a source: faults and oddities. Nothing is repaired; see ``data.repair``."""
 
 from __future__ import annotations
 
