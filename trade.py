@@ -35,8 +35,8 @@ def main() -> int:
 
     def work() -> int:
         if command := COMMANDS.get(sys.argv[1] if sys.argv[1:] else ""):
-            told: int = read_arguments(command, args=sys.argv[2:], description=command.__doc__)()
-            return told
+            status: int = read_arguments(command, args=sys.argv[2:], description=command.__doc__)()
+            return status
         found = trade(read_arguments(TradeConfig, description=__doc__))
         return ALERT if found.alerts else 0
 

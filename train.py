@@ -83,8 +83,8 @@ def summary(path: Path) -> str:
     figures = []
     for name, numbers in models.items():
         excess = numbers.get("excess_growth")
-        told = "ruined" if excess is None else f"{100 * excess:+.1f} % a year"
-        figures.append(f"{name} model {told}")
+        growth = "ruined" if excess is None else f"{100 * excess:+.1f} % a year"
+        figures.append(f"{name} model {growth}")
     lines = [f"Folder: {path}"]
     if figures:
         lines.append(f"Validation, growth above equal weight: {', '.join(figures)}")

@@ -94,7 +94,7 @@ class Outlook:
 
 
 def duration(seconds: float) -> str:
-    """A time as people say it: seconds, minutes, hours or days.
+    """Return a time as people say it: seconds, minutes, hours or days.
 
     >>> [duration(each) for each in (4.2, 100, 7000, 100_000, 900_000)]
     ['4.2 s', '1 min 40 s', '1 h 57 min', '1 d 4 h', '10 d 10 h']

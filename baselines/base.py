@@ -90,10 +90,10 @@ class Baseline(ABC):
         options = {name: getattr(self, name) for name in names if hasattr(self, name)}
         if options.get("constraints") == PortfolioConstraints():
             del options["constraints"]
-        told = [f"{name}={shortened(value)}" for name, value in options.items()]
+        shown = [f"{name}={shortened(value)}" for name, value in options.items()]
         facts = {
             "baseline": getattr(self.definition, "__name__", type(self).__name__),
-            "options": ", ".join(told) or "no options",
+            "options": ", ".join(shown) or "no options",
             "market": repr(self.market),
         }
         if self._fitted_on is not None:
@@ -154,11 +154,29 @@ class Baseline(ABC):
         """
         self.market = market
 
-    def _check_market(self, observation: Mapping[str, Any]) -> None:
-        """Reject index observations of another market than its own, or follow to a longer one."""
+    def _rows(self, observation: Mapping[str, NDArray[Any]]) -> NDArray[np.int64]:
+        """Return the (B,) bars of observations of all assets of its market.
+
+        It follows its market to a longer one.
+
+        Raises:
+            ArgumentError: If the observation does not say which bar it is, or is of another market,
+                or lanes trade assets of their own.
+        """
+        if "t" not in observation:
+            raise ArgumentError(
+                f"{type(self).__name__} needs to know which bar it is; build its environment with "
+                'observation="index".'
+            )
+        if "assets" in observation:
+            raise ArgumentError(
+                f"{type(self).__name__} decides over all {self.market.n_assets} assets of its "
+                "market; build its environment without universe=, on market.select(...)."
+            )
         market = followed(self.market, np.asarray(fingerprints_in(observation)), FIX)
         if market is not self.market:
             self.follow(market)
+        return np.asarray(observation["t"])[:, 0]
 
     def predict(
         self,
@@ -174,7 +192,7 @@ class Baseline(ABC):
             state: The state of the last call; None at the start. Most baselines remember nothing,
                 and return it as it came.
             episode_start: (B,) lanes that start again.
-            deterministic: Ignored: a baseline is deterministic.
+            deterministic: Passed on to the members of an ensemble; a baseline is deterministic.
 
         Returns:
             ``(weights, state)``: weights (N + 1,) for one observation, (B, N + 1) for a batch.
@@ -190,12 +208,16 @@ class Baseline(ABC):
             )
         if np.ndim(observation["weights"]) == 1:
             batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
-            weights, state = self._answer(batch, state, episode_start)
+            weights, state = self._answer(batch, state, episode_start, deterministic)
             return weights[0], state
-        return self._answer(observation, state, episode_start)
+        return self._answer(observation, state, episode_start, deterministic)
 
     def _answer(
-        self, observation: Mapping[str, NDArray[Any]], state: Any, starts: NDArray[np.bool_] | None
+        self,
+        observation: Mapping[str, NDArray[Any]],
+        state: Any = None,
+        starts: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
     ) -> tuple[Weights, Any]:
         """Return weights of a batch and the state; those of a user-defined baseline are checked."""
         if self._built_in:
@@ -342,24 +364,17 @@ class PortfolioModel(Baseline):
             ArgumentError: If the observation does not say which bar it is, or is of another market,
                 or lanes trade assets of their own.
         """
-        return self._answer(observation, None, None)[0]
+        return self._answer(observation)[0]
 
     def _answer(
-        self, observation: Mapping[str, NDArray[Any]], state: Any, starts: NDArray[np.bool_] | None
+        self,
+        observation: Mapping[str, NDArray[Any]],
+        state: Any = None,
+        starts: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
     ) -> tuple[Weights, NDArray[np.bool_]]:
         """Return the weights of a batch and (B,) lanes for which the model last chose cash."""
-        if "t" not in observation:
-            raise ArgumentError(
-                f"{type(self).__name__} needs to know which bar it is; build its environment with "
-                'observation="index".'
-            )
-        if "assets" in observation:
-            raise ArgumentError(
-                f"{type(self).__name__} decides over all {self.market.n_assets} assets of its "
-                "market; build its environment without universe=, on market.select(...)."
-            )
-        self._check_market(observation)
-        rows = np.asarray(observation["t"])[:, 0]
+        rows = self._rows(observation)
         out = np.array(observation["weights"], np.float64)
         chose_cash = np.zeros(len(rows), np.bool_) if state is None else np.array(state)
         if starts is not None:

@@ -175,58 +175,20 @@ class Ensemble(Baseline):
 
     def weights(self, observation: Mapping[str, NDArray[Any]]) -> Weights:
         """Return (B, N + 1) the mixture at a first step."""
-        return self._mixed(observation, None, None, True)[0]
+        return self._answer(observation)[0]
 
-    def predict(
-        self,
-        observation: Any,
-        state: Any = None,
-        episode_start: NDArray[np.bool_] | None = None,
-        deterministic: bool = True,
-    ) -> tuple[Weights, Accounts]:
-        """Return the mixture of the members' weights, as SB3's ``predict`` returns actions.
-
-        Args:
-            observation: One ``"index"`` observation or a batch of them.
-            state: State of the last call; None at the start.
-            episode_start: (B,) lanes that start again.
-            deterministic: Passed on to the members.
-
-        Returns:
-            ``(weights, state)``: weights (N + 1,) for one observation, (B, N + 1) for a batch.
-
-        Raises:
-            ArgumentError: If the observation does not say which bar it is, or is of another market,
-                or lanes trade assets of their own.
-        """
-        if not isinstance(observation, Mapping) or "t" not in observation:
-            raise ArgumentError(
-                "an ensemble needs to know which bar it is; build its environment with "
-                'observation="index".'
-            )
-        if "assets" in observation:
-            raise ArgumentError(
-                f"an ensemble decides over all {self.market.n_assets} assets of its market; build "
-                "its environment without universe=, on market.select(...)."
-            )
-        self._check_market(observation)
-        if np.ndim(observation["weights"]) == 1:
-            batch = {name: np.asarray(entry)[None] for name, entry in observation.items()}
-            weights, state = self._mixed(batch, state, episode_start, deterministic)
-            return weights[0], state
-        return self._mixed(observation, state, episode_start, deterministic)
-
-    def _mixed(
+    def _answer(
         self,
         observation: Mapping[str, NDArray[Any]],
-        state: Accounts | None,
-        episode_start: NDArray[np.bool_] | None,
-        deterministic: bool,
+        state: Accounts | None = None,
+        starts: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
     ) -> tuple[Weights, Accounts]:
-        t = np.asarray(observation["t"])[:, 0]
+        """Return the mixture of the members' weights, and their accounts."""
+        t = self._rows(observation)
         observed = np.asarray(observation["weights"], np.float64)  # (B, N + 1)
         stuck = np.asarray(observation["tradable"]) == 0
-        start = starting(state, t, episode_start)
+        start = starting(state, t, starts)
         own = np.repeat(observed[None], len(self.members), axis=0)
         goals, left = own.copy(), np.zeros(own.shape[:2])
         if state is not None:

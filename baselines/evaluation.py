@@ -280,13 +280,13 @@ def _rules(given: Mapping[str, Any], own: Mapping[str, Mapping[str, Any]]) -> di
     """Return what is the same for all strategies, in the form that folds hold."""
     defaults, found = all_options("index", {}), {}
     for rule in RULES:
-        told = {name: _plain(rule, each[rule]) for name, each in own.items() if rule in each}
-        values = list(told.values())
+        stated = {name: _plain(rule, each[rule]) for name, each in own.items() if rule in each}
+        values = list(stated.values())
         if rule in given:
             found[rule] = _plain(rule, given[rule])
         elif any(value != values[0] for value in values):
             raise ArgumentError(
-                f"the environments of {', '.join(told)} differ in {rule}, which must be the same "
+                f"the environments of {', '.join(stated)} differ in {rule}, which must be the same "
                 f"for all strategies; give {rule}=..."
             )
         else:

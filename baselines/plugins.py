@@ -179,9 +179,9 @@ def make_baseline(name: BaselineName, market: Market, **options: Any) -> Baselin
     except (TypeError, ValueError, AttributeError, LookupError) as error:
         if build not in BASELINES.values():
             raise ArgumentError(f"baseline {short_name(name)} raised {raised(error)}") from error
-        told = ", ".join(f"{option}={shortened(value)}" for option, value in options.items())
+        listed = ", ".join(f"{option}={shortened(value)}" for option, value in options.items())
         raise ArgumentError(
-            f"baseline {short_name(name)} cannot take {told} ({error}); give values of the kinds "
+            f"baseline {short_name(name)} cannot take {listed} ({error}); give values of the kinds "
             "that its documentation names."
         ) from error
     except Exception as error:

@@ -28,8 +28,8 @@ class Spec(NamedTuple):
         >>> spec_of("my_rules:Trend( fast = 10, slow=50)").label("Trend")
         'Trend(fast=10, slow=50)'
         """
-        told = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
-        return f"{short}({told})" if told else short
+        options = ", ".join(f"{name}={value!r}" for name, value in self.options.items())
+        return f"{short}({options})" if options else short
 
 
 def spec_of(text: str, kind: str = "baseline") -> Spec:

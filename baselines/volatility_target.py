@@ -85,22 +85,22 @@ class VolatilityTarget(Ensemble):
         self._gross, self._net = float(bounds["max_leverage"]), 1 - float(bounds["min_cash"])
         self._windows: dict[int, NDArray[np.float64]] = {}
 
-    def _mixed(
+    def _answer(
         self,
         observation: Mapping[str, NDArray[Any]],
-        state: Accounts | None,
-        episode_start: NDArray[np.bool_] | None,
-        deterministic: bool,
+        state: Accounts | None = None,
+        starts: NDArray[np.bool_] | None = None,
+        deterministic: bool = True,
     ) -> tuple[Weights, Accounts]:
-        t = np.asarray(observation["t"])[:, 0]
+        t = self._rows(observation)
         observed = np.asarray(observation["weights"], np.float64)
-        starts = starting(state, t, episode_start)
+        fresh = starting(state, t, starts)
         # members begin in cash: what the account holds is scaled already
-        seen = np.where(starts[:, None], np.eye(1, observed.shape[1]), observed)
-        mixed, accounts = super()._mixed(
-            {**observation, "weights": seen}, state, episode_start, deterministic
+        seen = np.where(fresh[:, None], np.eye(1, observed.shape[1]), observed)
+        mixed, accounts = super()._answer(
+            {**observation, "weights": seen}, state, starts, deterministic
         )
-        traded = starts | (mixed != seen).any(axis=1)
+        traded = fresh | (mixed != seen).any(axis=1)
         out = observed.copy()
         stuck = np.asarray(observation["tradable"]) == 0
         for lane, mixture in enumerate(self._mixture(accounts.held)):

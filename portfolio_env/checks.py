@@ -205,6 +205,21 @@ def from_object(kind: type[T], values: Any, name: str, *, later: Sequence[str] =
     return kind(**values)
 
 
+def as_dataclass(kind: type[T], spec: T | Mapping[str, Any], name: str) -> T:
+    """Return a dataclass that is given as itself or as a mapping of its fields.
+
+    Raises:
+        ArgumentError: If it is neither, or a field is unknown or out of its range.
+    """
+    if isinstance(spec, kind):
+        return spec
+    if not isinstance(spec, Mapping):
+        raise ArgumentError(f"{name}={spec!r} must be {kind.__name__} or a mapping of its fields.")
+    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # a dataclass
+    check_keywords(name, "field", spec, known)
+    return kind(**spec)
+
+
 def fits(value: Any, annotation: Any) -> bool:
     """Return whether a value fits an annotation."""
     origin, parts = get_origin(annotation), get_args(annotation)

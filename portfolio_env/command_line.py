@@ -45,10 +45,10 @@ def read_arguments(kind: Any, **options: Any) -> Any:
     for settings in _settings_classes(kind):
         for parent in filter(is_dataclass, reversed(settings.__mro__)):
             own = {field.name: field for field in fields(settings)}
-            for told in docstring_parser.parse_from_object(parent).params:
-                if told.arg_name in own and told.description:
-                    text = " ".join(told.description.replace("``", "").split())
-                    own[told.arg_name].metadata = {"help": text}  # type: ignore[assignment]
+            for param in docstring_parser.parse_from_object(parent).params:
+                if param.arg_name in own and param.description:
+                    text = " ".join(param.description.replace("``", "").split())
+                    own[param.arg_name].metadata = {"help": text}  # type: ignore[assignment]
     with _optional_as_plain():
         return tyro.cli(kind, **options)
 

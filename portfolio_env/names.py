@@ -7,8 +7,7 @@ import hashlib
 import importlib
 import re
 import sys
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
@@ -301,24 +300,6 @@ def indices_of(kind: str, names: Sequence[str], available: Sequence[str]) -> lis
         if name not in place:
             raise unknown(kind, name, available)
     return [place[name] for name in names]
-
-
-def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
-    """Return a module's ``__getattr__`` that answers old names with a DeprecationWarning.
-
-    Args:
-        module: Name of the module.
-        names: New names of the module by the old ones, which are kept for one version.
-    """
-
-    def __getattr__(name: str) -> Any:  # noqa: N807 # it becomes the module's
-        if name not in names:
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        message = f"{module}.{name} is called {names[name]} now"
-        warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return getattr(sys.modules[module], names[name])
-
-    return __getattr__
 
 
 def nearest(name: str, names: Sequence[str], count: int) -> list[str]:

@@ -319,7 +319,7 @@ def _nearest_sum(w: Tensor, moves: Tensor, bounds: Bounds, total: Tensor) -> Ten
 def _shift(
     w: Tensor, low: Tensor, high: Tensor, moves: Tensor, total: Tensor, high_sum: Tensor
 ) -> Tensor:
-    """Return tau (batch, 1) where `sum clip(w - tau, low, high)` over the moving slots is `total`.
+    """Return tau (batch, 1) at which moving slots ``clip(w - tau, low, high)`` sum to ``total``.
 
     The sum falls piecewise linearly in tau, from ``high_sum``; slots start to fall at ``w - high``
     and stop at ``w - low``.

@@ -1,4 +1,4 @@
-"""Training of a `DirectAgent`: gradient ascent on the net growth of windows from random starts."""
+"""Training of direct agents: gradient ascent on the net growth of windows from random starts."""
 
 from __future__ import annotations
 

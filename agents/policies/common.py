@@ -60,7 +60,7 @@ class PerAssetModel(BaseModel):
         return self.features_extractor_class(self.observation_space, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
-        # SB3 omits this option, and `policy.load` would then share what was trained apart.
+        # SB3 omits this option, and ``policy.load`` would then share what was trained apart.
         return super()._get_constructor_parameters() | {
             "share_features_extractor": self.share_features_extractor
         }

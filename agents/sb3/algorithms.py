@@ -138,7 +138,7 @@ def make_agent(
         policy_kwargs = {"features_extractor_kwargs": extractor} | policy_kwargs
         agent = _built(algo, policy_class(algo, policy), venv, policy_kwargs, settings)
         bind_market(agent, market)
-    agent.recipe = recipe  # type: ignore[attr-defined]  # what `agents.saving` writes
+    agent.recipe = recipe  # type: ignore[attr-defined]  # what ``agents.saving`` writes
     return agent
 
 

@@ -239,7 +239,7 @@ def restore_buffer(buffer: ReplayBuffer, state: dict[str, Any]) -> None:
 
 
 def bytes_per_transition(buffer: ReplayBuffer) -> float:
-    """Return the bytes per transition of an `IndexReplayBuffer` or of one of SB3's buffers."""
+    """Return the bytes per transition of an ``IndexReplayBuffer`` or of one of SB3's buffers."""
     lanes = buffer.buffer_size * buffer.n_envs
     return sum(column.nbytes for column in _columns(buffer).values()) / lanes
 
@@ -278,9 +278,8 @@ class GroupedRolloutBuffer(DictRolloutBuffer):
     """
 
     observation_space: spaces.Dict
-    groups: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = (
-        None  # of bars; else each its own
-    )
+    # groups of bars; None makes every bar its own
+    groups: Callable[[npt.NDArray[Any]], npt.NDArray[Any]] | None = None
 
     def reset(self) -> None:
         """Empty the buffer, and check the spaces."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from portfolio_env.data.load import SOURCES
+from portfolio_env.data.opening import SOURCES
 from portfolio_env.errors import DataError
 from portfolio_env.features.plugins import split_timeframe
 from portfolio_env.files.atomic import parse_json, read_json, write_json

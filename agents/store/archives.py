@@ -13,6 +13,7 @@ import re
 import stat
 from contextlib import ExitStack
 from pathlib import Path
+from shutil import copyfileobj
 from typing import Any
 from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -88,8 +89,7 @@ def export_run(path: Path, file: Path, *, events: bool = False) -> int:
             archive.writestr(_member(MANIFEST), json.dumps(manifest, indent=2) + "\n")
             for name, each in files.items():
                 with each.open("rb") as source, archive.open(_member(name), "w") as target:
-                    while chunk := source.read(_CHUNK):
-                        target.write(chunk)
+                    copyfileobj(source, target, _CHUNK)
     return len(files)
 
 
@@ -112,7 +112,7 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
             folder of that name is there already.
     """
     try:
-        with file.open("rb") as opened, ZipFile(opened) as archive:
+        with ZipFile(file) as archive:
             manifest = _manifest(archive, file.stat().st_size)
             name = name or manifest["name"]
             if not isinstance(name, str) or not _PART.fullmatch(name):
@@ -123,10 +123,7 @@ def import_run(file: Path, store: Path, *, name: str | None = None) -> Path:
                 try:
                     for member, expected in manifest["files"].items():
                         _extract(archive, member, expected, beside)
-                    try:
-                        _check_run(beside, manifest)
-                    except PortfolioError as error:
-                        raise DataError(str(error).replace(str(beside), str(file))) from error
+                    _check_run(beside, manifest, file)
                     put_in_place(beside, store / name)
                 finally:
                     if beside.exists():
@@ -214,21 +211,24 @@ def _extract(archive: ZipFile, name: str, expected: dict[str, Any], folder: Path
         raise ValueError(f"{name!r} is not what its manifest says")
 
 
-def _check_run(folder: Path, manifest: dict[str, Any]) -> None:
+def _check_run(folder: Path, manifest: dict[str, Any], archive: Path) -> None:
     """Reject a folder whose files have other contents than their names say, or that is another run.
 
     Raises:
-        DataError: With what is wrong.
+        DataError: With what is wrong, of the archive that the folder was made from.
     """
-    for name in manifest["files"]:
-        check_file(folder / name)
-    record = read_record(folder)
-    if is_old(folder) or record.id != manifest["id"]:
-        raise DataError(f"{folder} is not an archive of the run {manifest['id']}")
-    for run in record.runs or [folder] * (not (folder / WALK_FORWARD).is_file()):
-        read = supervised.read_config if is_supervised(run) else read_config
-        read(run, importing=False)
-        make_card(run)
+    try:
+        for name in manifest["files"]:
+            check_file(folder / name)
+        record = read_record(folder)
+        if is_old(folder) or record.id != manifest["id"]:
+            raise DataError(f"{folder} is not an archive of the run {manifest['id']}")
+        for run in record.runs or [folder] * (not (folder / WALK_FORWARD).is_file()):
+            read = supervised.read_config if is_supervised(run) else read_config
+            read(run, importing=False)
+            make_card(run)
+    except PortfolioError as error:
+        raise DataError(str(error).replace(str(folder), str(archive))) from error
 
 
 def _refuse_known(id: str, store: Path) -> None:
@@ -238,11 +238,9 @@ def _refuse_known(id: str, store: Path) -> None:
 
 
 def _summary(file: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
     with file.open("rb") as source:
-        while chunk := source.read(_CHUNK):
-            digest.update(chunk)
-    return {"size": file.stat().st_size, "sha256": digest.hexdigest()}
+        digest = hashlib.file_digest(source, "sha256").hexdigest()
+    return {"size": file.stat().st_size, "sha256": digest}
 
 
 def _member(name: str) -> ZipInfo:

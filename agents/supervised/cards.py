@@ -104,11 +104,11 @@ def _judged(model: Mapping[str, Any], judged: Mapping[str, Any]) -> list[str]:
         "",
     ]
     if judged["coverage"]:
-        told = ", ".join(
+        shares = ", ".join(
             f"{name.partition('/')[2].replace('_', ' ')} {number:.3f}"
             for name, number in judged["coverage"].items()
         )
-        lines += [f"Calibration on the test range: {told}.", ""]
+        lines += [f"Calibration on the test range: {shares}.", ""]
     moved = ", ".join(f"{name} {share:.0%}" for name, share in judged["attribution"].items())
     took = judged["latency"]
     lines += [

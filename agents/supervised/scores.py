@@ -198,11 +198,11 @@ def verdict(scores: pd.DataFrame) -> str:
     """Return a sentence on the accuracy of ``Forecasts.scores`` against the base rate."""
     value, base, gain, low, high, _ = scores.loc["accuracy"].to_numpy(np.float64)
     if low > 0:
-        told = "it beats the base rate"
+        outcome = "it beats the base rate"
     else:
-        told = "it is worse than the base rate" if high < 0 else "it does not beat the base rate"
+        outcome = "it is worse than the base rate" if high < 0 else "it does not beat the base rate"
     return (
-        f"Accuracy {value:.1%}, base rate {base:.1%}: {told} "
+        f"Accuracy {value:.1%}, base rate {base:.1%}: {outcome} "
         f"({100 * gain:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}])."
     )
 

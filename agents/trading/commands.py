@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import numpy as np
 import tyro
@@ -23,6 +23,9 @@ from portfolio_env.paper.ledger import ACTIVE, HALTED, LEDGER, REDUCING, Ledger
 from portfolio_env.paper.service.command import PULSE
 from portfolio_env.paper.session import LOCK
 from portfolio_env.paper.status import PAGE, session_status, write_status
+
+if TYPE_CHECKING:
+    from portfolio_env.evaluation.task import EvaluationFold
 
 Name = Literal["none", "flaky", "crash", "liquidity", "outage", "gap"]
 
@@ -203,6 +206,27 @@ def _counts(ledger: Ledger, table: str, column: str) -> str:
     return ", ".join(f"{row[1]} {row[0]}" for row in rows) or "none"
 
 
+def _shocked(fold: EvaluationFold, config: Replay, start: int, end: int) -> EvaluationFold:
+    """Return the fold with the market and the costs of a scenario that changes prices."""
+    from agents.sb3.algorithms import bind_market
+    from portfolio_env.evaluation.diagnostics.scenarios import PriceGap, Scenario, ThinLiquidity
+    from portfolio_env.evaluation.diagnostics.stress import stressed
+    from portfolio_env.simulation.cost_models import made_costs
+
+    shocks: dict[str, Scenario] = {
+        "crash": PriceGap(start=start + 1, end=end),
+        "liquidity": ThinLiquidity(start=start + 1, end=end),
+    }
+    shock = shocks.get(config.scenario)
+    if shock is None:
+        return fold
+    market = stressed(fold.market, shock, seed=config.seed)
+    for agent in fold.agents.values():
+        bind_market(cast(Any, agent.policy), market)
+    costs = shock.costs(made_costs(fold.options["costs"]))
+    return replace(fold, market=market, options={**fold.options, "costs": costs})
+
+
 def replayed(config: Replay) -> Mapping[str, Any]:
     """Replay a range, write its ledger, and return what there is to say of it.
 
@@ -210,19 +234,15 @@ def replayed(config: Replay) -> Mapping[str, Any]:
         ArgumentError: If neither a run nor a baseline is given, or the range is none.
         DataError: If the run or its data cannot be read.
     """
-    from agents.sb3.algorithms import bind_market
     from agents.training.run_folder import evaluating
     from agents.training.tasks import open_task
     from baselines.strategies import baseline_strategies
     from portfolio_env.env import PortfolioEnv
     from portfolio_env.evaluation.backtest import backtest
-    from portfolio_env.evaluation.diagnostics.scenarios import PriceGap, Scenario, ThinLiquidity
-    from portfolio_env.evaluation.diagnostics.stress import stressed
     from portfolio_env.evaluation.orders import predictor_of
     from portfolio_env.evaluation.runner import agent_strategies
     from portfolio_env.paper.faults import SCENARIOS, with_seed
     from portfolio_env.paper.replay import replay
-    from portfolio_env.simulation.cost_models import made_costs
 
     if (config.run is None) == (config.baseline is None):
         raise ArgumentError("give the folder of a run, or --baseline, and not both.")
@@ -236,20 +256,10 @@ def replayed(config: Replay) -> Mapping[str, Any]:
     else:
         strategy = baseline_strategies(config.baseline or "")[-1]
     fold = task.folds[-1]
-    market = fold.market
     start, end = fold.rows("test")
-    start = start if config.since is None else market.row(config.since)
-    end = end if config.until is None else market.row(config.until)
-    shocks: dict[str, Scenario] = {
-        "crash": PriceGap(start=start + 1, end=end),
-        "liquidity": ThinLiquidity(start=start + 1, end=end),
-    }  # fmt: skip
-    if shock := shocks.get(config.scenario):
-        market = stressed(market, shock, seed=config.seed)
-        costs = shock.costs(made_costs(fold.options["costs"]))
-        fold = replace(fold, market=market, options={**fold.options, "costs": costs})
-        for agent in fold.agents.values():
-            bind_market(cast(Any, agent.policy), market)
+    start = start if config.since is None else fold.market.row(config.since)
+    end = end if config.until is None else fold.market.row(config.until)
+    fold = _shocked(fold, config, start, end)
     faults = with_seed(config.scenario if config.scenario in SCENARIOS else "none", config.seed)
     folder = config.out or task.folder / "evaluation" / "replay"
     session = replay(

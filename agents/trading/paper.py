@@ -56,8 +56,8 @@ class Paper:
         """Trade until stopped, or one bar; print what was done."""
         bounds = AlertBounds(self.alert_drift, self.alert_target, self.alert_drawdown)
         name, predictor, notes = deciding_on_paper(self)
-        told: dict[str, Any] = {"name": name, "bounds": bounds, "notes": notes}
-        print(paper(predictor, self.account, self.options, **told))
+        rest: dict[str, Any] = {"name": name, "bounds": bounds, "notes": notes}
+        print(paper(predictor, self.account, self.options, **rest))
         return 0
 
 

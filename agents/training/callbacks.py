@@ -27,7 +27,7 @@ STEP_MEANS = ("turnover", "cost", "drawdown", "concentration")
 
 
 class PortfolioMetrics(BaseCallback):
-    """Log metrics of the lanes' accounts from `info`, for on-policy and off-policy algorithms.
+    """Log metrics of the lanes' accounts from ``info``, for on-policy and off-policy algorithms.
 
     ``rollout/value`` is the mean final value of the episodes that ended since the last log;
     ``rollout/turnover``, ``cost``, ``drawdown`` and ``concentration`` are means over lanes and

@@ -145,8 +145,8 @@ def _figures(figures: Mapping[str, float | None]) -> tuple[str, str, str, str]:
 
 def ending(card: Mapping[str, Any], limits: Sequence[str]) -> list[str]:
     """Return the last lines of a card: its limits, and what it was made with."""
-    told = [f"- {sentence}" for sentence in limits]
-    return ["## Known limits", "", *told, "", "## Made with", "", *_made_with(card), ""]
+    bullets = [f"- {sentence}" for sentence in limits]
+    return ["## Known limits", "", *bullets, "", "## Made with", "", *_made_with(card), ""]
 
 
 def page_of(lines: Sequence[str]) -> str:

@@ -13,12 +13,7 @@ from agents.supervised import cards as supervised
 from agents.training import card_texts
 from agents.training.card_texts import limits, sealed
 from agents.training.config import Range, TrainConfig
-from agents.training.run_folder import (
-    FORMAT,
-    WALK_FORWARD,
-    load_model,
-    read_config,
-)
+from agents.training.run_folder import FORMAT, WALK_FORWARD, load_model, read_config
 from agents.training.run_records import (
     CARD,
     MALFORMED,
@@ -202,9 +197,7 @@ def _steps(path: Path, config: Mapping[str, Any]) -> int:
 def _rules(config: Mapping[str, Any]) -> Card:
     keys = ("costs", "constraints", "execution", "adjustment", "initial_value")
     model = {key: config[key] for key in ("cost_model", "cost_options") if config.get("cost_model")}
-    later = {
-        key: config[key] for key in ("fills", "delay") if key in config
-    }  # since the first runs
+    later = {key: config[key] for key in ("fills", "delay") if key in config}  # not in first runs
     return {key: config[key] for key in keys} | later | model
 
 

@@ -13,7 +13,7 @@ from agents.compute.options import ComputeOptions
 from agents.fitting import FitOptions, Schedule
 from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
 from agents.sb3.algorithms import torch_device
-from agents.sb3.classes import ALGORITHMS, ON_POLICY, is_on_policy, policy_class
+from agents.sb3.classes import ALGORITHMS, ON_POLICY, is_on_policy
 from agents.settings.data import DataOptions, json_object
 from agents.settings.encoders import (
     ROWS,
@@ -24,6 +24,7 @@ from agents.settings.encoders import (
     with_window,
 )
 from agents.settings.market import MarketConfig
+from agents.training.compatibility import check_compatible
 from portfolio_env import Fills, Market, PortfolioConstraints, TransactionCosts
 from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
 from portfolio_env.errors import ArgumentError, DataError
@@ -63,8 +64,6 @@ LATER = (
     *("fills", "delay", "positions", "compute"),
 )
 """Settings that the first runs lack."""
-LATER_CONSTRAINTS = ("group_by", "group_bounds")
-LATER_STAGES = ("epochs", "iterations", "loss", "schedule", "ema")
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,21 @@ class Stages:
         for name in ("epochs", "iterations"):
             check_range(f"stages.{name}", getattr(self, name), 1, LARGEST)
         FitOptions(schedule=self.schedule, ema=self.ema)
+
+
+def _names(kind: type) -> tuple[str, ...]:
+    return tuple(each.name for each in dataclasses.fields(kind))
+
+
+GROUPS: dict[str, tuple[type, tuple[str, ...]]] = {
+    "costs": (TransactionCosts, ()),
+    "constraints": (PortfolioConstraints, ("group_by", "group_bounds")),
+    "fills": (Fills, ()),
+    "compute": (ComputeOptions, _names(ComputeOptions)),
+    "data": (DataOptions, _names(DataOptions)),
+    "stages": (Stages, _names(Stages)),
+}
+"""Settings that are objects of their own, with those of their fields that the first runs lack."""
 
 
 @dataclass(frozen=True)
@@ -186,114 +200,11 @@ class TrainConfig(MarketConfig):
         json_object("encoder_options", self.encoder_options, '{"hidden": 32}')
         for name in ("algo_options", "reward_options", "cost_options"):
             json_object(name, getattr(self, name), '{"name": 3}')
-        if self.cost_options != "{}" and self.cost_model is None:
-            raise ArgumentError(f"cost_options are {self.cost_options}: name their cost_model")
-        if self.cost_model is not None and self.costs != TransactionCosts():
-            raise ArgumentError(
-                f"cost_model {shortened(self.cost_model)} stands in place of costs: leave one of "
-                "them out"
-            )
         if not names_plugin("algorithm", self.algo):
             check_choice("algo", self.algo, (*ALGORITHMS, "direct"))
-        if self.curriculum not in ("3", "1,3", "2,3", "1,2,3"):
-            raise ArgumentError(
-                f"curriculum is {shortened(self.curriculum)}: give '3', '1,3', '2,3' or '1,2,3'"
-            )
-        of_encoder = self.curriculum != "3" or self.prediction_weight or self.freeze_encoder
-        if not self.has_encoder and of_encoder:
-            raise ArgumentError(
-                f"curriculum {self.curriculum}, prediction_weight {self.prediction_weight} and "
-                f"freeze_encoder {self.freeze_encoder} are about an encoder; policy "
-                f"{self.policy!r} with encoder {shortened(self.encoder)} has none to train: choose "
-                "e.g. encoder gat"
-            )
-        if self.policy == "flat_mlp" and self.encoder != "per_asset":
-            raise ArgumentError(
-                f"policy 'flat_mlp' has no encoder, encoder is {shortened(self.encoder)}; leave "
-                "one of them out"
-            )
-        if self.prediction_weight and self.observation != "index":
-            raise ArgumentError(
-                f"prediction_weight is {self.prediction_weight}: forecasts need the market that "
-                f'index observations refer to; choose observation "index", not '
-                f"{self.observation!r}, or prediction_weight 0"
-            )
-        if self.policy == "dirichlet" and self.algo in ALGORITHMS:
-            policy_class(self.algo, self.policy)  # rejects algorithms that cannot train it
-        if self.algo == "direct" and self.policy != "per_asset":
-            raise ArgumentError(
-                f"policy {self.policy!r} is not for direct, which trains 'per_asset' only"
-            )
-        if self.algo == "direct" and self.reward != TrainConfig.reward:
-            raise ArgumentError(
-                f"reward {shortened(self.reward)} has no effect on direct, which maximises net "
-                "growth itself: leave it out"
-            )
-        self._check_positions()
-        takes_parts = self.algo in ("ppo", "a2c", "direct") or names_plugin("algorithm", self.algo)
-        if self.compute.accumulation != 1 and (not takes_parts or self.policy == "flat_mlp"):
-            raise ArgumentError(
-                f"compute.accumulation is {self.compute.accumulation}: it is for ppo, a2c and "
-                f"direct with a policy per asset, not for {self.algo} with policy {self.policy!r}; "
-                "leave it out, or give a smaller batch: --algo-options '{\"batch_size\": 256}'"
-            )
-        climbs = self.algo == "direct" or "2" in self.curriculum
-        if climbs and self.constraints.max_period_turnover is not None:
-            raise ArgumentError(
-                f"constraints.max_period_turnover is {self.constraints.max_period_turnover}: "
-                f"algo {self.algo} with curriculum {self.curriculum} follows the gradient "
-                "of net growth, where this limit is not differentiable; use "
-                "constraints.max_turnover, or RL without stage 2"
-            )
-        if climbs and self.constraints.group_bounds is not None:
-            raise ArgumentError(
-                f"constraints.group_bounds: algo {self.algo} with curriculum {self.curriculum} "
-                "follows the gradient of net growth, where they are not differentiable; leave them "
-                "out, or train with RL without stage 2"
-            )
-        if climbs and not self.fills.complete:
-            raise ArgumentError(
-                f"fills are {self.fills}: algo {self.algo} with curriculum {self.curriculum} "
-                "follows the gradient of net growth, where every order is filled; leave them out "
-                "and evaluate with them, or train with RL without stage 2"
-            )
-        if climbs and self.delay:
-            raise ArgumentError(
-                f"delay is {self.delay}: algo {self.algo} with curriculum {self.curriculum} "
-                "follows the gradient of net growth, where the last bar is observed; leave it out "
-                "and evaluate with it, or train with RL without stage 2"
-            )
+        check_choice("curriculum", self.curriculum, ("3", "1,3", "2,3", "1,2,3"))
         torch_device(self.device, available=False)  # a run of a GPU is read without one too
-        if self.policy == "flat_mlp" and self.observation == "index":
-            raise ArgumentError(
-                'policy "flat_mlp" cannot read index observations; pass observation "flat"'
-            )
-        if self.policy == "flat_mlp" and self.universe:
-            raise ArgumentError(
-                f"universe is {self.universe}: policy 'flat_mlp' is made for all assets of the "
-                "market; leave universe out"
-            )
-
-    def _check_positions(self) -> None:
-        limits, asked = self.constraints, self.positions
-        shorts, borrows = not limits.long_only, limits.max_leverage > 1
-        if asked == "long_only" and (shorts or borrows):
-            raise ArgumentError(
-                f"positions is 'long_only': constraints.long_only is {limits.long_only} and "
-                f"constraints.max_leverage {limits.max_leverage:g}; leave these at True and 1, or "
-                "choose positions 'long_short' or 'levered'"
-            )
-        if asked == "levered" and (shorts or not borrows):
-            raise ArgumentError(
-                f"positions is 'levered': constraints.long_only is {limits.long_only} and "
-                f"constraints.max_leverage {limits.max_leverage:g}; give a max_leverage above 1 "
-                "without short positions, or choose positions 'long_short'"
-            )
-        if self.policy == "dirichlet" and (shorts or borrows or asked == "long_short"):
-            raise ArgumentError(
-                "policy 'dirichlet' draws long-only weights without leverage; choose policy "
-                "'per_asset' for short positions or leverage"
-            )
+        check_compatible(self)
 
     def to_json(self) -> dict[str, Any]:
         """Return the settings as JSON-able values."""
@@ -317,26 +228,11 @@ class TrainConfig(MarketConfig):
         try:
             if not isinstance(settings, dict):
                 raise ArgumentError(f"it is {shortened(settings)}; it must be a JSON object")
-            parts: dict[str, Any] = {}
-            if "costs" in settings:
-                parts["costs"] = from_object(TransactionCosts, settings["costs"], "costs")
-            if "constraints" in settings:
-                limits, name = settings["constraints"], "constraints"
-                parts[name] = from_object(
-                    PortfolioConstraints, limits, name, later=LATER_CONSTRAINTS
-                )
-            if "fills" in settings:
-                parts["fills"] = from_object(Fills, settings["fills"], "fills")
-            if "compute" in settings:
-                later = [each.name for each in dataclasses.fields(ComputeOptions)]
-                parts["compute"] = from_object(
-                    ComputeOptions, settings["compute"], "compute", later=later
-                )
-            if "data" in settings:
-                later = [each.name for each in dataclasses.fields(DataOptions)]
-                parts["data"] = from_object(DataOptions, settings["data"], "data", later=later)
-            stages = settings.get("stages", {})
-            parts["stages"] = from_object(Stages, stages, "stages", later=LATER_STAGES)
+            parts: dict[str, Any] = {
+                name: from_object(kind, settings[name], name, later=later)
+                for name, (kind, later) in GROUPS.items()
+                if name in settings
+            }
             if isinstance(frozen := settings.get("freeze_encoder"), bool):  # a bool in earlier runs
                 parts["freeze_encoder"] = float(frozen)
             settings = {"start_groups": 0} | settings  # that earlier runs lack

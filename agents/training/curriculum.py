@@ -1,4 +1,4 @@
-"""Curriculum stages before the algorithm: forecasts, then net growth (`supervised.training`)."""
+"""Curriculum stages before the algorithm: forecasts, then net growth (``supervised.training``)."""
 
 from functools import partial
 from pathlib import Path

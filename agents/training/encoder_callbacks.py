@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
@@ -19,9 +17,6 @@ from agents.sb3.curves import write_points
 from agents.training.callbacks import PeriodicCallback
 from agents.training.config import Range
 from portfolio_env.market import Market
-
-if TYPE_CHECKING:
-    pass
 
 
 class FrozenStart(BaseCallback):
@@ -122,7 +117,7 @@ class EncoderFigures(PeriodicCallback):
         market: The market.
         train: Half-open range of bars.
         validation: Half-open range; attention is that of its last bar.
-        every: Environment steps between two looks.
+        every: Environment steps between two figures.
     """
 
     def __init__(self, market: Market, train: Range, validation: Range, every: int) -> None:

@@ -208,8 +208,8 @@ def read_config(path: Path, *, importing: bool = True) -> TrainConfig:
         settings = read_json(path / "config.json")
     except FileNotFoundError:
         other = (path / SUPERVISED).is_file()
-        told = "; it is a supervised run, of python -m agents.supervised" if other else ""
-        raise DataError(f"{path} is not a run folder: it has no config.json{told}") from None
+        hint = "; it is a supervised run, of python -m agents.supervised" if other else ""
+        raise DataError(f"{path} is not a run folder: it has no config.json{hint}") from None
     if importing:
         admit_plugins(path, settings, within=_whole(path))
     else:

@@ -119,16 +119,16 @@ def with_frictions(task: EvaluationTask, fills: Fills, delay: int | None) -> Eva
     Complete fills, and a delay of None, leave those of the task as they are.
     """
     own: dict[str, Any] = {}
-    named, told = {}, []
+    named, notes = {}, []
     if not fills.complete:
         own["fills"] = named = dataclasses.asdict(fills)
         before = Fills(**task.whole.options["fills"])
-        told.append(f"Orders are filled by {fills}, and not by those of the run: {before}.")
+        notes.append(f"Orders are filled by {fills}, and not by those of the run: {before}.")
     bars = task.whole.options.get("delay", 0)
     if delay is not None and delay != bars:
         check_integer("delay", delay, 0)
         own["delay"], named = delay, {**named, "delay": delay}
-        told.append(f"Orders come {delay} bars after what is observed; in the run it was {bars}.")
+        notes.append(f"Orders come {delay} bars after what is observed; in the run it was {bars}.")
     if not own:
         return task
     folds = [
@@ -141,7 +141,7 @@ def with_frictions(task: EvaluationTask, fills: Fills, delay: int | None) -> Eva
         task,
         whole=folds[0] if task.folds[0] is not task.whole else folds[1],
         folds=folds[1:],
-        warnings=[*task.warnings, *told],
+        warnings=[*task.warnings, *notes],
         place="__".join(filter(None, (task.place, name))),
     )
 

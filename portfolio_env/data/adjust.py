@@ -31,7 +31,7 @@ def check_adjust(adjust: str) -> None:
 def adjusted(
     frame: pd.DataFrame, origin: Origin, adjust: Adjust = "auto"
 ) -> tuple[pd.DataFrame, str | None]:
-    """Bars with their prices adjusted, without the columns that say how.
+    """Return bars with their prices adjusted, without the columns that say how.
 
     Open, high, low and close are multiplied by the same factor, and volume is divided by it, so
     that the money traded stays what it was.
@@ -114,7 +114,7 @@ def _scaled(bars: pd.DataFrame, factor: FloatArray) -> pd.DataFrame:
 def _by_actions(
     frame: pd.DataFrame, with_dividends: bool, origin: Origin
 ) -> tuple[FloatArray, str]:
-    """The factor of each row by later splits and dividends, and what that adjusts for."""
+    """Return the factor of each row by later splits and dividends, and what that adjusts for."""
     codes = pd.factorize(frame["symbol"])[0]
     order = np.lexsort((frame["date"].to_numpy(), codes))
     close = frame["close"].to_numpy(np.float64)[order]
@@ -198,7 +198,7 @@ def split_like(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _nearest(jump: FloatArray) -> FloatArray:
-    """The ratio of the split that a log jump looks like, NaN if it looks like none."""
+    """Return the ratio of the split that a log jump looks like, NaN if it looks like none."""
     near = np.full(len(jump), np.nan)
     large: npt.NDArray[Any] = np.flatnonzero(np.abs(jump) > np.log(1.5) - _NEAR)
     if len(large):

@@ -1,4 +1,4 @@
-"""Bars from files and frames of any shape: as they are (`read_frame`), or checked (`read_panel`).
+"""Bars from files and frames of any shape, as they are or checked.
 
 Nothing is repaired or filled: whatever cannot be true is refused with an error that names the file,
 the row and the fix. What was decided while reading stands in the provenance, and is logged.
@@ -76,7 +76,7 @@ def read_frame(
     """
     parts, about = _typed_tables(source, adjust, actions)
     frame = pd.concat([part for part, _, _ in parts], ignore_index=True)
-    frame.attrs.update(_told(about, parts, frame))
+    frame.attrs.update(_provenance(about, parts, frame))
     return frame
 
 
@@ -99,7 +99,7 @@ def read_panel(source: Any, adjust: Adjust = "auto", actions: Actions | None = N
     if not len(frame):
         checked[0][1].fail("holds no bar; give at least one")
     name = os.fspath(source) if isinstance(source, str | os.PathLike) else about["source"]
-    return _panel(frame, Origin(name), _told(about, checked, frame))
+    return _panel(frame, Origin(name), _provenance(about, checked, frame))
 
 
 def panel_from_frame(
@@ -108,7 +108,7 @@ def panel_from_frame(
     adjust: Adjust = "auto",
     actions: Actions | None = None,
 ) -> PricePanel:
-    """A panel from a frame; shapes and rules as for ``read_panel``.
+    """Return a panel from a frame; shapes and rules as for ``read_panel``.
 
     Args:
         frame: Long, with columns date, symbol, close and, where known, open, high, low and volume;
@@ -129,13 +129,13 @@ def panel_from_frame(
         assets = [str(name) for name in table.frame.columns if name != DATE]
     typed, origin, done = _typed(*long_form(table), adjust, known)
     part: LongTable = (_checked(typed, origin, {}), origin, done)
-    return _panel(part[0], origin, _told({"source": "frame"}, [part], part[0]), assets)
+    return _panel(part[0], origin, _provenance({"source": "frame"}, [part], part[0]), assets)
 
 
 def panel_from_prices(
     close: pd.DataFrame, source: str = "the frame", *, adjusted: bool = False
 ) -> PricePanel:
-    """A panel of closing prices from a wide frame.
+    """Return a panel of closing prices from a wide frame.
 
     Args:
         close: Index dates, or a column of them; one column per asset, NaN where an asset has no
@@ -159,7 +159,7 @@ def panel_from_prices(
         dated = Table(frame.assign(date=dates), "wide", origin)
         typed, origin, done = _typed(*long_form(dated), "auto")
         part: LongTable = (_checked(typed, origin, {}), origin, done)
-        return _panel(part[0], origin, _told(about, [part], part[0], adjusted), assets)
+        return _panel(part[0], origin, _provenance(about, [part], part[0], adjusted), assets)
     times = period_ends(dates.to_numpy("datetime64[ns]"), origin)
     order = np.argsort(times, kind="stable")
     again = np.zeros(len(times), bool)
@@ -174,17 +174,17 @@ def panel_from_prices(
         np.stack(columns, axis=1) if columns else np.empty((len(times), 0)),
         provenance=about,
     )
-    told = _told(about, [(frame, origin, {})], frame_of_panel(panel), adjusted)
-    return panel if told == about else replace(panel, provenance=told)
+    provenance = _provenance(about, [(frame, origin, {})], frame_of_panel(panel), adjusted)
+    return panel if provenance == about else replace(panel, provenance=provenance)
 
 
 def typed_frame(frame: pd.DataFrame, origin: Origin, adjust: Adjust = "auto") -> pd.DataFrame:
-    """A table as dates, names and numbers, in long form: what ``read_frame`` makes of it."""
+    """Return a table as dates, names and numbers, in long form: what ``read_frame`` makes of it."""
     return _typed(*long_form(table_of(frame, origin)), adjust)[0]
 
 
 def _known_actions(adjust: Adjust, actions: Actions | None) -> pd.DataFrame | None:
-    """The splits and dividends to adjust for, if any are given."""
+    """Return the splits and dividends to adjust for, if any are given."""
     check_adjust(adjust)
     if actions is None:
         return None
@@ -196,7 +196,7 @@ def _known_actions(adjust: Adjust, actions: Actions | None) -> pd.DataFrame | No
 def _typed_tables(
     source: Any, adjust: Adjust, actions: Actions | None = None
 ) -> tuple[list[LongTable], dict[str, Any]]:
-    """The tables of a source with dates, names and numbers, and about all of them."""
+    """Return the tables of a source with dates, names and numbers, and about all of them."""
     known = _known_actions(adjust, actions)
     tables, about = tables_of(source)
     parts: list[LongTable] = []
@@ -209,7 +209,7 @@ def _typed_tables(
 def _typed(
     frame: pd.DataFrame, origin: Origin, adjust: Adjust, actions: pd.DataFrame | None = None
 ) -> LongTable:
-    """The columns of a long table as dates, names and numbers, adjusted; for what, and quotes."""
+    """Return a long table as dates, names and adjusted numbers; its adjustment and currencies."""
     if not len(frame):
         origin.fail("holds no rows; give at least two symbols with bars")
     dates = as_dates(frame["date"], origin)
@@ -224,10 +224,10 @@ def _typed(
     if actions is not None:
         made = with_actions(made, actions, origin)
     made, done = adjusted(made, origin, adjust)
-    told: dict[str, Any] = {} if done is None else {"adjust": done}
+    facts: dict[str, Any] = {} if done is None else {"adjust": done}
     if CURRENCY in frame:
-        told["currencies"] = quotes_of(frame.assign(symbol=names), origin)
-    return made, origin, told
+        facts["currencies"] = quotes_of(frame.assign(symbol=names), origin)
+    return made, origin, facts
 
 
 def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, Any]) -> pd.DataFrame:
@@ -288,13 +288,13 @@ def _refuse_twice(parts: Sequence[LongTable]) -> None:
             spans[str(symbol)].append((first, last, origin.name))
 
 
-def _told(
+def _provenance(
     about: Mapping[str, Any],
     parts: Sequence[LongTable],
     frame: pd.DataFrame,
     adjusted: bool = False,
 ) -> dict[str, Any]:
-    """The provenance: the source, the adjustment, and what was decided, which is logged, too."""
+    """Return the provenance: the source, the adjustment, and what was decided, which is logged."""
     made = dict(about)
     done = sorted({said["adjust"] for _, _, said in parts if "adjust" in said})
     if done:
@@ -323,14 +323,14 @@ def _told(
     if notes:
         made["notes"] = notes
     for level, wanted in ((logging.WARNING, True), (logging.INFO, False)):
-        told = [note for note in notes if (note in weighty) is wanted]
-        if told:
-            _LOGGER.log(level, "%s: %s", about["source"], "; ".join(told))
+        chosen = [note for note in notes if (note in weighty) is wanted]
+        if chosen:
+            _LOGGER.log(level, "%s: %s", about["source"], "; ".join(chosen))
     return made
 
 
 def _without_volume(frame: pd.DataFrame) -> list[str]:
-    """The assets that have a volume of 0 on all of their bars."""
+    """Return the assets that have a volume of 0 on all of their bars."""
     if "volume" not in frame or (frame["volume"] > 0).all():
         return []
     traded = (frame["volume"] != 0).groupby(frame["symbol"]).any()
@@ -379,7 +379,7 @@ def _panel(
 
 
 def frame_of_panel(panel: PricePanel) -> pd.DataFrame:
-    """A panel as a long frame, by date and symbol; a bar that does not exist has no row."""
+    """Return a panel as a long frame, by date and symbol; a bar that does not exist has no row."""
     rows, columns = np.nonzero(np.isfinite(panel.close))
     fields = {name: getattr(panel, name) for name in BAR_FIELDS}
     return pd.DataFrame(

@@ -105,11 +105,7 @@ def in_currency(
         ArgumentError: If the currency or a rate is none, or the panel is in another one already.
         DataError: If the currency of an asset or its rate at a bar is unknown, with the fix.
     """
-    if not isinstance(base, str) or not re.fullmatch(r"[A-Z0-9]{2,10}", base) or base in PARTS:
-        whole = f"; give {PARTS[base]!r}" if base in PARTS else ""
-        raise ArgumentError(
-            f"base_currency={base!r} must be the code of a currency, e.g. 'USD'{whole}."
-        )
+    _check_code(base)
     before = panel.provenance.get("base_currency")
     if before:
         if before != base:
@@ -153,16 +149,20 @@ def in_currency(
     scale = np.where(np.isnan(scale), 1.0, scale)
     prices = {name: getattr(panel, name) for name in _PRICES}
     made = {name: own * scale for name, own in prices.items() if own is not None}
-    told = {code: text for code, text in about.items() if code != base}
-    panel = replace(
-        panel,
-        **made,
-        provenance={**panel.provenance, "base_currency": base, "exchange_rates": told},
-    )
-    dropped = [name for name in turned if assets is None]
-    if not dropped:
+    sources = {code: text for code, text in about.items() if code != base}
+    provenance = {**panel.provenance, "base_currency": base, "exchange_rates": sources}
+    panel = replace(panel, **made, provenance=provenance)
+    if assets is not None or not turned:
         return panel
-    return panel.subset(columns=[k for k, a in enumerate(panel.assets) if a not in dropped])
+    return panel.subset(columns=[k for k, a in enumerate(panel.assets) if a not in turned])
+
+
+def _check_code(base: str) -> None:
+    if not isinstance(base, str) or not re.fullmatch(r"[A-Z0-9]{2,10}", base) or base in PARTS:
+        whole = f"; give {PARTS[base]!r}" if base in PARTS else ""
+        raise ArgumentError(
+            f"base_currency={base!r} must be the code of a currency, e.g. 'USD'{whole}."
+        )
 
 
 def with_stored_currencies(panel: PricePanel, folder: Path) -> PricePanel:

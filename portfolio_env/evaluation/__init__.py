@@ -47,17 +47,6 @@ from portfolio_env.evaluation.walk_forward import (
     walk_forward_folds,
 )
 from portfolio_env.evaluation.writing import write_comparison
-from portfolio_env.names import renamed
-
-__getattr__ = renamed(
-    __name__,
-    {
-        "RealityCheck": "PlausibilityCheck",
-        "look_at": "usage_entry",
-        "reality_check": "plausibility_check",
-        "record_look": "log_usage",
-    },
-)
 
 __all__ = [
     "Attribution",

@@ -332,13 +332,13 @@ def _run(
         recorder.after_step(running, np.asarray(answers))
         running &= ~np.asarray(terminated) & ~np.asarray(truncated)
         episode_start = np.zeros_like(running)
-    told: Mapping[str, Mapping[str, str]] = getattr(policy, "left_out", None) or {}
+    left_out: Mapping[str, Mapping[str, str]] = getattr(policy, "left_out", None) or {}
     # a baseline places its weights within the constraints before the environment sees them
     refused = np.array([*(getattr(policy, "refused", None) or ())], "datetime64[ns]")
     return [
         replace(
             result,
-            left_out=_within(told, result),
+            left_out=_within(left_out, result),
             refused=result.refused | np.isin(result.timestamps[:-1], refused),
         )
         for result in recorder.results()
@@ -346,11 +346,13 @@ def _run(
 
 
 def _within(
-    told: Mapping[str, Mapping[str, str]], result: BacktestResult
+    left_out: Mapping[str, Mapping[str, str]], result: BacktestResult
 ) -> dict[str, Mapping[str, str]]:
     """Return what was left out at the decisions of a backtest."""
-    dates = [str(time) for time in result.timestamps[:-1].astype("datetime64[ns]")] if told else []
-    return {date: told[date] for date in dates if date in told}
+    dates = (
+        [str(time) for time in result.timestamps[:-1].astype("datetime64[ns]")] if left_out else []
+    )
+    return {date: left_out[date] for date in dates if date in left_out}
 
 
 def _with_lane_axis(observation: Any) -> Any:

@@ -313,16 +313,10 @@ def compare(
     if steps < INTERVAL_PERIODS:
         table[[*intervals, *_CHANCE]] = math.nan
         notes.append(f"{steps} periods are too few for intervals: give {INTERVAL_PERIODS} or more.")
-    superiority = None
-    table["in_confidence_set"] = math.nan
-    if find_spec("arch") is None:
-        notes.append(_missing("the test of the best and the confidence set", "arch"))
-    elif steps < SUPERIORITY_PERIODS:
-        notes.append(
-            f"{steps} periods are too few for the test of the best and the confidence set: give "
-            f"{SUPERIORITY_PERIODS} or more."
-        )
-    elif len(series := judged_series(unique, benchmark, judge)) > 1:
+    obstacles = _obstacles(steps)
+    series = {} if obstacles else judged_series(unique, benchmark, judge)
+    superiority, table["in_confidence_set"] = None, math.nan
+    if len(series) > 1:
         year = results[benchmark].periods_per_year
         superiority = superiority_test(series, benchmark, year, **options)
         included = model_confidence_set(series, **options).included
@@ -342,7 +336,7 @@ def compare(
         trials=len(trials),
         superiority=superiority,
         mean_block=mean_block,
-        notes=tuple(notes),
+        notes=(*notes, *obstacles),
         failed=failures,
         judge=judge,
         panel=panel,
@@ -484,6 +478,16 @@ def _deflated(solvent: Mapping[str, BacktestResult], trials: Sequence[float]) ->
         if len(trials) > 1 and len(result.costs) >= MIN_PERIODS
     }
     return pd.DataFrame({"deflated_sharpe": rows}, dtype=float)
+
+
+def _obstacles(steps: int) -> list[str]:
+    """Return why there is neither a test of the best nor a confidence set, or nothing."""
+    what = "the test of the best and the confidence set"
+    if find_spec("arch") is None:
+        return [_missing(what, "arch")]
+    if steps < SUPERIORITY_PERIODS:
+        return [f"{steps} periods are too few for {what}: give {SUPERIORITY_PERIODS} or more."]
+    return []
 
 
 def _missing(what: str, library: str) -> str:

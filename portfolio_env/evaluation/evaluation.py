@@ -214,16 +214,12 @@ def evaluate(
     runs = run_backtests(
         strategies, task, split, commissions=commissions, processes=processes, progress=progress
     )
-    followed = None if outside is None else _follow(runs, outside)
     use = usage_entry(task, split, trials(task, runs))
+    followed = None if outside is None else _follow(runs, outside, commissions)
     earlier = log_usage(task.folder, use) if split in UNSEEN and task.logged else []
-    if followed is not None:
-        runs.results[followed.outside] = followed
-        growth = float(annual_log_growth(followed.values, followed.periods_per_year))
-        runs.growth_by_cost[followed.outside] = dict.fromkeys(commissions, growth)
     comparison = compare(
         runs.results,
-        followed.outside if followed is not None and reference != BENCHMARK else BENCHMARK,
+        BENCHMARK if reference == BENCHMARK or followed is None else followed,
         oracles=runs.oracles,
         failed=runs.failed,
         earlier_sharpes=earlier_sharpes(earlier, use.trials),
@@ -253,9 +249,14 @@ def evaluate(
     return Evaluation(task, split, runs, comparison, inputs)
 
 
-def _follow(runs: BacktestRuns, outside: PricePanel) -> BacktestResult:
-    """Return the account of prices from outside, over the bars of the longest of the others."""
-    return outside_account(outside, max(runs.results.values(), key=lambda each: len(each.costs)))
+def _follow(runs: BacktestRuns, outside: PricePanel, commissions: Sequence[float]) -> str:
+    """Add the account of prices from outside, over the bars of the longest; return its name."""
+    longest = max(runs.results.values(), key=lambda each: len(each.costs))
+    account = outside_account(outside, longest)
+    runs.results[account.outside] = account
+    growth = float(annual_log_growth(account.values, account.periods_per_year))
+    runs.growth_by_cost[account.outside] = dict.fromkeys(commissions, growth)
+    return account.outside
 
 
 def write_evaluation(

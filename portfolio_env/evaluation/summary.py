@@ -65,8 +65,8 @@ def sentence(comparison: Comparison, strategy: str) -> str:
     """
     verdict = _verdict(comparison, strategy)
     result = comparison.results.get(strategy)
-    told = [] if result is None else remark_sentences(result)
-    return " ".join([verdict, *told, *_why(comparison, strategy)])
+    sentences = [] if result is None else remark_sentences(result)
+    return " ".join([verdict, *sentences, *_why(comparison, strategy)])
 
 
 def leads(comparison: Comparison, strategy: str) -> list[Lead]:
@@ -83,14 +83,14 @@ def _why(comparison: Comparison, strategy: str) -> list[str]:
     if not ahead or result is None or result.outside:
         return []
     found = comparison.attribution(strategy)
-    told = explanations(found, ahead)
+    sentences = explanations(found, ahead)
     panel = comparison.panel
     if reason := "" if panel is None else hindsight(result, panel):
-        told.append(
+        sentences.append(
             f"The assets seem to be chosen with hindsight ({reason}), which flatters what holds "
             f"winners; {halves_text(found, ahead)}."
         )
-    return told
+    return sentences
 
 
 def universe_lines(comparison: Comparison) -> list[str]:

@@ -122,20 +122,9 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         raise ArgumentError("there are no results to stitch; give at least one.")
     joined = [results[0]]
     for i, later in enumerate(results[1:], start=1):
-        before = joined[-1]
-        if before.values[-1] <= RUIN_FRACTION * before.values[0]:
+        if joined[-1].values[-1] <= RUIN_FRACTION * joined[-1].values[0]:
             break
-        years = [each.stated_periods_per_year for each in (later, before)]
-        if later.assets != before.assets or years[0] != years[1]:
-            raise ArgumentError(
-                f"result {i} is of {later.assets} with {years[0]} stated periods a year, the one "
-                f"before of {before.assets} with {years[1]}; stitch accounts of one market."
-            )
-        if later.timestamps[0] != before.timestamps[-1]:
-            raise ArgumentError(
-                f"result {i} starts at {time_text(later.timestamps[0])}, the one before ends at "
-                f"{time_text(before.timestamps[-1])}; run each to the bar at which the next starts."
-            )
+        _check_continues(i, joined[-1], later)
         joined.append(later)
     growth = [result.values[-1] / result.values[0] for result in joined]
     worth = results[0].values[0] * np.cumprod([1.0, *growth[:-1]])
@@ -145,40 +134,44 @@ def stitch(results: Sequence[BacktestResult]) -> BacktestResult:
         parts = zip(joined, scales, strict=True)
         return np.concatenate([getattr(result, name) * scale for result, scale in parts])
 
-    def whole(name: str) -> NDArray[Any]:
-        return np.concatenate([getattr(result, name) for result in joined])
+    def by_step(name: str) -> NDArray[Any]:
+        parts = [(len(result.costs), np.asarray(getattr(result, name))) for result in joined]
+        return np.concatenate([np.broadcast_to(p, (k, *p.shape[1:])) for k, p in parts])
 
     lengths = [len(result.costs) for result in joined]
     values = [result.values[1:] * scale for result, scale in zip(joined, scales, strict=True)]
+    plain = ("drifted", "held", "turnovers", "cash_returns", "cut", "unfilled", "refused")
+    records: dict[str, Any] = {name: money(name) for name in ("trades", "costs", "carries")}
+    records |= {name: by_step(name) for name in plain}
     return replace(
         joined[0],
         timestamps=np.concatenate(
             [joined[0].timestamps[:1], *(result.timestamps[1:] for result in joined)]
         ),
         values=np.concatenate([joined[0].values[:1], *values]),
-        drifted=whole("drifted"),
-        held=whole("held"),
-        trades=money("trades"),
-        turnovers=whole("turnovers"),
-        costs=money("costs"),
-        carries=money("carries"),
+        **records,
         last_weights=joined[-1].last_weights,
         ends={
             int(last) - 1: result.last_weights
             for last, result in zip(np.cumsum(lengths), joined[:-1], strict=False)
         },
-        cash_returns=np.concatenate(
-            [np.broadcast_to(each.cash_returns, each.costs.shape) for each in joined]
-        ),
-        cut=np.concatenate([np.broadcast_to(each.cut, each.costs.shape) for each in joined]),
-        unfilled=np.concatenate(
-            [np.broadcast_to(each.unfilled, each.costs.shape) for each in joined]
-        ),
-        refused=np.concatenate(
-            [np.broadcast_to(each.refused, each.costs.shape) for each in joined]
-        ),
-        left_out={date: told for each in joined for date, told in each.left_out.items()},
+        left_out={date: reasons for each in joined for date, reasons in each.left_out.items()},
     )
+
+
+def _check_continues(i: int, before: BacktestResult, later: BacktestResult) -> None:
+    """Reject a result that does not go on where the one before ended."""
+    years = [each.stated_periods_per_year for each in (later, before)]
+    if later.assets != before.assets or years[0] != years[1]:
+        raise ArgumentError(
+            f"result {i} is of {later.assets} with {years[0]} stated periods a year, the one "
+            f"before of {before.assets} with {years[1]}; stitch accounts of one market."
+        )
+    if later.timestamps[0] != before.timestamps[-1]:
+        raise ArgumentError(
+            f"result {i} starts at {time_text(later.timestamps[0])}, the one before ends at "
+            f"{time_text(before.timestamps[-1])}; run each to the bar at which the next starts."
+        )
 
 
 @dataclass(frozen=True)

@@ -87,15 +87,15 @@ def read_holdings(
         DataError: If the file cannot be read, names an unknown asset or one twice, a number is none
             or may not be held, or cash is missing, or there twice.
     """
-    told: dict[str, Decimal] = {}
+    amounts: dict[str, Decimal] = {}
     for row in read_rows(Path(path), "holdings", "units"):
         is_money = row.asset.lower() == CASH and row.asset not in assets
         name = "" if is_money else row.asset  # an asset may be called cash, and none ""
-        if name in told:
+        if name in amounts:
             raise DataError(f"{row.where}cash is there twice: give one line for it")
         if not is_money and name not in assets:
             raise DataError(f"{row.where}{unknown('asset', name, assets)}")
-        told[name] = units = parsed(row.cells["units"], f"{row.where}units of {row.asset}")
+        amounts[name] = units = parsed(row.cells["units"], f"{row.where}units of {row.asset}")
         if not is_money and units < 0 and long_only:
             raise DataError(
                 f"{row.where}{units} units of {name} are a short position, and the account is long "
@@ -103,8 +103,8 @@ def read_holdings(
             )
         if not is_money and units and not prices[list(assets).index(name)].is_finite():
             raise DataError(f"{row.where}{name} is held, but has no price yet in these data")
-    held = tuple(told.get(name, ZERO) for name in assets)
-    if ("" in told) == (capital is not None):
+    held = tuple(amounts.get(name, ZERO) for name in assets)
+    if ("" in amounts) == (capital is not None):
         raise DataError(
             f"{path} has a row cash, and a capital is given beside it: leave one of them out"
             if capital is not None
@@ -112,7 +112,7 @@ def read_holdings(
             "whole account"
         )
     if capital is None:
-        return Holdings(tuple(assets), held, told[""])
+        return Holdings(tuple(assets), held, amounts[""])
     invested = Holdings(tuple(assets), held, ZERO).value(prices)
     with exactly():
         cash = decimal_of(capital) - invested

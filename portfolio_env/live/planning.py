@@ -118,8 +118,6 @@ def plan(
     if not 0 < value < np.inf:
         raise ArgumentError(f"the account is worth {value:g}; there is nothing to trade with.")
     can = np.array(market.tradable[row] if tradable is None else tradable, np.bool_)
-    each = simulator.arrays.rates if rates is None else rates
-    impact = simulator.arrays.impact
     n, period = market.n_assets, simulator.lanes.turnovers.shape[1]
     lanes = dynamics.new_lanes(1, n, period)
     lanes.weights[0] = decision.weights if weights is None else np.array(weights, np.float64)
@@ -127,16 +125,7 @@ def plan(
     # the ring's first place stands for the turnover that is planned now
     past = np.array(turnovers, np.float64)[::-1][: max(period - 1, 0)]
     lanes.turnovers[0, 1 : 1 + len(past)] = past
-    now = dynamics.MarketArrays(
-        before=np.ones((1, n)),
-        after=np.ones((1, n)),
-        tradable=can[None],
-        delisted=np.zeros((1, n), np.bool_),
-        all_tradable=np.array([can.all()]),
-        rates=np.ascontiguousarray(each, np.float64),
-        impact=impact[row : row + 1] if len(impact) else impact,
-        interest=np.zeros((1, 3)),
-    )
+    now = _one_bar(simulator, row, can, rates)
     before = lanes.weights[0].copy()
     action: Any = checked_actions(decision.action[None], (1, n + 1))
     rules, bounds, groups = simulator.rules, simulator.bounds, simulator.groups
@@ -179,6 +168,23 @@ def plan(
         fee=simulator.costs.fixed_fee,
         min_cash=least if risk is None else max(least, float(risk.excess.bounds["min_cash"])),
         risk=risk,
+    )
+
+
+def _one_bar(
+    simulator: Simulator, row: int, can: NDArray[np.bool_], rates: Float | None
+) -> dynamics.MarketArrays:
+    """Return the market arrays of one bar at which prices stand still."""
+    n, impact = len(can), simulator.arrays.impact
+    return dynamics.MarketArrays(
+        before=np.ones((1, n)),
+        after=np.ones((1, n)),
+        tradable=can[None],
+        delisted=np.zeros((1, n), np.bool_),
+        all_tradable=np.array([can.all()]),
+        rates=np.ascontiguousarray(simulator.arrays.rates if rates is None else rates, np.float64),
+        impact=impact[row : row + 1] if len(impact) else impact,
+        interest=np.zeros((1, 3)),
     )
 
 

@@ -90,8 +90,10 @@ class Today:
             f"error of rounding {100 * orders.tracking_error:.2f} %.",
         )
         lines += [fill(line, _LINE) for line in money]
-        told = [f"Note: {note}" for note in self.notes] + [f"ALERT: {each}" for each in self.alerts]
-        return "\n".join([*lines, *(fill(printable(line), _LINE) for line in told)])
+        remarks = [f"Note: {note}" for note in self.notes] + [
+            f"ALERT: {each}" for each in self.alerts
+        ]
+        return "\n".join([*lines, *(fill(printable(line), _LINE) for line in remarks)])
 
     def print(self, form: Literal["table", "json"] = "table") -> None:
         """Print the text, or the JSON."""
@@ -184,7 +186,7 @@ def today(
     elif stop.bars is not None:  # a call without limits ends no stop
         stop = replace(stop, bars=stop.bars + passed)
     held_back = own.limits is not None and stop.bars is not None
-    decision, told = _decided(predictor, own, before)
+    decision, remarks = _decided(predictor, own, before)
     orders = orders_at(predictor, own, decision=decision, stopped=held_back)
     found = alerts(orders, market, now, bounds, before)
     return Today(
@@ -194,7 +196,7 @@ def today(
         now - market.timestamps[-1],
         "next_open" if simulator.rules["next_open"][0] else "close",
         tuple(found),
-        (*notes, *told, *_risk_sentences(orders, stop, own.limits)),
+        (*notes, *remarks, *_risk_sentences(orders, stop, own.limits)),
         max(orders.plan.value, 0.0 if before is None else before.peak),
         stop,
     )

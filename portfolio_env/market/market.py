@@ -7,7 +7,6 @@ environments, agents and baselines of a process, and copies are the object itsel
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -21,19 +20,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from portfolio_env.checks import check_integer
-from portfolio_env.errors import ArgumentError, DataError
-from portfolio_env.files.archive import read_arrays, write_arrays
+from portfolio_env.errors import DataError
 from portfolio_env.html import card
 from portfolio_env.market import overview
 from portfolio_env.market.fingerprints import fingerprint_of
 from portfolio_env.market.growing import Room
-from portfolio_env.market.panel import BAR_FIELDS, FloatArray, Immutable, PricePanel, frozen
+from portfolio_env.market.market_file import hash_of, read_fields, write_market
+from portfolio_env.market.panel import FloatArray, Immutable, PricePanel, frozen
 from portfolio_env.market.samples import Kind, Range, separated, targets_of, windows_of
 from portfolio_env.market.timeline import TimeLike, Timestamps, row_of, split_rows
 from portfolio_env.names import indices_of, unknown
 
 FEATURE_BOUND = 10.0
-_HASHED = 2**24  # bytes at a time
 # Constructor of markets from panels and frames: ``data.load`` sets ``load_market``, which computes
 # features and so stands above this module.
 _loaders: list[Callable[..., Market]] = []
@@ -222,13 +220,7 @@ class Market(Immutable):
     @cached_property
     def hash(self) -> str:
         """SHA-256 over all data (not over the provenance, which may name paths), hexadecimal."""
-        arrays = self._arrays()
-        digest = hashlib.sha256(json.dumps([self._header(), list(arrays)]).encode())
-        for array in arrays.values():  # by rows: a whole copy would double the memory of features
-            rows = max(1, _HASHED // max(1, array.nbytes // max(1, len(array))))
-            for first in range(0, len(array), rows):
-                digest.update(array[first : first + rows].tobytes())
-        return digest.hexdigest()
+        return hash_of(self)
 
     @cached_property
     def digest(self) -> str:
@@ -421,37 +413,13 @@ class Market(Immutable):
         """
         return targets_of(self.panel, kind, horizon, haircut)
 
-    def _header(self) -> dict[str, Any]:
-        stated = self.panel.stated_periods_per_year
-        return {
-            "assets": self.assets,
-            "feature_names": self.feature_names,
-            "feature_bound": self.feature_bound,
-            "warmup": self.warmup,
-            "periods_per_year": self.panel.periods_per_year,
-            "exogenous": list(self.panel.exogenous),
-            "categories": self.panel.categories,
-            "vocabularies": self.vocabularies,
-            **({} if math.isnan(stated) else {"stated_periods_per_year": stated}),
-        }
-
-    def _arrays(self) -> dict[str, Any]:
-        bars = {name: getattr(self.panel, name) for name in BAR_FIELDS}
-        arrays = {"timestamps": self.timestamps, "features": self.features}
-        arrays |= {name: values for name, values in bars.items() if values is not None}
-        return arrays | {f"exogenous {k}": v for k, v in enumerate(self.panel.exogenous.values())}
-
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the market to one ``.npz`` file, which is complete or absent.
 
         Args:
             path: Ends in ".npz"; missing folders are created.
         """
-        path = Path(path)
-        if path.suffix != ".npz":
-            raise ArgumentError(f"{path} does not end in .npz: give a name that does")
-        header = json.dumps(self._header() | {"provenance": self.panel.provenance})
-        write_arrays(path, {"header": np.array(header), **self._arrays()})
+        write_market(Path(path), self)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], *, verify: bool = True) -> Market:
@@ -469,23 +437,7 @@ class Market(Immutable):
             DataError: If the file is missing, damaged or no such market.
         """
         try:
-            arrays = read_arrays(Path(path), mapped="features", verify=verify)
-            header = json.loads(str(arrays["header"]))
-            panel = PricePanel(
-                timestamps=arrays["timestamps"],
-                assets=header["assets"],
-                exogenous={
-                    name: arrays[f"exogenous {k}"] for k, name in enumerate(header["exogenous"])
-                },
-                categories=header.get("categories", {}),
-                periods_per_year=header["periods_per_year"],
-                stated_periods_per_year=header.get("stated_periods_per_year", math.nan),
-                provenance=header["provenance"],
-                **{name: arrays[name] for name in BAR_FIELDS if name in arrays},
-            )
-            names = ("feature_names", "warmup", "feature_bound", "vocabularies")
-            rest = {name: header[name] for name in names if name in header}
-            return cls(panel=panel, features=arrays["features"], **rest)
+            return cls(**read_fields(Path(path), verify=verify))
         except (
             ValueError,
             KeyError,

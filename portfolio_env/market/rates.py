@@ -87,12 +87,6 @@ def checked_rate(name: str, value: Any) -> Rate:
     return rate
 
 
-def is_zero(rate: Rate) -> bool:
-    """Return whether a rate is always 0, as far as is known without reading a file."""
-    values = rate.values() if isinstance(rate, Mapping) else [rate]
-    return all(value == 0 for value in values)
-
-
 def absolute(rate: Rate) -> Rate:
     """Return the rate with the path of its file absolute, as settings keep it."""
     if not isinstance(rate, str):

@@ -87,7 +87,7 @@ def row_of(timestamps: Timestamps, when: TimeLike, *, end: bool = False) -> int:
 
 
 def _latest_end(timestamps: Timestamps) -> np.datetime64:
-    """The last date that can be meant for the end of a range up to the last bar."""
+    """Return the last date that can be meant for the end of a range up to the last bar."""
     return timestamps[-1] + max(_WEEK, bar_spacing(timestamps)[0] * 3 // 2)
 
 

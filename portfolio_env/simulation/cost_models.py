@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from portfolio_env.checks import as_dataclass
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.market import PricePanel
 from portfolio_env.market.rates import Rate, checked_rate
-from portfolio_env.names import check_keywords, find
+from portfolio_env.names import find
 from portfolio_env.simulation.costs import TransactionCosts
 
 Float = NDArray[np.float64]
@@ -83,11 +83,8 @@ def made_costs(spec: CostSpec) -> Costs:
     Raises:
         ArgumentError: If it is none of these.
     """
-    if isinstance(spec, TransactionCosts):
-        return spec
-    if isinstance(spec, Mapping) and "model" not in spec:
-        check_keywords("costs", "field", spec, [each.name for each in fields(TransactionCosts)])
-        return TransactionCosts(**spec)
+    if isinstance(spec, TransactionCosts) or (isinstance(spec, Mapping) and "model" not in spec):
+        return as_dataclass(TransactionCosts, spec, "costs")
     options = dict(spec) if isinstance(spec, Mapping) else {"model": spec}
     named = options.pop("model")
     thing: Any = find("costs", named, {}) if isinstance(named, str) else named

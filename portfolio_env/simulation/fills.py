@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.checks import check_fields, check_number, known_fields, short_repr
+from portfolio_env.checks import (
+    as_dataclass,
+    check_fields,
+    check_number,
+    known_fields,
+    short_repr,
+)
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.market import PricePanel
-from portfolio_env.names import check_keywords
 
 Float = NDArray[np.float64]
 Keys = NDArray[np.uint64]
@@ -135,12 +140,7 @@ def made_fills(spec: FillSpec) -> Fills:
     >>> made_fills({"participation": 0.05, "failure": 0.01})
     Fills(participation=0.05, failure=0.01)
     """
-    if isinstance(spec, Fills):
-        return spec
-    if not isinstance(spec, Mapping):
-        raise ArgumentError(f"fills={spec!r} must be Fills or a mapping of their fields.")
-    check_keywords("fills", "field", spec, [each.name for each in fields(Fills)])
-    return Fills(**spec)
+    return as_dataclass(Fills, spec, "fills")
 
 
 # Of splitmix64 (Steele, Lea & Flood 2014, "Fast splittable pseudorandom number generators"): it

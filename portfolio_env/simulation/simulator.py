@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import check_choice, check_integer, check_number
+from portfolio_env.checks import as_dataclass, check_choice, check_integer, check_number
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.market.slots import in_slots, is_labelled
 from portfolio_env.market.timeline import time_text
-from portfolio_env.names import check_keywords, indices_of
+from portfolio_env.names import indices_of
 from portfolio_env.simulation import dynamics
 from portfolio_env.simulation.constraints import NO_LIMIT, PortfolioConstraints
 from portfolio_env.simulation.cost_models import CostSpec, made_costs
@@ -122,7 +121,7 @@ class Simulator:
         self.market = market
         self.num_lanes, self.window, self.action = num_lanes, window, action
         self.costs = made_costs(costs)
-        self.constraints = _built_constraints(constraints)
+        self.constraints = as_dataclass(PortfolioConstraints, constraints, "constraints")
         self.fills = made_fills(fills)
         self.delay = delay
         self.initial_value = float(initial_value)
@@ -388,8 +387,7 @@ class Simulator:
             rows = np.broadcast_to(given, shape)[which]
             out = checked_weights("options['weights']", rows, rows.shape, self.bounds[0])
         unlisted = ~self.episodes.is_listed(self.t[which, None], self.assets[which])
-        if (out[:, 1:] * unlisted).any():
-            lane, asset = np.argwhere(out[:, 1:] * unlisted)[0]
+        for lane, asset in np.argwhere(out[:, 1:] * unlisted):
             name = self.market.assets[self.assets[which[lane], asset]]
             raise ArgumentError(
                 f"the weights to start from hold {name}, which is not listed at bar "
@@ -521,16 +519,3 @@ class Simulator:
             f"weights sum to {lanes.held[lane].sum():.17g}. This is a fault of the program, not of "
             "the action: report it with the lane's weights and held, and reset the lane."
         )
-
-
-def _built_constraints(value: PortfolioConstraints | Mapping[str, Any]) -> PortfolioConstraints:
-    if isinstance(value, PortfolioConstraints):
-        return value
-    if not isinstance(value, Mapping):
-        raise ArgumentError(
-            f"constraints={value!r} must be a PortfolioConstraints or a mapping of its fields."
-        )
-    check_keywords(
-        "constraints", "field", value, [each.name for each in fields(PortfolioConstraints)]
-    )
-    return PortfolioConstraints(**value)

@@ -22,12 +22,6 @@ ASSETS, FEATURES = 4, 3
 CONCENTRATIONS = st.lists(st.floats(0.1, 50), min_size=2, max_size=12)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 @pytest.fixture(scope="module")
 def small() -> Market:
     return load_market("synthetic?bars=80&assets=4", fit_end=60)

@@ -31,11 +31,6 @@ WINDOW, LANES, BATCH = 6, 4, 16
 SMALL = {"width": 8, "layers": 1, "lstm_hidden": 4}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def market() -> Market:
     return load_market("synthetic?assets=3&bars=60")

@@ -28,11 +28,6 @@ STREAM: dict[str, Any] = {"history": "stream", "bidirectional": False, "block": 
 HISTORIES = pytest.mark.parametrize("history", [{}, STREAM], ids=["window", "stream"])
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def market() -> Market:
     return load_market("synthetic?assets=3&bars=60")

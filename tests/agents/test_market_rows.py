@@ -24,12 +24,6 @@ MODES = ("window", "flat", "index")
 WINDOW = 6
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 @pytest.fixture(scope="module")
 def small() -> Market:
     return load_market("synthetic?bars=120&assets=4&ragged=true&seed=4", fit_end=80)

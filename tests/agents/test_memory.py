@@ -17,12 +17,6 @@ CPU = th.device("cpu")
 ASSETS, FEATURES, WINDOW = 3, 4, 12
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 class Two(Encoder):
     """Keeps its windows and what the first layer makes of them, which the second reads."""
 

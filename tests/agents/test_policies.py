@@ -36,12 +36,6 @@ from agents.policies.quantile import PerAssetTQCPolicy
 from portfolio_env.errors import ArgumentError
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 @pytest.mark.parametrize("cls", POLICIES)
 def test_window_flat_and_index_observations_give_the_same_numbers(cls: type) -> None:
     d = data(np.random.default_rng(1))

@@ -37,11 +37,6 @@ SMALL: dict[str, dict[str, Any]] = {
 LSTM: dict[str, Any] = SMALL["lstm"] | {"history": "stream", "block": BLOCK}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def market() -> Market:
     return load_market("synthetic?bars=130&assets=3")

@@ -17,9 +17,8 @@ import pytest
 from helpers.panels import panel_of
 
 from portfolio_env import Market, load_market
-from portfolio_env.data.bars import read_panel
+from portfolio_env.data.bars import frame_of_panel, read_panel
 from portfolio_env.data.downloads.store import Series, read_series, write_series
-from portfolio_env.data.load import frame_of_panel
 from portfolio_env.errors import PortfolioError
 from portfolio_env.evaluation.usage_log import FILE, Trial, UsageEntry, log_usage, read_usage_log
 from portfolio_env.features import FeaturePipeline

@@ -140,14 +140,6 @@ def test_public_names_are_frozen():
     assert found == json.loads(PUBLIC_NAMES.read_text())
 
 
-def test_old_names_give_the_new_ones_and_warn():
-    evaluation = importlib.import_module("portfolio_env.evaluation")
-    with pytest.warns(DeprecationWarning, match="called plausibility_check now"):
-        assert evaluation.reality_check is evaluation.plausibility_check
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        evaluation.nothing  # noqa: B018
-
-
 @pytest.mark.parametrize(
     "code",
     [

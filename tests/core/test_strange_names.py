@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from portfolio_env import load_market
 from portfolio_env.data.__main__ import main
+from portfolio_env.data.bars import frame_of_panel
 from portfolio_env.data.downloads.store import series_path
 from portfolio_env.data.generators.synthetic import synthetic_panel
-from portfolio_env.data.load import frame_of_panel
 from portfolio_env.data.reports import exploration_plots
 from portfolio_env.files.csv_files import neutral, original, write_csv
 from portfolio_env.files.safe_names import file_name, printable

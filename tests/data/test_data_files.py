@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from portfolio_env import ArgumentError, DataError, load_market
-from portfolio_env.data import load
+from portfolio_env.data import opening
 from portfolio_env.data.bars import (
     panel_from_frame,
     panel_from_prices,
@@ -233,7 +233,7 @@ def test_the_jumps_of_adjusted_prices_are_not_pointed_out(caplog):
 
 
 def test_sp500_without_skfolio_says_what_to_install(monkeypatch):
-    monkeypatch.setattr(load.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(opening.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install .skfolio"):
         load_market("sp500")
 

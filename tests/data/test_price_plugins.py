@@ -7,7 +7,7 @@ import pytest
 
 from portfolio_env import ArgumentError, DataError, PortfolioEnv, load_market, names
 from portfolio_env.data.generators.synthetic import synthetic_panel
-from portfolio_env.data.load import long_frame
+from portfolio_env.data.opening import long_frame
 
 SOURCE = """
 import pandas as pd

@@ -77,7 +77,7 @@ def test_hash_is_that_of_the_arrays_whole(monkeypatch):
     """It is made by pieces, so that it takes no second copy of the features."""
     left, right = (load_market("synthetic?bars=30&assets=2") for _ in range(2))
     whole = left.hash
-    monkeypatch.setattr("portfolio_env.market.market._HASHED", 1)
+    monkeypatch.setattr("portfolio_env.market.market_file._HASHED", 1)
     assert right.hash == whole
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 from portfolio_env.data.actions import Actions
 from portfolio_env.data.adjust import Adjust
 from portfolio_env.data.bars import panel_from_frame
-from portfolio_env.data.load import Source, long_frame, resolved
+from portfolio_env.data.opening import Source, long_frame, resolved
 from portfolio_env.data.repair import Repair
 from portfolio_env.data.repair import repair as repaired
 from portfolio_env.data.reports import exploration_plots, risk_plots, statistics

@@ -1,4 +1,4 @@
-"""Data quality of a source: faults and oddities. Nothing is repaired; see `data.repair`."""
+"""Data quality of a source: faults and oddities. Nothing is repaired; see ``data.repair``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 
 from portfolio_env.data.adjust import split_like
 from portfolio_env.data.bars import frame_of_panel
-from portfolio_env.data.load import Source, resolved
+from portfolio_env.data.opening import Source, resolved
 from portfolio_env.data.reports.sorted_bars import ROW_FAULTS, SortedBars, iso
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import write_json

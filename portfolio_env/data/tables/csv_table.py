@@ -34,7 +34,7 @@ _WHEN = re.compile(
 
 
 def read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
-    """The table, columns of dates and symbols as text, and the line of its first row.
+    """Return the table, columns of dates and symbols as text, and the line of its first row.
 
     Separators (comma, semicolon, tab, bar; a line ``sep=``), lines above the header, decimal commas
     and what separates thousands are found out and noted; two header rows become two levels.
@@ -119,7 +119,7 @@ def _is_prose(row: Sequence[str]) -> bool:
 
 
 def _rows(content: bytes, sep: str, skip: int, count: int) -> tuple[list[list[str]], list[int]]:
-    """The first rows after some lines, and the number of lines up to the end of each."""
+    """Return the first rows after some lines, and the number of lines up to the end of each."""
     stream = _stream(content)
     for _ in range(skip):
         stream.readline()
@@ -134,7 +134,7 @@ def _rows(content: bytes, sep: str, skip: int, count: int) -> tuple[list[list[st
 
 
 def _header(rows: Sequence[Sequence[str]]) -> tuple[list[str] | pd.MultiIndex, int]:
-    """Names of columns, in one or two levels, and how many rows they take."""
+    """Return names of columns, in one or two levels, and how many rows they take."""
     first = [cell.strip() for cell in rows[0]]
     if len(rows) < 2 or len(rows[1]) != len(first) or not _is_second_level(first, rows[1]):
         return with_letters(first), 1
@@ -169,7 +169,7 @@ def _check(names: list[str], rows: Sequence[Sequence[str]], origin: Origin) -> N
 
 
 def _texts(header: list[str] | pd.MultiIndex) -> set[int]:
-    """The places of columns that are no numbers: dates and symbols."""
+    """Return the places of columns that are no numbers: dates and symbols."""
     if not isinstance(header, list):
         return {0}
     fields = [field_of(name) for name in header]
@@ -183,7 +183,7 @@ def _texts(header: list[str] | pd.MultiIndex) -> set[int]:
 def _read(
     content: bytes, sep: str, skip: int, width: int, texts: set[int], origin: Origin
 ) -> pd.DataFrame:
-    """The rows below the header; columns are numbered."""
+    """Return the rows below the header; columns are numbered."""
 
     def read(kinds: Mapping[int, type]) -> pd.DataFrame:
         frame = pd.read_csv(

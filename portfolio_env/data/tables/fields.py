@@ -60,7 +60,7 @@ TAIL = r"(.+?)[ _\-.:|]" + _FIELD % ""  # AAPL Close
 
 
 def key_of(name: object) -> str:
-    """A name without case, blanks, brackets, points and leading numbers.
+    """Return a name without case, blanks, brackets, points and leading numbers.
 
     >>> key_of(" <CLOSE> "), key_of("5. adjusted close"), key_of("Close/Last"), key_of("Adj_Close")
     ('close', 'adjustedclose', 'closelast', 'adjclose')
@@ -70,7 +70,7 @@ def key_of(name: object) -> str:
 
 
 def field_of(name: object) -> str | None:
-    """The field that a column holds by its name; None if it is another one."""
+    """Return the field that a column holds by its name; None if it is another one."""
     known = _KNOWN.get(key_of(name))
     if known is not None:
         return known[0]
@@ -115,7 +115,7 @@ def is_rate(name: object) -> bool:
 
 
 def with_letters(names: list[str]) -> list[str]:
-    """Names with o, h, l, c and v written out, where all of o, h, l, c are there."""
+    """Return names with o, h, l, c and v written out, where all of o, h, l, c are there."""
     if not set("ohlc") <= set(names):
         return names
     return [_LETTERS.get(name, {"t": DATE, "s": SYMBOL}.get(name, name)) for name in names]

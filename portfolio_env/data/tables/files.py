@@ -48,7 +48,7 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
 
 
 def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[str, str]]:
-    """The table, and what it says about its series."""
+    """Return the table, and what it says about its series."""
     table = read_parquet(io.BytesIO(content), origin.name)
     try:
         frame = table.to_pandas()

@@ -32,7 +32,7 @@ _EITHER = re.compile(_SIGN + r"[1-9]\d{0,2},\d{3}")
 
 
 def decimal_of(texts: Iterable[str], plain: Iterable[str] = ()) -> str | None:
-    """The decimal sign of a file, "." or ",", as its cells prove it; None if they do not.
+    """Return the decimal sign of a file, "." or ",", as its cells prove it; None if they do not.
 
     Args:
         texts: Cells that are no plain numbers.

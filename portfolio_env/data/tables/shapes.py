@@ -8,7 +8,6 @@ above; a table in which that is doubtful is refused.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -21,9 +20,7 @@ from portfolio_env.data.tables.fields import (
     CURRENCY,
     DATE,
     FIELDS,
-    HEAD,
     SYMBOL,
-    TAIL,
     field_of,
     is_field,
     is_no_asset,
@@ -33,8 +30,8 @@ from portfolio_env.data.tables.fields import (
     rank_of,
     several_fields,
     unit_of_volume,
-    with_letters,
 )
+from portfolio_env.data.tables.headers import dated, flat_index, plain_columns, split_names
 from portfolio_env.data.tables.numbers import read_numbers
 from portfolio_env.data.tables.origin import Origin
 from portfolio_env.data.tables.times import as_dates
@@ -68,14 +65,14 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
     Raises:
         DataError: If columns are neither fields nor assets for certain, with the fix.
     """
-    frame = _flat_index(_plain_columns(frame, origin), origin)
+    frame = flat_index(plain_columns(frame, origin), origin)
     if frame.columns.nlevels == 2:
         return Table(frame, "levels", origin)
-    split = _split_names(frame)
+    split = split_names(frame)
     if split is not None:
         origin.note("names of columns hold fields and symbols")
         return Table(split, "levels", origin)
-    frame = _dated(frame, origin)
+    frame = dated(frame, origin)
     if _symbol_column(frame) is not None:
         return Table(_renamed(frame, origin), "long", origin)
     frame = _without_counters(frame, origin)
@@ -127,7 +124,7 @@ def _is_no_price(frame: pd.DataFrame, name: str) -> bool:
 
 
 def _without_counters(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """The frame without columns that number its rows or repeat parts of its dates."""
+    """Return the frame without columns that number its rows or repeat parts of its dates."""
     for name in [str(name) for name in frame.columns if name != DATE]:
         key = key_of(name)
         is_part = key in ("year", "month", "day")
@@ -145,7 +142,7 @@ def _without_counters(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 
 
 def long_form(table: Table, name: str | None = None) -> tuple[pd.DataFrame, Origin]:
-    """A table in long form: date, symbol, currency and those of ``FIELDS`` it has, as they are.
+    """Return a table in long form: date, symbol, currency and those of ``FIELDS`` that it has.
 
     Args:
         table: The table.
@@ -173,108 +170,8 @@ def names_itself(table: Table) -> bool:
     return any("close" in key_of(name) for name in table.frame.columns)
 
 
-def _plain_columns(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """Names without blanks around them; tuples are levels, of which there are two at most."""
-    columns: Any = frame.columns
-    if columns.nlevels == 1 and len(columns) and all(isinstance(name, tuple) for name in columns):
-        columns = pd.MultiIndex.from_tuples(list(columns))
-    if columns.nlevels > 2:
-        origin.fail(f"has {columns.nlevels} levels of columns; give fields and symbols")
-    if columns.nlevels == 2:
-        pairs = [tuple(str(label).strip() for label in pair) for pair in columns]
-        columns = pd.MultiIndex.from_tuples(pairs, names=columns.names)
-    else:
-        names = [str(name).strip() for name in columns.get_level_values(0)]
-        columns = pd.Index(with_letters(names), name=columns.names[0], dtype=object)
-    twice = [name for name, count in Counter(columns).items() if count > 1 and name]
-    if twice:
-        origin.fail(f"has more than one column called {twice}; delete or rename them")
-    return frame.set_axis(columns, axis=1)
-
-
-def _flat_index(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """The frame with what its index says as its first columns."""
-    index = frame.index
-    if isinstance(index, pd.MultiIndex):
-        if index.nlevels > 2:
-            origin.fail(f"has {index.nlevels} levels of rows; give dates and symbols")
-        dates = [_holds_dates(index.get_level_values(level)) for level in range(2)]
-        if sum(dates) == 1:
-            index = index.set_names([DATE if own else SYMBOL for own in dates])
-        frame = frame.set_axis(index, axis=0)
-        kept = [level for level in range(2) if str(index.names[level]) not in frame.columns]
-        return _with_columns(frame, {str(index.names[k]): index.get_level_values(k) for k in kept})
-    if isinstance(index, pd.RangeIndex) and index.name is None:
-        return frame.reset_index(drop=True)
-    named = field_of(index.name) == SYMBOL and _has_dates(frame)
-    dated = not named and (_holds_dates(index) or not _has_dates(frame))
-    if dated and DATE in frame.columns and str(index.name) not in frame.columns:
-        origin.fail("has dates in its index and in a column date; leave one of them")
-    if str(index.name) in map(str, frame.columns.get_level_values(0)) or not (dated or index.name):
-        return frame.reset_index(drop=True)
-    return _with_columns(frame, {DATE if dated else str(index.name): index})
-
-
-def _with_columns(frame: pd.DataFrame, columns: Mapping[str, Any]) -> pd.DataFrame:
-    """The frame with further columns in front."""
-    frame = frame.reset_index(drop=True)
-    for name, values in reversed(list(columns.items())):
-        key = (name, "") if frame.columns.nlevels == 2 else name
-        names = frame.columns.names
-        column = pd.Series(values, dtype=values.dtype).reset_index(drop=True)
-        frame.insert(0, key, column)
-        frame.columns.names = names
-    return frame
-
-
-def _holds_dates(index: pd.Index[Any]) -> bool:
-    if isinstance(index, pd.DatetimeIndex | pd.PeriodIndex):
-        return True
-    if pd.api.types.is_numeric_dtype(index.dtype) or not len(index):
-        return False
-    found = (
-        index[:3]
-        .astype(str)
-        .str.match(
-            r"\s*\d{4}[-/.]\d|(1[6-9]|2[01])\d\d(0[1-9]|1[0-2])(\d\d)?(\D|$)|\d{9,}|"
-            r"\d\d?[./-]\d\d?[./-]\d{4}"
-        )
-    )  # 600519 is the code of a company
-    return bool(np.asarray(found).all())
-
-
-def _has_dates(frame: pd.DataFrame) -> bool:
-    """Return whether a column is called date, or the like."""
-    if frame.columns.nlevels == 2:
-        return len(frame.columns) > 0 and _holds_dates(pd.Index(frame.iloc[:, 0]))
-    return any(field_of(name) == DATE for name in frame.columns)
-
-
-def _dated(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """The frame whose dates are in the column date: by its name, else the first one."""
-    if not len(frame.columns):
-        origin.fail("has no columns of prices; there is no asset: give one column per asset")
-    names = [str(name) for name in frame.columns]
-    found = sorted((rank_of(name), at) for at, name in enumerate(names) if field_of(name) == DATE)
-    first = frame.iloc[:, 0]
-    if not found and pd.api.types.is_float_dtype(first.dtype) and (first.dropna() % 1).any():
-        origin.fail("neither its index nor a column holds dates; give dates as the index")
-    place = found[0][1] if found else 0
-    frame = frame.rename(columns={names[place]: DATE})
-    clock = next((name for name in names if key_of(name) == "time"), None)
-    if clock in frame.columns:
-        times = frame[clock].astype(str)
-        days = frame[DATE].astype(str).str.strip()
-        if days.str.fullmatch(r"\d{8}").all() and times.str.fullmatch(r"\d{1,6}").all():
-            times = times.str.zfill(6).str.replace(r"(\d\d)(\d\d)(\d\d)", r"\1:\2:\3", regex=True)
-            days = days.str.replace(r"(\d{4})(\d\d)(\d\d)", r"\1-\2-\3", regex=True)
-        if times.str.fullmatch(r"\d\d?:\d\d(:\d\d)?").all():
-            frame = frame.assign(date=days + " " + times.str.zfill(5)).drop(columns=clock)
-    return frame
-
-
 def _symbol_column(frame: pd.DataFrame) -> str | None:
-    """The column that says which asset a row is about."""
+    """Return the column that says which asset a row is about."""
     names = [str(name) for name in frame.columns]
     if "symbol" in map(str.casefold, names):
         return next(name for name in names if name.casefold() == "symbol")
@@ -289,7 +186,7 @@ def _symbol_column(frame: pd.DataFrame) -> str | None:
 
 
 def _renamed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
-    """A long table with its fields under their own names, and without other columns."""
+    """Return a long table with its fields under their own names, and without other columns."""
     columns: dict[str, Any] = {DATE: frame[DATE]}
     symbol = _symbol_column(frame)
     if symbol is not None:
@@ -319,7 +216,7 @@ def _renamed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
 
 
 def _column_of(field: str, frame: pd.DataFrame) -> str | None:
-    """The column of a field: the name that says it best."""
+    """Return the column of a field: the name that says it best."""
     names = [str(name) for name in frame.columns if field_of(name) == field]
     names.sort(key=rank_of)
     if field == "volume":
@@ -337,50 +234,8 @@ def _column_of(field: str, frame: pd.DataFrame) -> str | None:
     return names[0] if names else None
 
 
-def _split_names(frame: pd.DataFrame) -> pd.DataFrame | None:
-    """A table whose columns are all called FIELD_SYMBOL or SYMBOL_FIELD, as one of two levels."""
-    names = [str(name) for name in frame.columns]
-    tuples = [re.fullmatch(r"\(\s*'([^']*)'\s*,\s*'([^']*)'\s*\)", name) for name in names]
-    dates = [at for at, name in enumerate(names) if field_of(name) == DATE] or [0]
-    rest = [at for at in range(len(names)) if at != dates[0]]
-    if len(rest) < 2:
-        return None
-    for order in ("tuple", "first", "last"):
-        pairs = []
-        for at in rest:
-            if order == "tuple":
-                match = tuples[at]
-                pair = (match[1], match[2]) if match else None
-                if pair is not None and field_of(pair[0]) not in FIELDS:
-                    pair = pair[1], pair[0]
-            else:
-                pattern = HEAD if order == "first" else TAIL
-                match = re.fullmatch(pattern, names[at], re.IGNORECASE)
-                pair = None
-                if match:
-                    pair = (match[1], match[2]) if order == "first" else (match[2], match[1])
-                    if key_of(pair[0]) == "adjusted":  # AAPL.Adjusted, as R writes it
-                        pair = ADJUSTED, pair[1]
-            if pair is None or not (field_of(pair[0]) in FIELDS or is_no_asset(pair[0])):
-                break
-            whole = field_of(names[at]) in FIELDS and not unit_of_volume(names[at])
-            if whole or is_no_asset(pair[1]):
-                break  # "Open Price": a field, not a symbol
-            pairs.append(pair)
-        if len(pairs) < len(rest):
-            continue
-        fields = {field_of(pair[0]) for pair in pairs}
-        if "close" in fields and (len(fields) > 1 or order == "tuple"):
-            columns = [(names[dates[0]], ""), *pairs]
-            made = frame.iloc[:, [dates[0], *rest]]
-            return made.set_axis(
-                pd.MultiIndex.from_tuples(columns, names=["Price", "Ticker"]), axis=1
-            )
-    return None
-
-
 def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Series[Any]]]:
-    """The fields of each symbol of a table with two header rows."""
+    """Return the fields of each symbol of a table with two header rows."""
     levels = [[str(name) for name in frame.columns.get_level_values(k)[1:]] for k in (0, 1)]
     named = [str(name) for name in frame.columns.names]
     if set(named) == {"Price", "Ticker"}:
@@ -406,7 +261,7 @@ def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Se
 def _stacked(
     dates: pd.Series[Any], fields: Mapping[str, Mapping[str, pd.Series[Any]]], origin: Origin
 ) -> tuple[pd.DataFrame, Origin]:
-    """A long frame of the bars that exist, symbol by symbol."""
+    """Return a long frame of the bars that exist, symbol by symbol."""
     times = as_dates(dates, origin)
     parts, numbers = [], []
     for symbol, series in fields.items():

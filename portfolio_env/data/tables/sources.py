@@ -24,7 +24,7 @@ _PARQUET = (".parquet", ".pq")
 
 
 def tables_of(source: Any) -> tuple[list[LongTable], dict[str, Any]]:
-    """The tables of a source in long form, and what the provenance says about it.
+    """Return the tables of a source in long form, and what the provenance says about it.
 
     Args:
         source: See ``portfolio_env.data.bars.read_frame``.
@@ -54,7 +54,7 @@ def tables_of(source: Any) -> tuple[list[LongTable], dict[str, Any]]:
 
 
 def as_frame(source: Any) -> pd.DataFrame | None:
-    """A frame of pandas, from one, a series, or a table of another library through Arrow.
+    """Return a frame of pandas, from one, a series, or a table of another library through Arrow.
 
     Returns:
         None if it is none of them.
@@ -85,7 +85,7 @@ def _of_frame(source: Any, name: str) -> LongTable:
 
 
 def _of_file(path: str | os.PathLike[str], *, of_many: bool = True) -> LongTable:
-    """The table of a file, which is named after its asset where its rows are not.
+    """Return the table of a file, which is named after its asset where its rows are not.
 
     A file alone must call its close so: what is one of several files of one asset each need not.
     """
@@ -153,7 +153,7 @@ def _distinct(values: Iterable[str | None]) -> set[str]:
 
 
 def _named(name: str, source: Any) -> LongTable:
-    """The bars of an asset that has been named."""
+    """Return the bars of an asset that has been named."""
     about: Mapping[str, str] = {}
     if isinstance(source, str | os.PathLike):
         frame, origin, about = read_table(source)

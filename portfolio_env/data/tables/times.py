@@ -57,7 +57,7 @@ def as_dates(dates: pd.Series[Any], origin: Origin) -> pd.Series[Any]:
 
 
 def bar_times(dates: pd.Series[Any], symbols: npt.NDArray[Any], origin: Origin) -> Timestamps:
-    """The labels of bars: ``as_dates``, by symbol where midnight at an exchange became UTC.
+    """Return the labels of bars: ``as_dates``, by symbol where midnight at an exchange became UTC.
 
     Args:
         dates: (K,).
@@ -205,7 +205,7 @@ def _numbers(texts: pd.Series[Any]) -> tuple[Timestamps | None, bool]:
 
 
 def _periods(texts: pd.Series[Any]) -> Timestamps | None:
-    """The last days of weeks, months, quarters or years."""
+    """Return the last days of weeks, months, quarters or years."""
     if texts.str.fullmatch(r"\d{4}[-/.]\d{1,2}").all():
         parts = texts.str.extract(r"(\d{4})[-/.](\d{1,2})").astype(int)
         if not parts[1].between(1, 12).all():

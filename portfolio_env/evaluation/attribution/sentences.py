@@ -48,9 +48,9 @@ def halves_text(found: Attribution, measures: Sequence[Lead]) -> str:
     """Return in how many random halves of the assets a lead is left, in a few words."""
     column: Any = found.without["halves"]
     shares = [float(column[measure]) for measure in measures]
-    told = [f"{100 * share:.0f} %" for share in dict.fromkeys(shares)]
-    kinds = " and in ".join(f"{text}" for text in told)
-    named = " (growth, Sharpe ratio)" if len(told) > 1 else ""
+    percents = [f"{100 * share:.0f} %" for share in dict.fromkeys(shares)]
+    kinds = " and in ".join(percents)
+    named = " (growth, Sharpe ratio)" if len(percents) > 1 else ""
     least = f"{100 * KEPT:.0f} % of the lead or more"
     return f"{least} is left in {kinds} of {HALVES} random halves of them{named}"
 

@@ -57,17 +57,12 @@ class PlausibilityCheck:
 
     @property
     def suspicious(self) -> tuple[str, ...]:
-        """Return the checks that failed."""
-        return tuple(str(name) for name in self.table.index[self.table["suspicious"]])
+        """Return the checks that failed.
 
-    @property
-    def plausible(self) -> bool:
-        """Return whether all passed.
-
-        A result can pass and be wrong: what is fitted in hindsight to the test range and hardly
+        A result can pass all and be wrong: what is fitted in hindsight to the test range and hardly
         trades is beyond these checks.
         """
-        return not self.suspicious
+        return tuple(str(name) for name in self.table.index[self.table["suspicious"]])
 
 
 def plausibility_check(

@@ -46,8 +46,8 @@ def stressed(market: Market, scenario: Scenario, *, seed: int = 0) -> Market:
         DataError: If the market does not say how its features are made.
     """
     panel = market.panel
-    told = panel.provenance.get("features")
-    if not isinstance(told, Mapping) or "features" not in told:
+    fitted = panel.provenance.get("features")
+    if not isinstance(fitted, Mapping) or "features" not in fitted:
         raise DataError(
             "the market does not say how its features are made; make it with load_market, "
             "or stress the panel itself by scenario.prices(panel, generator)"
@@ -57,8 +57,8 @@ def stressed(market: Market, scenario: Scenario, *, seed: int = 0) -> Market:
     entry = {"scenario": type(scenario).__name__, **settings, "seed": seed}
     done = [*panel.provenance.get("stress", []), entry]
     made = replace(made, provenance={**panel.provenance, "stress": done})
-    plugins.check_imported(separate(told["features"]))
-    return FeaturePipeline.from_dict(dict(told)).transform(made)
+    plugins.check_imported(separate(fitted["features"]))
+    return FeaturePipeline.from_dict(dict(fitted)).transform(made)
 
 
 def stress_test(

@@ -69,14 +69,14 @@ def _costs(costs: Costs) -> str:
     if not isinstance(costs, TransactionCosts):
         return f"of {type(costs).__name__}"
     plain = TransactionCosts(commission_bps=0.0)
-    told = [
+    parts = [
         f"{field.name.replace('_bps', '').replace('_', ' ')} {_amount(value)}"
         + " bp" * field.name.endswith("_bps")
         for field in fields(costs)
         if field.name not in (*_RATES, "impact_window")
         and (value := getattr(costs, field.name)) != getattr(plain, field.name)
     ]
-    return ", ".join(told) or "none"
+    return ", ".join(parts) or "none"
 
 
 def _amount(value: Any) -> str:
@@ -90,10 +90,10 @@ def _rate(value: Any) -> str:
 def _constraints(given: Mapping[str, Any] | PortfolioConstraints) -> str:
     """Return the limits that are not the defaults, beside whether shorts are allowed."""
     own = given if isinstance(given, PortfolioConstraints) else PortfolioConstraints(**given)
-    plain, told = PortfolioConstraints(), ["long only" if own.long_only else "long and short"]
+    plain, parts = PortfolioConstraints(), ["long only" if own.long_only else "long and short"]
     for field in fields(own):
         value = getattr(own, field.name)
         if field.name != "long_only" and value != getattr(plain, field.name):
             shown = value if isinstance(value, int | float | str) else "by asset or group"
-            told.append(f"{field.name.replace('_', ' ')} {shown}")
-    return ", ".join(told)
+            parts.append(f"{field.name.replace('_', ' ')} {shown}")
+    return ", ".join(parts)

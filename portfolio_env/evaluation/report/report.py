@@ -124,15 +124,15 @@ def _verdict(
     page: Page, comparison: Comparison, inputs: ReportInputs, drawn: Mapping[str, plots.Style]
 ) -> None:
     colors = {name: style.color for name, style in drawn.items()}
-    told = {str(name): sentence(comparison, str(name)) for name in comparison.table.index}
-    first = [*(n for n in told if leads(comparison, n)), *inputs.agents, comparison.benchmark]
-    shown = [name for name in dict.fromkeys([*first, *told]) if name in told][:SENTENCES]
+    sentences = {str(name): sentence(comparison, str(name)) for name in comparison.table.index}
+    first = [*(n for n in sentences if leads(comparison, n)), *inputs.agents, comparison.benchmark]
+    shown = [name for name in dict.fromkeys([*first, *sentences]) if name in sentences][:SENTENCES]
     parts = [
         table(text_table(comparison).drop(columns="remark"), colors),
         folded("How to read the table", bullets(LEGEND)),
-        bullets([told[name] for name in told if name in shown]),
+        bullets([sentences[name] for name in sentences if name in shown]),
     ]
-    if rest := [text for name, text in told.items() if name not in shown]:
+    if rest := [text for name, text in sentences.items() if name not in shown]:
         parts.append(folded(f"The other {len(rest)} strategies", bullets(rest)))
     left_out = left_out_table(comparison.results)
     if len(left_out):
@@ -357,9 +357,14 @@ def _details(page: Page, comparison: Comparison, inputs: ReportInputs) -> None:
     measures = comparison.table.drop(columns="remark").drop(index=list(comparison.failed)).T
     shown = measures.map(lambda value: "" if np.isnan(value) else f"{value:.4g}")
     shown.index = [str(name).replace("_", " ") for name in shown.index]
-    told = [f"{name.replace('_', ' ')}: {_fact(value)}" for name, value in inputs.facts.items()]
+    sentences = [
+        f"{name.replace('_', ' ')}: {_fact(value)}" for name, value in inputs.facts.items()
+    ]
     page.add(
-        "Details", folded("All measures", table(shown)), heading("How to repeat it"), bullets(told)
+        "Details",
+        folded("All measures", table(shown)),
+        heading("How to repeat it"),
+        bullets(sentences),
     )
 
 

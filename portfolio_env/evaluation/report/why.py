@@ -54,8 +54,10 @@ def why_section(page: Page, comparison: Comparison, inputs: ReportInputs) -> Non
         parts.append(bullets(lines))
     for place, name in enumerate(names):
         found = comparison.attribution(name)
-        told = explanations(found, ahead[name])
-        content = (bullets(told) if told else paragraph("")) + table(_without_texts(found))
+        sentences = explanations(found, ahead[name])
+        content = (bullets(sentences) if sentences else paragraph("")) + table(
+            _without_texts(found)
+        )
         content += heading("By asset, % a year") + table(_asset_texts(found))
         for measure, title in STYLES.items():
             if found.styles is not None and measure in found.joint:

@@ -21,12 +21,6 @@ from portfolio_env.simulation.targets import mark_kept, softmax_numerators, targ
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 def random_fields(rng: np.random.Generator, n: int) -> dict[str, Any]:
     """Constraints of every kind, each with probability a half; not always feasible."""
     long_only = bool(rng.random() < 0.6)

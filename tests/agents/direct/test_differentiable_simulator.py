@@ -34,11 +34,6 @@ CARRY = {"cash_rate_annual": 0.05, "margin_rate_annual": 0.08, "borrow_rate_annu
 DATED = {"1990-01-01": 0.05, "2010-02-01": -0.03, "2010-06-01": 0.9}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-
-
 @pytest.fixture(params=["cpu", "gpu"])
 def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A step that looks at its numbers where that saves work, and one that never does."""

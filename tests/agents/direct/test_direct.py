@@ -26,11 +26,6 @@ from portfolio_env.market.fingerprints import LIMIT
 SHORT: dict[str, Any] = {"iterations": 6, "lanes": 8, "steps": 5, "validation_every": 2}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def planted() -> Market:
     return PlantedMarket.draw(seed=0, bars=600, assets=4).market

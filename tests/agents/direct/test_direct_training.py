@@ -17,7 +17,6 @@ SHORT: dict[str, Any] = {"iterations": 6, "lanes": 8, "steps": 5, "validation_ev
 
 @pytest.fixture(scope="module")
 def planted() -> Market:
-    th.set_num_threads(1)
     return PlantedMarket.draw(seed=0, bars=600, assets=4).market
 
 

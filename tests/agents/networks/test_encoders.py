@@ -22,11 +22,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> None:
-    th.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def ragged() -> Market:
     return load_market("synthetic?bars=200&assets=5&ragged=true&seed=4", fit_end=100)

@@ -53,12 +53,6 @@ BUILDERS: dict[str, Make] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("name", BUILDERS)
 def test_they_keep_the_contract_of_encoders(name: str, check: Callable[[Make], None]) -> None:

@@ -17,12 +17,6 @@ from portfolio_env.errors import ArgumentError
 BATCH, WINDOW, ASSETS, FEATURES = 3, 12, 6, 4
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 def windows_of(batch: int = BATCH, window: int = WINDOW, n: int = ASSETS) -> tuple[Tensor, Tensor]:
     common = th.randn(batch, window, 1, FEATURES)
     tradable = (th.rand(batch, n) < 0.7).float()

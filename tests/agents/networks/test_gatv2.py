@@ -13,12 +13,6 @@ from agents.networks.gatv2 import GATv2Layer
 from portfolio_env.errors import ArgumentError
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 def random_graph(batch: int, n: int, edge_dim: int, loops: bool = False) -> tuple[Tensor, Tensor]:
     adjacency = th.rand(batch, n, n) < 0.5
     adjacency[:, 0] = False  # a node that nothing comes into

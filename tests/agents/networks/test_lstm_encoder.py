@@ -23,12 +23,6 @@ from portfolio_env.errors import ArgumentError
 ENCODERS = [LstmEncoder, LstmAttention]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 @pytest.mark.parametrize("check", [*CHECKS, attention_sums_to_one])
 @pytest.mark.parametrize("make", ENCODERS)
 def test_it_keeps_the_contract_of_encoders(make: Make, check: Callable[[Make], None]) -> None:

@@ -13,12 +13,6 @@ from agents.networks.heads import SIGMA_MAX, SIGMA_MIN, PredictionHead, bounded_
 WIDTH = 8
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 def scrambled(head: nn.Module) -> nn.Module:
     """Parameters of the size that training gives them, so that outputs differ between assets."""
     with th.no_grad():

@@ -23,12 +23,6 @@ from agents.networks.state_space import Dynamics, Recall, StateSpace
 from portfolio_env.errors import ArgumentError
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 def scramble(module: th.nn.Module, scale: float) -> None:
     with th.no_grad():
         for weight in module.parameters():

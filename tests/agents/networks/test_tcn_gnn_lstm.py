@@ -17,12 +17,6 @@ FEATURES, WINDOW = 3, 6
 TINY = {"width": 8, "layers": 2, "heads": 2, "lstm_hidden": 4, "lstm_layers": 2}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 def build(**options: Any) -> TcnGnnLstm:
     return TcnGnnLstm(FEATURES, options.pop("window", WINDOW), **{**TINY, **options}).eval()
 

@@ -21,12 +21,6 @@ OPTIONS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 def inputs(window: int = WINDOW) -> tuple[Tensor, Tensor]:
     tradable = (th.rand(BATCH, ASSETS) < 0.6).float()
     tradable[:, 0] = 1

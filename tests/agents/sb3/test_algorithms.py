@@ -26,11 +26,6 @@ AGENTS = [*((algo, "per_asset") for algo in ALGORITHMS), *((a, "dirichlet") for 
 OFF_POLICY = [algo for algo in ALGORITHMS if algo not in ON_POLICY]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def markets() -> dict[int, Market]:
     """Markets of 3, 5 and 20 assets with the same features."""

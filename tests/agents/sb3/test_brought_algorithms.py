@@ -45,11 +45,6 @@ class Net(nn.Module):
 SMALL = {"n_steps": 8, "batch_size": 16, "device": "cpu", "seed": 0}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-
-
 @pytest.fixture(scope="module")
 def market() -> Market:
     return load_market("synthetic?bars=80&assets=3", fit_end=60)

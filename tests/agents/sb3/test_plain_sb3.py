@@ -49,12 +49,6 @@ TABLE = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    th.set_num_threads(1)
-    th.manual_seed(0)
-
-
 @pytest.fixture(scope="module")
 def markets() -> list[Market]:
     names = (f"synthetic?bars=120&assets=4&ragged=true&seed={seed}" for seed in (4, 5))

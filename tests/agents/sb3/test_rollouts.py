@@ -98,7 +98,6 @@ def test_other_observations_are_refused() -> None:
 
 def test_an_update_is_that_of_plain_wiring() -> None:
     """Rollout and epochs of PPO on indices, and on every sample's own window."""
-    th.set_num_threads(1)
     market = load_market("synthetic?assets=3&bars=120")
     network = {"n_features": market.n_features, "window": 6, "encoder": "tcn_gnn_lstm_small"}
     network["encoder_kwargs"] = {"layers": 1}

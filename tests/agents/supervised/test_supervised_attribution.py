@@ -12,7 +12,6 @@ from portfolio_env.errors import ArgumentError
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    th.set_num_threads(1)
     return PlantedMarket.draw(seed=3, bars=900, kappa=0.01, phi=0.9).market
 
 

@@ -23,7 +23,6 @@ TASKS = ("return", "direction", "hybrid")
 
 @pytest.fixture(scope="module")
 def market() -> Market:
-    th.set_num_threads(1)
     return PlantedMarket.draw(seed=3, bars=1500, kappa=0.01, phi=0.9).market
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch as th
 
 from agents.settings.market import refuse_no_run
 from agents.store.__main__ import main as store_command
@@ -51,7 +50,6 @@ class Mine(torch.nn.Module):
 
 
 def test_rules_hold_what_the_forecast_says() -> None:
-    th.set_num_threads(1)
     market = PlantedMarket.draw(seed=3, bars=500, kappa=0.01, phi=0.9).market
     small = {"architecture": [8]}
     model = SupervisedModel(market.feature_names, encoder="mlp", window=1, encoder_options=small)

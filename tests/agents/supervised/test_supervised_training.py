@@ -17,7 +17,6 @@ from portfolio_env.errors import ArgumentError
 
 @pytest.fixture(scope="module")
 def planted() -> PlantedMarket:
-    th.set_num_threads(1)
     return PlantedMarket.draw(seed=3, bars=2500, kappa=0.01, phi=0.9)
 
 

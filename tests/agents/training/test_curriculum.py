@@ -255,8 +255,8 @@ def test_without_a_weight_rl_does_not_forecast(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"curriculum": "1"}, "curriculum is '1'"),
-        ({"curriculum": "3,1"}, "curriculum is '3,1'"),
+        ({"curriculum": "1"}, "curriculum='1' must be"),
+        ({"curriculum": "3,1"}, "curriculum='3,1' must be"),
         ({"curriculum": "1,3", "encoder": "per_asset"}, "has none to train"),
         ({"curriculum": "1,3", "policy": "flat_mlp", "observation": "flat"}, "has none to train"),
         ({"curriculum": "3", "encoder": "per_asset", "prediction_weight": 0.1}, "has none to"),

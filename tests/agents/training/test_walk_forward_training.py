@@ -17,8 +17,8 @@ from agents.training.walk_forward_training import (
     out_of_sample,
 )
 from portfolio_env import load_market
+from portfolio_env.data.bars import frame_of_panel
 from portfolio_env.data.generators.synthetic import synthetic_panel
-from portfolio_env.data.load import frame_of_panel
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation.walk_forward import Fold
 from portfolio_env.features import FeaturePipeline

@@ -10,7 +10,8 @@ from portfolio_env import ArgumentError, DataError, PricePanel, load_market
 from portfolio_env.data.adjust import split_like
 from portfolio_env.data.bars import read_panel
 from portfolio_env.data.cli import Convert
-from portfolio_env.data.load import load_panel, resolved
+from portfolio_env.data.load import load_panel
+from portfolio_env.data.opening import resolved
 
 DAYS = pd.bdate_range("2024-01-02", periods=12)
 

@@ -67,7 +67,6 @@ def run(policy, market=MARKET, **options):
 def test_a_planted_look_ahead_is_caught(kind, leak, at_least):
     found = plausibility_check(run(kind(leak)), MARKET)
     assert at_least <= set(found.suspicious)
-    assert not found.plausible
     (first, *_) = plausibility_sentences({"peeking": found})
     assert first.startswith("peeking: sharpe is")
 
@@ -75,7 +74,7 @@ def test_a_planted_look_ahead_is_caught(kind, leak, at_least):
 @pytest.mark.parametrize("name", ["equal_weight", "buy_and_hold", "momentum", "random", "cash"])
 def test_honest_strategies_pass(name):
     found = plausibility_check(run(make_baseline(name, MARKET)), MARKET)
-    assert found.plausible, found.table
+    assert not found.suspicious, found.table
     assert plausibility_sentences({name: found}) == []
 
 
