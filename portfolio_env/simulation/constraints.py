@@ -19,7 +19,13 @@ from portfolio_env.checks import (
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import PricePanel
 from portfolio_env.names import unknown
-from portfolio_env.simulation.projection import BOUNDS, NO_GROUPS, Groups, groups_of, project_lane
+from portfolio_env.simulation.projection import (
+    BOUNDS,
+    NO_GROUPS,
+    GroupBounds,
+    groups_of,
+    project_lane,
+)
 
 NO_LIMIT = np.inf
 
@@ -149,7 +155,7 @@ class PortfolioConstraints:
                 raise unknown(f"group_bounds: {self.group_by}", group, sorted({*labels} - {""}))
         return tuple(labels)
 
-    def groups(self, labels: Sequence[str]) -> Groups:
+    def groups(self, labels: Sequence[str]) -> GroupBounds:
         """Return the bounds of groups for compiled code; see ``labels``."""
         if not labels or not self.group_bounds:
             return NO_GROUPS

@@ -20,8 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from portfolio_env.compiled import borrowed, inlined, kernel, record
-from portfolio_env.simulation.projection import Groups, violation_lane
-from portfolio_env.simulation.rebalancing import fill_lane, money_lost, remainder_factor, trade_lane
+from portfolio_env.simulation.projection import GroupBounds, violation_lane
+from portfolio_env.simulation.rebalancing import (
+    fill_lane,
+    money_lost,
+    remainder_factor,
+    trade_lane,
+)
 from portfolio_env.simulation.targets import mark_kept, target_lane
 
 __all__ = [
@@ -177,10 +182,9 @@ def drift_lane(
     return total, carry
 
 
-@kernel
 def step_lanes(
     actions: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any, bounds: Any,
-    groups: Groups | None,
+    groups: GroupBounds | None,
 ) -> int:  # fmt: skip
     """Advance the active lanes by one bar, in place.
 
@@ -201,14 +205,45 @@ def step_lanes(
         move, with ``held`` and turnover and cost of the ledger as they broke, and the others have
         been stepped.
     """
-    lanes, market, wanted = borrowed(owned), borrowed(read), borrowed(actions)
+    partly = _partly(owned)
+    return _step_lanes(actions, active, rules, bounds, groups, partly, *owned, *read)
+
+
+def _partly(lanes: Lanes) -> bool | None:
+    """Return None where all orders are filled: what fills a part of them is then not compiled."""
+    return True if lanes.fills.shape[2] > 0 else None
+
+
+# Arrays one by one: numba takes twice as long to recognise the types of those in a tuple.
+@kernel
+def _step_lanes(
+    actions: Float, active: Bool, rules: Any, bounds: Any, groups: GroupBounds | None,
+    partly: bool | None,
+    clock: Any, assets: Any, weights: Any, held: Any, growth: Any, ledger: Any, turnovers: Any,
+    ended: Any, scratch: Any, flags: Any, fills: Any, keys: Any,
+    before: Any, after: Any, tradable: Any, delisted: Any, all_tradable: Any, rates: Any,
+    impact: Any, interest: Any, capacity: Any,
+) -> int:  # fmt: skip
+    """Do what ``step_lanes`` says, given the fields of ``Lanes`` and ``MarketArrays``."""
+    lanes = borrowed(
+        Lanes(
+            clock, assets, weights, held, growth, ledger, turnovers, ended, scratch, flags, fills,
+            keys,
+        )
+    )  # fmt: skip
+    market = borrowed(
+        MarketArrays(
+            before, after, tradable, delisted, all_tradable, rates, impact, interest, capacity
+        )
+    )
+    wanted = borrowed(actions)
     bad = _first_not_finite(wanted, active)
     if bad >= 0:
         return bad
     broken = -1
     for b in range(actions.shape[0]):
         if active[b]:
-            conserved = _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0], groups)
+            conserved = _step_lane(b, wanted[b], lanes, market, rules[0], bounds[0], groups, partly)
             if not conserved and broken < 0:
                 broken = b
     return -1 if broken < 0 else -2 - broken
@@ -217,11 +252,12 @@ def step_lanes(
 @kernel
 def rebalance_lanes(
     actions: Float, observed: Float, active: Bool, owned: Lanes, read: MarketArrays, rules: Any,
-    bounds: Any, groups: Groups | None,
+    bounds: Any, groups: GroupBounds | None,
 ) -> int:  # fmt: skip
     """Trade in the active lanes at their bars and let nothing move: the first half of a step.
 
-    ``held``, turnover and cost of the ledger say what was traded; weights, value and clock stay.
+    Orders are filled as a whole. ``held``, turnover and cost of the ledger say what was traded;
+    weights, value and clock stay.
 
     Args:
         actions: See ``step_lanes``.
@@ -250,7 +286,7 @@ def rebalance_lanes(
             mark_kept(wanted[b], observed[b], lanes.flags[4])
         wealth = ledger[VALUE, b]
         mu, turnover, _, lost = _rebalance(
-            b, wanted[b], wealth, all_tradable, lanes, market, rules[0], bounds[0], groups
+            b, wanted[b], wealth, all_tradable, lanes, market, rules[0], bounds[0], groups, None
         )
         lanes.flags[:2] = False
         ledger[TURNOVER, b], ledger[COST, b] = turnover, wealth - mu * wealth
@@ -278,7 +314,7 @@ def _first_not_finite(actions: Float, active: Bool) -> int:
 @inlined
 def _step_lane(
     b: int, wanted: Float, lanes: Lanes, market: MarketArrays, rules: Any, bounds: Any,
-    groups: Groups | None,
+    groups: GroupBounds | None, partly: bool | None,
 ) -> bool:  # fmt: skip
     """Step one lane; return whether its trade conserved money."""
     row, n = lanes.clock[0, b], lanes.assets.shape[1]
@@ -298,7 +334,7 @@ def _step_lane(
         delisted = lanes.flags[3]  # none any more
     if wealth > 0.0:
         mu, turnover, way, lost = _rebalance(
-            b, wanted, wealth, all_tradable, lanes, market, rules, bounds, groups
+            b, wanted, wealth, all_tradable, lanes, market, rules, bounds, groups, partly
         )
         gross_returns = _columns(
             market.after[row], lanes.assets[b], rules.sampled, lanes.scratch[0, 1:]
@@ -315,7 +351,8 @@ def _step_lane(
         held[:] = 0.0
         held[0] = 1.0
         ledger[UNFILLED, b] = 0.0
-        lanes.fills[1, b, :] = 0.0
+        for i in range(lanes.fills.shape[2]):
+            lanes.fills[1, b, i] = 0.0
     if not all_tradable:
         lanes.flags[:2] = False
     invested = mu * wealth
@@ -376,7 +413,7 @@ def _columns(row: Float, columns: NDArray[np.int64], sampled: bool, out: Float) 
 @inlined
 def _rebalance(
     b: int, wanted: Float, wealth: float, all_tradable: bool, lanes: Lanes, market: MarketArrays,
-    rules: Any, bounds: Any, groups: Groups | None,
+    rules: Any, bounds: Any, groups: GroupBounds | None, partly: bool | None,
 ) -> tuple[float, float, float, float]:  # fmt: skip
     """Do steps 1 and 2 of a lane: feasible target, trade; return (mu, turnover, way, money lost).
 
@@ -398,7 +435,7 @@ def _rebalance(
     costs = (buy, sell, impact, rules.fixed_fee / wealth)
     limits = (max(limit, 0.0), bounds.min_cash)
     mu, turnover, way = trade_lane(d, a, fixed, free, costs, limits, held)
-    if lanes.fills.shape[2] > 0:
+    if partly is not None:
         share, most, rest = lanes.fills[0, b], lanes.scratch[0, 1:], lanes.fills[1, b]
         for i in range(columns.shape[0]):
             limited = market.capacity.shape[0] > 0

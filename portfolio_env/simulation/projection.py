@@ -35,14 +35,16 @@ BOUNDS = record(
 
 
 class Groups(NamedTuple):
-    """Bounds of the weights of G disjoint groups of assets; all arrays are empty without groups."""
+    """Bounds of the weights of G >= 1 disjoint groups of assets; see ``NO_GROUPS``."""
 
     slots: NDArray[np.int64]  # (2, N + 1) group of each slot, -1 for none; slots in that order
     first: NDArray[np.int64]  # (G + 2,) where each group begins in that order, those in none first
     sums: Float  # (4, G) least and largest sum of a group's weights, two rows of work space
 
 
-NO_GROUPS = Groups(np.zeros((2, 0), np.int64), np.zeros(0, np.int64), np.zeros((4, 0)))
+# A tuple of another type: what projects onto groups is compiled for those who have some.
+NO_GROUPS = ()
+GroupBounds = Groups | tuple[()]
 
 
 def groups_of(of: NDArray[np.int64], low: Float, high: Float) -> Groups:
@@ -55,7 +57,7 @@ def groups_of(of: NDArray[np.int64], low: Float, high: Float) -> Groups:
 
 
 @kernel
-def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool, groups: Groups) -> None:
+def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool, groups: GroupBounds) -> None:
     """Project one lane's weights in place onto the bounds; fixed assets keep their weight.
 
     Where fixed holdings make the bounds unreachable they are met as nearly as possible: cash takes
@@ -67,7 +69,7 @@ def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool, groups: Grou
         fixed: (N,) assets that keep their weight.
         bounds: Record of ``BOUNDS``.
         settled: (N,) work space.
-        groups: Bounds of groups.
+        groups: Bounds of groups, or ``NO_GROUPS``.
     """
     n = w.shape[0] - 1
     if bounds.top_k < n:
@@ -88,7 +90,7 @@ def project_lane(w: Float, fixed: Bool, bounds: Any, settled: Bool, groups: Grou
                 w[i] *= free / total
         off = 0.0
     settles = off <= SUM_ROUNDING and _inside(w, fixed, bounds)
-    if groups.sums.shape[1] > 0:
+    if len(groups) > 0:
         if not settles or _group_violation(w, groups) > SUM_ROUNDING:
             _nearest_within_groups(w, fixed, bounds, free, groups)
     elif not settles:
@@ -426,14 +428,14 @@ def _limit_leverage(w: Float, fixed: Bool, bounds: Any) -> None:
 
 
 @kernel
-def violation_lane(w: Float, bounds: Any, sizes: Float, groups: Groups) -> float:
+def violation_lane(w: Float, bounds: Any, sizes: Float, groups: GroupBounds) -> float:
     """Return the largest violation of a bound by held weights; 0 within rounding (1e-12).
 
     Args:
         w: (N + 1,) weights, cash first.
         bounds: Record of ``BOUNDS``.
         sizes: (N,) work space.
-        groups: Bounds of groups.
+        groups: Bounds of groups, or ``NO_GROUPS``.
     """
     worst = max(bounds.min_cash - w[0], w[0] - bounds.max_cash, 0.0)
     gross, held = 0.0, 0
@@ -446,7 +448,7 @@ def violation_lane(w: Float, bounds: Any, sizes: Float, groups: Groups) -> float
     worst = max(worst, gross - bounds.max_leverage)
     if held > bounds.top_k:
         worst = max(worst, _sum_of_smallest(w, held - bounds.top_k, sizes))
-    if groups.sums.shape[1] > 0:
+    if len(groups) > 0:
         worst = max(worst, _group_violation(w, groups))
     return worst if worst > 1e-12 else 0.0
 

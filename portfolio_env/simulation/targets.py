@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.compiled import borrowed, inlined, kernel
 from portfolio_env.errors import ArgumentError
-from portfolio_env.simulation.projection import SUM_ROUNDING, Groups, project_lane
+from portfolio_env.simulation.projection import SUM_ROUNDING, GroupBounds, project_lane
 
 Float = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -163,8 +163,8 @@ def mark_kept(wanted: Float, d: Float, kept: Bool) -> None:
 
 @inlined
 def target_lane(
-    wanted: Float, d: Float, all_tradable: bool, rules: Any, bounds: Any, groups: Groups | None,
-    a: Float, flags: Bool,
+    wanted: Float, d: Float, all_tradable: bool, rules: Any, bounds: Any,
+    groups: GroupBounds | None, a: Float, flags: Bool,
 ) -> float:  # fmt: skip
     """Write the feasible target into ``a`` and the assets that will not trade into ``flags[2]``.
 

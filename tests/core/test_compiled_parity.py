@@ -52,7 +52,7 @@ def constraints_of(rng: np.random.Generator, n: int) -> PortfolioConstraints:
     return constraints
 
 
-def random_groups(rng: np.random.Generator, n: int) -> projection.Groups:
+def random_groups(rng: np.random.Generator, n: int) -> projection.GroupBounds:
     """Bounds of none to three groups, which need not be reachable."""
     count = int(rng.integers(0, 4))
     if count == 0:
@@ -80,7 +80,7 @@ class Step:
         self.constraints = limits = constraints_of(rng, n)
         self.bounds = limits.bounds(n)
         self.groups = random_groups(np.random.default_rng(seed + 1), n)
-        self.bounds["trivial"] &= not self.groups.sums.size
+        self.bounds["trivial"] &= len(self.groups) == 0
         self.rules = rules = np.zeros(1, dynamics.RULES)
         softmax = rng.random() < 0.5
         rules["softmax"], rules["next_open"] = softmax, rng.random() < 0.5

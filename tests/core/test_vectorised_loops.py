@@ -99,7 +99,7 @@ def test_no_compiled_loop_of_the_repository_has_the_form():
     for path in paths:
         found.add(path.read_text())
     names = set(found.functions)
-    assert {"step_lanes", "target_lane", "project_lane", "highest", "geometric_median"} <= names
+    assert {"_step_lanes", "target_lane", "project_lane", "highest", "geometric_median"} <= names
     assert len(names) > 30
     assert all(isinstance(one, ast.FunctionDef) for one in found.functions.values())
     assert found.mixed() == []
