@@ -1,6 +1,7 @@
 """The SB3 features extractor around any encoder, for every observation mode of the environment."""
 
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import torch as th
@@ -11,6 +12,7 @@ from torch import Tensor
 from agents.market_rows import MarketRows, Observation, asset_rows
 from agents.networks import masked_mean
 from portfolio_env.errors import ArgumentError
+from portfolio_env.names import check_keywords
 
 OUTPUTS = ("flat", "pooled", "assets")
 
@@ -35,7 +37,7 @@ class MarketExtractor(MarketRows, BaseFeaturesExtractor):
         options: See ``MarketRows``.
 
     Raises:
-        ArgumentError: For another output, and as ``MarketRows`` does.
+        ArgumentError: For another output or an unknown option, and as ``MarketRows`` does.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class MarketExtractor(MarketRows, BaseFeaturesExtractor):
     ) -> None:
         if output not in OUTPUTS:
             raise ArgumentError(f"output={output!r} must be one of {', '.join(map(repr, OUTPUTS))}")
+        known = [*signature(MarketRows.__init__).parameters][2:]
+        check_keywords("MarketExtractor", "option", options, [*known, "output"])
         MarketRows.__init__(self, observation_space, *args, **options)
         n, channels = self.n_assets, self.width - 2
         widths = {"flat": n * self.width + 1, "pooled": channels + n + 1, "assets": self.width}

@@ -293,8 +293,11 @@ def indices_of(kind: str, names: Sequence[str], available: Sequence[str]) -> lis
     """Return the index of each name among the available ones.
 
     Raises:
-        ArgumentError: For a name that is not there, with its near matches.
+        ArgumentError: For a name that is not there, with its near matches, and for a text in place
+            of a list.
     """
+    if isinstance(names, str):  # each of its letters would be taken for a name
+        raise ArgumentError(f"{kind}s={names!r} must be a list of names, e.g. [{names!r}].")
     place = {name: i for i, name in enumerate(available)}
     for name in names:
         if name not in place:

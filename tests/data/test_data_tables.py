@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_data_files import HEADER, ROWS, assert_panel
 
-from portfolio_env import DataError, load_market
+from portfolio_env import ArgumentError, DataError, load_market
 from portfolio_env.data.bars import (
     read_frame,
     read_panel,
@@ -129,3 +129,8 @@ def test_folders_without_bars(tmp_path):
     (tmp_path / "A.parquet").write_bytes(b"PAR1 and no more")
     with pytest.raises(DataError, match=r"A.parquet is not a readable Parquet file"):
         read_panel(tmp_path)
+
+
+def test_a_text_in_place_of_a_list_of_assets_is_not_read_by_its_letters():
+    with pytest.raises(ArgumentError, match=r"assets='A00' must be a list of names"):
+        load_market("synthetic?bars=100", assets="A00")

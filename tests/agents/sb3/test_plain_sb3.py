@@ -321,3 +321,9 @@ def test_targets_that_follow_without_a_trace_are_read_anew(markets: list[Market]
         after = extractor(observation)
         extractor.embeddings.forget()
         assert th.equal(after, extractor(observation)) and not th.allclose(before, after)
+
+
+def test_an_unknown_option_of_the_extractor_is_named_with_the_nearest() -> None:
+    space = PortfolioEnv(load_market("synthetic?bars=100&assets=2"), window=2).observation_space
+    with pytest.raises(ArgumentError, match="no option 'encodr'; did you mean 'encoder'"):
+        MarketExtractor(space, encodr="gat")
