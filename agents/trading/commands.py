@@ -18,11 +18,12 @@ from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import locked
 from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
+from portfolio_env.market.timeline import time_text
 from portfolio_env.paper.clock import SystemClock
 from portfolio_env.paper.ledger import ACTIVE, HALTED, LEDGER, REDUCING, Ledger
 from portfolio_env.paper.service.command import PULSE
 from portfolio_env.paper.session import LOCK
-from portfolio_env.paper.status import PAGE, session_status, write_status
+from portfolio_env.paper.status import PAGE, SessionStatus, session_status, write_status
 
 Name = Literal["none", "flaky", "crash", "liquidity", "outage", "gap"]
 
@@ -109,11 +110,11 @@ class Status:
 
     def __call__(self) -> int:
         """Print the trading state, the account and what is open; write ``status.html``."""
-        ledger = _opened(self.folder)
-        for name, value in standing(ledger).items():
-            print(f"{name:<26} {printable(str(value))}")
         runs = (self.folder / PULSE).exists()  # by the clock of the machine
-        write_status(session_status(ledger, SystemClock().now() if runs else None), self.folder)
+        status = session_status(_opened(self.folder), SystemClock().now() if runs else None)
+        for name, value in told(status).items():
+            print(f"{name:<26} {printable(value)}")
+        write_status(status, self.folder)
         print(f"{'page':<26} {self.folder / PAGE}")
         return 0
 
@@ -178,32 +179,33 @@ def _opened(folder: Path) -> Ledger:
     return Ledger.of(folder, read_only=True)
 
 
-def standing(ledger: Ledger) -> dict[str, Any]:
-    """Return how a session stands, by name."""
-    state, reason = ledger.trading
-    valued = ledger.query("SELECT bar, value FROM valuations ORDER BY bar DESC LIMIT 1")
-    open_alerts = ledger.query("SELECT text FROM alerts WHERE closed = '' ORDER BY rowid DESC")
-    held = [name for name, units in ledger.all_units().items() if name and units]
-    return {
-        "session": ledger.session,
-        "trading": f"{state} {reason}".strip(),
-        "bars": _counts(ledger, "bars", "phase"),
-        "orders": _counts(ledger, "orders", "state"),
-        "last bar": valued[0][0] if valued else "none",
-        "value": f"{float(valued[0][1]):,.2f}" if valued else "none",
-        "cash": f"{float(ledger.holdings.cash):,.2f}",
-        "held": ", ".join(held) or "nothing",
-        "open alerts": len(open_alerts),
-        **({"last alert": open_alerts[0][0]} if open_alerts else {}),
+def told(status: SessionStatus) -> dict[str, Any]:
+    """Return how a session stands, as lines of text by name."""
+
+    def listed(parts: Mapping[str, int]) -> str:
+        return ", ".join(f"{number} {name}" for name, number in parts.items()) or "none"
+
+    found = {
+        "session": status.session,
+        "trading": f"{status.state} {status.reason}".strip(),
+        "bars": listed(status.bars),
+        "orders": listed(status.orders),
+        "last bar": "none" if np.isnat(status.bar) else time_text(status.bar),
+        "value": f"{status.value:,.2f}",
+        "cash": f"{status.cash:,.2f}",
+        "held": ", ".join(own.asset for own in status.positions if own.units) or "nothing",
+        "ideal account": f"{status.ideal:,.2f}",
+        **{
+            f"of that by {name}": f"{money:+,.2f}"
+            for name, money in status.shortfall.items()
+            if abs(money) >= 0.005
+        },
+        "open alerts": str(len(status.alerts)),
     }
+    return found | ({"last alert": status.alerts[0].text} if status.alerts else {})
 
 
-def _counts(ledger: Ledger, table: str, column: str) -> str:
-    rows = ledger.query(f"SELECT {column}, count(*) FROM {table} GROUP BY {column}")
-    return ", ".join(f"{row[1]} {row[0]}" for row in rows) or "none"
-
-
-def replayed(config: Replay) -> Mapping[str, Any]:
+def replayed(config: Replay) -> dict[str, Any]:
     """Replay a range, write its ledger, and return what there is to say of it.
 
     Raises:
@@ -272,8 +274,9 @@ def replayed(config: Replay) -> Mapping[str, Any]:
     values = np.array([float(row[0]) for row in rows])
     same = len(values) == len(ideal.values)
     apart = float(np.abs(values / ideal.values - 1).max()) if same else np.nan
-    write_status(session_status(ledger), folder)
-    return standing(ledger) | {
+    status = session_status(ledger)
+    write_status(status, folder)
+    return told(status) | {
         "value of the backtest": f"{ideal.values[-1]:,.2f}",
         "largest difference": f"{apart:.2g} of the value at a bar",
         "digest": ledger.head()[1],

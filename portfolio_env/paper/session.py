@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.files.atomic import locked
 from portfolio_env.live.instruments import Instrument, instruments_of, rates_of
+from portfolio_env.live.money import decimal_of
 from portfolio_env.live.orders import orders_of
-from portfolio_env.live.planning import plan
+from portfolio_env.live.planning import last_prices, plan
 from portfolio_env.live.predictor import Decision, Predictor
 from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import bar_spacing, time_text
+from portfolio_env.paper.attribution import ideal_trade
 from portfolio_env.paper.broker import Broker, Quote, Unknown
 from portfolio_env.paper.clock import SECOND, Clock
 from portfolio_env.paper.execution import (
@@ -38,7 +40,14 @@ from portfolio_env.paper.execution import (
 from portfolio_env.paper.journal import LedgerError
 from portfolio_env.paper.ledger import ACTIVE, HALTED, REDUCING, Ledger
 from portfolio_env.paper.reconciliation import Reconciled, accept, poll, reconcile
-from portfolio_env.paper.records import closes, decision_of, described, hexadecimal, valued
+from portfolio_env.paper.records import (
+    account_of,
+    closes,
+    decision_of,
+    described,
+    hexadecimal,
+    valued,
+)
 
 ENDINGS = frozenset(PHASES[2:])
 LOCK = "session.lock"
@@ -341,6 +350,11 @@ class Session:
         value = float(account.value(prices))
         weights = account.weights(prices)
         decision = self._answer(bars, weights, value, delisted)
+        missed = self._missed_before(bar)
+        ideal = ideal_trade(
+            *(decision, self.predictor.simulator, value, weights),
+            turnovers=self._turnovers_before(decision.row),
+        )
         with self.ledger.batch():
             self.ledger.append(
                 "decision", now, bar,
@@ -350,8 +364,29 @@ class Session:
                 weights=hexadecimal(weights),
                 value=value.hex(),
                 delisted=list(delisted),
+                ideal=ideal,
+                missed=missed,
             )  # fmt: skip
             self.ledger.append("phase", now, bar, phase=DECIDED)
+
+    def _missed_before(self, bar: np.datetime64) -> dict[str, Any]:
+        """Return what the account would have done at the bars since the last decision, by bar."""
+        sql = "SELECT max(bar) FROM decisions WHERE bar < ?"
+        last, found = self.ledger.query(sql, str(bar))[0][0], {}
+        for each in self.predictor.answers if last is not None else ():
+            time = each.timestamp.astype("datetime64[ns]")
+            if np.datetime64(last, "ns") < time < bar:
+                held = self.ledger.body("valuations", time) or self.ledger.body("valuations", bar)
+                account, market = account_of(held or {}, self.assets), self.predictor.market
+                prices = tuple(map(decimal_of, last_prices(market, each.row)))
+                told = valued(account, prices)
+                given = self.predictor.simulator, float(told["value"]), account.weights(prices)
+                found[str(time)] = {
+                    "value": told["value"],
+                    "prices": told["prices"],
+                    "ideal": ideal_trade(each, *given),
+                }
+        return found
 
     def _plan_at(self, bar: np.datetime64, deadline: np.datetime64) -> None:
         """Size the orders of a decision by the prices of now, and commit them.

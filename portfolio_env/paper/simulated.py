@@ -30,8 +30,7 @@ from portfolio_env.paper.clock import Clock
 from portfolio_env.paper.faults import Faults
 from portfolio_env.paper.journal import Journal
 from portfolio_env.paper.orders import Fill, Flow, Order, State, changes_of
-from portfolio_env.simulation.cost_models import Costs, checked_rates
-from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.cost_models import Costs, checked_rates, half_spreads
 
 MONEY = Decimal("1e-20")
 _WIDE = Context(prec=80)
@@ -440,17 +439,9 @@ Sides = tuple[tuple[Decimal, Decimal], tuple[Decimal, Decimal]]
 
 
 def _rates_of(costs: Costs, instruments: Mapping[str, Instrument]) -> dict[str, Sides]:
-    """Return (commission, half-spread) of purchases and of sales by asset.
-
-    A cost model of one's own names no half-spread: all of its rate is commission then.
-    """
+    """Return (commission, half-spread) of purchases and of sales by asset."""
     names = tuple(instruments)
-    whole = checked_rates(costs, names)
-    spreads = np.zeros((2, len(names)))
-    if isinstance(costs, TransactionCosts):
-        bare = TransactionCosts(commission_bps=0, slippage_bps=costs.slippage_bps)
-        spreads = checked_rates(bare, names)
-    found = {}
+    whole, spreads, found = checked_rates(costs, names), half_spreads(costs, names), {}
     for place, (name, each) in enumerate(instruments.items()):
         sides = []
         for side in (0, 1):
