@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -20,7 +20,9 @@ from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
 from portfolio_env.market.timeline import time_text
 from portfolio_env.paper.clock import SystemClock
-from portfolio_env.paper.ledger import ACTIVE, HALTED, LEDGER, REDUCING, Ledger
+from portfolio_env.paper.execution import write_off
+from portfolio_env.paper.ledger import ACTIVE, FLAT, HALTED, LEDGER, REDUCING, Ledger
+from portfolio_env.paper.reconciliation import accept
 from portfolio_env.paper.service.command import PULSE
 from portfolio_env.paper.session import LOCK
 from portfolio_env.paper.status import PAGE, SessionStatus, session_status, write_status
@@ -149,6 +151,64 @@ class Resume:
         return _steered(self.folder, REDUCING if self.reducing else ACTIVE, self.reason)
 
 
+@dataclass(frozen=True)
+class Flatten:
+    """Let a session sell all that it holds when it goes on, and stay in cash until resume."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+    reason: str = "by hand"
+    """Words that are kept in the ledger."""
+
+    def __call__(self) -> int:
+        """Write the new state."""
+        return _steered(self.folder, FLAT, self.reason)
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    """Show the differences from the venue that halted a session, or accept them as they are."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+    accept: str | None = None
+    """Why the venue is right, e.g. "sold by hand": the differences are booked as external flows."""
+
+    def __call__(self) -> int:
+        """Print the last comparison that found a difference, or book what it found."""
+        if self.accept is None:
+            notes = list(_opened(self.folder).events("note"))
+            print(printable(notes[-1].body["reason"]) if notes else "no difference was found")
+            return 0
+        with _written(self.folder) as ledger:
+            changes = accept(ledger, SystemClock().now(), self.accept)
+        for name, change in changes.items():
+            print(f"{printable(name) or 'cash':<26} {change:+f}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Resolve:
+    """Say that an order that nobody could look up has ended at the venue, filled or not.
+
+    It is not sent again. Fills are booked by the venue's records alone, before or after this.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+    order: Annotated[str, tyro.conf.Positional]
+    """Id of the order, as trade.py status shows it."""
+    reason: str = "by hand"
+    """Words that are kept in the ledger."""
+
+    def __call__(self) -> int:
+        """Write the end of the order."""
+        with _written(self.folder) as ledger:
+            write_off(ledger, self.order, SystemClock().now(), self.reason)
+        print(f"order {self.order} has ended: {printable(self.reason)}")
+        return 0
+
+
 COMMANDS = {
     "paper": Paper,
     "replay": Replay,
@@ -157,18 +217,28 @@ COMMANDS = {
     "status": Status,
     "halt": Halt,
     "resume": Resume,
+    "flatten": Flatten,
+    "reconcile": Reconcile,
+    "resolve": Resolve,
 }
 
 
-def _steered(folder: Path, state: str, reason: str) -> int:
-    """Write the trading state of a session that no process has."""
+@contextmanager
+def _written(folder: Path) -> Iterator[Ledger]:
+    """Open the ledger of a session that no process has, to write what a person says."""
     _opened(folder).close()
     with locked(folder / LOCK, busy=f"{folder} is used by another process: stop it first"):
         ledger = Ledger.of(folder)
         try:
-            ledger.append("trading", SystemClock().now(), state=state, reason=reason)
+            yield ledger
         finally:
             ledger.close()
+
+
+def _steered(folder: Path, state: str, reason: str) -> int:
+    """Write the trading state of a session that no process has."""
+    with _written(folder) as ledger:
+        ledger.steer(SystemClock().now(), state, reason)
     print(f"{folder} is {state}: {printable(reason)}")
     return 0
 

@@ -69,6 +69,10 @@ class Prices(Protocol):
         """Return the money that orders of the bar can be filled with; None is any."""
         ...
 
+    def share(self, asset: str, bar: np.datetime64) -> Decimal:
+        """Return the largest share of an order of a bar that is filled."""
+        ...
+
     def accruals(self, since: np.datetime64, until: np.datetime64) -> Iterator[Accrual]:
         """Yield interest and delistings after a moment, until another."""
         ...
@@ -302,8 +306,10 @@ class SimulatedBroker:
     def _fillable(self, order: Order, mid: Decimal, at: np.datetime64) -> tuple[Decimal, str]:
         """Return the units of an order that are filled, and why no more are."""
         rules, units, reason = self._instruments[order.asset], order.units, ""
+        share = self.prices.share(order.asset, order.bar)
         if self.faults.happens("partial", order.bar, order.id):
-            share = decimal_of(self.faults.draw("share", order.bar, order.id))
+            share = min(share, decimal_of(self.faults.draw("share", order.bar, order.id)))
+        if share < 1:
             units, reason = rules.whole(_SHORT.multiply(units, share), strictly=True), "partial"
         capacity = self.prices.capacity(order.asset, at)
         if capacity is not None:
