@@ -14,7 +14,7 @@ import tyro
 from agents.settings.market import MarketConfig, refuse_no_run
 from agents.trading.paper import Paper
 from portfolio_env.checks import check_number
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import locked
 from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
@@ -113,7 +113,14 @@ class Status:
     def __call__(self) -> int:
         """Print the trading state, the account and what is open; write ``status.html``."""
         runs = (self.folder / PULSE).exists()  # by the clock of the machine
-        status = session_status(_opened(self.folder), SystemClock().now() if runs else None)
+        try:
+            status = session_status(_opened(self.folder), SystemClock().now() if runs else None)
+        except PortfolioError:
+            raise
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            raise DataError(
+                f"{self.folder / LEDGER} is damaged ({error!r}): see trade.py verify {self.folder}"
+            ) from error
         for name, value in told(status).items():
             print(f"{name:<26} {printable(value)}")
         write_status(status, self.folder)

@@ -1,6 +1,7 @@
 """Commands on paper accounts: a replay that is its backtest, and errors in one line."""
 
 import json
+import sqlite3
 import sys
 
 import pytest
@@ -60,6 +61,12 @@ def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
         shocked = (*options, "--scenario", scenario)
         status, out, _ = command(monkeypatch, capsys, "replay", *shocked)
         assert (status, "largest difference" in out) == (0, True)
+    with sqlite3.connect(folder / "ledger.db") as edited:
+        edited.execute("UPDATE valuations SET value = 'much' WHERE rowid = 3")
+    edited.close()
+    for name in ("status", "verify"):
+        status, _, err = command(monkeypatch, capsys, name, folder)
+        assert (status, err.startswith("error: "), err.count("\n")) == (1, True, 1)
     data = bytearray((folder / "ledger.db").read_bytes())
     data[len(data) // 2] ^= 4
     (folder / "ledger.db").write_bytes(data)
