@@ -12,7 +12,7 @@ python trade.py replay RUN --scenario flaky
 
 python trade.py paper RUN --exchange binance --capital 10000 --session paper/one
 
-python trade.py status | verify | export | halt | resume FOLDER
+python trade.py status | verify | export | halt | resume | flatten | reconcile | resolve FOLDER
 
 The commands of paper trading say more with --help.
 """

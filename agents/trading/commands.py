@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -14,15 +14,18 @@ import tyro
 from agents.settings.market import MarketConfig, refuse_no_run
 from agents.trading.paper import Paper
 from portfolio_env.checks import check_number
-from portfolio_env.errors import ArgumentError, DataError
+from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import locked
 from portfolio_env.files.safe_names import printable
 from portfolio_env.live.instruments import uniform
+from portfolio_env.market.timeline import time_text
 from portfolio_env.paper.clock import SystemClock
-from portfolio_env.paper.ledger import ACTIVE, HALTED, LEDGER, REDUCING, Ledger
+from portfolio_env.paper.execution import write_off
+from portfolio_env.paper.ledger import ACTIVE, FLAT, HALTED, LEDGER, REDUCING, Ledger
+from portfolio_env.paper.reconciliation import accept
 from portfolio_env.paper.service.command import PULSE
 from portfolio_env.paper.session import LOCK
-from portfolio_env.paper.status import PAGE, session_status, write_status
+from portfolio_env.paper.status import PAGE, SessionStatus, session_status, write_status
 
 if TYPE_CHECKING:
     from portfolio_env.evaluation.task import EvaluationFold
@@ -112,11 +115,18 @@ class Status:
 
     def __call__(self) -> int:
         """Print the trading state, the account and what is open; write ``status.html``."""
-        ledger = _opened(self.folder)
-        for name, value in standing(ledger).items():
-            print(f"{name:<26} {printable(str(value))}")
         runs = (self.folder / PULSE).exists()  # by the clock of the machine
-        write_status(session_status(ledger, SystemClock().now() if runs else None), self.folder)
+        try:
+            status = session_status(_opened(self.folder), SystemClock().now() if runs else None)
+        except PortfolioError:
+            raise
+        except (ValueError, TypeError, LookupError, ArithmeticError) as error:
+            raise DataError(
+                f"{self.folder / LEDGER} is damaged ({error!r}): see trade.py verify {self.folder}"
+            ) from error
+        for name, value in told(status).items():
+            print(f"{name:<26} {printable(value)}")
+        write_status(status, self.folder)
         print(f"{'page':<26} {self.folder / PAGE}")
         return 0
 
@@ -151,6 +161,64 @@ class Resume:
         return _steered(self.folder, REDUCING if self.reducing else ACTIVE, self.reason)
 
 
+@dataclass(frozen=True)
+class Flatten:
+    """Let a session sell all that it holds when it goes on, and stay in cash until resume."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+    reason: str = "by hand"
+    """Words that are kept in the ledger."""
+
+    def __call__(self) -> int:
+        """Write the new state."""
+        return _steered(self.folder, FLAT, self.reason)
+
+
+@dataclass(frozen=True)
+class Reconcile:
+    """Show the differences from the venue that halted a session, or accept them as they are."""
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+    accept: str | None = None
+    """Why the venue is right, e.g. "sold by hand": the differences are booked as external flows."""
+
+    def __call__(self) -> int:
+        """Print the last comparison that found a difference, or book what it found."""
+        if self.accept is None:
+            notes = list(_opened(self.folder).events("note"))
+            print(printable(notes[-1].body["reason"]) if notes else "no difference was found")
+            return 0
+        with _written(self.folder) as ledger:
+            changes = accept(ledger, SystemClock().now(), self.accept)
+        for name, change in changes.items():
+            print(f"{printable(name) or 'cash':<26} {change:+f}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Resolve:
+    """Say that an order that nobody could look up has ended at the venue, filled or not.
+
+    It is not sent again. Fills are booked by the venue's records alone, before or after this.
+    """
+
+    folder: Annotated[Path, tyro.conf.Positional]
+    """Folder of a session."""
+    order: Annotated[str, tyro.conf.Positional]
+    """Id of the order, as trade.py status shows it."""
+    reason: str = "by hand"
+    """Words that are kept in the ledger."""
+
+    def __call__(self) -> int:
+        """Write the end of the order."""
+        with _written(self.folder) as ledger:
+            write_off(ledger, self.order, SystemClock().now(), self.reason)
+        print(f"order {self.order} has ended: {printable(self.reason)}")
+        return 0
+
+
 COMMANDS = {
     "paper": Paper,
     "replay": Replay,
@@ -159,18 +227,28 @@ COMMANDS = {
     "status": Status,
     "halt": Halt,
     "resume": Resume,
+    "flatten": Flatten,
+    "reconcile": Reconcile,
+    "resolve": Resolve,
 }
 
 
-def _steered(folder: Path, state: str, reason: str) -> int:
-    """Write the trading state of a session that no process has."""
+@contextmanager
+def _written(folder: Path) -> Iterator[Ledger]:
+    """Open the ledger of a session that no process has, to write what a person says."""
     _opened(folder).close()
     with locked(folder / LOCK, busy=f"{folder} is used by another process: stop it first"):
         ledger = Ledger.of(folder)
         try:
-            ledger.append("trading", SystemClock().now(), state=state, reason=reason)
+            yield ledger
         finally:
             ledger.close()
+
+
+def _steered(folder: Path, state: str, reason: str) -> int:
+    """Write the trading state of a session that no process has."""
+    with _written(folder) as ledger:
+        ledger.steer(SystemClock().now(), state, reason)
     print(f"{folder} is {state}: {printable(reason)}")
     return 0
 
@@ -181,29 +259,30 @@ def _opened(folder: Path) -> Ledger:
     return Ledger.of(folder, read_only=True)
 
 
-def standing(ledger: Ledger) -> dict[str, Any]:
-    """Return how a session stands, by name."""
-    state, reason = ledger.trading
-    valued = ledger.query("SELECT bar, value FROM valuations ORDER BY bar DESC LIMIT 1")
-    open_alerts = ledger.query("SELECT text FROM alerts WHERE closed = '' ORDER BY rowid DESC")
-    held = [name for name, units in ledger.all_units().items() if name and units]
-    return {
-        "session": ledger.session,
-        "trading": f"{state} {reason}".strip(),
-        "bars": _counts(ledger, "bars", "phase"),
-        "orders": _counts(ledger, "orders", "state"),
-        "last bar": valued[0][0] if valued else "none",
-        "value": f"{float(valued[0][1]):,.2f}" if valued else "none",
-        "cash": f"{float(ledger.holdings.cash):,.2f}",
-        "held": ", ".join(held) or "nothing",
-        "open alerts": len(open_alerts),
-        **({"last alert": open_alerts[0][0]} if open_alerts else {}),
+def told(status: SessionStatus) -> dict[str, Any]:
+    """Return how a session stands, as lines of text by name."""
+
+    def listed(parts: Mapping[str, int]) -> str:
+        return ", ".join(f"{number} {name}" for name, number in parts.items()) or "none"
+
+    found = {
+        "session": status.session,
+        "trading": f"{status.state} {status.reason}".strip(),
+        "bars": listed(status.bars),
+        "orders": listed(status.orders),
+        "last bar": "none" if np.isnat(status.bar) else time_text(status.bar),
+        "value": f"{status.value:,.2f}",
+        "cash": f"{status.cash:,.2f}",
+        "held": ", ".join(own.asset for own in status.positions if own.units) or "nothing",
+        "ideal account": f"{status.ideal:,.2f}",
+        **{
+            f"of that by {name}": f"{money:+,.2f}"
+            for name, money in status.shortfall.items()
+            if abs(money) >= 0.005
+        },
+        "open alerts": str(len(status.alerts)),
     }
-
-
-def _counts(ledger: Ledger, table: str, column: str) -> str:
-    rows = ledger.query(f"SELECT {column}, count(*) FROM {table} GROUP BY {column}")
-    return ", ".join(f"{row[1]} {row[0]}" for row in rows) or "none"
+    return found | ({"last alert": status.alerts[0].text} if status.alerts else {})
 
 
 def _shocked(fold: EvaluationFold, config: Replay, start: int, end: int) -> EvaluationFold:
@@ -227,7 +306,7 @@ def _shocked(fold: EvaluationFold, config: Replay, start: int, end: int) -> Eval
     return replace(fold, market=market, options={**fold.options, "costs": costs})
 
 
-def replayed(config: Replay) -> Mapping[str, Any]:
+def replayed(config: Replay) -> dict[str, Any]:
     """Replay a range, write its ledger, and return what there is to say of it.
 
     Raises:
@@ -282,8 +361,9 @@ def replayed(config: Replay) -> Mapping[str, Any]:
     values = np.array([float(row[0]) for row in rows])
     same = len(values) == len(ideal.values)
     apart = float(np.abs(values / ideal.values - 1).max()) if same else np.nan
-    write_status(session_status(ledger), folder)
-    return standing(ledger) | {
+    status = session_status(ledger)
+    write_status(status, folder)
+    return told(status) | {
         "value of the backtest": f"{ideal.values[-1]:,.2f}",
         "largest difference": f"{apart:.2g} of the value at a bar",
         "digest": ledger.head()[1],

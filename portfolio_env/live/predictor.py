@@ -69,6 +69,7 @@ class Predictor:
 
     Attributes:
         simulator: Simulator of the environment.
+        answers: Decisions of the last call, bar after bar: those of the bars between, too.
 
     Raises:
         ArgumentError: If the policy answers with other actions than the environment takes, or the
@@ -119,6 +120,7 @@ class Predictor:
         self._generator = seeding.np_random(seed)[0]
         self._state: Any = None
         self._last: Decision | None = None
+        self.answers: list[Decision] = []
         carries_on = getattr(self.policy, "carries_on", False)
         self._carried = CarriedTargets(self.simulator, grows=True) if carries_on else None
 
@@ -152,6 +154,7 @@ class Predictor:
         earliest = market.warmup + self.simulator.window - 1 + self.simulator.delay
         row = check_integer("t", market.n_bars - 1 if t is None else t, earliest, market.n_bars - 1)
         own = self._checked(weights, value)
+        self.answers = []
         return self._decide(row, own, value, carried=row == market.n_bars - 1)
 
     def _checked(
@@ -225,6 +228,7 @@ class Predictor:
         last = self._last
         if last is None or last.row != market.n_bars - 1:
             last = self.decide()
+        self.answers = []
         simulator.extend(longer, delisted)
         for row in range(market.n_bars, longer.n_bars):
             simulator.carry_out(last.action[None])
@@ -255,6 +259,7 @@ class Predictor:
         own, last = self._checked(weights, value), self._last
         first = self.market.warmup + self.simulator.window - 1 if last is None else last.row + 1
         row = check_integer("t", t, first, self.market.n_bars - 1)
+        self.answers = []
         for now in range(row if last is None else first, row + 1):
             if last is not None:
                 self.simulator.carry_out(last.action[None])
@@ -286,4 +291,5 @@ class Predictor:
         self._last = Decision(
             row, market.timestamps[row], lanes.weights[0].copy(), np.array(answer)[0]
         )
+        self.answers.append(self._last)
         return self._last

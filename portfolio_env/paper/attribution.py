@@ -1,324 +1,213 @@
 """Attribution: why a paper account is worth another amount than its ideal account.
 
-The ideal account carries out the same decisions at once, in any fraction of a unit, as a backtest
-does. What the paper account holds otherwise, and what it pays otherwise, add up to the difference
-of the two values. At bar t both trade, hold units until bar t + 1, and are valued at closes ``c``;
-the ideal account trades at prices ``p``, the paper account at fills. With the gap of units
-``g = held - ideal`` in parts by cause, a cause makes
+The ideal account carries out every decision at once: at the close that was decided on, in any
+fraction of a unit, at the environment's costs, in the size of the paper account at that bar. It is
+the backtest, step by step, and what the ledger holds is all that it is made of. From one bar to the
+next, closes going from ``c`` to ``c'``, the paper account is worth
 
-    sum over t of g_t (c_{t+1} - c_t) + (g_t - g_{t-1}) (c_t - p_t)
+    sum of (held - ideal) (c' - c) + sum over fills of q (c - f) - fees + costs of the ideal account
 
-and every fill of ``q`` units (sales negative) at a price ``f``, with the price ``r`` when its order
-was sent and the mid ``m`` when it was filled, costs, in this order,
+more than the ideal one. The units beyond the ideal ones are those of the plan less the ideal ones
+(*risk* where a limit binds, else *timing*: the market moved before the plan), those of the orders
+less the plan's (*rounding*: lots, least orders), and those held less the orders' (*unfilled*). Of a
+bar without a plan all of it is *missed*. A fill of ``q`` units (sales negative) at ``f``, with the
+price ``r`` that its order was sized at, and the middle ``m`` when it was filled, costs
 
-    q (r - p) timing,  q (m - r) delay,  |q| s spread,  q (f - m) - |q| s impact,  and its fee,
+    q (r - c) *timing*,  q (m - r) *delay*,  q (f - m) *spread* and *impact*,  and its *fees*,
 
-``s`` being half the spread. Each term changes one thing, so that their sum is exact. The idea of
-comparing with a paper portfolio at decision prices is that of Perold (1988), "The Implementation
-Shortfall: Paper versus Reality".
+the last three beyond those of the ideal account. Each term changes one thing, so that the sum is
+exact. Flows, interest among them, and trades by hand go into both accounts. To compare with a
+portfolio that trades on paper is the idea of Perold (1988), "The Implementation Shortfall: Paper
+versus Reality".
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.errors import ArgumentError
-from portfolio_env.evaluation.backtest import BacktestResult
-from portfolio_env.names import indices_of
+from portfolio_env.live.money import exactly
+from portfolio_env.live.planning import plan
+from portfolio_env.live.predictor import Decision
+from portfolio_env.paper.ledger import Ledger
+from portfolio_env.paper.orders import Fill, Order, changes_of
+from portfolio_env.paper.records import hexadecimal
+from portfolio_env.simulation.cost_models import half_spreads
+from portfolio_env.simulation.simulator import Simulator
 
-Bool = NDArray[np.bool_]
 Float = NDArray[np.float64]
-
-UNITS = ("missed", "size", "risk", "rounding", "unfilled")
-"""Causes of other holdings: no decision at a bar; another wish, as the account is worth something
-else by then; limits of risk; lots and least orders; orders that were not filled."""
-PRICES = ("timing", "delay", "spread", "impact", "fees")
-"""Causes of other prices and costs; the last three beyond those of the ideal account."""
-KINDS = (*UNITS, *PRICES, "interest")
-"""All causes, in the order in which they are taken."""
-FILL_COLUMNS = ("bar", "asset", "units", "reference", "mid", "half_spread", "price", "fee")
-CASH = "cash"
-_EXACT = 1e-9  # of the largest value
+KINDS = (
+    *("timing", "delay", "spread", "impact", "fees"),
+    *("rounding", "unfilled", "risk", "missed"),
+)
+"""Causes, in the order of the columns of ``shortfall``."""
+_COSTS = ("spread", "impact", "fees")
 
 
-@dataclass(frozen=True, eq=False)
-class IdealAccount:
-    """Account that carries out all decisions at once, over K bars and N assets.
-
-    Attributes:
-        values: (K + 1,) money at the closes, before trading.
-        units: (K, N) units held after the trade of each bar.
-        prices: (K, N) prices of its trades: the closes, or the next opens.
-        spread: (K, N) money that it pays as half-spreads.
-        impact: (K, N) money that it pays as market impact.
-        fees: (K, N) money that it pays as commissions and fees.
-        interest: (K,) interest earned less interest paid, from each bar to the next.
-    """
-
-    values: Float
-    units: Float
-    prices: Float
-    spread: Float
-    impact: Float
-    fees: Float
-    interest: Float
-
-
-@dataclass(frozen=True, eq=False)
-class PaperAccount:
-    """Account of the same decisions as it is traded, and what became of them on the way.
-
-    Attributes:
-        values: (K + 1,) money at the closes, before trading.
-        decided: (K,) whether there was a decision at the bar; where not, ``wished``, ``allowed``
-            and ``ordered`` are not read.
-        wished: (K, N) units to hold by the decision, for what this account is worth.
-        allowed: (K, N) units to hold after limits of risk.
-        ordered: (K, N) units to hold if all orders are filled: after lots and least orders.
-        held: (K, N) units held after the fills of the bar.
-        interest: (K,) interest earned less interest paid, from each bar to the next.
-    """
-
-    values: Float
-    decided: Bool
-    wished: Float
-    allowed: Float
-    ordered: Float
-    held: Float
-    interest: Float
-
-
-def ideal_account(
-    result: BacktestResult, close: Float, prices: Float | None = None
-) -> IdealAccount:
-    """Return the account of a backtest as an ideal account; its costs count as fees.
+def ideal_trade(
+    decision: Decision, simulator: Simulator, value: float, weights: Float, **how: Any
+) -> dict[str, Any]:
+    """Return what the ideal account holds after a decision, and what that costs, as JSON.
 
     Args:
-        result: The backtest, of K steps. No asset that it holds may be delisted in them.
-        close: (K + 1, N) closing prices of its assets.
-        prices: (K, N) prices of its trades: opens of the next bars with ``execution="next_open"``;
-            None is the closes.
+        decision: The decision.
+        simulator: Rules of trading, constraints and costs; limits of risk are none of them.
+        value: Money of the account at the close.
+        weights: (N + 1,) its weights there, cash first.
+        how: Further arguments of ``plan``.
     """
-    at = close[:-1] if prices is None else prices
-    begun = _ratio(result.drifted[:1, 1:] * result.values[0], close[:1])
-    notional = np.abs(result.trades[:, 1:])
-    whole = notional.sum(axis=1, keepdims=True)
-    none = np.zeros_like(notional)
-    return IdealAccount(
-        values=result.values,
-        units=begun + np.cumsum(_ratio(result.trades[:, 1:], at), axis=0),
-        prices=at,
-        spread=none,
-        impact=none,
-        fees=result.costs[:, None] * _ratio(notional, np.broadcast_to(whole, notional.shape)),
-        interest=result.carries,
-    )
+    own = plan(decision, simulator, value, weights=weights, **how)
+    traded = own.money[1:] - value * weights[1:]
+    size, side = np.abs(traded), (traded < 0).astype(np.int64)
+    halves = half_spreads(simulator.costs, own.assets)[side, np.arange(len(size))]
+    spread, impact = float(size @ halves), float((own.impact * size**1.5).sum())
+    costs = {"spread": spread, "impact": impact, "fees": own.cost - spread - impact}
+    told = {name: money.hex() for name, money in costs.items()}
+    return {"target": hexadecimal(own.held), "costs": told}
 
 
-def shortfall(
-    paper: PaperAccount,
-    ideal: IdealAccount,
-    fills: pd.DataFrame,
-    close: Float,
-    assets: Sequence[str],
-    start: Float | None = None,
-) -> pd.DataFrame:
+@dataclass(eq=False)
+class _Point:
+    """The paper account at a close, and what happened to it until the next."""
+
+    bar: str
+    value: float
+    prices: Float
+    units: Float
+    ideal: Mapping[str, Any] | None = None  # what ``ideal_trade`` gave
+    plan: Mapping[str, Any] | None = None
+    fills: list[Fill] = field(default_factory=list)
+
+
+def shortfall(ledger: Ledger, bars: int | None = None) -> pd.DataFrame:
     """Return what each cause adds to the value of a paper account, less that of its ideal account.
 
-    Money that is paid in or out goes into both accounts. Units of both change by trades alone:
-    after a split, give earlier units and prices in the new units.
-
     Args:
-        paper: The paper account.
-        ideal: Its ideal account.
-        fills: The fills, a row each, with the columns of ``FILL_COLUMNS``: row of the bar, name of
-            the asset, units (sales negative), prices per unit, and the fee in money.
-        close: (K + 1, N) closing prices; NaN only where neither account holds or trades.
-        assets: The N names.
-        start: (N,) units that both accounts begin with; None is none.
+        ledger: The ledger.
+        bars: Latest valuations that are looked at; all by default.
 
     Returns:
-        Money by bar and asset, "cash" for interest: K (N + 1) rows and a column for each of
-        ``KINDS``, negative where the paper account loses. The sum of all is the change of the
-        difference of the values.
-
-    Raises:
-        ArgumentError: If shapes do not fit, fills are not those of the units held, a price that is
-            needed is missing, or the sum is off by more than 1e-9 of the value.
-
-    >>> one, none = np.ones((1, 1)), np.zeros((1, 1))
-    >>> ideal = IdealAccount(np.array([100.0, 110.0]), one, 10 * one, none, none, none, np.zeros(1))
-    >>> paper = PaperAccount(
-    ...     np.array([100.0, 109.2]), np.ones(1, bool), one, one, one, one, np.zeros(1)
-    ... )
-    >>> fills = pd.DataFrame([[0, "A", 1, 10.0, 10.5, 0.25, 10.75, 0.05]], columns=FILL_COLUMNS)
-    >>> table = shortfall(paper, ideal, fills, np.array([[10.0], [20.0]]), ["A"])
-    >>> {name: round(float(money), 9) for name, money in table.sum().items() if money}
-    {'delay': -0.5, 'spread': -0.25, 'fees': -0.05}
+        Money by bar, from its close to the next, with a column for each of ``KINDS``: negative
+        where the paper account loses. Rows of 0 where the policy's answer is not known. The sum is
+        what the account has earned, less what the ideal account has.
     """
-    bars, count = len(paper.decided), len(assets)
-    _check_shapes(paper, ideal, close, bars, count)
-    begun = np.zeros(count) if start is None else np.asarray(start, np.float64)
-    where = _places(fills, assets, bars)
-    traded = _summed(fills["units"], where, (bars, count))
-    _check_trades(traded, paper.held, begun, assets)
-    gaps = _gaps(paper, ideal, traded)
-    moves = np.diff(close, axis=0)
-    parts: dict[str, Float] = {}
-    for name, gap in gaps.items():
-        late = np.diff(gap, axis=0, prepend=0.0)
-        parts[name] = _times(gap, moves) + _times(late, close[:-1] - ideal.prices)
-    units, size = fills["units"].to_numpy(np.float64), fills["units"].abs().to_numpy(np.float64)
-    reference, mid, price, half, fee = (
-        fills[name].to_numpy(np.float64)
-        for name in ("reference", "mid", "price", "half_spread", "fee")
-    )
-    paid = {
-        "timing": units * (reference - ideal.prices[where]),
-        "delay": units * (mid - reference),
-        "spread": size * half,
-        "impact": units * (price - mid) - size * half,
-        "fees": fee,
-    }
-    own = {"spread": ideal.spread, "impact": ideal.impact, "fees": ideal.fees}
-    for name, money in paid.items():
-        parts[name] = own.get(name, 0.0) - _summed(money, where, (bars, count))
-    table = _table(parts, paper.interest - ideal.interest, assets)
-    _check_sum(table, paper.values, ideal.values)
-    return table
+    after = 0
+    if bars is not None:
+        sql = "SELECT seq FROM events WHERE kind = 'valuation' ORDER BY seq DESC LIMIT 1 OFFSET ?"
+        if found := ledger.query(sql, bars):
+            after = found[0][0] - 1
+    points = _points(ledger, after)
+    orders = {own.id: own for own in ledger.orders()} if points else {}
+    rows = [
+        _row(point, later.prices, orders, ledger.assets)
+        for point, later in itertools.pairwise(points)
+    ]
+    index = pd.Index([point.bar for point in points[:-1]], name="bar", dtype=object)
+    return pd.DataFrame(rows, index, columns=list(KINDS), dtype=np.float64)
 
 
-def by_kind(table: pd.DataFrame, fills: pd.DataFrame) -> pd.DataFrame:
-    """Return the money of each cause, and the same in basis points of the traded notional.
+def _points(ledger: Ledger, after: int) -> list[_Point]:
+    """Return the closes at which the account was valued or a decision was missed, in order."""
+    assets, points = ledger.assets, list[_Point]()
 
-    Args:
-        table: See ``shortfall``.
-        fills: The fills.
+    def numbers(named: Mapping[str, str], missing: float) -> Float:
+        return np.array([float(named.get(name, missing)) for name in assets])
 
-    Returns:
-        By cause: ``money`` and ``bp``, NaN where nothing was traded; last the ``total``.
-    """
-    notional = float((fills["units"].abs() * fills["price"]).sum())
-    money = table.sum()
-    money["total"] = money.sum()
-    bp = 1e4 * money / notional if notional else money * np.nan
-    return pd.DataFrame({"money": money, "bp": bp}).rename_axis("kind")
-
-
-def _gaps(paper: PaperAccount, ideal: IdealAccount, traded: Float) -> dict[str, Float]:
-    """Return the parts (K, N) of the units that the paper account holds beyond the ideal one."""
-    gaps = {name: np.zeros_like(paper.held) for name in UNITS}
-    steps = (
-        ("size", paper.wished, ideal.units),
-        ("risk", paper.allowed, paper.wished),
-        ("rounding", paper.ordered, paper.allowed),
-        ("unfilled", paper.held, paper.ordered),
-    )
-    for bar in range(len(paper.decided)):
-        if paper.decided[bar]:
-            for name, after, before in steps:
-                gaps[name][bar] = after[bar] - before[bar]
-        elif bar:
-            for gap in gaps.values():
-                gap[bar] = gap[bar - 1]
-            gaps["missed"][bar] -= ideal.units[bar] - ideal.units[bar - 1]
-            gaps["unfilled"][bar] += traded[bar]  # of orders of earlier bars
-        else:
-            gaps["missed"][bar] = paper.held[bar] - ideal.units[bar]
-    return gaps
+    for event in ledger.events("valuation", "decision", "plan", "fill", after=after):
+        body = event.body
+        if event.kind == "valuation":
+            prices, units = numbers(body["prices"], np.nan), numbers(body["units"], 0.0)
+            points.append(_Point(event.bar, float(body["value"]), prices, units))
+        elif not points:
+            continue
+        elif event.kind == "fill":
+            points[-1].fills.append(Fill.from_json(body))
+        elif event.kind == "plan" and body["revision"] == 0:
+            points[-1].plan = body
+        elif event.kind == "decision":
+            points[-1].ideal = body.get("ideal")
+            known = {point.bar: point for point in points}
+            for bar, missed in body.get("missed", {}).items():
+                if bar not in known:
+                    prices, value = numbers(missed["prices"], np.nan), float(missed["value"])
+                    known[bar] = _Point(bar, value, prices, points[-1].units)
+                    points.insert(-1, known[bar])
+                known[bar].ideal = missed["ideal"]
+    return points
 
 
-def _ratio(numbers: Float, of: Float) -> Float:
+def _row(
+    point: _Point, later: Float, orders: Mapping[str, Order], assets: tuple[str, ...]
+) -> dict[str, float]:
+    """Return what each cause makes from a close to the next."""
+    made = dict.fromkeys(KINDS, 0.0)
+    if point.ideal is None:
+        return made
+    column = {name: place for place, name in enumerate(assets)}
+    close, held = point.prices.copy(), point.units.copy()
+    own = [(fill, orders[fill.order_id]) for fill in point.fills if fill.order_id in orders]
+    for _, order in own:  # the first price of an asset may be that of its order
+        if not np.isfinite(close[column[order.asset]]):
+            close[column[order.asset]] = float(order.reference)
+    for fill, order in own:
+        price, reference = float(fill.price), float(order.reference)
+        middle = reference if fill.mid is None else float(fill.mid)
+        with exactly():
+            changes = {name: float(change) for name, change in changes_of(fill).items() if name}
+        fee = float(fill.fee)
+        if fill.fee_asset:
+            at = price if fill.fee_asset == fill.asset else 0.0
+            if fill.fee_asset in column and not at:
+                at = close[column[fill.fee_asset]]
+            fee *= at
+        units = changes[fill.asset]
+        made["timing"] += units * (close[column[fill.asset]] - reference)
+        made["delay"] += units * (reference - middle)
+        # where the venue knows no middle, all that is off is spread
+        impact = 0.0 if fill.impact is None else float(fill.impact)
+        made["impact"] -= impact
+        made["spread"] += units * (middle - price) + impact
+        made["fees"] -= fee
+        for name, change in changes.items():
+            if name in column:
+                held[column[name]] += change
+    costs = {name: float.fromhex(text) for name, text in point.ideal["costs"].items()}
+    for name in _COSTS:
+        made[name if point.plan is not None else "missed"] += costs[name]
+    weights = np.array([float.fromhex(text) for text in point.ideal["target"]][1:])
+    ideal = _ratio((point.value - sum(costs.values())) * weights, close)
+    moves = later - close
+    steps = [("missed", held - ideal)]
+    if point.plan is not None:
+        planned, ordered = _planned(point.plan, assets)
+        why = "risk" if point.plan["risk"] else "timing"
+        steps = [
+            (why, planned - ideal),
+            ("rounding", ordered - planned),
+            ("unfilled", held - ordered),
+        ]
+    for name, gap in steps:
+        made[name] += float(np.where(gap == 0.0, 0.0, gap * np.where(gap == 0.0, 0.0, moves)).sum())
+    return made
+
+
+def _planned(body: Mapping[str, Any], assets: tuple[str, ...]) -> tuple[Float, Float]:
+    """Return the units to hold by a plan, and by its orders."""
+    prices = np.array([float(body["prices"].get(name, np.nan)) for name in assets])
+    weights = np.array([float.fromhex(text) for text in body["target"]][1:])
+    money = (float(body["value"]) - float.fromhex(body["planned_cost"])) * weights
+    ordered = np.array([float(body["units"].get(name, 0.0)) for name in assets])
+    for order in body["orders"]:
+        ordered[assets.index(order["asset"])] += float(order["units"])
+    return _ratio(money, prices), ordered
+
+
+def _ratio(numbers: Float, of: ArrayLike) -> Float:
     """Return quotients, 0 where the numerator is."""
     return np.where(numbers == 0.0, 0.0, numbers / np.where(numbers == 0.0, 1.0, of))
-
-
-def _times(units: Float, prices: Float) -> Float:
-    """Return units times prices, 0 where there are no units."""
-    return np.where(units == 0.0, 0.0, units * np.where(units == 0.0, 0.0, prices))
-
-
-def _places(
-    fills: pd.DataFrame, assets: Sequence[str], bars: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows and columns of the fills."""
-    lacking = [name for name in FILL_COLUMNS if name not in fills]
-    if lacking:
-        raise ArgumentError(f"the fills lack the columns {', '.join(lacking)}; add them.")
-    rows = fills["bar"].to_numpy(np.int64)
-    if len(rows) and (rows.min() < 0 or rows.max() >= bars):
-        raise ArgumentError(
-            f"the fills are of bars {rows.min()} to {rows.max()}; give rows in [0, {bars - 1}]."
-        )
-    columns = np.array(indices_of("asset", list(fills["asset"]), list(assets)), np.int64)
-    return rows, columns
-
-
-def _summed(
-    money: pd.Series | Float,
-    where: tuple[NDArray[np.int64], NDArray[np.int64]],
-    shape: tuple[int, int],
-) -> Float:
-    out = np.zeros(shape)
-    np.add.at(out, where, np.asarray(money, np.float64))
-    return out
-
-
-def _table(parts: dict[str, Float], interest: Float, assets: Sequence[str]) -> pd.DataFrame:
-    bars = len(interest)
-    index = pd.MultiIndex.from_product([range(bars), [*assets, CASH]], names=["bar", "asset"])
-    columns = {name: np.c_[parts[name], np.zeros(bars)].ravel() for name in (*UNITS, *PRICES)}
-    of_cash = np.c_[np.zeros((bars, len(assets))), interest]
-    return pd.DataFrame({**columns, "interest": of_cash.ravel()}, index)
-
-
-def _check_shapes(
-    paper: PaperAccount, ideal: IdealAccount, close: Float, bars: int, count: int
-) -> None:
-    shapes = {
-        **{f"paper.{name}": (bars, count) for name in ("wished", "allowed", "ordered", "held")},
-        **{
-            f"ideal.{name}": (bars, count)
-            for name in ("units", "prices", "spread", "impact", "fees")
-        },
-        **{f"{name}.values": (bars + 1,) for name in ("paper", "ideal")},
-        **{f"{name}.interest": (bars,) for name in ("paper", "ideal")},
-        "close": (bars + 1, count),
-    }
-    owners = {"paper": paper, "ideal": ideal}
-    for name, shape in shapes.items():
-        owner, _, field = name.partition(".")
-        given = np.shape(getattr(owners[owner], field) if field else close)
-        if given != shape:
-            raise ArgumentError(
-                f"{name} has shape {given}, expected {shape}: {bars} bars and {count} assets."
-            )
-
-
-def _check_trades(traded: Float, held: Float, start: Float, assets: Sequence[str]) -> None:
-    """Reject fills that do not lead from one bar's holdings to the next's."""
-    changes = np.diff(held, axis=0, prepend=start[None])
-    off = np.abs(traded - changes) > _EXACT * np.maximum(1.0, np.abs(held))
-    if off.any():
-        bar, place = np.argwhere(off)[0]
-        raise ArgumentError(
-            f"at bar {bar} the fills of {assets[place]} sum to {traded[bar, place]:g} units, and "
-            f"its holdings change by {changes[bar, place]:g}; give all fills, and units after "
-            "splits alone."
-        )
-
-
-def _check_sum(table: pd.DataFrame, paper: Float, ideal: Float) -> None:
-    total = float(table.to_numpy().sum())
-    expected = float((paper[-1] - ideal[-1]) - (paper[0] - ideal[0]))
-    scale = max(float(np.abs(paper).max()), float(np.abs(ideal).max()))
-    if not abs(total - expected) <= _EXACT * scale:
-        raise ArgumentError(
-            f"the causes sum to {total:g}, and the values differ by {expected:g}: a price of what "
-            "is held is missing, or money was paid into one account alone."
-        )

@@ -122,7 +122,8 @@ class Capabilities:
         looks: Look-ups that must find nothing after that before an order counts as not accepted.
         pause: Time between them.
         margin: Cash and holdings may be negative.
-        cash_step: Balances of money are rounded to multiples of it; 0 is exact.
+        cash_step: Money is booked in multiples of it, so that each fill may be off by one; 0 is
+            exact.
     """
 
     window: np.timedelta64 = _SECOND

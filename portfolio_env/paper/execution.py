@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from portfolio_env.errors import PortfolioError
+from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO, exactly, scaled_down
 from portfolio_env.paper.broker import Accepted, Activity, Broker, NotFound, OrderReport, Refused
 from portfolio_env.paper.clock import SECOND, Clock
-from portfolio_env.paper.ledger import ACTIVE, HALTED, REDUCING, Ledger
+from portfolio_env.paper.ledger import ACTIVE, FLAT, HALTED, REDUCING, Ledger
 from portfolio_env.paper.orders import ENDED, Order, State, order_id
 from portfolio_env.paper.reconciliation import poll
 
@@ -71,12 +71,12 @@ def _denial(ledger: Ledger, order: Order, now: np.datetime64) -> str:
         return "too late"
     if trading == HALTED:
         return "halted"
-    if trading == REDUCING:
+    if trading in (REDUCING, FLAT):
         held = ledger.all_units().get(order.asset, ZERO)
         with exactly():
             if abs(held + order.units) > abs(held) or held * (held + order.units) < 0:
                 return "only what lowers a position is sent"
-    return "" if trading in (ACTIVE, REDUCING) else f"the state {trading} is unknown"
+    return "" if trading in (ACTIVE, REDUCING, FLAT) else f"the state {trading} is unknown"
 
 
 def _settle(
@@ -153,8 +153,29 @@ def _check_patience(order: Order, clock: Clock, started: np.datetime64) -> None:
     if clock.now() - started > PATIENCE:
         raise Unresolved(
             f"the state of the order of {order.units:f} {order.asset} ({order.id}) cannot be found "
-            "out: look at the venue, then reconcile"
+            f"out: look at the venue, then trade.py resolve FOLDER {order.id}"
         )
+
+
+def write_off(ledger: Ledger, order_id: str, at: np.datetime64, reason: str) -> None:
+    """Write that an order has ended at the venue, in the words of a person who has looked there.
+
+    It is not sent again. What was filled of it is known by the venue's records alone, as always.
+
+    Raises:
+        DataError: If there is no such order under way.
+    """
+    under_way = {own.id: own for own in ledger.orders(unfinished=True)}
+    order = under_way.get(order_id)
+    if order is None:
+        names = ", ".join(under_way) or "none"
+        raise DataError(f"order {order_id} is not under way: those that are: {names}")
+    state = ledger.order_state(order.id)
+    with ledger.batch():
+        if state is State.SENDING:
+            ledger.move(order, State.UNKNOWN, at, reason="stopped before the answer")
+        end = State.DENIED if state is State.PLANNED else State.CANCELLED
+        ledger.move(order, end, at, reason=reason)
 
 
 def carry_out(ledger: Ledger, broker: Broker, clock: Clock, orders: Sequence[Order]) -> None:

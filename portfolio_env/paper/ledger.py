@@ -29,7 +29,8 @@ from portfolio_env.paper.orders import (
 )
 
 LEDGER, HEAD = "ledger.db", "head.json"
-ACTIVE, REDUCING, HALTED = "active", "reducing", "halted"
+ACTIVE, REDUCING, FLAT, HALTED = "active", "reducing", "flat", "halted"
+"""Trading states: all orders are sent; those that lower a position; those that sell all; none."""
 Bar = np.datetime64
 
 
@@ -47,7 +48,7 @@ class Ledger(Journal):
     - ``fill``, ``flow``: see ``orders.Fill``, ``orders.Flow``. The account is their sum.
     - ``cursor``: ``cursor`` up to which the venue's records are in the ledger.
     - ``valuation``: one per bar; ``value``, ``cash``, ``units``, ``prices``.
-    - ``trading``: ``state`` (active, reducing, halted) and ``reason``.
+    - ``trading``: ``state`` (active, reducing, flat, halted) and ``reason``.
     - ``alert``: ``id``, ``name``, ``open``, ``text``; ``delivery``: ``alert``, ``sink``.
     - ``note``: anything else worth keeping, such as a reconciliation.
     """
@@ -201,6 +202,20 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
         self.append("fill" if is_fill else "flow", at, bar, **body)
         return True
 
+    def close_alerts(self, at: Bar, *names: str) -> None:
+        """Write that the open alerts of some names are over."""
+        marks = ", ".join("?" * len(names))
+        sql = f"SELECT id, name FROM alerts WHERE closed = '' AND name IN ({marks})"
+        for key, name in self.query(sql, *names):
+            self.append("alert", at, id=key, name=name, open=False, text=f"{name}: it is over")
+
+    def steer(self, at: Bar, state: str, reason: str) -> None:
+        """Write a trading state, in the words of the person who says so."""
+        with self.batch():
+            self.append("trading", at, state=state, reason=reason)
+            if state != HALTED:
+                self.close_alerts(at, HALTED)
+
     def seal(self, **more: str) -> None:
         """Write number and digest of the last event beside the file: ``verify`` looks for it."""
         if self.path is not None:
@@ -254,7 +269,7 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
 
     @property
     def trading(self) -> tuple[str, str]:
-        """Return the trading state ("active", "reducing" or "halted") and its reason."""
+        """Return the trading state and its reason."""
         found = self.state("trading", {"state": ACTIVE})
         return found["state"], found.get("reason", "")
 
@@ -318,6 +333,10 @@ CREATE TABLE deliveries (alert TEXT, sink TEXT, PRIMARY KEY (alert, sink));
         sql = f"SELECT body FROM {table} WHERE bar = ?{extra}"
         rows = self.query(sql, str(bar), *values)
         return dict(json.loads(rows[-1][0])) if rows else None
+
+    def count(self, table: str) -> int:
+        """Return the number of rows of a table."""
+        return int(self.query(f"SELECT count(*) FROM {table}")[0][0])
 
     def table(self, name: str) -> pd.DataFrame:
         """Return a table as text, a column per field of its bodies; events are a table too."""

@@ -11,6 +11,7 @@ from decimal import Decimal
 
 import numpy as np
 
+from portfolio_env.errors import DataError
 from portfolio_env.live.instruments import Instrument
 from portfolio_env.live.money import ZERO, exactly
 from portfolio_env.paper.broker import Activity, Broker, Unknown
@@ -106,25 +107,49 @@ def _compared(
             return Reconciled({}, fault=f"the venue cannot be asked: {answer.error}")
     assert not isinstance(held, Unknown)
     assert not isinstance(listed, Unknown)
+    rounded = broker.capabilities.cash_step * ledger.count("fills")
     own, venue = ledger.all_units(), {"": held.cash, **held.units}
     differences = {}
     for name in sorted({*own, *venue}):
         pair = venue.get(name, ZERO), own.get(name, ZERO)
         rules = instruments.get(name)
-        step = rules.lot if rules else (ZERO if name else broker.capabilities.cash_step)
         with exactly():
             off = abs(pair[0] - pair[1])
-        if not off.is_finite() or (off and off >= step):
+        if not off.is_finite() or (
+            off and not (off < rules.lot if rules else not name and off <= rounded)
+        ):
             differences[name] = pair
     foreign = tuple(each.id for each in listed if ledger.order(each.id) is None)
     return Reconciled(differences, foreign)
 
 
-def accept(ledger: Ledger, found: Reconciled, at: np.datetime64, reason: str) -> None:
-    """Book unexplained differences as external flows, in the words of the person who says so."""
+def accept(ledger: Ledger, at: np.datetime64, reason: str) -> dict[str, Decimal]:
+    """Book the differences that were found last as external flows, in the words of a person.
+
+    The venue is not asked: nothing but what was shown is accepted, and the next comparison says
+    whether that was all.
+
+    Returns:
+        Change by asset, "" for money.
+
+    Raises:
+        DataError: If there are none, or the ledger has moved on since they were found.
+    """
+    notes = [each for each in ledger.events("note") if each.body.get("note") == "reconciliation"]
+    found, changes = notes[-1].body["differences"] if notes else {}, {}
+    own = ledger.all_units()
+    for name, (venue, before) in found.items():
+        if own.get(name, ZERO) != Decimal(before):
+            raise DataError(
+                f"{name or 'cash'} was {before} in the ledger when it was compared, and is "
+                f"{own.get(name, ZERO):f} now: let the session compare again"
+            )
+        with exactly():
+            changes[name] = Decimal(venue) - Decimal(before)
+    if not changes:
+        raise DataError("no differences were found: there is nothing to accept")
     with ledger.batch():
-        for name, (venue, own) in found.differences.items():
-            with exactly():
-                change = venue - own
+        for name, change in changes.items():
             key = f"accepted|{name}|{at}|{ledger.head()[0]}"
             ledger.book(Flow(key, "external", name, change, at, reason), at)
+    return changes

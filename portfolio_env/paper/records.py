@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -39,6 +39,12 @@ def valued(account: Holdings, prices: Sequence[Decimal]) -> dict[str, Any]:
         "units": {name: f"{units:f}" for name, units, _ in named if units},
         "prices": {name: f"{price:f}" for name, _, price in named if price.is_finite()},
     }
+
+
+def account_of(body: Mapping[str, Any], assets: Sequence[str]) -> Holdings:
+    """Return the account that ``valued`` described."""
+    units = tuple(Decimal(body["units"].get(name, "0")) for name in assets)
+    return Holdings(tuple(assets), units, Decimal(body["cash"]))
 
 
 def described(sized: Orders, row: int) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
+from gymnasium.utils.seeding import np_random
 
 from portfolio_env.checks import check_integer, check_number
 from portfolio_env.errors import DataError
@@ -24,6 +25,7 @@ from portfolio_env.paper.faults import Faults, Flaky
 from portfolio_env.paper.ledger import Ledger
 from portfolio_env.paper.session import Session
 from portfolio_env.paper.simulated import Accrual, SimulatedBroker
+from portfolio_env.simulation.fills import draw_key
 from portfolio_env.simulation.market_arrays import latest_prices
 from portfolio_env.simulation.simulator import Simulator
 
@@ -38,8 +40,10 @@ class BarPrices:
     closes the price goes evenly from its open to its close, within its low and high.
 
     Args:
-        simulator: Simulator of the market, whose tradability, impact, interest and delistings hold.
-        participation: Share of the volume of a bar that orders are filled from; None is any.
+        simulator: Simulator of the market, whose tradability, impact, interest, delistings and
+            fills hold: the orders that fail in a backtest fail here.
+        participation: Share of the volume of a bar that orders are filled from; by default that of
+            the fills.
 
     Raises:
         ArgumentError: If the share is none.
@@ -51,7 +55,9 @@ class BarPrices:
             check_number("participation", participation, above=0, high=1)
             if simulator.market.panel.volume is None:
                 raise DataError("participation needs traded volumes, which this market lacks")
-        self.simulator, self.participation = simulator, participation
+        self.simulator, self._fills = simulator, simulator.fills
+        self.participation = self._fills.participation if participation is None else participation
+        self._key = np.array([draw_key(np_random(0)[0])], np.uint64)  # that of ``backtest``
         self.panel = simulator.market.panel
         self._times = self.panel.timestamps.astype("datetime64[ns]")
         self._columns = {name: place for place, name in enumerate(self.panel.assets)}
@@ -99,6 +105,13 @@ class BarPrices:
             return ZERO
         with exactly():
             return decimal_of(self.participation * volume) * quote.price
+
+    def share(self, asset: str, bar: np.datetime64) -> Decimal:
+        """Return the largest share of an order of a bar that is filled."""
+        if not self._fills.random:
+            return Decimal(1)
+        row, column = np.array([self._row(bar)[0]]), np.array([[self._columns[asset]]])
+        return decimal_of(self._fills.shares(self._key, row, column)[0, 0])
 
     def accruals(self, since: np.datetime64, until: np.datetime64) -> Iterator[Accrual]:
         """Yield interest and delistings after a moment, until another."""
@@ -153,7 +166,8 @@ def replay(
         capital: Money at the start; that of the environment by default.
         faults: Faults of the venue and of the way to it.
         delay: Time between acceptance and execution of an order.
-        participation: Share of a bar's volume that orders are filled from; None is any.
+        participation: Share of a bar's volume that orders are filled from; by default that of the
+            environment's fills.
         instruments: Rules of trading by asset; any fraction of a unit by default.
         limits: Risk limits.
         folder: Folder of the ledger, and of the venue's account: a replay that was stopped goes on

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
@@ -17,17 +17,21 @@ from numpy.typing import NDArray
 from portfolio_env.errors import DataError, PortfolioError
 from portfolio_env.files.atomic import locked
 from portfolio_env.live.instruments import Instrument, instruments_of, rates_of
+from portfolio_env.live.money import decimal_of
 from portfolio_env.live.orders import orders_of
-from portfolio_env.live.planning import plan
+from portfolio_env.live.planning import last_prices, plan
 from portfolio_env.live.predictor import Decision, Predictor
 from portfolio_env.live.risk_limits import DrawdownStop, RiskLimits
 from portfolio_env.market.panel import PricePanel
 from portfolio_env.market.timeline import bar_spacing, time_text
+from portfolio_env.paper.attribution import ideal_trade
 from portfolio_env.paper.broker import Broker, Quote, Unknown
 from portfolio_env.paper.clock import SECOND, Clock
 from portfolio_env.paper.execution import (
     BLOCKED,
     DECIDED,
+    MISSED,
+    PARTIAL,
     PHASES,
     SKIPPED,
     Unresolved,
@@ -36,12 +40,21 @@ from portfolio_env.paper.execution import (
     resolve,
 )
 from portfolio_env.paper.journal import LedgerError
-from portfolio_env.paper.ledger import ACTIVE, HALTED, REDUCING, Ledger
-from portfolio_env.paper.reconciliation import Reconciled, accept, poll, reconcile
-from portfolio_env.paper.records import closes, decision_of, described, hexadecimal, valued
+from portfolio_env.paper.ledger import ACTIVE, FLAT, HALTED, REDUCING, Ledger
+from portfolio_env.paper.reconciliation import Reconciled, poll, reconcile
+from portfolio_env.paper.records import (
+    account_of,
+    closes,
+    decision_of,
+    described,
+    hexadecimal,
+    valued,
+)
 
 ENDINGS = frozenset(PHASES[2:])
-LOCK = "session.lock"
+LOCK, REVISED = "session.lock", "revised"
+TROUBLES = (PARTIAL, BLOCKED, SKIPPED, MISSED, REVISED)
+"""Alerts that are over once a bar is traded as it was planned."""
 SAME = 1e-5  # of actions that are computed again after a restart
 T = TypeVar("T")
 _TICK = np.timedelta64(1, "ns")  # the open follows the close by it
@@ -170,7 +183,7 @@ class Session:
             bars, value = history.subset(slice(start, end)), float.fromhex(body["value"])
             again, start = self._answer(bars, before.weights, value, body["delisted"]), end
             near = np.allclose(again.action, before.action, rtol=0, atol=SAME)
-            if again.timestamp != bar or not near:
+            if (again.timestamp != bar or not near) and self.ledger.trading[0] != FLAT:
                 self.halt(f"the policy answers otherwise than before at {time_text(bar)}")
                 return
 
@@ -189,25 +202,18 @@ class Session:
             reason: The words.
             reducing: Only those that lower a position.
         """
-        state = REDUCING if reducing else ACTIVE
-        self.ledger.append("trading", self.clock.now(), state=state, reason=reason)
+        self.ledger.steer(self.clock.now(), REDUCING if reducing else ACTIVE, reason)
 
     def alert(self, name: str, text: str) -> None:
         """Write an alert, once for all calls in which nothing else was written."""
         key = f"{name}-{self.ledger.head()[0]}"
         self.ledger.append("alert", self.clock.now(), id=key, name=name, open=True, text=text)
 
-    def reconcile(self, *, reason: str | None = None) -> Reconciled:
-        """Compare the ledger with the venue, and halt where nothing explains a difference.
-
-        Args:
-            reason: Words of a person who accepts the differences as they are; None accepts none.
-        """
+    def reconcile(self) -> Reconciled:
+        """Compare the ledger with the venue, and halt where nothing explains a difference."""
         rules = dict(zip(self.assets, self.instruments, strict=True))
         found = reconcile(self.ledger, self.broker, self.clock, rules)
-        if found.differences and reason is not None:
-            accept(self.ledger, found, self.clock.now(), reason)
-        elif found.differences:
+        if found.differences:
             self.halt(found.reason)
         return found
 
@@ -330,6 +336,8 @@ class Session:
         else:
             found = self.predictor.advance(bars, weights, value=value, delisted=delisted)
         if not np.isfinite(found.action).all():
+            if self.ledger.trading[0] == FLAT:  # all is sold, whatever it says
+                return replace(found, action=np.eye(1, len(found.action))[0])
             self.halt(f"the policy answers {found.action.tolist()}: check it for NaN")
             raise DataError("the policy's answer is not finite")
         return found
@@ -341,6 +349,11 @@ class Session:
         value = float(account.value(prices))
         weights = account.weights(prices)
         decision = self._answer(bars, weights, value, delisted)
+        missed = self._missed_before(bar)
+        ideal = ideal_trade(
+            *(decision, self.predictor.simulator, value, weights),
+            turnovers=self._turnovers_before(decision.row),
+        )
         with self.ledger.batch():
             self.ledger.append(
                 "decision", now, bar,
@@ -350,8 +363,29 @@ class Session:
                 weights=hexadecimal(weights),
                 value=value.hex(),
                 delisted=list(delisted),
+                ideal=ideal,
+                missed=missed,
             )  # fmt: skip
             self.ledger.append("phase", now, bar, phase=DECIDED)
+
+    def _missed_before(self, bar: np.datetime64) -> dict[str, Any]:
+        """Return what the account would have done at the bars since the last decision, by bar."""
+        sql = "SELECT max(bar) FROM decisions WHERE bar < ?"
+        last, found = self.ledger.query(sql, str(bar))[0][0], {}
+        for each in self.predictor.answers if last is not None else ():
+            time = each.timestamp.astype("datetime64[ns]")
+            if np.datetime64(last, "ns") < time < bar:
+                held = self.ledger.body("valuations", time) or self.ledger.body("valuations", bar)
+                account, market = account_of(held or {}, self.assets), self.predictor.market
+                prices = tuple(map(decimal_of, last_prices(market, each.row)))
+                told = valued(account, prices)
+                given = self.predictor.simulator, float(told["value"]), account.weights(prices)
+                found[str(time)] = {
+                    "value": told["value"],
+                    "prices": told["prices"],
+                    "ideal": ideal_trade(each, *given),
+                }
+        return found
 
     def _plan_at(self, bar: np.datetime64, deadline: np.datetime64) -> None:
         """Size the orders of a decision by the prices of now, and commit them.
@@ -377,6 +411,7 @@ class Session:
         for name, units, price in zip(self.assets, account.units, prices, strict=True):
             if units and not (price.is_finite() and price > 0):
                 raise DataError(f"{name} is held, and its price is {price}")
+        flat = self.ledger.trading[0] == FLAT
         planned = plan(
             decision,
             simulator,
@@ -386,8 +421,8 @@ class Session:
             tradable=[quote.tradable for quote in found],
             rates=rates_of(self.instruments, simulator.arrays.rates),
             turnovers=self._turnovers_before(decision.row),
-            limits=self.limits,
-            stopped=self._stop().bars is not None,
+            limits=RiskLimits() if flat else self.limits,
+            stopped=flat or self._stop().bars is not None,
         )
         self._turnovers[decision.row] = planned.turnover
         sized = orders_of(planned, account, self.instruments, prices)
@@ -411,6 +446,8 @@ class Session:
             self.ledger.append("phase", self.clock.now(), bar, phase=phase, reason=reason)
             if reason:
                 self.alert(phase, f"{time_text(bar)}: not filled as a whole: {reason}")
+            else:  # what went wrong at earlier bars is made up for
+                self.ledger.close_alerts(self.clock.now(), *TROUBLES)
         self.ledger.seal()
         return phase
 

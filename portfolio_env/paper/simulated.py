@@ -30,8 +30,7 @@ from portfolio_env.paper.clock import Clock
 from portfolio_env.paper.faults import Faults
 from portfolio_env.paper.journal import Journal
 from portfolio_env.paper.orders import Fill, Flow, Order, State, changes_of
-from portfolio_env.simulation.cost_models import Costs, checked_rates
-from portfolio_env.simulation.costs import TransactionCosts
+from portfolio_env.simulation.cost_models import Costs, checked_rates, half_spreads
 
 MONEY = Decimal("1e-20")
 _WIDE = Context(prec=80)
@@ -68,6 +67,10 @@ class Prices(Protocol):
 
     def capacity(self, asset: str, at: np.datetime64) -> Decimal | None:
         """Return the money that orders of the bar can be filled with; None is any."""
+        ...
+
+    def share(self, asset: str, bar: np.datetime64) -> Decimal:
+        """Return the largest share of an order of a bar that is filled."""
         ...
 
     def accruals(self, since: np.datetime64, until: np.datetime64) -> Iterator[Accrual]:
@@ -303,8 +306,10 @@ class SimulatedBroker:
     def _fillable(self, order: Order, mid: Decimal, at: np.datetime64) -> tuple[Decimal, str]:
         """Return the units of an order that are filled, and why no more are."""
         rules, units, reason = self._instruments[order.asset], order.units, ""
+        share = self.prices.share(order.asset, order.bar)
         if self.faults.happens("partial", order.bar, order.id):
-            share = decimal_of(self.faults.draw("share", order.bar, order.id))
+            share = min(share, decimal_of(self.faults.draw("share", order.bar, order.id)))
+        if share < 1:
             units, reason = rules.whole(_SHORT.multiply(units, share), strictly=True), "partial"
         capacity = self.prices.capacity(order.asset, at)
         if capacity is not None:
@@ -440,17 +445,9 @@ Sides = tuple[tuple[Decimal, Decimal], tuple[Decimal, Decimal]]
 
 
 def _rates_of(costs: Costs, instruments: Mapping[str, Instrument]) -> dict[str, Sides]:
-    """Return (commission, half-spread) of purchases and of sales by asset.
-
-    A cost model of one's own names no half-spread: all of its rate is commission then.
-    """
+    """Return (commission, half-spread) of purchases and of sales by asset."""
     names = tuple(instruments)
-    whole = checked_rates(costs, names)
-    spreads = np.zeros((2, len(names)))
-    if isinstance(costs, TransactionCosts):
-        bare = TransactionCosts(commission_bps=0, slippage_bps=costs.slippage_bps)
-        spreads = checked_rates(bare, names)
-    found = {}
+    whole, spreads, found = checked_rates(costs, names), half_spreads(costs, names), {}
     for place, (name, each) in enumerate(instruments.items()):
         sides = []
         for side in (0, 1):

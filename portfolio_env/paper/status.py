@@ -19,6 +19,7 @@ from portfolio_env.files.atomic import write_json
 from portfolio_env.html import Section, bullets, facts, paragraph, table, write_page
 from portfolio_env.live.alerts import days
 from portfolio_env.market.timeline import time_text
+from portfolio_env.paper.attribution import shortfall
 from portfolio_env.paper.ledger import Ledger
 from portfolio_env.paper.orders import Order
 
@@ -27,7 +28,10 @@ SEVERITIES = ("error", "warning", "note")
 _REFRESH = 30  # seconds
 _ALERTS = 50  # on the page
 _ERRORS = frozenset({"halted", "trading", "unresolved", "disk"})
-_USED, _OVER = "#bcd7ea", "#f2b8b0"  # a limit within its bound, and one beyond
+_IDEAL = (
+    "What each cause adds to this account, less one that carries out every decision at once, at "
+    "the close, at the costs of the environment; since the bar of "
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,7 @@ class SessionStatus:
         session: Name of the session.
         strategy: Strategy that decides.
         state: State in a word, e.g. "active".
+        reason: Why it is.
         sentence: The present business of the session, and the event it waits for.
         now: Moment of the status.
         bar: Time of the last closed bar; NaT before the first.
@@ -105,14 +110,13 @@ class SessionStatus:
         positions: Holdings and targets by asset.
         open_orders: Orders that were sent and are not over.
         plan: Orders of the last decision, with reasons.
-        shadows: Values of accounts beside this one by name, e.g. the ideal account.
-        shortfall: Money by cause, see ``attribution.by_kind``; negative is lost.
-        risk: Use and bound of every limit of risk by name.
+        shortfall: Money that each cause adds against the ideal account, see ``attribution``;
+            negative is lost.
+        since: First bar of the shortfall; NaT where there is none.
         alerts: Alerts that are open.
-        gate: Verdict of the validation gate on the strategy.
-        simulated: Parts that are simulated and how, a sentence each.
-        command: Command that goes on with the session.
-        model_card: Path of the card of the strategy's model, relative to the page; "" for none.
+        notes: Sentences that a reader must know, e.g. the verdict of the validation gate.
+        bars: Numbers of bars by how they ended.
+        orders: Numbers of orders by state.
     """
 
     session: str
@@ -123,19 +127,23 @@ class SessionStatus:
     bar: np.datetime64
     value: float
     cash: float
+    reason: str = ""
     cash_target: float = 0.0
     drawdown: float = 0.0
     positions: Sequence[Position] = ()
     open_orders: Sequence[OrderStatus] = ()
     plan: Sequence[OrderStatus] = ()
-    shadows: Mapping[str, float] = field(default_factory=dict)
     shortfall: Mapping[str, float] = field(default_factory=dict)
-    risk: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    since: np.datetime64 = np.datetime64("NaT")  # noqa: RUF009 (immutable)
     alerts: Sequence[Alarm] = ()
-    gate: str = ""
-    simulated: Sequence[str] = ()
-    command: str = ""
-    model_card: str = ""
+    notes: Sequence[str] = ()
+    bars: Mapping[str, int] = field(default_factory=dict)
+    orders: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def ideal(self) -> float:
+        """Return the money that the ideal account is worth."""
+        return self.value - sum(self.shortfall.values())
 
     @property
     def age(self) -> np.timedelta64:
@@ -149,12 +157,15 @@ class SessionStatus:
         return found
 
 
-def session_status(ledger: Ledger, now: np.datetime64 | None = None) -> SessionStatus:
+def session_status(
+    ledger: Ledger, now: np.datetime64 | None = None, *, bars: int | None = None
+) -> SessionStatus:
     """Return the status of a session by what its ledger holds.
 
     Args:
         ledger: The ledger.
         now: Moment of the status; that of the last event by default.
+        bars: Latest bars that are compared with the ideal account; all by default.
     """
     first, last = ledger.query("SELECT min(seq), max(seq) FROM events")[0]
     if last is None:
@@ -185,21 +196,23 @@ def session_status(ledger: Ledger, now: np.datetime64 | None = None) -> SessionS
     ]
     planned = [] if bar is None else ledger.orders(np.datetime64(bar, "ns"))
     state, reason = ledger.trading
-    bars = ledger.query("SELECT bar, phase, reason FROM bars ORDER BY bar DESC LIMIT 1")
+    ended = ledger.query("SELECT bar, phase, reason FROM bars ORDER BY bar DESC LIMIT 1")
     told = [f"Trading is {state}{f': {reason}' if reason else ''}."]
-    if bars:
-        why = f" ({bars[0]['reason']})" if bars[0]["reason"] else ""
+    if ended:
+        name, phase, why = ended[0]
         told.append(
-            f"The bar of {time_text(np.datetime64(bars[0]['bar']))}: {bars[0]['phase']}{why}."
+            f"The bar of {time_text(np.datetime64(name))}: {phase}{f' ({why})' * bool(why)}."
         )
     alerts = ledger.query("SELECT * FROM alerts WHERE closed = '' ORDER BY rowid DESC")
     if len(alerts) > _ALERTS:
         told.append(f"{len(alerts)} alerts are open; the last {_ALERTS} are shown.")
+    missing = shortfall(ledger, bars)
     peak = max((float(row["value"]) for row in values), default=0.0)
     return SessionStatus(
         session=ledger.session,
         strategy=str(settings.get("strategy", ledger.session)),
         state=state,
+        reason=reason,
         sentence=" ".join(told),
         now=moment,
         bar=np.datetime64(values[-1]["bar"] if values else "NaT", "ns"),
@@ -210,6 +223,11 @@ def session_status(ledger: Ledger, now: np.datetime64 | None = None) -> SessionS
         positions=positions,
         open_orders=[_order(ledger, own) for own in ledger.orders(unfinished=True)],
         plan=[_order(ledger, own) for own in planned],
+        shortfall={str(name): float(money) for name, money in missing.sum().items()},
+        since=np.datetime64(missing.index[0] if len(missing) else "NaT", "ns"),
+        notes=settings.get("notes", ()),
+        bars=_counts(ledger, "bars", "phase"),
+        orders=_counts(ledger, "orders", "state"),
         alerts=[
             Alarm(
                 each["text"],
@@ -219,6 +237,10 @@ def session_status(ledger: Ledger, now: np.datetime64 | None = None) -> SessionS
             for each in alerts[:_ALERTS]
         ],
     )
+
+
+def _counts(ledger: Ledger, table: str, column: str) -> dict[str, int]:
+    return dict(map(tuple, ledger.query(f"SELECT {column}, count(*) FROM {table} GROUP BY 1")))
 
 
 def _order(ledger: Ledger, order: Order) -> OrderStatus:
@@ -249,16 +271,14 @@ def write_status(status: SessionStatus, folder: str | Path) -> None:
 
 def _head(status: SessionStatus) -> dict[str, str]:
     known = not np.isnat(status.bar)
-    found = {
+    return {
         "strategy": status.strategy,
         "value": f"{status.value:,.2f}",
         "cash": f"{status.cash:,.2f}",
         "drawdown": _percent(status.drawdown),
         "last bar": f"{time_text(status.bar)}, {days(status.age)} ago" if known else "none yet",
         "as of": f"{time_text(status.now)} UTC",
-        "validation gate": status.gate,
     }
-    return {name: text for name, text in found.items() if text}
 
 
 def _sections(status: SessionStatus) -> list[Section]:
@@ -277,33 +297,17 @@ def _sections(status: SessionStatus) -> list[Section]:
     for title, orders in (("Open orders", status.open_orders), ("Plan", status.plan)):
         if orders:
             found.append(Section(title, [table(_orders(orders))]))
-    if status.shadows or status.shortfall:
-        parts = []
-        if status.shadows:
-            rows = {
-                name: {
-                    "value": f"{value:,.2f}",
-                    "this account less it": f"{status.value - value:+,.2f}",
-                }
-                for name, value in status.shadows.items()
-            }
-            parts.append(table(pd.DataFrame.from_dict(rows, orient="index")))
-        if status.shortfall:
-            money = {**status.shortfall, "total": sum(status.shortfall.values())}
-            told = {name: f"{each:+,.2f}" for name, each in money.items()}
-            parts += [
-                paragraph("Money that each cause adds against the ideal account."),
-                table(pd.DataFrame({"money": told})),
-            ]
-        found.append(Section("Shortfall", parts))
-    if status.risk:
-        found.append(Section("Risk limits", [_risk(status.risk)]))
-    if status.simulated:
-        found.append(Section("What is simulated", [bullets(status.simulated)]))
-    about = {"command": status.command, "model card": status.model_card}
-    if any(about.values()):
-        shown = {name: text for name, text in about.items() if text}
-        found.append(Section("About", [facts(shown)]))
+    if status.shortfall:
+        money = {**status.shortfall, "all": sum(status.shortfall.values())}
+        told = pd.DataFrame({"money": {name: f"{each:+,.2f}" for name, each in money.items()}})
+        found.append(
+            Section(
+                "Against the ideal account",
+                [paragraph(f"{_IDEAL}{time_text(status.since)}."), table(told)],
+            )
+        )
+    if status.notes:
+        found.append(Section("Notes", [bullets(status.notes)]))
     return found
 
 
@@ -342,23 +346,6 @@ def _orders(orders: Sequence[OrderStatus]) -> pd.DataFrame:
         for each in orders
     ]
     return pd.DataFrame(rows, [each.asset for each in orders])
-
-
-def _risk(risk: Mapping[str, tuple[float, float]]) -> Any:
-    """Return a table of the use of every limit, a bar behind its share."""
-    texts, grounds = {}, {}
-    for name, (used, bound) in risk.items():
-        share = used / bound if bound else math.inf if used > 0 else 0.0
-        texts[name] = {
-            "used": f"{used:.4g}",
-            "bound": f"{bound:.4g}",
-            "share": _percent(share) if math.isfinite(share) else "beyond",
-        }
-        color, width = (_USED, f"{max(share, 0.0):.1%}") if share <= 1 else (_OVER, "100%")
-        bar = f"linear-gradient(90deg, {color} {width}, transparent {width})"
-        grounds[name] = {"used": "", "bound": "", "share": bar}
-    frames = (pd.DataFrame.from_dict(each, orient="index") for each in (texts, grounds))
-    return table(next(frames), shades=next(frames))
 
 
 def _short(units: Decimal) -> Decimal:

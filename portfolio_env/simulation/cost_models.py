@@ -137,6 +137,18 @@ def checked_rates(costs: Costs, assets: Sequence[str]) -> Float:
     return found
 
 
+def half_spreads(costs: Costs, assets: Sequence[str]) -> Float:
+    """Return (2, N) the part of ``checked_rates`` that is half the spread between bid and ask.
+
+    A cost model of one's own names none: all of its rate is commission then.
+    """
+    if not isinstance(costs, TransactionCosts):
+        return np.zeros((2, len(assets)))
+    return np.stack(
+        TransactionCosts(slippage_bps=costs.slippage_bps, commission_bps=0).rates(assets)
+    )
+
+
 def checked_impact(costs: Costs, panel: PricePanel) -> Float:
     """Return (T, N) impact coefficients, or (0, 0).
 

@@ -13,6 +13,8 @@ from baselines.base import PortfolioModel
 from baselines.rows import rebalancing_dates
 from portfolio_env.errors import ArgumentError
 from portfolio_env.evaluation import backtest
+from portfolio_env.live import Predictor
+from portfolio_env.paper.replay import replay
 
 BARS, FITTED, END = 200, 120, 160
 PANEL = panel_of("B", BARS, assets=5, seed=3)  # with late listings, gaps and delistings
@@ -102,6 +104,19 @@ def test_accounts_of_both_environments_agree(name):
     assert (single.values > 0).all()
     for lane in lanes:
         assert (lane.values == single.values).all()
+
+
+@pytest.mark.parametrize("name", sorted(BASELINES))
+def test_paper_trading_is_the_backtest(name):
+    options = {"start": None, "end": None, "costs": {"commission_bps": 10, "fixed_fee": 0.1}}
+    model, last = made(name), FITTED + 9
+    if getattr(model, "oracle", False):
+        return  # it knows the future, and has no answer at a last bar
+    ideal = backtest(model, environment(**options | {"start": FITTED, "end": last}))
+    ledger = replay(Predictor(model, environment(**options)), FITTED, last).ledger
+    values = [float(row[0]) for row in ledger.query("SELECT value FROM valuations ORDER BY bar")]
+    assert values == pytest.approx(ideal.values, rel=1e-12)
+    assert name == "cash" or len(ledger.fills())
 
 
 @pytest.mark.parametrize("t", [FITTED, 147])

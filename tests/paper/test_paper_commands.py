@@ -1,12 +1,14 @@
 """Commands on paper accounts: a replay that is its backtest, and errors in one line."""
 
 import json
+import sqlite3
 import sys
 
 import pytest
+from helpers.small_runs import made_run
 
 import trade
-from agents.trading.commands import COMMANDS
+from agents.trading.commands import COMMANDS, Replay, replayed
 from portfolio_env.files.atomic import locked
 
 MARKET = "synthetic?bars=200&assets=3"
@@ -43,6 +45,12 @@ def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
         assert (status, "used by another process" in err, err.count("\n")) == (1, True, 1)
     assert command(monkeypatch, capsys, "resume", folder, "--reducing")[0] == 0
     assert "reducing by hand" in command(monkeypatch, capsys, "status", folder)[1]
+    assert command(monkeypatch, capsys, "flatten", folder)[0] == 0
+    assert "flat by hand" in command(monkeypatch, capsys, "status", folder)[1]
+    assert command(monkeypatch, capsys, "reconcile", folder)[1] == "no difference was found\n"
+    for own in (("reconcile", folder, "--accept", "so be it"), ("resolve", folder, "0" * 32)):
+        status, _, err = command(monkeypatch, capsys, *own)
+        assert (status, err.startswith("error: "), err.count("\n")) == (1, True, 1)
     assert command(monkeypatch, capsys, "verify", folder)[0] == 0
     status, out, _ = command(monkeypatch, capsys, "export", folder)
     assert (status, (folder / "export" / "fills.csv").exists()) == (0, True)
@@ -53,6 +61,12 @@ def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
         shocked = (*options, "--scenario", scenario)
         status, out, _ = command(monkeypatch, capsys, "replay", *shocked)
         assert (status, "largest difference" in out) == (0, True)
+    with sqlite3.connect(folder / "ledger.db") as edited:
+        edited.execute("UPDATE valuations SET value = 'much' WHERE rowid = 3")
+    edited.close()
+    for name in ("status", "verify"):
+        status, _, err = command(monkeypatch, capsys, name, folder)
+        assert (status, err.startswith("error: "), err.count("\n")) == (1, True, 1)
     data = bytearray((folder / "ledger.db").read_bytes())
     data[len(data) // 2] ^= 4
     (folder / "ledger.db").write_bytes(data)
@@ -60,6 +74,16 @@ def test_a_replay_is_shown_checked_and_exported(tmp_path, monkeypatch, capsys):
     assert (status, err.startswith("error: "), err.count("\n")) == (1, True, 1)
     head = json.loads((folder / "head.json").read_text())
     assert head["seq"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algo", ["ppo", "sac"])
+def test_a_run_on_paper_is_its_backtest(tmp_path, algo):
+    run = made_run(tmp_path / "run", algo=algo, market=MARKET)
+    told = replayed(Replay(run))
+    assert float(told["largest difference"].split()[0]) < 1e-9 and "filled" in told["orders"]
+    told = replayed(Replay(run, scenario="flaky", seed=1, latency=60.0, lot=0.01))
+    assert "of that by unfilled" in told and float(told["largest difference"].split()[0]) > 1e-4
 
 
 @pytest.mark.parametrize(

@@ -20,46 +20,26 @@ KILLS = int(os.environ.get("PAPER_KILLS", "5"))
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", [0.0, 0.3])
 def test_a_killed_process_loses_and_doubles_nothing(tmp_path, lost):
-    rng, kills, finished = np.random.default_rng(int(10 * lost)), 0, False
+    rng, kills = np.random.default_rng(int(10 * lost)), 0
     paths = [str(Path(__file__).parents[1]), *sys.path]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, "-m", "helpers.paper.trader", str(tmp_path), str(lost)]
-    while not finished:
-        with subprocess.Popen(
-            command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
-        ) as process:
-            if kills < KILLS:
-                _wait_for_a_ledger(tmp_path, process)
-                try:
-                    process.wait(rng.uniform(0.0, 0.5))
-                except subprocess.TimeoutExpired:
-                    kills += 1
-                    process.send_signal(signal.SIGKILL)
-            _, said = process.communicate(timeout=120)
-        finished = process.returncode == 0
-        assert finished or process.returncode == -signal.SIGKILL, said
-    assert kills > 1
-    _check(tmp_path)
+    while kills < KILLS:  # session after session, each killed until it ends
+        folder, finished = tmp_path / f"after {kills}", False
+        while not finished:
+            after = rng.uniform(0.001, 0.5) if kills < KILLS else 0.0  # 0 is never
+            command = [sys.executable, "-m", "helpers.paper.trader", str(folder), str(lost)]
+            done = subprocess.run(
+                [*command, str(after)], env=environment, capture_output=True, text=True
+            )
+            finished = done.returncode == 0
+            assert finished or (after and done.returncode == -signal.SIGALRM), done.stderr
+            kills += not finished
+        _check(folder)
     if not lost:
-        undisturbed = trade(None).ledger
-        found = Ledger.of(tmp_path, read_only=True)
+        undisturbed, found = trade(None).ledger, Ledger.of(folder, read_only=True)
         for name, units in undisturbed.all_units().items():
             near = pytest.approx(float(units), rel=0.05, abs=60)
             assert float(found.all_units()[name]) == near
-
-
-def _wait_for_a_ledger(folder, process):
-    """Wait until it is past its imports, so that kills hit the trading."""
-    before = _changed(folder)
-    while process.poll() is None and _changed(folder) == before:
-        try:
-            process.wait(0.005)
-        except subprocess.TimeoutExpired:
-            continue
-
-
-def _changed(folder):
-    return {file.name: file.stat().st_mtime_ns for file in folder.glob("*.db*")}
 
 
 def _check(folder):

@@ -171,6 +171,19 @@ def test_no_fault_overdraws_an_account(seed, name, participation, next_open, sec
     assert len(values_of(ledger)) == market.n_bars - START
 
 
+def test_orders_that_fail_in_the_backtest_fail_in_the_replay():
+    fills = {"failure": 0.3, "partial": 0.3, "participation": 1e-3}
+    options = {"costs": {"commission_bps": 10}, "fills": fills, "start": START}
+    env = PortfolioEnv(ragged(70), **BASE | options)
+    ledger = replayed(baseline("random"), ragged(70), **options)
+    whole, result = values_of(ledger), backtest(make_baseline("random", env.market), env)
+    # of the first bar, whose purchases need no sales; later ones are cut to what sales have paid
+    assert whole[1] == pytest.approx(result.values[1], rel=1e-12)
+    assert whole == pytest.approx(result.values, rel=0.05)
+    assert ledger.query("SELECT 1 FROM orders WHERE state = 'expired'")
+    assert result.unfilled[0] > 0.1
+
+
 def test_volume_bounds_what_is_filled():
     market, share = ragged(60), 1e-7
     ledger = replayed(baseline("random"), market, paper={"participation": share})

@@ -81,6 +81,9 @@ class Closes:
     def capacity(self, asset, at):
         return None
 
+    def share(self, asset, bar):
+        return Decimal(1)
+
     def accruals(self, since, until):
         return iter(())
 

@@ -1,5 +1,6 @@
 """A session: nothing is sent that may not be, and it goes on where it stopped."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -9,7 +10,7 @@ from helpers.paper.crashes import SECONDS, START, World
 from portfolio_env.errors import DataError
 from portfolio_env.paper import Balances, Flow, Quote, Refused, Unknown, execution
 from portfolio_env.paper.faults import Faults
-from portfolio_env.paper.reconciliation import SKEW
+from portfolio_env.paper.reconciliation import SKEW, accept
 from portfolio_env.paper.session import Session
 
 
@@ -128,9 +129,28 @@ def test_an_order_that_nobody_can_say_anything_of_halts(monkeypatch):
     (order, *_) = world.ledger.orders(unfinished=True)
     assert world.ledger.order_state(order.id) == "unknown"  # never at an end by exhaustion
     del world.venue.find, world.venue.submit
+    with pytest.raises(DataError, match=f"those that are: {order.id}"):
+        execution.write_off(world.ledger, "0" * 32, world.clock.now(), "none")
+    execution.write_off(world.ledger, order.id, world.clock.now(), "it is not there")
     phase, _ = world.trade(START)
-    assert phase == "partial"  # it is looked up now, and sends nothing: halted
+    assert phase == "partial"  # the rest is not sent: halted
     assert sent(world) == 0
+    world.ledger.steer(world.clock.now(), "active", "seen to")
+    assert world.trade(START + 1)[0] == "done"
+    assert not world.ledger.query("SELECT 1 FROM alerts WHERE closed = ''")
+    world.check()
+
+
+def test_all_is_sold_whatever_the_policy_says():
+    world = World()
+    world.trade(START)
+    world.ledger.steer(world.clock.now(), "flat", "enough")
+    world.baseline = "equal_weight"  # another answer, which would halt
+    assert world.trade(START + 1)[0] == "done"
+    assert not any(world.ledger.holdings.units) and world.ledger.holdings.cash > 9000
+    assert world.trade(START + 2)[0] == "held"
+    assert world.ledger.trading == ("flat", "enough")
+    world.check()
 
 
 @pytest.mark.parametrize("asset", ["", "A01", "FOREIGN"])
@@ -145,11 +165,23 @@ def test_differences_that_nothing_explains_halt_until_a_person_accepts_them(asse
     state, reason = world.ledger.trading
     assert state == "halted" and f"{asset or 'cash'} " in reason and "nothing explains" in reason
     assert not world.ledger.query("SELECT 1 FROM fills WHERE order_id = ''")
-    assert session.reconcile(reason="a gift").differences
+    accept(world.ledger, world.clock.now(), "a gift")
+    with pytest.raises(DataError, match="when it was compared"):
+        accept(world.ledger, world.clock.now(), "again")
     session.resume("seen to")
     assert not session.reconcile().reason
     assert world.trade(START + 2, session)[0] == "done"
     assert [event.body["reason"] for event in world.ledger.events("flow")][-1] == "a gift"
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_each_fill_may_be_off_by_a_step_of_money(steps):
+    world, step = World(), Decimal("0.01")
+    _, session = world.trade(START)
+    world.network.capabilities = replace(world.venue.capabilities, cash_step=step)
+    off = (steps * len(world.ledger.fills()) - Decimal("0.5")) * step
+    world.venue._book.units[""] += off
+    assert bool(session.reconcile().differences) == (steps > 1)
 
 
 def test_what_the_venue_has_a_record_of_is_booked_by_itself():

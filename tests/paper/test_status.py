@@ -29,13 +29,10 @@ STATUS = SessionStatus(
     ],
     open_orders=[OrderStatus("NEW", Decimal("12"), Decimal("3.5"), "sent", "buy")],
     plan=[OrderStatus("BTC/USDT", Decimal("-0.005"), state="skipped", reason="below a lot")],
-    shadows={"ideal at the close": 10_300.0},
     shortfall={"spread": -30.0, "fees": -19.5},
-    risk={"max_weight": (0.73, 0.8), "max_drawdown": (0.2, 0.15), "max_turnover": (0.1, 0.0)},
+    since=NOW,
     alerts=[Alarm("drift: 8.0 % (bound 5 %)", NOW), Alarm("unknown order", NOW, "error")],
-    gate="not shown to beat equal weight",
-    simulated=["Fills, with a half-spread of 3 bp."],
-    command="python trade.py paper RUN",
+    notes=["Not shown to beat equal weight."],
 )
 
 
@@ -63,7 +60,7 @@ def test_the_page_and_the_record_hold_the_same(tmp_path):
     page = page_of(STATUS, tmp_path)
     for text in (
         *("coins: active", "10,250.50", "3.1 %", "1.5 hours ago", "0.12500000", "+20.0", "-49.50"),
-        *("not shown to beat equal weight", "below a lot", "unknown order", "beyond", "91.2 %"),
+        *("Not shown to beat equal weight", "below a lot", "unknown order"),
     ):
         assert text in page.text or text == "+20.0", text
     assert page.text.index("unknown order") < page.text.index("drift: 8.0 %")
@@ -71,7 +68,7 @@ def test_the_page_and_the_record_hold_the_same(tmp_path):
     assert record["value"] == 10_250.5 and record["age_seconds"] == 5400
     assert record["positions"][0]["units"] == "0.12500000"
     assert record["positions"][1]["price"] is None
-    assert record["risk"]["max_drawdown"] == [0.2, 0.15]
+    assert record["shortfall"] == {"spread": -30.0, "fees": -19.5} and STATUS.ideal == 10_300.0
     assert {path.name for path in tmp_path.iterdir()} == {"status.html", "status.json"}
 
 
@@ -84,11 +81,9 @@ def test_texts_of_strangers_are_no_markup(tmp_path):
         sentence=bad,
         positions=[Position(bad, Decimal(1), 1.0, 0.0, 0.0)],
         open_orders=[OrderStatus(bad, Decimal(1), state=bad, reason=bad)],
-        shadows={bad: 1.0},
-        risk={bad: (1.0, 2.0)},
+        shortfall={bad: 1.0},
         alerts=[Alarm(bad, NOW)],
-        simulated=[bad],
-        model_card=bad,
+        notes=[bad],
     )
     page = page_of(status, tmp_path)
     assert not {"script", "img", "link"} & page.tags and page.text.count("alert(1)") > 9

@@ -129,7 +129,6 @@ class ExchangeBroker:
         self.exchange, self._clock, self._longest = exchange, clock, longest
         self._allowance = decimal_of(check_number("allowance_bps", allowance_bps, 0, 1000))
         self.name = str(exchange.id)
-        self.capabilities = Capabilities()
         self._client = client_of(exchange, clock, retry)
         self._offset = np.timedelta64(0, "ns")
         self._doubt = np.timedelta64("NaT")
@@ -139,6 +138,8 @@ class ExchangeBroker:
             self.money = money or currency_of(assets)
             known = exchange.markets
             self._symbols = symbols_of(known, assets, self.money)
+        step = (exchange.currencies.get(self.money) or {}).get("precision")
+        self.capabilities = Capabilities(cash_step=ZERO if step is None else Decimal(str(step)))
         strange = [s for s in self._symbols.values() if known[s]["quote"] != self.money]
         if strange or not self._symbols:
             raise ArgumentError(

@@ -123,6 +123,10 @@ class TickerPrices:
         """Return None: any order is filled."""
         return None
 
+    def share(self, asset: str, bar: np.datetime64) -> Decimal:
+        """Return 1: all of an order is filled."""
+        return Decimal(1)
+
     def accruals(self, since: np.datetime64, until: np.datetime64) -> Iterator[Accrual]:
         """Yield nothing: there is no interest and no delisting."""
         return iter(())

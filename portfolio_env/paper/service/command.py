@@ -48,6 +48,8 @@ from portfolio_env.paper.status import session_status, write_status
 from portfolio_env.simulation.cost_models import checked_rates
 
 ALERTS, IDENTITY, PULSE, VENUE = "alerts.jsonl", "session.json", "pulse.json", "venue.db"
+RECENT = 1000
+"""Bars that the page compares with the ideal account: it stays quick in a long session."""
 KEY, SECRET = "PORTFOLIO_ENV_API_KEY", "PORTFOLIO_ENV_API_SECRET"
 """Environment variables of the credentials of a test network; they are stored nowhere."""
 
@@ -144,7 +146,7 @@ def paper(
             beat = {"at": str(clock.now()), "process": os.getpid()}
             write_json(folder / PULSE, beat)
             if (head := session.ledger.head()[0]) != shown[0]:
-                write_status(session_status(session.ledger, clock.now()), folder)
+                write_status(session_status(session.ledger, clock.now(), bars=RECENT), folder)
                 shown[0] = head
 
         scheduler = Scheduler(session, feed, clock, timing, pulse)

@@ -20,7 +20,7 @@ from portfolio_env.paper.broker import Unknown
 from portfolio_env.paper.clock import SECOND, Clock
 from portfolio_env.paper.execution import MISSED
 from portfolio_env.paper.service.feed import Feed, Reading, expected, is_final, panel_of
-from portfolio_env.paper.session import ENDINGS, Session
+from portfolio_env.paper.session import ENDINGS, REVISED, Session
 
 _LONGEST = 30 * SECOND  # between two readings
 _PULSE = 60 * SECOND  # longest sleep: a clock that jumped and a machine that slept are noticed
@@ -228,7 +228,7 @@ class Scheduler:
             candle, close = reading.candles.get(name, {}).get(last), panel.close[-1, column]
             if candle is not None and np.isfinite(close) and abs(candle[3] / close - 1) > 1e-9:
                 self.session.alert(
-                    "revised",
+                    REVISED,
                     f"the close of {name} at {time_text(last)} was {close:g} and is {candle[3]:g}",
                 )
 

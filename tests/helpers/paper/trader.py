@@ -1,5 +1,6 @@
 """A process that replays a range into a folder, to be killed: python -m helpers.paper.trader."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from portfolio_env.live import Predictor
 from portfolio_env.paper.faults import Faults
 from portfolio_env.paper.replay import replay
 
-START, END = 30, 38
+START, END = 30, 58
 
 
 def trade(folder, lost=0.0):
@@ -22,4 +23,6 @@ def trade(folder, lost=0.0):
 
 
 if __name__ == "__main__":
+    # nobody handles this signal: the system ends the process wherever it is, as it does by SIGKILL
+    signal.setitimer(signal.ITIMER_REAL, float(sys.argv[3]))
     trade(Path(sys.argv[1]), float(sys.argv[2]))
