@@ -35,8 +35,9 @@ class Search:
         """Search, print the choice and what to type next."""
         from agents.search.page import write_search_page
         from agents.search.search import search
-        from agents.search.space import read_space
+        from agents.search.space_files import read_space
         from agents.sweep.plan import seeds_of
+        from portfolio_env.evaluation.printing import say
 
         check_integer("workers", self.workers, 0)
         path = search(
@@ -48,7 +49,8 @@ class Search:
             progress_bar=True,
         )
         write_search_page(path)
-        print(told(path))
+        for line in told(path).splitlines():
+            print(line) if "python " in line else say(line)  # commands stay whole
         return 0
 
 

@@ -9,14 +9,20 @@ nor is a score taken from bars by which a model was trained or selected.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import torch as th
 from numpy.typing import NDArray
 
+from agents.sweep.workers import end_with_parent, process_context
 from agents.training.config import TrainConfig
 from agents.training.tasks import run_task
 from baselines.strategies import baseline_strategies
@@ -26,6 +32,7 @@ from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.comparison import BENCHMARK
 from portfolio_env.evaluation.runner import Strategy, agent_strategies
 from portfolio_env.files.archive import read_arrays, write_arrays
+from portfolio_env.machine import cores
 from portfolio_env.market.timeline import time_text
 
 FloatArray = NDArray[np.float64]
@@ -136,21 +143,52 @@ def account(folder: Path, model: Literal["final", "best"], kept: Path) -> Accoun
         kept: The file.
     """
     if not kept.exists():
-        task = run_task(folder, model=model, device="cpu")
-        own = _backtest(agent_strategies(task)[0], task.whole)
-        equal = _backtest(
-            next(each for each in baseline_strategies([]) if each.name == BENCHMARK), task.whole
-        )
-        returns = np.full(len(equal.log_returns), -np.inf)
-        returns[: len(own.log_returns)] = own.log_returns
-        years = len(equal.log_returns) / equal.periods_per_year
-        arrays = {"agent": returns, "equal_weight": equal.log_returns, "years": np.array([years])}
-        write_arrays(kept, arrays)
+        _compute(folder, model, kept)
     arrays = read_arrays(kept)
     try:
         return Account(arrays["agent"], arrays["equal_weight"], float(arrays["years"][0]))
     except (LookupError, TypeError) as error:
         raise DataError(f"{kept} is damaged ({error}); remove it, it is computed again") from error
+
+
+def compute_accounts(
+    runs: Mapping[Path, Path], model: Literal["final", "best"], workers: int = 0
+) -> None:
+    """Compute the accounts of trained cells by several processes, into the files of ``account``.
+
+    What a process that is killed leaves out, ``account`` computes.
+
+    Args:
+        runs: Files by the folder of the run; those that exist are left alone.
+        model: Model that trades.
+        workers: Number of processes; 0 is one for each core.
+    """
+    missing = {folder: kept for folder, kept in runs.items() if not kept.exists()}
+    workers = min(workers or cores(), len(missing))
+    if workers < 2:
+        return
+    with ProcessPoolExecutor(workers, process_context(), _begin_process) as pool:
+        waiting = [pool.submit(_compute, folder, model, kept) for folder, kept in missing.items()]
+        with suppress(BrokenProcessPool):
+            for each in waiting:
+                each.result()
+
+
+def _begin_process() -> None:
+    end_with_parent()
+    th.set_num_threads(1)
+
+
+def _compute(folder: Path, model: Literal["final", "best"], kept: Path) -> None:
+    task = run_task(folder, model=model, device="cpu")
+    own = _backtest(agent_strategies(task)[0], task.whole)
+    benchmark = next(each for each in baseline_strategies([]) if each.name == BENCHMARK)
+    equal = _backtest(benchmark, task.whole)
+    returns = np.full(len(equal.log_returns), -np.inf)
+    returns[: len(own.log_returns)] = own.log_returns
+    years = len(equal.log_returns) / equal.periods_per_year
+    arrays = {"agent": returns, "equal_weight": equal.log_returns, "years": np.array([years])}
+    write_arrays(kept, arrays)
 
 
 def _backtest(strategy: Strategy, fold: Any) -> BacktestResult:

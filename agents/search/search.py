@@ -20,14 +20,14 @@ import torch as th
 from agents.search.choice import Trial, choose
 from agents.search.methods import METHODS, Round, Task, key_of
 from agents.search.options import SearchOptions
-from agents.search.scores import InnerMarket, account, inner_market
+from agents.search.scores import InnerMarket, account, compute_accounts, inner_market
 from agents.search.space import Options, Space
 from agents.sweep.plan import Cell, SweepPlan, add_settings, create_sweep
 from agents.sweep.workers import failures, run_cells
 from agents.training.config import TrainConfig
 from agents.training.run_folder import new_folder, one_process
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
-from portfolio_env.files.atomic import read_json, write_json
+from portfolio_env.files.atomic import digest, read_json, write_json
 from portfolio_env.machine import env_info
 from portfolio_env.names import last_name
 
@@ -35,7 +35,7 @@ FILE = "search.json"
 CHOSEN = "chosen.json"
 TRIALS = "trials"
 RETURNS = "returns"
-FORMAT = 1
+FORMAT = 2
 _ASKED = (
     *("format", "config", "space", "method", "trials_asked", "batch", "seed", "folds", "seeds"),
     *("model", "market"),
@@ -80,19 +80,25 @@ def search(
     resolved = config.resolved()
     base = replace(config, market=resolved.market, data=resolved.data, out=None, runs="runs")
     seeds = tuple(seeds) or (config.seed,)
-    space.check(base)
     inner = inner_market(base, options.folds)
+    space.check(inner.config)
     asked = _asked(space, base, inner, options, seeds)
     path = Path(out) if out else None
     if path is None or not (path / FILE).exists():
         name = f"{last_name(config.algo)}__search"
         path = new_folder(config, f"{name}__{datetime.now():%Y%m%d-%H%M%S}")
+    environment = {key: env_info()[key] for key in ("python", "platform", "packages")}
     with one_process(path):
         if (path / FILE).exists():
             state = read_json(path / FILE)
             _refuse_another(path, state, asked)
+            if state.get("environment") != environment:
+                _LOGGER.warning(
+                    "%s was begun with other versions of Python or libraries: what follows may "
+                    "differ from what they would have found",
+                    path,
+                )
         else:
-            environment = {key: env_info()[key] for key in ("python", "platform", "packages")}
             state = {**asked, "environment": environment, "trials": [], "choice": None}
             write_json(path / FILE, state)
         th.set_num_threads(1)  # a bar at a time; and the sums are the same with any workers
@@ -161,7 +167,7 @@ class _Search:
         self.places = [(fold, seed) for seed in seeds for fold in range(options.folds)]
         self.trials: dict[str, Trial] = {}  # by key
         self.seeds = tuple(seeds)
-        self.before: dict[int, Any] = {}  # options of trials of an earlier call, by number
+        self.known: dict[str, Any] = {}  # folds of markets, see ``add_settings``
 
     def key(self, options: Options) -> str:
         """Return a text that is the same for options that train the same agent."""
@@ -169,8 +175,7 @@ class _Search:
 
     def run(self, state: Mapping[str, Any]) -> None:
         """Go through all rounds; those that were trained before cost next to nothing."""
-        self.before = {trial["number"]: trial["options"] for trial in state["trials"]}
-        plan = SweepPlan(self.inner.config, {name_of(0): {}}, self.options.folds, self.seeds)
+        plan = SweepPlan(self.inner.config, {name_of({}): {}}, self.options.folds, self.seeds)
         create_sweep(self.root, plan)
         given = self.key({})
         self.trials[given] = Trial(0, {}, len(self.places), {})
@@ -202,51 +207,46 @@ class _Search:
         """Train and score the settings of a round."""
         trials = []
         for options in asked.settings:
-            self.space.check_setting(self.inner.config, options)
             trial = self.trials.setdefault(
                 self.key(options), Trial(len(self.trials), options, asked.cells, {})
             )
-            self._check_replay(trial)
             trial.wanted = max(trial.wanted, asked.cells)
             trials.append(trial)
-        places = None if asked.cells == len(self.places) else self.places[: asked.cells]
-        if trials:
-            settings = {
-                name_of(trial.number): self.space.joined(self.inner.config, dict(trial.options))
-                for trial in trials
-            }
-            add_settings(self.root, settings, places)
+        self._add(trials, asked.cells)
         now = [trial for trial in self.trials.values() if trial in trials or number == 1]
-        cells = [
-            Cell(name_of(trial.number), *place)
+        runs = {
+            Cell(name_of(trial.options), *place): trial
             for place in self.places
             for trial in now
-            if place in self.places[: trial.wanted]
-        ]
-        _LOGGER.info("round %d: %d settings, %d runs", number, len(now), len(cells))
-        run_cells(self.root, self.workers, only=cells, progress_bar=self.progress_bar)
-        failed = failures(self.root, cells)
-        for cell in cells:
-            trial = next(each for each in now if name_of(each.number) == cell.setting)
-            if cell in failed:
-                trial.error = trial.error or f"fold {cell.fold}, seed {cell.seed}: {failed[cell]}"
-            elif trial.error is None:
-                kept = self.path / RETURNS / f"{str(cell).replace('/', '__')}.npz"
-                trial.accounts[cell.fold, cell.seed] = account(
-                    cell.folder(self.root), self.options.model, kept
-                )
+            if trial.error is None and place in self.places[: trial.wanted]
+        }
+        _LOGGER.info("round %d: %d settings, %d runs", number, len(now), len(runs))
+        run_cells(self.root, self.workers, only=list(runs), progress_bar=self.progress_bar)
+        failed = failures(self.root, list(runs))
+        for cell in failed:
+            runs[cell].error = f"fold {cell.fold}, seed {cell.seed}: {failed[cell]}"
+        kept = {cell: self._kept(cell) for cell, trial in runs.items() if trial.error is None}
+        files = {cell.folder(self.root): file for cell, file in kept.items()}
+        compute_accounts(files, self.options.model, self.workers)
+        for cell, file in kept.items():
+            runs[cell].accounts[cell.fold, cell.seed] = account(
+                cell.folder(self.root), self.options.model, file
+            )
         return [trial.score for trial in trials]
 
-    def _check_replay(self, trial: Trial) -> None:
-        """Reject a trial that differs from the one of its number in an earlier call."""
-        now: Any = json.loads(json.dumps(trial.options))
-        before = self.before.get(trial.number, now)
-        if before != now:
-            raise DataError(
-                f"trial {trial.number} of {self.path} was {json.dumps(before)} and would be "
-                f"{json.dumps(now)} now: versions of libraries or scores have changed since; "
-                "restore them, or give another --out"
-            )
+    def _add(self, trials: Sequence[Trial], cells: int) -> None:
+        """Add trials to the sweep, but for those that no training can begin with."""
+        settings = {
+            name_of(trial.options): self.space.joined(self.inner.config, dict(trial.options))
+            for trial in trials
+        }
+        places = None if cells == len(self.places) else self.places[:cells]
+        refused = add_settings(self.root, settings, places, known=self.known) if settings else {}
+        for trial in trials:
+            trial.error = refused.get(name_of(trial.options))
+
+    def _kept(self, cell: Cell) -> Path:
+        return self.path / RETURNS / f"{str(cell).replace('/', '__')}.npz"
 
     def _told(self, trial: Trial) -> dict[str, Any]:
         state = "complete" if trial.wanted == len(self.places) else "stopped early"
@@ -256,6 +256,7 @@ class _Search:
             state = "ruined"
         return {
             "number": trial.number,
+            "setting": name_of(trial.options),
             "options": dict(trial.options),
             "state": state,
             "score": trial.score,
@@ -267,13 +268,13 @@ class _Search:
         }
 
 
-def name_of(trial: int) -> str:
-    """Return the name of a trial as a setting of the sweep.
+def name_of(options: Mapping[str, Any]) -> str:
+    """Return the name of a trial as a setting of the sweep; the same options have the same name.
 
-    >>> name_of(7)
-    'trial_007'
+    >>> name_of({"adjustment": 0.1})
+    'trial_1d29e778ae'
     """
-    return f"trial_{trial:03d}"
+    return f"trial_{digest(options)[:10]}" if options else "given"
 
 
 def _asked(

@@ -17,6 +17,7 @@ from portfolio_env.files.atomic import read_json
 from portfolio_env.names import check_keywords
 
 T = TypeVar("T")
+_MOST = 100_000  # values of a file
 _EXPONENT = re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+")  # 3e-4, which YAML reads as a string
 
 
@@ -46,7 +47,7 @@ def read_settings(file: Path) -> dict[str, Any]:
                 f"{file} needs the library PyYAML; pip install pyyaml, or write it as JSON"
             ) from error
         try:
-            value = _plain(yaml.safe_load(file.read_text(encoding="utf-8")))
+            value = _plain(_yaml(file.read_text(encoding="utf-8")))
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())
             raise DataError(f"{file} is not valid YAML ({reason:.200}); fix it") from error
@@ -119,6 +120,40 @@ def _fitting(value: Any, hint: Any) -> Any:
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
     return Path(value) if Path in kinds and isinstance(value, str) else value
+
+
+def _yaml(text: str) -> Any:
+    """Return the value of a YAML text, of plain types alone.
+
+    Raises:
+        ValueError: If it gives a key twice, or its references multiply to too many values.
+    """
+    import yaml
+
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _size(node, {}) > _MOST:
+            raise ValueError(f"it holds more than {_MOST:,} values, counting references")
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _size(node: Any, known: dict[int, int]) -> int:
+    """Return how many values a node of YAML stands for, references included."""
+    if id(node) not in known:
+        known[id(node)] = _MOST + 1  # what one within itself would have without end
+        children = [] if isinstance(node.value, str) else node.value
+        if children and isinstance(children[0], tuple):
+            keys = [str(key.value) for key, _ in children]
+            if twice := next((key for key in keys if keys.count(key) > 1), None):
+                raise ValueError(f"it names {twice:.40} twice")
+            children = [child for pair in children for child in pair]
+        known[id(node)] = 1 + sum(_size(child, known) for child in children)
+    return known[id(node)]
 
 
 def _plain(value: Any) -> Any:

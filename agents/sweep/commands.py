@@ -12,7 +12,7 @@ import tyro
 from agents.settings.data import json_object
 from agents.settings.files import read_settings, settings_of
 from agents.training.config import TrainConfig
-from portfolio_env.checks import check_integer, check_number, shortened
+from portfolio_env.checks import check_fields, check_integer, check_number, shortened
 from portfolio_env.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -39,13 +39,18 @@ class SweepOptions:
     rolling: bool = False
     """Train every fold on as many bars as the first, instead of on all of the past."""
 
+    def __post_init__(self) -> None:
+        """Check the types, which a file may get wrong."""
+        check_fields(self)
+
     def plan(self) -> SweepPlan:
         """Return the plan.
 
         Raises:
             ArgumentError: If an option is wrong.
         """
-        from agents.sweep.plan import SweepPlan, grid, seeds_of
+        from agents.sweep.plan import SweepPlan, seeds_of
+        from agents.sweep.settings import grid
 
         if self.config.out is not None:
             raise ArgumentError(
@@ -190,17 +195,19 @@ def tell(root: Path) -> int:
     from agents.sweep.queue import state
     from agents.sweep.summary import summary_text, write_summary
     from agents.sweep.workers import failures
+    from portfolio_env.evaluation.printing import say
 
     wanted = cells(root)
     counts = Counter(state(root, cell) for cell in wanted)
     told = ", ".join(f"{counts[name]} {name}" for name in ("done", "running", "open", "failed"))
-    print(f"{root}: {len(wanted)} cells, {told}")
+    say(f"{root}: {len(wanted)} cells, {told}")
     failed = failures(root)
     for cell, error in failed.items():
-        print(f"failed: {cell}: {error}")
+        say(f"failed: {cell}: {error}", indent="  ")
     if failed:
         print(f"Once the cause is fixed: python sweep.py retry {root}")
-    print(summary_text(root, write_summary(root)))
+    for line in summary_text(root, write_summary(root)).splitlines():
+        say(line)
     if counts["done"] == len(wanted):
         print(f"Next: python evaluate.py {root / wanted[0].setting}, or another setting")
     return 1 if failed else 0

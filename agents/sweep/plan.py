@@ -7,29 +7,22 @@ seed_S``. A cell is one of these runs. What ``cells`` lists of a walk forward al
 from __future__ import annotations
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch as th
-
-from agents.networks import make_encoder
-from agents.settings.files import settings_of
+from agents.sweep.settings import check_names, refusals, setting_config
 from agents.training.config import TrainConfig
 from agents.training.run_folder import WALK_FORWARD, one_process, started
 from agents.training.walk_forward_training import Plan, make_plan, write_plan
-from portfolio_env.checks import check_integer, shortened
+from portfolio_env.checks import check_integer
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import read_json, write_json
 
 FILE = "sweep.json"
-_NAME = re.compile(r"\w[\w@%+=,. -]{0,98}[\w@%+=,-]|\w")  # of a folder, and in archives of runs
-_OWN = ("seed", "out", "runs")  # settings of a run that a sweep sets itself
 
 
 class Cell(NamedTuple):
@@ -78,31 +71,6 @@ class SweepPlan:
         ]
 
 
-def grid(options: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
-    """Return all combinations of some values, by names that tell them.
-
-    Args:
-        options: Values by setting.
-
-    Raises:
-        ArgumentError: If a setting has no list of values.
-
-    >>> list(grid({"adjustment": [0.1, 1], "encoder": ["mlp"]}))
-    ['adjustment=0.1,encoder=mlp', 'adjustment=1,encoder=mlp']
-    """
-    for name, values in options.items():
-        if isinstance(values, str | bytes) or not isinstance(values, Sequence) or not values:
-            raise ArgumentError(
-                f"grid: {name} is {shortened(values)}; give a list of values, e.g. [0.1, 1.0]"
-            )
-    found = {}
-    for number, values in enumerate(product(*options.values())):
-        given = dict(zip(options, values, strict=True))
-        name = ",".join(f"{key}={value}" for key, value in given.items())
-        found[name if _NAME.fullmatch(name) else f"setting_{number}"] = given
-    return found
-
-
 def seeds_of(text: str | None) -> tuple[int, ...]:
     """Return seeds from a text such as "0,1,2"; () without one.
 
@@ -110,47 +78,18 @@ def seeds_of(text: str | None) -> tuple[int, ...]:
         ArgumentError: If it is something else.
     """
     try:
-        return tuple(int(seed) for seed in text.split(",")) if text else ()
+        return tuple(int(seed) for seed in text.split(",")) if text is not None else ()
     except ValueError as error:
         raise ArgumentError(
             f"--seeds {text!r} is not a list of whole numbers such as 0,1,2"
         ) from error
 
 
-def setting_config(config: TrainConfig, options: Mapping[str, Any], name: str) -> TrainConfig:
-    """Return the settings of a run with some of them changed.
-
-    Args:
-        config: Settings, not resolved.
-        options: Settings that differ, as in a file for ``--config``; one within another may be
-            named as on the command line, "costs.commission_bps".
-        name: Name of the setting in a message.
-
-    Raises:
-        ArgumentError: For an unknown name or a value that does not fit, or one of ``seed``, ``out``
-            and ``runs``, which the sweep sets.
-    """
-    nested: dict[str, Any] = {}
-    for key, value in options.items():
-        place, (*above, last) = nested, str(key).split(".")
-        for part in above:
-            place = place.setdefault(part, {})
-            if not isinstance(place, dict):
-                raise ArgumentError(f"setting {name!r} gives {part!r} and {key!r}; give one")
-        place[last] = value
-    for own in _OWN:
-        if own in nested:
-            raise ArgumentError(f"setting {name!r} gives {own!r}, which the sweep sets; remove it")
-    try:
-        return settings_of(TrainConfig, nested, f"setting {name!r}", base=config)
-    except ArgumentError as error:
-        raise ArgumentError(f"setting {name!r}: {error}") from error
-
-
 def create_sweep(root: str | Path, plan: SweepPlan) -> Path:
     """Write a plan into the folder of a sweep; one that is there is continued or extended.
 
-    Every setting is checked before anything is written, and ``sweep.json`` comes last.
+    Every setting is checked before anything is written, its learner included, and ``sweep.json``
+    comes last.
 
     Args:
         root: The folder.
@@ -160,61 +99,44 @@ def create_sweep(root: str | Path, plan: SweepPlan) -> Path:
         ArgumentError: If a setting, a fold or a seed is none, or the folder holds another plan.
         DataError: If another process writes the plan just now.
     """
-    root = Path(root)
     if not plan.settings:
         raise ArgumentError("a sweep needs at least one setting; give some, or a grid")
-    check_integer("folds", plan.folds)
-    for name in plan.settings:
-        if not _NAME.fullmatch(name):
-            raise ArgumentError(
-                f"setting {shortened(name)}: its name is that of a folder; use at most 100 letters,"
-                " digits and @%+=,. -"
-            )
-    known: dict[str, Any] = {}
-    plans = {}
-    for name, options in plan.settings.items():
-        config = replace(setting_config(plan.config, options, name), seed=plan.seeds[0])
-        try:
-            plans[name] = make_plan(
-                config, plan.folds, seeds=plan.seeds, rolling=plan.rolling, known=known
-            )
-            _check_encoder(plans[name].config)
-        except ArgumentError as error:
-            raise ArgumentError(f"setting {name!r}: {error}") from error
-    with one_process(root):
-        before = read_sweep(root) if (root / FILE).exists() else None
-        if before is None:
-            _refuse_others(root, plans)
-        else:
-            plan = _joined(root, before, plan)
-        for name, each in plans.items():
-            _write_setting(root / name, each)
-        content = _content(plan)
-        if before is None:
-            write_json(root / FILE, content | started(shlex.join(sys.argv)))
-        elif content != _content(before):
-            write_json(root / FILE, read_json(root / FILE) | content)
-    return root
+    plans, refused = _plans(plan, {})
+    for name, reason in refused.items():
+        raise ArgumentError(f"setting {name!r}: {reason}")
+    _write(Path(root), plan, plans)
+    return Path(root)
 
 
 def add_settings(
     root: str | Path,
     settings: Mapping[str, Mapping[str, Any]],
     cells: Sequence[tuple[int, int]] | None = None,
-) -> None:
+    *,
+    known: dict[str, Any] | None = None,
+) -> dict[str, str]:
     """Add settings to a sweep, or widen what is wanted of those that it has.
 
     Args:
         root: Folder of the sweep.
         settings: Settings by name, see ``SweepPlan``.
         cells: Fold and seed of the runs that are wanted of each; None is all of them.
+        known: As of ``make_plan``, for several calls.
+
+    Returns:
+        By the name of each setting that no training can begin with, the reason; it is not added.
 
     Raises:
-        ArgumentError: As of ``create_sweep``.
+        ArgumentError: If the sweep has another setting of the same name.
     """
-    plan = read_sweep(root)
     limited = {} if cells is None else {name: tuple(cells) for name in settings}
-    create_sweep(root, replace(plan, settings=settings, limited=limited))
+    plan = replace(read_sweep(root), settings=settings, limited=limited)
+    plans, refused = _plans(plan, {} if known is None else known)
+    kept = {name: settings[name] for name in plans}
+    if kept:
+        limited = {name: limited[name] for name in kept if name in limited}
+        _write(Path(root), replace(plan, settings=kept, limited=limited), plans)
+    return refused
 
 
 def read_sweep(root: str | Path) -> SweepPlan:
@@ -264,11 +186,22 @@ def cells(root: str | Path) -> list[Cell]:
     return [Cell("", fold, seed) for seed in seeds for fold in folds]
 
 
-def _check_encoder(config: TrainConfig) -> None:
-    """Reject options that an encoder does not take: it is made, for a moment."""
-    if config.has_encoder:
-        with th.random.fork_rng(devices=[]):
-            make_encoder(config.encoder, 1, config.bars, **config.encoder_kwargs)
+def _plans(plan: SweepPlan, known: dict[str, Any]) -> tuple[dict[str, Plan], dict[str, str]]:
+    """Return the walk forwards of the settings by name, and why the others cannot be trained."""
+    check_integer("folds", plan.folds)
+    check_names(plan.settings)
+    plans: dict[str, Plan] = {}
+    refused = {}
+    for name, options in plan.settings.items():
+        try:
+            config = replace(setting_config(plan.config, options), seed=plan.seeds[0])
+            plans[name] = make_plan(
+                config, plan.folds, seeds=plan.seeds, rolling=plan.rolling, known=known
+            )
+        except ArgumentError as error:
+            refused[name] = str(error)
+    refused |= refusals({name: each.runs[0] for name, each in plans.items()})  # the shortest past
+    return {name: each for name, each in plans.items() if name not in refused}, refused
 
 
 def _content(plan: SweepPlan) -> dict[str, Any]:
@@ -297,6 +230,23 @@ def _refuse_others(root: Path, plans: Mapping[str, Plan]) -> None:
         )
 
 
+def _write(root: Path, plan: SweepPlan, plans: Mapping[str, Plan]) -> None:
+    """Write a plan whose settings were checked into a folder."""
+    with one_process(root):
+        before = read_sweep(root) if (root / FILE).exists() else None
+        if before is None:
+            _refuse_others(root, plans)
+        else:
+            plan = _joined(root, before, plan)
+        for name, each in plans.items():
+            _write_setting(root / name, each)
+        content = _content(plan)
+        if before is None:
+            write_json(root / FILE, content | started(shlex.join(sys.argv)))
+        elif content != _content(before):
+            write_json(root / FILE, read_json(root / FILE) | content)
+
+
 def _joined(root: Path, before: SweepPlan, plan: SweepPlan) -> SweepPlan:
     """Return the plan of a folder with the settings and cells that another adds.
 
@@ -318,6 +268,7 @@ def _joined(root: Path, before: SweepPlan, plan: SweepPlan) -> SweepPlan:
     for name in first["settings"].keys() & second["settings"].keys():
         if first["settings"][name] != second["settings"][name]:
             raise ArgumentError(f"the sweep {root} has another setting {name!r}; rename this one")
+    check_names({**before.settings, **plan.settings})
     limited = dict(before.limited)
     for name in plan.settings:
         if name not in plan.limited:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from agents.sweep.plan import Cell, cells
+from agents.sweep.settings import reason_of
 from agents.training.cards import write_card
 from agents.training.run_folder import (
     FAILED,
@@ -29,7 +30,7 @@ from agents.training.run_folder import (
 from agents.training.run_records import CARD, is_complete, is_running
 from agents.training.train import train_to_end
 from agents.training.walk_forward_training import run_config
-from portfolio_env.errors import ArgumentError, BusyError, DataError, PortfolioError
+from portfolio_env.errors import ArgumentError, BusyError, DataError
 from portfolio_env.files.atomic import locked, read_json, write_json
 from portfolio_env.files.locks import check_locks
 
@@ -192,10 +193,7 @@ def _trained(root: Path, cell: Cell, folder: Path, progress_bar: bool) -> Outcom
         attempts = 1 + (int(before["attempts"]) if before else 0)
         # What the settings cannot do they cannot do the next time either.
         final = isinstance(error, ArgumentError)
-        text = (
-            str(error) if isinstance(error, PortfolioError) else f"{type(error).__name__}: {error}"
-        )
-        return _failed(root, cell, text, ATTEMPTS if final else attempts)
+        return _failed(root, cell, reason_of(error), ATTEMPTS if final else attempts)
     seconds = time.perf_counter() - clock[0], time.process_time() - clock[1]
     log(root, cell, "done", seconds=round(seconds[0], 2), processor_seconds=round(seconds[1], 2))
     (folder / FAILED).unlink(missing_ok=True)

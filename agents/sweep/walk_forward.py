@@ -7,12 +7,13 @@ from datetime import datetime
 from pathlib import Path
 
 from agents.sweep.queue import retry
+from agents.sweep.settings import refusals
 from agents.sweep.workers import failures, run_cells
 from agents.training.cards import write_card
 from agents.training.config import TrainConfig
 from agents.training.run_folder import new_folder, one_process
 from agents.training.walk_forward_training import make_plan, read_plan, write_plan
-from portfolio_env.errors import PortfolioError
+from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.names import last_name
 
 
@@ -43,10 +44,13 @@ def walk_forward(
         time.
 
     Raises:
-        ArgumentError: As for ``make_plan``, or if the folder exists and is not empty.
+        ArgumentError: As for ``make_plan``, or if no training can begin with the settings, or the
+            folder exists and is not empty.
         PortfolioError: If a run ended in errors; the others are trained.
     """
     plan = make_plan(config, folds, seeds=seeds, rolling=rolling)
+    for reason in refusals({"": plan.runs[0]}).values():
+        raise ArgumentError(reason)
     name = f"{last_name(config.algo)}__walk_forward"
     path = new_folder(config, f"{name}__{datetime.now():%Y%m%d-%H%M%S}")
     with one_process(path):

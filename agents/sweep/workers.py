@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Thread
+from typing import Any
 
 from agents.sweep.plan import Cell, cells
 from agents.sweep.queue import ATTEMPTS, attempt, check_root, failure, has_failed, write_cards
@@ -27,6 +32,7 @@ from portfolio_env.machine import cores
 
 _ERROR = 3  # exit status of a worker that has printed an error; Python's own is 1
 PAUSE = 0.5  # seconds between two looks at cells that others are at work in
+_LOGGER = logging.getLogger(__name__)
 _PRELOADED = ["agents.sweep.workers", "agents.policies"]
 
 
@@ -145,11 +151,12 @@ def run_cells(
     tally = Tally(root, only)
     workers = workers or cores()
     by_run = workers == 1 and (root / WALK_FORWARD).exists()  # a bar for each run then
-    with progress(tally, progress_bar and not by_run) as advance:
+    with progress(tally, progress_bar and not by_run) as advance, TemporaryDirectory() as told:
         if workers == 1:
-            work(root, tally.only, progress_bar=progress_bar and by_run, after=advance)
+            with each_once(Path(told)):
+                work(root, tally.only, progress_bar=progress_bar and by_run, after=advance)
         else:
-            _run_processes(tally, workers, advance)
+            _run_processes(tally, workers, advance, Path(told))
     write_cards(root, tally.wanted())
     return tally.counts()
 
@@ -164,8 +171,8 @@ def failures(root: Path, wanted: Sequence[Cell] | None = None) -> dict[Cell, str
     return found
 
 
-def _run_processes(tally: Tally, workers: int, advance: Callable[[], None]) -> None:
-    context = _context()
+def _run_processes(tally: Tally, workers: int, advance: Callable[[], None], told: Path) -> None:
+    context = process_context()
     running: dict[int, BaseProcess] = {}
     try:
         with _one_thread():
@@ -177,7 +184,7 @@ def _run_processes(tally: Tally, workers: int, advance: Callable[[], None]) -> N
                         errors += process.exitcode == _ERROR  # it has printed it
                         del running[place]
                     if place not in running and left > len(running):
-                        running[place] = _start(context, tally, place)
+                        running[place] = _start(context, tally, place, told)
                 if errors >= ATTEMPTS:
                     raise PortfolioError(
                         f"workers of {tally.root} ended in errors, which are printed above; fix "
@@ -194,16 +201,16 @@ def _run_processes(tally: Tally, workers: int, advance: Callable[[], None]) -> N
             process.join()
 
 
-def _start(context: BaseContext, tally: Tally, place: int) -> BaseProcess:
+def _start(context: BaseContext, tally: Tally, place: int, told: Path) -> BaseProcess:
     process = context.Process(  # type: ignore[attr-defined]
-        target=_worker, args=(tally.root, tally.only, place), daemon=True
+        target=_worker, args=(tally.root, tally.only, place, told), daemon=True
     )
     process.start()
     started: BaseProcess = process
     return started
 
 
-def _context() -> BaseContext:
+def process_context() -> BaseContext:
     """Return the way to start processes: from one that has imported all, where there is one.
 
     It has no threads and has touched no GPU, unlike this process, so its copies may do both.
@@ -227,21 +234,26 @@ def _one_thread() -> Iterator[None]:
             del os.environ["OMP_NUM_THREADS"]
 
 
-def _worker(root: Path, only: Collection[Cell] | None, place: int) -> None:
-    """Work in a process of its own, which ends with its parent; Ctrl-C is for that one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_end_with_parent, daemon=True).start()
+def _worker(root: Path, only: Collection[Cell] | None, place: int, told: Path) -> None:
+    """Work in a process of its own."""
+    end_with_parent()
     logging.basicConfig(format="%(message)s")
-    logging.getLogger().handlers[0].addFilter(_Once())
 
     def train() -> None:
-        work(root, only, place=place)
+        with each_once(told):
+            work(root, only, place=place)
 
     if exit_status(train, stopped=""):
         sys.exit(_ERROR)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """Have this process end with its parent, and leave Ctrl-C to that one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Thread(target=_watch_parent, daemon=True).start()
+
+
+def _watch_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -249,17 +261,50 @@ def _end_with_parent() -> None:
 
 
 class _Once(logging.Filter):
-    """Let every message pass once: the cells of a setting warn of the same."""
+    """Let every message pass once, over all processes that share a folder, killed ones too.
 
-    def __init__(self) -> None:
+    The cells of a setting warn of the same, and so does every worker.
+    """
+
+    def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._before: set[str] = set()
+        self._folder = folder
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether a message is new."""
-        new = record.getMessage() not in self._before
-        self._before.add(record.getMessage())
-        return new
+        facts = vars(record)
+        if "new" not in facts:  # else another handler has asked
+            facts["new"] = self._is_new(record.getMessage())
+        return bool(facts["new"])
+
+    def _is_new(self, message: str) -> bool:
+        name = hashlib.sha256(message.encode(errors="replace")).hexdigest()
+        try:
+            (self._folder / name).touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        except OSError:  # a full disk: rather twice than not at all
+            return True
+        return True
+
+
+@contextmanager
+def each_once(folder: Path) -> Iterator[None]:
+    """Log every message once, see ``_Once``, and Python's warnings as messages."""
+    once, handlers = _Once(folder), logging.getLogger().handlers
+
+    def as_message(text: Any, kind: type[Warning], *_: Any, **__: Any) -> None:
+        _LOGGER.warning("%s", text)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = as_message  # type: ignore[assignment]
+        for handler in handlers:
+            handler.addFilter(once)
+        try:
+            yield
+        finally:
+            for handler in handlers:
+                handler.removeFilter(once)
 
 
 @contextmanager
@@ -272,16 +317,24 @@ def progress(tally: Tally, shown: bool) -> Iterator[Callable[[], None]]:
 
     counts = tally.counts()
     total = counts.done + counts.failed + counts.left
-    with tqdm(total=total, initial=counts.done, unit="cell", smoothing=0) as bar:
+    with tqdm(
+        total=total,
+        initial=counts.done,
+        unit="cell",
+        smoothing=0,
+        miniters=math.inf,
+        dynamic_ncols=True,
+    ) as bar:
 
         def advance() -> None:
             now = tally.counts()
+            before = bar.n, bar.total, bar.postfix
             bar.total = now.done + now.failed + now.left
             if now.failed:
                 bar.set_postfix_str(f"{now.failed} failed", refresh=False)
-            new = now.done - bar.n
-            bar.update(new)
-            if new or sys.stderr.isatty():  # in a file a line for every change is enough
+            bar.n = now.done
+            # A file gets a line for every change; on a terminal the clock moves too.
+            if sys.stderr.isatty() or before != (bar.n, bar.total, bar.postfix):
                 bar.refresh()
 
         yield advance

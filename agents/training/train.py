@@ -3,6 +3,7 @@
 import logging
 import shlex
 import sys
+import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
@@ -111,6 +112,29 @@ def train_to_end(path: Path, config: TrainConfig, *, progress_bar: bool = False)
     if (path / "config.json").exists():
         return _go_on(path, read_config(path), progress_bar)
     return _begin(path, *_prepared(config), progress_bar)
+
+
+def check_trainable(config: TrainConfig, market: Market, ranges: dict[str, Range]) -> None:
+    """Reject settings with which no training can begin, whatever the machine.
+
+    The learner is built on the CPU and dropped. Its memory is checked where it is trained.
+
+    Args:
+        config: Resolved settings.
+        market: Market with fitted features.
+        ranges: Rows of each range.
+
+    Raises:
+        ArgumentError: As a training would at its start.
+    """
+    before = _LOGGER.level
+    _LOGGER.setLevel(logging.ERROR)  # the training itself warns
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _learner(replace(config, device="cpu"), market, ranges)
+    finally:
+        _LOGGER.setLevel(before)
 
 
 def _prepared(

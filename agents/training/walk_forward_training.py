@@ -33,7 +33,7 @@ from portfolio_env.files.atomic import read_json, write_json
 
 FILE = WALK_FORWARD
 _RANGES = ("start", "train", "validation", "test")  # settings in which the runs of folds differ
-_OF_FOLDS = ("market", "assets", "start", "end", "features", "data", "train", "validation", "test")
+_OF_MARKET = ("market", "assets", "start", "end", "features", "data", "train", "validation", "test")
 _Cut = tuple[tuple[Fold, ...], tuple[dict[str, Any], ...]]
 
 
@@ -95,12 +95,17 @@ def make_plan(
     if len(set(seeds)) < len(seeds):
         raise ArgumentError(f"seeds={seeds} repeats one; give each once")
     known = {} if known is None else known
-    key = repr([folds, rolling, *(getattr(config, name) for name in _OF_FOLDS)])
+    key = f"{folds} {rolling} {market_key(config)}"
     if key not in known:
         known[key] = _cut(config, folds, rolling)
     plan, ranges = known[key]
     runs = tuple(replace(config, **own) for own in ranges)
     return Plan(config, seeds, plan, runs, rolling)
+
+
+def market_key(config: TrainConfig) -> str:
+    """Return a text that is the same for settings with the same market and ranges."""
+    return repr([getattr(config, name) for name in _OF_MARKET])
 
 
 def write_plan(path: Path, plan: Plan) -> None:

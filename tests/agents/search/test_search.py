@@ -16,9 +16,10 @@ from agents.search.options import SearchOptions
 from agents.search.page import write_search_page
 from agents.search.scores import Account, inner_market
 from agents.search.search import CHOSEN, FILE, changed, read_search, search
-from agents.search.space import make_space
+from agents.search.space import Space
+from agents.search.space_files import make_space
 from agents.settings.files import read_settings, settings_of
-from agents.sweep.plan import cells
+from agents.sweep.plan import Cell, cells
 from agents.sweep.workers import Counts
 from agents.training.config import TrainConfig
 from portfolio_env.data.generators.synthetic import synthetic_panel
@@ -77,6 +78,8 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
     monkeypatch.setattr(module, "account", account)
     monkeypatch.setattr(module, "run_cells", run_cells)
+    monkeypatch.setattr(module, "compute_accounts", lambda *_: None)
+    monkeypatch.setattr(Space, "check", lambda *_: None)
 
     def stop_after(accounts: int) -> None:
         calls["left"] = accounts
@@ -109,6 +112,39 @@ def test_a_search_goes_on_as_if_it_had_not_been_stopped(
     assert len(wanted) == sum(len(trial["cells"]) for trial in record["trials"])
 
 
+def test_a_retried_failure_leaves_no_trace(
+    tmp_path: Path, untrained: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What TPE asked for without the score is asked for anew with it."""
+    pytest.importorskip("optuna")
+    options = SearchOptions(trials=9, folds=1, batch=2)
+    whole = search(SPACE, config(tmp_path / "whole"), options)
+    first = read_search(whole)["trials"][1]["setting"]
+
+    def no_room(root: Path, wanted: list[Cell]) -> dict[Cell, str]:
+        return {cell: "no room" for cell in wanted if cell.setting == first}
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "failures", no_room)
+        search(SPACE, config(tmp_path / "cut"), options)
+    failed = read_search(tmp_path / "cut")["trials"]
+    assert failed[1]["state"] == "failed" and failed[1]["error"].endswith("no room")
+    assert failed[-1]["options"] != read_search(whole)["trials"][-1]["options"]
+    cut = search(SPACE, config(tmp_path / "cut"), options)
+    assert (cut / FILE).read_bytes() == (whole / FILE).read_bytes()
+
+
+def test_a_setting_that_cannot_be_trained_is_a_failed_trial(
+    tmp_path: Path, untrained: Callable[[int], None]
+) -> None:
+    """The draws that try a space out may miss it."""
+    space = make_space({"universe": [1, 2, 9]})
+    options = SearchOptions(method="grid", trials=3, folds=1)
+    record = read_search(search(space, config(tmp_path / "a"), options))
+    assert [each["state"] for each in record["trials"]] == ["complete"] * 3 + ["failed"]
+    assert "universe=9" in record["trials"][3]["error"]
+
+
 def test_another_search_is_not_mixed_into_a_folder(
     tmp_path: Path, untrained: Callable[[int], None]
 ) -> None:
@@ -122,11 +158,6 @@ def test_another_search_is_not_mixed_into_a_folder(
     with pytest.raises(ArgumentError, match=r"another space \(adjustment\)"):
         search(make_space({**SPACE.stated, "adjustment": [0.1]}), config(tmp_path / "a"), options)
     assert (path / FILE).read_bytes() == before
-    record = read_json(path / FILE)
-    record["trials"][2]["options"]["adjustment"] = 0.5  # as another version would have drawn it
-    write_json(path / FILE, record)
-    with pytest.raises(DataError, match=r"trial 2 of .* versions of libraries"):
-        search(SPACE, config(tmp_path / "a"), options)
 
 
 def test_what_cannot_be_searched_is_told_before_there_is_a_folder(tmp_path: Path) -> None:
@@ -137,6 +168,10 @@ def test_what_cannot_be_searched_is_told_before_there_is_a_folder(tmp_path: Path
         search(SPACE, config(tmp_path / "a"), replace(options, folds=30))
     with pytest.raises(ArgumentError, match="cannot be trained"):
         search(make_space({"encoder": ["mlpp"]}), config(tmp_path / "a"), options)
+    rare = {"low": 0.2, "high": 1.0001}  # too high at its end alone
+    for stated, reason in (({"universe": [1, 9]}, "universe=9"), ({"adjustment": rare}, "1.0001")):
+        with pytest.raises(ArgumentError, match=rf"cannot be trained: .*{reason}"):
+            search(make_space(stated), config(tmp_path / "a"), options)
     assert not (tmp_path / "a").exists()
 
 

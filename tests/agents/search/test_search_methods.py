@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from agents.search.methods import METHODS, Task, key_of, rungs
-from agents.search.space import Options, make_space
+from agents.search.space import Options
+from agents.search.space_files import make_space
 from portfolio_env.errors import ArgumentError
 
 SPACE = make_space(

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.search.space import Draws, Interval, make_space, read_space
+from agents.search.space import Draws, Interval
+from agents.search.space_files import make_space, read_space
 from agents.training.config import TrainConfig
 from portfolio_env.errors import ArgumentError, DataError
 

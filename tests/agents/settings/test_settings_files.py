@@ -187,3 +187,20 @@ def test_market_settings_are_those_of_a_training() -> None:
     own = {"market": TrainConfig.market, "delay": TrainConfig.delay}  # None: those of the run
     given = {**vars(MarketConfig()), **own}
     assert all(getattr(TrainConfig(), name) == value for name, value in given.items())
+
+
+def test_yaml_neither_repeats_keys_nor_multiplies(tmp_path: Path) -> None:
+    shared = "stages: &s {epochs: 3}\ncosts: {<<: *s}\nseeds: [1, 1]\n"
+    read = read_settings(written(tmp_path, shared))
+    assert read == {"stages": {"epochs": 3}, "costs": {"epochs": 3}, "seeds": [1, 1]}
+    bomb = "a0: &a0 [x, x]\n" + "".join(f"a{i + 1}: &a{i + 1} [*a{i}, *a{i}]\n" for i in range(40))
+    for text, told in (
+        (bomb, "more than 100,000 values"),
+        ("a: &a [*a]", "more than 100,000 values"),
+        ("a: &a {b: *a}", "more than 100,000 values"),
+        ("seed: 1\nseed: 2", "names seed twice"),
+        ("grid: {a: [1], a: [2]}", "names a twice"),
+        ("1: x\n'1': y", "names 1 twice"),
+    ):
+        with pytest.raises(DataError, match=told):
+            read_settings(written(tmp_path, text))

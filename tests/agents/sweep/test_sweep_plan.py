@@ -14,10 +14,9 @@ from agents.sweep.plan import (
     add_settings,
     cells,
     create_sweep,
-    grid,
     read_sweep,
-    setting_config,
 )
+from agents.sweep.settings import grid, setting_config
 from agents.training.config import TrainConfig
 from agents.training.walk_forward_training import make_plan, read_plan, run_config
 from portfolio_env import TransactionCosts
@@ -42,12 +41,14 @@ def test_a_grid_is_every_combination_once_under_its_own_name() -> None:
     assert list(odd) == ["setting_0", "setting_1"]  # such values are no names of folders
     with pytest.raises(ArgumentError, match="give a list of values"):
         grid({"encoder": "mlp"})
+    with pytest.raises(ArgumentError, match="give each value once"):
+        grid({"adjustment": [1, 1.0]})
 
 
 def test_a_setting_changes_what_it_names_and_nothing_else() -> None:
     base = replace(BASE, costs=TransactionCosts(commission_bps=7, slippage_bps=2))
     options = {"encoder": "gat", "encoder_options": {"hidden": 8}, "costs.commission_bps": 1}
-    found = setting_config(base, options, "one")
+    found = setting_config(base, options)
     costs = replace(base.costs, commission_bps=1)
     assert found == replace(base, encoder="gat", encoder_options='{"hidden": 8}', costs=costs)
     for wrong, told in (
@@ -58,7 +59,7 @@ def test_a_setting_changes_what_it_names_and_nothing_else() -> None:
         ({"costs": 1, "costs.commission_bps": 1}, "give one"),
     ):
         with pytest.raises(ArgumentError, match=told):
-            setting_config(BASE, wrong, "one")
+            setting_config(BASE, wrong)
 
 
 def test_a_sweep_holds_a_walk_forward_for_every_setting(tmp_path: Path) -> None:
@@ -118,6 +119,53 @@ def test_a_folder_is_extended_or_refused(tmp_path: Path) -> None:
         cells(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"adjustment": 2}, "adjustment=2 must be"),
+        ({"algo_options": {"gama": 1}}, "did you mean 'gamma'"),
+        ({"algo_options": {"n_steps": "five"}}, "n_steps='five'"),
+        ({"reward": "nope"}, "unknown reward"),
+        ({"reward_options": {"a": 1}}, "does not take"),
+        ({"window": 190}, "shorten window"),
+        ({"universe": 7}, "universe=7"),
+        ({"algo": "direct", "algo_options": {"stepz": 9}}, "did you mean 'steps'"),
+    ],
+)
+def test_a_setting_that_no_training_can_begin_with_is_told_at_once(
+    tmp_path: Path, options: dict[str, Any], told: str
+) -> None:
+    settings = {**SLOW, "wrong": options}
+    with pytest.raises(ArgumentError, match=rf"setting 'wrong': .*{told}"):
+        create_sweep(tmp_path / "sweep", plan(settings=settings))
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_settings_that_cannot_be_trained_are_left_out_of_a_search(tmp_path: Path) -> None:
+    root = create_sweep(tmp_path / "sweep", plan())
+    refused = add_settings(root, {"good": {"adjustment": 0.5}, "wrong": {"adjustment": 2}})
+    assert list(refused) == ["wrong"] and "adjustment=2" in refused["wrong"]
+    assert list(read_sweep(root).settings) == ["slow", "good"] and not (root / "wrong").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["sweep.json"], "name of a file"),
+        (["Events.jsonl"], "name of a file"),
+        (["con"], "name is that of a folder"),
+        ([".."], "name is that of a folder"),
+        (["a", "A"], "the same folder on some"),
+        (["SLOW"], "the same folder on some"),  # of one that is there
+    ],
+)
+def test_names_that_are_no_folders_everywhere(tmp_path: Path, names: list[str], told: str) -> None:
+    root = create_sweep(tmp_path / "sweep", plan())
+    with pytest.raises(ArgumentError, match=told):
+        create_sweep(root, plan(settings={name: {"adjustment": 0.2} for name in names}))
+    assert list(read_sweep(root).settings) == ["slow"]
+
+
 def test_a_plan_that_was_stopped_is_written_to_its_end(tmp_path: Path) -> None:
     root = create_sweep(tmp_path / "sweep", plan())
     before = read_json(root / "slow" / "walk_forward.json")["id"]
@@ -156,7 +204,16 @@ def test_options_and_files_give_the_same_plan(tmp_path: Path) -> None:
         (replace(given, settings='{"a": 1}'), "give an object of options"),
         (replace(given, grid="[1]"), "give a JSON object"),
         (replace(given, seeds="0;1"), "whole numbers"),
+        (replace(given, seeds=""), "whole numbers"),
         (replace(given, config=replace(BASE, out="x")), "--out is for one run"),
     ):
         with pytest.raises(ArgumentError, match=told):
             Run(tmp_path / "sweep", wrong).run()
+    for typed, told in (
+        ("folds: '2'", "folds='2'"),
+        ("rolling: 1", "rolling=1"),
+        ("grid:", "grid"),
+    ):
+        file.write_text(typed)
+        with pytest.raises(ArgumentError, match=told):
+            read_plan_file(file)

@@ -1,6 +1,8 @@
 """The queue of a sweep: each cell is trained once, errors are counted, and nothing is lost."""
 
+import logging
 import shutil
+import warnings
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,15 @@ from agents.sweep import queue
 from agents.sweep.commands import Retry, Run, Status, Work
 from agents.sweep.plan import Cell, SweepPlan, cells, create_sweep
 from agents.sweep.queue import DEATHS, attempt, events, failure, log, retry, state
-from agents.sweep.workers import Counts, Tally, failures, run_cells, work
+from agents.sweep.workers import (
+    Counts,
+    Tally,
+    each_once,
+    failures,
+    progress,
+    run_cells,
+    work,
+)
 from agents.training.config import TrainConfig
 from agents.training.run_folder import one_process
 from portfolio_env.errors import ArgumentError, BusyError, DataError, PortfolioError
@@ -163,3 +173,28 @@ def test_folders_without_locks_are_refused(
     assert local_option(Path("/home"), mounts) is None
     assert local_option(Path("/shared/my sweeps/run"), mounts) == "local_lock=all"
     assert local_option(Path("/lustre/run"), mounts) == "localflock"
+
+
+def test_a_file_gets_a_line_of_progress_for_every_change(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress(Tally(root), True) as advance:
+        for _ in range(9):
+            advance()
+        (cells(root)[0].folder(root)).mkdir(parents=True)
+        (cells(root)[0].folder(root) / "failed.json").write_text('{"attempts": 3, "error": "x"}')
+        for _ in range(9):
+            advance()
+    shown = capsys.readouterr().err
+    assert shown.count("0/2") <= 3 and "1 failed" in shown
+
+
+def test_all_workers_together_say_a_thing_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):  # two processes
+        with warnings.catch_warnings(), each_once(tmp_path):
+            warnings.simplefilter("always")
+            logging.getLogger("agents").warning("few timesteps")
+            warnings.warn("a flat network", stacklevel=1)
+    assert [record.getMessage() for record in caplog.records] == ["few timesteps", "a flat network"]
