@@ -24,12 +24,17 @@ from portfolio_env.simulation.fills import FillSpec
 from portfolio_env.simulation.rewards import RewardSpec
 from portfolio_env.simulation.simulator import InitialWeights, Simulator
 
-_ELSEWHERE = {  # keywords of one environment that the other lacks
+_ELSEWHERE = {  # keywords that belong elsewhere, and where
     "num_envs": "lanes are of PortfolioVectorEnv.",
     "autoreset_mode": "it belongs to PortfolioVectorEnv; this one is reset by its caller.",
     "max_episode_steps": "gym.make and PortfolioVectorEnv take it; here, give episode_length.",
     "stagger": "lanes are of PortfolioVectorEnv.",
     "start_groups": "lanes are of PortfolioVectorEnv.",
+    "obs": "the mode is observation: 'window', 'flat' or 'index'.",
+    **dict.fromkeys(
+        ("assets", "symbols", "tickers", "features", "fit_end"),
+        "it belongs to the market: market=load_market(NAME, features=..., fit_end=...).",
+    ),
 }
 
 

@@ -262,10 +262,13 @@ def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, Any]) -> p
     times, symbols = frame["date"].to_numpy(), frame["symbol"].to_numpy()
 
     def label(at: int) -> str:
-        return f"{symbols[at]} at {times[at]}"
+        return f"{symbols[at]} at {time_text(times[at])}"
 
     again = frame.duplicated(["date", "symbol"]).to_numpy() & kept
-    origin.refuse(again, "a second row for", "delete one of them", label)
+    fix = "delete one of them"
+    if len(symbols) and (symbols == symbols[0]).all():
+        fix += ", or call the column of the assets' names 'symbol' if these are several assets"
+    origin.refuse(again, "a second row for", fix, label)
     codes = pd.factorize(symbols)[0]
     order = np.argsort(codes, kind="stable")
     late = (np.diff(codes[order]) == 0) & (np.diff(times[order]) < np.timedelta64(0))

@@ -34,7 +34,7 @@ from portfolio_env.errors import ArgumentError, DataError, PortfolioError, raise
 from portfolio_env.features import plugins
 from portfolio_env.market import Market
 from portfolio_env.market.panel import PricePanel
-from portfolio_env.names import find, is_brought, is_plugin, unknown
+from portfolio_env.names import check_keywords, find, is_brought, is_plugin, unknown
 
 
 def sp500_panel() -> PricePanel:
@@ -123,7 +123,7 @@ def source_of(
                 f"market {text!r}: there is no such file or folder, nor a market of this name; "
                 f"names are {', '.join(SOURCES)}"
             )
-        raise unknown("market (there is no such file either)", name, SOURCES)
+        raise unknown("market or file", name, SOURCES)
     options = {
         "repair": repair is not None,
         "adjust": adjust != "auto",
@@ -150,7 +150,7 @@ def _options(name: str, load: Callable[..., Any], query: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for key, text in parse_qsl(query, keep_blank_values=True):
         if key not in parameters:
-            raise unknown(f"option of {name!r}", key, parameters)
+            check_keywords(f"market {name!r}", "option", [key], parameters)
         hint = parameters[key].annotation
         kind = str(getattr(hint, "__name__", hint)).split(" | ")[0]
         try:

@@ -87,6 +87,11 @@ class Repair:
         if isinstance(options, Repair):
             return options
         known = [option.name for option in fields(cls)]
+        if options is not None and not isinstance(options, Mapping):
+            raise ArgumentError(
+                f"repair={options!r} must be a mapping of options, e.g. "
+                f"{{'drop_duplicates': 'last'}}; they are {', '.join(known)}."
+            )
         for name in options or {}:
             if name not in known:
                 raise unknown("repair", name, known)

@@ -164,11 +164,11 @@ def _difference_text(comparison: Comparison, strategy: str, judge: Judge) -> str
     columns = [f"{DIFFERENCES[judge]}{part}" for part in ("", "_low", "_high")]
     estimate, low, high = comparison.table.loc[strategy, columns].to_numpy(float)
     if judge == "sharpe":
-        return f"Sharpe difference {estimate:+.2f} [{low:+.2f}, {high:+.2f}]"
-    return (
-        f"difference {100 * estimate:+.1f} % a year, "
-        f"95 % interval {100 * low:+.1f} to {100 * high:+.1f}"
-    )
+        ratio, *bounds = map(number_text("{:+.2f}"), (estimate, low, high))
+        return f"Sharpe difference {ratio} [{', '.join(bounds)}]"
+    text = number_text("{:+.1f}")
+    growth, *bounds = (text(100 * each) for each in (estimate, low, high))
+    return f"difference {growth} % a year, 95 % interval {' to '.join(bounds)}"
 
 
 def _ahead(comparison: Comparison, strategy: str, judge: Judge) -> int:

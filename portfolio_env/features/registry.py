@@ -87,9 +87,12 @@ class Indicator:
         Raises:
             ArgumentError: If the indicator takes no such window.
         """
-        if (window is None) != (self.windows is None):
-            fix = f"name it {self.name}" if self.windows is None else f"name it {self.name}_20"
-            raise ArgumentError(f"feature {self.name!r} with window {window}: {fix}, say")
+        if window is None and self.windows is not None:
+            raise ArgumentError(f"feature {self.name!r} needs a window: write {self.name}_20, say")
+        if window is not None and self.windows is None:
+            raise ArgumentError(
+                f"feature {self.name!r} has no window, and {window} was given: write {self.name}"
+            )
         if window is not None and window < self.smallest:
             raise ArgumentError(
                 f"the window of {self.name}_{window} is too short: it must be at least "

@@ -70,9 +70,10 @@ class Episodes:
         steps = self.end - 1 - self.start
         if steps < 1:
             raise ArgumentError(
-                f"bars {self.start} to {self.end} leave no step; a range needs at least 2 bars "
-                f"from its start (the market has {market.n_bars} bars, the first {earliest} are "
-                f"history of the features, window={window}{late})."
+                f"start={start!r} to end={end!r}, bars {self.start} to {self.end}, leave no step; "
+                f"a range needs at least 2 bars from its start (the market has {market.n_bars} "
+                f"bars, the first {earliest} are history of the features, window={window}{late}): "
+                "move start or end, or shorten window."
             )
         if episode_length is not None and episode_length > steps:
             raise ArgumentError(

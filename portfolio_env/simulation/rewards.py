@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from portfolio_env.checks import check_number
 from portfolio_env.errors import ArgumentError, PortfolioError, raised
 from portfolio_env.metrics.arrays import ROUNDING
-from portfolio_env.names import find
+from portfolio_env.names import check_keywords, find
 from portfolio_env.simulation import dynamics
 
 Float = NDArray[np.float64]
@@ -246,10 +246,15 @@ def make_reward(spec: RewardSpec) -> Callable[[Transition], Float]:
     if callable(spec) and not _is_reward_class(spec):
         return spec
     options: dict[str, Any] = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
-    name = options.pop("name", None)
+    if "name" not in options:
+        raise ArgumentError(f"reward={spec!r} has no 'name'; it is one of {', '.join(REWARDS)}.")
+    name = options.pop("name")
     make = name if _is_reward_class(name) else find("reward", name, REWARDS)
     if name not in REWARDS and not _is_reward_class(make):
         return _plain(name, make, options)
+    known = inspect.signature(make).parameters
+    if name in REWARDS:
+        check_keywords(f"reward {name!r}", "parameter", options, known)
     try:
         reward: Callable[[Transition], Float] = make(**options)
     except TypeError as error:

@@ -140,11 +140,17 @@ def test_more_faults_than_one_are_counted(write):
 def test_unreadable_files(tmp_path):
     (tmp_path / "cut.csv.gz").write_bytes(gzip.compress(HEADER.encode() * 1000)[:-20])
     (tmp_path / "binary.csv").write_bytes(b"date,symbol,close\n\xff\xfe,\x80,1\n")
+    (tmp_path / "book.xlsx").write_bytes(b"PK\x03\x04 and sheets")
+    (tmp_path / "old.csv").write_bytes(b"\xd0\xcf\x11\xe0 and sheets")
+    (tmp_path / "bars.csv").write_bytes(b'[{"date": "2020-01-01"}]')
     (tmp_path / "cut.parquet").write_bytes(b"PAR1 and no more")
     for name, text in (
         ("cut.csv.gz", "cannot be read"),
         ("missing.csv", "cannot be read"),
-        ("binary.csv", "is not a CSV table"),
+        ("binary.csv", "is not text in UTF-8; save it again"),
+        ("book.xlsx", "is an Excel file or a zip; save the table as CSV"),
+        ("old.csv", "is an old Excel file; save"),
+        ("bars.csv", "is JSON; save the table as CSV or Parquet"),
         ("cut.parquet", "is not a readable Parquet file"),
     ):
         with pytest.raises(DataError, match=text):

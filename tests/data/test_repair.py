@@ -243,3 +243,8 @@ def test_what_a_repair_needs_is_said() -> None:
         repair(pd.concat([frame, frame]), {"drop_jumps": 5})
     with pytest.raises(ArgumentError, match="needs volume"):
         repair(frame.drop(columns="volume"), {"fill_gaps": 1})
+
+
+def test_a_name_in_place_of_options_is_refused():
+    with pytest.raises(ArgumentError, match="repair='ffill' must be a mapping of options"):
+        Repair.of("ffill")

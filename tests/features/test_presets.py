@@ -64,8 +64,8 @@ def test_names_of_any_window_and_timeframe_work(panel):
     ("name", "text"),
     [
         ("rsi_1_4", "unknown feature 'rsi_1_4': did you mean rsi_14"),
-        ("rsi", "feature 'rsi' with window None: name it rsi_20"),
-        ("macd_12", "feature 'macd' with window 12: name it macd"),
+        ("rsi", "feature 'rsi' needs a window: write rsi_20"),
+        ("macd_12", "feature 'macd' has no window, and 12 was given: write macd"),
         ("rsi_1", "rsi_1 is too short: it must be at least 2"),
         ("return_0", "return_0 is too short: it must be at least 1"),
         ("2w:rsi_14", "unknown feature '2w:rsi_14'"),

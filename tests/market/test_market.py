@@ -353,8 +353,8 @@ def test_a_saved_market_keeps_its_features_unless_told_otherwise(market, tmp_pat
             "nowhere.csv",
             "there is no such file or folder, nor a market of this name; names are sp500",
         ),
-        ("sp50", "there is no such file either"),
-        ("synthetic?bar=9", "unknown option of 'synthetic' 'bar': did you mean bars"),
+        ("sp50", "unknown market or file"),
+        ("synthetic?bar=9", "market 'synthetic' has no option 'bar'; did you mean 'bars'"),
         ("synthetic?bars=many", "give a value of type int"),
         ("synthetic?ragged=yes", "give a value of type bool"),
         ("synthetic?bars=1", r"bars=1 must be an integer in \[2, 60000\]"),
@@ -365,7 +365,7 @@ def test_a_saved_market_keeps_its_features_unless_told_otherwise(market, tmp_pat
         ("synthetic-momentum?phi=1", "phi in"),
         ("synthetic-momentum?kappa=nan", "finite kappa"),
         ("synthetic-momentum?kappa=1", "smaller"),
-        ("sp500?seed=1", "unknown option"),
+        ("sp500?seed=1", "has no option 'seed'"),
     ],
 )
 def test_bad_names_and_options(name, text):

@@ -50,7 +50,9 @@ def read_csv(content: bytes, origin: Origin) -> tuple[pd.DataFrame, int]:
         names = header if isinstance(header, list) else header.get_level_values(0)
         _check(list(names) if isinstance(header, list) else [], rows, origin)
         frame = _read(content, sep, lines[used - 1], len(names), _texts(header), origin)
-    except (csv.Error, pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeError) as error:
+    except UnicodeError:
+        origin.fail("is not text in UTF-8; save it again in this encoding ('CSV UTF-8' in Excel)")
+    except (csv.Error, pd.errors.EmptyDataError, pd.errors.ParserError) as error:
         origin.fail(
             f"is not a CSV table ({str(error).strip()}); "
             "give a header and rows of as many fields, in UTF-8"

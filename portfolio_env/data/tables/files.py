@@ -35,6 +35,9 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
         content = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
     except (OSError, EOFError, zlib.error) as error:
         origin.fail(f"cannot be read ({error}); give a readable CSV or Parquet file")
+    for start, kind, fix in _OTHERS:
+        if content.startswith(start):
+            origin.fail(f"is {kind}; {fix}")
     if content[:4] == b"PAR1":
         frame, said = _read_parquet(content, origin)
         about = said | about
@@ -45,6 +48,14 @@ def read_table(path: str | os.PathLike[str]) -> tuple[pd.DataFrame, Origin, dict
     if not len(filled) and len(frame.columns):
         origin.fail("holds no rows; give at least one")
     return frame.iloc[: filled[-1] + 1 if len(filled) else 0], origin, about
+
+
+_OTHERS = (
+    (b"PK\x03\x04", "an Excel file or a zip", "save the table as CSV, or give a frame of pandas"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel file", "save the table as CSV, or give a frame of pandas"),
+    ((b"{", b"["), "JSON", "save the table as CSV or Parquet, or give a frame of pandas"),
+)
+"""First bytes of files that are no tables of this package, and the fix."""
 
 
 def _read_parquet(content: bytes, origin: Origin) -> tuple[pd.DataFrame, dict[str, str]]:
