@@ -162,12 +162,12 @@ def _verdict(comparison: Comparison, strategy: str) -> str:
 def _difference_text(comparison: Comparison, strategy: str, judge: Judge) -> str:
     """Return a difference with its interval, e.g. "Sharpe difference +0.38 [+0.18, +0.58]"."""
     columns = [f"{DIFFERENCES[judge]}{part}" for part in ("", "_low", "_high")]
-    estimate, low, high = comparison.table.loc[strategy, columns].to_numpy(float)
+    numbers = comparison.table.loc[strategy, columns].to_numpy(float).tolist()
     if judge == "sharpe":
-        ratio, *bounds = map(number_text("{:+.2f}"), (estimate, low, high))
+        ratio, *bounds = map(number_text("{:+.2f}"), numbers)
         return f"Sharpe difference {ratio} [{', '.join(bounds)}]"
     text = number_text("{:+.1f}")
-    growth, *bounds = (text(100 * each) for each in (estimate, low, high))
+    growth, *bounds = (text(100 * each) for each in numbers)
     return f"difference {growth} % a year, 95 % interval {' to '.join(bounds)}"
 
 

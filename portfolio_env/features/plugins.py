@@ -92,7 +92,7 @@ def _with_window(name: str) -> tuple[str, int | None]:
 def _at_windows(label: str, declared: Indicator, window: int | None) -> list[Feature]:
     """Return the features of an indicator at a window, or at its own."""
     if window is None and declared.windows == ():
-        raise ArgumentError(f"feature {label!r} takes a window: name it {label}_20, say")
+        raise ArgumentError(f"feature {label!r} needs a window: write {label}_20, say")
     windows = (window,) if window is not None else declared.windows or (None,)
     found = []
     for w in windows:

@@ -242,9 +242,9 @@ def test_a_function_cannot_change_the_bars_of_others(panel):
     [
         ("my_features:skw_20", "did you mean skew"),
         ("my_features:plain", "'my_features:plain' stands for no indicator: declare it"),
-        ("my_features:drift", "'my_features:drift' takes a window: name it my_features:drift_20"),
+        ("my_features:drift", "'my_features:drift' needs a window: write my_features:drift_20"),
         ("my_features:skew_1", "too short"),
-        ("my_features:against_mean_5", "name it against_mean"),
+        ("my_features:against_mean_5", "has no window, and 5 was given"),
         ("os:system", "'os:system' names a module of Python itself"),
         ("subprocess:run", "names a module of Python itself"),
         ("my_features:pd.read_pickle", "stands for no indicator"),
