@@ -162,7 +162,7 @@ def _verdict(comparison: Comparison, strategy: str) -> str:
 def _difference_text(comparison: Comparison, strategy: str, judge: Judge) -> str:
     """Return a difference with its interval, e.g. "Sharpe difference +0.38 [+0.18, +0.58]"."""
     columns = [f"{DIFFERENCES[judge]}{part}" for part in ("", "_low", "_high")]
-    numbers = comparison.table.loc[strategy, columns].to_numpy(float).tolist()
+    numbers: list[float] = list(comparison.table.loc[strategy, columns].to_numpy(float))
     if judge == "sharpe":
         ratio, *bounds = map(number_text("{:+.2f}"), numbers)
         return f"Sharpe difference {ratio} [{', '.join(bounds)}]"
