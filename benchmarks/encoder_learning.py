@@ -6,6 +6,11 @@ The planted medium market and windows of 8 bars, of which only the last is infor
 before it and the other assets are chances to learn noise by heart. So sizes are small and dropout
 is on. All encoders are trained by the gradient of net growth; those of `RL` then go frozen into
 PPO, as `--curriculum 2,3 --freeze-encoder 1` does it.
+
+    python benchmarks/encoder_learning.py --full
+
+trains encoders of their default sizes by the gradient instead, without and with dropout: how much
+of what they learn by heart does dropout take away? Those that stream by default do so.
 """
 
 import argparse
@@ -23,6 +28,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # two workers, one thread each
 import learning
 from learning import Options
 
+from agents.settings.encoders import STREAMS
 from portfolio_env.files.atomic import replacing
 
 STRENGTH, WINDOW, DROPOUT = "medium", 8, 0.2
@@ -64,6 +70,19 @@ def learn(encoder: str, seed: int) -> list[Options]:
     return runs
 
 
+def learn_full(encoder: str, seed: int) -> list[Options]:
+    """Train an encoder of its default size without and with dropout; return the growth of both."""
+    market = learning.draw(STRENGTH, seed, 3_000).market
+    streams = {"history": "stream", **STREAMS[encoder]} if encoder in STREAMS else {}
+    runs = []
+    for name, dropout in (("no dropout", 0.0), ("dropout", DROPOUT)):
+        start = perf_counter()
+        network = {"encoder": encoder, "encoder_kwargs": {"dropout": dropout, **streams}}
+        agent = learning.trained(DIRECT | network, market, seed)
+        runs.append(measured(f"{encoder}, {name}", agent, seed, perf_counter() - start))
+    return runs
+
+
 def measured(name: str, agent: Any, seed: int, seconds: float) -> Options:
     """Return the growth of an agent on the test."""
     halves = learning.halves(STRENGTH, learning.TEST_SEED)
@@ -77,13 +96,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/encoder_learning.json"))
     parser.add_argument("--first-seed", type=int, default=0, help="of five")
     parser.add_argument("--encoders", nargs="+", default=list(SIZES), choices=list(SIZES))
+    parser.add_argument("--full", action="store_true", help="default sizes, without PPO")
     arguments = parser.parse_args()
+    train = learn_full if arguments.full else learn
     seeds = range(arguments.first_seed, arguments.first_seed + 5)
     start = perf_counter()
     with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
         reference = pool.submit(learning.references, STRENGTH)
         learned = [
-            pool.submit(learn, encoder, seed) for encoder in arguments.encoders for seed in seeds
+            pool.submit(train, encoder, seed) for encoder in arguments.encoders for seed in seeds
         ]
         runs = [run for future in learned for run in future.result()]
         rows = learning.table(runs, {STRENGTH: reference.result()})

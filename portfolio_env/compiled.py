@@ -77,7 +77,7 @@ _said: list[str] = []
 def _say_once(name: str) -> None:
     """Log a warning that is seen without any set-up of logs: compilation is not a hang."""
     if not _said:
-        _logger.warning("compiling %s to machine code, once for an installation (up to 15 s)", name)
+        _logger.warning("compiling %s to machine code, once for an installation (up to 30 s)", name)
     _said.append(name)
 
 
