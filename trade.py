@@ -12,12 +12,13 @@ python trade.py replay RUN --scenario flaky
 
 python trade.py paper RUN --exchange binance --capital 10000 --session paper/one
 
-python trade.py status | verify | export | halt | resume | flatten | reconcile | resolve FOLDER
+python trade.py status paper/one
 
-The commands of paper trading say more with --help.
+Also verify, export, halt, resume, flatten, reconcile, resolve: see --help.
 """
 
 import sys
+from inspect import getdoc
 
 try:
     import tyro  # noqa: F401 (its absence is told before others import it)
@@ -35,7 +36,7 @@ def main() -> int:
 
     def work() -> int:
         if command := COMMANDS.get(sys.argv[1] if sys.argv[1:] else ""):
-            status: int = read_arguments(command, args=sys.argv[2:], description=command.__doc__)()
+            status: int = read_arguments(command, args=sys.argv[2:], description=getdoc(command))()
             return status
         found = trade(read_arguments(TradeConfig, description=__doc__))
         return ALERT if found.alerts else 0

@@ -29,6 +29,16 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
+@pytest.fixture(autouse=True)
+def _torch(request):
+    """In tests of agents torch has one thread, and every test the same draws."""
+    if "agents" in request.path.parts:
+        import torch as th
+
+        th.set_num_threads(1)
+        th.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def market() -> Market:
     """A small synthetic market: 300 bars of 4 assets, 2 of them listed late or delisted."""

@@ -163,7 +163,7 @@ class Resume:
 
 @dataclass(frozen=True)
 class Flatten:
-    """Let a session sell all that it holds when it goes on, and stay in cash until resume."""
+    """Let a session sell all that it holds when it goes on; it then stays in cash."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder of a session."""
@@ -177,7 +177,7 @@ class Flatten:
 
 @dataclass(frozen=True)
 class Reconcile:
-    """Show the differences from the venue that halted a session, or accept them as they are."""
+    """Show the differences from the venue that halted a session, or accept them."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder of a session."""
@@ -199,9 +199,9 @@ class Reconcile:
 
 @dataclass(frozen=True)
 class Resolve:
-    """Say that an order that nobody could look up has ended at the venue, filled or not.
+    """Say that an order that nobody could look up has ended at the venue.
 
-    It is not sent again. Fills are booked by the venue's records alone, before or after this.
+    It is not sent again; fills are booked by the venue's records alone.
     """
 
     folder: Annotated[Path, tyro.conf.Positional]

@@ -18,11 +18,13 @@ from portfolio_env.paper.service.command import PaperOptions, paper
 
 @dataclass(frozen=True)
 class Paper:
-    """Trade on paper by an exchange's candles as they close; there is no way to real money.
+    """Trade on paper by an exchange's candles as they close, never for real money.
 
-    Orders are filled by a simulated venue at the exchange's public prices, or sent to its test
-    network (--sandbox) or to an exchange on this machine (--address). Stopped or killed, the same
-    command goes on; --once trades one bar and ends, for cron.
+    By default a simulated venue fills orders at the exchange's public prices.
+
+    With --sandbox they go to its test network, with --address to this machine.
+
+    Stopped or killed, the same command goes on; --once trades one bar, for cron.
     """
 
     run: Annotated[Path | None, tyro.conf.Positional] = None

@@ -179,9 +179,10 @@ def accept(words: list[str]) -> None:
             assert (ROOT / script).is_file()
 
 
-HELP = ["train", "evaluate", "trade", "trade replay", "sweep"] + [
+HELP = ["train", "evaluate", "trade", "sweep"] + [
     f"{module} {verb}".strip()
     for module, verbs in (
+        ("trade", "replay,paper,status,verify,export,halt,resume,reconcile,flatten,resolve"),
         ("portfolio_env.data", ",fetch,update,list,report,convert"),
         ("agents.supervised", ""),
         ("sweep", "run,work,status,retry,search"),

@@ -22,8 +22,8 @@ from agents.settings.files import read_settings, settings_of
 from agents.sweep.plan import Cell, cells
 from agents.sweep.workers import Counts
 from agents.training.config import TrainConfig
+from portfolio_env.data.bars import frame_of_panel
 from portfolio_env.data.generators.synthetic import synthetic_panel
-from portfolio_env.data.load import frame_of_panel
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.files.atomic import read_json, write_json
 
