@@ -94,7 +94,7 @@ def test_a_file_of_that_name_comes_first(mine, tmp_path, monkeypatch):
         ("own_prices:bare", ArgumentError, "must be a function that says what it returns"),
         ("own_prices:bare?path=y", ArgumentError, "must be a function that says what it returns"),
         ("own_prices:called.append", ArgumentError, "must be a function that says"),
-        ("own_prices:load?sede=1", ArgumentError, "did you mean seed"),
+        ("own_prices:load?sede=1", ArgumentError, "did you mean 'seed'"),
         ("own_prices:load?seed=x", ArgumentError, "give a value of type int"),
         ("own_prices:many?rows=1", ArgumentError, "call the function itself"),
         (

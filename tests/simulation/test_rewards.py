@@ -182,8 +182,8 @@ def test_a_reward_of_ones_own_derives_from_reward(market):
     ("spec", "message"),
     [
         ("sharpe", "unknown reward 'sharpe'"),
-        ({"scale": 1}, "unknown reward None"),
-        ({"name": "log_return", "scale": 1}, "does not take"),
+        ({"scale": 1}, "has no 'name'"),
+        ({"name": "log_return", "scale": 1}, "has no parameter 'scale'; it has none"),
         ({"name": "excess_log_return", "scale": 0}, "scale"),
         ({"name": "risk_adjusted", "risk_aversion": -1}, "risk_aversion"),
         ({"name": "differential_sharpe", "eta": 1}, "eta"),

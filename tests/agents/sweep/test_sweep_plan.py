@@ -126,7 +126,7 @@ def test_a_folder_is_extended_or_refused(tmp_path: Path) -> None:
         ({"algo_options": {"gama": 1}}, "did you mean 'gamma'"),
         ({"algo_options": {"n_steps": "five"}}, "n_steps='five'"),
         ({"reward": "nope"}, "unknown reward"),
-        ({"reward_options": {"a": 1}}, "does not take"),
+        ({"reward_options": {"a": 1}}, "has no parameter"),
         ({"window": 190}, "shorten window"),
         ({"universe": 7}, "universe=7"),
         ({"algo": "direct", "algo_options": {"stepz": 9}}, "did you mean 'steps'"),
