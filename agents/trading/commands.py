@@ -132,47 +132,52 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Halt:
-    """Let a session that was stopped send no orders when it goes on, until resume."""
+class _Steering:
+    """Change of the trading state of a session that no process has."""
 
     folder: Annotated[Path, tyro.conf.Positional]
     """Folder of a session."""
     reason: str = "by hand"
     """Words that are kept in the ledger."""
+
+    @property
+    def state(self) -> str:
+        """Return the new state."""
+        raise NotImplementedError
 
     def __call__(self) -> int:
         """Write the new state."""
-        return _steered(self.folder, HALTED, self.reason)
+        with _written(self.folder) as ledger:
+            ledger.steer(SystemClock().now(), self.state, self.reason)
+        print(f"{self.folder} is {self.state}: {printable(self.reason)}")
+        return 0
 
 
 @dataclass(frozen=True)
-class Resume:
+class Halt(_Steering):
+    """Let a session that was stopped send no orders when it goes on, until resume."""
+
+    state = HALTED
+
+
+@dataclass(frozen=True)
+class Resume(_Steering):
     """Let a session that was halted send orders again when it goes on."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    """Folder of a session."""
-    reason: str = "by hand"
-    """Words that are kept in the ledger."""
     reducing: bool = False
     """Send only orders that lower a position."""
 
-    def __call__(self) -> int:
-        """Write the new state."""
-        return _steered(self.folder, REDUCING if self.reducing else ACTIVE, self.reason)
+    @property
+    def state(self) -> str:
+        """Return the new state."""
+        return REDUCING if self.reducing else ACTIVE
 
 
 @dataclass(frozen=True)
-class Flatten:
+class Flatten(_Steering):
     """Let a session sell all that it holds when it goes on; it then stays in cash."""
 
-    folder: Annotated[Path, tyro.conf.Positional]
-    """Folder of a session."""
-    reason: str = "by hand"
-    """Words that are kept in the ledger."""
-
-    def __call__(self) -> int:
-        """Write the new state."""
-        return _steered(self.folder, FLAT, self.reason)
+    state = FLAT
 
 
 @dataclass(frozen=True)
@@ -243,14 +248,6 @@ def _written(folder: Path) -> Iterator[Ledger]:
             yield ledger
         finally:
             ledger.close()
-
-
-def _steered(folder: Path, state: str, reason: str) -> int:
-    """Write the trading state of a session that no process has."""
-    with _written(folder) as ledger:
-        ledger.steer(SystemClock().now(), state, reason)
-    print(f"{folder} is {state}: {printable(reason)}")
-    return 0
 
 
 def _opened(folder: Path) -> Ledger:
