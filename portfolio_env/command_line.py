@@ -48,7 +48,7 @@ def read_arguments(kind: Any, **options: Any) -> Any:
             for param in docstring_parser.parse_from_object(parent).params:
                 if param.arg_name in own and param.description:
                     text = " ".join(param.description.replace("``", "").split())
-                    own[param.arg_name].metadata = {"help": text}  # type: ignore[assignment]
+                    own[param.arg_name].metadata = {"help": text}  # type: ignore[assignment]  # tyro
     with _optional_as_plain():
         return tyro.cli(kind, **options)
 

@@ -239,7 +239,7 @@ def bounds_of(constraints: PortfolioConstraints, n_assets: int) -> Bounds:
 
 # Bounds do not change: ``torch.compile`` may take them as they are, and the graph stays whole.
 # ``torch.compiler.assume_constant_result`` sets the same, but imports the compiler (2 s) for it.
-bounds_of._dynamo_marked_constant = True  # type: ignore[attr-defined]
+bounds_of._dynamo_marked_constant = True  # type: ignore[attr-defined]  # of torch
 
 
 def share_rest(d: Tensor, a: Tensor, fixed: Tensor, borrows: bool) -> tuple[Tensor, Tensor]:

@@ -202,7 +202,7 @@ def _run_processes(tally: Tally, workers: int, advance: Callable[[], None], told
 
 
 def _start(context: BaseContext, tally: Tally, place: int, told: Path) -> BaseProcess:
-    process = context.Process(  # type: ignore[attr-defined]
+    process = context.Process(  # type: ignore[attr-defined]  # of every context
         target=_worker, args=(tally.root, tally.only, place, told), daemon=True
     )
     process.start()
@@ -297,7 +297,7 @@ def each_once(folder: Path) -> Iterator[None]:
         _LOGGER.warning("%s", text)
 
     with warnings.catch_warnings():
-        warnings.showwarning = as_message  # type: ignore[assignment]
+        warnings.showwarning = as_message  # type: ignore[assignment]  # as warnings asks
         for handler in handlers:
             handler.addFilter(once)
         try:

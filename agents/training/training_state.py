@@ -97,7 +97,7 @@ def _restore(agent: BaseAlgorithm, state: dict[str, Any]) -> None:
     agent.ep_success_buffer = deque(maxlen=agent._stats_window_size)
     agent._last_episode_starts = state["episode_starts"]
     if state["buffer"] is not None:
-        restore_buffer(agent.replay_buffer, state["buffer"])  # type: ignore[attr-defined]
+        restore_buffer(agent.replay_buffer, state["buffer"])  # type: ignore[attr-defined]  # off-policy
     _restore_log(agent.logger, state["logged"])
     _restore_random(agent, state["random"])
 

@@ -313,7 +313,7 @@ def _run(
 ) -> list[BacktestResult]:
     single = isinstance(env, gym.Env)
     observation, _ = env.reset(seed=seed)
-    executor: Executor = env.unwrapped.executor  # type: ignore[union-attr]
+    executor: Executor = env.unwrapped.executor  # type: ignore[union-attr]  # by contract
     wanted = getattr(policy, "action", executor.action)
     if wanted != executor.action:
         raise ArgumentError(
