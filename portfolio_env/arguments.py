@@ -11,7 +11,7 @@ from typing import Any, TypedDict
 import numpy as np
 from gymnasium import spaces
 
-from portfolio_env.checks import check_choice, shortened
+from portfolio_env.checks import check_choice, check_integer, shortened
 from portfolio_env.data import load_market
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
@@ -109,15 +109,32 @@ def checked_render_mode(render_mode: str | None, metadata: dict[str, Any]) -> st
     return render_mode
 
 
-def read_reset_options(options: dict[str, Any] | None) -> tuple[Any, Any]:
-    """Return ``(t, weights)`` of the reset options; unknown names raise an error."""
-    given = dict(options or {})
-    t, weights = given.pop("t", None), given.pop("weights", None)
-    if given:
+def read_reset_options(options: Any, *names: str) -> tuple[Any, ...]:
+    """Return the values of the reset options of these names, None where one is not given.
+
+    Raises:
+        ArgumentError: If they are no mapping, or hold another name.
+    """
+    if options is not None and not isinstance(options, Mapping):
         raise ArgumentError(
-            f"unknown reset options {sorted(given)}; this environment knows 't' and 'weights'."
+            f"options={shortened(options)} must be a mapping of reset options, such as "
+            '{"t": "2020-01-31"}, or None.'
         )
-    return t, weights
+    given = dict(options or {})
+    values = tuple(given.pop(name, None) for name in names)
+    if given:
+        known = ", ".join(map(repr, names))
+        raise ArgumentError(f"unknown reset options {list(given)}; this environment knows {known}.")
+    return values
+
+
+def read_seed(seed: Any) -> int | None:
+    """Return a seed as an int; None, which draws one, stays None.
+
+    Raises:
+        ArgumentError: If it is no integer of 0 or more.
+    """
+    return None if seed is None else check_integer("seed", seed, 0)
 
 
 def opened_market(market: Market | str | os.PathLike[str]) -> Market:

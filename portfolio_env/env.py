@@ -18,6 +18,7 @@ from portfolio_env.arguments import (
     facts,
     opened_market,
     read_reset_options,
+    read_seed,
     shows_options,
     summary,
 )
@@ -187,8 +188,8 @@ class PortfolioEnv(gym.Env[Any, Any]):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Any, dict[str, Any]]:
         """Start an episode; ``options`` may hold ``t`` (row or date) and ``weights`` (N + 1,)."""
-        super().reset(seed=seed)
-        t, weights = read_reset_options(options)
+        t, weights = read_reset_options(options, "t", "weights")
+        super().reset(seed=read_seed(seed))
         self.simulator.reset(lambda _: self.np_random, t=t, weights=weights)
         self._running = True
         return self._observation(), self._info(fresh=True)

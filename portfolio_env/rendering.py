@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
-from portfolio_env.errors import PortfolioError
+from portfolio_env.errors import ArgumentError, PortfolioError
 from portfolio_env.files.safe_names import printable
 from portfolio_env.market.timeline import time_text
 from portfolio_env.plotting.figures import date_axis, new_figure, plot_label
@@ -90,7 +90,13 @@ class History:
         return render_ansi(self.frame()) if mode == "ansi" else render_rgb(self.frame())
 
     def frame(self) -> Frame:
-        """Return the account since the last reset."""
+        """Return the account since the last reset.
+
+        Raises:
+            ArgumentError: If there was none.
+        """
+        if not self._rows:
+            raise ArgumentError("no episode was started; call reset() before render().")
         market, columns = self.simulator.market, self.simulator.assets[self.lane]
         return Frame(
             tuple(market.assets[column] for column in columns),

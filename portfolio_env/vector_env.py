@@ -22,6 +22,7 @@ from portfolio_env.arguments import (
     facts,
     opened_market,
     read_reset_options,
+    read_seed,
     shows_options,
     summary,
 )
@@ -195,9 +196,8 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
             options: ``reset_mask`` (B,) bool, ``t`` (row, date or (B,) rows), ``weights`` ((N + 1,)
                 or (B, N + 1), cash first).
         """
-        given = dict(options or {})
-        mask = _reset_mask(given.pop("reset_mask", None), self.num_envs)
-        t, weights = read_reset_options(given)
+        mask, t, weights = read_reset_options(options, "reset_mask", "t", "weights")
+        mask = _reset_mask(mask, self.num_envs)
         if not self._started and mask is not None and not mask.all():
             raise ArgumentError(
                 "the first reset must start every lane; call reset() without reset_mask once."
@@ -325,7 +325,12 @@ class PortfolioVectorEnv(VectorEnv[Any, Any, Any]):
     def _seed(self, seed: int | Sequence[int | None] | None, mask: Bool | None) -> None:
         if seed is None:
             return
-        seeds = [seed + i for i in range(self.num_envs)] if isinstance(seed, int) else list(seed)
+        given = np.array(seed, object)
+        if given.ndim:
+            seeds = [read_seed(value) for value in given]
+        else:
+            first = check_integer("seed", seed, 0)
+            seeds = [first + i for i in range(self.num_envs)]
         if len(seeds) != self.num_envs:
             raise ArgumentError(
                 f"seed has {len(seeds)} values, expected one per lane: {self.num_envs}."

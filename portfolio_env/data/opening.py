@@ -113,6 +113,8 @@ def source_of(
 ) -> PricePanel | Market:
     """Return the source of a name or a path; a market if it is a saved one."""
     text = os.fspath(name_or_path)
+    if not text:  # as a path it would be the present folder
+        raise unknown("market or file", text, SOURCES)
     name, _, query = text.partition("?")
     is_saved = Path(text).suffix == ".npz"
     is_file = name not in SOURCES and Path(text).exists()  # C:x may be one, and a module's name

@@ -32,6 +32,7 @@ BAR_FIELDS = overview.BAR_FIELDS
 ROUNDING = 1e-9
 """Prices that differ by this share are equal but for rounding, as after an adjustment."""
 _UP = 1 + ROUNDING
+_FAR = 1e100  # ratios of larger numbers, and products of price and volume, leave float64
 
 
 def bar_faults(
@@ -54,10 +55,12 @@ def bar_faults(
             yield np.isnan(values) & present, f"{name} is missing where close is given"
             yield ~np.isnan(values) & ~present, f"{name} is given where close is missing"
         yield np.isinf(values), f"{name} is infinite"
+        yield (values > _FAR) & ~np.isinf(values), f"{name} is above {_FAR:g}"
         if name == "volume":
             yield values < 0, "volume is negative"
         else:
             yield values <= 0, f"{name} is not positive"
+            yield (values > 0) & (values < 1 / _FAR), f"{name} is below {1 / _FAR:g}"
     high, low = known.get("high"), known.get("low")
     if high is not None and low is not None:
         yield high * _UP < low, "high is below low"

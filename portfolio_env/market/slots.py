@@ -40,7 +40,8 @@ def in_slots(weights: Any, assets: Sequence[str]) -> NDArray[np.float64]:
         (N + 1,) weights, cash first.
 
     Raises:
-        ArgumentError: If a name is none of the assets or comes twice, or a weight is no number.
+        ArgumentError: If a name is none of the assets or comes twice, "cash" is an asset too, or a
+            weight is no number.
 
     >>> in_slots({"BBB": 0.75}, ["AAA", "BBB"])
     array([0.25, 0.  , 0.75])
@@ -50,6 +51,10 @@ def in_slots(weights: Any, assets: Sequence[str]) -> NDArray[np.float64]:
     if len(set(names)) < len(names):
         again = next(name for name in names if names.count(name) > 1)
         raise ArgumentError(f"{again!r} has more than one weight; give each asset one.")
+    if CASH in names and CASH in assets:
+        raise ArgumentError(
+            f"{CASH!r} may be cash or the asset of this name; give weights by position, cash first."
+        )
     slots = np.zeros(len(assets) + 1)
     try:
         slots[indices_of("slot", names, [CASH, *assets])] = given.to_numpy(np.float64)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from portfolio_env.checks import as_dataclass, check_choice, check_integer, check_number
+from portfolio_env.checks import as_dataclass, check_choice, check_integer, check_number, checked
 from portfolio_env.errors import ArgumentError, ConservationError, PortfolioError
 from portfolio_env.market import Market
 from portfolio_env.market.slots import in_slots, is_labelled
@@ -113,6 +113,7 @@ class Simulator:
         for name, value in (("episode_length", episode_length), ("universe", universe)):
             if value is not None:
                 check_integer(name, value)
+        checked("random_start", random_start, bool)
         check_choice("action", action, ("logits", "weights"))
         check_choice("execution", execution, ("close", "next_open"))
         check_number("adjustment", adjustment, above=0, high=1)

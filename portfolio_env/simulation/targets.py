@@ -25,7 +25,7 @@ def numbers(actions: ArrayLike) -> NDArray[Any]:
         return np.asarray(actions)
     except ValueError:
         return np.array(actions, dtype=object)
-    except RuntimeError as error:  # raised by a tensor that keeps gradients
+    except (RuntimeError, TypeError) as error:  # of tensors: with gradients, on a GPU, bfloat16
         raise ArgumentError(f"the action cannot be read as numbers ({error}).") from None
 
 

@@ -89,3 +89,47 @@ def test_environments_introduce_themselves():
     envs = PortfolioVectorEnv(2, MARKET, observation="flat", autoreset_mode="Disabled")
     assert repr(envs).startswith("PortfolioVectorEnv(2 lanes, Disabled; Market(4 assets")
     assert "flat: (1209,)" in envs._repr_html_()
+
+
+@pytest.mark.parametrize("make", [PortfolioEnv, lambda *a, **k: PortfolioVectorEnv(2, *a, **k)])
+def test_bad_resets_say_what_is_wrong(make):
+    env = make(MARKET, window=5, random_start=True, render_mode="ansi")
+    with pytest.raises(ArgumentError, match="no episode was started; call reset"):
+        env.render()
+    for options in ("t", 5, [("t", 50)]):
+        with pytest.raises(ArgumentError, match="must be a mapping of reset options"):
+            env.reset(options=options)
+    for seed in (-1, 1.5, "1", True):
+        with pytest.raises(ArgumentError, match=r"seed=.* must be an integer of 0 or more"):
+            env.reset(seed=seed)
+    env.reset(seed=np.int64(7))  # as generators draw them
+    start = env.timestamp
+    env.reset(seed=7)
+    np.testing.assert_array_equal(start, env.timestamp)
+
+
+def test_bad_seeds_of_lanes_are_refused_before_any_lane_is_seeded():
+    envs = PortfolioVectorEnv(3, MARKET, window=5, random_start=True)
+    envs.reset(seed=np.array([4, 5, 6]))
+    starts = envs.simulator.t.copy()
+    envs.reset(seed=[4, 5, 6])
+    np.testing.assert_array_equal(envs.simulator.t, starts)
+    before = envs.state()["generators"]
+    with pytest.raises(ArgumentError, match="seed=-1 must be"):
+        envs.reset(seed=[1, 2, -1])
+    assert envs.state()["generators"] == before
+
+
+def test_a_text_is_no_flag_and_no_name_is_no_market():
+    with pytest.raises(ArgumentError, match="random_start='False' must be True or False"):
+        PortfolioEnv(MARKET, random_start="False")
+    with pytest.raises(ArgumentError, match="unknown market or file ''"):
+        PortfolioEnv("")  # as a path it would be the present folder
+
+
+def test_tensors_that_numpy_cannot_read_are_refused():
+    torch = pytest.importorskip("torch")
+    env = PortfolioEnv(MARKET, window=5)
+    env.reset(seed=0)
+    with pytest.raises(ArgumentError, match=r"cannot be read as numbers .*BFloat16"):
+        env.step(torch.zeros(5, dtype=torch.bfloat16))

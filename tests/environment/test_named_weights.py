@@ -35,6 +35,8 @@ def test_weights_by_name_do_not_depend_on_their_order(written):
 def test_weights_by_name_are_refused_with_the_nearest_name():
     with pytest.raises(ArgumentError, match="unknown slot 'A09'"):
         in_slots({"A09": 1.0}, MARKET.assets)
+    with pytest.raises(ArgumentError, match="'cash' may be cash or the asset of this name"):
+        in_slots({"cash": 0.5, "AAA": 0.5}, ("AAA", "cash"))
     with pytest.raises(ArgumentError, match="more than one weight"):
         in_slots(pd.Series([0.5, 0.5], ["A00", "A00"]), MARKET.assets)
     with pytest.raises(ArgumentError, match="must be numbers"):

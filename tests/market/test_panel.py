@@ -87,3 +87,11 @@ def test_the_past_is_what_the_bars_up_to_then_make(panel, t):
 def test_the_past_of_no_bar_is_refused(panel, t):
     with pytest.raises(ArgumentError, match=r"give a row in \[0, 4\]"):
         panel.past(t)
+
+
+@pytest.mark.parametrize("price", [5e-324, 1e-101, 1e101, 1e308])
+def test_prices_whose_ratios_leave_float64_are_refused(panel, price):
+    close = panel.close.copy()
+    close[2, 1] = price
+    with pytest.raises(DataError, match=r"close is (above 1e\+100|below 1e-100)"):
+        PricePanel(panel.timestamps, panel.assets, close)

@@ -114,6 +114,17 @@ def is_rate(name: object) -> bool:
     return key_of(name) in _RATES
 
 
+def is_time(name: object) -> bool:
+    """Return whether a name is that of a date or a time; DAY and TS are tickers.
+
+    >>> is_time("Timestamp"), is_time("day"), is_time("DAY"), is_time("AAA")
+    (True, True, False, False)
+    """
+    if field_of(name) != DATE:
+        return False
+    return rank_of(name) < _KNOWN["time"][1] or not str(name).isupper()
+
+
 def with_letters(names: list[str]) -> list[str]:
     """Return names with o, h, l, c and v written out, where all of o, h, l, c are there."""
     if not set("ohlc") <= set(names):

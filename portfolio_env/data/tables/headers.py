@@ -112,6 +112,8 @@ def dated(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
     if not found and pd.api.types.is_float_dtype(first.dtype) and (first.dropna() % 1).any():
         origin.fail("neither its index nor a column holds dates; give dates as the index")
     place = found[0][1] if found else 0
+    if names.count(DATE) > (names[place] == DATE):
+        origin.fail(f"its columns {[names[place], DATE]} are both the date; delete one")
     frame = frame.rename(columns={names[place]: DATE})
     clock = next((name for name in names if key_of(name) == "time"), None)
     if clock in frame.columns:

@@ -26,6 +26,7 @@ from portfolio_env.data.tables.fields import (
     is_no_asset,
     is_quote,
     is_rate,
+    is_time,
     key_of,
     rank_of,
     several_fields,
@@ -97,6 +98,9 @@ def table_of(frame: pd.DataFrame, origin: Origin) -> Table:
             f"its columns {doubtful} are fields of bars, not assets, and {lack}; it has {names}: "
             "delete or rename them, or give columns date, symbol, close"
         )
+    times = [name for name in names if is_time(name)]
+    if times:
+        origin.fail(f"its columns {times} are times, not assets; delete or rename them")
     for name in filter(is_rate, known):
         if pd.to_numeric(frame[name], errors="coerce").max() < _HIGHEST_RATE:
             origin.warn(
@@ -178,8 +182,7 @@ def _symbol_column(frame: pd.DataFrame) -> str | None:
     fields = {field_of(name) for name in names}
     if not fields & {"close", ADJUSTED}:
         return None
-    found = sorted((rank_of(name), name) for name in names if field_of(name) == SYMBOL)
-    for _, name in found:
+    for name in sorted((n for n in names if field_of(n) == SYMBOL), key=rank_of):
         if not pd.api.types.is_float_dtype(frame[name].dtype):
             return name
     return None
@@ -190,11 +193,12 @@ def _renamed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
     columns: dict[str, Any] = {DATE: frame[DATE]}
     symbol = _symbol_column(frame)
     if symbol is not None:
-        columns[SYMBOL] = frame[symbol]
+        alike = [n for n in map(str, frame.columns) if key_of(n) == key_of(symbol)]
+        columns[SYMBOL] = frame[_agreed(SYMBOL, alike, frame, origin)]
         if symbol.casefold() != SYMBOL:
             origin.note(f"{symbol} is the symbol")
     for field in FIELDS:
-        name = _column_of(field, frame)
+        name = _column_of(field, frame, origin)
         if name is not None:
             columns[field] = frame[name].rename(field)
             if key_of(name) not in (field, key_of(field)) and field != ADJUSTED:
@@ -202,11 +206,11 @@ def _renamed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
     if "close" not in columns and ADJUSTED in columns and len(columns) <= 3:
         origin.note("the adjusted close is the close")
         columns["close"] = columns.pop(ADJUSTED).rename("close")
-    for field in ("open", "high", "low", "volume"):
+    for field in ("open", "high", "low", "volume", ADJUSTED):
         if field in columns and columns[field].isna().all() and len(frame):
             origin.note(f"the column {field} is empty and left out")
             del columns[field]
-    currency = _column_of(CURRENCY, frame)
+    currency = _column_of(CURRENCY, frame, origin)
     if currency is not None:
         columns[CURRENCY] = frame[currency]
     if "close" not in columns:
@@ -215,8 +219,12 @@ def _renamed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _column_of(field: str, frame: pd.DataFrame) -> str | None:
-    """Return the column of a field: the name that says it best."""
+def _column_of(field: str, frame: pd.DataFrame, origin: Origin) -> str | None:
+    """Return the column of a field: the name that says it best.
+
+    Raises:
+        DataError: If two names say it equally well, such as Close and close, and differ in values.
+    """
     names = [str(name) for name in frame.columns if field_of(name) == field]
     names.sort(key=rank_of)
     if field == "volume":
@@ -231,7 +239,16 @@ def _column_of(field: str, frame: pd.DataFrame) -> str | None:
                 name for name in names if (pd.to_numeric(frame[name], errors="coerce") > 0).any()
             ]
             names = traded or names
-    return names[0] if names else None
+    return _agreed(field, names, frame, origin) if names else None
+
+
+def _agreed(field: str, names: list[str], frame: pd.DataFrame, origin: Origin) -> str:
+    """Return the first of the columns of a field, after a check of others of the same name."""
+    first = names[0]
+    for name in names[1:]:
+        if key_of(name) == key_of(first) and not frame[name].equals(frame[first]):
+            origin.fail(f"its columns {[first, name]} are both the {field}, and differ; delete one")
+    return first
 
 
 def _by_symbol(frame: pd.DataFrame, origin: Origin) -> dict[str, dict[str, pd.Series[Any]]]:

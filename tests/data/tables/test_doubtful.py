@@ -157,6 +157,33 @@ def test_dates_in_the_index_and_in_a_column_are_refused():
         read_panel(CLOSES.assign(date=DAYS))
 
 
+@pytest.mark.parametrize("values", [DAYS, 20240102.0, 1.7e9])
+@pytest.mark.parametrize("name", ["Date", "Timestamp", "DATETIME", "time"])
+def test_times_beside_the_dates_are_no_assets(name, values):
+    for frame in (CLOSES.assign(**{name: values}), CLOSES.assign(day=DAYS, **{name: values})):
+        with pytest.raises(DataError, match="are times, not assets"):
+            read_panel(frame)
+
+
+@pytest.mark.parametrize("name", ["close", "CLOSE", " Close_ ", "<close>"])
+def test_a_field_that_comes_twice_is_refused_unless_it_says_the_same(name):
+    long = CLOSES.stack().rename("Close").rename_axis(["Date", "Ticker"]).reset_index()
+    assert_closes(read_panel(long.assign(**{name: long["Close"]})))
+    with pytest.raises(DataError, match="are both the close, and differ; delete one"):
+        read_panel(long.assign(**{name: 1.0}))
+    with pytest.raises(DataError, match="are both the symbol, and differ"):
+        read_panel(long.assign(ticker="X"))
+    with pytest.raises(DataError, match="are both the date"):
+        read_panel(long.assign(date="2024-01-02"))
+
+
+def test_an_empty_adjusted_close_is_left_out_and_noted():
+    long = CLOSES.stack().rename("Close").rename_axis(["Date", "Ticker"]).reset_index()
+    panel = read_panel(long.assign(**{"Adj Close": np.nan}))
+    assert_closes(panel)
+    assert "the column adj_close is empty and left out" in panel.provenance["notes"]
+
+
 @pytest.mark.parametrize("close", [0, -5])
 def test_an_adjusted_close_hides_no_impossible_one(write, close):
     rows = [f"2024-01-02,A,{close},5", "2024-01-03,A,6,6"]
