@@ -48,7 +48,10 @@ def replacing(path: str | Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_strays(path.parent, family, here)
+        beside.touch()
+        mode = beside.stat().st_mode  # of a new file; some writers put one in its place, mode 0600
         yield beside
+        beside.chmod(mode)
         # A rename can reach the disk before what was written: after a power cut the file would be
         # there, and empty. The folder's own entry follows, so that a process that reads the
         # new file can rely on it.

@@ -205,3 +205,13 @@ def test_a_second_process_may_be_told_instead(tmp_path):
         raise AssertionError
     with locked(tmp_path / "lock", busy="in use"):
         pass
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_files_are_as_readable_as_any_other_also_where_a_writer_makes_private_ones(tmp_path):
+    with replacing(tmp_path / "model.safetensors") as beside:
+        private = tmp_path / "private"
+        private.touch(0o600)
+        private.replace(beside)  # as safetensors writes
+    (tmp_path / "other").touch()
+    assert (tmp_path / "model.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
