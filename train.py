@@ -13,14 +13,7 @@ except ModuleNotFoundError:
     sys.exit("error: the command line needs the extra rl; pip install -e '.[rl]'")
 
 from agents.settings.files import file_of, read_settings, settings_of
-from agents.sweep.plan import seeds_of
-from agents.sweep.walk_forward import continue_walk_forward, walk_forward
-from agents.tensors import SUFFIX
 from agents.training.config import TrainConfig
-from agents.training.run_folder import read_config
-from agents.training.run_records import CARD
-from agents.training.train import resume, train
-from agents.training.walk_forward_training import FILE
 from portfolio_env.checks import check_integer
 from portfolio_env.command_line import exit_status, find_own_modules, read_arguments
 from portfolio_env.errors import ArgumentError
@@ -50,6 +43,12 @@ class Command:
 
 def run(command: Command, *, progress_bar: bool = True) -> Path:
     """Run the command; return the folder of the run or of the walk forward."""
+    # Not at the top: --help and wrong options are told without waiting for torch.
+    from agents.sweep.plan import seeds_of
+    from agents.sweep.walk_forward import continue_walk_forward, walk_forward
+    from agents.training.train import resume, train
+    from agents.training.walk_forward_training import FILE
+
     processes = check_integer("processes", command.processes, 0)
     if command.resume is not None:
         if command.file is not None:
@@ -78,6 +77,9 @@ def summary(path: Path) -> str:
     Args:
         path: Folder of a run or of a walk forward.
     """
+    from agents.tensors import SUFFIX
+    from agents.training.run_records import CARD
+
     card = read_json(path / CARD)
     models = card["validation"]["models"]
     figures = []
@@ -97,6 +99,8 @@ def summary(path: Path) -> str:
 
 def _defaults(file: Path) -> TrainConfig:
     """Return the settings of a file, or those of a run but for its folder."""
+    from agents.training.run_folder import read_config
+
     folder = file if file.is_dir() else file.parent
     if file.is_dir() or file == folder / "config.json":
         return replace(read_config(folder), out=None)

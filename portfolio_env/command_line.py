@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -26,6 +27,14 @@ def find_own_modules() -> None:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
+
+
+def command_text() -> str:
+    """Return the command line of this process as it can be typed again, ``-m`` included."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    if spec is not None and sys.argv[0] == spec.origin:
+        return shlex.join(["python", "-m", spec.name.removesuffix(".__main__"), *sys.argv[1:]])
+    return shlex.join(sys.argv)
 
 
 def read_arguments(kind: Any, **options: Any) -> Any:

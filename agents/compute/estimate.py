@@ -118,7 +118,7 @@ def fitted(
         found = estimate(learner, market, train, parts)
     need = sum(found.values())
     largest = sorted(found.items(), key=lambda item: -item[1])
-    told = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest)
+    told = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest if size >= GIB / 200)
     if need > most:
         source = "compute.memory_limit" if limit is not None else "the memory of this machine"
         raise ArgumentError(

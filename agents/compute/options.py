@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
-
-from agents.market_encoder import MarketEncoder
-from agents.policies import PerAssetActorCriticPolicy
 from portfolio_env.checks import check_fields, check_integer, check_number
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,9 @@ def set_up(options: ComputeOptions, network: nn.Module) -> None:
         options: The options.
         network: A policy of SB3, or any network with a ``MarketEncoder``.
     """
+    from agents.market_encoder import MarketEncoder  # options alone need no torch
+    from agents.policies import PerAssetActorCriticPolicy
+
     kept: Any = "auto" if options.checkpointed is None else options.checkpointed
     for embeddings in network.modules():
         if not isinstance(embeddings, MarketEncoder):

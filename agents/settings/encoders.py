@@ -3,6 +3,9 @@
 import json
 from typing import Any
 
+from agents.settings.data import json_object
+from portfolio_env.errors import ArgumentError
+
 STREAMS: dict[str, dict[str, Any]] = {
     "lstm": {},
     "tcn_gnn_lstm": {"bidirectional": False},
@@ -11,6 +14,18 @@ STREAMS: dict[str, dict[str, Any]] = {
 """Encoders that train in blocks of bars by default, and the options that they need for it."""
 ROWS = ("per_asset", "mlp", "residual_mlp", "branches", "factor")
 """Encoders that lay out their bars in one row, and read a single one unless more are asked for."""
+
+
+def check_encoder_options(options: str) -> None:
+    """Reject options of an encoder, as JSON, that are no object or that other settings decide.
+
+    Raises:
+        ArgumentError: For the first of them.
+    """
+    given = json_object("encoder_options", options, '{"hidden": 32}')
+    for name, fix in (("window", "give --window"), ("n_features", "the features decide it")):
+        if name in given:
+            raise ArgumentError(f"encoder_options has {name!r}: leave it out, {fix}")
 
 
 def with_window(encoder: str, options: str, window: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from agents.settings.data import DataOptions
+from portfolio_env.checks import check_fields
 from portfolio_env.errors import DataError
 from portfolio_env.market import Market
 from portfolio_env.market.samples import Range
@@ -16,6 +17,38 @@ from portfolio_env.simulation.fills import Fills
 
 SUPERVISED = "supervised.json"
 """Settings in the folder of a supervised run, where others have a ``config.json``."""
+
+
+@dataclass(frozen=True)
+class FillOptions:
+    """Shares of orders that are executed, see ``Fills``: beside a run, None leaves the run's own.
+
+    One that is given replaces all of the run's: ``failure=0`` alone fills every order.
+    """
+
+    participation: float | None = None
+    """Largest share in (0, 1] of an asset's volume in a bar that an order is filled from; no limit
+    by default. Needs a market with volumes."""
+    failure: float | None = None
+    """Probability in [0, 1] that an order fails: nothing of it is executed. 0 by default."""
+    partial: float | None = None
+    """Probability in [0, 1] that an order is executed in part: a share of it, uniform in (0, 1). At
+    most 1 together with failure; 0 by default."""
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        check_fields(self, "fills.")
+        self.fills  # noqa: B018 (checks them)
+
+    @property
+    def given(self) -> bool:
+        """Return whether any is given."""
+        return self != FillOptions()
+
+    @property
+    def fills(self) -> Fills:
+        """Return the fills that these options say, whatever those of a run are."""
+        return Fills(self.participation, self.failure or 0.0, self.partial or 0.0)
 
 
 @dataclass(frozen=True)
@@ -54,7 +87,7 @@ class MarketConfig:
     """Cost model of your own in place of these costs, e.g. my_costs:Tiered."""
     cost_options: str = "{}"
     """Options of the cost model as JSON."""
-    fills: Fills = field(default_factory=Fills)
+    fills: FillOptions = field(default_factory=FillOptions)
     """Shares of orders that are executed; all of every order by default. Beside a run, how it is
     judged in place of the run's own."""
     delay: int | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from agents.settings.data import json_object
-from agents.settings.encoders import ROWS, with_window
+from agents.settings.encoders import ROWS, check_encoder_options, with_window
 from agents.settings.files import settings_of
 from agents.settings.market import SUPERVISED, MarketConfig
 from agents.settings.plugins import admit_plugins, check_names
@@ -18,6 +18,7 @@ from portfolio_env.files.atomic import read_json
 from portfolio_env.market import Market
 from portfolio_env.market.samples import Range, separated
 from portfolio_env.names import names_plugin
+from portfolio_env.simulation.fills import Fills
 
 # What loads torch is imported where it is needed, so that --help answers at once.
 if TYPE_CHECKING:
@@ -61,6 +62,8 @@ class SupervisedConfig(MarketConfig):
 
     market: str = "sp500"
     """Name of a market (sp500, synthetic, ...), or path of a file or folder of prices."""
+    fills: Fills = field(default_factory=Fills)  # type: ignore[assignment]  # there is no run beside
+    """Shares of orders that are executed; all of every order by default."""
     delay: int = 0
     """Bars between what is observed and the trade, in what the forecasts earn."""
     task: Literal["return", "direction", "hybrid"] = "direction"
@@ -105,7 +108,7 @@ class SupervisedConfig(MarketConfig):
         if self.window is not None:
             check_integer("window", self.window)
         make_task(self.task, **json_object("task_options", self.task_options, '{"coherence": 0.1}'))
-        json_object("encoder_options", self.encoder_options, '{"hidden": 32}')
+        check_encoder_options(self.encoder_options)
         SupervisedOptions(**asdict(self.fit), seed=self.seed)
         torch_device(self.device, available=False)  # a run of a GPU is read without one too
         if not names_plugin("encoder", self.encoder):

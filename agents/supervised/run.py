@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -31,6 +29,7 @@ from agents.training.run_folder import create_run, new_folder, one_process
 from agents.training.run_records import HISTORY, read_record
 from baselines.evaluation import evaluate
 from baselines.forecasts.supervised import ForecastedMeanVariance, ForecastRule
+from portfolio_env.command_line import command_text
 from portfolio_env.evaluation import Evaluation
 from portfolio_env.files.atomic import read_json, write_json
 from portfolio_env.market import Market
@@ -65,7 +64,7 @@ def train(config: SupervisedConfig, *, progress_bar: bool = False) -> Path:
     name = f"{config.task}__{last_name(config.encoder)}__{config.seed}__{stamp}"
     path = new_folder(config, name)
     with one_process(path):
-        create_run(path, config, market, ranges, shlex.join(sys.argv), SUPERVISED)
+        create_run(path, config, market, ranges, command_text(), SUPERVISED)
         _LOGGER.info("run folder: %s", path)
         return _run(path, config, market, ranges, progress_bar)
 

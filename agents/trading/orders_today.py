@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,6 +13,7 @@ import tyro
 from agents.settings.market import MarketConfig, refuse_no_run
 from portfolio_env.errors import ArgumentError
 from portfolio_env.live import AccountOptions, AlertBounds, Today, today
+from portfolio_env.live.today import TABLE
 from portfolio_env.market.timeline import as_timestamp
 
 ALERT = 3  # exit status
@@ -88,4 +90,6 @@ def trade(config: TradeConfig) -> Today:
         )
         found.write(folder)
     found.print(config.format)
+    where_to = sys.stdout if config.format == "table" else sys.stderr
+    print(f"Written: {folder / TABLE}", file=where_to)
     return found

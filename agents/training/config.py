@@ -7,16 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import torch as th
-
 from agents.compute.options import ComputeOptions
-from agents.fitting import FitOptions, Schedule
-from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
-from agents.sb3.algorithms import torch_device
-from agents.sb3.classes import ALGORITHMS, ON_POLICY, is_on_policy
 from agents.settings.data import DataOptions, json_object
 from agents.settings.encoders import (
     ROWS,
+    check_encoder_options,
     history_before,
     sharing_before,
     with_history,
@@ -24,9 +19,15 @@ from agents.settings.encoders import (
     with_window,
 )
 from agents.settings.market import MarketConfig
-from agents.training.compatibility import check_compatible
 from portfolio_env import Fills, Market, PortfolioConstraints, TransactionCosts
-from portfolio_env.checks import check_choice, check_fields, check_range, from_object, shortened
+from portfolio_env.checks import (
+    check_choice,
+    check_fields,
+    check_number,
+    check_range,
+    from_object,
+    shortened,
+)
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.features.pipeline import build_market
 from portfolio_env.market.rates import absolute
@@ -76,7 +77,7 @@ class Stages:
     """Gradient steps of stage 2."""
     loss: Literal["growth", "sharpe"] = "growth"
     """Objective of stage 2: net log growth, or net Sharpe ratio less a concentration penalty."""
-    schedule: Schedule = "cosine"
+    schedule: Literal["cosine", "plateau"] = "cosine"
     """Learning rate: down to 0 by half a cosine, or halved where validation stalls."""
     ema: float = 0.0
     """Decay of an average of the weights that is validated and used in their place, e.g. 0.99;
@@ -87,7 +88,7 @@ class Stages:
         check_fields(self, "stages.")
         for name in ("epochs", "iterations"):
             check_range(f"stages.{name}", getattr(self, name), 1, LARGEST)
-        FitOptions(schedule=self.schedule, ema=self.ema)
+        check_number("stages.ema", self.ema, 0, below=1)
 
 
 def _names(kind: type) -> tuple[str, ...]:
@@ -112,6 +113,8 @@ class TrainConfig(MarketConfig):
     market: str = "sp500"
     """Name of a market (sp500, synthetic, ...); path of a CSV, Parquet or .npz file, or of a folder
     of CSV or Parquet files; or a source of your own, my_prices:load."""
+    fills: Fills = field(default_factory=Fills)  # type: ignore[assignment]  # there is no run beside
+    """Shares of orders that are executed; all of every order by default."""
     delay: int = 0
     """Bars between what is observed and the trade."""
     algo: str = "ppo"
@@ -191,13 +194,17 @@ class TrainConfig(MarketConfig):
 
     def __post_init__(self) -> None:
         """Check what neither the environment nor the learner checks."""
+        from agents.sb3.algorithms import torch_device  # not at the top: --help needs no torch
+        from agents.sb3.classes import ALGORITHMS
+        from agents.training.compatibility import check_compatible
+
         for name in ("algo", "encoder"):  # in Python they may be given themselves
             if isinstance(given := getattr(self, name), type):
                 object.__setattr__(self, name, plugin_name(given))
         check_fields(self)
         for name, (low, high) in RANGES.items():
             check_range(name, getattr(self, name), low, high)
-        json_object("encoder_options", self.encoder_options, '{"hidden": 32}')
+        check_encoder_options(self.encoder_options)
         for name in ("algo_options", "reward_options", "cost_options"):
             json_object(name, getattr(self, name), '{"name": 3}')
         if not names_plugin("algorithm", self.algo):
@@ -245,6 +252,8 @@ class TrainConfig(MarketConfig):
 
     def _as_recorded(self) -> "TrainConfig":
         """Return recorded settings with the networks that their run built, older ones included."""
+        from agents.sb3.classes import ON_POLICY
+
         if not self.has_encoder:
             return self
         options = history_before(self.encoder, self.encoder_options)
@@ -254,6 +263,8 @@ class TrainConfig(MarketConfig):
 
     def resolved(self) -> "TrainConfig":
         """Return the settings with all dependent defaults filled in and an absolute market path."""
+        from agents.sb3.classes import is_on_policy
+
         on_policy = is_on_policy(self.algo)
         of_algo = self.algo_options
         if self.algo != "direct":
@@ -339,11 +350,15 @@ class TrainConfig(MarketConfig):
     @property
     def observed(self) -> int:
         """Return the bars of an observation; an encoder of one's own may read more than these."""
+        from torch import random
+
+        from agents.networks import ENCODERS, Encoder, encoder_class, make_encoder
+
         if self.encoder in ENCODERS or not self.has_encoder:
             return self.bars
         if not issubclass(encoder_class(self.encoder), Encoder):
             return self.bars
-        with th.random.fork_rng(devices=[]):
+        with random.fork_rng(devices=[]):
             return make_encoder(self.encoder, 1, self.bars, **self.encoder_kwargs).bars
 
     @property

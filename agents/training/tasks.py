@@ -19,7 +19,7 @@ from agents.inspection import encoder_figures
 from agents.market_rows import market_encoders
 from agents.run_market import AFTER, check_market, load_checked_market, run_market
 from agents.sb3.algorithms import bind_market
-from agents.settings.market import MarketConfig
+from agents.settings.market import FillOptions, MarketConfig
 from agents.training.config import Range, TrainConfig
 from agents.training.run_folder import (
     CHECKPOINTS,
@@ -77,7 +77,7 @@ def open_task(
             "alone: leave --split out, or name the run of one fold, e.g. "
             f"{next(run.glob('fold_*/seed_*'), 'fold_0/seed_0')}."
         )
-    others = dataclasses.replace(config, market=None, fills=Fills(), delay=None)
+    others = dataclasses.replace(config, market=None, fills=FillOptions(), delay=None)
     if others != MarketConfig() or folder is not None:
         raise ArgumentError(
             f"ranges, costs, constraints and folder are those of the run {run}; "
@@ -85,7 +85,8 @@ def open_task(
         )
     where: dict[str, Any] = {"data": data, "market": config.market, "newest": split == AFTER}
     task = run_task(run, model=model, device=device, agent=agent, **where)
-    return with_frictions(task, config.fills, config.delay)
+    fills = config.fills.fills if config.fills.given else None
+    return with_frictions(task, fills, config.delay)
 
 
 def newest_task(
@@ -113,16 +114,16 @@ def newest_task(
     return open_task(None, dataclasses.replace(config, market=market))
 
 
-def with_frictions(task: EvaluationTask, fills: Fills, delay: int | None) -> EvaluationTask:
+def with_frictions(task: EvaluationTask, fills: Fills | None, delay: int | None) -> EvaluationTask:
     """Return the task with other fills and another delay, which its warnings and its folder name.
 
-    Complete fills, and a delay of None, leave those of the task as they are.
+    Fills and a delay of None leave those of the task as they are.
     """
     own: dict[str, Any] = {}
     named, notes = {}, []
-    if not fills.complete:
+    before = Fills(**task.whole.options.get("fills", {}))
+    if fills is not None and fills != before:
         own["fills"] = named = dataclasses.asdict(fills)
-        before = Fills(**task.whole.options["fills"])
         notes.append(f"Orders are filled by {fills}, and not by those of the run: {before}.")
     bars = task.whole.options.get("delay", 0)
     if delay is not None and delay != bars:
@@ -136,6 +137,8 @@ def with_frictions(task: EvaluationTask, fills: Fills, delay: int | None) -> Eva
         for fold in (task.whole, *task.folds)
     ]
     shown = {name: value for name, value in named.items() if value or name == "delay"}
+    if "fills" in own and fills == Fills():
+        shown = {"failure": 0.0, **shown}
     name = "_".join(f"{name}_{value:g}" for name, value in shown.items())
     return dataclasses.replace(
         task,
@@ -155,6 +158,7 @@ def market_task(config: MarketConfig, folder: Path | None = None) -> EvaluationT
     """
     parts = {part.name: getattr(config, part.name) for part in dataclasses.fields(config)}
     parts = {name: value for name, value in parts.items() if value is not None}
+    parts["fills"] = config.fills.fills
     settings = TrainConfig(**parts).resolved()
     fold = EvaluationFold(*settings.load_market(), settings.env_options())
     name = f"{_short_name(settings.market)}__baselines"

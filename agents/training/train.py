@@ -1,7 +1,6 @@
 """Training: from settings to a finished run folder, and resuming of a stopped one."""
 
 import logging
-import shlex
 import sys
 import warnings
 from contextlib import nullcontext
@@ -59,6 +58,7 @@ from agents.training.training_state import restore_training
 from agents.training.validation import Probes
 from portfolio_env import Market
 from portfolio_env.checks import shortened
+from portfolio_env.command_line import command_text
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 from portfolio_env.names import last_name
 
@@ -157,7 +157,7 @@ def _begin(
     learner: BaseAlgorithm | DirectTrainer,
     progress_bar: bool,
 ) -> Path:
-    create_run(path, config, market, ranges, shlex.join(sys.argv))
+    create_run(path, config, market, ranges, command_text())
     _LOGGER.info("run folder: %s", path)
     return _run(path, config, market, ranges, learner, progress_bar)
 

@@ -7,8 +7,6 @@ seed_S``, which are ordinary run folders.
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from agents.training.run_folder import (
     started,
 )
 from portfolio_env import Market, PortfolioEnv
+from portfolio_env.command_line import command_text
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.evaluation import BacktestResult, backtest
 from portfolio_env.evaluation.walk_forward import Fold, Range, stitch, walk_forward_folds
@@ -124,7 +123,7 @@ def write_plan(path: Path, plan: Plan) -> None:
             "rolling": plan.rolling,
             "folds": [dataclasses.asdict(fold) for fold in plan.folds],
             "ranges": [{name: getattr(run, name) for name in _RANGES} for run in plan.runs],
-            **started(shlex.join(sys.argv)),
+            **started(command_text()),
         },
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from portfolio_env.checks import shortened
 from portfolio_env.data.actions import Actions, read_actions, with_actions
 from portfolio_env.data.adjust import Adjust, adjusted, check_adjust, split_like
 from portfolio_env.data.tables.fields import ADJUSTED, CURRENCY, DATE
@@ -242,7 +243,10 @@ def _checked(frame: pd.DataFrame, origin: Origin, about: Mapping[str, Any]) -> p
     no_close = frame["close"].isna().to_numpy() & ~empty
     kept = ~empty
     if empty.any():
-        origin.warn(f"{int(empty.sum())} rows without prices are left out")
+        named = pd.unique(frame["symbol"].to_numpy()[empty])
+        none = ", ".join(map(str, sorted(set(named) - set(frame["symbol"].to_numpy()[kept]))))
+        told = f"; {shortened(none)} has no price at all and is no asset" if none else ""
+        origin.warn(f"{int(empty.sum())} rows without prices are left out{told}")
     mended, rounded = contained(bars)
     if rounded.any():
         count = int(rounded.sum())

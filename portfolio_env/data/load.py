@@ -27,6 +27,8 @@ from portfolio_env.market.timeline import TimeLike, as_timestamp, row_of, time_t
 from portfolio_env.names import indices_of
 from portfolio_env.resampling import resample
 
+_NAMED = 8  # assets that an error names
+
 
 def load_market(
     source: Source,
@@ -102,7 +104,7 @@ def load_market(
             f"features is of type {type(features).__name__}: they are names or functions of bars; "
             "give values of your own as exogenous="
         )
-    bars = opened(source, repair, adjust, actions)
+    bars = _priced(source, opened(source, repair, adjust, actions))
     additions = (timeframe, metadata, exogenous, base_currency, exchange_rates)
     if isinstance(bars, Market):
         if features == "minimal" and fit_end is None and all(item is None for item in additions):
@@ -133,10 +135,25 @@ def load_panel(
     periods_per_year: float | None = None,
 ) -> PricePanel:
     """Return the bars of which ``load_market`` computes features; same arguments and errors."""
-    bars = opened(source, repair, adjust, actions)
+    bars = _priced(source, opened(source, repair, adjust, actions))
     panel = bars.panel if isinstance(bars, Market) else bars
     additions = (timeframe, metadata, exogenous, base_currency, exchange_rates)
     return _prepared(panel, assets, start, end, periods_per_year, *additions)
+
+
+def _priced(source: Source, bars: PricePanel | Market) -> PricePanel | Market:
+    """Return the bars of a source; of a table, every asset must have a price.
+
+    Raises:
+        DataError: For assets without any, by name.
+    """
+    if isinstance(bars, PricePanel) and not isinstance(source, PricePanel):
+        unpriced = np.flatnonzero(np.isnan(bars.close).all(axis=0))
+        if len(unpriced):
+            absent = ", ".join(bars.assets[place] for place in unpriced[:_NAMED])
+            more = f" (and {len(unpriced) - _NAMED} more)" if len(unpriced) > _NAMED else ""
+            raise DataError(f"there is no price of {absent}{more}; delete the column")
+    return bars
 
 
 def _stated(panel: PricePanel, periods_per_year: float | None) -> PricePanel:

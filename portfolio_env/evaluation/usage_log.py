@@ -12,8 +12,6 @@ import hashlib
 import json
 import logging
 import math
-import shlex
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from portfolio_env.command_line import command_text
 from portfolio_env.errors import DataError
 from portfolio_env.evaluation.gate import GatedPolicy
 from portfolio_env.evaluation.runner import BacktestRuns
@@ -149,7 +148,7 @@ def usage_entry(task: EvaluationTask, split: str, trials: Sequence[Trial]) -> Us
         start,
         end,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        command=shlex.join(sys.argv),
+        command=command_text(),
         model=task.model_name,
         trials=trials,
     )

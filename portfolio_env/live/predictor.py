@@ -12,7 +12,7 @@ from gymnasium.utils import seeding
 from numpy.typing import ArrayLike, NDArray
 
 from portfolio_env.checks import check_integer, check_number
-from portfolio_env.data.load import load_panel
+from portfolio_env.data.opening import opened
 from portfolio_env.env import PortfolioEnv
 from portfolio_env.errors import ArgumentError
 from portfolio_env.features import FeaturePipeline
@@ -212,8 +212,8 @@ class Predictor:
                 of the market is not known.
         """
         market, simulator, own = self.market, self.simulator, self._checked(weights, value)
-        panel = bars.panel if isinstance(bars, Market) else bars
-        panel = panel if isinstance(panel, PricePanel) else load_panel(panel)
+        read = opened(bars, None, "auto", None)  # assets of a wide frame may be late
+        panel = read.panel if isinstance(read, Market) else read
         if self._pipeline is None:
             self._pipeline = FeaturePipeline.of(market)
         later = later_bars(market.panel, panel)

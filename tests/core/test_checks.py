@@ -2,9 +2,13 @@
 
 import inspect
 import math
+import os
 import pickle
 import re
+import subprocess
+import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,3 +106,22 @@ def test_a_null_character_ends_in_one_line(tmp_path, capsys):
 
 def raised():
     raise ValueError("of the program itself")
+
+
+def test_a_command_is_recorded_as_it_can_be_typed_again(tmp_path):
+    package = tmp_path / "typed"
+    package.mkdir()
+    code = "from portfolio_env.command_line import command_text\nprint(command_text())\n"
+    for name in ("typed/__main__.py", "typed/part.py", "alone.py"):
+        (tmp_path / name).write_text(code)
+    (package / "__init__.py").touch()
+    for how, told in (
+        (["-m", "typed"], "python -m typed 'a b'"),
+        (["-m", "typed.part"], "python -m typed.part 'a b'"),
+        (["alone.py"], "alone.py 'a b'"),
+    ):
+        given = [sys.executable, *how, "a b"]
+        root = Path(__file__).parents[2]
+        env = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tmp_path, root)))}
+        done = subprocess.run(given, capture_output=True, text=True, cwd=tmp_path, env=env)
+        assert done.stdout.strip() == told

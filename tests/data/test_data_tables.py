@@ -134,3 +134,15 @@ def test_folders_without_bars(tmp_path):
 def test_a_text_in_place_of_a_list_of_assets_is_not_read_by_its_letters():
     with pytest.raises(ArgumentError, match=r"assets='A00' must be a list of names"):
         load_market("synthetic?bars=100", assets="A00")
+
+
+def test_a_column_without_numbers_is_refused_or_told(write, caplog):
+    days = pd.date_range("2020-01-01", periods=3, name="date")
+    wide = pd.DataFrame({"A": [1.0, 2, 3], "B": np.nan}, days)
+    with pytest.raises(DataError, match="no price of B; delete the column"):
+        load_market(wide)
+    rows = ["2020-01-01,A,1,", "2020-01-01,C,,", "2020-01-02,A,2,", "2020-01-02,B,2,"]
+    path = write("date,symbol,close,volume", *rows)
+    assert load_market(path, features="none").assets == ("A", "B")
+    assert "1 rows without prices are left out; 'C' has no price at all" in caplog.text
+    assert "the column volume is empty and left out" in caplog.text

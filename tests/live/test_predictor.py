@@ -111,6 +111,15 @@ def test_a_late_candle_is_no_delisting():
         predictor.advance(frame[frame["date"].isin(days[:3])])  # the late candle is there by now
 
 
+def test_a_wide_frame_may_lack_the_price_of_a_late_asset():
+    days = pd.date_range("2020-01-01", periods=30, name="date")
+    noise = np.random.default_rng(0).normal(0, 0.01, (30, 2))
+    close = pd.DataFrame(100 * np.exp(np.cumsum(noise, axis=0)), days, ["A", "B"])
+    predictor = predictor_at(load_market(close, features="none"), start=25)
+    predictor.advance(close.iloc[26:27].assign(B=np.nan))
+    assert predictor.market.tradable[-1].tolist() == [True, False]
+
+
 def test_bars_that_do_not_continue_the_market_are_refused():
     predictor = predictor_at()
     predictor.advance(bars_of(MARKET, START + 1, START + 3))

@@ -139,7 +139,9 @@ def test_a_baseline_s_orders_by_the_command(
     out, asked = tmp_path / "out", ("--baseline", "momentum", "--data", data)
     as_of = ("--as-of", str(PANEL.timestamps[-1])[:10], "--out", out)
     assert command(monkeypatch, *asked, "--capital", 5000, *as_of) == 0
-    assert "Orders of momentum, decided at the close of 2021-04-30" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "Orders of momentum, decided at the close of 2021-04-30" in said
+    assert "Written: " in said and said.strip().endswith("orders.csv")
     assert (out / "orders.csv").exists()
     assert command(monkeypatch, *asked, "--capital", 5000, "--out", out) == trade.ALERT
     assert "ALERT: stale data" in capsys.readouterr().out

@@ -208,7 +208,7 @@ def _renamed(frame: pd.DataFrame, origin: Origin) -> pd.DataFrame:
         columns["close"] = columns.pop(ADJUSTED).rename("close")
     for field in ("open", "high", "low", "volume", ADJUSTED):
         if field in columns and columns[field].isna().all() and len(frame):
-            origin.note(f"the column {field} is empty and left out")
+            origin.warn(f"the column {field} is empty and left out")
             del columns[field]
     currency = _column_of(CURRENCY, frame, origin)
     if currency is not None:

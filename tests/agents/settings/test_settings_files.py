@@ -13,7 +13,7 @@ from agents.settings.files import file_of, read_settings, settings_of
 from agents.settings.market import MarketConfig
 from agents.settings.plugins import named_plugins
 from agents.training.config import TrainConfig
-from portfolio_env import PortfolioConstraints
+from portfolio_env import Fills, PortfolioConstraints
 from portfolio_env.errors import ArgumentError, DataError, PortfolioError
 
 pytest.importorskip("yaml")
@@ -184,7 +184,7 @@ def _finds(name: str) -> bool:
 
 
 def test_market_settings_are_those_of_a_training() -> None:
-    own = {"market": TrainConfig.market, "delay": TrainConfig.delay}  # None: those of the run
+    own = {"market": TrainConfig.market, "delay": 0, "fills": Fills()}  # else those of the run
     given = {**vars(MarketConfig()), **own}
     assert all(getattr(TrainConfig(), name) == value for name, value in given.items())
 

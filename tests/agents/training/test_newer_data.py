@@ -13,7 +13,7 @@ import evaluate
 import trade
 from agents import load_run
 from agents.run_market import REVISED
-from agents.settings.market import MarketConfig
+from agents.settings.market import FillOptions, MarketConfig
 from agents.training.tasks import market_task, with_frictions
 from agents.training.train import resume
 from portfolio_env import Fills, PortfolioEnv, load_market
@@ -217,3 +217,15 @@ def test_today_on_data_that_grew_by_a_day(
     renamed = grown.replace({"symbol": {names[0]: "OTHER"}})
     with pytest.raises(AssertionError, match="line 2, unknown asset"):
         orders(renamed, "renamed")
+
+
+def test_fills_that_are_given_replace_those_of_a_run_complete_ones_too() -> None:
+    options = FillOptions(failure=0.5)
+    task = market_task(MarketConfig(market="synthetic?bars=200&assets=2", fills=options))
+    assert with_frictions(task, None, None) is with_frictions(task, options.fills, None) is task
+    assert not FillOptions().given and FillOptions(failure=0).given
+    whole = with_frictions(task, FillOptions(failure=0).fills, None)
+    assert Fills(**whole.whole.options["fills"]).complete and whole.place.endswith("failure_0")
+    assert "not by those of the run" in whole.warnings[-1]
+    with pytest.raises(ArgumentError, match="failure=2"):
+        FillOptions(failure=2)

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -428,3 +429,20 @@ def test_an_unfinished_run_says_which_checkpoint_is_evaluated(
     (warning,) = run_task(path, device="cpu").warnings
     assert "its checkpoint after 8,192 of 8,192 steps is evaluated" in warning
     assert f"--resume {path}" in warning
+
+
+def test_help_needs_no_torch() -> None:
+    loaded = (
+        "import sys, train; sys.argv = ['train.py', '--help']\n"
+        "try: train.main()\n"
+        "except SystemExit: print({'torch', 'matplotlib'} & {*sys.modules})"
+    )
+    given = [sys.executable, "-c", loaded]
+    said = subprocess.run(given, capture_output=True, text=True, cwd=ROOT, check=True).stdout
+    assert "--curriculum" in said and said.endswith("set()\n")
+
+
+@pytest.mark.parametrize("name", ["window", "n_features"])
+def test_encoder_options_leave_out_what_other_settings_decide(name: str) -> None:
+    with pytest.raises(ArgumentError, match=f"encoder_options has '{name}': leave it out"):
+        TrainConfig(encoder="gat", encoder_options=json.dumps({name: 5}))
