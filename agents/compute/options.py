@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
-from agents.market_encoder import MarketEncoder
+from agents.encoding.market_encoder import MarketEncoder
 from agents.policies import PerAssetActorCriticPolicy
 from portfolio_env.checks import check_fields, check_integer, check_number
 
