@@ -389,8 +389,8 @@ class MarketEncoder(nn.Module):
         if not self.encoder.block:
             return self.encode(windows, trades, codes)[:, 0]
         vectors = self._called("stream", windows, trades.unsqueeze(2), codes)
-        picked = (copied_to(array, features.device) for array in (place, blocks.place(t)))
-        return vectors[(*picked, 0)]
+        at, bar = (copied_to(array, features.device) for array in (place, blocks.place(t)))
+        return vectors[at, bar, 0]
 
     def _series_of(self, keys: Rows) -> Rows:
         """Return one number for each asset and block, or window, in order of the keys."""

@@ -103,7 +103,7 @@ class GATv2Layer(nn.Module):
         Returns:
             (batch, nodes, out_channels)
         """
-        source, target, *rest = self._pairs(nodes, adjacency, edges, sources)
+        pairs = self._pairs(nodes, adjacency, edges, sources)
         keep = None
         if self.training and self.dropout > 0:
             shape = (len(nodes), self.heads, *adjacency.shape[1:])
@@ -112,9 +112,9 @@ class GATv2Layer(nn.Module):
         # Its chunks write into memory of one type; autocast would change that of their products.
         with th.autocast(nodes.device.type, enabled=False):
             if sources is None:
-                out: Tensor = _attend(source, target, *rest, *way)
+                out: Tensor = _attend(*pairs, *way)
             else:
-                out = _differentiable(_gathered(source, sources), target, *rest, *way)
+                out = _differentiable(_gathered(pairs[0], sources), *pairs[1:], *way)
         out = out.flatten(2) if self.concat else out.mean(2)
         if self.skip is not None:
             out = out + self.skip(nodes)
