@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from agents.actor_critic import PerAssetActorCritic
+    from agents.encoding.market_rows import MarketRows
     from agents.market_extractor import MarketExtractor
-    from agents.market_rows import MarketRows
     from agents.policies import PerAssetActorCriticPolicy, PerAssetSACPolicy
     from agents.saving import export_zip, load_agent, load_zip, save_agent
     from agents.sb3.algorithms import bind_market, make_agent, policy_for

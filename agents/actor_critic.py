@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch as th
 from torch import Tensor, nn
 
-from agents.market_rows import MarketRows, Observation
+from agents.encoding.market_rows import MarketRows, Observation
 from agents.networks import AssetHead, RowMlp, masked_mean
 from agents.networks.heads import bounded_scores, orthogonal
 from portfolio_env.checks import check_number

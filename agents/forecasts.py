@@ -11,8 +11,8 @@ import torch as th
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from agents.encoding.market_encoder import MarketEncoder
 from agents.losses import gaussian_nll
-from agents.market_encoder import MarketEncoder
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.plotting.figures import new_figure

@@ -9,8 +9,8 @@ import torch as th
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.encoding.market_encoder import MarketEncoder
 from agents.forecasts import NextReturns
-from agents.market_encoder import MarketEncoder
 from agents.networks import Encoder
 from portfolio_env.market import Market
 from portfolio_env.market.timeline import time_text

@@ -9,7 +9,7 @@ from gymnasium import spaces
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
-from agents.market_rows import MarketRows, Observation, asset_rows
+from agents.encoding.market_rows import MarketRows, Observation, asset_rows
 from agents.networks import masked_mean
 from portfolio_env.errors import ArgumentError
 from portfolio_env.names import check_keywords

@@ -13,13 +13,13 @@ from stable_baselines3.common.buffers import BaseBuffer
 from torch import Tensor, nn
 
 from agents.direct.training import DirectTrainer
-from agents.market_rows import market_encoders
-from agents.memory import available_bytes, memory_of, resident_bytes, training_bytes
+from agents.encoding.market_rows import market_encoders
+from agents.encoding.memory import available_bytes, memory_of, resident_bytes, training_bytes
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 
 if TYPE_CHECKING:
-    from agents.market_encoder import MarketEncoder
+    from agents.encoding.market_encoder import MarketEncoder
 
 GIB = 2**30
 MOST_PARTS = 1024

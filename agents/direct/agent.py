@@ -18,8 +18,8 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from agents.direct.training import DirectTrainer
-from agents.market_encoder import market_tensors
-from agents.market_rows import MarketRows, check_parts
+from agents.encoding.market_encoder import market_tensors
+from agents.encoding.market_rows import MarketRows, check_parts
 from agents.networks import AssetHead, RowMlp, encoder_class
 from agents.networks.heads import bounded_scores
 from agents.networks.plugins import Maker
@@ -46,7 +46,7 @@ class DirectNetwork(nn.Module):
         window: Bars the encoder sees.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder.
-        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.MarketEncoder``.
+        embedding_kwargs: Options of its evaluation, those of ``MarketEncoder``.
         net_arch: Widths of the scorer's tanh layers.
         sees_holdings: The scorer reads the weights held.
     """
@@ -118,7 +118,7 @@ class DirectAgent:
         window: Bars the encoder sees, at most the environment's window.
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
-        embedding_kwargs: Options of its evaluation, see ``agents.market_encoder.MarketEncoder``,
+        embedding_kwargs: Options of its evaluation, those of ``MarketEncoder``,
             JSON-able.
         net_arch: Widths of the scorer's layers; default two of 32.
         sees_holdings: Whether actions depend on the holdings, to spare costs; False makes it a

@@ -14,11 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from agents.direct.differentiable_projection import bounds_of, scaled_weights, score_weights
 from agents.direct.differentiable_simulator import DifferentiableSimulator
+from agents.encoding.market_rows import asset_rows
+from agents.encoding.memory import copied_to
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import NextReturns
 from agents.losses import sharpe_loss
-from agents.market_rows import asset_rows
-from agents.memory import copied_to
 from portfolio_env import PortfolioEnv
 from portfolio_env.checks import check_choice, check_integer, check_number, checked
 from portfolio_env.errors import ArgumentError

@@ -148,6 +148,11 @@ def check_heads(width: int, heads: int) -> None:
         raise ArgumentError(f"{heads} heads do not divide {width}: give a divisor of {width}")
 
 
+def is_traced(tensor: Tensor) -> bool:
+    """Return whether a tensor's values are unavailable: in ``torch.vmap``, ``torch.compile``."""
+    return th.compiler.is_compiling() or th._C._functorch.is_functorch_wrapped_tensor(tensor)
+
+
 class CodeEmbedding(nn.Module):
     """Learned vectors of the static categories of an asset, concatenated.
 

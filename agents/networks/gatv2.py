@@ -82,35 +82,71 @@ class GATv2Layer(nn.Module):
             nn.init.zeros_(linear.bias)
         nn.init.xavier_uniform_(self.attention)
 
-    def forward(self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        nodes: Tensor,
+        adjacency: Tensor,
+        edges: Tensor | None = None,
+        sources: Tensor | None = None,
+    ) -> Tensor:
         """Return the new nodes.
 
         Args:
             nodes: (batch, nodes, in_channels).
-            adjacency: (batch, nodes, nodes) bool, [i, j] whether node i attends to node j. A node
-                without any edge gets the bias.
-            edges: (batch, nodes, nodes, edge_dim), attributes of the edge from j to i.
+            adjacency: (batch, nodes, sources) bool, [i, j] whether node i attends to source j. A
+                node without any edge gets the bias.
+            edges: (batch, nodes, sources, edge_dim), attributes of the edge from source j to i.
+            sources: (batch, nodes, sources), the sources of each node where they are few, which
+                then are all that is computed; None if they are the nodes, in their order. Lists
+                hold a node's loops themselves: for layers with ``self_loops=False``.
 
         Returns:
             (batch, nodes, out_channels)
         """
-        pairs = self._pairs(nodes, adjacency, edges)
+        pairs = self._pairs(nodes, adjacency, edges, sources)
         keep = None
         if self.training and self.dropout > 0:
-            shape = (len(nodes), self.heads, nodes.shape[1], nodes.shape[1])
+            shape = (len(nodes), self.heads, *adjacency.shape[1:])
             keep = th.rand(shape, device=nodes.device) >= self.dropout
+        way = (self.negative_slope, keep, 1 / (1 - self.dropout))
         # Its chunks write into memory of one type; autocast would change that of their products.
         with th.autocast(nodes.device.type, enabled=False):
-            out: Tensor = _attend(*pairs, self.negative_slope, keep, 1 / (1 - self.dropout))
+            if sources is None:
+                out: Tensor = _attend(*pairs, *way)
+            else:
+                out = _differentiable(_gathered(pairs[0], sources), *pairs[1:], *way)
         out = out.flatten(2) if self.concat else out.mean(2)
         if self.skip is not None:
             out = out + self.skip(nodes)
         return out + self.bias
 
-    def weights(self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None = None) -> Tensor:
-        """Return (batch, heads, target, source) attention, before dropout and without gradient."""
+    def weights(
+        self,
+        nodes: Tensor,
+        adjacency: Tensor,
+        edges: Tensor | None = None,
+        sources: Tensor | None = None,
+    ) -> Tensor:
+        """Return (batch, heads, target, source) attention, before dropout and without gradient.
+
+        Arguments as of ``forward``; sources are all nodes, also where they are listed.
+        """
         with th.no_grad():
-            pairs = _Pairs(*self._pairs(nodes, adjacency, edges))
+            inputs = self._pairs(nodes, adjacency, edges, sources)
+            if sources is not None:
+                source, target, attention, adjacency, listed, weight = inputs
+                alpha = _attention(
+                    _gathered(source, sources),
+                    target,
+                    attention,
+                    adjacency,
+                    listed,
+                    weight,
+                    self.negative_slope,
+                )
+                whole = alpha.new_zeros(*alpha.shape[:3], nodes.shape[1])
+                return whole.scatter(3, sources.unsqueeze(1).expand_as(alpha), alpha)
+            pairs = _Pairs(*inputs)
             spread = pairs.spread()
             out = pairs.source.new_empty(len(nodes), self.heads, *adjacency.shape[1:])
             for at in pairs.chunks():
@@ -119,7 +155,7 @@ class GATv2Layer(nn.Module):
         return out
 
     def _pairs(
-        self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None
+        self, nodes: Tensor, adjacency: Tensor, edges: Tensor | None, sources: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """Return the inputs of the attention, in the order of ``_Pairs``."""
         if (edges is None) != (self.edge is None):
@@ -127,6 +163,11 @@ class GATv2Layer(nn.Module):
                 "this layer needs edges" if edges is None else "this layer was built without edges"
             )
         if self.self_loops:
+            if sources is not None:
+                raise ArgumentError(
+                    "sources are listed and self_loops=True adds others: list each node among its "
+                    "own, and give the layer self_loops=False"
+                )
             adjacency, edges = with_self_loops(adjacency, edges, self.fill)
         split = (self.heads, self.out_per_head)
         kind = self.attention.dtype
@@ -357,16 +398,40 @@ def _differentiable(
     keep: Tensor | None,
     scale: float,
 ) -> Tensor:
-    """Compute a chunk of ``_attend`` by operations that torch differentiates."""
-    hidden = source.unsqueeze(1) + target.unsqueeze(2)  # (b, targets, sources, heads, channels)
+    """Compute ``_attend`` by operations that torch differentiates.
+
+    Here ``source`` is (batch, targets or 1, sources, heads, channels): each target's own, or all.
+    """
+    alpha = _attention(source, target, attention, adjacency, edges, weight, slope)
+    if keep is not None:
+        alpha = alpha * keep * scale
+    if source.shape[1] == 1:
+        return (alpha @ source[:, 0].transpose(1, 2)).transpose(1, 2)
+    return (alpha.permute(0, 2, 1, 3).unsqueeze(-2) @ source.transpose(2, 3)).squeeze(-2)
+
+
+def _attention(
+    source: Tensor,
+    target: Tensor,
+    attention: Tensor,
+    adjacency: Tensor,
+    edges: Tensor | None,
+    weight: Tensor | None,
+    slope: float,
+) -> Tensor:
+    """Return the weights (batch, heads, targets, sources), differentiable."""
+    hidden = source + target.unsqueeze(2)  # (batch, targets, sources, heads, channels)
     if edges is not None and weight is not None:
         hidden = hidden + (edges @ weight).view_as(hidden)
     scores = (F.leaky_relu(hidden, slope) * attention).sum(-1).permute(0, 3, 1, 2)
     edge = adjacency.unsqueeze(1)
-    alpha = scores.masked_fill(~edge, th.finfo(scores.dtype).min).softmax(-1) * edge
-    if keep is not None:
-        alpha = alpha * keep * scale
-    return (alpha @ source.transpose(1, 2)).transpose(1, 2)
+    alpha: Tensor = scores.masked_fill(~edge, th.finfo(scores.dtype).min).softmax(-1) * edge
+    return alpha
+
+
+def _gathered(nodes: Tensor, sources: Tensor) -> Tensor:
+    """Return (batch, targets, sources, heads, channels) of the nodes that each target lists."""
+    return nodes[th.arange(len(nodes), device=nodes.device)[:, None, None], sources]
 
 
 def _save_backward(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -386,7 +451,7 @@ def _second_gradients(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
             if value is not None
         }
         out = _differentiable(
-            leaf["source"],
+            leaf["source"].unsqueeze(1),
             leaf["target"],
             leaf["attention"],
             adjacency,

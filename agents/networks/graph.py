@@ -6,6 +6,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.nn import functional
 
+from agents.networks.base import is_traced
 from portfolio_env.errors import ArgumentError
 
 
@@ -93,12 +94,15 @@ class Graph(NamedTuple):
     """Adjacency and edge features of a graph of assets, with self-loops.
 
     Attributes:
-        adjacency: (batch, assets, assets) bool, [i, j] whether i attends to j.
-        edges: (batch, assets, assets, 3): correlation, its size, its sign.
+        adjacency: (batch, assets, sources) bool, [i, j] whether i attends to source j.
+        edges: (batch, assets, sources, 3): correlation, its size, its sign.
+        sources: (batch, assets, sources) the assets that may be attended to by each; None if
+            these are all assets, in their order.
     """
 
     adjacency: Tensor
     edges: Tensor
+    sources: Tensor | None = None
 
 
 def correlations(returns: Tensor) -> Tensor:
@@ -135,7 +139,8 @@ def correlation_graph(
             with all that tie with the last one.
 
     Returns:
-        The graph. Its attributes carry no gradient: the graph is data.
+        The graph. Its attributes carry no gradient: the graph is data. With ``neighbours`` that are
+        few among many assets it lists the sources of each.
     """
     rho = correlations(returns)
     size = rho.abs()
@@ -150,4 +155,17 @@ def correlation_graph(
         near = (others >= least) & (others > 0)
     if returns.shape[1] == 1:
         near = th.ones_like(seen)
-    return Graph((near & seen) | loops, th.stack([rho, size, rho.sign()], dim=-1))
+    adjacency = (near & seen) | loops
+    sources = None if neighbours is None or is_traced(rho) else _listed(adjacency)
+    if sources is not None:
+        adjacency, rho, size = (each.gather(2, sources) for each in (adjacency, rho, size))
+    return Graph(adjacency, th.stack([rho, size, rho.sign()], dim=-1), sources)
+
+
+def _listed(adjacency: Tensor) -> Tensor | None:
+    """Return (batch, assets, most) sources of each asset and others; None where they are many."""
+    n = adjacency.shape[1]
+    most = int(adjacency.sum(-1).max()) if adjacency.numel() else n
+    if 2 * most > n:
+        return None
+    return adjacency.to(th.float32).topk(most).indices

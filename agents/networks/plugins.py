@@ -235,6 +235,13 @@ def _try_out(encoder: Encoder, called: str) -> None:
                 f"{' in training' * training}, as with batch normalisation; normalise within a "
                 "window, e.g. by LayerNorm"
             )
+    if not encoder.mixes_assets:
+        alone = _run(encoder, windows[:, :, :1], tradable[:, :1], codes)
+        if not th.allclose(alone, first[:, :1], rtol=1e-3, atol=1e-4):
+            raise ArgumentError(
+                f"encoder {called}: the vector of an asset depends on the other assets; set "
+                "mixes_assets = True in its class, or only drawn assets would be encoded"
+            )
     order = th.arange(_ASSETS).roll(1)
     moved = _run(encoder, windows[:, :, order], tradable[:, order], codes)
     if not th.allclose(moved, first[:, order], rtol=1e-3, atol=1e-4):

@@ -18,8 +18,8 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.utils import LinearSchedule, get_device
 from stable_baselines3.common.vec_env import VecEnv
 
-from agents.market_encoder import market_tensors
-from agents.market_rows import market_encoders
+from agents.encoding.market_encoder import market_tensors
+from agents.encoding.market_rows import market_encoders
 from agents.networks.plugins import Maker, told_as_theirs
 from agents.policies import LOG_STD_INIT
 from agents.policies.common import MarketExtractor
@@ -93,7 +93,7 @@ def make_agent(
         encoder: Name or class of the encoder, see ``agents.networks.make_encoder``.
         encoder_kwargs: Further options of the encoder, JSON-able.
         embedding_kwargs: Options of the encoder's evaluation, see
-            ``agents.market_encoder.MarketEncoder``, JSON-able.
+            ``agents.encoding.market_encoder.MarketEncoder``, JSON-able.
         policy_kwargs: Further options of the policy, e.g. ``net_arch``, ``log_std_init``,
             ``critic_gradient`` or ``share_features_extractor``.
         options: Arguments of SB3's class that replace the defaults (``device``, ``seed``,

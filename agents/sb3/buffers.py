@@ -11,8 +11,8 @@ from stable_baselines3.common.buffers import DictRolloutBuffer, ReplayBuffer
 from stable_baselines3.common.type_aliases import DictReplayBufferSamples, DictRolloutBufferSamples
 from stable_baselines3.common.vec_env import VecNormalize
 
-from agents.market_rows import ON_CPU
-from agents.memory import copied_to
+from agents.encoding.market_rows import ON_CPU
+from agents.encoding.memory import copied_to
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market
 from portfolio_env.market.fingerprints import check_fingerprints, fingerprints_in

@@ -13,7 +13,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
-from agents.market_encoder import MarketEncoder, market_tensors
+from agents.encoding.market_encoder import MarketEncoder, market_tensors
 from agents.networks import encoder_class, make_encoder
 from agents.supervised.scores import Base, Forecasts
 from agents.supervised.tasks import Forecast, make_task

@@ -16,10 +16,10 @@ import torch as th
 from numpy.typing import NDArray
 from torch import Tensor
 
+from agents.encoding.market_encoder import MarketEncoder, market_tensors
+from agents.encoding.memory import copied_to
 from agents.fitting import Fit, FitOptions
 from agents.forecasts import Calibration, NextReturns
-from agents.market_encoder import MarketEncoder, market_tensors
-from agents.memory import copied_to
 from agents.supervised.tasks import Forecast, Regression, Task
 from portfolio_env.checks import check_choice, check_integer
 from portfolio_env.errors import ArgumentError

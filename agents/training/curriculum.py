@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from agents.compute.options import set_up
 from agents.direct.agent import DirectAgent, DirectNetwork
 from agents.direct.training import DirectTrainer, sorted_direct_options
+from agents.encoding.market_encoder import MarketEncoder
+from agents.encoding.market_rows import market_encoders
 from agents.fitting import run_rounds, take_up
 from agents.inspection import encoder_figures
-from agents.market_encoder import MarketEncoder
-from agents.market_rows import market_encoders
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
 from agents.policies.common import OffPolicyModel

@@ -8,11 +8,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from agents.encoding.market_encoder import MarketEncoder
+from agents.encoding.market_rows import market_encoders
+from agents.encoding.memory import copied_to
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
-from agents.market_encoder import MarketEncoder
-from agents.market_rows import market_encoders
-from agents.memory import copied_to
 from agents.sb3.curves import write_points
 from agents.training.callbacks import PeriodicCallback
 from agents.training.config import Range

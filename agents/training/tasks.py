@@ -14,9 +14,9 @@ import torch as th
 from torch import nn
 
 from agents.direct.agent import DirectAgent
+from agents.encoding.market_rows import market_encoders
 from agents.forecasts import NextReturns
 from agents.inspection import encoder_figures
-from agents.market_rows import market_encoders
 from agents.run_market import AFTER, check_market, load_checked_market, run_market
 from agents.sb3.algorithms import bind_market
 from agents.settings.market import FillOptions, MarketConfig

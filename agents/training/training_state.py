@@ -17,7 +17,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.vec_env import VecMonitor
 
-from agents.market_rows import market_encoders
+from agents.encoding.market_rows import market_encoders
 from agents.saving import KIND, agent_tree, restore_agent
 from agents.sb3.buffers import buffer_state, restore_buffer
 from agents.sb3.vec_env import SB3VecEnv

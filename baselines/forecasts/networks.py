@@ -11,7 +11,7 @@ from portfolio_env.market import Market
 from portfolio_env.market.panel import FloatArray
 
 if TYPE_CHECKING:
-    from agents.market_encoder import MarketEncoder
+    from agents.encoding.market_encoder import MarketEncoder
 
 SIZES: dict[str, dict[str, Any]] = {
     "lstm": {"hidden": 32, "channels": 16},
@@ -90,7 +90,7 @@ class Network:
         """Return (N,) expected simple returns of the next bar."""
         import torch as th
 
-        from agents.market_encoder import market_tensors
+        from agents.encoding.market_encoder import market_tensors
 
         row = known.n_bars - 1
         first = self._embeddings.first_row(known, row)
@@ -116,7 +116,7 @@ class Network:
     def _new_encoder(self, n_features: int) -> MarketEncoder:
         import torch as th
 
-        from agents.market_encoder import MarketEncoder
+        from agents.encoding.market_encoder import MarketEncoder
         from agents.networks import make_encoder
 
         options = SIZES.get(self.encoder, {}) | self._sorted_options()[1]

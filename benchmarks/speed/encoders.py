@@ -52,7 +52,7 @@ from agents import (
     make_agent,
     make_sb3_vec_env,
 )
-from agents.market_encoder import MarketEncoder
+from agents.encoding.market_encoder import MarketEncoder
 from agents.networks import make_encoder
 from agents.policies import PerAssetActorCriticPolicy
 from agents.sb3.buffers import GroupedRolloutBuffer

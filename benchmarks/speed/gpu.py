@@ -44,7 +44,7 @@ from torch import Tensor, nn
 
 from agents.direct.agent import DirectAgent
 from agents.direct.training import DirectTrainer
-from agents.market_encoder import MarketEncoder, market_tensors
+from agents.encoding.market_encoder import MarketEncoder, market_tensors
 from agents.networks import make_encoder
 from portfolio_env import Market
 from portfolio_env.files.atomic import replacing

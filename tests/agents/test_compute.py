@@ -15,7 +15,7 @@ from agents.compute import estimate
 from agents.compute.options import ComputeOptions, set_up
 from agents.direct.agent import DirectAgent
 from agents.direct.training import DirectTrainer
-from agents.market_encoder import MarketEncoder, market_tensors
+from agents.encoding.market_encoder import MarketEncoder, market_tensors
 from agents.networks import make_encoder
 from agents.training.config import TrainConfig
 from agents.training.train import train

@@ -14,8 +14,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from agents import make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
 from agents.direct.training import DirectTrainer
+from agents.encoding.market_encoder import MarketEncoder, market_tensors
 from agents.inspection import attention_maps
-from agents.market_encoder import MarketEncoder, market_tensors
 from agents.networks import ENCODERS, make_encoder
 from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 from portfolio_env import Market, load_market
@@ -39,8 +39,8 @@ def market() -> Market:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Any:
     # It has no driver that could be asked for its memory.
-    monkeypatch.setattr("agents.market_encoder.memory_of", lambda device: 0)
-    monkeypatch.setattr("agents.market_encoder.max_batch_size", lambda *_: 1_000_000)
+    monkeypatch.setattr("agents.encoding.market_encoder.memory_of", lambda device: 0)
+    monkeypatch.setattr("agents.encoding.market_encoder.max_batch_size", lambda *_: 1_000_000)
     with pretend_gpu() as mode:
         yield mode
 

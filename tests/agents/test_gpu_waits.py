@@ -17,7 +17,7 @@ from stable_baselines3 import PPO
 from agents import make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
 from agents.direct.training import DirectTrainer
-from agents.market_encoder import MarketEncoder, market_tensors
+from agents.encoding.market_encoder import MarketEncoder, market_tensors
 from agents.networks import make_encoder
 from portfolio_env import Market, load_market
 
@@ -35,8 +35,8 @@ def market() -> Market:
 
 @pytest.fixture
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[PretendGpu]:
-    monkeypatch.setattr("agents.market_encoder.memory_of", lambda device: 0)
-    monkeypatch.setattr("agents.market_encoder.max_batch_size", lambda *_: 1_000_000)
+    monkeypatch.setattr("agents.encoding.market_encoder.memory_of", lambda device: 0)
+    monkeypatch.setattr("agents.encoding.market_encoder.max_batch_size", lambda *_: 1_000_000)
     with pretend_gpu() as mode:
         yield mode
 

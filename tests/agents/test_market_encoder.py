@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from stable_baselines3.common.utils import polyak_update
 from torch import Tensor, nn
 
-from agents.market_encoder import MarketEncoder
-from agents.memory import training_bytes
+from agents.encoding.market_encoder import MarketEncoder
+from agents.encoding.memory import training_bytes
 from agents.networks import Encoder
 from portfolio_env.errors import ArgumentError
 
@@ -115,6 +115,58 @@ def test_rows_are_those_of_every_sample_on_its_own(
     assert rows.requires_grad == (grad and not embeddings.frozen)
 
 
+class Apart(Small):
+    """The same of one asset at a time: none depends on another."""
+
+    mixes_assets = False
+
+    def forward(self, windows: Tensor, tradable: Tensor, codes: Tensor | None = None) -> Tensor:
+        assert codes is not None
+        alone = windows.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+        rows = super().forward(alone, tradable.reshape(-1, 1), codes.flatten(0, 1).unsqueeze(1))
+        return rows.view(*tradable.shape, -1)
+
+
+@pytest.mark.parametrize("checkpointed", [None, 1])
+def test_only_drawn_assets_are_encoded_with_gradients(
+    market: Any, checkpointed: int | None
+) -> None:
+    weights = th.randn(8, 2, 6, generator=th.Generator().manual_seed(1))
+    gradients = []
+    for compute in (lambda e: e(T, LANES), lambda e: naive(e, market, T, LANES)):
+        th.manual_seed(0)
+        encoder = Apart(FEATURES, WINDOW)
+        embeddings = MarketEncoder(encoder, checkpointed=checkpointed)
+        embeddings.bind(*market)
+        rows = compute(embeddings)
+        encoded = sum(encoder.calls)
+        (rows * weights).sum().backward()
+        gradients.append([rows.detach(), *(p.grad for p in encoder.parameters())])
+        if len(gradients) == 1:
+            assert encoded == len(
+                set(zip(T.repeat_interleave(2).tolist(), LANES.flatten().tolist(), strict=True))
+            )
+    for own, expected in zip(*gradients, strict=True):
+        th.testing.assert_close(own, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_drawn_assets_are_cached_and_read_ahead_each_by_itself(market: Any) -> None:
+    encoder = Apart(FEATURES, WINDOW)
+    embeddings = MarketEncoder(encoder).eval()
+    embeddings.bind(*market)
+    walk = th.arange(WINDOW - 1, BARS)
+    with th.no_grad():
+        for t in walk:
+            lanes = th.tensor([[0, 3], [3, 2]])
+            rows = embeddings(t.expand(2), lanes)
+            encoder_calls = list(encoder.calls)
+            expected = naive(embeddings, market, t.expand(2), lanes)
+            encoder.calls[:] = encoder_calls
+            th.testing.assert_close(rows, expected, rtol=1e-4, atol=1e-5)
+    assert sum(encoder.calls) == 3 * len(walk)  # never asset 1, and no bar twice
+    assert len(encoder.calls) < 10
+
+
 @pytest.mark.parametrize("checkpointed", [None, 1, 3])
 def test_gradients_are_those_of_every_sample_on_its_own(
     market: Any, checkpointed: int | None
@@ -137,7 +189,9 @@ def test_what_is_kept_is_bounded_by_memory(market: Any, monkeypatch: pytest.Monk
     encoder: Any = embeddings.encoder
     for fit, calls in ((2, [2, 2, 1]), (4, [4, 1]), (8, [5])):
         memory = 4 * fit * one
-        monkeypatch.setattr("agents.market_encoder.memory_of", lambda device, memory=memory: memory)
+        monkeypatch.setattr(
+            "agents.encoding.market_encoder.memory_of", lambda device, memory=memory: memory
+        )
         embeddings.bind(*market)
         encoder.calls = []
         rows = embeddings(T)

@@ -38,10 +38,10 @@ def test_networks_need_torch_alone() -> None:
 import sys
 for name in ("stable_baselines3", "sb3_contrib", "tensorboard"):
     sys.modules[name] = None
-import agents.losses, agents.networks, agents.market_rows, agents.actor_critic
+import agents.losses, agents.networks, agents.encoding.market_rows, agents.actor_critic
 from agents import MarketRows, PerAssetActorCritic
 from agents.direct.agent import DirectAgent
-from agents.market_encoder import MarketEncoder
+from agents.encoding.market_encoder import MarketEncoder
 from portfolio_env import PortfolioVectorEnv
 env = PortfolioVectorEnv(2, "synthetic?bars=100&assets=3", window=5, observation="index")
 net = PerAssetActorCritic(MarketRows.of(env, encoder="gat"))

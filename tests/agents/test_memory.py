@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from agents import memory
-from agents.memory import max_batch_size, memory_of, training_bytes
+from agents.encoding import memory
+from agents.encoding.memory import max_batch_size, memory_of, training_bytes
 from agents.networks import ENCODERS, Encoder, make_encoder
 from portfolio_env.errors import ArgumentError
 

@@ -10,10 +10,10 @@ from stable_baselines3 import PPO
 from torch import Tensor
 
 from agents import MarketExtractor, load_agent, make_agent, make_sb3_vec_env, save_agent
-from agents.blocks import Blocks, span_of
 from agents.direct.agent import DirectAgent
-from agents.market_encoder import MarketEncoder, market_tensors
-from agents.market_rows import MarketRows
+from agents.encoding.blocks import Blocks, span_of
+from agents.encoding.market_encoder import MarketEncoder, market_tensors
+from agents.encoding.market_rows import MarketRows
 from agents.networks import make_encoder
 from agents.sb3.buffers import GroupedRolloutBuffer
 from portfolio_env import Market, PortfolioEnv, load_market
@@ -75,6 +75,28 @@ def one_by_one(embeddings: MarketEncoder, t: Tensor) -> Tensor:
         own = slice(first, row + 1)
         found.append(embeddings.encoder.stream(features[None, own], tradable[None, own])[0, -1])
     return th.stack(found)
+
+
+@pytest.mark.parametrize("checkpointed", [None, 1])
+@pytest.mark.parametrize("name", ["lstm", "state_space"])
+def test_assets_that_are_drawn_stream_by_themselves(
+    name: str, checkpointed: int | None, market: Market
+) -> None:
+    embeddings = embedded(name, market, checkpointed=checkpointed)
+    generator = th.Generator().manual_seed(0)
+    t = rows(market)[th.randperm(len(rows(market)), generator=generator)[:40]]
+    assets = th.randint(0, 3, (40, 2), generator=generator)
+    gradients = []
+    for own in (embeddings(t, assets), embeddings(t)[th.arange(40)[:, None], assets]):
+        embeddings.zero_grad()
+        own.square().sum().backward()
+        gradients.append([own.detach(), *(p.grad.clone() for p in embeddings.parameters())])
+    for one, other in zip(*gradients, strict=True):
+        th.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+    with th.no_grad():  # as in a rollout, from the cache
+        for lanes in (slice(0, 3), slice(2, 30), slice(0, 40)):
+            kept = embeddings(t[lanes], assets[lanes])
+            th.testing.assert_close(kept, gradients[0][0][lanes], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -152,7 +174,8 @@ def test_blocks_hold_the_bars_that_they_should() -> None:
         [1, 3, 5],
         [7, 9],
     ]
-    assert blocks.whole(np.array([2, 8])).tolist() == [1, 2, 8, 9]
+    rows, lengths = blocks.rows(blocks.of[np.array([2, 8])])
+    assert (rows.tolist(), lengths.tolist()) == ([1, 2, 8, 9], [2, 2])
     assert span_of(times, 20) == 20 * 38 // 9 and span_of(times[:1], 20) == 20
 
 

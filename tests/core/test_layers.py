@@ -28,10 +28,7 @@ LAYERS = (
     "portfolio_env.evaluation portfolio_env.live",
     "portfolio_env.paper",
     "agents.networks agents.losses agents.tensors agents.progress",
-    (
-        "agents.blocks agents.memory agents.market_encoder agents.market_rows "
-        "agents.market_extractor agents.actor_critic agents.forecasts agents.fitting"
-    ),
+    ("agents.encoding agents.market_extractor agents.actor_critic agents.forecasts agents.fitting"),
     "agents.inspection agents.policies",
     "agents.direct agents.sb3",
     "agents.saving agents.settings",

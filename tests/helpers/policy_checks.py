@@ -6,7 +6,7 @@ import numpy as np
 import torch as th
 from gymnasium import spaces
 
-from agents.market_rows import MarketRows
+from agents.encoding.market_rows import MarketRows
 from agents.policies import (
     PerAssetActorCriticPolicy,
     PerAssetDirichletPolicy,

@@ -220,7 +220,7 @@ def test_a_network_is_given_no_more_than_it_looks_back(options):
         assert len(embeddings.features) <= (6 + 12 if options else 6)
         assert "hash" not in predictor.market.__dict__  # of all bars
     with pytest.raises(ArgumentError, match="bind the whole of it again"):
-        embeddings(agents.market_rows.th.tensor([20]))
+        embeddings(agents.encoding.market_rows.th.tensor([20]))
     observation, _ = PortfolioEnv(known, observation="index", window=6).reset()
     with pytest.raises(ArgumentError, match=r"but market .* is bound"):
         agent.predict(observation)

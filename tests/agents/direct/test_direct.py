@@ -242,7 +242,7 @@ def test_ragged_markets_train_on_a_sampled_universe(many):
 
 
 class Counting(Encoder):
-    """A linear map of the window, which counts the windows it is given."""
+    """A linear map of the window, which counts the windows of single assets it is given."""
 
     def __init__(self, n_features: int, window: int) -> None:
         super().__init__(n_features, window)
@@ -253,7 +253,7 @@ class Counting(Encoder):
     def forward(
         self, windows: th.Tensor, tradable: th.Tensor, codes: th.Tensor | None = None
     ) -> th.Tensor:
-        self.windows.append(len(windows))
+        self.windows.append(windows.shape[0] * windows.shape[2])
         return self.linear(windows.transpose(1, 2).flatten(2))
 
 
@@ -267,11 +267,13 @@ def test_an_encoder_learns_and_sees_each_bar_once_an_iteration(planted, monkeypa
     before = encoder.linear.weight.clone()
     encoder.windows.clear()
     trainer.advance()
-    assert len(encoder.windows) == 1 and encoder.windows[0] <= 57 < 64 * 5
+    assert len(encoder.windows) == 1 and encoder.windows[0] <= 57 * planted.n_assets
     assert not th.equal(encoder.linear.weight, before)
     encoder.windows.clear()
     backtest(agent, PortfolioEnv(planted, window=4, observation="index", end=40))
-    assert sum(encoder.windows) <= 2 * 37  # each once, and as many again read ahead at most
+    assert (
+        sum(encoder.windows) <= 2 * 37 * planted.n_assets
+    )  # each once, and as many again read ahead at most
 
 
 def test_starts_are_listed_portfolios_of_three_kinds(many):

@@ -8,7 +8,7 @@ import pytest
 import torch as th
 from torch import Tensor, nn
 
-from agents.market_encoder import MarketEncoder
+from agents.encoding.market_encoder import MarketEncoder
 from agents.networks import Encoder, encoder_class, make_encoder
 from agents.networks import plugins as of_encoders
 from portfolio_env.errors import ArgumentError
@@ -55,6 +55,12 @@ class Own(Encoder):
 
     def forward(self, windows: Tensor, tradable: Tensor, codes: Any = None) -> Tensor:
         return self.drop(self.layer(windows).mean(1))
+
+
+class MixesUnsaid(Own):
+    def forward(self, windows: Tensor, tradable: Tensor, codes: Any = None) -> Tensor:
+        rows = super().forward(windows, tradable, codes)
+        return rows - rows.mean(1, keepdim=True)
 
 
 def made(kind: Any) -> Any:
@@ -201,6 +207,7 @@ def not_a_module(n_features: int, window: int) -> Any:
         (nn.Linear(1, 1), "a Linear that is made already; give the class"),
         (TypeErrorInside, "TypeErrorInside raised TypeError in .*has no len"),
         (BatchNorm, "depends on the others of its batch in training"),
+        (MixesUnsaid, "set mixes_assets = True"),
         (FixedAssets, r"makes shape \(3, 4, 6\).*must make .*\(3, 1, C\)"),
         (NotFinite, "not finite"),
         (Flat, r"makes shape \(3, 24\).*must make \(batch, assets, channels\)"),

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from agents.networks import graph as graphs
 from agents.networks.gat import GAT, WindowSummary
 from agents.networks.graph import correlation_graph, correlations
 from portfolio_env.errors import ArgumentError
@@ -85,12 +86,37 @@ def test_the_nearest_are_the_largest_correlations(neighbours: int) -> None:
     windows, tradable = windows_of(n=9)
     returns = windows[..., 0]
     graph = correlation_graph(returns, tradable, 0.3, neighbours)
+    assert (graph.sources is not None) == (neighbours <= 3)
     size = correlations(returns).abs()
     for b in range(BATCH):
         for i in range(9):
             others = [j for j in range(9) if j != i and tradable[b, j] > 0]
             expected = {i, *sorted(others, key=(-size[b, i]).tolist().__getitem__)[:neighbours]}
-            assert set(graph.adjacency[b, i].nonzero().flatten().tolist()) == expected
+            found = graph.adjacency[b, i].nonzero().flatten()
+            found = found if graph.sources is None else graph.sources[b, i, found]
+            assert set(found.tolist()) == expected
+
+
+@given(st.integers(0, 99), st.integers(1, 12), st.integers(1, 3))
+@settings(max_examples=25)
+def test_listed_sources_make_what_all_pairs_make(seed: int, n: int, neighbours: int) -> None:
+    th.manual_seed(seed)
+    encoder = scrambled(GAT(FEATURES, WINDOW, hidden=8, heads=2, layers=2, neighbours=neighbours))
+    windows, tradable = windows_of(n=n)
+    windows[..., 0] = windows[..., 0].round()  # ties
+    weights = th.randn(BATCH, n, 8)
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        for _ in range(2):
+            encoder.zero_grad()
+            out = encoder(windows, tradable)
+            (out * weights).sum().backward()
+            gradients = [p.grad.clone() for p in encoder.parameters() if p.grad is not None]
+            attention = encoder.attention(windows, tradable)
+            found.append([out.detach(), *attention.values(), *gradients])
+            patch.setattr(graphs, "_listed", lambda adjacency: None)
+    for listed, dense in zip(*found, strict=True):
+        th.testing.assert_close(listed, dense, rtol=1e-4, atol=1e-4)
 
 
 OPTIONS = [{}, {"neighbours": 2}, {"threshold": 0.0}, {"hidden": 8, "heads": 2, "layers": 1}]
@@ -134,7 +160,9 @@ def test_attention_is_what_the_layers_use(options: dict[str, Any]) -> None:
     windows, tradable = windows_of()
     attention = encoder.attention(windows, tradable)
     assert list(attention) == [f"assets_{i}" for i in range(len(encoder.layers))]
-    adjacency = encoder.graph(windows, tradable).adjacency
+    adjacency, _, sources = encoder.graph(windows, tradable)
+    if sources is not None:
+        adjacency = th.zeros(BATCH, ASSETS, ASSETS, dtype=th.bool).scatter(2, sources, adjacency)
     for weights in attention.values():
         assert weights.shape == (BATCH, encoder.layers[0].heads, ASSETS, ASSETS)
         assert th.allclose(weights.sum(-1), th.ones(()), atol=1e-5)

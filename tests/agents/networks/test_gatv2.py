@@ -143,6 +143,20 @@ def test_declared_to_the_compiler_as_it_is() -> None:
         th.library.opcheck(gatv2._attend, (*inputs, adjacency, *rest, 0.2, None, 1.0))
 
 
+def test_listed_sources_are_those_of_the_whole_graph() -> None:
+    adjacency, edges = random_graph(3, 6, 2)
+    sources = th.rand(3, 6, 6).argsort(-1)  # all of them, in an order of each node's own
+    listed = adjacency.gather(2, sources), edges.gather(2, sources[..., None].expand(edges.shape))
+    layer = scrambled(GATv2Layer(5, 4, 3, 2, self_loops=False))
+    nodes = th.randn(3, 6, 5)
+    whole = layer(nodes, adjacency, edges)
+    th.testing.assert_close(layer(nodes, *listed, sources), whole, rtol=1e-4, atol=1e-5)
+    weights = layer.weights(nodes, adjacency, edges)
+    th.testing.assert_close(layer.weights(nodes, *listed, sources), weights)
+    with pytest.raises(ArgumentError, match="self_loops=False"):
+        GATv2Layer(5, 4, 3, 2)(nodes, *listed, sources)
+
+
 def test_dropout_has_the_right_mean() -> None:
     adjacency, edges = random_graph(1, 5, 2)
     layer = scrambled(GATv2Layer(3, 2, 2, 2, dropout=0.4))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch as th
 
+from agents.encoding.market_encoder import MarketEncoder
 from agents.forecasts import NextReturns
-from agents.market_encoder import MarketEncoder
 from agents.networks import make_encoder
 from agents.supervised.training import SupervisedOptions, SupervisedTrainer
 from portfolio_env import Market, load_market

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from agents import load_run, make_agent, make_sb3_vec_env
 from agents.direct.agent import DirectAgent
-from agents.market_rows import asset_rows, market_encoders
+from agents.encoding.market_rows import asset_rows, market_encoders
 from agents.tensors import load_tensors, save_tensors
 from agents.training import curriculum
 from agents.training.config import Stages, TrainConfig

@@ -11,8 +11,8 @@ from stable_baselines3.common.logger import Logger, configure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from agents import load_agent, make_agent, make_sb3_vec_env, save_agent
+from agents.encoding.market_rows import market_encoders
 from agents.forecasts import NextReturns
-from agents.market_rows import market_encoders
 from agents.training.encoder_callbacks import EncoderFigures, FrozenStart, PredictionLoss
 from portfolio_env import Market
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,9 +17,11 @@ import torch as th
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from agents.blocks import Blocks, Rows, span_of
-from agents.memory import copied_to, max_batch_size, memory_of, shared_with, training_bytes
+from agents.encoding.blocks import Blocks, Rows, span_of
+from agents.encoding.memory import copied_to, max_batch_size, memory_of, shared_with, training_bytes
+from agents.encoding.vector_cache import Numbers, VectorCache
 from agents.networks import Encoder
+from agents.networks.base import is_traced
 from agents.networks.heads import PredictionHead
 from agents.networks.plugins import told_as_theirs
 from portfolio_env.errors import ArgumentError
@@ -48,9 +51,9 @@ def market_tensors(
     return features, tradable, codes, times_
 
 
-def is_traced(tensor: Tensor) -> bool:
-    """Return whether a tensor's values are unavailable: in ``torch.vmap``, ``torch.compile``."""
-    return th.compiler.is_compiling() or th._C._functorch.is_functorch_wrapped_tensor(tensor)
+Encode = Callable[[Rows], Tensor]  # rows are bars, or keys of bars and assets
+Split = Callable[[Rows, int], list[Rows]]
+Whole = Callable[[Rows], Rows]
 
 
 class MarketEncoder(nn.Module):
@@ -69,7 +72,7 @@ class MarketEncoder(nn.Module):
         frozen: The encoder does not learn; it stays in evaluation mode.
         checkpointed: Windows, or series of blocks, whose activations are kept at a time; where
             there are more, they are computed again in the backward pass. None keeps all, "auto"
-            what a quarter of the memory of the device holds, see ``agents.memory``.
+            what a quarter of the memory of the device holds, see ``agents.encoding.memory``.
         forecasts: It has a head that forecasts each asset's next return, see ``forecast``; or a
             head of another task, see ``agents.supervised.tasks``.
 
@@ -111,7 +114,7 @@ class MarketEncoder(nn.Module):
             self.register_buffer(name, None, persistent=False)
         self._divided: tuple[Tensor, int, Blocks] | None = None
         self._first = 0
-        self._cache = _Cache()
+        self.forget()
         self._sizes: tuple[int | None, int | None] | None = None
         self.cached = True
         self.lower = self.compiled = False
@@ -170,7 +173,7 @@ class MarketEncoder(nn.Module):
             self.encoder.span.fill_(span_of(self.times.cpu().numpy(), self.encoder.block))
         self._first = first
         self._divided = None
-        self._cache = _Cache()
+        self.forget()
         self._sizes = None
 
     def first_row(self, market: Market, row: int) -> int:
@@ -183,7 +186,9 @@ class MarketEncoder(nn.Module):
 
     def forget(self) -> None:
         """Drop the cached vectors of bars; they are computed again when they are needed."""
-        self._cache = _Cache()
+        bars, assets = (0, 0) if self.features is None else self.features.shape[:2]
+        self._cache = VectorCache(bars, bars, _CHUNK)
+        self._cache_of_keys = VectorCache(bars * assets, bars, _CHUNK * assets)
 
     def forward(self, t: Tensor, assets: Tensor | None = None) -> Tensor:
         """Return the vectors of bars.
@@ -201,19 +206,40 @@ class MarketEncoder(nn.Module):
             return self._each(t.to(features.device) - self._first, assets, features, tradable)
         # What to encode is settled in NumPy: sizes found on a GPU would be waited for, one by one.
         bars = t.cpu().numpy() - self._first
-        if self._first and len(bars) and bars.min() < self.encoder.bars - 1:
+        if len(bars) and bars.min() < self.encoder.bars - 1:
+            row = bars.min() + self._first
             raise ArgumentError(
-                f"row {bars.min() + self._first} is asked for, and the market is bound from row "
-                f"{self._first} on, as a predictor does: bind the whole of it again"
+                f"row {row} is asked for, and the market is bound from row {self._first} on, as a "
+                "predictor does: bind the whole of it again"
+                if self._first
+                else f"the encoder looks back {self.encoder.bars} bars, which row {row} does not "
+                f"have; give the environment window={self.encoder.bars}"
             )
-        learning = th.is_grad_enabled() or self.encoder.training
-        if self.frozen or (self.cached and not learning):
-            whole = self._blocks().whole if self.encoder.block else None
-            rows = self._cache.rows(bars, len(features), self._state(), self._encode_all, whole)
-        else:
-            distinct, place = np.unique(bars, return_inverse=True)
-            rows = self._encode_kept(distinct)[copied_to(place, features.device)]
-        return rows if assets is None else rows[_lanes(assets), assets]
+        if assets is None or self.encoder.mixes_assets:
+            way = self._encode_bars, self._parts, self._whole
+            rows = self._rows(bars, self._cache, *way)
+            return rows if assets is None else rows[_lanes(assets), assets]
+        # Of assets that nothing mixes, those that are drawn are encoded, each by itself.
+        keys = self._keys(bars, assets.cpu().numpy())
+        way_of_keys = self._encode_keys, self._parts_of_keys, self._whole_of_keys
+        return self._rows(keys, self._cache_of_keys, *way_of_keys)
+
+    def _rows(
+        self, wanted: Rows, cache: VectorCache, encode: Encode, split: Split, whole: Whole
+    ) -> Tensor:
+        """Return the vectors of bars or keys, of any shape; each distinct one is encoded once."""
+        if self.frozen or (self.cached and not (th.is_grad_enabled() or self.encoder.training)):
+            at_once = partial(self._at_once, encode=encode, split=split)
+            return cache.rows(wanted, self._state(), at_once, whole if self.encoder.block else None)
+        distinct, place = np.unique(wanted, return_inverse=True)
+        rows = self._in_chunks(distinct, encode, split)
+        return rows[copied_to(place.reshape(wanted.shape), rows.device)]
+
+    def _at_once(self, rows: Rows, encode: Encode, split: Split) -> Tensor:
+        """Return the vectors of distinct, increasing rows without gradients."""
+        size = _BLOCKS if self.encoder.block else _CHUNK
+        with th.no_grad():
+            return th.cat([encode(part) for part in split(rows, size)])
 
     def forecast(self, t: Tensor) -> Any:
         """Return mean and deviation (batch, N) of all assets' next returns, see ``forecast_of``.
@@ -312,11 +338,6 @@ class MarketEncoder(nn.Module):
     def _encode_bars(self, t: Rows) -> Tensor:
         """Return vectors (batch, N, channels) of distinct, increasing t."""
         features, tradable = self._market()
-        if len(t) and t[0] < self.encoder.bars - 1:
-            raise ArgumentError(
-                f"the encoder looks back {self.encoder.bars} bars, which row {t[0]} does not "
-                f"have; give the environment window={self.encoder.bars}"
-            )
         if self.encoder.block and len(t):
             blocks = self._blocks()
             own, place = np.unique(blocks.of[t], return_inverse=True)
@@ -339,24 +360,68 @@ class MarketEncoder(nn.Module):
             return self._blocks().parts(t, size)
         return np.split(t, range(size, len(t), size))
 
-    def _encode_all(self, t: Rows) -> Tensor:
-        """Return vectors (batch, N, channels) without gradients, encoded in chunks."""
-        size = _BLOCKS if self.encoder.block else _CHUNK
-        with th.no_grad():
-            return th.cat([self._encode_bars(part) for part in self._parts(t, size)])
+    def _whole(self, t: Rows) -> Rows:
+        """Return all bars with a whole window of the blocks that hold some, increasing."""
+        blocks = self._blocks()
+        return blocks.rows(np.unique(blocks.of[t]))[0]
 
-    def _encode_kept(self, t: Rows) -> Tensor:
-        """Return vectors (batch, N, channels) with gradients, encoded in chunks.
+    def _keys(self, t: Rows, assets: Rows) -> Rows:
+        """Return one number for each bar (batch,) and asset (batch, k), in order of both."""
+        return assets * len(self._market()[0]) + t[:, None]
+
+    def _encode_keys(self, keys: Rows) -> Tensor:
+        """Return vectors (keys, channels) of distinct, increasing keys, each asset by itself."""
+        features, tradable = self._market()
+        asset, t = np.divmod(keys, len(features))
+        if self.encoder.block:
+            blocks = self._blocks()
+            own, place = np.unique(self._series_of(keys), return_inverse=True)
+            asset, block = np.divmod(own, len(features))
+            bars = trading = blocks.series(block)
+        else:
+            trading = t[:, None]
+            bars = trading + np.arange(1 - self.encoder.bars, 1)
+        rows, when, which = (
+            copied_to(array, features.device) for array in (bars, trading, asset[:, None])
+        )
+        windows, trades = features[rows, which].unsqueeze(2), tradable[when, which]
+        codes = None if self.codes is None else self.codes[which]
+        if not self.encoder.block:
+            return self.encode(windows, trades, codes)[:, 0]
+        vectors = self._called("stream", windows, trades.unsqueeze(2), codes)
+        at, bar = (copied_to(array, features.device) for array in (place, blocks.place(t)))
+        return vectors[at, bar, 0]
+
+    def _series_of(self, keys: Rows) -> Rows:
+        """Return one number for each asset and block, or window, in order of the keys."""
+        if not self.encoder.block:
+            return keys
+        asset, t = np.divmod(keys, len(self._market()[0]))
+        return asset * len(self._market()[0]) + self._blocks().of[t]
+
+    def _parts_of_keys(self, keys: Rows, size: int) -> list[Rows]:
+        """Split increasing keys into parts as large as so many windows or blocks of all assets."""
+        first = np.flatnonzero(np.diff(self._series_of(keys), prepend=-1))
+        most = size * self._market()[0].shape[1]
+        return np.split(keys, first[most::most])
+
+    def _whole_of_keys(self, keys: Rows) -> Rows:
+        """Return the keys of all bars with a whole window of the blocks that hold some."""
+        n_bars = len(self._market()[0])
+        asset, block = np.divmod(np.unique(self._series_of(keys)), n_bars)
+        rows, lengths = self._blocks().rows(block)
+        return np.repeat(asset, lengths) * n_bars + rows
+
+    def _in_chunks(self, rows: Rows, encode: Encode, split: Split) -> Tensor:
+        """Return the vectors of distinct, increasing rows with gradients, encoded in chunks.
 
         Beyond what memory holds, every chunk is computed again in the backward pass.
         """
         most, size = self._at_a_time()
-        parts = [t] if size is None else self._parts(t, size)
-        if len(parts) <= 1:
-            return self._encode_bars(t)
-        if most is None or len(self._parts(t, most)) == 1:
-            return th.cat([self._encode_bars(part) for part in parts])
-        return th.cat([checkpoint(self._encode_bars, part, use_reentrant=False) for part in parts])
+        parts = [rows] if size is None else split(rows, size)
+        if len(parts) <= 1 or most is None or len(split(rows, most)) == 1:
+            return th.cat([encode(part) for part in parts])
+        return th.cat([checkpoint(encode, part, use_reentrant=False) for part in parts])
 
     def _at_a_time(self) -> tuple[int | None, int | None]:
         """Return how many windows or blocks are kept at most, and how many make a chunk."""
@@ -378,85 +443,7 @@ class MarketEncoder(nn.Module):
     def _state(self) -> object:
         """Return a value that changes whenever a weight changes."""
         weights = [*self.encoder.parameters(), *self.encoder.buffers()]
-        return _Numbers(weights, averaged=not self.cached)
-
-
-class _Numbers:
-    """Weights compared by value: changes through ``.data`` leave no other trace.
-
-    Args:
-        weights: Any tensors.
-        averaged: They may be an average of equal weights, which equals them but for rounding.
-    """
-
-    def __init__(self, weights: list[Tensor], *, averaged: bool = False) -> None:
-        self.averaged = averaged
-        with th.no_grad():
-            self.numbers = th.cat([weight.flatten().float() for weight in weights])
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _Numbers) or self.numbers.device != other.numbers.device:
-            return False
-        if self.averaged:
-            return th.allclose(self.numbers, other.numbers, rtol=1e-6, atol=1e-9)
-        return th.equal(self.numbers, other.numbers)  # a GPU is waited for, once per step of lanes
-
-
-class _Cache:
-    """Cache of the vectors of bars requested so far, for one state of the weights.
-
-    Lanes walk from bar to bar, and a few windows at a time cost several times what many do. So
-    wherever bars are missing again at the same weights, the bars that follow them are encoded too,
-    as files are read ahead: 1, 3, 7, ... each, as long as one chunk holds them.
-    """
-
-    def __init__(self) -> None:
-        self._state: object = None
-
-    def rows(
-        self,
-        t: Rows,
-        bars: int,
-        state: object,
-        encode: Callable[[Rows], Tensor],
-        whole: Callable[[Rows], Rows] | None = None,
-    ) -> Tensor:
-        """Return vectors (batch, N, channels); only those not stored yet are encoded.
-
-        Args:
-            t: (batch,) rows of the market.
-            bars: Bars of the market.
-            state: See ``MarketEncoder._state``.
-            encode: Encodes distinct, increasing rows.
-            whole: Adds to rows all that are encoded with them; None reads ahead instead.
-        """
-        if state != self._state:
-            self._state, self._used, self._ahead = state, 0, 0
-            self._slot, self._stored = np.full(bars, -1), th.empty(0)
-        missing = np.unique(t[self._slot[t] < 0])
-        if len(missing) and whole is not None:
-            self._store(whole(missing), encode)
-        elif len(missing):
-            ahead = min(self._ahead, _CHUNK // len(missing) - 1)
-            self._ahead = 2 * self._ahead + 1
-            if ahead > 0:
-                further = missing[:, None] + np.arange(ahead + 1)
-                near = np.unique(further.clip(max=bars - 1))
-                missing = near[self._slot[near] < 0]
-            self._store(missing, encode)
-        return self._stored[copied_to(self._slot[t], self._stored.device)]
-
-    def _store(self, t: Rows, encode: Callable[[Rows], Tensor]) -> None:
-        fresh = encode(t)
-        end = self._used + len(t)
-        if end > len(self._stored):
-            grown = fresh.new_empty(2 * end, *fresh.shape[1:])
-            if self._used:
-                grown[: self._used] = self._stored[: self._used]
-            self._stored = grown
-        self._stored[self._used : end] = fresh
-        self._slot[t] = np.arange(self._used, end)
-        self._used = end
+        return Numbers(weights, averaged=not self.cached)
 
 
 def _lanes(t: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from agents.market_encoder import MarketEncoder, is_traced, market_tensors
+from agents.encoding.market_encoder import MarketEncoder, market_tensors
 from agents.networks import make_encoder
-from agents.networks.base import NO_FEATURES
+from agents.networks.base import NO_FEATURES, is_traced
 from agents.networks.plugins import Maker
 from portfolio_env.errors import ArgumentError
 from portfolio_env.market import Market

@@ -44,9 +44,9 @@ class Blocks:
     def __init__(self, times: Rows, span: int, window: int) -> None:
         number = times // span
         _, self.of, counts = np.unique(number, return_inverse=True, return_counts=True)
-        ends = counts.cumsum()
-        self._first = (ends - counts - (window - 1)).clip(min=0)
-        self._lengths = (ends - self._first).clip(min=window)
+        self._counts, self._ends = counts, counts.cumsum()
+        self._first = (self._ends - counts - (window - 1)).clip(min=0)
+        self._lengths = (self._ends - self._first).clip(min=window)
         self.start = self._first[self.of]
         self.longest = int(self._lengths.max()) if len(times) else window
         self._window = window
@@ -72,7 +72,16 @@ class Blocks:
         first = np.flatnonzero(np.diff(self.of[t], prepend=-1))  # of every block
         return np.split(t, first[size::size])
 
-    def whole(self, t: Rows) -> Rows:
-        """Return all rows with a whole window of the blocks that hold some rows, increasing."""
-        rows = np.flatnonzero(np.isin(self.of, self.of[t]))
-        return rows[rows >= min(t.min(), self._window - 1)]
+    def rows(self, blocks: Rows) -> tuple[Rows, Rows]:
+        """Return the rows with a whole window of some blocks, one block's after another's.
+
+        Args:
+            blocks: (blocks,) numbers.
+
+        Returns:
+            The rows, and how many there are of each block.
+        """
+        first = (self._ends - self._counts).clip(min=self._window - 1)[blocks]
+        lengths = self._ends[blocks] - first
+        ahead = np.repeat(lengths.cumsum() - lengths, lengths)
+        return np.repeat(first, lengths) + np.arange(lengths.sum()) - ahead, lengths
