@@ -54,7 +54,7 @@ def set_up(options: ComputeOptions, network: nn.Module) -> None:
         options: The options.
         network: A policy of SB3, or any network with a ``MarketEncoder``.
     """
-    from agents.market_encoder import MarketEncoder  # options alone need no torch
+    from agents.encoding.market_encoder import MarketEncoder  # options alone need no torch
     from agents.policies import PerAssetActorCriticPolicy
 
     kept: Any = "auto" if options.checkpointed is None else options.checkpointed
