@@ -14,6 +14,11 @@ python sweep.py search space.yaml --trials 20 --market sp500 --out runs/search
 import logging
 import sys
 
+from agents.sweep.processes import begin
+
+if __name__ == "__main__":
+    begin(sys.argv[1:])  # first, as it takes as long as the following imports
+
 try:
     import tyro
 except ModuleNotFoundError:

@@ -27,6 +27,9 @@ from portfolio_env.html import (
 PAGE = "search.html"
 PICTURES = "figures"
 MOST_AXES = 9  # of parallel coordinates; the most important parameters have one
+_WHERE = (
+    "Folders of trials are within trials/; the growth of every seed and fold is in search.json."
+)
 _MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
 
 
@@ -92,7 +95,7 @@ def _fill(page: Page, record: Mapping[str, Any]) -> None:
         page.draw("history", history(trials, chosen), "Scores of the trials in their order."),
     )
     page.add("Parameters", *_parameters(page, scored, chosen))
-    page.add("Trials", table(_table(trials)), paragraph("Seeds and folds are in search.json."))
+    page.add("Trials", table(_table(trials)), paragraph(_WHERE))
     space = pd.DataFrame({"values": {name: json.dumps(v) for name, v in record["space"].items()}})
     packages = record["environment"]["packages"]
     versions = ", ".join(f"{name} {number}" for name, number in packages.items() if number)
@@ -161,6 +164,7 @@ def _table(trials: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "score": "" if trial["score"] is None else percent(trial["score"]),
             "state": trial["error"] or trial["state"],
             "runs": str(len(trial["cells"])),
+            "folder": trial["setting"],
             **{
                 name: text_of(trial["options"][name]) if name in trial["options"] else ""
                 for name in names

@@ -22,7 +22,7 @@ import pandas as pd
 import torch as th
 from numpy.typing import NDArray
 
-from agents.sweep.workers import end_with_parent, process_context
+from agents.sweep.processes import end_with_parent, process_context
 from agents.training.config import TrainConfig
 from agents.training.tasks import run_task
 from baselines.strategies import baseline_strategies

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -209,7 +210,8 @@ def tell(root: Path) -> int:
     for line in summary_text(root, write_summary(root)).splitlines():
         say(line)
     if counts["done"] == len(wanted):
-        print(f"Next: python evaluate.py {root / wanted[0].setting}, or another setting")
+        own = shlex.quote(str(root / wanted[0].setting))
+        print(f"Next: python evaluate.py {own}, or another setting")
     return 1 if failed else 0
 
 

@@ -17,12 +17,14 @@ from typing import Any, NamedTuple
 from agents.sweep.settings import check_names, refusals, setting_config
 from agents.training.config import TrainConfig
 from agents.training.run_folder import WALK_FORWARD, one_process, started
-from agents.training.walk_forward_training import Plan, make_plan, write_plan
-from portfolio_env.checks import check_integer
+from agents.training.walk_forward_training import Plan, check_seeds, make_plan, write_plan
+from portfolio_env.checks import check_integer, shortened
 from portfolio_env.errors import ArgumentError, DataError
 from portfolio_env.files.atomic import read_json, write_json
 
 FILE = "sweep.json"
+MOST = 1_000_000
+"""Cells of a sweep, at most."""
 
 
 class Cell(NamedTuple):
@@ -152,21 +154,46 @@ def read_sweep(root: str | Path) -> SweepPlan:
         raise DataError(f"{root} is not the folder of a sweep: it has no {FILE}") from None
     try:
         limited = {
-            name: tuple((int(fold), int(seed)) for fold, seed in cells)
-            for name, cells in stored["limited"].items()
+            name: tuple((fold, seed) for fold, seed in places)
+            for name, places in stored["limited"].items()
         }
-        return SweepPlan(
+        plan = SweepPlan(
             TrainConfig.from_json(stored["config"], root / FILE, recorded=False),
             {name: dict(options) for name, options in stored["settings"].items()},
-            int(stored["folds"]),
-            tuple(map(int, stored["seeds"])),
-            bool(stored["rolling"]),
+            stored["folds"],
+            tuple(stored["seeds"]),
+            stored["rolling"],
             limited,
         )
+        _check(plan)
+        return plan
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{root / FILE} is damaged ({error}); restore it from a copy") from error
+
+
+def check_folders(root: Path) -> None:
+    """Reject a sweep whose settings have other folds or seeds in their folders than in its plan.
+
+    Raises:
+        ArgumentError: If a setting has an option that there is none of.
+        DataError: If the folds or seeds differ, or a folder is missing.
+    """
+    plan = read_sweep(root)
+    for name, options in plan.settings.items():
+        setting_config(plan.config, options)
+        file = root / name / WALK_FORWARD
+        try:
+            stored = read_json(file)
+            same = len(stored["folds"]) == plan.folds and stored["seeds"] == list(plan.seeds)
+        except (FileNotFoundError, LookupError, TypeError):
+            same = False
+        if not same:
+            raise DataError(
+                f"{root / FILE} has {plan.folds} folds and the seeds {shortened(plan.seeds)} of "
+                f"setting {name!r}, {file} has not; restore both from a copy"
+            )
 
 
 def cells(root: str | Path) -> list[Cell]:
@@ -188,8 +215,7 @@ def cells(root: str | Path) -> list[Cell]:
 
 def _plans(plan: SweepPlan, known: dict[str, Any]) -> tuple[dict[str, Plan], dict[str, str]]:
     """Return the walk forwards of the settings by name, and why the others cannot be trained."""
-    check_integer("folds", plan.folds)
-    check_names(plan.settings)
+    _check(plan)
     plans: dict[str, Plan] = {}
     refused = {}
     for name, options in plan.settings.items():
@@ -202,6 +228,26 @@ def _plans(plan: SweepPlan, known: dict[str, Any]) -> tuple[dict[str, Plan], dic
             refused[name] = str(error)
     refused |= refusals({name: each.runs[0] for name, each in plans.items()})  # the shortest past
     return {name: each for name, each in plans.items() if name not in refused}, refused
+
+
+def _check(plan: SweepPlan) -> None:
+    """Reject a plan that ``create_sweep`` cannot have written.
+
+    Raises:
+        ArgumentError: With what is wrong.
+    """
+    check_names(plan.settings)
+    check_integer("folds", plan.folds)
+    check_seeds(plan.seeds)
+    if type(plan.rolling) is not bool:
+        raise ArgumentError(f"rolling={shortened(plan.rolling)} must be true or false.")
+    count = len(plan.settings) * plan.folds * len(plan.seeds)
+    if not 0 < count <= MOST:
+        raise ArgumentError(f"it has {count:.3g} cells; a sweep has 1 to {MOST:,}")
+    for name, places in plan.limited.items():
+        for fold, seed in places:
+            if name not in plan.settings or seed not in plan.seeds or fold not in range(plan.folds):
+                raise ArgumentError(f"limited: {name!r} has no fold {fold!r} with seed {seed!r}")
 
 
 def _content(plan: SweepPlan) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from agents.sweep.plan import Cell, cells
+from agents.sweep.plan import FILE, Cell, cells, check_folders
 from agents.sweep.settings import reason_of
 from agents.training.cards import write_card
 from agents.training.run_folder import (
@@ -126,12 +126,14 @@ def write_cards(root: Path, wanted: Sequence[Cell]) -> None:
 
 
 def check_root(root: Path) -> None:
-    """Reject a folder that is no sweep, or whose file system has no locks that work.
+    """Reject a folder that is no whole sweep, or whose file system has no locks that work.
 
     Raises:
         DataError: If it is so.
     """
     cells(root)
+    if (root / FILE).exists():
+        check_folders(root)
     check_locks(root)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +32,7 @@ MEASURE = "excess_growth"
 """Yearly log growth above equal weight, by which settings are ordered."""
 TABLE = "summary.csv"
 FIGURE = "summary.png"
+_WIDEST = 48  # characters of a name in a line of the table, which is 80 wide then
 _COLUMNS = ("setting", "fold", "seed")
 
 
@@ -137,14 +139,16 @@ def summary_text(root: Path, table: pd.DataFrame) -> str:
     plan, results = read_sweep(root), cell_results(root)
     if not len(table):
         return "No cell is done yet."
-    wide = max(len("setting"), *map(len, table.index))
+    names = {name: wrap(str(name), _WIDEST, break_on_hyphens=False) for name in table.index}
+    wide = max(len("setting"), *(len(line) for lines in names.values() for line in lines))
     lines = [
         "Validation, growth above equal weight, % a year",
         f"{'setting':{wide}}  cells    mean   seeds   folds",
     ]
     for name, row in table.iterrows():
         numbers = "".join(f"{_percent(row[key]):>8}" for key in ("mean", "seeds", "folds"))
-        lines.append(f"{name:{wide}}  {int(row['cells']):5d}{numbers}")
+        *above, last = names[name]
+        lines += [*above, f"{last:{wide}}  {int(row['cells']):5d}{numbers}"]
     found = spreads(results)
     lines.append(
         f"Standard deviations: of settings {_percent(found['settings'])}, of seeds "

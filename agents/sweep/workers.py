@@ -5,10 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import multiprocessing
 import multiprocessing.connection
-import os
-import signal
 import sys
 import time
 import warnings
@@ -19,10 +16,10 @@ from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from threading import Thread
 from typing import Any
 
 from agents.sweep.plan import Cell, cells
+from agents.sweep.processes import end_with_parent, one_thread, process_context
 from agents.sweep.queue import ATTEMPTS, attempt, check_root, failure, has_failed, write_cards
 from agents.training.run_folder import WALK_FORWARD
 from agents.training.run_records import is_complete
@@ -33,7 +30,6 @@ from portfolio_env.machine import cores
 _ERROR = 3  # exit status of a worker that has printed an error; Python's own is 1
 PAUSE = 0.5  # seconds between two looks at cells that others are at work in
 _LOGGER = logging.getLogger(__name__)
-_PRELOADED = ["agents.sweep.workers", "agents.policies"]
 
 
 @dataclass(frozen=True)
@@ -150,6 +146,12 @@ def run_cells(
     check_root(root)
     tally = Tally(root, only)
     workers = workers or cores()
+    if workers > cores() and len(tally.open()) > cores():
+        _LOGGER.warning(
+            "%d workers on %d cores train no faster than one on each, and each takes its memory",
+            workers,
+            cores(),
+        )
     by_run = workers == 1 and (root / WALK_FORWARD).exists()  # a bar for each run then
     with progress(tally, progress_bar and not by_run) as advance, TemporaryDirectory() as told:
         if workers == 1:
@@ -175,7 +177,7 @@ def _run_processes(tally: Tally, workers: int, advance: Callable[[], None], told
     context = process_context()
     running: dict[int, BaseProcess] = {}
     try:
-        with _one_thread():
+        with one_thread():
             errors = 0
             while (left := len(tally.open())) or running:
                 for place in range(workers):
@@ -210,30 +212,6 @@ def _start(context: BaseContext, tally: Tally, place: int, told: Path) -> BasePr
     return started
 
 
-def process_context() -> BaseContext:
-    """Return the way to start processes: from one that has imported all, where there is one.
-
-    It has no threads and has touched no GPU, unlike this process, so its copies may do both.
-    """
-    if sys.platform == "win32":
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    return context
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Have the processes that start here compute in one thread each: the cells share the cores."""
-    before = os.environ.get("OMP_NUM_THREADS")
-    os.environ["OMP_NUM_THREADS"] = before or "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["OMP_NUM_THREADS"]
-
-
 def _worker(root: Path, only: Collection[Cell] | None, place: int, told: Path) -> None:
     """Work in a process of its own."""
     end_with_parent()
@@ -245,19 +223,6 @@ def _worker(root: Path, only: Collection[Cell] | None, place: int, told: Path) -
 
     if exit_status(train, stopped=""):
         sys.exit(_ERROR)
-
-
-def end_with_parent() -> None:
-    """Have this process end with its parent, and leave Ctrl-C to that one."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Thread(target=_watch_parent, daemon=True).start()
-
-
-def _watch_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 class _Once(logging.Filter):

@@ -88,11 +88,7 @@ def make_plan(
     """
     config = config.resolved()
     seeds = tuple(seeds) or (config.seed,)
-    for seed in seeds:
-        if type(seed) is not int or not 0 <= seed < 2**32:  # they are names of folders too
-            raise ArgumentError(f"seeds hold {seed!r:.60}; give whole numbers from 0 to 2**32 - 1")
-    if len(set(seeds)) < len(seeds):
-        raise ArgumentError(f"seeds={seeds} repeats one; give each once")
+    check_seeds(seeds)
     known = {} if known is None else known
     key = f"{folds} {rolling} {market_key(config)}"
     if key not in known:
@@ -100,6 +96,19 @@ def make_plan(
     plan, ranges = known[key]
     runs = tuple(replace(config, **own) for own in ranges)
     return Plan(config, seeds, plan, runs, rolling)
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Reject seeds that are no whole numbers from 0 to 2**32 - 1, and repeated ones.
+
+    Raises:
+        ArgumentError: For the first such seed.
+    """
+    for seed in seeds:
+        if type(seed) is not int or not 0 <= seed < 2**32:  # they are names of folders too
+            raise ArgumentError(f"seeds hold {seed!r:.60}; give whole numbers from 0 to 2**32 - 1")
+    if len(set(seeds)) < len(seeds):
+        raise ArgumentError(f"seeds={tuple(seeds)} repeats one; give each once")
 
 
 def market_key(config: TrainConfig) -> str:

@@ -210,6 +210,7 @@ def test_the_page_is_escaped_and_whole(
     assert "&lt;b&gt;no memory" in page
     for heading in ("History", "Parameters", "Trials", "How to repeat it"):
         assert f">{heading}<" in page
+    assert all(trial["setting"] in page for trial in record["trials"])  # its folder
     assert "--walk-forward 1" in told(path)
     del record["market"]
     write_json(path / FILE, record)

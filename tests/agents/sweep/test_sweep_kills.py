@@ -1,13 +1,16 @@
-"""Workers that are killed or stopped, and two coordinators: every cell is done exactly once."""
+"""Workers, coordinators and nodes that are killed or stopped: every cell is done exactly once."""
 
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -40,10 +43,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def coordinator(root: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """Run ``sweep.py run`` with two workers."""
+def coordinator(
+    root: Path, options: tuple[str, ...] = ("--workers", "2")
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``sweep.py run``, with two workers unless the options say otherwise."""
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "sweep.py"), "run", str(root), "--workers", "2"],
+        [sys.executable, str(ROOT / "sweep.py"), "run", str(root), *options],
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -124,3 +129,59 @@ def test_two_coordinators_and_one_that_is_killed(root: Path) -> None:
         assert second.wait(LONGEST) == 0
         wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     check(root)
+
+
+def parent(pid: int) -> int:
+    with suppress(FileNotFoundError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+CLUSTER = """
+from ray.cluster_utils import Cluster
+small = {"object_store_memory": 100 * 2**20}
+head = {**small, "num_cpus": 0, "include_dashboard": False}
+cluster = Cluster(initialize_head=True, head_node_args=head)
+nodes = [cluster.add_node(num_cpus=1, **small) for _ in range(2)]
+print(cluster.address, nodes[0].all_processes["raylet"][0].process.pid, flush=True)
+try:
+    input()
+finally:
+    cluster.shutdown()
+"""
+
+
+def test_a_killed_node_of_a_ray_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raylet and workers of one of two nodes die in mid-cell; the other node ends the sweep."""
+    if find_spec("ray") is None:
+        pytest.skip("Ray is not installed")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    settings = {"slow": {"adjustment": 0.1}, "base": {}}
+    plan = SweepPlan(replace(BASE, timesteps=4096), settings, 2, (0, 1))
+    root = create_sweep(tmp_path / "sweep", plan)
+    with subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as cluster:  # which ends with its input
+        assert cluster.stdout is not None
+        address, raylet = cluster.stdout.readline().split()
+
+        def in_mid_cell() -> list[str]:
+            return [
+                cell
+                for cell, pid in at_work(root).items()
+                if parent(pid) == int(raylet) and any((root / cell / "checkpoints").glob("*"))
+            ]
+
+        with coordinator(root, ("--executor", "ray", "--address", address)) as process:
+            wait_for(lambda: in_mid_cell() or process.poll() is not None)
+            (cell,) = in_mid_cell()
+            running = [int(each.name) for each in Path("/proc").glob("[0-9]*")]
+            for pid in [int(raylet), *(pid for pid in running if parent(pid) == int(raylet))]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            assert process.wait(LONGEST) == 0
+    check(root)
+    started = [event for event in events(root) if event["event"] == "started"]
+    assert len(started) == len(cells(root)) + 1
+    assert [event["cell"] for event in started if event["step"]] == [cell]  # from its checkpoint

@@ -16,6 +16,7 @@ from agents.sweep.plan import (
     create_sweep,
     read_sweep,
 )
+from agents.sweep.queue import check_root
 from agents.sweep.settings import grid, setting_config
 from agents.training.config import TrainConfig
 from agents.training.walk_forward_training import make_plan, read_plan, run_config
@@ -164,6 +165,34 @@ def test_names_that_are_no_folders_everywhere(tmp_path: Path, names: list[str], 
     with pytest.raises(ArgumentError, match=told):
         create_sweep(root, plan(settings={name: {"adjustment": 0.2} for name in names}))
     assert list(read_sweep(root).settings) == ["slow"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"settings": {"../outside": {}}}, "name is that of a folder"),
+        ({"settings": {"": {}}}, "name is that of a folder"),
+        ({"settings": {}}, "0 cells"),
+        ({"settings": {"slow": None}}, "is damaged"),
+        ({"folds": 10**30}, "2e[+]30 cells; a sweep has 1 to 1,000,000"),
+        ({"folds": True}, "folds=True"),
+        ({"folds": 3}, "has 3 folds"),
+        ({"seeds": [-1]}, "seeds hold -1"),
+        ({"seeds": ["0"]}, "seeds hold '0'"),
+        ({"seeds": [0, 3, 4]}, "has not; restore both"),
+        ({"rolling": "no"}, "rolling='no'"),
+        ({"limited": {"slow": [[9, 0]]}}, "no fold 9 with seed 0"),
+        ({"settings": SLOW | {"elsewhere": {}}}, "setting 'elsewhere'"),
+    ],
+)
+def test_a_plan_that_was_edited_by_hand_is_refused(
+    tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    root = create_sweep(tmp_path / "sweep", plan())
+    write_json(root / FILE, {**read_json(root / FILE), **changes})
+    with pytest.raises(DataError, match=told):
+        check_root(root)
+    assert {path.name for path in tmp_path.iterdir()} == {"sweep"}
 
 
 def test_a_plan_that_was_stopped_is_written_to_its_end(tmp_path: Path) -> None:

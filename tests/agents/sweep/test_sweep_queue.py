@@ -1,15 +1,19 @@
 """The queue of a sweep: each cell is trained once, errors are counted, and nothing is lost."""
 
 import logging
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
 
-from agents.sweep import queue
+from agents.sweep import queue, workers
 from agents.sweep.commands import Retry, Run, Status, Work
 from agents.sweep.plan import Cell, SweepPlan, cells, create_sweep
+from agents.sweep.processes import begin
 from agents.sweep.queue import DEATHS, attempt, events, failure, log, retry, state
 from agents.sweep.workers import (
     Counts,
@@ -154,6 +158,20 @@ def test_workers_that_cannot_write_end_the_sweep(root: Path, tmp_path: Path) -> 
         run_cells(root, 2)
 
 
+def test_more_workers_than_cores_are_told(
+    root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(workers, "cores", lambda: 1)
+    monkeypatch.setattr(workers, "_run_processes", lambda tally, count, *_: asked.append(count))
+    run_cells(root, 1000)
+    assert asked == [1000] and "1000 workers on 1 cores" in caplog.text
+    caplog.clear()
+    with pytest.raises(ArgumentError, match=r"workers=-1 must be .* 0 or more"):
+        Run(root, workers=-1).run()
+    assert not caplog.text
+
+
 def test_folders_without_locks_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: Path
 ) -> None:
@@ -198,3 +216,60 @@ def test_all_workers_together_say_a_thing_once(
             logging.getLogger("agents").warning("few timesteps")
             warnings.warn("a flat network", stacklevel=1)
     assert [record.getMessage() for record in caplog.records] == ["few timesteps", "a flat network"]
+
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        ("run runs/first --workers 2 --seeds 0,1", True),
+        ("search space.yaml", True),
+        ("run runs/first --workers=1", False),
+        ("run runs/first --executor ray", False),
+        ("run --help", False),
+        ("status runs/first", False),
+        ("", False),
+    ],
+)
+def test_the_process_to_copy_is_started_where_workers_will_be(
+    monkeypatch: pytest.MonkeyPatch, words: str, wanted: bool
+) -> None:
+    started: list[str | None] = []
+    threads = lambda: started.append(os.environ.get("OMP_NUM_THREADS"))  # noqa: E731
+    monkeypatch.setattr("multiprocessing.forkserver.ensure_running", threads)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    begin(words.split())
+    assert started == ["1"] * wanted and "OMP_NUM_THREADS" not in os.environ
+
+
+TRIED = """
+import multiprocessing, os, sys
+from pathlib import Path
+from agents.sweep.processes import PRELOADED, begin, process_context
+
+def look(pipe):
+    names = [each.read_text() for each in Path(f"/proc/{os.getppid()}/task").glob("*/comm")]
+    threads = [name for name in names if "jemalloc" not in name]  # which knows of forks
+    pipe.send((len(threads), [name for name in PRELOADED if name not in sys.modules]))
+
+if __name__ == "__main__":
+    begin(["run", "x"])
+    here, there = multiprocessing.Pipe()
+    process_context().Process(target=look, args=(there,)).start()
+    print(*here.recv())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_workers_are_copies_of_a_process_with_all_modules_and_one_thread(tmp_path: Path) -> None:
+    (tmp_path / "tried.py").write_text(TRIED)
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "tried.py")],
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert done.stdout.strip() == "1 []"

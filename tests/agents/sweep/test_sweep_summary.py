@@ -2,11 +2,14 @@
 
 import math
 import statistics
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from agents.sweep.summary import spreads, summarise
+from agents.sweep.plan import SweepPlan
+from agents.sweep.summary import spreads, summarise, summary_text
+from agents.training.config import TrainConfig
 
 VALUES = {
     ("a", 0, 0): 0.01,
@@ -54,6 +57,17 @@ def test_means_and_spreads_of_settings() -> None:
     assert found["settings"] == pytest.approx(
         statistics.stdev([mean(setting="a"), mean(setting="b")])
     )
+
+
+def test_a_table_of_long_names_is_80_columns_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    long = "adjustment=0.1," * 6 + "encoder=gat"
+    results = RESULTS.replace({"setting": {"b": long}})
+    plan = SweepPlan(TrainConfig(market="sp500"), {"a": {}, long: {}})
+    monkeypatch.setattr("agents.sweep.summary.read_sweep", lambda root: plan)
+    monkeypatch.setattr("agents.sweep.summary.cell_results", lambda root: results)
+    shown = summary_text(Path(), summarise(results)).partition("Standard")[0]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert long in shown.replace("\n", "") and "  4    1.00" in shown
 
 
 def test_one_cell_has_no_spread() -> None:
